@@ -1,0 +1,104 @@
+"""Which window a menu belongs to, and where it goes: pure functions."""
+
+from __future__ import annotations
+
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+from shims.x11.window import Window
+
+MOST_DEPTH = 9
+"""Popups on popups; the filter ends a client with more than ten."""
+_TOP_LEFT, _BOTTOM_LEFT, _TOP_RIGHT, _BOTTOM_RIGHT = 5, 6, 7, 8
+_SLIDE, _FLIP_X = 1 | 2, 4
+_BESIDE = 12
+"""X11 pixels by which a submenu may overlap the menu at its side."""
+
+
+class Placement(NamedTuple):
+    """What an xdg_positioner is told, in logical pixels."""
+
+    size: Tuple[int, int]
+    rect: Tuple[int, int, int, int]
+    anchor: int
+    gravity: int
+    adjustment: int
+
+
+def popup_parent(
+    window: Window,
+    shown: Sequence[Window],
+    likely: Sequence[Optional[Window]],
+    client_mask: int,
+) -> Optional[Window]:
+    """Return the window that a menu stands on; None makes it a window of its own.
+
+    ``shown`` are configured windows, oldest first; ``likely`` those under the pointer and
+    with the keyboard.  Without WM_TRANSIENT_FOR only windows of its own X11 client will
+    do, or a program's menu would be on another program's window.
+    """
+    if window.hints.stands_alone:
+        return None
+    others = [w for w in shown if w is not window and w.xdg is not None]
+    same = [w for w in others if w.xid & ~client_mask == window.xid & ~client_mask]
+    named = [w for w in others if w.xid == window.hints.transient]
+    wished = [w for w in likely if w is not None and w in same]
+    choice = next(iter([*named, *wished, *reversed(same)]), None)
+    if choice is None or "TOOLTIP" in window.hints.types:
+        return choice
+    # xdg_popup wants the topmost open menu of that window.
+    base = choice.root
+    menus = [
+        w for w in others if w.popup is not None and w.root is base and w is not base
+    ]
+    menus = [w for w in menus if "TOOLTIP" not in w.hints.types]
+    chosen = menus[-1] if menus else choice
+    return chosen if depth(chosen) < MOST_DEPTH else None
+
+
+def depth(window: Window) -> int:
+    """Return how many popups it stands on, itself counted."""
+    return (
+        0 if window.popup is None or window.parent is None else 1 + depth(window.parent)
+    )
+
+
+def placement(window: Window, scale: float) -> Placement:
+    """Return where a popup goes on its parent."""
+    parent = window.parent
+    assert parent is not None
+    left, right, top, _ = parent.hints.extents
+    x, y = window.x - parent.x - left, window.y - parent.y - top
+    inner = max(1, parent.w - left - right)
+    size = (_up(window.w, scale), _up(window.h, scale))
+
+    def rect(start: int, width: int) -> Tuple[int, int, int, int]:
+        # Filters and compositors see the rectangle in logical pixels.
+        return (round(start / scale), round(y / scale), max(1, round(width / scale)), 1)
+
+    if parent.popup is not None and "TOOLTIP" not in window.hints.types:
+        overlap = inner - x
+        if -_BESIDE <= overlap <= _BESIDE < inner // 2:
+            row = rect(overlap, x - overlap)
+            return Placement(size, row, _TOP_RIGHT, _BOTTOM_RIGHT, _SLIDE | _FLIP_X)
+        overlap = x + window.w
+        if -_BESIDE <= overlap <= _BESIDE < inner // 2:
+            row = rect(overlap, inner - 2 * overlap)
+            return Placement(size, row, _TOP_LEFT, _BOTTOM_LEFT, _SLIDE | _FLIP_X)
+    return Placement(size, rect(x, 1), _TOP_LEFT, _BOTTOM_RIGHT, _SLIDE)
+
+
+def family(window: Window, parent: Optional[Window]) -> Optional[Window]:
+    """Return the toplevel that may be this one's parent: no circle, as X11 allows."""
+    found = parent.root if parent is not None else None
+    seen: List[Window] = [window]
+    step = found
+    while step is not None:
+        if step in seen:
+            return None
+        seen.append(step)
+        step = step.parent
+    return found if found is not None and found.toplevel is not None else None
+
+
+def _up(value: int, scale: float) -> int:
+    return max(1, -int(-value // scale))

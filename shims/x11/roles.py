@@ -1,0 +1,494 @@
+"""Gives X11 windows their Wayland roles, and answers the compositor's wishes for them."""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable, Dict, List, Optional, Tuple
+
+from shims.x11.core import Core
+from shims.x11.objects import Proxy
+from shims.x11.popups import family, placement, popup_parent
+from shims.x11.surfaces import Surfaces
+from shims.x11.window import (
+    ACTIVATED,
+    FIXED_STATES,
+    FULLSCREEN,
+    MAXIMIZED,
+    Surface,
+    Window,
+)
+
+MOST_TOPLEVELS, MOST_POPUPS = 120, 60
+"""Below the filter's 128 and 64, which end all X11 windows at once."""
+UNASKED, UNASKED_SECONDS = 12, 60.0
+"""Windows without input in so many seconds: half of what the filter allows."""
+RESIZE_SECONDS = 0.15
+"""So long a configure waits for the program to draw in the new size."""
+TITLE_SECONDS = 0.25
+PING_SECONDS = 10.0
+
+
+class Roles:
+    """Handles xdg-shell, and tells X11 windows of sizes and states."""
+
+    def __init__(self, core: Core, surfaces: Surfaces) -> None:
+        self._core, self._surfaces = core, surfaces
+        self.decorations: Optional[Proxy] = None
+        self.dialogs: Optional[Proxy] = None
+        self.activation: Optional[Proxy] = None
+        self.sync_opcode = 0
+        self.on_dismissed: Callable[[], None] = lambda: None
+        self._unasked: List[float] = []
+        self._waiting = False
+        self._pings: List[int] = []
+        self._serials: Dict[int, Surface] = {}
+        surfaces.on_new = self.match
+        surfaces.on_held_commit = self._open
+        surfaces.on_commit = self._committing
+        surfaces.on_end = self._surface_ended
+        events = core.relay.events
+        events["xdg_wm_base", "ping"] = self._ping
+        events["xdg_toplevel", "configure"] = self._toplevel_configure
+        events["xdg_toplevel", "close"] = self._close
+        events["xdg_surface", "configure"] = self._configure
+        events["xdg_popup", "configure"] = self._popup_configure
+        events["xdg_popup", "popup_done"] = self._popup_done
+        events["xdg_activation_token_v1", "done"] = self._activate
+        core.relay.requests["xwayland_shell_v1", "get_xwayland_surface"] = self._shell
+        core.relay.requests["xwayland_surface_v1", "set_serial"] = self._set_serial
+
+    # -- which surface is which window
+
+    def _shell(self, _shell: Proxy, new: int, surface: int) -> None:
+        found = self._core.relay.known(surface, "wl_surface")
+        made = self._core.relay.adopt(new, "xwayland_surface_v1", 1, local=True)
+        made.data = found.data
+
+    def _set_serial(self, proxy: Proxy, low: int, high: int) -> None:
+        self._serials[high << 32 | low] = proxy.data
+        self.match()
+
+    def match(self) -> None:
+        """Give windows that are mapped, read and have a surface their role."""
+        core = self._core
+        for window in list(core.windows.values()):
+            if not window.mapped or not window.known or window.xdg or window.dismissed:
+                continue
+            if window.surface is None:
+                found = core.surfaces.get(window.surface_id)
+                if window.serial:
+                    found = self._serials.pop(window.serial, None)
+                if found is None or found.window is not None or found.proxy.dead:
+                    continue
+                window.surface, found.window = found, window
+            self._give_role(window)
+
+    def _give_role(self, window: Window) -> None:
+        if "DND" in window.hints.types:
+            return
+        core, surface = self._core, window.surface
+        assert surface is not None
+        assert core.wm is not None
+        parent = None
+        if window.override or window.hints.menu:
+            likely = core.window_of(core.hover), core.window_of(core.focus)
+            shown = [w for w in core.order if w.configured]
+            parent = popup_parent(window, shown, likely, core.x.mask)
+        if not self._may(parent):
+            return
+        window.xdg = core.relay.make("xdg_surface", core.wm.version, window)
+        core.relay.ask(core.wm, "get_xdg_surface", window.xdg, surface.proxy)
+        if parent is not None:
+            self._make_popup(window, parent)
+        else:
+            self._make_toplevel(window)
+        core.order.append(window)
+        core.relay.ask(surface.proxy, "commit")
+
+    def _may(self, parent: Optional[Window]) -> bool:
+        """Whether one more is below the filter's limits; else it comes later or never."""
+        core = self._core
+        popups = sum(window.popup is not None for window in core.order)
+        if parent is not None:
+            return popups < MOST_POPUPS
+        if len(core.order) - popups >= MOST_TOPLEVELS:
+            core.log(f"{MOST_TOPLEVELS} windows are open: further ones wait")
+            self._retry()
+            return False
+        if core.asked:
+            return True
+        now = core.clock()
+        self._unasked = [t for t in self._unasked if now - t < UNASKED_SECONDS]
+        if len(self._unasked) >= UNASKED:
+            self._retry()
+            return False
+        self._unasked.append(now)
+        return True
+
+    def _retry(self) -> None:
+        def again() -> None:
+            self._waiting = False
+            self.match()
+
+        if not self._waiting:
+            self._waiting = True
+            self._core.later(1.0, again)
+
+    def _make_popup(self, window: Window, parent: Window) -> None:
+        core = self._core
+        assert window.xdg is not None
+        window.parent = parent
+        positioner = self._positioner(window)
+        window.popup = core.relay.make("xdg_popup", window.xdg.version, window)
+        core.relay.ask(window.xdg, "get_popup", window.popup, parent.xdg, positioner)
+        core.relay.release(positioner)
+        # The filter dismisses menus with a grab when the user presses elsewhere.
+        if "TOOLTIP" not in window.hints.types and core.asked and core.serial:
+            core.relay.ask(window.popup, "grab", core.seat, core.serial)
+
+    def _make_toplevel(self, window: Window) -> None:
+        core = self._core
+        assert window.xdg is not None
+        ask = core.relay.ask
+        top = window.toplevel = core.relay.make(
+            "xdg_toplevel", window.xdg.version, window
+        )
+        ask(window.xdg, "get_toplevel", top)
+        if self.decorations is not None:
+            made = core.relay.make("zxdg_toplevel_decoration_v1", 1, window)
+            window.decoration = made
+            ask(self.decorations, "get_toplevel_decoration", made, top)
+            ask(made, "set_mode", 2 if window.hints.decorated else 1)
+        window.titled = (0.0, "", "")
+        self.apply(window)
+        if window.fullscreen:
+            ask(top, "set_fullscreen", None)
+        elif window.maximized:
+            ask(top, "set_maximized")
+
+    def apply(self, window: Window) -> None:
+        """Tell the compositor what a window's properties say."""
+        core, top = self._core, window.toplevel
+        if top is None:
+            return
+        self._tell_title(window)
+        smallest, largest = window.hints.smallest, window.hints.largest
+        least = [int(side // core.scale) for side in smallest]
+        most = [core.logical(side) if side else 0 for side in largest]
+        core.relay.ask(top, "set_min_size", *least)
+        core.relay.ask(top, "set_max_size", *most)
+        wanted = core.windows.get(window.hints.transient)
+        if window.hints.transient == core.x.root:
+            wanted = core.window_of(core.focus)
+        parent = family(window, wanted)
+        if parent is not window.parent:
+            window.parent = parent
+            core.relay.ask(top, "set_parent", parent.toplevel if parent else None)
+        if self.dialogs is not None and window.modal != (
+            "MODAL" in window.hints.states
+        ):
+            window.modal = not window.modal
+            if window.dialog is None:
+                window.dialog = core.relay.make("xdg_dialog_v1", 1, window)
+                core.relay.ask(self.dialogs, "get_xdg_dialog", window.dialog, top)
+            core.relay.ask(
+                window.dialog, "set_modal" if window.modal else "unset_modal"
+            )
+
+    def _tell_title(self, window: Window) -> None:
+        when, title, app_id = window.titled
+        core, hints = self._core, window.hints
+        if window.toplevel is None or (title, app_id) == (hints.title, hints.app_id):
+            return
+        wait = when + TITLE_SECONDS - core.clock()
+        if wait > 0:
+            if not window.titling:
+                window.titling = True
+                core.later(wait, lambda: self._late_title(window))
+            return
+        window.titled = (core.clock(), hints.title, hints.app_id)
+        core.relay.ask(window.toplevel, "set_title", hints.title)
+        core.relay.ask(window.toplevel, "set_app_id", hints.app_id or "x11")
+
+    def _late_title(self, window: Window) -> None:
+        window.titling = False
+        self._tell_title(window)
+
+    def drop(self, window: Window) -> None:
+        """End a role; the popups on it, and its children's bond, go first."""
+        core = self._core
+        for other in reversed(list(core.order)):
+            if other.parent is window and other.popup is not None:
+                self.drop(other)
+            elif other.parent is window:
+                other.parent = None
+        if window.xdg is None:
+            return
+        if window.surface is not None:
+            self._surfaces.hide(window.surface)
+            window.surface.fitted = None
+        for made in (window.dialog, window.decoration, window.popup, window.toplevel):
+            core.relay.release(made)
+        core.relay.release(window.xdg)
+        window.dialog = window.decoration = window.popup = window.toplevel = None
+        window.xdg = window.parent = window.ack = None
+        window.configured = window.modal = False
+        window.wanted, window.states = (0, 0), ()
+        if window in core.order:
+            core.order.remove(window)
+
+    def _surface_ended(self, surface: Surface) -> None:
+        core, window = self._core, surface.window
+        if window is not None:
+            self.drop(window)
+            window.surface, window.surface_id, window.serial = None, 0, 0
+        core.hover = None if core.hover is surface else core.hover
+        core.focus = None if core.focus is surface else core.focus
+
+    # -- popups
+
+    def _positioner(self, window: Window) -> Proxy:
+        core = self._core
+        assert core.wm is not None
+        made = core.relay.make("xdg_positioner", core.wm.version)
+        core.relay.ask(core.wm, "create_positioner", made)
+        place = placement(window, core.scale)
+        core.relay.ask(made, "set_size", *place.size)
+        core.relay.ask(made, "set_anchor_rect", *place.rect)
+        core.relay.ask(made, "set_anchor", place.anchor)
+        core.relay.ask(made, "set_gravity", place.gravity)
+        core.relay.ask(made, "set_constraint_adjustment", place.adjustment)
+        return made
+
+    def reposition(self, window: Window) -> None:
+        """The program moved or resized its menu."""
+        if window.popup is None or window.parent is None or window.popup.version < 3:
+            return
+        positioner = self._positioner(window)
+        window.tokens += 1
+        self._core.relay.ask(window.popup, "reposition", positioner, window.tokens)
+        self._core.relay.release(positioner)
+
+    def _popup_configure(self, popup: Proxy, x: int, y: int, _w: int, _h: int) -> None:
+        window: Window = popup.data
+        core, parent = self._core, window.parent
+        if window.popup is not popup or parent is None:
+            return
+        left, _, top, _ = parent.hints.extents
+        x = round(x * core.scale) + parent.x + left
+        y = round(y * core.scale) + parent.y + top
+        if abs(x - window.x) >= core.scale or abs(y - window.y) >= core.scale:
+            x, y = max(-8000, min(x, 24000)), max(-8000, min(y, 24000))
+            core.x.configure(window.xid, place=(x, y))
+            window.x, window.y = x, y
+
+    def _popup_done(self, popup: Proxy) -> None:
+        window: Window = popup.data
+        if window.popup is popup:
+            window.dismissed = True
+            self.drop(window)
+            self.on_dismissed()
+
+    # -- sizes and states
+
+    def _toplevel_configure(self, top: Proxy, w: int, h: int, states: bytes) -> None:
+        window: Window = top.data
+        if window.toplevel is top:
+            found = struct.unpack(f"<{len(states) // 4}I", states[: len(states) & ~3])
+            w, h = max(0, min(w, 1 << 14)), max(0, min(h, 1 << 14))
+            window.pending = (w, h, found)
+
+    def _configure(self, xdg: Proxy, serial: int) -> None:
+        window: Window = xdg.data
+        core = self._core
+        if window.xdg is not xdg:
+            return
+        window.ack, window.configured = serial, True
+        window.wanted = (0, 0)
+        if window.toplevel is not None:
+            width, height = self._wish(window)
+            if (width, height) != (window.w, window.h):
+                self._resize(window, width, height)
+            window.wanted = (width, height)
+        core.later(RESIZE_SECONDS, lambda: self._late(window, serial))
+        self._open_window(window)
+
+    def _wish(self, window: Window) -> Tuple[int, int]:
+        """Return the size that the last configure asks for, in X11's pixels."""
+        core = self._core
+        w, h, states = window.pending
+        left, right, top, bottom = window.hints.extents
+        width = round(w * core.scale) + left + right if w else 0
+        height = round(h * core.scale) + top + bottom if h else 0
+        fixed = bool(FIXED_STATES & set(states))
+        if width and height and not fixed:
+            width, height = window.within(width, height)
+        self._tell_states(window, states)
+        told, window.told = window.told, (width, height)
+        # Swing enlarges itself just after mapping, and sway then repeats the first size:
+        # what was said before is not a wish.
+        if (width, height) in (window.shown, told) and not {
+            MAXIMIZED,
+            FULLSCREEN,
+        } & set(states):
+            width = height = 0
+        return width or window.w, height or window.h
+
+    def _resize(self, window: Window, width: int, height: int) -> None:
+        x = self._core.x
+        if window.hints.counter and window.alarm and not window.drawing:
+            # The program says by its counter when it has drawn; until then its
+            # half-drawn pictures are not committed (EWMH 6.3).
+            window.count += 1
+            window.drawing = True
+            words = (x.atoms["_NET_WM_SYNC_REQUEST"], 0, window.count & 0xFFFFFFFF, 0)
+            x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [0])
+            x.client_message(window.xid, window.xid, "WM_PROTOCOLS", *words)
+        x.configure(window.xid, size=(width, height))
+        window.w, window.h = width, height
+
+    def drawn(self, window: Window) -> None:
+        """The program has drawn in its new size, or took too long."""
+        if window.drawing:
+            window.drawing = False
+            x = self._core.x
+            x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [1])
+
+    def _late(self, window: Window, serial: int) -> None:
+        self.drawn(window)
+        surface = window.surface
+        if window.ack != serial or surface is None or window.xdg is None:
+            return
+        if surface.open:
+            self._acknowledge(window)
+            self._core.relay.ask(surface.proxy, "commit")
+        else:
+            window.wanted = (0, 0)
+            self._open_window(window)
+
+    def _acknowledge(self, window: Window) -> None:
+        self._core.relay.ask(
+            window.xdg or self._core.relay.display, "ack_configure", window.ack
+        )
+        window.ack = None
+
+    def _committing(self, surface: Surface) -> None:
+        window = surface.window
+        if window is None or window.xdg is None:
+            return
+        if window.ack is not None and window.wanted in ((0, 0), surface.size):
+            self._acknowledge(window)
+        window.shown = surface.size
+
+    def _open(self, surface: Surface) -> None:
+        if surface.window is not None:
+            self._open_window(surface.window)
+
+    def _open_window(self, window: Window) -> None:
+        """Show a window for the first time, once its picture has the right size."""
+        surface = window.surface
+        if (
+            window.xdg is None
+            or not window.configured
+            or surface is None
+            or surface.open
+        ):
+            return
+        if not surface.committed or surface.buffer is None or surface.buffer.dead:
+            return
+        if window.wanted in ((0, 0), surface.size):
+            if window.ack is not None:
+                self._acknowledge(window)
+            self._surfaces.show(surface)
+
+    def _tell_states(self, window: Window, states: Tuple[int, ...]) -> None:
+        if states == window.states and window.shown != (0, 0):
+            return
+        x = self._core.x
+        window.states = states
+        window.fullscreen, window.maximized = FULLSCREEN in states, MAXIMIZED in states
+        names = []
+        if window.fullscreen:
+            names.append("_NET_WM_STATE_FULLSCREEN")
+        if window.maximized:
+            names += ["_NET_WM_STATE_MAXIMIZED_VERT", "_NET_WM_STATE_MAXIMIZED_HORZ"]
+        if ACTIVATED in states:
+            names.append("_NET_WM_STATE_FOCUSED")
+        if "MODAL" in window.hints.states:
+            names.append("_NET_WM_STATE_MODAL")
+        x.set_property(window.xid, "_NET_WM_STATE", "ATOM", [x.atoms[n] for n in names])
+
+    def wish_state(self, window: Window, action: int, names: List[str]) -> None:
+        """The program asks to be fullscreen or maximised: 0 not, 1 yes, 2 the other."""
+        relay, top = self._core.relay, window.toplevel
+        if any("FULLSCREEN" in name for name in names):
+            window.fullscreen = action == 1 or (action == 2 and not window.fullscreen)
+            if top is not None and window.fullscreen:
+                relay.ask(top, "set_fullscreen", None)
+            elif top is not None:
+                relay.ask(top, "unset_fullscreen")
+        if any("MAXIMIZED" in name for name in names):
+            window.maximized = action == 1 or (action == 2 and not window.maximized)
+            if top is not None:
+                relay.ask(
+                    top, "set_maximized" if window.maximized else "unset_maximized"
+                )
+
+    def _close(self, top: Proxy) -> None:
+        self.close(top.data)
+
+    def close(self, window: Window) -> None:
+        """Ask a window to close; a program that does not know how is ended."""
+        x = self._core.x
+        if "WM_DELETE_WINDOW" in window.hints.protocols:
+            word = x.atoms["WM_DELETE_WINDOW"]
+            x.client_message(window.xid, window.xid, "WM_PROTOCOLS", word, 0)
+        else:
+            x.request(113, 0, struct.pack("<I", window.xid))
+
+    # -- is it alive, may it have the keyboard
+
+    def _ping(self, base: Proxy, serial: int) -> None:
+        """Let the program with the keyboard answer, if it can: it may hang."""
+        core, window = self._core, self._core.window_of(self._core.focus)
+        if window is None or "_NET_WM_PING" not in window.root.hints.protocols:
+            core.relay.ask(base, "pong", serial)
+            return
+        xid = window.root.xid
+        self._pings.append(serial)
+        words = core.x.atoms["_NET_WM_PING"], serial, xid
+        core.x.client_message(xid, xid, "WM_PROTOCOLS", *words)
+        # Other programs' windows are the same client's, and must not seem to hang long.
+        core.later(PING_SECONDS, lambda: self.pong(serial))
+
+    def pong(self, serial: int) -> None:
+        """A program has answered a ping."""
+        if serial in self._pings:
+            self._pings.remove(serial)
+            self._core.relay.ask(
+                self._core.wm or self._core.relay.display, "pong", serial
+            )
+
+    def activate(self, window: Window) -> None:
+        """A program wants the keyboard for its window: the compositor decides."""
+        core = self._core
+        surface = window.root.surface
+        if (
+            self.activation is None
+            or surface is None
+            or not surface.open
+            or not core.asked
+        ):
+            return
+        made = core.relay.make("xdg_activation_token_v1", 1, surface)
+        core.relay.ask(self.activation, "get_activation_token", made)
+        core.relay.ask(made, "set_serial", core.serial, core.seat)
+        if core.focus is not None and not core.focus.proxy.dead:
+            core.relay.ask(made, "set_surface", core.focus.proxy)
+        core.relay.ask(made, "commit")
+
+    def _activate(self, made: Proxy, token: str) -> None:
+        surface: Surface = made.data
+        self._core.relay.release(made)
+        if self.activation is not None and not surface.proxy.dead:
+            self._core.relay.ask(self.activation, "activate", token, surface.proxy)

@@ -1,0 +1,198 @@
+"""The globals that Xwayland is shown, and the three screens of its plane.
+
+Wayland tells no client where its windows are, so each managed window is at one fixed
+place of X11's plane, the origin; only what is relative to it matters.  X11's pointer
+cannot leave the screens, and a menu may lie left of its window or above it: so two more
+screens are there beside the real one, which is the first and so the primary one.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable, List, Optional, Tuple
+
+from shims.x11.core import Core
+from shims.x11.objects import Proxy
+
+PASSED_ON = (
+    ("wl_compositor", 4), ("wl_shm", 1), ("wl_seat", 7),
+    ("zwp_relative_pointer_manager_v1", 1), ("zwp_pointer_constraints_v1", 1),
+)  # fmt: skip
+SCREENS = 3
+MOST_SCREEN = 8192
+
+
+class Screens:
+    """Handles registry and outputs.  ``fixed`` is the scale where the user chose one."""
+
+    def __init__(self, core: Core, fixed: float, moved: Callable[[], None]) -> None:
+        self._core, self._fixed, self._moved = core, fixed, moved
+        self._mode, self._scale = (1280, 800), 1
+        self._logical: Optional[Tuple[int, int]] = None
+        self._output: Optional[Proxy] = None
+        self._offered: List[Tuple[str, int, int]] = []
+        self._shown: List[Proxy] = []
+        self._serial = 0
+        relay = core.relay
+        relay.events["wl_registry", "global"] = self._global
+        relay.events["wl_registry", "global_remove"] = lambda *_: None
+        relay.events["wl_output", "mode"] = self._output_mode
+        relay.events["wl_output", "scale"] = self._output_scale
+        relay.events["wl_output", "geometry"] = lambda *_: None
+        relay.events["wl_output", "done"] = self._settle
+        relay.events["zxdg_output_v1", "logical_size"] = self._logical_size
+        relay.events["zxdg_output_v1", "logical_position"] = lambda *_: None
+        relay.events["zxdg_output_v1", "done"] = self._settle
+        for event in ("enter", "leave"):
+            relay.events["wl_surface", event] = lambda *_: None
+        relay.requests["wl_display", "sync"] = self._sync
+        relay.requests["wl_display", "get_registry"] = self._get_registry
+        relay.requests["wl_registry", "bind"] = self._bind
+        relay.requests["zxdg_output_manager_v1", "get_xdg_output"] = self._get_xdg
+        relay.requests["wl_output", "release"] = self._release
+        core.begin.append(self.tell_x)
+
+    def start(self) -> None:
+        """Bind the real output, once all globals are known."""
+        core = self._core
+        self._output = core.bind("wl_output", 2)
+        manager = core.bind("zxdg_output_manager_v1", 2)
+        if manager is not None and self._output is not None:
+            made = core.relay.make("zxdg_output_v1", manager.version)
+            core.relay.ask(manager, "get_xdg_output", made, self._output)
+
+    def offer(self) -> None:
+        """Decide on Xwayland's globals, once the real output is known."""
+        core = self._core
+        self._measure()
+        for interface, most in PASSED_ON:
+            if interface in core.globals:
+                name, version = core.globals[interface][0]
+                self._offered.append((interface, min(version, most), name))
+        self._offered += [("wl_output", 2, 0)] * SCREENS
+        self._offered += [("zxdg_output_manager_v1", 1, 0), ("xwayland_shell_v1", 1, 0)]
+
+    def tell_x(self) -> None:
+        """Tell programs of the work area, the resolution and the desktop's scale."""
+        core, x = self._core, self._core.x
+        x.set_property(x.root, "_NET_WORKAREA", "CARDINAL", [*core.origin, *core.size])
+        dpi = round(96 * core.scale)
+        text = f"Xft.dpi:\t{dpi}\n".encode() if core.scale != 1 else b""
+        x.set_property(x.root, "RESOURCE_MANAGER", "STRING", text)
+        whole = max(1, int(core.scale))
+        self._serial += 1
+        settings = [
+            ("Gdk/WindowScalingFactor", whole),
+            ("Gdk/UnscaledDPI", dpi * 1024 // whole),
+            ("Gtk/CursorThemeSize", round(24 * core.scale)),
+            ("Xft/DPI", dpi * 1024),
+        ]
+        data = xsettings(self._serial, settings)
+        x.set_property(core.helper, "_XSETTINGS_SETTINGS", "_XSETTINGS_SETTINGS", data)
+
+    # -- the real output
+
+    def _global(
+        self, _registry: Proxy, name: int, interface: str, version: int
+    ) -> None:
+        self._core.globals.setdefault(interface, []).append((name, version))
+
+    def _output_mode(
+        self, output: Proxy, flags: int, w: int, h: int, _rate: int
+    ) -> None:
+        if flags & 1 and output is self._output:
+            self._mode = (w, h)
+
+    def _output_scale(self, _output: Proxy, scale: int) -> None:
+        self._scale = scale
+
+    def _logical_size(self, _output: Proxy, w: int, h: int) -> None:
+        self._logical = (w, h)
+
+    def _settle(self, *_: object) -> None:
+        before = self._core.size, self._core.scale
+        self._measure()
+        if self._offered and (self._core.size, self._core.scale) != before:
+            for output in self._shown:
+                self._describe(output)
+            if self._core.managing:
+                self._moved()
+                self.tell_x()
+
+    def _measure(self) -> None:
+        """Pixels of programs for one of the compositor: the output's, if it says so."""
+        core = self._core
+        logical = self._logical or tuple(side // self._scale for side in self._mode)
+        ratio = self._mode[0] / logical[0] if logical[0] > 0 else 0.0
+        if not 1 <= ratio <= 4:
+            ratio = float(min(max(1, self._scale), 4))
+        core.scale = self._fixed or round(ratio * 120) / 120
+        wide, high = (min(max(1, round(s * core.scale)), MOST_SCREEN) for s in logical)
+        core.size = core.origin = (wide, high)
+
+    # -- what Xwayland sees
+
+    def _sync(self, display: Proxy, new: int) -> None:
+        relay = self._core.relay
+        relay.ask(display, "sync", relay.adopt(new, "wl_callback", 1))
+
+    def _get_registry(self, _display: Proxy, new: int) -> None:
+        relay = self._core.relay
+        registry = relay.adopt(new, "wl_registry", 1, local=True)
+        for number, (interface, version, _) in enumerate(self._offered):
+            relay.tell(registry, "global", number + 1, interface, version)
+
+    def _bind(
+        self, _registry: Proxy, number: int, interface: str, version: int, new: int
+    ) -> None:
+        relay = self._core.relay
+        _, _, name = self._offered[min(max(0, number - 1), len(self._offered) - 1)]
+        made = relay.adopt(new, interface, version, local=not name)
+        if name:
+            relay.ask(self._core.registry, "bind", name, interface, version, made)
+        elif interface == "wl_output":
+            made.data = [
+                number - 1 - [o[0] for o in self._offered].index(interface),
+                None,
+            ]
+            self._shown.append(made)
+            self._describe(made)
+
+    def _get_xdg(self, manager: Proxy, new: int, output: int) -> None:
+        made = self._core.relay.adopt(
+            new, "zxdg_output_v1", manager.version, local=True
+        )
+        shown = self._core.relay.known(output, "wl_output")
+        shown.data[1] = made
+        self._describe(shown)
+
+    def _release(self, output: Proxy) -> None:
+        self._shown.remove(output)
+        self._core.relay.forget(output)
+
+    def _describe(self, output: Proxy) -> None:
+        number, xdg = output.data
+        w, h = self._core.size
+        x, y, w, h = [(w, h, w, h), (0, 0, w, 2 * h), (w, 0, w, h)][number]
+        tell = self._core.relay.tell
+        millimetres = round(w / 96 * 25.4), round(h / 96 * 25.4)
+        tell(output, "geometry", x, y, *millimetres, 0, "Vitrail", "X11", 0)
+        tell(output, "mode", 3, w, h, 60000)
+        if output.version >= 2:
+            tell(output, "scale", 1)
+        if xdg is not None and not xdg.dead:
+            tell(xdg, "logical_position", x, y)
+            tell(xdg, "logical_size", w, h)
+            tell(xdg, "done")
+        if output.version >= 2:
+            tell(output, "done")
+
+
+def xsettings(serial: int, settings: List[Tuple[str, int]]) -> bytes:
+    """Return integer settings in the form of the XSETTINGS specification 0.5."""
+    data = struct.pack("<B3xII", 0, serial, len(settings))
+    for name, value in settings:
+        text = name.encode()
+        data += struct.pack("<BxH", 0, len(text)) + text + b"\0" * (-len(text) % 4)
+        data += struct.pack("<Ii", serial, value)
+    return data

@@ -1,0 +1,221 @@
+"""Pointer, keyboard and touch: X11's stacking follows them before the events pass."""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable, Optional
+
+from shims.x11.core import Core
+from shims.x11.objects import Proxy
+from shims.x11.window import Surface, Window
+
+_LEFT_BUTTON = 0x110
+_ON_ROOT = 2.0
+"""A place of X11's plane where no window is."""
+
+
+class Seat:
+    """Handles the input that goes to Xwayland."""
+
+    def __init__(self, core: Core, cursor: Callable[[Surface], None]) -> None:
+        self._core, self._cursor = core, cursor
+        self._pointer: Optional[Proxy] = None
+        self._at = (0.0, 0.0)
+        self._entered = 0
+        self._active = 0
+        self.on_focus: Callable[[], None] = lambda: None
+        events, requests = core.relay.events, core.relay.requests
+        events["wl_seat", "capabilities"] = self._pass_on("capabilities")
+        events["wl_pointer", "enter"] = self._enter
+        events["wl_pointer", "leave"] = self._leave
+        events["wl_pointer", "motion"] = self._motion
+        events["wl_pointer", "button"] = self._button
+        events["wl_keyboard", "enter"] = self._keyboard_enter
+        events["wl_keyboard", "leave"] = self._keyboard_leave
+        events["wl_keyboard", "key"] = self._key
+        events["wl_keyboard", "modifiers"] = self._pass_on("modifiers")
+        events["wl_touch", "down"] = self._touch_down
+        events["wl_touch", "motion"] = self._touch_motion
+        for name in ("axis", "axis_source", "axis_stop", "axis_discrete", "frame"):
+            events["wl_pointer", name] = self._pass_on(name)
+        for name in ("up", "frame", "cancel"):
+            events["wl_touch", name] = self._pass_on(name)
+        requests["wl_seat", "get_pointer"] = self._get_pointer
+        requests["wl_pointer", "set_cursor"] = self._set_cursor
+
+    def click_outside(self) -> None:
+        """End X11's menus: a click on the empty root, which only a grab would get.
+
+        An X11 menu has a grab inside the X server and does not see clicks elsewhere on
+        the desktop.  Escape would close a dialog, and unmapping leaves the grab.
+        """
+        core, pointer = self._core, self._pointer
+        base = core.order[-1].root if core.order else None
+        if pointer is None or base is None or base.surface is None:
+            return
+        relay, target = core.relay, base.surface.proxy
+        hover = core.hover.proxy if core.hover is not None else None
+        if hover is not None:
+            relay.input(pointer, "leave", core.serial, hover)
+        place = _ON_ROOT - base.x, _ON_ROOT - base.y
+        relay.input(pointer, "enter", core.serial, target, *place)
+        self._frame(pointer)
+        now = int(core.clock() * 1000) & 0xFFFFFFFF
+        for state in (1, 0):
+            relay.input(pointer, "button", core.serial, now, _LEFT_BUTTON, state)
+            self._frame(pointer)
+        relay.input(pointer, "leave", core.serial, target)
+        self._frame(pointer)
+        if hover is not None:
+            relay.input(pointer, "enter", self._entered, hover, *self._at)
+            self._frame(pointer)
+
+    def _frame(self, pointer: Proxy) -> None:
+        if pointer.version >= 5:
+            self._core.relay.input(pointer, "frame")
+
+    def _pass_on(self, name: str) -> Callable[..., None]:
+        def handle(proxy: Proxy, *values: object) -> None:
+            if proxy.down and not proxy.dead:
+                self._core.relay.input(proxy, name, *values)
+
+        return handle
+
+    def _target(self, proxy: Proxy, number: int) -> Optional[Surface]:
+        """Return Xwayland's surface of an event for it."""
+        found = self._core.relay.by_up.get(number)
+        if not proxy.down or proxy.dead or found is None or found.dead:
+            return None
+        return found.data if isinstance(found.data, Surface) else None
+
+    # -- the pointer
+
+    def _get_pointer(self, seat: Proxy, new: int) -> None:
+        self._pointer = self._core.relay.adopt(new, "wl_pointer", seat.version)
+        self._core.relay.ask(seat, "get_pointer", self._pointer)
+
+    def _set_cursor(
+        self, proxy: Proxy, serial: int, number: int, x: int, y: int
+    ) -> None:
+        relay, scale = self._core.relay, self._core.scale
+        found = relay.known(number, "wl_surface") if number else None
+        if found is not None and not found.data.open:
+            self._cursor(found.data)
+        relay.ask(proxy, "set_cursor", serial, found, int(x // scale), int(y // scale))
+
+    def _enter(
+        self, proxy: Proxy, serial: int, number: int, x: float, y: float
+    ) -> None:
+        surface = self._target(proxy, number)
+        if surface is None:
+            return
+        core = self._core
+        self._at = (x * core.scale, y * core.scale)
+        core.hover, core.serial, self._entered = surface, serial, serial
+        self._raised(surface.window)
+        core.relay.input(proxy, "enter", serial, surface.proxy, *self._at)
+
+    def _leave(self, proxy: Proxy, serial: int, number: int) -> None:
+        self._core.hover = None
+        surface = self._target(proxy, number)
+        if surface is not None:
+            self._core.relay.input(proxy, "leave", serial, surface.proxy)
+
+    def _motion(self, proxy: Proxy, when: int, x: float, y: float) -> None:
+        self._at = (x * self._core.scale, y * self._core.scale)
+        if proxy.down:
+            self._core.relay.input(proxy, "motion", when, *self._at)
+
+    def _button(
+        self, proxy: Proxy, serial: int, when: int, button: int, state: int
+    ) -> None:
+        self._core.note_input(serial, pressed=bool(state))
+        if proxy.down:
+            self._core.relay.input(proxy, "button", serial, when, button, state)
+
+    def _raised(self, window: Optional[Window]) -> None:
+        """X11 finds the window under the pointer by its stacking: all are on one spot."""
+        core = self._core
+        if window is None or not core.managing:
+            return
+        base = window.root
+        core.x.configure(base.xid, above=True)
+        for other in core.order:
+            if other.popup is not None and other.root is base:
+                core.x.configure(other.xid, above=True)
+        # The two connections of Xwayland have no order between them.
+        core.relay.hold()
+        core.x.sync(core.relay.let_go)
+
+    # -- the keyboard
+
+    def _key(self, proxy: Proxy, serial: int, when: int, key: int, state: int) -> None:
+        core = self._core
+        core.serial, core.input_at = serial, core.clock()
+        if proxy.down:
+            core.relay.input(proxy, "key", serial, when, key, state)
+
+    def _keyboard_enter(
+        self, proxy: Proxy, serial: int, number: int, keys: bytes
+    ) -> None:
+        surface = self._target(proxy, number)
+        if surface is None:
+            return
+        core = self._core
+        core.focus, core.serial = surface, serial
+        if surface.window is not None and core.managing:
+            self._give_keyboard(surface.window.root)
+        core.relay.input(proxy, "enter", serial, surface.proxy, keys)
+        self.on_focus()
+
+    def _give_keyboard(self, window: Window) -> None:
+        core, x = self._core, self._core.x
+        if window.hints.takes_keys:
+            x.request(42, 1, struct.pack("<II", window.xid, 0))
+        if "WM_TAKE_FOCUS" in window.hints.protocols:
+            word = x.atoms["WM_TAKE_FOCUS"]
+            x.client_message(window.xid, window.xid, "WM_PROTOCOLS", word, 0)
+        self._tell_active(window.xid)
+        if core.hover is None or core.hover.window is None:
+            self._raised(window)
+        else:
+            core.relay.hold()
+            x.sync(core.relay.let_go)
+
+    def _keyboard_leave(self, proxy: Proxy, serial: int, number: int) -> None:
+        core = self._core
+        core.focus = None
+        surface = self._target(proxy, number)
+        if surface is not None:
+            core.relay.input(proxy, "leave", serial, surface.proxy)
+        if core.managing:
+            # Not None: X11 would then drop keys that are still on their way.
+            core.x.request(42, 1, struct.pack("<II", core.helper, 0))
+            self._tell_active(0)
+
+    def _tell_active(self, xid: int) -> None:
+        if xid != self._active:
+            self._active = xid
+            x = self._core.x
+            x.set_property(x.root, "_NET_ACTIVE_WINDOW", "WINDOW", [xid])
+
+    # -- fingers
+
+    def _touch_down(
+        self, proxy: Proxy, serial: int, when: int, number: int, *rest: float
+    ) -> None:
+        surface = self._target(proxy, number)
+        core = self._core
+        core.note_input(serial, pressed=True)
+        if surface is not None:
+            self._raised(surface.window)
+            finger, x, y = rest
+            place = (x * core.scale, y * core.scale)
+            core.relay.input(proxy, "down", serial, when, surface.proxy, finger, *place)
+
+    def _touch_motion(
+        self, proxy: Proxy, when: int, finger: int, x: float, y: float
+    ) -> None:
+        if proxy.down and not proxy.dead:
+            place = (x * self._core.scale, y * self._core.scale)
+            self._core.relay.input(proxy, "motion", when, finger, *place)

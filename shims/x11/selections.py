@@ -1,0 +1,410 @@
+"""CLIPBOARD and PRIMARY, both ways: XFixes on one side, data devices on the other."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Callable, Dict, List, Optional, Tuple
+
+from shims.x11.core import SELECTION_NOTIFY, SELECTION_REQUEST, Core
+from shims.x11.objects import Proxy
+from shims.x11.wire import BridgeError
+from shims.x11.x11 import Property
+
+KINDS = {
+    "CLIPBOARD": ("wl_data_device_manager", "wl_data_source", "create_data_source"),
+    "PRIMARY": (
+        "zwp_primary_selection_device_manager_v1", "zwp_primary_selection_source_v1",
+        "create_source",
+    ),
+}  # fmt: skip
+TEXTS = {
+    "UTF8_STRING": "text/plain;charset=utf-8",
+    "STRING": "text/plain",
+    "TEXT": "text/plain",
+}
+PIECE = 1 << 17
+"""Bytes of one property; more go in pieces (ICCCM 2.7.2)."""
+MOST_BYTES = 64 << 20
+MOST_TYPES, MOST_TRANSFERS = 100, 32
+TRANSFER_SECONDS = 30.0
+
+
+def offered_types(names: List[str], atoms: List[int]) -> Dict[str, int]:
+    """Return MIME types that X11's targets mean, each with its target."""
+    found: Dict[str, int] = {}
+    for name, atom in zip(names, atoms):
+        mime = TEXTS.get(name) or (name if "/" in name and len(name) < 256 else "")
+        if mime and len(found) < MOST_TYPES:
+            found.setdefault(mime, atom)
+    return found
+
+
+def wanted_type(target: str, offered: List[str]) -> str:
+    """Return the offered type that an X11 target means, or ""."""
+    if target in TEXTS:
+        known = ("text/plain;charset=utf-8", "UTF8_STRING", "text/plain")
+        return next((mime for mime in known if mime in offered), "")
+    return target if target in offered else ""
+
+
+class Transfer:
+    """Data under way: from a program to a descriptor, or back."""
+
+    def __init__(self, number: int, fd: int, until: float) -> None:
+        self.number, self.fd, self.until = number, fd, until
+        self.data = bytearray()
+        self.whole = False  # all of it is in ``data``
+        self.writes = False
+        self.prop = self.target = self.requestor = 0
+        self.incremental = False
+        self.answer: Callable[..., None] = lambda **_: None
+
+
+class Selection:
+    """One of the two, and what stands in it."""
+
+    def __init__(self, name: str, manager: Proxy, device: Proxy) -> None:
+        self.name, self.manager, self.device = name, manager, device
+        self.offer: Optional[Proxy] = None
+        self.source: Optional[Proxy] = None
+        self.types: Dict[str, int] = {}
+        self.unsaid = False
+
+
+class Selections:
+    """Handles both selections; ``readers`` and ``writers`` are for the shell's poll."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._found: Dict[str, Selection] = {}
+        self._transfers: List[Transfer] = []
+        self._count = 0
+        self.drag_offer: Callable[[Proxy], None] = lambda _: None
+        core.events[SELECTION_REQUEST] = self._request
+        core.events[SELECTION_NOTIFY] = self._notify
+        events = core.relay.events
+        for device in ("wl_data_device", "zwp_primary_selection_device_v1"):
+            events[device, "data_offer"] = self._data_offer
+            events[device, "selection"] = self._selection
+        for source in ("wl_data_source", "zwp_primary_selection_source_v1"):
+            events[source, "send"] = self._send
+            events[source, "cancelled"] = self._cancelled
+        for offer in ("wl_data_offer", "zwp_primary_selection_offer_v1"):
+            events[offer, "offer"] = self._offer_type
+        core.begin.append(self._begin)
+
+    def start(self) -> None:
+        """Bind the data devices."""
+        core = self._core
+        for name, (interface, _, _) in KINDS.items():
+            manager = core.bind(interface, 3)
+            if manager is not None and core.seat is not None:
+                kind = interface.replace("_manager", "")
+                device = core.relay.make(kind, manager.version, name)
+                get = "get_data_device" if name == "CLIPBOARD" else "get_device"
+                core.relay.ask(manager, get, device, core.seat)
+                self._found[name] = Selection(name, manager, device)
+
+    def device(self) -> Optional[Selection]:
+        """Return the clipboard's objects, which drags use, too."""
+        return self._found.get("CLIPBOARD")
+
+    def _begin(self) -> None:
+        self._core.x.extension("XFIXES", self._watch)
+        for selection in self._found.values():
+            self._own(selection)
+
+    def _watch(self, opcode: int, event: int) -> None:
+        x = self._core.x
+        if opcode:
+            x.request(opcode, 0, struct.pack("<II", 5, 0), lambda _: None)
+            self._core.events[event] = self._owner_changed
+            for name in ("CLIPBOARD", "PRIMARY", "XdndSelection"):
+                words = (self._core.helper, x.atoms[name], 7)
+                x.request(opcode, 2, struct.pack("<III", *words))
+
+    # -- from X11: its owner's types become a source
+
+    def _owner_changed(self, event: bytes) -> None:
+        _, owner, atom = struct.unpack_from("<III", event, 4)
+        x = self._core.x
+        selection = self._found.get(x.name(atom))
+        if selection is not None and owner not in (0, self._core.helper):
+            words = (self._core.helper, atom, x.atoms["TARGETS"], x.atoms["TARGETS"], 0)
+            x.request(24, 0, struct.pack("<5I", *words))
+
+    def _notify(self, event: bytes) -> None:
+        _, requestor, atom, target, prop = struct.unpack_from("<IIIII", event, 4)
+        x = self._core.x
+        if requestor != self._core.helper:
+            return
+        selection = self._found.get(x.name(atom))
+        if target == x.atoms["TARGETS"] and selection is not None and prop:
+            chosen = selection
+
+            def types(found: Optional[Property]) -> None:
+                atoms = list(found.words()[:256]) if found is not None else []
+                x.names(
+                    atoms,
+                    lambda names: self._offer(chosen, offered_types(names, atoms)),
+                )
+
+            x.property(requestor, prop, types, delete=True)
+            return
+        for transfer in self._transfers:
+            if (
+                transfer.writes
+                and transfer.target == target
+                and not transfer.incremental
+            ):
+                if prop == transfer.prop:
+                    self._take(transfer)
+                elif not prop:
+                    transfer.whole = True
+                return
+
+    def _offer(self, selection: Selection, types: Dict[str, int]) -> None:
+        core = self._core
+        _, interface, create = KINDS[selection.name]
+        if not types:
+            return
+        selection.types = types
+        source = core.relay.make(interface, selection.manager.version, selection.name)
+        core.relay.ask(selection.manager, create, source)
+        for mime in types:
+            core.relay.ask(source, "offer", mime)
+        old, selection.source = selection.source, source
+        selection.unsaid = core.focus is None
+        core.relay.ask(selection.device, "set_selection", source, core.serial)
+        core.relay.release(old)
+
+    def say_again(self) -> None:
+        """A window has the keyboard: what was copied without it may be said now."""
+        for selection in self._found.values():
+            if selection.unsaid:
+                self._offer(selection, selection.types)
+
+    def _send(self, source: Proxy, mime: str, fd: int) -> None:
+        selection = (
+            self._found.get(source.data) if isinstance(source.data, str) else None
+        )
+        types = selection.types if selection is not None else source.data
+        atom = types.get(mime) if isinstance(types, dict) else None
+        if selection is not None and source is not selection.source:
+            atom = None
+        name = selection.name if selection is not None else "XdndSelection"
+        if atom is None or len(self._transfers) >= MOST_TRANSFERS:
+            os.close(fd)
+            return
+        x, transfer = self._core.x, self._begin_transfer(fd)
+        transfer.writes, transfer.target = True, atom
+
+        def convert(atoms: List[int]) -> None:
+            transfer.prop = atoms[0]
+            words = (self._core.helper, x.atoms[name], atom, transfer.prop, 0)
+            x.request(24, 0, struct.pack("<5I", *words))
+
+        x.intern([f"_VITRAIL_{transfer.number % MOST_TRANSFERS}"], convert)
+
+    def _begin_transfer(self, fd: int) -> Transfer:
+        os.set_blocking(fd, False)
+        self._count += 1
+        transfer = Transfer(self._count, fd, self._core.clock() + TRANSFER_SECONDS)
+        self._transfers.append(transfer)
+        return transfer
+
+    def _take(self, transfer: Transfer) -> None:
+        """Read the property that the owner has set for us."""
+        x = self._core.x
+
+        def taken(found: Optional[Property]) -> None:
+            if found is not None and found.kind == x.atoms["INCR"]:
+                transfer.incremental = True
+                return
+            transfer.data += found.data if found is not None else b""
+            last = found is None or not found.data
+            transfer.whole = last or not transfer.incremental
+            if len(transfer.data) > MOST_BYTES or (found is not None and found.more):
+                self._end(transfer)
+
+        x.property(
+            self._core.helper, transfer.prop, taken, units=MOST_BYTES // 4, delete=True
+        )
+
+    def property_changed(self, window: int, atom: int, gone: int) -> None:
+        """The next piece is there, or was taken."""
+        for transfer in list(self._transfers):
+            if transfer.prop == atom and transfer.incremental:
+                if transfer.writes and window == self._core.helper and not gone:
+                    transfer.until = self._core.clock() + TRANSFER_SECONDS
+                    self._take(transfer)
+                elif not transfer.writes and window == transfer.requestor and gone:
+                    transfer.until = self._core.clock() + TRANSFER_SECONDS
+                    self._give_piece(transfer)
+
+    def _cancelled(self, source: Proxy) -> None:
+        selection = (
+            self._found.get(source.data) if isinstance(source.data, str) else None
+        )
+        if selection is not None and selection.source is source:
+            selection.source = None
+        self._core.relay.release(source)
+
+    # -- to X11: we own its selection while the compositor offers something
+
+    def _data_offer(self, device: Proxy, number: int) -> None:
+        kind = "zwp_primary_selection_offer_v1"
+        if device.interface == "wl_data_device":
+            kind = "wl_data_offer"
+        if number < 0xFF000000 or number in self._core.relay.by_up:
+            raise BridgeError(f"the compositor made an offer with the id {number}")
+        made = Proxy(kind, device.version, 0, number, [])
+        self._core.relay.by_up[number] = made
+
+    def _offer_type(self, offer: Proxy, mime: str) -> None:
+        if len(offer.data) < 2 * MOST_TYPES:
+            offer.data.append(mime)
+
+    def _selection(self, device: Proxy, number: int) -> None:
+        selection = self._found[device.data]
+        self.drop_offer(selection.offer)
+        selection.offer = self._core.relay.by_up.get(number) if number else None
+        if self._core.managing:
+            self._own(selection)
+
+    def drop_offer(self, offer: Optional[Proxy]) -> None:
+        """Destroy an offer; its id is the compositor's, so it is free at once."""
+        if offer is not None and not offer.dead:
+            self._core.relay.release(offer)
+            self._core.relay.by_up.pop(offer.up, None)
+
+    def _own(self, selection: Selection) -> None:
+        if selection.source is None:
+            owner = self._core.helper if selection.offer is not None else 0
+            self._core.x.own(owner, self._core.x.atoms[selection.name])
+
+    def _request(self, event: bytes) -> None:
+        when, _, requestor, atom, target, prop = struct.unpack_from("<6I", event, 4)
+        selection = self._found.get(self._core.x.name(atom))
+        offer = selection.offer if selection is not None else None
+        self.answer(offer, (when, requestor, atom, target, prop or target))
+
+    def answer(self, offer: Optional[Proxy], asked: Tuple[int, ...]) -> None:
+        """Answer a SelectionRequest from what the compositor offers."""
+        x = self._core.x
+        when, requestor, atom, target, prop = asked
+
+        def reply(*, given: bool) -> None:
+            words = (when, requestor, atom, target, prop if given else 0)
+            x.send_event(
+                requestor, 0, struct.pack("<BBH5I", SELECTION_NOTIFY, 0, 0, *words)
+            )
+
+        def named(names: List[str]) -> None:
+            if offer is None or offer.dead:
+                reply(given=False)
+            elif names[0] == "TARGETS":
+                self._tell_targets(offer, requestor, prop, reply)
+            else:
+                mime = wanted_type(names[0], offer.data)
+                if not mime or len(self._transfers) >= MOST_TRANSFERS:
+                    reply(given=False)
+                    return
+                read, write = os.pipe()
+                self._core.relay.ask(offer, "receive", mime, write)
+                transfer = self._begin_transfer(read)
+                transfer.requestor, transfer.prop = requestor, prop
+                transfer.target, transfer.answer = target, reply
+
+        x.names([target], named)
+
+    def _tell_targets(
+        self, offer: Proxy, requestor: int, prop: int, reply: Callable[..., None]
+    ) -> None:
+        names = ["TARGETS", *offer.data]
+        if any(mime.startswith("text/plain") for mime in offer.data):
+            names += ["UTF8_STRING", "STRING", "TEXT"]
+
+        def known(atoms: List[int]) -> None:
+            self._core.x.set_property(requestor, prop, "ATOM", atoms)
+            reply(given=True)
+
+        self._core.x.intern(names, known)
+
+    def _give(self, transfer: Transfer) -> None:
+        """All of a paste has come: hand it over, in pieces if it is large."""
+        x = self._core.x
+        if len(transfer.data) <= PIECE:
+            data = bytes(transfer.data)
+            x.set_property(transfer.requestor, transfer.prop, transfer.target, data)
+            self._end(transfer)
+        else:
+            transfer.incremental = True
+            x.select(transfer.requestor, 1 << 22)
+            size = [len(transfer.data)]
+            x.set_property(transfer.requestor, transfer.prop, "INCR", size)
+        transfer.answer(given=True)
+
+    def _give_piece(self, transfer: Transfer) -> None:
+        piece = bytes(transfer.data[:PIECE])
+        del transfer.data[:PIECE]
+        x = self._core.x
+        x.set_property(transfer.requestor, transfer.prop, transfer.target, piece)
+        if not piece:
+            self._end(transfer)
+
+    # -- descriptors
+
+    def readers(self) -> List[int]:
+        """Return descriptors that a paste comes from."""
+        return [t.fd for t in self._transfers if not t.writes and not t.whole]
+
+    def writers(self) -> List[int]:
+        """Return descriptors that have something to take."""
+        return [t.fd for t in self._transfers if t.writes and (t.data or t.whole)]
+
+    def ready(self, fd: int) -> None:
+        """Move bytes where it goes without waiting."""
+        for transfer in [t for t in self._transfers if t.fd == fd]:
+            try:
+                self._move(transfer)
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._end(transfer)
+
+    def _move(self, transfer: Transfer) -> None:
+        if transfer.writes:
+            count = (
+                os.write(transfer.fd, transfer.data[: 1 << 16]) if transfer.data else 0
+            )
+            del transfer.data[:count]
+            if transfer.whole and not transfer.data:
+                self._end(transfer)
+            return
+        data = os.read(transfer.fd, 1 << 16)
+        transfer.data += data
+        if not data:
+            transfer.whole = True
+            self._give(transfer)
+        elif len(transfer.data) > MOST_BYTES:
+            transfer.answer(given=False)
+            self._end(transfer)
+
+    def expire(self) -> None:
+        """Give up what does not move."""
+        for transfer in [t for t in self._transfers if t.until < self._core.clock()]:
+            if not transfer.writes and not transfer.whole:
+                transfer.answer(given=False)
+            self._end(transfer)
+
+    def _end(self, transfer: Transfer) -> None:
+        if transfer in self._transfers:
+            self._transfers.remove(transfer)
+            os.close(transfer.fd)
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        for transfer in list(self._transfers):
+            self._end(transfer)

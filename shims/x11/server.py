@@ -1,0 +1,337 @@
+"""Sockets and processes: programs' X socket, Xwayland, and one bridge at a time."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from typing import List, Optional, Tuple
+
+from shims.x11.bridge import Bridge
+from shims.x11.wire import BridgeError, Connection
+
+QUEUE_BYTES = 1 << 20
+"""What waits for one side before the other is not read."""
+_READ = 1 << 16
+RESTART_SECONDS = 1.0
+_NAME = b"MIT-MAGIC-COOKIE-1"
+
+
+def say(text: str) -> None:
+    """Write a line of the log; one that nobody reads is lost."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"vitrail-x11: {text}\n".encode("utf-8", "replace"))
+
+
+def wayland_socket() -> socket.socket:
+    """Connect to the sandbox's compositor.  Raises BridgeError."""
+    path = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
+    path = os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/run"), path)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise BridgeError(f"no compositor at {path}: {error}") from error
+    return connection
+
+
+class Authority:
+    """The cookie that Xwayland asks for; 24.1 lets nobody in without one."""
+
+    def __init__(self, directory: str) -> None:
+        self.path = os.path.join(directory, "vitrail-xauthority")
+        self.cookie = os.urandom(16)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        # Family 0xffff is any address.
+        head = struct.pack(">HHHH", 0xFFFF, 0, 0, len(_NAME)) + _NAME
+        with open(os.open(self.path, flags, 0o600), "wb") as file:
+            file.write(head + struct.pack(">H", len(self.cookie)) + self.cookie)
+
+
+def listen(directory: str = "/tmp/.X11-unix") -> Tuple[socket.socket, int]:
+    """Make programs' X socket; returns it and the display's number.  Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o1777)
+        os.chmod(directory, 0o1777)
+    for number in range(100):
+        listener = socket.socket(socket.AF_UNIX)
+        path = f"{directory}/X{number}"
+        try:
+            listener.bind(path)
+        except OSError:
+            if not _is_dead(path):
+                listener.close()
+                continue
+            os.unlink(path)
+            listener.bind(path)
+        listener.listen(64)
+        return listener, number
+    raise OSError("all of 100 X displays are taken")
+
+
+def _is_dead(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+class Server:
+    """Waits for X11 programs, and shows them until the last one has gone."""
+
+    def __init__(
+        self, listener: socket.socket, number: int, authority: Authority, scale: float
+    ) -> None:
+        self._listener, self._number = listener, number
+        self._authority, self._scale = authority, scale
+        self._wake, woken = socket.socketpair()
+        for end in (self._wake, woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+        self._woken = woken
+        self.child: Optional[subprocess.Popen[bytes]] = None
+
+    def serve(self) -> int:
+        """Serve until the program that we were started with ends; returns its code."""
+        while True:
+            ready, _, _ = select.select([self._listener, self._wake], [], [])
+            if self._wake in ready:
+                self._wake.recv(4096)
+            if self.child is not None and self.child.poll() is not None:
+                return self._code()
+            if self._listener in ready and not self._show():
+                return self._code()
+
+    def _code(self) -> int:
+        code = self.child.returncode if self.child is not None else 0
+        return 128 - code if code < 0 else code
+
+    def _show(self) -> bool:
+        """Run one Xwayland; returns False when our own program has ended."""
+        began = time.monotonic()
+        session = None
+        try:
+            session = Session(
+                self._listener, self._number, self._authority, self._scale
+            )
+            while not session.ended:
+                session.turn([self._wake])
+                with contextlib.suppress(BlockingIOError):
+                    self._wake.recv(4096)
+                if self.child is not None and self.child.poll() is not None:
+                    return False
+        except BridgeError as error:
+            say(f"X11 windows end: {error}")
+        except Exception:
+            say(f"X11 windows end by an internal error: {traceback.format_exc()}")
+        finally:
+            if session is not None:
+                session.close()
+        if time.monotonic() - began < RESTART_SECONDS:
+            self._refuse()
+        return True
+
+    def _refuse(self) -> None:
+        """Xwayland could not start: let programs fail, rather than start it again."""
+        self._listener.settimeout(RESTART_SECONDS)
+        with contextlib.suppress(OSError):
+            self._listener.accept()[0].close()
+        self._listener.settimeout(None)
+
+
+class Session:
+    """One Xwayland with its bridge, and their sockets."""
+
+    def __init__(
+        self, listener: socket.socket, number: int, authority: Authority, scale: float
+    ) -> None:
+        self._listener, self._number, self._authority = listener, number, authority
+        self.ended = False
+        self._server: Optional[subprocess.Popen[bytes]] = None
+        self._up = wayland_socket()
+        self._down, self._theirs = socket.socketpair()
+        self._wm, self._wm_theirs = socket.socketpair()
+        for end in (self._up, self._down, self._wm):
+            end.setblocking(False)
+        self.bridge = Bridge(time.monotonic, say, authority.cookie, scale)
+        self.bridge.on_ready = self._start
+
+    def _start(self) -> None:
+        program = shutil.which("Xwayland")
+        if program is None:
+            raise BridgeError("Xwayland is not installed")
+        ends = [
+            self._theirs.fileno(),
+            self._wm_theirs.fileno(),
+            self._listener.fileno(),
+        ]
+        argv = [
+            program,
+            f":{self._number}",
+            "-rootless",
+            "-noreset",
+            "-shm",
+            "-terminate",
+        ]
+        argv += ["-wm", str(ends[1]), "-listenfd", str(ends[2])]
+        argv += ["-auth", self._authority.path]
+        env = {**os.environ, "WAYLAND_SOCKET": str(ends[0])}
+        env.pop("DISPLAY", None)
+        self._server = subprocess.Popen(
+            argv,
+            env=env,
+            pass_fds=ends,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        self._theirs.close()
+        self._wm_theirs.close()
+
+    def turn(self, more: List[socket.socket]) -> None:
+        """Wait until something can be done, and do it.  Raises BridgeError."""
+        bridge = self.bridge
+        relay, x, moves = bridge.core.relay, bridge.core.x, bridge.selections
+        self._flush()
+        readers: List[object] = [*more, *moves.readers()]
+        if len(relay.down.out) < QUEUE_BYTES:
+            readers.append(self._up)
+        if len(relay.up.out) < QUEUE_BYTES and len(x.out) < QUEUE_BYTES:
+            readers += [self._down, self._wm]
+        outs = (self._up, relay.up.out), (self._down, relay.down.out), (self._wm, x.out)
+        writers: List[object] = [end for end, out in outs if out]
+        writers += moves.writers()
+        patience = bridge.core.patience()
+        ready, able, _ = select.select(readers, writers, [], patience)
+        for end, connection in ((self._up, relay.up), (self._down, relay.down)):
+            if end in ready:
+                self._read(end, connection)
+        if self._wm in ready:
+            data = self._wm.recv(_READ)
+            if not data:
+                self._over("Xwayland ended")
+            x.feed(data)
+        for fd in {f for f in (*ready, *able) if isinstance(f, int)}:
+            moves.ready(fd)
+        bridge.work()
+        self._flush()
+
+    def _read(self, end: socket.socket, connection: Connection) -> None:
+        try:
+            data, more, _, _ = end.recvmsg(_READ, socket.CMSG_SPACE(28 * 4))
+        except BlockingIOError:
+            return
+        except ConnectionError as error:
+            self._over(f"{connection.peer} ended: {error}")
+            return
+        fds = array.array("i")
+        for level, kind, body in more:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(body[: len(body) // 4 * 4])
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        connection.feed(data, list(fds))
+        if not data:
+            self._over(f"{connection.peer} closed the connection")
+
+    def _over(self, why: str) -> None:
+        """Xwayland ends by itself after the last program; all else is a fault."""
+        server = self._server
+        if server is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.ended = server.wait(2.0) == 0
+        if not self.ended:
+            raise BridgeError(why)
+
+    def _flush(self) -> None:
+        relay, x = self.bridge.core.relay, self.bridge.core.x
+        try:
+            for end, connection in ((self._up, relay.up), (self._down, relay.down)):
+                while connection.out:
+                    data, fds = connection.piece()
+                    rights = [
+                        (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
+                    ]
+                    count = end.sendmsg([data], rights if fds else [])
+                    connection.sent(count, fds)
+            while x.out:
+                del x.out[: self._wm.send(x.out)]
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            return  # what it said before is still to be read
+
+    def close(self) -> None:
+        """End Xwayland, and say its last words if it failed."""
+        for end in (self._up, self._down, self._wm, self._theirs, self._wm_theirs):
+            end.close()
+        self.bridge.close()
+        if self._server is None:
+            return
+        self._server.terminate()
+        try:
+            _, errors = self._server.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            _, errors = self._server.communicate()
+        if self._server.returncode not in (0, -signal.SIGTERM):
+            words = errors.decode("utf-8", "replace").strip().splitlines()[-3:]
+            say(f"Xwayland ended with {self._server.returncode}: {' / '.join(words)}")
+
+
+def environment(number: int, authority: Authority) -> dict:  # type: ignore[type-arg]
+    """Return the environment of programs: Wayland first, X11 where they need it."""
+    return {
+        **os.environ,
+        "DISPLAY": f":{number}",
+        "XAUTHORITY": authority.path,
+        "_JAVA_AWT_WM_NONREPARENTING": "1",
+    }
+
+
+def main(argv: List[str]) -> int:
+    """Serve X11 programs; see the head of this program."""
+    scale, fd = float(os.environ.get("VITRAIL_X11_SCALE") or 0), -1
+    while argv[:1] and argv[0] in ("--scale", "--listen") and len(argv) > 1:
+        if argv[0] == "--scale":
+            scale = float(argv[1])
+        else:
+            fd = int(argv[1])
+        argv = argv[2:]
+    argv = argv[1:] if argv[:1] == ["--"] else argv
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
+    authority = Authority(runtime)
+    if fd >= 0:
+        listener = socket.socket(fileno=fd)
+        number = int(str(listener.getsockname()).rpartition("X")[2])
+    else:
+        listener, number = listen()
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    server = Server(listener, number, authority, scale)
+    if argv:
+        try:
+            server.child = subprocess.Popen(argv, env=environment(number, authority))
+        except OSError as error:
+            say(f"{argv[0]} cannot be started: {error.strerror}")
+            return 127
+    try:
+        return server.serve()
+    finally:
+        if server.child is not None and server.child.poll() is None:
+            server.child.terminate()

@@ -1,0 +1,169 @@
+"""Xwayland's surfaces: kept back until they have a role, then passed on.
+
+Xwayland draws at once and knows no roles.  So everything up to the first configure is
+held: the last buffer, frame callbacks, and whether there was a commit.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, List, Optional, Tuple
+
+from shims.x11.core import Core
+from shims.x11.objects import Proxy
+from shims.x11.pools import Buffer, Pools
+from shims.x11.window import Surface
+from shims.x11.wire import BridgeError
+
+MOST_DAMAGE = 16
+"""Rectangles of one commit; Xwayland sends one for each line of a shape."""
+_EVERYWHERE = (0, 0, 1 << 20, 1 << 20)
+
+
+def joined(damage: List[Tuple[int, int, int, int]]) -> List[Tuple[int, int, int, int]]:
+    """Return few rectangles that cover all of these."""
+    if len(damage) <= MOST_DAMAGE:
+        return damage
+    left, top = min(r[0] for r in damage), min(r[1] for r in damage)
+    right, low = max(r[0] + r[2] for r in damage), max(r[1] + r[3] for r in damage)
+    return [(left, top, right - left, low - top)]
+
+
+class Surfaces:
+    """Handles wl_surface; its users set what happens at commits and ends."""
+
+    def __init__(self, core: Core, pools: Pools) -> None:
+        self._core, self._pools = core, pools
+        self.viewporter: Optional[Proxy] = None
+        self.on_new: Callable[[], None] = lambda: None
+        self.on_held_commit: Callable[[Surface], None] = lambda _: None
+        self.on_commit: Callable[[Surface], None] = lambda _: None
+        self.on_end: Callable[[Surface], None] = lambda _: None
+        requests = core.relay.requests
+        requests["wl_compositor", "create_surface"] = self._create
+        requests["wl_surface", "attach"] = self._attach
+        requests["wl_surface", "damage"] = self._damage
+        requests["wl_surface", "damage_buffer"] = self._damage
+        requests["wl_surface", "frame"] = self._frame
+        requests["wl_surface", "commit"] = self._commit
+        requests["wl_surface", "destroy"] = self._destroy
+        requests["wl_region", "add"] = self._region("add")
+        requests["wl_region", "subtract"] = self._region("subtract")
+
+    def show(self, surface: Surface) -> None:
+        """Send what was held; from now on messages pass."""
+        relay = self._core.relay
+        surface.open = True
+        self.fit(surface)
+        if surface.buffer is not None and not surface.buffer.dead:
+            self._pools.show(surface.buffer)
+            relay.ask(surface.proxy, "attach", surface.buffer, 0, 0)
+            relay.ask(surface.proxy, "damage", *_EVERYWHERE)
+        for callback in surface.frames:
+            relay.raise_up(callback)
+            relay.ask(surface.proxy, "frame", callback)
+        surface.frames, surface.damage = [], []
+        if surface.committed:
+            self.on_commit(surface)
+            relay.ask(surface.proxy, "commit")
+        surface.committed = False
+
+    def hide(self, surface: Surface) -> None:
+        """Take a surface from the screen, and keep it back again."""
+        if surface.open:
+            surface.open = False
+            self._core.relay.ask(surface.proxy, "attach", None, 0, 0)
+            self._core.relay.ask(surface.proxy, "commit")
+
+    def fit(self, surface: Surface) -> None:
+        """Tell the size in logical pixels, and where the window is inside of shadows."""
+        window, (w, h) = surface.window, surface.size
+        core = self._core
+        if not w or (window is None and core.scale == 1):
+            return
+        extents = window.hints.extents if window is not None else (0, 0, 0, 0)
+        wanted = (w, h, extents, core.scale, window is not None and window.xdg)
+        if surface.fitted == wanted:
+            return
+        surface.fitted = wanted
+        if core.scale != 1 and self.viewporter is not None:
+            if surface.viewport is None:
+                surface.viewport = core.relay.make("wp_viewport", 1)
+                core.relay.ask(
+                    self.viewporter, "get_viewport", surface.viewport, surface.proxy
+                )
+            size = core.logical(w), core.logical(h)
+            core.relay.ask(surface.viewport, "set_destination", *size)
+        if window is not None and window.xdg is not None and any(extents):
+            left, right, top, bottom = extents
+            size = max(1, w - left - right), max(1, h - top - bottom)
+            place = core.logical(left), core.logical(top)
+            inside = (*place, core.logical(size[0]), core.logical(size[1]))
+            core.relay.ask(window.xdg, "set_window_geometry", *inside)
+
+    def _create(self, compositor: Proxy, new: int) -> None:
+        made = self._core.relay.adopt(new, "wl_surface", compositor.version)
+        made.data = self._core.surfaces[new] = Surface(made)
+        self._core.relay.ask(compositor, "create_surface", made)
+        self.on_new()
+
+    def _attach(self, proxy: Proxy, buffer: int, x: int, y: int) -> None:
+        surface: Surface = proxy.data
+        attached = self._core.relay.known(buffer, "wl_buffer") if buffer else None
+        surface.buffer = attached
+        if attached is not None:
+            part: Buffer = attached.data
+            surface.size = part.size
+        if surface.open:
+            if attached is not None:
+                self._pools.show(attached)
+            self._core.relay.ask(proxy, "attach", attached, x, y)
+
+    def _damage(self, proxy: Proxy, x: int, y: int, w: int, h: int) -> None:
+        # Buffers have no scale and no transform here, so both requests are equal.
+        surface: Surface = proxy.data
+        if surface.open:
+            surface.damage.append((x, y, w, h))
+            if len(surface.damage) > 64 * MOST_DAMAGE:
+                surface.damage = joined(surface.damage)
+
+    def _frame(self, proxy: Proxy, new: int) -> None:
+        surface: Surface = proxy.data
+        callback = self._core.relay.adopt(new, "wl_callback", 1, local=not surface.open)
+        if surface.open:
+            self._core.relay.ask(proxy, "frame", callback)
+        else:
+            surface.frames.append(callback)
+
+    def _commit(self, proxy: Proxy) -> None:
+        surface: Surface = proxy.data
+        if not surface.open:
+            surface.committed = True
+            self.on_held_commit(surface)
+            return
+        name = "damage_buffer" if proxy.version >= 4 else "damage"
+        for rectangle in joined(surface.damage):
+            self._core.relay.ask(proxy, name, *rectangle)
+        surface.damage = []
+        self.fit(surface)
+        self.on_commit(surface)
+        self._core.relay.ask(proxy, "commit")
+
+    def _destroy(self, proxy: Proxy) -> None:
+        surface: Surface = proxy.data
+        for callback in surface.frames:
+            self._core.relay.forget(callback)
+        self.on_end(surface)
+        self._core.surfaces.pop(proxy.down, None)
+        self._core.relay.release(surface.viewport)
+        self._core.relay.release(proxy)
+
+    def _region(self, name: str) -> Callable[..., None]:
+        def handle(proxy: Proxy, x: int, y: int, w: int, h: int) -> None:
+            if proxy.dead:
+                raise BridgeError("Xwayland uses a region that it destroyed")
+            core = self._core
+            scaled = (int(x // core.scale), int(y // core.scale))
+            sides = (core.logical(min(w, 1 << 20)), core.logical(min(h, 1 << 20)))
+            core.relay.ask(proxy, name, *scaled, *sides)
+
+        return handle

@@ -1,0 +1,370 @@
+"""The X11 window manager: events of windows, and what programs ask of it (ICCCM, EWMH)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable, Dict, List, Optional, Tuple
+
+from shims.x11.core import (
+    CLIENT_MESSAGE,
+    CONFIGURE_NOTIFY,
+    CONFIGURE_REQUEST,
+    CREATE_NOTIFY,
+    DESTROY_NOTIFY,
+    MAP_NOTIFY,
+    MAP_REQUEST,
+    PROPERTY_NOTIFY,
+    REPARENT_NOTIFY,
+    UNMAP_NOTIFY,
+    Core,
+)
+from shims.x11.properties import NAMES, hints
+from shims.x11.roles import Roles
+from shims.x11.window import Window
+from shims.x11.x11 import Property
+
+SUPPORTED = """_NET_WM_STATE _NET_WM_STATE_FULLSCREEN _NET_WM_STATE_MAXIMIZED_VERT
+_NET_WM_STATE_MAXIMIZED_HORZ _NET_WM_STATE_FOCUSED _NET_WM_STATE_MODAL _NET_ACTIVE_WINDOW
+_NET_WM_MOVERESIZE _NET_WM_NAME _NET_CLIENT_LIST _NET_WM_WINDOW_TYPE _NET_FRAME_EXTENTS
+_NET_SUPPORTING_WM_CHECK _NET_WORKAREA _GTK_FRAME_EXTENTS _NET_REQUEST_FRAME_EXTENTS
+_NET_CLOSE_WINDOW _NET_WM_PING _NET_WM_SYNC_REQUEST"""
+_EDGES = (5, 1, 9, 8, 10, 2, 6, 4)
+"""xdg_toplevel.resize_edge by direction of _NET_WM_MOVERESIZE."""
+_ICONIC = 3
+
+
+class Windows:
+    """Handles the X server's events about windows."""
+
+    def __init__(self, core: Core, roles: Roles) -> None:
+        self._core, self._roles = core, roles
+        self._sync = self._alarm_event = 0
+        self.property_changed: Callable[[int, int, int], None] = lambda *_: None
+        """Called with a window that is not managed, the property, and 1 if it went."""
+        events = {
+            CREATE_NOTIFY: self._created, DESTROY_NOTIFY: self._destroyed,
+            MAP_REQUEST: self._map_request, MAP_NOTIFY: self._mapped,
+            UNMAP_NOTIFY: self._unmapped, REPARENT_NOTIFY: self._reparented,
+            CONFIGURE_REQUEST: self._configure_request,
+            CONFIGURE_NOTIFY: self._configured, PROPERTY_NOTIFY: self._property,
+            CLIENT_MESSAGE: self._message,
+        }  # fmt: skip
+        core.events.update(events)
+        core.messages.update(
+            {
+                "_NET_WM_STATE": self._state,
+                "_NET_WM_MOVERESIZE": self._move_resize,
+                "_NET_ACTIVE_WINDOW": lambda xid, _: self._with(xid, roles.activate),
+                "_NET_CLOSE_WINDOW": lambda xid, _: self._with(xid, roles.close),
+                "_NET_REQUEST_FRAME_EXTENTS": lambda xid, _: self._no_frame(xid),
+                "WM_CHANGE_STATE": self._change_state,
+                "WM_PROTOCOLS": self._protocols,
+            }
+        )
+        core.begin.append(self._begin)
+
+    def _begin(self) -> None:
+        """Become the window manager; programs are let in by the last request."""
+        core, x = self._core, self._core.x
+        x.select(x.root, 1 << 19 | 1 << 20 | 1 << 22)
+        x.extension("Composite", self._redirect)
+        x.extension("SYNC", self._sync_found)
+        x.set_property(core.helper, "_NET_WM_NAME", "UTF8_STRING", b"Vitrail")
+        for window in (x.root, core.helper):
+            x.set_property(window, "_NET_SUPPORTING_WM_CHECK", "WINDOW", [core.helper])
+        atoms = [x.atoms[name] for name in SUPPORTED.split()]
+        x.set_property(x.root, "_NET_SUPPORTED", "ATOM", atoms)
+        x.set_property(x.root, "_NET_NUMBER_OF_DESKTOPS", "CARDINAL", [1])
+        x.set_property(x.root, "_NET_CURRENT_DESKTOP", "CARDINAL", [0])
+        # An arrow: without it GTK's programs have an X for a pointer.
+        font, cursor = x.new_id(), x.new_id()
+        x.request(45, 0, struct.pack("<IHxx", font, 6) + b"cursor")
+        colors = (0, 0, 0, 65535, 65535, 65535)
+        x.request(94, 0, struct.pack("<III8H", cursor, font, font, 68, 69, *colors))
+        x.request(2, 0, struct.pack("<III", x.root, 1 << 14, cursor))
+
+    def _redirect(self, opcode: int, _event: int) -> None:
+        x = self._core.x
+        x.request(opcode, 0, struct.pack("<II", 0, 4), lambda _: None)
+        x.request(opcode, 2, struct.pack("<IBxxx", x.root, 1))
+        # Xwayland listens for programs once this selection has an owner.
+        x.own(self._core.helper, x.atoms["WM_S0"])
+
+    def _sync_found(self, opcode: int, event: int) -> None:
+        if opcode:
+            self._sync = opcode
+            self._core.x.request(opcode, 0, struct.pack("<BBxx", 3, 1), lambda _: None)
+            self._core.events[event + 1] = self._alarm
+
+    # -- reading properties
+
+    def read(self, window: Window, then: Callable[[], None]) -> None:
+        """Read a window's properties, once at a time, then call back if it is there."""
+        window.reading += 1
+        found: Dict[str, Optional[Property]] = {}
+        x = self._core.x
+
+        def done() -> None:
+            window.reading -= 1
+            if self._core.windows.get(window.xid) is window:
+                window.hints = hints(found, x.name)
+                window.known = True
+                then()
+
+        for name in NAMES:
+            x.property(
+                window.xid, x.atoms[name], lambda p, name=name: found.update({name: p})
+            )  # type: ignore[misc]
+        x.sync(done)
+
+    def _property(self, event: bytes) -> None:
+        xid, atom, _, gone = struct.unpack_from("<IIIB", event, 4)
+        self.property_changed(xid, atom, gone)
+        window = self._core.windows.get(xid)
+        name = self._core.x.name(atom)
+        if window is None or not window.mapped or name not in NAMES:
+            return
+        # _NET_WM_STATE is ours while a window is mapped.
+        if name != "_NET_WM_STATE" and window.reading < 2:
+            self.read(window, lambda: self._reread(window))
+
+    def _reread(self, window: Window) -> None:
+        self._roles.apply(window)
+        if window.surface is not None and not window.xdg:
+            self._roles.match()
+
+    # -- windows come and go
+
+    def _created(self, event: bytes) -> None:
+        _, xid, x, y, w, h, _, own = struct.unpack_from("<IIhhHHHB", event, 4)
+        if xid != self._core.helper and xid & ~self._core.x.mask != self._core.x.base:
+            self._add(xid, (x, y, w, h), own=bool(own))
+
+    def _add(self, xid: int, place: Tuple[int, int, int, int], *, own: bool) -> None:
+        self._core.windows[xid] = Window(xid, place, own=own)
+        self._core.x.select(xid, 1 << 22)
+
+    def _destroyed(self, event: bytes) -> None:
+        _, xid = struct.unpack_from("<II", event, 4)
+        self._remove(xid)
+
+    def _remove(self, xid: int) -> None:
+        window = self._core.windows.pop(xid, None)
+        if window is not None:
+            self._roles.drop(window)
+            if window.surface is not None:
+                window.surface.window = None
+
+    def _reparented(self, event: bytes) -> None:
+        _, xid, parent, x, y, own = struct.unpack_from("<IIIhhB", event, 4)
+        if parent != self._core.x.root:
+            self._remove(xid)
+        elif xid not in self._core.windows:
+
+            def found(reply: Optional[bytes]) -> None:
+                if reply is not None and xid not in self._core.windows:
+                    size = struct.unpack_from("<HH", reply, 16)
+                    self._add(xid, (x, y, *size), own=bool(own))
+
+            self._core.x.request(14, 0, struct.pack("<I", xid), found)
+
+    def _map_request(self, event: bytes) -> None:
+        _, xid = struct.unpack_from("<II", event, 4)
+        window = self._core.windows.get(xid)
+        if window is not None:
+            self.read(window, lambda: self._admit(window))
+
+    def _admit(self, window: Window) -> None:
+        core, x, xid = self._core, self._core.x, window.xid
+        if window.mapped:
+            return
+        window.fullscreen = "FULLSCREEN" in window.hints.states
+        window.maximized = "MAXIMIZED_VERT" in window.hints.states
+        if not window.hints.menu:
+            window.managed = True
+            window.w, window.h = (
+                min(window.w, core.size[0]),
+                min(window.h, core.size[1]),
+            )
+            window.x, window.y = core.origin
+            x.configure(xid, place=core.origin, size=(window.w, window.h))
+        x.set_property(xid, "WM_STATE", "WM_STATE", [1, 0])
+        self._no_frame(xid)
+        if self._sync and window.hints.counter and not window.alarm:
+            self._make_alarm(window)
+        x.request(8, 0, struct.pack("<I", xid))
+
+    def _no_frame(self, xid: int) -> None:
+        x = self._core.x
+        x.set_property(xid, "_NET_FRAME_EXTENTS", "CARDINAL", [0, 0, 0, 0])
+
+    def _mapped(self, event: bytes) -> None:
+        _, xid, own = struct.unpack_from("<IIB", event, 4)
+        window = self._core.windows.get(xid)
+        if window is None:
+            return
+        window.mapped, window.override, window.dismissed = True, bool(own), False
+        window.shown = window.told = (0, 0)
+        if window.known and not window.override:
+            self._roles.match()  # read for its MapRequest
+        else:
+            self.read(window, self._roles.match)
+        self._client_list()
+
+    def _unmapped(self, event: bytes) -> None:
+        _, xid = struct.unpack_from("<II", event, 4)
+        window = self._core.windows.get(xid)
+        if window is None:
+            return
+        window.mapped = window.dismissed = window.managed = window.known = False
+        self._roles.drop(window)
+        if window.surface is not None:  # Xwayland destroys it
+            window.surface.window = None
+        window.surface, window.surface_id, window.serial = None, 0, 0
+        if not window.override:
+            self._core.x.set_property(xid, "WM_STATE", "WM_STATE", [0, 0])
+        self._client_list()
+
+    def _client_list(self) -> None:
+        x = self._core.x
+        shown = [
+            w.xid for w in self._core.windows.values() if w.mapped and not w.override
+        ]
+        x.set_property(x.root, "_NET_CLIENT_LIST", "WINDOW", shown)
+
+    # -- places and sizes
+
+    def _configure_request(self, event: bytes) -> None:
+        _, xid, _, x, y, w, h, _, mask = struct.unpack_from("<IIIhhHHHH", event, 4)
+        window = self._core.windows.get(xid)
+        if window is None:
+            return
+        fixed = window.mapped and window.in_fixed_size
+        place = (x if mask & 1 else window.x, y if mask & 2 else window.y)
+        size = (
+            w if mask & 4 and not fixed else window.w,
+            h if mask & 8 and not fixed else window.h,
+        )
+        if window.managed:
+            place = (window.x, window.y)
+        if (*place, *size) == (window.x, window.y, window.w, window.h):
+            self._tell_place(window)
+        elif window.mapped:
+            window.wanted = (0, 0)
+        self._core.x.configure(xid, place=place, size=size)
+        if not window.mapped:  # its ConfigureNotify may come after the MapRequest
+            (window.x, window.y), (window.w, window.h) = place, size
+
+    def _configured(self, event: bytes) -> None:
+        _, xid, _, x, y, w, h, _, own = struct.unpack_from("<IIIhhHHHB", event, 4)
+        window = self._core.windows.get(xid)
+        if window is None:
+            return
+        moved = (x, y, w, h) != (window.x, window.y, window.w, window.h)
+        window.x, window.y, window.w, window.h = x, y, w, h
+        window.override = bool(own)
+        if moved and window.popup is not None:
+            self._roles.reposition(window)
+
+    def _tell_place(self, window: Window) -> None:
+        """Refuse a place as ICCCM 4.1.5 has it, by an event that repeats the old one."""
+        place = (window.x, window.y, window.w, window.h)
+        head = struct.pack("<BBHIII", CONFIGURE_NOTIFY, 0, 0, window.xid, window.xid, 0)
+        self._core.x.send_event(
+            window.xid, 1 << 17, head + struct.pack("<hhHHHBx", *place, 0, 0)
+        )
+
+    def move_all(self) -> None:
+        """The screen has another size: windows go to the new origin, menus with them."""
+        core = self._core
+        for window in core.order:
+            if window.managed:
+                dx, dy = core.origin[0] - window.x, core.origin[1] - window.y
+                for other in core.order:
+                    if other.root is window:
+                        other.x, other.y = other.x + dx, other.y + dy
+                        core.x.configure(other.xid, place=(other.x, other.y))
+
+    # -- what programs ask
+
+    def _message(self, event: bytes) -> None:
+        xid, kind, *values = struct.unpack_from("<II5I", event, 4)
+        name, core = self._core.x.name(kind), self._core
+        window = core.windows.get(xid)
+        if name in ("WL_SURFACE_ID", "WL_SURFACE_SERIAL"):
+            # Of the server alone: a program could take another one's surface.
+            if window is not None and not event[0] & 0x80:
+                if name == "WL_SURFACE_ID":
+                    window.surface_id = values[0]
+                else:
+                    window.serial = values[1] << 32 | values[0]
+                self._roles.match()
+        elif name in core.messages:
+            core.messages[name](xid, tuple(values))
+
+    def _with(self, xid: int, action: Callable[[Window], None]) -> None:
+        window = self._core.windows.get(xid)
+        if window is not None and window.toplevel is not None:
+            action(window)
+
+    def _state(self, xid: int, values: Tuple[int, ...]) -> None:
+        window = self._core.windows.get(xid)
+        if window is not None:
+            names = [self._core.x.name(atom) for atom in values[1:3]]
+            self._roles.wish_state(window, values[0], names)
+
+    def _move_resize(self, xid: int, values: Tuple[int, ...]) -> None:
+        core = self._core
+
+        def start(window: Window) -> None:
+            direction = values[2]
+            if direction == 8:
+                core.relay.ask(
+                    window.toplevel or core.relay.display,
+                    "move",
+                    core.seat,
+                    core.press[0],
+                )
+            elif direction < 8:
+                edge = _EDGES[direction]
+                core.relay.ask(
+                    window.toplevel or core.relay.display,
+                    "resize",
+                    core.seat,
+                    core.press[0],
+                    edge,
+                )
+
+        self._with(xid, start)
+
+    def _change_state(self, xid: int, values: Tuple[int, ...]) -> None:
+        # WM_STATE stays normal: Wayland tells nobody when a window comes back.
+        if values[0] == _ICONIC:
+            self._with(
+                xid,
+                lambda w: self._core.relay.ask(
+                    w.toplevel or self._core.relay.display, "set_minimized"
+                ),
+            )
+
+    def _protocols(self, _xid: int, values: Tuple[int, ...]) -> None:
+        if self._core.x.name(values[0]) == "_NET_WM_PING":
+            self._roles.pong(values[1])
+
+    # -- _NET_WM_SYNC_REQUEST
+
+    def _make_alarm(self, window: Window) -> None:
+        """Ask for an event at each change of the program's counter."""
+        x = self._core.x
+        window.alarm = x.new_id()
+        # counter, value type relative, value, test positive comparison, delta 1, events
+        words: List[int] = [window.hints.counter, 0, 0, 1, 2, 0, 1, 1]
+        mask = 1 | 2 | 4 | 8 | 16 | 32
+        body = struct.pack("<II8I", window.alarm, mask, *words)
+        x.request(self._sync, 8, body)
+
+    def _alarm(self, event: bytes) -> None:
+        (alarm,) = struct.unpack_from("<I", event, 4)
+        for window in self._core.order:
+            if window.alarm == alarm:
+                self._roles.drawn(window)

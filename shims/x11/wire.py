@@ -1,0 +1,112 @@
+"""Wayland's wire format: whole messages, values, and descriptors beside bytes."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any, Iterator, List, Sequence, Tuple
+
+from shims.x11.messages import Message
+
+MOST_FDS = 28
+"""Descriptors in one sendmsg, as libwayland has it."""
+
+
+class BridgeError(Exception):
+    """Why this connection, and with it all X11 windows, ends."""
+
+
+class Connection:
+    """One end of a Wayland connection, without its socket."""
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        self.received = bytearray()
+        self.received_fds: List[int] = []
+        self.out = bytearray()
+        self._out_fds: List[Tuple[int, int]] = []  # start of its message, descriptor
+
+    def feed(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Take what the socket had."""
+        self.received += data
+        self.received_fds += fds
+
+    def messages(self) -> Iterator[Tuple[int, int, bytes]]:
+        """Yield whole messages: object, opcode, body.  Raises BridgeError."""
+        while len(self.received) >= 8:
+            oid, head = struct.unpack_from("<II", self.received)
+            size = head >> 16
+            if size < 8 or size % 4:
+                raise BridgeError(f"{self.peer} sent a message of {size} bytes")
+            if len(self.received) < size:
+                return
+            body = bytes(self.received[8:size])
+            del self.received[:size]
+            yield oid, head & 0xFFFF, body
+
+    def values(self, message: Message, body: bytes) -> List[Any]:
+        """Decode a message's arguments.  Raises BridgeError."""
+        found: List[Any] = []
+        at = 0
+        try:
+            for kind in message.kinds:
+                if kind == "h":
+                    found.append(self.received_fds.pop(0))
+                    continue
+                (word,) = struct.unpack_from("<i" if kind in "if" else "<I", body, at)
+                at += 4
+                if kind == "f":
+                    word /= 256
+                elif kind in "sa":
+                    size = word
+                    (data,) = struct.unpack_from(f"{size}s", body, at)
+                    at += (size + 3) & ~3
+                    word = data if kind == "a" else data[:-1].decode("utf-8", "replace")
+                found.append(word)
+        except (struct.error, IndexError):
+            name = f"{message.interface}.{message.name}"
+            raise BridgeError(f"{self.peer} sent a bad {name}") from None
+        return found
+
+    def put(self, oid: int, message: Message, values: Sequence[Any]) -> None:
+        """Queue a message; objects and new ids are numbers."""
+        start = len(self.out)
+        body = bytearray()
+        for kind, value in zip(message.kinds, values):
+            if kind == "h":
+                self._out_fds.append((start, value))
+            elif kind in "uon":
+                body += struct.pack("<I", (value or 0) & 0xFFFFFFFF)
+            elif kind == "i":
+                body += struct.pack("<i", max(-(1 << 31), min(value, (1 << 31) - 1)))
+            elif kind == "f":
+                body += struct.pack("<i", round(value * 256))
+            else:
+                data = (
+                    value.encode("utf-8", "replace") + b"\0" if kind == "s" else value
+                )
+                body += struct.pack("<I", len(data)) + data + b"\0" * (-len(data) % 4)
+        size = len(body) + 8
+        self.out += struct.pack("<II", oid, size << 16 | message.opcode) + body
+
+    def piece(self) -> Tuple[bytes, List[int]]:
+        """Return what one sendmsg may take: no message before its descriptors."""
+        fds = [fd for _, fd in self._out_fds[:MOST_FDS]]
+        end = len(self.out)
+        if len(self._out_fds) > MOST_FDS:
+            end = self._out_fds[MOST_FDS][0]
+        return bytes(self.out[:end]), fds
+
+    def sent(self, count: int, fds: List[int]) -> None:
+        """So many bytes have left, with these descriptors."""
+        for fd in fds:
+            os.close(fd)
+        del self.out[:count]
+        later = self._out_fds[len(fds) :]
+        self._out_fds = [(max(0, start - count), fd) for start, fd in later]
+
+    def close(self) -> None:
+        """Close descriptors that wait in either direction."""
+        for fd in [*self.received_fds, *(fd for _, fd in self._out_fds)]:
+            os.close(fd)
+        self.received_fds, self._out_fds = [], []

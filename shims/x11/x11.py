@@ -1,0 +1,284 @@
+"""An X11 client without a library and without waiting: replies come to callbacks."""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from shims.x11.wire import BridgeError
+
+Reply = Callable[[Optional[bytes]], None]
+"""Gets the whole reply, or None for an error (the window has gone)."""
+
+_NAMES = """
+WM_S0 WM_STATE WM_PROTOCOLS WM_DELETE_WINDOW WM_TAKE_FOCUS WM_CHANGE_STATE WM_NAME
+WM_CLASS WM_TRANSIENT_FOR WM_HINTS WM_NORMAL_HINTS WL_SURFACE_ID WL_SURFACE_SERIAL
+UTF8_STRING STRING TEXT ATOM WINDOW CARDINAL INTEGER INCR TARGETS TIMESTAMP MULTIPLE
+CLIPBOARD PRIMARY RESOURCE_MANAGER _XSETTINGS_S0 _XSETTINGS_SETTINGS
+_NET_SUPPORTED _NET_SUPPORTING_WM_CHECK _NET_NUMBER_OF_DESKTOPS _NET_CURRENT_DESKTOP
+_NET_WORKAREA _NET_CLIENT_LIST _NET_ACTIVE_WINDOW _NET_FRAME_EXTENTS
+_NET_REQUEST_FRAME_EXTENTS _NET_CLOSE_WINDOW _NET_WM_MOVERESIZE _NET_WM_NAME _NET_WM_PING
+_NET_WM_SYNC_REQUEST _NET_WM_SYNC_REQUEST_COUNTER _NET_WM_STATE _NET_WM_STATE_FULLSCREEN
+_NET_WM_STATE_MAXIMIZED_VERT _NET_WM_STATE_MAXIMIZED_HORZ _NET_WM_STATE_FOCUSED
+_NET_WM_STATE_MODAL _NET_WM_WINDOW_TYPE _NET_WM_WINDOW_TYPE_MENU
+_NET_WM_WINDOW_TYPE_POPUP_MENU _NET_WM_WINDOW_TYPE_DROPDOWN_MENU
+_NET_WM_WINDOW_TYPE_COMBO _NET_WM_WINDOW_TYPE_TOOLTIP _NET_WM_WINDOW_TYPE_SPLASH
+_NET_WM_WINDOW_TYPE_NOTIFICATION _NET_WM_WINDOW_TYPE_DND _NET_WM_WINDOW_TYPE_DIALOG
+_MOTIF_WM_HINTS _GTK_FRAME_EXTENTS _XWAYLAND_ALLOW_COMMITS
+XdndSelection XdndAware XdndEnter XdndPosition XdndStatus XdndLeave XdndDrop XdndFinished
+XdndTypeList XdndActionCopy XdndActionMove XdndActionAsk
+"""
+ATOMS = _NAMES.split()
+"""Those that are known from the start; predefined ones have the same names."""
+
+
+class Property(NamedTuple):
+    """A window's property; ``more`` is what was not asked for, in bytes."""
+
+    kind: int
+    format: int
+    data: bytes
+    more: int
+
+    def words(self) -> Tuple[int, ...]:
+        """Return 32-bit values; none for another format."""
+        if self.format != 32:
+            return ()
+        return struct.unpack(
+            f"<{len(self.data) // 4}I", self.data[: len(self.data) & ~3]
+        )
+
+
+class X11:
+    """The window manager's connection.
+
+    ``ready`` is called once the server has accepted us and all atoms are known, ``event``
+    with each event (32 bytes or more), ``failed`` with each error nobody waits for.
+    """
+
+    def __init__(
+        self, cookie: bytes, ready: Callable[[], None], event: Callable[[bytes], None]
+    ) -> None:
+        name = b"MIT-MAGIC-COOKIE-1" if cookie else b""
+        self.out = bytearray(
+            struct.pack("<BxHHHHxx", 0x6C, 11, 0, len(name), len(cookie))
+            + _padded(name)
+            + _padded(cookie)
+        )
+        self._ready, self._event = ready, event
+        self._received = bytearray()
+        self._open = False
+        self._sequence = 0
+        self._waiting: Dict[int, Reply] = {}
+        self.atoms: Dict[str, int] = {}
+        self._names: Dict[int, str] = {0: ""}
+        self._last_id = 0
+        self.base = self.mask = self.root = 0
+
+    # -- bytes from the server
+
+    def feed(self, data: bytes) -> None:
+        """Take what the socket had.  Raises BridgeError."""
+        self._received += data
+        if not self._open and not self._accepted():
+            return
+        while len(self._received) >= 32:
+            kind, size = self._received[0], 32
+            if kind == 1 or kind & 0x7F == 35:
+                size += 4 * struct.unpack_from("<I", self._received, 4)[0]
+            if size > 1 << 27:
+                raise BridgeError(f"Xwayland sent a reply of {size} bytes")
+            if len(self._received) < size:
+                return
+            piece = bytes(self._received[:size])
+            del self._received[:size]
+            if kind > 1:
+                self._event(piece)
+                continue
+            waiting = self._waiting.pop(struct.unpack_from("<H", piece, 2)[0], None)
+            if waiting is not None:
+                waiting(piece if kind else None)
+
+    def _accepted(self) -> bool:
+        if len(self._received) < 8:
+            return False
+        accepted, length = struct.unpack_from("<B5xH", self._received)
+        data = bytes(self._received[8 : 8 + 4 * length])
+        if len(data) < 4 * length:
+            return False
+        del self._received[: 8 + 4 * length]
+        if accepted != 1:
+            raise BridgeError(f"Xwayland refused its window manager: {data[:100]!r}")
+        try:
+            _, self.base, self.mask, _, vendor = struct.unpack_from("<IIIIH", data)
+            at = 32 + (vendor + 3 & ~3) + 8 * data[21]
+            (self.root,) = struct.unpack_from("<I", data, at)
+        except (struct.error, IndexError):
+            raise BridgeError("Xwayland's greeting is incomplete") from None
+        self._open = True
+        self.intern(ATOMS, lambda _atoms: self._ready())
+        return True
+
+    # -- requests
+
+    def request(
+        self, opcode: int, minor: int, body: bytes = b"", then: Optional[Reply] = None
+    ) -> None:
+        """Queue a request of at most 256 KiB."""
+        body = _padded(body)
+        self.out += struct.pack("<BBH", opcode, minor, 1 + len(body) // 4) + body
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        if then is not None:
+            self._waiting[self._sequence] = then
+
+    def sync(self, then: Callable[[], None]) -> None:
+        """Call back when the server has done everything before (GetInputFocus)."""
+        self.request(43, 0, then=lambda _reply: then())
+
+    def new_id(self) -> int:
+        """Return an id for a window or cursor."""
+        self._last_id += 1
+        return self.base | self._last_id
+
+    def extension(self, name: str, then: Callable[[int, int], None]) -> None:
+        """Call back with an extension's opcode, 0 without it, and first event."""
+        body = struct.pack("<Hxx", len(name)) + name.encode()
+
+        def answered(reply: Optional[bytes]) -> None:
+            if reply is not None and reply[8]:
+                then(reply[9], reply[10])
+            else:
+                then(0, 0)
+
+        self.request(98, 0, body, answered)
+
+    def intern(self, names: Sequence[str], then: Callable[[List[int]], None]) -> None:
+        """Call back with the atoms of these names, in order."""
+        missing = [name for name in dict.fromkeys(names) if name not in self.atoms]
+
+        def answered(name: str, reply: Optional[bytes]) -> None:
+            atom = struct.unpack_from("<I", reply, 8)[0] if reply else 0
+            self.atoms[name] = atom
+            self._names[atom] = name if atom else ""
+
+        for name in missing:
+            data = name.encode("utf-8", "replace")[:1000]
+            body = struct.pack("<Hxx", len(data)) + data
+            self.request(16, 0, body, lambda reply, name=name: answered(name, reply))  # type: ignore[misc]
+        if missing:
+            self.sync(lambda: then([self.atoms[name] for name in names]))
+        else:
+            then([self.atoms[name] for name in names])
+
+    def names(self, atoms: Sequence[int], then: Callable[[List[str]], None]) -> None:
+        """Call back with the names of these atoms, "" for one that is not an atom."""
+        missing = [atom for atom in dict.fromkeys(atoms) if atom not in self._names]
+
+        def answered(atom: int, reply: Optional[bytes]) -> None:
+            name = ""
+            if reply is not None:
+                size = struct.unpack_from("<H", reply, 8)[0]
+                name = reply[32 : 32 + size].decode("utf-8", "replace")
+                self.atoms.setdefault(name, atom)
+            self._names[atom] = name
+
+        for atom in missing:
+            body = struct.pack("<I", atom)
+            self.request(17, 0, body, lambda reply, atom=atom: answered(atom, reply))  # type: ignore[misc]
+        if missing:
+            self.sync(lambda: then([self._names[atom] for atom in atoms]))
+        else:
+            then([self._names[atom] for atom in atoms])
+
+    def name(self, atom: int) -> str:
+        """Return the name of an atom that is known already, or ""."""
+        return self._names.get(atom, "")
+
+    def property(
+        self,
+        window: int,
+        atom: int,
+        then: Callable[[Optional[Property]], None],
+        *,
+        units: int = 1024,
+        delete: bool = False,
+    ) -> None:
+        """Call back with up to so many units (of 4 bytes) of a property."""
+
+        def answered(reply: Optional[bytes]) -> None:
+            if reply is None or reply[1] not in (8, 16, 32):
+                then(None)
+                return
+            kind, more, items = struct.unpack_from("<III", reply, 8)
+            data = reply[32 : 32 + items * (reply[1] // 8)]
+            then(Property(kind, reply[1], data, more) if kind else None)
+
+        body = struct.pack("<IIIII", window, atom, 0, 0, units)
+        self.request(20, int(delete), body, answered)
+
+    def set_property(
+        self,
+        window: int,
+        name: Union[int, str],
+        kind: Union[int, str],
+        data: Union[bytes, Sequence[int]],
+    ) -> None:
+        """Replace a property: bytes, or 32-bit values."""
+        atom = self.atoms[name] if isinstance(name, str) else name
+        kind = self.atoms[kind] if isinstance(kind, str) else kind
+        form = 8
+        if not isinstance(data, bytes):
+            form, data = 32, struct.pack(f"<{len(data)}I", *data)
+        items = len(data) // (form // 8)
+        head = struct.pack("<IIIB3xI", window, atom, kind, form, items)
+        self.request(18, 0, head + data)
+
+    def select(self, window: int, mask: int) -> None:
+        """Choose the events of a window."""
+        self.request(2, 0, struct.pack("<III", window, 1 << 11, mask))
+
+    def create_window(self, place: Tuple[int, int, int, int] = (-10, -10, 1, 1)) -> int:
+        """Make an unmapped, override-redirect, input-only window."""
+        window = self.new_id()
+        head = struct.pack("<IIhhHHHHI", window, self.root, *place, 0, 2, 0)
+        self.request(1, 0, head + struct.pack("<III", 1 << 9 | 1 << 11, 1, 1 << 22))
+        return window
+
+    def configure(
+        self,
+        window: int,
+        *,
+        place: Optional[Tuple[int, int]] = None,
+        size: Optional[Tuple[int, int]] = None,
+        above: bool = False,
+    ) -> None:
+        """Move, resize or raise a window; the border goes with a size."""
+        mask, values = 0, b""
+        if place is not None:
+            mask, values = 3, struct.pack("<ii", *place)
+        if size is not None:
+            mask |= 4 | 8 | 16
+            values += struct.pack("<III", max(1, size[0]), max(1, size[1]), 0)
+        if above:
+            mask |= 64
+            values += struct.pack("<I", 0)
+        self.request(12, 0, struct.pack("<IHxx", window, mask) + values)
+
+    def send_event(self, window: int, mask: int, event: bytes) -> None:
+        """Send a synthetic event."""
+        body = struct.pack("<II", window, mask) + event + b"\0" * (32 - len(event))
+        self.request(25, 0, body)
+
+    def client_message(self, to: int, about: int, kind: str, *values: int) -> None:
+        """Send a client message; up to five 32-bit values."""
+        five = [v & 0xFFFFFFFF for v in (*values, 0, 0, 0, 0, 0)[:5]]
+        head = struct.pack("<BBHII", 33, 32, 0, about, self.atoms[kind])
+        self.send_event(to, 0, head + struct.pack("<5I", *five))
+
+    def own(self, window: int, selection: int, time: int = 0) -> None:
+        """Take a selection, or leave it with window 0."""
+        self.request(22, 0, struct.pack("<III", window, selection, time))
+
+
+def _padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 4)
