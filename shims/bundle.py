@@ -1,7 +1,7 @@
 """Make one file of a shim's package, for copying into a guest.
 
     python3 -m shims.bundle DIRECTORY     writes vitrail_guest.py, vitrail_files.py,
-                                          vitrail-guest.sh
+                                          vitrail_x11.py, vitrail-guest.sh
 
 A guest gets one file that any Python from 3.9 runs, with nothing installed beside it.
 The file is the modules of the package one after the other, each behind those that it
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Set
 
 HERE = Path(__file__).parent
-FILES_CONSTANT = "FILES_TOOL"
+FILES_CONSTANT, X11_CONSTANT = "FILES_TOOL", "X11_BRIDGE"
 ROOT_PROGRAMS = {
     "DEVICES_TOOL": "vitrail_devices.py",
     "SECURITY_KEY_TOOL": "vitrail_security_key.py",
@@ -183,13 +183,20 @@ def files_tool() -> bytes:
 
 
 @lru_cache(maxsize=None)
+def x11_bridge() -> bytes:
+    """Return ``vitrail_x11.py``: it shows X11 windows as Wayland windows."""
+    return bundle("x11").encode()
+
+
+@lru_cache(maxsize=None)
 def guest_agent() -> bytes:
     """Return ``vitrail_guest.py``: the guest agent.
 
-    The programs for files and links, USB devices and security keys are inside it, as
+    The programs for files and links, X11 windows, USB devices and security keys are inside it, as
     text: the initramfs of every image, older ones included, brings one file.
     """
     constants = {FILES_CONSTANT: files_tool().decode()}
+    constants[X11_CONSTANT] = x11_bridge().decode()
     for constant, name in ROOT_PROGRAMS.items():
         constants[constant] = (HERE / name).read_text(encoding="utf-8")
     return bundle("guest", constants).encode()
@@ -223,6 +230,7 @@ def write_programs(directory: Path) -> List[Path]:
     for name, content in (
         ("vitrail_guest.py", guest_agent()),
         ("vitrail_files.py", files_tool()),
+        ("vitrail_x11.py", x11_bridge()),
         (INSTALLER, guest_installer()),
     ):
         path = directory / name

@@ -502,6 +502,7 @@ def _window(taken: Taken) -> Window:
         top=taken["window.top"],
         title_prefix=taken["window.title_prefix"],
         fullscreen=taken["window.fullscreen"],
+        x11=taken["window.x11"],
         translucent=taken["window.translucent"],
         subsurfaces=taken["window.subsurfaces"],
         allow=frozenset(taken["window.allow"]),

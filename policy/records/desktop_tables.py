@@ -62,6 +62,13 @@ WINDOW = Table(
             default="fake",
         ),
         Field(
+            "x11",
+            YesNo(),
+            "Whether X11 programs of a box are shown, by an Xwayland inside of it; "
+            "a machine shows them where its image has Xwayland.",
+            default=False,
+        ),
+        Field(
             "translucent",
             YesNo(),
             "Whether what lies behind a window may shine through. A translucent "

@@ -65,6 +65,7 @@ class Window:
     top: int
     title_prefix: str
     fullscreen: Literal["fake", "framed", "real"]
+    x11: bool
     translucent: bool
     subsurfaces: Literal["crop", "promote"]
     allow: frozenset[str]

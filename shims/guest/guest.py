@@ -34,6 +34,7 @@ from shims.guest.tools import (
     write_file,
 )
 from shims.guest.usb import start_root_programs
+from shims.guest.x_server import XServer
 
 GRACE_SECONDS = 2.0
 
@@ -65,6 +66,7 @@ class Guest:
         sound = Carrier(self, "audio", self._sound_path(), settings.audio, theirs=True)
         self._carriers = (carrier, sound)
         self.display = Display(self, carrier)
+        self.x11 = XServer(self)
         self.programs = Programs(self)
         self.folders = Folders(self)
 
@@ -80,6 +82,7 @@ class Guest:
         self._ask_version()
         if shutil.which("waypipe", path=self.base_environment()["PATH"]):
             self.display.start()
+            self.x11.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.loop.later(0, self.power_off))
 
@@ -190,7 +193,6 @@ class Guest:
         """Return the environment of a program that the broker asked for."""
         env = self.base_environment()
         if message["display"]:
-            # There is no X server, so toolkits need not look for one.
             env.update(
                 WAYLAND_DISPLAY=Display.NAME,
                 XDG_SESSION_TYPE="wayland",
@@ -198,6 +200,7 @@ class Guest:
                 QT_QPA_PLATFORM="wayland",
                 SDL_VIDEODRIVER="wayland",
                 MOZ_ENABLE_WAYLAND="1",
+                **self.x11.environment(),
             )
         env.update(message["env"])
         return env

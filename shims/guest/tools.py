@@ -29,6 +29,9 @@ TOOL_START = (
 # The source of the program for files and links: shims/bundle.py puts it here.
 FILES_TOOL = ""
 
+# The same for the program that shows X11 windows.
+X11_BRIDGE = ""
+
 # Those of the programs that take USB devices and security keys, in the same way.
 DEVICES_TOOL = ""
 SECURITY_KEY_TOOL = ""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Callable
 
 from shims.x11.core import Core
-from shims.x11.objects import Proxy
+from shims.x11.manager import WindowManager
+from shims.x11.objects import WaylandObject
 from shims.x11.pools import Pools
 from shims.x11.roles import Roles
 from shims.x11.screens import Screens
-from shims.x11.seat import Seat
+from shims.x11.seat import SeatInput
 from shims.x11.selections import Selections
 from shims.x11.surfaces import Surfaces
-from shims.x11.windows import Windows
 
 
 class Bridge:
@@ -35,10 +35,10 @@ class Bridge:
         self.pools = Pools(core.relay)
         self.surfaces = Surfaces(core, self.pools)
         self.roles = Roles(core, self.surfaces)
-        self.screens = Screens(core, scale, lambda: self.windows.move_all())
+        self.screens = Screens(core, scale, self._moved)
         self.selections = Selections(core)
-        self.seat = Seat(core, self.surfaces.show)
-        self.windows = Windows(core, self.roles)
+        self.seat = SeatInput(core, self.surfaces.show)
+        self.windows = WindowManager(core, self.roles)
         self.roles.on_dismissed = self.seat.click_outside
         self.windows.property_changed = self.selections.property_changed
         self.seat.on_focus = self.selections.say_again
@@ -60,6 +60,9 @@ class Bridge:
         self.core.relay.up.close()
         self.core.relay.down.close()
 
+    def _moved(self) -> None:
+        self.windows.move_all()
+
     def _make_helper(self) -> None:
         x = self.core.x
         self.core.helper = x.create_window()
@@ -71,7 +74,7 @@ class Bridge:
         relay = self.core.relay
         relay.ask(relay.display, "sync", relay.make("wl_callback", 1, action))
 
-    def _done(self, callback: Proxy, value: int) -> None:
+    def _done(self, callback: WaylandObject, value: int) -> None:
         if callback.down and not callback.dead:
             self.core.relay.tell(callback, "done", value)
         elif callable(callback.data):

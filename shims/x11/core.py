@@ -5,8 +5,8 @@ from __future__ import annotations
 import heapq
 from typing import Callable, Dict, List, Optional, Tuple
 
-from shims.x11.objects import Proxy, Relay
-from shims.x11.window import Surface, Window
+from shims.x11.objects import Relay, WaylandObject
+from shims.x11.window import HeldSurface, XWindow
 from shims.x11.wire import BridgeError
 from shims.x11.x11 import X11
 
@@ -38,18 +38,18 @@ class Core:
         self.managing = False
         self.globals: Dict[str, List[Tuple[int, int]]] = {}
         self.registry = self.relay.make("wl_registry", 1)
-        self.seat: Optional[Proxy] = None
-        self.wm: Optional[Proxy] = None
+        self.seat: Optional[WaylandObject] = None
+        self.wm: Optional[WaylandObject] = None
         self.scale, self.size, self.origin = 1.0, (1280, 800), (1280, 800)
         self.helper = 0
         """Our window on the X server: owner of selections, and the WM's."""
-        self.windows: Dict[int, Window] = {}
-        self.order: List[Window] = []
+        self.windows: Dict[int, XWindow] = {}
+        self.order: List[XWindow] = []
         """Windows with a role, oldest first."""
-        self.surfaces: Dict[int, Surface] = {}
+        self.surfaces: Dict[int, HeldSurface] = {}
         self.serial, self.press, self.input_at = 0, (0, 0.0), -100.0
-        self.hover: Optional[Surface] = None
-        self.focus: Optional[Surface] = None
+        self.hover: Optional[HeldSurface] = None
+        self.focus: Optional[HeldSurface] = None
         self._timers: List[Tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
@@ -82,7 +82,7 @@ class Core:
 
     # -- the compositor
 
-    def bind(self, interface: str, most: int) -> Optional[Proxy]:
+    def bind(self, interface: str, most: int) -> Optional[WaylandObject]:
         """Bind a global for ourselves; None where there is none."""
         if interface not in self.globals:
             return None
@@ -91,7 +91,7 @@ class Core:
         self.relay.ask(self.registry, "bind", name, interface, made.version, made)
         return made
 
-    def required(self, interface: str, most: int) -> Proxy:
+    def required(self, interface: str, most: int) -> WaylandObject:
         """The same for a global without which nothing can be shown."""
         made = self.bind(interface, most)
         if made is None:
@@ -104,7 +104,7 @@ class Core:
             return max(1, -int(-value // self.scale))
         return round(value / self.scale)
 
-    def window_of(self, surface: Optional[Surface]) -> Optional[Window]:
+    def window_of(self, surface: Optional[HeldSurface]) -> Optional[XWindow]:
         """Return the X11 window of a surface."""
         return surface.window if surface is not None else None
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from shims.x11.messages import BY_NAME, EVENTS, REQUESTS, Message
-from shims.x11.wire import BridgeError, Connection
+from shims.x11.message_table import BY_NAME, EVENTS, REQUESTS, WireMessage
+from shims.x11.wire import BridgeError, WireEnd
 
 FIRST_OF_SERVER = 0xFF000000
 
 
-class Proxy:
+class WaylandObject:
     """An object: ``down`` is Xwayland's id, ``up`` the compositor's, 0 for none."""
 
     __slots__ = ("data", "dead", "down", "interface", "up", "version")
@@ -39,16 +39,16 @@ class Relay:
     """
 
     def __init__(self) -> None:
-        self.up, self.down = Connection("the compositor"), Connection("Xwayland")
-        self.by_up: Dict[int, Proxy] = {}
-        self.by_down: Dict[int, Proxy] = {}
+        self.up, self.down = WireEnd("the compositor"), WireEnd("Xwayland")
+        self.by_up: Dict[int, WaylandObject] = {}
+        self.by_down: Dict[int, WaylandObject] = {}
         self.events: Dict[Tuple[str, str], Callable[..., None]] = {}
         self.requests: Dict[Tuple[str, str], Callable[..., None]] = {}
         self._free: List[int] = []
         self._next = 2
         self._held = 0
-        self._waiting: List[Tuple[Proxy, str, Sequence[object]]] = []
-        self.display = Proxy("wl_display", 1, 1, 1)
+        self._waiting: List[Tuple[WaylandObject, str, Sequence[object]]] = []
+        self.display = WaylandObject("wl_display", 1, 1, 1)
         self.by_up[1] = self.by_down[1] = self.display
         self.events["wl_display", "delete_id"] = self._delete_id
         self.events["wl_display", "error"] = self._error
@@ -62,30 +62,30 @@ class Relay:
         self._next += 1
         return self._next - 1
 
-    def make(self, interface: str, version: int, data: object = None) -> Proxy:
+    def make(self, interface: str, version: int, data: object = None) -> WaylandObject:
         """Make an object that only the compositor has, beside us."""
-        made = Proxy(interface, version, 0, self.new_id(), data)
+        made = WaylandObject(interface, version, 0, self.new_id(), data)
         self.by_up[made.up] = made
         return made
 
     def adopt(
         self, down: int, interface: str, version: int, *, local: bool = False
-    ) -> Proxy:
+    ) -> WaylandObject:
         """Make an object that Xwayland asked for; a local one stays unknown above."""
         if down in self.by_down or not 0 < down < FIRST_OF_SERVER:
             raise BridgeError(f"Xwayland uses the id {down} again")
-        made = Proxy(interface, version, down, 0 if local else self.new_id())
+        made = WaylandObject(interface, version, down, 0 if local else self.new_id())
         self.by_down[down] = made
         if made.up:
             self.by_up[made.up] = made
         return made
 
-    def raise_up(self, local: Proxy) -> None:
+    def raise_up(self, local: WaylandObject) -> None:
         """Give a local object an id at the compositor."""
         local.up = self.new_id()
         self.by_up[local.up] = local
 
-    def known(self, down: int, interface: str = "") -> Proxy:
+    def known(self, down: int, interface: str = "") -> WaylandObject:
         """Return Xwayland's object.  Raises BridgeError."""
         found = self.by_down.get(down)
         if found is None or (interface and found.interface != interface):
@@ -94,13 +94,13 @@ class Relay:
             )
         return found
 
-    def forget(self, local: Proxy) -> None:
+    def forget(self, local: WaylandObject) -> None:
         """Xwayland destroyed an object that only it and we have."""
         local.dead = True
         if self.by_down.pop(local.down, None) is not None:
             self.tell(self.display, "delete_id", local.down)
 
-    def release(self, made: Optional[Proxy], name: str = "destroy") -> None:
+    def release(self, made: Optional[WaylandObject], name: str = "destroy") -> None:
         """Destroy an object of the compositor's, if there is one."""
         if made is not None and not made.dead:
             self.ask(made, name)
@@ -108,21 +108,21 @@ class Relay:
 
     # -- messages
 
-    def ask(self, made: Proxy, name: str, *values: object) -> None:
+    def ask(self, made: WaylandObject, name: str, *values: object) -> None:
         """Send a request; objects among the values are given as they are."""
-        numbers = [v.up if isinstance(v, Proxy) else v for v in values]
+        numbers = [v.up if isinstance(v, WaylandObject) else v for v in values]
         self.up.put(made.up, BY_NAME[">", made.interface, name], numbers)
 
-    def tell(self, made: Proxy, name: str, *values: object) -> None:
+    def tell(self, made: WaylandObject, name: str, *values: object) -> None:
         """Send Xwayland an event."""
-        numbers = [v.down if isinstance(v, Proxy) else v for v in values]
+        numbers = [v.down if isinstance(v, WaylandObject) else v for v in values]
         self.down.put(made.down, BY_NAME["<", made.interface, name], numbers)
 
-    def input(self, made: Proxy, name: str, *values: object) -> None:
+    def input(self, made: WaylandObject, name: str, *values: object) -> None:
         """Send Xwayland an event of a pointer, keyboard or finger, in its turn."""
         if self._held:
             self._waiting.append((made, name, values))
-        elif not any(v.dead for v in (made, *values) if isinstance(v, Proxy)):
+        elif not any(v.dead for v in (made, *values) if isinstance(v, WaylandObject)):
             self.tell(made, name, *values)
 
     def hold(self) -> None:
@@ -167,7 +167,9 @@ class Relay:
             else:
                 self.pass_request(made, message, values)
 
-    def _pass_event(self, made: Proxy, message: Message, values: List[Any]) -> None:
+    def _pass_event(
+        self, made: WaylandObject, message: WireMessage, values: List[Any]
+    ) -> None:
         numbers = []
         for kind, value in zip(message.kinds, values):
             if kind == "o" and value:
@@ -179,7 +181,9 @@ class Relay:
                 numbers.append(value)
         self.down.put(made.down, message, numbers)
 
-    def pass_request(self, made: Proxy, message: Message, values: List[Any]) -> None:
+    def pass_request(
+        self, made: WaylandObject, message: WireMessage, values: List[Any]
+    ) -> None:
         """Send a request of Xwayland's up, with ids of that side."""
         last = message.name in ("destroy", "release")
         if not made.up:
@@ -200,7 +204,7 @@ class Relay:
         self.up.put(made.up, message, numbers)
         made.dead = made.dead or last
 
-    def _delete_id(self, _display: Proxy, oid: int) -> None:
+    def _delete_id(self, _display: WaylandObject, oid: int) -> None:
         made = self.by_up.pop(oid, None)
         if made is None or made is self.display:
             raise BridgeError(f"object {oid} ended, which does not exist")
@@ -209,22 +213,25 @@ class Relay:
             del self.by_down[made.down]
             self.tell(self.display, "delete_id", made.down)
 
-    def _error(self, _display: Proxy, oid: int, code: int, text: str) -> None:
+    def _error(self, _display: WaylandObject, oid: int, code: int, text: str) -> None:
         made = self.by_up.get(oid)
         what = made.interface if made else f"object {oid}"
         raise BridgeError(f"the compositor refused {what} ({code}): {text[:300]}")
 
 
 def _message(
-    table: Dict[str, List[Message]], made: Proxy, opcode: int, sender: Connection
-) -> Message:
+    table: Dict[str, List[WireMessage]],
+    made: WaylandObject,
+    opcode: int,
+    sender: WireEnd,
+) -> WireMessage:
     messages = table.get(made.interface, [])
     if opcode >= len(messages):
         raise BridgeError(f"{sender.peer} sent {made.interface} message {opcode}")
     return messages[opcode]
 
 
-def _close(message: Message, values: Sequence[Any]) -> None:
+def _close(message: WireMessage, values: Sequence[Any]) -> None:
     for kind, value in zip(message.kinds, values):
         if kind == "h":
             os.close(value)

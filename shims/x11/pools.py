@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from typing import List
 
-from shims.x11.objects import Proxy, Relay
+from shims.x11.objects import Relay, WaylandObject
 from shims.x11.wire import BridgeError
 
 
-class Pool:
+class LazyPool:
     """The memory of buffers; closed with the last one."""
 
-    def __init__(self, shm: Proxy, fd: int, size: int) -> None:
+    def __init__(self, shm: WaylandObject, fd: int, size: int) -> None:
         self.shm, self.fd, self.size, self.users = shm, fd, size, 1
 
     def drop(self) -> None:
@@ -27,10 +27,10 @@ class Pool:
             self.fd = -1
 
 
-class Buffer:
+class LazyBuffer:
     """A part of a pool."""
 
-    def __init__(self, pool: Pool, offset: int, w: int, h: int, *rest: int) -> None:
+    def __init__(self, pool: LazyPool, offset: int, w: int, h: int, *rest: int) -> None:
         self.pool, self.size, self.words = pool, (w, h), (offset, w, h, *rest)
 
 
@@ -39,18 +39,18 @@ class Pools:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._pools: List[Pool] = []
+        self._pools: List[LazyPool] = []
         relay.requests["wl_shm", "create_pool"] = self._create
         relay.requests["wl_shm_pool", "resize"] = self._resize
         relay.requests["wl_shm_pool", "create_buffer"] = self._buffer
         relay.requests["wl_shm_pool", "destroy"] = self._destroy
         relay.requests["wl_buffer", "destroy"] = self._end_buffer
 
-    def show(self, buffer: Proxy) -> None:
+    def show(self, buffer: WaylandObject) -> None:
         """Make a buffer known to the compositor."""
         if buffer.up or buffer.dead:
             return
-        part: Buffer = buffer.data
+        part: LazyBuffer = buffer.data
         pool = self._relay.make("wl_shm_pool", 1)
         fd = os.dup(part.pool.fd)
         self._relay.ask(part.pool.shm, "create_pool", pool, fd, part.pool.size)
@@ -64,26 +64,26 @@ class Pools:
             if pool.fd >= 0:
                 os.close(pool.fd)
 
-    def _create(self, shm: Proxy, new: int, fd: int, size: int) -> None:
+    def _create(self, shm: WaylandObject, new: int, fd: int, size: int) -> None:
         made = self._relay.adopt(new, "wl_shm_pool", 1, local=True)
-        made.data = Pool(shm, fd, size)
+        made.data = LazyPool(shm, fd, size)
         self._pools = [p for p in self._pools if p.fd >= 0] + [made.data]
 
-    def _resize(self, proxy: Proxy, size: int) -> None:
+    def _resize(self, proxy: WaylandObject, size: int) -> None:
         proxy.data.size = size
 
-    def _buffer(self, proxy: Proxy, new: int, *words: int) -> None:
+    def _buffer(self, proxy: WaylandObject, new: int, *words: int) -> None:
         if proxy.dead:
             raise BridgeError("Xwayland uses a pool that it destroyed")
         made = self._relay.adopt(new, "wl_buffer", 1, local=True)
-        made.data = Buffer(proxy.data, *words)
+        made.data = LazyBuffer(proxy.data, *words)
         proxy.data.users += 1
 
-    def _destroy(self, proxy: Proxy) -> None:
+    def _destroy(self, proxy: WaylandObject) -> None:
         proxy.data.drop()
         self._relay.forget(proxy)
 
-    def _end_buffer(self, proxy: Proxy) -> None:
+    def _end_buffer(self, proxy: WaylandObject) -> None:
         proxy.data.pool.drop()
         if proxy.up:
             self._relay.release(proxy)

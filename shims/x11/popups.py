@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-from shims.x11.window import Window
+from shims.x11.window import XWindow
 
 MOST_DEPTH = 9
 """Popups on popups; the filter ends a client with more than ten."""
@@ -25,11 +25,11 @@ class Placement(NamedTuple):
 
 
 def popup_parent(
-    window: Window,
-    shown: Sequence[Window],
-    likely: Sequence[Optional[Window]],
+    window: XWindow,
+    shown: Sequence[XWindow],
+    likely: Sequence[Optional[XWindow]],
     client_mask: int,
-) -> Optional[Window]:
+) -> Optional[XWindow]:
     """Return the window that a menu stands on; None makes it a window of its own.
 
     ``shown`` are configured windows, oldest first; ``likely`` those under the pointer and
@@ -55,14 +55,14 @@ def popup_parent(
     return chosen if depth(chosen) < MOST_DEPTH else None
 
 
-def depth(window: Window) -> int:
+def depth(window: XWindow) -> int:
     """Return how many popups it stands on, itself counted."""
     return (
         0 if window.popup is None or window.parent is None else 1 + depth(window.parent)
     )
 
 
-def placement(window: Window, scale: float) -> Placement:
+def placement(window: XWindow, scale: float) -> Placement:
     """Return where a popup goes on its parent."""
     parent = window.parent
     assert parent is not None
@@ -87,10 +87,10 @@ def placement(window: Window, scale: float) -> Placement:
     return Placement(size, rect(x, 1), _TOP_LEFT, _BOTTOM_RIGHT, _SLIDE)
 
 
-def family(window: Window, parent: Optional[Window]) -> Optional[Window]:
+def family(window: XWindow, parent: Optional[XWindow]) -> Optional[XWindow]:
     """Return the toplevel that may be this one's parent: no circle, as X11 allows."""
     found = parent.root if parent is not None else None
-    seen: List[Window] = [window]
+    seen: List[XWindow] = [window]
     step = found
     while step is not None:
         if step in seen:

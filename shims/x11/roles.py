@@ -6,7 +6,7 @@ import struct
 from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import Proxy
+from shims.x11.objects import WaylandObject
 from shims.x11.popups import family, placement, popup_parent
 from shims.x11.surfaces import Surfaces
 from shims.x11.window import (
@@ -14,8 +14,8 @@ from shims.x11.window import (
     FIXED_STATES,
     FULLSCREEN,
     MAXIMIZED,
-    Surface,
-    Window,
+    HeldSurface,
+    XWindow,
 )
 
 MOST_TOPLEVELS, MOST_POPUPS = 120, 60
@@ -33,15 +33,15 @@ class Roles:
 
     def __init__(self, core: Core, surfaces: Surfaces) -> None:
         self._core, self._surfaces = core, surfaces
-        self.decorations: Optional[Proxy] = None
-        self.dialogs: Optional[Proxy] = None
-        self.activation: Optional[Proxy] = None
+        self.decorations: Optional[WaylandObject] = None
+        self.dialogs: Optional[WaylandObject] = None
+        self.activation: Optional[WaylandObject] = None
         self.sync_opcode = 0
         self.on_dismissed: Callable[[], None] = lambda: None
         self._unasked: List[float] = []
         self._waiting = False
         self._pings: List[int] = []
-        self._serials: Dict[int, Surface] = {}
+        self._serials: Dict[int, HeldSurface] = {}
         surfaces.on_new = self.match
         surfaces.on_held_commit = self._open
         surfaces.on_commit = self._committing
@@ -59,12 +59,12 @@ class Roles:
 
     # -- which surface is which window
 
-    def _shell(self, _shell: Proxy, new: int, surface: int) -> None:
+    def _shell(self, _shell: WaylandObject, new: int, surface: int) -> None:
         found = self._core.relay.known(surface, "wl_surface")
         made = self._core.relay.adopt(new, "xwayland_surface_v1", 1, local=True)
         made.data = found.data
 
-    def _set_serial(self, proxy: Proxy, low: int, high: int) -> None:
+    def _set_serial(self, proxy: WaylandObject, low: int, high: int) -> None:
         self._serials[high << 32 | low] = proxy.data
         self.match()
 
@@ -83,7 +83,7 @@ class Roles:
                 window.surface, found.window = found, window
             self._give_role(window)
 
-    def _give_role(self, window: Window) -> None:
+    def _give_role(self, window: XWindow) -> None:
         if "DND" in window.hints.types:
             return
         core, surface = self._core, window.surface
@@ -105,7 +105,7 @@ class Roles:
         core.order.append(window)
         core.relay.ask(surface.proxy, "commit")
 
-    def _may(self, parent: Optional[Window]) -> bool:
+    def _may(self, parent: Optional[XWindow]) -> bool:
         """Whether one more is below the filter's limits; else it comes later or never."""
         core = self._core
         popups = sum(window.popup is not None for window in core.order)
@@ -134,7 +134,7 @@ class Roles:
             self._waiting = True
             self._core.later(1.0, again)
 
-    def _make_popup(self, window: Window, parent: Window) -> None:
+    def _make_popup(self, window: XWindow, parent: XWindow) -> None:
         core = self._core
         assert window.xdg is not None
         window.parent = parent
@@ -146,7 +146,7 @@ class Roles:
         if "TOOLTIP" not in window.hints.types and core.asked and core.serial:
             core.relay.ask(window.popup, "grab", core.seat, core.serial)
 
-    def _make_toplevel(self, window: Window) -> None:
+    def _make_toplevel(self, window: XWindow) -> None:
         core = self._core
         assert window.xdg is not None
         ask = core.relay.ask
@@ -166,7 +166,7 @@ class Roles:
         elif window.maximized:
             ask(top, "set_maximized")
 
-    def apply(self, window: Window) -> None:
+    def apply(self, window: XWindow) -> None:
         """Tell the compositor what a window's properties say."""
         core, top = self._core, window.toplevel
         if top is None:
@@ -195,7 +195,7 @@ class Roles:
                 window.dialog, "set_modal" if window.modal else "unset_modal"
             )
 
-    def _tell_title(self, window: Window) -> None:
+    def _tell_title(self, window: XWindow) -> None:
         when, title, app_id = window.titled
         core, hints = self._core, window.hints
         if window.toplevel is None or (title, app_id) == (hints.title, hints.app_id):
@@ -210,11 +210,11 @@ class Roles:
         core.relay.ask(window.toplevel, "set_title", hints.title)
         core.relay.ask(window.toplevel, "set_app_id", hints.app_id or "x11")
 
-    def _late_title(self, window: Window) -> None:
+    def _late_title(self, window: XWindow) -> None:
         window.titling = False
         self._tell_title(window)
 
-    def drop(self, window: Window) -> None:
+    def drop(self, window: XWindow) -> None:
         """End a role; the popups on it, and its children's bond, go first."""
         core = self._core
         for other in reversed(list(core.order)):
@@ -237,7 +237,7 @@ class Roles:
         if window in core.order:
             core.order.remove(window)
 
-    def _surface_ended(self, surface: Surface) -> None:
+    def _surface_ended(self, surface: HeldSurface) -> None:
         core, window = self._core, surface.window
         if window is not None:
             self.drop(window)
@@ -247,7 +247,7 @@ class Roles:
 
     # -- popups
 
-    def _positioner(self, window: Window) -> Proxy:
+    def _positioner(self, window: XWindow) -> WaylandObject:
         core = self._core
         assert core.wm is not None
         made = core.relay.make("xdg_positioner", core.wm.version)
@@ -260,7 +260,7 @@ class Roles:
         core.relay.ask(made, "set_constraint_adjustment", place.adjustment)
         return made
 
-    def reposition(self, window: Window) -> None:
+    def reposition(self, window: XWindow) -> None:
         """The program moved or resized its menu."""
         if window.popup is None or window.parent is None or window.popup.version < 3:
             return
@@ -269,8 +269,10 @@ class Roles:
         self._core.relay.ask(window.popup, "reposition", positioner, window.tokens)
         self._core.relay.release(positioner)
 
-    def _popup_configure(self, popup: Proxy, x: int, y: int, _w: int, _h: int) -> None:
-        window: Window = popup.data
+    def _popup_configure(
+        self, popup: WaylandObject, x: int, y: int, _w: int, _h: int
+    ) -> None:
+        window: XWindow = popup.data
         core, parent = self._core, window.parent
         if window.popup is not popup or parent is None:
             return
@@ -282,8 +284,8 @@ class Roles:
             core.x.configure(window.xid, place=(x, y))
             window.x, window.y = x, y
 
-    def _popup_done(self, popup: Proxy) -> None:
-        window: Window = popup.data
+    def _popup_done(self, popup: WaylandObject) -> None:
+        window: XWindow = popup.data
         if window.popup is popup:
             window.dismissed = True
             self.drop(window)
@@ -291,15 +293,17 @@ class Roles:
 
     # -- sizes and states
 
-    def _toplevel_configure(self, top: Proxy, w: int, h: int, states: bytes) -> None:
-        window: Window = top.data
+    def _toplevel_configure(
+        self, top: WaylandObject, w: int, h: int, states: bytes
+    ) -> None:
+        window: XWindow = top.data
         if window.toplevel is top:
             found = struct.unpack(f"<{len(states) // 4}I", states[: len(states) & ~3])
             w, h = max(0, min(w, 1 << 14)), max(0, min(h, 1 << 14))
             window.pending = (w, h, found)
 
-    def _configure(self, xdg: Proxy, serial: int) -> None:
-        window: Window = xdg.data
+    def _configure(self, xdg: WaylandObject, serial: int) -> None:
+        window: XWindow = xdg.data
         core = self._core
         if window.xdg is not xdg:
             return
@@ -313,7 +317,7 @@ class Roles:
         core.later(RESIZE_SECONDS, lambda: self._late(window, serial))
         self._open_window(window)
 
-    def _wish(self, window: Window) -> Tuple[int, int]:
+    def _wish(self, window: XWindow) -> Tuple[int, int]:
         """Return the size that the last configure asks for, in X11's pixels."""
         core = self._core
         w, h, states = window.pending
@@ -334,7 +338,7 @@ class Roles:
             width = height = 0
         return width or window.w, height or window.h
 
-    def _resize(self, window: Window, width: int, height: int) -> None:
+    def _resize(self, window: XWindow, width: int, height: int) -> None:
         x = self._core.x
         if window.hints.counter and window.alarm and not window.drawing:
             # The program says by its counter when it has drawn; until then its
@@ -347,14 +351,14 @@ class Roles:
         x.configure(window.xid, size=(width, height))
         window.w, window.h = width, height
 
-    def drawn(self, window: Window) -> None:
+    def drawn(self, window: XWindow) -> None:
         """The program has drawn in its new size, or took too long."""
         if window.drawing:
             window.drawing = False
             x = self._core.x
             x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [1])
 
-    def _late(self, window: Window, serial: int) -> None:
+    def _late(self, window: XWindow, serial: int) -> None:
         self.drawn(window)
         surface = window.surface
         if window.ack != serial or surface is None or window.xdg is None:
@@ -366,13 +370,13 @@ class Roles:
             window.wanted = (0, 0)
             self._open_window(window)
 
-    def _acknowledge(self, window: Window) -> None:
+    def _acknowledge(self, window: XWindow) -> None:
         self._core.relay.ask(
             window.xdg or self._core.relay.display, "ack_configure", window.ack
         )
         window.ack = None
 
-    def _committing(self, surface: Surface) -> None:
+    def _committing(self, surface: HeldSurface) -> None:
         window = surface.window
         if window is None or window.xdg is None:
             return
@@ -380,11 +384,11 @@ class Roles:
             self._acknowledge(window)
         window.shown = surface.size
 
-    def _open(self, surface: Surface) -> None:
+    def _open(self, surface: HeldSurface) -> None:
         if surface.window is not None:
             self._open_window(surface.window)
 
-    def _open_window(self, window: Window) -> None:
+    def _open_window(self, window: XWindow) -> None:
         """Show a window for the first time, once its picture has the right size."""
         surface = window.surface
         if (
@@ -401,7 +405,7 @@ class Roles:
                 self._acknowledge(window)
             self._surfaces.show(surface)
 
-    def _tell_states(self, window: Window, states: Tuple[int, ...]) -> None:
+    def _tell_states(self, window: XWindow, states: Tuple[int, ...]) -> None:
         if states == window.states and window.shown != (0, 0):
             return
         x = self._core.x
@@ -418,7 +422,7 @@ class Roles:
             names.append("_NET_WM_STATE_MODAL")
         x.set_property(window.xid, "_NET_WM_STATE", "ATOM", [x.atoms[n] for n in names])
 
-    def wish_state(self, window: Window, action: int, names: List[str]) -> None:
+    def wish_state(self, window: XWindow, action: int, names: List[str]) -> None:
         """The program asks to be fullscreen or maximised: 0 not, 1 yes, 2 the other."""
         relay, top = self._core.relay, window.toplevel
         if any("FULLSCREEN" in name for name in names):
@@ -434,10 +438,10 @@ class Roles:
                     top, "set_maximized" if window.maximized else "unset_maximized"
                 )
 
-    def _close(self, top: Proxy) -> None:
+    def _close(self, top: WaylandObject) -> None:
         self.close(top.data)
 
-    def close(self, window: Window) -> None:
+    def close(self, window: XWindow) -> None:
         """Ask a window to close; a program that does not know how is ended."""
         x = self._core.x
         if "WM_DELETE_WINDOW" in window.hints.protocols:
@@ -448,7 +452,7 @@ class Roles:
 
     # -- is it alive, may it have the keyboard
 
-    def _ping(self, base: Proxy, serial: int) -> None:
+    def _ping(self, base: WaylandObject, serial: int) -> None:
         """Let the program with the keyboard answer, if it can: it may hang."""
         core, window = self._core, self._core.window_of(self._core.focus)
         if window is None or "_NET_WM_PING" not in window.root.hints.protocols:
@@ -469,7 +473,7 @@ class Roles:
                 self._core.wm or self._core.relay.display, "pong", serial
             )
 
-    def activate(self, window: Window) -> None:
+    def activate(self, window: XWindow) -> None:
         """A program wants the keyboard for its window: the compositor decides."""
         core = self._core
         surface = window.root.surface
@@ -487,8 +491,8 @@ class Roles:
             core.relay.ask(made, "set_surface", core.focus.proxy)
         core.relay.ask(made, "commit")
 
-    def _activate(self, made: Proxy, token: str) -> None:
-        surface: Surface = made.data
+    def _activate(self, made: WaylandObject, token: str) -> None:
+        surface: HeldSurface = made.data
         self._core.relay.release(made)
         if self.activation is not None and not surface.proxy.dead:
             self._core.relay.ask(self.activation, "activate", token, surface.proxy)

@@ -12,7 +12,7 @@ import struct
 from typing import Callable, List, Optional, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import Proxy
+from shims.x11.objects import WaylandObject
 
 PASSED_ON = (
     ("wl_compositor", 4), ("wl_shm", 1), ("wl_seat", 7),
@@ -29,9 +29,9 @@ class Screens:
         self._core, self._fixed, self._moved = core, fixed, moved
         self._mode, self._scale = (1280, 800), 1
         self._logical: Optional[Tuple[int, int]] = None
-        self._output: Optional[Proxy] = None
+        self._output: Optional[WaylandObject] = None
         self._offered: List[Tuple[str, int, int]] = []
-        self._shown: List[Proxy] = []
+        self._shown: List[WaylandObject] = []
         self._serial = 0
         relay = core.relay
         relay.events["wl_registry", "global"] = self._global
@@ -93,20 +93,20 @@ class Screens:
     # -- the real output
 
     def _global(
-        self, _registry: Proxy, name: int, interface: str, version: int
+        self, _registry: WaylandObject, name: int, interface: str, version: int
     ) -> None:
         self._core.globals.setdefault(interface, []).append((name, version))
 
     def _output_mode(
-        self, output: Proxy, flags: int, w: int, h: int, _rate: int
+        self, output: WaylandObject, flags: int, w: int, h: int, _rate: int
     ) -> None:
         if flags & 1 and output is self._output:
             self._mode = (w, h)
 
-    def _output_scale(self, _output: Proxy, scale: int) -> None:
+    def _output_scale(self, _output: WaylandObject, scale: int) -> None:
         self._scale = scale
 
-    def _logical_size(self, _output: Proxy, w: int, h: int) -> None:
+    def _logical_size(self, _output: WaylandObject, w: int, h: int) -> None:
         self._logical = (w, h)
 
     def _settle(self, *_: object) -> None:
@@ -132,18 +132,23 @@ class Screens:
 
     # -- what Xwayland sees
 
-    def _sync(self, display: Proxy, new: int) -> None:
+    def _sync(self, display: WaylandObject, new: int) -> None:
         relay = self._core.relay
         relay.ask(display, "sync", relay.adopt(new, "wl_callback", 1))
 
-    def _get_registry(self, _display: Proxy, new: int) -> None:
+    def _get_registry(self, _display: WaylandObject, new: int) -> None:
         relay = self._core.relay
         registry = relay.adopt(new, "wl_registry", 1, local=True)
         for number, (interface, version, _) in enumerate(self._offered):
             relay.tell(registry, "global", number + 1, interface, version)
 
     def _bind(
-        self, _registry: Proxy, number: int, interface: str, version: int, new: int
+        self,
+        _registry: WaylandObject,
+        number: int,
+        interface: str,
+        version: int,
+        new: int,
     ) -> None:
         relay = self._core.relay
         _, _, name = self._offered[min(max(0, number - 1), len(self._offered) - 1)]
@@ -158,7 +163,7 @@ class Screens:
             self._shown.append(made)
             self._describe(made)
 
-    def _get_xdg(self, manager: Proxy, new: int, output: int) -> None:
+    def _get_xdg(self, manager: WaylandObject, new: int, output: int) -> None:
         made = self._core.relay.adopt(
             new, "zxdg_output_v1", manager.version, local=True
         )
@@ -166,11 +171,11 @@ class Screens:
         shown.data[1] = made
         self._describe(shown)
 
-    def _release(self, output: Proxy) -> None:
+    def _release(self, output: WaylandObject) -> None:
         self._shown.remove(output)
         self._core.relay.forget(output)
 
-    def _describe(self, output: Proxy) -> None:
+    def _describe(self, output: WaylandObject) -> None:
         number, xdg = output.data
         w, h = self._core.size
         x, y, w, h = [(w, h, w, h), (0, 0, w, 2 * h), (w, 0, w, h)][number]

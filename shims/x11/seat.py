@@ -6,20 +6,20 @@ import struct
 from typing import Callable, Optional
 
 from shims.x11.core import Core
-from shims.x11.objects import Proxy
-from shims.x11.window import Surface, Window
+from shims.x11.objects import WaylandObject
+from shims.x11.window import HeldSurface, XWindow
 
 _LEFT_BUTTON = 0x110
 _ON_ROOT = 2.0
 """A place of X11's plane where no window is."""
 
 
-class Seat:
+class SeatInput:
     """Handles the input that goes to Xwayland."""
 
-    def __init__(self, core: Core, cursor: Callable[[Surface], None]) -> None:
+    def __init__(self, core: Core, cursor: Callable[[HeldSurface], None]) -> None:
         self._core, self._cursor = core, cursor
-        self._pointer: Optional[Proxy] = None
+        self._pointer: Optional[WaylandObject] = None
         self._at = (0.0, 0.0)
         self._entered = 0
         self._active = 0
@@ -70,32 +70,32 @@ class Seat:
             relay.input(pointer, "enter", self._entered, hover, *self._at)
             self._frame(pointer)
 
-    def _frame(self, pointer: Proxy) -> None:
+    def _frame(self, pointer: WaylandObject) -> None:
         if pointer.version >= 5:
             self._core.relay.input(pointer, "frame")
 
     def _pass_on(self, name: str) -> Callable[..., None]:
-        def handle(proxy: Proxy, *values: object) -> None:
+        def handle(proxy: WaylandObject, *values: object) -> None:
             if proxy.down and not proxy.dead:
                 self._core.relay.input(proxy, name, *values)
 
         return handle
 
-    def _target(self, proxy: Proxy, number: int) -> Optional[Surface]:
+    def _target(self, proxy: WaylandObject, number: int) -> Optional[HeldSurface]:
         """Return Xwayland's surface of an event for it."""
         found = self._core.relay.by_up.get(number)
         if not proxy.down or proxy.dead or found is None or found.dead:
             return None
-        return found.data if isinstance(found.data, Surface) else None
+        return found.data if isinstance(found.data, HeldSurface) else None
 
     # -- the pointer
 
-    def _get_pointer(self, seat: Proxy, new: int) -> None:
+    def _get_pointer(self, seat: WaylandObject, new: int) -> None:
         self._pointer = self._core.relay.adopt(new, "wl_pointer", seat.version)
         self._core.relay.ask(seat, "get_pointer", self._pointer)
 
     def _set_cursor(
-        self, proxy: Proxy, serial: int, number: int, x: int, y: int
+        self, proxy: WaylandObject, serial: int, number: int, x: int, y: int
     ) -> None:
         relay, scale = self._core.relay, self._core.scale
         found = relay.known(number, "wl_surface") if number else None
@@ -104,7 +104,7 @@ class Seat:
         relay.ask(proxy, "set_cursor", serial, found, int(x // scale), int(y // scale))
 
     def _enter(
-        self, proxy: Proxy, serial: int, number: int, x: float, y: float
+        self, proxy: WaylandObject, serial: int, number: int, x: float, y: float
     ) -> None:
         surface = self._target(proxy, number)
         if surface is None:
@@ -115,25 +115,25 @@ class Seat:
         self._raised(surface.window)
         core.relay.input(proxy, "enter", serial, surface.proxy, *self._at)
 
-    def _leave(self, proxy: Proxy, serial: int, number: int) -> None:
+    def _leave(self, proxy: WaylandObject, serial: int, number: int) -> None:
         self._core.hover = None
         surface = self._target(proxy, number)
         if surface is not None:
             self._core.relay.input(proxy, "leave", serial, surface.proxy)
 
-    def _motion(self, proxy: Proxy, when: int, x: float, y: float) -> None:
+    def _motion(self, proxy: WaylandObject, when: int, x: float, y: float) -> None:
         self._at = (x * self._core.scale, y * self._core.scale)
         if proxy.down:
             self._core.relay.input(proxy, "motion", when, *self._at)
 
     def _button(
-        self, proxy: Proxy, serial: int, when: int, button: int, state: int
+        self, proxy: WaylandObject, serial: int, when: int, button: int, state: int
     ) -> None:
         self._core.note_input(serial, pressed=bool(state))
         if proxy.down:
             self._core.relay.input(proxy, "button", serial, when, button, state)
 
-    def _raised(self, window: Optional[Window]) -> None:
+    def _raised(self, window: Optional[XWindow]) -> None:
         """X11 finds the window under the pointer by its stacking: all are on one spot."""
         core = self._core
         if window is None or not core.managing:
@@ -149,14 +149,16 @@ class Seat:
 
     # -- the keyboard
 
-    def _key(self, proxy: Proxy, serial: int, when: int, key: int, state: int) -> None:
+    def _key(
+        self, proxy: WaylandObject, serial: int, when: int, key: int, state: int
+    ) -> None:
         core = self._core
         core.serial, core.input_at = serial, core.clock()
         if proxy.down:
             core.relay.input(proxy, "key", serial, when, key, state)
 
     def _keyboard_enter(
-        self, proxy: Proxy, serial: int, number: int, keys: bytes
+        self, proxy: WaylandObject, serial: int, number: int, keys: bytes
     ) -> None:
         surface = self._target(proxy, number)
         if surface is None:
@@ -168,7 +170,7 @@ class Seat:
         core.relay.input(proxy, "enter", serial, surface.proxy, keys)
         self.on_focus()
 
-    def _give_keyboard(self, window: Window) -> None:
+    def _give_keyboard(self, window: XWindow) -> None:
         core, x = self._core, self._core.x
         if window.hints.takes_keys:
             x.request(42, 1, struct.pack("<II", window.xid, 0))
@@ -182,7 +184,7 @@ class Seat:
             core.relay.hold()
             x.sync(core.relay.let_go)
 
-    def _keyboard_leave(self, proxy: Proxy, serial: int, number: int) -> None:
+    def _keyboard_leave(self, proxy: WaylandObject, serial: int, number: int) -> None:
         core = self._core
         core.focus = None
         surface = self._target(proxy, number)
@@ -202,7 +204,7 @@ class Seat:
     # -- fingers
 
     def _touch_down(
-        self, proxy: Proxy, serial: int, when: int, number: int, *rest: float
+        self, proxy: WaylandObject, serial: int, when: int, number: int, *rest: float
     ) -> None:
         surface = self._target(proxy, number)
         core = self._core
@@ -214,7 +216,7 @@ class Seat:
             core.relay.input(proxy, "down", serial, when, surface.proxy, finger, *place)
 
     def _touch_motion(
-        self, proxy: Proxy, when: int, finger: int, x: float, y: float
+        self, proxy: WaylandObject, when: int, finger: int, x: float, y: float
     ) -> None:
         if proxy.down and not proxy.dead:
             place = (x * self._core.scale, y * self._core.scale)

@@ -7,7 +7,7 @@ import struct
 from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.x11.core import SELECTION_NOTIFY, SELECTION_REQUEST, Core
-from shims.x11.objects import Proxy
+from shims.x11.objects import WaylandObject
 from shims.x11.wire import BridgeError
 from shims.x11.x11 import Property
 
@@ -48,7 +48,7 @@ def wanted_type(target: str, offered: List[str]) -> str:
     return target if target in offered else ""
 
 
-class Transfer:
+class SelectionTransfer:
     """Data under way: from a program to a descriptor, or back."""
 
     def __init__(self, number: int, fd: int, until: float) -> None:
@@ -61,13 +61,15 @@ class Transfer:
         self.answer: Callable[..., None] = lambda **_: None
 
 
-class Selection:
+class SharedSelection:
     """One of the two, and what stands in it."""
 
-    def __init__(self, name: str, manager: Proxy, device: Proxy) -> None:
+    def __init__(
+        self, name: str, manager: WaylandObject, device: WaylandObject
+    ) -> None:
         self.name, self.manager, self.device = name, manager, device
-        self.offer: Optional[Proxy] = None
-        self.source: Optional[Proxy] = None
+        self.offer: Optional[WaylandObject] = None
+        self.source: Optional[WaylandObject] = None
         self.types: Dict[str, int] = {}
         self.unsaid = False
 
@@ -77,10 +79,10 @@ class Selections:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._found: Dict[str, Selection] = {}
-        self._transfers: List[Transfer] = []
+        self._found: Dict[str, SharedSelection] = {}
+        self._transfers: List[SelectionTransfer] = []
         self._count = 0
-        self.drag_offer: Callable[[Proxy], None] = lambda _: None
+        self.drag_offer: Callable[[WaylandObject], None] = lambda _: None
         core.events[SELECTION_REQUEST] = self._request
         core.events[SELECTION_NOTIFY] = self._notify
         events = core.relay.events
@@ -104,9 +106,9 @@ class Selections:
                 device = core.relay.make(kind, manager.version, name)
                 get = "get_data_device" if name == "CLIPBOARD" else "get_device"
                 core.relay.ask(manager, get, device, core.seat)
-                self._found[name] = Selection(name, manager, device)
+                self._found[name] = SharedSelection(name, manager, device)
 
-    def device(self) -> Optional[Selection]:
+    def device(self) -> Optional[SharedSelection]:
         """Return the clipboard's objects, which drags use, too."""
         return self._found.get("CLIPBOARD")
 
@@ -164,7 +166,7 @@ class Selections:
                     transfer.whole = True
                 return
 
-    def _offer(self, selection: Selection, types: Dict[str, int]) -> None:
+    def _offer(self, selection: SharedSelection, types: Dict[str, int]) -> None:
         core = self._core
         _, interface, create = KINDS[selection.name]
         if not types:
@@ -185,7 +187,7 @@ class Selections:
             if selection.unsaid:
                 self._offer(selection, selection.types)
 
-    def _send(self, source: Proxy, mime: str, fd: int) -> None:
+    def _send(self, source: WaylandObject, mime: str, fd: int) -> None:
         selection = (
             self._found.get(source.data) if isinstance(source.data, str) else None
         )
@@ -207,14 +209,16 @@ class Selections:
 
         x.intern([f"_VITRAIL_{transfer.number % MOST_TRANSFERS}"], convert)
 
-    def _begin_transfer(self, fd: int) -> Transfer:
+    def _begin_transfer(self, fd: int) -> SelectionTransfer:
         os.set_blocking(fd, False)
         self._count += 1
-        transfer = Transfer(self._count, fd, self._core.clock() + TRANSFER_SECONDS)
+        transfer = SelectionTransfer(
+            self._count, fd, self._core.clock() + TRANSFER_SECONDS
+        )
         self._transfers.append(transfer)
         return transfer
 
-    def _take(self, transfer: Transfer) -> None:
+    def _take(self, transfer: SelectionTransfer) -> None:
         """Read the property that the owner has set for us."""
         x = self._core.x
 
@@ -243,7 +247,7 @@ class Selections:
                     transfer.until = self._core.clock() + TRANSFER_SECONDS
                     self._give_piece(transfer)
 
-    def _cancelled(self, source: Proxy) -> None:
+    def _cancelled(self, source: WaylandObject) -> None:
         selection = (
             self._found.get(source.data) if isinstance(source.data, str) else None
         )
@@ -253,33 +257,33 @@ class Selections:
 
     # -- to X11: we own its selection while the compositor offers something
 
-    def _data_offer(self, device: Proxy, number: int) -> None:
+    def _data_offer(self, device: WaylandObject, number: int) -> None:
         kind = "zwp_primary_selection_offer_v1"
         if device.interface == "wl_data_device":
             kind = "wl_data_offer"
         if number < 0xFF000000 or number in self._core.relay.by_up:
             raise BridgeError(f"the compositor made an offer with the id {number}")
-        made = Proxy(kind, device.version, 0, number, [])
+        made = WaylandObject(kind, device.version, 0, number, [])
         self._core.relay.by_up[number] = made
 
-    def _offer_type(self, offer: Proxy, mime: str) -> None:
+    def _offer_type(self, offer: WaylandObject, mime: str) -> None:
         if len(offer.data) < 2 * MOST_TYPES:
             offer.data.append(mime)
 
-    def _selection(self, device: Proxy, number: int) -> None:
+    def _selection(self, device: WaylandObject, number: int) -> None:
         selection = self._found[device.data]
         self.drop_offer(selection.offer)
         selection.offer = self._core.relay.by_up.get(number) if number else None
         if self._core.managing:
             self._own(selection)
 
-    def drop_offer(self, offer: Optional[Proxy]) -> None:
+    def drop_offer(self, offer: Optional[WaylandObject]) -> None:
         """Destroy an offer; its id is the compositor's, so it is free at once."""
         if offer is not None and not offer.dead:
             self._core.relay.release(offer)
             self._core.relay.by_up.pop(offer.up, None)
 
-    def _own(self, selection: Selection) -> None:
+    def _own(self, selection: SharedSelection) -> None:
         if selection.source is None:
             owner = self._core.helper if selection.offer is not None else 0
             self._core.x.own(owner, self._core.x.atoms[selection.name])
@@ -290,7 +294,7 @@ class Selections:
         offer = selection.offer if selection is not None else None
         self.answer(offer, (when, requestor, atom, target, prop or target))
 
-    def answer(self, offer: Optional[Proxy], asked: Tuple[int, ...]) -> None:
+    def answer(self, offer: Optional[WaylandObject], asked: Tuple[int, ...]) -> None:
         """Answer a SelectionRequest from what the compositor offers."""
         x = self._core.x
         when, requestor, atom, target, prop = asked
@@ -320,7 +324,11 @@ class Selections:
         x.names([target], named)
 
     def _tell_targets(
-        self, offer: Proxy, requestor: int, prop: int, reply: Callable[..., None]
+        self,
+        offer: WaylandObject,
+        requestor: int,
+        prop: int,
+        reply: Callable[..., None],
     ) -> None:
         names = ["TARGETS", *offer.data]
         if any(mime.startswith("text/plain") for mime in offer.data):
@@ -332,7 +340,7 @@ class Selections:
 
         self._core.x.intern(names, known)
 
-    def _give(self, transfer: Transfer) -> None:
+    def _give(self, transfer: SelectionTransfer) -> None:
         """All of a paste has come: hand it over, in pieces if it is large."""
         x = self._core.x
         if len(transfer.data) <= PIECE:
@@ -346,7 +354,7 @@ class Selections:
             x.set_property(transfer.requestor, transfer.prop, "INCR", size)
         transfer.answer(given=True)
 
-    def _give_piece(self, transfer: Transfer) -> None:
+    def _give_piece(self, transfer: SelectionTransfer) -> None:
         piece = bytes(transfer.data[:PIECE])
         del transfer.data[:PIECE]
         x = self._core.x
@@ -367,14 +375,17 @@ class Selections:
     def ready(self, fd: int) -> None:
         """Move bytes where it goes without waiting."""
         for transfer in [t for t in self._transfers if t.fd == fd]:
-            try:
-                self._move(transfer)
-            except BlockingIOError:
-                continue
-            except OSError:
-                self._end(transfer)
+            self._move_if_able(transfer)
 
-    def _move(self, transfer: Transfer) -> None:
+    def _move_if_able(self, transfer: SelectionTransfer) -> None:
+        try:
+            self._move(transfer)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end(transfer)
+
+    def _move(self, transfer: SelectionTransfer) -> None:
         if transfer.writes:
             count = (
                 os.write(transfer.fd, transfer.data[: 1 << 16]) if transfer.data else 0
@@ -399,7 +410,7 @@ class Selections:
                 transfer.answer(given=False)
             self._end(transfer)
 
-    def _end(self, transfer: Transfer) -> None:
+    def _end(self, transfer: SelectionTransfer) -> None:
         if transfer in self._transfers:
             self._transfers.remove(transfer)
             os.close(transfer.fd)

@@ -14,10 +14,10 @@ import subprocess
 import sys
 import time
 import traceback
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from shims.x11.bridge import Bridge
-from shims.x11.wire import BridgeError, Connection
+from shims.x11.wire import BridgeError, WireEnd
 
 QUEUE_BYTES = 1 << 20
 """What waits for one side before the other is not read."""
@@ -45,11 +45,15 @@ def wayland_socket() -> socket.socket:
     return connection
 
 
-class Authority:
+class XAuthority:
     """The cookie that Xwayland asks for; 24.1 lets nobody in without one."""
 
-    def __init__(self, directory: str) -> None:
-        self.path = os.path.join(directory, "vitrail-xauthority")
+    def __init__(self, path: str, *, present: bool) -> None:
+        self.path = path
+        if present:
+            with open(path, "rb") as known:
+                self.cookie = known.read(4096)[-16:]
+            return
         self.cookie = os.urandom(16)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
@@ -96,16 +100,18 @@ class Server:
     """Waits for X11 programs, and shows them until the last one has gone."""
 
     def __init__(
-        self, listener: socket.socket, number: int, authority: Authority, scale: float
+        self, listener: socket.socket, number: int, authority: XAuthority, scale: float
     ) -> None:
         self._listener, self._number = listener, number
         self._authority, self._scale = authority, scale
         self._wake, woken = socket.socketpair()
         for end in (self._wake, woken):
-            end.setblocking(False)
+            end.settimeout(0)
         signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
         self._woken = woken
         self.child: Optional[subprocess.Popen[bytes]] = None
+        self.once = False
+        """Whether another program waits for the next X11 program."""
 
     def serve(self) -> int:
         """Serve until the program that we were started with ends; returns its code."""
@@ -115,7 +121,7 @@ class Server:
                 self._wake.recv(4096)
             if self.child is not None and self.child.poll() is not None:
                 return self._code()
-            if self._listener in ready and not self._show():
+            if self._listener in ready and (not self._show() or self.once):
                 return self._code()
 
     def _code(self) -> int:
@@ -127,7 +133,7 @@ class Server:
         began = time.monotonic()
         session = None
         try:
-            session = Session(
+            session = XSession(
                 self._listener, self._number, self._authority, self._scale
             )
             while not session.ended:
@@ -155,11 +161,11 @@ class Server:
         self._listener.settimeout(None)
 
 
-class Session:
+class XSession:
     """One Xwayland with its bridge, and their sockets."""
 
     def __init__(
-        self, listener: socket.socket, number: int, authority: Authority, scale: float
+        self, listener: socket.socket, number: int, authority: XAuthority, scale: float
     ) -> None:
         self._listener, self._number, self._authority = listener, number, authority
         self.ended = False
@@ -168,7 +174,7 @@ class Session:
         self._down, self._theirs = socket.socketpair()
         self._wm, self._wm_theirs = socket.socketpair()
         for end in (self._up, self._down, self._wm):
-            end.setblocking(False)
+            end.settimeout(0)
         self.bridge = Bridge(time.monotonic, say, authority.cookie, scale)
         self.bridge.on_ready = self._start
 
@@ -208,13 +214,13 @@ class Session:
         bridge = self.bridge
         relay, x, moves = bridge.core.relay, bridge.core.x, bridge.selections
         self._flush()
-        readers: List[object] = [*more, *moves.readers()]
+        readers: List[Any] = [*more, *moves.readers()]
         if len(relay.down.out) < QUEUE_BYTES:
             readers.append(self._up)
         if len(relay.up.out) < QUEUE_BYTES and len(x.out) < QUEUE_BYTES:
             readers += [self._down, self._wm]
         outs = (self._up, relay.up.out), (self._down, relay.down.out), (self._wm, x.out)
-        writers: List[object] = [end for end, out in outs if out]
+        writers: List[Any] = [end for end, out in outs if out]
         writers += moves.writers()
         patience = bridge.core.patience()
         ready, able, _ = select.select(readers, writers, [], patience)
@@ -231,7 +237,7 @@ class Session:
         bridge.work()
         self._flush()
 
-    def _read(self, end: socket.socket, connection: Connection) -> None:
+    def _read(self, end: socket.socket, connection: WireEnd) -> None:
         try:
             data, more, _, _ = end.recvmsg(_READ, socket.CMSG_SPACE(28 * 4))
         except BlockingIOError:
@@ -244,7 +250,7 @@ class Session:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(body[: len(body) // 4 * 4])
         for fd in fds:
-            os.set_inheritable(fd, False)
+            os.set_inheritable(fd, False)  # noqa: FBT003
         connection.feed(data, list(fds))
         if not data:
             self._over(f"{connection.peer} closed the connection")
@@ -294,7 +300,7 @@ class Session:
             say(f"Xwayland ended with {self._server.returncode}: {' / '.join(words)}")
 
 
-def environment(number: int, authority: Authority) -> dict:  # type: ignore[type-arg]
+def environment(number: int, authority: XAuthority) -> dict:  # type: ignore[type-arg]
     """Return the environment of programs: Wayland first, X11 where they need it."""
     return {
         **os.environ,
@@ -315,15 +321,19 @@ def main(argv: List[str]) -> int:
         argv = argv[2:]
     argv = argv[1:] if argv[:1] == ["--"] else argv
     runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    authority = Authority(runtime)
     if fd >= 0:
-        listener = socket.socket(fileno=fd)
+        authority = XAuthority(os.environ.get("XAUTHORITY", ""), present=True)
+        listener = socket.socket(fileno=os.dup(fd))
         number = int(str(listener.getsockname()).rpartition("X")[2])
     else:
+        authority = XAuthority(
+            os.path.join(runtime, "vitrail-xauthority"), present=False
+        )
         listener, number = listen()
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     server = Server(listener, number, authority, scale)
+    server.once = fd >= 0
     if argv:
         try:
             server.child = subprocess.Popen(argv, env=environment(number, authority))
@@ -335,3 +345,7 @@ def main(argv: List[str]) -> int:
     finally:
         if server.child is not None and server.child.poll() is None:
             server.child.terminate()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

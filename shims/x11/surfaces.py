@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Callable, List, Optional, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import Proxy
-from shims.x11.pools import Buffer, Pools
-from shims.x11.window import Surface
+from shims.x11.objects import WaylandObject
+from shims.x11.pools import LazyBuffer, Pools
+from shims.x11.window import HeldSurface
 from shims.x11.wire import BridgeError
 
 MOST_DAMAGE = 16
@@ -33,11 +33,11 @@ class Surfaces:
 
     def __init__(self, core: Core, pools: Pools) -> None:
         self._core, self._pools = core, pools
-        self.viewporter: Optional[Proxy] = None
+        self.viewporter: Optional[WaylandObject] = None
         self.on_new: Callable[[], None] = lambda: None
-        self.on_held_commit: Callable[[Surface], None] = lambda _: None
-        self.on_commit: Callable[[Surface], None] = lambda _: None
-        self.on_end: Callable[[Surface], None] = lambda _: None
+        self.on_held_commit: Callable[[HeldSurface], None] = lambda _: None
+        self.on_commit: Callable[[HeldSurface], None] = lambda _: None
+        self.on_end: Callable[[HeldSurface], None] = lambda _: None
         requests = core.relay.requests
         requests["wl_compositor", "create_surface"] = self._create
         requests["wl_surface", "attach"] = self._attach
@@ -49,7 +49,7 @@ class Surfaces:
         requests["wl_region", "add"] = self._region("add")
         requests["wl_region", "subtract"] = self._region("subtract")
 
-    def show(self, surface: Surface) -> None:
+    def show(self, surface: HeldSurface) -> None:
         """Send what was held; from now on messages pass."""
         relay = self._core.relay
         surface.open = True
@@ -67,14 +67,14 @@ class Surfaces:
             relay.ask(surface.proxy, "commit")
         surface.committed = False
 
-    def hide(self, surface: Surface) -> None:
+    def hide(self, surface: HeldSurface) -> None:
         """Take a surface from the screen, and keep it back again."""
         if surface.open:
             surface.open = False
             self._core.relay.ask(surface.proxy, "attach", None, 0, 0)
             self._core.relay.ask(surface.proxy, "commit")
 
-    def fit(self, surface: Surface) -> None:
+    def fit(self, surface: HeldSurface) -> None:
         """Tell the size in logical pixels, and where the window is inside of shadows."""
         window, (w, h) = surface.window, surface.size
         core = self._core
@@ -100,42 +100,42 @@ class Surfaces:
             inside = (*place, core.logical(size[0]), core.logical(size[1]))
             core.relay.ask(window.xdg, "set_window_geometry", *inside)
 
-    def _create(self, compositor: Proxy, new: int) -> None:
+    def _create(self, compositor: WaylandObject, new: int) -> None:
         made = self._core.relay.adopt(new, "wl_surface", compositor.version)
-        made.data = self._core.surfaces[new] = Surface(made)
+        made.data = self._core.surfaces[new] = HeldSurface(made)
         self._core.relay.ask(compositor, "create_surface", made)
         self.on_new()
 
-    def _attach(self, proxy: Proxy, buffer: int, x: int, y: int) -> None:
-        surface: Surface = proxy.data
+    def _attach(self, proxy: WaylandObject, buffer: int, x: int, y: int) -> None:
+        surface: HeldSurface = proxy.data
         attached = self._core.relay.known(buffer, "wl_buffer") if buffer else None
         surface.buffer = attached
         if attached is not None:
-            part: Buffer = attached.data
+            part: LazyBuffer = attached.data
             surface.size = part.size
         if surface.open:
             if attached is not None:
                 self._pools.show(attached)
             self._core.relay.ask(proxy, "attach", attached, x, y)
 
-    def _damage(self, proxy: Proxy, x: int, y: int, w: int, h: int) -> None:
+    def _damage(self, proxy: WaylandObject, x: int, y: int, w: int, h: int) -> None:
         # Buffers have no scale and no transform here, so both requests are equal.
-        surface: Surface = proxy.data
+        surface: HeldSurface = proxy.data
         if surface.open:
             surface.damage.append((x, y, w, h))
             if len(surface.damage) > 64 * MOST_DAMAGE:
                 surface.damage = joined(surface.damage)
 
-    def _frame(self, proxy: Proxy, new: int) -> None:
-        surface: Surface = proxy.data
+    def _frame(self, proxy: WaylandObject, new: int) -> None:
+        surface: HeldSurface = proxy.data
         callback = self._core.relay.adopt(new, "wl_callback", 1, local=not surface.open)
         if surface.open:
             self._core.relay.ask(proxy, "frame", callback)
         else:
             surface.frames.append(callback)
 
-    def _commit(self, proxy: Proxy) -> None:
-        surface: Surface = proxy.data
+    def _commit(self, proxy: WaylandObject) -> None:
+        surface: HeldSurface = proxy.data
         if not surface.open:
             surface.committed = True
             self.on_held_commit(surface)
@@ -148,8 +148,8 @@ class Surfaces:
         self.on_commit(surface)
         self._core.relay.ask(proxy, "commit")
 
-    def _destroy(self, proxy: Proxy) -> None:
-        surface: Surface = proxy.data
+    def _destroy(self, proxy: WaylandObject) -> None:
+        surface: HeldSurface = proxy.data
         for callback in surface.frames:
             self._core.relay.forget(callback)
         self.on_end(surface)
@@ -158,7 +158,7 @@ class Surfaces:
         self._core.relay.release(proxy)
 
     def _region(self, name: str) -> Callable[..., None]:
-        def handle(proxy: Proxy, x: int, y: int, w: int, h: int) -> None:
+        def handle(proxy: WaylandObject, x: int, y: int, w: int, h: int) -> None:
             if proxy.dead:
                 raise BridgeError("Xwayland uses a region that it destroyed")
             core = self._core

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import List, Optional, Tuple
 
-from shims.x11.objects import Proxy
+from shims.x11.objects import WaylandObject
 from shims.x11.properties import Hints
 
 ACTIVATED, MAXIMIZED, FULLSCREEN = 4, 1, 2
@@ -12,22 +12,22 @@ FIXED_STATES = frozenset({MAXIMIZED, FULLSCREEN, 5, 6, 7, 8})
 """Maximised, fullscreen and tiled: the size is the compositor's."""
 
 
-class Surface:
+class HeldSurface:
     """A wl_surface of Xwayland's; until it is ``open`` all of it is kept back here."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: WaylandObject) -> None:
         self.proxy = proxy
-        self.window: Optional[Window] = None
+        self.window: Optional[XWindow] = None
         self.open = self.committed = False
-        self.buffer: Optional[Proxy] = None
+        self.buffer: Optional[WaylandObject] = None
         self.size = (0, 0)
-        self.frames: List[Proxy] = []
+        self.frames: List[WaylandObject] = []
         self.damage: List[Tuple[int, int, int, int]] = []
-        self.viewport: Optional[Proxy] = None
+        self.viewport: Optional[WaylandObject] = None
         self.fitted: object = None
 
 
-class Window:
+class XWindow:
     """An X11 window that is a child of the root, with its place there."""
 
     def __init__(
@@ -38,14 +38,14 @@ class Window:
         self.hints, self.known, self.reading = Hints(), False, 0
         self.mapped = self.managed = self.dismissed = False
         self.surface_id = self.serial = 0
-        self.surface: Optional[Surface] = None
+        self.surface: Optional[HeldSurface] = None
         # The role and its objects.
-        self.xdg: Optional[Proxy] = None
-        self.toplevel: Optional[Proxy] = None
-        self.popup: Optional[Proxy] = None
-        self.decoration: Optional[Proxy] = None
-        self.dialog: Optional[Proxy] = None
-        self.parent: Optional[Window] = None
+        self.xdg: Optional[WaylandObject] = None
+        self.toplevel: Optional[WaylandObject] = None
+        self.popup: Optional[WaylandObject] = None
+        self.decoration: Optional[WaylandObject] = None
+        self.dialog: Optional[WaylandObject] = None
+        self.parent: Optional[XWindow] = None
         # What configure events asked for.
         self.configured = False
         self.ack: Optional[int] = None
@@ -61,7 +61,7 @@ class Window:
         self.drawing = False
 
     @property
-    def root(self) -> Window:
+    def root(self) -> XWindow:
         """The toplevel that a popup belongs to."""
         found = self
         while found.popup is not None and found.parent is not None:

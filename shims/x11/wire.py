@@ -6,7 +6,7 @@ import os
 import struct
 from typing import Any, Iterator, List, Sequence, Tuple
 
-from shims.x11.messages import Message
+from shims.x11.message_table import WireMessage
 
 MOST_FDS = 28
 """Descriptors in one sendmsg, as libwayland has it."""
@@ -16,7 +16,7 @@ class BridgeError(Exception):
     """Why this connection, and with it all X11 windows, ends."""
 
 
-class Connection:
+class WireEnd:
     """One end of a Wayland connection, without its socket."""
 
     def __init__(self, peer: str) -> None:
@@ -44,7 +44,7 @@ class Connection:
             del self.received[:size]
             yield oid, head & 0xFFFF, body
 
-    def values(self, message: Message, body: bytes) -> List[Any]:
+    def values(self, message: WireMessage, body: bytes) -> List[Any]:
         """Decode a message's arguments.  Raises BridgeError."""
         found: List[Any] = []
         at = 0
@@ -68,7 +68,7 @@ class Connection:
             raise BridgeError(f"{self.peer} sent a bad {name}") from None
         return found
 
-    def put(self, oid: int, message: Message, values: Sequence[Any]) -> None:
+    def put(self, oid: int, message: WireMessage, values: Sequence[Any]) -> None:
         """Queue a message; objects and new ids are numbers."""
         start = len(self.out)
         body = bytearray()

@@ -16,6 +16,7 @@ from broker.cli.images.building.build import build_image
 from broker.cli.images.building.build_room import only_build
 from broker.cli.images.describe import age_text, describe
 from broker.cli.images.steps import Steps
+from broker.cli.images.x11_needs import X_SERVER
 from broker.cli.late_group import LateGroup
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
@@ -42,6 +43,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Package names instead of the default ones, separated by space; # comments.",
 )
+@click.option("--x11", is_flag=True, help="Show X11 programs, too (docs/x11.md).")
 @click.option("--kernel", default=store.DEFAULT_KERNEL, show_default=True)
 @click.option("--mirror", default="", help="An archive instead of this machine's own.")
 @click.option("--size", default=0, metavar="MIB", help="Least size of the root.")
@@ -53,6 +55,7 @@ def build(
     suite: str,
     packages: Sequence[str],
     packages_file: Path | None,
+    x11: bool,
     kernel: str,
     mirror: str,
     size: int,
@@ -69,7 +72,7 @@ def build(
     spec = ImageSpec(
         name=name,
         suite=suite,
-        packages=(*base, *packages),
+        packages=(*base, *packages, *([X_SERVER] if x11 else [])),
         kernel=kernel,
         mirror=mirror,
         size=size << 20,

@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
+X_SERVER = "xwayland"
+"""The package by which an image shows X11 programs (docs/x11.md)."""
+
 FILE = "x11-programs"
 """Beside an image's manifest: a name a line; none where it is missing."""
 
@@ -65,7 +68,10 @@ def sentence(program: str, directory: Path) -> str:
 def needs_x11_text(names: Iterable[str]) -> str:
     """Return the sentence about programs that need X11."""
     shown = ", ".join(names)
-    return f"{shown}: shows its windows by X11, and sandboxes have Wayland only"
+    return (
+        f"{shown}: shows its windows by X11, which this image lacks; "
+        "'brokerctl image build NAME --x11' adds it"
+    )
 
 
 class _Image:

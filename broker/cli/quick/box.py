@@ -114,7 +114,11 @@ def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
     command = words or tuple(_texts(found["command"]))
     box = Box(command, Path(), files, writable, resolver=resolver)
     most = found["open_files"]
-    box = replace(box, user_namespaces=found.get("user_namespaces") is True)
+    box = replace(
+        box,
+        user_namespaces=found.get("user_namespaces") is True,
+        x11=found.get("x11") is True,
+    )
     return replace(box, open_files=most) if isinstance(most, int) else box
 
 

@@ -51,14 +51,16 @@ _END_SECONDS = 5.0
 _READ_BYTES = 65536
 
 
-def run_box(argv: Sequence[str], *, quiet: bool, as_json: bool) -> int:
+def run_box(
+    argv: Sequence[str], *, quiet: bool, as_json: bool, x11: bool = False
+) -> int:
     """Run a program without a record to its end.
 
     Returns its exit code, 128 and more for a signal.
     """
     name = new_name()
     steps = Steps(quiet=quiet, as_json=as_json)
-    code = trio.run(_run_unrecorded, name, tuple(argv), steps)
+    code = trio.run(_run_unrecorded, name, tuple(argv), steps, x11)
     return exit_code(name, code, as_json=as_json)
 
 
@@ -79,13 +81,18 @@ def exit_code(name: str, code: int, *, as_json: bool) -> int:
     return code
 
 
-async def _run_unrecorded(name: str, argv: tuple[str, ...], steps: Steps) -> int:
+async def _run_unrecorded(
+    name: str,
+    argv: tuple[str, ...],
+    steps: Steps,
+    x11: bool,  # noqa: FBT001 -- trio.run has no keyword arguments
+) -> int:
     paths = local_paths()
     words, files = with_files(argv, Path.cwd(), writable_places(paths))
     async with steps.shown():
         await ensure_broker(paths)
         with made_record(paths, name, record_text("untrusted", "bwrap")):
-            box = _box(words, files)
+            box = replace(_box(words, files), x11=x11)
             return (await leased(paths, name, _starter(box), steps))[1]
 
 
@@ -108,6 +115,7 @@ async def _run_recorded(
                 resolver=_resolver(launch.network),
                 open_files=launch.open_files,
                 user_namespaces=launch.user_namespaces,
+                x11=record.viewer.window.x11,
                 without_links=without_links,
             )
             return await leased(paths, record.name, _starter(box), steps)

@@ -7,6 +7,7 @@ records, the launchers.  ``brokerctl run --help`` needs none of it.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -78,7 +79,7 @@ _STARTS = {
 
 
 def run_bwrap(
-    argv: list[str], words: StreamWords, *, detach: bool, changed: bool
+    argv: list[str], words: StreamWords, *, detach: bool, changed: bool, x11: bool
 ) -> NoReturn:
     """Run a program of this machine's in a box, and exit as it does."""
     if detach:
@@ -87,7 +88,12 @@ def run_bwrap(
         raise click.UsageError(
             "--memory, --cpus, --network and --image are for machines, not --bwrap"
         )
-    sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json))
+    if x11 and shutil.which("Xwayland") is None:
+        raise SetupError(
+            "X11 programs need Xwayland, which this machine does not have",
+            hint="'sudo apt install xwayland' installs it",
+        )
+    sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json, x11=x11))
 
 
 def run_held(

@@ -24,6 +24,7 @@ from broker.cli.run.options import (
     is_flag=True,
     help="Run a program of this machine's in a box, without a record: -- COMMAND…",
 )
+@click.option("--x11", is_flag=True, help="Show X11 programs of a --bwrap box, too.")
 @click.option(
     "--flatpak",
     metavar="APP",
@@ -43,6 +44,7 @@ def command(
     detach: bool,
     no_window: bool,
     bwrap: bool,
+    x11: bool,
     flatpak: str | None,
     root: str | None,
     words: StreamWords,
@@ -81,6 +83,11 @@ def command(
                 "--bwrap, --detach and the options of machines are not for --flatpak"
             )
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
+    if x11 and not bwrap:
+        raise click.UsageError(
+            "--x11 is for --bwrap: a record's box has 'x11 = true' in [window], and a "
+            "machine shows X11 programs where its image has Xwayland"
+        )
     if sandbox is None:
         own = "--bwrap" if bwrap else f"--root {root}" if root else ""
         raise click.UsageError(
@@ -92,7 +99,7 @@ def command(
         sandbox, command_words = request.on_host(root, sandbox, command_words)
     if bwrap:
         request.run_bwrap(
-            [sandbox, *command_words], words, detach=detach, changed=changed
+            [sandbox, *command_words], words, detach=detach, changed=changed, x11=x11
         )
     argv = command_after_dashes(command_words)
     held = request.held_record(sandbox)

@@ -113,6 +113,7 @@ def test_every_key_of_windows_sound_and_crossing_arrives():
         title_prefix="everything",
         fullscreen="framed",
         translucent=True,
+        x11=True,
         subsurfaces="promote",
         allow=frozenset({idle}),
         deny=frozenset({idle, activation}),

@@ -138,7 +138,9 @@ async def _build(
 
 def _note_x11(work: Path, spec: ImageSpec) -> None:
     """Tell of programs that need X11, and keep their names for their starts."""
-    names = x11_needs.x11_programs(work / "root.tar", spec.packages)
+    names = []
+    if x11_needs.X_SERVER not in spec.packages:
+        names = x11_needs.x11_programs(work / "root.tar", spec.packages)
     x11_needs.note_x11(work, names)
     if names:
         render.note(f"note: {x11_needs.needs_x11_text(names)}")

@@ -19,4 +19,5 @@ def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
         open_files=launch.open_files,
         user_namespaces=launch.user_namespaces,
         network=launch.network,
+        x11=record.viewer.window.x11,
     )

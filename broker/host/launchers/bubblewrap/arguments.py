@@ -20,7 +20,9 @@ from broker.core.limits import SANDBOX_FDS
 from broker.helpers.process.gate import box_gate_words
 
 SOCKETS = "/run/vitrail"
+_X11_BRIDGE = "/run/vitrail-x11.py"
 _HOME = "/home/user"
+_X11_START = ("/usr/bin/python3", "-I", "-S", "-B", _X11_BRIDGE, "--")
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = (
     *("alternatives", "fonts", "gtk-3.0", "gtk-4.0", "ld.so.cache", "ld.so.conf"),
@@ -52,6 +54,8 @@ class Box:
     user_namespaces: bool = False
     """Whether its programs may make namespaces and mounts, as browsers do for a sandbox
     of their own."""
+    x11: bool = False
+    """Whether an X server for its programs is started when the first one asks."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
     """Where those of ``binds`` are that lead through links of the user's."""
 
@@ -88,6 +92,8 @@ class Descriptors:
     """The system-call filter (``process.program_filters``)."""
     resolver: int | None = None
     hosts: int | None = None
+    x11: int | None = None
+    """The program that shows X11 windows (``shims/x11``)."""
 
 
 def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
@@ -102,6 +108,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
         *_environment(box, uid),
         *("--chdir", _HOME, "--"),
         *box_gate_words(box.open_files, stdin=box.stdin),
+        *(_X11_START if box.x11 else ()),
         *box.command,
     ]
 
@@ -129,6 +136,11 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
     else:
         yield from ("--bind", str(box.home), _HOME)
     yield from ("--perms", "0700", "--dir", f"/run/user/{uid}")
+    if box.x11 and fds.x11 is not None:
+        yield from ("--ro-bind-data", str(fds.x11), _X11_BRIDGE)
+        yield from ("--perms", "1777", "--dir", "/tmp/.X11-unix")  # noqa: S108
+        # Menus of Xt's programs, and keyboards.
+        yield from ("--ro-bind-try", "/etc/X11", "/etc/X11")
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield from ("--ro-bind", str(box.sockets), SOCKETS)
     binds = [*((path, "--bind") for path in box.writable)]
@@ -151,8 +163,8 @@ def _environment(box: Box, uid: int) -> Iterator[str]:
         "XDG_SESSION_TYPE": "wayland",
         "WAYLAND_DISPLAY": f"{SOCKETS}/wayland-0",
         "PULSE_SERVER": f"unix:{SOCKETS}/vitrail.Audio",
-        "GDK_BACKEND": "wayland",
-        "QT_QPA_PLATFORM": "wayland",
+        "GDK_BACKEND": "wayland,x11" if box.x11 else "wayland",
+        "QT_QPA_PLATFORM": "wayland;xcb" if box.x11 else "wayland",
         "MOZ_ENABLE_WAYLAND": "1",
     }
     for name, value in words.items():

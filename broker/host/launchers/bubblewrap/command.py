@@ -53,10 +53,18 @@ def prepare(box: Box, ours: ExitStack) -> BoxCommand:
     rules = _memory(theirs, program_filters.box_filter(nested=box.user_namespaces))
     hosts = _memory(theirs, _HOSTS)
     resolver = None if box.resolver is None else _memory(theirs, box.resolver.encode())
-    fds = Descriptors(status, passwd, group, rules, resolver, hosts)
-    named = () if resolver is None else (resolver,)
+    x11 = _memory(theirs, _x11_bridge()) if box.x11 else None
+    fds = Descriptors(status, passwd, group, rules, resolver, hosts, x11)
+    named = tuple(fd for fd in (resolver, x11) if fd is not None)
     passed = (status, passwd, group, rules, hosts, *named)
     return BoxCommand(bwrap_args(box, fds, uid), passed, stdin, theirs, gate, heard)
+
+
+def _x11_bridge() -> bytes:
+    # Late: most boxes have no X11 programs, and start without making it.
+    from shims.bundle import x11_bridge
+
+    return x11_bridge()
 
 
 def leader_of(status: bytes) -> int:

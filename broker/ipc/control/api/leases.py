@@ -126,6 +126,8 @@ class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
     open_files: int | None = None
     user_namespaces: bool | None = None
     network: str | None = None
+    x11: bool | None = None
+    """Whether an X server is in it, for programs that need one."""
 
 
 class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.x11.core import (
@@ -20,7 +21,7 @@ from shims.x11.core import (
 )
 from shims.x11.properties import NAMES, hints
 from shims.x11.roles import Roles
-from shims.x11.window import Window
+from shims.x11.window import XWindow
 from shims.x11.x11 import Property
 
 SUPPORTED = """_NET_WM_STATE _NET_WM_STATE_FULLSCREEN _NET_WM_STATE_MAXIMIZED_VERT
@@ -33,7 +34,7 @@ _EDGES = (5, 1, 9, 8, 10, 2, 6, 4)
 _ICONIC = 3
 
 
-class Windows:
+class WindowManager:
     """Handles the X server's events about windows."""
 
     def __init__(self, core: Core, roles: Roles) -> None:
@@ -98,7 +99,7 @@ class Windows:
 
     # -- reading properties
 
-    def read(self, window: Window, then: Callable[[], None]) -> None:
+    def read(self, window: XWindow, then: Callable[[], None]) -> None:
         """Read a window's properties, once at a time, then call back if it is there."""
         window.reading += 1
         found: Dict[str, Optional[Property]] = {}
@@ -112,9 +113,7 @@ class Windows:
                 then()
 
         for name in NAMES:
-            x.property(
-                window.xid, x.atoms[name], lambda p, name=name: found.update({name: p})
-            )  # type: ignore[misc]
+            x.property(window.xid, x.atoms[name], partial(found.__setitem__, name))
         x.sync(done)
 
     def _property(self, event: bytes) -> None:
@@ -128,7 +127,7 @@ class Windows:
         if name != "_NET_WM_STATE" and window.reading < 2:
             self.read(window, lambda: self._reread(window))
 
-    def _reread(self, window: Window) -> None:
+    def _reread(self, window: XWindow) -> None:
         self._roles.apply(window)
         if window.surface is not None and not window.xdg:
             self._roles.match()
@@ -141,7 +140,7 @@ class Windows:
             self._add(xid, (x, y, w, h), own=bool(own))
 
     def _add(self, xid: int, place: Tuple[int, int, int, int], *, own: bool) -> None:
-        self._core.windows[xid] = Window(xid, place, own=own)
+        self._core.windows[xid] = XWindow(xid, place, own=own)
         self._core.x.select(xid, 1 << 22)
 
     def _destroyed(self, event: bytes) -> None:
@@ -174,7 +173,7 @@ class Windows:
         if window is not None:
             self.read(window, lambda: self._admit(window))
 
-    def _admit(self, window: Window) -> None:
+    def _admit(self, window: XWindow) -> None:
         core, x, xid = self._core, self._core.x, window.xid
         if window.mapped:
             return
@@ -266,7 +265,7 @@ class Windows:
         if moved and window.popup is not None:
             self._roles.reposition(window)
 
-    def _tell_place(self, window: Window) -> None:
+    def _tell_place(self, window: XWindow) -> None:
         """Refuse a place as ICCCM 4.1.5 has it, by an event that repeats the old one."""
         place = (window.x, window.y, window.w, window.h)
         head = struct.pack("<BBHIII", CONFIGURE_NOTIFY, 0, 0, window.xid, window.xid, 0)
@@ -302,7 +301,7 @@ class Windows:
         elif name in core.messages:
             core.messages[name](xid, tuple(values))
 
-    def _with(self, xid: int, action: Callable[[Window], None]) -> None:
+    def _with(self, xid: int, action: Callable[[XWindow], None]) -> None:
         window = self._core.windows.get(xid)
         if window is not None and window.toplevel is not None:
             action(window)
@@ -316,7 +315,7 @@ class Windows:
     def _move_resize(self, xid: int, values: Tuple[int, ...]) -> None:
         core = self._core
 
-        def start(window: Window) -> None:
+        def start(window: XWindow) -> None:
             direction = values[2]
             if direction == 8:
                 core.relay.ask(
@@ -353,7 +352,7 @@ class Windows:
 
     # -- _NET_WM_SYNC_REQUEST
 
-    def _make_alarm(self, window: Window) -> None:
+    def _make_alarm(self, window: XWindow) -> None:
         """Ask for an event at each change of the program's counter."""
         x = self._core.x
         window.alarm = x.new_id()

@@ -116,7 +116,7 @@ xdg_activation_token_v1 < done 1 s
 """
 
 
-class Message:
+class WireMessage:
     """A request or event: name, opcode, and the kinds of its arguments."""
 
     __slots__ = ("interface", "kinds", "name", "opcode", "types")
@@ -129,16 +129,20 @@ class Message:
         self.types = [of for _, _, of in pairs]
 
 
-def _parsed() -> Iterator[Tuple[str, str, List[Message]]]:
+def _parsed() -> Iterator[Tuple[str, str, List[WireMessage]]]:
     for line in TABLE.replace("\n    ", " ").strip().splitlines():
         interface, mark, rest = line.split(" ", 2)
         texts = rest.split("; ")
-        yield mark, interface, [Message(interface, n, t) for n, t in enumerate(texts)]
+        yield (
+            mark,
+            interface,
+            [WireMessage(interface, n, t) for n, t in enumerate(texts)],
+        )
 
 
-REQUESTS: Dict[str, List[Message]] = {}
-EVENTS: Dict[str, List[Message]] = {}
-BY_NAME: Dict[Tuple[str, str, str], Message] = {}
+REQUESTS: Dict[str, List[WireMessage]] = {}
+EVENTS: Dict[str, List[WireMessage]] = {}
+BY_NAME: Dict[Tuple[str, str, str], WireMessage] = {}
 """By (``>`` or ``<``, interface, name)."""
 for _mark, _interface, _messages in _parsed():
     (REQUESTS if _mark == ">" else EVENTS)[_interface] = _messages

@@ -1,0 +1,49 @@
+"""``brokerctl x11``: X11 programs in a container or session that has only Wayland."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from broker.core.errors import SetupError
+from broker.ipc.sealed_memfd import sealed
+from shims.bundle import x11_bridge
+
+
+@click.command("x11", context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--write",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the program to FILE, for a container, and run nothing.",
+)
+@click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
+def command(write: Path | None, command_words: tuple[str, ...]) -> None:
+    """Run COMMAND with an X server whose windows are those of this Wayland display.
+
+    The X server is a rootless Xwayland, started when the first X11 program connects.
+    It shows windows on WAYLAND_DISPLAY and needs no trust: run it where COMMAND runs.
+
+    With --write the program that does this is written to a file: it needs Python 3.9 and
+    Xwayland in a container, and nothing of Vitrail.
+    """
+    if write is not None:
+        write.write_bytes(x11_bridge())
+        write.chmod(0o755)
+        return
+    if not command_words:
+        raise click.UsageError("COMMAND is missing: brokerctl x11 -- COMMAND…")
+    if shutil.which("Xwayland") is None:
+        raise SetupError(
+            "X11 programs need Xwayland, which this machine does not have",
+            hint="'sudo apt install xwayland' installs it",
+        )
+    program = sealed([x11_bridge()])
+    os.set_inheritable(program, True)  # noqa: FBT003
+    script = f"/proc/self/fd/{program}"
+    argv = [sys.executable, "-I", "-S", "-B", script, "--", *command_words]
+    os.execv(argv[0], argv)  # noqa: S606 -- it takes our place

@@ -1,0 +1,145 @@
+"""The X socket of the guest's programs, and the program that shows their windows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import socket
+import struct
+import subprocess
+from typing import TYPE_CHECKING, Dict, Optional
+
+from shims.guest.account import PATH, remove
+from shims.guest.loop import log
+from shims.guest.tools import X11_BRIDGE, write_file
+
+if TYPE_CHECKING:
+    from shims.guest.guest import Guest
+
+X_DIRECTORY = "/tmp/.X11-unix"
+X_COOKIE_NAME = b"MIT-MAGIC-COOKIE-1"
+X_LINES, X_LINE_BYTES = 50, 400
+"""What is logged of one run of the program."""
+X_PAUSE_SECONDS = 1.0
+
+
+class XServer:
+    """Waits for the first X11 program; until then nothing runs for it.
+
+    The program (``shims/x11``) and its Xwayland have the rights of the guest's user, and
+    end after the last X11 program.
+    """
+
+    def __init__(self, guest: "Guest") -> None:
+        self._guest = guest
+        self._listener: Optional[socket.socket] = None
+        self._number = 0
+        self._lines = 0
+
+    def start(self) -> None:
+        """Make the socket and its cookie, where the guest has Xwayland."""
+        path = self._guest.base_environment().get("PATH", PATH)
+        if not X11_BRIDGE or shutil.which("Xwayland", path=path) is None:
+            return
+        program = os.path.join(self._guest.settings.runtime, "vitrail_x11.py")
+        try:
+            write_file(program, X11_BRIDGE.encode(), 0o644)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(X_DIRECTORY)
+                os.chmod(X_DIRECTORY, 0o1777)
+            with self._guest.account.rights():
+                self._write_cookie()
+                self._listener = self._bind()
+        except OSError as error:
+            log(f"no X11 programs: {error}")
+            return
+        self._wait()
+
+    def environment(self) -> Dict[str, str]:
+        """Return what X11 programs need; toolkits go on to prefer Wayland."""
+        if self._listener is None:
+            return {}
+        return {
+            "DISPLAY": f":{self._number}",
+            "XAUTHORITY": self._cookie_path,
+            "GDK_BACKEND": "wayland,x11",
+            "QT_QPA_PLATFORM": "wayland;xcb",
+            "SDL_VIDEODRIVER": "wayland,x11",
+            "_JAVA_AWT_WM_NONREPARENTING": "1",
+        }
+
+    @property
+    def _cookie_path(self) -> str:
+        return os.path.join(self._guest.session_dir, "xauthority")
+
+    def _write_cookie(self) -> None:
+        # Family 0xffff is any address; see Xauth(3).
+        head = struct.pack(">HHHH", 0xFFFF, 0, 0, len(X_COOKIE_NAME)) + X_COOKIE_NAME
+        data = head + struct.pack(">H", 16) + os.urandom(16)
+        write_file(self._cookie_path, data, 0o600)
+
+    def _bind(self) -> socket.socket:
+        if self._guest.machine is not None:
+            remove(f"{X_DIRECTORY}/X0")  # of the start before
+        for number in range(100):
+            listener = socket.socket(socket.AF_UNIX)
+            try:
+                listener.bind(f"{X_DIRECTORY}/X{number}")
+            except OSError:
+                listener.close()
+                continue
+            listener.listen(64)
+            self._number = number
+            return listener
+        raise OSError("all of 100 displays are taken")
+
+    def _wait(self) -> None:
+        if self._listener is not None and not self._guest.leaving:
+            fd = self._listener.fileno()
+            self._guest.loop.watch(fd, selectors.EVENT_READ, lambda _: self._begin())
+
+    def _begin(self) -> None:
+        listener, guest = self._listener, self._guest
+        assert listener is not None
+        guest.loop.forget(listener.fileno())
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        program = os.path.join(guest.settings.runtime, "vitrail_x11.py")
+        env = {**guest.base_environment(), **self.environment()}
+        env["WAYLAND_DISPLAY"] = guest.display.path
+        try:
+            process = guest.account.start(
+                ["python3", "-I", "-S", "-B", program, "--listen", "0"],
+                env=env,
+                stdin=listener.fileno(),
+                stdout=write,
+                stderr=write,
+                cwd="/",
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            log(f"X11 windows: {error}")
+            os.close(read)
+            guest.loop.later(X_PAUSE_SECONDS, self._wait)
+            return
+        finally:
+            os.close(write)
+        self._lines = 0
+        guest.loop.watch(read, selectors.EVENT_READ, lambda _: self._tell(read))
+        guest.loop.child(process, self._ended)
+
+    def _ended(self, _code: int) -> None:
+        self._guest.loop.later(X_PAUSE_SECONDS, self._wait)
+
+    def _tell(self, read: int) -> None:
+        """Log why X11 windows ended."""
+        data = os.read(read, 4096)
+        if not data:
+            self._guest.loop.forget(read)
+            os.close(read)
+            return
+        for line in data.decode("utf-8", "replace").splitlines():
+            self._lines += 1
+            if self._lines <= X_LINES:
+                log(line[:X_LINE_BYTES])

@@ -1,0 +1,51 @@
+"""X11 programs in boxes: ``brokerctl run --bwrap --x11``, and a record's ``x11``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.kit.brokerctl import brokerctl, running
+from tests.kit.needs import PID_NAMESPACES
+from tests.kit.wayland.compositor import wait_frames, wait_window
+from tests.kit.world import world
+
+pytestmark = [
+    PID_NAMESPACES,
+    pytest.mark.skipif(not shutil.which("Xwayland"), reason="xwayland is missing"),
+    pytest.mark.skipif(not shutil.which("xterm"), reason="xterm is missing"),
+]
+RED = (0xD5, 0x5E, 0x00)
+
+
+async def test_an_x11_program_of_a_box_has_a_framed_window():
+    words = ("run", "-q", "--bwrap", "--x11", "--", "xterm", "-T", "boxed")
+    async with (
+        world(image=False) as w,
+        running(*words, "-e", "sleep 1000", env=w.environ),
+    ):
+        await wait_window(w.comp, title="boxed")
+        await wait_frames(w.comp, {"[untrusted] boxed": {RED}})
+        shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "launchers"
+        shown.mkdir(parents=True, exist_ok=True)
+        await w.comp.screenshot(shown / "bwrap-x11.png")
+
+
+async def test_a_box_without_the_option_has_no_x_server():
+    async with world(image=False) as w:
+        answer = await brokerctl(
+            *("run", "-q", "--bwrap", "--", "xterm", "-e", "true"), env=w.environ
+        )
+        assert answer.code == 1, answer
+
+
+async def test_the_programs_exit_code_is_the_boxs():
+    async with world(image=False) as w:
+        answer = await brokerctl(
+            *("run", "-q", "--bwrap", "--x11", "--", "sh", "-c", "exit 7"),
+            env=w.environ,
+        )
+        assert answer.code == 7, answer
