@@ -253,6 +253,8 @@ class Selections:
         )
         if selection is not None and selection.source is source:
             selection.source = None
+            if self._core.managing:
+                self._own(selection)
         self._core.relay.release(source)
 
     # -- to X11: we own its selection while the compositor offers something

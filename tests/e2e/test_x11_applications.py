@@ -1,0 +1,174 @@
+"""X11 programs in bubblewrap, each window in its frame: bridge, waypipe and filter.
+
+Each is driven with a pointer and keys on a real compositor. The bridge is the file that
+boxes and machines get, started as 'brokerctl x11' starts it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from shims.bundle import x11_bridge
+from tests.kit.eventually import eventually
+from tests.kit.wayland.apps import boxed
+from tests.kit.wayland.compositor import windows
+from tests.kit.wayland.world import closed, opened, resized, world
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is missing"),
+    pytest.mark.skipif(not shutil.which("Xwayland"), reason="xwayland is missing"),
+]
+TK = ("python3", "/shared/menus.py")
+_TK_MENUS = """
+import tkinter
+root = tkinter.Tk()
+root.geometry("500x300")
+bar = tkinter.Menu(root)
+file, more = tkinter.Menu(bar, tearoff=0), tkinter.Menu(bar, tearoff=0)
+for menu in (file, more):
+    for number in range(5):
+        menu.add_command(label=f"item {number}")
+file.add_cascade(label="more", menu=more)
+bar.add_cascade(label="File", menu=file)
+root.config(menu=bar)
+tkinter.mainloop()
+"""
+PROGRAMS = {
+    "tk": (TK, (20, 15)),
+    "gtk3": (("gtk3-widget-factory",), (430, 270)),
+    "qt5": (("featherpad",), (30, 16)),
+}
+
+
+@asynccontextmanager
+async def x11(there, directory, *argv: str, **env: str):
+    """The program in a box with an X server of its own."""
+    program = argv[0]
+    if not shutil.which(program):
+        pytest.skip(f"{program} is missing")
+    directory.chmod(0o777)
+    (directory / "vitrail_x11.py").write_bytes(x11_bridge())
+    (directory / "menus.py").write_text(_TK_MENUS)
+    start = ("/usr/bin/python3", "/shared/vitrail_x11.py", "--", *argv)
+    toolkits = {"GDK_BACKEND": "x11", "QT_QPA_PLATFORM": "xcb", **env}
+    async with boxed(there.it, *start, shared=directory, **toolkits) as app:
+        yield app
+    assert not [e for e in there.it.ends if "refused" in str(e)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_a_menu_is_framed_and_goes_when_the_user_clicks_elsewhere(
+    program, tmp_path
+):
+    argv, at = PROGRAMS[program]
+    async with world("sway") as there, x11(there, tmp_path, *argv) as app:
+        frame = await app.framed()
+        await there.look()
+        for _ in range(3):
+            await opened(there, app, frame, at, press=True)
+            await there.keep(f"x11-{program}-menu")
+            await closed(there, app, frame)
+        await there.look()
+        assert there.it.ends == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["sway", "weston", "kwin"])
+@pytest.mark.parametrize("program", ["xterm", "xclock", "xcalc", "xeyes"])
+async def test_an_x11_program_stays_in_its_frame_while_it_is_resized(
+    program, kind, tmp_path
+):
+    async with world(kind) as there, x11(there, tmp_path, program) as app:
+        frame = await app.framed()
+        await there.look()
+        await resized(there, frame)
+        await there.keep(f"x11-{program}-{kind}")
+        assert there.it.ends == []
+
+
+@pytest.mark.long
+async def test_two_hundred_menus_end_no_connection(tmp_path):
+    """Of three programs of one X server, in turn."""
+    words = " & ".join(" ".join(argv) for argv, _ in PROGRAMS.values())
+    async with (
+        world("sway") as there,
+        x11(there, tmp_path, "sh", "-c", f"{words} & wait") as app,
+    ):
+        comp = there.it.comp
+
+        async def shown():
+            return len(windows(await comp.tree())) == len(PROGRAMS)
+
+        await eventually(shown)
+        ids = {"tk": "Tk", "gtk3": "Gtk3-widget-factory", "qt5": "FeatherPad"}
+        for number in range(200):
+            program = [*PROGRAMS][number % len(PROGRAMS)]
+            x, y = PROGRAMS[program][1]
+            await comp.command(f'[app_id=".*{ids[program]}"] focus')
+            (window,) = [
+                w for w in windows(await comp.tree()) if ids[program] in w["app_id"]
+            ]
+            place = window["rect"]
+            await there.click(place["x"] + x, place["y"] + y)
+            with trio.move_on_after(3):
+                while not app.shown_popups():
+                    await trio.sleep(0.02)
+            await there.click(5, 5)
+
+            async def gone():
+                return not app.shown_popups()
+
+            await eventually(gone)
+            assert there.it.ends == [], (number, program)
+
+
+@pytest.mark.slow
+async def test_what_is_copied_crosses_both_ways(tmp_path):
+    """CLIPBOARD of X11, and the compositor's, with more than one property holds."""
+    for program in ("xclip", "wl-copy"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is missing")
+    script = (
+        "head -c 3000000 /dev/urandom | base64 -w0 > /tmp/data; "
+        "xclip -selection clipboard -i /tmp/data; "
+        "until wl-paste -n > /tmp/there 2>/dev/null && cmp /tmp/data /tmp/there; "
+        "do sleep 0.2; done; echo there > /shared/result; "
+        "wl-copy < /tmp/data; "
+        "until xclip -selection clipboard -o > /tmp/back && cmp /tmp/data /tmp/back; "
+        "do sleep 0.2; done; echo back >> /shared/result; sleep 100"
+    )
+    async with (
+        world("sway") as there,
+        x11(there, tmp_path, "xterm", "-e", "sh", "-c", script),
+    ):
+
+        async def crossed():
+            result = tmp_path / "result"
+            return result.exists() and result.read_text() == "there\nback\n"
+
+        await eventually(crossed, deadline=60)
+        assert there.it.ends == []
+
+
+@pytest.mark.slow
+async def test_the_x_server_ends_with_its_last_program_and_comes_back(tmp_path):
+    """Three programs, one after the other, with three Xwaylands."""
+    script = "for n in 1 2 3; do xterm -T xterm-$n -e sh -c 'sleep 2'; done; exit 0"
+    async with (
+        world("sway") as there,
+        x11(there, tmp_path, "sh", "-c", script) as app,
+    ):
+        for number in (1, 2, 3):
+
+            async def shown(number=number):
+                titles = [w["name"] for w in windows(await there.it.comp.tree())]
+                return [t for t in titles if f"xterm-{number}" in t]
+
+            await eventually(shown)
+        with trio.fail_after(30):
+            assert await app.child.wait() == 0
