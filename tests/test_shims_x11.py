@@ -1,0 +1,255 @@
+"""The X11 bridge without processes: races, limits, ids, and hostile properties."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import pytest
+
+from broker.jail.wayland.protocol.tables import INTERFACES
+from fuzz import x11
+from shims.x11.message_table import TABLE
+from shims.x11.popups import family, placement, popup_parent
+from shims.x11.properties import Hints, hints
+from shims.x11.screens import xsettings
+from shims.x11.selections import offered_types, wanted_type
+from shims.x11.surfaces import joined
+from shims.x11.window import XWindow
+from shims.x11.wire import BridgeError
+from tests.kit.x11 import Ends, words
+
+ONE, TWO, THREE = 0x400001, 0x400002, 0x400003
+OTHER = 0x600001
+CLIENT = 0x1FFFFF
+
+
+def test_its_table_is_the_brokers():
+    for line in TABLE.replace("\n    ", " ").strip().splitlines():
+        interface, mark, rest = line.split(" ", 2)
+        if interface in ("wl_registry", "wl_display") or interface.startswith("xwayl"):
+            continue
+        assert rest.split("; ") == [*INTERFACES[interface][mark == "<"]], interface
+
+
+@pytest.mark.parametrize("surface_first", [True, False])
+def test_a_window_and_its_surface_find_each_other_in_either_order(surface_first):
+    ends = Ends()
+    ends.create(ONE)
+    made = ends.last + 1
+    if not surface_first:
+        ends.message(ONE, "WL_SURFACE_ID", made)
+        ends.run()
+    surface = ends.surface()
+    ends.run()
+    if surface_first:
+        ends.message(ONE, "WL_SURFACE_ID", surface)
+    ends.draw(surface, (300, 200))
+    ends.run()
+    assert ends.count("xdg_surface", "get_toplevel") == 1
+    assert ends.count("xdg_surface", "ack_configure") == 1
+    assert ends.count("wl_shm", "create_pool") == 1
+
+
+def test_a_programs_message_gives_it_no_surface():
+    """Only the server's own, which is not marked as sent."""
+    ends = Ends()
+    ends.create(ONE)
+    surface = ends.surface()
+    body = struct.pack(
+        "<BBHIII", 33 | 0x80, 32, 0, ONE, ends.atom(b"WL_SURFACE_ID"), surface
+    )
+    ends.core.x.feed(body.ljust(32, b"\0"))
+    ends.run()
+    assert ends.count("xdg_surface", "get_toplevel") == 0
+
+
+def test_pools_go_up_only_when_they_are_shown():
+    ends = Ends()
+    for _ in range(50):
+        ends.draw(ends.surface(), (10, 10))
+    ends.run()
+    assert ends.count("wl_shm", "create_pool") == 0
+
+
+def test_damage_is_joined():
+    ends = Ends()
+    surface = ends.show(ONE)
+    before = ends.count("wl_surface", "damage_buffer")
+    ends.draw(surface, (300, 200), rectangles=400)
+    ends.run()
+    assert ends.count("wl_surface", "damage_buffer") == before + 1
+    assert joined([(n, n, 1, 2) for n in range(20)]) == [(0, 0, 20, 21)]
+    assert joined([(1, 2, 3, 4)]) == [(1, 2, 3, 4)]
+
+
+def test_a_menu_is_a_popup_and_its_end_is_a_click_on_the_root():
+    ends = Ends()
+    ends.show(ONE)
+    ends.show(TWO, (1300, 820, 100, 100), own=True)
+    assert ends.count("xdg_surface", "get_popup") == 1
+    (window,) = [w for w in ends.core.order if w.popup is not None]
+    # Where the compositor put it.
+    assert (window.x, window.y) == (1290, 810)
+    ends.tell(window.popup.up, "popup_done")
+    ends.told.clear()
+    ends.run()
+    assert ends.count("xdg_popup", "destroy") == 1
+    pointer = struct.pack("<I", ends.pointer)
+    assert any(data.count(pointer) >= 4 for _, _, data in ends.told)
+    assert len(ends.core.order) == 1
+
+
+def test_the_end_of_a_window_ends_its_menus_first():
+    ends = Ends()
+    ends.show(ONE)
+    ends.show(TWO, (1300, 820, 100, 100), own=True)
+    ends.show(THREE, (1400, 830, 90, 90), own=True)
+    before = len(ends.asked)
+    ends.event(18, "II", 0x100, ONE)
+    ends.run()
+    gone = [i for i, n, _ in ends.asked[before:] if n == "destroy"]
+    assert gone[:4] == ["xdg_popup", "xdg_surface", "xdg_popup", "xdg_surface"]
+    assert "xdg_toplevel" in gone
+    assert ends.core.order == []
+
+
+def test_windows_that_come_by_themselves_wait():
+    ends = Ends()
+    for number in range(40):
+        ends.show(0x400010 + number)
+    assert ends.count("xdg_surface", "get_toplevel") == 12
+    ends.now += 61
+    ends.run()
+    assert ends.count("xdg_surface", "get_toplevel") == 24
+
+
+def test_more_windows_than_the_filter_allows_wait():
+    ends = Ends()
+    for number in range(140):
+        ends.core.input_at = ends.now
+        ends.show(0x400010 + number)
+    assert ends.count("xdg_surface", "get_toplevel") == 120
+
+
+def test_a_circle_of_transient_windows_is_no_family():
+    ends = Ends()
+    for xid, parent in ((ONE, TWO), (TWO, THREE), (THREE, ONE)):
+        ends.properties[xid, "WM_TRANSIENT_FOR"] = (32, struct.pack("<I", parent))
+    for xid in (ONE, TWO, THREE):
+        ends.show(xid)
+    for xid in (ONE, TWO, THREE):
+        ends.event(28, "IIIB", xid, ends.atom(b"WM_TRANSIENT_FOR"), 0, 0)
+        ends.run()
+    parents = {w.xid: w.parent and w.parent.xid for w in ends.core.order}
+    assert sum(parent is not None for parent in parents.values()) == 2, parents
+
+
+def test_titles_have_a_pace_and_the_last_one_is_shown():
+    ends = Ends()
+    ends.show(ONE)
+    for number in range(20):
+        ends.properties[ONE, "_NET_WM_NAME"] = (8, b"title %d" % number)
+        ends.event(28, "IIIB", ONE, ends.atom(b"_NET_WM_NAME"), 0, 0)
+        ends.run()
+    assert ends.count("xdg_toplevel", "set_title") <= 2
+    ends.now += 0.3
+    ends.run()
+    titles = [v for i, n, v in ends.asked if n == "set_title"]
+    assert titles[-1] == ["title 19"]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"WM_NORMAL_HINTS": words(*[0xFFFFFFFF] * 18)},
+        {"WM_NORMAL_HINTS": words(0x30, 0, 0, 0, 0, 500, 500, 1, 1)},
+        {"WM_NORMAL_HINTS": words(0x30)},
+        {"_GTK_FRAME_EXTENTS": words(*[0xFFFFFFFF] * 4)},
+        {"WM_HINTS": words(1)},
+        {"_MOTIF_WM_HINTS": words(2, 0)},
+        {"_NET_WM_NAME": words(1, 2, 3)},
+        {"WM_CLASS": words(1)},
+    ],
+)
+def test_hostile_properties_stay_within_bounds(found):
+    made = hints(found, lambda atom: "")
+    for low, high in zip(made.smallest, made.largest, strict=True):
+        assert 0 <= low <= 16384
+        assert high == 0 or low <= high <= 16384
+    assert all(0 <= extent <= 256 for extent in made.extents)
+    assert len(made.title) <= 400
+
+
+def shown(xid, place=(0, 0, 300, 200), **more):
+    window = XWindow(xid, place, own=True)
+    window.xdg = window.toplevel = object()
+    for name, value in more.items():
+        setattr(window, name, value)
+    return window
+
+
+def test_a_menu_is_never_on_another_programs_window():
+    menu, mine, theirs = shown(TWO), shown(ONE), shown(OTHER)
+    assert popup_parent(menu, [mine, theirs], [theirs, theirs], CLIENT) is mine
+    assert popup_parent(menu, [theirs], [theirs, theirs], CLIENT) is None
+    menu.hints = Hints(transient=OTHER)
+    assert popup_parent(menu, [mine, theirs], [None], CLIENT) is theirs
+
+
+def test_a_submenu_flips_to_the_other_side_of_its_menu():
+    base = shown(ONE)
+    menu = shown(TWO, (100, 100, 200, 300), popup=object(), parent=base)
+    right = shown(THREE, (298, 150, 120, 80), parent=menu)
+    made = placement(right, 1.0)
+    assert (made.anchor, made.gravity) == (7, 8)
+    assert made.adjustment & 4
+    assert made.rect == (2, 50, 196, 1), "its right edge is where the submenu begins"
+    left = shown(THREE, (-18, 150, 120, 80), parent=menu)
+    assert placement(left, 1.0).gravity == 6
+
+
+def test_a_family_has_no_circle():
+    one, two = shown(ONE), shown(TWO)
+    assert family(one, two) is two
+    two.parent = one
+    assert family(one, two) is None
+    assert family(one, one) is None
+
+
+def test_targets_and_types_mean_each_other():
+    names = ["TARGETS", "UTF8_STRING", "STRING", "image/png", "x" * 300 + "/y"]
+    types = offered_types(names, [1, 2, 3, 4, 5])
+    assert types == {"text/plain;charset=utf-8": 2, "text/plain": 3, "image/png": 4}
+    assert wanted_type("STRING", ["text/plain"]) == "text/plain"
+    assert wanted_type("image/png", ["text/plain"]) == ""
+
+
+def test_settings_are_as_the_specification_has_them():
+    data = xsettings(7, [("Xft/DPI", 98304)])
+    assert data[:12] == struct.pack("<B3xII", 0, 7, 1)
+    assert data[12:] == struct.pack("<BxH8sIi", 0, 7, b"Xft/DPI\0", 7, 98304)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (struct.pack("<II", 1, 4 << 16), "a message of 4 bytes"),
+        (struct.pack("<II", 999, 8 << 16), "does not exist"),
+        (struct.pack("<II", 1, 8 << 16 | 77), "wl_display message 77"),
+        (struct.pack("<II", 1, 8 << 16), "a bad wl_display.error"),
+    ],
+)
+def test_a_compositor_that_errs_ends_the_connection_with_the_reason(data, why):
+    ends = Ends()
+    ends.core.relay.up.feed(data)
+    with pytest.raises(BridgeError, match=re.escape(why)):
+        ends.run()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_thousand_messages_of_programs_end_nothing(seed):
+    """The fuzz target itself; a finding is raised."""
+    ends = x11.fuzz(seconds=60, limit=1000, seed=seed)
+    assert ends["messages"] >= 1000
+    assert any("programs: went on" in how for how in ends)
