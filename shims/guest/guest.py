@@ -200,8 +200,8 @@ class Guest:
                 QT_QPA_PLATFORM="wayland",
                 SDL_VIDEODRIVER="wayland",
                 MOZ_ENABLE_WAYLAND="1",
-                **self.x11.environment(),
             )
+            env.update(self.x11.environment())
         env.update(message["env"])
         return env
 
@@ -236,6 +236,7 @@ class Guest:
         self.loop.later(GRACE_SECONDS + 1.0, self._finish)
 
     def _finish(self) -> None:
+        self.x11.stop()
         self.display.stop()
         # One more round, so that the last message leaves.
         self.loop.later(0.05, self.loop.stop)

@@ -70,6 +70,15 @@ class XServer:
             "_JAVA_AWT_WM_NONREPARENTING": "1",
         }
 
+    def stop(self) -> None:
+        """Remove the socket, whose directory others may use, too."""
+        if self._listener is not None:
+            self._guest.loop.forget(self._listener.fileno())
+            with contextlib.suppress(OSError):
+                os.unlink(f"{X_DIRECTORY}/X{self._number}")
+            self._listener.close()
+            self._listener = None
+
     @property
     def _cookie_path(self) -> str:
         return os.path.join(self._guest.session_dir, "xauthority")
@@ -84,9 +93,11 @@ class XServer:
         if self._guest.machine is not None:
             remove(f"{X_DIRECTORY}/X0")  # of the start before
         for number in range(100):
+            path = f"{X_DIRECTORY}/X{number}"
             listener = socket.socket(socket.AF_UNIX)
             try:
-                listener.bind(f"{X_DIRECTORY}/X{number}")
+                _remove_dead_socket(path)
+                listener.bind(path)
             except OSError:
                 listener.close()
                 continue
@@ -143,3 +154,16 @@ class XServer:
             self._lines += 1
             if self._lines <= X_LINES:
                 log(line[:X_LINE_BYTES])
+
+
+def _remove_dead_socket(path: str) -> None:
+    """Remove a socket that nobody listens on: its program was killed.  Raises OSError."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(f"{path} is another server's")

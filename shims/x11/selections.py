@@ -120,7 +120,9 @@ class Selections:
     def _watch(self, opcode: int, event: int) -> None:
         x = self._core.x
         if opcode:
-            x.request(opcode, 0, struct.pack("<II", 5, 0), lambda _: None)
+            x.request(opcode, 0, struct.pack("<II", 6, 0), lambda _: None)
+            # Our own connection does not keep the server from ending (version 6).
+            x.request(opcode, 33, struct.pack("<I", 1))
             self._core.events[event] = self._owner_changed
             for name in ("CLIPBOARD", "PRIMARY", "XdndSelection"):
                 words = (self._core.helper, x.atoms[name], 7)

@@ -86,7 +86,8 @@ async def test_a_menu_is_framed_and_goes_when_the_user_clicks_elsewhere(
 async def test_an_x11_program_stays_in_its_frame_while_it_is_resized(
     program, kind, tmp_path
 ):
-    async with world(kind) as there, x11(there, tmp_path, program) as app:
+    argv = (program, "-geometry", "80x24" if program == "xterm" else "400x400")
+    async with world(kind) as there, x11(there, tmp_path, *argv) as app:
         frame = await app.framed()
         await there.look()
         await resized(there, frame)
