@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from broker.cli.quick.made_record import with_files
@@ -37,6 +38,17 @@ def test_nothing_of_the_persons_is_mounted_and_nothing_writable() -> None:
     for word in ("--unshare-all", "--new-session", "--die-with-parent", "--clearenv"):
         assert word in args
     assert args[args.index("--cap-drop") + 1] == "ALL"
+
+
+def test_a_box_has_an_x_server_only_if_it_is_asked_for() -> None:
+    box, fds = Box(("xterm",), Path("/s")), replace(FDS, x11=15)
+    for one, there in ((box, False), (replace(box, x11=True), True)):
+        args = bwrap_args(one, fds, 1000)
+        assert (("--ro-bind-data", "15", "/run/vitrail-x11.py") in binds(args)) is there
+        assert (("--ro-bind-try", "/etc/X11", "/etc/X11") in binds(args)) is there
+        assert ("wayland,x11" in args) is there
+        assert args[-1] == "xterm"
+        assert (args[-3:-1] == ["/run/vitrail-x11.py", "--"]) is there
 
 
 def test_words_of_the_command_are_no_options() -> None:
