@@ -23,6 +23,7 @@ QUEUE_BYTES = 1 << 20
 """What waits for one side before the other is not read."""
 _READ = 1 << 16
 RESTART_SECONDS = 1.0
+X_SOCKETS = "/tmp/.X11-unix"
 _NAME = b"MIT-MAGIC-COOKIE-1"
 
 
@@ -64,7 +65,7 @@ class XAuthority:
             file.write(head + struct.pack(">H", len(self.cookie)) + self.cookie)
 
 
-def listen(directory: str = "/tmp/.X11-unix") -> Tuple[socket.socket, int]:
+def listen(directory: str = X_SOCKETS) -> Tuple[socket.socket, int]:
     """Make programs' X socket; returns it and the display's number.  Raises OSError."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o1777)
@@ -345,6 +346,10 @@ def main(argv: List[str]) -> int:
     finally:
         if server.child is not None and server.child.poll() is None:
             server.child.terminate()
+        if fd < 0:
+            for path in (f"{X_SOCKETS}/X{number}", authority.path):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
 
 if __name__ == "__main__":
