@@ -25,11 +25,11 @@ class TooManyError(Exception):
 
 
 class Told(NamedTuple):
-    """Attributes of a call that rules distinguish."""
+    """Attributes of a call that rules distinguish; None: it is not stated."""
 
-    mime: str
-    scheme: str
-    host: str
+    mime: str | None
+    scheme: str | None
+    host: str | None
     device: DeviceFacts | None
 
 
@@ -119,12 +119,21 @@ def _services(rules: tuple[Rule, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _told(rules: Iterable[Rule]) -> Iterator[Told]:
-    """Attributes of calls: for each kind nothing, and each that rules name."""
+    """Attributes of calls: for each kind none stated, and each that rules name.
+
+    A deny with a condition decides where the attribute is not stated, and not where the
+    call states that there is none, so those are two.
+    """
+    rules = list(rules)
     matches = [rule.match for rule in rules]
+    denies = [rule.match for rule in rules if rule.action == "deny"]
     mimes = {mime.replace("*", "x") for match in matches for mime in match.mime}
     schemes = {scheme for match in matches for scheme in match.scheme}
     hosts = {host.replace("*.", "x.", 1) for match in matches for host in match.host}
-    options = [("", *sorted(found)) for found in (mimes, schemes, hosts)]
+    options: list[tuple[str | None, ...]] = []
+    for kind, found in (("mime", mimes), ("scheme", schemes), ("host", hosts)):
+        none = ("",) if any(getattr(match, kind) for match in denies) else ()
+        options.append((None, *none, *sorted(found)))
     devices = {
         device: None
         for match in matches

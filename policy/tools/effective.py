@@ -23,6 +23,24 @@ class Grant(NamedTuple):
     targets: tuple[str, ...]
     answer: PolicyAnswer
 
+    def answer_of_rules(self) -> PolicyAnswer:
+        """Return the answer, for those who ask the record first."""
+        return self.answer
+
+
+def told_facts(call: PolicyCall) -> list[str]:
+    """Return the facts that a call states, as ``scheme=https`` or ``no host``.
+
+    One that is not stated is another one than none: a deny with such a condition
+    decides where the fact is not known.
+    """
+    stated = ((key, getattr(call, key)) for key in ("mime", "scheme", "host"))
+    return [
+        f"{key}={value}" if value else f"no {key}"
+        for key, value in stated
+        if value is not None
+    ]
+
 
 def grants(rules: RuleSet, world: World, source: str) -> list[Grant]:
     """Return what a source is allowed or asked about; raises TooManyError."""

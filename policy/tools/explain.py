@@ -197,11 +197,18 @@ def with_rule(rules: RuleSet, new: Rule, before: Rule | None) -> RuleSet:
 
 
 def call_json(call: PolicyCall) -> dict[str, object]:
-    """Return a call's attributes as JSON values; those not given are left out."""
+    """Return a call's attributes as JSON values; those not given are left out.
+
+    A fact that is empty is given: the call states that there is none.
+    """
     told: dict[str, object] = call._asdict()
     if call.device is not None:
         told["device"] = device_json(call.device)
-    return {key: value for key, value in told.items() if value not in (None, "")}
+    return {
+        key: value
+        for key, value in told.items()
+        if value is not None and (value != "" or key in {"mime", "scheme", "host"})
+    }
 
 
 def as_json(found: Explanation) -> dict[str, object]:

@@ -6,13 +6,13 @@ at the viewer), by any rule.  A denied call has no arrow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import ADMIN_NAMES, DEFAULT, DISPVM, World
 from policy.tools.diff import OTHER_ARGUMENT, OTHER_SERVICE
-from policy.tools.effective import Grant, grants
+from policy.tools.effective import Grant, grants, told_facts
 
 ANY_SERVICE = "anything else"
 
@@ -37,11 +37,13 @@ def flows(
     rules: RuleSet,
     world: World,
     *,
+    permitted: Callable[[list[Grant]], list[Grant]] = list,
     sandboxes: Iterable[str] = (),
     services: Iterable[str] = (),
 ) -> list[Flow]:
     """Return every flow, in order; raises TooManyError.
 
+    ``permitted`` leaves out what the records deny, where records are known.
     ``sandboxes`` and ``services`` keep only those that have to do with one of
     these; empty keeps all.
     """
@@ -50,7 +52,7 @@ def flows(
     wanted = {one if one in named else ANY_SERVICE for one in services}
     found: set[Flow] = set()
     for source in world.names:
-        for grant in grants(rules, world, source):
+        for grant in permitted(grants(rules, world, source)):
             found.update(_flows_of(grant, world))
     return sorted(
         flow
@@ -73,11 +75,6 @@ def _flows_of(grant: Grant, world: World) -> Iterable[Flow]:
     service = ANY_SERVICE if call.service == OTHER_SERVICE else call.service
     if call.service != OTHER_SERVICE and call.argument not in {"+", OTHER_ARGUMENT}:
         service += call.argument
-    told = [
-        f"{key}={value}"
-        for key in ("mime", "scheme", "host")
-        if (value := getattr(call, key))
-    ]
     fresh = world.template(call.source) or ""
     for target in _names(fresh if one == DISPVM else one for one in reached):
         if target not in {DEFAULT, call.source, ""}:
@@ -86,7 +83,7 @@ def _flows_of(grant: Grant, world: World) -> Iterable[Flow]:
                 target,
                 service,
                 answer.verdict,
-                " ".join(told),
+                " ".join(told_facts(call)),
                 answer.where,
                 unnamed,
             )

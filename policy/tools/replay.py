@@ -78,7 +78,8 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         _known(
             _text(event, "argument") or _text(detail, "argument") or "+", "argument"
         ),
-        _known(_text(event, "sandbox"), "sandbox"),
+        # What the user gives has the user as its source; the sandbox receives it.
+        _known(_text(detail, "source") or _text(event, "sandbox"), "sandbox"),
         _known(_text(detail, "asked"), "target"),
         _maybe(detail, "mime"),
         _maybe(detail, "scheme"),

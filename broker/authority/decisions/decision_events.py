@@ -57,6 +57,8 @@ def decision(
     argument = host = ""
     if record:
         detail["record"] = record  # its line; ``rule`` is the rule's
+    if request.source:
+        detail["source"] = request.source  # the sandbox of the event receives
     if not brief:
         detail["asked"] = untrusted_word(request.target)
         detail.update(_attributes(request))

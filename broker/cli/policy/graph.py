@@ -17,7 +17,7 @@ from broker.cli.policy.load import (
     WORLD,
     records_beside,
     rules_of,
-    world_from,
+    situation_from,
 )
 from broker.cli.policy.records import print_problems
 from broker.core.errors import RefusedError, SetupError, UpstreamError
@@ -84,7 +84,10 @@ def graph(
     Exit code: 0, 1 no such sandbox, too much for one picture or no dot, 3 the
     rules have an error.
     """
-    rules, known = rules_of(policy, alone=True), world_from(world, policy)
+    # A world of a file is a sketch: its rules alone.
+    rules = rules_of(policy, alone=world is not None)
+    situation = situation_from(world, policy=policy)
+    known = situation.world
     if rules.problems:
         print_problems(rules.problems, stderr=True)
         sys.exit(_BROKEN)
@@ -96,7 +99,13 @@ def graph(
                 or "a record or --world names them",
             )
     try:
-        found = flows(rules, known, sandboxes=sandboxes, services=services)
+        found = flows(
+            rules,
+            known,
+            permitted=situation.permitted,
+            sandboxes=sandboxes,
+            services=services,
+        )
     except TooManyError as error:
         raise RefusedError(
             f"these rules distinguish too many calls: {error}",

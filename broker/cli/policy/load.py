@@ -32,6 +32,7 @@ from policy.rules.verdict import (
 )
 from policy.rules.world import DISPOSABLE, World, WorldError, world_from_json, world_of
 from policy.suggestions import did_you_mean, nearest
+from policy.tools.effective import Grant
 from policy.tools.unknown import meant_service
 
 POLICY = click.option(
@@ -126,6 +127,15 @@ class Situation:
         if self.sandboxes is None:
             return Verdict(None, rules())
         return self.sandboxes.decide(call, rules)
+
+    def permitted(self, found: list[Grant]) -> list[Grant]:
+        """Return what the records permit of the grants of rules, as they do."""
+        made = []
+        for grant in found:
+            answer = self.decide(grant.call, grant.answer_of_rules).answer
+            if answer.verdict != "deny":
+                made.append(grant._replace(answer=answer))
+        return made
 
     def has_broken_record(self, source: str) -> bool:
         """Whether the record of a sandbox is there and has a mistake."""

@@ -12,6 +12,7 @@ from broker.core.escape import printable
 from policy.records.device_json import device_json
 from policy.rules.engine import PolicyAnswer
 from policy.tools.diff import Change
+from policy.tools.effective import told_facts
 
 _SHOWN = 8
 """Sandboxes of one side of a class."""
@@ -20,11 +21,7 @@ _SHOWN = 8
 def print_change(change: Change) -> None:
     """Print a class of calls with both answers."""
     call = change.call
-    told = [
-        f"{k}={v}"
-        for k, v in call._asdict().items()
-        if k in {"mime", "scheme", "host"} and v
-    ]
+    told = told_facts(call)
     if call.device is not None:
         told.append(f"device={json.dumps(device_json(call.device))}")
     sources = _listed(change.sources)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -18,7 +17,6 @@ from broker.cli.policy.load import (
     JSON,
     POLICY,
     WORLD,
-    Situation,
     records_of,
     rule_directories,
     rules_of,
@@ -59,7 +57,7 @@ from policy.tools.cases import (
 )
 from policy.tools.diff import Change, TooManyError
 from policy.tools.diff import diff as compare
-from policy.tools.effective import Grant, grants, grants_to
+from policy.tools.effective import Grant, grants, grants_to, told_facts
 from policy.tools.explain import answer_json, call_json
 from policy.tools.fmt import fmt as even
 
@@ -297,8 +295,8 @@ def effective(
             hint=did_you_mean(sandbox, known.names) or "a record or --world names them",
         )
     try:
-        mine = _by_record(grants(rules, known, sandbox), situation)
-        others = _by_record(grants_to(rules, known, sandbox), situation)
+        mine = situation.permitted(grants(rules, known, sandbox))
+        others = situation.permitted(grants_to(rules, known, sandbox))
     except TooManyError as error:
         raise RefusedError(
             f"these rules distinguish too many calls: {error}",
@@ -315,20 +313,6 @@ def effective(
     render.table(("SERVICE", "FROM", "TO", "TOLD", "DECISION", "RULE"), rows)
 
 
-def _by_record(found: list[Grant], situation: Situation) -> list[Grant]:
-    """Return those grants that the record of their source permits, as it does."""
-    made = []
-    for grant in found:
-        verdict = situation.decide(grant.call, partial(_answer, grant))
-        if verdict.answer.verdict != "deny":
-            made.append(grant._replace(answer=verdict.answer))
-    return made
-
-
-def _answer(grant: Grant) -> PolicyAnswer:
-    return grant.answer
-
-
 def _grant_json(grant: Grant) -> dict[str, object]:
     call = call_json(grant.call)
     # Beside the answer's own "targets", which a question offers.
@@ -337,11 +321,7 @@ def _grant_json(grant: Grant) -> dict[str, object]:
 
 def _row(grant: Grant) -> tuple[str, ...]:
     call = grant.call
-    told = [
-        f"{k}={getattr(call, k)}"
-        for k in ("mime", "scheme", "host")
-        if getattr(call, k)
-    ]
+    told = told_facts(call)
     if call.device is not None:
         told.append(f"device={json.dumps(device_json(call.device))}")
     targets = ", ".join(map(shown_target, grant.targets[:6]))

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -19,10 +22,12 @@ from broker.cli.policy.verbs import command
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
+from broker.ipc.audit.schema import LeaseBegin
 from policy.rules.engine import PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.verdict import canonical_target
-from tests.kit.rulebook import rulebook
+from policy.rules.world import ADMIN_NAMES
+from tests.kit.rulebook import no, rulebook
 from tests.kit.world import record
 
 SETTINGS, CALLS = 25, 200
@@ -30,6 +35,7 @@ PERSISTENT, DISPOSABLE = ("work", "vault", "bank"), ("web", "view")
 RUNNING = {"work": "work", "vault": "vault", "web-1234": "web", "view-7700": "view"}
 SERVICES = ("vitrail.FileCopy", "vitrail.OpenURL", "vitrail.Audio", "vitrail.AudioOutput",
             "vitrail.AudioInput", "vitrail.Display", "vitrail.ClipboardPaste")  # fmt: skip
+OF_RECORDS = ("vitrail.Audio", "vitrail.AudioOutput", "vitrail.AudioInput", "vitrail.Display")  # fmt: skip
 SOURCES = (
     "*",
     "@anyvm",
@@ -105,18 +111,29 @@ def brokers_answer(book, call):
     """The decision of the decider in the broker; nothing is recorded or asked."""
     target = canonical_target(call["target"])
     facts = [call.get(key) for key in ("mime", "scheme", "host", "size")]
-    if canonical_target(call["source"]) == "@adminvm":
+    if canonical_target(call["source"]) in ADMIN_NAMES:
         engine, world = book.decider.world()
         return engine.answer(
             PolicyCall(call["service"], "+", "@adminvm", target, *facts), world
         )
-    lease = next(one for one in book.leases if one.sandbox == call["source"])
-    mime, scheme, host, size = facts
-    request = Request(
-        lease=lease, service=call["service"], target=target, mime=mime,
-        scheme=scheme, host=host, size=size,
-    )  # fmt: skip
-    return book.decider._judge.decide(request).answer
+    return book.decider._judge.decide(request_of(book, call)).answer
+
+
+def request_of(book, call):
+    """A sandbox's request, or that of what the user gives to a sandbox."""
+    person = canonical_target(call["source"]) == "@adminvm"
+    # What the user gives belongs to the lease of who receives it.
+    name = "work" if person else call["source"]
+    record_of = RUNNING.get(name, name)
+    lease = Lease(LeaseId("0" * 16), SandboxName(name), SandboxName(record_of), 1)
+    running = (one for one in book.leases if one.sandbox == name)
+    return Request(
+        lease=next(running, lease),
+        service=call["service"],
+        target=canonical_target(call["target"]),
+        source="@adminvm" if person else "",
+        **{key: call.get(key) for key in ("mime", "scheme", "host", "size")},
+    )
 
 
 def answer_of(verdict, target, targets):
@@ -148,7 +165,7 @@ def lines_of(call):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SETTINGS))
-async def test_tools_answer_as_the_broker_decides(seed, tmp_path):
+async def test_tools_answer_as_the_broker_decides(seed, tmp_path, monkeypatch):
     pick = random.Random(seed)
     rules = "\n".join(random_rule(pick) for _ in range(pick.randint(3, 25))) + "\n"
     async with rulebook(rules, start=False) as book:
@@ -160,12 +177,7 @@ async def test_tools_answer_as_the_broker_decides(seed, tmp_path):
         expected = [answer_of(a.verdict, a.target, a.targets) for a in wanted]
         site = ("--policy", book.paths.config[0])
 
-        given = "\n".join(json.dumps(call) for call in calls)
-        batch = run_tool(["eval", "--batch", *site], given).stdout.splitlines()
-        found = [json.loads(line) for line in batch]
-        assert [
-            answer_of(one["decision"], one["target"], one["targets"]) for one in found
-        ] == expected
+        assert evaluated(site, calls) == expected
 
         cases = tmp_path / "all.policytest"
         cases.write_text(
@@ -183,6 +195,30 @@ async def test_tools_answer_as_the_broker_decides(seed, tmp_path):
             said = json.loads(run_tool(["explain", *words, "--json"]).stdout)
             assert answer_of(said["decision"], said["target"], said["targets"]) == answer, call  # fmt: skip
         check_effective(site, book, calls)
+        check_graph(site, book)
+        await check_simulate(site, book, calls, monkeypatch, pick)
+
+
+def evaluated(site, calls):
+    given = "\n".join(json.dumps(call) for call in calls)
+    batch = run_tool(["eval", "--batch", *site], given).stdout.splitlines()
+    found = [json.loads(line) for line in batch]
+    return [answer_of(one["decision"], one["target"], one["targets"]) for one in found]
+
+
+async def check_changed(site, book, calls):
+    """Records and rules were read again; then rules with a mistake are not."""
+    answers = [brokers_answer(book, call) for call in calls]
+    expected = [answer_of(a.verdict, a.target, a.targets) for a in answers]
+    assert evaluated(site, calls) == expected
+    book.write("60-more.policy", "vitrail.FileCopy * work vault alow\n")
+    await book.reload()
+    assert [brokers_answer(book, call) for call in calls] == answers
+    # No tool has an answer, then: they do not know what is in force.
+    assert {verdict for verdict, *_ in evaluated(site, calls)} == {"error"}
+    for words in (["effective", "work"], ["graph", "--json"], ["explain", "FileCopy", "work"]):  # fmt: skip
+        assert run_tool([*words, *site]).exit_code == 3, words
+    assert run_tool(["simulate", book.paths.config[0]]).exit_code == 3
 
 
 async def start_with_running(book):
@@ -226,3 +262,109 @@ def in_classes(book, service):
     engine, _ = book.decider.world()
     named = {rule.service for rule in engine.rules}
     return service if service in named else "(any other service)"
+
+
+def check_graph(site, book):
+    """The arrows are what the broker allows or asks about, each in both directions."""
+    shown = json.loads(run_tool(["graph", *site, "--json"]).stdout)["flows"]
+    found = {
+        (flow["source"], flow["target"], flow["service"], flow["verdict"])
+        for flow in shown
+        if not flow["told"]
+    }
+    named = {rule.service for rule in book.decider.world()[0].rules}
+    wanted = set()
+    for source in ("dom0", *PERSISTENT):
+        for service in {*SERVICES, "vitrail.Nothing", *named} - {None}:
+            for target in {*CALLED, "@dispvm:view", "view"} - set(RUNNING) | {
+                *PERSISTENT
+            }:
+                call = {"service": service, "source": source, "target": target}
+                answer = brokers_answer(book, call)
+                reached = {
+                    "allow": {answer.target},
+                    "ask": answer_of("", "", answer.targets)[2],
+                    "deny": set(),
+                }[answer.verdict]
+                shown_as = service if service in named else "anything else"
+                wanted |= {
+                    (source, one, shown_as, answer.verdict)
+                    for one in reached - {source}
+                }
+    mine = {flow for flow in found if flow[0] in {"dom0", *PERSISTENT}}
+    assert mine == wanted
+
+
+async def check_simulate(site, book, calls, monkeypatch, pick):
+    """Decisions of the broker, asked again of other rules and records."""
+    book.person.says = no
+    for lease in book.leases:
+        begun = LeaseBegin(sandbox=lease.sandbox, lease=lease.id, record=lease.record)
+        await book.log.note(begun)
+    before = []
+    once = {}
+    for call in calls:
+        # Equal refusals within a second are one event, so each is asked for once.
+        sandbox = call["source"] if call["source"] in RUNNING else "work"
+        once.setdefault((sandbox, call["service"]), call)
+    for call in once.values():
+        if (
+            canonical_target(call["source"]) == "@adminvm"
+            and call["service"] in OF_RECORDS
+        ):
+            continue  # a lease's record is asked about these, and the user has none
+        request = request_of(book, call)
+        decided = book.decider._judge.decide(request)
+        before.append((call, request, decided))
+        with suppress(RefusedError):
+            async with book.decider.permit(request):
+                pass
+    # Other rules, another record, and one that can be read no more.
+    book.write("50-test.policy", "\n".join(random_rule(pick) for _ in range(10)) + "\n")
+    book.write_record("vault", random_record(pick, "vault"))
+    await book.reload()
+    await check_simulated(site, book, before, monkeypatch)
+    await check_changed(site, book, calls)
+
+
+async def check_simulated(site, book, before, monkeypatch):
+    log = SimpleNamespace(audit=book.path / "audit.sqlite")
+    monkeypatch.setattr("broker.cli.policy.replay.offline_paths", lambda: log)
+    told = json.loads(run_tool(["simulate", book.paths.config[0], "--json"]).stdout)
+    wanted = Counter()
+    same = 0
+    for call, request, then in before:
+        if not replayable(book, call, then):
+            continue
+        now = brokers_answer(book, call)
+        was, will = short(then.answer), short(now)
+        if was == will:
+            same += 1
+            continue
+        wanted[
+            canonical_target(call["source"]), call["service"], request.target, was, will
+        ] += 1
+    changes = Counter()
+    for one in told["changes"]:
+        key = tuple(
+            one[name] for name in ("source", "service", "target", "then", "now")
+        )
+        changes[key] += one["count"]
+    assert changes == wanted, told
+    assert told["same"] == same, told
+
+
+def short(answer):
+    return f"allow to {answer.target}" if answer.verdict == "allow" else answer.verdict
+
+
+def replayable(book, call, then):
+    """Whether rules decided then, and the sandboxes of the call are known now."""
+    _, world = book.decider.world()
+    target = canonical_target(call["target"]).removeprefix("@dispvm:")
+    named = target and not target.startswith("@") and target != "dom0"
+    source = canonical_target(call["source"])
+    known = source == "@adminvm" or source in world.domains
+    return (
+        not then.refused_by_record and known and (not named or target in world.domains)
+    )
