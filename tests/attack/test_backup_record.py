@@ -51,9 +51,10 @@ async def imported(home, record, *words, kind=DISK):
         store.publish(prepared, MAIL)
     secret = home / "passphrase"
     file = home / "mail.backup"
-    lock = backups.Lock(passphrase_file=secret)
     directory = store.require(MAIL).directory
-    await backups.back_up(directory, record, file, lock, lambda _: None)
+    with backups.secret_of(secret) as opened:
+        lock = backups.Lock(passphrase=opened)
+        await backups.back_up(directory, record, file, lock, lambda _: None)
     argv = ["import", str(file), "again", "--passphrase-file", str(secret), "--json"]
 
     def run():
@@ -91,6 +92,10 @@ async def test_a_record_that_reaches_further_is_not_written(home, record, key):
     assert key in output
     assert not list((home / "config").rglob("*.toml"))
     assert not list((home / "data").rglob("*.desktop"))
+    # One move puts it in force; the home needs no second import.
+    (kept,) = (home / "config").rglob("again.toml.imported")
+    assert str(kept) in output
+    assert key.split(".")[-1] in kept.read_text()
 
 
 async def test_a_record_of_the_sandbox_alone_is_written(home):

@@ -11,9 +11,10 @@ regular file, and its content is the guest's to read.  gzip and tar read it in a
 from __future__ import annotations
 
 import os
+import signal
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,15 +41,21 @@ Count = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Lock:
-    """How a backup is encrypted: to keys, or by a passphrase in a file.
+    """How a backup is encrypted: to keys, or by a passphrase.
 
     Recipients that begin with ``age1`` or ``ssh-`` are age's, others gpg's.
     """
 
     recipients: tuple[str, ...] = ()
-    passphrase_file: Path | None = None
-    identity: Path | None = None
-    """age's key, to open a backup."""
+    passphrase: int | None = None
+    """A descriptor of ``secret_of``."""
+    identity: int | None = None
+    """The same for age's key, to open a backup."""
+
+    @property
+    def secrets(self) -> tuple[int, ...]:
+        """The descriptors that the program of ``close_words``/``open_words`` reads."""
+        return tuple(fd for fd in (self.passphrase, self.identity) if fd is not None)
 
     def close_words(self) -> list[str]:
         """Return the command that reads the archive and writes the backup."""
@@ -62,34 +69,57 @@ class Lock:
             how = ["--symmetric", *self._passphrase()]
         return [*_GPG, "--compress-algo", "none", *how]
 
-    def open_words(self, source: Path) -> list[str]:
-        """Return the command that reads ``source`` and writes the archive.
+    def open_words(self, head: bytes) -> list[str]:
+        """Return the command that reads a backup with this head, and writes the archive.
 
         Raises RefusedError.
         """
-        if _is_age(source):
+        if head == _AGE_HEAD:
             if self.identity is None:
                 raise RefusedError(
-                    f"{source} is encrypted with age", hint="name its key: --identity"
+                    "the backup is encrypted with age", hint="name its key: --identity"
                 )
-            return ["age", "--decrypt", "--identity", str(self.identity), str(source)]
-        return [*_GPG, *self._passphrase(), "--decrypt", str(source)]
+            return ["age", "--decrypt", "--identity", f"/proc/self/fd/{self.identity}"]
+        return [*_GPG, *self._passphrase(), "--decrypt"]
 
     def _passphrase(self) -> list[str]:
-        if self.passphrase_file is None:
+        if self.passphrase is None:
             return []
-        file = str(self.passphrase_file)
-        return ["--batch", "--pinentry-mode", "loopback", "--passphrase-file", file]
+        how = ["--batch", "--pinentry-mode", "loopback"]
+        return [*how, "--passphrase-file", f"/proc/self/fd/{self.passphrase}"]
+
+
+@contextmanager
+def secret_of(file: Path | None) -> Iterator[int | None]:
+    """Read a file with a secret once; yield a descriptor of a copy in memory.
+
+    Once, because it may be a pipe: ``--passphrase-file <(pass show backup)``.  Raises
+    RefusedError.
+    """
+    if file is None:
+        yield None
+        return
+    try:
+        with file.open("rb") as opened:
+            secret = opened.read(_RECORD_BYTES + 1)
+    except OSError as error:
+        raise RefusedError(f"{file} cannot be read: {error.strerror}") from error
+    if not secret or len(secret) > _RECORD_BYTES:
+        what = "is empty" if not secret else "is too long"
+        raise RefusedError(f"{file} {what}", hint="it has the passphrase or the key")
+    fd = os.memfd_create("secret", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, secret)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 _AGE = ("age1", "ssh-")
+_AGE_HEAD = b"age-encryption.org/v1"
 _GZIP, _TAR = ("gzip",), ("tar",)
 _GPG = ("gpg", "--quiet", "--no-tty")
-
-
-def _is_age(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(21) == b"age-encryption.org/v1"
+_ENCRYPTING = frozenset({"gpg", "age"})
 
 
 def bytes_of(directory: Path) -> int:
@@ -119,7 +149,7 @@ async def back_up(
             room.write_text(record, encoding="utf-8")
             words = [*make, "--", _META, RECORD, kind]
             commands = [words, ["gzip", "-1"], lock.close_words()]
-            await _pipeline(commands, count, file.fileno())
+            await _pipeline(commands, count, lock.secrets, output=file.fileno())
     except FileExistsError as error:
         raise RefusedError(f"{target} exists already") from error
     finally:
@@ -144,14 +174,12 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> str:
     # The archive's own meta.json is read, not kept: the new home has its own.
     own = (prepared / _META).read_bytes()
     (prepared / _META).unlink()
-    await _pipeline(
-        [
-            lock.open_words(source),
-            opened,
-            untarred,
-        ],
-        count,
-    )
+    # Opened once: it may be a pipe, whose head cannot be read twice.
+    with source.open("rb", buffering=0) as backup:
+        head = backup.read(len(_AGE_HEAD))
+        commands = [lock.open_words(head), opened, untarred]
+        given = (head, os.dup(backup.fileno()))
+        await _pipeline(commands, count, lock.secrets, given=given)
     untrusted_names = {path.name for path in prepared.iterdir()}
     if untrusted_names not in ({_META, RECORD, DISK}, {_META, RECORD, TREE}):
         raise RefusedError(f"{source} is not a backup of a sandbox")
@@ -200,43 +228,83 @@ def _read_small(path: Path) -> bytes:
 
 
 async def _pipeline(
-    commands: Sequence[Sequence[str]], count: Count, output: int = DEVNULL
+    commands: Sequence[Sequence[str]],
+    count: Count,
+    secrets: Sequence[int],
+    *,
+    given: tuple[bytes, int] | None = None,
+    output: int = DEVNULL,
 ) -> None:
     """Run three commands, each one's output the next one's input.
 
-    The bytes between the first two pass through us and are counted.  Raises
-    UpstreamError with the words of the one that failed first.
+    The bytes between the first two pass through us and are counted.  ``given``: what
+    the first one reads, a head and a descriptor, which is closed.  Raises UpstreamError
+    with the words of the one that failed.
     """
     async with AsyncExitStack() as undo:
         errors = [_error_file(undo) for _ in commands]
         children: list[Child] = []
         undo.push_async_callback(_end, children)
+        zero_read, zero_write = _pipe() if given else (DEVNULL, -1)
         first_read, first_write = _pipe()
         second_read, second_write = _pipe()
         third_read, third_write = _pipe()
         wiring = (
-            (DEVNULL, first_write),
+            (zero_read, first_write),
             (second_read, third_write),
             (third_read, output),
         )
         ours = [first_write, second_read, third_write, third_read]
+        ours += [zero_read] if given else []
+        kept = [first_read, second_write, *([zero_write, given[1]] if given else [])]
         try:
             for words, (source, sink), error in zip(
                 commands, wiring, errors, strict=True
             ):
-                children.append(spawn(words, stdin=source, stdout=sink, stderr=error))
+                passed = secrets if words[0] in _ENCRYPTING else ()
+                children.append(
+                    spawn(
+                        words, stdin=source, stdout=sink, stderr=error, pass_fds=passed
+                    )
+                )
         except BaseException:
-            for fd in (first_read, second_write):
+            for fd in kept:
                 os.close(fd)
             raise
         finally:
             for fd in ours:
                 os.close(fd)
-        await _count(first_read, second_write, count)
-        for child, words, error in zip(children, commands, errors, strict=True):
-            code = await child.wait()
-            if code != 0:
-                raise UpstreamError(f"{_name(words)} failed: {_words_of(error, code)}")
+        async with trio.open_nursery() as nursery:
+            if given:
+                nursery.start_soon(_feed, given, zero_write)
+            await _count(first_read, second_write, count)
+        codes = [await child.wait() for child in children]
+        _raise_first(commands, codes, errors)
+
+
+def _raise_first(
+    commands: Sequence[Sequence[str]], codes: Sequence[int], errors: Sequence[int]
+) -> None:
+    """Raise UpstreamError for the program that failed, if one has.
+
+    Those before it end by SIGPIPE then, those after it for want of input.
+    """
+    failed = [number for number, code in enumerate(codes) if code != 0]
+    causes = [number for number in failed if codes[number] != -signal.SIGPIPE]
+    for number in causes or failed:
+        said = _words_of(errors[number], codes[number])
+        raise UpstreamError(f"{_name(commands[number])} failed: {said}")
+
+
+async def _feed(given: tuple[bytes, int], sink: int) -> None:
+    head, source = given
+    open_fd = trio.lowlevel.FdStream
+    async with open_fd(source) as reader, open_fd(sink) as writer:
+        # A program that has failed reads no more, and says why.
+        with suppress(trio.BrokenResourceError):
+            await writer.send_all(head)
+            while data := await reader.receive_some(_PIECE):
+                await writer.send_all(data)
 
 
 def _name(words: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ and none can be in the way.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from broker.cli.sandboxes.leftovers import Leftovers, find_leftovers
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
+from broker.core.files.replace_file import replace_file
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.host.homes.disk import make_disk
 from broker.host.homes.renaming import Renaming, recover, rename_sandbox
@@ -431,11 +433,15 @@ def back_up(
     """
     sandbox = take_sandbox_name(name)
     store = _store()
-    how = backups.Lock(recipients, passphrase_file)
-    backups.check_programs(how)
+    backups.check_programs(backups.Lock(recipients))
     record = _record(sandbox)
     text = "" if record is None else record.source.read_text(encoding="utf-8")
-    with store.lock(sandbox), _bar(f"back up {sandbox}") as bar:
+    with (
+        backups.secret_of(passphrase_file) as secret,
+        store.lock(sandbox),
+        _bar(f"back up {sandbox}") as bar,
+    ):
+        how = backups.Lock(recipients, secret)
         home = store.require(sandbox)
         total = backups.bytes_of(home.directory)
         count = partial(_passed, bar, total)
@@ -483,9 +489,11 @@ def import_backup(
     """
     sandbox = take_sandbox_name(name)
     store = _store()
-    how = backups.Lock(passphrase_file=passphrase_file, identity=identity)
     size = file.stat().st_size
     with ExitStack() as held:
+        secrets = (backups.secret_of(one) for one in (passphrase_file, identity))
+        secret, key = (held.enter_context(one) for one in secrets)
+        how = backups.Lock(passphrase=secret, identity=key)
         held.enter_context(store.lock(sandbox))
         count = partial(_passed, held.enter_context(_bar(f"read {file.name}")), size)
         prepared = held.enter_context(store.new(DISK))
@@ -505,9 +513,14 @@ def import_backup(
         if files or reaches:
             render.note(f"its record:\n{displayed(untrusted_text.rstrip())}")
         if reaches:
+            place = _place(sandbox)
+            kept = place.with_name(f"{place.name}.imported")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(kept, untrusted_text.encode())
             render.note(
-                f"its record is not written, because it sets {', '.join(reaches)} to more "
-                "than a fresh record has; if you made the backup, remove the sandbox and "
-                "import it with --trust-record"
+                f"its record is not used, because it sets {', '.join(reaches)} to more "
+                "than a fresh record has; if you made the backup: "
+                f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
+                "brokerctl menu refresh"
             )
     _report(home, files, as_json=as_json)

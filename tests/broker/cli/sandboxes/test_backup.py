@@ -6,11 +6,22 @@ import os
 import shutil
 import subprocess
 import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from broker.cli.sandboxes.backup import Lock, back_up, bytes_of, unpack
+from broker.cli.sandboxes.backup import (
+    Lock,
+    back_up,
+    bytes_of,
+    secret_of,
+    unpack,
+)
+from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, HomeStore
@@ -32,10 +43,11 @@ def _gpg(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def lock(tmp_path: Path) -> Lock:
+def lock(tmp_path: Path) -> Iterator[Lock]:
     file = tmp_path / "passphrase"
     file.write_text("correct horse")
-    return Lock(passphrase_file=file)
+    with secret_of(file) as secret:
+        yield Lock(passphrase=secret)
 
 
 def home(tmp_path: Path) -> HomeStore:
@@ -57,7 +69,7 @@ async def save(store: HomeStore, lock: Lock, target: Path) -> list[int]:
 
 
 @pytest.fixture
-def age(tmp_path: Path) -> tuple[Lock, Lock]:
+def age(tmp_path: Path) -> Iterator[tuple[Lock, Lock]]:
     """A lock that closes for a key of age's, and one that opens with it."""
     if shutil.which("age-keygen") is None:
         pytest.skip("needs age")
@@ -65,7 +77,8 @@ def age(tmp_path: Path) -> tuple[Lock, Lock]:
     subprocess.run(["age-keygen", "-o", identity], check=True, capture_output=True)
     words = ["age-keygen", "-y", identity]
     shown = subprocess.run(words, check=True, capture_output=True, text=True)
-    return Lock((shown.stdout.strip(),)), Lock(identity=identity)
+    with secret_of(identity) as key:
+        yield Lock((shown.stdout.strip(),)), Lock(identity=key)
 
 
 @NEEDS_JAIL
@@ -89,8 +102,8 @@ async def test_a_backup_of_age_needs_its_key(tmp_path, age, lock):
     wrong = tmp_path / "wrong"
     subprocess.run(["age-keygen", "-o", wrong], check=True, capture_output=True)
     failed = pytest.raises(UpstreamError, match="age failed")
-    with failed, other.new(DISK) as prepared:
-        await unpack(file, prepared, Lock(identity=wrong), lambda _: None)
+    with failed, secret_of(wrong) as key, other.new(DISK) as prepared:
+        await unpack(file, prepared, Lock(identity=key), lambda _: None)
     assert other.all() == []
 
 
@@ -134,8 +147,8 @@ async def test_a_wrong_passphrase_restores_nothing(tmp_path: Path, lock: Lock):
     wrong.write_text("wrong")
     other = HomeStore(tmp_path / "other")
     failed = pytest.raises(UpstreamError, match="gpg failed")
-    with failed, other.new(DISK) as prepared:
-        await unpack(file, prepared, Lock(passphrase_file=wrong), lambda _: None)
+    with failed, secret_of(wrong) as secret, other.new(DISK) as prepared:
+        await unpack(file, prepared, Lock(passphrase=secret), lambda _: None)
     assert other.all() == []
 
 
@@ -219,7 +232,13 @@ async def test_a_file_that_is_not_a_backup_is_refused(
         archive.write_bytes(os.urandom(5000))
     file = tmp_path / "b"
     with archive.open("rb") as source, file.open("wb") as out:
-        subprocess.run(lock.close_words(), stdin=source, stdout=out, check=True)
+        subprocess.run(
+            lock.close_words(),
+            stdin=source,
+            stdout=out,
+            pass_fds=lock.secrets,
+            check=True,
+        )
     store = HomeStore(tmp_path / "homes")
     if case == "closed":
         # Its entry about our own directory is ignored, and the rest is a backup.
@@ -230,3 +249,61 @@ async def test_a_file_that_is_not_a_backup_is_refused(
     with pytest.raises((RefusedError, UpstreamError)), store.new(DISK) as prepared:
         await unpack(file, prepared, lock, lambda _: None)
     assert store.all() == []
+
+
+async def test_program_that_failed_is_named_and_not_those_that_fed_it(tmp_path):
+    """gpg refuses the key at once; tar and gzip then write into a closed pipe."""
+    store = HomeStore(tmp_path / "homes")
+    with store.new(DISK) as prepared:
+        (prepared / DISK).write_bytes(os.urandom(4 << 20))
+        store.publish(prepared, MAIL)
+    with pytest.raises(UpstreamError, match="gpg failed"):
+        await save(store, Lock(("nobody@example.org",)), tmp_path / "b")
+
+
+async def test_a_backup_and_its_passphrase_may_come_from_pipes(tmp_path, lock):
+    """As from process substitution: each is read once, from its beginning to its end."""
+    file = tmp_path / "mail.backup"
+    await save(home(tmp_path), lock, file)
+    other = HomeStore(tmp_path / "other")
+    with (
+        piped(b"correct horse\n") as phrase,
+        piped(file.read_bytes()) as backup,
+        secret_of(phrase) as secret,
+        other.new(DISK) as prepared,
+    ):
+        await unpack(backup, prepared, Lock(passphrase=secret), lambda _: None)
+        other.publish(prepared, AGAIN)
+    disk = (other.require(AGAIN).directory / DISK).read_bytes()
+    assert disk[5 << 20 :].startswith(SECRET)
+
+
+@contextmanager
+def piped(content):
+    """The path of a pipe that gives this content once."""
+    read, write = os.pipe()
+
+    def give():
+        with os.fdopen(write, "wb") as sink:
+            sink.write(content)
+
+    giver = threading.Thread(target=give)
+    giver.start()
+    try:
+        yield Path(f"/proc/self/fd/{read}")
+    finally:
+        os.close(read)
+        giver.join()
+
+
+def test_paths_are_those_of_the_users_directory(tmp_path, monkeypatch):
+    home(tmp_path / "state/vitrail")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    Path("secret").write_text("correct horse\n")
+    how = ["--passphrase-file", "secret"]
+    for words in (["backup", "mail", "b", *how], ["import", "b", "again", *how]):
+        done = CliRunner().invoke(command, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
