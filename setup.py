@@ -11,6 +11,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 PROGRAMS = {"broker.host.vmm._portmux"}
 """Parts that are started, and not loaded by Python."""
@@ -35,6 +36,19 @@ class Build(build_ext):
         )
 
 
+class WithManual(build_py):
+    """Adds the manual pages' text, which 'brokerctl man' shows where no package is."""
+
+    def run(self) -> None:
+        """Build, and copy the pages."""
+        super().run()
+        target = Path(self.build_lib) / "broker" / "data" / "man"
+        if not self.editable_mode:
+            target.mkdir(parents=True, exist_ok=True)
+            for page in Path("docs").glob("*.1.md"):
+                self.copy_file(str(page), str(target / page.name))
+
+
 def part(name: str) -> Extension:
     """A file in C beside the modules of its room."""
     return Extension(
@@ -54,6 +68,6 @@ setup(
         # A program: see broker/host/vmm/port_mux.py.
         part("host.vmm._portmux"),
     ],
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "build_py": WithManual},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

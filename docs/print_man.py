@@ -91,7 +91,7 @@ PAGES = (
     ),
     _verbs(
         *("setup", "images, diagnosis, labels for bars, completion"),
-        *("doctor", "image", "labels", "menu", "completion"),
+        *("doctor", "image", "labels", "menu", "man", "completion"),
     ),
     _verbs(
         *("launcher", "set up Podman, libvirt, boxes and guests of other origin"),
