@@ -63,6 +63,7 @@ PAGES = (
             "shell",
             "exec",
             "stop",
+            "restart",
             "demo",
             "open",
             "cp",

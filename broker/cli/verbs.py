@@ -33,6 +33,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "shell": ("run.shell", "Open a shell in a sandbox."),
             "exec": ("run.exec", "Run a program in a sandbox that runs."),
             "stop": ("run.stop", "End sandboxes, or the broker."),
+            "restart": ("run.restart", "Restart the broker; machines live on."),
             "sandbox": ("sandboxes.state", "Homes: copy, rename, snapshot, back up."),
             "demo": ("run.demo", "Show an application of a micro VM once."),
         },

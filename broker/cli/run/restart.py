@@ -1,0 +1,95 @@
+"""``brokerctl restart``: another broker, which takes the machines over.
+
+The broker is killed, because one that is asked to end ends its sandboxes first; the next
+one leases the machines that live on, as after any death of a broker.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.run.connect import open_client
+from broker.cli.run.start import ensure_broker
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.paths import find_paths
+from broker.helpers.process.spawn import wait_ended
+from broker.ipc.control.api import Nothing, WindowsRequest
+from broker.ipc.control.client import Client
+from broker.ipc.control.methods import GET_VERSION, STATUS, WINDOWS
+from policy.rules.world import DISPOSABLE
+
+
+@click.command("restart")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(*, yes: bool, as_json: bool) -> None:
+    """Restart the broker, after an update for example; machines live on.
+
+    All windows end, and are named first.  A disposable ends with its program, a
+    machine that stays is used by the new broker.
+
+    Exit code: 0, 1 when no broker runs, it is not this one machine's, or you said no.
+    """
+    pid, ending = trio.run(_look)
+    if ending and not as_json:
+        render.note("these windows end:\n" + "\n".join(f"  {one}" for one in ending))
+    if ending and not yes:
+        click.confirm("restart the broker?", abort=True, err=True)
+    kept, ends = trio.run(_restart, pid)
+    if as_json:
+        render.json_line({"windows": ending, "kept": kept, "ends": ends})
+        return
+    render.note("the broker was restarted")
+    for name in kept:
+        render.note(f"{printable(name)} runs on; 'brokerctl run' shows its windows")
+    for name in ends:
+        render.note(f"{printable(name)} ends with its program")
+
+
+async def _look() -> tuple[int, list[str]]:
+    """Return the broker's process, and its windows as people know them."""
+    async with open_client() as client:
+        version = await client.call(GET_VERSION, Nothing())
+        if version.role != "local":
+            raise RefusedError(
+                f"this is the {version.role} of two machines, which share their sandboxes",
+                hint="restart its unit; 'brokerctl status' names what ends",
+            )
+        answer = await client.call(WINDOWS, WindowsRequest())
+    shown = [f"[{one.sandbox}] {one.title}" for one in answer.windows]
+    silent = [f"those of {name}, which does not answer" for name in answer.silent]
+    more = [f"{answer.omitted} more"] if answer.omitted else []
+    return version.pid, [printable(text, 200) for text in (*shown, *silent, *more)]
+
+
+async def _restart(pid: int) -> tuple[list[str], list[str]]:
+    """Return the sandboxes whose machines live on, and those that end."""
+    async with open_client() as client:
+        pidfd = os.pidfd_open(pid)
+        try:
+            # The number is the one that was asked about only if it still answers so.
+            version = await client.call(GET_VERSION, Nothing())
+            if version.pid != pid:
+                raise RefusedError("another broker has been started meanwhile")
+            before = await _sandboxes(client)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await wait_ended(pidfd)
+        finally:
+            os.close(pidfd)
+    await ensure_broker(find_paths())
+    async with open_client() as client:
+        now = await _sandboxes(client)
+    kept = [name for name, kind in now.items() if kind != DISPOSABLE and name in before]
+    return kept, sorted(before.keys() - kept)
+
+
+async def _sandboxes(client: Client) -> dict[str, str]:
+    """Return the class of each sandbox."""
+    status = await client.call(STATUS, Nothing())
+    return {one.name: one.sandbox_class for one in status.sandboxes}
