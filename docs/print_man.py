@@ -92,7 +92,7 @@ PAGES = (
     ),
     _verbs(
         *("setup", "images, diagnosis, labels for bars, completion"),
-        *("doctor", "image", "labels", "menu", "man", "completion"),
+        *("doctor", "image", "labels", "menu", "man", "uninstall", "completion"),
     ),
     _verbs(
         *("launcher", "set up Podman, libvirt, boxes and guests of other origin"),

@@ -190,6 +190,11 @@ def remove(program: str, *, app: str | None) -> None:
     if program == "libvirt":
         remove_libvirt()
         return
+    remove_files(program)
+
+
+def remove_files(program: str) -> None:
+    """Remove what 'install' wrote for podman, toolbox or distrobox, if anything."""
     paths = [*hook_files(_hooks_folder()), _program(), _drop_in()]
     if program == "podman" and os.geteuid() == 0:
         paths = [*rootful_files(), ROOTFUL_CONF]

@@ -70,6 +70,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "doctor": ("doctor.verb", "Find missing or broken parts, and their fix."),
             "menu": ("menu.menu_verbs", "Start sandboxes as menu entries do."),
             "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
+            "uninstall": ("uninstall", "Remove what Vitrail wrote for you."),
             "man": ("man", "Show the manual page, also after pipx install."),
             "completion": ("completion", "Completion for bash, zsh and fish."),
             "image": ("images.verbs", "Make, import, list and remove guest images."),

@@ -1,0 +1,93 @@
+"""``brokerctl uninstall``: removal of what Vitrail wrote for this user."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import launcher, render
+from broker.cli.run.connect import broker_runs, offline_paths, open_client
+from broker.cli.run.start import end_broker
+from broker.cli.sandboxes.desktop_entry import WINDOW_PREFIX, data_home
+from broker.core.errors import RefusedError
+from broker.core.files.trees import remove_tree
+from broker.core.paths import Paths
+from broker.ipc.control.api import StopRequest
+from broker.ipc.control.methods import STOP
+
+_ENTRY = "vitrail-sandbox-"
+_LAUNCHERS = ("podman", "toolbox", "distrobox")
+
+
+@click.command("uninstall")
+@click.option(
+    "--purge", is_flag=True, help="Also records, rules, homes, logs and images."
+)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def command(*, purge: bool, yes: bool) -> None:
+    """Remove what Vitrail wrote for you, and say which package to remove then.
+
+    Ends all sandboxes and the broker, and removes menu entries, icons and what
+    'launcher install' wrote.  Records, rules, homes, logs and images stay without
+    --purge, which erases them and the audit log.
+
+    Exit code: 0, or 1 when you said no.
+    """
+    paths = offline_paths()
+    doomed = [*_entries(), *(_own(paths) if purge else [])]
+    for path in doomed:
+        render.note(f"will be removed: {path}")
+    if broker_runs(paths):
+        render.note("all sandboxes and the broker will end")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise RefusedError(
+                "there is no terminal to ask at", hint="'--yes' does not ask"
+            )
+        click.confirm("Uninstall?", abort=True, err=True)
+    if broker_runs(paths):
+        trio.run(_end)
+    for name in _LAUNCHERS:
+        launcher.remove_files(name)
+    for path in doomed:
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if not purge:
+        render.note(f"your records and homes stay: {paths.config[0]}, {paths.state}")
+    render.note(f"then: {_package()}")
+
+
+def _entries() -> Iterator[Path]:
+    applications = data_home() / "applications"
+    icons = data_home() / "icons" / "hicolor" / "scalable" / "apps"
+    yield from sorted(applications.glob(f"{_ENTRY}*.desktop"))
+    yield from sorted(applications.glob(f"{WINDOW_PREFIX}*.desktop"))
+    yield from sorted(icons.glob(f"{_ENTRY}*.svg"))
+
+
+def _own(paths: Paths) -> list[Path]:
+    """This user's directories, never those of the machine in /etc."""
+    return [
+        path for path in (paths.config[0], paths.state, paths.cache) if path.exists()
+    ]
+
+
+async def _end() -> None:
+    async with open_client() as client:
+        await client.call(STOP, StopRequest(sandbox=None))
+        await end_broker(client)
+
+
+def _package() -> str:
+    place = Path(__file__).resolve()
+    if "pipx" in place.parts:
+        return "pipx uninstall vitrail"
+    if place.is_relative_to("/usr"):
+        return "sudo apt purge vitrail"
+    return f"remove {place.parents[2]}"

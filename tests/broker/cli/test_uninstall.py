@@ -1,0 +1,66 @@
+"""``brokerctl uninstall`` leaves nothing of Vitrail's, and keeps what is the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from broker.cli.sandboxes.new import command as new
+from broker.cli.uninstall import command
+from broker.core.errors import RefusedError
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in (
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "XDG_STATE_HOME",
+        "XDG_CACHE_HOME",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    run(new, "work")
+    hook = tmp_path / ".config/containers/oci/hooks.d"
+    hook.mkdir(parents=True)
+    mine = tmp_path / ".local/share/applications/mine.desktop"
+    mine.write_text("")
+    return tmp_path
+
+
+def run(what, *words):
+    done = CliRunner().invoke(what, list(words), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def left(home):
+    return {
+        p for p in home.rglob("*vitrail*") if p.is_file() or "sandboxes.d" in p.name
+    }
+
+
+def test_entries_go_and_records_stay(home):
+    assert left(home)
+    run(command, "--yes")
+    assert not left(home)
+    assert (home / ".config/vitrail/sandboxes.d/work.toml").exists()
+    assert (home / ".local/share/applications/mine.desktop").exists()
+
+
+def test_purge_leaves_nothing(home):
+    said = run(command, "--yes", "--purge")
+    assert str(home / ".config/vitrail") in said
+    assert not list(home.rglob("*vitrail*"))
+
+
+def test_nothing_is_removed_unasked(home):
+    before = left(home)
+    with pytest.raises(RefusedError, match="no terminal"):
+        CliRunner().invoke(command, ["--purge"], catch_exceptions=False)
+    assert left(home) == before
+    assert Path(home / ".config/vitrail").exists()
