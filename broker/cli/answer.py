@@ -7,6 +7,8 @@ import rich_click as click
 from broker.cli.run.connect import ask
 from broker.ipc.control.api import QuestionAnswerRequest
 from broker.ipc.control.methods import ANSWER
+from policy.rules.verdict import canonical_target
+from policy.rules.world import ADMIN_NAMES
 
 _KEEPS = ("once", "time", "session")
 
@@ -28,6 +30,13 @@ def command(number: int, verdict: str, *, target: str | None, keep: str) -> None
     Exit code: 0 it was answered, 1 it does not wait or was not offered so.
     """
     request = QuestionAnswerRequest(
-        id=number, allow=verdict == "allow", target=target, keep=keep
+        id=number, allow=verdict == "allow", target=_offered(target), keep=keep
     )
     ask(ANSWER, request)
+
+
+def _offered(target: str | None) -> str | None:
+    """Return a target as questions offer it: ``pending`` shows the user as ``you``."""
+    if target is None:
+        return None
+    return "dom0" if canonical_target(target) in ADMIN_NAMES else target

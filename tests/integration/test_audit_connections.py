@@ -120,7 +120,7 @@ async def test_one_line_each(env):
     assert head.split()[:3] == ["WHEN", "SANDBOX", "RECORD"]
     cells = re.split(r"  +", opened.strip())
     assert cells[1:4] == ["web-1234", "web", "vitrail.Display #2"]
-    assert cells[4:8] == ["@adminvm", "-", "2.0 KiB", "10 B"]
+    assert cells[4:8] == ["you", "-", "2.0 KiB", "10 B"]
     assert "web.toml:6:1, 30-user.policy:7" in opened
     assert "7.5 s" in opened
     assert opened.rstrip().endswith(" 3"), "the decision's number"
@@ -157,7 +157,7 @@ async def test_numbers_boots_and_a_search_in_shown_text(env):
     await fill(env)
     lines = (await brokerctl("audit", env=env)).lines
     assert [int(line.split()[2]) for line in lines] == list(range(1, 8))
-    found = await brokerctl("audit", "-g", "display #2 to @adminvm: allow", env=env)
+    found = await brokerctl("audit", "-g", "display #2 to you: allow", env=env)
     assert len(found.lines) == 1, "words that stand in no value alone"
     boots = await brokerctl("audit", "--list-boots", env=env)
     assert boots.lines[1].split()[0] == "0"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from broker.cli.audit.events import shown_target
 from broker.cli.policy.install import Sets, sets_with
 from broker.cli.policy.load import rules_of
 from broker.cli.policy.replay import event
@@ -80,8 +81,8 @@ class RuleOffer:
     def what(self) -> str:
         """The refused call as the user reads it."""
         target = self.call.target or "no target named"
-        target = "you" if target in {"@adminvm", "dom0"} else target
-        source = "you" if self.call.source in {"@adminvm", "dom0"} else self.call.source
+        target = shown_target(target)
+        source = shown_target(self.call.source)
         return printable(f"{self.call.service}: {source} → {target}", 200)
 
     def content(self, line: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import offline_paths
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
@@ -25,7 +26,7 @@ class RefusedCall:
     @property
     def what(self) -> str:
         """The refused call as the user reads it."""
-        target = "you" if self.target in {"@adminvm", "dom0"} else self.target
+        target = shown_target(self.target)
         words = f"{self.service}: {self.sandbox} → {target or 'no target named'}"
         return printable(words, 200)
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from broker.cli import render
 from broker.cli.audit.query.times import rfc3339
 from broker.core.escape import printable
-from broker.core.prompt_words import VIEWER, VIEWER_NAMES
+from broker.core.prompt_words import VIEWER_NAMES
 from broker.ipc.audit.filters import Found
 
 Fields = Mapping[str, object]
@@ -142,8 +142,11 @@ def _target(fields: Fields) -> str:
 
 
 def shown_target(name: str) -> str:
-    """The name of a target in rules and in our pages; the log has Qubes' name."""
-    return VIEWER if name in VIEWER_NAMES else name
+    """The name of a source or target in output: the user is ``you``.
+
+    Rules have ``@adminvm``, the log Qubes' name.
+    """
+    return "you" if name in VIEWER_NAMES else name
 
 
 def _closed(fields: Fields) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.audit.events import shown_target
 from broker.cli.audit.query.times import parse_time
 from broker.cli.policy.load import JSON, Situation, records_beside
 from broker.cli.policy.records import print_problems
@@ -144,11 +145,19 @@ def _by_count(found: Simulation) -> list[tuple[Group, tuple[int, int]]]:
     return sorted(found.changes.items(), key=lambda item: (-item[1][0], item[0]))
 
 
+def _shown_answer(answer: str) -> str:
+    """Return ``allow to dom0`` as people read it."""
+    head, to, target = answer.partition(" to ")
+    return f"{head}{to}{shown_target(target)}"
+
+
 def _print(found: Simulation) -> None:
     out = Console(highlight=False, soft_wrap=True)
     rows = []
     for group, (count, number) in _by_count(found):
-        cells = (*group[:3], f"{group.then} → {group.now}", group.where)
+        called = (shown_target(group.source), group.service, shown_target(group.target))
+        then, now = (_shown_answer(one) for one in (group.then, group.now))
+        cells = (*called, f"{then} → {now}", group.where)
         rows.append(
             (str(count), *(printable(cell, 200) for cell in cells), str(number))
         )

@@ -69,10 +69,11 @@ def test_both_lines_are_named(run, verb):
 
 @pytest.mark.parametrize("action", ["ask default_target=@adminvm", "allow"])
 @pytest.mark.parametrize("verb", ["eval", "explain"])
-def test_this_desktop_has_the_name_that_rules_use(run, verb, action):
+def test_the_user_is_you_in_answers(run, verb, action):
     rules(run, f"vitrail.Display * web @adminvm {action}\n")
     shown = run(verb, "Display", "web", "you").stdout
-    assert "@adminvm" in shown
+    answer = shown.partition("  rule:")[0].replace(f"@adminvm {action}", "")
+    assert " you" in answer
     assert "dom0" not in shown
 
 

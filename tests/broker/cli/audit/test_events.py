@@ -57,7 +57,7 @@ def found(event: AnyEvent) -> Found:
                 verdict=EventVerdict.ALLOW,
                 rule="30-mine.policy:1",
             ),
-            "vitrail.OpenURL to @adminvm: allow",
+            "vitrail.OpenURL to you: allow",
         ),
         (
             Decision(
