@@ -480,15 +480,9 @@ class Decider:
         lease = next((x for x in self._judge.running() if x.id == subject.lease), None)
         if lease is None:
             return  # it ends with its lease
-        request = Request(
-            lease=lease,
-            service=subject.service,
-            argument=subject.argument,
-            target=subject.asked,
-            mime=subject.mime,
-            scheme=subject.scheme,
-            host=subject.host,
-        )
+        asked = subject._asdict()
+        target = asked.pop("asked")
+        request = Request(**{**asked, "target": target, "lease": lease})
         answer = self._judge.verdict(request)
         if answer.verdict != "allow" and not self._serves(grant, answer):
             await self.revoke([grant], f"{answer.where} does not let it go on")

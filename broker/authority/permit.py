@@ -52,6 +52,9 @@ class Request:
     device: DeviceFacts | None = None
     """The device to attach; an answer about it is never remembered, because
     the next device in that port is another one."""
+    protocol: str | None = None
+    port: int | None = None
+    """Of a flow to a host outside."""
     stream: int = 0
     peer: str = ""
     source: str = ""
@@ -91,6 +94,8 @@ class Request:
             self.host,
             self.size,
             self.device,
+            self.protocol,
+            self.port,
         )
 
     def elsewhere(self, answer: Verdict) -> bool:
@@ -110,6 +115,8 @@ class Request:
             self.mime,
             self.scheme,
             self.host,
+            self.protocol,
+            self.port,
         )
 
 
@@ -253,6 +260,8 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         "scheme": request.scheme,
         "host": request.host,
         "size": None if request.size is None else f"{request.size} bytes",
+        "protocol": request.protocol,
+        "port": None if request.port is None else str(request.port),
     }
     targets = answer.targets
     if request.settled:

@@ -24,6 +24,7 @@ _WANTS = MappingProxyType(
         "vitrail.FileCopy": "to copy files to another sandbox",
         "vitrail.Folder": "to use a folder of yours",
         "vitrail.Device": "to use a device of this computer",
+        "vitrail.Network": "to reach a host on the network",
         "vitrail.SecurityKey": "to use your security key",
     }
 )

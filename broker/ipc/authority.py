@@ -68,6 +68,8 @@ class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size: int | None
     gesture: float | None
     device: AskedDevice | None
+    protocol: str | None
+    port: int | None
     stream: int
     peer: str
     source: str

@@ -183,6 +183,7 @@ LAUNCH = Table(
                     "none": "no network device at all",
                     "user": "the outside network through a user-space gateway; the "
                     "host's own addresses are closed off",
+                    "rules": "the hosts that rules for `vitrail.Network` name",
                 }
             ),
             "The network that the sandbox can reach.",

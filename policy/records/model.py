@@ -159,7 +159,7 @@ class MicroVM:
     image: str
     memory_mib: int
     cpus: int
-    network: Literal["none", "user"]
+    network: Literal["none", "user", "rules"]
     command: tuple[str, ...]
     boot_deadline: int
     packages: tuple[str, ...] = ()
@@ -218,7 +218,7 @@ class Bwrap:
     command: tuple[str, ...]
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
-    network: Literal["none", "user"] = "none"
+    network: Literal["none", "user", "rules"] = "none"
     open_files: int = FEW_OPEN_FILES
     user_namespaces: bool = False
 
@@ -243,7 +243,7 @@ class Podman:
     memory_mib: int = 768
     pids: int = 512
     required: bool = False
-    network: Literal["none", "user"] = "none"
+    network: Literal["none", "user", "rules"] = "none"
     """Of one that 'brokerctl run' starts; another has what its command line says."""
     open_files: int = FEW_OPEN_FILES
 

@@ -78,6 +78,8 @@ def call_schema() -> Schema:
             "scheme": _maybe("The scheme of its address; '' for none."),
             "host": _maybe("The host of its address; '' for none."),
             "size": _maybe("Bytes that would flow.", "integer"),
+            "protocol": _maybe("Of a flow: tcp, udp, icmp; dns: a lookup."),
+            "port": _maybe("Of a flow, at its destination.", "integer"),
             "device": _device(),
             "policy": {
                 "type": ["object", "null"],

@@ -60,6 +60,7 @@ SERVICES = (
     "vitrail.Display",
     "vitrail.FileCopy",
     "vitrail.Folder",
+    "vitrail.Network",
     "vitrail.OpenFile",
     "vitrail.OpenURL",
     "vitrail.SecurityKey",

@@ -13,7 +13,7 @@ address itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from policy.records.device import (
     take_classes,
     take_condition,
 )
+from policy.rules.destinations import LOOKUP, NETWORK, port_ranges, take_ports
 
 _MIME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})|\*/\*")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
@@ -42,6 +43,8 @@ _SECONDS = MappingProxyType(
     {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 )
 _SIZES = " KMGT"
+PROTOCOLS = ("tcp", "udp", "icmp")
+"""What a flow to a host outside may be."""
 
 MATCH = "match condition"
 LIMIT = "limit"
@@ -62,6 +65,8 @@ class Match:
     mime: tuple[str, ...] = ()
     scheme: tuple[str, ...] = ()
     host: tuple[str, ...] = ()
+    port: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()
     device: DeviceRule = NO_DEVICE_RULE
 
 
@@ -126,6 +131,11 @@ def _several(pattern: re.Pattern[str]) -> Callable[[str], object]:
         return values if good and len(values) <= CONDITION_VALUES else None
 
     return take
+
+
+def _ports(text: str) -> object:
+    values = take_ports(text)
+    return values if values and len(values) <= limits.CONDITION_VALUES else None
 
 
 def _size(text: str) -> object:
@@ -284,6 +294,31 @@ KEYS = MappingProxyType(
 )
 """All keys that Qubes does not have."""
 
+_FLOW_KEYS = MappingProxyType(
+    {
+        **KEYS,
+        "port": ConditionKey(
+            MATCH,
+            _ALL,
+            "a port or a range as 8000-8010, several with ','",
+            _ports,
+            "the port at the destination, of vitrail.Network",
+        ),
+        "protocol": ConditionKey(
+            MATCH,
+            _ALL,
+            f"{', '.join(PROTOCOLS)}, several with ','",
+            _several(re.compile("|".join(PROTOCOLS))),
+            "the protocol of a flow, of vitrail.Network",
+        ),
+    }
+)
+
+
+def keys_of(service: str) -> Mapping[str, ConditionKey]:
+    """Return the keys of a rule: the port of a flow is not that of a device."""
+    return _FLOW_KEYS if service == NETWORK else KEYS
+
 
 DEVICE_KEYS = (*ATTRIBUTES, "class")
 """The keys whose conditions together are ``Match.device``."""
@@ -296,7 +331,9 @@ def match_of(found: dict[str, object]) -> Match:
         for key in DEVICE_KEYS
         if isinstance(value := found.get(key), Condition)
     ]
-    rest: dict[str, Any] = {k: v for k, v in found.items() if k not in DEVICE_KEYS}
+    rest: dict[str, Any] = {
+        k: v for k, v in found.items() if not isinstance(v, Condition)
+    }
     made = DeviceRule(tuple(device)) if device else NO_DEVICE_RULE
     return Match(**rest, device=made)
 
@@ -313,6 +350,39 @@ def fits(match: Match, mime: str | None, scheme: str | None, host: str | None) -
     if match.host and not _fits_host(match.host, host):
         return "host"
     return ""
+
+
+def fits_flow(match: Match, protocol: str | None, port: int | None) -> str:
+    """Return the first condition about a flow that does not hold, or nothing.
+
+    None is *not given*, and no port or protocol is like it.
+    """
+    if match.protocol and protocol not in match.protocol:
+        return "protocol"
+    if match.port and (
+        port is None or not any(port in one for one in port_ranges(match.port))
+    ):
+        return "port"
+    return ""
+
+
+def fails_flow(
+    match: Match, *, deny: bool, protocol: str | None, port: int | None
+) -> str:
+    """Return the first condition about a flow by which a rule does not apply.
+
+    A question for addresses (``LOOKUP``) is within every grant about the host, and
+    within those denials that are about all flows to it.
+    """
+    if not (match.port or match.protocol):
+        return ""
+    if protocol == LOOKUP:
+        return "protocol" if deny else ""
+    if deny and protocol is None:
+        return ""  # it may be the denied one
+    if deny and port is None and protocol != "icmp":
+        return fits_flow(match, protocol, None) if not match.port else ""
+    return fits_flow(match, protocol, port)
 
 
 def _fits_mime(patterns: tuple[str, ...], mime: str | None) -> bool:

@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple
 
 from policy.errors import visible
 from policy.records.device import DeviceFacts
-from policy.rules.conditions import NO_LIMITS, RuleLimits, fits
+from policy.rules.conditions import NO_LIMITS, RuleLimits, fails_flow, fits
+from policy.rules.destinations import NET, NETWORK, arguments_for, is_inner
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Place, Token, TokenError, parse_token
@@ -55,6 +56,8 @@ class PolicyCall(NamedTuple):
     host: str | None = None
     size: int | None = None
     device: DeviceFacts | None = None
+    protocol: str | None = None
+    port: int | None = None
 
 
 class EngineStep(NamedTuple):
@@ -99,13 +102,24 @@ def holds(rule: Rule, call: PolicyCall) -> str:
     failed = _device_fails(rule, call.device)
     if failed:
         return failed
+    deny = rule.action == "deny"
+    failed = fails_flow(match, deny=deny, protocol=call.protocol, port=call.port)
+    if failed:
+        return failed
+    # guard: an inner address is named by its rule
+    if rule.argument is None and not deny and _is_inner(call):
+        return "argument"
     scheme, host = call.scheme, call.host
-    if rule.action == "deny":
+    if deny:
         # An attribute that was not given may be the denied one.
         scheme = match.scheme[0] if scheme is None and match.scheme else scheme
         if host is None and match.host:
             host = _sample(match.host[0])
     return fits(match, call.mime, scheme, host)
+
+
+def _is_inner(call: PolicyCall) -> bool:
+    return call.service == NETWORK and is_inner(call.argument)
 
 
 def _sample(pattern: str) -> str:
@@ -159,7 +173,11 @@ class Engine:
     def __init__(self, rules: RuleSet) -> None:
         self.digest = rules.digest
         self.rules = rules.rules
-        self._plain = [rule.unconditional for rule in self.rules]
+        self._plain = [
+            rule.unconditional
+            and (rule.argument is not None or rule.service not in {None, NETWORK})
+            for rule in self.rules
+        ]
         self._index: dict[tuple[str | None, str | None], _Bucket] = {}
         for number, rule in enumerate(self.rules):
             bucket = self._index.setdefault((rule.service, rule.argument), {})
@@ -170,7 +188,14 @@ class Engine:
 
     def _buckets(self, call: PolicyCall) -> list[_Bucket]:
         get, service = self._index.get, call.service
-        found = (get((service, call.argument)), get((service, None)), get((None, None)))
+        arguments: tuple[str, ...] = (call.argument,)
+        if service == NETWORK:
+            arguments = arguments_for(call.argument)
+        found = (
+            *(get((service, one)) for one in arguments),
+            get((service, None)),
+            get((None, None)),
+        )
         return [bucket for bucket in found if bucket is not None]
 
     def _lists(self, call: PolicyCall, target: str, world: World) -> list[list[int]]:
@@ -243,6 +268,9 @@ class Engine:
         target = intended(call.target, world)
         if target is None:
             return _no(None, f"'{visible(call.target)}' is not a target to call")
+        # guard: only a flow leads outside
+        if (target == NET) != (call.service == NETWORK):
+            return _no(None, f"'{visible(target)}' is not a target to call")
         if not call.argument.startswith("+"):
             return _no(None, "an argument begins with '+'")
         number, observed = self._first(call, target, world)
@@ -457,7 +485,7 @@ def expand(token: Token, world: World) -> Iterable[str]:
     """Return every target that a token of a rule offers to a user."""
     if not token.prefix and token.key not in {"*", "@anyvm"}:
         return (token.text,)
-    if token.prefix in {ADMIN, DISPVM, DISPVM_OF}:
+    if token.prefix in {ADMIN, DISPVM, DISPVM_OF, NET}:
         return (token.text,)
     return world.members(token.key)
 
@@ -501,6 +529,8 @@ def _final(target: str, source: str, world: World) -> tuple[str, str]:
     """Where a call really goes, and why it cannot go there (or nothing)."""
     if target == DEFAULT:
         return target, "neither the call nor the rule names a target"
+    if target == NET:
+        return target, ""
     if target in ADMIN_NAMES:
         return "dom0", "" if source not in ADMIN_NAMES else "it is the caller itself"
     if target == DISPVM:

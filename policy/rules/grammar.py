@@ -9,7 +9,7 @@ understood.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,15 +18,17 @@ from policy import limits
 from policy.errors import Problem, Span
 from policy.rules.checks import DEVICE, SERVICES
 from policy.rules.conditions import (
-    KEYS,
     MATCH,
     MODE,
     NO_LIMITS,
     NO_MATCH,
+    ConditionKey,
     Match,
+    keys_of,
     limits_of,
     match_of,
 )
+from policy.rules.destinations import EXPECTED, NETWORK, pattern_of
 from policy.rules.rule import ACTIONS, ANY_SOURCE, ANY_TARGET, Action, Rule, barrier
 from policy.rules.tokens import Place, Token, TokenError, parse_token
 from policy.suggestions import did_you_mean
@@ -93,6 +95,11 @@ class _Line:
     def __init__(self, file: str, number: int, text: str, form: Form) -> None:
         self.file, self.number, self.text, self.form = file, number, text, form
         self.problems: list[Problem] = []
+
+    @property
+    def keys(self) -> Mapping[str, ConditionKey]:
+        """Our keys, for the service that the line begins with."""
+        return keys_of((self.text.split(maxsplit=1) or [""])[0])
 
     def log_stderr(
         self,
@@ -298,7 +305,9 @@ def _service(
             "A-Z, a-z, 0-9, '.', '_' and '-', or * alone",
             hint,
         )
-    if argument.text != "*":
+    if argument.text != "*" and service.text == NETWORK and not line.form.compat:
+        argument = _destination(line, argument)
+    elif argument.text != "*":
         if not argument.text.startswith("+"):
             line.log_stderr(argument, "an argument begins with '+'", "* or +ARGUMENT")
         elif bad := _NOT_ARGUMENT.search(argument.text):
@@ -315,6 +324,18 @@ def _service(
         None if service.text == "*" else service.text,
         None if argument.text == "*" else argument.text,
     )
+
+
+def _destination(line: _Line, argument: GrammarField) -> GrammarField:
+    """Return the argument of a rule about destinations, in its canonical form."""
+    if not argument.text.startswith("+"):
+        line.log_stderr(argument, "an argument begins with '+'", EXPECTED)
+        return argument
+    try:
+        return argument._replace(text=f"+{pattern_of(argument.text[1:])}")
+    except ValueError as error:
+        line.log_stderr(argument, str(error), EXPECTED)
+        return argument
 
 
 def _token(line: _Line, field: GrammarField, place: Place) -> Token | None:
@@ -342,6 +363,7 @@ def _parameters(
     made: dict[str, Any] = {}
     ours: dict[str, Any] = {}
     seen: set[str] = set()
+    known = line.keys
     for field in fields:
         key, equals, value = field.text.partition("=")
         at = GrammarField(value, field.column + len(key) + 1)
@@ -358,16 +380,16 @@ def _parameters(
             line.log_stderr(field, f"'{key}' is given twice", "", "keep one of the two")
         elif key in QUBES_KEYS and action in QUBES_KEYS[key]:
             _qubes_key(line, key, at, made)
-        elif key in KEYS and action in KEYS[key].actions and not line.form.compat:
+        elif key in known and action in known[key].actions and not line.form.compat:
             _our_key(line, key, at, ours)
         else:
             _foreign_key(line, action, GrammarField(key, field.column))
         seen.add(key)
-    match = {key: value for key, value in ours.items() if KEYS[key].kind == MATCH}
+    match = {key: value for key, value in ours.items() if known[key].kind == MATCH}
     rest = {
         key: value
         for key, value in ours.items()
-        if key not in match and KEYS[key].kind != MODE
+        if key not in match and known[key].kind != MODE
     }
     made["match"] = match_of(match) if match else NO_MATCH
     made["limits"] = limits_of(rest) if rest else NO_LIMITS
@@ -389,10 +411,11 @@ def _qubes_key(line: _Line, key: str, at: GrammarField, made: dict[str, Any]) ->
 
 
 def _our_key(line: _Line, key: str, at: GrammarField, ours: dict[str, object]) -> None:
-    value = KEYS[key].take(at.text)
+    one = line.keys[key]
+    value = one.take(at.text)
     if value is None:
-        hint = _shorter(KEYS[key].take, at.text)
-        line.log_stderr(at, f"not a value of '{key}'", KEYS[key].expected, hint)
+        hint = _shorter(one.take, at.text)
+        line.log_stderr(at, f"not a value of '{key}'", one.expected, hint)
     else:
         ours[key] = value
 
@@ -407,14 +430,14 @@ def _shorter(take: Callable[[str], object], text: str) -> str:
 def _foreign_key(line: _Line, action: Action, key: GrammarField) -> None:
     known = [word for word, actions in QUBES_KEYS.items() if action in actions]
     if not line.form.compat:
-        known += [word for word, one in KEYS.items() if action in one.actions]
+        known += [word for word, one in line.keys.items() if action in one.actions]
     expected = ", ".join(f"{word}=" for word in known)
     if key.text == "mime" and action == "deny" and not line.form.compat:
         hint = "allow the types that may pass, and deny the rest behind it"
         text = "a deny cannot depend on 'mime', which the sandbox claims itself"
         line.log_stderr(key, text, expected, hint)
         return
-    every = [*QUBES_KEYS] if line.form.compat else [*QUBES_KEYS, *KEYS]
+    every = [*QUBES_KEYS] if line.form.compat else [*QUBES_KEYS, *line.keys]
     if key.text in every:
         line.log_stderr(key, f"'{action}' has no '{key.text}'", expected)
         return

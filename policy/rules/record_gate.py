@@ -14,6 +14,7 @@ from policy.records.kinds import KIND_KEY
 from policy.records.loader import RecordSet
 from policy.records.model import External, Record, UnixPeer
 from policy.records.record_schema import AUDIO_KEY, DISPLAY_KEY, MICROPHONE_KEY
+from policy.rules.destinations import NETWORK
 from policy.rules.engine import EngineStep as RuleStep
 from policy.rules.engine import PolicyAnswer
 
@@ -22,7 +23,8 @@ DISPLAY = "vitrail.Display"
 AUDIO = "vitrail.Audio"
 PLAYBACK = "vitrail.AudioOutput"
 MICROPHONE = "vitrail.AudioInput"
-_OF_RECORDS = frozenset({AGENT, DISPLAY, AUDIO, PLAYBACK, MICROPHONE})
+NETWORK_KEY = "launch.network"
+_OF_RECORDS = frozenset({AGENT, DISPLAY, AUDIO, PLAYBACK, MICROPHONE, NETWORK})
 NO_RULE = "default: deny"
 
 Verdict = Literal["allow", "deny"]
@@ -184,6 +186,13 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
         trace.step(DISPLAY_KEY, way, where)
         reason = f"the record '{record.name}' has display = \"{way}\""
         return trace.end("deny" if way == "none" else "allow", reason, where)
+    if service == NETWORK:
+        way = getattr(record.host.launch, "network", "none")
+        where = record.where(NETWORK_KEY)
+        trace.step(NETWORK_KEY, way, where)
+        reason = f"the record '{record.name}' has network = \"{way}\""
+        # guard: a network that no rule is about asks for nothing
+        return trace.end("allow" if way == "rules" else "deny", reason, where)
     if service == MICROPHONE:
         return _microphone(record, trace)
     trace.step("service", "unknown", NO_RULE)

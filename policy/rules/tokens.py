@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from policy import limits
+from policy.rules.destinations import NET
 from policy.rules.world import ADMIN, ADMIN_NAMES, DEFAULT, DISPVM, DISPVM_OF
 from policy.suggestions import did_you_mean
 
@@ -27,6 +28,7 @@ _EXACT = MappingProxyType(
         "@anyvm": {Place.SOURCE, Place.TARGET},
         ADMIN: {Place.SOURCE, Place.TARGET, Place.REDIRECT, Place.CALL},
         DEFAULT: {Place.TARGET, Place.CALL},
+        NET: {Place.TARGET, Place.CALL},
         DISPVM: {Place.TARGET, Place.REDIRECT, Place.CALL},
     }
 )
@@ -76,7 +78,8 @@ def parse_token(text: str, place: Place, *, compat: bool = False) -> Token:
         if not compat:
             _check_name(text)
         return Token(text, ADMIN if text in ADMIN_NAMES else text, "", text)
-    if place in _EXACT.get(text, ()):
+    written = place is Place.TARGET and compat  # as Qubes reads it: it has no @net
+    if place in _EXACT.get(text, ()) and not (text == NET and written):
         return Token(text, text, text, "")
     for prefix, places in _PREFIX.items():
         if not text.startswith(prefix) or place not in places:

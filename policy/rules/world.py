@@ -19,6 +19,7 @@ from typing import Any
 
 from policy import limits
 from policy.records.loader import RecordSet
+from policy.rules.destinations import NET
 
 ADMIN = "@adminvm"
 ADMIN_NAMES = frozenset({ADMIN, "dom0", "uuid:00000000-0000-0000-0000-000000000000"})
@@ -190,8 +191,8 @@ class World:
         return tuple(keys)
 
     def _special_keys(self, target: str, source: str) -> Keys:
-        if target == ADMIN:
-            return ("*", ADMIN)
+        if target in {ADMIN, NET}:
+            return ("*", target)
         keys = ["*", "@anyvm", target]
         template = self.template(source) if target == DISPVM else target
         if template is None or not template.startswith(DISPVM_OF):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from policy import limits
@@ -26,7 +27,8 @@ from policy.suggestions import did_you_mean
 
 SUFFIX = ".policytest"
 _WORD = re.compile(r"[^ \t]+")
-_TOLD = ("mime", "scheme", "host", "size", "device")
+_TOLD = ("mime", "scheme", "host", "size", "device", "protocol", "port")
+_NUMBERS = {"size": "a number of bytes", "port": "a number"}
 _EXPECTED = ("target", "targets", "default_target", "rule")
 _FORM = "SERVICE[+ARG] SOURCE TARGET [key=value …] -> allow|ask|deny [key=value …]"
 
@@ -106,9 +108,9 @@ def _case(
             made[key] = value
         pairs.append(made)
     told, expected_of = pairs
-    size = told.pop("size", "")
-    if size and not (size.isascii() and size.isdigit() and len(size) < 20):
-        wrong(3, "size is a number of bytes", "size=1000")
+    numbers = {key: told.pop(key) for key in _NUMBERS if told.get(key)}
+    if bad := next((k for k, text in numbers.items() if not _is_number(text)), None):
+        wrong(3, f"{bad} is {_NUMBERS[bad]}", f"{bad}=1000")
         return None
     device: DeviceFacts | None = None
     if "device" in told:
@@ -124,8 +126,14 @@ def _case(
         canonical_target(texts[1]),
         canonical_target(texts[2]),
     )
-    call = call._replace(**told, size=int(size) if size else None, device=device)
+    given: dict[str, Any] = {**told, "device": device}
+    given.update((key, int(text)) for key, text in numbers.items())
+    call = call._replace(**given)
     return Case(file, number, call, verdict, tuple(expected_of.items()), line)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def run_cases(

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from policy import limits
 from policy.records.device import DeviceFacts, example
+from policy.rules.conditions import Match
+from policy.rules.destinations import port_ranges
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
@@ -31,6 +33,8 @@ class Told(NamedTuple):
     scheme: str | None
     host: str | None
     device: DeviceFacts | None
+    protocol: str | None = None
+    port: int | None = None
 
 
 class Change(NamedTuple):
@@ -139,9 +143,26 @@ def _told(rules: Iterable[Rule]) -> Iterator[Told]:
         for match in matches
         if match.device.conditions and (device := example(match.device)) is not None
     }
+    flows = [(None, None), *_flows(matches)]
     for mime, scheme, host in product(*options):
         for device in (None, *devices):
-            yield Told(mime, scheme, host, device)
+            for protocol, port in flows:
+                yield Told(mime, scheme, host, device, protocol, port)
+
+
+def _flows(matches: Iterable[Match]) -> list[tuple[str, int]]:
+    """Return flows for each port and protocol that rules name, and for others."""
+    known = [match for match in matches if match.port or match.protocol]
+    if not known:
+        return []
+    # Each end of a range, and the port behind it, begins a class of ports.
+    ends = {1, *(one.start for m in known for one in port_ranges(m.port))}
+    ends |= {one.stop for m in known for one in port_ranges(m.port) if one.stop < 65536}
+    return [
+        *(("tcp", port) for port in sorted(ends)),
+        *(("udp", port) for port in sorted(ends)),
+        ("icmp", 0),
+    ]
 
 
 def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
@@ -174,6 +195,8 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
                 told.host,
                 None,
                 told.device,
+                told.protocol,
+                told.port,
             )
             before, after = (engine.answer(call, world) for engine in engines)
             if outcome(before) != outcome(after):
@@ -208,7 +231,7 @@ def _joined(changes: Iterable[Change]) -> list[Change]:
 def _facts(change: Change) -> tuple[object, ...]:
     """Return what a change is about, without its sandboxes."""
     call = change.call
-    told = (call.service, call.argument, call.mime, call.scheme, call.host, call.device)
+    told = (*call[:2], *call[4:7], *call[8:])
     return (*told, _to_itself(change), _relative(change, 0), _relative(change, 1))
 
 

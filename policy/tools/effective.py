@@ -28,13 +28,17 @@ class Grant(NamedTuple):
         return self.answer
 
 
+TOLD = ("mime", "scheme", "host", "protocol", "port")
+"""Facts of a call that are shown as they are."""
+
+
 def told_facts(call: PolicyCall) -> list[str]:
     """Return the facts that a call states, as ``scheme=https`` or ``no host``.
 
     One that is not stated is another one than none: a deny with such a condition
     decides where the fact is not known.
     """
-    stated = ((key, getattr(call, key)) for key in ("mime", "scheme", "host"))
+    stated = ((key, getattr(call, key)) for key in TOLD)
     return [
         f"{key}={value}" if value else f"no {key}"
         for key, value in stated
@@ -81,7 +85,10 @@ def _asked(
     for (service, argument), source in product(found.services, sources):
         made: dict[object, Grant] = {}
         for part, match in product(_without(parts, source), found.told[service]):
-            words = (match.mime, match.scheme, match.host, None, match.device)
+            words = (
+                *(match.mime, match.scheme, match.host, None),
+                *(match.device, match.protocol, match.port),
+            )
             call = PolicyCall(service, argument, source, part[0], *words)
             answer = engine.answer(call, world)
             if answer.verdict == "deny":

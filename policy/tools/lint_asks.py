@@ -14,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from policy import limits
 from policy.records.device import example
 from policy.rules.conditions import NO_MATCH
+from policy.rules.destinations import port_ranges
 from policy.rules.engine import Engine, PolicyCall, expand
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
@@ -196,6 +197,8 @@ def _call(rule: Rule, service: str, argument: str, source: str) -> PolicyCall:
         host,
         None,
         example(match.device) if match.device.conditions else None,
+        match.protocol[0] if match.protocol else "tcp" if match.port else None,
+        port_ranges(match.port)[0].start if match.port else None,
     )
 
 

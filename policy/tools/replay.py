@@ -86,6 +86,8 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         None if dropped or not host else _known(host, "host"),
         size if isinstance(size, int) else None,
         _device(detail),
+        _maybe(detail, "protocol"),
+        port if isinstance(port := detail.get("port"), int) else None,
     )
     return Recorded(
         _number(event, "sequence"),

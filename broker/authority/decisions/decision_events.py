@@ -137,6 +137,10 @@ def _attributes(request: Request) -> dict[str, schema.Scalar]:
         found["scheme"] = untrusted_word(request.scheme)
     if request.size is not None:
         found["size"] = request.size
+    if request.protocol is not None:
+        found["protocol"] = untrusted_word(request.protocol)
+    if request.port is not None:
+        found["port"] = request.port
     if request.device is not None:
         found.update(_device(request.device))
     return found

@@ -27,6 +27,8 @@ class Subject(NamedTuple):
     mime: str | None
     scheme: str | None
     host: str | None
+    protocol: str | None = None
+    port: int | None = None
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,14 @@ from policy.rules.world import World, WorldError, world_from_json
 from policy.tools.explain import answer_json
 
 EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
-_ATTRIBUTES = ("mime", "scheme", "host", "size")
+_ATTRIBUTES = ("mime", "scheme", "host", "size", "protocol", "port")
 
 
 def told_of(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what a call is about."""
     for option in (
+        click.option("--port", type=click.IntRange(1, 65535), help="Of a flow."),
+        click.option("--protocol", help="Of a flow: tcp, udp, icmp, or dns: a lookup."),
         click.option("--size", type=click.IntRange(0), help="Bytes that would flow."),
         click.option("--host", help="The host of its address; '' for none."),
         click.option("--scheme", help="The scheme of its address; '' for none."),
@@ -242,6 +244,11 @@ def _one(line: bytes, asker: _Asker) -> Verdict:
         raise ValueError("mime, scheme and host are text")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
         raise ValueError("size is a whole number")
+    port = told["port"]
+    if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
+        raise ValueError("port is a whole number")
+    if not isinstance(told["protocol"], str | None):
+        raise ValueError("protocol is text")  # noqa: TRY004 -- as above
     device = asked.get("device")
     told["device"] = None if device is None else device_from(device, "device")
     unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}

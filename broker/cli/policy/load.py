@@ -225,13 +225,16 @@ def call_of(
     host: str | None,
     size: int | None,
     device: str | None,
+    protocol: str | None,
+    port: int | None,
 ) -> PolicyCall:
     """Return the call that the words of a command line describe."""
     name, argument = split_service(service)
     name = canonical_service(name)
     source, target = canonical_target(source), canonical_target(target)
     facts = None if device is None else _device(device)
-    return PolicyCall(name, argument, source, target, mime, scheme, host, size, facts)
+    told = (mime, scheme, host, size, facts, protocol, port)
+    return PolicyCall(name, argument, source, target, *told)
 
 
 def _device(text: str) -> DeviceFacts:

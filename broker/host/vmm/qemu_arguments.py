@@ -37,10 +37,14 @@ class Accel(StrEnum):
 
 
 class Network(StrEnum):
-    """A guest's network: no device at all, or NAT by a process of the user."""
+    """A guest's network: no device at all, or NAT by a process of the user.
+
+    With rules, the process before it carries only the flows that were permitted.
+    """
 
     NONE = "none"
     USER = "user"
+    RULES = "rules"
 
 
 @dataclass(frozen=True)

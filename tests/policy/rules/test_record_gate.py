@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.records.loader import load_records
+from policy.rules.destinations import NETWORK
 from policy.rules.record_gate import (
     AGENT,
     AUDIO,
@@ -27,6 +28,8 @@ _RECORDS = {
     "kept": 'class = "persistent"\ndisplay = "allow"\nlaunch.kind = "microvm"\n',
     "theirs": 'class = "persistent"\ndisplay = "allow"\n[launch]\nkind = "external"\n'
     "[peer]\ncid = 7\n",
+    "named": 'class = "disposable"\nlaunch.kind = "bwrap"\nlaunch.network = "rules"\n',
+    "anywhere": 'class = "disposable"\nlaunch.kind = "bwrap"\nlaunch.network = "user"\n',
     "broken": 'class = "disposable"\ndisplay = "alow"\n',
 }
 
@@ -49,6 +52,9 @@ def _records(folder):
 @pytest.mark.parametrize(
     ("sandbox", "record", "service", "verdict", "reason", "where"),
     [
+        ("named-1", "named", NETWORK, "allow", "the record 'named' has network = \"rules\"", "{}/named.toml:3:1"),
+        ("anywhere-1", "anywhere", NETWORK, "deny", "the record 'anywhere' has network = \"user\"", "{}/anywhere.toml:3:1"),
+        ("quiet-1", "quiet", NETWORK, "deny", "the record 'quiet' has network = \"none\"", "{}/quiet.toml: default of 'launch.network'"),
         ("open", "open", DISPLAY, "allow", "the record 'open' has display = \"allow\"", "{}/open.toml:2:1"),
         ("open-3f", "open", DISPLAY, "allow", "the record 'open' has display = \"allow\"", "{}/open.toml:2:1"),
         ("indented-1", "indented", DISPLAY, "allow", "the record 'indented' has display = \"allow\"", "{}/indented.toml:3:3"),

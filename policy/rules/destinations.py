@@ -1,0 +1,105 @@
+"""Destinations outside: the arguments of ``vitrail.Network`` and their patterns.
+
+A rule names a host (``+www.example.org``), all hosts below a name
+(``+*.example.org``), an address or a prefix (``+192.0.2.0/24``).  A call names one
+host or one address.  Each call has few patterns that match it, so that an index of
+patterns answers without a walk through the rules.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+
+NETWORK = "vitrail.Network"
+"""The service whose calls are flows to hosts outside."""
+NET = "@net"
+"""The target of these calls."""
+LOOKUP = "dns"
+"""The protocol of a call that asks for a host's addresses, or whether an answer may
+have one: a grant for any port is one for it, a deny of some ports is not about it."""
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?:{_LABEL}\.)*(?=[a-z0-9_-]*[a-z_]){_LABEL}")
+_MAX_NAME = 253
+EXPECTED = "+HOST, +*.HOST, +ADDRESS, +ADDRESS/BITS, or * alone"
+
+
+def pattern_of(text: str) -> str:
+    """Return the canonical form of a rule's destination, without the ``+``.
+
+    Raises ValueError with a sentence for a user.
+    """
+    name = text.lower().removesuffix(".")
+    bare = name.removeprefix("*.")
+    # guard: a wildcard is a whole label
+    if len(bare) <= _MAX_NAME and _HOST.fullmatch(bare):
+        return name
+    if "*" in text:
+        raise ValueError("'*' stands for whole names only, as *.example.org")
+    network = ip_network(text)  # a prefix with bits behind it is refused
+    return str(network)
+
+
+def destination_of(text: str) -> str | None:
+    """Return the canonical form of one host or address; None where it is neither."""
+    name = text.lower().removesuffix(".")
+    if len(name) <= _MAX_NAME and _HOST.fullmatch(name):
+        return name
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def arguments_for(argument: str) -> tuple[str, ...]:
+    """Return the arguments of rules that match a call's argument, both with ``+``."""
+    name = argument[1:]
+    try:
+        network = ip_network(name)
+    except ValueError:
+        labels = name.split(".")
+        above = (f"+*.{'.'.join(labels[at:])}" for at in range(1, len(labels)))
+        return tuple(dict.fromkeys((argument, *above)))
+    return tuple(
+        f"+{network.supernet(new_prefix=bits)}"
+        for bits in range(network.prefixlen, -1, -1)
+    )
+
+
+@lru_cache(maxsize=4096)
+def is_inner(argument: str) -> bool:
+    """Whether it is an address that only a rule which names its network opens.
+
+    Those are all that the public internet does not route: private, shared and
+    link-local networks, and loopback.
+    """
+    try:
+        address = ip_network(argument[1:]).network_address
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return not (mapped or address).is_global
+
+
+def port_ranges(values: tuple[str, ...]) -> tuple[range, ...]:
+    """Return the ranges that a ``port=`` names."""
+    return tuple(_range(value) for value in values)
+
+
+@lru_cache(maxsize=1024)
+def _range(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def take_ports(text: str) -> tuple[str, ...] | None:
+    """Return the values of a ``port=``; None where it is not one."""
+    values = tuple(dict.fromkeys(text.split(",")))
+    for value in values:
+        found = re.fullmatch(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?", value)
+        if found is None or not int(found[1]) <= int(found[2] or found[1]) <= 65535:
+            return None
+    return values
