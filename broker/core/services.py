@@ -32,6 +32,10 @@ FILE_COPY = ServiceName("vitrail.FileCopy")
 TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY})
 """Services whose requests are read before they are decided about."""
 
+NETWORK = ServiceName("vitrail.Network")
+"""A stream of a sandbox's frame filter, which the host starts; it has no port, so no
+guest opens one."""
+
 PORTS: Mapping[ServiceName, int] = MappingProxyType(
     {
         AGENT: 6500,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,8 @@ class LaunchedMachine(ForeignMachine):
         self._pidfd = held.pidfd(leader)
         self.network: BoxNetwork | None = None
         """The network that carries its frames; None: none, or an earlier broker's."""
+        self.flows: socket.socket | None = None
+        """The frame filter's questions, for the viewer; the viewer closes it."""
         self.over = False
         """Its launcher has ended it: no later broker leases it again."""
         self._left_alive = False
@@ -53,12 +56,18 @@ class LaunchedMachine(ForeignMachine):
         Raises as ``start_box_network``, closed then.
         """
         launch = find_record(records, SandboxName(self.state.record)).host.launch
-        if not (self.state.ours and getattr(launch, "network", "none") == "user"):
+        network = getattr(launch, "network", "none")
+        if not self.state.ours or network == "none":
             return
         from broker.host.network.namespace import start_box_network
 
         try:
-            self.network = await start_box_network(self._pidfd)
+            if network == "rules":
+                self.flows, theirs = socket.socketpair()
+                with theirs:
+                    self.network = await start_box_network(self._pidfd, asks=theirs)
+            else:
+                self.network = await start_box_network(self._pidfd)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self.close()
@@ -99,6 +108,8 @@ class LaunchedMachine(ForeignMachine):
     async def close(self) -> None:
         """Let go of it, and remove its directory if it has ended."""
         await super().close()
+        if self.flows is not None:
+            self.flows.close()
         if self.network is not None and not self._left_alive:
             await self.network.end()
         if self.over or not self._left_alive:

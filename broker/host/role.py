@@ -8,6 +8,7 @@ for how long that is true.
 from __future__ import annotations
 
 import itertools
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -25,8 +26,9 @@ from broker.core.errors import (
     sole,
 )
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
-from broker.core.lease import Lease
+from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
+from broker.core.services import NETWORK
 from broker.core.stderr_log import isolated, log_exception
 from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission, Carry, no_devices
@@ -334,6 +336,7 @@ class HostRole:
             with active_lease.scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(active_lease.doors.serve, listeners)
+                    nursery.start_soon(self._carry_flows, active_lease)
                     await machine.go()
                     active_lease.running = True
                     task_status.started()
@@ -348,6 +351,21 @@ class HostRole:
         finally:
             for listener in listeners.values():
                 listener.close()
+
+    async def _carry_flows(self, active_lease: ActiveLease) -> None:
+        """Have the viewer answer a sandbox's frame filter, where it has one that asks."""
+        machine = active_lease.machine
+        conn: socket.socket | None = getattr(machine, "flows", None)
+        if conn is None:
+            return
+        opening = Opening(
+            active_lease.lease, NETWORK, next(self._streams), describe(machine.claim)
+        )
+        with isolated():
+            # Without an answer the filter carries nothing.
+            await self._viewer.stream_opened(
+                opening, conn, task_status=trio.TASK_STATUS_IGNORED
+            )
 
     async def _end(self, active_lease: ActiveLease, began: list[LeaseId]) -> None:
         """After the streams: the viewer, the machine, then the identity."""

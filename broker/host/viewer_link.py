@@ -33,7 +33,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
-from broker.core.services import DISPLAY
+from broker.core.services import DISPLAY, PORTS
 from broker.host.devices.link import DeviceRequests
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Machines
@@ -265,6 +265,9 @@ class RemoteViewer(LinkEnd):
         began = trio.current_time()
         taken = False
         with given(conn):
+            # guard: flows are decided where the rules are
+            if opening.service not in PORTS:
+                raise UpstreamError(f"no link carries {opening.service}")
             epoch = self._epoch_for(opening)
             untrusted_head = b""
             if opening.service == DISPLAY:

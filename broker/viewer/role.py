@@ -24,7 +24,7 @@ from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
-from broker.core.services import AGENT, AUDIO, DISPLAY, SECURITY_KEY, TRANSFERS
+from broker.core.services import AGENT, AUDIO, DISPLAY, NETWORK, SECURITY_KEY, TRANSFERS
 from broker.core.stderr_log import isolated
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
@@ -35,6 +35,7 @@ from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.folders.desk import FolderDesk
+from broker.viewer.network import NetworkFlows
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
@@ -134,6 +135,8 @@ class ViewerRole:
         """Assigns devices to sandboxes."""
         self._key_indicator = Indicator(KEY_IN_USE)
         self._shared_key = SharedKey(self._key_indicator)
+        self.network = NetworkFlows(decider=authority, log=log)
+        """Flows of sandboxes to hosts outside."""
         self.folders = FolderDesk(
             source=host.folders,
             decider=authority,
@@ -302,6 +305,9 @@ class ViewerRole:
             # The request decides, and it is read by the sandbox's worker.
             with guest.streams.place():
                 await self.opening.stream(guest, opening, conn, status.take)
+        elif opening.service == NETWORK:
+            # Not one decision for the stream, but one for each destination.
+            await self.network.carry(opening, conn, task_status=status)
         elif opening.service == SECURITY_KEY:
             # Not one decision for the connection, but one for each use.
             await self._security_key(opening, conn, status)

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from policy import limits
+from policy.destinations import LOOKUP, NETWORK, port_ranges, take_ports
 from policy.records.device import (
     ATTRIBUTES,
     CLASSES,
@@ -29,7 +30,6 @@ from policy.records.device import (
     take_classes,
     take_condition,
 )
-from policy.rules.destinations import LOOKUP, NETWORK, port_ranges, take_ports
 
 _MIME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})|\*/\*")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")

@@ -17,10 +17,10 @@ import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from policy.destinations import NET, NETWORK, arguments_for, is_inner
 from policy.errors import visible
 from policy.records.device import DeviceFacts
 from policy.rules.conditions import NO_LIMITS, RuleLimits, fails_flow, fits
-from policy.rules.destinations import NET, NETWORK, arguments_for, is_inner
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Place, Token, TokenError, parse_token

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from broker.core.escape import hidden
 from policy import limits
-from policy.errors import Problem, Span
+from policy.destinations import EXPECTED, NETWORK, pattern_of
+from policy.errors import Problem, Span, did_you_mean
 from policy.rules.checks import DEVICE, SERVICES
 from policy.rules.conditions import (
     MATCH,
@@ -28,7 +29,6 @@ from policy.rules.conditions import (
     limits_of,
     match_of,
 )
-from policy.rules.destinations import EXPECTED, NETWORK, pattern_of
 from policy.rules.rule import ACTIONS, ANY_SOURCE, ANY_TARGET, Action, Rule, barrier
 from policy.rules.tokens import Place, Token, TokenError, parse_token
 from policy.suggestions import did_you_mean

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from policy.destinations import NETWORK
 from policy.errors import visible
 from policy.records.kinds import KIND_KEY
 from policy.records.loader import RecordSet
 from policy.records.model import External, Record, UnixPeer
 from policy.records.record_schema import AUDIO_KEY, DISPLAY_KEY, MICROPHONE_KEY
-from policy.rules.destinations import NETWORK
 from policy.rules.engine import EngineStep as RuleStep
 from policy.rules.engine import PolicyAnswer
 

@@ -13,9 +13,9 @@ from itertools import product
 from typing import NamedTuple
 
 from policy import limits
+from policy.destinations import port_ranges
 from policy.records.device import DeviceFacts, example
 from policy.rules.conditions import Match
-from policy.rules.destinations import port_ranges
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from policy import limits
+from policy.destinations import port_ranges
 from policy.records.device import example
 from policy.rules.conditions import NO_MATCH
-from policy.rules.destinations import port_ranges
 from policy.rules.engine import Engine, PolicyCall, expand
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet

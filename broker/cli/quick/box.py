@@ -102,11 +102,11 @@ def _described(broker: Calls, name: str) -> dict[str, object] | None:
 
 def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
     resolver = None
-    if found["network"] == "user":
+    if found["network"] in {"user", "rules"}:
         # Late, as above.
         from broker.host.network.namespace import resolver_lines
 
-        resolver = resolver_lines()
+        resolver = resolver_lines(network=str(found["network"]))
     files, writable = (
         tuple(Path(path) for path in _texts(found[key]))
         for key in ("read_only", "read_write")

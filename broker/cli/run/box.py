@@ -165,7 +165,7 @@ def _resolver(network: str) -> str | None:
     # Late: most boxes have no network, and start without this code.
     from broker.host.network.namespace import resolver_lines
 
-    return resolver_lines() if network == "user" else None
+    return None if network == "none" else resolver_lines(network=network)
 
 
 class Held(Protocol):

@@ -64,8 +64,9 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
         await ensure_broker(paths)
         with kept_home(paths, record.name, record.host.sandbox_class) as home:
             container = described(record, argv, None if home is None else home.tree)
-            if launch.network == "user":
-                container = replace(container, resolver=_resolver(paths))
+            if launch.network != "none":
+                resolver = _resolver(paths, launch.network)
+                container = replace(container, resolver=resolver)
             hooks, env = _hooks(paths), _environment()
             async with bound_for_podman(hooks, without_links, env) as places:
                 # guard: Podman gets no path that a sandbox can change
@@ -77,11 +78,11 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _KEPT if name in os.environ}
 
 
-def _resolver(paths: Paths) -> Path:
+def _resolver(paths: Paths, network: str) -> Path:
     """Write the resolv.conf(5) that containers with a network see."""
-    target = _hooks(paths) / "resolv.conf"
-    fresh = target.with_name(f".resolv.conf.{os.getpid()}")
-    fresh.write_text(resolver_lines())
+    target = _hooks(paths) / f"resolv.conf.{network}"
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    fresh.write_text(resolver_lines(network=network))
     fresh.chmod(0o644)  # for each user of the container
     fresh.replace(target)
     return target

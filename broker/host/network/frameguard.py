@@ -43,7 +43,7 @@ _ALLOWED = (
     *("read", "write", "recvfrom", "sendto", "poll", "ppoll", "close"),
     *("brk", "munmap", "mremap", "madvise", "futex"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
-    *("clock_gettime", "getpid", "exit", "exit_group"),
+    *("clock_gettime", "getpid", "getrandom", "exit", "exit_group"),
 )
 
 
@@ -131,24 +131,51 @@ class Guard:
     def run(self) -> None:
         """Return when QEMU or passt has gone, or QEMU sends no frames any more."""
         poll = select.poll()
-        news = self._addresses.news.fileno()
-        by_fd = {side.fileno(): side for side in self._sides}
         if self._leader >= 0:
             poll.register(self._leader, select.POLLIN)
+        more: dict[int, int] = {}
         while True:
-            poll.register(news, select.POLLIN)
-            for fd, side in by_fd.items():
-                poll.register(fd, self._wanted(side))
+            poll.register(self._addresses.news.fileno(), select.POLLIN)
+            for side in self._sides:
+                poll.register(side.fileno(), self._wanted(side))
+            more = {**dict.fromkeys(more, 0), **self._more()}
+            for fd, wanted in more.items():
+                poll.register(fd, wanted)
             try:
-                for fd, happened in poll.poll():
-                    if fd == self._leader:
+                for fd, happened in poll.poll(self._pause):
+                    if not self._happened(fd, happened):
                         return
-                    if fd == news:
-                        self._refresh()
-                    elif not self._serve(by_fd[fd], happened):
-                        return
+                    if fd in more:
+                        poll.unregister(fd)  # it may not be wanted any more
+                self._look()
             except (FrameError, ConnectionError):
                 return
+
+    def _happened(self, fd: int, happened: int) -> bool:
+        """Serve a descriptor; whether to go on."""
+        if fd == self._leader:
+            return False
+        if fd == self._addresses.news.fileno():
+            self._refresh()
+            return True
+        for side in self._sides:
+            if fd == side.fileno():
+                return self._serve(side, happened)
+        self._serve_more(fd, happened)
+        return True
+
+    _pause: int | None = None
+    """Milliseconds after which ``_look`` is called at the latest; None: no need."""
+
+    def _more(self) -> dict[int, int]:
+        """Further descriptors to poll, and for what."""
+        return {}
+
+    def _serve_more(self, fd: int, happened: int) -> None:
+        """Serve one of them."""
+
+    def _look(self) -> None:
+        """See to what time brings."""
 
     def _waits(self, side: socket.socket) -> bool:
         """Whether something waits to be written to this side."""

@@ -47,8 +47,13 @@ class BoxNetwork:
             process.close()
 
 
-def resolver_lines(resolv_conf: Path = _RESOLV_CONF) -> str:
-    """Return the resolv.conf(5) of a box: the host's servers, or passt's for them."""
+def resolver_lines(resolv_conf: Path = _RESOLV_CONF, *, network: str = "user") -> str:
+    """Return the resolv.conf(5) of a box: the host's servers, or passt's for them.
+
+    With ``network = "rules"`` it is the frame filter.
+    """
+    if network == "rules":
+        return f"nameserver {RESOLVER}\n"
     try:
         text = resolv_conf.read_text(errors="replace")
     except OSError:
@@ -65,10 +70,11 @@ def resolver_lines(resolv_conf: Path = _RESOLV_CONF) -> str:
 
 
 async def start_box_network(
-    leader: int, resolv_conf: Path = _RESOLV_CONF
+    leader: int, resolv_conf: Path = _RESOLV_CONF, *, asks: socket.socket | None = None
 ) -> BoxNetwork:
     """Give the network namespace of a process an interface behind the frame filter.
 
+    ``asks``: where the filter asks about each flow; None: it carries all of them.
     ``leader`` is its pidfd.  Raises SetupError when passt or the kernel's veth is
     missing, UpstreamError when the process has ended or has no namespace of its own.
     """
@@ -77,8 +83,37 @@ async def start_box_network(
     with ExitStack() as ours:
         namespace = _namespace_of(leader)
         ours.callback(os.close, namespace)
-        argv = partial(passt_args, passt, forward_dns=forward)
-        return await _start("veth", (namespace,), argv)
+        argv = partial(passt_args, passt, forward_dns=forward and asks is None)
+        given: tuple[int, ...] = (namespace,)
+        if asks is not None:
+            names = ours.enter_context(resolver_socket(resolv_conf))
+            given = (namespace, asks.fileno(), names.fileno())
+        return await _start("veth" if asks is None else "rules", given, argv)
+
+
+def resolver_socket(resolv_conf: Path = _RESOLV_CONF) -> socket.socket:
+    """Return a socket that reaches this machine's first name server, and no other.
+
+    Raises SetupError.
+    """
+    try:
+        lines = resolv_conf.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.split()[1] for line in lines if line.startswith("nameserver ")]
+    server = named[0] if named else "127.0.0.1"  # as resolv.conf(5)
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        found.connect((server, 53))
+    except OSError as error:
+        found.close()
+        raise SetupError(
+            f"the name server {server} cannot be reached: {error.strerror}",
+            hint=f"{resolv_conf} names it",
+        ) from error
+    found.settimeout(0)
+    return found
 
 
 async def start_tap_network(
@@ -160,6 +195,7 @@ def _refuse_own(namespace: int) -> None:
 
 
 _NEEDS = {
+    "rules": "the kernel's module veth and the package iproute2",
     "veth": "the kernel's module veth and the package iproute2",
     "tap": "/dev/net/tun and the package iproute2",
 }

@@ -53,7 +53,7 @@ _PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where ip(8) is: on some systems only where administrators have their programs."""
 _BATCH = 64
 """Frames read from the box before the other side is served."""
-_LENGTH = struct.Struct(">I")
+LENGTH = struct.Struct(">I")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -169,34 +169,41 @@ class PacketGuard(Guard):
         if side is self._packets:
             self._send_outward(joined(self._passed()))
             return True
-        data = side.recv(limits.FRAMES_READ_BYTES)
-        self._unread += data
+        data = self._read_passt()
         for frame in self._whole_frames():
             self._put(frame)
         return bool(data)
 
-    def _passed(self) -> Iterator[bytes]:
-        """Frames of the box that may pass, as passt reads them."""
+    def _read_passt(self) -> bytes:
+        data = self._sides[1].recv(limits.FRAMES_READ_BYTES)
+        self._unread += data
+        return data
+
+    def _read_frames(self) -> Iterator[bytes]:
         for _ in range(_BATCH):
             try:
-                untrusted_frame = self._packets.recv(limits.FRAME_BYTES)
+                yield self._packets.recv(limits.FRAME_BYTES)
             except BlockingIOError:
                 return
+
+    def _passed(self) -> Iterator[bytes]:
+        """Frames of the box that may pass, as passt reads them."""
+        for untrusted_frame in self._read_frames():
             # guard: a box's frames pass the filter
             if self._filter.may_pass(untrusted_frame):
-                yield _LENGTH.pack(len(untrusted_frame)) + untrusted_frame
+                yield LENGTH.pack(len(untrusted_frame)) + untrusted_frame
 
     def _whole_frames(self) -> list[bytes]:
         found: list[bytes] = []
         start = 0
-        while len(self._unread) - start >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(self._unread, start)
+        while len(self._unread) - start >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(self._unread, start)
             if size > limits.FRAME_BYTES:
                 raise FrameError(f"a frame of {size} bytes")
-            end = start + _LENGTH.size + size
+            end = start + LENGTH.size + size
             if len(self._unread) < end:
                 break
-            found.append(bytes(self._unread[start + _LENGTH.size : end]))
+            found.append(bytes(self._unread[start + LENGTH.size : end]))
             start = end
         del self._unread[:start]
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policy.rules.destinations import destination_of
+from policy.destinations import destination_of
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.last_good import written
 from policy.rules.ruleset import rules_of_map

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policy.destinations import NETWORK
 from policy.records.loader import load_records
-from policy.rules.destinations import NETWORK
 from policy.rules.record_gate import (
     AGENT,
     AUDIO,

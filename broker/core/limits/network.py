@@ -1,0 +1,39 @@
+"""Limits of a sandbox's network with ``network = "rules"``; each is per sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+FLOWS = 1024
+"""Open at a time; a browser has a few hundred."""
+FLOWS_PER_SECOND, FLOWS_BURST = 100, 200
+"""New ones; a browser's start opens some fifty at once."""
+DESTINATIONS = 512
+"""Hosts, ports and protocols that are asked about or open; each is a live permission."""
+WAITING = 16
+"""Packets that wait for one answer; the guest sends the others again."""
+LOOKUPS_PER_SECOND, LOOKUPS_BURST = 50, 200
+"""Questions for addresses."""
+QUESTIONS = 128
+"""Questions that the resolver has not answered yet."""
+QUESTION_SECONDS = 10.0
+ANSWER_BYTES = 1400
+"""Of an answer that is carried as it is: it fits into a packet."""
+BINDINGS, NAMES_PER_ADDRESS = 4096, 32
+"""Addresses that belong to a name; a guest's largest page names some hundreds."""
+BINDING_SECONDS = (60, 3600)
+"""How long an address is a name's: its time to live, within these.  Programs connect
+some time after they asked, also where that is 0."""
+REFUSED_SECONDS = 2.0
+"""A refusal is not asked about again for so long."""
+IDLE_DESTINATION_SECONDS = 120.0
+"""A permission without a flow is given back after so long."""
+IDLE_SECONDS: Mapping[str, float] = MappingProxyType(
+    {"tcp": 7200.0, "udp": 180.0, "icmp": 30.0}
+)
+"""A flow without a packet has ended; as RFC 5382 and 4787 have it for TCP and UDP."""
+ENDED_SECONDS = 10.0
+"""A connection whose two sides have closed is kept so long for its last packets."""
+CONTROL_BYTES = 1 << 18
+"""Messages that the viewer has not read; beyond it every flow ends."""

@@ -1,0 +1,528 @@
+"""Which flows of a guest are carried: ``network = "rules"``.
+
+Nothing passes that belongs to no flow, and a flow begins with an answer of the viewer
+about its destination (``core.streams.network_flows``).  A destination is a name, where the guest
+asked us for the name's addresses and its time to live has not passed, or else the
+address itself.  The guest's only name server is this filter.
+
+The first bytes of a TLS connection name a server: they pass in order and once, and a
+connection to another name than those that led to its address is ended.
+
+Sans-IO: packets, messages and seconds in, packets and messages out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from broker.core.limits import network as limits
+from broker.core.streams import network_flows as m
+from broker.core.token_bucket import TokenBucket
+from broker.host.network import dns_messages as dns
+from broker.host.network.packets import (
+    FIN,
+    ICMP,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Packet,
+    datagram_back,
+    read,
+    refusal,
+    reset_back,
+    reset_on,
+)
+from broker.host.network.tls_hello import HelloError, server_name
+from policy.destinations import LOOKUP, destination_of, is_inner
+
+_ARP = b"\x08\x06"
+_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp"}
+_DNS, _DOT, _HTTPS = 53, 853, 443
+_ECHO, _ECHO_REPLY = 8, 0
+_TELLS = frozenset({3, 11})
+"""ICMP from outside that is about a flow: unreachable, time exceeded."""
+
+
+@dataclass(eq=False)
+class Destination:
+    """A place that was asked about.  ``allowed`` is None until the answer."""
+
+    number: int
+    host: str
+    protocol: str
+    port: int | None
+    allowed: bool | None = None
+    until: float = 0.0
+    """When a refusal or an unused answer is forgotten."""
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    flows: int = 0
+
+
+@dataclass(eq=False)
+class CarriedFlow:
+    """A flow that is carried."""
+
+    number: int
+    key: tuple[int, int, bytes, int]
+    destination: Destination
+    names: tuple[str, ...]
+    """The names that led to its address; empty: it is open by its address."""
+    last: Packet
+    """The guest's last packet: it has what an end of ours needs."""
+    used: float
+    sent: int = 0
+    received: int = 0
+    hello: bytearray | None = None
+    """The first bytes while they are looked at; None: they were."""
+    first: int = 0
+    """The sequence number of the first of them."""
+    checked: bytes = b""
+    """They, until the far end has them: a segment may not change them."""
+    ending: int = 0
+
+
+@dataclass(eq=False)
+class _Attempt:
+    """A first packet, and the hosts by which it may be permitted."""
+
+    key: tuple[int, int, bytes, int]
+    packet: Packet
+    names: tuple[str, ...]
+    port: int | None
+    hosts: list[str]
+
+
+class FlowFilter:
+    """The flows of one guest.
+
+    ``to_guest``, ``to_passt``, ``to_viewer`` and ``to_resolver`` are taken and emptied
+    by the caller after each call.
+    """
+
+    def __init__(
+        self, guest: str, resolver: str, closed: Callable[[bytes], bool]
+    ) -> None:
+        self._guest = IPv4Address(guest).packed
+        self._resolver = IPv4Address(resolver).packed
+        self._closed = closed
+        self.to_guest: list[bytes] = []
+        self.to_passt: list[bytes] = []
+        self.to_viewer: list[m.FromFilter] = []
+        self.to_resolver: list[bytes] = []
+        self._numbers = 0
+        self._destinations: dict[tuple[str, str, int | None], Destination] = {}
+        self._by_number: dict[int, Destination] = {}
+        self._flows: dict[tuple[int, int, bytes, int], CarriedFlow] = {}
+        self._bindings: OrderedDict[bytes, dict[str, float]] = OrderedDict()
+        self._questions: OrderedDict[int, tuple[dns.DnsQuestion, Packet, float]] = (
+            OrderedDict()
+        )
+        self._pace = TokenBucket(limits.FLOWS_PER_SECOND, limits.FLOWS_BURST)
+        self._asking = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
+        self.connected = True
+        """Whether a viewer answers.  Without it nothing begins."""
+
+    # -- from the guest ----------------------------------------------------------
+
+    def outward(self, untrusted_frame: bytes, now: float) -> None:
+        """Take a frame of the guest."""
+        if untrusted_frame[12:14] == _ARP:
+            self.to_passt.append(untrusted_frame)
+            return
+        packet = read(untrusted_frame)
+        # guard: a guest sends from its address
+        if packet is None or packet.sender != self._guest:
+            return
+        key = (packet.protocol, packet.source, packet.receiver, packet.target)
+        flow = self._flows.get(key)
+        if flow is not None:
+            self._carry(flow, packet, now)
+        elif packet.receiver == self._resolver:
+            self._to_resolver(packet, now)
+        elif not self._closed(untrusted_frame):
+            self._begin(key, packet, now)
+
+    def _begin(
+        self, key: tuple[int, int, bytes, int], packet: Packet, now: float
+    ) -> None:
+        if packet.protocol == TCP and packet.flags & (SYN | RST | FIN | 16) != SYN:
+            return
+        if packet.protocol == ICMP and packet.kind != _ECHO:
+            return
+        # guard: name servers are ours alone
+        if packet.target in {_DNS, _DOT} and packet.protocol != ICMP:
+            self.to_guest.append(refusal(packet))
+            return
+        # guard: a connection begins without data
+        if packet.protocol == TCP and packet.data:
+            return
+        full = len(self._flows) >= limits.FLOWS
+        # guard: new flows have a pace
+        if full or not self.connected or not _took(self._pace, now):
+            self.to_guest.append(refusal(packet))
+            return
+        address = str(IPv4Address(packet.receiver))
+        names = self._names(packet.receiver, now)
+        # guard: an inner address is open by its own rule
+        if is_inner(f"+{address}"):
+            names = ()
+        port = None if packet.protocol == ICMP else packet.target
+        attempt = _Attempt(key, packet, names, port, [*names, address])
+        self._try(attempt, now)
+
+    def _try(self, attempt: _Attempt, now: float) -> None:
+        """Ask about each name of an address, and the address, until one is open."""
+        packet, host = attempt.packet, attempt.hosts[0]
+        place = self._ask(host, _NAMES[packet.protocol], attempt.port, now)
+        if place is None:
+            self.to_guest.append(refusal(packet))
+        elif place.allowed is None:
+            # guard: few packets wait for an answer
+            if len(place.waiting) < limits.WAITING:
+                place.waiting.append(lambda: self._try(attempt, now))
+        elif place.allowed:
+            self._open(attempt, place, now)
+        elif attempt.hosts[1:]:
+            del attempt.hosts[0]
+            self._try(attempt, now)
+        else:
+            self.to_guest.append(refusal(packet))
+
+    def _open(self, attempt: _Attempt, place: Destination, now: float) -> None:
+        packet, key = attempt.packet, attempt.key
+        if key in self._flows or len(self._flows) >= limits.FLOWS:
+            return  # it was sent again while its first packet waited
+        names = attempt.names if place.host in attempt.names else ()
+        # guard: QUIC's names are not read, so it is open by address only
+        if packet.protocol == UDP and packet.target == _HTTPS and names:
+            self.to_guest.append(refusal(packet))
+            return
+        self._numbers += 1
+        flow = CarriedFlow(self._numbers, key, place, names, packet, now)
+        if packet.protocol == TCP and names:
+            flow.hello = bytearray()
+            flow.first = packet.sequence + 1 & 0xFFFFFFFF
+        place.flows += 1
+        self._flows[key] = flow
+        address = str(IPv4Address(packet.receiver))
+        self.to_viewer.append(m.FlowBegun(flow.number, place.number, address))
+        flow.sent += len(packet.frame)
+        self.to_passt.append(packet.frame)
+
+    def _carry(self, flow: CarriedFlow, packet: Packet, now: float) -> None:
+        flow.used = now
+        if packet.protocol == TCP:
+            looked_at = flow.hello is not None or flow.checked
+            if looked_at and packet.data and not self._check_hello(flow, packet, now):
+                return
+            if packet.flags & RST:
+                flow.sent += len(packet.frame)
+                self.to_passt.append(packet.frame)
+                self._end(flow, "reset")
+                return
+            if packet.flags & FIN:
+                flow.ending |= 1
+        elif packet.protocol == ICMP and packet.kind != _ECHO:
+            return
+        flow.last = packet
+        flow.sent += len(packet.frame)
+        self.to_passt.append(packet.frame)
+
+    def _check_hello(self, flow: CarriedFlow, packet: Packet, now: float) -> bool:
+        """Whether a segment passes while the first bytes are looked at."""
+        at = packet.sequence - flow.first & 0xFFFFFFFF
+        at -= 1 << 32 if at >= 1 << 31 else 0
+        data = packet.data
+        known = flow.checked if flow.hello is None else bytes(flow.hello)
+        if at < len(known):
+            overlap = known[at : at + len(data)] if at >= 0 else b""
+            # guard: what was checked is what is sent again
+            return (
+                bool(overlap)
+                and data.startswith(overlap)
+                and (flow.hello is None or len(overlap) == len(data))
+            )
+        if flow.hello is None:
+            return True
+        # guard: a hello passes in order
+        if at > len(known):
+            return False
+        try:
+            name = server_name(known + data)
+        except HelloError as error:
+            self.cut(flow, f"its hello cannot be read: {error}", packet)
+            return False
+        if name is None:
+            flow.hello += data
+            return True
+        if name and not self._may_name(flow, name, packet, now):
+            return False
+        flow.checked, flow.hello = known + data, None
+        return True
+
+    def _may_name(
+        self, flow: CarriedFlow, name: str, packet: Packet, now: float
+    ) -> bool:
+        """Whether a connection may go on to a server of this name."""
+        # guard: the server's name is a name of the address
+        if name not in flow.names:
+            reason = "its server's name is not one that led to its address"
+            self.cut(flow, reason, packet)
+            return False
+        old = flow.destination
+        if name == old.host:
+            return True
+        place = self._ask(name, old.protocol, old.port, now)
+        if place is not None and place.allowed is None:
+            if len(place.waiting) < limits.WAITING:
+                place.waiting.append(lambda: self._again(flow, packet, now))
+            return False
+        # guard: the server's name is permitted itself
+        if place is None or not place.allowed:
+            self.cut(flow, "its server's name is not permitted", packet)
+            return False
+        flow.destination = place
+        old.flows -= 1
+        place.flows += 1
+        return True
+
+    def _again(self, flow: CarriedFlow, packet: Packet, now: float) -> None:
+        if self._flows.get(flow.key) is flow:
+            self._carry(flow, packet, now)
+
+    # -- from outside ----------------------------------------------------------------
+
+    def inward(self, frame: bytes, now: float) -> None:
+        """Take a frame of passt."""
+        if frame[12:14] == _ARP:
+            self.to_guest.append(frame)
+            return
+        packet = read(frame)
+        if packet is None:
+            return
+        key = (packet.protocol, packet.target, packet.sender, packet.source)
+        flow = self._flows.get(key)
+        if flow is None:
+            if packet.protocol == ICMP and packet.kind in _TELLS:
+                self.to_guest.append(frame)
+            # guard: nothing comes in without a flow
+            return
+        if packet.protocol == ICMP and packet.kind != _ECHO_REPLY:
+            return
+        flow.used = now
+        flow.received += len(frame)
+        self.to_guest.append(frame)
+        if packet.protocol == TCP:
+            self._follow(flow, packet)
+
+    def _follow(self, flow: CarriedFlow, packet: Packet) -> None:
+        """Note what a segment from outside says about its connection."""
+        if flow.checked and packet.flags & 16:
+            taken = packet.acknowledged - flow.first & 0xFFFFFFFF
+            if len(flow.checked) <= taken < 1 << 31:
+                flow.checked = b""
+        if packet.flags & RST:
+            self._end(flow, "reset by the other side")
+        elif packet.flags & FIN:
+            flow.ending |= 2
+
+    # -- names -------------------------------------------------------------------------
+
+    def _to_resolver(self, packet: Packet, now: float) -> None:
+        if packet.protocol != UDP or packet.target != _DNS:
+            self.to_guest.append(refusal(packet))
+            return
+        try:
+            question = dns.read_question(packet.data)
+        except dns.DnsError:
+            return
+        host = destination_of(question.name)
+        known = question.kind in {dns.A, dns.AAAA} | dns.PASSED
+        # guard: questions have a pace
+        slow = not _took(self._asking, now)
+        if host is None or slow or not self.connected:
+            self._reply(packet, question, dns.REFUSED)
+            return
+        self._look_up(packet, question, host, now, known=known)
+
+    def _look_up(
+        self,
+        packet: Packet,
+        question: dns.DnsQuestion,
+        host: str,
+        now: float,
+        *,
+        known: bool,
+    ) -> None:
+        place = self._ask(host, LOOKUP, None, now)
+        if place is not None and place.allowed is None:
+            if len(place.waiting) < limits.WAITING:
+                place.waiting.append(
+                    lambda: self._look_up(packet, question, host, now, known=known)
+                )
+        # guard: a name that no rule allows is refused
+        elif place is None or not place.allowed:
+            self._reply(packet, question, dns.REFUSED)
+        elif question.kind == dns.AAAA or not known:
+            self._reply(packet, question, dns.NOERROR)
+        else:
+            while len(self._questions) >= limits.QUESTIONS:
+                self._questions.popitem(last=False)
+            number = secrets.randbelow(1 << 16)
+            self._questions[number] = (question, packet, now + limits.QUESTION_SECONDS)
+            self.to_resolver.append(dns.query(number, host, question.kind))
+
+    def answered(self, untrusted_answer: bytes, now: float) -> None:
+        """Take a datagram of the resolver's."""
+        number = int.from_bytes(untrusted_answer[:2])
+        known = self._questions.get(number)
+        if known is None:
+            return
+        question, packet, until = known
+        try:
+            code, found = dns.read_answer(
+                untrusted_answer, question.name, question.kind
+            )
+        except dns.DnsError:
+            return  # the true answer may follow
+        del self._questions[number]
+        if now > until:
+            return
+        if question.kind != dns.A:
+            data = dns.renumbered(question, untrusted_answer, limits.ANSWER_BYTES)
+            self.to_guest.append(datagram_back(packet, data))
+            return
+        least, most = limits.BINDING_SECONDS
+        for address in found.found:
+            kept = min(max(found.ttl, least), most)
+            self._bind(address, question.name, now + kept)
+        self._reply(packet, question, code, found)
+
+    def _bind(self, address: bytes, name: str, until: float) -> None:
+        names = self._bindings.setdefault(address, {})
+        self._bindings.move_to_end(address)
+        names.pop(name, None)
+        names[name] = until
+        # guard: bindings are bounded
+        while len(names) > limits.NAMES_PER_ADDRESS:
+            del names[next(iter(names))]
+        while len(self._bindings) > limits.BINDINGS:
+            self._bindings.popitem(last=False)
+
+    def _names(self, address: bytes, now: float) -> tuple[str, ...]:
+        """Return the names that lead to an address, the newest first."""
+        known = self._bindings.get(address, {})
+        # guard: an address is a name's for its time to live
+        return tuple(n for n, until in reversed(known.items()) if now <= until)
+
+    def _reply(
+        self,
+        packet: Packet,
+        question: dns.DnsQuestion,
+        code: int,
+        found: dns.NameAddresses | None = None,
+    ) -> None:
+        data = dns.reply(question, code, found)
+        self.to_guest.append(datagram_back(packet, data))
+
+    # -- the viewer ------------------------------------------------------------------
+
+    def _ask(
+        self, host: str, protocol: str, port: int | None, now: float
+    ) -> Destination | None:
+        """Return a destination; None where no more can be asked about."""
+        key = (host, protocol, port)
+        place = self._destinations.get(key)
+        if place is not None and place.allowed is False and now > place.until:
+            self._forget(place)
+            place = None
+        if place is None:
+            if len(self._destinations) >= limits.DESTINATIONS:
+                self.tick(now)
+            # guard: destinations are bounded
+            if len(self._destinations) >= limits.DESTINATIONS or not self.connected:
+                return None
+            self._numbers += 1
+            place = Destination(self._numbers, host, protocol, port)
+            self._destinations[key] = self._by_number[place.number] = place
+            self.to_viewer.append(m.AskFlow(place.number, host, protocol, port))
+        if place.allowed:
+            place.until = now + limits.IDLE_DESTINATION_SECONDS
+        return place
+
+    def _forget(self, place: Destination) -> None:
+        self._by_number.pop(place.number, None)
+        self._destinations.pop((place.host, place.protocol, place.port), None)
+
+    def decided(self, message: m.ToFilter, now: float) -> None:
+        """Take an answer, or the end of one."""
+        place = self._by_number.get(message.number)
+        if place is None:
+            return
+        if isinstance(message, m.FlowCut):
+            self._forget(place)
+            for flow in [f for f in self._flows.values() if f.destination is place]:
+                self.cut(flow, "its permission has ended")
+            return
+        place.allowed = message.allowed
+        kept = (
+            limits.IDLE_DESTINATION_SECONDS
+            if message.allowed
+            else limits.REFUSED_SECONDS
+        )
+        place.until = now + kept
+        waiting, place.waiting = place.waiting, []
+        for step in waiting:
+            step()
+
+    def lost(self) -> None:
+        """Nobody decides any more: end everything."""
+        self.connected = False
+        for flow in list(self._flows.values()):
+            self.cut(flow, "the broker has gone")
+        self._destinations.clear()
+        self._by_number.clear()
+        self.to_viewer.clear()
+
+    def tick(self, now: float) -> None:
+        """End flows that are idle, and forget what has passed; once a second or so."""
+        for flow in list(self._flows.values()):
+            idle = limits.IDLE_SECONDS[_NAMES[flow.key[0]]]
+            if flow.ending == 3:
+                idle = limits.ENDED_SECONDS
+            if now - flow.used > idle:
+                self._end(flow, "closed" if flow.ending == 3 else "idle")
+        for place in list(self._destinations.values()):
+            if place.allowed is not None and not place.flows and now > place.until:
+                self._forget(place)
+                if place.allowed:
+                    self.to_viewer.append(m.FlowRelease(place.number))
+
+    def cut(self, flow: CarriedFlow, reason: str, last: Packet | None = None) -> None:
+        """End a flow on both sides.
+
+        ``last``: a packet that was not passed on, by which the guest is told.
+        """
+        if flow.key[0] == TCP:
+            self.to_guest.append(reset_back(last or flow.last))
+            self.to_passt.append(reset_on(flow.last))
+        self._end(flow, reason)
+
+    def _end(self, flow: CarriedFlow, reason: str) -> None:
+        if self._flows.pop(flow.key, None) is not None:
+            flow.destination.flows -= 1
+            self.to_viewer.append(
+                m.FlowEnded(flow.number, flow.sent, flow.received, reason)
+            )
+
+
+def _took(pace: TokenBucket, now: float) -> bool:
+    if pace.early(now) > 0:
+        return False
+    pace.take(now)
+    return True

@@ -1,0 +1,169 @@
+"""IPv4 packets that the frame filter takes apart and makes (RFC 791, 768, 792, 9293).
+
+Sans-IO.  ``read`` knows one plain form and no other: whoever reads behind us must see
+the same packet.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+ETHERNET, IP_HEADER = 14, 20
+TCP, UDP, ICMP = 6, 17, 1
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+_IPV4 = b"\x08\x00"
+_IP = struct.Struct(">BBHHHBBH4s4s")
+_TCP = struct.Struct(">HHIIBBHHH")
+_UDP = struct.Struct(">4H")
+_UNREACHABLE, _PROHIBITED = 3, 13
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One packet.  ``source`` and ``target`` are ports; of an echo its identifier."""
+
+    frame: bytes
+    protocol: int
+    sender: bytes
+    receiver: bytes
+    source: int
+    target: int
+    payload: int
+    """Where its payload begins in the frame."""
+    end: int
+    """Where the packet ends in the frame."""
+    flags: int = 0
+    sequence: int = 0
+    acknowledged: int = 0
+    kind: int = 0
+
+    @property
+    def data(self) -> bytes:
+        """Its payload."""
+        return self.frame[self.payload : self.end]
+
+
+def read(untrusted_frame: bytes) -> Packet | None:
+    """Return the packet of a frame; None where it is not of the plain form.
+
+    Plain: IPv4 without options, not a fragment, its lengths within the frame.
+    """
+    if untrusted_frame[12:14] != _IPV4 or len(untrusted_frame) < ETHERNET + IP_HEADER:
+        return None
+    first, _, size, _, fragment, _, protocol, _, sender, receiver = _IP.unpack_from(
+        untrusted_frame, ETHERNET
+    )
+    end = ETHERNET + size
+    # guard: packets have one plain form
+    if (
+        first != 0x45
+        or fragment & 0x3FFF
+        or not IP_HEADER <= size <= len(untrusted_frame) - ETHERNET
+    ):
+        return None
+    at = ETHERNET + IP_HEADER
+    if protocol == TCP and end - at >= _TCP.size:
+        source, target, sequence, acknowledged, offset, flags, *_ = _TCP.unpack_from(
+            untrusted_frame, at
+        )
+        payload = at + (offset >> 4) * 4
+        if not at + _TCP.size <= payload <= end:
+            return None
+        return Packet(
+            untrusted_frame, protocol, sender, receiver, source, target,
+            payload, end, flags, sequence, acknowledged,
+        )  # fmt: skip
+    if protocol == UDP and end - at >= _UDP.size:
+        source, target, length, _ = _UDP.unpack_from(untrusted_frame, at)
+        if length != end - at:
+            return None
+        payload = at + _UDP.size
+        return Packet(
+            untrusted_frame, protocol, sender, receiver, source, target, payload, end
+        )
+    if protocol == ICMP and end - at >= 8:
+        number = int.from_bytes(untrusted_frame[at + 4 : at + 6])
+        return Packet(
+            untrusted_frame, protocol, sender, receiver, number, number,
+            at + 8, end, kind=untrusted_frame[at],
+        )  # fmt: skip
+    return None
+
+
+def checksum(data: bytes) -> int:
+    """Return the internet checksum of RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return int(~total & 0xFFFF)
+
+
+def _frame(
+    to: bytes, sender: bytes, receiver: bytes, protocol: int, body: bytes
+) -> bytes:
+    head = _IP.pack(
+        0x45, 0, IP_HEADER + len(body), 0, 0x4000, 64, protocol, 0, sender, receiver
+    )
+    head = head[:10] + struct.pack(">H", checksum(head)) + head[12:]
+    return to + _IPV4 + head + body
+
+
+def _summed(
+    sender: bytes, receiver: bytes, protocol: int, body: bytes, at: int
+) -> bytes:
+    pseudo = sender + receiver + struct.pack(">HH", protocol, len(body))
+    found = checksum(pseudo + body) or 0xFFFF
+    return body[:at] + struct.pack(">H", found) + body[at + 2 :]
+
+
+def _back(packet: Packet) -> bytes:
+    return packet.frame[6:12] + packet.frame[:6]
+
+
+def datagram_back(packet: Packet, data: bytes) -> bytes:
+    """Return a datagram that answers a guest's."""
+    body = _UDP.pack(packet.target, packet.source, _UDP.size + len(data), 0) + data
+    body = _summed(packet.receiver, packet.sender, UDP, body, 6)
+    return _frame(_back(packet), packet.receiver, packet.sender, UDP, body)
+
+
+def refusal(packet: Packet) -> bytes:
+    """Return what tells a guest that its first packet is refused."""
+    if packet.protocol == TCP:
+        return reset_back(packet)
+    quoted = packet.frame[ETHERNET : packet.payload]
+    body = struct.pack(">BBHI", _UNREACHABLE, _PROHIBITED, 0, 0) + quoted
+    body = body[:2] + struct.pack(">H", checksum(body)) + body[4:]
+    return _frame(_back(packet), packet.receiver, packet.sender, ICMP, body)
+
+
+def reset_back(packet: Packet) -> bytes:
+    """Return the RST that ends a connection for the sender of its last packet."""
+    if packet.flags & ACK:
+        sequence, flags, acknowledged = packet.acknowledged, RST, 0
+    else:
+        sequence, flags = 0, RST | ACK
+        acknowledged = _behind(packet)
+    body = _TCP.pack(
+        packet.target, packet.source, sequence, acknowledged, 5 << 4, flags, 0, 0, 0
+    )
+    body = _summed(packet.receiver, packet.sender, TCP, body, 16)
+    return _frame(_back(packet), packet.receiver, packet.sender, TCP, body)
+
+
+def reset_on(packet: Packet) -> bytes:
+    """Return the RST that ends a connection for the receiver of its last packet."""
+    body = _TCP.pack(
+        packet.source, packet.target, _behind(packet), packet.acknowledged,
+        5 << 4, RST | packet.flags & ACK, 0, 0, 0,
+    )  # fmt: skip
+    body = _summed(packet.sender, packet.receiver, TCP, body, 16)
+    return _frame(packet.frame[:12], packet.sender, packet.receiver, TCP, body)
+
+
+def _behind(packet: Packet) -> int:
+    size = packet.end - packet.payload + bool(packet.flags & (SYN | FIN))
+    return packet.sequence + size & 0xFFFFFFFF

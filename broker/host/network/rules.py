@@ -1,0 +1,186 @@
+"""The process between a box whose flows are decided and passt: ``network = "rules"``.
+
+    program in the box ─ eth0 ═ veth ═ packet socket, flow filter ═ passt
+                                             ║ asks      ║ names
+                                           viewer     name server
+
+It is ``veth`` with a table of flows.  Its arguments are those of ``veth``, then the
+descriptors of two sockets: one to the viewer, and one that is connected to this
+machine's name server.  It can open no other one.  Where the viewer's end closes, every
+flow ends, and none begins.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+import time
+
+from typing_extensions import override
+
+from broker.core.framing import FrameReader
+from broker.core.limits import network as network_limits
+from broker.core.streams import network_flows as m
+from broker.host.network.addresses import GUEST, RESOLVER
+from broker.host.network.ethernet_frames import joined
+from broker.host.network.flow_filter import FlowFilter
+from broker.host.network.frameguard import Addresses, lock
+from broker.host.network.veth import LENGTH, PacketGuard, lay_cable
+
+_MAX_DATAGRAM = 65535
+_ANSWERS = 64
+"""Datagrams of the name server that are read before the others are served."""
+
+
+class FlowGuard(PacketGuard):
+    """``PacketGuard`` that carries the flows of a ``FlowFilter``."""
+
+    _pause: int | None = 1000
+
+    def __init__(
+        self,
+        packets: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        viewer: socket.socket,
+        resolver: socket.socket,
+    ) -> None:
+        super().__init__(packets, passt, addresses)
+        self._viewer, self._resolver = viewer, resolver
+        viewer.settimeout(0)
+        resolver.settimeout(0)
+        self._reader = FrameReader(m.MESSAGE_BYTES)
+        self._unsent = bytearray()
+        self._looked = time.monotonic()
+        self.flows = FlowFilter(
+            GUEST, RESOLVER, lambda frame: not self._filter.may_pass(frame)
+        )
+
+    @override
+    def _more(self) -> dict[int, int]:
+        found = {self._resolver.fileno(): select.POLLIN}
+        if self.flows.connected:
+            wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
+            found[self._viewer.fileno()] = wanted
+        return found
+
+    @override
+    def _serve_more(self, fd: int, happened: int) -> None:
+        if fd == self._resolver.fileno():
+            self._read_answers()
+        elif happened & ~select.POLLOUT:
+            self._read_viewer()
+        self._flush_flows()
+
+    def _read_viewer(self) -> None:
+        try:
+            data = self._viewer.recv(_MAX_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.flows.lost()
+            return
+        now = time.monotonic()
+        for body in self._reader.feed(data):
+            self.flows.decided(m.decode_to_filter(body), now)
+
+    def _read_answers(self) -> None:
+        for _ in range(_ANSWERS):
+            try:
+                untrusted_answer = self._resolver.recv(_MAX_DATAGRAM)
+            except OSError:  # none is left, or nothing listens there
+                return
+            self.flows.answered(untrusted_answer, time.monotonic())
+
+    @override
+    def _carry(self, side: socket.socket) -> bool:
+        now = time.monotonic()
+        if side is self._packets:
+            for untrusted_frame in self._read_frames():
+                self.flows.outward(untrusted_frame, now)
+            data = b"."
+        else:
+            data = self._read_passt()
+            for frame in self._whole_frames():
+                self.flows.inward(frame, now)
+        self._flush_flows()
+        return bool(data)
+
+    @override
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked >= 1:
+            self._looked = now
+            self.flows.tick(now)
+            self._flush_flows()
+
+    def _flush_flows(self) -> None:
+        flows = self.flows
+        for message in flows.to_viewer:
+            self._unsent += m.encode(message)
+        flows.to_viewer.clear()
+        self._tell_viewer()
+        frames, flows.to_passt = flows.to_passt, []
+        self._send_outward(joined(LENGTH.pack(len(frame)) + frame for frame in frames))
+        for frame in flows.to_guest:
+            self._put(frame)
+        flows.to_guest.clear()
+        for question in flows.to_resolver:
+            try:
+                self._resolver.send(question)
+            except OSError as error:
+                # As a lost datagram: the guest asks again.
+                if error.errno not in {errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS}:
+                    break
+        flows.to_resolver.clear()
+
+    def _tell_viewer(self) -> None:
+        # guard: a viewer that does not read decides nothing
+        if len(self._unsent) > network_limits.CONTROL_BYTES and self.flows.connected:
+            self.flows.lost()
+        if not self.flows.connected:
+            self._unsent.clear()
+        try:
+            while self._unsent:
+                del self._unsent[: self._viewer.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.flows.lost()
+
+
+def main() -> int:
+    """Entry point; see the head of this module."""
+    passt, ready, namespace, asks, names = (int(word) for word in sys.argv[1:])
+    try:
+        addresses = Addresses()  # of the host's namespace, before this leaves it
+        packets = lay_cable(namespace)
+    except OSError as error:
+        sys.stderr.write(f"{error.strerror}\n")
+        return 1
+    guard = FlowGuard(
+        packets,
+        socket.socket(fileno=passt),
+        addresses,
+        viewer=socket.socket(fileno=asks),
+        resolver=socket.socket(fileno=names),
+    )
+    os.write(ready, b"r")
+    os.close(ready)
+    lock()
+    try:
+        guard.run()
+    except OSError as error:
+        if error.errno != errno.ENETDOWN:
+            raise
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""Flows of sandboxes with ``network = "rules"``: asked about, held, cut, listed.
+
+The sandbox's frame filter says where a flow is to go; each destination is one permit,
+live for as long as the filter needs it, so a changed rule ends its flows.  No packet is
+seen here.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.authority.audit import event_log
+from broker.authority.channel.interface import Permits
+from broker.authority.permit import Request
+from broker.core.errors import PeerError, RefusedError, VitrailError
+from broker.core.framing import FrameReader
+from broker.core.lease import Lease, Opening
+from broker.core.limits import network as limits
+from broker.core.names import LeaseId
+from broker.core.streams import network_flows as m
+from broker.ipc.audit import schema
+from policy.destinations import LOOKUP, NET, NETWORK, destination_of
+
+_PROTOCOLS = frozenset({"tcp", "udp"})
+_READ_BYTES = 65536
+
+
+@dataclass(eq=False)
+class _Place:
+    asked: m.AskFlow
+    where: str = ""
+    released: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(frozen=True)
+class FlowRow:
+    """A flow that is open."""
+
+    flow: int
+    host: str
+    address: str
+    protocol: str
+    port: int
+    rule: str
+    since: float
+
+
+class NetworkFlows:
+    """All flows of a viewer's sandboxes."""
+
+    def __init__(self, *, decider: Permits, log: event_log.EventLog) -> None:
+        self._decider = decider
+        self._log = log
+        self._open: dict[LeaseId, dict[int, FlowRow]] = {}
+
+    def rows(self, lease: LeaseId) -> list[FlowRow]:
+        """The open flows of a sandbox, oldest first."""
+        return list(self._open.get(lease, {}).values())
+
+    async def carry(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Answer one sandbox's filter until it ends; owns ``conn``."""
+        with conn:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
+            task_status.started()
+            one = _Filter(opening, stream, self._decider, self._log)
+            self._open[opening.lease.id] = one.flows
+            try:
+                await one.run()
+            except* PeerError as errors:
+                # The filter was taken over: its flows end with it.
+                event = schema.StreamRefused(
+                    **event_log.of_stream(opening),
+                    outcome="refused",
+                    reason=str(errors.exceptions[0]),
+                )
+                await self._log.refused(event)
+            finally:
+                self._open.pop(opening.lease.id, None)
+
+
+class _FlowSubject(event_log.StreamSubject):
+    """The fields of an event about a flow."""
+
+    argument: str
+    detail: dict[str, schema.Scalar]
+
+
+class _Filter:
+    """One sandbox's filter."""
+
+    def __init__(
+        self,
+        opening: Opening,
+        stream: trio.SocketStream,
+        decider: Permits,
+        log: event_log.EventLog,
+    ) -> None:
+        self._opening = opening
+        self._lease: Lease = opening.lease
+        self._stream = stream
+        self._decider = decider
+        self._log = log
+        self._places: dict[int, _Place] = {}
+        self._last = 0
+        self._uncounted = 0
+        self._sending = trio.Lock()
+        self.flows: dict[int, FlowRow] = {}
+
+    async def run(self) -> None:
+        """Read until its end.  Raises a group of PeerError for what no filter sends."""
+        reader = FrameReader(m.MESSAGE_BYTES)
+        async with trio.open_nursery() as nursery:
+            while untrusted_data := await self._read():
+                for body in reader.feed(untrusted_data):
+                    await self._take(m.decode_from_filter(body), nursery)
+            nursery.cancel_scope.cancel()
+
+    async def _read(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(_READ_BYTES))
+        except trio.BrokenResourceError:
+            return b""
+
+    async def _take(self, message: m.FromFilter, nursery: trio.Nursery) -> None:
+        match message:
+            case m.AskFlow():
+                self._check(message)
+                asked = self._places[message.number] = _Place(message)
+                nursery.start_soon(self._decide, asked)
+            case m.FlowRelease():
+                if (place := self._places.get(message.number)) is not None:
+                    place.released.set()
+            case m.FlowBegun():
+                await self._begun(message)
+            case m.FlowEnded():
+                await self._ended(message)
+
+    def _check(self, asked: m.AskFlow) -> None:
+        # guard: a filter asks about one canonical host
+        good = destination_of(asked.host) == asked.host
+        if asked.protocol in _PROTOCOLS:
+            good = good and asked.port is not None and 0 < asked.port <= 65535
+        else:
+            good = good and asked.protocol in {"icmp", LOOKUP} and asked.port is None
+        # guard: a filter's permits are bounded
+        if (
+            not good
+            or asked.number <= self._last
+            or len(self._places) >= 2 * limits.DESTINATIONS
+        ):
+            raise PeerError("the frame filter asks for what is not a destination")
+        self._last = asked.number
+
+    async def _decide(self, place: _Place) -> None:
+        asked = place.asked
+        request = Request(
+            lease=self._lease,
+            service=NETWORK,
+            argument=f"+{asked.host}",
+            target=NET,
+            protocol=asked.protocol,
+            port=asked.port,
+            stream=self._opening.stream,
+            peer=self._opening.peer,
+            settled=True,
+            tells=True,
+            ahead=asked.protocol == LOOKUP,
+            counts_bytes=False,
+        )
+        answered = False
+        try:
+            # guard: a flow asks the share
+            self._log.check_share(self._lease)
+            async with self._decider.permit(request) as permit:
+                place.where, answered = permit.where, True
+                await self._send(m.FlowAnswer(asked.number, allowed=True))
+                await place.released.wait()
+        except (RefusedError, VitrailError):
+            over = m.FlowCut(asked.number)
+            await self._send(
+                over if answered else m.FlowAnswer(asked.number, allowed=False)
+            )
+        finally:
+            self._places.pop(asked.number, None)
+
+    async def _send(self, message: m.ToFilter) -> None:
+        async with self._sending:
+            try:
+                await self._stream.send_all(m.encode(message))
+            except trio.BrokenResourceError:
+                return  # its end is read, too
+
+    async def _begun(self, message: m.FlowBegun) -> None:
+        place = self._places.get(message.number)
+        if place is None:
+            return  # its permit ended meanwhile, and the filter has been told
+        # guard: a filter's flows are bounded
+        if len(self.flows) >= limits.FLOWS + limits.WAITING:
+            raise PeerError("the frame filter reports too many flows")
+        asked = place.asked
+        address = destination_of(message.address) or "?"
+        row = FlowRow(
+            message.flow, asked.host, address, asked.protocol,
+            asked.port or 0, place.where, trio.current_time(),
+        )  # fmt: skip
+        self.flows[row.flow] = row
+        await self._note(schema.StreamOpened(**self._subject(row)))
+
+    async def _ended(self, message: m.FlowEnded) -> None:
+        row = self.flows.pop(message.flow, None)
+        if row is not None:
+            event = schema.StreamClosed(
+                **self._subject(row),
+                reason=message.reason[:100],
+                bytes_from_sandbox=max(0, message.sent),
+                bytes_to_sandbox=max(0, message.received),
+                seconds=trio.current_time() - row.since,
+            )
+            await self._note(event)
+
+    def _subject(self, row: FlowRow) -> _FlowSubject:
+        fields = event_log.of_stream(self._opening)
+        detail: dict[str, schema.Scalar] = {
+            "flow": row.flow,
+            "address": row.address,
+            "protocol": row.protocol,
+            "port": row.port,
+            "rule": row.rule,
+        }
+        if self._uncounted:
+            detail["uncounted"] = self._uncounted
+        return _FlowSubject(**fields, argument=f"+{row.host}", detail=detail)
+
+    async def _note(self, event: schema.AnyEvent) -> None:
+        """Record a flow's begin or end; beyond the sandbox's share they are counted."""
+        try:
+            self._log.check_share(self._lease)
+        except RefusedError:
+            self._uncounted += 1
+            return
+        self._uncounted = 0
+        await self._log.note(event)

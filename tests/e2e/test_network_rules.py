@@ -1,0 +1,439 @@
+"""What a box with ``network = "rules"`` reaches: the hosts that rules name.
+
+A small internet in namespaces of the test's own: *this machine* with a name server on
+its loopback that says what the test wants, and *the internet* behind a cable, with web
+servers by TLS.  The box is a real one, its filter the real process, and the decisions
+are those of real rules.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import ssl
+import struct
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError, VitrailError
+from broker.core.lease import Opening
+from broker.core.services import NETWORK
+from broker.helpers.process.spawn import our_program, run_tool, spawn
+from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.process import start_held
+from broker.host.network.namespace import resolver_lines, start_box_network
+from broker.net.peers.credentials import can_ask_pid_namespaces
+from broker.viewer.network import NetworkFlows
+from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
+from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
+from tests.kit.rulebook import WORK, rulebook
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.world import world
+
+GOOD, EVIL, SLOW = "93.184.216.34", "93.184.216.35", "93.184.216.36"
+HOSTS = {
+    "www.good.test": [GOOD],
+    "www.evil.test": [EVIL],
+    "steady.good.test": [SLOW],
+    "rebound.good.test": ["127.0.0.1", THIS, "10.0.0.1"],
+    "metadata.good.test": ["169.254.169.254"],
+}
+RULES = """\
+vitrail.Network +www.evil.test work @net deny
+vitrail.Network +*.good.test work @net allow port=443 protocol=tcp
+"""
+RECORD = """\
+class = "persistent"
+[launch]
+kind = "bwrap"
+network = "rules"
+"""
+
+PROBE = r"""
+import json, os, select, socket, ssl, subprocess, sys, time
+out, good, evil, this = sys.argv[1:5]
+said = {}
+def tried(what):
+    try:
+        return what() or "done"
+    except OSError as error:
+        return type(error).__name__
+def fetch(host, port=443, name=None, address=None):
+    def go():
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection((address or host, port), 4) as sock:
+            with context.wrap_socket(sock, server_hostname=name or host) as tls:
+                tls.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                return tls.recv(200).decode().splitlines()[-1]
+    return tried(go)
+def dns(server, tcp=False):
+    def go():
+        query = b"\0\7\1\0\0\1\0\0\0\0\0\0\3www\4good\4test\0\0\1\0\1"
+        kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+        with socket.socket(socket.AF_INET, kind) as sock:
+            sock.settimeout(3)
+            sock.connect((server, 53))
+            sock.send(query)
+            return sock.recv(500).hex()
+    return tried(go)
+said["before the name"] = fetch(good, name="www.good.test")
+said["name"] = tried(lambda: socket.gethostbyname("www.good.test"))
+said["good"] = fetch("www.good.test")
+said["by its address"] = fetch("www.good.test", address=good)
+said["other port"] = fetch("www.good.test", 8443)
+said["other server"] = fetch("www.good.test", name="www.evil.test")
+said["no rule"] = fetch("www.nowhere.test")
+said["denied"] = fetch("www.evil.test")
+said["denied by address"] = fetch("www.evil.test", address=evil)
+said["rebound"] = fetch("rebound.good.test")
+said["metadata"] = fetch("metadata.good.test")
+said["name server"] = dns(good)
+said["name server by tcp"] = dns("10.0.2.3", tcp=True)
+said["this machine"] = fetch(this)
+said["loopback's resolver"] = dns("127.0.0.53")
+def ping():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
+        sock.settimeout(2)
+        sock.connect((good, 0))
+        sock.send(b"\x08\0\0\0\0\1\0\1")
+        return sock.recv(100).hex()
+said["ping"] = tried(ping)
+curl = ["curl", "-sk", "--max-time", "5"]
+said["curl"] = subprocess.call([*curl, "https://www.good.test/"], stdout=subprocess.DEVNULL)
+said["curl elsewhere"] = subprocess.call([*curl, "https://www.evil.test/"])
+took = []
+for _ in range(20):
+    began = time.monotonic()
+    socket.create_connection((good, 443), 4).close()
+    took.append(time.monotonic() - began)
+said["connect ms"] = sorted(took)[10] * 1000
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+sock = socket.create_connection(("steady.good.test", 443), 4)
+tls = context.wrap_socket(sock, server_hostname="steady.good.test")
+tls.sendall(b"stay\r\n\r\n")
+tls.recv(500)
+open(f"{out}/open", "w").close()
+select.select([tls], [], [], 20)
+said["open flow"] = tls.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+said["after"] = fetch("steady.good.test")
+open(f"{out}/said", "w").write(json.dumps(said))
+open(f"{out}/done", "w").close()
+time.sleep(1000)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _able():
+    """Skip where boxes with a network cannot be."""
+    if not can_ask_pid_namespaces():
+        pytest.skip("this kernel cannot tell a process's pid namespace")
+    for program in ("bwrap", "passt", "ip", "openssl", "curl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    try:
+        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
+    except (VitrailError, SetupError) as error:
+        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Run the world once; every test looks at what the box said."""
+    argv = [*UNSHARE, *our_program("tests.e2e.test_network_rules")]
+    said = trio.run(partial(run_tool, argv, deadline=200))
+    return json.loads(said.splitlines()[-1])
+
+
+REFUSED = {"ConnectionRefusedError", "ConnectionResetError", "TimeoutError", "OSError"}
+
+
+def test_a_named_host_is_reached_by_its_name(results):
+    inside = results["inside"]
+    assert inside["name"] == GOOD
+    assert inside["good"] == inside["by its address"] == f"hello from {GOOD}"
+    assert inside["curl"] == 0
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "before the name",
+        "other port",
+        "other server",
+        "denied by address",
+        "rebound",
+        "metadata",
+        "this machine",
+        "name server",
+        "name server by tcp",
+        "loopback's resolver",
+    ],
+)
+def test_nothing_else_is(results, what):
+    assert results["inside"][what] in REFUSED
+
+
+@pytest.mark.parametrize("what", ["no rule", "denied"])
+def test_names_of_others_have_no_address(results, what):
+    """And this machine's name server was not asked for them."""
+    assert results["inside"][what] == "gaierror"
+    assert results["inside"]["curl elsewhere"] == 6  # it could not resolve the host
+    asked = set(results["asked"])
+    assert "www.good.test" in asked
+    assert not {"www.nowhere.test", "www.evil.test"} & asked
+
+
+def test_a_ping_needs_a_rule(results):
+    assert results["inside"]["ping"] in REFUSED | {"PermissionError"}
+
+
+def test_a_revoked_rule_ends_an_open_flow(results):
+    """With a reset, within a second; and what comes after it is refused."""
+    assert results["inside"]["open flow"] == errno.ECONNRESET
+    assert results["inside"]["after"] == "gaierror"
+    assert results["revoked after"] < 1.0
+
+
+def test_what_was_carried_is_in_the_log(results):
+    """Name, address, port and rule at a flow's begin; bytes at its end."""
+    opened = [e for e in results["events"] if e["kind"] == "stream.opened"]
+    closed = [e for e in results["events"] if e["kind"] == "stream.closed"]
+    first = opened[0]
+    assert first["argument"] == "+www.good.test"
+    assert first["detail"]["address"] == GOOD
+    assert (first["detail"]["protocol"], first["detail"]["port"]) == ("tcp", 443)
+    assert first["detail"]["rule"].endswith("50-test.policy:2")
+    assert any(e["bytes_from_sandbox"] > 300 for e in closed)
+    assert any(e["reason"] == "its permission has ended" for e in closed)
+    verdicts = {}
+    for e in results["events"]:
+        if e["kind"] == "decision" and e.get("argument"):
+            asked = (e["argument"], e["detail"]["protocol"])
+            verdicts.setdefault(asked, e["verdict"])
+    assert verdicts["+www.good.test", "dns"] == "allow"
+    assert verdicts["+www.good.test", "tcp"] == "allow"
+    assert verdicts["+www.evil.test", "dns"] == "deny"
+    assert verdicts[f"+{GOOD}", "tcp"] == "deny"
+    assert verdicts["+10.0.0.1", "tcp"] == "deny"
+
+
+def test_the_helpers_end_with_the_box(results):
+    assert results["ended"] == ["netguard", "passt"]
+
+
+# -- by record ---------------------------------------------------------------------
+
+LOOK = """
+import json, socket, sys
+def reach(address, port):
+    with socket.socket() as sock:
+        sock.settimeout(2)
+        return sock.connect_ex((address, port))
+def name(host):
+    try:
+        return socket.gethostbyname(host)
+    except OSError as error:
+        return type(error).__name__
+print(json.dumps({
+    "resolver": open("/etc/resolv.conf").read(),
+    "denied": reach("93.184.216.34", 9),
+    "name": name("www.denied.test"),
+}))
+"""
+
+
+async def test_a_record_has_its_flows_decided():
+    """By the broker; each refusal is on record."""
+    async with world(image=False) as w:
+        probe = w.base / "look.py"
+        probe.write_text(LOOK)
+        shared = f'bind_read_only = ["{probe}"]\n'
+        text = RECORD.replace("persistent", "disposable") + shared
+        w.write_record("net", text)
+        answer = await brokerctl(
+            *("run", "-q", "net", "--", "/usr/bin/python3", str(probe)), env=w.environ
+        )
+        assert answer.code == 0, answer
+        said = json.loads(answer.out.splitlines()[-1])
+        assert said["resolver"] == resolver_lines(network="rules")
+        assert said["denied"] == 111  # ECONNREFUSED: it was told
+        assert said["name"] == "gaierror"
+        event = await w.wait_event("decision", service="vitrail.Network")
+        assert event["verdict"] == "deny"
+
+
+# -- inside the namespaces: this machine --------------------------------------------
+
+
+async def name_server(asked, task_status):
+    """A name server on 127.0.0.53 that knows the test's hosts."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        await sock.bind(("127.0.0.53", 53))
+        task_status.started()
+        while True:
+            query, sender = await sock.recvfrom(2000)
+            end = query.index(b"\0", 12) + 5
+            labels, at = [], 12
+            while query[at]:
+                labels.append(query[at + 1 : at + 1 + query[at]].decode())
+                at += 1 + query[at]
+            name = ".".join(labels)
+            asked.append(name)
+            found = HOSTS.get(name, [])
+            head = query[:2] + b"\x81\x80" + struct.pack(">4H", 1, len(found), 0, 0)
+            body = b"".join(
+                b"\xc0\x0c\0\1\0\1\0\0\0\x10\0\4" + socket.inet_aton(one)
+                for one in found
+            )
+            await sock.sendto(head + query[12:end] + body, sender)
+
+
+@asynccontextmanager
+async def internet():
+    """A network namespace at the other end of a cable, with web servers."""
+    child = spawn(
+        ["unshare", "--net", *our_program("tests.e2e.test_network_rules", "other")],
+        stderr=None,
+    )
+    try:
+        await ip("link", "set", "lo", "up")
+        await ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        await _moved(child.pid)
+        await ip("address", "add", f"{THIS}/24", "dev", "v0")
+        await ip("link", "set", "v0", "up")
+        await ip("route", "add", "default", "via", OTHER)
+        await eventually(_up, deadline=60)
+        yield
+    finally:
+        await child.stop()
+
+
+async def _up():
+    try:
+        with trio.fail_after(2):
+            await (await trio.open_tcp_stream(GOOD, 443)).aclose()
+    except (OSError, trio.TooSlowError):
+        return False
+    return True
+
+
+async def be_internet():
+    await eventually(
+        lambda: "v1" in [name for _, name in socket.if_nameindex()], deadline=60
+    )
+    await ip("address", "add", f"{OTHER}/24", "dev", "v1")
+    await ip("link", "set", "v1", "up")
+    await ip("link", "set", "lo", "up")
+    with short_directory() as place:
+        key, cert = place / "key", place / "cert"
+        await run_tool(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes"),
+                *("-subj", "/CN=test", "-keyout", str(key), "-out", str(cert)),
+            ]
+        )
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(cert, key)
+        async with trio.open_nursery() as nursery:
+            for address in (GOOD, EVIL, SLOW):
+                await ip("address", "add", f"{address}/32", "dev", "lo")
+                for port in (443, 8443):
+                    serve = partial(_serve_web, context, address)
+                    await nursery.start(
+                        partial(trio.serve_tcp, serve, port, host=address)
+                    )
+
+
+async def _serve_web(context, address, stream):
+    tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+    try:
+        asked = await tls.receive_some(1000)
+        await tls.send_all(f"HTTP/1.0 200 OK\r\n\r\nhello from {address}".encode())
+        if asked.startswith(b"stay"):
+            await trio.sleep_forever()
+        await tls.aclose()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        await trio.aclose_forcefully(stream)
+
+
+async def be_this_machine():
+    asked = []
+    with short_directory() as place:
+        conf = place / "resolv.conf"
+        conf.write_text("nameserver 127.0.0.53\n")
+        probe = place / "probe.py"
+        probe.write_text(PROBE)
+        async with internet(), trio.open_nursery() as nursery:
+            await nursery.start(name_server, asked)
+            async with rulebook(RULES) as book:
+                book.write_record("work", RECORD)
+                await book.reload()
+                found = await ask_box(place, conf, probe, book)
+                found["events"] = book.events(
+                    "stream.opened", "stream.closed", "decision"
+                )
+            nursery.cancel_scope.cancel()
+    return {**found, "asked": asked}
+
+
+async def ask_box(place, conf, probe, book):
+    sockets, out = place / "s", place / "out"
+    sockets.mkdir()
+    out.mkdir()
+    (out / "error").touch()
+    words = (str(probe), str(out), GOOD, EVIL, THIS)
+    box = Box(
+        ("sh", "-c", f'exec python3 "$@" 2>{out}/error', "sh", *words),
+        sockets,
+        files=(probe,),
+        writable=(out,),
+        resolver=resolver_lines(network="rules"),
+    )
+    held = await start_held(box)
+    pidfd = os.pidfd_open(held.leader)
+    results = {}
+    mine, theirs = socket.socketpair()
+    flows = NetworkFlows(decider=book.decider, log=book.log)
+    opening = Opening(WORK, NETWORK, 1, "the test")
+    async with trio.open_nursery() as nursery:
+        try:
+            with theirs:
+                network = await start_box_network(pidfd, conf, asks=theirs)
+            await nursery.start(partial(flows.carry, opening, mine))
+            held.release()
+            ready = out / "open"
+            await eventually(
+                lambda: ready.exists() or (out / "error").read_text(), deadline=100
+            )
+            assert ready.exists(), (out / "error").read_text()
+            assert [row.host for row in flows.rows(WORK.id)][-1] == "steady.good.test"
+            began = trio.current_time()
+            await book.change("50-test.policy", RULES.replace("*.good", "www.good"))
+            await eventually((out / "done").exists, deadline=60)
+            results["revoked after"] = trio.current_time() - began
+            results["inside"] = json.loads((out / "said").read_text())
+        finally:
+            await held.end()
+            os.close(pidfd)
+        await eventually(lambda: all(p.ended for p in network.processes), deadline=60)
+        results["ended"] = [p.role for p in network.processes]
+        await network.end()
+    return results
+
+
+if __name__ == "__main__":
+    if "other" in sys.argv:
+        trio.run(be_internet)
+    else:
+        print(json.dumps(trio.run(be_this_machine)))
+    sys.exit(0)
