@@ -135,7 +135,7 @@ def _several(pattern: re.Pattern[str]) -> Callable[[str], object]:
 
 def _ports(text: str) -> object:
     values = take_ports(text)
-    return values if values and len(values) <= limits.CONDITION_VALUES else None
+    return values if values and len(values) <= CONDITION_VALUES else None
 
 
 def _size(text: str) -> object:

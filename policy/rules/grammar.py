@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from broker.core.escape import hidden
 from policy import limits
 from policy.destinations import EXPECTED, NETWORK, pattern_of
-from policy.errors import Problem, Span, did_you_mean
+from policy.errors import Problem, Span
 from policy.rules.checks import DEVICE, SERVICES
 from policy.rules.conditions import (
     MATCH,

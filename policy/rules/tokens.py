@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from policy import limits
-from policy.rules.destinations import NET
+from policy.destinations import NET
 from policy.rules.world import ADMIN, ADMIN_NAMES, DEFAULT, DISPVM, DISPVM_OF
 from policy.suggestions import did_you_mean
 
