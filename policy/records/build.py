@@ -449,8 +449,13 @@ class _Checks:
 
     def machine(self) -> None:
         """Not every machine can have everything."""
-        kind = self.taken[KIND_KEY]
-        if kind in MONITORS or self.taken.get("launch.fork") == "shared":
+        taken = self.taken
+        shared = taken.get("launch.fork") == "shared"
+        if (
+            taken[KIND_KEY] in MONITORS
+            or shared
+            or taken.get("launch.network") == "rules"
+        ):
             check(self.taken, self._at)
 
 

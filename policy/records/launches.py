@@ -166,7 +166,7 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
         )
     if taken[KIND_KEY] in MONITORS:
         _check_monitor(taken, complain)
-    elif taken["launch.fork"] == "shared":
+    elif taken.get("launch.fork") == "shared":
         _check_shared(taken, complain)
 
 
