@@ -66,7 +66,7 @@ PROGRAMS = (
     Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 3_400, 1_600),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),
     Program("shipper", ("broker.programs.shipper",), USER, 50, 6_400, 3_700),
-    Program("template", ("broker.programs.template",), USER, 28, 2_900, 1_260),
+    Program("template", ("broker.programs.template",), USER, 28, 2_900, 1_255),
     Program(
         "template in its jail",
         ("broker.programs.template_jailed",),
