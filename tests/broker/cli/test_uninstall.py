@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from broker.cli.menu.uninstall import command
 from broker.cli.sandboxes.new import command as new
-from broker.cli.uninstall import command
 from broker.core.errors import RefusedError
 
 

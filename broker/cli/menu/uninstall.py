@@ -90,4 +90,4 @@ def _package() -> str:
         return "pipx uninstall vitrail"
     if place.is_relative_to("/usr"):
         return "sudo apt purge vitrail"
-    return f"remove {place.parents[2]}"
+    return f"remove {place.parents[3]}"
