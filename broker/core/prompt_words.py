@@ -22,6 +22,7 @@ _WANTS = MappingProxyType(
         "vitrail.OpenURL": "to open an address",
         "vitrail.OpenFile": "to have a file opened",
         "vitrail.FileCopy": "to copy files to another sandbox",
+        "vitrail.Call": "to call a service of another sandbox",
         "vitrail.Folder": "to use a folder of yours",
         "vitrail.Device": "to use a device of this computer",
         "vitrail.Network": "to reach a host on the network",

@@ -29,7 +29,10 @@ SECURITY_KEY = ServiceName("vitrail.SecurityKey")
 OPEN_URL = ServiceName("vitrail.OpenURL")
 OPEN_FILE = ServiceName("vitrail.OpenFile")
 FILE_COPY = ServiceName("vitrail.FileCopy")
-TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY})
+CALL = ServiceName("vitrail.Call")
+"""A service of another sandbox: a stream between two programs, named by the request."""
+
+TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY, CALL})
 """Services whose requests are read before they are decided about."""
 
 NETWORK = ServiceName("vitrail.Network")
@@ -46,6 +49,7 @@ PORTS: Mapping[ServiceName, int] = MappingProxyType(
         OPEN_URL: 6510,
         OPEN_FILE: 6511,
         FILE_COPY: 6512,
+        CALL: 6513,
     }
 )
 """Service to vsock port.  Above 1023, so that an unprivileged broker may

@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from broker.ipc.transfer_guest import Ask
+from broker.ipc.transfer_guest import Ask, GuestCall
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -28,7 +28,7 @@ class _Message(
 
 
 class TransferStream(_Message, frozen=True, tag="transfer-stream"):
-    """A connection to one of the three ports; its descriptor comes with this."""
+    """A connection to one of the ports; its descriptor comes with this."""
 
     stream: _Count
 
@@ -72,6 +72,17 @@ class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
     back: _Text = ""
 
 
+class TransferLeave(_Message, frozen=True, tag="transfer-leave"):
+    """Permitted: answer the program, and leave its connection to the pump.
+
+    ``service``: the answer to a program that serves a call; None: to one that calls.
+    Answered by TransferPassed once the connection is closed in the worker.
+    """
+
+    stream: _Count
+    service: GuestCall | None = None
+
+
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
     """Report the end to the program (no ``reason``: it was done) and close."""
 
@@ -80,7 +91,12 @@ class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
 
 
 ToWorker: TypeAlias = (
-    TransferStream | TransferWait | TransferSend | TransferDeliver | TransferFinish
+    TransferStream
+    | TransferWait
+    | TransferSend
+    | TransferDeliver
+    | TransferLeave
+    | TransferFinish
 )
 
 

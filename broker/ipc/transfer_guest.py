@@ -1,7 +1,7 @@
 """Messages between a sandbox's program and its broker, before and after the bytes.
 
 JSON objects with a ``type`` key, one in each frame (``ipc.framing``), on the ports
-of ``vitrail.OpenURL``, ``vitrail.OpenFile`` and ``vitrail.FileCopy``.  The other
+of ``vitrail.OpenURL``, ``vitrail.OpenFile``, ``vitrail.FileCopy`` and ``vitrail.Call``.  The other
 side is ``shims/files``, which repeats the tables because a shim imports
 nothing of ours; a test compares the two.
 """
@@ -23,6 +23,20 @@ _Url = Annotated[str, msgspec.Meta(max_length=limits.URL_CHARS)]
 _Target = Annotated[str, msgspec.Meta(max_length=64, pattern="^[@a-zA-Z0-9:._-]*$")]
 _Name = Annotated[str, msgspec.Meta(max_length=limits.FILE_NAME_BYTES)]
 _Mime = Annotated[str, msgspec.Meta(max_length=127, pattern="^[a-z0-9.+/-]*$")]
+_Service = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=limits.CALL_NAME_CHARS, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z"
+    ),
+]
+_Argument = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=limits.CALL_NAME_CHARS,
+        pattern=r"^([A-Za-z0-9_+.][A-Za-z0-9_+.-]*)?\Z",
+    ),
+]
+"""Without a hyphen at its beginning: the service may take it for an option."""
 Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
@@ -90,7 +104,17 @@ class GiveFiles(_Message, frozen=True, tag="give"):
     size: _Count
 
 
-Ask: TypeAlias = OpenUrl | OpenFile | CopyFiles | Take | ReturnFile | GiveFiles
+class CallService(_Message, frozen=True, tag="call"):
+    """Call a service of another sandbox; its stream follows the answer."""
+
+    service: _Service
+    argument: _Argument = ""
+    target: _Target = ""
+
+
+Ask: TypeAlias = (
+    OpenUrl | OpenFile | CopyFiles | Take | ReturnFile | GiveFiles | CallService
+)
 
 
 # -- to the sandbox ---------------------------------------------------------------
@@ -103,7 +127,7 @@ class Wait(_Message, frozen=True, tag="wait"):
 
 
 class Go(_Message, frozen=True, tag="go"):
-    """Permitted: send the entries."""
+    """Permitted: send the entries, or the stream."""
 
 
 class TransferRefused(_Message, frozen=True, tag="refused"):
@@ -139,8 +163,22 @@ class GuestDelivery(_Message, frozen=True, tag="delivery"):
     back: _Text = ""
 
 
+class GuestCall(_Message, frozen=True, tag="service"):
+    """Answer to ``take``: the stream of a call from the sandbox ``source`` follows."""
+
+    source: _Text
+    service: _Text
+    argument: _Text
+
+
 Reply: TypeAlias = (
-    Wait | Go | TransferRefused | TransferProgress | TransferDone | GuestDelivery
+    Wait
+    | Go
+    | TransferRefused
+    | TransferProgress
+    | TransferDone
+    | GuestDelivery
+    | GuestCall
 )
 
 _asks: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)

@@ -115,7 +115,9 @@ class ViewerRole:
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
-        self.opening = OpeningService(decider=authority, log=log, targets=self.targets)
+        self.opening = OpeningService(
+            decider=authority, log=log, targets=self.targets, pump=tools.pump
+        )
         """Files and links that programs of sandboxes want opened or copied."""
         self.clipboard.carry_files = self.opening.give
         self.person = PersonOpens(

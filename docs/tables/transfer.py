@@ -45,12 +45,19 @@ GUEST: Mapping[str, ChannelPolicy] = {
         "a look into a table, then a decision",
         "Files that the user pasted or dropped are kept where a rule says so; once.",
     ),
+    "call": _ask(
+        "a decision, perhaps a question",
+        "A program of the target runs, and a stream leads to it, where a rule says so.",
+    ),
     "wait": _reply("before the answer", "Learns that a user or a start is awaited."),
     "go": _reply("after the decision", "Learns that it is permitted."),
     "refused": _reply("last", "Learns the reason, with the rule's place."),
     "progress": _reply("while entries pass", "Learns how fast the target reads."),
     "done": _reply("last", "Learns that it arrived."),
     "delivery": _reply("as the answer to take", "The sending sandbox's name."),
+    "service": _reply(
+        "as the answer to take", "The calling sandbox's name, and its request."
+    ),
 }
 ENTRIES: Mapping[str, ChannelPolicy] = {
     "dir": _entry("sender, then its worker", "before its entries", "A directory."),
@@ -60,7 +67,7 @@ ENTRIES: Mapping[str, ChannelPolicy] = {
 TO_WORKER: Mapping[str, ChannelPolicy] = {
     "transfer-stream": ChannelPolicy(
         _BROKER,
-        "for a connection to one of the three ports",
+        "for a connection to one of the ports",
         _DECODE,
         "the program's connection; the broker keeps one to cut it",
         "Nothing: its request is read, not yet decided.",
@@ -81,6 +88,12 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         _MOVE,
         "a pipe of ours to read from",
         "The content sent to its sandbox.",
+    ),
+    "transfer-leave": no_descriptors(
+        _BROKER,
+        "after the decision about a call",
+        _DECODE,
+        "Nothing: the connection is the pump's, and it closes its own.",
     ),
     "transfer-finish": no_descriptors(
         _BROKER, "last for a connection", _DECODE, "Text for the program."

@@ -20,6 +20,6 @@ only, Python 3.9; it is shipped as one file, ``vitrail_files.py``, which
 Each click starts it, and most of that time are imports where KVM is missing: a module
 that few of the commands need is imported where it is used, ``typing`` never.
 
-Settings: the environment ``VITRAIL_OPEN_URL``, ``VITRAIL_OPEN_FILE`` and
-``VITRAIL_COPY`` (``vsock:CID:PORT`` or ``unix:PATH``).
+Settings: the environment ``VITRAIL_OPEN_URL``, ``VITRAIL_OPEN_FILE``,
+``VITRAIL_COPY`` and ``VITRAIL_CALL`` (``vsock:CID:PORT`` or ``unix:PATH``).
 """

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from shims.files.asking import ask_copy, ask_open, give
+from shims.files.calling import ask_call, serve_call
 from shims.files.confine import confine
 from shims.files.connection import tell
 from shims.files.edited import Edited
@@ -15,6 +16,7 @@ from shims.files.portal import serve_portal
 from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.receiving import open_here, receive
 from shims.files.sending import Walk, write_entries
+from shims.files.services import list_services
 from shims.files.store import Store, keep
 
 if TYPE_CHECKING:
@@ -79,6 +81,9 @@ VERBS = {
     "vitrail-open": ask_open,
     "x-www-browser": ask_open,
     "vitrail-copy": ask_copy,
+    "vitrail-call": ask_call,
+    "serve": serve_call,
+    "services": list_services,
     "receive": receive,
     "give": give,
     "open-here": open_here,

@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 HOST_CID = 2
 # As in shims/guest/protocol.py: there in a machine without AF_VSOCK.
 PORT_SOCKETS = "/run/vitrail/port"
-PORTS = {"VITRAIL_OPEN_URL": 6510, "VITRAIL_OPEN_FILE": 6511, "VITRAIL_COPY": 6512}
+PORTS = {
+    "VITRAIL_OPEN_URL": 6510,
+    "VITRAIL_OPEN_FILE": 6511,
+    "VITRAIL_COPY": 6512,
+    "VITRAIL_CALL": 6513,
+}
 SERVICES = {
     "VITRAIL_OPEN_URL": "vitrail.OpenURL",
     "VITRAIL_OPEN_FILE": "vitrail.OpenFile",
     "VITRAIL_COPY": "vitrail.FileCopy",
+    "VITRAIL_CALL": "vitrail.Call",
 }
 # A write of more bytes becomes several packets in newer kernels, and
 # vhost-device-vsock 0.3 loses all but the first.

@@ -15,6 +15,7 @@ FILES_COMMANDS = (
     "vitrail-open",
     "vitrail-copy",
     "vitrail-files",
+    "vitrail-call",
 )
 
 PORTAL_NAME = "org.freedesktop.portal.Desktop"

@@ -40,6 +40,7 @@ _VARIABLES = {
     "vitrail.OpenURL": "VITRAIL_OPEN_URL",
     "vitrail.OpenFile": "VITRAIL_OPEN_FILE",
     "vitrail.FileCopy": "VITRAIL_COPY",
+    "vitrail.Call": "VITRAIL_CALL",
 }
 
 
@@ -75,6 +76,13 @@ class PlainGuest:
                     with trio.CancelScope(shield=True):
                         await child.wait()
             return code, (out.read() + err.read()).decode()
+
+    async def script(self, text, deadline=60):
+        """Run a line of shell with the guest's commands; returns code and output."""
+        run = self.folder / "runtime/bin/run-script"
+        run.write_text(f"#!/bin/sh\nPATH={run.parent}:$PATH\n{text}\n")
+        run.chmod(0o755)
+        return await self.command("run-script", deadline=deadline)
 
     def replace_tool(self, text):
         """Have another program run where the broker asks for the files tool."""

@@ -152,6 +152,7 @@ def _values(directory: str) -> dict[str, str]:
             "VITRAIL_OPEN_URL": f"unix:{directory}/vitrail.OpenURL",
             "VITRAIL_OPEN_FILE": f"unix:{directory}/vitrail.OpenFile",
             "VITRAIL_COPY": f"unix:{directory}/vitrail.FileCopy",
+            "VITRAIL_CALL": f"unix:{directory}/vitrail.Call",
         }
     return values
 

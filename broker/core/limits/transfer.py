@@ -33,6 +33,13 @@ each level costs the receiver a descriptor."""
 TRANSFERS_PER_SANDBOX = 8
 """Requests and deliveries of one sandbox at one time; each holds two pipes."""
 
+CALLS_PER_SANDBOX = 64
+"""Calls of and to one sandbox at one time, each with a stream in the pump.  They may
+last as long as the sandbox (an agent with keys), so they are not counted as transfers."""
+
+CALL_NAME_CHARS = 64
+"""Characters of a service's name, and of its argument: as in Qubes' qrexec."""
+
 TRANSFER_PIPE_BYTES = 1 << 20
 """A pipe between two processes of ours: the most that pipe(7) lets a user set."""
 

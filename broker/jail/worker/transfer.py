@@ -28,6 +28,7 @@ from broker.ipc import fdpass
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import (
     Ask,
+    CallService,
     CopyFiles,
     GiveFiles,
     Go,
@@ -169,6 +170,8 @@ class _Stream:
                     await self._moved_by(self._pass, order, fds)
                 case messages.TransferDeliver():
                     await self._moved_by(self._deliver, order, fds)
+                case messages.TransferLeave():
+                    return await self._leave(order)
                 case messages.TransferStream():
                     raise InternalError("a transfer that runs is not given again")
 
@@ -199,6 +202,18 @@ class _Stream:
             # guard: silence before the answer
             raise PeerError("it hung up, or spoke before the answer")
         raise InternalError("no order and no end")
+
+    async def _leave(self, order: messages.TransferLeave) -> str:
+        """Let the pump have the connection; wait for its end, reading nothing of it."""
+        await self._answer(order.service or Go())
+        # guard: a worker has no part in a call
+        self._sock.close()
+        await self._say(messages.TransferPassed(self.number, 0, 0))
+        while True:
+            last, fds = await self._orders.receive()
+            fdpass.close_all(fds)
+            if isinstance(last, messages.TransferFinish):
+                return printable(last.reason, 900) or "done"
 
     async def _finish(self, reason: str) -> str:
         reason = printable(reason, 900)
@@ -358,8 +373,8 @@ def _checked(untrusted_ask: Ask) -> Ask:
         ):
             # guard: name checked in the worker
             take_file_name(untrusted_name.encode())
-        case Take() | ReturnFile():
-            pass  # a token, whose form was checked when it was decoded
+        case Take() | ReturnFile() | CallService():
+            pass  # a token or a name, whose form was checked when it was decoded
     return untrusted_ask
 
 

@@ -82,8 +82,9 @@ class Gift:
 class OpenExchange:
     """One connection of a program of the sandbox."""
 
-    def __init__(self, stream: int) -> None:
+    def __init__(self, stream: int, *, call: bool = False) -> None:
         self.stream = stream
+        self.call = call
         self.scope = trio.CancelScope()
         """Cancelled when the connection is over."""
         self.closed: messages.TransferClosed | None = None
@@ -91,6 +92,8 @@ class OpenExchange:
         """Passed on so far."""
         self.sha256 = b""
         """Of a single file that was passed on, as the worker claims."""
+        self.relayed: tuple[int, int] = (0, 0)
+        """Bytes of a call that the pump has moved, from and to the program."""
         self.opened_in = ""
         """The sandbox that has opened or received it, or the user's name in rules."""
         self.delivery: Delivery | None = None
@@ -160,12 +163,17 @@ class Exchanges:
         self._gifts: dict[str, Gift] = {}
 
     @contextmanager
-    def one(self, stream: int) -> Iterator[OpenExchange]:
-        """Keep a connection's place.  Raises RefusedError when there are many."""
-        if len(self._exchanges) >= limits.TRANSFERS_PER_SANDBOX:
-            most = limits.TRANSFERS_PER_SANDBOX
-            raise RefusedError(f"{most} requests for files and links run already")
-        exchange = self._exchanges[stream] = OpenExchange(stream)
+    def one(self, stream: int, *, call: bool = False) -> Iterator[OpenExchange]:
+        """Keep a connection's place.  Raises RefusedError when there are many.
+
+        ``call``: it is of a call, which may last as long as the sandbox.
+        """
+        places = sum(one.call is call for one in self._exchanges.values())
+        if call and places >= limits.CALLS_PER_SANDBOX:
+            raise RefusedError(f"{places} calls of this sandbox run already")
+        if not call and places >= limits.TRANSFERS_PER_SANDBOX:
+            raise RefusedError(f"{places} requests for files and links run already")
+        exchange = self._exchanges[stream] = OpenExchange(stream, call=call)
         try:
             yield exchange
         finally:

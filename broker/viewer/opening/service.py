@@ -1,4 +1,4 @@
-"""``vitrail.OpenURL``, ``vitrail.OpenFile`` and ``vitrail.FileCopy``.
+"""``vitrail.OpenURL``, ``vitrail.OpenFile``, ``vitrail.FileCopy``, ``vitrail.Call``.
 
 A program of a sandbox connects; its worker reads the request, and here it is
 decided (``Permits.permit``), a target is started where it does not run, and each
@@ -22,12 +22,13 @@ import trio
 from broker.authority.audit import event_log
 from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import Permit, Request
+from broker.authority.pump_supervisor import PumpSupervisor
 from broker.authority.stream_events import StreamEvents
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
-from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
+from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.core.transfer.contents import claimed
 from broker.core.transfer.file_names import take_file_name
 from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
@@ -35,6 +36,7 @@ from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.transfer_guest import (
     Ask,
+    CallService,
     CopyFiles,
     GiveFiles,
     OpenFile,
@@ -42,6 +44,7 @@ from broker.ipc.transfer_guest import (
     ReturnFile,
     Take,
 )
+from broker.viewer.opening.calls import Calls
 from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.failures import told
 from broker.viewer.opening.meter import DayMeter
@@ -62,13 +65,19 @@ class OpeningService:
     """All requests of one viewer's sandboxes for files and links."""
 
     def __init__(
-        self, *, decider: Permits, log: event_log.EventLog, targets: Targets
+        self,
+        *,
+        decider: Permits,
+        log: event_log.EventLog,
+        targets: Targets,
+        pump: PumpSupervisor,
     ) -> None:
         self._decider = decider
         self._log = log
         self._targets = targets
         self._events = StreamEvents(log)
         self._mover = Mover(targets, log)
+        self._calls = Calls(decider, targets, pump)
         self._meter = DayMeter()
         self._numbers = itertools.count(1)
 
@@ -85,38 +94,54 @@ class OpeningService:
         sandbox has too many of them.
         """
         began = trio.current_time()
-        with guest.transfers.one(opening.stream) as exchange:
+        calls = opening.service == CALL
+        with guest.transfers.one(opening.stream, call=calls) as exchange:
             async with self._events.carry(opening, "worker", began) as outcome:
                 order = messages.TransferStream(opening.stream)
                 await guest.order(order, [conn.fileno()])
                 await taken()
                 try:
-                    await self._serve(guest, opening, exchange)
+                    await self._serve(guest, opening, exchange, conn)
                 finally:
                     with suppress(OSError):
                         conn.shutdown(socket.SHUT_RDWR)
                     closed = exchange.closed
                     if closed is not None:
                         outcome.reason = printable(closed.reason, 2000)
-                        outcome.counts = closed.from_guest, closed.to_guest
+                        outcome.counts = (
+                            closed.from_guest + exchange.relayed[0],
+                            closed.to_guest + exchange.relayed[1],
+                        )
 
     async def _serve(
-        self, guest: Guest, opening: Opening, exchange: OpenExchange
+        self,
+        guest: Guest,
+        opening: Opening,
+        exchange: OpenExchange,
+        conn: socket.socket,
     ) -> None:
         """Answer the request, tell the worker why not, and wait for its end."""
         with exchange.scope:
-            reason = await self._answered(guest, opening, exchange)
+            reason = await self._answered(guest, opening, exchange, conn)
             await guest.order(messages.TransferFinish(opening.stream, reason))
         with trio.move_on_after(_CLOSE_SECONDS):
             await exchange.wait_closed()
 
     async def _answered(
-        self, guest: Guest, opening: Opening, exchange: OpenExchange
+        self,
+        guest: Guest,
+        opening: Opening,
+        exchange: OpenExchange,
+        conn: socket.socket,
     ) -> str:
         """Serve the request; returns why not, for the program that asked."""
         try:
             ask = await exchange.asked()
             match ask:
+                case CallService() if opening.service == CALL:
+                    await self._calls.call(guest, opening, exchange, ask, conn)
+                case Take() if opening.service == CALL:
+                    await self._calls.join(guest, exchange, ask.token, conn)
                 case Take():
                     await self._mover.hand_over(guest, exchange, ask.token)
                 case GiveFiles():

@@ -96,7 +96,7 @@ class Targets:
         if target in ADMIN_NAMES:
             await self._own.open_url(url)
             return target
-        async with self._guest(target, wait, source, autostart=autostart) as it:
+        async with self.guest(target, wait, source, autostart=autostart) as it:
             words = [_TOOL, "open-here", url.canonical, *_command(it)]
             program = await it.start_program(words, {}, display=True)
             await _started(it, program)
@@ -149,7 +149,7 @@ class Targets:
         ``source``: the sandbox that sends it; None: the user.
         """
         async with (
-            self._guest(target, wait, source, autostart=autostart) as guest,
+            self.guest(target, wait, source, autostart=autostart) as guest,
             AsyncExitStack() as stack,
         ):
             if way is not None:
@@ -165,7 +165,7 @@ class Targets:
                     yield Receiver(guest.lease.sandbox, program)
 
     @asynccontextmanager
-    async def _guest(
+    async def guest(
         self, target: str, wait: Wait, source: Lease | None, *, autostart: bool
     ) -> AsyncIterator[Guest]:
         """The target's guest; one that was started for nothing is ended again."""
@@ -179,7 +179,7 @@ class Targets:
             if started and not guest.programs.live() and _is_disposable(guest):
                 with trio.CancelScope(shield=True):
                     await self._viewer.power_off(
-                        lease.id, reason="nothing was opened in it", grace=1.0
+                        lease.id, reason="it was started for nothing", grace=1.0
                     )
             raise
 

@@ -1,0 +1,206 @@
+"""``vitrail.Call``: a program of one sandbox calls a service of another one.
+
+The request is read by the caller's worker and decided by rule; a program of the
+target's agent then connects by a token, and the pump moves the bytes between the two
+connections.  Nothing of ours reads them: the programs at both ends frame their
+stream themselves (``shims/files/calling.py``).
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.authority.permit import Permit, Request
+from broker.authority.pump_supervisor import PumpSupervisor
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId
+from broker.ipc import transfer as messages
+from broker.ipc.transfer_guest import CallService, GuestCall
+from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.failures import ToldError, told
+from broker.viewer.opening.targets import Targets
+from broker.viewer.sandboxes.programs import Program, wait_unless_ended
+from policy.rules.world import ADMIN_NAMES
+
+if TYPE_CHECKING:
+    from broker.authority.channel.interface import Permits
+    from broker.viewer.sandboxes.guest import Guest
+
+RESERVED = "vitrail."
+"""Services of this name are the broker's own, with a port each."""
+
+
+@dataclass(eq=False)
+class Meeting:
+    """A place where two connections of two sandboxes become one stream."""
+
+    target: LeaseId
+    service: GuestCall
+    far: socket.socket | None = None
+    """The target's connection; owned by its own stream, which waits for ``over``."""
+    arrived: trio.Event = field(default_factory=trio.Event)
+    over: trio.Event = field(default_factory=trio.Event)
+
+
+class Meetings:
+    """Those that wait for the target's connection, by token."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Meeting] = {}
+
+    @contextmanager
+    def awaited(self, token: str, meeting: Meeting) -> Iterator[None]:
+        """Let the target's program join by the token, once, while the block runs."""
+        self._waiting[token] = meeting
+        try:
+            yield
+        finally:
+            self._waiting.pop(token, None)
+            meeting.over.set()
+
+    def join(self, untrusted_token: str, lease: LeaseId) -> Meeting:
+        """Return the meeting that a token leads this sandbox to.  Raises RefusedError."""
+        meeting = self._waiting.get(untrusted_token)
+        # guard: a call is joined by its target
+        if meeting is None or meeting.target != lease:
+            raise RefusedError("no call waits here by that token")
+        # guard: a token of a call is used once
+        del self._waiting[untrusted_token]
+        return meeting
+
+
+class Calls:
+    """All calls of one viewer's sandboxes."""
+
+    def __init__(
+        self, decider: Permits, targets: Targets, pump: PumpSupervisor
+    ) -> None:
+        self._decider = decider
+        self._targets = targets
+        self._pump = pump
+        self._meetings = Meetings()
+
+    async def call(
+        self,
+        guest: Guest,
+        opening: Opening,
+        exchange: OpenExchange,
+        ask: CallService,
+        conn: socket.socket,
+    ) -> None:
+        """Decide a call, and carry its stream to its end.  Raises VitrailError."""
+        request = call_request(opening, ask)
+
+        async def wait(what: str) -> None:
+            await guest.order(messages.TransferWait(exchange.stream, what))
+
+        async def on_ask() -> None:
+            await wait("waiting for the answer of the user")
+
+        async with self._decider.permit(request, on_ask=on_ask) as permit:
+            _refuse_target(permit, guest.lease)
+            try:
+                async with self._targets.guest(
+                    permit.target, wait, guest.lease, autostart=permit.autostart
+                ) as target:
+                    await self._carry(guest, exchange, ask, target, conn)
+            except VitrailError as error:
+                raise told(error, permit.target) from error
+
+    async def _carry(
+        self,
+        guest: Guest,
+        exchange: OpenExchange,
+        ask: CallService,
+        target: Guest,
+        conn: socket.socket,
+    ) -> None:
+        token = secrets.token_hex(16)
+        meeting = Meeting(
+            target.lease.id,
+            GuestCall(guest.lease.sandbox, ask.service, ask.argument),
+        )
+        with self._meetings.awaited(token, meeting):
+            words = ["vitrail-files", "serve", token]
+            program = await target.start_program(words, {}, display=False)
+            far = await _joined(target, program, meeting)
+            await guest.order(messages.TransferLeave(exchange.stream))
+            # guard: no byte of a call before the worker has left
+            await exchange.passed()
+            end = await self._pump.relay(
+                conn.dup().detach(), far.dup().detach(), name=str(exchange.stream)
+            )
+            exchange.relayed = end.bytes_ab, end.bytes_ba
+
+    async def join(
+        self,
+        guest: Guest,
+        exchange: OpenExchange,
+        untrusted_token: str,
+        conn: socket.socket,
+    ) -> None:
+        """Give a program of the target to its caller; returns at the call's end."""
+        meeting = self._meetings.join(untrusted_token, guest.lease.id)
+        order = messages.TransferLeave(exchange.stream, meeting.service)
+        await guest.order(order)
+        await exchange.passed()
+        meeting.far = conn
+        meeting.arrived.set()
+        await meeting.over.wait()
+
+
+async def _joined(target: Guest, program: Program, meeting: Meeting) -> socket.socket:
+    """Return the connection of the program that serves a call, once it has come."""
+    with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
+        await wait_unless_ended(program, meeting.arrived)
+    if meeting.far is None:
+        raise UpstreamError(f"no program of {target.lease.sandbox} took the call")
+    return meeting.far
+
+
+def call_request(opening: Opening, ask: CallService) -> Request:
+    """Return a call as the rules see it.  Raises RefusedError for a reserved name.
+
+    A name with a dot is its own service with its argument, as in Qubes, so that rules
+    written for Qubes mean the same; any other is the argument of ``vitrail.Call``.
+    """
+    # guard: a call is not a service of the broker's
+    if ask.service.lower().startswith(RESERVED):
+        raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
+    service, argument = str(opening.service), f"+{ask.service}"
+    if "." in ask.service:
+        service, argument = ask.service, f"+{ask.argument}"
+    elif ask.argument:
+        argument += f"+{ask.argument}"
+    details = [("service", ask.service)]
+    if ask.argument:
+        details.append(("argument", ask.argument))
+    return Request(
+        lease=opening.lease,
+        service=service,
+        argument=argument,
+        target=ask.target,
+        stream=opening.stream,
+        peer=opening.peer,
+        words=f"to call the service {ask.service}",
+        details=tuple(details),
+        tells=True,
+        counts_bytes=False,  # the pump moves them uncounted
+    )
+
+
+def _refuse_target(permit: Permit, source: Lease) -> None:
+    """Refuse targets that have no services."""
+    if permit.target in {source.sandbox, ""}:
+        raise ToldError("a sandbox starts its own programs itself")
+    if permit.target in ADMIN_NAMES:
+        raise ToldError("the user's own desktop has no services for sandboxes")

@@ -1,0 +1,226 @@
+"""Calls: ``vitrail-call`` asks for a service of another sandbox, ``serve`` runs one.
+
+Behind the broker's answer both programs frame the stream for each other, and nothing
+between them reads it: a byte for the kind and four for a length (``>BI``), then so
+many bytes.  A frame of data without bytes is the end of that direction, since some
+machines' sockets cannot be half-closed; a frame of the exit code is the last one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+from shims.files.connection import PIECE_BYTES, Connection, tell
+from shims.files.protocol import TransferError, frame
+from shims.files.services import find_service
+
+if TYPE_CHECKING:
+    from typing import Callable, List, Optional
+
+CALL_HEADER = struct.Struct(">BI")
+CALL_DATA, CALL_EXIT = 0, 1
+COPY_PIECE = 1 << 18
+PIPE_BYTES = 1 << 20
+EXIT_BROKEN = 125  # the call was refused, or ended without an exit code
+CALL_USAGE = "usage: vitrail-call [--target SANDBOX] SERVICE [ARGUMENT]"
+
+
+class CallStream:
+    """The frames of one call."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._socket = connection.socket
+        self._reader = connection.reader
+        vsock = self._socket.family == socket.AF_VSOCK
+        self._piece = PIECE_BYTES - CALL_HEADER.size if vsock else COPY_PIECE
+        self._lock = threading.Lock()
+
+    def send_from(self, fd: int, wake: int = -1) -> None:
+        """Send what can be read from ``fd`` until its end, then the end of data.
+
+        ``wake``: once it is readable, only what is there already is sent.
+        """
+        watched = [fd] if wake < 0 else [fd, wake]
+        while True:
+            if wake >= 0:
+                ready = select.select(watched, [], [])[0]
+                if fd not in ready and not select.select([fd], [], [], 0)[0]:
+                    break
+            data = os.read(fd, self._piece)
+            if not data:
+                break
+            self._send(CALL_DATA, data)
+        self._send(CALL_DATA, b"")
+
+    def send_code(self, code: int) -> None:
+        """Send the exit code, the last frame."""
+        self._send(CALL_EXIT, bytes([code & 0xFF]))
+
+    def _send(self, kind: int, data: bytes) -> None:
+        with self._lock:
+            if len(data) < PIECE_BYTES:
+                self._socket.sendall(CALL_HEADER.pack(kind, len(data)) + data)
+            else:
+                self._socket.sendall(CALL_HEADER.pack(kind, len(data)))
+                self._socket.sendall(data)
+
+    def receive_to(self, fd: int, ended: Callable[[], None]) -> Optional[int]:
+        """Write received data to ``fd`` until the exit code, and return that.
+
+        ``ended`` is called at the end of data.  None: the stream broke off.
+        """
+        open_, buffer = True, memoryview(bytearray(COPY_PIECE))
+        while True:
+            head = self._reader.read(CALL_HEADER.size)
+            if len(head) < CALL_HEADER.size:
+                return None
+            kind, left = CALL_HEADER.unpack(head)
+            if kind == CALL_EXIT and left == 1:
+                code = self._reader.read(1)
+                return code[0] if code else None
+            if kind != CALL_DATA:
+                return None
+            if not left:
+                ended()
+                open_ = False
+            while left:
+                got = self._reader.readinto1(buffer[: min(left, COPY_PIECE)])
+                if not got:
+                    return None
+                left -= got
+                open_ = open_ and write_all(fd, buffer[:got])
+
+
+def write_all(fd: int, data: memoryview) -> bool:
+    """Write all of it; returns whether its reader is still there."""
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError:
+        return False
+    return True
+
+
+def ask_call(words: List[str]) -> int:
+    """``vitrail-call [--target SANDBOX] SERVICE [ARGUMENT]``."""
+    target = ""
+    if words[:1] in (["--target"], ["-t"]) and len(words) > 1:
+        target, words = words[1], words[2:]
+    if words[:1] == ["--"]:
+        words = words[1:]
+    if not words or words[0].startswith("-") or len(words) > 2:
+        raise TransferError(CALL_USAGE)
+    return call_service(target, words[0], words[1] if len(words) > 1 else "")
+
+
+def call_service(
+    target: str, service: str, argument: str, source: int = 0, sink: int = 1
+) -> int:
+    """Call a service with two descriptors as its input and output; returns its code."""
+    try:
+        connection = Connection("VITRAIL_CALL")
+        ask = {"type": "call", "service": service, "argument": argument}
+        connection.send(frame(dict(ask, target=target)))
+        connection.wait("go")
+    except TransferError as error:
+        error.code = EXIT_BROKEN
+        raise
+    stream = CallStream(connection)
+    start_thread(lambda: stream.send_from(source))
+
+    def ended() -> None:
+        if sink > 2:
+            os.close(sink)
+
+    code = stream.receive_to(sink, ended)
+    connection.socket.close()
+    if code is None:
+        tell("vitrail: the call was broken off")
+        return EXIT_BROKEN
+    return code
+
+
+def start_thread(work: Callable[[], None]) -> threading.Thread:
+    """Run in a thread; the end of the connection shows in the other direction."""
+
+    def run() -> None:
+        # The far end has gone: the reader of the stream reports it.
+        with contextlib.suppress(OSError):
+            work()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def serve_call(words: List[str]) -> int:
+    """``serve TOKEN``: run the service that a call of another sandbox asks for."""
+    connection = Connection("VITRAIL_CALL")
+    connection.send(frame({"type": "take", "token": words[0]}))
+    asked = connection.wait("service")
+    source, name = str(asked["source"]), str(asked["service"])
+    stream = CallStream(connection)
+    try:
+        found = find_service(name, str(asked["argument"]))
+    except TransferError as error:
+        tell(f"vitrail: {source} calls {name}: {error}")
+        stream.send_code(error.code)
+        return error.code
+    tell(f"vitrail: {source} calls {name}: {' '.join(found)}")
+    env = dict(os.environ, **call_environment(source, name, str(asked["argument"])))
+    code = run_service(found, env, stream)
+    stream.send_code(code)
+    connection.socket.close()
+    return code
+
+
+def call_environment(source: str, name: str, argument: str) -> dict[str, str]:
+    """Return the caller and its request, as Qubes' services find them and by our names."""
+    full = f"{name}+{argument}" if argument else name
+    return {
+        "VITRAIL_CALL_SOURCE": source,
+        "VITRAIL_CALL_SERVICE": name,
+        "VITRAIL_CALL_ARGUMENT": argument,
+        "QREXEC_REMOTE_DOMAIN": source,
+        "QREXEC_SERVICE_FULL_NAME": full,
+        "QREXEC_SERVICE_ARGUMENT": argument,
+        "QREXEC_REQUESTED_TARGET_TYPE": "",
+    }
+
+
+def run_service(argv: List[str], env: dict[str, str], stream: CallStream) -> int:
+    """Run a service on a stream; returns its exit code, as a shell has it."""
+    wake, woken = os.pipe()
+    with subprocess.Popen(
+        argv,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+    ) as process:
+        if process.stdin is None or process.stdout is None:
+            raise TransferError("the service has no streams")
+        output = process.stdout.fileno()
+        sender = start_thread(lambda: stream.send_from(output, wake))
+        source = process.stdin
+
+        def feed() -> None:
+            # guard: a call that breaks off ends its service
+            broken = stream.receive_to(source.fileno(), source.close) is None
+            if broken and process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+
+        start_thread(feed)
+        code = process.wait()
+        os.close(woken)
+        sender.join()
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,69 @@
+"""Services that other sandboxes may call: where their programs are.
+
+A service is a program of this sandbox's; the broker's rules say who calls it.  Its
+name has been checked by the broker (letters, digits, ``._-``), and again here, because
+it becomes the name of a file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from shims.files.protocol import TransferError
+
+if TYPE_CHECKING:
+    from typing import Dict, List
+
+OWN_SERVICES = "~/.config/vitrail-services"
+IMAGE_SERVICES = "/etc/vitrail/services.d"
+QUBES_SERVICES = ("/usr/local/etc/qubes-rpc", "/etc/qubes-rpc")
+SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SERVICE_ARGUMENT = re.compile(r"([A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,63})?")
+
+
+class NoServiceError(TransferError):
+    """There is no such service; the code is a shell's for a missing command."""
+
+    code = 127
+
+
+def find_service(name: str, argument: str) -> List[str]:
+    """Return the command of a service.  Raises NoServiceError.
+
+    As in Qubes, ``NAME+ARGUMENT`` precedes ``NAME``, a file of its directories that is
+    not executable is a shell script, and its argument is the program's.
+    """
+    # guard: a service is a file's name
+    if not SERVICE_NAME.fullmatch(name) or not SERVICE_ARGUMENT.fullmatch(argument):
+        raise NoServiceError("not a service's name")
+    for folder in (os.path.expanduser(OWN_SERVICES), IMAGE_SERVICES):
+        path = os.path.join(folder, name)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return [path, argument] if argument else [path]
+    for folder in QUBES_SERVICES:
+        for file in (f"{name}+{argument}", name):
+            path = os.path.join(folder, file)
+            if os.path.isfile(path):
+                start = [path] if os.access(path, os.X_OK) else ["/bin/sh", path]
+                return [*start, argument] if argument else start
+    raise NoServiceError(f"there is no service {name}")
+
+
+def list_services(_words: List[str]) -> int:
+    """Print the services of this sandbox, a line each: its name and its program."""
+    found: Dict[str, str] = {}
+    folders = (
+        *reversed(QUBES_SERVICES),
+        IMAGE_SERVICES,
+        os.path.expanduser(OWN_SERVICES),
+    )
+    for folder in folders:
+        if os.path.isdir(folder):
+            for file in os.listdir(folder):
+                if SERVICE_NAME.fullmatch(file.partition("+")[0]):
+                    found[file] = os.path.join(folder, file)
+    for file in sorted(found):
+        print(f"{file}\t{found[file]}")
+    return 0

@@ -1,0 +1,104 @@
+"""``vitrail.Call`` between two sandboxes, with a real broker and the guests' programs."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.kit.plain_guests import plain
+from tests.kit.world import record, world
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
+)
+RULES = """\
+vitrail.Call +echo    work vault     allow
+vitrail.Call +env     work @default  allow target=vault
+vitrail.Call +missing work vault     allow
+vitrail.Call +code    work vault     allow
+vitrail.Call +deaf    work vault     allow
+vitrail.Call +few     work vault     allow rate=2/min
+vitrail.Call +off     work absent    allow autostart=no
+test.Named   +key     work vault     allow
+test.Named   *        work vault     deny
+vitrail.Call *        work work      allow
+"""
+SERVICES = {
+    "echo": "cat",
+    "env": 'echo "$QREXEC_REMOTE_DOMAIN $VITRAIL_CALL_SOURCE $VITRAIL_CALL_SERVICE"',
+    "code": "exit 300",
+    "deaf": "exec sleep 600",
+    "few": "true",
+    "test.Named": 'echo "$1 $QREXEC_SERVICE_ARGUMENT $QREXEC_SERVICE_FULL_NAME"',
+}
+
+
+def offer(guest, services=SERVICES):
+    folder = guest.home / ".config/vitrail-services"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, script in services.items():
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+
+@asynccontextmanager
+async def sandboxes(rules=RULES):
+    async with world(
+        {"app": record(), "absent": record("persistent", launch='image = "absent"')},
+        start=False,
+        image=False,
+    ) as w:
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-mine.policy").write_text(rules)
+        await w.start()
+        async with plain(w, "work", "vault") as guests:
+            offer(guests["vault"])
+            yield w, guests["work"], guests["vault"]
+
+
+async def test_a_call_carries_bytes_both_ways_and_the_exit_code():
+    async with sandboxes() as (w, work, _):
+        code, said = await work.script("echo hello | vitrail-call -t vault echo")
+        assert (code, said) == (0, "hello\n")
+        code, said = await work.script(
+            "head -c 20000000 /dev/zero | vitrail-call --target vault echo | wc -c"
+        )
+        assert (code, said) == (0, "20000000\n")
+        code, said = await work.script("vitrail-call env </dev/null")
+        assert (code, said) == (0, "work work env\n")
+        assert (await work.script("vitrail-call -t vault code"))[0] == 300 & 0xFF
+        code, said = await work.script("vitrail-call -t vault test.Named key")
+        assert (code, said) == (0, "key key test.Named+key\n")
+        (first,) = w.events("decision", verdict="allow", argument="+env")
+        assert (first["target"], first["sandbox"]) == ("vault", "work")
+        opened = w.events("stream.opened", service="vitrail.Call", sandbox="work")
+        # The decision is on disk before the bytes: its number precedes the end's.
+        closed = w.events("stream.closed", service="vitrail.Call", sandbox="work")
+        assert len(opened) == len(closed) == 5
+        assert max(one["bytes_from_sandbox"] for one in closed) > 20_000_000
+
+
+async def test_calls_that_no_rule_allows_start_nothing():
+    async with sandboxes() as (w, work, vault):
+        for words in (
+            "-t vault other",
+            "-t vault test.Named lock",
+            "-t vault vitrail.FileCopy",
+            "-t vault VITRAIL.x",
+            "-t absent off",
+            "-t work echo",
+            "-t @adminvm echo",
+            "-t vault ../echo",
+            "-t vault echo -rf",
+        ):
+            code, said = await work.script(f"vitrail-call {words} </dev/null")
+            assert code == 125, (words, said)
+        code, said = await vault.script("vitrail-call -t work echo </dev/null")
+        assert (code, "denied" in said) == (125, True)
+        assert not w.events("program.started", name="vitrail-files")
+        code, said = await work.script("vitrail-call -t vault missing </dev/null")
+        assert code == 127
