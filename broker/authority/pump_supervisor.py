@@ -96,7 +96,9 @@ class PumpSupervisor:
         except UpstreamError:
             return []
 
-    async def relay(self, a_fd: int, b_fd: int, *, name: str) -> StreamEnd:
+    async def relay(
+        self, a_fd: int, b_fd: int, *, name: str, max_bytes: int = 0
+    ) -> StreamEnd:
         """Relay between two sockets; see ``relay.client.Pump.relay``.
 
         Waits while a dead pump is being replaced, for so long that only a
@@ -115,6 +117,7 @@ class PumpSupervisor:
             mode_ab=self.mode,
             mode_ba=self.mode,
             max_write=self.max_write,
+            max_bytes=max_bytes,
             name=name,
         )
 

@@ -112,7 +112,8 @@ class Submit:
     """Relay between the two descriptors of this packet; the pump owns them.
 
     ``idle_ms`` 0 means no limit; ``max_write`` (bytes, 0 for any) bounds a
-    single write, for transports that lose larger ones (``auto`` copies then).
+    single write, for transports that lose larger ones (``auto`` copies then);
+    ``max_bytes`` (0 for any) ends the stream before one direction moves more.
     """
 
     token: int
@@ -120,6 +121,7 @@ class Submit:
     mode_ba: RelayMode = RelayMode.AUTO
     idle_ms: int = 0
     max_write: int = 0
+    max_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ _REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
 _SIDE_NUMBER = {side: number for number, side in enumerate(_SIDES)}
 
 _SUBMIT, _ABORT, _ASK, _READY, _DONE, _LIVE = range(1, 7)
-_submit = struct.Struct("<BBBxIQQ")
+_submit = struct.Struct("<BBBxIQQQ")
 _number = struct.Struct("<B7xQ")  # abort: token; ask: request
 _ready = struct.Struct("<BBBxI")
 _done = struct.Struct("<BBBBBxHQQQ")
@@ -199,6 +201,7 @@ def encode_to_pump(message: ToPump) -> bytes:
                 message.max_write,
                 message.token,
                 message.idle_ms,
+                message.max_bytes,
             )
         case Abort():
             return _number.pack(_ABORT, message.token)
@@ -211,8 +214,9 @@ def decode_to_pump(packet: bytes) -> ToPump:
     try:
         kind = packet[0]
         if kind == _SUBMIT:
-            _, ab, ba, max_write, token, idle_ms = _submit.unpack(packet)
-            return Submit(token, _MODES[ab], _MODES[ba], idle_ms, max_write)
+            _, ab, ba, max_write, token, idle_ms, max_bytes = _submit.unpack(packet)
+            ways = _MODES[ab], _MODES[ba]
+            return Submit(token, *ways, idle_ms, max_write, max_bytes)
         _, number = _number.unpack(packet)
     except (struct.error, IndexError) as error:
         raise InternalError("not a message to the pump") from error

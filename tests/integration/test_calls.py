@@ -20,6 +20,7 @@ vitrail.Call +missing work vault     allow
 vitrail.Call +code    work vault     allow
 vitrail.Call +deaf    work vault     allow
 vitrail.Call +few     work vault     allow rate=2/min
+vitrail.Call +small   work vault     allow max-size=100K
 vitrail.Call +off     work absent    allow autostart=no
 test.Named   +key     work vault     allow
 test.Named   *        work vault     deny
@@ -31,6 +32,7 @@ SERVICES = {
     "code": "exit 300",
     "deaf": "exec sleep 600",
     "few": "true",
+    "small": "cat",
     "test.Named": 'echo "$1 $QREXEC_SERVICE_ARGUMENT $QREXEC_SERVICE_FULL_NAME"',
 }
 
@@ -102,3 +104,23 @@ async def test_calls_that_no_rule_allows_start_nothing():
         assert not w.events("program.started", name="vitrail-files")
         code, said = await work.script("vitrail-call -t vault missing </dev/null")
         assert code == 127
+
+
+async def test_a_rule_limits_rate_and_bytes():
+    async with sandboxes() as (w, work, _):
+        for code in (0, 0, 125):
+            assert (await work.script("vitrail-call -t vault few </dev/null"))[
+                0
+            ] == code
+        call = "vitrail-call -t vault small"
+        # A frame of 5 bytes is around each piece.
+        code, said = await work.script(f"head -c 102000 /dev/zero | {call} | wc -c")
+        assert (code, said) == (0, "102000\n")
+        code, said = await work.script(f"head -c 102400 /dev/zero | {call}; echo =$?")
+        assert said.endswith("=125\nvitrail: the call was broken off\n"), said[-200:]
+        (closed,) = [
+            one
+            for one in w.events("stream.closed", service="vitrail.Call", sandbox="work")
+            if "bytes pass" in one["reason"]
+        ]
+        assert closed["bytes_from_sandbox"] <= 102400 + 1000

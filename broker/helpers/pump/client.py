@@ -195,6 +195,7 @@ class Pump:
         mode_ba: RelayMode = RelayMode.AUTO,
         idle_seconds: float | None = None,
         max_write: int = 0,
+        max_bytes: int = 0,
         name: str = "",
     ) -> StreamEnd:
         """Relay between two connected stream sockets until both have ended.
@@ -203,8 +204,9 @@ class Pump:
         included: when this returns or raises, neither is open here or in the
         pump.  Nothing may have been read ahead from either.  ``idle_seconds``
         without a byte in either direction end the stream (None: no limit);
-        ``max_write`` bounds single writes, in bytes (0: any); ``name`` shows
-        in ``streams()``.
+        ``max_write`` bounds single writes, in bytes (0: any); a direction of
+        more than ``max_bytes`` (0: any) ends the stream, with the errno EFBIG;
+        ``name`` shows in ``streams()``.
 
         Raises UpstreamError when the pump is dead or full, ValueError for an
         ``idle_seconds`` that is not positive.
@@ -213,7 +215,7 @@ class Pump:
         pending = _Pending(name, (mode_ab, mode_ba))
         try:
             idle_ms = _milliseconds(idle_seconds)
-            order = Submit(token, mode_ab, mode_ba, idle_ms, max_write)
+            order = Submit(token, mode_ab, mode_ba, idle_ms, max_write, max_bytes)
             if len(self._pending) >= relay_limits.RELAY_STREAMS:
                 raise UpstreamError(
                     f"the relay carries {relay_limits.RELAY_STREAMS} streams already",

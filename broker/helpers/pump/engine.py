@@ -321,8 +321,8 @@ class RelayEngine:
         one, two = _End(Side.A, a), _End(Side.B, b)
         stream = _Stream(order.token, one, two, order.idle_ms / 1000, self._now)
         one.stream = two.stream = stream
-        one.said = two.told = self._direction(a, b, order.mode_ab, order.max_write)
-        two.said = one.told = self._direction(b, a, order.mode_ba, order.max_write)
+        one.said = two.told = self._direction(a, b, order.mode_ab, order)
+        two.said = one.told = self._direction(b, a, order.mode_ba, order)
         if not self._enter(order, one, two):
             return
         self._streams[order.token] = stream
@@ -362,16 +362,19 @@ class RelayEngine:
         source: socket.socket,
         destination: socket.socket,
         mode: RelayMode,
-        largest: int,
+        order: Submit,
     ) -> FlowDirection:
         return FlowDirection(
             source,
             destination,
-            choose(mode, source.family, destination.family, self._kernel, largest),
+            choose(
+                mode, source.family, destination.family, self._kernel, order.max_write
+            ),
             pipes=self._pipes,
             buffers=self._buffers,
             may_fall_back=mode is not RelayMode.SPLICE,
-            max_write=largest,
+            max_write=order.max_write,
+            max_bytes=order.max_bytes,
         )
 
     def _refuse(self, order: Submit, number: int) -> None:

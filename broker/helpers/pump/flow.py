@@ -106,6 +106,7 @@ class FlowDirection:
         "destination",
         "error",
         "held",
+        "max_bytes",
         "max_write",
         "may_fall_back",
         "mode",
@@ -123,6 +124,7 @@ class FlowDirection:
         buffers: BufferPool,
         may_fall_back: bool = True,
         max_write: int = 0,
+        max_bytes: int = 0,
     ) -> None:
         self.source = source
         self.destination = destination
@@ -131,6 +133,7 @@ class FlowDirection:
         self.mode = mode
         self.may_fall_back = may_fall_back
         self.max_write = max_write
+        self.max_bytes = max_bytes
         self.state = FLOWING
         self.count = 0
         self.held = 0
@@ -174,7 +177,8 @@ class FlowDirection:
     @property
     def splices(self) -> bool:
         """Whether it moves by splice, in whole pipes."""
-        return self.mode is RelayMode.SPLICE and not self.max_write
+        free = not self.max_write and not self.max_bytes
+        return self.mode is RelayMode.SPLICE and free
 
     def resume(self, way: TurnWay) -> None:
         """Go on where the C part stopped, which stops at each end and error."""
@@ -219,8 +223,8 @@ class FlowDirection:
                 except OSError as error:
                     self.error = error.errno or errno.EIO
                     return READ_FAILED
-                if not held:
-                    return self._finish()
+                if not held or self._beyond(held):
+                    return READ_FAILED if held else self._finish()
             filled = held
             try:
                 while held:
@@ -248,6 +252,14 @@ class FlowDirection:
             return self._copy()
         self.error = error.errno or errno.EIO
         return READ_FAILED
+
+    def _beyond(self, held: int) -> bool:
+        """Whether more was read than may pass; then nothing of it is written."""
+        # guard: no more bytes than the rule allows
+        if not self.max_bytes or self.count + held <= self.max_bytes:
+            return False
+        self.held, self.error = held, errno.EFBIG
+        return True
 
     def _may_copy(self) -> bool:
         return self.error == errno.EINVAL and self.may_fall_back
@@ -293,6 +305,8 @@ class FlowDirection:
                     return READ_FAILED
                 if not self.held:
                     return self._finish()
+                if self._beyond(self.held):
+                    return READ_FAILED
                 self._start = 0
             filled = self.held
             try:

@@ -8,6 +8,7 @@ stream themselves (``shims/files/calling.py``).
 
 from __future__ import annotations
 
+import errno
 import secrets
 import socket
 from collections.abc import Iterator
@@ -78,7 +79,18 @@ class Meetings:
         return meeting
 
 
-class Calls:
+@dataclass(frozen=True)
+class _Call:
+    """A call that is permitted."""
+
+    guest: Guest
+    exchange: OpenExchange
+    ask: CallService
+    conn: socket.socket
+    permit: Permit
+
+
+class SandboxCalls:
     """All calls of one viewer's sandboxes."""
 
     def __init__(
@@ -112,34 +124,33 @@ class Calls:
                 async with self._targets.guest(
                     permit.target, wait, guest.lease, autostart=permit.autostart
                 ) as target:
-                    await self._carry(guest, exchange, ask, target, conn)
+                    call = _Call(guest, exchange, ask, conn, permit)
+                    await self._carry(call, target)
             except VitrailError as error:
                 raise told(error, permit.target) from error
 
-    async def _carry(
-        self,
-        guest: Guest,
-        exchange: OpenExchange,
-        ask: CallService,
-        target: Guest,
-        conn: socket.socket,
-    ) -> None:
+    async def _carry(self, call: _Call, target: Guest) -> None:
+        source, ask, exchange = call.guest, call.ask, call.exchange
         token = secrets.token_hex(16)
-        meeting = Meeting(
-            target.lease.id,
-            GuestCall(guest.lease.sandbox, ask.service, ask.argument),
-        )
+        service = GuestCall(source.lease.sandbox, ask.service, ask.argument)
+        meeting = Meeting(target.lease.id, service)
         with self._meetings.awaited(token, meeting):
             words = ["vitrail-files", "serve", token]
             program = await target.start_program(words, {}, display=False)
             far = await _joined(target, program, meeting)
-            await guest.order(messages.TransferLeave(exchange.stream))
+            await source.order(messages.TransferLeave(exchange.stream))
             # guard: no byte of a call before the worker has left
             await exchange.passed()
+            most = call.permit.max_size or 0
             end = await self._pump.relay(
-                conn.dup().detach(), far.dup().detach(), name=str(exchange.stream)
+                call.conn.dup().detach(),
+                far.dup().detach(),
+                name=str(exchange.stream),
+                max_bytes=most,
             )
             exchange.relayed = end.bytes_ab, end.bytes_ba
+            if end.errno == errno.EFBIG:
+                raise ToldError(f"{call.permit.where} lets {most} bytes pass")
 
     async def join(
         self,
@@ -194,7 +205,6 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         words=f"to call the service {ask.service}",
         details=tuple(details),
         tells=True,
-        counts_bytes=False,  # the pump moves them uncounted
     )
 
 

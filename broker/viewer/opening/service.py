@@ -44,7 +44,7 @@ from broker.ipc.transfer_guest import (
     ReturnFile,
     Take,
 )
-from broker.viewer.opening.calls import Calls
+from broker.viewer.opening.calls import SandboxCalls
 from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.failures import told
 from broker.viewer.opening.meter import DayMeter
@@ -77,7 +77,7 @@ class OpeningService:
         self._targets = targets
         self._events = StreamEvents(log)
         self._mover = Mover(targets, log)
-        self._calls = Calls(decider, targets, pump)
+        self._calls = SandboxCalls(decider, targets, pump)
         self._meter = DayMeter()
         self._numbers = itertools.count(1)
 
