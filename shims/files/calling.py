@@ -214,7 +214,7 @@ def run_service(argv: List[str], env: dict[str, str], stream: CallStream) -> int
         source = process.stdin
 
         def feed() -> None:
-            # guard: a call that breaks off ends its service
+            # A call that breaks off ends its service.
             broken = stream.receive_to(source.fileno(), source.close) is None
             if broken and process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)

@@ -35,7 +35,7 @@ def find_service(name: str, argument: str) -> List[str]:
     As in Qubes, ``NAME+ARGUMENT`` precedes ``NAME``, a file of its directories that is
     not executable is a shell script, and its argument is the program's.
     """
-    # guard: a service is a file's name
+    # It becomes a file's name.
     if not SERVICE_NAME.fullmatch(name) or not SERVICE_ARGUMENT.fullmatch(argument):
         raise NoServiceError("not a service's name")
     for folder in (os.path.expanduser(OWN_SERVICES), IMAGE_SERVICES):

@@ -78,7 +78,7 @@ async def told(error, service, ask):
             yield permit
 
     log = Log()
-    made = OpeningService(decider=Decider(), log=log, targets=Targets(error))
+    made = OpeningService(decider=Decider(), log=log, targets=Targets(error), pump=None)
     room = SimpleNamespace(
         request_size=1 << 20,
         file_size=1 << 20,
@@ -90,7 +90,8 @@ async def told(error, service, ask):
     guest = SimpleNamespace(lease=WORK, valid_record=lambda: record)
     exchange = OpenExchange(1)
     exchange.take(messages.TransferAsked(1, ask))
-    said = await made._answered(guest, Opening(WORK, service, 1, "vsock:3"), exchange)
+    opening = Opening(WORK, service, 1, "vsock:3")
+    said = await made._answered(guest, opening, exchange, None)
     return said, log.texts
 
 

@@ -206,7 +206,7 @@ class _Stream:
     async def _leave(self, order: messages.TransferLeave) -> str:
         """Let the pump have the connection; wait for its end, reading nothing of it."""
         await self._answer(order.service or Go())
-        # guard: a worker has no part in a call
+        # A worker has no part in a call.
         self._sock.close()
         await self._say(messages.TransferPassed(self.number, 0, 0))
         while True:

@@ -75,7 +75,7 @@ class Meetings:
         if meeting is None or meeting.target != lease:
             raise RefusedError("no call waits here by that token")
         # guard: a token of a call is used once
-        del self._waiting[untrusted_token]
+        self._waiting.pop(untrusted_token)
         return meeting
 
 
@@ -139,7 +139,7 @@ class SandboxCalls:
             program = await target.start_program(words, {}, display=False)
             far = await _joined(target, program, meeting)
             await source.order(messages.TransferLeave(exchange.stream))
-            # guard: no byte of a call before the worker has left
+            # No byte of a call moves before the worker has left.
             await exchange.passed()
             most = call.permit.max_size or 0
             end = await self._pump.relay(
@@ -214,3 +214,5 @@ def _refuse_target(permit: Permit, source: Lease) -> None:
         raise ToldError("a sandbox starts its own programs itself")
     if permit.target in ADMIN_NAMES:
         raise ToldError("the user's own desktop has no services for sandboxes")
+    if permit.user is not None:
+        raise ToldError(f"{permit.where}: services run as the guest's user, not user=")

@@ -144,6 +144,10 @@ GUARDS = (
     Guard("a copy made before the unmounting is found", "self.kept = False", "tests/attack/test_folders.py", "while_it_is_unmounted"),
     Guard("a folder that is held after a crash ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "over_a_crash"),
     Guard("a folder that is held ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "keeps"),
+    Guard("a call is joined by its target", "if meeting is None:", "tests/attack/test_calls_hostile.py", "joined"),
+    Guard("a token of a call is used once", "", "tests/attack/test_calls_hostile.py", "joined"),
+    Guard("a call is not a service of the broker's", "if False:", "tests/attack/test_calls_hostile.py", "reserved"),
+    Guard("no more bytes than the rule allows", "if True:", "tests/integration/test_calls.py", "bytes"),
 )  # fmt: skip
 
 

@@ -1,0 +1,66 @@
+"""Attack: calls with another's token, and for what is not a service of a sandbox."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from broker.core.errors import PeerError, RefusedError
+from broker.core.lease import Lease, Opening
+from broker.core.services import CALL
+from broker.ipc.transfer_guest import CallService, GuestCall, decode_ask
+from broker.viewer.opening.calls import Meeting, Meetings, call_request
+
+TOKEN = "a" * 32
+WORK = Opening(Lease("l1", "work", "work", 1), CALL, 1, "vsock:3")
+
+
+def test_a_call_is_joined_once_and_by_its_target_only():
+    meetings = Meetings()
+    meeting = Meeting("l2", GuestCall("work", "echo", ""))
+    with meetings.awaited(TOKEN, meeting):
+        for token, lease in ((TOKEN, "l1"), ("b" * 32, "l2")):
+            with pytest.raises(RefusedError):
+                meetings.join(token, lease)
+        assert meetings.join(TOKEN, "l2") is meeting
+        with pytest.raises(RefusedError):
+            meetings.join(TOKEN, "l2")
+    assert meeting.over.is_set()
+
+
+@pytest.mark.parametrize("name", ["vitrail.FileCopy", "VITRAIL.Agent", "vitrail.x"])
+def test_a_reserved_name_is_not_called(name):
+    with pytest.raises(RefusedError):
+        call_request(WORK, CallService(name))
+
+
+@pytest.mark.parametrize(
+    ("service", "argument"),
+    [
+        ("../echo", ""),
+        ("a/b", ""),
+        ("-rf", ""),
+        (".hidden", ""),
+        ("echo\n", ""),
+        ("\u0435cho", ""),
+        ("e" * 65, ""),
+        ("", ""),
+        ("echo", "-rf"),
+        ("echo", "a b"),
+        ("echo", "$(id)"),
+        ("echo", "x" * 65),
+        ("echo", "x\n"),
+    ],
+)
+def test_names_with_separators_options_and_look_alikes_are_refused(service, argument):
+    ask = {"type": "call", "service": service, "argument": argument}
+    with pytest.raises(PeerError):
+        decode_ask(json.dumps(ask).encode())
+
+
+def test_a_name_with_a_dot_is_decided_as_in_qubes():
+    dotted = call_request(WORK, CallService("test.Gpg", "key"))
+    assert (dotted.service, dotted.argument) == ("test.Gpg", "+key")
+    plain = call_request(WORK, CallService("echo", "key"))
+    assert (plain.service, plain.argument) == ("vitrail.Call", "+echo+key")
