@@ -47,8 +47,8 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         278,
-        40_170,
-        26_150,
+        40_260,
+        26_190,
         linked=True,
     ),
     Program(
