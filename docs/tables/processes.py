@@ -48,7 +48,7 @@ PROGRAMS = (
         USER,
         278,
         40_260,
-        26_190,
+        26_220,
         linked=True,
     ),
     Program(

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
 from tests.kit.world import record, world
 
@@ -79,8 +80,13 @@ async def test_a_call_carries_bytes_both_ways_and_the_exit_code():
         assert (first["target"], first["sandbox"]) == ("vault", "work")
         opened = w.events("stream.opened", service="vitrail.Call", sandbox="work")
         # The decision is on disk before the bytes: its number precedes the end's.
-        closed = w.events("stream.closed", service="vitrail.Call", sandbox="work")
-        assert len(opened) == len(closed) == 5
+        assert len(opened) == 5
+
+        async def all_closed():
+            found = w.events("stream.closed", service="vitrail.Call", sandbox="work")
+            return len(found) == 5 and found
+
+        closed = await eventually(all_closed)
         assert max(one["bytes_from_sandbox"] for one in closed) > 20_000_000
 
 
@@ -118,9 +124,10 @@ async def test_a_rule_limits_rate_and_bytes():
         assert (code, said) == (0, "102000\n")
         code, said = await work.script(f"head -c 102400 /dev/zero | {call}; echo =$?")
         assert said.endswith("=125\nvitrail: the call was broken off\n"), said[-200:]
-        (closed,) = [
-            one
-            for one in w.events("stream.closed", service="vitrail.Call", sandbox="work")
-            if "bytes pass" in one["reason"]
-        ]
+
+        async def cut():
+            found = w.events("stream.closed", service="vitrail.Call", sandbox="work")
+            return [one for one in found if "bytes pass" in one["reason"]]
+
+        (closed,) = await eventually(cut)
         assert closed["bytes_from_sandbox"] <= 102400 + 1000
