@@ -70,7 +70,7 @@ def _where(role: Role, endpoint: str | None, peer_cid: int | None) -> LinkConfig
 async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
     if role is Role.HOST:
         return await _compare(await knock(config), role, store)
-    listener = await open_listener(config.endpoint)
+    listener = await open_listener(config.endpoint, mode=config.mode)
     told: set[str] = set()
 
     def turned_away(error: RefusedError) -> None:

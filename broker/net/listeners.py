@@ -102,10 +102,11 @@ async def open_listener(
     descriptors: bool = False,
     sock: socket.socket | None = None,
     alone: bool = False,
+    mode: int = 0o600,
 ) -> Listener:
     """Listen on an endpoint.
 
-    A UNIX socket is made with mode 0600.  One that a dead program left is
+    A UNIX socket is made with ``mode``.  One that a dead program left is
     replaced, a live one's or another kind of file never.  ``descriptors``:
     whether its clients may send some, where the kernel can refuse them
     (``ipc.fdpass.refuse_descriptors``).  ``sock`` is a new UNIX socket to be
@@ -120,7 +121,7 @@ async def open_listener(
             # guard: who connects sends no descriptor
             if not descriptors:
                 fdpass.refuse_descriptors(sock)
-            return await _listen_unix(endpoint, sock, backlog, alone=alone)
+            return await _listen_unix(endpoint, sock, backlog, alone=alone, mode=mode)
         case VsockEndpoint():
             return _listen_vsock(endpoint, backlog)
 
@@ -142,6 +143,7 @@ async def _listen_unix(
     backlog: int,
     *,
     alone: bool,
+    mode: int,
 ) -> Listener:
     if isinstance(endpoint, HybridEndpoint):
         path = endpoint.listening_path
@@ -153,7 +155,7 @@ async def _listen_unix(
         # that two programs cannot each take the other's new one for stale.
         if not alone:
             lock = await _lock(path.parent)
-        _make(endpoint, sock, path, backlog)
+        _make(endpoint, sock, path, backlog, mode)
         return Listener(endpoint, sock, path, _inode(path))
     except BaseException as error:
         sock.close()
@@ -165,22 +167,24 @@ async def _listen_unix(
             os.close(lock)
 
 
-def _make(endpoint: Endpoint, sock: socket.socket, path: Path, backlog: int) -> None:
+def _make(
+    endpoint: Endpoint, sock: socket.socket, path: Path, backlog: int, mode: int
+) -> None:
     try:
-        _bind(sock, path)
+        _bind(sock, path, mode)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         _remove_stale(endpoint, path)
-        _bind(sock, path)
+        _bind(sock, path, mode)
     sock.listen(backlog)
 
 
-def _bind(sock: socket.socket, path: Path) -> None:
+def _bind(sock: socket.socket, path: Path, mode: int) -> None:
     # bind() makes the file with the mode of the socket's own inode, less the
     # umask (unix_bind in the kernel): never a moment with a wider mode, and no
     # process-wide umask to change.
-    os.fchmod(sock.fileno(), 0o600)
+    os.fchmod(sock.fileno(), mode)
     sock.bind(os.fspath(path))
 
 

@@ -200,7 +200,9 @@ class RemoteHost(LinkEnd):
         """
         self._store.identity()
         if activated is None:
-            listener = await open_listener(self._config.endpoint)
+            listener = await open_listener(
+                self._config.endpoint, mode=self._config.mode
+            )
         else:
             activated.settimeout(0)
             listener = Listener(self._config.endpoint, activated)

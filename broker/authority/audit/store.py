@@ -27,7 +27,6 @@ import msgspec
 import trio
 
 from broker.authority.audit.names import Namer, load_namer
-from broker.authority.audit.proof.nodes import Nodes
 from broker.authority.audit.proof.seal import Seal, open_seal
 from broker.authority.audit.proof.witness import WitnessAnswer, WitnessOffer, hold_note
 from broker.authority.audit.retention import plan, remove
@@ -43,6 +42,7 @@ from broker.ipc.audit.database import (
     open_database,
     row_of,
 )
+from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.tree import Growing, consistency_proof, leaf_hash
 
 __all__ = ["Store", "StoreStatistics", "check_version", "open_store"]

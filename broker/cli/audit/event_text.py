@@ -104,10 +104,14 @@ _OPTIONS = (
                  help="With this outcome."),
     click.option("--kind", "kinds", multiple=True, metavar="KIND", shell_complete=kinds,
                  help="Of this kind, or of its first word: 'stream'."),
+    click.option("--object", "objects", multiple=True, metavar="OBJECT",
+                 help="About this address, file or device; with '*' a pattern."),
     click.option("-g", "--grep", default="", metavar="REGEX",
                  help="In which a text matches; all small letters match capitals too."),
     click.option("--machine", "machines", multiple=True, metavar="NAME",
                  help="Of this machine (in a fleet's store)."),
+    click.option("--owner", "owners", multiple=True, metavar="ROLE",
+                 help="Shipped by this role of the database (in a fleet's store)."),
     click.option("--store", default="", metavar="ADDRESS",
                  help="Ask there: postgresql://…, or an audit log's file."),
 )  # fmt: skip
@@ -128,7 +132,8 @@ def asking(function: _Function) -> _Function:
 
 _NAMES = (
     *("since", "until", "boot", "sandboxes", "services", "verdicts", "rules"),
-    *("peers", "leases", "outcomes", "kinds", "grep", "machines", "store"),
+    *("peers", "leases", "outcomes", "kinds", "objects", "grep", "machines"),
+    *("owners", "store"),
 )
 
 
@@ -148,11 +153,14 @@ def _asked(
     peers: tuple[str, ...],
     leases: tuple[str, ...],
     outcomes: tuple[str, ...],
+    objects: tuple[str, ...],
+    owners: tuple[str, ...],
 ) -> Asked:
     _check_kinds(kinds)
     fleet = is_fleet(store)
-    if machines and not fleet:
-        raise click.UsageError("--machine needs --store postgresql://…")
+    for option, values in (("--machine", machines), ("--owner", owners)):
+        if values and not fleet:
+            raise click.UsageError(f"{option} needs --store postgresql://…")
     if fleet and boot not in {"", "all"} and len(boot) < 32:
         raise click.UsageError("in a fleet's store --boot takes a boot's id only")
     filters = Filters(
@@ -168,6 +176,8 @@ def _asked(
         peers=peers,
         leases=leases,
         outcomes=outcomes,
+        objects=objects,
+        owners=owners,
     )
     return Asked(filters, boot, _pattern(grep) if grep else None, store)
 

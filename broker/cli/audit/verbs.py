@@ -61,6 +61,7 @@ _LATER = MappingProxyType(
         "prove": "audit.verify:prove_command",
         "checkpoint": "audit.verify:checkpoint_command",
         "gc": "audit.gc:gc_command",
+        "fleet": "audit.fleet_verbs:fleet",
     }
 )
 

@@ -13,6 +13,7 @@ import rich_click as click
 from broker.authority.audit.proof.keys import KeyFile
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.cli import render
+from broker.cli.audit.event_text import is_fleet
 from broker.cli.audit.proof.inclusion import prove
 from broker.cli.audit.proof.verify import Report, verify
 from broker.cli.run.connect import offline_paths
@@ -47,7 +48,7 @@ _store = click.option(
     "--store",
     default="",
     metavar="ADDRESS",
-    help="What a fleet's database has of its machines' logs: postgresql://…",
+    help="What a fleet's store has: postgresql://…, or files of JSON lines (verify).",
 )
 _machine = click.option(
     "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine's."
@@ -61,6 +62,14 @@ _machine = click.option(
 @_log
 @_store
 @_machine
+@click.option(
+    "--state",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Go on from what was proved before, as this file says (with --store).",
+)
+@click.option(
+    "--jobs", type=click.IntRange(1, 256), default=None, help="Processes (--store)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify_command(
     *,
@@ -70,13 +79,15 @@ def verify_command(
     path: Path | None,
     store: str,
     machines: tuple[str, ...],
+    state: Path | None,
+    jobs: int | None,
     as_json: bool,
 ) -> None:
     """Check that the log is as it was written, and report where it is not.
 
     Every event is hashed again, and the tree of all of them compared with every
-    checkpoint that was signed.  With --store, the contents of a fleet's database are
-    compared with the checkpoints that each machine signed.
+    checkpoint that was signed.  With --store, the contents of a fleet's database, or of
+    files with shipped events, are compared with the checkpoints that each machine signed.
 
     Exit code: 0 it is, 1 it could not be read, 2 wrong call, 3 it is not.
     """
@@ -84,10 +95,10 @@ def verify_command(
     if store:
         if path or origin or copy:
             raise click.UsageError("--log, --origin and --copy are not for --store")
-        _verify_fleet(store, machines, kept, as_json=as_json)
+        _verify_fleet(store, machines, kept, state, jobs or 0, as_json=as_json)
         return
-    if machines:
-        raise click.UsageError("--machine needs --store")
+    if machines or state or jobs:
+        raise click.UsageError("--machine, --state and --jobs need --store")
     where = path or offline_paths().audit
     report = verified(where, kept, origin=origin, copy=copy)
     if as_json:
@@ -102,13 +113,22 @@ def _verify_fleet(
     store: str,
     machines: tuple[str, ...],
     kept: list[tuple[str, Note]],
+    state: Path | None,
+    jobs: int,
     *,
     as_json: bool,
 ) -> None:
     # Only here, so that its package is needed only by those who have a fleet.
-    from broker.cli.audit.fleet import verify_fleet
+    from broker.cli.audit.fleet import verify_archive, verify_fleet
+    from broker.cli.audit.proof.proven import Proven
 
-    found = verify_fleet(store, machines, kept)
+    before = None if state is None else Proven(state)
+    if is_fleet(store):
+        found = verify_fleet(store, machines, kept, before, jobs)
+    elif machines:
+        raise click.UsageError("--machine needs --store postgresql://…")
+    else:
+        found = verify_archive(store, kept, before)
     for log, report in found:
         if as_json:
             whole = {**msgspec.to_builtins(report), "good": report.good}
@@ -117,6 +137,8 @@ def _verify_fleet(
             role = printable(log.role)
             click.echo(f"machine      {printable(log.machine)}, shipped by {role}")
             _print(report)
+    if before is not None:
+        before.save()
     if not all(report.good for _, report in found):
         sys.exit(_INTEGRITY)
 
@@ -183,6 +205,8 @@ def _print(report: Report) -> None:
         f"keys         {report.keys}, the last one from event {report.sealed + 1} on: "
         "before it, not even who has today's key can change anything unseen"
     )
+    if report.uncovered:
+        out(f"uncovered    {report.uncovered}")
     for text in report.warnings:
         out(f"note         {text}")
     for problem in report.problems:

@@ -86,8 +86,17 @@ def _problems(status: _Object) -> Iterator[str]:
         yield f"policy: {printable(problem)}"
     for warning in status["warnings"]:
         yield f"warning: {printable(warning)}"
-    if link is not None and link["state"] != "up":
-        yield f"warning: the link is {printable(link['state'])}"
+    if link is not None:
+        yield link_line(link)
+        for warning in (link["other"] or {}).get("warnings", ()):
+            yield f"warning: the other machine: {printable(warning)}"
+
+
+def link_line(link: _Object) -> str:
+    """How the link stands, and why there is none."""
+    with_whom = f" with '{printable(link['name'], 60)}'" if link["name"] else ""
+    why = f": {printable(link['problem'], 300)}" if link["problem"] else ""
+    return f"link: {printable(link['state'])}{with_whom}{why}"
 
 
 def _row(sandbox: _Object, memory: int, now: float) -> tuple[str, ...]:

@@ -96,9 +96,9 @@ SHIP_STEP_SECONDS = 120.0
 """For the same from first to last, whatever it says meanwhile: SHIP_SECONDS is for
 one word of it, and a receiver that says one each time would never be missed."""
 
-SHIP_RETRY_SECONDS = 60.0
-"""Between two attempts at a dead receiver, at most; the first comes after a
-second, and each further one after twice the pause before it."""
+SHIP_RETRY_SECONDS = 600.0
+"""Between two attempts at a dead receiver, at most; the first comes within a second,
+each further one within twice the pause before it, at a time drawn by lot."""
 
 SHIP_LOOK_SECONDS = 0.5
 """Between two looks for new events."""

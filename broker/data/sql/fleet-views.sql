@@ -47,17 +47,17 @@ SELECT log.machine,
     to_timestamp(event.received_ns / 1e9) AS received,
     event.kind,
     event.sandbox,
-    event.lease,
+    coalesce(field ->> 'lease', '') AS lease,
     event.service,
     vitrail_views.number(field ->> 'stream') AS stream,
-    event.peer,
+    coalesce(field ->> 'peer', '') AS peer,
     field ->> 'target' AS target,
     field ->> 'object' AS object,
     event.verdict,
     event.rule,
     CASE WHEN jsonb_typeof(field -> 'detail') = 'object'
         THEN field -> 'detail' ->> 'record' END AS record_line,
-    event.outcome,
+    coalesce(field ->> 'outcome', '') AS outcome,
     field ->> 'reason' AS reason,
     coalesce(vitrail_views.number(field ->> 'count'), 1) AS count,
     event.place_ns,
@@ -105,10 +105,12 @@ SELECT began.machine, began.log, began.sequence, began.at, began.sandbox, began.
     began.place_ns
 FROM vitrail_views.events began
     LEFT JOIN LATERAL (
-        SELECT there.outcome, vitrail_views.object_of(there.body) AS field
+        SELECT vitrail_views.object_of(there.body) ->> 'outcome' AS outcome,
+            vitrail_views.object_of(there.body) AS field
         FROM vitrail.event there
         WHERE there.log = began.log AND there.sequence > began.sequence
-            AND there.kind = 'transfer.end' AND there.lease = began.lease
+            AND there.kind = 'transfer.end'
+            AND vitrail.text_of(there.body, 'lease') = began.lease
             AND vitrail_views.number(
                 vitrail_views.object_of(there.body) ->> 'stream') = began.stream
         ORDER BY there.sequence LIMIT 1

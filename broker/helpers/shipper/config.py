@@ -1,6 +1,7 @@
 """``ship.toml``: who gets the audit log.
 
     machine = "desk-7"             # how it calls itself; default: the host's name
+    batch_seconds = 30             # what is not urgent waits so long to be one batch
 
     [[target]]
     name = "fleet"
@@ -37,6 +38,7 @@ from broker.core.errors import SetupError
 from broker.core.limits import audit as audit_limits
 from broker.core.paths import read_config
 
+_BATCH_SECONDS = 3600
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _URI = re.compile(r"postgres(ql)?://([^@/?#]*@)?[^@/?#]*(/[^@/?#]*)?(\?[^@#]*)?")
 # A longer word in a path may be a token, as in those of web hooks.
@@ -102,6 +104,32 @@ class OtlpTarget(
         return bool(self.headers) or _PLAIN.fullmatch(self.endpoint) is None
 
 
+class IngestTarget(
+    msgspec.Struct, tag="ingest", tag_field="to", forbid_unknown_fields=True
+):
+    """A fleet's ingest service (``vitrail-ingest``)."""
+
+    name: str
+    endpoint: str
+    """Its address: https://HOST:PORT."""
+    token: str = ""
+    """As 'brokerctl audit fleet enrol --token' has printed it."""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    """Files, as for a collector."""
+    plaintext: bool = False
+
+    def where(self) -> str:
+        """For people, without secrets."""
+        parts = urlsplit(self.endpoint)
+        return f"ingest {parts.scheme}://{parts.hostname or ''}"
+
+    def secret(self) -> bool:
+        """Whether the file has a secret in it."""
+        return bool(self.token) or _PLAIN.fullmatch(self.endpoint) is None
+
+
 class JournaldTarget(
     msgspec.Struct, tag="journald", tag_field="to", forbid_unknown_fields=True
 ):
@@ -136,13 +164,16 @@ class JsonlTarget(
         return False
 
 
-AnyTarget = PostgresTarget | OtlpTarget | JournaldTarget | JsonlTarget
+AnyTarget = PostgresTarget | OtlpTarget | IngestTarget | JournaldTarget | JsonlTarget
 
 
 class ShipConfig(msgspec.Struct, forbid_unknown_fields=True):
     """Contents of ``ship.toml``."""
 
     machine: str = ""
+    batch_seconds: float = 30.0
+    """For so long events wait for a fleet's store or a collector to be one batch: one
+    transaction there costs as much as fifty events.  0: not at all."""
     target: list[AnyTarget] = []
 
     def called(self) -> str:
@@ -189,6 +220,8 @@ def _problem(config: ShipConfig) -> str:
             return f"two targets are named {name!r}"
     if len(names) > audit_limits.SHIP_TARGETS:
         return f"{len(names)} targets (at most {audit_limits.SHIP_TARGETS})"
+    if not 0 <= config.batch_seconds <= _BATCH_SECONDS:
+        return f"batch_seconds: from 0 to {_BATCH_SECONDS}"
     if not 0 < len(config.called()) <= 255 or not config.called().isprintable():
         return "machine: a name of at most 255 printable characters"
     return ""

@@ -12,7 +12,14 @@ event; ``place_ns`` is where it stands in the order: no more than a minute later
 
 from __future__ import annotations
 
-from broker.core.errors import SetupError, UpstreamError, VitrailError
+from pathlib import Path
+
+from broker.core.errors import (
+    IntegrityError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
 
@@ -30,6 +37,7 @@ Error = psycopg.Error
 Connection = psycopg.Connection[tuple[object, ...]]
 
 _LOCK = 0x56545241  # "VTRA": one migration at a time (advisory lock)
+_OTHER = "VT001"  # what is there differs from what came (fleet-tables-7.sql)
 
 NAMES = """
     -- The role that ships first under a machine's name has that name.
@@ -206,13 +214,22 @@ MIGRATIONS = (
         END LOOP;
     END $$;
     """,
+    (Path(__file__).parents[2] / "data/sql/fleet-tables-7.sql").read_text(),
 )
+
+_OLDEST = (*range(1, len(MIGRATIONS)), 6)
+"""For each version the oldest release that works with its tables: a release of the
+version before ships and reads for as long as the fleet is updated."""
 
 
 def connect(
     address: str, *, read_only: bool = False, plaintext: bool = False
 ) -> Connection:
-    """Connect; raises SetupError or UpstreamError."""
+    """Connect; raises SetupError or UpstreamError.
+
+    Nothing is a setting of the session, so a pooler may give each transaction another
+    one (PgBouncer, pool_mode=transaction).
+    """
     seconds = int(audit_limits.SHIP_SECONDS)
     try:
         connection: Connection = psycopg.connect(
@@ -222,12 +239,11 @@ def connect(
             # A server that is there and says nothing: the kernel gives up first.
             tcp_user_timeout=seconds * 1000,
             keepalives_idle=seconds,
-            options=f"-c statement_timeout={seconds}s "
-            f"-c idle_in_transaction_session_timeout={2 * seconds}s "
-            f"-c default_transaction_read_only={'on' if read_only else 'off'}",
+            prepare_threshold=None,
         )
     except psycopg.Error as error:
         raise problem(error) from error
+    connection.read_only = read_only or None
     return connection
 
 
@@ -248,6 +264,8 @@ def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one calle
 def problem(error: psycopg.Error) -> VitrailError:
     """Our error for a database's error."""
     said = printable(str(error).strip().splitlines()[0] if str(error) else "", 300)
+    if error.sqlstate == _OTHER:
+        return IntegrityError(said, hint=error.diag.message_hint or "")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return SetupError(
             f"the database does not allow it: {said}",
@@ -267,11 +285,42 @@ def problem(error: psycopg.Error) -> VitrailError:
 
 def version_of(connection: Connection) -> int:
     """Which version of the tables is there; 0: none.  Raises psycopg.Error."""
-    row = connection.execute("SELECT to_regclass('vitrail.migration')").fetchone()
-    if row is None or row[0] is None:
-        return 0
-    found = connection.execute("SELECT max(version) FROM vitrail.migration").fetchone()
-    return 0 if found is None or found[0] is None else int(str(found[0]))
+    return _versions(connection)[0]
+
+
+def _versions(connection: Connection) -> tuple[int, int]:
+    """The tables' version, and the oldest release that works with them."""
+    (row,) = connection.execute(
+        "SELECT to_regclass('vitrail.migration'), to_regclass('vitrail.revision')"
+    ).fetchall()
+    if row[0] is None:
+        return 0, 0
+    # The release before reads vitrail.migration alone.
+    query = "SELECT coalesce(max(version), 0), coalesce(max(version), 0) "
+    versions = connection.execute(f"{query} FROM vitrail.migration").fetchall()
+    if row[1] is not None:
+        versions += connection.execute(
+            "SELECT version, oldest FROM vitrail.revision ORDER BY version DESC LIMIT 1"
+        ).fetchall()
+    return (
+        max(int(str(version)) for version, _ in versions),
+        max(int(str(oldest)) for _, oldest in versions),
+    )
+
+
+def usable(connection: Connection) -> int:
+    """Return the tables' version; 0: none.
+
+    Raises SetupError when they are too new for this release, psycopg.Error.
+    """
+    version, oldest = _versions(connection)
+    if oldest > len(MIGRATIONS):
+        raise SetupError(
+            f"the database was made by a newer Vitrail (version {version}, this "
+            f"one knows {len(MIGRATIONS)})",
+            hint="update this machine; its log keeps the unshipped events",
+        )
+    return version
 
 
 def migrate(connection: Connection) -> int:
@@ -280,35 +329,17 @@ def migrate(connection: Connection) -> int:
     Raises SetupError when they are of a newer Vitrail, psycopg.Error.
     """
     with connection.transaction():
-        if not _outdated(version_of(connection)):
+        if usable(connection) >= len(MIGRATIONS):
             return 0
-    # The lock is the session's: only a transaction that begins after it surely
-    # sees the tables that another machine has made meanwhile.
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-    try:
-        with connection.transaction():
-            return _migrate(connection)
-    finally:
-        if not connection.closed:
-            connection.rollback()
-            connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
-            connection.commit()
-
-
-def _outdated(version: int) -> bool:
-    if version > len(MIGRATIONS):
-        raise SetupError(
-            f"the database was made by a newer Vitrail (version {version}, this "
-            f"one knows {len(MIGRATIONS)})",
-            hint="update this machine; its log keeps the unshipped events",
-        )
-    return version < len(MIGRATIONS)
+        # Each statement sees what another migration has committed meanwhile.
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        return _migrate(connection)
 
 
 def _migrate(connection: Connection) -> int:
-    version = version_of(connection)
-    if not _outdated(version):
+    version = usable(connection)
+    if version >= len(MIGRATIONS):
         return 0
     if version == 0:
         connection.execute("CREATE SCHEMA IF NOT EXISTS vitrail")
@@ -316,7 +347,19 @@ def _migrate(connection: Connection) -> int:
             "CREATE TABLE IF NOT EXISTS vitrail.migration (version integer "
             "PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())"
         )
+    if version < _OLDEST[-1] + 1:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS vitrail.revision (version integer PRIMARY KEY, "
+            "oldest integer NOT NULL, applied timestamptz NOT NULL DEFAULT now())"
+        )
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.execute(script)
-        connection.execute("INSERT INTO vitrail.migration VALUES (%s)", [number])
+        oldest = _OLDEST[number - 1]
+        if oldest == number:
+            connection.execute("INSERT INTO vitrail.migration VALUES (%s)", [number])
+        else:
+            connection.execute(
+                "INSERT INTO vitrail.revision (version, oldest) VALUES (%s, %s)",
+                [number, oldest],
+            )
     return len(MIGRATIONS) - version

@@ -7,22 +7,18 @@ that is the same if it has to be sent again (``log.record.uid``).
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import http.client
-import socket
-import ssl
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from typing_extensions import override
 
 from broker import __version__
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.core.limits import audit as audit_limits
 from broker.helpers.shipper.config import OtlpTarget
+from broker.helpers.shipper.http_post import HttpEnd
 from broker.helpers.shipper.terms import (
     Batch,
     Sealed,
@@ -47,7 +43,6 @@ except ImportError as _error:  # pragma: no cover -- tested in a process without
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _INFO, _WARN = logs.SEVERITY_NUMBER_INFO, logs.SEVERITY_NUMBER_WARN
 
 
@@ -134,24 +129,12 @@ def _value(value: object) -> common.AnyValue:
 class Otlp(Target):
     """A collector."""
 
+    waits = True
+
     def __init__(self, config: OtlpTarget) -> None:
         self._config = config
-        self._parts = urlsplit(config.endpoint)
-        self._connection: http.client.HTTPConnection | None = None
-        self._socket: socket.socket | None = None
-        self._cut = False
-        if self._parts.scheme not in {"http", "https"} or not self._parts.hostname:
-            raise SetupError(
-                f"target {config.name}: no http(s) address: {config.where()}",
-                hint="for example https://collector.example:4318/v1/logs",
-            )
-        near = self._parts.hostname in _LOOPBACK
-        if self._parts.scheme == "http" and not (near or config.plaintext):
-            raise SetupError(
-                f"target {config.name}: http:// to another machine can be read and "
-                "changed on its way",
-                hint="use https://, or say plaintext = true where the network is yours",
-            )
+        example = "https://collector.example:4318/v1/logs"
+        self._http = HttpEnd(config, "the collector", example, 4318)
 
     @override
     def position(self, log: bytes) -> tuple[int, str] | None:
@@ -169,88 +152,22 @@ class Otlp(Target):
         if self._config.gzip:
             body = gzip.compress(body, compresslevel=5)
             headers["Content-Encoding"] = "gzip"
-        try:
-            status, answer = self._post(body, headers)
-        except UpstreamError:
-            self.close()
-            raise
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise UpstreamError(
-                f"the collector cannot be reached: {printable(str(error)) or type(error).__name__}",
-                hint=f"is something there at {self._config.where()}?",
-            ) from error
-        if status != http.client.OK:
+        status, answer = self._http.ask(
+            "POST", self._http.path("/v1/logs"), body, headers
+        )
+        if status != HTTPStatus.OK:
             self.close()
             said = printable(answer[:200])
             raise UpstreamError(f"the collector answers {status}: {said}")
         _check_whole(answer)
 
-    def _post(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        path = self._parts.path or "/v1/logs"
-        if self._parts.query:
-            path += f"?{self._parts.query}"
-        fresh = self._connection is None
-        connection = self._connection or self._connect()
-        self._connection = connection
-        try:
-            if fresh:
-                connection.connect()
-                # An answer may live longer than its connection.
-                self._socket, self._cut = connection.sock, False
-            connection.request("POST", path, body, headers)
-            response = connection.getresponse()
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-            self.close()
-            if fresh:
-                raise
-            # It had grown tired of an idle connection: that is not an error.
-            return self._post(body, headers)
-        with response:  # one that ends with its connection is not the connection's
-            answer = response.read(audit_limits.SHIP_REPLY_BYTES + 1)
-        if len(answer) > audit_limits.SHIP_REPLY_BYTES:
-            raise UpstreamError(
-                f"the collector's answer is longer than {audit_limits.SHIP_REPLY_BYTES} bytes"
-            )
-        # Its beginning could be an answer too, one that says that all is well.
-        if response.length or self._cut:
-            raise UpstreamError("the collector's answer was cut off")
-        return response.status, answer
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._parts.hostname or "", self._parts.port
-        seconds = audit_limits.SHIP_SECONDS
-        if self._parts.scheme == "http":
-            return http.client.HTTPConnection(host, port or 4318, timeout=seconds)
-        try:
-            context = ssl.create_default_context(cafile=self._config.ca or None)
-            if self._config.certificate:
-                context.load_cert_chain(
-                    self._config.certificate, self._config.key or None
-                )
-        except (OSError, ssl.SSLError) as error:
-            raise SetupError(
-                f"target {self._config.name}: its certificates cannot be read: {error}"
-            ) from error
-        return http.client.HTTPSConnection(
-            host, port or 443, timeout=seconds, context=context
-        )
-
     @override
     def close(self) -> None:
-        self._socket = None
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._http.close()
 
     @override
     def interrupt(self) -> None:
-        sock = self._socket
-        if sock is not None:
-            self._cut = True
-            # Not the TLS socket's own way, which would read on without TLS.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        self._http.interrupt()
 
 
 def _check_whole(answer: bytes) -> None:

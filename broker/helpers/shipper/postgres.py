@@ -1,9 +1,9 @@
 """To a fleet's database, many machines in one.
 
-A batch is one transaction: COPY into a table of its own, from there the
-new events go into ``vitrail.event``.  So a batch that comes again changes
-nothing, and one that differs from the stored events is noticed.  The position of
-each log is read from the database itself.
+A batch is one statement and one transaction: ``vitrail.take`` looks at the head of the
+log there, adds what comes after it and compares what came before.  So a batch that
+comes again changes nothing, and one that differs from the stored events is noticed.
+The position of each log is read from the database itself.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ import socket
 
 from typing_extensions import override
 
-from broker.core.errors import IntegrityError
 from broker.helpers.shipper.database import (
     Connection,
     Error,
     connect,
     migrate,
     problem,
-    version_of,
+    usable,
 )
-from broker.helpers.shipper.terms import Batch, Sealed, ShippedItem, Target
+from broker.helpers.shipper.terms import Batch, Target
 
-_COLUMNS = (
-    "sequence, time_ns, kind, sandbox, lease, service, verdict, rule, peer, "
-    "outcome, boot, body, leaf"
-)
-_TEXTS = (
-    *("sandbox", "lease", "service", "verdict", "rule", "peer", "outcome", "boot"),
+_TEXTS = ("sandbox", "service", "verdict", "rule")
+TAKE = (
+    "SELECT vitrail.take(%s, %s, %s, %s::bigint, %s::bigint[], %s::text[], %s::text[], "
+    "%s::text[], %s::text[], %s::text[], %s::text[], %s, %s, %s::bigint[], %s::text[], "
+    "%s::text[])"
 )
 
 
 class Postgres(Target):
     """A database, connected to when it is needed."""
+
+    waits = True
+    beats = True
 
     def __init__(self, address: str, *, plaintext: bool = False) -> None:
         self._address, self._plaintext = address, plaintext
@@ -47,21 +48,19 @@ class Postgres(Target):
     def position(self, log: bytes) -> tuple[int, str] | None:
         try:
             connection = self._connection()
-            if not version_of(connection):
-                connection.commit()
-                return None  # nothing was shipped there yet; asking changes nothing
-            row = connection.execute(
-                "SELECT sequence, leaf FROM vitrail.event JOIN vitrail.log "
-                "ON log.id = event.log WHERE log.name = %s "
-                "ORDER BY sequence DESC LIMIT 1",
-                [log],
-            ).fetchone()  # fmt: skip
-            connection.commit()
+            with connection.transaction():
+                if not usable(connection):
+                    return None  # nothing was shipped there yet; asking changes nothing
+            self._migrated(connection)
+            with connection.transaction():
+                row = connection.execute(
+                    "SELECT last, leaf FROM vitrail.position_of(%s)", [log]
+                ).fetchone()
         except Error as error:
-            self.close()
+            self._failed()
             raise problem(error) from error
         # Of an empty table we learn nothing: its owner may have removed old events.
-        if row is None or not isinstance(row[1], bytes):
+        if row is None or not row[0] or not isinstance(row[1], bytes):
             return None
         return int(str(row[0])), row[1].hex()
 
@@ -69,99 +68,29 @@ class Postgres(Target):
     def send(self, batch: Batch) -> None:
         try:
             connection = self._connection()
-            if not self._current:
-                migrate(connection)
-                self._current = True
+            self._migrated(connection)
             with connection.transaction():
-                self._send(connection, batch)
+                connection.execute(TAKE, _arguments(batch))
         except Error as error:
-            self.close()
+            self._failed()
             raise problem(error) from error
         except BaseException:
-            self.close()
+            self._failed()
             raise
+
+    def _failed(self) -> None:
+        self._current = False
+        self.close()
+
+    def _migrated(self, connection: Connection) -> None:
+        if not self._current:
+            migrate(connection)
+            self._current = True
 
     def _connection(self) -> Connection:
         if self._open is None:
             self._open = connect(self._address, plaintext=self._plaintext)
-            self._current = False
         return self._open
-
-    def _send(self, connection: Connection, batch: Batch) -> None:
-        log = self._log_number(connection, batch)
-        if batch.items:
-            self._send_events(connection, log, batch)
-        for sealed in batch.notes:
-            self._send_note(connection, log, sealed)
-
-    def _send_note(self, connection: Connection, log: int, sealed: Sealed) -> None:
-        key = [log, sealed.size, sealed.kind]
-        connection.execute(
-            "INSERT INTO vitrail.checkpoint (log, size, kind, note) "
-            "VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [*key, sealed.note],
-        )
-        there = connection.execute(
-            "SELECT note FROM vitrail.checkpoint "
-            "WHERE log = %s AND size = %s AND kind = %s",
-            key,
-        ).fetchone()
-        if there is None or there[0] != sealed.note:
-            raise IntegrityError(
-                f"the database has another checkpoint of this log at {sealed.size}",
-                hint="this log was rolled back after it was shipped: 'brokerctl audit "
-                "checkpoint --store' prints those there, for 'verify --against'",
-            )
-
-    def _send_events(self, connection: Connection, log: int, batch: Batch) -> None:
-        connection.execute(
-            f"CREATE TEMPORARY TABLE arriving ON COMMIT DROP AS "  # noqa: S608
-            f"SELECT {_COLUMNS} FROM vitrail.event LIMIT 0"
-        )
-        copying = f"COPY arriving ({_COLUMNS}) FROM STDIN"
-        with connection.cursor().copy(copying) as copy:
-            for item in batch.items:
-                copy.write_row(_row(item))
-        connection.execute(
-            f"INSERT INTO vitrail.event (log, {_COLUMNS}) "  # noqa: S608
-            f"SELECT %s, {_COLUMNS} FROM arriving ORDER BY sequence "
-            "ON CONFLICT (log, sequence) DO NOTHING",
-            [log],
-        )
-        differs = connection.execute(
-            "SELECT min(sequence) FROM arriving JOIN vitrail.event there "
-            "USING (sequence) WHERE there.log = %s AND there.leaf <> arriving.leaf",
-            [log],
-        ).fetchone()
-        if differs is not None and differs[0] is not None:
-            raise IntegrityError(
-                f"the database has another event {differs[0]} of this log",
-                hint="this log was changed or rolled back after it was shipped: "
-                "'brokerctl audit verify', and compare with --store",
-            )
-        if batch.missing:
-            connection.execute(
-                "INSERT INTO vitrail.gap (log, first, last) VALUES (%s, %s, %s) "
-                "ON CONFLICT DO NOTHING",
-                [log, batch.first - batch.missing, batch.first - 1],
-            )
-
-    def _log_number(self, connection: Connection, batch: Batch) -> int:
-        connection.execute(
-            "INSERT INTO vitrail.log (name, machine, broker) VALUES (%s, %s, %s) "
-            "ON CONFLICT (name) DO NOTHING",
-            [batch.log, batch.machine, _broker(batch)],
-        )
-        row = connection.execute(
-            "SELECT id FROM vitrail.log WHERE name = %s", [batch.log]
-        ).fetchone()
-        if row is None:
-            raise IntegrityError(
-                "the database has this log from another machine",
-                hint="two roles of the database ship the same log; one of them is "
-                "not this machine's",
-            )
-        return int(str(row[0]))
 
     @override
     def close(self) -> None:
@@ -179,15 +108,25 @@ class Postgres(Target):
                     shut.shutdown(socket.SHUT_RDWR)
 
 
-def _broker(batch: Batch) -> str:
-    return _text(batch.items[0].text("broker")) if batch.items else ""
-
-
-def _row(item: ShippedItem) -> tuple[object, ...]:
-    texts = [_text(item.text(name)) for name in _TEXTS]
-    return (
-        item.sequence, item.time_ns, _text(item.kind), *texts, item.body, item.leaf,
-    )  # fmt: skip
+def _arguments(batch: Batch) -> list[object]:
+    """The arguments of vitrail.take."""
+    items = batch.items
+    columns = [[_text(item.text(name)) for item in items] for name in _TEXTS]
+    return [
+        batch.log,
+        _text(batch.machine),
+        _text(items[0].text("broker")) if items else "",
+        batch.first if items else 0,
+        [item.time_ns for item in items],
+        [_text(item.kind) for item in items],
+        *columns,
+        [item.body for item in items],
+        batch.before,
+        batch.edge,
+        [sealed.size for sealed in batch.notes],
+        [sealed.kind for sealed in batch.notes],
+        [sealed.note for sealed in batch.notes],
+    ]
 
 
 def _text(text: str) -> str:

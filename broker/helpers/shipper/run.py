@@ -8,10 +8,11 @@ seldom; its cursor stays where it is, and retention keeps the unsent events.
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,21 +23,31 @@ from broker.core.limits import audit as audit_limits
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.helpers.shipper.config import (
     AnyTarget,
+    IngestTarget,
     JournaldTarget,
     JsonlTarget,
     OtlpTarget,
     PostgresTarget,
 )
 from broker.helpers.shipper.cursor import load_cursor, locked, save_cursor
-from broker.helpers.shipper.terms import Batch, Sealed, ShippedItem, Target
+from broker.helpers.shipper.edges import edge, grown, proof_of, tree_at
+from broker.helpers.shipper.terms import (
+    BAD_ENDS,
+    Batch,
+    Sealed,
+    ShippedItem,
+    Target,
+)
 from broker.ipc.audit.filters import Found
 from broker.ipc.audit.query import Log, open_log
-from broker.ipc.audit.tree import leaf_hash
+from broker.ipc.audit.tree import Growing, leaf_hash
 
 _AGAIN_SECONDS = 1.0
+_BEAT_SECONDS = 3600.0
+"""After so long without events a fleet's store gets a sign of life."""
 
 
-def make_target(config: AnyTarget) -> Target:
+def make_target(config: AnyTarget, machine: str = "") -> Target:
     """The receiver that a piece of configuration means.
 
     Raises SetupError when a package that it needs is not installed.
@@ -51,6 +62,10 @@ def make_target(config: AnyTarget) -> Target:
             from broker.helpers.shipper.otlp import Otlp
 
             return Otlp(config)
+        case IngestTarget():
+            from broker.helpers.shipper.ingest import Ingest
+
+            return Ingest(config, machine)
         case JournaldTarget():
             from broker.helpers.shipper.journald import Journald
 
@@ -68,6 +83,8 @@ class Place:
     log: Path
     cursors: Path
     machine: str
+    batch_seconds: float = 0.0
+    """For so long events are collected before they are sent."""
 
 
 class Shipper:
@@ -93,6 +110,12 @@ class Shipper:
         self._sent = 0
         """Events since it was made."""
         self._seen = -1
+        self._tree: Growing | None = None
+        """The log's tree up to the cursor; None: not known yet."""
+        self._looked = 0
+        """The last event that was looked at, whether it is urgent."""
+        self._beat = False
+        """Whether a sign of life is due."""
         self._cursor = load_cursor(place.cursors, name)
         self._cursor.target = where
 
@@ -124,7 +147,8 @@ class Shipper:
                     sent = await self._in_time()
                 except VitrailError as error:
                     self._failed(error)
-                    with trio.move_on_after(pause):
+                    # Full jitter: all machines have lost it in the same second.
+                    with trio.move_on_after(random.uniform(0, pause)):  # noqa: S311
                         await stop.wait()
                     pause = min(2 * pause, audit_limits.SHIP_RETRY_SECONDS)
                     sent = 0
@@ -178,10 +202,43 @@ class Shipper:
             await trio.sleep(sent / self._per_second)
 
     async def _wait(self, stop: trio.Event) -> None:
-        """Wait until the log has new events."""
-        while not stop.is_set() and not self._changed():
+        """Wait until new events are to be sent; no connection is held meanwhile."""
+        target = self._target
+        collects = target is not None and target.waits and self._place.batch_seconds > 0
+        if collects:
+            assert target is not None
+            target.close()
+        due = beat = float("inf")
+        if target is not None and target.beats:
+            beat = trio.current_time() + _BEAT_SECONDS
+        while not stop.is_set():
+            now = trio.current_time()
+            if self._changed():
+                if not collects or self._log is None:
+                    return
+                if due == float("inf"):
+                    due = now + random.uniform(0.5, 1) * self._place.batch_seconds  # noqa: S311
+                if now >= due or self._urgent(self._log):
+                    return
+            if now >= beat:
+                self._beat = True
+                return
             with trio.move_on_after(audit_limits.SHIP_LOOK_SECONDS):
                 await stop.wait()
+
+    def _urgent(self, log: Log) -> bool:
+        """Whether the new events are many, or one of them is not to wait."""
+        newest, sent = log.newest(), self._cursor.sequence
+        if newest - sent >= audit_limits.SHIP_BATCH_EVENTS:
+            return True
+        after, self._looked = max(self._looked, sent), newest
+        ends = " OR ".join("kind LIKE ?" for _ in BAD_ENDS)
+        found = log.rows(
+            f"SELECT 1 FROM event WHERE sequence > ? AND ({ends} "  # noqa: S608
+            'OR body LIKE \'%"verdict":"deny"%\') LIMIT 1',
+            [after, *(f"%{end}" for end in BAD_ENDS)],
+        )
+        return bool(found)
 
     def _changed_now(self) -> bool:
         """Whether there is something left that can be sent at the end."""
@@ -216,6 +273,7 @@ class Shipper:
 
     def _let_go(self) -> None:
         self._synced = False
+        self._tree = None
         self._log = None
         self._open.close()
 
@@ -239,7 +297,10 @@ class Shipper:
         if batch is None:
             self._recovered()
             return 0
-        self._receiver().send(batch)
+        target = self._receiver()
+        if target.proves and batch.items:
+            batch = replace(batch, proof=proof_of(log, batch.last))
+        target.send(batch)
         self._delivered(batch)
         return len(batch.items) or len(batch.notes)
 
@@ -319,14 +380,25 @@ class Shipper:
                 break
             items.append(_item(*row))
         notes = self._notes(log, items[-1].sequence if items else after)
-        if not items and not notes:
+        if not items and not notes and not self._beat:
             return None
+        self._beat = False
+        log_id, machine = bytes.fromhex(self._cursor.log), self._place.machine
+        if not items:
+            return Batch(log_id, machine, items, notes=notes)
+        first = items[0].sequence
+        tree = self._tree
+        if tree is None or tree.size != first - 1:
+            tree = tree_at(log, first - 1)
+        self._tree = None if tree is None else grown(tree, items)
         return Batch(
-            log=bytes.fromhex(self._cursor.log),
-            machine=self._place.machine,
-            items=items,
-            missing=items[0].sequence - after - 1 if items else 0,
+            log_id,
+            machine,
+            items,
+            missing=first - after - 1,
             notes=notes,
+            before=edge(tree),
+            edge=edge(self._tree),
         )
 
     def _notes(self, log: Log, upto: int) -> list[Sealed]:
@@ -377,7 +449,7 @@ def _shipper(place: Place, config: AnyTarget) -> Shipper:
         place,
         config.name,
         config.where(),
-        partial(make_target, config),
+        partial(make_target, config, place.machine),
         per_second=audit_limits.SHIP_JOURNALD_PER_SECOND if journald else 0.0,
     )
 

@@ -21,7 +21,7 @@ _Stamp: TypeAlias = tuple[object, ...]
 
 def place_of(paths: Paths, config: ShipConfig) -> Place:
     """This user's log."""
-    return Place(paths.audit, paths.shipping, config.called())
+    return Place(paths.audit, paths.shipping, config.called(), config.batch_seconds)
 
 
 async def serve(paths: Paths, stop: trio.Event) -> None:

@@ -44,6 +44,18 @@ class Sealed:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """The log's signed end, and that the batch's end is a beginning of it."""
+
+    note: str
+    """A signed checkpoint of the batch's end, or of a later size."""
+    hashes: Sequence[bytes]
+    """That the batch's end is a beginning of it (RFC 6962, 2.1.2)."""
+    keys: Sequence[str]
+    """Certificates of keys between them."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Events in the order of their numbers, without a gap between them.
 
@@ -60,6 +72,12 @@ class Batch:
     the log is not whole."""
     notes: Sequence[Sealed] = ()
     """Checkpoints of sizes up to the last event that the receiver then has."""
+    before: bytes = b""
+    edge: bytes = b""
+    """The hashes of the log's left edge (``tree.Growing.peaks``), one after the other,
+    before the first event and after the last one; b"" where they are not known."""
+    proof: Proof | None = None
+    """What proves the events to who asks for it."""
 
     @property
     def first(self) -> int:
@@ -75,10 +93,17 @@ class Batch:
 class Target(Protocol):
     """A receiver.  Its methods block and are called in a thread, one at a time.
 
+    ``proves``: whether its batches need a ``Proof``.  ``waits``: whether events are
+    collected for it.  ``beats``: whether it takes an empty batch as a sign of life.
+
     They raise UpstreamError when the receiver is dead or slow (the batch comes
     again), SetupError when a user has to mend something (so it does then),
     IntegrityError when the receiver has other events under these numbers.
     """
+
+    proves: bool = False
+    waits: bool = False
+    beats: bool = False
 
     def position(self, log: bytes) -> tuple[int, str] | None:
         """The last number of this log that the receiver surely has.

@@ -269,10 +269,17 @@ class MicroVms:
         when it cannot be started; then nothing of it is left.
         """
         wanted = self._record(record)
-        if wanted is None or not isinstance(wanted.host.launch, MicroVM):
+        if wanted is None:
             raise RefusedError(
                 f"the host has no record by which to start '{record}'",
                 hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
+            )
+        if not isinstance(wanted.host.launch, MicroVM):
+            raise RefusedError(
+                f"the record '{record}' is not one of a micro VM, and a host starts "
+                "only those for a viewer",
+                hint="boxes and containers run on the machine of their viewer: "
+                "docs/two-machines.md, 'Limits of the protection'",
             )
         # Late: a host that only has leases of others' machines needs none of it.
         from broker.core.files.sandbox_logs import KEPT, prune_logs

@@ -47,8 +47,12 @@ class Filters:
     outcomes: Sequence[str] = ()
     boot: str = ""
     """A kernel's boot id."""
+    objects: Sequence[str] = ()
+    """What was asked for: an address, a file, a device; a pattern, too."""
     machines: Sequence[str] = ()
     """Only in a fleet's store: the machines' names."""
+    owners: Sequence[str] = ()
+    """Only in a fleet's store: the roles of the database that shipped them."""
 
     def named(self) -> dict[str, Sequence[str]]:
         """The wanted values by field, of those fields that are asked for."""

@@ -105,6 +105,10 @@ class Planner:
             yield self._among(field, chosen)
         if filters.kinds:
             yield self._among("kind", self._kinds(filters.kinds))
+        for wanted in filter(None, [filters.objects]):
+            object_ = "coalesce(body ->> '$.object', '')"
+            any_ = " OR ".join(f"{object_} GLOB ?" for _ in wanted)
+            yield _Condition(f"({any_})", f"({any_})", tuple(wanted))
         low, high = filters.since_ns, filters.until_ns
         if low is not None or high is not None:
             low = -(1 << 63) if low is None else low

@@ -17,6 +17,7 @@ from broker.core.errors import IntegrityError, UpstreamError
 from broker.ipc.audit.counts import Counts, count_local
 from broker.ipc.audit.database import log_identity, open_reading
 from broker.ipc.audit.filters import Filters, Found
+from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.plan import Boot, Plan, Planner
 from broker.ipc.audit.tree import leaf_hash
 
@@ -155,6 +156,10 @@ class Log:
             "AND size BETWEEN ? AND ? ORDER BY size, kind",
             [size, upto],
         )
+
+    def nodes(self) -> Nodes:
+        """The tree of the log, for proofs."""
+        return Nodes(self._db)
 
     # -- waiting --------------------------------------------------------------------
 

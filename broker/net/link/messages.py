@@ -286,6 +286,8 @@ class StatusReply(LinkReply, frozen=True, tag="status"):
     """Connections and streams refused in this epoch."""
     up_seconds: _Count
     warnings: Annotated[list[_Text], msgspec.Meta(max_length=limits.LINK_WARNINGS)] = []
+    clock: _Count = 0
+    """Seconds since 1970, as it is there; 0: of a release that does not say it."""
 
 
 class LinkDevice(Message, frozen=True, tag=False, kw_only=True):

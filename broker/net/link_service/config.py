@@ -58,6 +58,16 @@ class LinkConfig:
         """The user whose processes may be at the other end of a UNIX socket."""
         return os.geteuid() if self.peer_uid < 0 else self.peer_uid
 
+    @property
+    def mode(self) -> int:
+        """The mode of the viewer's UNIX socket.
+
+        Another user's broker must be able to connect; which user it is says the kernel
+        at each connection, before a byte is read.  The directory says who comes so far.
+        """
+        # guard: the link's socket is another user's only where one is named
+        return 0o600 if self.uid == os.geteuid() else 0o666
+
 
 def load_link_config(
     paths: Paths, role: Role, *, endpoint: str = "", peer_cid: int | None = None

@@ -17,6 +17,8 @@ from broker.net.link.wire_types import VERSION, Role
 from broker.net.link_service.epoch import Epoch
 
 _ASK_SECONDS = 2.0
+_CLOCK_SECONDS = 10
+"""Clocks that differ by more are a warning at both ends."""
 
 
 @dataclass(eq=False)
@@ -85,7 +87,7 @@ async def _ask(epoch: Epoch) -> api.LinkOther | None:
                 streams=reply.streams,
                 refused=reply.refused,
                 up_seconds=reply.up_seconds,
-                warnings=list(reply.warnings),
+                warnings=[*reply.warnings, *_clocks(reply.clock)],
             )
     return None
 
@@ -104,4 +106,15 @@ def own_status(
         epoch.refused,
         max(0, int(time.time() - since)),
         told,
+        int(time.time()),
     )
+
+
+def _clocks(there: int) -> list[str]:
+    """A warning where two clocks differ: their logs are then read in a wrong order."""
+    ahead = there - int(time.time())
+    if not there or abs(ahead) <= _CLOCK_SECONDS:
+        return []
+    which = "ahead of" if ahead > 0 else "behind"
+    text = f"its clock is {abs(ahead)} s {which} this machine's"
+    return [f"{text}: the times in the two audit logs do not agree"]

@@ -14,9 +14,9 @@ import sqlite3
 
 import msgspec
 
-from broker.authority.audit.proof.nodes import Nodes
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.core.errors import IntegrityError, RefusedError, SetupError
+from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.tree import Node, range_root
 
 FORMAT = "c2sp.org/tlog-proof@v1"

@@ -9,24 +9,51 @@ signed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from broker.authority.audit.proof.chain import Chain, read_chain
 from broker.authority.audit.proof.note import Note, parse_note
-from broker.cli.audit.proof.chain import Chain, read_chain
 from broker.cli.audit.proof.verify import Report
 from broker.core.errors import RefusedError
-from broker.ipc.audit.tree import Growing, leaf_hash
+from broker.ipc.audit.nodes import split
+from broker.ipc.audit.tree import HASH_BYTES, Growing, leaf_hash
+
+
+@dataclass
+class Checked:
+    """The result: the report, and the tree at the last checkpoint that fits."""
+
+    report: Report
+    proven: Growing
 
 
 def check(
     name: str,
     notes: Iterable[str],
     events: Iterable[tuple[int, str | None, bytes]],
+    *,
+    frontiers: Mapping[int, bytes] | None = None,
+    start: Growing | None = None,
 ) -> Report:
+    """Compare a log's events with its checkpoints; see ``compare``."""
+    return compare(name, notes, events, frontiers=frontiers, start=start).report
+
+
+def compare(
+    name: str,
+    notes: Iterable[str],
+    events: Iterable[tuple[int, str | None, bytes]],
+    *,
+    frontiers: Mapping[int, bytes] | None = None,
+    start: Growing | None = None,
+) -> Checked:
     """Compare a log's events with its checkpoints.
 
     ``name`` is the log's, as it is in the store; ``events`` are number, body (None:
-    it was removed) and hash, in the order of their numbers.
+    it was removed) and hash, in the order of their numbers.  ``frontiers`` are left
+    edges of the tree by size: believed as far as a checkpoint follows from them.
+    ``start`` is the tree that was proved before; ``events`` then begin after it.
     """
     report = Report()
     parsed = _parsed(notes, report)
@@ -44,8 +71,10 @@ def check(
             expected.setdefault(size, []).append(note.checkpoint.root)
         else:
             report.add(0, 0, f"a checkpoint at {size} that no key of this log signed")
-    _read(events, expected, report)
-    return report
+    tree = Growing() if start is None else start.copy()
+    reader = _Reader(report, expected, frontiers or {}, tree)
+    reader.read(events)
+    return Checked(report, reader.proven)
 
 
 def _parsed(notes: Iterable[str], report: Report) -> list[Note]:
@@ -66,29 +95,103 @@ def _signed(note: Note, chain: Chain) -> bool:
     )
 
 
-def _read(
-    events: Iterable[tuple[int, str | None, bytes]],
-    expected: dict[int, list[bytes]],
-    report: Report,
-) -> None:
-    tree = Growing()
-    good = 0
-    for number, body, leaf in events:
-        if number != tree.size + 1:
+class _Reader:
+    """Builds the tree again, and compares it wherever the machine has signed it."""
+
+    def __init__(
+        self,
+        report: Report,
+        expected: Mapping[int, list[bytes]],
+        frontiers: Mapping[int, bytes],
+        tree: Growing,
+    ) -> None:
+        self._report, self._expected, self._frontiers = report, expected, frontiers
+        self._tree = tree
+        self._unproved = 0
+        """The size of an edge that was believed so far; a checkpoint must follow."""
+        self.proven = tree.copy()
+        self._good = tree.size
+        """The last event that a checkpoint covers, or that was proved before."""
+
+    def read(self, events: Iterable[tuple[int, str | None, bytes]]) -> None:
+        report = self._report
+        report.size = self._tree.size
+        for number, body, leaf in events:
+            if number != self._tree.size + 1 and not self._skip(number - 1):
+                return
+            report.size = number
+            self._tree.append(_leaf(number, body, leaf, report))
+            if not self._fits(number):
+                return
+        self._say_end()
+
+    def _skip(self, size: int) -> bool:
+        """Go on at an edge of the tree; False where none is known."""
+        tree = _edge(size, self._frontiers.get(size, b""))
+        first = self._tree.size + 1
+        if tree is None or size < first:
             # guard: missing events are a problem
-            _missing(tree.size + 1, number - 1, report)
-            break
-        report.size = number
-        tree.append(_leaf(number, body, leaf, report))
-        roots = expected.get(number, ())
-        report.checkpoints += len(roots)
-        if any(root != tree.root() for root in roots):
-            report.add(good + 1, number, "one of them is not what the machine signed")
-            break  # each later root differs, too
+            _missing(first, size, self._report, ": no event after them can be compared")
+            return False
+        if first == 1:
+            # A day that was dropped.  What the edge says is proved by the next root.
+            self._report.removed += size
+            self._report.warnings.append(
+                f"events 1 to {size} are not in the store; the edge of the tree that is "
+                "kept of them must lead to the next checkpoint"
+            )
+        else:
+            # guard: events that are missing in the middle are a problem
+            _missing(first, size, self._report)
+        self._tree, self._good = tree, size
+        self._unproved = size
+        return True
+
+    def _fits(self, number: int) -> bool:
+        roots = self._expected.get(number, ())
+        self._report.checkpoints += len(roots)
+        if any(root != self._tree.root() for root in roots):
+            what = "one of them is not what the machine signed"
+            if self._unproved and self._good == self._unproved:
+                what += ", or the edge of the tree before them is not"
+            self._report.add(self._good + 1, number, what)
+            return False  # each later root differs, too
         if roots:
-            good = number
-    else:
-        _say_end(good, max(expected, default=0), report)
+            self._good = number
+            self.proven = self._tree.copy()
+        # guard: an edge is the tree's while its events are there
+        kept = self._frontiers.get(number, b"")
+        if kept and kept != b"".join(self._tree.peaks):
+            self._report.add(number, number, "the edge of the tree here is another one")
+        return True
+
+    def _say_end(self) -> None:
+        """Say what the last checkpoint covers, where all that is there was compared."""
+        report, good = self._report, self._good
+        largest = max(self._expected, default=0)
+        if largest > report.size:
+            # Without a root in between, it is unknown which ones went.
+            report.add(
+                good + 1,
+                largest,
+                f"missing, all or some: the store has {report.size}, a checkpoint "
+                f"speaks of {largest}",
+            )
+        report.uncovered = report.size - max(self.proven.size, self._unproved)
+        # guard: events without a checkpoint are a problem
+        if report.size and self.proven.size <= self._unproved:
+            report.add(1, report.size, "no checkpoint covers any of them")
+        elif report.uncovered:
+            report.warnings.append(
+                f"events {good + 1} to {report.size} are covered by no checkpoint yet"
+            )
+
+
+def _edge(size: int, peaks: bytes) -> Growing | None:
+    """The tree of a kept edge; None where it is none."""
+    if not peaks or len(peaks) != HASH_BYTES * size.bit_count():
+        return None
+    return Growing(size, split(peaks))
 
 
 def _leaf(number: int, body: str | None, leaf: bytes, report: Report) -> bytes:
@@ -103,28 +206,5 @@ def _leaf(number: int, body: str | None, leaf: bytes, report: Report) -> bytes:
     return computed
 
 
-def _missing(first: int, last: int, report: Report) -> None:
-    report.add(
-        first,
-        last,
-        "not in the store, nor their hashes: no event after them can be compared",
-    )
-
-
-def _say_end(good: int, largest: int, report: Report) -> None:
-    """Say what the last checkpoint covers, where all that is there was compared."""
-    if largest > report.size:
-        # Without a root in between, it is unknown which ones went.
-        report.add(
-            good + 1,
-            largest,
-            f"missing, all or some: the store has {report.size}, a checkpoint speaks "
-            f"of {largest}",
-        )
-    # guard: events without a checkpoint are a problem
-    if report.size and not good:
-        report.add(1, report.size, "no checkpoint covers any of them")
-    elif good < report.size:
-        report.warnings.append(
-            f"events {good + 1} to {report.size} are covered by no checkpoint yet"
-        )
+def _missing(first: int, last: int, report: Report, then: str = "") -> None:
+    report.add(first, last, f"not in the store, nor their hashes{then}")

@@ -18,16 +18,16 @@ from hashlib import sha256
 
 import msgspec
 
+from broker.authority.audit.proof.chain import Chain, Problem, read_chain
 from broker.authority.audit.proof.keys import SigningKey
-from broker.authority.audit.proof.nodes import Nodes, split
 from broker.authority.audit.proof.note import Note, origin_of, parse_note
 from broker.authority.audit.proof.seal import says_end
-from broker.cli.audit.proof.chain import Chain, Problem, read_chain
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import IntegrityError, RefusedError
 from broker.core.escape import printable
 from broker.ipc.audit import schema
 from broker.ipc.audit.database import COLUMNS, foreign_objects, row_of
+from broker.ipc.audit.nodes import Nodes, split
 from broker.ipc.audit.tree import BLOCK, STEP, Growing
 
 MOST_PROBLEMS = 100
@@ -65,6 +65,8 @@ class Report:
     """The compared checkpoints that were kept elsewhere."""
     uncompared: int = 0
     """Kept elsewhere and not compared: the events that they cover were removed."""
+    uncovered: int = 0
+    """Events after the last checkpoint: nothing proves them yet."""
     count: int = 0
     """The number of all problems."""
     problems: list[Problem] = field(default_factory=list)

@@ -5,39 +5,42 @@ Events come in the order of their times, as each log counts from 1.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
 import trio
 
+from broker.cli.audit.query.fleet_counts import count, counted
 from broker.core.errors import SetupError
 from broker.helpers.shipper.database import (
-    MIGRATIONS,
     Connection,
     Error,
     connect,
     problem,
-    version_of,
+    usable,
 )
 from broker.ipc.audit import schema
-from broker.ipc.audit.counts import FIELDS, Counts, Traffic
+from broker.ipc.audit.counts import Counts
 from broker.ipc.audit.event import Scalar
 from broker.ipc.audit.filters import Filters, Found, choose
 
+_VERSION = 7
 _FOLLOW_SECONDS = 1.0
 _PAGE = 1000
-_CURSOR = re.compile(r"l=((?:\d{1,10}:\d{1,19})(?:,\d{1,10}:\d{1,19})*)?")
+_CURSOR = re.compile(r"l=((?:\d{1,19}:\d{1,19})(?:,\d{1,19}:\d{1,19})*)?")
 
 # A machine's role can put any text into its own rows.  A body that is not JSON, or a
 # word in the place of a number, must not end the questions about all machines, as a
 # cast would.  In a body of ours a text cannot look like a field: its quotes are escaped.
-# guard: numbers of a fleet are looked for, not cast
-_NUMBER = r"""substring(body from '"{}":(\d{{1,18}}(?:\.\d{{1,20}})?(?:[eE]-?\d{{1,2}})?)[,}}]')::numeric"""
 _RECORD = r"""substring(body from '"record":"([^"\\]*)"')"""
+
+_IN_BODY = ("lease", "peer", "outcome")
+"""Seldom asked for, so they have no column of their own (fleet-tables-7.sql)."""
 
 _Place = tuple[int, int, int]
 """Time, log and number: where an event stands in the order."""
@@ -60,8 +63,9 @@ class FleetLog:
 class Fleet:
     """The database, opened for reading; made by ``open_fleet``."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, seconds: float) -> None:
         self._connection = connection
+        self._milliseconds = str(int(1000 * seconds))
         self.horizon = ""
         """The newest event of each log when ``find`` was called; the cursor to go on
         with.  A log is shipped in its order, so nothing comes before it later."""
@@ -139,7 +143,7 @@ class Fleet:
         return self._rows(
             "SELECT sequence, time_ns, place_ns, kind, sandbox, body, machine, name, "  # noqa: S608
             "event.log FROM vitrail.event JOIN vitrail.log ON log.id = event.log "
-            "JOIN unnest(%s::integer[], %s::bigint[], %s::bigint[]) "
+            "JOIN unnest(%s::bigint[], %s::bigint[], %s::bigint[]) "
             "AS span (log, after, upto) ON span.log = event.log "
             "AND sequence > span.after AND sequence <= span.upto "
             f"WHERE {where} ORDER BY place_ns {order}, event.log {order}, "
@@ -160,6 +164,11 @@ class Fleet:
         parts = ["true"]
         values: list[object] = []
         for field, wanted in filters.named().items():
+            if field in _IN_BODY:
+                part, value = _in_body(field, wanted)
+                parts.append(part)
+                values += value
+                continue
             chosen = choose(field, wanted, partial(self.values, field))
             if field == "sandbox":
                 chosen += self._of_records(chosen)
@@ -169,19 +178,28 @@ class Fleet:
             parts.append("kind = ANY(%s)")
             values.append(self._kinds(filters.kinds))
         if filters.boot:
-            parts.append("replace(boot, '-', '') = %s")
+            parts.append("replace(vitrail.text_of(body, 'boot'), '-', '') = %s")
             values.append(filters.boot.replace("-", ""))
-        if filters.machines:
-            wanted = choose("machine", filters.machines, self.machines)
+        if filters.objects:
+            part, value = _objects(filters.objects)
+            parts.append(part)
+            values += value
+        for column, names in self._whose(filters):
             parts.append(
-                "event.log IN (SELECT id FROM vitrail.log WHERE machine = ANY(%s))"
+                f"event.log IN (SELECT id FROM vitrail.log WHERE {column} = ANY(%s))"  # noqa: S608
             )
-            values.append(wanted)
+            values.append(names)
         for sign, moment in ((">=", filters.since_ns), ("<=", filters.until_ns)):
             if moment is not None:
                 parts.append(f"place_ns {sign} %s")
                 values.append(moment)
         return " AND ".join(parts), values
+
+    def _whose(self, filters: Filters) -> Iterator[tuple[str, list[str]]]:
+        if filters.machines:
+            yield "machine", choose("machine", filters.machines, self.machines)
+        if filters.owners:
+            yield "owner", list(filters.owners)
 
     def _kinds(self, kinds: Sequence[str]) -> list[str]:
         return [
@@ -233,12 +251,21 @@ class Fleet:
         )
         return [str(note) for (note,) in rows]
 
-    def leaves(self, log: FleetLog) -> Iterator[tuple[int, str | None, bytes]]:
+    def frontiers(self, log: FleetLog) -> dict[int, bytes]:
+        """The kept left edges of the log's tree, by size."""
+        rows = self._rows(
+            "SELECT size, peaks FROM vitrail.frontier WHERE log = %s AND size > 0",
+            [log.number],
+        )
+        return {_int(n): peaks for n, peaks in rows if isinstance(peaks, bytes)}
+
+    def leaves(
+        self, log: FleetLog, after: int = 0
+    ) -> Iterator[tuple[int, str | None, bytes]]:
         """The log's events in their order: number, body, hash as it was shipped.
 
         The body is None where the database's owner has removed the event.
         """
-        after = 0
         while True:
             rows = self._rows(
                 "SELECT sequence, body, leaf FROM vitrail.event "
@@ -273,59 +300,28 @@ class Fleet:
     def _now(self) -> dict[int, int]:
         """The number of each log's newest event."""
         # No transaction of another machine may hold back what is here.
-        rows = self._rows(
-            "SELECT id, (SELECT max(sequence) FROM vitrail.event WHERE log = log.id) "
-            "FROM vitrail.log",
-            [],
-        )
-        return {_int(log): _int(last) for log, last in rows if last is not None}
+        rows = self._rows("SELECT log, sequence FROM vitrail.head", [])
+        return {_int(log): _int(last) for log, last in rows if last}
 
     def counts(self, filters: Filters, top: int) -> Counts:
         """Count what matches; of each field the ``top`` most frequent values."""
+        if replace(filters, machines=(), owners=(), since_ns=None, until_ns=None) == (
+            Filters()
+        ):
+            return counted(self.rows, filters, top, self.machines)
         where, values = self._where(filters)
-        (whole,) = self._rows(
-            "SELECT count(*), coalesce(min(place_ns), 0), coalesce(max(place_ns), 0), "  # noqa: S608
-            "coalesce(sum(CASE WHEN kind IN ('stream.refused', 'lease.refused', "
-            f"'link.refused') THEN coalesce({_NUMBER.format('count')}, 1) END), 0) "
-            f"FROM vitrail.event WHERE {where}",
-            values,
-        )
+        return count(self.rows, where, values, top)
 
-        def ask(what: str, extra: str, most: int) -> list[tuple[object, ...]]:
-            return self._rows(
-                f"SELECT {what} FROM vitrail.event WHERE {extra} AND {where} "  # noqa: S608
-                "GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %s",
-                [*values, most],
-            )
-
-        def pairs(what: str, extra: str, most: int = top) -> list[tuple[str, int]]:
-            return [(str(v), _int(n)) for v, n in ask(f"{what}, count(*)", extra, most)]
-
-        out, back, took = (
-            f"sum(coalesce({_NUMBER.format(name)}, 0))"
-            for name in ("bytes_from_sandbox", "bytes_to_sandbox", "seconds")
-        )
-        traffic = ask(
-            f"sandbox, {out} + {back}, count(*), {out}, {back}, {took}",
-            "kind = 'stream.closed'",
-            top,
-        )
-        events, first, last, refused = map(_int, whole)
-        return Counts(
-            events,
-            first,
-            last,
-            by={name: pairs(name, f"{name} <> ''") for name in FIELDS},
-            traffic=[
-                Traffic(str(r[0]), _int(r[2]), _int(r[3]), _int(r[4]), float(str(r[5])))
-                for r in traffic
-            ],
-            denied=pairs("sandbox", "verdict = 'deny'", 1 << 31),
-            refusals=refused,
-        )
+    def rows(self, query: str, values: Sequence[object]) -> list[tuple[object, ...]]:
+        """Ask in SQL.  Raises UpstreamError."""
+        return self._rows(query, values)
 
     def _rows(self, query: str, values: Sequence[object]) -> list[tuple[object, ...]]:
         try:
+            # For this transaction only: a pooler gives the session to others, too.
+            self._connection.execute(
+                "SELECT set_config('statement_timeout', %s, true)", [self._milliseconds]
+            )
             rows = self._connection.execute(query, values).fetchall()
             # No transaction stays open: it would keep old rows from being cleaned up.
             self._connection.rollback()
@@ -389,21 +385,61 @@ def _spans(begin: Mapping[int, int], end: Mapping[int, int]) -> list[_Span]:
     return [span for span in spans if span[1] < span[2]]
 
 
+def _in_body(field: str, wanted: Sequence[str]) -> tuple[str, list[object]]:
+    """The condition of a field that has no column of its own."""
+    text = f"vitrail.text_of(body, '{field}')"
+    return f"{text} ILIKE ANY(%s)", [[_like(_coded(one)) for one in wanted]]
+
+
+def _objects(wanted: Sequence[str]) -> tuple[str, list[object]]:
+    """The condition of what was asked for; by its hash where it is named exactly."""
+    exact = [_coded(one) for one in wanted if not any(c in one for c in "*?[")]
+    patterns = [_like(_coded(one)) for one in wanted if any(c in one for c in "*?[")]
+    text = "vitrail.text_of(body, 'object')"
+    parts: list[str] = []
+    values: list[object] = []
+    if exact:
+        parts.append(
+            "vitrail.object_hash(body) = ANY(ARRAY(SELECT hashtextextended(one, 0) "
+            "FROM unnest(%s::text[]) AS one)) "
+            "AND vitrail.text_of(body, 'object') = ANY(%s)"
+        )
+        values += [exact, exact]
+    if patterns:
+        parts.append(f"vitrail.object_hash(body) IS NOT NULL AND {text} LIKE ANY(%s)")
+        values.append(patterns)
+    return f"({' OR '.join(f'({part})' for part in parts)})", values
+
+
+def _coded(text: str) -> str:
+    """As it is between quotes in an event's JSON."""
+    return msgspec.json.encode(text).decode()[1:-1]
+
+
+def _like(pattern: str) -> str:
+    """Return a shell's pattern as one of SQL's LIKE, which escapes by a backslash.
+
+    A set of characters matches any character: who needs it exactly looks again.
+    """
+    text = re.sub(r"([\\%_])", r"\\\1", pattern)
+    return re.sub(r"\[.[^\]]*\]|[?]", "_", text).replace("*", "%")
+
+
 def _int(value: object) -> int:
     return value if isinstance(value, int) else int(str(value))
 
 
 @contextmanager
-def open_fleet(address: str) -> Iterator[Fleet]:
-    """Connect for reading.
+def open_fleet(address: str, *, seconds: float = 0.0) -> Iterator[Fleet]:
+    """Connect for reading; a question may take ``seconds``, or ask_seconds().
 
-    Raises SetupError when nothing was ever shipped there, or by a newer
-    Vitrail; UpstreamError when the database fails.
+    Raises SetupError when nothing was ever shipped there, by a newer Vitrail, or its
+    tables are older; UpstreamError when the database fails.
     """
     connection = connect(address, read_only=True)
     try:
         try:
-            version = version_of(connection)
+            version = usable(connection)
             connection.rollback()
         except Error as error:
             raise problem(error) from error
@@ -412,12 +448,23 @@ def open_fleet(address: str) -> Iterator[Fleet]:
                 "nothing has been shipped to this database yet",
                 hint="a machine's ship.toml names it: docs/audit.md, 'Shipping'",
             )
-        if version > len(MIGRATIONS):
+        if version < _VERSION:
             raise SetupError(
-                f"the database was made by a newer Vitrail (version {version}, this "
-                f"one knows {len(MIGRATIONS)})",
-                hint="ask from a machine that is up to date",
+                f"the database's tables are of version {version}",
+                hint=f"its owner brings them to version {_VERSION}: 'brokerctl audit "
+                "fleet init --store ADDRESS'",
             )
-        yield Fleet(connection)
+        yield Fleet(connection, seconds or ask_seconds())
     finally:
         connection.close()
+
+
+def ask_seconds() -> float:
+    """For how long a question may run: VITRAIL_ASK_SECONDS, or ten minutes.
+
+    Raises SetupError.
+    """
+    text = os.environ.get("VITRAIL_ASK_SECONDS", "600")
+    if not re.fullmatch(r"\d{1,6}", text) or not int(text):
+        raise SetupError("VITRAIL_ASK_SECONDS is not a number of seconds")
+    return float(text)

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 import trio
 
-from broker.authority.audit.proof.nodes import Nodes
 from broker.authority.audit.proof.note import parse_note
 from broker.authority.audit.retention import used_bytes
 from broker.authority.audit.store import open_store
 from broker.cli.audit.proof.inclusion import prove
 from broker.core.errors import RefusedError, SetupError
 from broker.ipc.audit import schema
+from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.query import Filters, open_log
 from broker.ipc.audit.tree import BLOCK
 from shims import vitrail_audit_check as checker

@@ -14,12 +14,12 @@ from broker.core.errors import IntegrityError, SetupError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.helpers.shipper.cursor import Cursor, load_cursor
 from broker.helpers.shipper.run import Shipper
-from broker.helpers.shipper.terms import Batch, record_id
+from broker.helpers.shipper.terms import Batch, Target, record_id
 from broker.ipc.audit import schema
 from tests.kit.audit.shipping import bodies, filled, place, record
 
 
-class Receiver:
+class Receiver(Target):
     """Keeps received events; fails as often as it is set to."""
 
     def __init__(self) -> None:

@@ -1,0 +1,68 @@
+"""The tree of a shipped log: its left edge, and what proves a batch."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from broker.core.errors import IntegrityError, RefusedError, UpstreamError
+from broker.helpers.shipper.terms import Proof, ShippedItem
+from broker.ipc.audit.query import Log
+from broker.ipc.audit.tree import Growing, consistency_proof
+
+_KEYS = 64
+"""Certificates that go with one batch; a key lives for a quarter of an hour."""
+
+
+def tree_at(log: Log, size: int) -> Growing | None:
+    """The tree of the first ``size`` events; None: its hashes were removed."""
+    nodes = log.nodes()
+    tree = Growing()
+    try:
+        for height in reversed(range(size.bit_length())):
+            if size >> height & 1:
+                tree.peaks.append(nodes(height, tree.size >> height))
+                tree.size += 1 << height
+    except (RefusedError, IntegrityError):
+        return None
+    except sqlite3.Error as error:
+        raise UpstreamError(f"the audit log cannot be read: {error}") from error
+    return tree
+
+
+def grown(tree: Growing, items: list[ShippedItem]) -> Growing:
+    """The tree with the events after it."""
+    after = tree.copy()
+    for item in items:
+        after.append(item.leaf)
+    return after
+
+
+def edge(tree: Growing | None) -> bytes:
+    """Its left edge as bytes."""
+    return b"" if tree is None else b"".join(tree.peaks)
+
+
+def proof_of(log: Log, size: int) -> Proof:
+    """What proves the first ``size`` events: the next checkpoint, or the signed end.
+
+    Raises UpstreamError where there is none yet, or hashes for it were removed.
+    """
+    rows = log.rows(
+        "SELECT size, note FROM checkpoint WHERE size >= ? AND (kind = 'kept' OR "
+        "kind = 'head' OR substr(kind, 1, 4) = 'key ') ORDER BY size, kind = 'head' "
+        "LIMIT 1",
+        [size],
+    )
+    if not rows:
+        raise UpstreamError("the newest events have no signature yet")
+    signed, note = rows[0]
+    keys = log.rows(
+        "SELECT note FROM checkpoint WHERE substr(kind, 1, 4) = 'key ' "
+        "AND size BETWEEN ? AND ? ORDER BY CAST(substr(kind, 5) AS INTEGER) LIMIT ?",
+        [size, signed, _KEYS],
+    )
+    try:
+        hashes = consistency_proof(size, signed, log.nodes()) if size else []
+    except (RefusedError, sqlite3.Error) as error:
+        raise UpstreamError(f"the events cannot be proved: {error}") from error
+    return Proof(note, hashes, [text for (text,) in keys])

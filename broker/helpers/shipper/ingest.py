@@ -1,0 +1,85 @@
+"""To a fleet's ingest service: batches that the log itself has signed."""
+
+from __future__ import annotations
+
+import gzip
+
+import msgspec
+from typing_extensions import override
+
+from broker.core.errors import (
+    IntegrityError,
+    SetupError,
+    UpstreamError,
+)
+from broker.core.escape import printable
+from broker.helpers.shipper.config import IngestTarget
+from broker.helpers.shipper.http_post import HttpEnd
+from broker.helpers.shipper.terms import Batch, Target
+from broker.ipc.audit.ingest import Position, Refusal, SignedBatch, SignedNote
+
+
+class Ingest(Target):
+    """The service."""
+
+    proves = True
+    waits = True
+    beats = True
+
+    def __init__(self, config: IngestTarget, machine: str) -> None:
+        self._http = HttpEnd(
+            config, "the ingest service", "https://ingest.example:4319", 4319
+        )
+        self._token, self._machine = config.token, machine
+
+    @override
+    def position(self, log: bytes) -> tuple[int, str] | None:
+        found = self._ask("GET", f"/v1/position/{log.hex()}", b"")
+        return (found.last, found.leaf) if found.last else None
+
+    @override
+    def send(self, batch: Batch) -> None:
+        proof = batch.proof
+        message = SignedBatch(
+            batch.log.hex(),
+            batch.machine,
+            batch.first if batch.items else 0,
+            [item.body for item in batch.items],
+            batch.before.hex(),
+            [SignedNote(one.size, one.kind, one.note) for one in batch.notes],
+            proof.note if proof else "",
+            [one.hex() for one in proof.hashes] if proof else [],
+            list(proof.keys) if proof else [],
+        )
+        self._ask("POST", "/v1/batch", gzip.compress(msgspec.json.encode(message), 1))
+
+    def _ask(self, method: str, path: str, body: bytes) -> Position:
+        headers = {
+            "Content-Type": "application/json",
+            "Vitrail-Machine": self._machine.encode("ascii", "replace").decode(),
+        }
+        if body:
+            headers["Content-Encoding"] = "gzip"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        status, answer = self._http.ask(method, path, body, headers)
+        try:
+            if status == 200:
+                return msgspec.json.decode(answer, type=Position)
+            refused = msgspec.json.decode(answer, type=Refusal)
+        except msgspec.DecodeError as error:
+            raise UpstreamError(f"the ingest service answers {status}") from error
+        said = printable(refused.error, 300)
+        if status == 403:
+            raise SetupError(f"the ingest service refuses: {said}", hint=printable(refused.hint, 300))  # fmt: skip
+        if status == 409:
+            raise IntegrityError(said, hint=printable(refused.hint, 300))
+        raise UpstreamError(f"the ingest service: {said}")
+
+    @override
+    def close(self) -> None:
+        self._http.close()
+
+    @override
+    def interrupt(self) -> None:
+        self._http.interrupt()

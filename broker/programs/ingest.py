@@ -1,0 +1,63 @@
+"""``vitrail-ingest``: takes signed batches of all machines into a fleet's database."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+import trio
+
+from broker.core.errors import VitrailError
+from broker.fleet.server import IngestServer, Limits, server_context
+from broker.fleet.store import IngestStore
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="vitrail-ingest", description=__doc__)
+    parser.add_argument(
+        "--store", required=True, help="postgresql://…, as the ingest role"
+    )
+    parser.add_argument("--listen", default="127.0.0.1", help="address (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=4319, help="port (4319)")
+    parser.add_argument(
+        "--certificate", default="", help="PEM file; then TLS is spoken"
+    )
+    parser.add_argument("--key", default="", help="PEM file of its key")
+    parser.add_argument(
+        "--client-ca", default="", help="PEM file: machines' certificates"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=8, help="connections to the store"
+    )
+    words = parser.parse_args()
+    if not words.certificate and words.listen not in {"127.0.0.1", "::1", "localhost"}:
+        parser.error("another address than this machine's own needs --certificate")
+    try:
+        trio.run(_serve, words)
+    except VitrailError as error:
+        sys.exit(f"vitrail-ingest: {error}")
+    except OSError as error:
+        sys.exit(f"vitrail-ingest: {error}")
+
+
+async def _serve(words: argparse.Namespace) -> None:
+    store = IngestStore(words.store)
+    await trio.to_thread.run_sync(store.check)
+    context = None
+    if words.certificate:
+        context = server_context(words.certificate, words.key, words.client_ca)
+    server = IngestServer(store, Limits(threads=words.threads))
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(server.serve, words.listen, words.port, context)
+        sys.stdout.write(f"listening on {port}\n")
+        sys.stdout.flush()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+    store.close()
+
+
+if __name__ == "__main__":
+    main()
