@@ -29,8 +29,8 @@ def _program(name: str) -> str:
 class Postgres:
     """A server that can be stopped, killed and started again."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, *, fsync: bool = False) -> None:
+        self._directory, self._fsync = directory, fsync
         self._child: Child | None = None
         self._log = (directory / "server.log").open("ab")
 
@@ -45,8 +45,10 @@ class Postgres:
         self._child = spawn(
             [
                 *(_program("postgres"), "-D", str(self._directory / "data")),
-                *("-k", str(self._directory), "-h", "", "-F"),
-                *("-c", "shared_buffers=16MB", "-c", "max_connections=20"),
+                *("-k", str(self._directory), "-h", ""),
+                *(() if self._fsync else ("-F",)),
+                *("-c", f"shared_buffers={'256MB' if self._fsync else '16MB'}"),
+                *("-c", "max_connections=20"),
             ],
             stdout=self._log.fileno(),
             stderr=self._log.fileno(),
@@ -99,7 +101,7 @@ async def _made() -> Path:
 
 
 @asynccontextmanager
-async def postgres() -> AsyncIterator[Postgres]:
+async def postgres(*, fsync: bool = False) -> AsyncIterator[Postgres]:
     """A running one with an empty database ``audit``."""
     if os.geteuid() == 0:
         pytest.skip("PostgreSQL does not run as root")
@@ -107,7 +109,7 @@ async def postgres() -> AsyncIterator[Postgres]:
     with TemporaryDirectory(prefix="vt-pg-", dir="/tmp") as name:
         data = Path(name) / "data"
         await run_tool(["cp", "-a", "--reflink=auto", await _made(), data])
-        server = Postgres(Path(name))
+        server = Postgres(Path(name), fsync=fsync)
         try:
             await server.start()
             server.run("CREATE DATABASE audit", database="postgres")
