@@ -186,6 +186,19 @@ def _bind(sock: socket.socket, path: Path, mode: int) -> None:
     # process-wide umask to change.
     os.fchmod(sock.fileno(), mode)
     sock.bind(os.fspath(path))
+    if mode != 0o600:
+        _widen(path, mode)
+
+
+def _widen(path: Path, mode: int) -> None:
+    """Give a socket a mode that the umask took away; never another file one."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # guard: another user of the directory has no file of ours opened to all
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            Path(f"/proc/self/fd/{fd}").chmod(mode)
+    finally:
+        os.close(fd)
 
 
 def _remove_stale(endpoint: Endpoint, path: Path) -> None:
