@@ -41,7 +41,7 @@ class Program:
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 171, 24_390, 15_660),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 462, 68_640, 45_660),
+    Program("vitrail-local", ("broker.programs.local",), USER, 462, 68_650, 45_660),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
@@ -56,7 +56,7 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         360,
-        53_640,
+        53_650,
         35_470,
         linked=True,
     ),

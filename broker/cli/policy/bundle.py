@@ -269,3 +269,55 @@ def _say(
                 "files": files,
             }
         )
+
+
+@bundle.command("fetch")
+@click.argument("url")
+@_TRUST
+@_TO
+@click.option("--ca", default="", metavar="FILE", help="Certificates to believe.")
+@click.option(
+    "--jitter",
+    type=click.IntRange(0, 86400),
+    default=0,
+    metavar="SECONDS",
+    help="Wait up to so long first, drawn by lot; for timers.",
+)
+@click.option(
+    "--replace", is_flag=True, help="Also files that were changed or made here."
+)
+@JSON
+def fetch_bundle(
+    url: str,
+    *,
+    trust: tuple[str, ...],
+    to: Path | None,
+    ca: str,
+    jitter: int,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Fetch the bundle at URL (https) and apply it, if it is another one.
+
+    Nothing of the server is believed: the bundle is verified as by 'bundle apply'.
+
+    Exit code: 0 (also when there is nothing new), 1 refused or not to be had, 3 rules
+    or records would have an error.
+    """
+    # Late: the other verbs need no network.
+    from broker.cli.policy.bundle_fetch import fetch, remember, written
+
+    base = Path.cwd() / (to or offline_paths().config[0])
+    content = fetch(base, url, ca=ca, jitter=jitter)
+    if content is None:
+        render.note("nothing new")
+        return
+    file = written(content)
+    try:
+        assert apply_bundle.callback is not None
+        apply_bundle.callback(
+            file, trust=trust, to=to, replace=replace, dry_run=False, as_json=as_json
+        )
+    finally:
+        file.unlink(missing_ok=True)
+    remember(base, url)

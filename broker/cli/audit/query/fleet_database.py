@@ -42,6 +42,9 @@ _RECORD = r"""substring(body from '"record":"([^"\\]*)"')"""
 _IN_BODY = ("lease", "peer", "outcome")
 """Seldom asked for, so they have no column of their own (fleet-tables-7.sql)."""
 
+_HAS_OBJECT = """body LIKE '%%"object":"%%'"""
+"""The condition of the index by objects, word for word."""
+
 _Place = tuple[int, int, int]
 """Time, log and number: where an event stands in the order."""
 _Span = tuple[int, int, int]
@@ -400,13 +403,13 @@ def _objects(wanted: Sequence[str]) -> tuple[str, list[object]]:
     values: list[object] = []
     if exact:
         parts.append(
-            "vitrail.object_hash(body) = ANY(ARRAY(SELECT hashtextextended(one, 0) "
+            f"{_HAS_OBJECT} AND vitrail.object_hash(body) = ANY(ARRAY(SELECT hashtextextended(one, 0) "
             "FROM unnest(%s::text[]) AS one)) "
             "AND vitrail.text_of(body, 'object') = ANY(%s)"
         )
         values += [exact, exact]
     if patterns:
-        parts.append(f"vitrail.object_hash(body) IS NOT NULL AND {text} LIKE ANY(%s)")
+        parts.append(f"{_HAS_OBJECT} AND {text} LIKE ANY(%s)")
         values.append(patterns)
     return f"({' OR '.join(f'({part})' for part in parts)})", values
 
