@@ -15,17 +15,20 @@ from broker.cli.policy.bundle_files import (
     BROKEN,
     KEYS,
     applied_in,
+    fetch,
     install,
     keep_applied,
     one_at_a_time,
     private_key,
     refuse_changed,
     refuse_problems,
+    remember,
     text_of,
     tree,
     trusted_by,
     verified,
     wanted_in,
+    written,
 )
 from broker.cli.policy.install import new_problems, put, sets_with, show_changes
 from broker.cli.policy.load import JSON
@@ -304,9 +307,6 @@ def fetch_bundle(
     Exit code: 0 (also when there is nothing new), 1 refused or not to be had, 3 rules
     or records would have an error.
     """
-    # Late: the other verbs need no network.
-    from broker.cli.policy.bundle_fetch import fetch, remember, written
-
     base = Path.cwd() / (to or offline_paths().config[0])
     content = fetch(base, url, ca=ca, jitter=jitter)
     if content is None:
