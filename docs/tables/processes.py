@@ -41,7 +41,7 @@ class Program:
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 171, 24_390, 15_660),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 462, 68_650, 45_660),
+    Program("vitrail-local", ("broker.programs.local",), USER, 462, 68_710, 45_690),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
@@ -71,11 +71,11 @@ PROGRAMS = (
         ("broker.programs.ingest",),
         USER,
         37,
-        3_730,
+        3_740,
         1_950,
         linked=True,
     ),
-    Program("template", ("broker.programs.template",), USER, 28, 2_900, 1_250),
+    Program("template", ("broker.programs.template",), USER, 28, 2_900, 1_255),
     Program(
         "template in its jail",
         ("broker.programs.template_jailed",),
