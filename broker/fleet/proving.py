@@ -106,7 +106,7 @@ def _chain(untrusted: SignedBatch, known: Known) -> Chain:
     changes: dict[int, Note] = {}
     for note in [*map(parse_note, known.keys), *fresh]:
         change = note.checkpoint.change
-        # guard: a key of a log is not certified twice
+        # A key of a log is not certified twice.
         if change and changes.setdefault(change.index, note).text != note.text:
             raise RefusedError(f"another certificate of key {change.index}")
     chain = read_chain(changes.values())
@@ -120,7 +120,7 @@ def _chain(untrusted: SignedBatch, known: Known) -> Chain:
         kind = "kept" if change is None else f"key {change.index}"
         if (one.size, one.kind) != (size, kind) or note.checkpoint.head:
             raise RefusedError("a checkpoint is not what it is said to be")
-        # guard: a checkpoint is signed by a key of its log
+        # A checkpoint is signed by a key of its log.
         if change is None and chain.signer_of(note) is None:
             raise RefusedError(f"no key of this log signed the checkpoint at {size}")
     return chain

@@ -160,7 +160,7 @@ async def _request(
         elif isinstance(event, h11.Request):
             request = event
         elif isinstance(event, h11.Data):
-            # guard: a batch does not fill the service's memory
+            # A batch does not fill the service's memory.
             if len(body) + len(event.data) > BATCH_BYTES:
                 raise h11.RemoteProtocolError("a body of more than a batch")
             body += event.data
@@ -176,7 +176,7 @@ def _decoded(body: bytes | None, encoding: bytes) -> SignedBatch:
     try:
         if encoding == b"gzip":
             unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
-            # guard: a batch is unpacked to its limit alone
+            # A batch is unpacked to its limit alone.
             data = unpack.decompress(data, BATCH_BYTES)
             if unpack.unconsumed_tail or not unpack.eof:
                 raise RefusedError("a batch that is too long, or cut off")

@@ -334,7 +334,7 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
             headers = {"If-None-Match": tag} if tag else {}
             connection.request("GET", f"{path}?{parts.query}" if parts.query else path, headers=headers)  # fmt: skip
             response = connection.getresponse()
-            # guard: a server does not fill the memory
+            # A server does not fill the memory.
             content = response.read(limits.BUNDLE_BYTES + 1)
             fresh = (response.getheader("ETag") or "")[:256]
             return response.status, fresh if fresh.isprintable() else "", content

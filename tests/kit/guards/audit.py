@@ -8,6 +8,12 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a log is named by its first key", "if False:", "tests/attack/test_fleet_ingest.py", "not_signed"),
+    Guard("events are what their log has signed", "if False:", "tests/attack/test_fleet_ingest.py", "not_signed"),
+    Guard("a machine ships under the name that it was enrolled by", "if False:", "tests/attack/test_fleet_ingest.py", "another_ones_name"),
+    Guard("a log stays the machine's that began it", "if False:", "tests/attack/test_fleet_ingest.py", "another_ones_name"),
+    Guard("new logs of a machine are limited", "if False:", "tests/attack/test_fleet_ingest.py", "without_end"),
+    Guard("events that are missing in the middle are a problem", "pass", "tests/attack/test_fleet_tables.py", "removed_middle"),
     Guard("times after the arrival are marked", "late = False", "tests/attack/test_fleet_store.py", "are_marked"),
     Guard("missing events are a problem", "", "tests/attack/test_fleet_store.py", "cannot_be_compared"),
     Guard("events without a checkpoint are a problem", "if False:", "tests/attack/test_fleet_store.py", "without_a_checkpoint"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a bundle comes over TLS, so nobody on the way holds it back unseen", "if False:", "tests/integration/test_bundle_fetch.py", "fetched_once"),
     Guard("no character of a record is hidden", "unseen = []", "tests/policy/records/test_document.py", "syntax_errors"),
     Guard("no character of a rule is hidden", "if False:", "tests/policy/rules/test_grammar.py"),
     Guard("a line is offered only if it has an effect where it is written", "if False:", "tests/broker/cli/allow/test_allow.py", "without_effect"),

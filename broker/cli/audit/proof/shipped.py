@@ -159,7 +159,7 @@ class _Reader:
         if roots:
             self._good = number
             self.proven = self._tree.copy()
-        # guard: an edge is the tree's while its events are there
+        # An edge is the tree's while its events are there.
         kept = self._frontiers.get(number, b"")
         if kept and kept != b"".join(self._tree.peaks):
             self._report.add(number, number, "the edge of the tree here is another one")

@@ -103,7 +103,7 @@ class Archive:
         while line := file.readline(_LINE_BYTES + 1):
             number += 1
             where = f"{name}, line {number}"
-            # guard: a line of an archive does not fill the memory
+            # A line of an archive does not fill the memory.
             if len(line) > _LINE_BYTES:
                 raise SetupError(f"{where}: longer than {_LINE_BYTES} bytes")
             if line.strip():
@@ -164,7 +164,7 @@ class Archive:
             (there,) = self._db.execute(
                 "SELECT body FROM event WHERE log = ? AND sequence = ?", key
             ).fetchone()
-            # guard: an event that comes twice is the same
+            # An event that comes twice is the same.
             if there != body:
                 raise IntegrityError(
                     f"{where}: event {sequence} was there, differently"
