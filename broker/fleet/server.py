@@ -25,7 +25,7 @@ _batch = msgspec.json.Decoder(SignedBatch)
 
 
 @dataclass
-class Limits:
+class IngestLimits:
     """How much at once."""
 
     connections: int = 2000
@@ -35,7 +35,7 @@ class Limits:
 class IngestServer:
     """Answers machines; one task a connection, the database in threads."""
 
-    def __init__(self, store: IngestStore, limits: Limits) -> None:
+    def __init__(self, store: IngestStore, limits: IngestLimits) -> None:
         self._store = store
         self._threads = trio.CapacityLimiter(limits.threads)
         self._room = trio.CapacityLimiter(limits.connections)

@@ -9,7 +9,7 @@ import sys
 import trio
 
 from broker.core.errors import VitrailError
-from broker.fleet.server import IngestServer, Limits, server_context
+from broker.fleet.server import IngestLimits, IngestServer, server_context
 from broker.fleet.store import IngestStore
 
 
@@ -48,7 +48,7 @@ async def _serve(words: argparse.Namespace) -> None:
     context = None
     if words.certificate:
         context = server_context(words.certificate, words.key, words.client_ca)
-    server = IngestServer(store, Limits(threads=words.threads))
+    server = IngestServer(store, IngestLimits(threads=words.threads))
     async with trio.open_nursery() as nursery:
         port = await nursery.start(server.serve, words.listen, words.port, context)
         sys.stdout.write(f"listening on {port}\n")

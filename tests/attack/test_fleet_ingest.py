@@ -13,7 +13,7 @@ import trio
 
 from broker.authority.audit.store import open_store
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
-from broker.fleet.server import IngestServer, Limits
+from broker.fleet.server import IngestLimits, IngestServer
 from broker.fleet.store import IngestStore
 from broker.helpers.shipper.config import IngestTarget, PostgresTarget
 from broker.helpers.shipper.ingest import Ingest
@@ -59,7 +59,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
         assert (await made.brokerctl("fleet", "init")).code == 0
         server.run("CREATE ROLE ingest LOGIN IN ROLE vitrail_ingest")
         store = IngestStore(server.as_role("ingest"))
-        service = IngestServer(store, Limits())
+        service = IngestServer(store, IngestLimits())
         made.port = await nursery.start(service.serve, "127.0.0.1", 0, None)
         yield made
         nursery.cancel_scope.cancel()

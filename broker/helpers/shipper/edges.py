@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from broker.core.errors import IntegrityError, RefusedError, UpstreamError
-from broker.helpers.shipper.terms import Proof, ShippedItem
+from broker.helpers.shipper.terms import BatchProof, ShippedItem
 from broker.ipc.audit.query import Log
 from broker.ipc.audit.tree import Growing, consistency_proof
 
@@ -42,7 +42,7 @@ def edge(tree: Growing | None) -> bytes:
     return b"" if tree is None else b"".join(tree.peaks)
 
 
-def proof_of(log: Log, size: int) -> Proof:
+def proof_of(log: Log, size: int) -> BatchProof:
     """What proves the first ``size`` events: the next checkpoint, or the signed end.
 
     Raises UpstreamError where there is none yet, or hashes for it were removed.
@@ -65,4 +65,4 @@ def proof_of(log: Log, size: int) -> Proof:
         hashes = consistency_proof(size, signed, log.nodes()) if size else []
     except (RefusedError, sqlite3.Error) as error:
         raise UpstreamError(f"the events cannot be proved: {error}") from error
-    return Proof(note, hashes, [text for (text,) in keys])
+    return BatchProof(note, hashes, [text for (text,) in keys])

@@ -44,7 +44,7 @@ class Sealed:
 
 
 @dataclass(frozen=True)
-class Proof:
+class BatchProof:
     """The log's signed end, and that the batch's end is a beginning of it."""
 
     note: str
@@ -76,7 +76,7 @@ class Batch:
     edge: bytes = b""
     """The hashes of the log's left edge (``tree.Growing.peaks``), one after the other,
     before the first event and after the last one; b"" where they are not known."""
-    proof: Proof | None = None
+    proof: BatchProof | None = None
     """What proves the events to who asks for it."""
 
     @property
@@ -93,7 +93,7 @@ class Batch:
 class Target(Protocol):
     """A receiver.  Its methods block and are called in a thread, one at a time.
 
-    ``proves``: whether its batches need a ``Proof``.  ``waits``: whether events are
+    ``proves``: whether its batches need a ``BatchProof``.  ``waits``: whether events are
     collected for it.  ``beats``: whether it takes an empty batch as a sign of life.
 
     They raise UpstreamError when the receiver is dead or slow (the batch comes
