@@ -84,7 +84,7 @@ class _Row(msgspec.Struct, rename="pascal"):
     resource_attributes: dict[str, str]
 
 
-class Archive:
+class EventArchive:
     """Events and checkpoints of an archive, sorted; made by ``open_archive``."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -210,7 +210,7 @@ def _texts(attributes: list[_Attribute]) -> dict[str, str]:
 
 
 @contextmanager
-def open_archive(store: str) -> Iterator[Archive]:
+def open_archive(store: str) -> Iterator[EventArchive]:
     """Read a file, a directory of files (as of an object store's copy), or '-'.
 
     Files that end with ``.gz`` are unpacked.  Raises SetupError, IntegrityError.
@@ -219,7 +219,7 @@ def open_archive(store: str) -> Iterator[Archive]:
         file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="vitrail-"))
         db = sqlite3.connect(file.name)
         stack.callback(db.close)
-        archive = Archive(db)
+        archive = EventArchive(db)
         if store == "-":
             archive.read(sys.stdin.buffer, "standard input")
         else:
