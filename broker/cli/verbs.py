@@ -44,7 +44,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "df": ("sandboxes.df", "Show disk space, and what nothing uses."),
             "prune": ("sandboxes.prune", "Remove what belongs to no sandbox."),
             "kill-window": ("sandboxes.kill_window", "End a window."),
-            "x11": ("x11", "Show X11 programs where only Wayland is."),
+            "x11": ("proxy.x11", "Show X11 programs where only Wayland is."),
             "logs": ("run.logs", "Show what a sandbox printed."),
             "audio": ("audio", "Show and change how loud sandboxes are."),
             "clipboard": ("clipboard", "Show or clear the clipboard; choose chords."),

@@ -54,6 +54,7 @@ SERVICES = (
     "vitrail.Audio",
     "vitrail.AudioInput",
     "vitrail.AudioOutput",
+    "vitrail.Call",
     "vitrail.ClipboardCopy",
     "vitrail.ClipboardPaste",
     "vitrail.Device",

@@ -14,8 +14,6 @@ import select
 import signal
 import socket
 import struct
-import subprocess
-import threading
 from typing import TYPE_CHECKING
 
 from shims.files.connection import PIECE_BYTES, Connection, tell
@@ -23,6 +21,7 @@ from shims.files.protocol import TransferError, frame
 from shims.files.services import find_service
 
 if TYPE_CHECKING:
+    import threading
     from typing import Callable, List, Optional
 
 CALL_HEADER = struct.Struct(">BI")
@@ -37,6 +36,8 @@ class CallStream:
     """The frames of one call."""
 
     def __init__(self, connection: Connection) -> None:
+        import threading
+
         self._socket = connection.socket
         self._reader = connection.reader
         vsock = self._socket.family == socket.AF_VSOCK
@@ -156,6 +157,8 @@ def start_thread(work: Callable[[], None]) -> threading.Thread:
         with contextlib.suppress(OSError):
             work()
 
+    import threading
+
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread
@@ -199,6 +202,8 @@ def call_environment(source: str, name: str, argument: str) -> dict[str, str]:
 def run_service(argv: List[str], env: dict[str, str], stream: CallStream) -> int:
     """Run a service on a stream; returns its exit code, as a shell has it."""
     wake, woken = os.pipe()
+    import subprocess
+
     with subprocess.Popen(
         argv,
         env=env,
