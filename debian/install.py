@@ -132,8 +132,8 @@ def units(root: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for unit in sorted((DATA / "systemd" / kind).iterdir()):
             text = re.sub(
-                r"^ExecStart=(?=[a-z])",
-                "ExecStart=/usr/bin/",
+                r"^(Exec(?:Start|StopPost))=(?=[a-z])",
+                r"\1=/usr/bin/",
                 unit.read_text(),
                 flags=re.MULTILINE,
             )

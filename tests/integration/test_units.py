@@ -46,7 +46,9 @@ def test_units_pass_systemds_own_check(manager, tmp_path):
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     for unit in (UNITS / manager).iterdir():
-        text = re.sub(r"ExecStart=\S+", f"ExecStart={program}", unit.read_text())
+        text = re.sub(
+            r"(Exec(?:Start|StopPost))=\S+", rf"\1={program}", unit.read_text()
+        )
         # The manual page is there once the package is installed.
         text = re.sub(r"Documentation=.*\n", "", text)
         (tmp_path / unit.name).write_text(text)
@@ -65,8 +67,10 @@ def test_units_pass_systemds_own_check(manager, tmp_path):
 
 def test_every_service_starts_a_program_of_ours():
     for unit in UNITS.rglob("*.service"):
-        (program,) = re.findall(r"^ExecStart=(\S+)", unit.read_text(), re.MULTILINE)
-        assert program in PROGRAMS
+        lines = r"^Exec(?:Start|StopPost)=(\S+)"
+        programs = re.findall(lines, unit.read_text(), re.MULTILINE)
+        assert programs
+        assert set(programs) <= set(PROGRAMS)
 
 
 @asynccontextmanager
