@@ -70,8 +70,15 @@ class IngestServer:
                     )
                     await stream.do_handshake()
             await self._requests(stream, _certificate(stream))
-        except (trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError):
-            pass  # the machine asks again
+        except (
+            trio.BrokenResourceError,
+            trio.TooSlowError,
+            h11.RemoteProtocolError,
+        ) as error:
+            # The machine sends its batch again.
+            log_stderr(
+                f"vitrail-ingest: a connection ended: {printable(repr(error), 200)}"
+            )
         except Exception as error:  # noqa: BLE001
             # A fault of ours ends this connection alone.
             log_exception(error)
