@@ -7,7 +7,6 @@ import ssl
 import zlib
 from dataclasses import dataclass
 
-import h11
 import msgspec
 import trio
 
@@ -16,6 +15,14 @@ from broker.core.escape import printable
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.fleet.store import Credential, IngestStore
 from broker.ipc.audit.ingest import BATCH_BYTES, Position, Refusal, SignedBatch
+
+try:
+    import h11
+except ImportError as _error:
+    raise SetupError(
+        "the ingest service needs a package that is not installed (h11)",
+        hint="install it, for example: pip install 'vitrail[fleet]'",
+    ) from _error
 
 _SECONDS = 30.0
 """For a request from its first byte to its last; and a connection may be idle so long."""

@@ -7,20 +7,23 @@ from types import MappingProxyType
 
 FLOWS = 1024
 """Open at a time; a browser has a few hundred."""
-FLOWS_PER_SECOND, FLOWS_BURST = 100, 200
+FLOWS_PER_SECOND = 100
+FLOWS_BURST = 200
 """New ones; a browser's start opens some fifty at once."""
 DESTINATIONS = 512
 """Hosts, ports and protocols that are asked about or open; each is a live permission."""
 WAITING = 16
 """Packets that wait for one answer; the guest sends the others again."""
-LOOKUPS_PER_SECOND, LOOKUPS_BURST = 50, 200
+LOOKUPS_PER_SECOND = 50
+LOOKUPS_BURST = 200
 """Questions for addresses."""
 QUESTIONS = 128
 """Questions that the resolver has not answered yet."""
-QUESTION_SECONDS = 10.0
+LOOKUP_SECONDS = 10.0
 ANSWER_BYTES = 1400
 """Of an answer that is carried as it is: it fits into a packet."""
-BINDINGS, NAMES_PER_ADDRESS = 4096, 32
+BINDINGS = 4096
+NAMES_PER_ADDRESS = 32
 """Addresses that belong to a name; a guest's largest page names some hundreds."""
 BINDING_SECONDS = (60, 3600)
 """How long an address is a name's: its time to live, within these.  Programs connect
@@ -35,5 +38,5 @@ IDLE_SECONDS: Mapping[str, float] = MappingProxyType(
 """A flow without a packet has ended; as RFC 5382 and 4787 have it for TCP and UDP."""
 ENDED_SECONDS = 10.0
 """A connection whose two sides have closed is kept so long for its last packets."""
-CONTROL_BYTES = 1 << 18
+FLOW_REPORT_BYTES = 1 << 18
 """Messages that the viewer has not read; beyond it every flow ends."""

@@ -392,7 +392,7 @@ class FlowFilter:
             while len(self._questions) >= limits.QUESTIONS:
                 self._questions.popitem(last=False)
             number = secrets.randbelow(1 << 16)
-            self._questions[number] = (question, packet, now + limits.QUESTION_SECONDS)
+            self._questions[number] = (question, packet, now + limits.LOOKUP_SECONDS)
             self.to_resolver.append(dns.query(number, host, question.kind))
 
     def answered(self, untrusted_answer: bytes, now: float) -> None:

@@ -142,7 +142,10 @@ class FlowGuard(PacketGuard):
 
     def _tell_viewer(self) -> None:
         # guard: a viewer that does not read decides nothing
-        if len(self._unsent) > network_limits.CONTROL_BYTES and self.flows.connected:
+        if (
+            len(self._unsent) > network_limits.FLOW_REPORT_BYTES
+            and self.flows.connected
+        ):
             self.flows.lost()
         if not self.flows.connected:
             self._unsent.clear()

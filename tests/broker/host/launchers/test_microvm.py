@@ -278,14 +278,20 @@ async def test_a_start_is_on_record_before_anything_of_it_is_there(stand, monkey
         assert (s.paths.sandbox(WORK) / "record").read_text() == "work"
 
 
-@pytest.mark.parametrize("name", ["other", "box"])
-async def test_only_what_a_record_allows_is_started(stand, name):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("other", "no record by which to start"),
+        ("box", "the record 'box' is not one of a micro VM"),
+    ],
+)
+async def test_only_what_a_record_allows_is_started(stand, name, why):
     async with stand() as s:
         s.add(
             "box",
             'class = "persistent"\n[launch]\nkind = "external"\n[peer]\ncid = 9\n',
         )
-        with pytest.raises(RefusedError, match="no record by which to start"):
+        with pytest.raises(RefusedError, match=why):
             await s.open(name=SandboxName(name))
         assert s.started == []
         assert s.events("sandbox.start") == []

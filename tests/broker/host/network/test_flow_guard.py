@@ -50,7 +50,7 @@ def test_a_viewer_that_does_not_read_decides_nothing():
     guard.flows.decided(m.FlowAnswer(1, allowed=True), 1.0)
     assert len(guard.flows.to_passt) == 1
     guard.flows.to_viewer += [m.FlowEnded(1, 1, 1, "x" * 900)] * (
-        limits.CONTROL_BYTES * 4 // 900
+        limits.FLOW_REPORT_BYTES * 4 // 900
     )
     guard._flush_flows()
     guard._flush_flows()
