@@ -36,7 +36,6 @@ from broker.host.network.packets import (
     refusal,
     reset_back,
     reset_on,
-    segment,
 )
 from broker.host.network.tls_hello import HelloError, server_name
 from policy.destinations import LOOKUP, destination_of, is_inner
@@ -73,7 +72,7 @@ class CarriedFlow:
     destination: Destination
     names: tuple[str, ...]
     """The names that led to its address; empty: it is open by its address."""
-    frame: bytes
+    last: Packet
     """The guest's last packet: it has what an end of ours needs."""
     used: float
     sent: int = 0
@@ -135,15 +134,6 @@ class FlowFilter:
         if untrusted_frame[12:14] == _ARP:
             self.to_passt.append(untrusted_frame)
             return
-        plain = segment(untrusted_frame)
-        if plain is not None and plain[0] == self._guest:
-            flow = self._flows.get((TCP, plain[2], plain[1], plain[3]))
-            if flow is not None and flow.hello is None and not flow.checked:
-                flow.used = now
-                flow.frame = untrusted_frame
-                flow.sent += len(untrusted_frame)
-                self.to_passt.append(untrusted_frame)
-                return
         packet = read(untrusted_frame)
         # guard: a guest sends from its address
         if packet is None or packet.sender != self._guest:
@@ -213,7 +203,7 @@ class FlowFilter:
             self.to_guest.append(refusal(packet))
             return
         self._numbers += 1
-        flow = CarriedFlow(self._numbers, key, place, names, packet.frame, now)
+        flow = CarriedFlow(self._numbers, key, place, names, packet, now)
         if packet.protocol == TCP and names:
             flow.hello = bytearray()
             flow.first = packet.sequence + 1 & 0xFFFFFFFF
@@ -239,7 +229,7 @@ class FlowFilter:
                 flow.ending |= 1
         elif packet.protocol == ICMP and packet.kind != _ECHO:
             return
-        flow.frame = packet.frame
+        flow.last = packet
         flow.sent += len(packet.frame)
         self.to_passt.append(packet.frame)
 
@@ -312,14 +302,6 @@ class FlowFilter:
         if frame[12:14] == _ARP:
             self.to_guest.append(frame)
             return
-        plain = segment(frame)
-        if plain is not None:
-            flow = self._flows.get((TCP, plain[3], plain[0], plain[2]))
-            if flow is not None and not flow.checked:
-                flow.used = now
-                flow.received += len(frame)
-                self.to_guest.append(frame)
-                return
         packet = read(frame)
         if packet is None:
             return
@@ -527,10 +509,8 @@ class FlowFilter:
         ``last``: a packet that was not passed on, by which the guest is told.
         """
         if flow.key[0] == TCP:
-            passed = read(flow.frame)
-            assert passed is not None  # it was read when it passed
-            self.to_guest.append(reset_back(last or passed))
-            self.to_passt.append(reset_on(passed))
+            self.to_guest.append(reset_back(last or flow.last))
+            self.to_passt.append(reset_on(flow.last))
         self._end(flow, reason)
 
     def _end(self, flow: CarriedFlow, reason: str) -> None:

@@ -21,19 +21,14 @@ from tests.broker.host.network.test_flow_filter import WWW, tcp
 def _guard():
     pairs = [socket.socketpair() for _ in range(3)]
     viewer, resolver = socket.socketpair(), socket.socketpair(type=socket.SOCK_DGRAM)
-    addresses = Addresses()
     guard = FlowGuard(
         pairs[0][0],
         pairs[1][0],
-        addresses,
+        Addresses(),
         viewer=viewer[0],
         resolver=resolver[0],
     )
-    return (
-        guard,
-        viewer[1],
-        [*pairs, viewer, resolver, (addresses.news, addresses._asking)],
-    )
+    return guard, viewer[1], [*pairs, viewer, resolver]
 
 
 def _close(pairs):
