@@ -39,7 +39,7 @@ class StreamCount:
 
 
 class StatusRows:
-    """The rows of one part, which has none of what it does not override."""
+    """The rows of one part; each list is empty unless a subclass overrides it."""
 
     async def sandboxes(self) -> list[api.SandboxStatus]:
         """The sandboxes that this part knows."""

@@ -73,7 +73,7 @@ class EventRights:
     ) -> None:
         """``host``: of a viewer on the same machine, what the other client began.
 
-        Without a link nobody records one, and a stream is the viewer's to record.
+        Without a link, neither client records link events; the viewer records streams.
         """
         kept = role == "viewer" or linked
         self._kinds = KINDS[role] - (frozenset() if linked else _LINK)

@@ -13,7 +13,6 @@ flow ends, and none begins.
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 import sys
@@ -27,8 +26,8 @@ from broker.core.streams import network_flows as m
 from broker.host.network.addresses import GUEST, RESOLVER
 from broker.host.network.ethernet_frames import joined
 from broker.host.network.flow_filter import FlowFilter
-from broker.host.network.frameguard import Addresses, lock
-from broker.host.network.veth import LENGTH, PacketGuard, lay_cable
+from broker.host.network.frameguard import Addresses
+from broker.host.network.veth import LENGTH, PacketGuard, carry_to_the_end, lay_cable
 
 _MAX_DATAGRAM = 65535
 _ANSWERS = 64
@@ -174,15 +173,7 @@ def main() -> int:
         viewer=socket.socket(fileno=asks),
         resolver=socket.socket(fileno=names),
     )
-    os.write(ready, b"r")
-    os.close(ready)
-    lock()
-    try:
-        guard.run()
-    except OSError as error:
-        if error.errno != errno.ENETDOWN:
-            raise
-    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+    return carry_to_the_end(guard, ready)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ import struct
 import subprocess  # noqa: TID251 -- in namespaces that only this process enters
 import sys
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from typing_extensions import override
 
@@ -228,6 +229,22 @@ class PacketGuard(Guard):
         return super()._serve(side, happened)
 
 
+def carry_to_the_end(guard: PacketGuard, ready: int) -> NoReturn:
+    """Write to ``ready`` that the interface is up, lock this process, carry frames.
+
+    Does not return: the process ends with the interface, or with passt.
+    """
+    os.write(ready, b"r")
+    os.close(ready)
+    lock()
+    try:
+        guard.run()
+    except OSError as error:
+        if error.errno != errno.ENETDOWN:
+            raise
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
 def serve(make_interface: Callable[[int], socket.socket]) -> int:
     """Make a network namespace's interface, and carry its frames to the end.
 
@@ -242,15 +259,7 @@ def serve(make_interface: Callable[[int], socket.socket]) -> int:
         return 1
     side = socket.socket(fileno=passt)
     guard = PacketGuard(packets, side, addresses, leader=leader[0] if leader else -1)
-    os.write(ready, b"r")
-    os.close(ready)
-    lock()
-    try:
-        guard.run()
-    except OSError as error:
-        if error.errno != errno.ENETDOWN:
-            raise
-    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+    carry_to_the_end(guard, ready)
 
 
 if __name__ == "__main__":
