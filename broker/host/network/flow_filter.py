@@ -151,6 +151,11 @@ class FlowFilter:
         self, key: tuple[int, int, bytes, int], packet: Packet, now: float
     ) -> None:
         if packet.protocol == TCP and packet.flags & (SYN | RST | FIN | 16) != SYN:
+            # RFC 9293, 3.10.7.1, as a host does.  The guest may have dropped the reset
+            # of a flow that was cut: that names the last acknowledgement, which the
+            # guest delays.  This segment names the number that it takes a reset at.
+            if not packet.flags & RST:
+                self.to_guest.append(reset_back(packet))
             return
         if packet.protocol == ICMP and packet.kind != _ECHO:
             return

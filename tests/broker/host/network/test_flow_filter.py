@@ -353,6 +353,31 @@ def test_a_revoked_permission_resets_tcp_and_drops_udp():
     assert talk.reasons == ["its permission has ended"] * 2
 
 
+def test_a_connection_without_a_flow_is_reset_at_its_own_number():
+    """A guest that delays its acknowledgement does not take the reset of a cut flow.
+
+    It sends a challenge (RFC 5961) and expects a reset at the number that it names.
+    """
+    talk = Talk((WWW, "tcp", 443))
+    talk.send(tcp())
+    talk.come(back(SYN | ACK))
+    talk.send(tcp(ACK, b"data", seq=1001, ack=2))
+    talk.come(back(ACK, b"not acknowledged yet", seq=2, ack=1005))
+    (number,) = talk.asked
+    talk.filter.decided(m.FlowCut(number), talk.now)
+    talk.rules.clear()
+    (missed,) = talk.pump()["guest"]
+    assert packets.read(missed).sequence == 2
+    sent = talk.send(tcp(ACK, seq=1005, ack=22))
+    (reset,) = sent["guest"]
+    assert is_reset(reset)
+    assert packets.read(reset).sequence == 22
+    assert sent["passt"] == []
+    sent = talk.send(tcp(FIN | ACK, seq=1005, ack=22))
+    assert packets.read(sent["guest"][0]).sequence == 22
+    assert talk.send(tcp(RST, seq=1005))["guest"] == [], "a reset has no answer"
+
+
 def test_without_a_viewer_nothing_is_carried():
     talk = Talk((WWW, "*"))
     talk.send(tcp())
