@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,27 +19,26 @@ from broker.host.viewer_link import RemoteViewer
 from tests.broker.host.network.test_flow_filter import WWW, tcp
 
 
-def _guard():
-    pairs = [socket.socketpair() for _ in range(3)]
-    viewer, resolver = socket.socketpair(), socket.socketpair(type=socket.SOCK_DGRAM)
-    guard = FlowGuard(
-        pairs[0][0],
-        pairs[1][0],
-        Addresses(),
-        viewer=viewer[0],
-        resolver=resolver[0],
-    )
-    return guard, viewer[1], [*pairs, viewer, resolver]
+@pytest.fixture
+def guard():
+    """A guard with socket pairs; their far ends are the fixture's as well."""
+    with ExitStack() as ours:
+        kinds = (*[socket.SOCK_STREAM] * 3, socket.SOCK_DGRAM)
+        pairs = [socket.socketpair(type=kind) for kind in kinds]
+        for end in (end for pair in pairs for end in pair):
+            ours.enter_context(end)
+        packets, passt, viewer, resolver = pairs
+        addresses = Addresses()
+        ours.enter_context(addresses.news)
+        ours.enter_context(addresses._asking)
+        made = FlowGuard(
+            packets[0], passt[0], addresses, viewer=viewer[0], resolver=resolver[0]
+        )
+        yield made, viewer[1]
 
 
-def _close(pairs):
-    for pair in pairs:
-        for end in pair:
-            end.close()
-
-
-def test_a_viewer_that_does_not_read_decides_nothing():
-    guard, viewer, pairs = _guard()
+def test_a_viewer_that_does_not_read_decides_nothing(guard):
+    guard, viewer = guard
     guard.flows.outward(tcp(), 1.0)
     guard._flush_flows()
     assert viewer.recv(1000)
@@ -50,18 +50,16 @@ def test_a_viewer_that_does_not_read_decides_nothing():
     guard._flush_flows()
     guard._flush_flows()
     assert not guard.flows.connected
-    _close(pairs)
 
 
-def test_the_end_of_the_viewer_ends_the_flows():
-    guard, viewer, pairs = _guard()
+def test_the_end_of_the_viewer_ends_the_flows(guard):
+    guard, viewer = guard
     guard.flows.outward(tcp(receiver=WWW), 1.0)
     guard._flush_flows()
     viewer.close()
     guard._serve_more(guard._viewer.fileno(), 1)
     assert not guard.flows.connected
     assert guard._viewer.fileno() not in guard._more()
-    _close(pairs)
 
 
 async def test_no_link_carries_a_filters_questions():
