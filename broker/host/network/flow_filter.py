@@ -36,6 +36,7 @@ from broker.host.network.packets import (
     refusal,
     reset_back,
     reset_on,
+    segment,
 )
 from broker.host.network.tls_hello import HelloError, server_name
 from policy.destinations import LOOKUP, destination_of, is_inner
@@ -72,7 +73,7 @@ class CarriedFlow:
     destination: Destination
     names: tuple[str, ...]
     """The names that led to its address; empty: it is open by its address."""
-    last: Packet
+    frame: bytes
     """The guest's last packet: it has what an end of ours needs."""
     used: float
     sent: int = 0
@@ -134,6 +135,15 @@ class FlowFilter:
         if untrusted_frame[12:14] == _ARP:
             self.to_passt.append(untrusted_frame)
             return
+        plain = segment(untrusted_frame)
+        if plain is not None and plain[0] == self._guest:
+            flow = self._flows.get((TCP, plain[2], plain[1], plain[3]))
+            if flow is not None and flow.hello is None and not flow.checked:
+                flow.used = now
+                flow.frame = untrusted_frame
+                flow.sent += len(untrusted_frame)
+                self.to_passt.append(untrusted_frame)
+                return
         packet = read(untrusted_frame)
         # guard: a guest sends from its address
         if packet is None or packet.sender != self._guest:
@@ -208,7 +218,7 @@ class FlowFilter:
             self.to_guest.append(refusal(packet))
             return
         self._numbers += 1
-        flow = CarriedFlow(self._numbers, key, place, names, packet, now)
+        flow = CarriedFlow(self._numbers, key, place, names, packet.frame, now)
         if packet.protocol == TCP and names:
             flow.hello = bytearray()
             flow.first = packet.sequence + 1 & 0xFFFFFFFF
@@ -234,7 +244,7 @@ class FlowFilter:
                 flow.ending |= 1
         elif packet.protocol == ICMP and packet.kind != _ECHO:
             return
-        flow.last = packet
+        flow.frame = packet.frame
         flow.sent += len(packet.frame)
         self.to_passt.append(packet.frame)
 
@@ -307,6 +317,14 @@ class FlowFilter:
         if frame[12:14] == _ARP:
             self.to_guest.append(frame)
             return
+        plain = segment(frame)
+        if plain is not None:
+            flow = self._flows.get((TCP, plain[3], plain[0], plain[2]))
+            if flow is not None and not flow.checked:
+                flow.used = now
+                flow.received += len(frame)
+                self.to_guest.append(frame)
+                return
         packet = read(frame)
         if packet is None:
             return
@@ -514,8 +532,10 @@ class FlowFilter:
         ``last``: a packet that was not passed on, by which the guest is told.
         """
         if flow.key[0] == TCP:
-            self.to_guest.append(reset_back(last or flow.last))
-            self.to_passt.append(reset_on(flow.last))
+            passed = read(flow.frame)
+            assert passed is not None  # it was read when it passed
+            self.to_guest.append(reset_back(last or passed))
+            self.to_passt.append(reset_on(passed))
         self._end(flow, reason)
 
     def _end(self, flow: CarriedFlow, reason: str) -> None:

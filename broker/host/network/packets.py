@@ -15,6 +15,7 @@ FIN, SYN, RST, ACK = 1, 2, 4, 16
 _IPV4 = b"\x08\x00"
 _IP = struct.Struct(">BBHHHBBH4s4s")
 _TCP = struct.Struct(">HHIIBBHHH")
+_SEGMENT = struct.Struct(">12xHBxH2xHxB2x4s4sHH8xBB")
 _UDP = struct.Struct(">4H")
 _UNREACHABLE, _PROHIBITED = 3, 13
 
@@ -89,6 +90,29 @@ def read(untrusted_frame: bytes) -> Packet | None:
             at + 8, end, kind=untrusted_frame[at],
         )  # fmt: skip
     return None
+
+
+def segment(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
+    """Return addresses and ports of a TCP segment that neither begins nor ends a flow.
+
+    For most frames, at a fraction of what ``read`` costs; None: it has to be read.
+    """
+    if len(untrusted_frame) < ETHERNET + IP_HEADER + _TCP.size:
+        return None
+    kind, first, size, fragment, protocol, sender, receiver, source, target, offset, flags = (
+        _SEGMENT.unpack_from(untrusted_frame)
+    )  # fmt: skip
+    if (
+        kind != 0x0800
+        or first != 0x45
+        or fragment & 0x3FFF
+        or protocol != TCP
+        or flags & (FIN | SYN | RST)
+        or not IP_HEADER + _TCP.size <= size <= len(untrusted_frame) - ETHERNET
+        or not _TCP.size <= (offset >> 4) * 4 <= size - IP_HEADER
+    ):
+        return None
+    return sender, receiver, source, target
 
 
 def checksum(data: bytes) -> int:
