@@ -288,7 +288,7 @@ def blind_handle(monkeypatch):
     """
 
     def blind() -> bool:
-        control = [fd for fd in range(3, 64) if _is_socket(fd)]
+        control = [fd for fd in map(int, os.listdir("/proc/self/fd")) if _is_socket(fd)]
         assert len(control) == 1
         rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
         no = pyseccomp.ERRNO(errno.EPERM)

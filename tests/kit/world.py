@@ -287,7 +287,8 @@ async def world(
                 with suppress(VitrailError):
                     await made.shutdown()
                 await _all_gone(base)
-                assert not list((made.paths.runtime / "sandboxes").glob("*"))
+                left = list((made.paths.runtime / "sandboxes").glob("*"))
+                assert not left, [list(one.rglob("*")) for one in left]
             finally:
                 for pid in processes(base):
                     with suppress(ProcessLookupError):

@@ -219,9 +219,12 @@ class Guest:
             # A jailed client may have filled it with entries, and trio's thread
             # serves all sandboxes.
             with trio.move_on_after(_REMOVE_SECONDS):
-                await trio.to_thread.run_sync(
-                    remove_tree, self._display, abandon_on_cancel=True
-                )
+                # One call may fail where memory or descriptors are used up.
+                for _ in range(2):
+                    if not await trio.to_thread.run_sync(
+                        remove_tree, self._display, abandon_on_cancel=True
+                    ):
+                        break
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.
                 self._display.parent.rmdir()
