@@ -52,7 +52,7 @@ from broker.core.notify import Notify
 from broker.core.question import Keep, PersonAnswer, Question, unfit, untrusted_word
 from broker.core.stderr_log import log_exception
 from broker.ipc.audit import schema
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 from policy.rules.engine import Engine
 from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.world import World

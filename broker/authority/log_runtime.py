@@ -23,7 +23,7 @@ from broker.authority.control.server import refuse_second
 from broker.authority.helper_starter import HelperStarter
 from broker.authority.options import Options
 from broker.authority.records.sandboxes import Records
-from broker.core.authority_report import AuthorityReport
+from broker.core.authority_report import AuthorityReport, PolicyReport
 from broker.core.errors import UpstreamError
 from broker.core.paths import Paths, require_private
 from broker.core.stderr_log import log_stderr
@@ -42,8 +42,10 @@ class LogRuntime:
     shipping: Shipping
     starter: HelperStarter
 
-    def report(self) -> AuthorityReport:
-        """Return the log's part of ``brokerctl status``."""
+    def report(
+        self, pid: int, prompt: int, policy: PolicyReport, waiting: list[str]
+    ) -> AuthorityReport:
+        """Return the authority's part of ``brokerctl status``, with what others know."""
         numbers, warnings = self.store.statistics(), self.journal.warnings()
         return AuthorityReport(
             events=numbers.events,
@@ -51,8 +53,11 @@ class LogRuntime:
             failures=numbers.failures,
             waiting=numbers.waiting,
             shipper=self.shipping.pid or 0,
-            warnings=warnings,
+            warnings=[*warnings, *waiting],
             log_warnings=warnings,
+            pid=pid,
+            prompt=prompt,
+            policy=policy,
         )
 
 

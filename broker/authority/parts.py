@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-import msgspec
 import trio
 
 from broker.authority.log_runtime import LogRuntime
@@ -40,24 +39,19 @@ class AuthorityParts:
             await nursery.start(self.authority.run)
             task_status.started()
 
-    def report(self, pid: int = 0) -> AuthorityReport:
+    def report(self, pid: int) -> AuthorityReport:
         """Return the authority's part of ``brokerctl status``; ``pid``: its own."""
-        found = self.log.report()
-        return msgspec.structs.replace(
-            found,
-            pid=pid,
-            prompt=self.questions.agent_pid,
-            warnings=[*found.warnings, *self._waiting()],
-            policy=self._policy(),
+        return self.log.report(
+            pid, self.questions.agent_pid, self._policy(), self._waiting()
         )
 
-    def _policy(self) -> PolicyReport | None:
-        if isinstance(self.authority, HostAuthority):
-            return None
+    def _policy(self) -> PolicyReport:
         rules, records = self.authority.rules, self.authority.records
-        lines = [printable(line, _PROBLEM_CHARACTERS) for line in rules.lines()]
+        host = isinstance(self.authority, HostAuthority)
+        found = [] if host else rules.lines()
+        lines = [printable(line, _PROBLEM_CHARACTERS) for line in found]
         return PolicyReport(
-            digest=rules.digest,
+            digest=records.digest if host else rules.digest,
             records=records.digest,
             rules=len(rules.now.rules.rules),
             kept=rules.now.kept,

@@ -23,7 +23,7 @@ from broker.core.lease import Lease
 from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import isolated
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 from policy.rules.engine import Engine
 from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.world import World

@@ -19,7 +19,7 @@ from broker.authority.options import Options
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core.paths import Paths
 from broker.helpers.pump.process import PumpHandle
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 
 __all__ = ["Options", "Runtime", "open_runtime"]
 

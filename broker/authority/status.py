@@ -13,7 +13,6 @@ import trio
 
 from broker import __version__
 from broker.authority.pump_supervisor import PumpSupervisor
-from broker.authority.records.sandboxes import problem_lines
 from broker.core.authority_report import AuthorityReport
 from broker.core.lease import Opening
 from broker.core.process_status import status_fields
@@ -21,7 +20,6 @@ from broker.helpers.process.memory import read_memory
 from broker.ipc.control import api
 from broker.ipc.pump import StreamStatistics
 from broker.net.link_service.status import LinkState
-from policy.records.loader import RecordSet
 
 _LOOK_SECONDS = 3.0
 _lookers = trio.CapacityLimiter(2)
@@ -72,7 +70,6 @@ class StatusCollector:
     """A viewer precedes its host."""
     pump: PumpSupervisor
     report: Callable[[], Awaitable[AuthorityReport]]
-    records: Callable[[], RecordSet]
     warnings: Callable[[], list[str]]
     link: LinkState | None = field(default=None, kw_only=True)
     since: float = field(default_factory=time.time, kw_only=True)
@@ -94,7 +91,7 @@ class StatusCollector:
             pid=os.getpid(),
             since=self.since,
             monotonic=trio.current_time(),
-            policy=self.policy(report),
+            policy=api.PolicyStatus(**msgspec.structs.asdict(report.policy)),
             sandboxes=list(sandboxes.values()),
             leases=self.leases(),
             streams=[
@@ -118,21 +115,6 @@ class StatusCollector:
             ),
             link=None if self.link is None else await self.link.status(),
             warnings=[*report.warnings, *self.warnings()],
-        )
-
-    def policy(self, report: AuthorityReport) -> api.PolicyStatus:
-        """The rules and records in force, and their problems."""
-        if report.policy is not None:
-            return api.PolicyStatus(**msgspec.structs.asdict(report.policy))
-        records = self.records()
-        return api.PolicyStatus(
-            digest=records.digest,
-            records=records.digest,
-            rules=0,
-            kept=False,
-            since=0.0,
-            denies_all=False,
-            problems=problem_lines(records),
         )
 
     def leases(self) -> list[api.LeaseStatus]:

@@ -6,7 +6,10 @@ import msgspec
 
 
 class PolicyReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The rules in force, and the problems with those in the files."""
+    """Rules and records in force, and the problems with those in the files.
+
+    On a host, which has no rules, ``digest`` is that of the records.
+    """
 
     digest: str
     records: str
@@ -26,9 +29,8 @@ class AuthorityReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waiting: int
     shipper: int
     warnings: list[str]
-    log_warnings: list[str] = []
+    log_warnings: list[str]
     """Those of ``warnings`` that are about the log."""
-    pid: int = 0
-    prompt: int = 0
-    policy: PolicyReport | None = None
-    """None: this role decides nothing."""
+    pid: int
+    prompt: int
+    policy: PolicyReport

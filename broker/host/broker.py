@@ -48,7 +48,7 @@ async def run_host(
     """
     async with (
         authority_process(handle),
-        open_authority(handle, "host", options, LogClient) as authority,
+        open_authority(handle, "host", LogClient) as authority,
         open_runtime("host", options, authority, authority, pump) as ground,
     ):
         await _Host(ground, authority, link).serve(handle, ready)
@@ -79,7 +79,6 @@ class _Host:
             parts=[self._host.rows],
             pump=ground.pump,
             report=authority.report,
-            records=lambda: ground.records.now,
             link=self._viewer.state,
             warnings=self._warnings,
         )

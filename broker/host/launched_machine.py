@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 from typing_extensions import override
 
-from broker.authority.records.sandboxes import find_record
+from broker.authority.records.find import find_record
 from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName, ServiceName
 from broker.helpers.process.spawn import has_ended, wait_ended
@@ -24,7 +24,7 @@ from broker.host.foreign_machine import (
 from broker.host.launchers.interface import Prepared
 from broker.host.machine import ConnectionKind
 from broker.net.peers.identity import Claim, ContainerClaim, GroupClaim
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 
 if TYPE_CHECKING:
     from broker.host.network.namespace import BoxNetwork

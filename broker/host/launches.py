@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.records.sandboxes import find_record
+from broker.authority.records.find import find_record
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.names import SandboxName, take_sandbox_name
@@ -35,9 +35,9 @@ from broker.host.status import lease_status
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
-from policy.records.loader import RecordSet
 from policy.records.model import (
     Record,
+    RecordSet,
     is_held,
 )
 

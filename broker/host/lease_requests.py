@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.records.sandboxes import find_record
+from broker.authority.records.find import find_record
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.names import (
@@ -27,7 +27,6 @@ from broker.host.status import lease_status
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
-from policy.records.loader import RecordSet
 from policy.records.model import (
     CidPeer,
     External,
@@ -35,6 +34,7 @@ from policy.records.model import (
     LibvirtPeer,
     MachinePeer,
     Record,
+    RecordSet,
     UnixPeer,
 )
 

@@ -13,8 +13,7 @@ from broker.core.lease import Opening
 from broker.host.role import ActiveLease, HostRole
 from broker.ipc.control import api
 from broker.net.peers.identity import describe
-from policy.records.loader import RecordSet
-from policy.records.model import Record
+from policy.records.model import Record, RecordSet
 
 
 @dataclass(frozen=True)

@@ -245,12 +245,25 @@ class Policy(_Message, frozen=True, tag=33):
     """Other rules or records are in force; to show and to offer things.
 
     ``rules``: as ``policy.rules.last_good`` has them; empty: everything is denied.
-    ``records``: the digest of the records, which the client reads itself.
+    ``records``: the digest of the records, whose changes precede this message.
     """
 
     digest: str
     rules: bytes
     records: str
+
+
+class RecordChanged(_Message, frozen=True, tag=48):
+    """A record, or a problem with its file; ``content``: of ``record_messages``."""
+
+    name: str
+    content: bytes
+
+
+class RecordGone(_Message, frozen=True, tag=49):
+    """There is no longer a record of this name."""
+
+    name: str
 
 
 class Permitted(_Message, frozen=True, tag=34):
@@ -389,6 +402,8 @@ FromClient: TypeAlias = (
 FromAuthority: TypeAlias = (
     Welcome
     | Policy
+    | RecordChanged
+    | RecordGone
     | Permitted
     | PermitNow
     | PermitCut

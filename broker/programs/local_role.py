@@ -61,8 +61,8 @@ async def run_local(
         authority_process(handle),
         # Two channels, as host and viewer on two machines have: neither may record or
         # ask what is the other's.
-        open_authority(handle, "host", options, LogClient) as log,
-        open_authority(handle, "viewer", options, AuthorityClient) as authority,
+        open_authority(handle, "host", LogClient) as log,
+        open_authority(handle, "viewer", AuthorityClient) as authority,
         open_runtime("local", options, authority, authority, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
@@ -110,7 +110,6 @@ async def _serve(
         parts=[ViewerRows(viewer, workers), host.rows],
         pump=ground.pump,
         report=authority.report,
-        records=lambda: ground.records.now,
         warnings=warnings,
     )
     shared = SharedControl(_shared(ground, host, viewer, report))

@@ -51,7 +51,7 @@ async def run_viewer(
     """
     async with (
         authority_process(handle),
-        open_authority(handle, "viewer", options, AuthorityClient) as authority,
+        open_authority(handle, "viewer", AuthorityClient) as authority,
         open_runtime("viewer", options, authority, authority, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
@@ -86,7 +86,6 @@ class _Viewer:
             parts=[ViewerRows(self._viewer, workers, self._host.state)],
             pump=ground.pump,
             report=authority.report,
-            records=lambda: ground.records.now,
             link=self._host.state,
             warnings=self._warnings,
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.records.sandboxes import find_record
+from broker.authority.records.find import find_record
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
@@ -29,8 +29,7 @@ from broker.viewer.sandboxes.guest import NO_STREAMS, Guest, Streams
 from broker.viewer.sandboxes.launch_steps import Failure, Step
 from broker.viewer.sandboxes.programs import Program
 from broker.viewer.sandboxes.run_progress import Follower
-from policy.records.loader import RecordSet
-from policy.records.model import Record
+from policy.records.model import Record, RecordSet
 from policy.rules import record_gate
 
 _SIGHUP, _SIGKILL, _SIGTERM = 1, 9, 15

@@ -10,56 +10,30 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from policy import limits
-from policy.errors import WHOLE_FILE, Problem, Span
+from policy.errors import Problem, Span
+from policy.files import (
+    NOTHING,
+    Overlay,
+    overlaid,
+    problem_of_file,
+    read_file,
+    wrong_owner,
+)
 from policy.records import folder
 from policy.records.build import Draft, build_record, take_draft
 from policy.records.document import read_document
-from policy.records.model import Record
+from policy.records.model import Record, RecordSet
 from policy.records.patterns import NAME
 from policy.records.record_schema import INHERITS_KEY
 from policy.suggestions import did_you_mean
 
 SUFFIX = ".toml"
 FOLDER = folder.FOLDER
-
-
-Overlay = Mapping[str, bytes | None]
-"""Proposed changes of files, by their absolute path (normalised): new content, or
-None for a file to be removed."""
-
-NOTHING: Overlay = MappingProxyType({})
-
-
-def overlaid(directory: Path, overlay: Overlay) -> dict[str, bool]:
-    """Return the files of a directory that would be others: whether they would be."""
-    inside = os.path.normpath(directory) + os.sep
-    return {
-        path.removeprefix(inside): content is not None
-        for path, content in overlay.items()
-        if path.startswith(inside) and os.sep not in path.removeprefix(inside)
-    }
-
-
-@dataclass(frozen=True)
-class RecordSet:
-    """All records of the directories.
-
-    ``broken`` maps the name of each record that cannot be used to its first
-    problem; in a running broker its last good one may be in ``records``.
-    ``digest`` is the SHA-256, in hex, of the meaning of the set.
-    """
-
-    records: Mapping[str, Record]
-    broken: Mapping[str, Problem]
-    problems: tuple[Problem, ...]
-    digest: str
 
 
 def search_path(runtime: Path, config: Iterable[Path]) -> tuple[Path, ...]:
@@ -192,7 +166,9 @@ class _Collected:
         except OSError as error:
             # A record in it might shadow any record behind it, so none of
             # those can be trusted to be the one that the admin meant.
-            self._blind = _of_file(directory, f"cannot be read: {error.strerror}")
+            self._blind = problem_of_file(
+                directory, f"cannot be read: {error.strerror}"
+            )
             self._problems.append(self._blind)
             return
         wrong = wrong_owner(directory, info) if check_owner and info else None
@@ -206,7 +182,7 @@ class _Collected:
                 self._refuse(path, wrong, report=False)
             elif count >= limits.RECORDS:
                 text = f"more than {limits.RECORDS} records in one directory"
-                self._refuse(path, _of_file(path, text))
+                self._refuse(path, problem_of_file(path, text))
             else:
                 self.add_file(path, check_owner=check_owner)
 
@@ -220,7 +196,7 @@ class _Collected:
         if not _is_name(name):
             text = f"'{path.name}' is not the name of a sandbox and '{SUFFIX}'"
             hint = f"rename it; a sandbox's name has {NAME.words}"
-            self._refuse(path, _of_file(path, text, hint))
+            self._refuse(path, problem_of_file(path, text, hint))
             return
         content = self._overlay.get(os.path.normpath(path))
         if content is None:
@@ -230,7 +206,7 @@ class _Collected:
                 return
             content = read
         if len(content) > limits.FILE_BYTES:
-            most = _of_file(path, f"has more than {limits.FILE_BYTES} bytes")
+            most = problem_of_file(path, f"has more than {limits.FILE_BYTES} bytes")
             self._refuse(path, most)
         else:
             self.add_content(name, path, content)
@@ -364,47 +340,3 @@ def _is_record(name: str) -> bool:
 def _is_name(name: str) -> bool:
     fits = len(name) <= NAME.max_length
     return fits and re.fullmatch(NAME.regex, name, re.ASCII) is not None
-
-
-def _of_file(path: Path, message: str, hint: str = "") -> Problem:
-    return Problem(str(path), WHOLE_FILE, message, hint=hint)
-
-
-def wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
-    """A record decides, so its writers must be root or this user alone."""
-    if info.st_uid not in {0, os.geteuid()}:
-        return _of_file(
-            path,
-            f"belongs to user {info.st_uid}, neither to root nor to you",
-            f"chown it, or remove it: {path}",
-        )
-    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return _of_file(
-            path,
-            f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})",
-            f"chmod go-w {path}",
-        )
-    return None
-
-
-def read_file(
-    path: Path, *, check_owner: bool, most: int = limits.FILE_BYTES
-) -> bytes | Problem:
-    """Return a regular file's content, looked at and read through one fd.
-
-    A file of more than ``most`` bytes is a problem.
-    """
-    try:
-        # O_NONBLOCK: a FIFO of that name must not stop the broker.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        with os.fdopen(fd, "rb") as file:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
-                return _of_file(path, "is not a regular file")
-            wrong = wrong_owner(path, info) if check_owner else None
-            content = file.read(most + 1)
-    except OSError as error:
-        return _of_file(path, f"cannot be read: {error.strerror}")
-    if len(content) > most:
-        wrong = wrong or _of_file(path, f"has more than {most} bytes")
-    return wrong or content

@@ -16,7 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeGuard
 
-from policy.errors import Spot
+import msgspec
+
+from policy.errors import Problem, Spot
 from policy.limits import FEW_OPEN_FILES, SHARED_FOLDERS
 from policy.records import kinds
 from policy.records.kinds import KINDS, LaunchKind
@@ -152,8 +154,7 @@ HOST_IMAGE = "host"
 """The image of the machine's own programs."""
 
 
-@dataclass(frozen=True)
-class MicroVM:
+class MicroVM(msgspec.Struct, frozen=True, tag=True):
     """A machine that our launcher starts.  ``boot_deadline`` is in seconds."""
 
     image: str
@@ -186,8 +187,7 @@ class MicroVM:
         return KINDS.get(self.monitor, kinds.MICROVM)
 
 
-@dataclass(frozen=True)
-class ThrowawayVm:
+class ThrowawayVm(msgspec.Struct, frozen=True, tag=True):
     """A domain of the user's libvirt or a machine of systemd-vmspawn, made for a run.
 
     It boots an image as a micro VM does.  ``boot_deadline`` is in seconds.
@@ -211,8 +211,7 @@ class ThrowawayVm:
         return kinds.VMSPAWN if self.manager == "vmspawn" else kinds.LIBVIRT
 
 
-@dataclass(frozen=True)
-class Bwrap:
+class Bwrap(msgspec.Struct, frozen=True, tag=True):
     """A box of namespaces on this machine's own programs, by bubblewrap."""
 
     command: tuple[str, ...]
@@ -228,8 +227,7 @@ class Bwrap:
         return kinds.BWRAP
 
 
-@dataclass(frozen=True)
-class Podman:
+class Podman(msgspec.Struct, frozen=True, tag=True):
     """A container of Podman.  ``image`` or ``rootfs``, or neither: others start it.
 
     ``required``: one with its annotation does not start without its lease.
@@ -253,8 +251,7 @@ class Podman:
         return kinds.PODMAN
 
 
-@dataclass(frozen=True)
-class Nspawn:
+class Nspawn(msgspec.Struct, frozen=True, tag=True):
     """A container of systemd-nspawn, of a directory tree."""
 
     command: tuple[str, ...]
@@ -271,8 +268,7 @@ class Nspawn:
         return kinds.NSPAWN
 
 
-@dataclass(frozen=True)
-class Flatpak:
+class Flatpak(msgspec.Struct, frozen=True, tag=True):
     """An installed Flatpak application, with its permissions replaced by these."""
 
     app: str
@@ -287,8 +283,7 @@ class Flatpak:
         return kinds.FLATPAK
 
 
-@dataclass(frozen=True)
-class SharedBox:
+class SharedBox(msgspec.Struct, frozen=True, tag=True):
     """A box of toolbox or distrobox: a label and no boundary."""
 
     required: bool = False
@@ -299,29 +294,25 @@ class SharedBox:
         return kinds.SHARED_BOX
 
 
-@dataclass(frozen=True)
-class HybridPeer:
+class HybridPeer(msgspec.Struct, frozen=True, tag=True):
     """A machine behind a hybrid-vsock socket."""
 
     path: Path
 
 
-@dataclass(frozen=True)
-class CidPeer:
+class CidPeer(msgspec.Struct, frozen=True, tag=True):
     """A machine with a vsock context id, in the host's network namespace."""
 
     cid: int
 
 
-@dataclass(frozen=True)
-class LibvirtPeer:
+class LibvirtPeer(msgspec.Struct, frozen=True, tag=True):
     """A domain of libvirt's, by its name or its UUID."""
 
     domain: str
 
 
-@dataclass(frozen=True)
-class MachinePeer:
+class MachinePeer(msgspec.Struct, frozen=True, tag=True):
     """A virtual machine of systemd-machined, by its name.
 
     ``hybrid`` is the hybrid-vsock socket of one without a context id.
@@ -331,15 +322,13 @@ class MachinePeer:
     hybrid: Path | None = None
 
 
-@dataclass(frozen=True)
-class UnixPeer:
+class UnixPeer(msgspec.Struct, frozen=True, tag=True):
     """A container behind a UNIX socket."""
 
     path: Path
 
 
-@dataclass(frozen=True)
-class External:
+class External(msgspec.Struct, frozen=True, tag=True):
     """A sandbox that another program starts."""
 
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
@@ -458,6 +447,21 @@ class Record:
         return self.spots.get(key) or Spot(str(self.source))
 
 
+@dataclass(frozen=True)
+class RecordSet:
+    """All records of the directories.
+
+    ``broken`` maps the name of each record that cannot be used to its first
+    problem; in a running broker its last good one may be in ``records``.
+    ``digest`` is the SHA-256, in hex, of the meaning of the set.
+    """
+
+    records: Mapping[str, Record]
+    broken: Mapping[str, Problem]
+    problems: tuple[Problem, ...]
+    digest: str
+
+
 def digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:
     """Return the digest of a record's meaning."""
     meaning = {
@@ -472,6 +476,8 @@ def digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, Path):

@@ -131,7 +131,4 @@ TABLES = (
     PEER,
     LIMITS,
 )
-DISPLAY_KEY = "display"
-AUDIO_KEY = "audio.playback"
-MICROPHONE_KEY = "audio.microphone"
 INHERITS_KEY = "inherits"

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from policy import limits
 from policy.errors import WHOLE_FILE, Problem
-from policy.records.loader import read_file
+from policy.files import read_file
 from policy.rules.grammar import Form, parse_lines
 from policy.rules.rule import Rule, barrier
 from policy.rules.ruleset import RuleSet, digest_of

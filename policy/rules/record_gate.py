@@ -12,9 +12,7 @@ from typing import Literal
 from policy.destinations import NETWORK
 from policy.errors import visible
 from policy.records.kinds import KIND_KEY
-from policy.records.loader import RecordSet
-from policy.records.model import External, Record, UnixPeer
-from policy.records.record_schema import AUDIO_KEY, DISPLAY_KEY, MICROPHONE_KEY
+from policy.records.model import External, Record, RecordSet, UnixPeer
 from policy.rules.engine import EngineStep as RuleStep
 from policy.rules.engine import PolicyAnswer
 
@@ -23,6 +21,9 @@ DISPLAY = "vitrail.Display"
 AUDIO = "vitrail.Audio"
 PLAYBACK = "vitrail.AudioOutput"
 MICROPHONE = "vitrail.AudioInput"
+DISPLAY_KEY = "display"
+AUDIO_KEY = "audio.playback"
+MICROPHONE_KEY = "audio.microphone"
 NETWORK_KEY = "launch.network"
 _OF_RECORDS = frozenset({AGENT, DISPLAY, AUDIO, PLAYBACK, MICROPHONE, NETWORK})
 NO_RULE = "default: deny"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from policy import limits
 from policy.errors import WHOLE_FILE, Problem
-from policy.records.loader import NOTHING, Overlay, overlaid, read_file, wrong_owner
+from policy.files import NOTHING, Overlay, overlaid, read_file, wrong_owner
 from policy.rules.ruleset import ReadError, RuleSet, Tree, assemble, is_rule_file
 
 FOLDER = "policy.d"
@@ -21,7 +21,7 @@ SHIPPED = Path(__file__).parent.parent / "data"
 class DirectoryTree:
     """Files of one directory; an included file must be as safe as the including one.
 
-    ``overlay`` is what some files would be (see ``loader.Overlay``).
+    ``overlay`` is what some files would be (see ``policy.files``).
     """
 
     directory: Path

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 from policy.rules import record_gate
 from policy.rules.checks import SERVICES
 from policy.rules.engine import PolicyAnswer, PolicyCall

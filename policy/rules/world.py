@@ -19,7 +19,7 @@ from typing import Any
 
 from policy import limits
 from policy.destinations import NET
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 
 ADMIN = "@adminvm"
 ADMIN_NAMES = frozenset({ADMIN, "dom0", "uuid:00000000-0000-0000-0000-000000000000"})

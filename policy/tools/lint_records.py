@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from policy import limits
 from policy.errors import Problem
 from policy.records.globals import OPTIONS
-from policy.records.loader import RecordSet
-from policy.records.model import Record
+from policy.records.model import Record, RecordSet
 from policy.rules.checks import CHECKS
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rule import Rule

@@ -14,11 +14,10 @@ from broker.authority.audit.settings import Settings
 from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.record_files import RecordFiles
 from broker.authority.channel.served_client import ClientChannel
 from broker.authority.policy_authority import HostAuthority, PolicyAuthority
 from broker.authority.records.sandboxes import Records
-from broker.core.authority_report import AuthorityReport
+from broker.core.authority_report import AuthorityReport, PolicyReport
 from broker.core.errors import PeerError, sole
 from broker.core.framing import FrameReader
 from broker.core.limits import authority as authority_limits
@@ -30,7 +29,16 @@ from tests.kit.rulebook import WORK, Person, Rulebook
 from tests.kit.wayland.compositor import short_directory
 
 REPORT = AuthorityReport(
-    events=0, commits=0, failures=0, waiting=0, shipper=0, warnings=["a warning"]
+    events=0,
+    commits=0,
+    failures=0,
+    waiting=0,
+    shipper=0,
+    warnings=["a warning"],
+    log_warnings=[],
+    pid=0,
+    prompt=0,
+    policy=PolicyReport("", "", 0, False, 0.0, False, []),
 )
 
 
@@ -194,8 +202,7 @@ async def client_of(rules="", **more):
             receive_limit=authority_limits.AUTHORITY_ANSWER_BYTES,
             waiting=1 << 20,
         )
-        files = RecordFiles(made.book.paths, None)
-        client = AuthorityClient(link, files, lost=lambda reason: lost.set())
+        client = AuthorityClient(link, lost=lambda reason: lost.set())
         client.lost = lost
         await nursery.start(client.run)
         yield made, client

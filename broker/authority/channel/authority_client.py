@@ -19,7 +19,6 @@ from typing_extensions import override
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.interface import OnAsk, nothing_asked
 from broker.authority.channel.log_client import Answer, AuthorityCall, LogClient, expect
-from broker.authority.channel.record_files import RecordFiles
 from broker.authority.channel.request_messages import asked_of
 from broker.authority.decisions.choice import ChoiceText, ChosenRequest
 from broker.authority.decisions.decision_events import Asked
@@ -73,16 +72,15 @@ class AuthorityClient(LogClient):
     def __init__(
         self,
         link: FrameLink,
-        files: RecordFiles,
         *,
         lost: Callable[[str], None],
     ) -> None:
         """See ``LogClient``."""
-        super().__init__(link, files, lost=lost)
+        super().__init__(link, lost=lost)
         self._rules = _RulesCopy()
         self._leases: dict[str, Lease] = {}
         self._judge = Judge(
-            self._rules, lambda: files.now, self._leases.values, lambda: None
+            self._rules, lambda: self.records, self._leases.values, lambda: None
         )
 
     @override

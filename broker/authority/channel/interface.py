@@ -17,7 +17,7 @@ from broker.authority.decisions.choice import ChoiceText, ChosenRequest
 from broker.authority.decisions.decision_events import Asked
 from broker.authority.permit import Permit, Request
 from broker.core.lease import Lease
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 from policy.rules.engine import Engine
 from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.world import World

@@ -1,7 +1,7 @@
 """The authority as a process that records by it sees it: log, records, checkpoints.
 
-Implements ``audit.event_log.EventLog`` by messages.  The records are a copy, which
-follows those in force.
+Implements ``audit.event_log.EventLog`` by messages, and has a copy of the records
+in force.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import trio
 from broker.authority.audit.names import Namer
 from broker.authority.audit.settings import Names
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.record_files import RecordFiles
+from broker.authority.channel.record_copy import RecordCopy
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.lease import Lease
@@ -25,7 +25,7 @@ from broker.core.stderr_log import log_stderr
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.event import Event
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 
 _LOST = "the authority has ended"
 _DIED = "the authority has died"
@@ -69,13 +69,12 @@ class LogClient:
     def __init__(
         self,
         link: FrameLink,
-        files: RecordFiles,
         *,
         lost: Callable[[str], None],
     ) -> None:
         """``lost``: called with the reason when the authority ends unasked, or hangs."""
         self._link = link
-        self._files = files
+        self._records = RecordCopy()
         self._lost = lost
         self._calls: dict[int, AuthorityCall] = {}
         self._last = 0
@@ -159,6 +158,8 @@ class LogClient:
                     message.names_key,
                     clipboard_digest=message.clipboard_digest,
                 )
+            case m.RecordChanged() | m.RecordGone():
+                self._records.take(message)
             case m.Policy():
                 await self._follow(message)
             case m.ShareUsedUp(record, seconds):
@@ -221,12 +222,12 @@ class LogClient:
     @property
     def records(self) -> RecordSet:
         """See the interface."""
-        return self._files.now
+        return self._records.now
 
     @property
     def now(self) -> RecordSet:
         """The same, for ``runtime.CurrentRecords``."""
-        return self._files.now
+        return self._records.now
 
     async def reload(self) -> None:
         """See the interface."""
@@ -239,7 +240,7 @@ class LogClient:
 
     async def _follow(self, message: m.Policy) -> None:
         """Take a copy of other records, to show and to offer things."""
-        await trio.to_thread.run_sync(self._files.follow, message.records)
+        await trio.to_thread.run_sync(self._records.follow, message.records)
         self._started = True
         self._changed.set()
 

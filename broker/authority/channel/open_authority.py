@@ -14,8 +14,7 @@ import trio
 
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.log_client import LogClient
-from broker.authority.channel.record_files import RecordFiles
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.options import AuthorityHandle
 from broker.core.errors import InternalError
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
@@ -42,7 +41,7 @@ async def authority_process(handle: AuthorityHandle) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def open_authority(
-    handle: AuthorityHandle, client_role: str, options: Options, kind: type[_Client]
+    handle: AuthorityHandle, client_role: str, kind: type[_Client]
 ) -> AsyncIterator[_Client]:
     """Connect a client; wait until the authority decides, and take leave behind the block.
 
@@ -53,8 +52,7 @@ async def open_authority(
         receive_limit=authority_limits.AUTHORITY_ANSWER_BYTES,
         waiting=authority_limits.AUTHORITY_WAITING_BYTES,
     )
-    files = RecordFiles(options.paths, options.shipped)
-    client = kind(link, files, lost=partial(_end, handle.pidfd))
+    client = kind(link, lost=partial(_end, handle.pidfd))
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(client.run)

@@ -16,6 +16,7 @@ from broker.authority.audit.journal import Journal
 from broker.authority.audit.log_checkpoints import CheckpointRequests, LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
+from broker.authority.channel.record_messages import SentRecords
 from broker.authority.channel.request_messages import request_of
 from broker.authority.decisions.choice import ChoiceText
 from broker.authority.decisions.decision_events import Asked
@@ -85,6 +86,7 @@ class ClientChannel:
         self._last = 0
         self._waiting = 0
         self._told: tuple[object, object] = (None, None)
+        self._sent = SentRecords()
         self._stop: m.Stop | None = None
 
     async def serve(self) -> m.Stop | None:
@@ -377,6 +379,8 @@ class ClientChannel:
         if self._told[0] is rules and self._told[1] is records:
             return
         self._told = rules, records
+        for change in self._sent.update(records):
+            self.put(change)
         shown = self._rights.asks and not rules.problems
         content = encode_rules(rules).encode() if shown else b""
         self.put(m.Policy(rules.digest, content, records.digest))

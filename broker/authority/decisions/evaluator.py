@@ -14,7 +14,7 @@ from broker.authority.decisions.decision_events import Digests
 from broker.authority.permit import Permit, Request, question_of
 from broker.core.lease import Lease
 from broker.core.question import Question
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 from policy.rules import record_gate, verdict
 from policy.rules.conditions import NO_LIMITS
 from policy.rules.engine import Engine

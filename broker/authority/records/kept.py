@@ -12,12 +12,8 @@ from pathlib import Path
 
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths
-from policy.records.loader import (
-    SUFFIX,
-    RecordSet,
-    load_records,
-    with_last_good,
-)
+from policy.records.loader import SUFFIX, load_records, with_last_good
+from policy.records.model import RecordSet
 
 
 def folder_of(paths: Paths) -> Path:

@@ -10,15 +10,12 @@ import trio
 from broker.authority.audit.event_log import EventLog
 from broker.authority.records.changes import Stamp
 from broker.authority.records.kept import keep_records, mended
-from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.core.names import SandboxName
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
 from broker.ipc.audit import schema
-from broker.ipc.control import api
-from policy.records.loader import RecordSet, load_records, search_path, with_last_good
-from policy.records.model import Record
+from policy.records.loader import load_records, search_path, with_last_good
+from policy.records.model import RecordSet
 
 _LINES = 64
 _LINE_CHARACTERS = 200
@@ -135,23 +132,3 @@ def problem_lines(records: RecordSet) -> list[str]:
     """Problems with records, as text that a terminal can show."""
     lines = [f"{p.where}: {p.message}" for p in records.problems]
     return [printable(line, _PROBLEM_CHARACTERS) for line in lines]
-
-
-def find_record(records: RecordSet, name: SandboxName) -> Record:
-    """Return a record.  Raises RefusedError that names the mistake in it."""
-    if name in records.broken:
-        problem = records.broken[name]
-        raise RefusedError(
-            f"the record '{name}' has an error: {problem.message}",
-            where=problem.where,
-            hint="'brokerctl policy check' shows it; mend the file",
-        )
-    record = records.records.get(name)
-    if record is None:
-        known = ", ".join(sorted(records.records)) or "none"
-        raise api.NotFoundError(
-            f"no sandbox and no record is named '{printable(name)}'",
-            hint=f"records: {known}; a new one is a file NAME.toml in "
-            "~/.config/vitrail/sandboxes.d ('brokerctl policy schema')",
-        )
-    return record

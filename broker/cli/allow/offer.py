@@ -22,7 +22,7 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
 from policy.errors import Problem
-from policy.records.loader import read_file
+from policy.files import read_file
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rulefiles import FOLDER
 from policy.rules.verdict import Verdict

@@ -32,7 +32,7 @@ from broker.core.escape import printable
 from broker.core.files.replace_file import flush_folder
 from policy import limits
 from policy.errors import Problem
-from policy.records.loader import read_file
+from policy.files import read_file
 from policy.tools.bundle import (
     Bundle,
     BundleError,

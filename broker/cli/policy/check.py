@@ -16,7 +16,8 @@ from broker.cli.policy.records import copy_example, print_problems, with_check
 from broker.cli.run.connect import offline_paths
 from broker.viewer.settings_files import settings_problems
 from policy.errors import Problem
-from policy.records.loader import RecordSet, load_files, load_records, search_path
+from policy.records.loader import load_files, load_records, search_path
+from policy.records.model import RecordSet
 from policy.rules.differences import Difference, differences
 from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble

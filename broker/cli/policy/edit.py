@@ -41,9 +41,10 @@ from broker.core.escape import printable
 from broker.helpers.process.spawn import run_in_foreground
 from policy import limits
 from policy.errors import Problem
+from policy.files import read_file
 from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import SUFFIX as RECORD
-from policy.records.loader import parse_record, read_file
+from policy.records.loader import parse_record
 from policy.records.quantities import Seconds
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE

@@ -14,7 +14,8 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.replace_file import replace_file
 from policy.errors import Problem
-from policy.records.loader import RecordSet, load_records
+from policy.records.loader import load_records
+from policy.records.model import RecordSet
 from policy.rules.rulefiles import SHIPPED, load_rules
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import world_of

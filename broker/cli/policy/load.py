@@ -19,7 +19,8 @@ from broker.core.names import is_disposable_of
 from policy import limits
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
-from policy.records.loader import RecordSet, load_records, search_path
+from policy.records.loader import load_records, search_path
+from policy.records.model import RecordSet
 from policy.rules.checks import SERVICES
 from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path

@@ -15,7 +15,8 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from policy.errors import Problem
-from policy.records.loader import FOLDER, RecordSet, load_records, search_path
+from policy.records.loader import FOLDER, load_records, search_path
+from policy.records.model import RecordSet
 from policy.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
 from policy.errors import Problem
+from policy.files import read_file
 from policy.records.device_json import device_json
-from policy.records.loader import read_file
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules

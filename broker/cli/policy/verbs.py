@@ -22,8 +22,7 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 
 if TYPE_CHECKING:
-    from policy.records.loader import RecordSet
-    from policy.records.model import Record
+    from policy.records.model import Record, RecordSet
     from policy.rules.verdict import Verdict
 
 _LATER = MappingProxyType(

@@ -16,7 +16,7 @@ from broker.core.files.trees import disk_usage
 from broker.core.paths import Paths
 from broker.host.homes.store import HomeStore
 from broker.host.images.store import list_images
-from policy.records.loader import RecordSet
+from policy.records.model import RecordSet
 
 LOGS, COPY, IMAGE = "logs", "booted copy", "image"
 

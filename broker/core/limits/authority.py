@@ -9,8 +9,9 @@ QUESTION_TARGETS sandboxes for one device."""
 AUTHORITY_ANSWER_BYTES = 65 << 20
 """A message of the authority: the rules in force, of which 64 MiB are kept."""
 
-AUTHORITY_WAITING_BYTES = 80 << 20
-"""Messages of the authority that wait for a client: one set of rules and answers."""
+AUTHORITY_WAITING_BYTES = 144 << 20
+"""Messages of the authority that wait for a client: one set of rules, the records of
+a thousand full files, and answers."""
 
 AUTHORITY_REQUESTS = 16384
 """Requests of one client to the authority at one time: LIVE_PERMITS, and as many

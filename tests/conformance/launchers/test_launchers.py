@@ -38,7 +38,8 @@ from broker.host.launches import LaunchControl, Launches
 from broker.ipc.audit.query import Filters, open_log
 from broker.net.peers.credentials import pid_namespaces_of_self
 from broker.net.peers.identity import ProcessFacts, check
-from policy.records.loader import RecordSet, parse_record
+from policy.records.loader import parse_record
+from policy.records.model import RecordSet
 from tests.kit.control import partly
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import SilentViewer, host_role

@@ -64,7 +64,6 @@ GUARDS = (
     Guard("a choice was the user's", "if False:", "tests/attack/test_forged_authority_messages.py", "question_that_was_not_put"),
     Guard("a far end that does not read holds bounded memory", "if False:", "tests/attack/test_forged_authority_messages.py", "does_not_read"),
     Guard("a client is told of a cut", "", "tests/broker/authority/channel/test_authority_client.py", "cuts_the_block"),
-    Guard("a copy of the records is the set in force", "if True:", "tests/broker/authority/channel/test_record_files.py"),
     Guard("a broker without its authority ends", "", "tests/integration/test_authority_process.py", "ends_with_its_authority"),
     Guard("a viewer announces the leases that its host began", "if False:", "tests/attack/test_forged_authority_messages.py", "no_host_began or renames"),
     Guard("a host asks for no permit", "if False:", "tests/attack/test_forged_authority_messages.py", "host_asks"),

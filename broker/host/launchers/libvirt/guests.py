@@ -72,8 +72,7 @@ from broker.host.vmm.vsock_backend import (
 from broker.ipc.control import api
 from broker.net.peers import credentials
 from broker.net.peers.identity import Claim, HybridClaim, VsockClaim, take_cid
-from policy.records.loader import RecordSet
-from policy.records.model import External, LibvirtPeer, Record, ThrowawayVm
+from policy.records.model import External, LibvirtPeer, Record, RecordSet, ThrowawayVm
 
 _STATE = "state.json"
 _LAUNCHERS = frozenset({"libvirt", "vmspawn", LIBVIRT_LXC})

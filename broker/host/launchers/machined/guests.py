@@ -46,8 +46,7 @@ from broker.ipc.audit import schema
 from broker.ipc.control.varlink import VarlinkReader
 from broker.net.peers import credentials, peer_process
 from broker.net.peers.identity import HybridClaim, VsockClaim, take_cid
-from policy.records.loader import RecordSet
-from policy.records.model import External, MachinePeer, Record
+from policy.records.model import External, MachinePeer, Record, RecordSet
 
 SYSTEM = Path("/run/systemd")
 """The system's machined; a user's own (systemd 258) has the same files in

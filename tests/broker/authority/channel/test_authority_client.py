@@ -11,7 +11,6 @@ import trio
 
 from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.record_files import RecordFiles
 from broker.authority.channel.request_messages import asked_of, request_of
 from broker.authority.permit import Request
 from broker.core.errors import RefusedError, SetupError, UpstreamError
@@ -22,8 +21,7 @@ from broker.ipc.control.api import NotFoundError
 from policy.records.device import DeviceFacts, take_interface
 from tests.kit.authority import REPORT, client_of, stage
 from tests.kit.eventually import eventually
-from tests.kit.rulebook import VAULT, WORK, Rulebook, no, yes
-from tests.kit.wayland.compositor import short_directory
+from tests.kit.rulebook import VAULT, WORK, no, yes
 
 FACTS = DeviceFacts(
     id="1d6b:0002", port="1-2", interfaces=(take_interface("03:01:02"),)
@@ -315,16 +313,15 @@ async def scripted(monkeypatch, answers):
     monkeypatch.setattr(authority_limits, "AUTHORITY_BEAT_SECONDS", 0.01)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     send, lost = trio.open_memory_channel(1)
-    with short_directory() as path, ours, theirs:
+    with ours, theirs:
         far = FrameLink(ours, receive_limit=1 << 20, waiting=1 << 20)
         near = FrameLink(theirs, receive_limit=1 << 20, waiting=1 << 20)
-        files = RecordFiles(Rulebook(path, None).paths, None)
-        client = AuthorityClient(near, files, lost=send.send_nowait)
+        client = AuthorityClient(near, lost=send.send_nowait)
 
         async def authority():
             for said in (
                 m.Welcome(1, b"a key", clipboard_digest=True),
-                m.Policy("", b"", files.now.digest),
+                m.Policy("", b"", ""),
             ):
                 far.put(m.encode_from_authority(said))
             while True:
@@ -405,7 +402,7 @@ async def test_a_start_that_fails_is_the_start_s_error():
     async with stage() as (s, sock):
         s.channel.put(m.failed(0, SetupError("a broker runs already")))
         link = FrameLink(sock, receive_limit=1 << 20, waiting=1 << 20)
-        client = AuthorityClient(link, RecordFiles(s.book.paths, None), lost=list)
+        client = AuthorityClient(link, lost=list)
         s.channel._told = (s.authority.rules.now.rules, s.authority.records)
         with pytest.raises(ExceptionGroup) as caught:
             async with trio.open_nursery() as nursery:

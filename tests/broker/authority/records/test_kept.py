@@ -6,7 +6,8 @@ from pathlib import Path
 
 from broker.authority.records.kept import folder_of, keep_records, mended
 from broker.core.paths import Paths
-from policy.records.loader import FOLDER, RecordSet, load_records
+from policy.records.loader import FOLDER, load_records
+from policy.records.model import RecordSet
 
 GOOD = 'class = "persistent"\r\n[label]\nname = "Wörk"\n'
 WIDER = GOOD + '[launch]\nkind = "bwrap"\ncommand = ["sh"]\nnetwork = "user"\n'
