@@ -46,7 +46,8 @@ class LogRuntime:
         self, pid: int, prompt: int, policy: PolicyReport, waiting: list[str]
     ) -> AuthorityReport:
         """Return the authority's part of ``brokerctl status``, with what others know."""
-        numbers, warnings = self.store.statistics(), self.journal.warnings()
+        numbers = self.store.statistics()
+        warnings = [*self.journal.warnings(), *self.shipping.warnings()]
         return AuthorityReport(
             events=numbers.events,
             commits=numbers.commits,

@@ -23,7 +23,6 @@ from broker.authority.runtime import Runtime, open_runtime
 from broker.authority.status import StatusCollector
 from broker.core.names import LeaseId
 from broker.helpers.pump.process import PumpHandle
-from broker.helpers.shipper.warnings import shipping_warnings
 from broker.host.part import HostPart, end_sandboxes
 from broker.host.viewer_link import RemoteViewer
 from broker.net.link_service.config import LinkConfig
@@ -127,7 +126,6 @@ class _Host:
             *self._witness.warnings(),
             *self._host.warnings(),
             *unwanted,
-            *shipping_warnings(self._ground.paths),
         ]
 
     async def _link_warnings(self) -> list[str]:

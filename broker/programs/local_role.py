@@ -24,7 +24,6 @@ from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
 from broker.authority.status import StatusCollector
 from broker.helpers.pump.process import PumpHandle
-from broker.helpers.shipper.warnings import shipping_warnings
 from broker.host.folders.part import FolderHost, LocalHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes
@@ -102,8 +101,7 @@ async def _serve(
 
     def warnings() -> list[str]:
         found = [*host.warnings(), *launches.warnings[-10:]]
-        found += viewer_warnings(viewer, settings)
-        return found + shipping_warnings(ground.paths)
+        return found + viewer_warnings(viewer, settings)
 
     report = StatusCollector(
         role=ground.role,

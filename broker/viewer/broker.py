@@ -21,7 +21,6 @@ from broker.authority.status import StatusCollector
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.pump.process import PumpHandle
-from broker.helpers.shipper.warnings import shipping_warnings
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.viewer.control import viewer_parts
@@ -135,9 +134,8 @@ class _Viewer:
         return next((lease for lease in self._live() if lease.sandbox == name), None)
 
     def _warnings(self) -> list[str]:
-        seen = viewer_warnings(self._viewer, self._settings)
-        seen += shipping_warnings(self._ground.paths)
-        return [*self._witness.warnings(), *seen]
+        found = viewer_warnings(self._viewer, self._settings)
+        return [*self._witness.warnings(), *found]
 
     async def _link_warnings(self) -> list[str]:
         return [*(await self._authority.report()).log_warnings, *self._warnings()]

@@ -9,7 +9,7 @@ from broker.authority.helper_starter import Helper, HelperStarter
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
-from broker.helpers.shipper.state import find_config
+from broker.helpers.shipper.state import find_config, shipping_warnings, unshipped
 from broker.ipc.audit import schema
 from broker.ipc.starter import HelperProgram
 
@@ -33,6 +33,10 @@ class Shipping:
         """Of the process, while there is one."""
         return None if self._child is None else self._child.pid
 
+    def warnings(self) -> list[str]:
+        """Return what is wrong with it, for ``brokerctl status``."""
+        return shipping_warnings(self._paths)
+
     def shipped(self) -> int | None:
         """The last event that every receiver has; None: there are none.
 
@@ -40,9 +44,6 @@ class Shipping:
         """
         if find_config(self._paths.config) is None:
             return None
-        # Late: most machines have no receiver, and no cursor to read.
-        from broker.helpers.shipper.state import unshipped
-
         try:
             waiting = unshipped(self._paths)
         except (SetupError, UpstreamError):

@@ -13,7 +13,7 @@ from broker.core.limits import audit as audit_limits
 from broker.core.paths import Paths
 from broker.helpers.shipper.config import ShipConfig, load_config
 from broker.helpers.shipper.run import Place, ship_for_ever
-from broker.helpers.shipper.state import find_config
+from broker.helpers.shipper.state import find_config, note_problem
 
 _Stamp: TypeAlias = tuple[object, ...]
 """Which file it is, and its last change."""
@@ -31,7 +31,7 @@ async def serve(paths: Paths, stop: trio.Event) -> None:
     good one stays in force.
     """
     stamp = _stamp(paths.config)
-    config = _load(paths)
+    config = load(paths)
     while not stop.is_set():
         over = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -52,15 +52,22 @@ async def _next(
         if fresh != stamp:
             stamp = fresh
             try:
-                return stamp, _load(paths)
+                return stamp, load(paths)
             except SetupError:
                 continue  # 'brokerctl status' warns of it
     return stamp, config
 
 
-def _load(paths: Paths) -> ShipConfig:
+def load(paths: Paths) -> ShipConfig:
+    """Return the configuration.  Raises SetupError, which the status shows, too."""
     path = find_config(paths.config)
-    return ShipConfig() if path is None else load_config(path)
+    try:
+        config = ShipConfig() if path is None else load_config(path)
+    except SetupError as error:
+        note_problem(paths, str(error))
+        raise
+    note_problem(paths, "")
+    return config
 
 
 def _stamp(directories: Sequence[Path]) -> _Stamp:

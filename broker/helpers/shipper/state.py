@@ -1,16 +1,23 @@
-"""How far shipping has come, for retention."""
+"""How far shipping has come, for retention and ``brokerctl status``."""
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths, read_config
-from broker.helpers.shipper.cursor import Cursor, held_back
+from broker.helpers.shipper.cursor import Cursor, held_back, load_cursor
 from broker.ipc.audit.database import log_identity, open_reading
+
+_LATE_SECONDS = 600.0
+"""A receiver that has had a problem for so long is a warning."""
+_PROBLEM_BYTES = 4096
 
 
 class _Named(msgspec.Struct):
@@ -48,6 +55,40 @@ def unshipped(paths: Paths) -> Cursor | None:
     if path is None:
         return None
     return held_back(paths.shipping, receiver_names(path), _identity(paths))
+
+
+def note_problem(paths: Paths, problem: str) -> None:
+    """Keep why ``ship.toml`` cannot be used, for the status; "": it can be."""
+    with contextlib.suppress(OSError):
+        if problem:
+            paths.shipping.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(_problem_file(paths), problem.encode("utf-8", "replace"))
+        else:
+            _problem_file(paths).unlink()
+
+
+def _problem_file(paths: Paths) -> Path:
+    return paths.shipping / "config.problem"
+
+
+def shipping_warnings(paths: Paths) -> list[str]:
+    """Return the warnings for ``brokerctl status``."""
+    path = find_config(paths.config)
+    if path is None:
+        return []
+    with contextlib.suppress(OSError), _problem_file(paths).open("rb") as file:
+        problem = file.read(_PROBLEM_BYTES).decode("utf-8", "replace")
+        return [f"the audit log is not shipped: {problem}"]
+    try:
+        cursors = [load_cursor(paths.shipping, name) for name in receiver_names(path)]
+    except (SetupError, UpstreamError) as error:
+        return [f"the audit log is not shipped: {error}"]
+    now = time.time()
+    return [
+        f"the audit log is not shipped to '{c.name}': {c.problem}"
+        for c in cursors
+        if c.problem and now - c.since > _LATE_SECONDS
+    ]
 
 
 def _identity(paths: Paths) -> str:

@@ -12,8 +12,8 @@ from broker.core.errors import SetupError
 from broker.helpers.shipper.config import JsonlTarget
 from broker.helpers.shipper.cursor import Cursor, save_cursor
 from broker.helpers.shipper.run import Place, ship_once
-from broker.helpers.shipper.state import unshipped
-from broker.helpers.shipper.warnings import shipping_warnings
+from broker.helpers.shipper.service import load
+from broker.helpers.shipper.state import shipping_warnings, unshipped
 from tests.kit.audit.shipping import filled, record
 from tests.kit.brokerctl import home, paths_of
 
@@ -45,11 +45,16 @@ def test_retention_and_status() -> None:
         # What cannot be understood removes nothing.
         config.write_text("[[target]]\nname = 'a'\nto = 'moon'\n")
         assert unshipped(paths) == waiting
+        with pytest.raises(SetupError):
+            load(paths)  # as the shipper does, which notes why it cannot start
         assert "moon" in shipping_warnings(paths)[0]
         config.write_text("[[target]]\nnames = 'moon'\n")
         with pytest.raises(SetupError):
             unshipped(paths)
         assert "the audit log is not shipped" in shipping_warnings(paths)[0]
+        config.write_text("[[target]]\nname = 'a'\nto = 'journald'\n")
+        load(paths)
+        assert shipping_warnings(paths) == []
 
 
 async def test_retention_keeps_what_a_receiver_has_not_got() -> None:
