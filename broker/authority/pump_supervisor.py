@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 
 import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.spawn import Child, our_program, spawn
 from broker.helpers.pump.client import Pump, PumpStatistics
-from broker.helpers.pump.process import PumpHandle, control_pair
+from broker.helpers.pump.handle import PumpHandle
+from broker.helpers.pump.starting import start_pump_program
 from broker.ipc.audit import schema
-from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.pump import RelayMode, StreamEnd, StreamStatistics
 
 # A pump that dies at once would otherwise be replaced as fast as it dies.
 _PAUSE = 1.0
 _REPLACE_SECONDS = 5.0
-_VARIABLES = ("PATH", "VITRAIL_RELAY_PYTHON")
 
 
 class PumpSupervisor:
     """Holds the pump that new streams go to.
 
-    The first one was forked before trio started; its successors are started
-    as programs of their own.
+    The first one was started beside the authority, before the event loop.
     """
 
     def __init__(self, first: PumpHandle, log: EventLog) -> None:
@@ -43,45 +39,34 @@ class PumpSupervisor:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Run the pump and its successors until cancelled."""
-        child: Child | None = None
         while True:
-            pid = self._pump.statistics().pid
+            pump = self._pump
             began = trio.current_time()
-            code: int | None = None
             try:
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(self._pump.run)
+                    await nursery.start(pump.run)
                     self._up.set()
                     task_status.started()
                     task_status = trio.TASK_STATUS_IGNORED
             finally:
                 self._up = trio.Event()
-                if child is not None:  # it has ended, in every case
-                    with trio.CancelScope(shield=True):
-                        code = await child.wait()
             await self._log.note(
                 schema.ProcessDied(
                     process=schema.Process.PUMP,
-                    pid=pid,
-                    code=code,
+                    pid=pump.statistics().pid,
+                    code=pump.code,
                     reason="every stream of this broker has ended with it",
                 )
             )
             await trio.sleep(_PAUSE if trio.current_time() - began < _PAUSE else 0)
-            child, self._pump = await self._replace()
+            self._pump = await self._replace()
 
-    async def _replace(self) -> tuple[Child, Pump]:
+    async def _replace(self) -> Pump:
         """Start another one, as soon as this machine has room for a process."""
         while True:
             try:
-                child, handle = _respawn()
-                try:
-                    return child, Pump(handle)
-                except BaseException:  # no descriptor to hold it by
-                    handle.close()
-                    child.kill_now()
-                    raise
-            except (OSError, VitrailError) as error:
+                return Pump(start_pump_program())
+            except VitrailError as error:
                 log_stderr(f"vitrail: no new pump, so no streams: {error}")
                 await trio.sleep(_PAUSE)
 
@@ -120,28 +105,3 @@ class PumpSupervisor:
             max_bytes=max_bytes,
             name=name,
         )
-
-
-def _respawn() -> tuple[Child, PumpHandle]:
-    with ExitStack() as undo:
-        ours, theirs = control_pair()
-        undo.callback(ours.close)
-        # guard: a later pump has no variables of the session
-        env = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-        with theirs:
-            words = FirstWords()
-            undo.callback(words.close)
-            # guard: a later pump has no file of the broker's
-            output = words.fd
-            child = spawn(
-                our_program(
-                    "broker.helpers.pump.process", "--control-fd", str(theirs.fileno())
-                ),
-                name="pump",
-                env=env,
-                pass_fds=[theirs.fileno()],
-                stdout=output,
-                stderr=output,
-            )
-        undo.pop_all()
-    return child, PumpHandle(ours, child.pid, words=words)

@@ -18,7 +18,7 @@ from broker.authority.audit.event_log import EventLog
 from broker.authority.options import Options
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core.paths import Paths
-from broker.helpers.pump.process import PumpHandle
+from broker.helpers.pump.handle import PumpHandle
 from policy.records.model import RecordSet
 
 __all__ = ["Options", "Runtime", "open_runtime"]

@@ -22,7 +22,7 @@ from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
 from broker.authority.status import StatusCollector
 from broker.core.names import LeaseId
-from broker.helpers.pump.process import PumpHandle
+from broker.helpers.pump.handle import PumpHandle
 from broker.host.part import HostPart, end_sandboxes
 from broker.host.viewer_link import RemoteViewer
 from broker.net.link_service.config import LinkConfig

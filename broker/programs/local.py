@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
-from broker.helpers.pump.process import PumpHandle
+from broker.helpers.pump.handle import PumpHandle
 from broker.programs.start import add_unjailed, parser_for, run_broker
 
 

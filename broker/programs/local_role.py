@@ -23,7 +23,7 @@ from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
 from broker.authority.status import StatusCollector
-from broker.helpers.pump.process import PumpHandle
+from broker.helpers.pump.handle import PumpHandle
 from broker.host.folders.part import FolderHost, LocalHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart, end_sandboxes

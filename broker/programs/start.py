@@ -1,7 +1,7 @@
 """Start-up shared by the broker programs: arguments, limits, authority, pump, readiness.
 
-Order: the starter is forked, the authority started, the pump forked, while there is
-neither trio nor a thread.  So none of them has code of host or viewer.
+Order: the starter is forked, while there is neither trio nor a thread; then authority
+and pump are started.  So none of them has code or data of host or viewer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from broker.core.escape import displayed
 from broker.core.paths import find_paths
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import our_program
-from broker.helpers.pump.process import PumpHandle, start_pump
+from broker.helpers.pump.handle import PumpHandle
+from broker.helpers.pump.starting import start_pump_program
 from broker.helpers.starter import start_starter
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
@@ -98,7 +99,7 @@ def _run(
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
     options = Options(
         paths=find_paths(),
-        # Forked while there is neither trio nor a thread, as the pump is.
+        # Forked while there is neither trio nor a thread.
         starter=start_starter(),
         shipped=shipped if words.examples else None,
         allow_unjailed=words.allow_unjailed_workers,
@@ -112,7 +113,7 @@ def _run(
         notify("READY=1")
         sys.stderr.write(f"vitrail-{role}: ready\n")
 
-    event_loop.run(run, authority, options, start_pump(), ready)
+    event_loop.run(run, authority, options, start_pump_program(), ready)
 
 
 def _start_authority(role: str, options: Options) -> AuthorityHandle:

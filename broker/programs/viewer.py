@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
-from broker.helpers.pump.process import PumpHandle
+from broker.helpers.pump.handle import PumpHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import load_link_config
 from broker.programs.start import Run, add_unjailed, parser_for, run_broker

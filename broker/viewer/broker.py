@@ -20,7 +20,7 @@ from broker.authority.runtime import Runtime, open_runtime
 from broker.authority.status import StatusCollector
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
-from broker.helpers.pump.process import PumpHandle
+from broker.helpers.pump.handle import PumpHandle
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.viewer.control import viewer_parts

@@ -41,23 +41,23 @@ class Program:
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 173, 24_350, 15_710),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 415, 60_080, 39_400),
+    Program("vitrail-local", ("broker.programs.local",), USER, 410, 58_760, 38_460),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
         USER,
-        257,
-        35_860,
-        22_840,
+        252,
+        34_540,
+        21_900,
         linked=True,
     ),
     Program(
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        316,
-        44_810,
-        29_100,
+        310,
+        43_450,
+        28_150,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
@@ -122,7 +122,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(544, 83_480, 56_420)
+TOGETHER = Size(546, 83_500, 56_440)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

@@ -22,7 +22,7 @@ import trio
 from broker.helpers.process.libseccomp import seccomp as libseccomp
 from broker.helpers.process.spawn import our_program, run_tool
 from broker.helpers.pump.engine import RelayEngine
-from broker.helpers.pump.process import control_pair
+from broker.helpers.pump.handle import control_pair
 from broker.helpers.pump.turns import accelerator
 from broker.ipc import event_loop
 from broker.ipc.pump import (

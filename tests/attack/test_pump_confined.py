@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.authority.pump_supervisor import _respawn
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.helpers.pump.client import Pump
 from broker.helpers.pump.confine import confine
 from broker.helpers.pump.process import start_pump
+from broker.helpers.pump.starting import start_pump_program
 from tests.kit.relay.sockets import running
 
 
@@ -88,7 +88,7 @@ def _has_no_file_of_ours(pid):
 
 
 @pytest.mark.usefixtures("terminal")
-def test_the_first_pump_has_no_file_of_the_brokers():
+def test_a_forked_pump_has_no_file_of_its_parents():
     handle = start_pump()
     try:
         # It says that it runs when it has let go of all else.
@@ -101,8 +101,8 @@ def test_the_first_pump_has_no_file_of_the_brokers():
 
 
 @pytest.mark.usefixtures("terminal")
-async def test_a_later_pump_has_no_file_and_no_variable_of_the_brokers():
-    child, handle = _respawn()
+def test_a_brokers_pump_has_no_file_and_no_variable_of_the_brokers():
+    handle = start_pump_program()
     try:
         handle.control.settimeout(30)
         handle.control.recv(1 << 16)
@@ -111,18 +111,19 @@ async def test_a_later_pump_has_no_file_and_no_variable_of_the_brokers():
         assert b"secret" not in told
     finally:
         handle.close()
-        await child.wait()
+        os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
+        os.close(handle.pidfd)
 
 
 async def test_what_a_pump_writes_last_is_logged_escaped(capfd):
-    child, handle = _respawn()
+    handle = start_pump_program()
     assert handle.words is not None
     async with running(handle) as pump:
         assert isinstance(pump, Pump)
         os.pwrite(handle.words.fd, b"a mistake \x1b]0;title\x07\n", 0)
-        child.kill()
+        os.kill(handle.pid, signal.SIGKILL)
         await pump.wait_died()
-    await child.wait()
+    assert pump.code == -signal.SIGKILL
     said = capfd.readouterr().err
     assert f"the pump {handle.pid} ended with: a mistake" in said
     assert "\x1b" not in said

@@ -7,9 +7,10 @@ import signal
 
 import trio
 
-from broker.authority import pump_supervisor
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core.limits import relay as relay_limits
+from broker.helpers.pump import starting
+from broker.helpers.pump.starting import start_pump_program
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, pair
 
@@ -18,7 +19,7 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
     tmp_path, monkeypatch, capfd
 ):
     """A full process table, an empty table of descriptors: it is tried again."""
-    child, handle = pump_supervisor._respawn()
+    handle = start_pump_program()
     tried = trio.Event()
 
     def full(*_args, **_more):
@@ -29,9 +30,8 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         keeper = PumpSupervisor(handle, log)
         await nursery.start(keeper.run)
-        monkeypatch.setattr(pump_supervisor, "spawn", full)
-        os.kill(child.pid, signal.SIGKILL)
-        await child.wait()
+        monkeypatch.setattr(starting, "start_process", full)
+        os.kill(handle.pid, signal.SIGKILL)
         with trio.fail_after(20):
             await tried.wait()
             (guest, ours), (client, theirs) = pair(), pair()
@@ -50,21 +50,20 @@ async def test_a_new_pump_that_cannot_be_held_is_not_left_running(
     tmp_path, monkeypatch, capfd
 ):
     """No descriptor for its pidfd: it is ended, and another one started."""
-    child, handle = pump_supervisor._respawn()
-    real, made = pump_supervisor.Pump, []
+    handle = start_pump_program()
+    real, made = os.pidfd_open, []
 
-    def full(fresh):
-        made.append(fresh.pid)
+    def full(pid):
+        made.append(pid)
         if len(made) == 1:
             raise OSError(24, "Too many open files")
-        return real(fresh)
+        return real(pid)
 
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         keeper = PumpSupervisor(handle, log)
         await nursery.start(keeper.run)
-        monkeypatch.setattr(pump_supervisor, "Pump", full)
-        os.kill(child.pid, signal.SIGKILL)
-        await child.wait()
+        monkeypatch.setattr(os, "pidfd_open", full)
+        os.kill(handle.pid, signal.SIGKILL)
         await eventually(lambda: keeper.statistics().pid != handle.pid, deadline=60)
         assert not os.path.exists(f"/proc/{made[0]}")
         assert keeper.statistics().pid == made[1]
@@ -75,15 +74,15 @@ async def test_a_new_pump_that_cannot_be_held_is_not_left_running(
 async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):
     """Neither one that is asked for, nor those after it."""
     monkeypatch.setattr(relay_limits, "RELAY_ANSWER_SECONDS", 0.2)
-    child, handle = pump_supervisor._respawn()
+    handle = start_pump_program()
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         keeper = PumpSupervisor(handle, log)
         await nursery.start(keeper.run)
-        os.kill(child.pid, signal.SIGSTOP)
+        os.kill(handle.pid, signal.SIGSTOP)
         with trio.fail_after(30):
             assert await keeper.streams() == []
             assert await keeper.streams() == []
-        os.kill(child.pid, signal.SIGCONT)
+        os.kill(handle.pid, signal.SIGCONT)
         (guest, ours), (client, theirs) = pair(), pair()
         with ours, theirs, trio.fail_after(60):
             nursery.start_soon(
@@ -91,4 +90,3 @@ async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):
             )
             await eventually(keeper.streams)
             nursery.cancel_scope.cancel()
-    await child.wait()

@@ -23,7 +23,8 @@ from broker.helpers.process.spawn import spawn
 from broker.helpers.pump import process
 from broker.helpers.pump.client import Pump
 from broker.helpers.pump.confine import confine
-from broker.helpers.pump.process import PumpHandle, control_pair, start_pump
+from broker.helpers.pump.handle import PumpHandle, control_pair
+from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import (
     EndReason,
     RelayMode,

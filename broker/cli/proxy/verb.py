@@ -22,7 +22,8 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import displayed
 from broker.core.limits import relay as relay_limits
 from broker.helpers.pump.client import Pump
-from broker.helpers.pump.process import PumpHandle, start_pump
+from broker.helpers.pump.handle import PumpHandle
+from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import RelayMode, StreamEnd
 from broker.net.endpoints import (
     Endpoint,

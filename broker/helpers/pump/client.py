@@ -21,7 +21,7 @@ import trio
 from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import relay as relay_limits
 from broker.core.stderr_log import log_stderr
-from broker.helpers.pump.process import PumpHandle
+from broker.helpers.pump.handle import PumpHandle
 from broker.ipc.pump import (
     MESSAGE_BYTES,
     Abort,
@@ -77,6 +77,8 @@ class Pump:
         self._control = handle.control
         self._reaps = handle.pidfd >= 0
         self._pidfd = handle.pidfd if self._reaps else os.pidfd_open(handle.pid)
+        self.code: int | None = None
+        """How it ended: its exit code, or minus the signal's number."""
         self._pending: dict[int, _Pending] = {}
         self._tokens = 0
         self._sending = trio.Lock()
@@ -171,7 +173,10 @@ class Pump:
                 await _wait_ended(pidfd)
             if self._reaps:
                 # It has ended, so this does not block.
-                os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222
+                found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222
+                if found is not None:
+                    exited = found.si_code == os.CLD_EXITED
+                    self.code = found.si_status if exited else -found.si_status
             if self._handle.words is not None and (text := self._handle.words.text()):
                 log_stderr(f"vitrail: the pump {self._handle.pid} ended with: {text}")
         finally:

@@ -1,11 +1,11 @@
-"""The pump as a process: forked before trio starts, or restarted on its own.
+"""The pump as a process: a program of its own, or a fork of a small process.
 
 A process of its own, so that no stream waits for Python's interpreter lock
 while the broker computes, and so that the part which touches every byte can
-do nothing else: after ``_confine`` it may neither open, connect nor execute.
+do nothing else: after ``confine`` it may neither open, connect nor execute.
 
 ``start_pump`` forks, which is right only while the program has no trio and no
-threads.  A pump that died is replaced by running this module as a program,
+threads; ``starting.start_pump_program`` runs this module,
 ``python -m broker.helpers.pump.process --control-fd N``.
 """
 
@@ -23,45 +23,18 @@ import resource
 import signal
 import socket
 import sys
-from dataclasses import dataclass
 from typing import NoReturn
 
 from broker.core.errors import SetupError
 from broker.helpers.pump.confine import confine
 from broker.helpers.pump.engine import RelayEngine
+from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.helpers.pump.turns import accelerator, available
 from broker.ipc.captured_stderr import FirstWords
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _NAME = b"vitrail-pump"
-
-
-@dataclass(eq=False)
-class PumpHandle:
-    """A pump as its broker holds it.
-
-    ``control`` is the broker's end; closing it ends the pump.  ``pidfd`` is
-    open where the process is ours to reap, -1 where another process (the one
-    that spawned it) does that.
-    """
-
-    control: socket.socket
-    pid: int
-    pidfd: int = -1
-    words: FirstWords | None = None
-    """Its standard error, which the broker reads at its end."""
-
-    def close(self) -> None:
-        """Let go of it, which ends it."""
-        self.control.close()
-        if self.words is not None:
-            self.words.close()
-
-
-def control_pair() -> tuple[socket.socket, socket.socket]:
-    """Return a control socket's two ends, broker's and pump's, both CLOEXEC."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def start_pump() -> PumpHandle:
@@ -110,7 +83,7 @@ def _prepare(control: int, words: int) -> None:
         os.dup2(null.fileno(), 0)
         os.dup2(null.fileno(), 1)
     # Confined, it still reads and writes whatever it has: a terminal, or the log's file.
-    # guard: the first pump has no file of the broker's
+    # guard: a forked pump has no file of its parent's
     os.dup2(words, 2)
     os.closerange(3, control)
     os.closerange(control + 1, 0x7FFFFFFF)

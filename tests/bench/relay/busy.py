@@ -12,7 +12,8 @@ import time
 import trio
 
 from broker.cli.proxy.verb import Order, serve
-from broker.helpers.pump.process import PumpHandle, start_pump
+from broker.helpers.pump.handle import PumpHandle
+from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import RelayMode
 from broker.net.endpoints import parse_connect, parse_listen
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 
 from broker.helpers.pump.client import Pump
-from broker.helpers.pump.process import PumpHandle
+from broker.helpers.pump.handle import PumpHandle
 from broker.ipc.pump import RelayMode, StreamEnd
 from tests.kit.relay.inloop import relay_in_loop
 
