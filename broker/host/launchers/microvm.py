@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 import trio
 
 from broker.authority.audit.event_log import EventLog
@@ -200,7 +200,7 @@ def _changed(launch: MicroVM, changes: LaunchChanges) -> MicroVM:
     changes.refuse_more(
         memory_mib=launch.memory_mib, cpus=launch.cpus, network=launch.network
     )
-    return replace(
+    return msgspec.structs.replace(
         launch,
         memory_mib=changes.memory_mib or launch.memory_mib,
         cpus=changes.cpus or launch.cpus,
@@ -268,19 +268,7 @@ class MicroVms:
         Raises RefusedError without such a record, SetupError or UpstreamError
         when it cannot be started; then nothing of it is left.
         """
-        wanted = self._record(record)
-        if wanted is None:
-            raise RefusedError(
-                f"the host has no record by which to start '{record}'",
-                hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
-            )
-        if not isinstance(wanted.host.launch, MicroVM):
-            raise RefusedError(
-                f"the record '{record}' is not one of a micro VM, and a host starts "
-                "only those for a viewer",
-                hint="boxes and containers run on the machine of their viewer: "
-                "docs/two-machines.md, 'Limits of the protection'",
-            )
+        wanted, recorded = self._wanted(record)
         # Late: a host that only has leases of others' machines needs none of it.
         from broker.core.files.sandbox_logs import KEPT, prune_logs
         from broker.host.images.host_files import host_settings
@@ -288,7 +276,7 @@ class MicroVms:
         from broker.host.images.vmlinux import boot_kernel
         from broker.host.vmm.control import Monitor
 
-        launch = _changed(wanted.host.launch, changes)
+        launch = _changed(recorded, changes)
         image = find_image(self._paths, launch.image)
         tools = await self._find_tools(image, Monitor(launch.monitor), progress)
         secret, settings = await self._launch_secret(tools)
@@ -338,6 +326,24 @@ class MicroVms:
             # Last: a machine is adopted by this file, and so only a whole one.
             (directory / _RECORD_FILE).write_text(record)
         return MicroVmMachine(sandbox, started.vm, self._log, image, secret)
+
+    def _wanted(self, record: SandboxName) -> tuple[Record, MicroVM]:
+        """Return a record and its launch.  Raises RefusedError for none of a micro VM."""
+        wanted = self._record(record)
+        if wanted is None:
+            raise RefusedError(
+                f"the host has no record by which to start '{record}'",
+                hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
+            )
+        launch = wanted.host.launch
+        if not isinstance(launch, MicroVM):
+            raise RefusedError(
+                f"the record '{record}' is not one of a micro VM, and a host starts "
+                "only those for a viewer",
+                hint="boxes and containers run on the machine of their viewer: "
+                "docs/two-machines.md, 'Limits of the protection'",
+            )
+        return wanted, launch
 
     @asynccontextmanager
     async def _undone_on_failure(
