@@ -39,6 +39,7 @@ from broker.ipc.devices.table import (
     HeldDevice,
     Plug,
     Vanished,
+    item_of,
 )
 from broker.net.peers.control_peers import why_not_served
 from broker.root import monitor, receiver, usbip
@@ -327,7 +328,7 @@ class Service:
         self.reload()
         items, left_out = _fitting(
             [
-                messages.item_of(plug, self._records.sandboxes(plug.device))
+                item_of(plug, self._records.sandboxes(plug.device))
                 for plug in self._table.plugs()
             ]
         )

@@ -41,23 +41,23 @@ class Program:
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 173, 24_350, 15_710),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
-    Program("vitrail-local", ("broker.programs.local",), USER, 410, 58_760, 38_460),
+    Program("vitrail-local", ("broker.programs.local",), USER, 407, 58_290, 38_170),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
         USER,
-        252,
-        34_540,
-        21_900,
+        249,
+        34_070,
+        21_610,
         linked=True,
     ),
     Program(
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        310,
-        43_450,
-        28_150,
+        307,
+        42_980,
+        27_850,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
@@ -122,7 +122,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(546, 83_500, 56_440)
+TOGETHER = Size(543, 83_040, 56_140)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

@@ -18,7 +18,7 @@ from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
 from broker.host.devices import client as device_client
 from broker.ipc.devices import messages
-from broker.ipc.devices.table import DeviceTable
+from broker.ipc.devices.table import DeviceTable, item_of
 from broker.root.service import _fitting
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
@@ -50,7 +50,7 @@ def test_many_devices_with_many_interfaces_hide_no_other():
     for port in range(2, 128):
         raw = descriptors(*EVERY_CLASS)
         table.seen(device(port=f"1-{port}", raw=raw, product="x" * 250), 0.0)
-    items = [messages.item_of(made, ["*"]) for made in table.plugs()]
+    items = [item_of(made, ["*"]) for made in table.plugs()]
     listed, problems = _fitting(items)
     assert "1-1" in {item.port for item in listed}
     assert len(listed) < len(items)

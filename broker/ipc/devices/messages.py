@@ -15,7 +15,6 @@ import msgspec
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
-from broker.ipc.devices.table import Plug
 
 _Word = Annotated[str, msgspec.Meta(max_length=limits.DEVICE_WORD_CHARACTERS)]
 _Name = Annotated[str, msgspec.Meta(max_length=64)]
@@ -170,25 +169,3 @@ def decode_request(untrusted_packet: bytes) -> Request:
 def decode_reply(packet: bytes) -> Reply:
     """Return a reply.  Raises PeerError."""
     return _decode(packet, Reply)  # type: ignore[arg-type]
-
-
-def item_of(plug: Plug, sandboxes: list[str]) -> DeviceItem:
-    """Return the public description of a plug-in."""
-    device = plug.device
-    return DeviceItem(
-        number=plug.number,
-        port=device.port,
-        device_id=device.id,
-        serial=device.serial,
-        digest=device.digest,
-        interfaces=[str(interface) for interface in device.interfaces],
-        title=device.title,
-        driver=device.driver,
-        removable=device.removable,
-        state=plug.state.value,
-        authorized=device.authorized,
-        hub=device.hub,
-        sandboxes=sandboxes,
-        lease=plug.lease,
-        attachment=plug.attachment,
-    )

@@ -20,6 +20,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.devices.description import Device
+from broker.ipc.devices.messages import DeviceItem
 
 
 class DeviceState(StrEnum):
@@ -223,3 +224,25 @@ class DeviceTable:
     def of_lease(self, lease: str) -> list[Plug]:
         """Return the devices that a sandbox has, or is about to have."""
         return [plug for plug in self.plugs() if plug.lease == lease]
+
+
+def item_of(plug: Plug, sandboxes: list[str]) -> DeviceItem:
+    """Return the public description of a plug-in."""
+    device = plug.device
+    return DeviceItem(
+        number=plug.number,
+        port=device.port,
+        device_id=device.id,
+        serial=device.serial,
+        digest=device.digest,
+        interfaces=[str(interface) for interface in device.interfaces],
+        title=device.title,
+        driver=device.driver,
+        removable=device.removable,
+        state=plug.state.value,
+        authorized=device.authorized,
+        hub=device.hub,
+        sandboxes=sandboxes,
+        lease=plug.lease,
+        attachment=plug.attachment,
+    )

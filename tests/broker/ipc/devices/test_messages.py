@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from broker.core.errors import PeerError
 from broker.ipc.devices import messages
-from broker.ipc.devices.table import DeviceTable
+from broker.ipc.devices.table import DeviceTable, item_of
 from tests.kit.usb.samples import device
 
 
@@ -42,7 +42,7 @@ def test_messages_come_back_as_they_went():
     assert messages.decode_request(messages.encode(request)) == request
     table = DeviceTable()
     table.seen(device(product='"\\x"'), 0.0)
-    item = messages.item_of(table.plugs()[0], ["work"])
+    item = item_of(table.plugs()[0], ["work"])
     reply = messages.Devices(3, [item], False, "udev", ["x"])
     assert messages.decode_reply(messages.encode(reply)) == reply
 

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
-from broker.ipc.devices.messages import Devices, item_of
-from broker.ipc.devices.table import DeviceTable
+from broker.ipc.devices.messages import Devices
+from broker.ipc.devices.table import DeviceTable, item_of
 from broker.ipc.host_viewer import DeviceAttachment
 from broker.viewer.devices.desk import DeviceDesk
 from tests.kit.rulebook import VAULT, WORK, no, rulebook, yes
