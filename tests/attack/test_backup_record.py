@@ -14,8 +14,8 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from broker.cli.sandboxes import backup as backups
-from broker.cli.sandboxes.backup_record import reaching_keys
+from broker.cli.sandboxes.backups import backup as backups
+from broker.cli.sandboxes.backups.backup_record import reaching_keys
 from broker.cli.sandboxes.state import command
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, TREE, HomeStore
@@ -31,6 +31,8 @@ def _home(tmp_path, monkeypatch):
     if shutil.which("gpg") is None:
         pytest.skip("needs gpg")
     (tmp_path / "gnupg").mkdir(mode=0o700)
+    # gpg takes long for a passphrase otherwise, as it should.
+    (tmp_path / "gnupg/gpg.conf").write_text("s2k-count 1024\n")
     monkeypatch.setenv("GNUPGHOME", str(tmp_path / "gnupg"))
     for name in ("config", "state", "data", "cache"):
         monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
@@ -51,11 +53,11 @@ async def imported(home, record, *words, kind=DISK):
         store.publish(prepared, MAIL)
     secret = home / "passphrase"
     file = home / "mail.backup"
-    directory = store.require(MAIL).directory
     with backups.secret_of(secret) as opened:
         lock = backups.Lock(passphrase=opened)
-        await backups.back_up(directory, record, file, lock, lambda _: None)
+        await backups.back_up(store.require(MAIL), record, file, lock, lambda _: None)
     argv = ["import", str(file), "again", "--passphrase-file", str(secret), "--json"]
+    argv.append("--yes")
 
     def run():
         return CliRunner().invoke(command, [*argv, *words], catch_exceptions=False)

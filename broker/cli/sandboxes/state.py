@@ -25,8 +25,8 @@ from broker.cli.completion import sandboxes
 from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
-from broker.cli.sandboxes import backup as backups
-from broker.cli.sandboxes.backup_record import reaching_keys
+from broker.cli.sandboxes.backups import backup as backups
+from broker.cli.sandboxes.backups.backup_record import reaching_keys
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
 from broker.cli.sandboxes.leftovers import Leftovers, find_leftovers
 from broker.cli.sandboxes.unlock import lock, unlock
@@ -246,9 +246,16 @@ def _write_entry(name: str, place: Path, text: str) -> list[Path]:
     return write_entry(record)
 
 
-def _report(home: Home, files: list[Path], *, as_json: bool) -> None:
+def _report(
+    home: Home,
+    files: list[Path],
+    *,
+    as_json: bool,
+    backup: Mapping[str, object] | None = None,
+) -> None:
     if as_json:
-        render.json_line({"name": home.name, "files": [str(path) for path in files]})
+        facts = {"name": home.name, "files": [str(path) for path in files]}
+        render.json_line({**facts, **({"backup": backup} if backup else {})})
         return
     for path in files:
         render.note(f"wrote {path}")
@@ -446,7 +453,7 @@ def back_up(
         total = backups.bytes_of(home.directory)
         count = partial(_passed, bar, total)
         with full_disk_reported():
-            trio.run(backups.back_up, home.directory, text, file, how, count)
+            trio.run(backups.back_up, home, text, file, how, count)
     size = file.stat().st_size
     text = f"wrote {file} ({render.size(size)}); 'brokerctl sandbox import' reads it"
     _done(text, {"name": sandbox, "file": str(file), "size": size}, as_json=as_json)
@@ -470,6 +477,7 @@ def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
     is_flag=True,
     help="Write its record also where that reaches files of this machine.",
 )
+@_YES
 @_JSON
 def import_backup(
     file: Path,
@@ -478,9 +486,13 @@ def import_backup(
     identity: Path | None,
     passphrase_file: Path | None,
     trust_record: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Make the sandbox NAME of a backup.
+
+    The sandbox and the time that it was made of are shown first, and you are asked
+    where that sandbox is not NAME.
 
     Its record is written when none is named NAME and the backup's is valid;
     look at it before the first start.  One that sets more than the sandbox itself
@@ -495,32 +507,42 @@ def import_backup(
         secret, key = (held.enter_context(one) for one in secrets)
         how = backups.Lock(passphrase=secret, identity=key)
         held.enter_context(store.lock(sandbox))
-        count = partial(_passed, held.enter_context(_bar(f"read {file.name}")), size)
         prepared = held.enter_context(store.new(DISK))
-        untrusted_text = trio.run(backups.unpack, file, prepared, how, count)
+        with _bar(f"read {file.name}") as bar:
+            count = partial(_passed, bar, size)
+            found = trio.run(backups.unpack, file, prepared, how, count)
+        render.note(f"{file} is {found.describe()}")
+        # guard: another sandbox's backup is imported when the user says so
+        if found.name != sandbox:
+            _ask(f"Make it the home of '{sandbox}'?", yes=yes)
         home = store.publish(prepared, sandbox)
-    files = []
-    if _record(sandbox) is None and not _place(sandbox).exists():
-        untrusted_text = re.sub(
-            r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text
+    files = _write_backed_up(sandbox, found.untrusted_record, trusted=trust_record)
+    told = {"name": found.name, "made": found.made, "kind": found.meta.kind}
+    _report(home, files, as_json=as_json, backup=told)
+
+
+def _write_backed_up(
+    sandbox: SandboxName, untrusted_text: str, *, trusted: bool
+) -> list[Path]:
+    """Write a backup's record where the sandbox has none; return the files."""
+    if _record(sandbox) is not None or _place(sandbox).exists():
+        return []
+    untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
+    place, files = _place(sandbox), []
+    record, problems = parse_record(sandbox, place, untrusted_text.encode())
+    reaches = [] if record is None or trusted else reaching_keys(record)
+    if record is not None and not problems and not reaches:
+        files = _write_record(sandbox, untrusted_text)
+    if files or reaches:
+        render.note(f"its record:\n{displayed(untrusted_text.rstrip())}")
+    if reaches:
+        kept = place.with_name(f"{place.name}.imported")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(kept, untrusted_text.encode())
+        render.note(
+            f"its record is not used, because it sets {', '.join(reaches)} to more "
+            "than a fresh record has; if you made the backup: "
+            f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
+            "brokerctl menu refresh"
         )
-        record, problems = parse_record(
-            sandbox, _place(sandbox), untrusted_text.encode()
-        )
-        reaches = [] if record is None or trust_record else reaching_keys(record)
-        if record is not None and not problems and not reaches:
-            files = _write_record(sandbox, untrusted_text)
-        if files or reaches:
-            render.note(f"its record:\n{displayed(untrusted_text.rstrip())}")
-        if reaches:
-            place = _place(sandbox)
-            kept = place.with_name(f"{place.name}.imported")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(kept, untrusted_text.encode())
-            render.note(
-                f"its record is not used, because it sets {', '.join(reaches)} to more "
-                "than a fresh record has; if you made the backup: "
-                f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
-                "brokerctl menu refresh"
-            )
-    _report(home, files, as_json=as_json)
+    return files

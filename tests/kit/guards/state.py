@@ -10,6 +10,11 @@ from tests.kit.guards.mutation import Guard, main
 GUARDS = (
     Guard("a backup's record is compared with a fresh one", "return True", "tests/attack/test_backup_record.py", "further"),
     Guard("a backup's record reaches nothing of this machine", "return []", "tests/attack/test_backup_record.py", "not_written"),
+    Guard("a backup is closed by a key", "if False:", "tests/attack/test_backup_closing.py", "without_any_encryption"),
+    Guard("a backup named with a passphrase is closed by it alone", "if False:", "tests/attack/test_backup_closing.py", "did_not_close"),
+    Guard("all of a backup is inside what the key protects", "if False:", "tests/attack/test_backup_closing.py", "without_integrity"),
+    Guard("with a key of age's a backup is age's", "if False:", "tests/attack/test_backup_closing.py", "key_of_age"),
+    Guard("another sandbox's backup is imported when the user says so", "if False:", "tests/attack/test_backup_closing.py", "another_sandbox"),
     Guard("a backup is unpacked in a jail", "", "tests/attack/test_backup_tools.py", "taken_over and GZIP"),
     Guard("the header of an encrypted home is read in a jail", "", "tests/attack/test_luks_header.py", "reads_no_home"),
     Guard("a copy of a home has its holes", "os.sendfile(writer, reader, 0, 1 << 30)", "tests/attack/test_home_copies.py", "holes"),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker.cli.sandboxes.backup import (
+from broker.cli.sandboxes.backups.backup import (
     Lock,
     back_up,
     bytes_of,
@@ -37,6 +38,8 @@ def _gpg(tmp_path, monkeypatch):
         pytest.skip("needs gpg")
     home = tmp_path / "gnupg"
     home.mkdir(mode=0o700)
+    # gpg takes long for a passphrase otherwise, as it should.
+    (home / "gpg.conf").write_text("s2k-count 1024\n")
     monkeypatch.setenv("GNUPGHOME", str(home))
     yield
     subprocess.run(["gpgconf", "--kill", "all"], check=False)
@@ -63,7 +66,7 @@ def home(tmp_path: Path) -> HomeStore:
 
 async def save(store: HomeStore, lock: Lock, target: Path) -> list[int]:
     seen: list[int] = []
-    where = store.require(MAIL).directory
+    where = store.require(MAIL)
     await back_up(where, 'class = "persistent"\n', target, lock, seen.append)
     return seen
 
@@ -111,6 +114,7 @@ async def saved_and_restored(tmp_path: Path, lock: Lock, key: Lock) -> None:
     """Save with one lock, restore into a second state directory with the other."""
     store = home(tmp_path)
     file = tmp_path / "mail.backup"
+    before = time.time()
     seen = await save(store, lock, file)
     assert seen == sorted(seen)
     assert SECRET not in file.read_bytes()
@@ -122,9 +126,11 @@ async def saved_and_restored(tmp_path: Path, lock: Lock, key: Lock) -> None:
 
     other = HomeStore(tmp_path / "other machine")
     with other.new(DISK) as prepared:
-        text = await unpack(file, prepared, key, lambda _: None)
+        found = await unpack(file, prepared, key, lambda _: None)
         other.publish(prepared, AGAIN)
-    assert text == 'class = "persistent"\n'
+    assert found.untrusted_record == 'class = "persistent"\n'
+    assert (found.name, found.meta.kind) == (MAIL, DISK)
+    assert before <= found.made <= time.time()
     disk = other.require(AGAIN).disk
     assert disk.read_bytes() == store.require(MAIL).disk.read_bytes()
     assert disk.stat().st_blocks * 512 < 1 << 20, "holes are kept"
@@ -173,7 +179,7 @@ async def test_a_backup_is_written_to_no_file_that_others_can_name(tmp_path, loc
             (folder / name).unlink(missing_ok=True)
             (folder / name).symlink_to(outside)
 
-    where = store.require(MAIL).directory
+    where = store.require(MAIL)
     await back_up(where, "", file, lock, plant)
     assert not file.is_symlink()
     assert file.stat().st_size > 0
@@ -184,7 +190,7 @@ async def test_a_backup_is_written_to_no_file_that_others_can_name(tmp_path, loc
 
 async def test_a_file_that_appears_meanwhile_is_kept(tmp_path, lock):
     store, file = home(tmp_path), tmp_path / "mail.backup"
-    where = store.require(MAIL).directory
+    where = store.require(MAIL)
     with pytest.raises(RefusedError, match="exists already"):
         await back_up(
             where, "", file, lock, lambda _: file.write_text("theirs") and None
@@ -304,6 +310,9 @@ def test_paths_are_those_of_the_users_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("secret").write_text("correct horse\n")
     how = ["--passphrase-file", "secret"]
-    for words in (["backup", "mail", "b", *how], ["import", "b", "again", *how]):
+    for words in (
+        ["backup", "mail", "b", *how],
+        ["import", "b", "again", "--yes", *how],
+    ):
         done = CliRunner().invoke(command, words, catch_exceptions=False)
         assert done.exit_code == 0, done.output

@@ -1,8 +1,9 @@
 """A home in one encrypted file, and back.
 
 ``tar --sparse | gzip | gpg`` or ``age``: their formats are what people and other
-programs can read in ten years.  The archive has three members:
-``meta.json``, the record as ``record.toml``, and ``disk`` or ``tree``.
+programs can read in ten years.  The archive has four members:
+``backup.json`` says of which sandbox it is and when it was made, ``meta.json`` what kind
+of home, ``record.toml`` is the record, and ``disk`` or ``tree`` the home.
 
 An imported archive is not trusted: only these members are taken, a disk must be a
 regular file, and its content is the guest's to read.  gzip and tar read it in a jail.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,22 +23,59 @@ from pathlib import Path
 import msgspec
 import trio
 
+from broker.cli.sandboxes.backups.gpg_status import GpgStatus
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
+from broker.core.names import SandboxName, take_sandbox_name
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.helpers.process.tool_jail import ROOM, jail_words
 from broker.host.homes.sparse import data_ranges
-from broker.host.homes.store import DISK, TREE, HomeMeta
+from broker.host.homes.store import DISK, TREE, Home, HomeMeta
 
 RECORD = "record.toml"
 _META = "meta.json"
+_LABEL = "backup.json"
 _PIECE = 1 << 18
 _RECORD_BYTES = 65536
 _ERROR_BYTES = 1000
 
+_LAST_SECOND = 1 << 35
+"""A time in the year 3058: localtime(3) fails for the largest numbers."""
+
 Count = Callable[[int], None]
 """Called with the bytes that have passed."""
+
+
+class BackupLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``backup.json``: what a user recognises a backup by."""
+
+    name: str
+    """The sandbox that it was made of."""
+    made: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What a backup had beside the home."""
+
+    untrusted_record: str
+    name: SandboxName | None
+    """The sandbox that it was made of; None: it does not say."""
+    made: float | None
+    """When, in seconds since 1970."""
+    meta: HomeMeta
+
+    def describe(self) -> str:
+        """Return the sandbox, the time and the kind, for a user who decides by them."""
+        if self.name is None or self.made is None:
+            whose = "a backup that does not say of which sandbox it is"
+        else:
+            when = time.strftime("%d %B %Y, %H:%M", time.localtime(self.made))
+            whose = f"a backup of '{self.name}', of {when}"
+        kind = "a micro VM's disk" if self.meta.kind == DISK else "a directory"
+        return f"{whose}: {kind}{', encrypted' * self.meta.encrypted}"
 
 
 @dataclass(frozen=True)
@@ -74,12 +113,23 @@ class Lock:
 
         Raises RefusedError.
         """
+        if self.identity is not None and self.passphrase is not None:
+            raise RefusedError(
+                "a backup is encrypted with gpg's passphrase or to age's key, not both",
+                hint="name one of --passphrase-file and --identity",
+            )
         if head == _AGE_HEAD:
             if self.identity is None:
                 raise RefusedError(
                     "the backup is encrypted with age", hint="name its key: --identity"
                 )
             return ["age", "--decrypt", "--identity", f"/proc/self/fd/{self.identity}"]
+        # guard: with a key of age's a backup is age's
+        if self.identity is not None:
+            raise RefusedError(
+                "the backup is not encrypted with age",
+                hint="without --identity it is read by gpg",
+            )
         return [*_GPG, *self._passphrase(), "--decrypt"]
 
     def _passphrase(self) -> list[str]:
@@ -132,14 +182,15 @@ def bytes_of(directory: Path) -> int:
 
 
 async def back_up(
-    directory: Path, record: str, target: Path, lock: Lock, count: Count
+    home: Home, record: str, target: Path, lock: Lock, count: Count
 ) -> None:
-    """Write the home in ``directory`` and its record into one new file.
+    """Write a home and its record into one new file.
 
     The file appears when it is whole.  Raises RefusedError when it is there already,
     UpstreamError when a program fails.
     """
-    room = directory / RECORD
+    directory = home.directory
+    room, label = directory / RECORD, directory / _LABEL
     kind = DISK if (directory / DISK).is_file() else TREE
     make = ["tar", "--create", "--sparse", "--directory", str(directory)]
     try:
@@ -147,20 +198,23 @@ async def back_up(
         # one that others write to, and a passphrase takes its time.
         with whole_file(target, replace=False) as file:
             room.write_text(record, encoding="utf-8")
-            words = [*make, "--", _META, RECORD, kind]
+            made = BackupLabel(home.name, time.time())
+            label.write_bytes(msgspec.json.encode(made))
+            words = [*make, "--", _LABEL, _META, RECORD, kind]
             commands = [words, ["gzip", "-1"], lock.close_words()]
             await _pipeline(commands, count, lock.secrets, output=file.fileno())
     except FileExistsError as error:
         raise RefusedError(f"{target} exists already") from error
     finally:
         room.unlink(missing_ok=True)
+        label.unlink(missing_ok=True)
 
 
-async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> str:
-    """Fill a prepared home from a backup; return its record's text.
+async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpacked:
+    """Fill a prepared home from a backup; return what else it has.
 
-    Raises RefusedError when it is no backup of a home, UpstreamError when it
-    cannot be decrypted.
+    Raises RefusedError when it is not a backup of a home or no key has closed it,
+    UpstreamError when it cannot be decrypted.
     """
     take = [*_TAR, "--extract", "--sparse", "--no-same-owner", "--no-same-permissions"]
     # guard: a backup changes no rights of our own directory
@@ -177,31 +231,48 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> str:
     # Opened once: it may be a pipe, whose head cannot be read twice.
     with source.open("rb", buffering=0) as backup:
         head = backup.read(len(_AGE_HEAD))
-        commands = [lock.open_words(head), opened, untarred]
+        words = lock.open_words(head)
+        status = GpgStatus() if words[0] == _GPG[0] else None
         given = (head, os.dup(backup.fileno()))
-        await _pipeline(commands, count, lock.secrets, given=given)
+        commands = [words, opened, untarred]
+        await _pipeline(commands, count, lock.secrets, given=given, status=status)
+    if status is not None:
+        why = status.why_not_closed(by_passphrase=lock.passphrase is not None)
+        if why is not None:
+            raise RefusedError(f"{source} is not imported: {why}")
+    return _take_members(source, prepared, own)
+
+
+def _take_members(source: Path, prepared: Path, own: bytes) -> Unpacked:
+    """Check what was unpacked, and leave the home with a ``meta.json`` of our own."""
+    no_backup = f"{source} is not a backup of a sandbox"
     untrusted_names = {path.name for path in prepared.iterdir()}
-    if untrusted_names not in ({_META, RECORD, DISK}, {_META, RECORD, TREE}):
-        raise RefusedError(f"{source} is not a backup of a sandbox")
+    if untrusted_names - {_LABEL} not in ({_META, RECORD, DISK}, {_META, RECORD, TREE}):
+        raise RefusedError(no_backup)
     kind = DISK if DISK in untrusted_names else TREE
     _check_kind(prepared / kind, kind)
-    meta = _read_small(prepared / _META)
     text = _read_small(prepared / RECORD).decode("utf-8", "replace")
+    name = made = None
     try:
-        found = msgspec.json.decode(meta, type=HomeMeta)
+        found = msgspec.json.decode(_read_small(prepared / _META), type=HomeMeta)
+        if _LABEL in untrusted_names:
+            label = msgspec.json.decode(
+                _read_small(prepared / _LABEL), type=BackupLabel
+            )
+            name, made = take_sandbox_name(label.name), label.made
     except ValueError as error:
-        raise RefusedError(f"{source} is not a backup of a sandbox: {error}") from error
-    if found.kind != kind:
-        raise RefusedError(f"{source} is not a backup of a sandbox")
-    (prepared / RECORD).unlink()
-    (prepared / _META).unlink()
+        raise RefusedError(f"{no_backup}: {error}") from error
+    if found.kind != kind or not 0 <= (made or 0) <= _LAST_SECOND:
+        raise RefusedError(no_backup)
+    for member in (RECORD, _META, _LABEL):
+        (prepared / member).unlink(missing_ok=True)
     fresh = msgspec.structs.replace(
         msgspec.json.decode(own, type=HomeMeta),
         kind=found.kind,
         encrypted=found.encrypted,
     )
     (prepared / _META).write_bytes(msgspec.json.encode(fresh))
-    return text
+    return Unpacked(text, name, made, fresh)
 
 
 def _check_kind(path: Path, kind: str) -> None:
@@ -234,18 +305,21 @@ async def _pipeline(
     *,
     given: tuple[bytes, int] | None = None,
     output: int = DEVNULL,
+    status: GpgStatus | None = None,
 ) -> None:
     """Run three commands, each one's output the next one's input.
 
     The bytes between the first two pass through us and are counted.  ``given``: what
-    the first one reads, a head and a descriptor, which is closed.  Raises UpstreamError
-    with the words of the one that failed.
+    the first one reads, a head and a descriptor, which is closed.  ``status``: receives
+    the status lines of the first one, which is gpg.  Raises UpstreamError with the words
+    of the one that failed.
     """
     async with AsyncExitStack() as undo:
         errors = [_error_file(undo) for _ in commands]
         children: list[Child] = []
         undo.push_async_callback(_end, children)
         zero_read, zero_write = _pipe() if given else (DEVNULL, -1)
+        status_read, status_write = _pipe() if status else (-1, -1)
         first_read, first_write = _pipe()
         second_read, second_write = _pipe()
         third_read, third_write = _pipe()
@@ -255,8 +329,12 @@ async def _pipeline(
             (third_read, output),
         )
         ours = [first_write, second_read, third_write, third_read]
-        ours += [zero_read] if given else []
+        ours += [zero_read] * bool(given) + [status_write] * bool(status)
         kept = [first_read, second_write, *([zero_write, given[1]] if given else [])]
+        kept += [status_read] * bool(status)
+        if status:
+            commands = [_reporting(commands[0], status_write), *commands[1:]]
+            secrets = [*secrets, status_write]
         try:
             for words, (source, sink), error in zip(
                 commands, wiring, errors, strict=True
@@ -277,9 +355,25 @@ async def _pipeline(
         async with trio.open_nursery() as nursery:
             if given:
                 nursery.start_soon(_feed, given, zero_write)
+            if status:
+                nursery.start_soon(_watch, status_read, status)
             await _count(first_read, second_write, count)
         codes = [await child.wait() for child in children]
         _raise_first(commands, codes, errors)
+
+
+def _reporting(words: Sequence[str], status: int) -> list[str]:
+    """Return gpg's command with a descriptor for status lines, of their own.
+
+    On standard error the words of a file's author could be taken for them.
+    """
+    return [words[0], "--status-fd", str(status), *words[1:]]
+
+
+async def _watch(source: int, status: GpgStatus) -> None:
+    async with trio.lowlevel.FdStream(source) as reader:
+        while data := await reader.receive_some(_PIECE):
+            status.feed(data)
 
 
 def _raise_first(

@@ -1,0 +1,1 @@
+"""Homes in encrypted files, and their way back."""
