@@ -483,6 +483,11 @@ async def test_after_a_crash_an_unused_folder_is_unmounted(home, tmp_path, monke
         await mounted.__aexit__(None, None, None)
 
 
+async def may_not(pid):
+    del pid
+    return False
+
+
 @needs_box
 async def test_a_copy_made_while_it_is_unmounted_is_found(home, tmp_path, monkeypatch):
     """A program makes namespaces again and again, and one falls between two looks."""
@@ -494,8 +499,76 @@ async def test_a_copy_made_while_it_is_unmounted_is_found(home, tmp_path, monkey
         async with host.mounted(WORK, folder, write=False) as mounted:
             await eventually((root / "tmp/here").exists)
             monkeypatch.setattr(mounts, "refuse_other_namespaces", lambda pid: None)
+            # As of a container whose own filter of system calls permits namespaces.
+            monkeypatch.setattr(mounts, "may_make_mounts", may_not)
         assert mounted.released
         assert mounted.kept
+
+
+KEEP_BY_DESCRIPTOR = """
+import array, ctypes, os, socket, time
+while not os.path.exists("/folders/Downloads/file"):
+    time.sleep(0.001)
+ours, theirs = socket.socketpair()
+if os.fork() == 0:
+    ctypes.CDLL(None).unshare(0x10000000 | 0x20000)
+    copy = os.open("/folders/Downloads", os.O_RDONLY)
+    theirs.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [copy]))])
+    os._exit(0)
+_, control, _, _ = ours.recvmsg(1, 100)
+copy = array.array("i", control[0][2][:4])[0]
+os.wait()
+open("/tmp/here", "w").close()
+while os.path.exists("/folders/Downloads/file"):
+    time.sleep(0.001)
+text = os.read(os.open("file", os.O_RDONLY, dir_fd=copy), 100)
+os.write(os.open("/tmp/got", os.O_WRONLY | os.O_CREAT), text)
+time.sleep(600)
+"""
+
+
+@needs_box
+async def test_copy_in_a_namespace_without_a_process_is_not_overlooked(
+    home, tmp_path, monkeypatch
+):
+    """No process has it, a descriptor does: no look at processes would find it."""
+    async with hosted(tmp_path, home, KEEP_BY_DESCRIPTOR, monkeypatch) as (
+        host,
+        folder,
+        root,
+    ):
+        async with host.mounted(WORK, folder, write=False) as mounted:
+            await eventually((root / "tmp/here").exists)
+            with pytest.raises(RefusedError, match="mounts of their own"):
+                await mounted.release()
+            assert not mounted.released
+        assert mounted.kept, "the sandbox is ended then"
+
+
+@needs_box
+async def test_copy_without_a_process_is_not_overlooked_after_a_crash(
+    home, tmp_path, monkeypatch
+):
+    async with hosted(tmp_path, home, KEEP_BY_DESCRIPTOR, monkeypatch) as (
+        host,
+        folder,
+        root,
+    ):
+        mounted = host.mounted(WORK, folder, write=True)
+        await mounted.__aenter__()
+        await eventually((root / "tmp/here").exists)
+        assert await FolderHost(host._host, tmp_path).forget(WORK)
+        await mounted.__aexit__(None, None, None)
+
+
+@needs_box
+async def test_box_without_namespaces_gives_a_folder_back(home, tmp_path, monkeypatch):
+    """The kernel has no mount namespace for it, so nothing is to be looked for."""
+    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, _):
+        async with host.mounted(WORK, folder, write=False) as mounted:
+            await mounted.release()
+        assert mounted.released
+        assert not mounted.kept
 
 
 @needs_box

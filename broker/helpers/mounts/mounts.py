@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import trio
 
+from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.process_status import status_fields
@@ -147,6 +148,40 @@ def _mounts(pid: int) -> list[list[bytes]]:
     # guard: a mount's path is not taken for another mount
     lines = text.split(b"\n")
     return [line.split(b" ") for line in lines if line]
+
+
+async def may_make_mounts(pid: int) -> bool:
+    """Whether programs of a sandbox may make mount namespaces of their own.
+
+    A copy of the mount in one is reached by a descriptor that another program was sent,
+    when no process is in that namespace any more, so no look at processes finds it.
+    Our boxes may not, but those of records that open namespaces, and the kernel has a
+    limit for each (``broker.helpers.process.namespace_limits``).  A container that the
+    user starts has none, but a filter of system calls (seccomp(2)) that closes them.
+    Raises UpstreamError where that cannot be told.
+    """
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False  # it has ended, and all of its namespace with it
+    except OSError as error:
+        raise UpstreamError(f"its namespaces cannot be read: {error}") from error
+    try:
+        limit = int(await _run("limit", str(namespace), fds=(namespace,)))
+    finally:
+        os.close(namespace)
+    if limit <= limits.BOX_NAMESPACES:
+        return limit > 0
+    try:
+        return status_fields(pid)["Seccomp"] == ["0"]
+    except OSError:
+        return False
+
+
+async def refuse_mount_makers(pid: int) -> None:
+    """Raise HeldError where programs of the sandbox may have a copy that nobody finds."""
+    if await may_make_mounts(pid):
+        raise HeldError("its programs may have mounts of their own")
 
 
 def refuse_other_namespaces(pid: int) -> None:

@@ -1,4 +1,4 @@
-"""``attach`` and ``detach``: mounts a directory in a sandbox, without root.
+"""``attach``, ``detach`` and ``limit``: mounts a directory in a sandbox, without root.
 
 Run as a process of its own, because it changes its namespaces (setns(2)), which a
 process with threads cannot.
@@ -37,6 +37,8 @@ _EMPTY_PATH = 0x1000
 _F_EMPTY, _T_EMPTY = 0x4, 0x40
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _DETACH, _NOFOLLOW = 2, 8
+_LIMIT = Path("/proc/sys/user/max_mnt_namespaces")
+"""Of the reader's user namespace (namespaces(7))."""
 _NO_LINKS = 0x06
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,6 +47,8 @@ def main(argv: list[str]) -> int:
     """``attach NAMESPACE BASE NAME FOLDER PATH ro|rw``; ``detach NAMESPACE BASE NAME``.
 
     NAMESPACE and FOLDER are descriptors.  ``attach`` prints the mount's number.
+    ``limit NAMESPACE``, of a user namespace: prints how many mount namespaces there may
+    be in it.
     """
     try:
         if argv[0] == "attach":
@@ -54,6 +58,12 @@ def main(argv: list[str]) -> int:
             enter(int(namespace))
             attach(tree, base, name)
             sys.stdout.write(number)
+            return 0
+        if argv[0] == "limit":
+            _check(
+                _libc.setns(int(argv[1]), _NEWUSER), "its user namespace is not yours"
+            )
+            sys.stdout.write(_LIMIT.read_text(encoding="ascii"))
             return 0
         namespace, base, name, how = argv[1:]
         enter(int(namespace))

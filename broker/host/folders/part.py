@@ -62,6 +62,8 @@ class MountedFolder:
         """Unmount it.  Raises RefusedError where a program may keep it."""
         try:
             with _namespace(self.machine) as (pid, namespace):
+                # guard: a copy that no process has is not overlooked
+                await mounts.refuse_mount_makers(pid)
                 await trio.to_thread.run_sync(mounts.refuse_other_namespaces, pid)
                 # guard: a copy made before the unmounting is found
                 self.kept = await self.unmount(pid, namespace)
@@ -77,7 +79,10 @@ class MountedFolder:
         await mounts.detach(namespace, self.name)
         mounts.refuse_moved(pid, self.number)
         # Last: until it is unmounted a program could make a copy.
-        return await trio.to_thread.run_sync(mounts.may_have_copy, pid)
+        if await trio.to_thread.run_sync(mounts.may_have_copy, pid):
+            return True
+        # guard: after a crash a copy that no process has is not overlooked
+        return await mounts.may_make_mounts(pid)
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,8 @@ GUARDS = (
     Guard("the unmounted mount is the folder's", "if False:", "tests/attack/test_folders.py", "place_was_moved"),
     Guard("a folder whose place was moved is found", "return False", "tests/attack/test_folders.py", "place_was_moved"),
     Guard("a sandbox answers for its own folders", "return note.mounts", "tests/attack/test_folders.py", "later_sandbox"),
+    Guard("a copy that no process has is not overlooked", "", "tests/attack/test_folders.py", "without_a_process_is_not_overlooked and not crash"),
+    Guard("after a crash a copy that no process has is not overlooked", "return False", "tests/attack/test_folders.py", "overlooked_after_a_crash"),
     Guard("a copy made before the unmounting is found", "self.kept = False", "tests/attack/test_folders.py", "while_it_is_unmounted"),
     Guard("a folder that is held after a crash ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "over_a_crash"),
     Guard("a folder that is held ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "keeps"),
