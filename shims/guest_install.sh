@@ -101,15 +101,23 @@ wrote() {
 
 # -- the guest ------------------------------------------------------------------------
 
+# The guest's users, as far as anybody would have them.
+accounts() {
+    head -c 1048576 "$root/etc/passwd"
+}
+
 passwd_field() {
-    awk -F: -v user="$user" -v field="$1" '$1 == user { print $field; exit }' "$root/etc/passwd"
+    accounts | awk -F: -v user="$user" -v field="$1" '$1 == user { print $field; exit }'
 }
 
 find_user() {
+    inside /etc/passwd
+    # A pipe would be waited for without an end.
+    [ -f "$root/etc/passwd" ] || die "$root/etc/passwd is not a file"
     [ -n "$user" ] || user=${SUDO_USER:-}
     [ "$user" != root ] || user=
     if [ -z "$user" ]; then
-        user=$(awk -F: '$3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ { print $1; exit }' "$root/etc/passwd")
+        user=$(accounts | awk -F: '$3 >= 1000 && $3 < 60000 && $7 !~ /(nologin|false)$/ { print $1; exit }')
     fi
     [ -n "$user" ] || die "this guest has no ordinary user: make one (useradd -m NAME), or name one with --user"
     # It is written into units and scripts.
@@ -310,9 +318,20 @@ END_OF_VITRAIL_FILE
 
 # -- starting ---------------------------------------------------------------------------------
 
+# The user may have put another program in the place of this one's memory (ptrace(2)).
+# With root's terminal as its controlling one it could type commands for root's shell
+# (TIOCSTI, ioctl_tty(2)), with it open read root's keys, and with root's environment
+# have its secrets.  So it has a session of its own, a pipe, and no terminal sequences.
 as_user() {
-    setpriv --reuid "$uid" --regid "$(passwd_field 4)" --init-groups \
-        env XDG_RUNTIME_DIR="/run/user/$uid" HOME="$home" "$@"
+    {
+        ended=$({ {
+            setsid setpriv --reuid "$uid" --regid "$(passwd_field 4)" --init-groups env -i \
+                PATH=/usr/local/bin:/usr/bin:/bin HOME="$home" USER="$user" \
+                XDG_RUNTIME_DIR="/run/user/$uid" "$@" </dev/null 2>&1 3>&- 4>&- &&
+                echo 0 >&3 || echo $? >&3
+        } | LC_ALL=C tr -cd '\11\12\40-\176' >&4; } 3>&1)
+    } 4>&1
+    return "$ended"
 }
 
 start() {
@@ -394,6 +413,8 @@ main() {
     openrc) write_openrc ;;
     none) write_plain ;;
     esac
+    # A device node there would be written to, a pipe waited for.
+    rm -f "$root$manifest"
     sort -u "$root$manifest.new" >"$root$manifest"
     rm "$root$manifest.new"
     start

@@ -17,7 +17,19 @@ from tests.kit.vm.guest_container import ADA, ROOT_LINE, GuestContainer, output
 
 SHELLS = (("dash",), ("bash",), ("busybox", "sh"))
 LIB = "usr/local/lib/vitrail"
-TOOLS = ("sh", "awk", "id", "cat", "chmod", "rm", "mkdir", "sort", "cp", "python3")
+TOOLS = (
+    "sh",
+    "awk",
+    "id",
+    "cat",
+    "head",
+    "chmod",
+    "rm",
+    "mkdir",
+    "sort",
+    "cp",
+    "python3",
+)
 
 
 @pytest.fixture(scope="module")
