@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes.leftovers import images_in_use
 from broker.core.files.trees import disk_usage
 from broker.core.paths import Paths
-from broker.host.homes.store import HomeStore
+from broker.host.homes.store import TREE, HomeStore
 from broker.host.images.store import list_images
 from policy.records.model import RecordSet
 
@@ -30,6 +31,8 @@ class Stored:
     bytes: int
     unused: str = ""
     path: str = ""
+    unbounded: bool = False
+    """Whether programs of a sandbox may write into it without a limit of ours."""
 
 
 def stored(paths: Paths) -> list[Stored]:
@@ -48,7 +51,8 @@ def _homes(paths: Paths, records: RecordSet) -> Iterator[Stored]:
     store = HomeStore(paths.homes)
     for home in store.all() if store.root.is_dir() else []:
         unused = "" if _has_record(records, home.name) else "no record of this name"
-        yield Stored("home", home.name, home.used(), unused, str(home.directory))
+        where, free = str(home.directory), home.meta.kind == TREE
+        yield Stored("home", home.name, home.used(), unused, where, free)
         for snapshot in store.snapshots(home.name):
             size = disk_usage(snapshot.directory)
             name = f"{home.name} {snapshot.name}"
@@ -115,6 +119,14 @@ def command(*, as_json: bool) -> None:
     total = render.size(sum(one.bytes for one in found))
     free = render.size(sum(one.bytes for one in removable(found, images=True)))
     render.note(f"{total}; 'brokerctl prune --images' removes {free}")
+    unbounded = [one for one in found if one.unbounded]
+    if unbounded:
+        left = render.size(shutil.disk_usage(unbounded[0].path).free)
+        render.note(
+            "warning: without a limit are the homes of "
+            f"{', '.join(one.name for one in unbounded)}: their programs may fill the "
+            f"file system, of which {left} are free"
+        )
 
 
 def removable(found: list[Stored], *, images: bool) -> list[Stored]:

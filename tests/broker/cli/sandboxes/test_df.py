@@ -12,7 +12,7 @@ from broker.cli.sandboxes.state import command as sandbox
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
-from broker.host.homes.store import DISK, HomeStore
+from broker.host.homes.store import DISK, TREE, HomeStore
 from broker.host.images import store as images
 from broker.host.images.store import ImageSpec, Manifest, manifest_bytes
 
@@ -116,3 +116,17 @@ def test_remove_takes_an_image_only_by_choice_and_only_where_no_other_starts_it(
     run(sandbox, "remove", "web", "--yes", "--image")
     assert {i.name for i in images.list_images(paths)} == {"shared", "old"}
     assert not paths.logs("web").exists()
+
+
+def test_home_that_is_a_directory_is_named_as_without_a_limit(paths):
+    """A box or container may fill the file system that the homes are on."""
+    assert "without a limit" not in run(df.command).output
+    homes = HomeStore(paths.homes)
+    with homes.new(TREE) as prepared:
+        (prepared / TREE).mkdir()
+        homes.publish(prepared, SandboxName("box-mail"))
+    output = run(df.command).output
+    assert "without a limit are the homes of box-mail:" in output
+    rows = json.loads(run(df.command, "--json").stdout)
+    unbounded = [row["name"] for row in rows if row["unbounded"]]
+    assert unbounded == ["box-mail"]
