@@ -76,7 +76,7 @@ PAGES = (
     ),
     _verbs(
         *("status", "what runs, its windows, output and sound"),
-        *("status", "top", "windows", "kill-window", "logs", "x11", "audio"),
+        *("status", "top", "windows", "network", "kill-window", "logs", "x11", "audio"),
     ),
     _verbs(
         *("answer", "questions that wait, and permissions granted for a time"),

@@ -153,6 +153,7 @@ def _joined(shown: api.SandboxStatus, machine: api.SandboxStatus) -> api.Sandbox
         devices=shown.devices,
         folders=shown.folders,
         limits=shown.limits,
+        network=shown.network,
     )
 
 

@@ -41,6 +41,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "status": ("sandboxes.status", "Show what runs, and problems."),
             "top": ("sandboxes.top", "Watch sandboxes on a live screen."),
             "windows": ("sandboxes.windows", "List windows with their sandbox."),
+            "network": (
+                "network.flows_verb",
+                "List flows to hosts outside, with their rules.",
+            ),
             "df": ("sandboxes.df", "Show disk space, and what nothing uses."),
             "prune": ("sandboxes.prune", "Remove what belongs to no sandbox."),
             "kill-window": ("sandboxes.kill_window", "End a window."),

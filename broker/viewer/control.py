@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker.core.paths import Paths
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
+from broker.viewer.network_control import NetworkControl
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.subscriptions import EventsPart
@@ -17,6 +18,7 @@ def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[objec
         runner,
         viewer.person,
         WindowsPart(viewer),
+        NetworkControl(viewer),
         EventsPart(paths.audit),
         ClipboardControl(viewer.clipboard),
         DeviceControl(viewer.devices),

@@ -22,6 +22,7 @@ from broker.core.limits import network as limits
 from broker.core.names import LeaseId
 from broker.core.streams import network_flows as m
 from broker.ipc.audit import schema
+from broker.ipc.control import api
 from policy.destinations import LOOKUP, NET, NETWORK, destination_of
 
 _PROTOCOLS = frozenset({"tcp", "udp"})
@@ -35,7 +36,7 @@ class _Place:
     released: trio.Event = field(default_factory=trio.Event)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class FlowRow:
     """A flow that is open."""
 
@@ -46,6 +47,26 @@ class FlowRow:
     port: int
     rule: str
     since: float
+    sent: int = 0
+    received: int = 0
+    """Bytes of its packets, as the filter counts them."""
+    rates: tuple[float, float] = (0.0, 0.0)
+    """Bytes a second from the sandbox and to it, between the last two reports."""
+    reported: float = 0.0
+
+    def moved(self, sent: int, received: int, now: float) -> None:
+        """Take a report of its bytes until now."""
+        span = now - self.reported
+        if not limits.REPORT_SECONDS <= span <= 2 * limits.REPORT_SECONDS:
+            span = limits.REPORT_SECONDS  # it was idle before
+        self.rates = ((sent - self.sent) / span, (received - self.received) / span)
+        self.sent, self.received, self.reported = sent, received, now
+
+    def rates_at(self, now: float) -> tuple[float, float]:
+        """Return the rates; a flow that is not in a report has moved nothing."""
+        if now - self.reported > 2 * limits.REPORT_SECONDS:
+            return (0.0, 0.0)
+        return self.rates
 
 
 class NetworkFlows:
@@ -55,6 +76,19 @@ class NetworkFlows:
         self._decider = decider
         self._log = log
         self._open: dict[LeaseId, dict[int, FlowRow]] = {}
+
+    def traffic(self, lease: LeaseId) -> api.NetworkTraffic | None:
+        """Return the sums of a sandbox; None: no filter asks for it."""
+        rows = self._open.get(lease)
+        if rows is None:
+            return None
+        now = trio.current_time()
+        rates = [row.rates_at(now) for row in rows.values()]
+        return api.NetworkTraffic(
+            flows=len(rows),
+            rate_from_sandbox=sum(rate for rate, _ in rates),
+            rate_to_sandbox=sum(rate for _, rate in rates),
+        )
 
     def rows(self, lease: LeaseId) -> list[FlowRow]:
         """The open flows of a sandbox, oldest first."""
@@ -143,6 +177,16 @@ class _Filter:
                 await self._begun(message)
             case m.FlowEnded():
                 await self._ended(message)
+            case m.FlowsMoved():
+                now = trio.current_time()
+                for flow, sent, received in message.counts:
+                    row = self.flows.get(flow)
+                    if (
+                        row is not None
+                        and sent >= row.sent
+                        and received >= row.received
+                    ):
+                        row.moved(sent, received, now)
 
     def _check(self, asked: m.AskFlow) -> None:
         # guard: a filter asks about one canonical host

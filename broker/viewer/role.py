@@ -19,10 +19,11 @@ from typing_extensions import override
 from broker.authority.audit import event_log
 from broker.authority.channel.interface import Authority
 from broker.authority.permit import Request
+from broker.authority.records.sandbox_names import not_running
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.lease import Lease, Opening
-from broker.core.names import LeaseId, SandboxName
+from broker.core.names import LeaseId, SandboxName, sandboxes_named, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.services import AGENT, AUDIO, DISPLAY, NETWORK, SECURITY_KEY, TRANSFERS
 from broker.core.stderr_log import isolated
@@ -210,6 +211,15 @@ class ViewerRole:
     def guest(self, lease: LeaseId) -> Guest | None:
         """The guest of a lease."""
         return self._guests.get(lease)
+
+    def named(self, untrusted_name: str) -> list[Guest]:
+        """Return the guests that a name means, at least one.  Raises NotFoundError."""
+        name = take_sandbox_name(untrusted_name)
+        pairs = [(guest.lease.sandbox, guest.lease.record) for guest in self.guests()]
+        named = set(sandboxes_named(name, pairs))
+        if not named:
+            raise not_running(name, pairs)
+        return [guest for guest in self.guests() if guest.lease.sandbox in named]
 
     def record(self, name: SandboxName) -> Record | None:
         """The record of that name, as the files are now."""

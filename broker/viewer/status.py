@@ -137,6 +137,7 @@ def _sandbox(
         devices=_devices_of(viewer, lease.id),
         folders=_folders_of(viewer, lease.id),
         limits=limits,
+        network=viewer.network.traffic(lease.id),
     )
 
 

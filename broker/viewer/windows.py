@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 import trio
 
-from broker.authority.records.sandbox_names import not_running
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.core.names import SandboxName, sandboxes_named, take_sandbox_name
+from broker.core.names import SandboxName
 from broker.ipc import worker
 from broker.ipc.control import api, methods
 from broker.ipc.control.fitting import AROUND
@@ -22,6 +22,7 @@ from broker.viewer.sandboxes.guest import Guest
 
 _STATISTICS_SECONDS = 1.0
 """A worker that does not say its numbers must not hold up a whole status."""
+_Rows = TypeVar("_Rows", api.WindowsAnswer, api.NetworkAnswer)
 _LOOK_SECONDS = 0.25
 """Between two looks for a subscriber: workers report windows only when asked."""
 
@@ -49,7 +50,7 @@ class WindowsPart:
     async def _listed(self, request: api.WindowsRequest) -> api.WindowsAnswer:
         guests = self.viewer.guests()
         if request.sandbox is not None:
-            guests = self._named(request.sandbox)
+            guests = self.viewer.named(request.sandbox)
         found: dict[SandboxName, list[worker.WindowReport]] = {}
         silent: list[str] = []
 
@@ -65,7 +66,8 @@ class WindowsPart:
             for guest in guests:
                 nursery.start_soon(ask, guest)
         windows = [_status(name, w) for name in sorted(found) for w in found[name]]
-        return fit_windows(api.WindowsAnswer(windows=windows, silent=sorted(silent)))
+        answer = api.WindowsAnswer(windows=windows, silent=sorted(silent))
+        return fit_by_sandbox(answer, "windows")
 
     @serves(methods.WINDOW_CLOSE)
     async def close(
@@ -84,19 +86,9 @@ class WindowsPart:
             raise api.NotFoundError(error.message, hint=error.hint) from error
         return api.Nothing()
 
-    def _named(self, untrusted_name: str) -> list[Guest]:
-        """Return the guests that a name means, at least one."""
-        name = take_sandbox_name(untrusted_name)
-        guests = self.viewer.guests()
-        pairs = [(guest.lease.sandbox, guest.lease.record) for guest in guests]
-        named = set(sandboxes_named(name, pairs))
-        if not named:
-            raise not_running(name, pairs)
-        return [guest for guest in guests if guest.lease.sandbox in named]
-
     def _guest(self, untrusted_name: str) -> Guest:
         """Return the one guest that a name means."""
-        found = self._named(untrusted_name)
+        found = self.viewer.named(untrusted_name)
         if len(found) > 1:
             names = ", ".join(guest.lease.sandbox for guest in found)
             raise api.NotFoundError(
@@ -139,30 +131,32 @@ def _status(sandbox: SandboxName, untrusted: worker.WindowReport) -> api.WindowS
     )
 
 
-def fit_windows(
-    answer: api.WindowsAnswer, limit: int = limits.CONTROL_MESSAGE_BYTES - AROUND
-) -> api.WindowsAnswer:
-    """Return the windows in at most ``limit`` bytes of JSON.
+def fit_by_sandbox(
+    answer: _Rows, key: str, limit: int = limits.CONTROL_MESSAGE_BYTES - AROUND
+) -> _Rows:
+    """Return an answer's rows, its field ``key``, in at most ``limit`` bytes of JSON.
 
-    Sandboxes with more than their equal share of it lose their newest ones.
+    Sandboxes with more than their equal share of it lose their newest ones, and
+    ``omitted`` counts these.
     """
     encode = msgspec.json.Encoder().encode
     if len(encode(answer)) <= limit:
         return answer
-    bare = msgspec.structs.replace(answer, windows=[], omitted=len(answer.windows))
+    rows = getattr(answer, key)
+    bare = msgspec.structs.replace(answer, **{key: []}, omitted=len(rows))
     room = share = max(0, limit - len(encode(bare)))
     sizes: Counter[str] = Counter()
-    for window in answer.windows:
-        sizes[window.sandbox] += len(encode(window)) + 1
+    for row in rows:
+        sizes[row.sandbox] += len(encode(row)) + 1
     for number, size in enumerate(sorted(sizes.values())):
         share = room // (len(sizes) - number)
         room -= min(size, share)
     used: Counter[str] = Counter()
     kept = []
-    for window in answer.windows:
-        used[window.sandbox] += len(encode(window)) + 1
+    for row in rows:
+        used[row.sandbox] += len(encode(row)) + 1
         # guard: a sandbox with many windows leaves room for the others'
-        if used[window.sandbox] <= share:
-            kept.append(window)
-    omitted = len(answer.windows) - len(kept)
-    return msgspec.structs.replace(answer, windows=kept, omitted=omitted)
+        if used[row.sandbox] <= share:
+            kept.append(row)
+    omitted = len(rows) - len(kept)
+    return msgspec.structs.replace(answer, **{key: kept}, omitted=omitted)

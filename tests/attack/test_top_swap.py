@@ -32,7 +32,7 @@ HARMFUL = WaitingQuestion(8, "evil: to hear the microphone")
 
 def row(name):
     window = Window(1, "a letter", focused=False)
-    return Row(name, name, "#ff0000", 1.0, 0.0, 0, 0, (), (window,))
+    return Row(name, name, "#ff0000", 1.0, 0.0, 0, 0, (), (window,), None)
 
 
 class Broker:

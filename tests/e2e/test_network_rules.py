@@ -272,6 +272,62 @@ async def test_a_record_has_its_flows_decided():
         assert event["verdict"] == "deny"
 
 
+TALK = """
+import socket, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect(("192.0.2.1", 9))
+while True:
+    sock.send(b"x" * 100)
+    time.sleep(0.2)
+"""
+
+
+async def test_open_flows_are_listed():
+    """With their bytes and rule, by ``network``, ``status`` and ``top``."""
+    async with world(image=False, start=False) as w:
+        rules = w.paths.config[0] / "policy.d"
+        rules.mkdir(parents=True, exist_ok=True)
+        rule = "vitrail.Network +192.0.2.1 @anyvm @net allow port=9 protocol=udp\n"
+        (rules / "50-net.policy").write_text(rule)
+        probe = w.base / "talk.py"
+        probe.write_text(TALK)
+        shared = f'bind_read_only = ["{probe}"]\n'
+        w.write_record("net", RECORD.replace("persistent", "disposable") + shared)
+        await w.start()
+        words = ("run", "-q", "net", "--", "/usr/bin/python3", str(probe))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(brokerctl, *words, env=w.environ))
+            await _listed(w)
+            stopped = await brokerctl("stop", "--all", env=w.environ)
+            assert stopped.code == 0, stopped
+
+
+async def _listed(w):
+    async def moving():
+        answer = await brokerctl("network", "--json", env=w.environ)
+        assert answer.code == 0, answer
+        flows = json.loads(answer.out)["flows"]
+        return flows if flows and flows[0]["rate_from_sandbox"] else None
+
+    (flow,) = await eventually(moving, deadline=60)
+    assert flow["sandbox"].startswith("net")
+    assert (flow["host"], flow["address"]) == ("192.0.2.1", "192.0.2.1")
+    assert (flow["port"], flow["protocol"]) == (9, "udp")
+    assert flow["bytes_from_sandbox"] >= 142
+    assert flow["rule"].endswith("50-net.policy:1")
+    shown = await brokerctl("network", "net", env=w.environ)
+    head, row = shown.out.splitlines()
+    assert head.split()[:4] == ["SANDBOX", "HOST", "ADDRESS", "PORT"]
+    assert row.split()[1:4] == ["192.0.2.1", "-", "9/udp"]
+    top = json.loads((await brokerctl("top", "--json", env=w.environ)).out)
+    assert top["rows"][0]["network"]["flows"] == 1
+    status = await brokerctl("status", "--all", env=w.environ)
+    assert "NETWORK" in status.out
+    unknown = await brokerctl("network", "nobody", env=w.environ)
+    assert unknown.code == 1
+    assert "no sandbox 'nobody' runs" in unknown.err
+
+
 # -- inside the namespaces: this machine --------------------------------------------
 
 

@@ -160,7 +160,7 @@ async def a_live_screen(h, name):
         print("\n".join(screen.display))
         assert len(screen.display) == 24
         assert not [line for line in screen.display if len(line) > 80]
-        columns = ["SANDBOX", "CPU", "MEMORY", "STREAMS", "WINDOWS"]
+        columns = ["SANDBOX", "CPU", "MEMORY", "STREAMS", "NETWORK", "WINDOWS"]
         (head,) = [
             n for n, line in enumerate(screen.display) if line.split() == columns
         ]

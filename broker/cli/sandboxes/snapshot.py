@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from broker.cli.audit.events import as_message, shown_target
 from broker.cli.quick.status import memory_of
 from broker.cli.run.connect import offline_paths
@@ -37,6 +39,15 @@ class Window:
 
 
 @dataclass(frozen=True)
+class NetworkRates:
+    """The flows of a sandbox to hosts outside, with bytes a second."""
+
+    flows: int
+    rate_from_sandbox: float
+    rate_to_sandbox: float
+
+
+@dataclass(frozen=True)
 class Row:
     """A sandbox; ``cpu`` is the share of one processor, ``memory`` bytes."""
 
@@ -49,6 +60,8 @@ class Row:
     streams: int
     programs: tuple[str, ...]
     windows: tuple[Window, ...]
+    network: NetworkRates | None
+    """None: its flows are not decided."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +169,9 @@ def _rows(
             streams=sum(stream.sandbox == s.name for stream in status.streams),
             programs=tuple(printable(p.name, 60) for p in s.programs),
             windows=tuple(windows.get(s.name, ())),
+            network=NetworkRates(**msgspec.structs.asdict(s.network))
+            if s.network
+            else None,
         )
         for s in status.sandboxes
     )

@@ -20,6 +20,7 @@ from broker.ipc.control.api import (
     LeaseStatus,
     LimitStatus,
     LinkStatus,
+    NetworkTraffic,
     NotFoundError,
     Nothing,
     PolicyStatus,
@@ -216,6 +217,8 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType
     devices = [(s.name, device) for s in status.sandboxes for device in s.devices]
     if devices:
         yield _table("SANDBOX DEVICE", devices)
+    if traffic := [_traffic(s.name, s.network) for s in status.sandboxes if s.network]:
+        yield _table("NETWORK FLOWS OUT/S IN/S", traffic)
     if status.leases:
         rows = [_lease(lease, now) for lease in status.leases]
         yield _table("LEASE SANDBOX LAUNCH PEER PID SINCE", rows)
@@ -276,6 +279,15 @@ def _limit(limit: LimitStatus) -> Sequence[str]:
     if not limit.most:  # a rate has no number at one time
         return (what, "-", "-", str(limit.refused))
     return (what, now, most, str(limit.refused))
+
+
+def _traffic(name: str, traffic: NetworkTraffic) -> Sequence[str]:
+    return (
+        name,
+        str(traffic.flows),
+        f"{render.size(int(traffic.rate_from_sandbox))}/s",
+        f"{render.size(int(traffic.rate_to_sandbox))}/s",
+    )
 
 
 def _lease(lease: LeaseStatus, now: float) -> Sequence[str]:

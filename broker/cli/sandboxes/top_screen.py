@@ -31,7 +31,10 @@ _EVERY = 1.0
 """Seconds between two looks."""
 _QUESTIONS = 3
 _JUST_CHANGED = "this has just changed: look, and press again"
-_COLUMNS = (("SANDBOX", 15), ("CPU", 5), ("MEMORY", 9), ("STREAMS", 7), ("WINDOWS", 34))
+_COLUMNS = (
+    *(("SANDBOX", 15), ("CPU", 5), ("MEMORY", 9), ("STREAMS", 7)),
+    *(("NETWORK", 11), ("WINDOWS", 21)),
+)
 
 
 class Screen(App[str]):
@@ -238,10 +241,13 @@ class Screen(App[str]):
 def _cells(row: Row, *, muted: bool) -> tuple[Text, ...]:
     titles = ", ".join(window.title or "(no title)" for window in row.windows)
     name = Text("▌", style=row.colour) + Text(row.name + (" (muted)" if muted else ""))
+    net = row.network
+    rate = 0 if net is None else int(net.rate_from_sandbox + net.rate_to_sandbox)
     return (
         name,
         Text(f"{row.cpu:4.0%}", justify="right"),
         Text(render.size(row.memory) if row.memory else "-", justify="right"),
         Text(str(row.streams), justify="right"),
+        Text("-" if net is None else f"{render.size(rate)}/s", justify="right"),
         Text(titles or ", ".join(row.programs) or "-"),
     )

@@ -38,5 +38,7 @@ IDLE_SECONDS: Mapping[str, float] = MappingProxyType(
 """A flow without a packet has ended; as RFC 5382 and 4787 have it for TCP and UDP."""
 ENDED_SECONDS = 10.0
 """A connection whose two sides have closed is kept so long for its last packets."""
+REPORT_SECONDS = 1.0
+"""Between two reports of the bytes that flows have moved."""
 FLOW_REPORT_BYTES = 1 << 18
 """Messages that the viewer has not read; beyond it every flow ends."""

@@ -7,7 +7,7 @@ the answer holds.  Frames are as ``core.framing`` has them, in a pair of stream 
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,8 @@ from broker.core.framing import encode_frame
 
 MESSAGE_BYTES = 1024
 """The longest message has a host's name of 253 characters."""
+MOVED = 32
+"""Flows in one report of bytes; each has 28 bytes at most."""
 
 
 class _Message(
@@ -64,6 +66,15 @@ class FlowEnded(_Message, frozen=True, tag=4):
     reason: str
 
 
+class FlowsMoved(_Message, frozen=True, tag=5):
+    """Flows that have moved bytes since the last report.
+
+    Each as ``(flow, sent, received)``: bytes of its packets each way until now.
+    """
+
+    counts: Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=MOVED)]
+
+
 class FlowAnswer(_Message, frozen=True, tag=16):
     """The answer; an allow holds until FlowCut."""
 
@@ -77,7 +88,7 @@ class FlowCut(_Message, frozen=True, tag=17):
     number: int
 
 
-FromFilter: TypeAlias = AskFlow | FlowRelease | FlowBegun | FlowEnded
+FromFilter: TypeAlias = AskFlow | FlowRelease | FlowBegun | FlowEnded | FlowsMoved
 ToFilter: TypeAlias = FlowAnswer | FlowCut
 
 _encoder = msgspec.msgpack.Encoder()

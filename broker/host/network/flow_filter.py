@@ -78,6 +78,8 @@ class CarriedFlow:
     used: float
     sent: int = 0
     received: int = 0
+    reported: int = 0
+    """Bytes of both ways that the viewer knows of."""
     hello: bytearray | None = None
     """The first bytes while they are looked at; None: they were."""
     first: int = 0
@@ -525,6 +527,16 @@ class FlowFilter:
                 self._forget(place)
                 if place.allowed:
                     self.to_viewer.append(m.FlowRelease(place.number))
+
+    def report_bytes(self) -> None:
+        """Report the flows that have moved; once a second or so."""
+        moved = []
+        for flow in self._flows.values():
+            if flow.sent + flow.received != flow.reported:
+                flow.reported = flow.sent + flow.received
+                moved.append((flow.number, flow.sent, flow.received))
+        for at in range(0, len(moved), m.MOVED):
+            self.to_viewer.append(m.FlowsMoved(moved[at : at + m.MOVED]))
 
     def cut(self, flow: CarriedFlow, reason: str, last: Packet | None = None) -> None:
         """End a flow on both sides.

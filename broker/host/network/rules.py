@@ -114,9 +114,10 @@ class FlowGuard(PacketGuard):
     @override
     def _look(self) -> None:
         now = time.monotonic()
-        if now - self._looked >= 1:
+        if now - self._looked >= network_limits.REPORT_SECONDS:
             self._looked = now
             self.flows.tick(now)
+            self.flows.report_bytes()
             self._flush_flows()
 
     def _flush_flows(self) -> None:

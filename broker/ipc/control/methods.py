@@ -234,6 +234,14 @@ WINDOW_CLOSE = Method(
     "Close or kill a window; returns when the order was sent.",
     absent=(_SCREEN,),
 )
+NETWORK = Method(
+    "Network",
+    api.NetworkRequest,
+    api.NetworkAnswer,
+    Owner.VIEWER,
+    "The open flows of sandboxes whose flows are decided.",
+    absent=(_host_lacks("the viewer decides flows"),),
+)
 LEASE_ACQUIRE = Method(
     "LeaseAcquire",
     api.LeaseRequest,

@@ -17,6 +17,7 @@ from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
+from broker.viewer.network_control import NetworkControl
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.runner import Runner
 from broker.viewer.subscriptions import EventsPart
@@ -33,6 +34,7 @@ SCREEN = (
     PersonOpens,
     EventsPart,
     WindowsPart,
+    NetworkControl,
     QuestionControl,
     ClipboardControl,
     DeviceControl,

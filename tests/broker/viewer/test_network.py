@@ -81,6 +81,29 @@ async def test_an_answer_holds_until_its_rule_goes():
         assert flows.rows(WORK.id) == []
 
 
+async def test_a_report_of_bytes_makes_a_rate():
+    async with network() as (talk, _, flows):
+        await talk.ask(1)
+        await talk.send(m.FlowBegun(3, 1, "192.0.2.1"), m.FlowsMoved([(3, 500, 2000)]))
+        await talk.ask(4)
+        (row,) = flows.rows(WORK.id)
+        assert (row.sent, row.received) == (500, 2000)
+        assert row.rates == (500 / limits.REPORT_SECONDS, 2000 / limits.REPORT_SECONDS)
+        traffic = flows.traffic(WORK.id)
+        assert traffic.flows == 1
+        assert row.rates_at(row.reported + 2.1 * limits.REPORT_SECONDS) == (0, 0)
+        # Fewer than before, and of a flow that is not open: not taken.
+        await talk.send(m.FlowsMoved([(3, 400, 9000), (7, 1, 1)]))
+        await talk.ask(5)
+        assert (row.sent, row.received) == (500, 2000)
+
+
+async def test_a_report_of_too_many_flows_ends_the_filter():
+    async with network() as (talk, *_):
+        await talk.send(m.FlowsMoved([(1, 0, 0)] * (m.MOVED + 1)))
+        assert await talk.hear() is None
+
+
 async def test_the_user_is_asked_about_the_flow_and_not_about_its_name():
     rules = "vitrail.Network +www.test work @net ask\n"
     async with network(rules) as (talk, book, _):

@@ -45,6 +45,15 @@ class LimitStatus(ApiAnswer, frozen=True, kw_only=True):
     """How often it wanted more."""
 
 
+class NetworkTraffic(ApiAnswer, frozen=True, kw_only=True):
+    """The open flows of a sandbox with ``network = "rules"``, together."""
+
+    flows: int
+    rate_from_sandbox: float
+    """Bytes a second."""
+    rate_to_sandbox: float
+
+
 class SandboxStatus(ApiAnswer, frozen=True, kw_only=True):
     """A sandbox that has a lease or is being started or stopped."""
 
@@ -71,6 +80,8 @@ class SandboxStatus(ApiAnswer, frozen=True, kw_only=True):
     """The devices that it holds: port, vendor and product number, its own name."""
     folders: list[str] = []
     """Your directories that it has; escaped, with ``(writable)`` where it is."""
+    network: NetworkTraffic | None = None
+    """Null: its flows are not decided."""
 
 
 class StreamStatus(ApiAnswer, frozen=True, kw_only=True):

@@ -161,6 +161,31 @@ def test_an_allowed_name_opens_its_address_for_its_port():
     assert talk.asked[begun[0].number] == ("www.test", "tcp", 443)
 
 
+def test_bytes_are_reported_once_they_have_moved():
+    talk = Talk(("www.test", "*"))
+    talk.connect("www.test")
+    talk.filter.report_bytes()
+    talk.pump()
+    talk.filter.report_bytes()
+    talk.pump()
+    flow = next(one.flow for one in talk.log if isinstance(one, m.FlowBegun))
+    reports = [one for one in talk.log if isinstance(one, m.FlowsMoved)]
+    assert reports == [m.FlowsMoved([(flow, len(tcp()), 0)])]
+
+
+def test_a_report_of_all_flows_is_of_messages_that_fit():
+    talk = Talk(("www.test", "*"))
+    talk.resolve("www.test", WWW)
+    for port in range(100):
+        talk.send(tcp(ports=(20000 + port, 443)))
+    for flow in talk.filter._flows.values():
+        flow.number, flow.sent, flow.received = 1 << 62, 1 << 62, 1 << 62
+    talk.filter.report_bytes()
+    sizes = [len(m.encode(one)) for one in talk.filter.to_viewer]
+    assert len(sizes) == 4
+    assert max(sizes) <= m.MESSAGE_BYTES
+
+
 def test_an_address_alone_opens_nothing():
     """The right address, which no allowed name led to."""
     talk = Talk(("www.test", "*"))

@@ -18,7 +18,7 @@ from broker.ipc.control.api import (
 )
 from broker.ipc.control.fitting import fit_status
 from broker.ipc.control.varlink import VarlinkReply
-from broker.viewer.windows import fit_windows
+from broker.viewer.windows import fit_by_sandbox
 
 
 def status(sandboxes: int, streams: int, **words: object) -> Status:
@@ -116,7 +116,7 @@ def test_windows_of_many_leave_room_for_the_windows_of_others() -> None:
     whole = WindowsAnswer(windows=[*crowd, *honest], silent=["mail"])
     with pytest.raises(InternalError):
         varlink.encode(VarlinkReply(varlink.raw(whole)))
-    fitted = fit_windows(whole)
+    fitted = fit_by_sandbox(whole, "windows")
     message = varlink.encode(VarlinkReply(varlink.raw(fitted)))
     assert len(message) <= limits.CONTROL_MESSAGE_BYTES + 1
     assert fitted.windows[-2:] == honest
@@ -128,7 +128,7 @@ def test_windows_of_many_leave_room_for_the_windows_of_others() -> None:
 @pytest.mark.parametrize("count", [0, 1, 100])
 def test_windows_that_fit_are_left_alone(count: int) -> None:
     few = WindowsAnswer(windows=[window("work", number) for number in range(count)])
-    assert fit_windows(few) is few
+    assert fit_by_sandbox(few, "windows") is few
 
 
 @pytest.mark.parametrize("limit", range(0, 30_000, 997))
@@ -137,4 +137,4 @@ def test_windows_are_never_larger_than_the_limit(limit: int) -> None:
         windows=[window(f"b{n % 5}", n) for n in range(50) if n % 5 != 4 or n < 10]
     )
     bare = WindowsAnswer(windows=[], omitted=50)
-    assert size(fit_windows(whole, limit)) <= max(limit, size(bare))
+    assert size(fit_by_sandbox(whole, "windows", limit)) <= max(limit, size(bare))

@@ -1,0 +1,40 @@
+"""Flows of sandboxes to hosts outside."""
+
+from __future__ import annotations
+
+from broker.ipc.control.api.base import ApiAnswer, ApiRequest
+
+
+class NetworkRequest(ApiRequest, frozen=True, kw_only=True):
+    """Whose flows; null means those of all sandboxes."""
+
+    sandbox: str | None = None
+
+
+class FlowStatus(ApiAnswer, frozen=True, kw_only=True):
+    """An open flow; all but ``rule`` is as the sandbox's frame filter reports it."""
+
+    sandbox: str
+    host: str
+    """The name that led to its address, or the address."""
+    address: str
+    protocol: str
+    """``tcp``, ``udp`` or ``icmp``."""
+    port: int
+    """0: it has none."""
+    rule: str
+    """Which one allows it: ``file:line``."""
+    since: float
+    """Seconds since 1970."""
+    bytes_from_sandbox: int
+    bytes_to_sandbox: int
+    rate_from_sandbox: float
+    """Bytes a second."""
+    rate_to_sandbox: float
+
+
+class NetworkAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """Open flows, by sandbox, oldest first; ``omitted`` ones did not fit into it."""
+
+    flows: list[FlowStatus]
+    omitted: int = 0
