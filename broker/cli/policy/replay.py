@@ -61,7 +61,7 @@ def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None
     if rules.problems:
         print_problems(rules.problems, stderr=True)
         sys.exit(_BROKEN)
-    times = (_time(since), None if until is None else _time(until))
+    times = (parsed_time(since), None if until is None else parsed_time(until))
     with open_log(offline_paths().audit) as log:
         then = situation_then(log, (new,) if new.is_dir() else ())
         found = ask_all_again(
@@ -74,7 +74,8 @@ def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None
     sys.exit(bool(found.changes))
 
 
-def _time(text: str) -> int:
+def parsed_time(text: str) -> int:
+    """Return a time of an option.  Raises UsageError."""
     try:
         return parse_time(text, datetime.now().astimezone())
     except SetupError as error:

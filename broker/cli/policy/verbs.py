@@ -39,6 +39,7 @@ _LATER = MappingProxyType(
         "import": "policy.import_from:import_from",
         "lint": "policy.lint:lint",
         "simulate": "policy.replay:simulate",
+        "suggest": "allow.suggest:suggest",
         "starter": "policy.starter:starter",
         "test": "policy.tools:test_policy",
     }

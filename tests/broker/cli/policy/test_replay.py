@@ -190,3 +190,28 @@ def test_explain_takes_a_call_or_an_event(run):
     assert run("explain", "a", "work", "vault", "--event", 2)[0] == 2
     assert run("explain", "--event", 2, "--scheme", "x")[0] == 2
     assert run("explain")[0] == 2
+
+
+def test_suggested_lines_are_for_what_was_refused(run):
+    """As a table, alone, and as JSON; lines alone are a file of rules."""
+    _write(run)
+    code, out = run("suggest", "work", "--lines")
+    assert code == 0, out
+    lines = [line for line in out.splitlines() if line.startswith(("a ", "c "))]
+    assert lines == ["a + work vault allow", "c + work web allow"]
+    assert "1 line must precede" in out
+    code, out = run("suggest", "work", "--json")
+    assert code == 0
+    found = json.loads(out.splitlines()[0])
+    assert [one["line"] for one in found["lines"]] == lines
+    assert [one["times"] for one in found["lines"]] == [1, 1]
+    assert found["lines"][0]["before"].endswith("30-user.policy:1")
+    code, out = run("suggest", "work")
+    assert out.splitlines()[0].split() == ["TIMES", "EVENT", "LINE"]
+    code, out = run("suggest", "web")
+    assert (code, "no rule refused anything" in out) == (1, True)
+    (run.rules / "10-new.policy").write_text("".join(f"{line}\n" for line in lines))
+    code, out = run("suggest", "work")
+    assert code == 1, out
+    (run.rules / "10-new.policy").write_text("a * work\n")
+    assert run("suggest", "work")[0] == 3

@@ -1,0 +1,93 @@
+"""``brokerctl policy suggest``: the rules that a sandbox would have needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from broker.cli import render
+from broker.cli.completion import logged_sandboxes
+from broker.cli.policy.load import JSON, rules_of
+from broker.cli.policy.records import print_problems
+from broker.cli.policy.replay import parsed_time, situation_then
+from broker.cli.run.connect import offline_paths
+from broker.core.escape import printable
+from broker.ipc.audit.query import Filters, Log, open_log
+from policy.tools.suggest import Suggestion
+from policy.tools.suggest import suggest as lines_for
+
+_BROKEN = 3
+
+
+@click.command()
+@click.argument("sandbox", shell_complete=logged_sandboxes)
+@click.option(
+    "-S",
+    "--since",
+    default="-7d",
+    show_default=True,
+    help="Decisions from this time on, as -7d or yesterday.",
+)
+@click.option("-U", "--until", help="Decisions until this time.")
+@click.option("--lines", "bare", is_flag=True, help="Print the lines alone.")
+@JSON
+def suggest(
+    sandbox: str, *, since: str, until: str | None, bare: bool, as_json: bool
+) -> None:
+    """Print the smallest set of rules that would have allowed what was refused.
+
+    SANDBOX is a sandbox or a record.  Of its decisions in the audit log: those that
+    rules denied, and those that a deny with mode=observe would have denied.  One line a
+    destination, each tried on the recorded calls.  Nothing is written.
+
+    Exit code: 0 there are lines, 1 nothing was refused, 3 the rules have an error.
+    """
+    rules = rules_of(())
+    if rules.problems:
+        print_problems(rules.problems, stderr=True)
+        sys.exit(_BROKEN)
+    times = (parsed_time(since), None if until is None else parsed_time(until))
+    with open_log(offline_paths().audit) as log:
+        world = situation_then(log).world
+        found = lines_for(_decisions(log, sandbox, *times), rules, world)
+    if as_json:
+        lines = [one._asdict() for one in found.lines]
+        render.json_line({"lines": lines, "left": dict(found.left)})
+    elif bare:
+        out = Console(highlight=False, soft_wrap=True)
+        for one in found.lines:
+            out.print(Text(one.line))
+    elif found.lines:
+        rows = [(str(one.times), str(one.event), one.line) for one in found.lines]
+        render.table(("TIMES", "EVENT", "LINE"), rows)
+    if not as_json:
+        _explain(found.lines)
+        for reason, count in found.left.most_common():
+            render.note(f"without a line: {count} ({printable(reason, 200)})")
+    if not found.lines:
+        render.note("no rule refused anything of it in this time")
+        sys.exit(1)
+
+
+def _explain(lines: list[Suggestion]) -> None:
+    for place in dict.fromkeys(one.before for one in lines if one.before):
+        count = sum(one.before == place for one in lines)
+        render.note(f"{render.count(count, 'line')} must precede {place}")
+    if guessed := [one.line.split()[1][1:] for one in lines if one.guessed]:
+        names = ", ".join(guessed[:5]) + (", …" if guessed[5:] else "")
+        render.note(f"only looked up, so the port is a guess: {names}")
+
+
+def _decisions(
+    log: Log, name: str, since: int, until: int | None
+) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the decisions of a sandbox, or of all of a record, with their time."""
+    filters = Filters(
+        sandboxes=(name,), kinds=("decision",), since_ns=since, until_ns=until
+    )
+    for found in log.find(filters):
+        yield found.time_ns, found.fields()
