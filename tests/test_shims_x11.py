@@ -17,7 +17,7 @@ from shims.x11.selections import offered_types, wanted_type
 from shims.x11.surfaces import joined
 from shims.x11.window import XWindow
 from shims.x11.wire import BridgeError
-from tests.kit.x11 import Ends, words
+from tests.kit.x11 import GLOBALS, Ends, words
 
 ONE, TWO, THREE = 0x400001, 0x400002, 0x400003
 OTHER = 0x600001
@@ -98,6 +98,26 @@ def test_a_menu_is_a_popup_and_its_end_is_a_click_on_the_root():
     pointer = struct.pack("<I", ends.pointer)
     assert any(data.count(pointer) >= 4 for _, _, data in ends.told)
     assert len(ends.core.order) == 1
+
+
+@pytest.mark.parametrize(("version", "popups"), [(2, 2), (5, 1)])
+def test_a_menu_that_grows_is_shown_whole(version, popups, monkeypatch):
+    """sway 1.7 has no xdg_popup.reposition: the menu is made again."""
+    monkeypatch.setitem(GLOBALS, "xdg_wm_base", version)
+    ends = Ends()
+    ends.show(ONE)
+    surface = ends.show(TWO, (1300, 820, 100, 100), own=True)
+    for width in (150, 200):
+        ends.event(22, "IIIhhHHHB", TWO, TWO, 0, 1290, 810, width, 120, 0, 1)
+    ends.draw(surface, (200, 120))
+    ends.run()
+    ends.now += 0.1
+    ends.run()
+    assert ends.count("xdg_surface", "get_popup") == popups
+    assert ends.count("xdg_popup", "reposition") == (2 if version == 5 else 0)
+    sizes = [v for i, n, v in ends.asked if (i, n) == ("xdg_positioner", "set_size")]
+    assert sizes[-1] == [200, 120]
+    assert ends.core.surfaces[surface].open, "its picture is shown"
 
 
 def test_the_end_of_a_window_ends_its_menus_first():

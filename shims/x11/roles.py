@@ -25,6 +25,8 @@ UNASKED, UNASKED_SECONDS = 12, 60.0
 RESIZE_SECONDS = 0.15
 """So long a configure waits for the program to draw in the new size."""
 TITLE_SECONDS = 0.25
+REMAKE_SECONDS = 0.05
+"""So long a program may move and resize a menu before it is made again."""
 PING_SECONDS = 10.0
 
 
@@ -262,12 +264,24 @@ class Roles:
 
     def reposition(self, window: XWindow) -> None:
         """The program moved or resized its menu."""
-        if window.popup is None or window.parent is None or window.popup.version < 3:
+        if window.popup is None or window.parent is None:
+            return
+        if window.popup.version < 3:  # a popup cannot move, nor grow: make another one
+            if not window.remaking:
+                window.remaking = True
+                self._core.later(REMAKE_SECONDS, lambda: self._remake(window))
             return
         positioner = self._positioner(window)
         window.tokens += 1
         self._core.relay.ask(window.popup, "reposition", positioner, window.tokens)
         self._core.relay.release(positioner)
+
+    def _remake(self, window: XWindow) -> None:
+        window.remaking = False
+        if window.popup is not None and window.surface is not None:
+            self.drop(window)
+            window.surface.committed = True
+            self.match()
 
     def _popup_configure(
         self, popup: WaylandObject, x: int, y: int, _w: int, _h: int

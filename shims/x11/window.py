@@ -55,7 +55,7 @@ class XWindow:
         self.fullscreen = self.maximized = self.modal = False
         self.tokens = 0
         self.titled = (0.0, "", "")  # when, title, application id
-        self.titling = False
+        self.titling = self.remaking = False
         # _NET_WM_SYNC_REQUEST
         self.alarm = self.count = 0
         self.drawing = False
