@@ -237,6 +237,98 @@ def test_a_family_has_no_circle():
     assert family(one, one) is None
 
 
+def dragging(ends):
+    """A program drags text from window ONE; returns its wl_data_source and device."""
+    surface = ends.show(ONE)
+    pointer = ends.up(ends.pointer)
+    ends.tell(pointer, "enter", 50, ends.up(surface), 10.0, 10.0)
+    ends.tell(pointer, "button", 51, 0, 0x110, 1)
+    ends.run()
+    helper = ends.core.helper
+    drag, targets = ends.atom(b"XdndSelection"), ends.atom(b"TARGETS")
+    ends.event(90, "III", helper, ONE, drag)
+    ends.run()
+    atoms = (targets, ends.atom(b"UTF8_STRING"))
+    ends.properties[helper, "TARGETS"] = (32, struct.pack("<2I", *atoms))
+    ends.event(31, "IIIII", 0, helper, drag, targets, targets)
+    ends.run()
+    ((device, source),) = [
+        (ends.bridge.selections.device().device.up, v[0])
+        for i, n, v in ends.asked
+        if n == "start_drag" and v[1] == ends.up(surface) and v[3] == 51
+    ]
+    ends.tell(pointer, "leave", 52, ends.up(surface))
+    ends.run()
+    assert "leave" not in dict(ends.heard(ends.pointer, "wl_pointer"))
+    return source, device
+
+
+def test_a_programs_drag_over_other_windows_speaks_to_the_helper():
+    ends = Ends()
+    source, device = dragging(ends)
+    helper, position = ends.core.helper, ends.atom(b"XdndPosition")
+    ends.tell(device, "enter", 53, 0, 0.0, 0.0, 0)
+    ends.tell(device, "leave")
+    ends.run()
+    # To the helper's place, told relative to the window that Xwayland's pointer is on.
+    motion = dict(ends.heard(ends.pointer, "wl_pointer"))["motion"]
+    assert motion[1:] == [10 - 1280, 10 - 800]
+    ends.event(33, "II5I", helper, position, ONE, 0, 0, 0, 0)
+    ends.run()
+    assert [v[1] for k, v in ends.x_messages(ONE) if k == "XdndStatus"] == [0]
+    ends.tell(source, "target", "text/plain")
+    ends.run()
+    assert [v[1] for k, v in ends.x_messages(ONE) if k == "XdndStatus"] == [1]
+    ends.tell(source, "dnd_drop_performed")
+    ends.run()
+    assert dict(ends.heard(ends.pointer, "wl_pointer"))["button"][2:] == [0x110, 0]
+    # The target may be done before the program tells of the drop.
+    ends.tell(source, "dnd_finished")
+    ends.run()
+    assert ends.x_messages(ONE) == []
+    ends.event(33, "II5I", helper, ends.atom(b"XdndDrop"), ONE, 0, 0, 0, 0)
+    ends.run()
+    assert [v[1] for k, v in ends.x_messages(ONE) if k == "XdndFinished"] == [1]
+    ends.now += 30
+    ends.run()
+    assert ends.count("wl_data_source", "destroy") == 1
+
+
+def test_what_others_drag_reaches_a_program_and_its_refusal_them():
+    ends = Ends()
+    surface = ends.show(ONE)
+    ends.properties[ONE, "XdndAware"] = (32, struct.pack("<I", 5))
+    device, offer = ends.bridge.selections.device().device.up, 0xFF000005
+    ends.tell(device, "data_offer", offer)
+    ends.above[offer] = "wl_data_offer"
+    ends.run()
+    ends.tell(offer, "offer", "text/plain")
+    ends.tell(device, "enter", 60, ends.up(surface), 20.0, 30.0, offer)
+    ends.run()
+    kinds = dict(ends.x_messages(ONE))
+    assert kinds["XdndEnter"][1] >> 24 == 5
+    assert kinds["XdndPosition"][2] == (1300 << 16 | 830)
+    status = ends.atom(b"XdndStatus")
+    ends.event(33, "II5I", ends.core.helper, status, ONE, 0, 0, 0, 0)
+    ends.run()
+    words = [v for i, n, v in ends.asked if (i, n) == ("wl_data_offer", "set_actions")]
+    assert words[-1] == [0, 0], "a preferred action that is not allowed is an error"
+    ends.event(33, "II5I", ends.core.helper, status, ONE, 1, 0, 0, 0)
+    ends.run()
+    ends.tell(offer, "action", 1)
+    ends.tell(device, "drop")
+    ends.tell(device, "leave")
+    ends.run()
+    assert "XdndDrop" in dict(ends.x_messages(ONE))
+    assert ends.count("wl_data_offer", "destroy") == 0
+    ends.event(
+        33, "II5I", ends.core.helper, ends.atom(b"XdndFinished"), ONE, 1, 0, 0, 0
+    )
+    ends.run()
+    assert ends.count("wl_data_offer", "finish") == 1
+    assert ends.count("wl_data_offer", "destroy") == 1
+
+
 def test_targets_and_types_mean_each_other():
     names = ["TARGETS", "UTF8_STRING", "STRING", "image/png", "x" * 300 + "/y"]
     types = offered_types(names, [1, 2, 3, 4, 5])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Callable
 
 from shims.x11.core import Core
+from shims.x11.drags import Drags
 from shims.x11.manager import WindowManager
 from shims.x11.objects import WaylandObject
 from shims.x11.pools import Pools
@@ -38,6 +39,7 @@ class Bridge:
         self.screens = Screens(core, scale, self._moved)
         self.selections = Selections(core)
         self.seat = SeatInput(core, self.surfaces.show)
+        self.drags = Drags(core, self.selections, self.seat, self.roles.hide_since)
         self.windows = WindowManager(core, self.roles)
         self.roles.on_dismissed = self.seat.click_outside
         self.windows.property_changed = self.selections.property_changed

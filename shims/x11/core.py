@@ -35,7 +35,7 @@ class Core:
         """Handlers of client messages by type: the window and five values."""
         self.begin: List[Callable[[], None]] = []
         """Called once the X server has accepted us, in order."""
-        self.managing = False
+        self.managing = self.dragging = False
         self.globals: Dict[str, List[Tuple[int, int]]] = {}
         self.registry = self.relay.make("wl_registry", 1)
         self.seat: Optional[WaylandObject] = None
@@ -49,6 +49,8 @@ class Core:
         self.surfaces: Dict[int, HeldSurface] = {}
         self.serial, self.press, self.input_at = 0, (0, 0.0), -100.0
         self.hover: Optional[HeldSurface] = None
+        self.pressed_on: Optional[HeldSurface] = None
+        """Where a button was pressed that is still down."""
         self.focus: Optional[HeldSurface] = None
         self._timers: List[Tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -72,6 +74,7 @@ class Core:
     def note_input(self, serial: int, *, pressed: bool) -> None:
         """The user pressed or let go of something."""
         self.serial, self.input_at = serial, self.clock()
+        self.pressed_on = self.hover if pressed else None
         if pressed:
             self.press = (serial, self.input_at)
 

@@ -86,8 +86,8 @@ class Roles:
             self._give_role(window)
 
     def _give_role(self, window: XWindow) -> None:
-        if "DND" in window.hints.types:
-            return
+        if "DND" in window.hints.types or (window.override and self._core.dragging):
+            return  # the picture of what is dragged
         core, surface = self._core, window.surface
         assert surface is not None
         assert core.wm is not None
@@ -104,8 +104,15 @@ class Roles:
             self._make_popup(window, parent)
         else:
             self._make_toplevel(window)
+        window.since = core.clock()
         core.order.append(window)
         core.relay.ask(surface.proxy, "commit")
+
+    def hide_since(self, when: float) -> None:
+        """Take what came since then from the screen: the picture of what is dragged."""
+        for window in [w for w in self._core.order if w.override and w.since >= when]:
+            window.dismissed = True
+            self.drop(window)
 
     def _may(self, parent: Optional[XWindow]) -> bool:
         """Whether one more is below the filter's limits; else it comes later or never."""

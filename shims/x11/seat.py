@@ -23,7 +23,14 @@ class SeatInput:
         self._at = (0.0, 0.0)
         self._entered = 0
         self._active = 0
+        self._under: Optional[HeldSurface] = None
+        """The surface that Xwayland's pointer is on."""
+        self._button_down = _LEFT_BUTTON
         self.on_focus: Callable[[], None] = lambda: None
+        self.on_pointer: Callable[[], None] = lambda: None
+        """Called when the pointer is ours, so that nothing is dragged."""
+        self.on_leave: Callable[[], bool] = lambda: False
+        """Says whether Xwayland is not to know that the pointer left."""
         events, requests = core.relay.events, core.relay.requests
         events["wl_seat", "capabilities"] = self._pass_on("capabilities")
         events["wl_pointer", "enter"] = self._enter
@@ -51,7 +58,7 @@ class SeatInput:
         """
         core, pointer = self._core, self._pointer
         base = core.order[-1].root if core.order else None
-        if pointer is None or base is None or base.surface is None:
+        if pointer is None or base is None or base.surface is None or core.dragging:
             return
         relay, target = core.relay, base.surface.proxy
         hover = core.hover.proxy if core.hover is not None else None
@@ -69,6 +76,28 @@ class SeatInput:
         if hover is not None:
             relay.input(pointer, "enter", self._entered, hover, *self._at)
             self._frame(pointer)
+
+    # -- drags
+
+    on_helper = (10, 10)
+    """A place of the helper window."""
+
+    def move_to(self, x: int, y: int) -> None:
+        """Move the X11 pointer to a place of the plane, while the compositor drags."""
+        window = self._core.window_of(self._under)
+        if self._pointer is None or window is None:
+            return
+        now = int(self._core.clock() * 1000) & 0xFFFFFFFF
+        self._core.relay.input(self._pointer, "motion", now, x - window.x, y - window.y)
+        self._frame(self._pointer)
+
+    def release(self) -> None:
+        """Let go of the button that began a drag."""
+        if self._pointer is not None:
+            now = int(self._core.clock() * 1000) & 0xFFFFFFFF
+            words = (self._core.serial, now, self._button_down, 0)
+            self._core.relay.input(self._pointer, "button", *words)
+            self._frame(self._pointer)
 
     def _frame(self, pointer: WaylandObject) -> None:
         if pointer.version >= 5:
@@ -110,13 +139,17 @@ class SeatInput:
         if surface is None:
             return
         core = self._core
+        self.on_pointer()
         self._at = (x * core.scale, y * core.scale)
         core.hover, core.serial, self._entered = surface, serial, serial
-        self._raised(surface.window)
+        self._under = surface
+        self.raise_window(surface.window)
         core.relay.input(proxy, "enter", serial, surface.proxy, *self._at)
 
     def _leave(self, proxy: WaylandObject, serial: int, number: int) -> None:
         self._core.hover = None
+        if self.on_leave():
+            return
         surface = self._target(proxy, number)
         if surface is not None:
             self._core.relay.input(proxy, "leave", serial, surface.proxy)
@@ -130,10 +163,14 @@ class SeatInput:
         self, proxy: WaylandObject, serial: int, when: int, button: int, state: int
     ) -> None:
         self._core.note_input(serial, pressed=bool(state))
+        if state:
+            self._button_down = button
+        else:
+            self.on_pointer()
         if proxy.down:
             self._core.relay.input(proxy, "button", serial, when, button, state)
 
-    def _raised(self, window: Optional[XWindow]) -> None:
+    def raise_window(self, window: Optional[XWindow]) -> None:
         """X11 finds the window under the pointer by its stacking: all are on one spot."""
         core = self._core
         if window is None or not core.managing:
@@ -179,7 +216,7 @@ class SeatInput:
             x.client_message(window.xid, window.xid, "WM_PROTOCOLS", word, 0)
         self._tell_active(window.xid)
         if core.hover is None or core.hover.window is None:
-            self._raised(window)
+            self.raise_window(window)
         else:
             core.relay.hold()
             x.sync(core.relay.let_go)
@@ -210,7 +247,7 @@ class SeatInput:
         core = self._core
         core.note_input(serial, pressed=True)
         if surface is not None:
-            self._raised(surface.window)
+            self.raise_window(surface.window)
             finger, x, y = rest
             place = (x * core.scale, y * core.scale)
             core.relay.input(proxy, "down", serial, when, surface.proxy, finger, *place)

@@ -23,6 +23,7 @@ TEXTS = {
     "STRING": "text/plain",
     "TEXT": "text/plain",
 }
+DRAG = "XdndSelection"
 PIECE = 1 << 17
 """Bytes of one property; more go in pieces (ICCCM 2.7.2)."""
 MOST_BYTES = 64 << 20
@@ -82,7 +83,10 @@ class Selections:
         self._found: Dict[str, SharedSelection] = {}
         self._transfers: List[SelectionTransfer] = []
         self._count = 0
-        self.drag_offer: Callable[[WaylandObject], None] = lambda _: None
+        self.on_drag: Callable[[Dict[str, int]], None] = lambda _: None
+        """Called with the types of a drag that an X11 program begins."""
+        self.on_drag_cancelled: Callable[[], None] = lambda: None
+        self.drag_offer: Callable[[], Optional[WaylandObject]] = lambda: None
         core.events[SELECTION_REQUEST] = self._request
         core.events[SELECTION_NOTIFY] = self._notify
         events = core.relay.events
@@ -124,7 +128,7 @@ class Selections:
             # Our own connection does not keep the server from ending (version 6).
             x.request(opcode, 33, struct.pack("<I", 1))
             self._core.events[event] = self._owner_changed
-            for name in ("CLIPBOARD", "PRIMARY", "XdndSelection"):
+            for name in ("CLIPBOARD", "PRIMARY", DRAG):
                 words = (self._core.helper, x.atoms[name], 7)
                 x.request(opcode, 2, struct.pack("<III", *words))
 
@@ -133,8 +137,9 @@ class Selections:
     def _owner_changed(self, event: bytes) -> None:
         _, owner, atom = struct.unpack_from("<III", event, 4)
         x = self._core.x
-        selection = self._found.get(x.name(atom))
-        if selection is not None and owner not in (0, self._core.helper):
+        drags = atom == x.atoms[DRAG] and self._core.pressed_on is not None
+        known = drags or x.name(atom) in self._found
+        if known and owner not in (0, self._core.helper):
             words = (self._core.helper, atom, x.atoms["TARGETS"], x.atoms["TARGETS"], 0)
             x.request(24, 0, struct.pack("<5I", *words))
 
@@ -144,15 +149,18 @@ class Selections:
         if requestor != self._core.helper:
             return
         selection = self._found.get(x.name(atom))
-        if target == x.atoms["TARGETS"] and selection is not None and prop:
-            chosen = selection
+        if target == x.atoms["TARGETS"] and prop:
+
+            def named(names: List[str], atoms: List[int]) -> None:
+                offered = offered_types(names, atoms)
+                if selection is not None:
+                    self._offer(selection, offered)
+                elif atom == x.atoms[DRAG]:
+                    self.on_drag(offered)
 
             def types(found: Optional[Property]) -> None:
                 atoms = list(found.words()[:256]) if found is not None else []
-                x.names(
-                    atoms,
-                    lambda names: self._offer(chosen, offered_types(names, atoms)),
-                )
+                x.names(atoms, lambda names: named(names, atoms))
 
             x.property(requestor, prop, types, delete=True)
             return
@@ -197,7 +205,7 @@ class Selections:
         atom = types.get(mime) if isinstance(types, dict) else None
         if selection is not None and source is not selection.source:
             atom = None
-        name = selection.name if selection is not None else "XdndSelection"
+        name = selection.name if selection is not None else DRAG
         if atom is None or len(self._transfers) >= MOST_TRANSFERS:
             os.close(fd)
             return
@@ -257,6 +265,8 @@ class Selections:
             selection.source = None
             if self._core.managing:
                 self._own(selection)
+        elif selection is None:
+            self.on_drag_cancelled()
         self._core.relay.release(source)
 
     # -- to X11: we own its selection while the compositor offers something
@@ -296,6 +306,8 @@ class Selections:
         when, _, requestor, atom, target, prop = struct.unpack_from("<6I", event, 4)
         selection = self._found.get(self._core.x.name(atom))
         offer = selection.offer if selection is not None else None
+        if atom == self._core.x.atoms[DRAG]:
+            offer = self.drag_offer()
         self.answer(offer, (when, requestor, atom, target, prop or target))
 
     def answer(self, offer: Optional[WaylandObject], asked: Tuple[int, ...]) -> None:
@@ -334,15 +346,18 @@ class Selections:
         prop: int,
         reply: Callable[..., None],
     ) -> None:
-        names = ["TARGETS", *offer.data]
-        if any(mime.startswith("text/plain") for mime in offer.data):
-            names += ["UTF8_STRING", "STRING", "TEXT"]
+        names = ["TARGETS", *self.target_names(offer)]
 
         def known(atoms: List[int]) -> None:
             self._core.x.set_property(requestor, prop, "ATOM", atoms)
             reply(given=True)
 
         self._core.x.intern(names, known)
+
+    def target_names(self, offer: WaylandObject) -> List[str]:
+        """Return X11's names of what is offered."""
+        text = any(mime.startswith("text/plain") for mime in offer.data)
+        return [*offer.data, *(["UTF8_STRING", "STRING", "TEXT"] if text else [])]
 
     def _give(self, transfer: SelectionTransfer) -> None:
         """All of a paste has come: hand it over, in pieces if it is large."""

@@ -47,7 +47,7 @@ class XWindow:
         self.dialog: Optional[WaylandObject] = None
         self.parent: Optional[XWindow] = None
         # What configure events asked for.
-        self.configured = False
+        self.configured, self.since = False, 0.0
         self.ack: Optional[int] = None
         self.pending: Tuple[int, int, Tuple[int, ...]] = (0, 0, ())
         self.states: Tuple[int, ...] = ()

@@ -82,9 +82,9 @@ class WireEnd:
             elif kind == "f":
                 body += struct.pack("<i", round(value * 256))
             else:
-                data = (
-                    value.encode("utf-8", "replace") + b"\0" if kind == "s" else value
-                )
+                data = value or b""  # no string at all has no bytes
+                if isinstance(value, str):
+                    data = value.encode("utf-8", "replace") + b"\0"
                 body += struct.pack("<I", len(data)) + data + b"\0" * (-len(data) % 4)
         size = len(body) + 8
         self.out += struct.pack("<II", oid, size << 16 | message.opcode) + body

@@ -237,7 +237,7 @@ class X11:
         """Choose the events of a window."""
         self.request(2, 0, struct.pack("<III", window, 1 << 11, mask))
 
-    def create_window(self, place: Tuple[int, int, int, int] = (-10, -10, 1, 1)) -> int:
+    def create_window(self, place: Tuple[int, int, int, int] = (8, 8, 4, 4)) -> int:
         """Make an unmapped, override-redirect, input-only window."""
         window = self.new_id()
         head = struct.pack("<IIhhHHHHI", window, self.root, *place, 0, 2, 0)

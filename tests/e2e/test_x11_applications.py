@@ -7,7 +7,9 @@ boxes and machines get, started as 'brokerctl x11' starts it.
 from __future__ import annotations
 
 import shutil
+import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -160,6 +162,56 @@ async def test_what_is_copied_crosses_both_ways(tmp_path):
             return result.exists() and result.read_text() == "there\nback\n"
 
         await eventually(crossed, deadline=60)
+        assert there.it.ends == []
+
+
+async def dragged(there, begin: str, end: str, files) -> None:
+    """Drag from the left half of one window to the right half of another."""
+    places = {w["name"][-2:]: w["rect"] for w in windows(await there.it.comp.tree())}
+    one, other = places[begin], places[end]
+    x, y = one["x"] + 70, one["y"] + one["height"] // 2
+    to = other["x"] + other["width"] - 70, other["y"] + other["height"] // 2
+    file = files[end]
+    before = file.read_text()
+    await there.move(x, y)
+    await there.press(True)
+    for step in range(1, 6):
+        await there.move(x + 8 * step, y + step)
+
+    async def over():
+        # As a user does: small moves until the target shows that it takes it.
+        await there.move(to[0] + time.monotonic_ns() % 5, to[1])
+        return file.read_text().removeprefix(before) if file.exists() else ""
+
+    await eventually(over)
+    await there.press(False)
+
+    async def dropped():
+        return f"dropped from {begin}" in file.read_text().removeprefix(before)
+
+    await eventually(dropped)
+
+
+@pytest.mark.slow
+async def test_drags_between_x11_windows_and_wayland_windows(tmp_path):
+    source = Path(__file__).parents[1] / "kit/wayland/gtk_drag.py"
+    (tmp_path / "gtk_drag.py").write_bytes(source.read_bytes())
+    files = {name: tmp_path / name for name in ("AA", "BB", "WW")}
+    words = "".join(
+        f"{'GDK_BACKEND=wayland ' if name == 'WW' else ''}/usr/bin/python3 "
+        f"/shared/gtk_drag.py 3 {name} /shared/{name} text 'from {name}' & "
+        for name in files
+    )
+    async with world("sway") as there, x11(there, tmp_path, "sh", "-c", f"{words}wait"):
+
+        async def ready():
+            return len(windows(await there.it.comp.tree())) == len(files)
+
+        await eventually(ready, deadline=60)
+        for name, (x, y) in {"AA": (50, 50), "BB": (500, 50), "WW": (50, 400)}.items():
+            await there.it.comp.command(f'[title=".*{name}"] move position {x} {y}')
+        for begin, end in (("AA", "BB"), ("BB", "WW"), ("WW", "AA"), ("AA", "AA")):
+            await dragged(there, begin, end, files)
         assert there.it.ends == []
 
 

@@ -11,7 +11,7 @@ import struct
 from collections import Counter
 
 from shims.x11.bridge import Bridge
-from shims.x11.message_table import BY_NAME, REQUESTS
+from shims.x11.message_table import BY_NAME, EVENTS, REQUESTS
 from shims.x11.wire import WireEnd
 from shims.x11.x11 import Property
 
@@ -46,6 +46,7 @@ class Ends:
         self.properties: dict[tuple[int, str], tuple[int, bytes]] = {}
         self.x_sequence, self.x_setup = 0, False
         self.xwayland = WireEnd("Xwayland")
+        self.x_sent: list[tuple[int, list[int]]] = []
         self.told: list[tuple[int, int, bytes]] = []
         self.last = 1
         self.bound: dict[str, int] = {}
@@ -149,6 +150,29 @@ class Ends:
         end.put(oid, BY_NAME["<", self.above[oid], name], values)
         self.core.relay.up.feed(*end.piece())
 
+    def heard(self, oid: int, interface: str) -> list[tuple[str, list]]:
+        """Events that Xwayland got for an object since the last time."""
+        end = WireEnd("")
+        end.feed(b"".join(data for _, _, data in self.told))
+        self.told.clear()
+        events = EVENTS[interface]
+        return [
+            (events[opcode].name, end.values(events[opcode], body))
+            for found, opcode, body in end.messages()
+            if found == oid
+        ]
+
+    def up(self, down: int) -> int:
+        """The compositor's id of an object of Xwayland's."""
+        return self.core.relay.by_down[down].up
+
+    def x_messages(self, window: int) -> list[tuple[str, list[int]]]:
+        """Client messages that the bridge sent to an X11 window, since the last time."""
+        names = {number: name.decode() for name, number in self.atoms.items()}
+        found = [v for to, v in self.x_sent if to == window]
+        self.x_sent = [(to, v) for to, v in self.x_sent if to != window]
+        return [(names[kind], values) for kind, *values in found]
+
     def count(self, interface: str, name: str) -> int:
         return sum((i, n) == (interface, name) for i, n, _ in self.asked)
 
@@ -237,6 +261,9 @@ class Ends:
             del out[: units * 4]
             self.x_sequence += 1
             self.x_asked[opcode] += 1
+            if opcode == 25 and body[8] == 33:
+                (window,) = struct.unpack_from("<I", body)
+                self.x_sent.append((window, [*struct.unpack_from("<6I", body, 16)]))
             reply = self._reply(opcode, minor, body)
             if reply is not None:
                 detail, words, more = reply
