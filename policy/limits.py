@@ -225,6 +225,9 @@ BUNDLE_FILES = 2048
 BUNDLE_VERSION = (1 << 53) - 1
 """Every reader of JSON holds it exactly; the time in microseconds fits as well."""
 
+BUNDLE_RINGS = 32
+"""Rings of one index: sites and stages of one rollout."""
+
 # -- editing -----------------------------------------------------------------------
 
 CONFIRM_SECONDS = (1, 3600)

@@ -26,6 +26,8 @@ from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc.audit import schema
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
+from policy.rules.applied import FOLDER as BUNDLES
+from policy.rules.applied import applied_bundles
 from policy.rules.engine import Engine
 from policy.rules.last_good import InForce, choose, keep, kept
 from policy.rules.rulefiles import FOLDER as RULES
@@ -70,6 +72,8 @@ class Rules:
         self.unkept = ""
         """Why the set in force could not be written down."""
         self.since = time.time()
+        self.bundle = ""
+        """The signed bundles that were applied to the set in force, with versions."""
         self.notify: Notify = _silent
 
     @property
@@ -87,7 +91,7 @@ class Rules:
             log_stderr(f"vitrail: the kept rules are not used: {saved.first_line()}")
             saved = None
         async with self._changing:
-            await self._take(await self._read(), saved)
+            await self._take(*await self._read(), saved)
 
     async def reload(self) -> bool:
         """Read the files again; whether other rules are in force now.
@@ -97,17 +101,20 @@ class Rules:
         """
         # Read inside: an older reading must never come into force later.
         async with self._changing:
-            return await self._take(await self._read(), None)
+            return await self._take(*await self._read(), None)
 
-    async def _read(self) -> RuleSet:
+    async def _read(self) -> tuple[RuleSet, str]:
         paths = rule_path(self._paths.runtime, self._paths.config)
         # In a thread: ten thousand rules are half a second's work.
-        return await trio.to_thread.run_sync(
+        read = await trio.to_thread.run_sync(
             partial(load_rules, paths, shipped=self._shipped)
         )
+        return read, applied_bundles(self._paths.config)
 
-    async def _take(self, read: RuleSet, saved: RuleSet | None) -> bool:
+    async def _take(self, read: RuleSet, bundle: str, saved: RuleSet | None) -> bool:
         chosen = self._choose(read, saved)
+        if read.problems:
+            bundle = self.bundle  # that of the set which stays in force
         fresh = not self._started or chosen.rules.digest != self.digest
         moved = chosen.rules.rules != self.now.rules.rules
         if fresh:
@@ -120,8 +127,12 @@ class Rules:
                 # guard: a denied stream is cut before it is recorded
                 self.tightened()
             # guard: rules recorded before they hold
-            await self._log.require(_loaded(chosen))
+            await self._log.require(_loaded(chosen, bundle))
             self.since = time.time()
+        elif bundle != self.bundle:
+            # A bundle that changes no rule is on this machine, too: the fleet asks.
+            await self._log.note(_loaded(chosen, bundle))
+        self.bundle = bundle
         self.pending = None
         # Nothing is awaited between here and the end of the swap.
         self._started, self.files = True, read.files
@@ -184,9 +195,10 @@ class Rules:
         return [*found, *([self.unkept] if self.unkept else [])]
 
 
-def _loaded(chosen: InForce) -> schema.PolicyLoaded:
+def _loaded(chosen: InForce, bundle: str) -> schema.PolicyLoaded:
     return schema.PolicyLoaded(
         policy=chosen.rules.digest,
+        bundle=bundle,
         files=_shown(list(chosen.rules.files)),
         rules=len(chosen.rules.rules),
         outcome="kept" if chosen.kept else "denies all" if chosen.why else "read",
@@ -213,7 +225,7 @@ async def follow_files(
     again later.
     """
     bases = (paths.runtime, *paths.config)
-    roots = [base / folder for base in bases for folder in (RULES, RECORDS)]
+    roots = [base / folder for base in bases for folder in (RULES, RECORDS, BUNDLES)]
     async with open_watch(roots, lambda: rules.files) as watch:
         # Not what a look says now: between the first reading and this moment
         # a file may have changed, so the first thing is to read once more.

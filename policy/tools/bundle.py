@@ -11,7 +11,11 @@ for byte:
 
 Nothing of the payload is looked at before the signature holds, by a key that
 this machine trusts.  A bundle has a name and a version; a bundle applied under
-a name is only ever replaced by a higher version.
+a name is only replaced by a higher version, or by the one before where a signed
+index returns to it (``bundle_index``).
+
+``"keys"`` (may be left out) are the only keys that sign this name from then on: so a
+key is replaced, and a lost one revoked.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -40,8 +44,8 @@ from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import rules_of_map
 
 _FIRST = "vitrail-bundle 1"
-_CONTEXT = b"vitrail bundle 1\0"
-"""In front of the signed bytes, so that no other signature of this key fits."""
+_KEYS = 16
+"""Keys that a bundle may name: some people, their spare ones, an index's."""
 _KEY = re.compile(r"ed25519:([A-Za-z0-9+/]{43}=)")
 _SIGNATURE = re.compile(r"[A-Za-z0-9+/]{86}==")
 _RULE_FILE = re.compile(
@@ -66,6 +70,8 @@ class Bundle:
     files: Mapping[str, str]
     digest: str
     key: str
+    keys: tuple[str, ...] = ()
+    """Which keys sign this name from now on; ``index KEY`` signs indexes only."""
 
     def folder(self, name: str) -> dict[str, str]:
         """The files of one directory, by base name."""
@@ -107,21 +113,35 @@ def take_key(text: str) -> Ed25519PublicKey:
 
 
 def sign(
-    key: Ed25519PrivateKey, name: str, version: int, files: Mapping[str, str]
+    key: Ed25519PrivateKey,
+    name: str,
+    version: int,
+    files: Mapping[str, str],
+    keys: Sequence[str] = (),
 ) -> bytes:
     """Return the bundle of these files; raises BundleError."""
-    payload = json.dumps(
-        {"name": name, "version": version, "files": dict(sorted(files.items()))},
-        ensure_ascii=False,
-        indent=1,
-    ).encode()
+    data: dict[str, object] = {"name": name, "version": version}
+    if keys:
+        data["keys"] = list(keys)
+    data["files"] = dict(sorted(files.items()))
+    payload = json.dumps(data, ensure_ascii=False, indent=1).encode()
     _taken(payload, "")
+    return seal(key, _FIRST, payload)
+
+
+def seal(key: Ed25519PrivateKey, first: str, payload: bytes) -> bytes:
+    """Sign a payload; ``first`` is the first line.  Raises BundleError."""
     public = written_key(key.public_key())
-    signature = base64.b64encode(key.sign(_CONTEXT + payload)).decode("ascii")
-    made = f"{_FIRST}\nkey {public}\nsignature {signature}\n\n".encode() + payload
+    signature = base64.b64encode(key.sign(_context(first) + payload)).decode("ascii")
+    made = f"{first}\nkey {public}\nsignature {signature}\n\n".encode() + payload
     if len(made) > limits.BUNDLE_BYTES:
         raise BundleError(f"more than {limits.BUNDLE_BYTES} bytes")
     return made
+
+
+def _context(first: str) -> bytes:
+    """The prefix of the signed bytes, so that no other signature of this key fits."""
+    return first.replace("-", " ").encode() + b"\0"
 
 
 @dataclass(frozen=True)
@@ -131,13 +151,17 @@ class Signer:
     name: str
     bundles: frozenset[str] | None
     """By their names; None: of any name."""
+    not_for: frozenset[str] = frozenset()
+    """Names of which another key signs by now."""
 
-    def check(self, bundle: Bundle) -> None:
-        """Raise BundleError for a bundle that is not its to sign."""
-        if self.bundles is not None and bundle.name not in self.bundles:
-            raise BundleError(
-                f"signed by '{self.name}', who may not sign '{bundle.name}'"
-            )
+    def check(self, name: str, *others: str) -> None:
+        """Raise BundleError for a name that is not its to sign.
+
+        ``others`` are names for which it may be trusted instead.
+        """
+        named = self.bundles is None or not self.bundles.isdisjoint({name, *others})
+        if name in self.not_for or not named:
+            raise BundleError(f"signed by '{self.name}', who may not sign '{name}'")
 
 
 def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
@@ -147,15 +171,26 @@ def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
     put its own in the place of another's, which then comes back no more: the
     version counts by name.  Raises BundleError.
     """
+    key, payload = opened(content, _FIRST, trusted)
+    found = _taken(payload, key)
+    # guard: a bundle's name is its signer's
+    trusted[key].check(found.name)
+    return found
+
+
+def opened(
+    content: bytes, first: str, trusted: Mapping[str, Signer]
+) -> tuple[str, bytes]:
+    """Return the key and the payload that it has signed.  Raises BundleError."""
     if len(content) > limits.BUNDLE_BYTES:
         raise BundleError(f"more than {limits.BUNDLE_BYTES} bytes")
     head, empty, payload = content.partition(b"\n\n")
     lines = head.decode("ascii", "replace").split("\n")
-    if not empty or len(lines) != 3 or lines[0] != _FIRST:
-        raise BundleError(f"it does not begin with '{_FIRST}', a key and a signature")
+    if not empty or len(lines) != 3 or lines[0] != first:
+        raise BundleError(f"it does not begin with '{first}', a key and a signature")
     key, signature = (line.partition(" ") for line in lines[1:])
     if (key[0], signature[0]) != ("key", "signature"):
-        raise BundleError(f"it does not begin with '{_FIRST}', a key and a signature")
+        raise BundleError(f"it does not begin with '{first}', a key and a signature")
     if key[2] not in trusted:
         take_key(key[2])
         raise BundleError(f"signed by {key[2]}, which is not trusted here")
@@ -163,32 +198,51 @@ def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
         raise BundleError("the signature is not one")
     try:
         take_key(key[2]).verify(
-            base64.b64decode(signature[2], validate=True), _CONTEXT + payload
+            base64.b64decode(signature[2], validate=True), _context(first) + payload
         )
     except (InvalidSignature, binascii.Error):
         raise BundleError("the signature does not fit: it was changed") from None
-    found = _taken(payload, key[2])
-    # guard: a bundle's name is its signer's
-    trusted[key[2]].check(found)
+    return key[2], payload
+
+
+def trusted_after(
+    trusted: Mapping[str, Signer], name: str, keys: Sequence[str]
+) -> dict[str, Signer]:
+    """Return the trusted keys where a bundle of ``name`` has named its keys.
+
+    Of that name, only they sign; of other names nothing changes.
+    """
+    found: dict[str, Signer] = {}
+    for key, signer in trusted.items():
+        # guard: a key that a bundle has replaced signs its name no more
+        if signer.bundles is None:
+            found[key] = Signer(signer.name, None, signer.not_for | {name})
+        else:
+            found[key] = Signer(signer.name, signer.bundles - {name, index_of(name)})
+    for text in keys:
+        kind, _, key = text.rpartition(" ")
+        before = found.get(key, Signer(f"a key of '{name}'", frozenset()))
+        more = frozenset({index_of(name) if kind else name})
+        if before.bundles is None:
+            found[key] = Signer(before.name, None, before.not_for - {name})
+        else:
+            found[key] = Signer(before.name, before.bundles | more)
     return found
+
+
+def index_of(name: str) -> str:
+    """The name by which a key is trusted for a bundle's index alone."""
+    return f"{name}/index"
 
 
 def _taken(payload: bytes, key: str) -> Bundle:
     """The payload, every part of it checked; raises BundleError."""
-    try:
-        data = json.loads(payload, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"the signed data is not JSON: {error}") from error
-    if not isinstance(data, dict) or data.keys() != {"name", "version", "files"}:
+    data = as_object(payload)
+    if data.keys() - {"keys"} != {"name", "version", "files"}:
         raise BundleError("the signed data does not have name, version and files")
-    name, version, files = data["name"], data["version"], data["files"]
-    if not isinstance(name, str) or not _is_name(name):
-        raise BundleError(f"a bundle's name has {NAME.words}")
-    whole = isinstance(version, int) and not isinstance(version, bool)
-    if not whole or not 1 <= version <= limits.BUNDLE_VERSION:
-        raise BundleError(
-            f"a version is a whole number from 1 to {limits.BUNDLE_VERSION}"
-        )
+    name, files = take_name(data["name"]), data["files"]
+    version = check_number(data["version"], "version")
+    keys = _keys(data["keys"]) if "keys" in data else ()
     if not isinstance(files, dict) or not all(
         isinstance(text, str) for text in files.values()
     ):
@@ -205,7 +259,48 @@ def _taken(payload: bytes, key: str) -> Bundle:
                 f"'{path[:100]}' is not a file of a bundle: {RULES}/NAME.policy, "
                 f"{RULES}/NAME.policytest or {RECORDS}/NAME.toml"
             )
-    return Bundle(name, version, files, hashlib.sha256(payload).hexdigest(), key)
+    return Bundle(name, version, files, hashlib.sha256(payload).hexdigest(), key, keys)
+
+
+def _keys(keys: object) -> tuple[str, ...]:
+    if not isinstance(keys, list) or not all(isinstance(one, str) for one in keys):
+        raise BundleError("'keys' is a list of public keys")
+    if not 0 < len(keys) <= _KEYS:
+        raise BundleError(f"'keys' has 1 to {_KEYS} of them")
+    for one in keys:
+        take_key(one.removeprefix("index "))
+    if all(one.startswith("index ") for one in keys):
+        raise BundleError("none of its keys may sign a bundle")
+    return tuple(keys)
+
+
+def as_object(payload: bytes) -> dict[str, object]:
+    """Return a signed object; raises BundleError."""
+    try:
+        data = json.loads(payload, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"the signed data is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BundleError("the signed data is not an object")
+    return data
+
+
+def take_name(name: object) -> str:
+    """Return a bundle's name; raises BundleError."""
+    if not isinstance(name, str) or not _is_name(name):
+        raise BundleError(f"a bundle's name has {NAME.words}")
+    return name
+
+
+def check_number(value: object, what: str) -> int:
+    """Return a version or a serial number; raises BundleError."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        value = 0
+    if not 1 <= value <= limits.BUNDLE_VERSION:
+        raise BundleError(
+            f"a {what} is a whole number from 1 to {limits.BUNDLE_VERSION}"
+        )
+    return value
 
 
 def belongs(path: str) -> bool:
@@ -249,15 +344,21 @@ def trusted_keys(text: str) -> dict[str, Signer]:
     return found
 
 
-def newer(bundle: Bundle, version: int, digest: str) -> bool:
+def newer(
+    bundle: Bundle, version: int, digest: str, *, back_to: tuple[int, str] = (0, "")
+) -> bool:
     """Whether a bundle replaces the applied one; False: it is that one.
 
-    Raises BundleError for one that is older, or another of the same version.
+    ``back_to`` is an older one (version, digest) that may come back.
+    Raises BundleError for another older one, or another of the same version.
     """
     if bundle.version > version:
         return True
     if bundle.version == version and bundle.digest == digest:
         return False
+    # guard: only the bundle before comes back
+    if (bundle.version, bundle.digest) == back_to:
+        return True
     if bundle.version == version:
         raise BundleError(
             f"another bundle of version {version} was applied; a version is used once"

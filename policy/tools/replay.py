@@ -226,6 +226,15 @@ class Simulation:
         """Decisions that would be others."""
         return sum(count for count, _ in self.changes.values())
 
+    def add(self, other: Simulation) -> None:
+        """Add the counts of another log."""
+        self.same += other.same
+        self.skipped += other.skipped
+        self.others += other.others
+        for group, (count, number) in other.changes.items():
+            before, first = self.changes.get(group, (0, number))
+            self.changes[group] = (before + count, first)
+
 
 def simulate(
     events: Iterable[Mapping[str, object]],

@@ -13,14 +13,21 @@ from tests.kit.brokerctl import Answer, called, home
 
 
 class Server:
-    """Serves one file, and counts how often it sent it whole."""
+    """Serves one file and those beside it; counts how often it sent it whole."""
 
     def __init__(self) -> None:
         self.content, self.tag, self.sent = b"", '"1"', 0
+        self.beside: dict[str, Path] = {}
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                beside = outer.beside.get(self.path.strip("/"))
+                if beside is not None:
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(beside.read_bytes())
+                    return
                 same = self.headers.get("If-None-Match") == outer.tag
                 self.send_response(304 if same else 200)
                 self.send_header("ETag", outer.tag)
@@ -96,3 +103,156 @@ def test_bundle_is_fetched_once_and_a_changed_one_is_not_taken(
         away = brokerctl("fetch", "http://policy.example/x", "--to", str(base), *trust)
         assert away.code == 1
         assert "https" in away.err
+
+
+RULE = "vitrail.OpenURL * @anyvm @anyvm deny\n"
+
+
+class Site:
+    """Who signs bundles and indexes, and machines that fetch them."""
+
+    def __init__(self, directory: Path, server: Server, env: dict[str, str]) -> None:
+        self.directory, self.server, self.env = directory, server, env
+        self.keys: dict[str, str] = {}
+        self.number = 0
+        (directory / "site/policy.d").mkdir(parents=True)
+        for name in ("one", "two", "rollout"):
+            made = self.brokerctl("key", str(directory / name))
+            self.keys[name] = made.out.strip()
+        trusted = Path(env["HOME"]) / ".config/vitrail/bundle.keys"
+        trusted.parent.mkdir(parents=True)
+        trusted.write_text(
+            f"site {self.keys['one']}\nrollout {self.keys['rollout']} site/index\n"
+        )
+        trusted.chmod(0o644)
+
+    def brokerctl(self, *words: str) -> Answer:
+        return called("policy", "bundle", *words, env=self.env)
+
+    def sign(self, version: int, key: str = "one", *more: str) -> Path:
+        text = f"# {version}\n{RULE}"
+        (self.directory / "site/policy.d/30-site.policy").write_text(text)
+        out = self.directory / f"b{version}"
+        signed = self.brokerctl(
+            *("sign", str(self.directory / "site"), "--key", str(self.directory / key)),
+            *("--name", "site", "--version", str(version), "-o", str(out), *more),
+        )
+        assert signed.code == 0, signed.err
+        self.server.beside[out.name] = out
+        return out
+
+    def index(self, *words: str, key: str = "rollout") -> bytes:
+        out = self.directory / "index"
+        made = self.brokerctl(
+            *("index", "--key", str(self.directory / key), "-o", str(out), *words)
+        )
+        assert made.code == 0, made.err
+        self.publish(out.read_bytes())
+        return out.read_bytes()
+
+    def publish(self, content: bytes) -> None:
+        self.number += 1
+        self.server.content, self.server.tag = content, f'"i{self.number}"'
+
+    def fetch(self, ring: str) -> tuple[Answer, str]:
+        """Fetch on the ring's machine; the version that it has then."""
+        base = self.directory / f"etc-{ring}"
+        base.mkdir(exist_ok=True)
+        answer = self.brokerctl(
+            "fetch", self.server.url, "--to", str(base), "--ring", ring
+        )
+        file = base / "policy.d/30-site.policy"
+        return answer, file.read_text().split("\n")[0] if file.exists() else ""
+
+
+@pytest.fixture
+def site(tmp_path: Path, server: Server) -> Iterator[Site]:
+    with home() as env:
+        yield Site(tmp_path, server, env)
+
+
+def test_rings_get_their_bundles_in_their_time(site: Site) -> None:
+    for version in (1, 2):
+        site.sign(version)
+    rings = (f"canary={site.directory}/b2", f"all={site.directory}/b1")
+    first = site.index("--ring", rings[0], "--ring", rings[1])
+    assert site.fetch("canary")[1] == "# 2"
+    assert site.fetch("all")[1] == "# 1"
+    none, text = site.fetch("third")
+    assert none.code == 1
+    assert "no ring 'third', but all, canary" in none.err
+    assert text == ""
+    # Later, for all: the same answer of the server is enough when the time has come.
+    both = [
+        word
+        for one in (rings[0], f"all={site.directory}/b2")
+        for word in ("--ring", one)
+    ]
+    site.index(*both, "--not-before", "all=+1h")
+    for _ in range(2):
+        waits, text = site.fetch("all")
+        assert (waits.code, text) == (0, "# 1"), waits.err
+        assert "waits until" in waits.err
+    # Somebody gives out the index from before, or one that has expired since.
+    site.publish(first)
+    old, text = site.fetch("all")
+    assert (old.code, text) == (1, "# 1")
+    assert "older than" in old.err
+    site.index(*both, "--expires", "-1s")
+    expired, text = site.fetch("all")
+    assert (expired.code, text) == (1, "# 1")
+    assert "expired" in expired.err
+    site.index(*both)
+    assert site.fetch("all")[1] == "# 2"
+    assert "nothing new" in site.fetch("all")[0].err
+
+
+def test_index_returns_by_one_bundle_and_its_key_signs_none(site: Site) -> None:
+    for version in (1, 2, 3):
+        site.sign(version)
+        site.index("--ring", f"all={site.directory}/b{version}")
+        assert site.fetch("all")[1] == f"# {version}"
+    site.index("--ring", f"all={site.directory}/b1")
+    far, text = site.fetch("all")
+    assert (far.code, text) == (1, "# 3")
+    assert "version 1 is older" in far.err
+    site.index("--ring", f"all={site.directory}/b2")
+    back, text = site.fetch("all")
+    assert (back.code, text) == (0, "# 2")
+    assert "has returned" in back.err
+    site.index("--ring", f"all={site.directory}/b1")
+    assert site.fetch("all")[1] == "# 2"
+    # Another bundle in the place of the one that the index names.
+    site.index("--ring", f"all={site.directory}/b3")
+    site.server.beside["b3"] = site.directory / "b1"
+    other, text = site.fetch("all")
+    assert (other.code, text) == (1, "# 2")
+    assert "not the bundle that the index names" in other.err
+    # The index's key is on a server; it is not one of bundles.
+    site.sign(4, "rollout")
+    site.index("--ring", f"all={site.directory}/b4")
+    forged, text = site.fetch("all")
+    assert (forged.code, text) == (1, "# 2")
+    assert "may not sign 'site'" in forged.err
+
+
+def test_bundle_changes_keys_and_revokes_the_old_one(site: Site) -> None:
+    for version, key in ((1, "one"), (2, "one")):
+        signer = ("--signer", site.keys["two"]) if version == 2 else ()
+        site.sign(version, key, *signer)
+        site.publish((site.directory / f"b{version}").read_bytes())
+        assert site.fetch("all")[1] == f"# {version}"
+    site.sign(3, "one")
+    site.publish((site.directory / "b3").read_bytes())
+    stolen, text = site.fetch("all")
+    assert (stolen.code, text) == (1, "# 2")
+    assert "may not sign 'site'" in stolen.err
+    site.sign(3, "two")
+    site.publish((site.directory / "b3").read_bytes())
+    assert site.fetch("all")[1] == "# 3"
+    # Its index goes with it, and the bundle before, of the old key, may still return.
+    site.sign(4, "two", "--signer", site.keys["two"])
+    site.index("--ring", f"all={site.directory}/b4", key="rollout")
+    assert site.fetch("all")[0].code == 1
+    site.index("--ring", f"all={site.directory}/b4", key="two")
+    assert site.fetch("all")[1] == "# 4"

@@ -52,7 +52,7 @@ def suggest(
         sys.exit(_BROKEN)
     times = (parsed_time(since), None if until is None else parsed_time(until))
     with open_log(offline_paths().audit) as log:
-        world = situation_then(log).world
+        world = situation_then(log.find).world
         found = lines_for(_decisions(log, sandbox, *times), rules, world)
     if as_json:
         lines = [one._asdict() for one in found.lines]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
-from broker.ipc.audit.query import Filters, Log, open_log
+from broker.ipc.audit.filters import Filters, Found
+from broker.ipc.audit.query import open_log
+from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Sandboxes
 from policy.rules.world import world_of
 from policy.tools.replay import (
@@ -46,13 +49,32 @@ _BROKEN = 3
     help="Decisions from this time on, as -7d or yesterday.",
 )
 @click.option("-U", "--until", help="Decisions until this time.")
+@click.option(
+    "--store", default="", metavar="ADDRESS", help="Ask a fleet's database instead."
+)
+@click.option(
+    "--machine",
+    "machines",
+    multiple=True,
+    help="Only of this machine of the fleet; a pattern, several times.",
+)
 @JSON
-def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None:
+def simulate(
+    new: Path,
+    *,
+    since: str,
+    until: str | None,
+    store: str,
+    machines: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Ask recorded decisions again, of the rules in NEW (a directory or a file).
 
     Counts the decisions that would change.  Values that were hashed or dropped in the
     record are not guessed: such a decision counts as not replayable.  Sandboxes have
     the tags and classes that their records have now, or the records in NEW.
+    With --store it asks the decisions of all machines again, before a bundle is signed:
+    of each machine with its own sandboxes, and of the records in NEW.
 
     Exit code: 0 nothing would change, 1 something would, 3 the rules have an
     error.
@@ -62,11 +84,14 @@ def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None
         print_problems(rules.problems, stderr=True)
         sys.exit(_BROKEN)
     times = (parsed_time(since), None if until is None else parsed_time(until))
-    with open_log(offline_paths().audit) as log:
-        then = situation_then(log, (new,) if new.is_dir() else ())
-        found = ask_all_again(
-            _decisions(log, *times), rules, then.world, sandboxes=then.sandboxes
-        )
+    policy = (new,) if new.is_dir() else ()
+    if machines and not store:
+        raise click.UsageError("--machine: of a fleet, so with --store")
+    if store:
+        found = _of_fleet(store, machines, rules, policy, times)
+    else:
+        with open_log(offline_paths().audit) as log:
+            found = _again(log.find, rules, policy, times)
     if as_json:
         render.json_line(_as_json(found))
     else:
@@ -82,19 +107,55 @@ def parsed_time(text: str) -> int:
         raise click.UsageError(f"{error.message}; {error.hint}") from error
 
 
-def _decisions(log: Log, since: int, until: int | None) -> Iterator[dict[str, object]]:
+Find = Callable[[Filters], Iterator[Found]]
+
+
+def _of_fleet(
+    store: str,
+    machines: Sequence[str],
+    rules: RuleSet,
+    policy: tuple[Path, ...],
+    times: tuple[int, int | None],
+) -> Simulation:
+    """Ask each machine's decisions again; names of sandboxes are a machine's own."""
+    # Only here, so that the package is needed only by those who have a database.
+    from broker.cli.audit.query.fleet_database import open_fleet
+
+    whole = Simulation()
+    with open_fleet(store) as fleet:
+        for machine in dict.fromkeys(log.machine for log in fleet.logs(machines)):
+
+            def find(filters: Filters, name: str = machine) -> Iterator[Found]:
+                return fleet.find(replace(filters, machines=(name,)))
+
+            whole.add(_again(find, rules, policy, times))
+    return whole
+
+
+def _again(
+    find: Find, rules: RuleSet, policy: tuple[Path, ...], times: tuple[int, int | None]
+) -> Simulation:
+    then = situation_then(find, policy)
+    return ask_all_again(
+        _decisions(find, *times), rules, then.world, sandboxes=then.sandboxes
+    )
+
+
+def _decisions(
+    find: Find, since: int, until: int | None
+) -> Iterator[dict[str, object]]:
     filters = Filters(kinds=("decision",), since_ns=since, until_ns=until)
-    for found in log.find(filters):
+    for found in find(filters):
         yield found.fields()
 
 
-def situation_then(log: Log, policy: tuple[Path, ...] = ()) -> Situation:
+def situation_then(find: Find, policy: tuple[Path, ...] = ()) -> Situation:
     """Return the records now, and every name under which one of them ran.
 
     The records are those of the directories in ``policy`` that have some.
     """
     ran: dict[str, str] = {}
-    for found in log.find(Filters(kinds=("lease.begin",))):
+    for found in find(Filters(kinds=("lease.begin",))):
         fields = found.fields()
         name, record = fields.get("sandbox"), fields.get("record")
         if isinstance(name, str) and isinstance(record, str):
@@ -116,7 +177,7 @@ def event(number: int) -> tuple[Recorded, Situation]:
             )
         fields = found.fields()
         try:
-            return recorded(fields), situation_then(log)
+            return recorded(fields), situation_then(log.find)
         except NotReplayableError as error:
             said = [
                 f"{fields.get(key)}" for key in ("reason", "rule") if fields.get(key)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LATER = MappingProxyType(
     {
-        "bundle": "policy.bundle:bundle",
+        "bundle": "policy.bundles.verbs:bundle",
         "check": "policy.check:check",
         "diff": "policy.tools:diff",
         "edit": "policy.edit:edit",

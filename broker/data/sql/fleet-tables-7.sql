@@ -229,6 +229,8 @@ DECLARE
     last bigint := first + coalesce(array_length(bodies, 1), 0) - 1;
     place integer;
     newest text;
+    newest_bundle text;
+    newest_policy text;
 BEGIN
     -- guard: who may not insert may not ship
     IF NOT has_table_privilege(me, 'vitrail.event', 'INSERT') THEN
@@ -261,19 +263,28 @@ BEGIN
             'UTF8')
             USING number, first, times, kinds, sandboxes, services, verdicts, rules,
                 bodies, was.sequence;
-        SELECT max(n) INTO place FROM unnest(kinds) WITH ORDINALITY AS one (kind, n)
-            WHERE kind = 'policy.loaded';
+        -- Records are loaded, too; rules name the bundle and are the policy.
+        SELECT max(n) INTO place FROM unnest(kinds, bodies) WITH ORDINALITY
+            AS one (kind, body, n)
+            WHERE kind = 'policy.loaded' AND body LIKE '%"what":"rules"%';
+        newest_bundle := was.bundle;
+        newest_policy := was.policy;
         IF place IS NOT NULL THEN
             newest := bodies[place];
+            newest_bundle := left(vitrail.text_of(newest, 'bundle'), 200);
+            newest_policy := left(vitrail.text_of(newest, 'policy'), 200);
         END IF;
         UPDATE vitrail.head SET sequence = last,
             leaf = sha256('\x00'::bytea || convert_to(bodies[number_of_events], 'UTF8')),
             peaks = edge, day = today, heard = now(),
-            bundle = CASE WHEN newest IS NULL THEN was.bundle ELSE coalesce(left(
-                substring(newest from '"bundle":"([^"\\]*)"'), 200), '') END,
-            policy = CASE WHEN newest IS NULL THEN was.policy ELSE coalesce(left(
-                substring(newest from '"policy":"([^"\\]*)"'), 200), '') END,
-            loaded = CASE WHEN newest IS NULL THEN was.loaded ELSE now() END
+            -- A broker that starts again loads what was in force: not a new bundle.
+            bundle = newest_bundle, policy = newest_policy,
+            loaded = CASE WHEN newest IS NULL OR (was.loaded IS NOT NULL
+                AND newest_bundle = was.bundle AND newest_policy = was.policy)
+                THEN was.loaded
+                -- By the machine's clock, which may be wrong.
+                ELSE greatest(now() - interval '1 day', least(now(),
+                    to_timestamp(times[place] / 1e9))) END
             WHERE log = number;
     ELSE
         UPDATE vitrail.head SET heard = now() WHERE log = number;

@@ -304,3 +304,27 @@ async def test_a_file_that_never_rests_is_read_all_the_same(monkeypatch):
         with trio.fail_after(30):
             await done.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_bundle_in_force_is_named_and_one_that_changes_no_rule_too():
+    async with rulebook(GOOD) as b:
+        assert b.events("policy.loaded")[-1].get("bundle", "") == ""
+        state = b.paths.config[0] / ".bundles"
+        state.mkdir()
+        for text, named in (
+            ('{"version": 42}', "acme 42"),
+            ('{"version": 43}', "acme 43"),
+            ("{", "acme ?"),
+        ):
+            (state / "acme.json").write_text(text)
+            assert not await b.rules.reload()
+            assert b.events("policy.loaded")[-1]["bundle"] == named
+        loaded = len(b.events("policy.loaded"))
+        await b.rules.reload()
+        assert len(b.events("policy.loaded")) == loaded, "it is the same"
+        # Rules with a mistake are not in force, nor is their bundle.
+        (state / "acme.json").write_text('{"version": 44}')
+        await b.change("50-test.policy", "x\n")
+        assert b.rules.bundle == "acme ?"
+        await b.change("50-test.policy", GOOD)
+        assert b.events("policy.loaded")[-1]["bundle"] == "acme 44"

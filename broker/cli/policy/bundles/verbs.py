@@ -11,25 +11,31 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.cli import render
-from broker.cli.policy.bundle_files import (
+from broker.cli.policy.bundles.fetch import (
+    BundleServer,
+    choose,
+    fetch,
+    remember,
+    trusted_for,
+    written,
+)
+from broker.cli.policy.bundles.files import (
     BROKEN,
     KEYS,
     applied_in,
-    fetch,
     install,
     keep_applied,
     one_at_a_time,
     private_key,
     refuse_changed,
     refuse_problems,
-    remember,
     text_of,
     tree,
     trusted_by,
     verified,
     wanted_in,
-    written,
 )
+from broker.cli.policy.bundles.rollout import index_command, watch_command
 from broker.cli.policy.install import new_problems, put, sets_with, show_changes
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
@@ -123,6 +129,14 @@ def key(file: Path, *, as_json: bool) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write the bundle.",
 )
+@click.option(
+    "--signer",
+    "signers",
+    multiple=True,
+    metavar="KEY",
+    help="A public key that signs this name from now on, and no others; 'index KEY': "
+    "indexes only.",
+)
 @JSON
 def sign_bundle(
     directory: Path,
@@ -131,9 +145,13 @@ def sign_bundle(
     name: str,
     version: int,
     output: Path,
+    signers: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Sign the policy.d and sandboxes.d in DIRECTORY.
+
+    With --signer the keys change: a machine that has applied it takes bundles of this
+    name from those keys alone, so a key that is not among them is revoked.
 
     Exit code: 0, 1 refused, 3 rules or records have an error.
     """
@@ -144,7 +162,7 @@ def sign_bundle(
             hint="name the directory that holds policy.d and sandboxes.d",
         )
     try:
-        made = sign(private_key(key_file), name, version, files)
+        made = sign(private_key(key_file), name, version, files, signers)
         public = made.split(b"\n", 2)[1].decode().removeprefix("key ")
         taken = verify(made, {public: Signer("yours", None)})
     except BundleError as error:
@@ -176,7 +194,7 @@ def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
     Exit code: 0, 1 it was changed or is not trusted, 3 its rules or records
     have an error.
     """
-    trusted = trusted_by(trust)
+    trusted = trusted_by(trust, *offline_paths().config)
     found = verified(file, trusted)
     problems = found.problems()
     if as_json:
@@ -227,21 +245,36 @@ def apply_bundle(
     Exit code: 0 (also when it was applied already), 1 refused, 3 rules or
     records would have an error.
     """
-    base = Path.cwd() / (to or offline_paths().config[0])
-    found = verified(file, trusted_by(trust))
+    server = BundleServer(Path.cwd() / (to or offline_paths().config[0]), "", "", trust)
+    _apply(server, file, replace=replace, dry_run=dry_run, as_json=as_json)
+
+
+def _apply(
+    server: BundleServer,
+    file: Path,
+    *,
+    replace: bool,
+    dry_run: bool,
+    as_json: bool,
+    back: bool = False,
+) -> None:
+    """Apply a bundle; ``back``: an index returns to the one before."""
+    base = server.base
+    found = verified(file, trusted_for(server, back=back))
     refuse_problems(found.problems())
     with one_at_a_time(base):
         state = applied_in(base, found.name)
         overlay = wanted_in(base, found, state)
         try:
-            fresh = newer(found, state.version, state.digest)
+            back_to = state.before if back else (0, "")
+            fresh = newer(found, state.version, state.digest, back_to=back_to)
         except BundleError as error:
             raise RefusedError(
                 f"'{found.name}': {error}", hint="ask who signs for a newer one"
             ) from error
         if not overlay:
             if fresh and not dry_run:
-                keep_applied(base, found)
+                keep_applied(base, found, state)
             _say(found, base, [], as_json=as_json, what="is in place")
             return
         if not replace:
@@ -254,8 +287,9 @@ def apply_bundle(
             _say(found, base, files, as_json=as_json, what="would be applied")
             return
         install(overlay)
-        keep_applied(base, found)
-    _say(found, base, files, as_json=as_json, what=f"applied in {base}")
+        keep_applied(base, found, state)
+    what = f"has returned in {base}" if back else f"applied in {base}"
+    _say(found, base, files, as_json=as_json, what=what)
 
 
 def _say(
@@ -287,6 +321,13 @@ def _say(
     help="Wait up to so long first, drawn by lot; for timers.",
 )
 @click.option(
+    "--ring",
+    default="all",
+    show_default=True,
+    metavar="NAME",
+    help="This machine's ring, where URL is an index.",
+)
+@click.option(
     "--replace", is_flag=True, help="Also files that were changed or made here."
 )
 @JSON
@@ -297,27 +338,37 @@ def fetch_bundle(
     to: Path | None,
     ca: str,
     jitter: int,
+    ring: str,
     replace: bool,
     as_json: bool,
 ) -> None:
     """Fetch the bundle at URL (https) and apply it, if it is another one.
 
-    Nothing of the server is believed: the bundle is verified as by 'bundle apply'.
+    URL may be an index ('bundle index'): then it is the bundle of this machine's ring,
+    as soon as its time has come.  The server is not trusted: index and bundle are
+    verified as by 'bundle apply'.
 
-    Exit code: 0 (also when there is nothing new), 1 refused or not to be had, 3 rules
+    Exit code: 0 (also when there is nothing new), 1 refused or not available, 3 rules
     or records would have an error.
     """
     base = Path.cwd() / (to or offline_paths().config[0])
-    content = fetch(base, url, ca=ca, jitter=jitter)
-    if content is None:
+    server = BundleServer(base, url, ca, trust)
+    fetched = fetch(server, jitter)
+    if fetched is None:
         render.note("nothing new")
         return
+    chosen = choose(server, fetched, ring)
+    if chosen is None:
+        return
+    content, back = chosen
     file = written(content)
     try:
-        assert apply_bundle.callback is not None
-        apply_bundle.callback(
-            file, trust=trust, to=to, replace=replace, dry_run=False, as_json=as_json
-        )
+        _apply(server, file, replace=replace, dry_run=False, as_json=as_json, back=back)
     finally:
         file.unlink(missing_ok=True)
-    remember(base, url)
+    if content is fetched.content:
+        remember(server, fetched.tag)
+
+
+bundle.add_command(index_command)
+bundle.add_command(watch_command)

@@ -1,23 +1,17 @@
-"""The files behind ``brokerctl policy bundle``: keys, trees, applied versions."""
+"""The files of ``brokerctl policy bundle``: keys, trees, applied versions."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import hashlib
-import http.client
 import json
 import os
-import random
-import ssl
 import stat
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -27,18 +21,20 @@ from broker.cli import render
 from broker.cli.policy.install import open_lock, put
 from broker.cli.policy.records import print_problems
 from broker.cli.run.connect import offline_paths
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.replace_file import flush_folder
 from policy import limits
 from policy.errors import Problem
 from policy.files import read_file
+from policy.rules.applied import FOLDER as STATE
 from policy.tools.bundle import (
     Bundle,
     BundleError,
     Signer,
     belongs,
     take_key,
+    trusted_after,
     trusted_keys,
     verify,
     written_key,
@@ -46,8 +42,6 @@ from policy.tools.bundle import (
 
 KEYS = "bundle.keys"
 """The file of trusted keys, in each directory of the configuration."""
-STATE = ".bundles"
-"""The record of applied bundles, beside policy.d and sandboxes.d."""
 BROKEN = 3
 """Exit code: rules or records have an error."""
 
@@ -107,11 +101,22 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     return found
 
 
-def trusted_by(named: tuple[str, ...]) -> dict[str, Signer]:
+def trusted_by(named: tuple[str, ...], *bases: Path) -> dict[str, Signer]:
     """Keys by their text, with whose each is; raises RefusedError.
 
-    One that is named on the command line may sign what stands there beside it.
+    One that is named on the command line may sign anything; of the others the bundles
+    that were applied in ``bases`` say which keys have replaced them.
     """
+    found = _trusted(named)
+    for base in () if named else bases:
+        for file in sorted((base / STATE).glob("[a-z]*.json")):
+            keys = applied_in(base, file.stem).keys
+            if keys:
+                found = trusted_after(found, file.stem, keys)
+    return found
+
+
+def _trusted(named: tuple[str, ...]) -> dict[str, Signer]:
     try:
         if named:
             given = Signer("--trust", None)
@@ -167,6 +172,10 @@ class Applied:
     version: int
     digest: str
     files: dict[str, str]
+    keys: tuple[str, ...] = ()
+    """The only ones that sign this name; (): as ``bundle.keys`` says."""
+    before: tuple[int, str] = (0, "")
+    """Version and digest of the bundle that was applied before it, if one may return."""
 
 
 def applied_in(base: Path, name: str) -> Applied:
@@ -178,9 +187,16 @@ def applied_in(base: Path, name: str) -> Applied:
     try:
         data = json.loads(content)
         files = {path: str(value) for path, value in data["files"].items()}
-        found = Applied(int(data["version"]), str(data["digest"]), files)
+        before = data.get("before", [0, ""])
+        found = Applied(
+            *(int(data["version"]), str(data["digest"]), files),
+            keys=tuple(map(str, data.get("keys", []))),
+            before=(int(before[0]), str(before[1])),
+        )
+        for one in found.keys:
+            take_key(one.removeprefix("index "))
         wrong = [path for path in files if not belongs(path)]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         # Without it an older bundle could be applied: nothing is guessed.
         raise RefusedError(
             f"{file} does not record the applied version: {error}",
@@ -191,14 +207,21 @@ def applied_in(base: Path, name: str) -> Applied:
     return found
 
 
-def keep_applied(base: Path, applied: Bundle) -> None:
-    """Write the record of the applied version."""
+def keep_applied(base: Path, applied: Bundle, state: Applied) -> None:
+    """Write the record of the applied version, after ``state``.
+
+    Where an older one returns, the keys of the newer one still hold, and no older one
+    comes after it.
+    """
+    back = applied.version < state.version
     files = {path: _digest(text.encode()) for path, text in applied.files.items()}
     text = json.dumps(
         {
             "version": applied.version,
             "digest": applied.digest,
             "key": applied.key,
+            "keys": state.keys if back or not applied.keys else applied.keys,
+            "before": (0, "") if back else (state.version, state.digest),
             "files": files,
         },
         indent=1,
@@ -261,111 +284,3 @@ def one_at_a_time(base: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-# -- from a web server ---------------------------------------------------------------
-
-_SECONDS = 30.0
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_OLD_SECONDS = 14 * 86400
-"""After so long without an answer the machine's rules may be those of long ago."""
-
-
-def fetch(base: Path, url: str, *, ca: str, jitter: int) -> bytes | None:
-    """Return the bundle at ``url``; None: it is the one that was fetched last.
-
-    Waits up to ``jitter`` seconds first, drawn by lot, so that a fleet does not ask
-    within one second.  What comes is proved by nothing yet.  Raises RefusedError,
-    UpstreamError.
-    """
-    time.sleep(random.uniform(0, jitter))  # noqa: S311 -- no secret
-    tag, answered = _seen(base, url)
-    if answered and time.time() - answered > _OLD_SECONDS:
-        days = int((time.time() - answered) / 86400)
-        render.note(
-            f"warning: the last answer of {printable(url, 200)} is {days} days old"
-        )
-    status, fresh_tag, content = _get(url, tag, ca)
-    if status == http.client.NOT_MODIFIED:
-        _keep(base, url, tag)
-        return None
-    if status != http.client.OK:
-        raise UpstreamError(
-            f"{printable(url, 200)} answers {status}",
-            hint="the rules that were applied last stay in force",
-        )
-    # Kept by 'remember' when it is applied: one that is refused is asked for again.
-    _fresh[url] = fresh_tag
-    return content
-
-
-_fresh: dict[str, str] = {}
-
-
-def remember(base: Path, url: str) -> None:
-    """The bundle that was fetched is in force."""
-    _keep(base, url, _fresh.get(url, ""))
-
-
-def written(content: bytes) -> Path:
-    """A file with the content, for who reads bundles from files; the caller removes it."""
-    with tempfile.NamedTemporaryFile(prefix="vitrail-bundle-", delete=False) as file:
-        file.write(content)
-    return Path(file.name)
-
-
-def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port
-    # guard: a bundle comes over TLS, so nobody on the way holds it back unseen
-    if parts.scheme != "https" and host not in _LOOPBACK:
-        raise RefusedError("a bundle is fetched by https:// only", hint=url[:200])
-    try:
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            context = ssl.create_default_context(cafile=ca or None)
-            connection = http.client.HTTPSConnection(
-                host, port, timeout=_SECONDS, context=context
-            )
-        else:
-            connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
-        try:
-            path = parts.path or "/"
-            headers = {"If-None-Match": tag} if tag else {}
-            connection.request("GET", f"{path}?{parts.query}" if parts.query else path, headers=headers)  # fmt: skip
-            response = connection.getresponse()
-            # A server does not fill the memory.
-            content = response.read(limits.BUNDLE_BYTES + 1)
-            fresh = (response.getheader("ETag") or "")[:256]
-            return response.status, fresh if fresh.isprintable() else "", content
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UpstreamError(
-            f"{printable(url, 200)} cannot be reached: {printable(str(error), 200)}",
-            hint="the rules that were applied last stay in force",
-        ) from error
-
-
-def _file(base: Path) -> Path:
-    return base / STATE / "fetched.state"
-
-
-def _seen(base: Path, url: str) -> tuple[str, float]:
-    """The tag of the last answer, and when that was; "" and 0: there was none."""
-    if not _file(base).exists():
-        return "", 0.0
-    try:
-        data = json.loads(content_of(_file(base), 4096, check_owner=True))
-        if data["url"] != url:
-            return "", 0.0
-        return str(data["tag"]), float(data["answered"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RefusedError(
-            f"{_file(base)} is not what was fetched last: {error}", hint="remove it"
-        ) from error
-
-
-def _keep(base: Path, url: str, tag: str) -> None:
-    text = json.dumps({"url": url, "tag": tag, "answered": time.time()})
-    put(_file(base), text.encode())

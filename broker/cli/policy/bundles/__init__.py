@@ -1,0 +1,1 @@
+"""``brokerctl policy bundle``: signed rules and records, and how they reach machines."""

@@ -1,0 +1,317 @@
+"""``brokerctl policy bundle index|watch``: a bundle reaches its machines in stages."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.audit.query.times import parse_time
+from broker.cli.policy.bundles.files import content_of, private_key
+from broker.cli.policy.install import put
+from broker.cli.policy.load import JSON
+from broker.core.errors import RefusedError, SetupError
+from broker.core.escape import printable
+from policy import limits
+from policy.tools.bundle import Bundle, BundleError, Signer, verify
+from policy.tools.bundle_index import (
+    RingEntry,
+    RolloutIndex,
+    entry_of,
+    sign_index,
+    verify_index,
+)
+
+_KEY = click.option(
+    "--key",
+    "key_file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The private key ('bundle key'), of the bundles or of their index alone.",
+)
+_BEFORE_DAYS = 7
+"""The days before a bundle whose denials are what is usual on a machine."""
+_HOUR = 1 / 24
+
+
+def _whoever(content: bytes) -> dict[str, Signer]:
+    """Trust the key that a file names: what it says of itself is asked, not if."""
+    line = content[:400].decode("ascii", "replace").split("\n")[1:2]
+    return {text.removeprefix("key "): Signer("it", None) for text in line}
+
+
+def _bundle_in(file: Path) -> Bundle:
+    content = content_of(file, limits.BUNDLE_BYTES)
+    return verify(content, _whoever(content))
+
+
+def _index_in(file: Path) -> RolloutIndex:
+    content = content_of(file, limits.BUNDLE_BYTES)
+    return verify_index(content, _whoever(content))
+
+
+def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
+    """``RING=VALUE`` each; raises UsageError."""
+    found: dict[str, str] = {}
+    for word in words:
+        ring, sign, value = word.partition("=")
+        if not sign or ring in found:
+            raise click.UsageError(f"{option}: RING=VALUE, each ring once")
+        found[ring] = value
+    return found
+
+
+def _time(text: str) -> int:
+    try:
+        return parse_time(text, datetime.now().astimezone()) // 1_000_000_000
+    except SetupError as error:
+        raise click.UsageError(f"{error.message}; {error.hint}") from error
+
+
+@click.command("index")
+@_KEY
+@click.option(
+    "--ring",
+    "rings",
+    multiple=True,
+    required=True,
+    metavar="RING=FILE",
+    help="The bundle of a ring of machines, as canary=site-43.bundle; several times.",
+)
+@click.option(
+    "--not-before",
+    "begins",
+    multiple=True,
+    metavar="RING=TIME",
+    help="From when on, as 'all=2026-12-01 06:00'.",
+)
+@click.option(
+    "--expires",
+    default="",
+    metavar="TIME",
+    help="When it is to be refused, as +30d: then a newer one has been held back.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the index, beside the bundles.",
+)
+@JSON
+def index_command(
+    *,
+    key_file: Path,
+    rings: tuple[str, ...],
+    begins: tuple[str, ...],
+    expires: str,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Sign which bundle each ring of machines is to have.
+
+    Its number is the time, and higher than that of the index in the output's place.
+
+    Exit code: 0, 1 refused.
+    """
+    times = {ring: _time(text) for ring, text in _pairs(begins, "--not-before").items()}
+    files = _pairs(rings, "--ring")
+    if times.keys() - files.keys():
+        raise click.UsageError("--not-before: of a ring that --ring names")
+    try:
+        found = {ring: _bundle_in(Path(file)) for ring, file in files.items()}
+        name = _one_name(found)
+        serial = int(time.time())
+        if output.exists():
+            serial = max(serial, _index_in(output).serial + 1)
+        made = RolloutIndex(
+            name,
+            serial,
+            {
+                ring: entry_of(one, Path(files[ring]).name, times.get(ring, 0))
+                for ring, one in found.items()
+            },
+            _time(expires) if expires else 0,
+        )
+        put(output, sign_index(private_key(key_file), made))
+    except (BundleError, OSError) as error:
+        raise RefusedError(printable(str(error), 300), hint="'brokerctl policy bundle index --help'") from error  # fmt: skip
+    _say(made, as_json=as_json)
+
+
+def _one_name(bundles: dict[str, Bundle]) -> str:
+    names = sorted({one.name for one in bundles.values()})
+    if len(names) != 1:
+        raise BundleError(f"the bundles have several names: {', '.join(names)}")
+    return names[0]
+
+
+def _say(index: RolloutIndex, *, as_json: bool) -> None:
+    if as_json:
+        render.json_line(
+            {
+                "name": index.name,
+                "serial": index.serial,
+                "rings": {name: one.version for name, one in index.rings.items()},
+            }
+        )
+        return
+    for name, one in sorted(index.rings.items()):
+        begins = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(one.not_before))
+        later = f", from {begins} on" if one.not_before else ""
+        sys.stdout.write(f"{name}: version {one.version} of '{index.name}'{later}\n")
+
+
+# -- a canary's denials ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Denials:
+    """Denials of one machine before and since a bundle."""
+
+    machine: str
+    days: float
+    """Since it was loaded there."""
+    since: int
+    usual: float
+    """A day, in the week before."""
+
+    def jumped(self, factor: float, least: int) -> bool:
+        """Whether there are so many times more, and not only a few."""
+        expected = self.usual * max(self.days, _HOUR)
+        return self.since >= least and self.since > factor * expected
+
+
+# A machine counts once, however often it is denied: one sandbox that asks all the
+# time is one machine's.
+_QUERY = f"""
+SELECT machine, extract(epoch FROM now() - loaded)::float8 / 86400, coalesce(denied, 0),
+    coalesce((SELECT sum(usual.denied) FROM vitrail.count usual
+        WHERE usual.log = head.log AND field = ''
+            AND day >= (loaded AT TIME ZONE 'UTC')::date - {_BEFORE_DAYS}
+            AND day < (loaded AT TIME ZONE 'UTC')::date), 0)::float8 / {_BEFORE_DAYS}
+FROM vitrail.head JOIN vitrail.log ON id = head.log LEFT JOIN (
+    SELECT event.log, count(*) AS denied FROM vitrail.event JOIN vitrail.head there
+        ON there.log = event.log
+    WHERE verdict = 'deny' AND %s = ANY(string_to_array(there.bundle, ', '))
+        AND place_ns >= (extract(epoch FROM there.loaded) * 1000000000)::bigint
+    GROUP BY event.log) AS new ON new.log = head.log
+WHERE %s = ANY(string_to_array(bundle, ', ')) AND loaded IS NOT NULL
+ORDER BY machine
+"""  # noqa: S608 -- a number of ours
+
+
+def _denials(store: str, bundle: str) -> list[Denials]:
+    # Only here, so that the package is needed only by those who have a database.
+    from broker.cli.audit.query.fleet_database import open_fleet
+
+    with open_fleet(store) as fleet:
+        rows = fleet.rows(_QUERY, [bundle, bundle])
+    return [
+        Denials(str(machine), float(str(days)), int(str(since)), float(str(usual)))
+        for machine, days, since, usual in rows
+    ]
+
+
+@click.command("watch")
+@click.argument(
+    "index_file",
+    metavar="INDEX",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@_KEY
+@click.option("--store", required=True, metavar="ADDRESS", help="The fleet's database.")
+@click.option(
+    "--ring", default="canary", show_default=True, help="Whose denials count."
+)
+@click.option(
+    "--back-to", default="all", show_default=True, help="The ring whose bundle returns."
+)
+@click.option(
+    "--machines",
+    type=click.IntRange(1, 100_000),
+    default=2,
+    show_default=True,
+    help="On so many machines: one that was taken over is denied what it likes.",
+)
+@click.option(
+    "--factor",
+    type=click.FloatRange(1, 1000),
+    default=4.0,
+    show_default=True,
+    help="So many times the denials of the week before.",
+)
+@click.option(
+    "--least",
+    type=click.IntRange(1, 1_000_000),
+    default=10,
+    show_default=True,
+    help="And so many on a machine.",
+)
+@JSON
+def watch_command(
+    index_file: Path,
+    *,
+    key_file: Path,
+    store: str,
+    ring: str,
+    back_to: str,
+    machines: int,
+    factor: float,
+    least: int,
+    as_json: bool,
+) -> None:
+    """Return a ring to the bundle of another one where its denials have jumped.
+
+    For a timer, where the index is signed.  It compares each machine of the ring with
+    itself, and signs INDEX again where enough of them are denied far more than before.
+    A bundle that takes permissions away is expected to be denied: do not watch it, or
+    raise --machines.
+
+    Exit code: 0 nothing has jumped, 1 the ring returns, or refused.
+    """
+    try:
+        index = _index_in(index_file)
+        now = time.time()
+        new, old = index.ring(ring, now), index.ring(back_to, now)
+    except BundleError as error:
+        raise RefusedError(printable(str(error), 300), hint="'brokerctl policy bundle index' makes it") from error  # fmt: skip
+    found: list[Denials] = []
+    if new.version != old.version:
+        found = _denials(store, f"{index.name} {new.version}")
+    high = [one for one in found if one.jumped(factor, least)]
+    back = len(high) >= machines
+    if back:
+        _sign_back(index, index_file, key_file, {ring: replace(old, not_before=0)})
+    if as_json:
+        render.json_line(
+            {
+                "name": index.name,
+                "version": new.version,
+                "machines": len(found),
+                "jumped": [one.machine for one in high],
+                "back_to": old.version if back else None,
+            }
+        )
+    names = ", ".join(printable(one.machine, 60) for one in high[:5])
+    render.note(
+        f"version {new.version} of '{index.name}': denials have jumped on {len(high)} "
+        f"of {render.count(len(found), 'machine')}" + (f": {names}" if names else "")
+    )
+    if back:
+        render.note(f"{ring} returns to version {old.version}")
+        sys.exit(1)
+
+
+def _sign_back(
+    index: RolloutIndex, file: Path, key_file: Path, rings: dict[str, RingEntry]
+) -> None:
+    serial = max(int(time.time()), index.serial + 1)
+    made = replace(index, serial=serial, rings={**index.rings, **rings})
+    put(file, sign_index(private_key(key_file), made))

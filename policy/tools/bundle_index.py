@@ -1,0 +1,147 @@
+"""Indexes: which bundle each ring of machines is to have, and from when on.
+
+Signed as a bundle is (``bundle``), by a key that signs that bundle or by one that is
+trusted for ``NAME/index`` alone:
+
+    vitrail-index 1
+    key ed25519:BASE64
+    signature BASE64
+
+    {"name": "acme", "serial": 7, "expires": 1790000000,
+     "rings": {"canary": {"version": 43, "digest": "…", "file": "site-43.bundle"},
+               "all": {"version": 42, "digest": "…", "file": "site-42.bundle",
+                       "not_before": 1780000000}}}
+
+An index is only replaced by one of a higher serial number.  It may return a machine to
+the bundle that it had directly before, and no further: its key may be on a server.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from policy import limits
+from policy.tools.bundle import (
+    Bundle,
+    BundleError,
+    Signer,
+    as_object,
+    check_number,
+    index_of,
+    opened,
+    seal,
+    take_name,
+)
+
+FIRST = "vitrail-index 1"
+_RING = re.compile(r"[a-z][a-z0-9-]{0,30}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class RingEntry:
+    """The bundle of one ring."""
+
+    version: int
+    digest: str
+    """SHA-256 of the bundle's signed bytes, hex."""
+    file: str
+    """Its name in the index's own directory."""
+    not_before: int = 0
+    """Seconds since 1970, by the machine's clock; 0: at once."""
+
+
+@dataclass(frozen=True)
+class RolloutIndex:
+    """The signed content.  ``expires`` in seconds since 1970, 0: never."""
+
+    name: str
+    serial: int
+    rings: Mapping[str, RingEntry]
+    expires: int = 0
+
+    def ring(self, name: str, now: float) -> RingEntry:
+        """Return what a ring is to have; raises BundleError."""
+        # guard: an index that someone holds back ends
+        if self.expires and now >= self.expires:
+            raise BundleError(
+                f"the index of '{self.name}' has expired; a newer one is held back, or "
+                "was not signed"
+            )
+        if name not in self.rings:
+            raise BundleError(
+                f"the index has no ring '{name}', but {', '.join(sorted(self.rings))}"
+            )
+        return self.rings[name]
+
+
+def is_index(content: bytes) -> bool:
+    """Whether these bytes may be an index, and no bundle."""
+    return content.startswith(f"{FIRST}\n".encode())
+
+
+def entry_of(bundle: Bundle, file: str, not_before: int = 0) -> RingEntry:
+    """The entry for a bundle."""
+    return RingEntry(bundle.version, bundle.digest, file, not_before)
+
+
+def sign_index(key: Ed25519PrivateKey, index: RolloutIndex) -> bytes:
+    """Return the signed index; raises BundleError."""
+    rings = {name: asdict(entry) for name, entry in sorted(index.rings.items())}
+    data = {"name": index.name, "serial": index.serial, "expires": index.expires}
+    payload = json.dumps({**data, "rings": rings}, indent=1).encode()
+    read_index(payload)
+    return seal(key, FIRST, payload)
+
+
+def verify_index(content: bytes, trusted: Mapping[str, Signer]) -> RolloutIndex:
+    """Return the index that one of these keys has signed.  Raises BundleError."""
+    key, payload = opened(content, FIRST, trusted)
+    found = read_index(payload)
+    # guard: an index is signed for its own bundle
+    trusted[key].check(found.name, index_of(found.name))
+    return found
+
+
+def read_index(payload: bytes) -> RolloutIndex:
+    """Return the payload, all parts of it checked; raises BundleError."""
+    data = as_object(payload)
+    if data.keys() != {"name", "serial", "expires", "rings"}:
+        raise BundleError("an index has name, serial, expires and rings")
+    rings = data["rings"]
+    if not isinstance(rings, dict) or not 0 < len(rings) <= limits.BUNDLE_RINGS:
+        raise BundleError(f"'rings' has 1 to {limits.BUNDLE_RINGS} rings")
+    found: dict[str, RingEntry] = {}
+    for name, entry in rings.items():
+        if not _RING.fullmatch(name):
+            raise BundleError(f"'{name[:60]}' is not the name of a ring")
+        found[name] = _entry(entry)
+    serial = check_number(data["serial"], "serial number")
+    return RolloutIndex(
+        take_name(data["name"]), serial, found, _moment(data["expires"])
+    )
+
+
+def _entry(data: object) -> RingEntry:
+    if not isinstance(data, dict) or data.keys() - {"not_before"} != {
+        *("version", "digest", "file")
+    }:
+        raise BundleError("a ring has version, digest, file, and may have not_before")
+    digest, file = data["digest"], data["file"]
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise BundleError("a digest is 64 hex digits")
+    if not isinstance(file, str) or not _FILE.fullmatch(file):
+        raise BundleError("a ring's file is a name in the index's own directory")
+    version = check_number(data["version"], "version")
+    return RingEntry(version, digest, file, _moment(data.get("not_before", 0)))
+
+
+def _moment(value: object) -> int:
+    """Seconds since 1970; 0 is none."""
+    return 0 if value == 0 and value is not False else check_number(value, "time")
