@@ -32,7 +32,6 @@ LONGER = {
     "broker.authority.decider": 650,
     "broker.jail.wayland.handlers.surfaces": 620,
     "broker.jail.wayland.model": 660,
-    "broker.viewer.sandboxes.guest": 620,
     "shims.vitrail_oci_hook": 790,
 }
 """Modules of more than MODULE_LINES lines."""

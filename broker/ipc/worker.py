@@ -42,7 +42,7 @@ class Frames(_Message, frozen=True, tag="frames"):
 
     The fields are those of ``wayland.rules.WindowRules``.  A worker that has
     not got this message serves no display.  A later one replaces it: wholly for
-    new connections, only in its restrictions for existing ones.  ``trace``: report
+    new connections, only in its colour and restrictions for existing ones.  ``trace``: report
     messages (VITRAIL_DEBUG=wayland) by Traced.
     """
 

@@ -30,6 +30,7 @@ from broker.core.stderr_log import isolated
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.net.hangup import given, hang_up, when_hung_up
+from broker.viewer import menu_icons
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys
@@ -193,8 +194,13 @@ class ViewerRole:
             await self.authority.wait_changed()
             if self._nursery is not None:
                 self._nursery.start_soon(self._decide_again)
+                self._nursery.start_soon(self._alone, self._follow_icons)
                 for guest in self.guests():
                     self._nursery.start_soon(self._alone, guest.follow_record)
+
+    async def _follow_icons(self) -> None:
+        records = [*self.authority.records.records.values()]
+        await trio.to_thread.run_sync(menu_icons.follow, records)
 
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)

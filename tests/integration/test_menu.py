@@ -162,15 +162,16 @@ def test_only_plain_application_ids_become_files():
 
 async def test_the_icon_follows_an_edited_record():
     with home() as env:
-        made = await brokerctl("new", "mail", "--label", "blue", env=env)
-        assert made.code == 0, made.err
+        for name, colour in (("shop", "#e69f00"), ("mail", "blue")):
+            made = await brokerctl("new", name, "--label", colour, env=env)
+            assert made.code == 0, made.err
         editor = Path(env["HOME"]) / "editor"
-        change = 's/^colour = .*/colour = "purple"/'
+        change = 's/^colour = .*/colour = "#d55e00"/'
         editor.write_text(f"#!/bin/sh\nexec sed -i '{change}' \"$1\"\n")
         editor.chmod(0o755)
         words = ("policy", "edit", "mail", "--yes")
         edited = await brokerctl(*words, env={**env, "EDITOR": str(editor)})
         assert edited.code == 0, edited.err
-        assert "keep their colour until the sandbox stops" in edited.err
+        assert "#d55e00 looks like #e69f00 of 'shop'" in edited.err
         icons = Path(env["HOME"]) / ".local/share/icons/hicolor/scalable/apps"
-        assert "#cc79a7" in (icons / "vitrail-sandbox-mail.svg").read_text()
+        assert "#d55e00" in (icons / "vitrail-sandbox-mail.svg").read_text()

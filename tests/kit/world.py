@@ -272,6 +272,7 @@ async def world(
                 "XDG_STATE_HOME": str(base / "state"),
                 "XDG_CONFIG_HOME": str(base / "config"),
                 "XDG_CONFIG_DIRS": str(base / "none"),
+                "XDG_DATA_HOME": str(base / "data"),
                 "XDG_CACHE_HOME": str(find_paths().cache.parent),
                 "WAYLAND_DISPLAY": str(comp.display),
                 **(extra or {}),

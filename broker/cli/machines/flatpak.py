@@ -9,7 +9,7 @@ from pathlib import Path
 from broker.cli import render
 from broker.cli.machines.setup import setup_errors
 from broker.cli.run.flatpak import installed_at, take_app
-from broker.cli.sandboxes.desktop_entry import brokerctl_program, data_home, quoted
+from broker.cli.sandboxes.desktop_entry import brokerctl_program, quoted
 from broker.core.errors import UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
@@ -21,6 +21,7 @@ from broker.host.launchers.flatpak.files import (
     remove_override,
 )
 from broker.host.launchers.flatpak.key_file import parse
+from broker.viewer.menu_icons import data_home
 
 _ENTRY_BYTES = 1 << 20
 

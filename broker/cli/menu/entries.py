@@ -17,7 +17,6 @@ from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.cli.sandboxes.desktop_entry import (
     WINDOW_KEY,
     WINDOW_PREFIX,
-    data_home,
     has_entry,
     write_entry,
     write_window_entry,
@@ -25,6 +24,7 @@ from broker.cli.sandboxes.desktop_entry import (
 from broker.core.errors import VitrailError
 from broker.ipc.control.api import Nothing, WindowsRequest
 from broker.ipc.control.methods import STATUS, WINDOWS
+from broker.viewer.menu_icons import data_home
 
 _IDS_PER_SANDBOX = 32
 """Hidden entries of one sandbox: its programs choose the ids."""

@@ -12,12 +12,13 @@ import trio
 from broker.cli import launcher, render
 from broker.cli.run.connect import broker_runs, offline_paths, open_client
 from broker.cli.run.start import end_broker
-from broker.cli.sandboxes.desktop_entry import WINDOW_PREFIX, data_home
+from broker.cli.sandboxes.desktop_entry import WINDOW_PREFIX
 from broker.core.errors import RefusedError
 from broker.core.files.trees import remove_tree
 from broker.core.paths import Paths
 from broker.ipc.control.api import StopRequest
 from broker.ipc.control.methods import STOP
+from broker.viewer.menu_icons import data_home
 
 _ENTRY = "vitrail-sandbox-"
 _LAUNCHERS = ("podman", "toolbox", "distrobox")

@@ -149,22 +149,24 @@ def edit(
 
 
 def _follow(job: _Edit) -> None:
-    """Have the menu follow a record's name and colour, and say what does not."""
+    """Have the menu follow a record's name and colour; tell of colours that look alike."""
     # Late: rules need neither.
     from broker.cli.menu.entries import follow_windows
     from broker.cli.policy.records import read_records
+    from broker.cli.sandboxes.look_alikes import alike
 
     follow_windows()
-    record = read_records(offline_paths()).records.get(job.file.stem)
-    colour = record.viewer.label.colour if record else ""
-    if job.old is not None and colour and colour.encode() != _colour_of(job):
-        render.note("windows that are open keep their colour until the sandbox stops")
+    records = read_records(offline_paths()).records
+    record = records.get(job.file.stem)
+    if record is not None and record.viewer.label.colour != _colour_of(job):
+        for text in alike(record, records.values()):
+            render.note(text)
 
 
-def _colour_of(job: _Edit) -> bytes:
+def _colour_of(job: _Edit) -> str:
     """The colour of the record as it was; empty: it had none that can be used."""
     before, _ = parse_record(job.file.stem, job.file, job.old or b"")
-    return b"" if before is None else before.viewer.label.colour.encode()
+    return "" if before is None else before.viewer.label.colour
 
 
 def _say(job: _Edit, *, installed: bool, as_json: bool) -> None:

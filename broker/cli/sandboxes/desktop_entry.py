@@ -6,45 +6,25 @@ Specification.  The files are the user's own, below XDG_DATA_HOME.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 
+from broker.viewer.menu_icons import PREFIX, data_home, icon, icon_file
 from policy.records.model import Record
-from policy.tools.colours import ink
 
-_PREFIX = "vitrail-sandbox-"
 WINDOW_PREFIX = "vitrail."
 """Of the application ids of all windows, and so of the entries that they have."""
 WINDOW_KEY = "X-Vitrail-Window"
 """The sandbox of a hidden entry for its windows."""
 _ACTIONS = {"terminal": "Terminal", "files": "Files", "stop": "Stop"}
 _BROWSERS = frozenset({"firefox-esr", "chromium", "thunderbird"})
-_ICON = """\
-<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64" viewBox="0 0 64 64">
-  <rect x="3" y="3" width="58" height="58" rx="10" fill="#fafafa" stroke="{colour}" stroke-width="6"/>
-  <rect x="3" y="3" width="58" height="18" rx="6" fill="{colour}"/>
-  <text x="32" y="49" text-anchor="middle" font-family="sans-serif" font-size="28"
-        font-weight="bold" fill="#303030">{letter}</text>
-  <circle cx="12" cy="12" r="3" fill="{ink}"/>
-</svg>
-"""
-
-
-def data_home(environ: Mapping[str, str] | None = None) -> Path:
-    """Where a user's own data are (XDG Base Directory Specification)."""
-    env = os.environ if environ is None else environ
-    given = env.get("XDG_DATA_HOME", "")
-    return Path(given) if given.startswith("/") else Path.home() / ".local" / "share"
 
 
 def icon_of(name: str) -> str:
     """Return the path of a sandbox's icon; empty: it has none."""
-    icon = _icon_file(name)
-    return str(icon) if icon.is_file() else ""
+    file = icon_file(name)
+    return str(file) if file.is_file() else ""
 
 
 def has_entry(name: str) -> bool:
@@ -54,15 +34,12 @@ def has_entry(name: str) -> bool:
 
 def write_entry(record: Record) -> list[Path]:
     """Write entry and icon of a record's sandboxes; returns the files, entry first."""
-    name, label = record.name, record.viewer.label
-    entry, icon = _entry_file(name), _icon_file(name)
-    for path in (icon, entry):
+    entry, picture = _entry_file(record.name), icon_file(record.name)
+    for path in (picture, entry):
         path.parent.mkdir(parents=True, exist_ok=True)
-    letter = escape(label.name[:1].upper())
-    ring = ink(label.colour)
-    icon.write_text(_ICON.format(colour=label.colour, ink=ring, letter=letter))
-    entry.write_text(_entry(record, icon))
-    return [entry, icon]
+    picture.write_text(icon(record))
+    entry.write_text(_entry(record, picture))
+    return [entry, picture]
 
 
 def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
@@ -77,7 +54,7 @@ def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
         "Type=Application",
         f"Name={_text(label.name)}",
         f"Exec={_exec('menu', 'start', record.name)}",
-        f"Icon={_icon_file(record.name)}",
+        f"Icon={icon_file(record.name)}",
         "NoDisplay=true",
         f"StartupWMClass={app_id}",
         f"{WINDOW_KEY}={sandbox}",
@@ -89,19 +66,14 @@ def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
 
 def remove_entry(name: str) -> list[Path]:
     """Remove entry and icon of a sandbox; returns the files that there were."""
-    found = [path for path in (_entry_file(name), _icon_file(name)) if path.exists()]
+    found = [path for path in (_entry_file(name), icon_file(name)) if path.exists()]
     for path in found:
         path.unlink()
     return found
 
 
 def _entry_file(name: str) -> Path:
-    return data_home() / "applications" / f"{_PREFIX}{name}.desktop"
-
-
-def _icon_file(name: str) -> Path:
-    folder = data_home() / "icons" / "hicolor" / "scalable" / "apps"
-    return folder / f"{_PREFIX}{name}.svg"
+    return data_home() / "applications" / f"{PREFIX}{name}.desktop"
 
 
 def _entry(record: Record, icon: Path) -> str:

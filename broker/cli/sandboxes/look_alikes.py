@@ -1,4 +1,4 @@
-"""Colours of a new label that look like another record's, told when it is made."""
+"""Colours of a label that look like another record's, told when it is made or edited."""
 
 from __future__ import annotations
 

@@ -519,6 +519,32 @@ class WaylandFilter(ClientState):
         self.wake()
 
     @override
+    def change_color(self, color: int) -> None:
+        """Show all windows of this client in another colour.
+
+        Never raises: the change is the record's, not of something that the client did.
+        """
+        former = self._label
+        super().change_color(color)
+        if self.fault is not None:
+            return
+        shown = [
+            obj
+            for obj in self.by_client.values()
+            if isinstance(obj, Surface)
+            and (obj.icon is not None or (obj.xdg is not None and obj.xdg.mapped))
+        ]
+        try:
+            for surface in shown:
+                self.show_again(surface)
+        except ProtocolFault as fault:
+            self.fail(fault)
+        except Exception as error:  # noqa: BLE001 - one door: see internal
+            self.fail(internal(error))
+        if former is not None:
+            self.up.data += emit.buffer_destroy(former.buffer)
+
+    @override
     def show_again(self, surface: Surface) -> None:
         """Lay out and show a tree without a commit of the client's."""
         commit.relayout(self, surface)

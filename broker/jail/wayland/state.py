@@ -13,6 +13,7 @@ only annotated here: importing their classes would be the way back up.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from broker.core import limits
@@ -191,6 +192,12 @@ class ClientState(ObjectTable, ABC):
         if self._label is None:
             self._label = LabelPicture(self, self.edges.top)
         return self._label
+
+    def change_color(self, color: int) -> None:
+        """Frames that are drawn from now on have another colour."""
+        self.rules = replace(self.rules, color=color)
+        self.palette.change_color(color)
+        self._label = None
 
     def empty_region(self) -> int:
         """A region without a point, kept for strips."""

@@ -10,6 +10,7 @@ from broker.authority.audit import event_log
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.sandboxes.strip_letters import StripLetters
+from broker.viewer.sandboxes.window_rules import FrameColours
 from broker.viewer.sound.levels import levels_folder
 from broker.viewer.sound.mixer import desks_folder
 from broker.viewer.sound.server_socket import find_sound
@@ -35,3 +36,5 @@ class GuestTools:
     """Connections of all sandboxes to the sound server."""
     letters: StripLetters = field(default_factory=StripLetters)
     """Of the names in frames."""
+    colours: FrameColours = field(default_factory=FrameColours)
+    """Of all frames."""

@@ -33,7 +33,6 @@ from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_exception
-from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.compositor_socket import display_path
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
@@ -45,7 +44,7 @@ from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.streams import GuestStreams
 from broker.viewer.sandboxes.time_zone import time_zone
-from broker.viewer.sandboxes.window_rules import drawn_rules
+from broker.viewer.sandboxes.window_rules import GuestFrames
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.workers import clipboard_member
 from broker.viewer.workers.pool import Worker
@@ -142,6 +141,7 @@ class Guest:
         self.agent: agent.AgentHello | None = None
         self._agent_stream = 0
         self._making = trio.Lock()
+        self._frames = GuestFrames(lease, record, tools.letters, tools.colours)
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self.agent_changed = trio.Event()
@@ -211,6 +211,7 @@ class Guest:
             gone, self.worker = self.worker, None
             if gone is not None:
                 await gone.close()
+            self._frames.gone()
             self._settle_streams("the lease ended")
             # The task that takes the worker's end was cancelled above.
             # guard: a sandbox that has ended hears nothing
@@ -258,14 +259,10 @@ class Guest:
         record = self._record()
         if self.worker is not None and record is not None:
             with contextlib.suppress(UpstreamError):  # it has just ended
-                rules = await self._rules(record)
-                await self.worker.follow(rules)
+                await self._frames.follow(self.worker)
             await self.sound.follow_record(record)
 
     # -- the worker ----------------------------------------------------------
-
-    async def _rules(self, record: Record) -> WindowRules:
-        return await drawn_rules(record, self.lease.sandbox, self._tools.letters)
 
     def prepare(self) -> None:
         """Start the worker of a box already, while its program starts.
@@ -304,7 +301,7 @@ class Guest:
                 self.lease.sandbox,
                 self._display,
                 compositor,
-                rules=await self._rules(record),
+                rules=await self._frames.begin(record),
                 clients=record.viewer.limits.wayland_clients,
                 chords=self.crossing.chords(),
             )
@@ -341,6 +338,7 @@ class Guest:
             await mine.close("a mistake of ours, see the broker's own log")
         reason = await mine.wait_closed()
         self.worker = None
+        self._frames.gone()
         self._settle_streams("the worker died")
         self.screen.worker_died()
         self.transfers.worker_gone()

@@ -1,14 +1,134 @@
-"""From a sandbox's record to the rules of its windows."""
+"""From a sandbox's record to the rules of its windows, also while the record changes.
+
+A record's new colour may be another sandbox's former one: it is shown only after that
+one's windows were drawn again.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from broker.core.names import SandboxName
+import trio
+
+from broker.core.errors import UpstreamError
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
 from broker.core.streams.wayland_verdicts import OPTIONS
 from broker.viewer.sandboxes.strip_letters import StripLetters
+from broker.viewer.workers.pool import Worker
 from policy.records.model import Record
+
+BETWEEN = 0x000000
+"""The colour of frames while the one of the record is still another sandbox's."""
+
+
+class FrameColours:
+    """The colours that windows of the sandboxes have now."""
+
+    def __init__(self) -> None:
+        self._shown: dict[LeaseId, tuple[int, Callable[[], Record | None]]] = {}
+        self._changed = trio.Event()
+
+    def show(
+        self, lease: LeaseId, color: int, record: Callable[[], Record | None]
+    ) -> None:
+        """Note the colour of a sandbox's windows, and where its record is."""
+        self._shown[lease] = color, record
+        self.look_again()
+
+    def gone(self, lease: LeaseId) -> None:
+        """A sandbox has no windows any more."""
+        self._shown.pop(lease, None)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Wake the tasks that wait: windows or records have changed."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def changed(self) -> trio.Event:
+        """Return the event of the next change."""
+        return self._changed
+
+    def shown(self, lease: LeaseId) -> int | None:
+        """Return the colour of a sandbox's windows; None: it has no worker."""
+        return self._shown[lease][0] if lease in self._shown else None
+
+    def left_by(self, lease: LeaseId, color: int) -> bool:
+        """Whether another sandbox has the colour, which its record does not have now."""
+        return any(
+            there == color and not _has(record(), color)
+            for other, (there, record) in self._shown.items()
+            if other != lease
+        )
+
+
+def _has(record: Record | None, color: int) -> bool:
+    return record is None or take_color(record.viewer.label.colour) == color
+
+
+class GuestFrames:
+    """The frames of one sandbox, as its record is now."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        record: Callable[[], Record | None],
+        letters: StripLetters,
+        colours: FrameColours,
+    ) -> None:
+        self._lease, self._record = lease, record
+        self._letters, self._colours = letters, colours
+        self._worker: Worker | None = None
+        self._following = trio.Lock()
+
+    async def begin(self, record: Record) -> WindowRules:
+        """Return the rules for a worker that begins; ``follow`` comes after it."""
+        rules = await drawn_rules(record, self._lease.sandbox, self._letters)
+        if self._colours.left_by(self._lease.id, rules.color):
+            rules = replace(rules, color=BETWEEN)
+        return rules
+
+    async def follow(self, worker: Worker) -> None:
+        """Have a worker treat windows as the record says now.
+
+        Waits while the colour is on windows of a sandbox that is changing it.  Raises
+        UpstreamError when the worker has ended; one that does not answer is ended.
+        """
+        self._worker = worker
+        self._colours.look_again()
+        async with self._following:
+            while self._worker is worker and (record := self._record()) is not None:
+                rules = await drawn_rules(record, self._lease.sandbox, self._letters)
+                changed = self._colours.changed()
+                # guard: no colour of another sandbox before it is free
+                if not self._colours.left_by(self._lease.id, rules.color):
+                    return await self._paint(worker, rules)
+                await self._paint(worker, replace(rules, color=BETWEEN))
+                await changed.wait()
+        return None
+
+    async def _paint(self, worker: Worker, rules: WindowRules) -> None:
+        await worker.follow(rules)
+        former = self._colours.shown(self._lease.id)
+        if former == rules.color:
+            return
+        if former is not None:  # else it has just begun, and has no windows
+            try:
+                await worker.windows()  # answered after the frames were drawn
+            except UpstreamError:
+                # guard: windows that keep a former colour end
+                await worker.close("it did not draw its windows in another colour")
+                raise
+        if self._worker is worker:
+            self._colours.show(self._lease.id, rules.color, self._record)
+
+    def gone(self) -> None:
+        """The worker, and with it all windows, has ended."""
+        self._worker = None
+        self._colours.gone(self._lease.id)
 
 
 async def drawn_rules(

@@ -17,6 +17,8 @@ class PaperWorker:
         self.orders = []
         self.rules = []
         self.deaf = False
+        self.draws = trio.Event()
+        self.draws.set()
         self.closed = trio.Event()
 
     async def send(self, message, fds=()):
@@ -28,11 +30,19 @@ class PaperWorker:
         """Take other rules; nothing is drawn here."""
         self.rules.append(rules)
 
+    async def windows(self):
+        """Answer when the test lets it."""
+        await self.draws.wait()
+        if self.deaf:
+            raise UpstreamError("the worker of a does not answer")
+        return []
+
     async def wait_closed(self):
         await self.closed.wait()
         return "closed"
 
     async def close(self, reason="closed"):
+        self.deaf = True
         self.say.close()
         self.closed.set()
 

@@ -75,6 +75,8 @@ GUARDS = (
     Guard("a silent authority keeps neither log nor control socket", "", "tests/integration/test_authority_process.py", "authority_hangs"),
     Guard("records that another part has read", "fresh = False", "tests/broker/viewer/test_role.py", "another_part"),
     Guard("a record that changed while the worker began", "", "tests/broker/viewer/test_role.py", "while_the_worker_begins"),
+    Guard("no colour of another sandbox before it is free", "if True:", "tests/broker/viewer/sandboxes/test_window_rules.py", "former_colour or begins"),
+    Guard("windows that keep a former colour end", "", "tests/broker/viewer/sandboxes/test_window_rules.py", "does_not_draw"),
     Guard("the end of the broker is answered", "last = False", "tests/integration/test_control.py", "ends_at_once"),
     Guard("a second program changes no machine", "if False:", "tests/broker/viewer/test_runner.py", "second_program"),
     Guard("the authority makes threads and no processes", "", "tests/attack/test_authority_confined.py", "attacker_makes and fork"),

@@ -94,6 +94,7 @@ GUARDS = (
     Guard("surface regions bounded", "if False:", "tests/broker/jail/wayland/scene/test_frame.py", "too_many_rectangles"),
     Guard("no client claims to be opaque", "if True:", "tests/broker/jail/wayland/scene/test_frame.py", "claim_to_be_opaque"),
     Guard("windows follow a change of screens", "", "tests/attack/test_wayland_screens.py", "has_its_frame"),
+    Guard("open windows have the record's colour", "if False:", "tests/broker/jail/worker/wayland/test_sandbox_windows.py", "colour"),
     Guard("windows are laid out for a smaller screen", "pass", "tests/attack/test_wayland_screens.py", "has_its_frame"),
     Guard("a size of the former screen is not the compositor's", "", "tests/attack/test_wayland_screens.py", "former_size or former"),
     Guard("a size for a screen that is gone holds no more", "pass", "tests/attack/test_wayland_screens.py", "two_screens or has_its_frame"),

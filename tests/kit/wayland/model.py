@@ -233,6 +233,7 @@ class Model:
         assert stride >= w
         assert offset + stride * h <= pool.state["size"]
         buffer.state["size"] = (w, h)
+        buffer.state["pool"] = pool
 
     def wp_single_pixel_buffer_manager_v1_create_u32_rgba_buffer(
         self, _m: Thing, buffer: Thing, *_: int

@@ -95,7 +95,7 @@ class Palette:
 
     def __init__(self, core: ClientState, color: int) -> None:
         self._core = core
-        self._color = (0xFF000000 | color).to_bytes(4, "little")
+        self.color = color
         self._paint: Paint | None = None
         self._pool = 0
         self._size = 0
@@ -133,8 +133,22 @@ class Palette:
         entry = self._by_sid[sid]
         entry.users -= 1
         if not entry.users:
-            del self._by_sid[sid], self._buffers[entry.key]
+            del self._by_sid[sid]
+            if self._buffers.get(entry.key) is entry:  # else of a former colour
+                del self._buffers[entry.key]
             self._core.up.data += emit.buffer_destroy(sid)
+
+    def change_color(self, color: int) -> None:
+        """Give buffers of another colour from now on.
+
+        Those that are shown keep their memory until they are dropped.
+        """
+        self.color = color
+        if self._pool:
+            self._core.up.data += emit.pool_destroy(self._pool)
+        self._pool = self._size = 0
+        self._buffers.clear()
+        self.close()
 
     def _reach(self, size: int) -> None:
         if size <= self._size:
@@ -145,7 +159,8 @@ class Palette:
             self._paint = self._core.machine.paint()
         self._paint.grow(new)
         first = max(self._size, _TILE * _TILE * 4)
-        self._paint.write(first, self._color * ((new - first) // 4))
+        pixel = (0xFF000000 | self.color).to_bytes(4, "little")
+        self._paint.write(first, pixel * ((new - first) // 4))
         # A larger pool beside the former one, never wl_shm_pool.resize: that may move
         # the mapping, and weston 10's pixman renderer goes on reading where a picture
         # was when it was attached.  Buffers keep their own pool's mapping alive.
@@ -205,6 +220,8 @@ class Frame:
         self._used: list[int] = []
         self._former: list[int] = []
         self._backing = 0
+        self._colors = (core.palette.color,) * 2
+        """Of the strips and of the backing."""
         self.maximized: tuple[int, int] | None = None
         """The maximised or tiled size, by the last configure acknowledged."""
         self._answers = False
@@ -239,27 +256,37 @@ class Frame:
             w, h = self.maximized
             outer = (max(w, outer[0]), max(h, outer[1]))
         out = self._core.up.data
-        palette = self._core.palette
-        changed = outer != self.outer
-        if not self._backing:
-            clear = self._core.rules.translucent
-            self._backing = palette.take_clear() if clear else palette.take_tile()
+        strips, backing = self._colors
+        color = self._core.palette.color
+        changed = outer != self.outer or strips != color
+        # guard: faked fullscreen may be smaller
+        pictured = self.maximized in {None, outer}
+        former = 0
+        if not self._backing or (backing != color and pictured):
+            former, backing = self._backing, color
+            self._backing = self._tile()
             self._attach_backing()
         elif self._shift != (0, 0):
             self._attach_backing()
-        # guard: faked fullscreen may be smaller
-        elif (changed or self._answers) and self.maximized in {None, outer}:
+        elif (changed or self._answers) and pictured:
             # weston 10 looks at size and state only with a picture, and a window that
             # is tiled or whose program has not answered yet may well be smaller.
             self._answers = False
             out += emit.attach(self.root.sid, self._backing, 0, 0)
-        if not changed:
-            return
-        self.outer = outer
-        out += emit.set_destination(self._viewport, *outer)
-        if xdg_sid:
-            out += emit.set_window_geometry(xdg_sid, 0, 0, *outer)
-        self._draw_strips(*outer)
+        self._colors = (color, backing)
+        if changed:
+            self.outer = outer
+            out += emit.set_destination(self._viewport, *outer)
+            if xdg_sid:
+                out += emit.set_window_geometry(xdg_sid, 0, 0, *outer)
+            self._draw_strips(*outer)
+        if former:
+            self._former.append(former)
+
+    def _tile(self) -> int:
+        palette = self._core.palette
+        clear = self._core.rules.translucent
+        return palette.take_clear() if clear else palette.take_tile()
 
     def answer(self, maximized: tuple[int, int] | None, *, fills: bool = False) -> None:
         """The next commit acknowledges a configure; ``maximized``: to this size.

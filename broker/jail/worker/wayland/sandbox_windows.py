@@ -124,7 +124,8 @@ class SandboxWindows:
         """Take other rules: whole for new connections.
 
         A connection that has used a removed permission is ended, the others cannot
-        use it any more; the other rules apply to future windows.
+        use it any more.  Open windows change their colour; the other rules apply to
+        future windows.
         """
         before, self._rules = self._rules, rules_of(order)
         self._sandbox.bound_by(self._rules.ceilings)
@@ -132,6 +133,9 @@ class SandboxWindows:
         for core in list(self._sandbox.filters):
             if gone is None or take_away(core, gone):
                 core.fail(RefusedError("the sandbox's record allows less now"))
+            # guard: open windows have the record's colour
+            elif core.rules.color != self._rules.color:
+                core.change_color(self._rules.color)
             core.wake()
 
     # -- for the user ----------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
@@ -11,6 +13,7 @@ from broker.ipc import worker as messages
 from broker.ipc.wayland_rules import order_of
 from broker.jail.wayland import listing
 from broker.jail.worker.wayland.sandbox_windows import SandboxWindows, Trace
+from tests.broker.jail.wayland.scene.test_frame import popup
 from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.talk import Talk
 
@@ -194,6 +197,67 @@ def test_what_a_record_takes_away_does_not_disturb_others(allowed):
     less(windows)
     talk.show(10, 10, 0)
     assert INHIBITS not in {e[3][1].decode() for e in seen_again(talk)}
+
+
+# -- a record with another colour ------------------------------------------------------
+
+BLUE, RED = 0x0072B2, 0xD55E00
+
+
+def pixel(talk):
+    """The colour of new pictures of frames, as bytes."""
+    (paint,) = talk.machine.paints
+    return bytes(paint.pixels[16384:16388])
+
+
+def shown_pools(talk):
+    """Pools of our pictures in windows and menus, one for each picture."""
+    shown = []
+    for thing in talk.model.things.values():
+        buffer = thing.now.get("buffer") if thing.kind == "wl_surface" else None
+        if buffer is not None and not talk.core.by_server[thing.oid].cid:
+            shown.append(buffer.state["pool"])
+    return shown
+
+
+@pytest.mark.parametrize("translucent", [False, True])
+def test_open_windows_and_menus_change_to_the_record_s_colour(translucent):
+    rules = WindowRules("work", BLUE, top=20, label=True, translucent=translucent)
+    windows = SandboxWindows(order_of(rules))
+    with Talk(rules, sandbox=windows.sandbox) as talk:
+        talk.start()
+        _, xdg, _ = talk.show(100, 50, 0)
+        talk.show(300, 50, 0)
+        menu, shell, _ = popup(talk, xdg, (20, 20))
+        talk.configured(shell)
+        talk.paint(menu, 20, 20, 0)
+        talk.send(menu, "commit")
+        before = {*shown_pools(talk)}
+        count = len(shown_pools(talk))
+        assert count == 3 * 5 + 2, "frames, and two names"
+        objects = set()
+        for color in (RED, BLUE, BLUE, RED):
+            list(windows.obey(order_of(replace(rules, color=color))))
+            talk.pump()
+            assert pixel(talk) == color.to_bytes(4, "little")[:3] + b"\xff"
+            objects.add(len(talk.model.things))
+        assert len(objects) == 1, "pictures of former colours are given back"
+        after = shown_pools(talk)
+        assert len(after) == count
+        assert not before & {*after}
+        # A window that opens later, and one that is drawn again.
+        talk.show(10, 10, 0)
+        assert not before & {*shown_pools(talk)}
+    assert talk.machine.leaked() == []
+
+
+def test_a_colour_before_the_first_window_is_that_of_the_first_window():
+    rules = WindowRules("work", BLUE)
+    windows = SandboxWindows(order_of(rules))
+    with Talk(rules, sandbox=windows.sandbox) as talk:
+        list(windows.obey(order_of(replace(rules, color=RED))))
+        talk.start().show(100, 50, 0)
+        assert pixel(talk) == b"\x00\x5e\xd5\xff"
 
 
 def seen_again(talk):

@@ -1,0 +1,60 @@
+"""Icons of sandboxes in the menu, in the colours of their records (Icon Theme Specification).
+
+``brokerctl new`` makes a sandbox's icon; the viewer draws it again when a record that is
+in force has another colour or name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+
+from policy.records.model import Record
+
+PREFIX = "vitrail-sandbox-"
+"""Of the names of icons and entries."""
+_ICON = """\
+<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64" viewBox="0 0 64 64">
+  <rect x="3" y="3" width="58" height="58" rx="10" fill="#fafafa" stroke="{colour}" stroke-width="6"/>
+  <rect x="3" y="3" width="58" height="18" rx="6" fill="{colour}"/>
+  <text x="32" y="49" text-anchor="middle" font-family="sans-serif" font-size="28"
+        font-weight="bold" fill="#303030">{letter}</text>
+  <circle cx="12" cy="12" r="3" fill="#fafafa" stroke="#303030"/>
+</svg>
+"""
+
+
+def data_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Where a user's own data are (XDG Base Directory Specification)."""
+    env = os.environ if environ is None else environ
+    given = env.get("XDG_DATA_HOME", "")
+    return Path(given) if given.startswith("/") else Path.home() / ".local" / "share"
+
+
+def icon_file(name: str) -> Path:
+    """Where the icon of a record's sandboxes is, or would be."""
+    folder = data_home() / "icons" / "hicolor" / "scalable" / "apps"
+    return folder / f"{PREFIX}{name}.svg"
+
+
+def icon(record: Record) -> str:
+    """Return the icon of a record's sandboxes (SVG)."""
+    label = record.viewer.label
+    letter = escape(label.name[:1].upper())
+    return _ICON.format(colour=label.colour, letter=letter)
+
+
+def follow(records: Iterable[Record]) -> None:
+    """Draw the icons again that are there and differ from their records.
+
+    Raises OSError.
+    """
+    for record in records:
+        file, content = icon_file(record.name), icon(record)
+        if file.is_file() and file.read_text(errors="replace") != content:
+            # A whole file at any time: menus read it when they see the change.
+            new = file.with_name(f".{file.name}.new")
+            new.write_text(content)
+            new.replace(file)
