@@ -52,6 +52,12 @@ COMMAND_ARGUMENTS = 256
 COMMAND_BYTES = 32768
 """A command line in all; equals ``broker.core.limits.ARGV_BYTES``."""
 
+SERVICES = 64
+"""Services of one sandbox that its record names."""
+
+SERVICE_COMMAND_BYTES = 4096
+"""Its command line, which crosses to the guest in one message with other texts."""
+
 MEMORY_MIB = (128, 1 << 20)
 """Memory of a micro VM: a kernel with an initramfs needs about 100 MiB."""
 

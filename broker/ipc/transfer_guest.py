@@ -18,6 +18,7 @@ from broker.core.errors import PeerError
 from broker.core.framing import encode_frame
 
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
+_Word = Annotated[str, msgspec.Meta(max_length=limits.CALL_COMMAND_BYTES)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Url = Annotated[str, msgspec.Meta(max_length=limits.URL_CHARS)]
 _Target = Annotated[str, msgspec.Meta(max_length=64, pattern="^[@a-zA-Z0-9:._-]*$")]
@@ -169,6 +170,10 @@ class GuestCall(_Message, frozen=True, tag="service"):
     source: _Text
     service: _Text
     argument: _Text
+    command: tuple[_Word, ...] = ()
+    """The program, by the target's record; empty: one of the guest's directories."""
+    directory: _Text = ""
+    """Where it is started; empty: its user's home."""
 
 
 Reply: TypeAlias = (

@@ -38,6 +38,7 @@ from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.network import NetworkFlows
+from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
@@ -118,7 +119,11 @@ class ViewerRole:
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
         self.opening = OpeningService(
-            decider=authority, log=log, targets=self.targets, pump=tools.pump
+            decider=authority,
+            log=log,
+            targets=self.targets,
+            pump=tools.pump,
+            desktop=DesktopServices(paths),
         )
         """Files and links that programs of sandboxes want opened or copied."""
         self.clipboard.carry_files = self.opening.give

@@ -497,6 +497,7 @@ def _viewer(taken: Taken) -> ViewerRecord:
                 for f in FOLDERS.fields
             }
         ),
+        services=taken["services"],
     )
 
 

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeGuard
+from typing import Literal, NamedTuple, TypeGuard
+
+from typing_extensions import override
 
 import msgspec
 
@@ -132,6 +134,24 @@ class Folders:
     read_write: tuple[Path, ...] = ()
 
 
+class CalledService(NamedTuple):
+    """A program that other sandboxes call by name (``vitrail.Call``).
+
+    ``user`` and ``working_directory``: those of the target; '' are the guest's own user
+    and its home.  ``concurrent``: calls at one time.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    user: str
+    working_directory: str
+    concurrent: int
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.name}: {' '.join(self.command)}"
+
+
 @dataclass(frozen=True)
 class ViewerRecord:
     """The part of a sandbox's record that the viewer uses."""
@@ -148,6 +168,7 @@ class ViewerRecord:
     transfer: Transfer
     limits: Limits
     folders: Folders = field(default_factory=Folders)
+    services: tuple[CalledService, ...] = ()
 
 
 HOST_IMAGE = "host"

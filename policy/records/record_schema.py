@@ -22,6 +22,7 @@ from policy.records.patterns import (
     NAME,
     PALETTE,
 )
+from policy.services.record import ServiceTables
 
 TOP = Table(
     "",
@@ -100,6 +101,13 @@ TOP = Table(
             NAME,
             "The record of which a fresh sandbox is made when this one calls "
             "`@dispvm` in a rule.",
+        ),
+        Field(
+            "services",
+            ServiceTables(),
+            "Programs that other sandboxes call where a rule for `vitrail.Call` lets "
+            "them (`docs/calls.md`).  A record's `[services]` replace inherited ones.",
+            default={},
         ),
     ),
 )

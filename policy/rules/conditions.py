@@ -139,7 +139,7 @@ def _ports(text: str) -> object:
 
 
 def _size(text: str) -> object:
-    found = _SIZE.fullmatch(text)
+    found = _SIZE.fullmatch(text.upper())
     if found is None:
         return None
     size = int(found[1]) << 10 * _SIZES.index(found[2] or " ")

@@ -9,6 +9,7 @@ machines' sockets cannot be half-closed; a frame of the exit code is the last on
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -22,12 +23,13 @@ from shims.files.services import find_service
 
 if TYPE_CHECKING:
     import threading
-    from typing import Callable, List, Optional
+    from typing import Callable, Dict, List, Optional
 
 CALL_HEADER = struct.Struct(">BI")
 CALL_DATA, CALL_EXIT = 0, 1
 COPY_PIECE = 1 << 18
 PIPE_BYTES = 1 << 20
+EXIT_NOT_STARTED, EXIT_NOT_FOUND = 126, 127  # as of a shell
 EXIT_BROKEN = 125  # the call was refused, or ended without an exit code
 CALL_USAGE = "usage: vitrail-call [--target SANDBOX] SERVICE [ARGUMENT]"
 
@@ -165,27 +167,48 @@ def start_thread(work: Callable[[], None]) -> threading.Thread:
 
 
 def serve_call(words: List[str]) -> int:
-    """``serve TOKEN``: run the service that a call of another sandbox asks for."""
+    """``serve TOKEN …``: run the service that a call of another sandbox asks for.
+
+    The agent reads the other words: the user, and the service's full name.
+    """
     connection = Connection("VITRAIL_CALL")
     connection.send(frame({"type": "take", "token": words[0]}))
+    return serve(connection)
+
+
+def serve_here(words: List[str]) -> int:
+    """``serve-here DESCRIPTOR``: the same, on a connection that the broker has made."""
+    given = socket.socket(fileno=int(words[0]))
+    given.sendall(b"R")  # every mount of its jail is there
+    return serve(Connection("", given))
+
+
+def serve(connection: Connection) -> int:
+    """Run the service that the next message names, on the stream behind it."""
     asked = connection.wait("service")
     source, name = str(asked["source"]), str(asked["service"])
+    argument = str(asked["argument"])
     stream = CallStream(connection)
     try:
-        found = find_service(name, str(asked["argument"]))
+        found = [str(word) for word in asked.get("command", [])]
+        if found and argument:
+            found.append(argument)
+        found = found or find_service(name, argument)
+        env = dict(os.environ, **call_environment(source, name, argument))
+        tell(f"vitrail: {source} calls {name}: {' '.join(found)}")
+        code = run_service(found, env, str(asked.get("directory") or ""), stream)
     except TransferError as error:
         tell(f"vitrail: {source} calls {name}: {error}")
-        stream.send_code(error.code)
-        return error.code
-    tell(f"vitrail: {source} calls {name}: {' '.join(found)}")
-    env = dict(os.environ, **call_environment(source, name, str(asked["argument"])))
-    code = run_service(found, env, stream)
+        code = error.code
+    except OSError as error:
+        tell(f"vitrail: {source} calls {name}: {error.filename}: {error.strerror}")
+        code = EXIT_NOT_FOUND if error.errno == errno.ENOENT else EXIT_NOT_STARTED
     stream.send_code(code)
     connection.socket.close()
     return code
 
 
-def call_environment(source: str, name: str, argument: str) -> dict[str, str]:
+def call_environment(source: str, name: str, argument: str) -> Dict[str, str]:
     """Return the caller and its request, as Qubes' services find them and by our names."""
     full = f"{name}+{argument}" if argument else name
     return {
@@ -199,14 +222,20 @@ def call_environment(source: str, name: str, argument: str) -> dict[str, str]:
     }
 
 
-def run_service(argv: List[str], env: dict[str, str], stream: CallStream) -> int:
-    """Run a service on a stream; returns its exit code, as a shell has it."""
+def run_service(
+    argv: List[str], env: Dict[str, str], directory: str, stream: CallStream
+) -> int:
+    """Run a service on a stream; returns its exit code, as a shell has it.
+
+    Raises OSError where it cannot be started.
+    """
     wake, woken = os.pipe()
     import subprocess
 
     with subprocess.Popen(
         argv,
         env=env,
+        cwd=directory or None,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -14,7 +14,7 @@ from shims.files.launch import prove
 from shims.files.protocol import COPY_BYTES, TransferError, read_message
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
 HOST_CID = 2
 # As in shims/guest/protocol.py: there in a machine without AF_VSOCK.
@@ -63,31 +63,38 @@ def read_answer(sock: socket.socket) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def connect(variable: str) -> socket.socket:
+    """Connect to the port of a service.  Raises TransferError."""
+    address = os.environ.get(variable) or standard_address(PORTS[variable])
+    kind, _, rest = address.partition(":")
+    family = socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX
+    target: Any = rest
+    if kind == "vsock":
+        cid, port = rest.split(":")
+        target = (int(cid), int(port))
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.connect(target)
+        if kind == "port":
+            read_answer(made)
+    except OSError as error:
+        made.close()
+        raise TransferError(f"no broker at {address}: {error.strerror}") from None
+    try:
+        prove(made, SERVICES[variable])
+    except TransferError:
+        made.close()
+        raise
+    return made
+
+
 class Connection:
     """A connection to the broker: messages, and raw bytes in small pieces."""
 
-    def __init__(self, variable: str) -> None:
-        address = os.environ.get(variable) or standard_address(PORTS[variable])
-        kind, _, rest = address.partition(":")
-        family = socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX
-        target: Any = rest
-        if kind == "vsock":
-            cid, port = rest.split(":")
-            target = (int(cid), int(port))
-        self.socket = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            self.socket.connect(target)
-            if kind == "port":
-                read_answer(self.socket)
-        except OSError as error:
-            self.socket.close()
-            raise TransferError(f"no broker at {address}: {error.strerror}") from None
-        try:
-            prove(self.socket, SERVICES[variable])
-        except TransferError:
-            self.socket.close()
-            raise
-        vsock = family == socket.AF_VSOCK
+    def __init__(self, variable: str, given: Optional[socket.socket] = None) -> None:
+        """``given``: the connection, where the broker has made it."""
+        self.socket = given or connect(variable)
+        vsock = self.socket.family == socket.AF_VSOCK
         self._copies = vsock and kernel_release() < WHOLE_PACKETS
         """Whether contents pass through this program's memory."""
         self._step = PIECE_BYTES if vsock else STEP_BYTES

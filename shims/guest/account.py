@@ -33,21 +33,26 @@ def kill_group(pid: int, signum: int) -> None:
 class Account:
     """The account that runs programs: the guest's unprivileged user, or our own."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        """``name``: another user of the guest.  Raises OSError where it cannot be that."""
         self._switch: Dict[str, Any] = {}
         try:
             entry = (
-                pwd.getpwnam(GUEST_USER)
-                if os.geteuid() == 0
+                pwd.getpwnam(name or GUEST_USER)
+                if name or os.geteuid() == 0
                 else pwd.getpwuid(os.geteuid())
             )
         except KeyError:
+            if name:
+                raise OSError(errno.ENOENT, "no such user", name) from None
             entry = pwd.struct_passwd(
                 (str(os.geteuid()), "x", os.geteuid(), os.getegid(), "", "/", "/bin/sh")
             )
         self.uid, self.gid = entry.pw_uid, entry.pw_gid
         self.name, self.home, self.shell = entry.pw_name, entry.pw_dir, entry.pw_shell
         if self.uid != os.geteuid():
+            if name and os.geteuid() != 0:
+                raise OSError(errno.EPERM, "the agent is not root", name)
             groups = os.getgrouplist(self.name, self.gid)
             self._switch = {"user": self.uid, "group": self.gid, "extra_groups": groups}
 

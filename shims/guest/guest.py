@@ -12,6 +12,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from shims.guest.account import PATH, Account, remove
 from shims.guest.agent import Agent
+from shims.guest.called import called
 from shims.guest.display import Display
 from shims.guest.folders import Folders
 from shims.guest.host_files import host_environment
@@ -211,14 +212,13 @@ class Guest:
 
     def fork_tool(self, message: Dict[str, Any], streams: Tuple[int, int, int]) -> int:
         """Start such a program; returns its pid.  Raises OSError."""
+        user, _ = called(message["argv"])
+        account = Account(user) if user else self.account
+        env = self.environment(message)
+        if user:
+            env.update(HOME=account.home, USER=user, LOGNAME=user, SHELL=account.shell)
         return fork_tool(
-            ForkedTool(
-                self.account,
-                self.settings.runtime,
-                message["argv"],
-                self.environment(message),
-                streams,
-            )
+            ForkedTool(account, self.settings.runtime, message["argv"], env, streams)
         )
 
     # -- the end

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, Optional, Tuple
 
 from shims.guest.account import kill_group
+from shims.guest.called import waits_for_session
 from shims.guest.loop import log
 from shims.guest.protocol import (
     INPUT_WINDOW,
@@ -130,6 +131,8 @@ class Programs:
         if len(self._table) >= PROGRAMS:
             agent.send("failed", program=number, reason=f"{PROGRAMS} programs run")
             return
+        if waits_for_session(message["argv"]):
+            message["display"] = True
         program = self._table[number] = Program(number, message)
         if message["display"]:
             self._guest.display.when_ready(lambda reason: self._start(program, reason))

@@ -40,6 +40,9 @@ last as long as the sandbox (an agent with keys), so they are not counted as tra
 CALL_NAME_CHARS = 64
 """Characters of a service's name, and of its argument: as in Qubes' qrexec."""
 
+CALL_COMMAND_BYTES = 4096
+"""A service's command line; equals ``policy.limits.SERVICE_COMMAND_BYTES``."""
+
 TRANSFER_PIPE_BYTES = 1 << 20
 """A pipe between two processes of ours: the most that pipe(7) lets a user set."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,14 +23,16 @@ from broker.authority.permit import Permit, Request
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
-from broker.core.lease import Lease, Opening
+from broker.core.lease import Opening
 from broker.core.names import LeaseId
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
+from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
 from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
+from policy.records.model import CalledService
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
@@ -94,9 +97,15 @@ class SandboxCalls:
     """All calls of one viewer's sandboxes."""
 
     def __init__(
-        self, decider: Permits, targets: Targets, pump: PumpSupervisor
+        self,
+        decider: Permits,
+        targets: Targets,
+        pump: PumpSupervisor,
+        desktop: DesktopServices,
     ) -> None:
         self._decider = decider
+        self._desktop = desktop
+        self._running: Counter[tuple[str, str]] = Counter()
         self._targets = targets
         self._pump = pump
         self._meetings = Meetings()
@@ -119,38 +128,85 @@ class SandboxCalls:
             await wait("waiting for the answer of the user")
 
         async with self._decider.permit(request, on_ask=on_ask) as permit:
-            _refuse_target(permit, guest.lease)
+            call = _Call(guest, exchange, ask, conn, permit)
+            # guard: a sandbox calls no service of its own
+            if permit.target in {guest.lease.sandbox, ""}:
+                raise ToldError("a sandbox starts its own programs itself")
             try:
+                if permit.target in ADMIN_NAMES:
+                    await self._carry_to_desktop(call)
+                    return
                 async with self._targets.guest(
                     permit.target, wait, guest.lease, autostart=permit.autostart
                 ) as target:
-                    call = _Call(guest, exchange, ask, conn, permit)
                     await self._carry(call, target)
             except VitrailError as error:
                 raise told(error, permit.target) from error
 
+    async def _carry_to_desktop(self, call: _Call) -> None:
+        ask, source = call.ask, call.guest.lease.sandbox
+        if call.permit.user is not None:
+            raise ToldError(f"{call.permit.where}: at the desktop there is no user=")
+        service = self._desktop.find(ask.service)
+        asked = GuestCall(source, ask.service, ask.argument, service.command)
+        with self._one_of("", ask.service, service.concurrent):
+            async with self._desktop.serving(asked, service) as far:
+                await self._relay(call, far)
+
     async def _carry(self, call: _Call, target: Guest) -> None:
-        source, ask, exchange = call.guest, call.ask, call.exchange
+        source, ask = call.guest, call.ask
+        services = target.valid_record().viewer.services
+        named = next((one for one in services if one.name == ask.service), None)
+        named = named or CalledService(
+            ask.service, (), "", "", limits.CALLS_PER_SANDBOX
+        )
         token = secrets.token_hex(16)
-        service = GuestCall(source.lease.sandbox, ask.service, ask.argument)
-        meeting = Meeting(target.lease.id, service)
-        with self._meetings.awaited(token, meeting):
-            words = ["vitrail-files", "serve", token]
+        asked = GuestCall(
+            source.lease.sandbox,
+            ask.service,
+            ask.argument,
+            named.command,
+            named.working_directory,
+        )
+        meeting = Meeting(target.lease.id, asked)
+        user, full = call.permit.user or named.user, f"{ask.service}+{ask.argument}"
+        with (
+            self._one_of(target.lease.id, ask.service, named.concurrent),
+            self._meetings.awaited(token, meeting),
+        ):
+            words = ["vitrail-files", "serve", token, user, full]
             program = await target.start_program(words, {}, display=False)
-            far = await _joined(target, program, meeting)
-            await source.order(messages.TransferLeave(exchange.stream))
-            # No byte of a call moves before the worker has left.
-            await exchange.passed()
-            most = call.permit.max_size or 0
-            end = await self._pump.relay(
-                call.conn.dup().detach(),
-                far.dup().detach(),
-                name=str(exchange.stream),
-                max_bytes=most,
-            )
-            exchange.relayed = end.bytes_ab, end.bytes_ba
-            if end.errno == errno.EFBIG:
-                raise ToldError(f"{call.permit.where} lets {most} bytes pass")
+            await self._relay(call, await _joined(target, program, meeting))
+
+    async def _relay(self, call: _Call, far: socket.socket) -> None:
+        """Answer the caller, and move the bytes until both ends have closed."""
+        exchange = call.exchange
+        await call.guest.order(messages.TransferLeave(exchange.stream))
+        # No byte of a call moves before the worker has left.
+        await exchange.passed()
+        most = call.permit.max_size or 0
+        end = await self._pump.relay(
+            call.conn.dup().detach(),
+            far.dup().detach(),
+            name=str(exchange.stream),
+            max_bytes=most,
+        )
+        exchange.relayed = end.bytes_ab, end.bytes_ba
+        if end.errno == errno.EFBIG:
+            raise ToldError(f"{call.permit.where} lets {most} bytes pass")
+
+    @contextmanager
+    def _one_of(self, target: str, service: str, most: int) -> Iterator[None]:
+        """Count a call of a service.  Raises ToldError where as many run as may."""
+        # guard: calls of a service at one time
+        if self._running[target, service] >= most:
+            raise ToldError(f"{most} calls of {service} run, as many as may")
+        self._running[target, service] += 1
+        try:
+            yield
+        finally:
+            self._running[target, service] -= 1
+            self._running += Counter()  # without those of which none runs
 
     async def join(
         self,
@@ -206,13 +262,3 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         details=tuple(details),
         tells=True,
     )
-
-
-def _refuse_target(permit: Permit, source: Lease) -> None:
-    """Refuse targets that have no services."""
-    if permit.target in {source.sandbox, ""}:
-        raise ToldError("a sandbox starts its own programs itself")
-    if permit.target in ADMIN_NAMES:
-        raise ToldError("the user's own desktop has no services for sandboxes")
-    if permit.user is not None:
-        raise ToldError(f"{permit.where}: services run as the guest's user, not user=")

@@ -45,6 +45,7 @@ from broker.ipc.transfer_guest import (
     Take,
 )
 from broker.viewer.opening.calls import SandboxCalls
+from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.failures import told
 from broker.viewer.opening.meter import DayMeter
@@ -71,13 +72,14 @@ class OpeningService:
         log: event_log.EventLog,
         targets: Targets,
         pump: PumpSupervisor,
+        desktop: DesktopServices,
     ) -> None:
         self._decider = decider
         self._log = log
         self._targets = targets
         self._events = StreamEvents(log)
         self._mover = Mover(targets, log)
-        self._calls = SandboxCalls(decider, targets, pump)
+        self._calls = SandboxCalls(decider, targets, pump, desktop)
         self._meter = DayMeter()
         self._numbers = itertools.count(1)
 

@@ -95,6 +95,12 @@ def test_habits_of_writing(more, hint):
     assert [problem.hint for problem in rules.problems] == [hint]
 
 
+@pytest.mark.parametrize("size", ["100k", "100K"])
+def test_a_size_in_either_case(size):
+    rules = rules_of_map({"1.policy": f"a * b c allow max-size={size}\n"})
+    assert (rules.problems, rules.rules[0].limits.max_size) == ((), 102400)
+
+
 def test_commas_between_columns():
     """As Qubes had them long ago."""
     (first, *_) = rules_of_map({"1.policy": "a, *, b, c, allow\n"}).problems

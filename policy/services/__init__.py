@@ -1,0 +1,1 @@
+"""Services that sandboxes call: in records, and at the user's own desktop."""

@@ -1,0 +1,69 @@
+"""Services of the user's own desktop: ``services.d/NAME.toml``, each with its jail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from policy.errors import Problem, Span
+from policy.records.document import read_document
+from policy.records.field_types import Field
+from policy.records.patterns import PATHS
+from policy.records.quantities import YesNo
+from policy.services.record import COMMAND, CONCURRENT, take_fields
+
+FOLDER = "services.d"
+"""In the user's own directory of settings, and no other."""
+
+FIELDS = (
+    COMMAND,
+    Field("read", PATHS, "Files and directories that it can read.", []),
+    Field("write", PATHS, "Files and directories that it can change.", []),
+    Field(
+        "network", YesNo(), "Whether it has the network of the desktop.", default=False
+    ),
+    CONCURRENT,
+)
+
+
+class DesktopService(NamedTuple):
+    """A program of the user's that sandboxes call, and what its jail has."""
+
+    command: tuple[str, ...]
+    read: tuple[Path, ...]
+    write: tuple[Path, ...]
+    network: bool
+    concurrent: int
+
+
+def parse_service(
+    file: Path, content: bytes
+) -> tuple[DesktopService | None, list[Problem]]:
+    """Return the service in a file's content, or its problems.
+
+    Pure: ``file`` only names it.
+    """
+    text = content.decode("utf-8", "replace").replace("\r\n", "\n")
+    lines, problems = text.split("\n"), list[Problem]()
+
+    def complain(span: Span, message: str, expected: str, hint: str) -> None:
+        line = lines[span.line - 1] if span.line <= len(lines) else ""
+        problems.append(Problem(str(file), span, message, expected, hint, line))
+
+    document = read_document(text, complain)
+    values = take_fields(
+        FIELDS,
+        document.values,
+        (),
+        lambda path, *words: complain(document.span(path), *words),
+    )
+    if values is None or problems:
+        return None, problems
+    made = DesktopService(
+        values["command"],
+        tuple(map(Path, values["read"])),
+        tuple(map(Path, values["write"])),
+        values["network"],
+        values["concurrent"],
+    )
+    return made, []
