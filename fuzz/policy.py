@@ -52,7 +52,13 @@ from policy.rules.world import (  # noqa: E402
     world_from_json,
     world_of,
 )
-from policy.tools.bundle import BundleError, Signer, belongs, verify, written_key  # noqa: E402
+from policy.tools.bundles.bundle import (  # noqa: E402
+    BundleError,
+    Signer,
+    belongs,
+    verify,
+    written_key,
+)
 from policy.tools.cases import parse_cases, run_cases, tap  # noqa: E402
 from policy.tools.explain import as_json, explain  # noqa: E402
 from policy.tools.fmt import fmt  # noqa: E402

@@ -16,9 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeGuard
 
-from typing_extensions import override
-
 import msgspec
+from typing_extensions import override
 
 from policy.errors import Problem, Spot
 from policy.limits import FEW_OPEN_FILES, SHARED_FOLDERS

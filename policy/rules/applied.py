@@ -11,7 +11,7 @@ from pathlib import Path
 
 from policy import limits
 from policy.errors import Problem
-from policy.records.loader import read_file
+from policy.files import read_file
 
 FOLDER = ".bundles"
 _BUNDLES = 8

@@ -48,7 +48,7 @@ from policy.records.loader import parse_record
 from policy.records.quantities import Seconds
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
-from policy.tools.bundle import belongs
+from policy.tools.bundles.bundle import belongs
 
 _BROKEN = 3
 _DEFAULT = "30-user.policy"

@@ -217,15 +217,13 @@ class Guest:
             # guard: a sandbox that has ended hears nothing
             await self.sound.gone()
             self.idle.set()  # a task that waits for that need not any more
-            # A jailed client may have filled it with entries, and trio's thread
-            # serves all sandboxes.
+            # A jailed client may have filled it, and trio's thread serves all sandboxes.
+            # Twice: a call may fail where memory or descriptors are used up.
             with trio.move_on_after(_REMOVE_SECONDS):
-                # One call may fail where memory or descriptors are used up.
                 for _ in range(2):
-                    if not await trio.to_thread.run_sync(
+                    await trio.to_thread.run_sync(
                         remove_tree, self._display, abandon_on_cancel=True
-                    ):
-                        break
+                    )
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.
                 self._display.parent.rmdir()

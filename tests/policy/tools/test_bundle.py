@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy import limits
-from policy.tools import bundle as bundles
-from policy.tools.bundle import (
+from policy.tools.bundles import bundle as bundles
+from policy.tools.bundles.bundle import (
     BundleError,
     Signer,
     newer,

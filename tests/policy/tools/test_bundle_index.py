@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from policy import limits
-from policy.tools.bundle import (
+from policy.tools.bundles.bundle import (
     BundleError,
     Signer,
     newer,
@@ -20,7 +20,7 @@ from policy.tools.bundle import (
     verify,
     written_key,
 )
-from policy.tools.bundle_index import (
+from policy.tools.bundles.index import (
     RingEntry,
     RolloutIndex,
     entry_of,

@@ -24,8 +24,8 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from policy import limits
 from policy.rules.applied import FOLDER as STATE
-from policy.tools.bundle import Bundle, BundleError, Signer, take_name, verify
-from policy.tools.bundle_index import (
+from policy.tools.bundles.bundle import Bundle, BundleError, Signer, take_name, verify
+from policy.tools.bundles.index import (
     FIRST,
     RingEntry,
     RolloutIndex,

@@ -28,7 +28,7 @@ from policy import limits
 from policy.errors import Problem
 from policy.files import read_file
 from policy.rules.applied import FOLDER as STATE
-from policy.tools.bundle import (
+from policy.tools.bundles.bundle import (
     Bundle,
     BundleError,
     Signer,

@@ -19,8 +19,8 @@ from broker.cli.policy.load import JSON
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from policy import limits
-from policy.tools.bundle import Bundle, BundleError, Signer, verify
-from policy.tools.bundle_index import (
+from policy.tools.bundles.bundle import Bundle, BundleError, Signer, verify
+from policy.tools.bundles.index import (
     RingEntry,
     RolloutIndex,
     entry_of,

@@ -43,7 +43,7 @@ from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
-from policy.tools.bundle import (
+from policy.tools.bundles.bundle import (
     Bundle,
     BundleError,
     Signer,

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from policy import limits
-from policy.tools.bundle import (
+from policy.tools.bundles.bundle import (
     Bundle,
     BundleError,
     Signer,

@@ -1,0 +1,1 @@
+"""Signed bundles of rules, and the index that names them: formats, without files."""
