@@ -29,7 +29,6 @@ OF_NO_DAEMON = 3_000
 """Lines in packages of daemons, outside of cli, that only brokerctl imports."""
 MODULE_LINES = 600
 LONGER = {
-    "broker.authority.decider": 650,
     "broker.jail.wayland.handlers.surfaces": 620,
     "broker.jail.wayland.model": 660,
     "shims.vitrail_oci_hook": 790,

@@ -37,10 +37,15 @@ from broker.authority.audit import event_log
 from broker.authority.awake_clock import AwakeClock
 from broker.authority.channel.interface import OnAsk, nothing_asked
 from broker.authority.decisions.choice import ChoiceText, ChosenRequest, choose
-from broker.authority.decisions.decision_events import Asked, cut, decision, subject
+from broker.authority.decisions.decision_events import Asked, cut, decision
 from broker.authority.decisions.evaluator import Judge
+from broker.authority.decisions.grant_events import (
+    grant_ended,
+    grant_made,
+    question_asked,
+)
 from broker.authority.decisions.late_answers import LateAnswers
-from broker.authority.decisions.put_question import put_question
+from broker.authority.decisions.put_question import GONE, ask_until_gone, put_question
 from broker.authority.decisions.rate_limits import Meters
 from broker.authority.permit import Asker, NoPrompt, Permit, Request, keeps
 from broker.authority.questions.grants import Grant, Grants
@@ -60,8 +65,6 @@ from policy.rules.world import World
 __all__ = ["Decider", "Permit", "Request"]
 
 _ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
-_TARGETS_RECORDED = 64
-_GONE = "who asked has gone"
 _ELSEWHERE = "the rule leads elsewhere, and this has one target only"
 
 
@@ -167,11 +170,7 @@ class Decider:
         """Have the user choose one of several requests; see ``choice.choose``."""
         self._questions += 1
         return await choose(
-            requests,
-            text,
-            asker=self.asker,
-            log=self._log,
-            number=self._questions,
+            requests, text, asker=self.asker, log=self._log, number=self._questions
         )
 
     def world(self) -> tuple[Engine, World]:
@@ -190,42 +189,26 @@ class Decider:
         self,
         request: Request,
         on_ask: OnAsk,
-        covered: Permit | None = None,
-        chosen: Asked | None = None,
-        gone: trio.Event | None = None,
+        covered: Permit | None,
+        chosen: Asked | None,
+        gone: trio.Event | None,
     ) -> Permit:
         answer = await self._asked_first(request)
         if answer.verdict == "allow":
-            permit = self._permit(request, answer)
-            # guard: recorded before the effect
-            await self._log.require(self._event(request, answer, _ALLOW))
-            return permit
+            return await self._yes(request, answer)
         if chosen is not None:
             question = self._judge.question(request, answer)
             said = msgspec.structs.replace(chosen.said, target=question.default_target)
             return await self._answered(request, question, replace(chosen, said=said))
         if covered is not None and covered.answered and covered.rule is answer.rule:
-            permit = self._permit(request, answer, target=covered.target)
-            await self._log.require(
-                self._event(request, answer, _ALLOW, target=covered.target)
-            )
-            return permit
+            return await self._yes(request, answer, target=covered.target)
         now = self.clock.now()
         grant = self.grants.find(request.subject, now)
         if grant is not None and self._serves(grant, answer):
-            permit = self._permit(request, answer, grant=grant)
-            await self._log.require(
-                self._event(request, answer, _ALLOW, target=grant.target, grant=grant)
-            )
-            return permit
-        late = self._late.take(request.subject, answer, now)
-        if late:
-            permit = self._permit(request, answer, target=late)
+            return await self._yes(request, answer, grant=grant)
+        if late := self._late.take(request.subject, answer, now):
             why = "the yes to an earlier request, which had been given up"
-            await self._log.require(
-                self._event(request, answer, _ALLOW, target=late, reason=why)
-            )
-            return permit
+            return await self._yes(request, answer, target=late, reason=why)
         return await self._ask(request, answer, on_ask, gone)
 
     async def _granted(self, request: Request) -> Verdict:
@@ -252,11 +235,7 @@ class Decider:
     # -- the user ------------------------------------------------------------------
 
     async def _ask(
-        self,
-        request: Request,
-        answer: Verdict,
-        on_ask: OnAsk,
-        gone: trio.Event | None = None,
+        self, request: Request, answer: Verdict, on_ask: OnAsk, gone: trio.Event | None
     ) -> Permit:
         question = self._judge.question(request, answer)
         # guard: targets are no crowd
@@ -296,39 +275,16 @@ class Decider:
     ) -> Asked:
         """Ask the user, and record question and answer."""
         self._questions += 1
-        event = schema.QuestionAsked(
-            **subject(request),
-            question=self._questions,
-            rule=question.rule,
-            policy=self._rules.digest,
-            target=untrusted_word(request.target),
-            detail={"targets": list(question.targets[:_TARGETS_RECORDED])},
-        )
+        policy = self._rules.digest
+        event = question_asked(request, question, self._questions, policy)
 
-        async def hear() -> PersonAnswer:
+        async def answer() -> PersonAnswer:
             await on_ask()
-            return await self._said(admitted, gone)
+            return await ask_until_gone(self.asker, admitted, gone)
 
         return await put_question(
-            event, admitted, hear, asker=self.asker, log=self._log, gone=_GONE
+            event, admitted, answer, asker=self.asker, log=self._log, gone=GONE
         )
-
-    async def _said(self, admitted: int, gone: trio.Event | None) -> PersonAnswer:
-        """The answer; ``gone`` is passed on while it is waited for."""
-        if gone is None:
-            return await self.asker.ask(admitted)
-        said = PersonAnswer(allow=False, by="gone", reason=_GONE)
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                await gone.wait()
-                if not self.asker.absent(admitted):
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            said = await self.asker.ask(admitted)
-            nursery.cancel_scope.cancel()
-        return said
 
     async def _answered(
         self, request: Request, question: Question, asked: Asked
@@ -345,14 +301,11 @@ class Decider:
         if reason:
             raise await self._no(request, answer, reason, answer.where, asked=asked)
         if answer.verdict == "allow":
-            permit = self._permit(request, answer)
-        else:
-            grant = await self._remember(request, answer, said)
-            permit = self._permit(request, answer, grant=grant, target=said.target)
-        await self._log.require(
-            self._event(request, answer, _ALLOW, target=permit.target, asked=asked)
+            return await self._yes(request, answer, asked=asked)
+        grant = await self._remember(request, answer, said)
+        return await self._yes(
+            request, answer, grant=grant, target=said.target, asked=asked
         )
-        return permit
 
     async def _remember(
         self, request: Request, answer: Verdict, said: PersonAnswer
@@ -373,17 +326,8 @@ class Decider:
         )
         if grant is None:
             return None
-        made = schema.GrantMade(
-            **subject(request),
-            grant=grant.id,
-            verdict=_ALLOW,
-            target=grant.target,
-            rule=grant.rule,
-            granted_by=said.by,
-            seconds=float(seconds),
-        )
         try:
-            await self._log.require(made)
+            await self._log.require(grant_made(request, grant, said.by, seconds))
         except BaseException:
             self.grants.end(grant)  # a grant that is not on record must not hold
             raise
@@ -404,16 +348,7 @@ class Decider:
         for grant in grants:
             if not self.grants.end(grant):
                 continue
-            await self._log.note(
-                schema.GrantEnded(
-                    sandbox=grant.sandbox,
-                    lease=grant.subject.lease,
-                    service=grant.subject.service,
-                    grant=grant.id,
-                    target=grant.target,
-                    reason=reason,
-                )
-            )
+            await self._log.note(grant_ended(grant, reason))
             # guard: a revoked grant cuts
             for permit in [p for p in self._live if p.grant == grant.id]:
                 await self._end(permit, f"the grant has ended: {reason}", grant.rule)
@@ -522,18 +457,15 @@ class Decider:
                 asked = await self._put(permit.request, question, number, on_ask)
         except Exception as error:  # noqa: BLE001 -- any failure is a denial
             log_exception(error)
-            asked = Asked(
-                0, PersonAnswer(allow=False, reason="it could not be asked"), 0.0
-            )
+            no = PersonAnswer(allow=False, reason="it could not be asked")
+            asked = Asked(0, no, 0.0)
         why = _refusal(question, asked.said)
         if why:
             await self._end(permit, f"asked about again: {why}", answer.where)
         else:
             permit.answered = True
             await self._log.note(
-                self._event(
-                    permit.request, answer, _ALLOW, target=permit.target, asked=asked
-                )
+                self._event(permit.request, answer, target=permit.target, asked=asked)
             )
 
     async def _end(self, permit: Permit, reason: str, where: str) -> None:
@@ -550,6 +482,30 @@ class Decider:
         )
 
     # -- events ------------------------------------------------------------------------
+
+    async def _yes(
+        self,
+        request: Request,
+        answer: Verdict,
+        *,
+        grant: Grant | None = None,
+        target: str = "",
+        reason: str = "",
+        asked: Asked | None = None,
+    ) -> Permit:
+        """Return a permit whose decision is on record.  Raises UpstreamError."""
+        permit = self._permit(request, answer, grant=grant, target=target)
+        event = self._event(
+            request,
+            answer,
+            target=permit.target,
+            reason=reason,
+            asked=asked,
+            grant=permit.grant if asked is None else "",  # made by this answer
+        )
+        # guard: recorded before the effect
+        await self._log.require(event)
+        return permit
 
     def _permit(
         self,
@@ -613,25 +569,22 @@ class Decider:
     def _event(
         self,
         request: Request,
-        answer: Verdict | None,
-        verdict: schema.EventVerdict,
+        answer: Verdict,
         *,
-        where: str = "",
-        target: str = "",
+        target: str,
         reason: str = "",
         asked: Asked | None = None,
-        grant: Grant | None = None,
+        grant: str = "",
     ) -> schema.Decision:
         return decision(
             request,
             answer,
-            verdict,
+            _ALLOW,
             self._judge.digests(),
-            where=where,
             target=target,
             reason=reason,
             asked=asked,
-            grant="" if grant is None else grant.id,
+            grant=grant,
             record=self._judge.record_line(request),
         )
 

@@ -12,6 +12,28 @@ from broker.authority.permit import Asker
 from broker.core.question import PersonAnswer, untrusted_word
 from broker.ipc.audit import schema
 
+GONE = "who asked has gone"
+
+
+async def ask_until_gone(
+    asker: Asker, admitted: int, gone: trio.Event | None
+) -> PersonAnswer:
+    """Return the user's answer; the asker is told when ``gone`` is set."""
+    if gone is None:
+        return await asker.ask(admitted)
+    answer = PersonAnswer(allow=False, by="gone", reason=GONE)
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            await gone.wait()
+            if not asker.absent(admitted):
+                nursery.cancel_scope.cancel()
+
+        nursery.start_soon(watch)
+        answer = await asker.ask(admitted)
+        nursery.cancel_scope.cancel()
+    return answer
+
 
 async def put_question(
     event: schema.QuestionAsked,

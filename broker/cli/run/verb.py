@@ -13,6 +13,11 @@ from broker.cli.run.options import (
     options_of_streams,
 )
 
+_X11_ELSEWHERE = (
+    "--x11 is for --bwrap: a record's box has 'x11 = true' in [window], and a "
+    "machine shows X11 programs where its image has Xwayland"
+)
+
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
 @click.argument("sandbox", metavar="SANDBOX", required=False, shell_complete=sandboxes)
@@ -70,31 +75,22 @@ def command(
     micro VM whose /usr is a read-only copy of this machine's: the record 'host',
     which is written if there is none.
     """
+    if root and (bwrap or flatpak is not None):
+        raise click.UsageError("--root is for micro VMs, not --bwrap or --flatpak")
+    changed = any(value is not None for value in changes.fields().values())
     # Late: the help of this verb needs none of it.
     from broker.cli.run import request
     from broker.ipc.control.api import RunRequest
 
-    if root and (bwrap or flatpak is not None):
-        raise click.UsageError("--root is for micro VMs, not --bwrap or --flatpak")
-    changed = any(value is not None for value in changes.fields().values())
     if flatpak is not None:
         if bwrap or detach or changed:
-            raise click.UsageError(
-                "--bwrap, --detach and the options of machines are not for --flatpak"
-            )
+            others = "--bwrap, --detach and the options of machines"
+            raise click.UsageError(f"{others} are not for --flatpak")
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if x11 and not bwrap:
-        raise click.UsageError(
-            "--x11 is for --bwrap: a record's box has 'x11 = true' in [window], and a "
-            "machine shows X11 programs where its image has Xwayland"
-        )
+        raise click.UsageError(_X11_ELSEWHERE)
     if sandbox is None:
-        own = "--bwrap" if bwrap else f"--root {root}" if root else ""
-        raise click.UsageError(
-            f"COMMAND is missing: brokerctl run {own} -- COMMAND…"
-            if own
-            else "Missing argument 'SANDBOX'."
-        )
+        raise _missing("--bwrap" if bwrap else f"--root {root}" if root else "")
     if root:
         sandbox, command_words = request.on_host(root, sandbox, command_words)
     if bwrap:
@@ -116,3 +112,12 @@ def command(
         **changes.fields(),
     )
     request.run_request(wanted, words)
+
+
+def _missing(option: str) -> click.UsageError:
+    """Return the error of a call without arguments; ``option`` needs no record."""
+    if option:
+        return click.UsageError(
+            f"COMMAND is missing: brokerctl run {option} -- COMMAND…"
+        )
+    return click.UsageError("Missing argument 'SANDBOX'.")

@@ -312,9 +312,7 @@ class MicroVms:
                 undo.push_async_callback(started.vm.close)
             await self._log.note(
                 schema.SandboxMachine(
-                    sandbox=sandbox,
-                    how=schema.Start(started.how),
-                    reason=started.why,
+                    sandbox=sandbox, how=schema.Start(started.how), reason=started.why
                 )
             )
             if started.vm.uds is not None:

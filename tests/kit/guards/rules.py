@@ -42,7 +42,7 @@ GUARDS = (
     Guard("the answer is checked", "return ''", "tests/broker/authority/test_decider.py", "not_offered"),
     Guard("rules asked again after the answer", "chosen = True", "tests/broker/authority/test_decider.py", "less_is_offered"),
     Guard("decided again before the effect", "", "tests/broker/authority/test_decider.py", "between_decision_and_effect"),
-    Guard("recorded before the effect", "await self._log.note(self._event(request, answer, _ALLOW))", "tests/broker/authority/test_decider.py", "cannot_be_recorded"),
+    Guard("recorded before the effect", "await self._log.note(event)", "tests/broker/authority/test_decider.py", "cannot_be_recorded"),
     Guard("a swap asks", "if reason:\n    permit.end(reason, where)\n    ended.append((permit, reason))", "tests/broker/authority/test_decider.py", "a_stream_that_now_needs_a_question"),
     Guard("a disposable is no other record's sandbox", "taken = False", "tests/attack/test_disposable_names.py", "another_ones"),
     Guard("a record's name means a fresh disposable", "return None", "tests/policy/rules/test_disposable_names.py", "as_target"),
