@@ -11,7 +11,6 @@ import pytest
 
 from broker.core import limits
 from broker.jail.wayland.sandbox import Sandbox
-from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.people import HONEST, HOSTILE, People, people
 from tests.kit.wayland.talk import Talk
 
@@ -44,6 +43,13 @@ class Thief(Talk):
         win, xdg, top = opened
         for thing in (top, xdg, win):
             self.send(thing, "destroy")
+
+    def waits(self) -> bool:
+        """Whether a further window is told nothing, and so cannot be shown."""
+        surface = self.surface()
+        xdg, _ = self.toplevel(surface)
+        self.send(surface, "commit")
+        return not self.heard("configure", xdg)
 
     def enter(self, win: int) -> None:
         """The compositor gives a window the keyboard."""
@@ -85,8 +91,7 @@ def thief():
 def test_stolen_keys_pay_for_no_further_windows(thief):
     for _ in range(OPEN):
         thief.steal()
-    with pytest.raises(ServerError, match="too often"):
-        thief.steal()
+    assert thief.waits()
 
 
 def test_a_stolen_key_is_not_a_gesture(thief):
@@ -110,8 +115,7 @@ def test_one_click_excuses_windows_only_until_the_user_turns_away(thief):
     before = thief.sandbox.acted
     for _ in range(OPEN - 1):  # its own window was the first
         thief.steal()
-    with pytest.raises(ServerError, match="too often"):
-        thief.steal()
+    assert thief.waits()
     assert thief.sandbox.acted == before
 
 
@@ -228,7 +232,8 @@ async def test_windows_that_come_and_go_read_few_keys_of_the_honest_window():
         p.hostile.begin(HOSTILE)
         p.honest.begin(HONEST)
         p.focus(p.honest)
-        for _ in range(3 * OPEN):
+        p.hostile.deadline = 5  # a window that comes too fast waits longer
+        while True:
             opened = p.hostile.show(60, 40, 0xFF00FFFF)
             since = len(p.hostile.events)
             p.keys.type("a")
@@ -236,7 +241,10 @@ async def test_windows_that_come_and_go_read_few_keys_of_the_honest_window():
             for thing in reversed(opened):
                 p.hostile.send(thing, "destroy")
             p.hostile.roundtrip()
+            came.append(opened)
 
+    came: list[object] = []
     async with people() as run:
-        with pytest.raises(ServerError, match="too often"):
+        with pytest.raises(TimeoutError):
             await run(attack)
+    assert len(came) <= OPEN

@@ -167,29 +167,34 @@ async def test_what_is_copied_crosses_both_ways(tmp_path):
 
 async def dragged(there, begin: str, end: str, files) -> None:
     """Drag from the left half of one window to the right half of another."""
-    places = {w["name"][-2:]: w["rect"] for w in windows(await there.it.comp.tree())}
-    one, other = places[begin], places[end]
-    x, y = one["x"] + 70, one["y"] + one["height"] // 2
-    to = other["x"] + other["width"] - 70, other["y"] + other["height"] // 2
-    file = files[end]
-    before = file.read_text()
-    await there.move(x, y)
-    await there.press(True)
-    for step in range(1, 6):
-        await there.move(x + 8 * step, y + step)
+    told = files[end]
+    to = (0, 0)
 
-    async def over():
-        # As a user does: small moves until the target shows that it takes it.
-        await there.move(to[0] + time.monotonic_ns() % 5, to[1])
-        return file.read_text().removeprefix(before) if file.exists() else ""
+    async def came(word: str, after: int, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            while word not in told.read_text()[after:]:
+                await there.move(to[0] + time.monotonic_ns() % 5, to[1])
+        return word in told.read_text()[after:]
 
-    await eventually(over)
-    await there.press(False)
-
-    async def dropped():
-        return f"dropped from {begin}" in file.read_text().removeprefix(before)
-
-    await eventually(dropped)
+    for _ in range(8):
+        tree = windows(await there.it.comp.tree())
+        places = {window["name"][-2:]: window["rect"] for window in tree}
+        one, other = places[begin], places[end]
+        x, y = one["x"] + 70, one["y"] + one["height"] // 2
+        to = other["x"] + other["width"] - 70, other["y"] + other["height"] // 2
+        before = len(told.read_text())
+        await there.move(x, y)
+        await there.press(True)
+        for step in range(1, 6):
+            await there.move(x + 8 * step, y + step)
+        over = await came("motion", before, 10)
+        # A source that lets go before it has its target's answer drops nothing.
+        await came("dropped", before, 0.5)
+        await there.press(False)
+        if over and await came(f"dropped from {begin}", before, 5):
+            return
+        await there.move(5, 5)
+    pytest.fail(f"nothing dropped from {begin} on {end}: {told.read_text()}")
 
 
 @pytest.mark.slow

@@ -41,9 +41,26 @@ def map_window(sandbox: Sandbox, window: Toplevel, now: float) -> bool:
     window.chosen = (
         excuse is not None and now - excuse <= limits.WAYLAND_MAPPING_INPUT_SECONDS
     )
-    return window.chosen or sandbox.may(
-        "mappings", limits.WAYLAND_MAPPINGS_PER_MINUTE, now
-    )
+    if window.chosen:
+        return True
+    granted, window.granted = window.granted, None
+    sandbox.give_back("mappings", granted)
+    return sandbox.may("mappings", limits.WAYLAND_MAPPINGS_PER_MINUTE, now)
+
+
+def may_come(sandbox: Sandbox, window: Toplevel, now: float) -> bool:
+    """Whether a window gets its first configure event now, or later.
+
+    So a client that opens many windows gets them later, rather than being ended by
+    ``map_window``, for which the place that it gets here counts.
+    """
+    excuse = sandbox.excuse
+    asked = excuse is not None and now - excuse <= limits.WAYLAND_MAPPING_INPUT_SECONDS
+    if asked or window.granted is not None:
+        return True
+    if sandbox.may("mappings", limits.WAYLAND_MAPPINGS_PER_MINUTE, now):
+        window.granted = now
+    return window.granted is not None
 
 
 def unmap_window(sandbox: Sandbox, window: Toplevel, now: float) -> None:

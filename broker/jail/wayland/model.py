@@ -428,13 +428,14 @@ class Toplevel(ProtocolObject):
     or tiles, the size of the whole window.  ``untold``: names (``window_state.rename``)
     of which the compositor has an earlier one, because they changed too often.  ``due``:
     when it is late to become smaller, ``cap``: the content size that it was cropped to
-    then (``resize_timeout.py``).  ``chosen`` by the user, ``since``: when it got the
+    then (``resize_timeout.py``).  ``held``: the serial of a configure event that waits
+    for the pace of windows, ``granted``: when its turn came.  ``chosen`` by the user, ``since``: when it got the
     keyboard (``choice.py``).
     """
 
     __slots__ = (
         "app_id", "cap", "chosen", "configured", "due", "fake_fullscreen", "former",
-        "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
+        "granted", "held", "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
         "title", "told_maximized", "untold", "xdg",
     )  # fmt: skip
 
@@ -452,6 +453,8 @@ class Toplevel(ProtocolObject):
         self.due: float | None = None
         self.cap = (0, 0)
         self.chosen = False
+        self.held = 0
+        self.granted: float | None = None
         self.since: float | None = None
         self.states: frozenset[int] = frozenset()
         self.configured = self.imposed = self.former = (0, 0)

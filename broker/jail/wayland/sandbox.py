@@ -241,6 +241,11 @@ class Sandbox:
         times.append(now)
         return True
 
+    def give_back(self, what: str, when: float | None) -> None:
+        """Forget something that counted at this time, if it still does."""
+        if when is not None and when in self._rings.get(what, ()):
+            self._rings[what].remove(when)
+
     def keep_token(self, token: bytes, now: float) -> None:
         """Note an activation token that the compositor gave to this sandbox."""
         self.tokens[token] = now

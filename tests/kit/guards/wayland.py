@@ -177,6 +177,7 @@ GUARDS = (
     Guard("a destroyed surface has no focus of text input", "return text.focus", "tests/broker/jail/wayland/handlers/test_seat.py", "text_input_of_a_destroyed"),
     Guard("text input enabled only with the focus", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "without_the_focus_ends"),
     Guard("windows come at a pace", "pass", "tests/broker/jail/wayland/handlers/test_seat.py", "have_a_pace"),
+    Guard("a window that comes too fast waits", "window.held = 0", "tests/broker/jail/wayland/handlers/test_seat.py", "waits_for_its_turn"),
     Guard("a window that comes by itself is not chosen", "window.chosen = True", "tests/attack/test_wayland_stolen_keys.py", "not_a_gesture"),
     Guard("a window that ends hands on no keys", "if False:", "tests/attack/test_wayland_stolen_keys.py", "hands_no_key or connection_that_ends"),
     Guard("modifiers with the focus only", "pass", "tests/attack/test_wayland_modifiers.py", "without_the_focus"),

@@ -56,12 +56,12 @@ class Hostile:
         self.mapped, self.mapped_at = self.mapped + 1, time.monotonic()
 
     def play_for_focus(self, meanwhile: Callable[[], None]) -> bool:
-        """Map a window and take it back; False where the connection has ended.
+        """Map a window and take it back; False where it is not let in soon.
 
         ``meanwhile``: what the user does while it is there.
         """
         connection = self.connections[0]
-        connection.deaf = False
+        connection.deaf, connection.deadline = False, 5.0
         try:
             shown = connection.show(40, 30, 0xFF000000 | CONTENT)
             self._has_mapped()

@@ -31,7 +31,12 @@ from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
-from broker.jail.wayland.scene import promote, screen_change, window_state
+from broker.jail.wayland.scene import (
+    promote,
+    resize_timeout,
+    screen_change,
+    window_state,
+)
 from broker.jail.wayland.scene.frame import Edges, Frame
 from broker.jail.wayland.scene.geometry import Rect, clamp
 
@@ -136,6 +141,8 @@ def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
         xdg.role.forget(gone)
         _remember(core, xdg.role, serial)
         window_state.asked(core, xdg, xdg.role)
+        if not xdg.mapped and resize_timeout.held(core, xdg.role, serial):
+            return
     elif isinstance(xdg.role, Popup):
         window_state.placed(core, xdg, xdg.role, serial)
     core.down.data += _configure(xdg.cid, serial)

@@ -1,4 +1,4 @@
-"""Windows whose application does not take a configured size: their frames do.
+"""What is due later: frames of windows that do not shrink, and windows that wait.
 
 A compositor that has asked for a smaller window may show the present one at the size
 that it asked for, and cut the rest off: newer versions of sway do so 200 ms later, and
@@ -8,11 +8,17 @@ whole. What its application answers counts again.
 
 The compositor is acknowledged nothing: only the application can say which
 configure its next picture is for.
+
+A window that comes too fast waits for its first configure event, without which it cannot
+be shown (``choice.may_come``).
 """
 
 from __future__ import annotations
 
+from broker.core import limits
+from broker.jail.wayland import choice
 from broker.jail.wayland.model import FULLSCREEN, Toplevel, XdgSurface
+from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import internal
 from broker.jail.wayland.scene import commit, window_state
 from broker.jail.wayland.state import ClientState
@@ -25,6 +31,7 @@ def hurry(core: ClientState, now: float) -> None:
     core.now, core.due = now, None
     try:
         _crop_late(core, now)
+        _let_in(core)
     except Exception as error:  # noqa: BLE001 - one door: see internal
         core.fail(internal(error))
 
@@ -39,6 +46,29 @@ def _crop_late(core: ClientState, now: float) -> None:
             continue
         role.due = None
         _crop(core, xdg, role)
+
+
+def held(core: ClientState, window: Toplevel, serial: int) -> bool:
+    """Whether a window waits for its turn, and for the configure event until then."""
+    # guard: a window that comes too fast waits
+    window.held = 0 if choice.may_come(core.sandbox, window, core.now) else serial
+    if window.held:
+        later = core.now + limits.WAYLAND_LATE_SECONDS
+        core.due = min(later, core.due or later)
+    return bool(window.held)
+
+
+def _let_in(core: ClientState) -> None:
+    """Send configure events to windows whose turn has come."""
+    for xdg in sorted(core.windows, key=lambda xdg: xdg.number):
+        role = xdg.role
+        if isinstance(role, Toplevel) and role.held:
+            serial = role.held
+            if not held(core, role, serial):
+                core.down.data += _configure(xdg.cid, serial)
+
+
+_configure = emit.event("xdg_surface", "configure")
 
 
 def _crop(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:

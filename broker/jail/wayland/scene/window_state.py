@@ -260,6 +260,7 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
         xdg.role.real_fullscreen.clear()
         xdg.role.told_maximized.clear()
         xdg.role.due, xdg.role.cap = None, (0, 0)
+        xdg.role.held, xdg.role.granted = 0, None
     if isinstance(xdg.role, Popup):
         xdg.role.told.clear()
     if xdg.frame is not None:

@@ -6,6 +6,7 @@ import pytest
 
 from broker.core import limits
 from broker.jail.wayland.handlers import cursor
+from broker.jail.wayland.scene import resize_timeout
 from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.talk import Talk
@@ -559,19 +560,48 @@ def test_a_text_input_that_comes_back_begins_again(talk, field):
     assert talk.heard("done", field) == [[3]], "three of the client's, three of ours"
 
 
-def test_windows_that_come_without_input_have_a_pace(talk):
-    def again() -> None:
+def many_windows(talk) -> int:
+    """Map as many as may come without input, and begin one more.
+
+    Returns the serial of the configure event that it waits for.
+    """
+    for _ in range(limits.WAYLAND_MAPPINGS_PER_MINUTE):
         talk.send(talk.win, "attach", 0, 0, 0)
         talk.send(talk.win, "commit")
+        told = len(talk.heard("configure", talk.xdg))
         talk.send(talk.win, "commit")
+        if len(talk.heard("configure", talk.xdg)) == told:
+            (window,) = talk.core.windows
+            return window.serials[-1]
         talk.configured(talk.xdg)
         talk.paint(talk.win, 10, 10, 0)
         talk.send(talk.win, "commit")
+    pytest.fail("all windows came at once")
 
-    for _ in range(limits.WAYLAND_MAPPINGS_PER_MINUTE - 1):
-        again()
+
+def test_windows_that_come_without_input_have_a_pace(talk):
+    """Also for a client that does not wait for its configure event."""
+    serial = many_windows(talk)
+    talk.send(talk.xdg, "ack_configure", serial)
+    talk.paint(talk.win, 10, 10, 0)
     with pytest.raises(ServerError, match="too often"):
-        again()
+        talk.send(talk.win, "commit")
+
+
+def test_a_window_that_comes_too_fast_waits_for_its_turn(talk):
+    serial = many_windows(talk)
+    assert talk.core.due is not None
+    talk.now += 59
+    resize_timeout.hurry(talk.core, talk.now)
+    assert [serial] not in talk.heard("configure", talk.xdg)
+    talk.now += 2
+    resize_timeout.hurry(talk.core, talk.now)
+    talk.send(talk.win, "damage", 0, 0, 1, 1)
+    assert [serial] in talk.heard("configure", talk.xdg)
+    talk.configured(talk.xdg)
+    talk.paint(talk.win, 10, 10, 0)
+    talk.send(talk.win, "commit")
+    assert talk.core.fault is None
 
 
 def test_windows_that_answer_input_have_none(talk):
