@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
+from broker.cli.images import x11_needs
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.nspawn.process import choose_scope
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from policy.records.loader import load_records, search_path
-from policy.records.model import Bwrap, Flatpak, Nspawn, Podman, Record
+from policy.records.model import Bwrap, Flatpak, MicroVM, Nspawn, Podman, Record
 
 _Kind = TypeVar("_Kind")
 
@@ -24,6 +25,7 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
     records = list(load_records(folders).records.values())
     found = [
         *_missing(context, records),
+        *_without_x11(context, records),
         *_without_groups(context, records),
         *await _refused_by_crun(context, records),
         *await _without_network(context, records),
@@ -50,6 +52,22 @@ def _missing(context: Context, records: Sequence[Record]) -> list[Finding]:
         if kind in kinds and shutil.which(program, path=path) is None:
             text = f"records need {program}, which is not installed"
             found.append(warn("launchers", text, f"apt install {package}"))
+    return found
+
+
+def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """Records that show X11 programs where there is no Xwayland for them."""
+    found = []
+    wanting = [record for record in records if record.viewer.window.x11]
+    path = context.environ.get("PATH")
+    boxes = _of_kind(wanting, Bwrap)
+    if boxes and shutil.which("Xwayland", path=path) is None:
+        text = "records of boxes show X11 programs, and Xwayland is not installed"
+        found.append(warn("launchers", text, "apt install xwayland"))
+    for launch in _of_kind(wanting, MicroVM):
+        if launch.root != "host" and x11_needs.lacks_x11(context.paths, launch.image):
+            text = f"the image {launch.image} lacks Xwayland, which its records ask for"
+            found.append(warn("launchers", text, x11_needs.addition(launch.image)))
     return found
 
 

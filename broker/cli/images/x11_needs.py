@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
+from broker.core.paths import Paths
+from broker.host.images.store import list_images
+
 X_SERVER = "xwayland"
 """The package by which an image shows X11 programs (docs/x11.md)."""
 
@@ -62,16 +65,27 @@ def sentence(program: str, directory: Path) -> str:
     except OSError:
         return ""
     name = posixpath.basename(program)
-    return needs_x11_text([name]) if name in names else ""
+    return needs_x11_text([name], directory.name) if name in names else ""
 
 
-def needs_x11_text(names: Iterable[str]) -> str:
+def needs_x11_text(names: Iterable[str], image: str) -> str:
     """Return the sentence about programs that need X11."""
     shown = ", ".join(names)
     return (
-        f"{shown}: shows its windows by X11, which this image lacks; "
-        "'brokerctl image build NAME --x11' adds it"
+        f"{shown}: shows its windows by X11, which the image {image} lacks; "
+        f"'{addition(image)}' adds it"
     )
+
+
+def addition(image: str) -> str:
+    """Return the command that adds X11 to an image."""
+    return f"brokerctl image build {image} --x11"
+
+
+def lacks_x11(paths: Paths, image: str) -> bool:
+    """Whether an image is there and has no X server."""
+    found = (each for each in list_images(paths) if each.name == image)
+    return any(X_SERVER not in each.manifest.spec.all_packages for each in found)
 
 
 class _Image:

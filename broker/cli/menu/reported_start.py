@@ -60,6 +60,8 @@ class StartResult:
     sandbox: str = ""
     error: str = ""
     hint: str = ""
+    note: str = ""
+    """What a verb said that succeeded, where it names a command that mends it."""
     window: bool = False
     """It has shown a window."""
     untrusted_output: deque[str] = field(default_factory=lambda: deque(maxlen=3))
@@ -69,7 +71,7 @@ class StartResult:
     def text(self) -> str:
         """What failed, as the user reads it."""
         lines = [self.error or f"it ended with code {self.code}"]
-        if self.hint:
+        if self.hint and self.hint != self.error:
             lines.append(self.hint)
         if not self.error and self.untrusted_output:
             # guard: a program's own words are marked as its
@@ -103,6 +105,10 @@ async def start(
             result = await _reported(note, f"Starting {title}", words, env)
             nursery.cancel_scope.cancel()
         result.window = seen.window
+        if result.code == 0 and result.note:
+            told = StartResult(error=result.note, hint=result.note)
+            await _failed(note, f"{title} may show no window", told, env)
+            return result
         if result.code == 0:
             await note.close()
             return result
@@ -110,7 +116,7 @@ async def start(
             # It had started; what its program's end means, only the user knows.
             await note.close()
             return result
-        if not await _failed(note, title, result, env):
+        if not await _failed(note, f"{title} did not start", result, env):
             return result
 
 
@@ -126,19 +132,22 @@ async def stop(name: str, title: str, icon: str, env: Mapping[str, str]) -> Star
 
 
 async def _failed(
-    note: DesktopNotification, title: str, result: StartResult, env: Mapping[str, str]
+    note: DesktopNotification,
+    heading: str,
+    result: StartResult,
+    env: Mapping[str, str],
 ) -> bool:
     """Show a failure and do what the user chooses; whether to start again."""
     mend = mend_of(result.hint)
-    buttons = {"again": "Try again"}
+    buttons = {} if result.code == 0 else {"again": "Try again"}
     if mend:
         buttons = {"mend": _label(mend), **buttons}
-    chosen = await note.ask(f"{title} did not start", result.text, buttons)
+    chosen = await note.ask(heading, result.text, buttons)
     if chosen != "mend":
         return chosen == "again"
     if mend[:2] == ["image", "build"]:
         fresh = DesktopNotification(env)
-        built = await _reported(fresh, f"Building the image of {title}", mend, env)
+        built = await _reported(fresh, f"Building the image {mend[2]}", mend, env)
         if built.code == 0:
             await fresh.close()
             return True
@@ -212,6 +221,8 @@ async def _reported(
     finally:
         await child.stop()
     result.error, result.hint = _error_of(errors)
+    notes = [line for line in errors if line.startswith("note: ") and mend_of(line)]
+    result.note = "".join(notes[-1:]).removeprefix("note: ")
     return result
 
 

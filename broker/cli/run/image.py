@@ -34,7 +34,7 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         await _ensure_host_image(paths, steps)
         return
     if not launch.packages:
-        _tell_x11(paths, launch)
+        _tell_x11(paths, record, launch)
         return
     if launch.image == store.DEFAULT_NAME:
         raise RefusedError(
@@ -42,19 +42,25 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
             where=record.where("launch.packages"),
             hint=f'add image = "{record.name}" to [launch]',
         )
-    spec = ImageSpec(
-        name=launch.image, packages=(*store.DEFAULT_PACKAGES, *launch.packages)
-    )
+    packages = (*store.DEFAULT_PACKAGES, *launch.packages)
+    if record.viewer.window.x11 and x11_needs.X_SERVER not in packages:
+        packages = (*packages, x11_needs.X_SERVER)
+    spec = ImageSpec(name=launch.image, packages=packages)
     if not _is_there(paths, spec):
         async with steps.step(f"{_STEP} {spec.name}"):
             await build_image(paths, spec, steps.tell)
-    _tell_x11(paths, launch)
+    _tell_x11(paths, record, launch)
 
 
-def _tell_x11(paths: Paths, launch: MicroVM) -> None:
+def _tell_x11(paths: Paths, record: Record, launch: MicroVM) -> None:
     """Tell of a program that cannot show a window, before it is waited for."""
     directory = paths.images / launch.image
     text = x11_needs.sentence(next(iter(launch.command), ""), directory)
+    if record.viewer.window.x11 and x11_needs.lacks_x11(paths, launch.image):
+        text = (
+            f"{record.where('window.x11')}: the image {launch.image} has no X server; "
+            f"'{x11_needs.addition(launch.image)}' adds it"
+        )
     if text:
         render.note(f"note: {text}")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from broker.cli.doctor import launchers
 from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.launchers import check_launchers
+from broker.cli.images import x11_needs
 from broker.core.paths import find_paths
 from broker.host.launchers.nspawn import process
 
@@ -52,6 +54,24 @@ async def test_nspawn_needs_two_packages(tmp_path):
     found = await check_launchers(made)
     missing = {one.mend for one in found if "not installed" in one.text}
     assert missing == {"apt install systemd-container", "apt install uidmap"}
+
+
+def image_with(*packages):
+    spec = SimpleNamespace(all_packages=packages)
+    return SimpleNamespace(name="old", manifest=SimpleNamespace(spec=spec))
+
+
+async def test_a_record_with_x11_needs_an_x_server(tmp_path, monkeypatch):
+    shows = '"\n[window]\nx11 = true #"'
+    kinds = {"box": f"bwrap{shows}", "vm": f'microvm"\nimage = "old{shows}'}
+    monkeypatch.setattr(x11_needs, "list_images", lambda _: [image_with("foot")])
+    found = await check_launchers(context(tmp_path, kinds))
+    mends = {one.mend for one in found if "Xwayland" in one.text}
+    assert mends == {"apt install xwayland", "brokerctl image build old --x11"}
+    monkeypatch.setattr(x11_needs, "list_images", lambda _: [image_with("xwayland")])
+    found = await check_launchers(context(tmp_path / "b", kinds))
+    mends = {one.mend for one in found if "Xwayland" in one.text}
+    assert mends == {"apt install xwayland"}
 
 
 NETWORK = 'bwrap"\nnetwork = "user'

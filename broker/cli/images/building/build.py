@@ -143,7 +143,7 @@ def _note_x11(work: Path, spec: ImageSpec) -> None:
         names = x11_needs.x11_programs(work / "root.tar", spec.packages)
     x11_needs.note_x11(work, names)
     if names:
-        render.note(f"note: {x11_needs.needs_x11_text(names)}")
+        render.note(f"note: {x11_needs.needs_x11_text(names, spec.name)}")
 
 
 def put_in_place(paths: Paths, name: str, work: Path) -> Image:

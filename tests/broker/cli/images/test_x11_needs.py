@@ -67,9 +67,9 @@ def test_a_program_whose_libraries_speak_only_x11(archive):
 def test_it_is_told_before_a_start(archive, tmp_path):
     note_x11(tmp_path, x11_programs(archive, ["pkg"]))
     assert (tmp_path / FILE).read_text() == "old\n"
-    assert sentence("/usr/bin/old", tmp_path).startswith(
-        "old: shows its windows by X11"
-    )
+    told = sentence("/usr/bin/old", tmp_path)
+    assert told.startswith("old: shows its windows by X11")
+    assert f"'brokerctl image build {tmp_path.name} --x11' adds it" in told
     assert sentence("new", tmp_path) == ""
     assert sentence("old", tmp_path / "none") == ""
 

@@ -1,0 +1,49 @@
+"""A start from the menu that succeeds, and whose program will not show a window."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from broker.cli.menu import reported_start
+
+NOTE = "old: shows its windows by X11; 'brokerctl image build old --x11' adds it"
+
+
+class Told:
+    """A desktop that shows notifications, and presses a button."""
+
+    shown: tuple[str, str, dict[str, str]] | None = None
+    pressed = ""
+
+    def __init__(self, _env, _icon=""):
+        pass
+
+    async def ask(self, title, text, buttons):
+        Told.shown = (title, text, buttons)
+        return Told.pressed
+
+    async def show(self, *_, **__):
+        pass
+
+    async def close(self):
+        pass
+
+
+@pytest.mark.parametrize("note", [NOTE, "a word of another kind"])
+async def test_a_note_with_a_command_is_a_notification_with_its_button(
+    note, monkeypatch
+):
+    Told.shown = None
+    monkeypatch.setattr(reported_start, "DesktopNotification", Told)
+    words = ["sh", "-c", 'echo "note: $0" >&2', note]
+    monkeypatch.setattr(reported_start, "our_program", lambda *_: words)
+    env = dict(os.environ)
+    result = await reported_start.start("old", "Old", "", [], attached=False, env=env)
+    assert result.code == 0
+    if note == NOTE:
+        told = ("Old may show no window", NOTE, {"mend": "Build the image"})
+        assert Told.shown == told
+    else:
+        assert Told.shown is None
