@@ -65,7 +65,8 @@ WINDOW = Table(
             "x11",
             YesNo(),
             "Whether X11 programs of a box are shown, by an Xwayland inside of it; "
-            "a machine shows them where its image has Xwayland.",
+            "a machine shows them where its image has Xwayland, which this key adds "
+            "to an image made of the packages of [launch].",
             default=False,
         ),
         Field(
