@@ -104,7 +104,37 @@ def _input(rng: random.Random, ends: Ends) -> None:
         surface, pointer = rng.choice(surfaces), names["wl_pointer"]
         ends.tell(pointer, "enter", ends.serial, surface, 5.0, 5.0)
         ends.tell(pointer, "button", ends.serial, 1, 0x110, 1)
+        if rng.random() < 0.4:
+            _drag(rng, ends, surface)
         ends.tell(names["wl_keyboard"], "enter", ends.serial, surface, b"")
+
+
+def _drag(rng: random.Random, ends: Ends, surface: int) -> None:
+    """Something is dragged over a surface: of another program, or what began there."""
+    device = ends.bridge.selections.device()
+    sources = [oid for oid, kind in ends.above.items() if kind == "wl_data_source"]
+    helper, drag = ends.core.helper, ends.atom(b"XdndSelection")
+    ends.event(90, "III", helper, rng.choice(_WINDOWS), drag)
+    ends.run()
+    if device is None or surface not in ends.above:
+        return
+    offer = 0xFF000000 + ends.serial
+    ends.tell(device.device.up, "data_offer", offer)
+    ends.above[offer] = "wl_data_offer"
+    ends.tell(offer, "offer", "text/plain")
+    ends.tell(device.device.up, "enter", ends.serial, surface, 5.0, 5.0, offer)
+    ends.run()
+    for _ in range(rng.randrange(4)):
+        what = rng.choice(("leave", "drop", "motion"))
+        values = (1, 6.0, 7.0) if what == "motion" else ()
+        ends.tell(device.device.up, what, *values)
+        if sources and sources[0] in ends.above:
+            how = rng.choice(("dnd_drop_performed", "dnd_finished", "cancelled"))
+            ends.tell(sources[0], how)
+        ends.run()
+        name = rng.choice(("XdndStatus", "XdndFinished", "XdndPosition", "XdndDrop"))
+        ends.message(helper, name, *(_value(rng, ends) for _ in range(5)))
+        ends.run()
 
 
 def _compositor(rng: random.Random, ends: Ends) -> None:

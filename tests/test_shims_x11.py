@@ -134,16 +134,6 @@ def test_the_end_of_a_window_ends_its_menus_first():
     assert ends.core.order == []
 
 
-def test_windows_that_come_by_themselves_wait():
-    ends = Ends()
-    for number in range(40):
-        ends.show(0x400010 + number)
-    assert ends.count("xdg_surface", "get_toplevel") == 12
-    ends.now += 61
-    ends.run()
-    assert ends.count("xdg_surface", "get_toplevel") == 24
-
-
 def test_more_windows_than_the_filter_allows_wait():
     ends = Ends()
     for number in range(140):

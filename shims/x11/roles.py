@@ -20,8 +20,6 @@ from shims.x11.window import (
 
 MOST_TOPLEVELS, MOST_POPUPS = 120, 60
 """Below the filter's 128 and 64, which end all X11 windows at once."""
-UNASKED, UNASKED_SECONDS = 12, 60.0
-"""Windows without input in so many seconds: half of what the filter allows."""
 RESIZE_SECONDS = 0.15
 """So long a configure waits for the program to draw in the new size."""
 TITLE_SECONDS = 0.25
@@ -40,7 +38,6 @@ class Roles:
         self.activation: Optional[WaylandObject] = None
         self.sync_opcode = 0
         self.on_dismissed: Callable[[], None] = lambda: None
-        self._unasked: List[float] = []
         self._waiting = False
         self._pings: List[int] = []
         self._serials: Dict[int, HeldSurface] = {}
@@ -124,14 +121,6 @@ class Roles:
             core.log(f"{MOST_TOPLEVELS} windows are open: further ones wait")
             self._retry()
             return False
-        if core.asked:
-            return True
-        now = core.clock()
-        self._unasked = [t for t in self._unasked if now - t < UNASKED_SECONDS]
-        if len(self._unasked) >= UNASKED:
-            self._retry()
-            return False
-        self._unasked.append(now)
         return True
 
     def _retry(self) -> None:
