@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import ssl
 import zlib
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import trio
@@ -27,6 +30,7 @@ except ImportError as _error:
 _SECONDS = 30.0
 """For a request from its first byte to its last; and a connection may be idle so long."""
 _CHUNK = 65536
+_SHORT_BYTES = 65536
 _POSITION = re.compile(rb"/v1/position/([0-9a-f]{32})")
 _batch = msgspec.json.Decoder(SignedBatch)
 
@@ -37,6 +41,8 @@ class IngestLimits:
 
     connections: int = 2000
     threads: int = 8
+    long_bodies: int = 32
+    """Bodies of more than 64 KiB in memory: 256 MiB at most."""
 
 
 class IngestServer:
@@ -46,6 +52,7 @@ class IngestServer:
         self._store = store
         self._threads = trio.CapacityLimiter(limits.threads)
         self._room = trio.CapacityLimiter(limits.connections)
+        self._long = trio.CapacityLimiter(limits.long_bodies)
 
     async def serve(
         self,
@@ -100,11 +107,20 @@ class IngestServer:
     ) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
         while True:
-            with trio.fail_after(_SECONDS):
-                request, body = await _request(http, stream)
-            if request is None:
-                return
-            status, answer = await self._answer(request, body, certificate)
+            async with AsyncExitStack() as held:
+
+                async def long_body(request: h11.Request) -> None:
+                    await self._admit_long(request, certificate)
+                    await held.enter_async_context(self._long)
+
+                try:
+                    with trio.fail_after(_SECONDS):
+                        request, body = await _request(http, stream, _Body(long_body))
+                    if request is None:
+                        return
+                    status, answer = await self._answer(request, body, certificate)
+                except RefusedError as error:
+                    status, answer = 403, _refused(error)
             data = msgspec.json.encode(answer)
             headers = [
                 ("Content-Type", "application/json"),
@@ -121,18 +137,22 @@ class IngestServer:
                 return
             http.start_next_cycle()
 
+    async def _admit_long(self, request: h11.Request, certificate: str) -> None:
+        """Raise RefusedError for a long body of someone who is not enrolled."""
+        machine, shown = _asker(request, certificate)
+        knows = partial(self._store.knows, machine, shown)
+        # guard: a long body is an enrolled machine's
+        if not await trio.to_thread.run_sync(knows, limiter=self._threads):
+            raise RefusedError("this machine is not enrolled")
+
     async def _answer(
         self, request: h11.Request, body: bytes | None, certificate: str
     ) -> tuple[int, Position | Refusal]:
         headers = dict(request.headers)
-        token = headers.get(b"authorization", b"").decode("ascii", "replace")
-        shown = Credential(token.removeprefix("Bearer "), certificate)
+        machine, shown = _asker(request, certificate)
         place = _POSITION.fullmatch(request.target)
         try:
             if request.method == b"GET" and place is not None:
-                machine = headers.get(b"vitrail-machine", b"").decode(
-                    "utf-8", "replace"
-                )
                 return 200, await self._in_thread(
                     self._store.position, machine, place[1].decode(), shown
                 )
@@ -140,8 +160,7 @@ class IngestServer:
                 batch = _decoded(body, headers.get(b"content-encoding", b""))
                 return 200, await self._in_thread(self._store.take, batch, shown)
         except RefusedError as error:
-            log_stderr(f"vitrail-ingest: refused: {printable(str(error), 300)}")
-            return 403, Refusal(str(error), error.hint or "")
+            return 403, _refused(error)
         except IntegrityError as error:
             log_stderr(f"vitrail-ingest: conflict: {printable(str(error), 300)}")
             return 409, Refusal(str(error), error.hint or "")
@@ -158,12 +177,61 @@ class IngestServer:
         return found
 
 
+def _asker(request: h11.Request, certificate: str) -> tuple[str, Credential]:
+    """Who a machine says that it is, and what it shows."""
+    headers = dict(request.headers)
+    token = headers.get(b"authorization", b"").decode("ascii", "replace")
+    machine = headers.get(b"vitrail-machine", b"").decode("utf-8", "replace")
+    return machine, Credential(token.removeprefix("Bearer "), certificate)
+
+
+def _refused(error: RefusedError) -> Refusal:
+    log_stderr(f"vitrail-ingest: refused: {printable(str(error), 300)}")
+    return Refusal(str(error), error.hint or "")
+
+
+class _Body:
+    """A request's body as it comes; ``long`` makes room for one that is long."""
+
+    def __init__(self, long: Callable[[h11.Request], Awaitable[None]]) -> None:
+        self._make_room = long
+        self._bytes = bytearray()
+        self._length = 0
+        self._asked = False
+        self._refused: RefusedError | None = None
+
+    async def add(self, request: h11.Request | None, data: bytes) -> None:
+        """Raise RemoteProtocolError for more than a batch."""
+        self._length += len(data)
+        # A batch does not fill the service's memory.
+        if self._length > BATCH_BYTES:
+            raise h11.RemoteProtocolError("a body of more than a batch")
+        # Nor do many that are sent slowly.
+        if request and not self._asked and self._length > _SHORT_BYTES:
+            self._asked = True
+            try:
+                await self._make_room(request)
+            except RefusedError as error:
+                # It is read to its end, so that the machine reads the answer.
+                self._refused = error
+                self._bytes.clear()
+        if self._refused is None:
+            self._bytes += data
+
+    def whole(self) -> bytes:
+        """Return it; raises RefusedError where there was no room."""
+        if self._refused is not None:
+            raise self._refused
+        return bytes(self._bytes)
+
+
 async def _request(
-    http: h11.Connection, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
+    http: h11.Connection,
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+    body: _Body,
 ) -> tuple[h11.Request | None, bytes | None]:
-    """The next request and its body; no body where it is too long."""
+    """The next request and its body."""
     request: h11.Request | None = None
-    body = bytearray()
     while True:
         event = http.next_event()
         if event is h11.NEED_DATA:
@@ -174,12 +242,9 @@ async def _request(
         elif isinstance(event, h11.Request):
             request = event
         elif isinstance(event, h11.Data):
-            # A batch does not fill the service's memory.
-            if len(body) + len(event.data) > BATCH_BYTES:
-                raise h11.RemoteProtocolError("a body of more than a batch")
-            body += event.data
+            await body.add(request, bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
-            return request, bytes(body)
+            return request, body.whole()
         else:
             return None, None
 

@@ -61,6 +61,15 @@ class IngestStore:
             connection.execute(TAKE, _arguments(untrusted, columns))
             return self._position(connection, log)
 
+    def knows(self, machine: str, credential: Credential) -> bool:
+        """Whether this may be an enrolled machine, before its log's name is known."""
+        with self._connection() as connection, connection.transaction():
+            row = _enrolled(connection, machine)
+        if row is None or row[4]:
+            return False
+        by_log = row[0] is None and not row[1]
+        return by_log or _shows(row, b"", credential)
+
     def position(self, machine: str, log: str, credential: Credential) -> Position:
         """What is there of a log.  Raises as ``take``."""
         with self._connection() as connection, connection.transaction():
@@ -71,11 +80,7 @@ class IngestStore:
         self, connection: Connection, machine: str, log: str, shown: Credential
     ) -> None:
         """Raise RefusedError unless this machine may ship this log."""
-        row = connection.execute(
-            "SELECT secret, certificate, log, renew, revoked FROM vitrail.enrolled "
-            "WHERE machine = %s",
-            [machine],
-        ).fetchone()
+        row = _enrolled(connection, machine)
         try:
             name = bytes.fromhex(log)
         except ValueError as error:
@@ -140,6 +145,14 @@ class IngestStore:
         finally:
             if not connection.closed:
                 self._idle.put(connection)
+
+
+def _enrolled(connection: Connection, machine: str) -> tuple[object, ...] | None:
+    return connection.execute(
+        "SELECT secret, certificate, log, renew, revoked FROM vitrail.enrolled "
+        "WHERE machine = %s",
+        [machine.replace("\0", "")],
+    ).fetchone()
 
 
 def _shows(row: tuple[object, ...], log: bytes, shown: Credential) -> bool:

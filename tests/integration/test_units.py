@@ -31,6 +31,7 @@ PROGRAMS = (
     "vitrail-host",
     "vitrail-viewer",
     "vitrail-devices",
+    "vitrail-ingest",
     "brokerctl",
 )
 

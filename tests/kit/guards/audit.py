@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a long body is an enrolled machine's", "if False:", "tests/attack/test_fleet_transport.py", "strangers"),
     Guard("a log is named by its first key", "if False:", "tests/attack/test_fleet_ingest.py", "not_signed"),
     Guard("events are what their log has signed", "if False:", "tests/attack/test_fleet_ingest.py", "not_signed"),
     Guard("a machine ships under the name that it was enrolled by", "if False:", "tests/attack/test_fleet_ingest.py", "another_ones_name"),
