@@ -128,3 +128,15 @@ async def test_what_others_have_kept_is_proved(
     swapped = [{**row} for row in rows]
     swapped[events[7]]["Body"] = rows[events[8]]["Body"]
     assert verify(swapped).code == 3
+
+
+def test_line_that_does_not_end_is_refused(tmp_path: Path) -> None:
+    """A few kilobytes of gzip are more than the memory."""
+    with gzip.open(tmp_path / "a.gz", "wb", compresslevel=1) as packed:
+        for _ in range(65):
+            packed.write(b" " * (1 << 20))
+    answer = called(
+        *("audit", "verify", "--store", str(tmp_path)), env=environment(tmp_path)
+    )
+    assert answer.code != 0
+    assert "longer than" in answer.err

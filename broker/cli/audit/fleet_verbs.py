@@ -6,6 +6,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +31,7 @@ _STORE = click.option(
     "--store", required=True, metavar="ADDRESS", help="The database: postgresql://…"
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
+Row = tuple[object, ...]
 _KEEP = re.compile(r"([1-9]\d{0,4})d")
 
 # A group for the machines: a table's list of rights has room for some 2,400 roles.
@@ -114,8 +116,28 @@ def init_command(*, store: str) -> None:
     )
 
 
+def _show(
+    rows: Sequence[Row],
+    header: tuple[str, ...],
+    cells: Callable[[Row], tuple[str, ...]],
+    fields: Callable[[Row], dict[str, object]] | None,
+    *,
+    none: str = "there is none",
+) -> None:
+    """Print rows as a table, or with ``fields`` as JSON; exit with 1 for none."""
+    if fields:
+        for row in rows:
+            render.json_line(fields(row))
+    elif rows:
+        render.table(header, [cells(row) for row in rows])
+    if not rows:
+        render.note(none)
+        sys.exit(1)
+
+
+# The log that was heard of last is the machine's.
 _MACHINES = """
-SELECT machine, owner, encode(name, 'hex'), sequence, extract(epoch FROM heard)::float8,
+SELECT DISTINCT ON (machine) machine, owner, encode(name, 'hex'), sequence, extract(epoch FROM heard)::float8,
     bundle, policy, extract(epoch FROM loaded)::float8
 FROM vitrail.head JOIN vitrail.log ON id = head.log ORDER BY machine, heard DESC
 """
@@ -140,42 +162,37 @@ def machines_command(*, store: str, silent: int | None, as_json: bool) -> None:
     """
     with open_fleet(store) as opened:
         rows = opened.rows(_MACHINES, [])
-    seen: set[str] = set()
-    shown: list[tuple[str, ...]] = []
-    for machine, owner, log, sequence, heard, bundle, policy, loaded in rows:
-        name = str(machine)
-        ago = time.time() - float(str(heard))
-        if name in seen or (silent is not None and ago < 3600 * silent):
-            seen.add(name)
-            continue
-        seen.add(name)
-        if as_json:
-            render.json_line(
-                {
-                    "machine": name,
-                    "role": str(owner),
-                    "log": str(log),
-                    "events": int(str(sequence)),
-                    "last_heard": float(str(heard)),
-                    "bundle": str(bundle),
-                    "policy": str(policy),
-                    "policy_loaded": None if loaded is None else float(str(loaded)),
-                }
-            )
-        shown.append(
-            (
-                printable(name, 60),
-                printable(str(owner), 40),
-                str(sequence),
-                f"{render.seconds(max(ago, 0))} ago",
-                printable(str(bundle), 60) or "-",
-            )
-        )
-    if not as_json and shown:
-        render.table(("MACHINE", "ROLE", "EVENTS", "LAST HEARD OF", "BUNDLE"), shown)
-    if not shown:
-        render.note("there is none")
-        sys.exit(1)
+    now = time.time()
+    _show(
+        [
+            row
+            for row in rows
+            if silent is None or now - float(str(row[4])) >= 3600 * silent
+        ],
+        ("MACHINE", "ROLE", "EVENTS", "LAST HEARD OF", "BUNDLE"),
+        lambda row: (
+            printable(str(row[0]), 60),
+            printable(str(row[1]), 40),
+            str(row[3]),
+            f"{render.seconds(max(now - float(str(row[4])), 0))} ago",
+            printable(str(row[5]), 60) or "-",
+        ),
+        _machine if as_json else None,
+    )
+
+
+def _machine(row: Row) -> dict[str, object]:
+    machine, owner, log, sequence, heard, bundle, policy, loaded = row
+    return {
+        "machine": str(machine),
+        "role": str(owner),
+        "log": str(log),
+        "events": int(str(sequence)),
+        "last_heard": float(str(heard)),
+        "bundle": str(bundle),
+        "policy": str(policy),
+        "policy_loaded": None if loaded is None else float(str(loaded)),
+    }
 
 
 @fleet.command("policies")
@@ -194,32 +211,29 @@ def policies_command(*, store: str, as_json: bool) -> None:
     )
     with open_fleet(store) as opened:
         rows = opened.rows(query, [])
-    for bundle, policy, machines, example, loaded in rows if as_json else []:
-        render.json_line(
-            {
-                "bundle": str(bundle),
-                "policy": str(policy),
-                "machines": int(str(machines)),
-                "example": str(example),
-                "last_loaded": float(str(loaded)),
-            }
-        )
-    if not as_json and rows:
-        render.table(
-            ("BUNDLE", "POLICY", "MACHINES", "AS ON"),
-            [
-                (
-                    printable(str(bundle), 60) or "-",
-                    printable(str(policy), 16) or "-",
-                    str(machines),
-                    printable(str(example), 40),
-                )
-                for bundle, policy, machines, example, _ in rows
-            ],
-        )
-    if not rows:
-        render.note("no machine has said which policy it loaded")
-        sys.exit(1)
+    _show(
+        rows,
+        ("BUNDLE", "POLICY", "MACHINES", "AS ON"),
+        lambda row: (
+            printable(str(row[0]), 60) or "-",
+            printable(str(row[1]), 16) or "-",
+            str(row[2]),
+            printable(str(row[3]), 40),
+        ),
+        _policy if as_json else None,
+        none="no machine has said which policy it loaded",
+    )
+
+
+def _policy(row: Row) -> dict[str, object]:
+    bundle, policy, machines, example, loaded = row
+    return {
+        "bundle": str(bundle),
+        "policy": str(policy),
+        "machines": int(str(machines)),
+        "example": str(example),
+        "last_loaded": float(str(loaded)),
+    }
 
 
 @fleet.command("gaps")
@@ -237,32 +251,28 @@ def gaps_command(*, store: str, as_json: bool) -> None:
     )
     with open_fleet(store) as opened:
         rows = opened.rows(query, [])
-    for machine, log, first, last, noted in rows if as_json else []:
-        render.json_line(
-            {
-                "machine": str(machine),
-                "log": str(log),
-                "first": int(str(first)),
-                "last": int(str(last)),
-                "noted": float(str(noted)),
-            }
-        )
-    if not as_json and rows:
-        render.table(
-            ("MACHINE", "FIRST", "LAST", "NOTED"),
-            [
-                (
-                    printable(str(machine), 60),
-                    str(first),
-                    str(last),
-                    f"{datetime.fromtimestamp(float(str(noted)), UTC):%Y-%m-%d %H:%MZ}",
-                )
-                for machine, _, first, last, noted in rows
-            ],
-        )
-    if not rows:
-        render.note("there is none")
-        sys.exit(1)
+    _show(
+        rows,
+        ("MACHINE", "FIRST", "LAST", "NOTED"),
+        lambda row: (
+            printable(str(row[0]), 60),
+            str(row[2]),
+            str(row[3]),
+            f"{datetime.fromtimestamp(float(str(row[4])), UTC):%Y-%m-%d %H:%MZ}",
+        ),
+        _gap if as_json else None,
+    )
+
+
+def _gap(row: Row) -> dict[str, object]:
+    machine, log, first, last, noted = row
+    return {
+        "machine": str(machine),
+        "log": str(log),
+        "first": int(str(first)),
+        "last": int(str(last)),
+        "noted": float(str(noted)),
+    }
 
 
 @fleet.command("enrol")

@@ -275,7 +275,7 @@ class Fleet:
                 "WHERE log = %s AND sequence > %s "
                 "UNION ALL SELECT sequence, NULL, leaf FROM vitrail.leaf "
                 "WHERE log = %s AND sequence > %s ORDER BY sequence LIMIT %s",
-                [log.number, after, log.number, after, 5 * _PAGE],
+                [log.number, after, log.number, after, _PAGE],
             )
             for sequence, body, leaf in rows:
                 after = _int(sequence)
