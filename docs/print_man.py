@@ -62,6 +62,8 @@ PAGES = (
             "run",
             "shell",
             "exec",
+            "call",
+            "services",
             "stop",
             "restart",
             "demo",

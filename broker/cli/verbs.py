@@ -32,6 +32,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "run": ("run.verb", "Run a program in a sandbox."),
             "shell": ("run.shell", "Open a shell in a sandbox."),
             "exec": ("run.exec", "Run a program in a sandbox that runs."),
+            "call": ("calls.call", "Call a service of a sandbox."),
+            "services": ("calls.services", "List what can be called."),
             "stop": ("run.stop", "End sandboxes, or the broker."),
             "restart": ("machines.restart", "Restart the broker; machines live on."),
             "sandbox": ("sandboxes.state", "Homes: copy, rename, snapshot, back up."),

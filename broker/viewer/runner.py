@@ -24,6 +24,7 @@ from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
 from broker.ipc.host_viewer import Machines
+from broker.viewer.opening.calls import own_call
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import NO_STREAMS, Guest, Streams
 from broker.viewer.sandboxes.launch_steps import Failure, Step
@@ -116,7 +117,7 @@ class Runner:
         if request.window is not False:
             require_windows(self._records(), record, name)
         follower = Follower(exchange.emit, record)
-        run = _Run(request, record, running, request.argv or _own_command(record))
+        run = _Run(request, record, running, _command(request, record))
         try:
             guest, program = await self._bring_up(run, follower)
             item = api.RunItem(
@@ -304,6 +305,13 @@ def require_windows(records: RecordSet, record: Record, name: SandboxName) -> No
             where=allowed.where,
             hint="'--no-window' runs a program that needs none",
         )
+
+
+def _command(request: api.RunRequest, record: Record) -> list[str]:
+    """Return the command that a request names.  Raises RefusedError."""
+    if request.service is not None:
+        return own_call(record, request.service, request.argument or "")
+    return request.argv or _own_command(record)
 
 
 def _own_command(record: Record) -> list[str]:

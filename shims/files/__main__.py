@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from shims.files.asking import ask_copy, ask_open, give
-from shims.files.calling import ask_call, serve_call, serve_here
+from shims.files.calling import ask_call, call_here, serve_call, serve_here
 from shims.files.confine import confine
 from shims.files.connection import tell
 from shims.files.edited import Edited
@@ -83,6 +83,7 @@ VERBS = {
     "vitrail-copy": ask_copy,
     "vitrail-call": ask_call,
     "serve": serve_call,
+    "call-here": call_here,
     "serve-here": serve_here,
     "services": list_services,
     "receive": receive,

@@ -31,6 +31,7 @@ COPY_PIECE = 1 << 18
 PIPE_BYTES = 1 << 20
 EXIT_NOT_STARTED, EXIT_NOT_FOUND = 126, 127  # as of a shell
 EXIT_BROKEN = 125  # the call was refused, or ended without an exit code
+OWN_DESKTOP = "dom0"  # the user's, as Qubes has it
 CALL_USAGE = "usage: vitrail-call [--target SANDBOX] SERVICE [ARGUMENT]"
 
 
@@ -183,6 +184,33 @@ def serve_here(words: List[str]) -> int:
     return serve(Connection("", given))
 
 
+def call_here(words: List[str]) -> int:
+    """``call-here '' USER SERVICE+ARGUMENT DIRECTORY COMMAND…``: be the service.
+
+    The user of the desktop calls it, with our standard streams.
+    """
+    name, _, argument = words[2].partition("+")
+    argv = service_command(name, argument, words[4:])
+    env = dict(os.environ, **call_environment(OWN_DESKTOP, name, argument))
+    if words[3]:
+        os.chdir(words[3])
+    try:
+        os.execvpe(argv[0], argv, env)
+    except OSError as error:
+        tell(f"vitrail: {argv[0]}: {error.strerror}")
+        return EXIT_NOT_FOUND if error.errno == errno.ENOENT else EXIT_NOT_STARTED
+
+
+def service_command(name: str, argument: str, command: List[str]) -> List[str]:
+    """Return the command of a service, by the record's or our own directories.
+
+    Raises NoServiceError.
+    """
+    if command:
+        return [*command, argument] if argument else command
+    return find_service(name, argument)
+
+
 def serve(connection: Connection) -> int:
     """Run the service that the next message names, on the stream behind it."""
     asked = connection.wait("service")
@@ -190,10 +218,8 @@ def serve(connection: Connection) -> int:
     argument = str(asked["argument"])
     stream = CallStream(connection)
     try:
-        found = [str(word) for word in asked.get("command", [])]
-        if found and argument:
-            found.append(argument)
-        found = found or find_service(name, argument)
+        command = [str(word) for word in asked.get("command", [])]
+        found = service_command(name, argument, command)
         env = dict(os.environ, **call_environment(source, name, argument))
         tell(f"vitrail: {source} calls {name}: {' '.join(found)}")
         code = run_service(found, env, str(asked.get("directory") or ""), stream)

@@ -1,6 +1,7 @@
 """Settings of the services that other sandboxes call: their user, and when they begin.
 
-The broker's command is ``vitrail-files serve TOKEN USER SERVICE+ARGUMENT``.  Where it
+The broker's command is ``vitrail-files serve TOKEN USER SERVICE+ARGUMENT``, or
+``call-here '' USER SERVICE+ARGUMENT DIRECTORY COMMAND…`` for the user's own call.  Where it
 names no user, Qubes' files for services do (``force-user=``); the same files have
 ``wait-for-session=1`` for services that need the display.
 """
@@ -24,7 +25,8 @@ _SETTING_BYTES = 1 << 16
 
 def called(argv: List[str]) -> Tuple[str, Dict[str, str]]:
     """Return the user and the settings of the service that a command serves."""
-    if argv[:2] != [FILES_PROGRAM, "serve"] or len(argv) != 5:
+    verbs = ([FILES_PROGRAM, "serve"], [FILES_PROGRAM, "call-here"])
+    if argv[:2] not in verbs or len(argv) < 5:
         return "", {}
     settings = read_settings(argv[4])
     return argv[3] or settings.get("force-user", ""), settings

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shims.guest.account import Account
 
 FILES_PROGRAM = "vitrail-files"
-FORKED_VERBS = ("receive", "open-here", "give", "serve")
+FORKED_VERBS = ("receive", "open-here", "give", "serve", "call-here")
 """Verbs of the files tool that the broker asks for, none of which has a terminal."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
 from tests.kit.world import world
@@ -195,3 +196,43 @@ async def test_a_call_to_the_desktop_is_cut_with_its_rule():
 
             await eventually(over)
         assert ended[0][0] == 125
+
+
+async def test_the_user_calls_and_lists_services():
+    async with sandboxes() as (w, _, vault):
+        own = vault.home / ".config/vitrail-services"
+        own.mkdir(parents=True)
+        (own / "greet").write_text(
+            '#!/bin/sh\necho "hello $QREXEC_REMOTE_DOMAIN $1"\nexec cat\n'
+        )
+        (own / "greet").chmod(0o755)
+        given = w.base / "given"
+        given.write_text("more\n")
+        with given.open() as stdin:
+            told = await brokerctl(
+                *("call", "vault", "greet", "you"),
+                env=w.environ,
+                stdin=stdin.fileno(),
+            )
+        assert (told.code, told.out) == (0, "hello dom0 you\nmore\n"), told
+        told = await brokerctl("call", "vault", "where", "key", env=w.environ)
+        assert (told.code, told.out) == (0, "/usr\nkey\n"), told
+        told = await brokerctl("call", "vault", "none", env=w.environ)
+        assert told.code == 127, told
+        for words in (["../x"], ["-x"], ["where", "a b"]):
+            told = await brokerctl("call", "--", "vault", *words, env=w.environ)
+            assert (told.code, "not a service's" in told.err) == (1, True), told
+        offer(w, "look", "command = ['true']\n")
+        told = await brokerctl("services", "--json", env=w.environ)
+        assert ("vault", "where") in [
+            (o["sandbox"], o["service"]) for o in told.objects
+        ]
+        assert told.objects[-1] == {
+            "sandbox": "@adminvm",
+            "service": "look",
+            "program": "true",
+            "place": str(w.paths.config[0] / "services.d/look.toml"),
+        }
+        told = await brokerctl("services", "vault", "--json", env=w.environ)
+        last = told.objects[-1]
+        assert (last["service"], last["program"]) == ("greet", str(own / "greet"))

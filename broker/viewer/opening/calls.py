@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from broker.authority.permit import Permit, Request
@@ -32,7 +33,7 @@ from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
 from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
-from policy.records.model import CalledService
+from policy.records.model import CalledService, Record
 from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
@@ -129,7 +130,6 @@ class SandboxCalls:
 
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             call = _Call(guest, exchange, ask, conn, permit)
-            # guard: a sandbox calls no service of its own
             if permit.target in {guest.lease.sandbox, ""}:
                 raise ToldError("a sandbox starts its own programs itself")
             try:
@@ -155,11 +155,7 @@ class SandboxCalls:
 
     async def _carry(self, call: _Call, target: Guest) -> None:
         source, ask = call.guest, call.ask
-        services = target.valid_record().viewer.services
-        named = next((one for one in services if one.name == ask.service), None)
-        named = named or CalledService(
-            ask.service, (), "", "", limits.CALLS_PER_SANDBOX
-        )
+        named = _named(target.valid_record(), ask.service)
         token = secrets.token_hex(16)
         asked = GuestCall(
             source.lease.sandbox,
@@ -262,3 +258,25 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         details=tuple(details),
         tells=True,
     )
+
+
+def own_call(record: Record, service: str, argument: str) -> list[str]:
+    """Return a guest's command by which the user's own call is served there.
+
+    Raises RefusedError for what is not the name or the argument of a service.
+    """
+    try:
+        ask = msgspec.convert({"service": service, "argument": argument}, CallService)
+    except msgspec.ValidationError as error:
+        raise RefusedError(f"not a service's name or argument: {error}") from error
+    named = _named(record, ask.service)
+    full = f"{ask.service}+{ask.argument}"
+    words = ["vitrail-files", "call-here", "", named.user, full]
+    return [*words, named.working_directory, *named.command]
+
+
+def _named(record: Record, service: str) -> CalledService:
+    """Return a service as the record has it; without a command: a file of the guest."""
+    services = record.viewer.services
+    named = next((one for one in services if one.name == service), None)
+    return named or CalledService(service, (), "", "", limits.CALLS_PER_SANDBOX)

@@ -149,7 +149,6 @@ GUARDS = (
     Guard("a call is joined by its target", "if meeting is None:", "tests/attack/test_calls_hostile.py", "joined"),
     Guard("a token of a call is used once", "", "tests/attack/test_calls_hostile.py", "joined"),
     Guard("a call is not a service of the broker's", "if False:", "tests/attack/test_calls_hostile.py", "reserved"),
-    Guard("a sandbox calls no service of its own", "if False:", "tests/integration/test_calls.py", "no_rule_allows"),
     Guard("calls of a service at one time", "if False:", "tests/integration/test_call_services.py", "as_often"),
     Guard("a service in a record is not the broker's own", "good = True", "tests/policy/records/test_services.py", "mistake"),
     Guard("no more bytes than the rule allows", "if True:", "tests/integration/test_calls.py", "bytes"),

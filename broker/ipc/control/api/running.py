@@ -11,6 +11,10 @@ class RunRequest(ApiRequest, frozen=True, kw_only=True):
     record: str
     argv: list[str] | None = None
     """None: the record's own command."""
+    service: str | None = None
+    """Instead of ``argv``: a service of the sandbox, as other sandboxes call it."""
+    argument: str | None = None
+    """Of the service."""
     env: dict[str, str] | None = None
     window: bool | None = None
     """False: the program is not expected to open one."""

@@ -1,0 +1,1 @@
+"""Verbs about services that are called by name."""

@@ -1,0 +1,121 @@
+"""``brokerctl services``: what sandboxes, and your desktop, offer to calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import rich_click as click
+
+from broker.cli.completion import sandboxes
+from broker.core.escape import printable
+
+if TYPE_CHECKING:
+    from broker.core.paths import Paths
+    from broker.ipc.control.api import RunItem
+
+_LISTED_BYTES = 1 << 16
+DESKTOP = "@adminvm"
+
+
+class OfferedService(NamedTuple):
+    """A service: who has it, and what runs."""
+
+    sandbox: str
+    service: str
+    program: str
+    place: str
+    """The file that offers it."""
+
+
+@click.command("services")
+@click.argument("sandbox", required=False, shell_complete=sandboxes)
+@click.option("--json", "as_json", is_flag=True, help="One object a line.")
+def command(sandbox: str | None, *, as_json: bool) -> None:
+    """List the services of records and of your own desktop (@adminvm).
+
+    With SANDBOX, which must run, those of its guest's own directories as well; they
+    are the sandbox's words.  Which sandbox may call one, rules for vitrail.Call say:
+    'brokerctl policy graph' draws them.
+    """
+    from broker.cli import render
+    from broker.cli.run.connect import offline_paths
+
+    paths = offline_paths()
+    found = [*_of_records(paths, sandbox)]
+    if sandbox is None:
+        found += _of_desktop(paths)
+    else:
+        found += _of_guest(sandbox)
+    if as_json:
+        for offer in found:
+            render.json_line(offer._asdict())
+        return
+    if not found:
+        render.note("no record offers a service; docs/calls.md says how")
+        return
+    render.table(("SANDBOX", "SERVICE", "PROGRAM", "FROM"), found)
+
+
+def _of_records(paths: Paths, sandbox: str | None) -> Iterator[OfferedService]:
+    from broker.cli.policy.records import read_records
+
+    for name, record in sorted(read_records(paths).records.items()):
+        for service in record.viewer.services:
+            if sandbox in {None, name}:
+                words = " ".join(service.command)
+                yield OfferedService(
+                    name, service.name, words, record.where("services")
+                )
+
+
+def _of_desktop(paths: Paths) -> Iterator[OfferedService]:
+    from broker.core.errors import SetupError
+    from broker.core.paths import read_config
+    from policy.services.desktop import FOLDER, parse_service
+
+    for file in sorted((paths.config[0] / FOLDER).glob("*.toml")):
+        try:
+            service, problems = parse_service(file, read_config(file))
+        except SetupError as error:
+            yield OfferedService(
+                DESKTOP, file.stem, f"cannot be used: {error}", str(file)
+            )
+            continue
+        words = " ".join(service.command) if service else problems[0].first_line()
+        yield OfferedService(DESKTOP, file.stem, words, str(file))
+
+
+def _of_guest(sandbox: str) -> Iterator[OfferedService]:
+    import trio
+
+    from broker.cli.run.exec import the_running
+
+    name = the_running(sandbox)
+    untrusted_lines = trio.run(_listed, name).decode("utf-8", "replace").splitlines()
+    for line in untrusted_lines:
+        service, _, program = line.partition("\t")
+        yield OfferedService(
+            name, printable(service, 130), printable(program, 400), "the guest"
+        )
+
+
+async def _listed(name: str) -> bytes:
+    """Return what the guest lists.  Raises RefusedError where it has no agent."""
+    from broker.cli.run.connect import open_client
+    from broker.ipc.control.api import RunRequest
+    from broker.ipc.control.methods import RUN
+
+    output = bytearray()
+
+    async def take(item: RunItem) -> None:
+        if item.output is not None and len(output) < _LISTED_BYTES:
+            output.extend(item.output)
+
+    argv = ["vitrail-files", "services"]
+    request = RunRequest(
+        record=name, argv=argv, window=False, display=False, wait=True, stderr=True
+    )
+    async with open_client() as client:
+        await client.call(RUN, request, take)
+    return bytes(output[:_LISTED_BYTES])
