@@ -79,6 +79,7 @@ PAGES = (
     _verbs(
         *("status", "what runs, its windows, output and sound"),
         *("status", "top", "windows", "network", "kill-window", "logs", "x11", "audio"),
+        "notifications",
     ),
     _verbs(
         *("answer", "questions that wait, and permissions granted for a time"),

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from docs.tables import authority as authority_messages
+from docs.tables import desktop as desktop_policies
 from docs.tables import ipc as message_policies
 from docs.tables import port_frames, waypipe
 from docs.tables import sound as pulse
@@ -58,6 +59,7 @@ def page() -> str:
         _table("Frames on a machine's port", dict(port_frames.POLICIES)),
         _table("Files and links", dict(transfer_policies.GUEST)),
         _table("Entries of a transfer", dict(transfer_policies.ENTRIES)),
+        _table("Notifications", dict(desktop_policies.GUEST)),
         _table("Workers and fork servers", dict(message_policies.WORKER)),
         _table("The authority", dict(authority_messages.AUTHORITY)),
         _table("Forwarded calls of the control socket", dict(message_policies.CONTROL)),

@@ -54,6 +54,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "logs": ("run.logs", "Show what a sandbox printed."),
             "audio": ("audio", "Show and change how loud sandboxes are."),
             "clipboard": ("clipboard", "Show or clear the clipboard; choose chords."),
+            "notifications": (
+                "menu.notification_list",
+                "Show what sandboxes notified you of.",
+            ),
             "device": ("device.verbs", "Attach devices to sandboxes."),
             "share": (
                 "folders.share",

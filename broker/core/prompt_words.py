@@ -23,6 +23,7 @@ _WANTS = MappingProxyType(
         "vitrail.OpenFile": "to have a file opened",
         "vitrail.FileCopy": "to copy files to another sandbox",
         "vitrail.Call": "to call a service of another sandbox",
+        "vitrail.Notification": "to show notifications on your desktop",
         "vitrail.Folder": "to use a folder of yours",
         "vitrail.Device": "to use a device of this computer",
         "vitrail.Network": "to reach a host on the network",

@@ -32,6 +32,9 @@ FILE_COPY = ServiceName("vitrail.FileCopy")
 CALL = ServiceName("vitrail.Call")
 """A service of another sandbox: a stream between two programs, named by the request."""
 
+NOTIFICATION = ServiceName("vitrail.Notification")
+"""A connection of the sandbox's notification daemon; the user sees what it sends."""
+
 TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY, CALL})
 """Services whose requests are read before they are decided about."""
 
@@ -50,6 +53,7 @@ PORTS: Mapping[ServiceName, int] = MappingProxyType(
         OPEN_FILE: 6511,
         FILE_COPY: 6512,
         CALL: 6513,
+        NOTIFICATION: 6514,
     }
 )
 """Service to vsock port.  Above 1023, so that an unprivileged broker may

@@ -21,6 +21,7 @@ from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
+from broker.ipc.desktop import notification
 from broker.ipc.fork_server import Jail
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -204,8 +205,10 @@ ToRest: TypeAlias = (
     | SoundLevel
     | MicrophoneOrder
 )
-"""All but Stop, the clipboard's and those about files and links."""
-ToWorker: TypeAlias = ToRest | StopWorker | clipboard.ToWorker | transfer.ToWorker
+"""All but Stop, the clipboard's and those about files, links and notifications."""
+ToWorker: TypeAlias = (
+    ToRest | StopWorker | clipboard.ToWorker | transfer.ToWorker | notification.ToWorker
+)
 
 
 # -- worker to supervisor ------------------------------------------------------
@@ -445,7 +448,11 @@ FromRest: TypeAlias = (
 )
 """All else."""
 FromWorker: TypeAlias = (
-    FromRest | FromSound | clipboard.FromWorker | transfer.FromWorker
+    FromRest
+    | FromSound
+    | clipboard.FromWorker
+    | transfer.FromWorker
+    | notification.FromWorker
 )
 
 

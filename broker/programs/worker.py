@@ -38,10 +38,12 @@ from broker.ipc import fork_server as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
 from broker.ipc.channel import Channel, MessagePipe
+from broker.ipc.desktop import notification
 from broker.ipc.fork_server import Jail
 from broker.jail.worker import readiness
 from broker.jail.worker.agent_connection import AgentShell
 from broker.jail.worker.clipboard.orders import WorkerClipboard
+from broker.jail.worker.notification_streams import WorkerNotifications
 from broker.jail.worker.pulse.sound import WorkerSound
 from broker.jail.worker.transfer import WorkerTransfers
 from broker.jail.worker.wayland.connection import WaylandConnection
@@ -130,6 +132,7 @@ class _Worker:
         self._counts: dict[int, Callable[[], messages.WorkerStreamCount]] = {}
         self._sound = WorkerSound(self._outbox.send)
         self._transfers = WorkerTransfers(self._outbox.send)
+        self._notifications = WorkerNotifications(self._outbox.send)
         self._clipboard: WorkerClipboard
 
     async def run(self) -> None:
@@ -176,6 +179,8 @@ class _Worker:
                 self._clipboard.obey(order, got.fds)
             elif isinstance(order, transfer.ToWorker):
                 self._transfers.obey(order, got.fds, nursery)
+            elif isinstance(order, notification.ToWorker):
+                self._notifications.obey(order, got.fds, nursery)
             else:
                 await self._do(order, got.fds, nursery, windows)
 

@@ -6,6 +6,7 @@ from broker.core.paths import Paths
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.network_control import NetworkControl
+from broker.viewer.notifications.control import NotificationControl
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.subscriptions import EventsPart
@@ -22,4 +23,5 @@ def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[objec
         EventsPart(paths.audit),
         ClipboardControl(viewer.clipboard),
         DeviceControl(viewer.devices),
+        NotificationControl(viewer.notifications.board),
     ]

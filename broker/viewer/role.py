@@ -25,7 +25,15 @@ from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, sandboxes_named, take_sandbox_name
 from broker.core.paths import Paths
-from broker.core.services import AGENT, AUDIO, DISPLAY, NETWORK, SECURITY_KEY, TRANSFERS
+from broker.core.services import (
+    AGENT,
+    AUDIO,
+    DISPLAY,
+    NETWORK,
+    NOTIFICATION,
+    SECURITY_KEY,
+    TRANSFERS,
+)
 from broker.core.stderr_log import isolated
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
@@ -39,6 +47,7 @@ from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.network import NetworkFlows
 from broker.viewer.opening.desktop_services import DesktopServices
+from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
@@ -146,6 +155,8 @@ class ViewerRole:
         self._shared_key = SharedKey(self._key_indicator)
         self.network = NetworkFlows(decider=authority, log=log)
         """Flows of sandboxes to hosts outside."""
+        self.notifications = NotificationService(decider=authority, log=log)
+        """What programs of sandboxes want the user to see."""
         self.folders = FolderDesk(
             source=host.folders,
             decider=authority,
@@ -178,6 +189,7 @@ class ViewerRole:
             nursery.start_soon(self._follow_changes)
             nursery.start_soon(self._indicator.run)
             nursery.start_soon(self._key_indicator.run)
+            nursery.start_soon(self.notifications.run)
             await nursery.start(self.clipboard.run)
             await nursery.start(self.devices.run)
             await nursery.start(self.folders.run)
@@ -286,6 +298,7 @@ class ViewerRole:
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)
+                self.notifications.lease_ended(guest.lease)
             await self.authority.lease_ended(lease)
 
     async def stream_opened(
@@ -399,6 +412,9 @@ class ViewerRole:
         elif opening.service == DISPLAY:
             await status.say()
             await guest.streams.display(opening, conn, task_status=status)
+        elif opening.service == NOTIFICATION:
+            await status.say()
+            await self.notifications.stream(guest, opening, conn, task_status=status)
         elif opening.service == AUDIO:
             await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:

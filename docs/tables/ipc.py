@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from docs.tables import desktop as desktop_policies
 from docs.tables import transfer as transfer_policies
 from docs.tables.channel import ChannelPolicy, no_descriptors
 
@@ -282,8 +283,10 @@ CONTROL: Mapping[str, ChannelPolicy] = {
 WORKER: Mapping[str, ChannelPolicy] = {
     **_TO_WORKER,
     **transfer_policies.TO_WORKER,
+    **desktop_policies.TO_WORKER,
     **_FROM_WORKER,
     **transfer_policies.FROM_WORKER,
+    **desktop_policies.FROM_WORKER,
     **_FORK_SERVERS,
 }
 """Tag to row, both directions, with those of keeper and template."""

@@ -86,7 +86,7 @@ PROGRAMS = (
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 39, 4_150, 2_200),
     Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_100, 19_600),
-    Program("files", ("shims.files.__main__",), USER, 20, 2_950, 2_150),
+    Program("files", ("shims.files.__main__",), USER, 24, 3_300, 2_370),
     Program(
         "folder mounts",
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),

@@ -62,6 +62,7 @@ SERVICES = (
     "vitrail.FileCopy",
     "vitrail.Folder",
     "vitrail.Network",
+    "vitrail.Notification",
     "vitrail.OpenFile",
     "vitrail.OpenURL",
     "vitrail.SecurityKey",

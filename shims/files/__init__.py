@@ -9,6 +9,7 @@ One program under several names; the first argument decides:
     open-here URL        started by the broker: open an address in this sandbox
     give TOKEN URI…      started by the broker: send files that were copied or dragged
     portal               started by the session bus: org.freedesktop.portal.OpenURI
+    notifications        started by the session bus: org.freedesktop.Notifications
     send FILE…           write the entries of files to standard output
     edit FILE ORIGIN     the same for one; replace it by what standard input has then
     store DIRECTORY      read entries from standard input and keep them there
@@ -21,5 +22,5 @@ Each click starts it, and most of that time are imports where KVM is missing: a 
 that few of the commands need is imported where it is used, ``typing`` never.
 
 Settings: the environment ``VITRAIL_OPEN_URL``, ``VITRAIL_OPEN_FILE``,
-``VITRAIL_COPY`` and ``VITRAIL_CALL`` (``vsock:CID:PORT`` or ``unix:PATH``).
+``VITRAIL_COPY``, ``VITRAIL_CALL`` and ``VITRAIL_NOTIFICATION`` (``vsock:CID:PORT`` or ``unix:PATH``).
 """

@@ -12,6 +12,7 @@ from shims.files.calling import ask_call, call_here, serve_call, serve_here
 from shims.files.confine import confine
 from shims.files.connection import tell
 from shims.files.edited import Edited
+from shims.files.notifications import serve_notifications
 from shims.files.portal import serve_portal
 from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.receiving import open_here, receive
@@ -93,6 +94,7 @@ VERBS = {
     "edit": edit_file,
     "store": store_entries,
     "portal": serve_portal,
+    "notifications": serve_notifications,
 }
 
 

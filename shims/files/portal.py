@@ -10,41 +10,33 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import (
-    CALL,
     DESTINATION,
-    ERROR,
-    ERROR_NAME,
     INTERFACE,
     MEMBER,
     PATH,
-    REPLY,
-    REPLY_SERIAL,
     SENDER,
     SIGNAL,
-    UNIX_FDS,
-    BusError,
     BusMessage,
-    decode_message,
-    encode_message,
-    message_size,
 )
-from shims.files.protocol import TransferError
+from shims.files.bus_service import (
+    BusService,
+    CallError,
+    connect_session_bus,
+    unknown_method,
+)
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Tuple
+    import socket
+    from typing import Any, List, Tuple
 
 PORTAL_NAME = "org.freedesktop.portal.Desktop"
 PORTAL_PATH = "/org/freedesktop/portal/desktop"
 OPEN_URI = "org.freedesktop.portal.OpenURI"
 PORTAL_VERSION = 3
-IDLE_SECONDS = 60.0
 OPENS_AT_ONCE = 8
-FDS_OF_MESSAGE = 253  # SCM_MAX_FD: a read gets no more, and none is lost
-FDS_WAITING = 512
 SUCCESS, FAILED = 0, 2
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 TOKEN = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -58,14 +50,6 @@ INTROSPECTION = f"""<node><interface name="{OPEN_URI}">
 <property name="version" type="u" access="read"/></interface></node>"""
 
 
-class PortalError(Exception):
-    """A call that is answered by an error: name and text."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(text)
-        self.name = f"org.freedesktop.{name}"
-
-
 def serve_portal(words: List[str]) -> int:
     """Serve until no call has come for a minute."""
     del words
@@ -73,139 +57,26 @@ def serve_portal(words: List[str]) -> int:
     return 0
 
 
-def connect_session_bus(address: str) -> socket.socket:
-    """Connect to the bus and authenticate as this user.  Raises TransferError."""
-    kind, _, rest = address.split(";", maxsplit=1)[0].partition(":")
-    options = dict(part.partition("=")[::2] for part in rest.split(","))
-    place = options.get("path") or "\0" + options.get("abstract", "")
-    if kind != "unix" or len(place) < 2:
-        raise TransferError("there is no session bus at a UNIX socket")
-    bus = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    bus.settimeout(IDLE_SECONDS)
-    bus.connect(place)
-    user = str(os.getuid()).encode().hex().encode()
-    bus.sendall(b"\0AUTH EXTERNAL " + user + b"\r\n")
-    expect(bus, b"OK ")
-    bus.sendall(b"NEGOTIATE_UNIX_FD\r\n")
-    expect(bus, b"AGREE_UNIX_FD")
-    bus.sendall(b"BEGIN\r\n")
-    return bus
+class Portal(BusService):
+    """The portal on its connection."""
 
-
-def expect(bus: socket.socket, wanted: bytes) -> None:
-    """Read a line of the authentication."""
-    line = b""
-    while not line.endswith(b"\r\n") and len(line) < 1024:
-        line += bus.recv(1) or b"\r\n"
-    if not line.startswith(wanted):
-        raise TransferError("the session bus does not accept us")
-
-
-class Portal:
-    """The service on its connection."""
+    name = PORTAL_NAME
+    introspection = INTROSPECTION
 
     def __init__(self, bus: socket.socket) -> None:
-        import threading
-
-        self._bus = bus
-        self._serial = 0
-        self._lock = threading.Lock()
+        super().__init__(bus)
         self._opens = 0
-        self._data = b""
-        self._fds: List[int] = []
 
-    def run(self) -> None:
-        """Own the name and answer calls.  Raises BusError."""
-        try:
-            self._serve()
-        finally:
-            self._close_fds()
+    def busy(self) -> bool:  # type: ignore[explicit-override]
+        """See ``BusService``."""
+        return self._opens > 0
 
-    def _serve(self) -> None:
-        self._call("Hello")
-        self._call("RequestName", "su", (PORTAL_NAME, 4))
-        while True:
-            try:
-                data, fds, _, _ = socket.recv_fds(self._bus, 65536, FDS_OF_MESSAGE)
-            except TimeoutError:
-                if self._opens:
-                    continue
-                return
-            except socket.timeout:  # another class before Python 3.10
-                if self._opens:
-                    continue
-                return
-            if not data:
-                return
-            self._fds += fds
-            self._data += data
-            self._take_messages()
-            # guard: surplus descriptors are closed
-            if not self._data:
-                self._close_fds()
-            # guard: descriptors do not pile up before their message
-            if len(self._fds) > FDS_WAITING:
-                raise BusError("more descriptors than a message can have")
-
-    def _close_fds(self) -> None:
-        while self._fds:
-            os.close(self._fds.pop())
-
-    def _take_messages(self) -> None:
-        while True:
-            size = message_size(self._data)
-            if size is None or len(self._data) < size:
-                return
-            message = decode_message(self._data[:size])
-            self._data = self._data[size:]
-            count = message.fields.get(UNIX_FDS, 0)
-            if not isinstance(count, int) or not 0 <= count <= len(self._fds):
-                raise BusError("a message with fewer descriptors than it says")
-            # guard: a call has the descriptors of its own message
-            fds, self._fds = self._fds[:count], self._fds[count:]
-            try:
-                if message.kind == CALL:
-                    self._answer(message, fds)
-            finally:
-                for fd in fds:
-                    os.close(fd)
-
-    def _call(
-        self, member: str, signature: str = "", body: Tuple[Any, ...] = ()
-    ) -> None:
-        name = "org.freedesktop.DBus"
-        fields = {PATH: "/org/freedesktop/DBus", DESTINATION: name, INTERFACE: name}
-        self._send(BusMessage(CALL, {**fields, MEMBER: member}, signature, body))
-
-    def _send(self, message: BusMessage) -> None:
-        with self._lock:
-            self._serial += 1
-            self._bus.sendall(encode_message(message, self._serial))
-
-    # -- calls ------------------------------------------------------------------------
-
-    def _answer(self, call: BusMessage, fds: List[int]) -> None:
-        back: Dict[int, Any] = {
-            DESTINATION: call.text(SENDER),
-            REPLY_SERIAL: call.serial,
-        }
-        try:
-            signature, body = self._perform(call, fds)
-        except PortalError as error:
-            back[ERROR_NAME] = error.name
-            if call.wants_reply:
-                self._send(BusMessage(ERROR, back, "s", (str(error),)))
-            return
-        if call.wants_reply:
-            self._send(BusMessage(REPLY, back, signature, body))
-
-    def _perform(self, call: BusMessage, fds: List[int]) -> Tuple[str, Tuple[Any, ...]]:
+    def perform(  # type: ignore[explicit-override]
+        self, call: BusMessage, fds: List[int]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        """See ``BusService``."""
         interface, member = call.text(INTERFACE), call.text(MEMBER)
         known = (interface.rpartition(".")[2], member, call.signature)
-        if known == ("Peer", "Ping", ""):
-            return "", ()
-        if known == ("Introspectable", "Introspect", ""):
-            return "s", (INTROSPECTION,)
         if known == ("Properties", "Get", "ss") and call.body[1] == "version":
             return "v", (("u", PORTAL_VERSION),)
         if known == ("Properties", "GetAll", "s"):
@@ -214,16 +85,15 @@ class Portal:
             return self._open(call, checked_address(call.body[1]), -1)
         if interface == OPEN_URI and known[1:] == ("OpenFile", "sha{sv}"):
             if call.body[1] >= len(fds):
-                raise PortalError("DBus.Error.InvalidArgs", "there is no descriptor")
+                raise CallError("DBus.Error.InvalidArgs", "there is no descriptor")
             return self._open(call, "", os.dup(fds[call.body[1]]))
-        text = f"{interface}.{member} is not offered in a sandbox of Vitrail"
-        raise PortalError("DBus.Error.UnknownMethod", text)
+        raise unknown_method(call)
 
     def _open(self, call: BusMessage, url: str, fd: int) -> Tuple[str, Tuple[Any, ...]]:
         if self._opens >= OPENS_AT_ONCE:
             if fd >= 0:
                 os.close(fd)
-            raise PortalError("DBus.Error.LimitsExceeded", "too many are being opened")
+            raise CallError("DBus.Error.LimitsExceeded", "too many are being opened")
         handle = request_handle(call)
         self._opens += 1
         words = (call.text(SENDER), handle, url, fd)
@@ -241,7 +111,7 @@ class Portal:
 
             done = subprocess.run(["vitrail-open", what], check=False)
             code = FAILED if done.returncode else SUCCESS
-        except (OSError, PortalError):
+        except (OSError, CallError):
             code = FAILED  # the response has no room for the reason
         finally:
             if fd >= 0:
@@ -253,11 +123,11 @@ class Portal:
 
 
 def checked_address(untrusted_url: str) -> str:
-    """Return an address; raises PortalError for one that could be a file or an option."""
+    """Return an address; raises CallError for one that could be a file or an option."""
     scheme = SCHEME.match(untrusted_url)
     # guard: the portal takes addresses only
     if scheme is None or scheme[0].lower() == "file:" or os.path.exists(untrusted_url):
-        raise PortalError("portal.Error.InvalidArgument", "not an address, or a file:")
+        raise CallError("portal.Error.InvalidArgument", "not an address, or a file:")
     return untrusted_url
 
 
@@ -266,7 +136,7 @@ def path_of(fd: int) -> str:
     path = os.readlink(f"/proc/self/fd/{fd}")
     # guard: the portal opens the file of the descriptor
     if not path.startswith("/") or not os.path.samestat(os.stat(path), os.fstat(fd)):
-        raise PortalError("portal.Error.NotAllowed", "the file has no name any more")
+        raise CallError("portal.Error.NotAllowed", "the file has no name any more")
     return path
 
 

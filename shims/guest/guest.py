@@ -26,9 +26,9 @@ from shims.guest.protocol import SHORT, TEXT, VERSION
 from shims.guest.settings import Settings
 from shims.guest.streams import Carrier
 from shims.guest.tools import (
+    BUS_SERVICES,
     FILES_COMMANDS,
-    PORTAL_NAME,
-    PORTAL_SERVICE,
+    SYSTEM_SERVICES,
     TOOL_START,
     compile_aside,
     files_tool,
@@ -280,7 +280,7 @@ class Guest:
                 verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
                 script = f"#!/bin/sh\nexec python3 -I -S -c '{start}' {verb}\n"
                 write_file(os.path.join(folder, name), script.encode(), 0o755)
-            self._offer_portal(folder)
+            self._offer_services(folder)
             compiler = compile_aside(self.settings.runtime, "vitrail_files")
             self._compiling = True
             self.loop.child_number(compiler, self._compiled)
@@ -292,23 +292,25 @@ class Guest:
     def _compiled(self, _code: int) -> None:
         self._compiling = False
 
-    def _offer_portal(self, folder: str) -> None:
-        """Have the session bus start our portal for addresses and files.
+    def _offer_services(self, folder: str) -> None:
+        """Have the session bus start our portal and our notification daemon.
 
         In the first place where dbus-daemon(1) looks for services, unless the guest
-        has a portal of its own, which has other interfaces, too.
+        has a program of its own for the name: a portal has other interfaces, too, and
+        its own desktop may show its notifications.
         """
-        if os.path.exists(PORTAL_SERVICE):
-            return
         services = os.path.join(self.session_dir, "dbus-1", "services")
-        text = (
-            f"[D-BUS Service]\nName={PORTAL_NAME}\n"
-            f"Exec=/usr/bin/env PATH={folder}:{PATH} vitrail-files portal\n"
-        )
-        path = os.path.join(services, f"{PORTAL_NAME}.service")
-        with self.account.rights():
-            os.makedirs(services, mode=0o755, exist_ok=True)
-            write_file(path, text.encode(), 0o644)
+        for name, verb in BUS_SERVICES.items():
+            if os.path.exists(f"{SYSTEM_SERVICES}/{name}.service"):
+                continue
+            text = (
+                f"[D-BUS Service]\nName={name}\n"
+                f"Exec=/usr/bin/env PATH={folder}:{PATH} vitrail-files {verb}\n"
+            )
+            path = os.path.join(services, f"{name}.service")
+            with self.account.rights():
+                os.makedirs(services, mode=0o755, exist_ok=True)
+                write_file(path, text.encode(), 0o644)
 
     def _keep_secret(self) -> None:
         """Put the launch's secret where the other programs of ours find it.

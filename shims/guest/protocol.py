@@ -19,7 +19,7 @@ AUDIO_PORT = 6502
 DEVICES_PORT = 6503
 SECURITY_KEY_PORT = 6504
 # All of the broker's, those for links and files included; broker/core/services.py.
-STREAM_PORTS = (6500, 6501, 6502, 6503, 6504, 6510, 6511, 6512, 6513)
+STREAM_PORTS = (6500, 6501, 6502, 6503, 6504, 6510, 6511, 6512, 6513, 6514)
 # Sockets of these names, in a machine whose connections go over a virtio-serial port.
 PORT_SOCKETS = "/run/vitrail/port"
 LOW_PORT_OFFSET = 6000  # subtracted from these where the broker has those, too

@@ -18,8 +18,12 @@ FILES_COMMANDS = (
     "vitrail-call",
 )
 
-PORTAL_NAME = "org.freedesktop.portal.Desktop"
-PORTAL_SERVICE = f"/usr/share/dbus-1/services/{PORTAL_NAME}.service"
+BUS_SERVICES = {
+    "org.freedesktop.portal.Desktop": "portal",
+    "org.freedesktop.Notifications": "notifications",
+}
+"""Names on the session bus, and the verb of the files tool that serves each."""
+SYSTEM_SERVICES = "/usr/share/dbus-1/services"
 
 TOOL_START = (
     'import gc, sys; gc.disable(); sys.path.insert(0, "{directory}"); '

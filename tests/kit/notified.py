@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import desktop
 
 
@@ -47,36 +48,43 @@ class Screen:
         words = ["makoctl", "invoke", "-n", str(one[0]), button]
         await run_tool(words, env=self.env)
 
+    async def dismiss(self, one):
+        """Close a notification, as a click on its cross does."""
+        await run_tool(["makoctl", "dismiss", "-n", str(one[0])], env=self.env)
+
 
 @asynccontextmanager
 async def screen(env=None):
     """A headless desktop whose programs may show notifications."""
-    async with desktop() as comp:
-        bus = comp.display.parent / "bus"
-        env = {
-            **(os.environ if env is None else env),
-            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
-            "WAYLAND_DISPLAY": str(comp.display),
-        }
-        address = f"--address=unix:path={bus}"
-        words = ["dbus-daemon", "--session", "--nofork", "--nopidfile", address]
-        mako = {**os.environ, **comp.environment, **env}
-        children = [spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)]
-        try:
+    async with desktop() as comp, notification_server(comp, env) as made:
+        yield made
 
-            async def bound():
-                return bus.is_socket()
 
-            async def answers():
-                try:
-                    return await run_tool(["makoctl", "list"], env=env)
-                except Exception:
-                    return b""
+@asynccontextmanager
+async def notification_server(comp, env=None):
+    """A session bus and mako on a desktop; ``env`` is the one of its programs."""
+    bus = comp.display.parent / "bus"
+    env = {
+        **(os.environ if env is None else env),
+        "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
+        "WAYLAND_DISPLAY": str(comp.display),
+    }
+    address = f"--address=unix:path={bus}"
+    words = ["dbus-daemon", "--session", "--nofork", "--nopidfile", address]
+    mako = {**os.environ, **comp.environment, **env}
+    children = [spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)]
+    try:
 
-            await eventually(bound)
-            children.append(spawn(["mako"], env=mako, stdout=DEVNULL, stderr=DEVNULL))
-            await eventually(answers)
-            yield Screen(comp, env)
-        finally:
-            for child in reversed(children):
-                await child.stop()
+        async def answers():
+            try:
+                return await run_tool(["makoctl", "list"], env=env)
+            except Exception:
+                return b""
+
+        await eventually(lambda: takes_connections(bus))
+        children.append(spawn(["mako"], env=mako, stdout=DEVNULL, stderr=DEVNULL))
+        await eventually(answers)
+        yield Screen(comp, env)
+    finally:
+        for child in reversed(children):
+            await child.stop()

@@ -41,6 +41,7 @@ _VARIABLES = {
     "vitrail.OpenFile": "VITRAIL_OPEN_FILE",
     "vitrail.FileCopy": "VITRAIL_COPY",
     "vitrail.Call": "VITRAIL_CALL",
+    "vitrail.Notification": "VITRAIL_NOTIFICATION",
 }
 
 

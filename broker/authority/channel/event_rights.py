@@ -54,6 +54,8 @@ _VIEWER = frozenset(
         "clipboard.ended",
         "microphone.on",
         "microphone.off",
+        "notification.shown",
+        "notification.answered",
     }
 )
 KINDS: Mapping[str, frozenset[str]] = MappingProxyType(

@@ -400,6 +400,25 @@ class MicrophoneOff(Event, frozen=True, kw_only=True, tag="microphone.off"):
     bytes: int = 0
 
 
+class NotificationShown(Event, frozen=True, kw_only=True, tag="notification.shown"):
+    """A notification of a sandbox is shown on the desktop, or has changed there."""
+
+    notification: int
+    urgency: int
+    """0 low, 1 normal, 2 critical."""
+    size: int
+    """Bytes of its title and text."""
+    buttons: int
+
+
+class NotificationAnswered(
+    Event, frozen=True, kw_only=True, tag="notification.answered"
+):
+    """The user has clicked on a sandbox's notification, or pressed a button of it."""
+
+    notification: int
+
+
 # -- the log itself -------------------------------------------------------------------
 
 
@@ -490,6 +509,8 @@ AnyEvent = (
     | ClipboardEnded
     | MicrophoneOn
     | MicrophoneOff
+    | NotificationShown
+    | NotificationAnswered
     | LogMigrated
     | LogGap
     | LogPruned

@@ -376,6 +376,14 @@ CLIPBOARD_CHORDS = Method(
     "Read again which chords the user wants.",
     absent=(_CLIPBOARD,),
 )
+NOTIFICATIONS = Method(
+    "Notifications",
+    api.NotificationsRequest,
+    api.NotificationsAnswer,
+    Owner.VIEWER,
+    "What sandboxes have shown on the desktop; can forget it.",
+    absent=(_SCREEN,),
+)
 DEVICES = Method(
     "Devices",
     Nothing,

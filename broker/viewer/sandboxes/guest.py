@@ -36,6 +36,8 @@ from broker.core.stderr_log import isolated, log_exception
 from broker.helpers.compositor_socket import display_path
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
+from broker.ipc.desktop import notification
+from broker.viewer.notifications.notification_daemons import NotificationStreams
 from broker.viewer.opening.exchanges import Exchanges
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest_folders import GuestFolders
@@ -131,6 +133,8 @@ class Guest:
         self.programs = Programs(logs)
         self.transfers = Exchanges()
         """Its programs' requests about files and links."""
+        self.notifications = NotificationStreams()
+        """Its notification daemons' connections."""
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
         self.folders = GuestFolders(
             self._order,
@@ -325,6 +329,8 @@ class Guest:
                         await self.sound.take(message)
                     elif isinstance(message, transfer.FromWorker):
                         self.transfers.take(message)
+                    elif isinstance(message, notification.FromWorker):
+                        self.notifications.take(message)
                     elif isinstance(message, clipboard_member.Said):
                         await self.crossing.take(message)
                     else:
@@ -340,6 +346,7 @@ class Guest:
         self._settle_streams("the worker died")
         self.screen.worker_died()
         self.transfers.worker_gone()
+        self.notifications.worker_gone()
         await self.sound.gone()
         await self.crossing.gone()
         self.programs.fail(f"the sandbox's worker died: {reason}", Step.COMPOSITOR)
@@ -376,8 +383,12 @@ class Guest:
             case _:
                 await self.screen.take(message)
 
-    async def order(self, message: transfer.ToWorker, fds: Sequence[int] = ()) -> None:
-        """Send its worker a message about files and links.
+    async def order(
+        self,
+        message: transfer.ToWorker | notification.ToWorker,
+        fds: Sequence[int] = (),
+    ) -> None:
+        """Send its worker a message about files, links and notifications.
 
         The caller keeps its copies of ``fds``, which may be closed as soon as this
         waits: the other end of a transfer is another sandbox's task.

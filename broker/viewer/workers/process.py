@@ -24,6 +24,7 @@ from broker.helpers.process.memory import ProcessMemory
 from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
 from broker.ipc import worker as messages
 from broker.ipc.channel import Channel, OrderChannel
+from broker.ipc.desktop import notification
 from broker.ipc.fork_server import Jail
 from broker.ipc.wayland_rules import order_of
 from broker.viewer.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
@@ -83,7 +84,11 @@ class Worker:
         self._channel = processes.worker_channel
         self._keeper_channel = processes.keeper_channel
         self._deliver, self.messages = trio.open_memory_channel[
-            messages.FromRest | messages.FromSound | Said | transfer.FromWorker
+            messages.FromRest
+            | messages.FromSound
+            | Said
+            | transfer.FromWorker
+            | notification.FromWorker
         ](limits.WORKER_QUEUE)
         self._reads: dict[int, _Read] = {}
         self._pace = TokenBucket(
@@ -317,7 +322,11 @@ class Worker:
 
     async def _take(
         self,
-        message: messages.FromRest | messages.FromSound | Said | transfer.FromWorker,
+        message: messages.FromRest
+        | messages.FromSound
+        | Said
+        | transfer.FromWorker
+        | notification.FromWorker,
     ) -> None:
         match message:
             case messages.WorkerStatistics():

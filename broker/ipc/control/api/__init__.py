@@ -20,6 +20,7 @@ from broker.ipc.control.api.folders import *
 from broker.ipc.control.api.leases import *
 from broker.ipc.control.api.log import *
 from broker.ipc.control.api.network import *
+from broker.ipc.control.api.notifications import *
 from broker.ipc.control.api.opening import *
 from broker.ipc.control.api.running import *
 from broker.ipc.control.api.status import *

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shims.files import bus_messages as bus
-from shims.files.portal import PortalError, checked_address, path_of, request_handle
+from shims.files.bus_service import CallError
+from shims.files.portal import checked_address, path_of, request_handle
 
 FIELDS = {
     bus.PATH: "/org/freedesktop/portal/desktop",
@@ -82,7 +83,7 @@ def test_only_addresses_are_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "https:").mkdir()
     for bad in ("file:///etc/passwd", "FILE:/x", "/etc/passwd", "--to", "", "https:"):
-        with pytest.raises(PortalError):
+        with pytest.raises(CallError):
             checked_address(bad)
     assert checked_address("https://example.org/") == "https://example.org/"
 
@@ -94,7 +95,7 @@ def test_a_descriptor_whose_name_is_another_file_is_refused(tmp_path):
         assert path_of(file.fileno()) == str(path)
         path.unlink()
         (tmp_path / "a (deleted)").write_text("another file")
-        with pytest.raises(PortalError):
+        with pytest.raises(CallError):
             path_of(file.fileno())
 
 

@@ -1,0 +1,51 @@
+"""``brokerctl notifications``: what sandboxes have shown on the desktop."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import msgspec
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.run.connect import ask
+from broker.core.escape import displayed
+from broker.ipc.control.api import NotificationRow, NotificationsRequest
+from broker.ipc.control.methods import NOTIFICATIONS
+
+
+@click.command("notifications")
+@click.argument("sandbox", required=False)
+@click.option("--clear", is_flag=True, help="Forget them, once they are listed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(sandbox: str | None, *, clear: bool, as_json: bool) -> None:
+    """Show the newest notifications of SANDBOX, or of all.
+
+    Those that were only counted are among them.  Title and text are the sandbox's
+    words.  They are in the broker's memory alone, and gone when it ends; the audit log
+    has their sizes.
+
+    Exit code: 0 there are some, 1 there are none.
+    """  # fmt: skip
+    request = NotificationsRequest(sandbox=sandbox, clear=clear or None)
+    found = ask(NOTIFICATIONS, request)
+    if as_json:
+        render.json_line(msgspec.to_builtins(found))
+    for row in [] if as_json else found.notifications:
+        sys.stdout.write("".join(f"{line}\n" for line in _text(row)))
+    if found.omitted and not as_json:
+        render.note(f"{found.omitted} earlier ones did not fit into the answer")
+    if not found.notifications:
+        render.note("no notification")
+        sys.exit(1)
+
+
+def _text(row: NotificationRow) -> list[str]:
+    when = time.strftime("%H:%M:%S", time.localtime(row.when))
+    urgency = {0: "low, ", 2: "critical, "}.get(row.urgency, "")
+    first = f"{when} {row.sandbox}: {row.summary} ({urgency}{row.outcome})"
+    return [
+        displayed(line)
+        for line in (first, *(f"   {x}" for x in row.body.split("\n") if x))
+    ]

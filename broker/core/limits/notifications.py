@@ -1,0 +1,75 @@
+"""Limits of the notifications that sandboxes show on the desktop."""
+
+from __future__ import annotations
+
+FRAME_BYTES = 1 << 15
+"""A message of a guest's notification daemon: the texts below, as six bytes of JSON
+for each character in the worst case, fit."""
+
+SUMMARY_CHARS = 200
+"""Of a title, as the guest sends it; its daemon cuts longer ones."""
+
+BODY_CHARS = 1000
+"""Of a text, as the guest sends it."""
+
+SHOWN_SUMMARY_CHARS = 100
+"""Of a title on the desktop, without the sandbox's name."""
+
+SHOWN_BODY_CHARS = 500
+"""Of a text on the desktop: as those of Vitrail's own notifications."""
+
+BODY_LINES = 6
+"""Lines of a text on the desktop: a bubble that covers the screen hides windows."""
+
+ACTIONS = 4
+"""Buttons of one notification."""
+
+ACTION_CHARS = 64
+"""Of a button's key and of its label; labels are cut to ``LABEL_CHARS``."""
+
+LABEL_CHARS = 30
+
+SHOWN_PER_SANDBOX = 5
+"""On the desktop at one time; more of them become one that counts."""
+
+SHOWN_TOTAL = 20
+"""Of all sandboxes, on the desktop at one time: servers keep a list of each."""
+
+PER_MINUTE = 12
+"""New notifications of one sandbox; the others are counted."""
+
+PER_MINUTE_TOTAL = 40
+"""New notifications of all sandboxes together."""
+
+CHANGES_PER_MINUTE = 60
+"""Of notifications that are shown already, for each sandbox: one with the progress of
+a download changes each second."""
+
+GROUP_SECONDS = 2.0
+"""Between two changes of the notification that counts."""
+
+MESSAGES_PER_SECOND = 20.0
+"""Read from a guest's daemon in the long run; beyond, it waits, and nobody else."""
+
+MESSAGES_BURST = 40
+
+QUEUE = 16
+"""Messages of one connection that wait for the log and the desktop."""
+
+CONNECTIONS = 4
+"""Of one sandbox at one time: a daemon for each of its session buses."""
+
+HISTORY = 100
+"""Notifications of one sandbox that 'brokerctl notifications' lists; in memory."""
+
+HISTORIES = 64
+"""Sandboxes that have such a list; the oldest one goes first."""
+
+SILENT_SECONDS = 10.0
+"""For a guest's daemon to read an answer, and to finish a message."""
+
+SERVER_SECONDS = 5.0
+"""For the desktop's notification server to answer a call."""
+
+LEAST_EXPIRE_MS, MOST_EXPIRE_MS = 2_000, 60_000
+"""Bounds of the time that a guest may ask for, in milliseconds."""

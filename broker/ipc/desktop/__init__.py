@@ -1,0 +1,1 @@
+"""What the desktop gives to sandboxes: messages of guests and workers."""

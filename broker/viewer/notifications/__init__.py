@@ -1,0 +1,1 @@
+"""Notifications of sandboxes on the user's desktop."""

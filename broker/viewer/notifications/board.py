@@ -1,0 +1,264 @@
+"""Which notifications of sandboxes are on the desktop, and which are counted only.
+
+Each sandbox has budgets of its own before the total, so that one that sends thousands
+changes nothing for the others.  Sans-IO; times are passed in.
+"""
+
+from __future__ import annotations
+
+import html
+import struct
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.core.limits import notifications as limits
+from broker.core.sliding_window import SlidingWindow
+from broker.ipc.desktop.notification_guest import DaemonShow
+
+DEFAULT = "default"
+"""The key of a click on the notification itself."""
+LOW, NORMAL, CRITICAL = 0, 1, 2
+_ICON = 48
+
+
+@dataclass(frozen=True)
+class Bubble:
+    """A notification as the desktop's server is asked to show it; nothing hostile."""
+
+    title: str
+    body: str
+    """Markup: what a sandbox wrote is escaped."""
+    urgency: int
+    buttons: tuple[tuple[str, str], ...]
+    """Keys of ours and labels."""
+    expire: int
+    colour: int
+
+
+@dataclass(eq=False)
+class Past:
+    """A row of the history."""
+
+    when: float
+    """Seconds since 1970."""
+    sandbox: str
+    summary: str
+    body: str
+    urgency: int
+    outcome: str
+    """``shown``, ``counted``, or how it ended."""
+
+
+@dataclass(eq=False)
+class Notice:
+    """A notification on the desktop: whose it is, and what its buttons mean inside."""
+
+    number: int
+    """Ours; the desktop's server has one of its own."""
+    lease: Lease
+    stream: int
+    guest_number: int
+    """The number by which the sandbox's daemon knows it."""
+    past: Past
+    keys: tuple[str, ...] = ()
+    """The sandbox's keys of its buttons, in order."""
+
+
+@dataclass
+class _Budget:
+    fresh: SlidingWindow = field(
+        default_factory=lambda: SlidingWindow(limits.PER_MINUTE, 60.0)
+    )
+    changes: SlidingWindow = field(
+        default_factory=lambda: SlidingWindow(limits.CHANGES_PER_MINUTE, 60.0)
+    )
+
+
+class Board:
+    """See the head of this module."""
+
+    def __init__(self) -> None:
+        self._notices: dict[int, Notice] = {}
+        self._numbers = 0
+        self._budgets: dict[str, _Budget] = {}
+        self._total = SlidingWindow(limits.PER_MINUTE_TOTAL, 60.0)
+        self._counted: dict[str, int] = {}
+        self._groups: dict[str, int] = {}
+        self._history: dict[str, deque[Past]] = {}
+
+    def find(self, number: int) -> Notice | None:
+        """Return a notification that is shown, by our number."""
+        return self._notices.get(number)
+
+    def of_stream(self, lease: Lease, stream: int) -> list[Notice]:
+        """Return those of a connection."""
+        # guard: a sandbox changes its own notifications
+        return [
+            one
+            for one in self._notices.values()
+            if one.lease.id == lease.id and one.stream == stream
+        ]
+
+    def known(self, lease: Lease, stream: int, guest_number: int) -> Notice | None:
+        """Return the notification that a sandbox means by its number."""
+        for one in self.of_stream(lease, stream):
+            if one.guest_number == guest_number:
+                return one
+        return None
+
+    def admit(
+        self, lease: Lease, stream: int, ask: DaemonShow, now: float, when: float
+    ) -> Notice | None:
+        """Give a notification its place; None: it is counted, and not shown.
+
+        ``now`` by a clock that does not go back, ``when`` in seconds since 1970.
+        """
+        past = self._remember(lease.sandbox, ask, when)
+        notice = self.known(lease, stream, ask.number)
+        if not self._may(lease.sandbox, now, changes=notice is not None):
+            past.outcome = "counted"
+            counted = self._counted.get(lease.sandbox, 0)
+            self._counted[lease.sandbox] = counted + 1
+            return None
+        if notice is None:
+            self._numbers += 1
+            notice = Notice(self._numbers, lease, stream, ask.number, past)
+            self._notices[notice.number] = notice
+        notice.past = past
+        notice.keys = tuple(key for key, _ in ask.actions)
+        return notice
+
+    def _may(self, sandbox: str, now: float, *, changes: bool) -> bool:
+        budget = self._budget(sandbox, now)
+        if changes:
+            # guard: changes of a notification are paced
+            return budget.changes.take(now)
+        own = sum(one.lease.sandbox == sandbox for one in self._notices.values())
+        # guard: notifications of a sandbox are few
+        if own >= limits.SHOWN_PER_SANDBOX or not budget.fresh.take(now):
+            return False
+        # Its own first: what that one refuses costs the others nothing.
+        # guard: notifications of all sandboxes are few
+        return len(self._notices) < limits.SHOWN_TOTAL and self._total.take(now)
+
+    def _budget(self, sandbox: str, now: float) -> _Budget:
+        found = self._budgets.get(sandbox)
+        if found is None:
+            for name, one in list(self._budgets.items()):
+                if one.fresh.idle(now) and one.changes.idle(now):
+                    del self._budgets[name]
+            found = self._budgets[sandbox] = _Budget()
+        return found
+
+    def end(self, number: int, outcome: str) -> Notice | None:
+        """Forget a notification that is not shown any more, and return it."""
+        notice = self._notices.pop(number, None)
+        if notice is not None and notice.past.outcome == "shown":
+            notice.past.outcome = outcome  # what the user has done is not forgotten
+        return notice
+
+    # -- those that are counted -----------------------------------------------------------
+
+    def group(self, sandbox: str) -> tuple[int, int]:
+        """Return the number of a sandbox's counting notification, and its count."""
+        number = self._groups.get(sandbox)
+        if number is None:
+            self._numbers += 1
+            number = self._groups[sandbox] = self._numbers
+        return number, self._counted.get(sandbox, 0)
+
+    def group_of(self, number: int) -> str:
+        """Return the sandbox whose notifications one of ours counts, or nothing."""
+        return next((name for name, one in self._groups.items() if one == number), "")
+
+    def end_group(self, sandbox: str) -> int | None:
+        """Begin to count again; returns the number of the notification that did."""
+        self._counted.pop(sandbox, None)
+        return self._groups.pop(sandbox, None)
+
+    # -- the history -----------------------------------------------------------------------
+
+    def history(self, sandbox: str = "") -> Iterator[Past]:
+        """Yield what sandboxes sent, each one's oldest first."""
+        for name, rows in self._history.items():
+            if sandbox in {"", name}:
+                yield from rows
+
+    def clear(self, sandbox: str = "") -> None:
+        """Forget the history, of one sandbox or of all."""
+        for name in list(self._history):
+            if sandbox in {"", name}:
+                del self._history[name]
+
+    def _remember(self, sandbox: str, ask: DaemonShow, when: float) -> Past:
+        past = Past(
+            when,
+            sandbox,
+            printable(ask.summary, limits.SHOWN_SUMMARY_CHARS),
+            "\n".join(_lines(ask.body)),
+            ask.urgency,
+            "shown",
+        )
+        # A list of its own: a sandbox must not push out what another one sent.
+        rows = self._history.pop(sandbox, None) or deque(maxlen=limits.HISTORY)
+        rows.append(past)
+        self._history[sandbox] = rows
+        while len(self._history) > limits.HISTORIES:
+            del self._history[next(iter(self._history))]
+        return past
+
+
+def bubble(notice: Notice, ask: DaemonShow, *, colour: int, critical: bool) -> Bubble:
+    """Return how a sandbox's notification is shown: its name first, then plain text."""
+    urgency = ask.urgency
+    # guard: only a rule makes a notification critical
+    if urgency == CRITICAL and not critical:
+        urgency = NORMAL
+    buttons = [(DEFAULT, f"Show {notice.lease.sandbox}")]
+    buttons += [
+        (str(place), printable(label, limits.LABEL_CHARS))
+        for place, (key, label) in enumerate(ask.actions)
+        if key != DEFAULT
+    ]
+    expire = ask.expire
+    if expire > 0:
+        expire = min(max(expire, limits.LEAST_EXPIRE_MS), limits.MOST_EXPIRE_MS)
+    # Servers read simple markup in the text.
+    # guard: a sandbox's text is plain
+    body = html.escape(notice.past.body, quote=False)
+    return Bubble(
+        f"{notice.lease.sandbox}: {notice.past.summary}",
+        body,
+        urgency,
+        tuple(buttons),
+        # Zero is for ever, which is the desktop's to choose.
+        expire if expire > 0 else -1,
+        colour,
+    )
+
+
+def counting(sandbox: str, count: int, colour: int) -> Bubble:
+    """Return the notification that stands for those that are not shown."""
+    more = "1 more notification" if count == 1 else f"{count} more notifications"
+    body = f"'brokerctl notifications {sandbox}' lists them."
+    return Bubble(f"{sandbox}: {more}", body, LOW, (), -1, colour)
+
+
+def badge(colour: int) -> tuple[int, int, int, bool, int, int, bytes]:
+    """Return a square in a sandbox's colour, as the hint ``image-data`` has pictures."""
+    rgb = struct.pack(">I", colour)[1:]
+    row = rgb * _ICON
+    return _ICON, _ICON, len(row), False, 8, 3, row * _ICON
+
+
+def _lines(untrusted_body: str) -> list[str]:
+    lines, left = [], limits.SHOWN_BODY_CHARS
+    for line in untrusted_body.split("\n")[: limits.BODY_LINES]:
+        if left < 1:
+            break
+        lines.append(printable(line, left))
+        left -= len(lines[-1])
+    return lines

@@ -1,0 +1,271 @@
+"""The desktop's notification server, over D-Bus (Desktop Notifications 1.2).
+
+What is to be shown is put down in ``show`` and ``close``, which never wait; one task
+brings the server to it.  A server that is missing, hangs or dies ends what was shown.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+from jeepney import DBusAddress, HeaderFields, MatchRule, Message, MessageType
+from jeepney import new_method_call as method_call
+from jeepney.bus_messages import message_bus
+from jeepney.io.trio import DBusRouter, open_dbus_connection
+
+from broker.core.errors import UpstreamError
+from broker.core.escape import printable
+from broker.core.limits import notifications as limits
+from broker.core.stderr_log import log_stderr
+from broker.viewer.notifications.board import Bubble, badge
+
+_NAME = "org.freedesktop.Notifications"
+_SERVICE = DBusAddress(
+    "/org/freedesktop/Notifications", bus_name=_NAME, interface=_NAME
+)
+_SIGNALS_WAITING = 256
+EXPIRED, DISMISSED, TAKEN_BACK, UNDEFINED = 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class ServerTold:
+    """What the server said about a notification.
+
+    ``key``: of the pressed button; empty: it is closed, for the ``reason``.
+    ``token``: the compositor's, by which a window may be raised for this press.
+    """
+
+    number: int
+    key: str = ""
+    token: str = ""
+    reason: int = UNDEFINED
+
+
+@dataclass
+class _Session:
+    """One connection to the server."""
+
+    router: DBusRouter
+    owner: str
+    """The server's unique name."""
+    buttons: bool
+    markup: bool
+    shown: dict[int, tuple[int, Bubble]] = field(default_factory=dict)
+    """Our number: the server's, and what it shows."""
+    tokens: dict[int, str] = field(default_factory=dict)
+    gone: bool = False
+
+    def ours(self, theirs: int) -> int | None:
+        """Return our number for the server's."""
+        return next((n for n, (one, _) in self.shown.items() if one == theirs), None)
+
+
+class DesktopServer:
+    """See the head of this module."""
+
+    def __init__(self, told: Callable[[ServerTold], None]) -> None:
+        """``told`` takes what the server says, and never waits."""
+        self._told = told
+        self._wanted: dict[int, Bubble] = {}
+        self._closing: set[int] = set()
+        self._changed = trio.Event()
+        self._complained = False
+        self._stopped = False
+
+    def show(self, number: int, bubble: Bubble) -> None:
+        """Show it soon, in place of what has that number."""
+        self._closing.discard(number)
+        self._wanted[number] = bubble
+        self._changed.set()
+
+    def close(self, number: int) -> None:
+        """Close it soon."""
+        self._wanted.pop(number, None)
+        self._closing.add(number)
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the desktop so until cancelled; then it is empty."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run)
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._stopped = True
+                self._changed.set()
+
+    async def _run(self) -> None:
+        # Cancelled, the library's task that reads could not bring the last answers.
+        with trio.CancelScope(shield=True):
+            while not self._stopped:
+                await self._changed.wait()
+                self._changed = trio.Event()
+                if not self._wanted or self._stopped:
+                    self._closing.clear()
+                    continue  # nothing of ours is shown
+                try:
+                    await self._connected()
+                except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies
+                    self._complain(error)
+                self._closing.clear()
+                lost, self._wanted = self._wanted, {}
+                for number in lost:
+                    self._told(ServerTold(number))
+
+    async def _connected(self) -> None:
+        """Connect to the session bus, and speak with the server until it has gone."""
+        with trio.fail_after(limits.SERVER_SECONDS):
+            connection = await open_dbus_connection()
+        async with connection, connection.router() as router:
+            await self._serve(router)
+
+    async def _serve(self, router: DBusRouter) -> None:
+        """Speak with the server until it has gone."""
+        send, signals = trio.open_memory_channel[Message](_SIGNALS_WAITING)
+        rules = (
+            MatchRule(type="signal", interface=_NAME, path=_SERVICE.object_path),
+            MatchRule(
+                type="signal",
+                interface=message_bus.interface,
+                member="NameOwnerChanged",
+            ),
+        )
+        rules[1].add_arg_condition(0, _NAME)
+        async with (
+            router.filter(rules[0], channel=send),
+            router.filter(rules[1], channel=send.clone()),
+        ):
+            for rule in rules:
+                await _reply(router, message_bus.AddMatch(rule))
+            facts = await _reply(router, method_call(_SERVICE, "GetServerInformation"))
+            owner = str(facts.header.fields[HeaderFields.sender])
+            session = _Session(router, owner, *await _abilities(router))
+            async with trio.open_nursery() as nursery:
+                try:
+                    nursery.start_soon(self._listen, session, signals)
+                    while not self._stopped:
+                        await self._bring(session)
+                        await self._changed.wait()
+                        self._changed = trio.Event()
+                finally:
+                    if not session.gone:
+                        await self._empty(session)
+                nursery.cancel_scope.cancel()
+
+    async def _bring(self, session: _Session) -> None:
+        for number in list(self._closing):
+            self._closing.discard(number)
+            await self._take_down(session, number)
+        for number, bubble in list(self._wanted.items()):
+            before = session.shown.get(number)
+            if before is None or before[1] != bubble:
+                theirs = before[0] if before else 0
+                call = _notify(bubble, theirs, session)
+                answer = await _reply(session.router, call)
+                session.shown[number] = int(answer.body[0]), bubble
+
+    async def _take_down(self, session: _Session, number: int) -> None:
+        before = session.shown.pop(number, None)
+        if before is not None:
+            call = method_call(_SERVICE, "CloseNotification", "u", (before[0],))
+            await _reply(session.router, call)
+
+    async def _empty(self, session: _Session) -> None:
+        """Leave nothing of ours behind, where the server still answers."""
+        with trio.move_on_after(limits.SERVER_SECONDS):
+            try:
+                for number in list(session.shown):
+                    await self._take_down(session, number)
+            except Exception as error:  # noqa: BLE001 -- it is going, as we are
+                self._complain(error)
+
+    async def _listen(
+        self, session: _Session, signals: trio.MemoryReceiveChannel[Message]
+    ) -> None:
+        async for signal in signals:
+            sender = signal.header.fields.get(HeaderFields.sender)
+            member = signal.header.fields.get(HeaderFields.member)
+            if member == "NameOwnerChanged" and sender == message_bus.bus_name:
+                session.gone = True
+                raise UpstreamError("the notification server has gone")
+            # Any program of the session may send us a signal of this name.
+            # guard: a press is the notification server's word
+            if sender == session.owner:
+                self._heard(session, str(member), signal.body)
+        session.gone = True
+        raise UpstreamError("the session bus has gone")
+
+    def _heard(self, session: _Session, member: str, body: tuple[object, ...]) -> None:
+        if len(body) != 2 or not isinstance(body[0], int):
+            return
+        number = session.ours(body[0])
+        if number is None:
+            return  # another program's
+        match member, body[1]:
+            case "ActivationToken", str(token):
+                session.tokens[number] = token
+            case "ActionInvoked", str(key):
+                self._told(ServerTold(number, key, session.tokens.pop(number, "")))
+            case "NotificationClosed", int(reason):
+                session.shown.pop(number, None)
+                session.tokens.pop(number, None)
+                self._wanted.pop(number, None)
+                self._told(ServerTold(number, reason=reason))
+            case _:
+                pass  # of a later version of the specification
+
+    def _complain(self, error: Exception) -> None:
+        if self._complained:
+            return
+        self._complained = True
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        words = "it does not answer" if isinstance(error, trio.TooSlowError) else ""
+        if isinstance(error, KeyError):
+            words = "DBUS_SESSION_BUS_ADDRESS is not set"
+        text = printable(words or str(error) or type(error).__name__)
+        log_stderr(f"vitrail: notifications of sandboxes are not shown: {text}")
+
+
+async def _reply(router: DBusRouter, call: Message) -> Message:
+    """Return the answer to a call.  Raises UpstreamError, trio.TooSlowError."""
+    with trio.fail_after(limits.SERVER_SECONDS):
+        answer = await router.send_and_get_reply(call)
+    if answer.header.message_type is not MessageType.method_return:
+        raise UpstreamError(" ".join(map(str, answer.body)) or "it answers an error")
+    return answer
+
+
+async def _abilities(router: DBusRouter) -> tuple[bool, bool]:
+    """Whether the server shows buttons, and whether it reads markup in the text."""
+    try:
+        answer = await _reply(router, method_call(_SERVICE, "GetCapabilities"))
+    except UpstreamError:
+        # mako 1.7.1 answers some of these calls so.  Escaped text is safe with either.
+        # guard: text is escaped for a server that does not say
+        return True, True
+    able = set(answer.body[0])
+    return "actions" in able, "body-markup" in able
+
+
+def _notify(bubble: Bubble, replaces: int, session: _Session) -> Message:
+    buttons = [word for pair in bubble.buttons for word in pair]
+    hints = {
+        "urgency": ("y", bubble.urgency),
+        "image-data": ("(iiibiiay)", badge(bubble.colour)),
+    }
+    body = bubble.body if session.markup else html.unescape(bubble.body)
+    words = (
+        "Vitrail",
+        replaces,
+        "",
+        bubble.title,
+        body,
+        buttons if session.buttons else [],
+        hints,
+        bubble.expire,
+    )
+    return method_call(_SERVICE, "Notify", "susssasa{sv}i", words)

@@ -1,0 +1,56 @@
+"""Rows of the messages about notifications (``channel_policy``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from docs.tables.channel import ChannelPolicy, no_descriptors
+
+_BROKER, _WORKER = "the broker", "this sandbox's worker"
+_PROGRAM = "any program of the sandbox"
+_DECODE = "decoding one bounded message"
+_SHOW = "an event and a call of the desktop's server, within the sandbox's budgets"
+
+GUEST: Mapping[str, ChannelPolicy] = {
+    "show": no_descriptors(
+        _PROGRAM,
+        "at any time, at MESSAGES_PER_SECOND",
+        _SHOW,
+        "Plain text on the desktop, under its name; beyond its budgets a number.",
+    ),
+    "close": no_descriptors(
+        _PROGRAM, "at any time", _DECODE, "A notification of this connection goes."
+    ),
+    "action": no_descriptors(
+        _WORKER, "once the user has pressed", _DECODE, "Learns which button."
+    ),
+    "closed": no_descriptors(
+        _WORKER,
+        "once for a notification",
+        _DECODE,
+        "Learns whether it expired or was dismissed.",
+    ),
+}
+TO_WORKER: Mapping[str, ChannelPolicy] = {
+    "notification-stream": ChannelPolicy(
+        _BROKER,
+        "for a permitted connection of a notification daemon",
+        _DECODE,
+        "the daemon's connection; the broker keeps one to cut it",
+        "Nothing: what it asks is shown within budgets.",
+    ),
+    "notification-answer": no_descriptors(
+        _BROKER,
+        "after the user's answer",
+        _DECODE,
+        "Which of its own buttons the user has pressed.",
+    ),
+}
+FROM_WORKER: Mapping[str, ChannelPolicy] = {
+    "notification-asked": no_descriptors(
+        _WORKER, "for a message of the daemon", _SHOW, "As the sandbox's program."
+    ),
+    "notification-stream-closed": no_descriptors(
+        _WORKER, "last for a connection", _DECODE, "Claims byte counts; text, escaped."
+    ),
+}

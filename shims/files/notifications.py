@@ -1,0 +1,168 @@
+"""``org.freedesktop.Notifications`` on the guest's session bus.
+
+What a program of the guest notifies of is shown by the user's own desktop, where the
+broker's rules allow it, under this sandbox's name.  Source: the Desktop Notifications
+Specification 1.2.  Pictures, sounds and markup stay here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from shims.files.bus_messages import (
+    INTERFACE,
+    MEMBER,
+    PATH,
+    SIGNAL,
+    BusMessage,
+)
+from shims.files.bus_service import (
+    BusService,
+    CallError,
+    connect_session_bus,
+    unknown_method,
+)
+from shims.files.calling import start_thread
+from shims.files.connection import Connection
+from shims.files.protocol import TransferError, frame, read_message
+
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, Dict, List, Optional, Set, Tuple
+
+NOTIFICATIONS_NAME = "org.freedesktop.Notifications"
+NOTIFICATIONS_PATH = "/org/freedesktop/Notifications"
+NOTIFICATIONS_VERSION = "1.2"
+# As in broker/core/limits/notifications.py.
+SUMMARY_CHARS, BODY_CHARS = 200, 1000
+NOTIFICATION_ACTIONS, ACTION_CHARS = 4, 64
+UNDEFINED_REASON = 4
+NOTIFICATIONS_XML = f"""<node><interface name="{NOTIFICATIONS_NAME}">
+<method name="Notify"><arg type="s" direction="in"/><arg type="u" direction="in"/>
+<arg type="s" direction="in"/><arg type="s" direction="in"/>
+<arg type="s" direction="in"/><arg type="as" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="i" direction="in"/>
+<arg type="u" direction="out"/></method>
+<method name="CloseNotification"><arg type="u" direction="in"/></method>
+<method name="GetCapabilities"><arg type="as" direction="out"/></method>
+<method name="GetServerInformation"><arg type="s" direction="out"/>
+<arg type="s" direction="out"/><arg type="s" direction="out"/>
+<arg type="s" direction="out"/></method>
+<signal name="NotificationClosed"><arg type="u"/><arg type="u"/></signal>
+<signal name="ActionInvoked"><arg type="u"/><arg type="s"/></signal>
+</interface></node>"""
+
+
+def serve_notifications(words: List[str]) -> int:
+    """Serve until nothing is shown and no call has come for a minute."""
+    del words
+    address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
+    Notifications(connect_session_bus(address)).run()
+    return 0
+
+
+class Notifications(BusService):
+    """The service on its connection to the bus, and its one to the broker."""
+
+    name = NOTIFICATIONS_NAME
+    introspection = NOTIFICATIONS_XML
+
+    def __init__(self, bus: socket.socket) -> None:
+        super().__init__(bus)
+        self._broker: Optional[Connection] = None
+        self._shown: Set[int] = set()
+        # A number of an earlier daemon is not one of ours: programs outlive it.
+        self._last = int.from_bytes(os.urandom(3), "big")
+
+    def busy(self) -> bool:  # type: ignore[explicit-override]
+        """See ``BusService``: as long as something is shown, its answer may come."""
+        return bool(self._shown)
+
+    def perform(  # type: ignore[explicit-override]
+        self, call: BusMessage, fds: List[int]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        """See ``BusService``."""
+        del fds
+        known = (call.text(INTERFACE), call.text(MEMBER), call.signature)
+        if known == (self.name, "GetCapabilities", ""):
+            return "as", (["actions", "body"],)
+        if known == (self.name, "GetServerInformation", ""):
+            return "ssss", ("Vitrail", "Vitrail", "1", NOTIFICATIONS_VERSION)
+        if known == (self.name, "CloseNotification", "u"):
+            self._close(call.body[0])
+            return "", ()
+        if known == (self.name, "Notify", "susssasa{sv}i"):
+            return "u", (self._notify(call.body),)
+        raise unknown_method(call)
+
+    def _notify(self, body: Tuple[Any, ...]) -> int:
+        _, replaced, _, summary, text, words, hints, expire = body
+        number = replaced
+        if not number:
+            self._last = self._last % 0xFFFFFFFF + 1
+            number = self._last
+        urgency = hints.get("urgency", 1)
+        pairs = list(zip(words[::2], words[1::2]))[:NOTIFICATION_ACTIONS]
+        message = {
+            "type": "show",
+            "number": number,
+            "summary": summary[:SUMMARY_CHARS],
+            "body": text[:BODY_CHARS],
+            "urgency": urgency if urgency in (0, 1, 2) else 1,
+            # A key that is cut would not be the program's any more.
+            "actions": [
+                [key, label[:ACTION_CHARS]]
+                for key, label in pairs
+                if len(key) <= ACTION_CHARS
+            ],
+            "expire": max(-1, expire),
+        }
+        self._shown.add(number)
+        self._send_on(message)
+        return int(number)
+
+    def _close(self, number: int) -> None:
+        if number in self._shown:
+            self._send_on({"type": "close", "number": number})
+
+    # -- the broker -----------------------------------------------------------------
+
+    def _send_on(self, message: Dict[str, Any]) -> None:
+        try:
+            broker = self._broker or self._connect()
+            broker.send(frame(message))
+        except (TransferError, OSError) as error:
+            self._shown.discard(message["number"])
+            raise CallError("DBus.Error.Failed", str(error)) from None
+
+    def _connect(self) -> Connection:
+        broker = self._broker = Connection("VITRAIL_NOTIFICATION")
+        start_thread(lambda: self._listen(broker))
+        return broker
+
+    def _listen(self, broker: Connection) -> None:
+        """Pass the user's answers on, to the end of the connection."""
+        with contextlib.suppress(TransferError, OSError, KeyError, struct.error):
+            while True:
+                message = read_message(broker.reader)
+                number = int(message["number"])
+                if message["type"] == "closed":
+                    self._closed(number, int(message["reason"]))
+                elif message["type"] == "action":
+                    self._signal("ActionInvoked", "us", (number, str(message["key"])))
+        if self._broker is broker:
+            self._broker = None
+        broker.socket.close()
+        for number in list(self._shown):
+            self._closed(number, UNDEFINED_REASON)
+
+    def _closed(self, number: int, reason: int) -> None:
+        self._shown.discard(number)
+        self._signal("NotificationClosed", "uu", (number, reason))
+
+    def _signal(self, member: str, signature: str, body: Tuple[Any, ...]) -> None:
+        fields = {PATH: NOTIFICATIONS_PATH, INTERFACE: self.name, MEMBER: member}
+        self._send(BusMessage(SIGNAL, fields, signature, body))

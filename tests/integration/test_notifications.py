@@ -1,0 +1,139 @@
+"""Notifications of sandboxes on a real desktop: mako, a real broker, notify-send.
+
+The guests are processes, so that no machine is booted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from broker.helpers.process.spawn import PIPE
+from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
+from tests.kit.guest_notifications import bus_of, notify_send, notifying
+from tests.kit.wayland.compositor import pixels
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "notify-send"))),
+    reason="waypipe, mako, dbus-daemon and notify-send are needed",
+)
+RULES = """\
+vitrail.Notification +         work     @adminvm allow
+vitrail.Notification +critical work     @adminvm allow
+vitrail.Notification +         personal @adminvm allow
+"""
+
+
+async def test_a_notification_is_shown_under_the_sandboxs_name_and_answered():
+    async with notifying(RULES, "work", "personal") as (w, screen, guests):
+        work = guests["work"]
+        async with bus_of(work):
+            child = notify_send(
+                work,
+                *("--wait", "-A", "reply=Answer it", "-A", "default=Open"),
+                *("New <b>mail</b>", "From <i>Ann</i> &amp; Bob\nsecond line"),
+                stdout=PIPE,
+            )
+            one = await screen.one_with("mail")
+            assert one[1] == "work: New <b>mail</b>"
+            assert one[2] == ("From &lt;i&gt;Ann&lt;/i&gt; &amp;amp; Bob\nsecond line")
+            assert set(one[3].values()) == {"Show work", "Answer it"}
+            if out := os.environ.get("VITRAIL_OUT"):
+                (await pixels(w.comp)).save(f"{out}/notification.png")
+            await screen.click(one, "0")
+            with child.popen.stdout as said:
+                assert await child.wait() == 0
+                assert said.read() == b"reply\n"
+        (event,) = w.events("notification.shown", sandbox="work")
+        assert event["service"] == "vitrail.Notification"
+        assert "mail" not in str(event)
+        (answered,) = w.events("notification.answered", sandbox="work")
+        assert answered["notification"] == event["notification"]
+        listed = await brokerctl("notifications", "work", env=w.environ)
+        assert "work: New <b>mail</b> (answered)" in listed.out
+
+
+async def test_urgency_numbers_and_connections_are_the_sandboxs_own():
+    async with notifying(RULES, "work", "personal") as (w, screen, guests):
+        async with bus_of(guests["work"]), bus_of(guests["personal"]):
+            urgent = ("-u", "critical")
+            await sent(guests["work"], *urgent, "one")
+            await sent(guests["personal"], *urgent, "two")
+            await screen.one_with("work: one")
+            await screen.one_with("personal: two")
+        urgency = {e["sandbox"]: e["urgency"] for e in w.events("notification.shown")}
+        # No rule lets 'personal' be critical.
+        assert urgency == {"work": 2, "personal": 1}
+        decided = w.events("decision", service="vitrail.Notification")
+        assert {(e["sandbox"], e.get("argument")) for e in decided} == {
+            ("work", None),
+            ("work", "+critical"),
+            ("personal", None),
+        }
+
+
+async def test_a_rule_that_goes_takes_notifications_with_it():
+    async with notifying(RULES, "work", "personal") as (w, screen, guests):
+        work = guests["work"]
+        async with bus_of(work), bus_of(guests["personal"]):
+            child = notify_send(work, "--wait", "mine")
+            await sent(guests["personal"], "stays")
+            await screen.one_with("work: mine")
+            await screen.one_with("personal: stays")
+            rules = w.paths.config[0] / "policy.d/30-mine.policy"
+            rules.write_text(
+                RULES.replace("work     @adminvm allow", "work @adminvm deny")
+            )
+
+            async def gone():
+                return await of_sandboxes(screen) == ["personal: stays"]
+
+            await eventually(gone)
+            # Its program is told.
+            assert await child.wait() == 0
+            # And asks for nothing any more.
+            await sent(work, "again")
+            await w.wait_event(
+                "decision", verdict="deny", service="vitrail.Notification"
+            )
+            assert await gone()
+
+
+async def test_a_flood_is_one_notification_that_counts():
+    async with notifying(RULES, "work", "personal") as (w, screen, guests):
+        async with bus_of(guests["work"]), bus_of(guests["personal"]):
+            for number in range(12):
+                await sent(guests["work"], f"flood {number}")
+            await screen.one_with("work: 7 more notifications")
+            await sent(guests["personal"], "hello")
+            await screen.one_with("personal: hello")
+            shown = await of_sandboxes(screen)
+            assert len(shown) == 7, shown
+        listed = await brokerctl("notifications", "--json", env=w.environ)
+        rows = json.loads(listed.out)["notifications"]
+        assert [row["outcome"] for row in rows].count("counted") == 7
+        ended = await brokerctl("notifications", "--clear", env=w.environ)
+        assert ended.code == 0
+        assert (await brokerctl("notifications", env=w.environ)).code == 1
+
+
+async def test_without_a_rule_and_without_a_server_nothing_is_shown():
+    async with notifying("", "work") as (w, screen, guests), bus_of(guests["work"]):
+        await sent(guests["work"], "nothing")
+        await w.wait_event("decision", verdict="deny", service="vitrail.Notification")
+        assert await of_sandboxes(screen) == []
+
+
+async def sent(guest, *words):
+    """Notify, and wait until the guest's daemon has taken it."""
+    assert await notify_send(guest, *words).wait() == 0
+
+
+async def of_sandboxes(screen):
+    """The titles of notifications that are not Vitrail's own."""
+    titles = [one[1] for one in await screen.shown()]
+    return [title for title in titles if not title.startswith("Vitrail: ")]
