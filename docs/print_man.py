@@ -83,7 +83,7 @@ PAGES = (
     ),
     _verbs(
         *("answer", "questions that wait, and permissions granted for a time"),
-        *("pending", "answer", "allow", "grants", "prompt"),
+        *("pending", "answer", "allow", "grants", "lockdown", "prompt"),
     ),
     _verbs("clipboard", "the clipboard between sandboxes", "clipboard"),
     _verbs("device", "USB devices for sandboxes", "device"),

@@ -81,9 +81,10 @@ class Decider:
         asker: Asker | None = None,
         notify: Notify | None = None,
         pending_records: Callable[[], RecordSet | None] = lambda: None,
+        locked: Callable[[Request], str] = lambda _request: "",
     ) -> None:
         self._rules = rules
-        self._judge = Judge(rules, records, running, pending_records)
+        self._judge = Judge(rules, records, running, pending_records, locked)
         self._log = log
         self.asker: Asker = asker or NoPrompt()
         self.notify: Notify = notify or rules.notify

@@ -62,10 +62,13 @@ class AuthorityParts:
 
     def _waiting(self) -> list[str]:
         waiting = len(self.questions.pending())
-        if not waiting:
-            return []
-        verb = "question waits" if waiting == 1 else "questions wait"
-        return [f"{waiting} {verb} for your answer: 'brokerctl pending' shows more"]
+        found = self.authority.lockdown.warnings()
+        if waiting:
+            verb = "question waits" if waiting == 1 else "questions wait"
+            found.append(
+                f"{waiting} {verb} for your answer: 'brokerctl pending' shows more"
+            )
+        return found
 
 
 def make_authority(paths: Paths, log: LogRuntime, role: str) -> AuthorityParts:

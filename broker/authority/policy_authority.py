@@ -17,6 +17,7 @@ from broker.authority.channel.interface import OnAsk, nothing_asked
 from broker.authority.decider import Decider
 from broker.authority.decisions.choice import ChoiceText, ChosenRequest
 from broker.authority.decisions.decision_events import Asked
+from broker.authority.lockdown import Lockdown, lockdown_file
 from broker.authority.permit import Asker, Permit, Request
 from broker.authority.rules import Rules, follow_files
 from broker.core.lease import Lease
@@ -71,6 +72,7 @@ class PolicyAuthority:
         if notify is not None:
             self.rules.notify = notify
         self._leases: dict[str, Lease] = {}
+        self.lockdown = Lockdown(lockdown_file(paths))
         self.decider = Decider(
             rules=self.rules,
             records=lambda: source.now,
@@ -78,6 +80,7 @@ class PolicyAuthority:
             log=log,
             asker=asker,
             pending_records=lambda: source.pending,
+            locked=self.lockdown.denies,
         )
         self.rules.tightened = self.decider.cut_denied
         self._changed = trio.Event()
@@ -169,6 +172,24 @@ class PolicyAuthority:
     async def wait_changed(self) -> None:
         """See the interface.  Several tasks may wait, each for the next change."""
         await self._changed.wait()
+
+    # -- lockdown.LockedAuthority --------------------------------------------------
+
+    def tighten(self) -> None:
+        """See the interface."""
+        self.decider.cut_denied()
+        self._wake.set()
+
+    def open_networks(self) -> list[str]:
+        """See the interface."""
+        records = self._source.now.records
+        found = [one for one in self.leases() if one.record in records]
+        return [
+            one.sandbox
+            for one in found
+            if getattr(records[one.record].host.launch, "network", "none")
+            not in {"none", "rules"}
+        ]
 
     # -- its life --------------------------------------------------------------------
 

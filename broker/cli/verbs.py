@@ -71,6 +71,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "pending": ("pending", "Show the questions that wait for an answer."),
             "answer": ("answer", "Answer a question."),
             "allow": ("allow.allow_verb", "Allow what was refused, once or always."),
+            "lockdown": (
+                "menu.lockdown",
+                "End microphones, copies and starts at once.",
+            ),
             "grants": ("grants", "Show or revoke temporary grants."),
             "prompt": ("prompt", "Show or set the secret phrase of real dialogs."),
             "policy": ("policy.verbs", "Check, explain and test records and rules."),

@@ -25,6 +25,7 @@ from broker.authority.channel.served_client import ClientChannel, ServeControl
 from broker.authority.control.handlers import LogControl
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
+from broker.authority.lockdown import LockdownControl
 from broker.authority.log_runtime import open_log_runtime
 from broker.authority.options import (
     ClientEnds,
@@ -222,9 +223,11 @@ def _control(
     own: list[object] = [LogControl(parts.log.retention.prune)]
     if role != "host":
         own.append(QuestionControl(parts.questions, parts.authority.decider))
+        own.append(LockdownControl(parts.authority, parts.log.journal))
     other = forwards.get("viewer") or forwards["host"]
     owners = {owner: forwards.get(owner.value, other) for owner in Owner}
-    return Dispatcher(role, own, forwards=owners)
+    refuse = parts.authority.lockdown.refuse
+    return Dispatcher(role, own, forwards=owners, refuse=refuse)
 
 
 async def _serve_control(

@@ -47,10 +47,13 @@ class Judge:
         records: Callable[[], RecordSet],
         running: Callable[[], Iterable[Lease]],
         pending_records: Callable[[], RecordSet | None],
+        locked: Callable[[Request], str] = lambda _request: "",
     ) -> None:
+        """``locked``: why a lockdown denies a request, whatever the rules say."""
         self._rules = rules
         self._records = records
         self._pending_records = pending_records
+        self._locked = locked
         self.running = running
         self._world: tuple[RecordSet, object, World] | None = None
 
@@ -60,6 +63,12 @@ class Judge:
         Records and rules that have been read and are not on record yet take
         away, and give nothing: the stricter of both holds.
         """
+        reason = self._locked(request)
+        # guard: a lockdown denies whatever the rules say
+        if reason:
+            digest = self._records().digest
+            no = record_gate.RecordDecision("deny", reason, "lockdown", digest, ())
+            return verdict.Verdict(no, Verdict("deny", reason, notify=True))
         now = self._decide(request, self._records(), self._rules.engine)
         records, engine = self._pending_records(), self._rules.pending
         if records is None and engine is None:

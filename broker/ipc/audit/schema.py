@@ -400,6 +400,14 @@ class MicrophoneOff(Event, frozen=True, kw_only=True, tag="microphone.off"):
     bytes: int = 0
 
 
+class LockdownChanged(Event, frozen=True, kw_only=True, tag="lockdown.changed"):
+    """The user has begun, widened or lifted a lockdown."""
+
+    locked: bool
+    networks: bool
+    """Whether networks are denied, too."""
+
+
 class NotificationShown(Event, frozen=True, kw_only=True, tag="notification.shown"):
     """A notification of a sandbox is shown on the desktop, or has changed there."""
 
@@ -509,6 +517,7 @@ AnyEvent = (
     | ClipboardEnded
     | MicrophoneOn
     | MicrophoneOff
+    | LockdownChanged
     | NotificationShown
     | NotificationAnswered
     | LogMigrated

@@ -36,15 +36,18 @@ class Dispatcher:
         *,
         forwards: Mapping[Owner, Forward] = NO_FORWARDS,
         owners: Container[Owner] = frozenset(Owner),
+        refuse: Callable[[Method[Any, Any]], None] = lambda _row: None,
     ) -> None:
         """Take the handlers of ``parts``.
 
-        ``owners`` are the processes whose methods are answered here.  Raises
+        ``owners`` are the processes whose methods are answered here; ``refuse`` raises
+        RefusedError for a method that may not be called now.  Raises
         InternalError unless each of these has one handler, or an owner to forward it
         to, or is one that the role lacks.
         """
         self._role = role
         self._owners = owners
+        self._refuse = refuse
         self._forwards = forwards
         self._handlers: dict[str, tuple[object, str]] = {}
         for part in parts:
@@ -87,6 +90,7 @@ class Dispatcher:
             raise RefusedError(
                 absence.message, hint=absence.hint.format(request=request)
             )
+        self._refuse(row)
         if row.name not in self._handlers:
             return await self._forwards[row.owner](call, exchange)
         return VarlinkReply(varlink.raw(await self._handle(row, call, exchange)))

@@ -11,6 +11,7 @@ HOSTILE = "tests/attack/test_notifications_hostile.py"
 SERVICE = "tests/broker/viewer/notifications/test_notification_service.py"
 SERVER = "tests/integration/test_notification_server.py"
 WORKER = "tests/broker/jail/worker/test_notification_streams.py"
+LOCKDOWN = "tests/broker/authority/test_lockdown.py"
 GUARDS = (
     Guard("a sandbox changes its own notifications", "return list(self._notices.values())", HOSTILE, "another_sandbox"),
     Guard("changes of a notification are paced", "return True", HOSTILE, "changes_have"),
@@ -29,6 +30,15 @@ GUARDS = (
     Guard("a click raises a window of the sandbox that asked", "", SERVICE, "click"),
     Guard("a press is the notification server's word", "if True:", SERVER, "forged"),
     Guard("text is escaped for a server that does not say", "return (True, False)", SERVER, "does_not_say"),
+    Guard("a lockdown that cannot be read holds", "return None", LOCKDOWN, "cannot_be_read"),
+    Guard("a lockdown ends unfiltered sound", "", LOCKDOWN, "only_what"),
+    Guard("a lockdown ends networks where the user says so", "", LOCKDOWN, "networks"),
+    Guard("a lockdown ends cameras", "", LOCKDOWN, "only_what"),
+    Guard("nothing starts in a lockdown", "if False:", LOCKDOWN, "methods"),
+    Guard("a lockdown is lifted for good or not at all", "", LOCKDOWN, "survives"),
+    Guard("a lockdown cuts before it is recorded", "", LOCKDOWN, "full_disk"),
+    Guard("a lockdown is recorded before it is lifted", "", LOCKDOWN, "not_lifted"),
+    Guard("a lockdown denies whatever the rules say", "if False:", LOCKDOWN, "at_once"),
 )  # fmt: skip
 
 

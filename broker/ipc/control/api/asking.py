@@ -78,3 +78,24 @@ class GrantRevokeRequest(ApiRequest, frozen=True, kw_only=True):
 
     id: str | None = None
     """None: all of them."""
+
+
+class LockdownRequest(ApiRequest, frozen=True, kw_only=True):
+    """``change``: ``begin``, ``lift``; null: show it only."""
+
+    change: str | None = None
+    networks: bool | None = None
+    """With ``begin``: networks end, too.  One that ended stays so."""
+
+
+class LockdownAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """The lockdown as it is now."""
+
+    locked: bool
+    networks: bool
+    since: float
+    """Seconds since 1970; 0: it is not known, or there is none."""
+    unkept: str = ""
+    """Why it would not survive a restart of the broker; empty: it does."""
+    open_networks: list[str] = []
+    """Running sandboxes with a network that no rule decides about: it stays open."""

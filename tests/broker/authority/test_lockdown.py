@@ -1,0 +1,268 @@
+"""A lockdown: what it denies and cuts, what it leaves, and that it stays."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import trio
+
+from broker.authority.lockdown import (
+    Lockdown,
+    LockdownControl,
+    LockdownState,
+    kept_lockdown,
+)
+from broker.authority.permit import Request
+from broker.core.errors import RefusedError, UpstreamError
+from broker.ipc.control import api
+from broker.ipc.control.methods import TABLE
+from policy.records.device import DeviceFacts, Interface
+from policy.rules.checks import SERVICES
+from tests.kit.rulebook import WORK, rulebook
+
+RULES = """\
+vitrail.AudioInput     *  work  @adminvm  allow
+vitrail.ClipboardPaste *  work  vault     allow
+vitrail.Notification   *  work  @adminvm  allow
+vitrail.Network        +a.test  work  @net  allow
+vitrail.Device         *  work  @adminvm  allow
+"""
+RECORD = """\
+class = "persistent"
+launch.kind = "bwrap"
+launch.network = "rules"
+[audio]
+playback = "allow"
+microphone = "allow"
+"""
+CAMERA = DeviceFacts(interfaces=(Interface(0x0E, 1, 0),))
+DISK = DeviceFacts(interfaces=(Interface(0x08, 6, 0x50),))
+
+
+@dataclass
+class Stand:
+    book: object
+    lockdown: Lockdown
+    control: LockdownControl
+
+    def tighten(self):
+        self.book.decider.cut_denied()
+
+    def open_networks(self):
+        return []
+
+    async def change(self, change=None, *, networks=None):
+        request = api.LockdownRequest(change=change, networks=networks)
+        return await self.control.lockdown(None, request)
+
+    async def held(self, request, nursery):
+        """Hold a permit; returns what tells why it ended."""
+        ended = []
+
+        async def hold(task_status):
+            try:
+                async with self.book.decider.permit(request):
+                    task_status.started()
+                    await trio.sleep_forever()
+            except RefusedError as error:
+                ended.append(error)
+
+        await nursery.start(hold)
+        return ended
+
+
+@asynccontextmanager
+async def stand():
+    async with rulebook(RULES) as book:
+        book.write_record("work", RECORD)
+        await book.reload()
+        path = book.path / "lockdown.json"
+        lockdown = Lockdown(path)
+        book.decider._judge._locked = lockdown.denies
+        made = Stand(book, lockdown, None)
+        made.control = LockdownControl(made, book.log)
+        with trio.fail_after(60):
+            yield made
+
+
+def request(service, target="@adminvm", **more):
+    return Request(lease=WORK, service=service, target=target, **more)
+
+
+MICROPHONE = request("vitrail.AudioInput", counts_bytes=False)
+PASTE = request("vitrail.ClipboardPaste", "vault")
+SHOWN = request("vitrail.Notification", counts_bytes=False)
+
+
+async def test_what_it_denies_ends_at_once_and_stays_denied_until_it_is_lifted():
+    async with stand() as it, trio.open_nursery() as nursery:
+        heard = await it.held(MICROPHONE, nursery)
+        pasted = await it.held(PASTE, nursery)
+        shown = await it.held(SHOWN, nursery)
+        answer = await it.change("begin")
+        assert (answer.locked, answer.networks, answer.unkept) == (True, False, "")
+        await trio.testing.wait_all_tasks_blocked()
+        assert "lockdown" in str(heard[0])
+        assert "lockdown" in str(pasted[0])
+        assert heard[0].where == "lockdown"
+        assert not shown
+        with pytest.raises(RefusedError, match="lockdown"):
+            async with it.book.decider.permit(MICROPHONE):
+                pass
+        # A rule that comes meanwhile changes nothing.
+        await it.book.change("60-more.policy", "vitrail.FileCopy * work vault allow\n")
+        with pytest.raises(RefusedError, match="lockdown"):
+            async with it.book.decider.permit(request("vitrail.FileCopy", "vault")):
+                pass
+        assert not (await it.change("lift")).locked
+        async with it.book.decider.permit(MICROPHONE):
+            pass
+        nursery.cancel_scope.cancel()
+        changes = [e["locked"] for e in it.book.events("lockdown.changed")]
+        assert changes == [True, False]
+
+
+async def test_networks_end_where_the_user_says_so():
+    flow = request(
+        "vitrail.Network",
+        "@net",
+        argument="+a.test",
+        protocol="tcp",
+        port=443,
+        counts_bytes=False,
+    )
+    async with stand() as it, trio.open_nursery() as nursery:
+        ended = await it.held(flow, nursery)
+        await it.change("begin")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not ended
+        assert (await it.change("begin", networks=True)).networks
+        await trio.testing.wait_all_tasks_blocked()
+        assert "lockdown" in str(ended[0])
+        # A narrower one does not open them again.
+        assert (await it.change("begin")).networks
+        nursery.cancel_scope.cancel()
+
+
+def test_only_what_is_listed_is_left(tmp_path):
+    lockdown = Lockdown(tmp_path / "x")
+    assert not any(lockdown.denies(request(service)) for service in SERVICES)
+    lockdown.now = LockdownState(1.0, networks=False)
+    left = {service for service in SERVICES if not lockdown.denies(request(service))}
+    assert left == {
+        "vitrail.Agent",
+        "vitrail.Audio",
+        "vitrail.AudioOutput",
+        "vitrail.Device",
+        "vitrail.Display",
+        "vitrail.Network",
+        "vitrail.Notification",
+        "vitrail.SecurityKey",
+    }
+    # A service of somebody's, or one that a later version has.
+    assert lockdown.denies(request("qubes.Gpg"))
+    assert lockdown.denies(request("vitrail.Camera"))
+    assert lockdown.denies(request("vitrail.Audio", raw=True))
+    assert lockdown.denies(request("vitrail.Device", device=CAMERA))
+    assert not lockdown.denies(request("vitrail.Device", device=DISK))
+    lockdown.now = LockdownState(1.0, networks=True)
+    assert lockdown.denies(request("vitrail.Network"))
+
+
+def test_methods_that_start_something_are_refused(tmp_path):
+    lockdown = Lockdown(tmp_path / "x")
+    for row in TABLE.values():
+        lockdown.refuse(row)
+    lockdown.now = LockdownState(1.0, networks=False)
+    refused = set()
+    for row in TABLE.values():
+        try:
+            lockdown.refuse(row)
+        except RefusedError as error:
+            refused.add((row.name, "--lift" in error.hint))
+    assert {name for name, hinted in refused if hinted} == {
+        "DeviceAttach",
+        "FolderShare",
+        "LaunchBind",
+        "LaunchBox",
+        "LaunchPrepare",
+        "LeaseAcquire",
+        "Open",
+        "Run",
+    }
+
+
+def test_it_survives_a_restart(tmp_path):
+    path = tmp_path / "state" / "lockdown.json"
+    first = Lockdown(path)
+    first.now = LockdownState(5.0, networks=True)
+    first.keep()
+    assert Lockdown(path).now == LockdownState(5.0, networks=True)
+    assert "LOCKDOWN" in Lockdown(path).warnings()[0]
+    first.lift()
+    assert Lockdown(path).now is None
+    assert Lockdown(path).warnings() == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"null", b'{"since":1,"networks":false,"x":1}', b"\xff"]
+)
+def test_a_file_that_cannot_be_read_is_a_lockdown(tmp_path, content):
+    path = tmp_path / "lockdown.json"
+    path.write_bytes(content)
+    assert kept_lockdown(path) == LockdownState(0.0, networks=True)
+    path.unlink()
+    path.mkdir()
+    assert kept_lockdown(path) is not None
+
+
+async def test_a_full_disk_does_not_keep_a_microphone_open(monkeypatch):
+    async with stand() as it, trio.open_nursery() as nursery:
+        heard = await it.held(MICROPHONE, nursery)
+
+        def full(path, state):
+            raise OSError(28, "No space left on device")
+
+        async def unrecorded(event):
+            assert "lockdown" in str(heard[0]), "recorded before it was cut"
+
+        monkeypatch.setattr("broker.authority.lockdown.keep_lockdown", full)
+        monkeypatch.setattr(it.book.log, "note", unrecorded)
+        answer = await it.change("begin")
+        assert (answer.locked, answer.unkept) == (True, "No space left on device")
+        assert "No space left" in it.lockdown.warnings()[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_it_is_not_lifted_without_its_event_or_for_this_start_only(monkeypatch):
+    async with stand() as it:
+        await it.change("begin")
+        with monkeypatch.context() as patch:
+
+            async def full(event):
+                raise UpstreamError("the log takes no events")
+
+            patch.setattr(it.book.log, "require", full)
+            with pytest.raises(UpstreamError):
+                await it.change("lift")
+        assert it.lockdown.now is not None
+        path = it.lockdown._path
+        path.unlink()
+        path.mkdir()
+        (path / "x").write_text("")
+        with pytest.raises(RefusedError, match="cannot be lifted"):
+            await it.change("lift")
+        assert it.lockdown.now is not None
+        with pytest.raises(RefusedError):
+            await it.change("other")
+
+
+def test_the_file_says_what_it_is(tmp_path):
+    lockdown = Lockdown(tmp_path / "x")
+    lockdown.now = LockdownState(1.5, networks=False)
+    lockdown.keep()
+    assert json.loads((tmp_path / "x").read_text()) == {"since": 1.5, "networks": False}
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
