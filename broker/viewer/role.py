@@ -46,8 +46,8 @@ from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.network import NetworkFlows
-from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.notifications.notification_service import NotificationService
+from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService

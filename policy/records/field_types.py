@@ -1,8 +1,8 @@
 """Kinds of values that a policy file may hold.
 
-One object of a kind does four jobs, so that they cannot disagree: it checks a
-value, names the expected one, describes itself as JSON Schema, and names
-itself in the reference.
+One object of a kind does three jobs, so that they cannot disagree: it checks a
+value, names the expected one, and names itself in the reference.  ``schema`` describes
+it to editors.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ Path = tuple[str | int, ...]
 
 Complain = Callable[[Path, str, str, str], None]
 """Takes a complaint about a value: path, message, expected, hint."""
-
-Schema = dict[str, object]
 
 
 class ValueRefused:
@@ -42,10 +40,6 @@ class Kind(Protocol):
 
     def take(self, value: object, path: Path, log_stderr: Complain) -> object:
         """Return the clean value, or complain and return ``REFUSED``."""
-        ...
-
-    def schema(self) -> Schema:
-        """Return the JSON Schema of accepted values."""
         ...
 
 
@@ -99,15 +93,6 @@ class Choice:
         hint = hint or did_you_mean(value, self.options)
         return refuse(self, value, path, log_stderr, hint)
 
-    def schema(self) -> Schema:
-        """See ``Kind``."""
-        return {
-            "oneOf": [
-                {"const": option, "description": text}
-                for option, text in self.options.items()
-            ]
-        }
-
 
 @dataclass(frozen=True)
 class Whole:
@@ -130,10 +115,6 @@ class Whole:
             return value
         return refuse(self, value, path, log_stderr)
 
-    def schema(self) -> Schema:
-        """See ``Kind``."""
-        return {"type": "integer", "minimum": self.low, "maximum": self.high}
-
 
 @dataclass(frozen=True)
 class MemoryAmount:
@@ -150,23 +131,14 @@ class MemoryAmount:
     def take(self, value: object, path: Path, log_stderr: Complain) -> object:
         """See ``Kind``; the clean value is an int in MiB."""
         amount: object = value
-        if isinstance(value, str) and (found := re.fullmatch(_MEMORY, value)):
+        if isinstance(value, str) and (found := re.fullmatch(MEMORY_FORM, value)):
             amount = int(found[1]) * (1024 if found[2] == "G" else 1)
         if is_whole(amount, self.low, self.high):
             return amount
         return refuse(self, value, path, log_stderr)
 
-    def schema(self) -> Schema:
-        """See ``Kind``; the range of the text form is checked by us only."""
-        return {
-            "oneOf": [
-                {"type": "integer", "minimum": self.low, "maximum": self.high},
-                {"type": "string", "pattern": f"^(?:{_MEMORY})$"},
-            ]
-        }
 
-
-_MEMORY = "([1-9][0-9]{0,7})([MG])"
+MEMORY_FORM = "([1-9][0-9]{0,7})([MG])"
 
 
 @dataclass(frozen=True)
@@ -185,14 +157,6 @@ class Pattern:
         lower = str(value).lower()
         hint = f'write "{lower}"' if re.fullmatch(self.regex, lower, re.ASCII) else ""
         return refuse(self, value, path, log_stderr, hint if fits else "")
-
-    def schema(self) -> Schema:
-        """See ``Kind``."""
-        return {
-            "type": "string",
-            "pattern": f"^(?:{self.regex})$",
-            "maxLength": self.max_length,
-        }
 
 
 @dataclass(frozen=True)
@@ -213,14 +177,6 @@ class Title:
             if plain:
                 return value
         return refuse(self, value, path, log_stderr)
-
-    def schema(self) -> Schema:
-        """See ``Kind``; printable characters are checked here only."""
-        return {
-            "type": "string",
-            "pattern": "^\\S(.*\\S)?$",
-            "maxLength": self.max_length,
-        }
 
 
 @dataclass(frozen=True)
@@ -243,15 +199,6 @@ class Colour:
                 return value.lower()
         return refuse(self, value, path, log_stderr, did_you_mean(value, self.palette))
 
-    def schema(self) -> Schema:
-        """See ``Kind``."""
-        return {
-            "anyOf": [
-                {"enum": list(self.palette)},
-                {"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"},
-            ]
-        }
-
 
 @dataclass(frozen=True)
 class SocketPath:
@@ -273,10 +220,6 @@ class SocketPath:
             if plain and canonical and len(value.encode()) <= self.max_bytes:
                 return value
         return refuse(self, value, path, log_stderr)
-
-    def schema(self) -> Schema:
-        """See ``Kind``; the rest of the rule is checked by us only."""
-        return {"type": "string", "pattern": "^/.*[^/]$", "maxLength": self.max_bytes}
 
 
 @dataclass(frozen=True)
@@ -318,16 +261,6 @@ class Words:
             return REFUSED
         return tuple(items)
 
-    def schema(self) -> Schema:
-        """See ``Kind``; the size in bytes is checked by us only."""
-        return {
-            "type": "array",
-            "items": self.item.schema(),
-            "minItems": self.low,
-            "maxItems": self.high,
-            **({"uniqueItems": True} if self.unique else {}),
-        }
-
 
 @dataclass(frozen=True)
 class Argument:
@@ -343,10 +276,6 @@ class Argument:
         if isinstance(value, str) and "\0" not in value:
             return value
         return refuse(self, value, path, log_stderr)
-
-    def schema(self) -> Schema:
-        """See ``Kind``."""
-        return {"type": "string", "maxLength": limits.COMMAND_BYTES - 1}
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from policy.records.field_types import Complain, Path, Schema, is_whole, refuse
+from policy.records.field_types import Complain, Path, is_whole, refuse
 from policy.records.globals import NEVER, OPTIONS, USUAL
 from policy.suggestions import did_you_mean
 
-_BYTES = "([1-9][0-9]{0,15})([KMGT]?)"
-_TIME = "([1-9][0-9]{0,8})([smhd])"
+BYTES_FORM = "([1-9][0-9]{0,15})([KMGT]?)"
+TIME_FORM = "([1-9][0-9]{0,8})([smhd])"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -38,10 +38,6 @@ class YesNo:
             hint = f"write {value}, without quotation marks"
         return refuse(self, value, path, log_stderr, hint)
 
-    def schema(self) -> Schema:
-        """See ``Kind``."""
-        return {"type": "boolean"}
-
 
 @dataclass(frozen=True)
 class Bytes:
@@ -61,23 +57,16 @@ class Bytes:
     def take(self, value: object, path: Path, log_stderr: Complain) -> object:
         """See ``Kind``; the clean value is an int in bytes."""
         amount: object = value
-        if isinstance(value, str) and (found := re.fullmatch(_BYTES, value)):
+        if isinstance(value, str) and (found := re.fullmatch(BYTES_FORM, value)):
             amount = int(found[1]) << 10 * " KMGT".index(found[2] or " ")
         if is_whole(amount, self.low, self.high):
             return amount
         hint = ""
-        if isinstance(value, str) and (found := re.fullmatch(_BYTES + "i?B", value)):
+        if isinstance(value, str) and (
+            found := re.fullmatch(BYTES_FORM + "i?B", value)
+        ):
             hint = f'write "{found[1]}{found[2]}"'
         return refuse(self, value, path, log_stderr, hint)
-
-    def schema(self) -> Schema:
-        """See ``Kind``; the range of the text form is checked by us only."""
-        return {
-            "oneOf": [
-                {"type": "integer", "minimum": self.low, "maximum": self.high},
-                {"type": "string", "pattern": f"^(?:{_BYTES})$"},
-            ]
-        }
 
 
 def written_bytes(amount: int) -> str:
@@ -103,7 +92,7 @@ class Seconds:
 
     def take(self, value: object, path: Path, log_stderr: Complain) -> object:
         """See ``Kind``; the clean value is an int in seconds."""
-        found = re.fullmatch(_TIME, value) if isinstance(value, str) else None
+        found = re.fullmatch(TIME_FORM, value) if isinstance(value, str) else None
         amount = int(found[1]) * _SECONDS[found[2]] if found else None
         if is_whole(amount, self.low, self.high):
             return amount
@@ -112,10 +101,6 @@ class Seconds:
         if plain or is_whole(value, self.low, self.high):
             hint = f'write "{str(value)[:12]}s" for seconds'
         return refuse(self, value, path, log_stderr, hint)
-
-    def schema(self) -> Schema:
-        """See ``Kind``; the range is checked by us only."""
-        return {"type": "string", "pattern": f"^(?:{_TIME})$"}
 
 
 def written_time(amount: int) -> str:
@@ -148,10 +133,11 @@ class GlobalName:
     @property
     def words(self) -> str:
         """The names."""
-        return ", ".join(self._names)
+        return ", ".join(self.names)
 
     @property
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """Those that may be written."""
         if not self.deny:
             return sorted(OPTIONS)
         return sorted({*USUAL, *OPTIONS} - NEEDED)
@@ -160,7 +146,7 @@ class GlobalName:
         """See ``Kind``."""
         if not isinstance(value, str):
             return refuse(self, value, path, log_stderr)
-        if value in self._names:
+        if value in self.names:
             return value
         if self.deny and value in NEEDED:
             hint = 'for no windows at all: display = "none"'
@@ -173,13 +159,4 @@ class GlobalName:
         if value in USUAL:
             hint = "every sandbox has it already, so leave it out"
             return refuse(self, value, path, log_stderr, hint)
-        return refuse(self, value, path, log_stderr, did_you_mean(value, self._names))
-
-    def schema(self) -> Schema:
-        """See ``Kind``."""
-        risks = {**USUAL, **OPTIONS}
-        return {
-            "oneOf": [
-                {"const": name, "description": risks[name]} for name in self._names
-            ]
-        }
+        return refuse(self, value, path, log_stderr, did_you_mean(value, self.names))

@@ -7,12 +7,33 @@ file's base name, printable text, sizes in bytes) only the check says.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import singledispatch
 
-from policy.records.field_types import Choice, Field, Schema, Table
+from policy import limits
+from policy.records import quantities
+from policy.records.field_types import (
+    MEMORY_FORM,
+    Argument,
+    Choice,
+    Colour,
+    Field,
+    Kind,
+    MemoryAmount,
+    Pattern,
+    SocketPath,
+    Table,
+    Title,
+    Whole,
+    Words,
+)
+from policy.records.globals import OPTIONS, USUAL
 from policy.records.launch_table import LAUNCH, PEER
 from policy.records.patterns import PALETTE
 from policy.records.record_schema import TABLES, TOP
+from policy.services.record import FIELDS, SERVICE_NAME, ServiceTables
+
+Schema = dict[str, object]
 
 
 def schema() -> Schema:
@@ -44,16 +65,148 @@ def _table_schema(table: Table) -> Schema:
     if table is PEER:
         made |= {"minProperties": 1, "maxProperties": 1}
     if table.short:
-        word = table.by_key[table.short].kind.schema()
+        word = kind_schema(table.by_key[table.short].kind)
         return {"description": table.summary, "anyOf": [word, made]}
     return made
 
 
 def _field_schema(field: Field) -> Schema:
-    made: Schema = {"description": field.summary, **field.kind.schema()}
+    made: Schema = {"description": field.summary, **kind_schema(field.kind)}
     if field.default is not None:
         made["default"] = field.default
     return made
+
+
+@singledispatch
+def kind_schema(kind: Kind) -> Schema:
+    """Return the JSON Schema of a kind's values.
+
+    Raises TypeError for a kind that has none.  Ranges of amounts in text, sizes in bytes
+    and printable characters are checked by the kind only.
+    """
+    raise TypeError(f"no schema for {type(kind).__name__}")
+
+
+@kind_schema.register
+def _choice(kind: Choice) -> Schema:
+    return _described(kind.options)
+
+
+@kind_schema.register
+def _global_name(kind: quantities.GlobalName) -> Schema:
+    risks = {**USUAL, **OPTIONS}
+    return _described({name: risks[name] for name in kind.names})
+
+
+def _described(options: Mapping[str, str]) -> Schema:
+    return {
+        "oneOf": [
+            {"const": option, "description": text} for option, text in options.items()
+        ]
+    }
+
+
+@kind_schema.register
+def _whole(kind: Whole) -> Schema:
+    return {"type": "integer", "minimum": kind.low, "maximum": kind.high}
+
+
+@kind_schema.register
+def _memory(kind: MemoryAmount) -> Schema:
+    return _amount(kind, MEMORY_FORM)
+
+
+@kind_schema.register
+def _bytes(kind: quantities.Bytes) -> Schema:
+    return _amount(kind, quantities.BYTES_FORM)
+
+
+def _amount(kind: MemoryAmount | quantities.Bytes, form: str) -> Schema:
+    return {
+        "oneOf": [
+            {"type": "integer", "minimum": kind.low, "maximum": kind.high},
+            {"type": "string", "pattern": f"^(?:{form})$"},
+        ]
+    }
+
+
+@kind_schema.register
+def _seconds(kind: quantities.Seconds) -> Schema:
+    del kind
+    return {"type": "string", "pattern": f"^(?:{quantities.TIME_FORM})$"}
+
+
+@kind_schema.register
+def _yes_no(kind: quantities.YesNo) -> Schema:
+    del kind
+    return {"type": "boolean"}
+
+
+@kind_schema.register
+def _pattern(kind: Pattern) -> Schema:
+    return {
+        "type": "string",
+        "pattern": f"^(?:{kind.regex})$",
+        "maxLength": kind.max_length,
+    }
+
+
+@kind_schema.register
+def _title(kind: Title) -> Schema:
+    return {
+        "type": "string",
+        "pattern": "^\\S(.*\\S)?$",
+        "maxLength": kind.max_length,
+    }
+
+
+@kind_schema.register
+def _colour(kind: Colour) -> Schema:
+    return {
+        "anyOf": [
+            {"enum": list(kind.palette)},
+            {"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"},
+        ]
+    }
+
+
+@kind_schema.register
+def _socket_path(kind: SocketPath) -> Schema:
+    return {"type": "string", "pattern": "^/.*[^/]$", "maxLength": kind.max_bytes}
+
+
+@kind_schema.register
+def _argument(kind: Argument) -> Schema:
+    del kind
+    return {"type": "string", "maxLength": limits.COMMAND_BYTES - 1}
+
+
+@kind_schema.register
+def _words(kind: Words) -> Schema:
+    return {
+        "type": "array",
+        "items": kind_schema(kind.item),
+        "minItems": kind.low,
+        "maxItems": kind.high,
+        **({"uniqueItems": True} if kind.unique else {}),
+    }
+
+
+@kind_schema.register
+def _services(kind: ServiceTables) -> Schema:
+    del kind
+    keys = {f.key: {"description": f.summary, **kind_schema(f.kind)} for f in FIELDS}
+    return {
+        "type": "object",
+        "maxProperties": limits.SERVICES,
+        "propertyNames": kind_schema(SERVICE_NAME),
+        "additionalProperties": {
+            "type": "object",
+            "required": ["command"],
+            "additionalProperties": False,
+            "properties": keys,
+        },
+    }
 
 
 def _kinds() -> Schema:

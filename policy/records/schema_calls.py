@@ -9,8 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from policy.records.field_types import Schema
-from policy.records.schema import schema
+from policy.records.schema import Schema, schema
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 

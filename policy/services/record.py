@@ -14,7 +14,6 @@ from policy.records.field_types import (
     Field,
     Path,
     Pattern,
-    Schema,
     SocketPath,
     Whole,
     Words,
@@ -65,21 +64,6 @@ class ServiceTables:
             values = take_fields(FIELDS, table, (*path, name), log_stderr)
             made.append(CalledService(name, **values) if good and values else None)
         return REFUSED if None in made else tuple(made)
-
-    def schema(self) -> Schema:
-        """See ``Kind``."""
-        keys = {f.key: {"description": f.summary, **f.kind.schema()} for f in FIELDS}
-        return {
-            "type": "object",
-            "maxProperties": limits.SERVICES,
-            "propertyNames": SERVICE_NAME.schema(),
-            "additionalProperties": {
-                "type": "object",
-                "required": ["command"],
-                "additionalProperties": False,
-                "properties": keys,
-            },
-        }
 
 
 def take_fields(
