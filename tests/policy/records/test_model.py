@@ -62,7 +62,8 @@ def test_fullscreen_is_as_the_filter_has_it():
 def test_services_are_those_of_the_broker():
     """A service that has a port has a line in the engine."""
     of_records = {record_gate.AGENT, record_gate.DISPLAY, record_gate.AUDIO}
-    by_rules = {services.DEVICE, services.SECURITY_KEY, *services.TRANSFERS}
+    devices = {services.DEVICE, services.SECURITY_KEY}
+    by_rules = {*devices, services.NOTIFICATION, *services.TRANSFERS}
     assert of_records | by_rules == set(services.PORTS)
 
 
