@@ -63,7 +63,7 @@ class Helper:
 
 
 class HelperStarter:
-    """Asks the starter; ``sock`` is the end that ``start_starter`` returned."""
+    """Asks the starter; ``sock`` is connected with it."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)  # noqa: FBT003 -- the socket's own

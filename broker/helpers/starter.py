@@ -1,7 +1,7 @@
 """The starter: the process that starts an authority's helpers.
 
-Forked by the broker's first process while there is neither trio nor a thread.  It
-starts the programs of ``ipc.starter.HelperProgram`` and notify-send(1), and reports
+A program of its own, which has the session's variables for its helpers and nothing
+else of the broker.  It starts the programs of ``ipc.starter.HelperProgram`` and notify-send(1), and reports
 how each ended.  It reads no byte of a sandbox: its only socket is the authority's, and
 a request names a program and nothing else of its command line.  An authority that was
 taken over can show dialogs and notifications by it, which it can do in any case.
@@ -18,74 +18,22 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
 
 from broker.core.errors import PeerError, SetupError, VitrailError
 from broker.helpers.process import popen
 from broker.helpers.process.process_name import set_name
-from broker.helpers.process.spawn import our_program
 from broker.ipc import fdpass
 from broker.ipc import starter as m
 
 _NOTIFY = "notify-send"
 
 
-def start_starter(environ: Mapping[str, str] | None = None) -> socket.socket:
-    """Fork the starter and return the authority's end; call it before trio starts.
-
-    ``environ``: of the helpers, by default of this process.  Raises SetupError when
-    the process cannot be started.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        pid = os.fork()
-    except OSError as error:
-        ours.close()
-        theirs.close()
-        raise SetupError(
-            f"the process that starts helpers cannot be started: {error.strerror}",
-            hint="raise the limit on processes ('ulimit -u')",
-        ) from error
-    if pid == 0:
-        ours.close()
-        _become_starter(theirs.detach(), environ)
-    theirs.close()
-    return ours
-
-
-def _become_starter(control: int, environ: Mapping[str, str] | None) -> NoReturn:
-    """Never returns and never unwinds into the parent's code."""
-    code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
-    try:
-        with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123 -- a descriptor is wanted
-            os.dup2(null.fileno(), 0)
-        os.closerange(3, control)
-        os.closerange(control + 1, 0x7FFFFFFF)
-        signal.set_wakeup_fd(-1)
-        # A terminal and a service manager signal every process of a broker; the
-        # authority decides.  Handlers, as helpers would inherit SIG_IGN.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        set_name("vitrail-starter")
-        HelperServer(socket.socket(fileno=control), environ).run()
-        code = 0
-    except BaseException:  # noqa: BLE001 -- reported, and the process ends
-        sys.excepthook(*sys.exc_info())
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(code)
-
-
 class HelperServer:
     """Serves one authority; ``control`` is a blocking socket."""
 
-    def __init__(
-        self, control: socket.socket, environ: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._environ = environ
         self._running: dict[int, tuple[popen.Process, int]] = {}
         """By pidfd: the helper, and where to write how it ended."""
 
@@ -108,7 +56,7 @@ class HelperServer:
             return False
         try:
             argv = self._command(m.decode_request(data), fds)
-            started = popen.start_process(argv, env=self._environ, pass_fds=fds)
+            started = popen.start_process(argv, pass_fds=fds)
             pidfd, end = self._keep(started)
         except (SetupError, OSError) as error:
             self._answer(_not_started(error))
@@ -125,12 +73,13 @@ class HelperServer:
     def _command(self, request: m.Request, fds: Sequence[int]) -> list[str]:
         """Return the command line.  Raises SetupError, PeerError."""
         if isinstance(request, m.StartHelper):
-            return our_program(f"broker.programs.{request.program}", *map(str, fds))
+            return popen.our_program(
+                f"broker.programs.{request.program}", *map(str, fds)
+            )
         # guard: a notification has no descriptors
         if fds:
             raise PeerError("descriptors for a notification")
-        path = None if self._environ is None else self._environ.get("PATH")
-        if shutil.which(_NOTIFY, path=path) is None:
+        if shutil.which(_NOTIFY) is None:
             raise SetupError(f"{_NOTIFY} is not installed")
         return [
             _NOTIFY,
@@ -177,3 +126,18 @@ def _not_started(error: SetupError | OSError) -> m.HelperNotStarted:
     return m.HelperNotStarted(
         f"no process or descriptor is left for it: {error.strerror}"
     )
+
+
+def main() -> None:
+    """Entry point; its argument is the descriptor of the authority's socket."""
+    os.umask(0o077)
+    # A terminal and a service manager signal every process of a broker; the
+    # authority decides.  Handlers, as helpers would inherit SIG_IGN.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    set_name("vitrail-starter")
+    HelperServer(socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """Start-up shared by the broker programs: arguments, limits, authority, pump, readiness.
 
-Order: the starter is forked, while there is neither trio nor a thread; then authority
-and pump are started.  So none of them has code or data of host or viewer.
+Order: starter, authority, pump.  Each is a program of its own, so none of them has
+code or data of host or viewer.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ from broker.authority.options import (
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
-from broker.helpers.process.popen import start_process
-from broker.helpers.process.spawn import our_program
+from broker.helpers.process.popen import our_program, start_process
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.starting import start_pump_program
-from broker.helpers.starter import start_starter
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
 
@@ -99,8 +97,7 @@ def _run(
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
     options = Options(
         paths=find_paths(),
-        # Forked while there is neither trio nor a thread.
-        starter=start_starter(),
+        starter=_start_starter(),
         shipped=shipped if words.examples else None,
         allow_unjailed=words.allow_unjailed_workers,
         sockets=_activated(words.sockets),
@@ -114,6 +111,27 @@ def _run(
         sys.stderr.write(f"vitrail-{role}: ready\n")
 
     event_loop.run(run, authority, options, start_pump_program(), ready)
+
+
+def _start_starter() -> socket.socket:
+    """Return the authority's end.  Raises SetupError when it cannot be started."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        argv = our_program("broker.helpers.starter", str(theirs.fileno()))
+        try:
+            process = start_process(
+                argv,
+                pass_fds=[theirs.fileno()],
+                outlive_us=True,  # it ends with the authority
+            )
+        except OSError as error:
+            ours.close()
+            raise SetupError(
+                f"the process that starts helpers cannot be started: {error.strerror}",
+                hint="raise the limit on processes ('ulimit -u')",
+            ) from error
+    process.returncode = 0  # nobody waits for it
+    return ours
 
 
 def _start_authority(role: str, options: Options) -> AuthorityHandle:

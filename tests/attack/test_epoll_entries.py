@@ -20,7 +20,8 @@ import pytest
 import trio
 
 from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.helpers.process.spawn import our_program, run_tool
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import run_tool
 from broker.helpers.pump.engine import RelayEngine
 from broker.helpers.pump.handle import control_pair
 from broker.helpers.pump.turns import accelerator

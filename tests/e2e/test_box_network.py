@@ -20,7 +20,8 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.helpers.process.spawn import our_program, run_tool
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.network.addresses import GATEWAY, GUEST

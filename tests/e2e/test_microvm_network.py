@@ -21,7 +21,8 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, VitrailError
-from broker.helpers.process.spawn import our_program, run_tool, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.network import passt as network
 from broker.host.vmm.launcher import Network
 from tests.kit.eventually import eventually

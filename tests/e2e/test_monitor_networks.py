@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.helpers.process.spawn import our_program, run_tool
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import run_tool
 from broker.host.vmm.control import Monitor
 from broker.host.vmm.launcher import Accel, clean_leftovers
 from broker.host.vmm.monitors.starting import start_machine

@@ -25,7 +25,8 @@ import trio
 from broker.core.errors import SetupError, VitrailError
 from broker.core.lease import Opening
 from broker.core.services import NETWORK
-from broker.helpers.process.spawn import our_program, run_tool, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.network.namespace import resolver_lines, start_box_network

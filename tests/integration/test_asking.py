@@ -17,8 +17,6 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.question import Keep, PersonAnswer
-from broker.helpers import starter
-from broker.helpers.process.spawn import our_program
 from broker.helpers.prompt.dialog import lay_out
 from broker.ipc.audit.query import Filters, open_log
 from tests.kit.eventually import eventually
@@ -110,14 +108,15 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(*, screen=True):
+async def desk(*, screen=True, dies=False):
+    """``dies``: each helper ends at once."""
     async with nothing() if not screen else hands() as h:
         with short_directory() as path, ExitStack() as stack:
             environ = dict(os.environ)
             if h is not None:
                 environ |= h.comp.environment
             async with journal(path) as log, trio.open_nursery() as nursery:
-                starts = stack.enter_context(helper_starter(environ))
+                starts = stack.enter_context(helper_starter(environ, dies=dies))
                 made = Desk(path, log, h, environ, starts)
                 made.nursery = nursery
                 nursery.start_soon(made.questions.run)
@@ -184,12 +183,9 @@ async def died(d):
 
 
 @pytest.mark.long
-async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
+async def test_one_that_dies_all_the_time_is_left_alone():
     """Then it is 'brokerctl answer' that is left."""
-    monkeypatch.setattr(
-        starter, "our_program", lambda *_: our_program("broker.programs.nothing", "")
-    )
-    async with desk() as d:
+    async with desk(dies=True) as d:
         for number in range(limits.PROMPT_DEATHS):
             d.ask(number, of(f"s{number}"))
             (answer,) = await d.heard(number)

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from broker.helpers.process.identity import spawn_helper
-from broker.helpers.process.spawn import our_program, run_tool
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import run_tool
 from broker.host.network.passt import guard_args
 from tests.kit.eventually import eventually
 

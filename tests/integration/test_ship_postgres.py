@@ -18,7 +18,8 @@ from broker.authority.audit.store import open_store
 from broker.cli.audit.query.fleet_database import open_fleet
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
-from broker.helpers.process.spawn import PIPE, our_program, run_tool, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import PIPE, run_tool, spawn
 from broker.helpers.shipper.config import AnyTarget, PostgresTarget
 from broker.helpers.shipper.cursor import load_cursor
 from broker.helpers.shipper.run import ship_for_ever, ship_once

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from broker.core.paths import Paths
-from broker.helpers.process.spawn import PIPE, our_program, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import PIPE, spawn
 from broker.ipc.audit.query import Filters, open_log
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.client import open_client

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from broker.authority.helper_starter import HelperStarter
-from broker.helpers.starter import start_starter
+from broker.helpers.process.popen import our_program, start_process
+
+_DIES = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from broker.helpers import starter
+starter.popen.our_program = lambda *_: ["false"]
+starter.main()
+"""
 
 
 @contextmanager
 def helper_starter(
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None, *, dies: bool = False
 ) -> Iterator[HelperStarter]:
-    """Start it with this environment; its helpers end with the block."""
-    sock = start_starter(environ)
+    """Start it with this environment; its helpers end with the block.
+
+    ``dies``: each of them ends at once.
+    """
+    sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        argv = our_program("broker.helpers.starter", str(theirs.fileno()))
+        if dies:
+            argv = [sys.executable, "-c", _DIES, *argv[-1:]]
+        process = start_process(
+            argv, env=environ, pass_fds=[theirs.fileno()], outlive_us=True
+        )
     try:
         yield HelperStarter(sock)
     finally:
         sock.close()
+        process.wait(60)
 
 
 def ended_starter() -> HelperStarter:

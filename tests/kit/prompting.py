@@ -11,7 +11,8 @@ import trio
 
 from broker.core import limits
 from broker.core.question import Keep, Question
-from broker.helpers.process.spawn import our_program, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import spawn
 from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as m
 from tests.kit.eventually import eventually

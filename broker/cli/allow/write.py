@@ -12,7 +12,8 @@ from broker.cli.policy.install import open_lock, put
 from broker.cli.policy.undo import take_back
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths, require_private
-from broker.helpers.process.spawn import our_program, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import spawn
 from policy.rules.rulefiles import FOLDER
 
 

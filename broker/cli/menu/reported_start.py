@@ -24,7 +24,8 @@ from broker.cli.menu.notification import DesktopNotification
 from broker.cli.run.connect import ask
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
-from broker.helpers.process.spawn import PIPE, our_program, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import PIPE, spawn
 from broker.ipc.control.api import WindowsRequest
 from broker.ipc.control.methods import WINDOWS
 

@@ -22,7 +22,8 @@ from broker.cli.policy.install import put
 from broker.cli.policy.undo import take_back
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
-from broker.helpers.process.spawn import our_program, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import spawn
 
 
 class Lines:

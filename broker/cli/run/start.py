@@ -17,7 +17,8 @@ from broker.cli.run.connect import broker_runs
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths, require_private
-from broker.helpers.process.spawn import STDOUT, Child, our_program, spawn, wait_ended
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import STDOUT, Child, spawn, wait_ended
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.client import Client, open_client
 from broker.ipc.control.methods import GET_VERSION, SHUTDOWN

@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from broker.core.errors import PeerError, SetupError, UpstreamError
 from broker.helpers.process.pidfd import PidfdProcess, describe_end
-from broker.helpers.process.spawn import Child, our_program, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import Child, spawn
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.ipc.channel import Channel, pair

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import broker
 from broker.core.errors import SetupError
 
 Process = subprocess.Popen[bytes]
@@ -67,3 +69,20 @@ def require_installed(program: str, env: Mapping[str, str] | None = None) -> Non
         f"the program {program} is not installed",
         hint="'brokerctl doctor' says which package has it",
     )
+
+
+def our_program(module: str, *args: str) -> list[str]:
+    """The command line that runs one of our modules as a process of its own.
+
+    See ``broker.__main__`` for why it is not simply ``-m MODULE``.
+    """
+    flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+    if sys.pycache_prefix:
+        flags += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
+    return [
+        sys.executable,
+        *flags,
+        str(Path(broker.__file__).parent),
+        module,
+        *args,
+    ]

@@ -17,7 +17,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from pathlib import Path
 
 import trio
 
-import broker
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process import popen
@@ -174,23 +172,6 @@ def spawn(
         started.wait()
         raise
     return Child(started, pidfd, name or Path(argv[0]).name)
-
-
-def our_program(module: str, *args: str) -> list[str]:
-    """The command line that runs one of our modules as a process of its own.
-
-    See ``broker.__main__`` for why it is not simply ``-m MODULE``.
-    """
-    flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
-    if sys.pycache_prefix:
-        flags += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
-    return [
-        sys.executable,
-        *flags,
-        str(Path(broker.__file__).parent),
-        module,
-        *args,
-    ]
 
 
 def run_in_foreground(argv: Sequence[str | os.PathLike[str]]) -> int:

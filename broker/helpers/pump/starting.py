@@ -6,8 +6,7 @@ import os
 from contextlib import ExitStack
 
 from broker.core.errors import SetupError
-from broker.helpers.process.popen import start_process
-from broker.helpers.process.spawn import our_program
+from broker.helpers.process.popen import our_program, start_process
 from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.ipc.captured_stderr import FirstWords
 

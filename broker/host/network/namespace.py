@@ -21,7 +21,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.identity import Tracked, spawn_helper
-from broker.helpers.process.spawn import our_program
+from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import MTU, RESOLVER
 from broker.host.network.passt import (
     has_only_loopback,

@@ -25,7 +25,7 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.helpers.process.identity import Tracked, spawn_helper
-from broker.helpers.process.spawn import our_program
+from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import GATEWAY, GUEST, RESOLVER
 
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")

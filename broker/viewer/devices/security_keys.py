@@ -33,7 +33,8 @@ from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
-from broker.helpers.process.spawn import our_program, spawn
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import spawn
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
 from broker.viewer.devices.shared_key import SharedKey

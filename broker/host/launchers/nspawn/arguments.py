@@ -21,7 +21,7 @@ from pathlib import Path
 
 from broker.core.limits import SANDBOX_FDS
 from broker.helpers.process.gate import GATE_WORDS
-from broker.helpers.process.spawn import our_program
+from broker.helpers.process.popen import our_program
 
 SOCKETS = "/run/vitrail"
 _ROOT = "/run/systemd/vitrail"

@@ -19,7 +19,8 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.mounts.binding import file_words
 from broker.helpers.mounts.opened import open_without_links
-from broker.helpers.process.spawn import our_program, run_tool
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import run_tool
 
 _SECONDS = 60.0
 
