@@ -11,11 +11,7 @@ import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.audit.proof.note import Note, parse_note
-from broker.authority.audit.proof.witness import (
-    WitnessAnswer,
-    WitnessFate,
-    WitnessOffer,
-)
+from broker.authority.audit.proof.offer import WitnessAnswer, WitnessFate, WitnessOffer
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_stderr

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.authority.audit.proof.note import Note, parse_note
-from broker.authority.audit.proof.witness import WitnessAnswer, WitnessOffer
+from broker.authority.audit.proof.offer import WitnessAnswer, WitnessOffer
 from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.store import Store
 from broker.core.errors import IntegrityError, PeerError, RefusedError

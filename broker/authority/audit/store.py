@@ -27,8 +27,9 @@ import msgspec
 import trio
 
 from broker.authority.audit.names import Namer, load_namer
+from broker.authority.audit.proof.offer import WitnessAnswer, WitnessOffer
 from broker.authority.audit.proof.seal import Seal, open_seal
-from broker.authority.audit.proof.witness import WitnessAnswer, WitnessOffer, hold_note
+from broker.authority.audit.proof.witness import hold_note
 from broker.authority.audit.retention import plan, remove
 from broker.authority.audit.settings import Settings
 from broker.core.errors import InternalError, UpstreamError, VitrailError

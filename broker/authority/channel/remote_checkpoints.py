@@ -6,11 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from broker.authority.audit.proof.note import Note, parse_note
-from broker.authority.audit.proof.witness import (
-    WitnessAnswer,
-    WitnessFate,
-    WitnessOffer,
-)
+from broker.authority.audit.proof.offer import WitnessAnswer, WitnessFate, WitnessOffer
 from broker.authority.channel.log_client import LogClient
 from broker.ipc import authority as m
 

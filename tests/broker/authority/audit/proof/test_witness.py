@@ -8,7 +8,7 @@ import pytest
 
 from broker.authority.audit.proof.keys import SigningKey
 from broker.authority.audit.proof.note import Checkpoint, KeyChange, Note, parse_note
-from broker.authority.audit.proof.witness import WitnessFate, WitnessOffer
+from broker.authority.audit.proof.offer import WitnessFate, WitnessOffer
 from broker.authority.audit.store import open_store
 from broker.cli.audit.verify import held_notes
 from broker.core.errors import RefusedError
