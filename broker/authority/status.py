@@ -19,7 +19,6 @@ from broker.core.process_status import status_fields
 from broker.helpers.process.memory import read_memory
 from broker.ipc.control import api
 from broker.ipc.pump import StreamStatistics
-from broker.net.link_service.status import LinkState
 
 _LOOK_SECONDS = 3.0
 _lookers = trio.CapacityLimiter(2)
@@ -71,7 +70,9 @@ class StatusCollector:
     pump: PumpSupervisor
     report: Callable[[], Awaitable[AuthorityReport]]
     warnings: Callable[[], list[str]]
-    link: LinkState | None = field(default=None, kw_only=True)
+    link: Callable[[], Awaitable[api.LinkStatus]] | None = field(
+        default=None, kw_only=True
+    )
     since: float = field(default_factory=time.time, kw_only=True)
 
     async def status(self) -> api.Status:
@@ -113,7 +114,7 @@ class StatusCollector:
                 failures=report.failures,
                 waiting=report.waiting,
             ),
-            link=None if self.link is None else await self.link.status(),
+            link=None if self.link is None else await self.link(),
             warnings=[*report.warnings, *self.warnings()],
         )
 

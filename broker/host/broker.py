@@ -78,7 +78,7 @@ class _Host:
             parts=[self._host.rows],
             pump=ground.pump,
             report=authority.report,
-            link=self._viewer.state,
+            link=self._viewer.state.status,
             warnings=self._warnings,
         )
         self._shared = SharedControl(

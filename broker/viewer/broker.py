@@ -25,6 +25,7 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.viewer.control import viewer_parts
 from broker.viewer.host_link import RemoteHost
+from broker.viewer.linked_status import LinkedViewerRows
 from broker.viewer.part import (
     make_viewer,
     open_sandbox_workers,
@@ -32,7 +33,6 @@ from broker.viewer.part import (
 )
 from broker.viewer.runner import Runner
 from broker.viewer.settings_watch import SettingsWatch
-from broker.viewer.status import ViewerRows
 from broker.viewer.workers.pool import Workers
 
 
@@ -82,10 +82,10 @@ class _Viewer:
         self._settings = SettingsWatch(ground.paths, authority.notify)
         self._report = StatusCollector(
             role=ground.role,
-            parts=[ViewerRows(self._viewer, workers, self._host.state)],
+            parts=[LinkedViewerRows(self._viewer, workers, self._host.state)],
             pump=ground.pump,
             report=authority.report,
-            link=self._host.state,
+            link=self._host.state.status,
             warnings=self._warnings,
         )
         shared = SharedControl(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,11 +14,8 @@ from broker.authority.status import (
     process_status,
 )
 from broker.core.escape import printable
-from broker.core.lease import Opening
 from broker.core.names import LeaseId
 from broker.ipc.control import api
-from broker.net.link.control import Announced
-from broker.net.link_service.status import LinkState
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.windows import WindowsPart
@@ -28,12 +24,10 @@ from broker.viewer.workers.pool import Workers
 
 @dataclass(frozen=True)
 class ViewerRows(StatusRows):
-    """A viewer's part of the status; its leases and streams are the link's."""
+    """A viewer's part of the status; leases and streams are the host's."""
 
     viewer: ViewerRole
     workers: Workers
-    link: LinkState | None = None
-    """Where there is one: else the host's part has them."""
 
     @override
     async def sandboxes(self) -> list[api.SandboxStatus]:
@@ -58,32 +52,6 @@ class ViewerRows(StatusRows):
             for guest in self.viewer.guests():
                 nursery.start_soon(ask, guest)
         return counted
-
-    @override
-    def leases(self) -> list[api.LeaseStatus]:
-        """The leases that the host has announced."""
-        if self.link is None or self.link.epoch is None:
-            return []
-        return [self._announced(a) for a in self.link.epoch.channel.leases.all()]
-
-    def _announced(self, announced: Announced) -> api.LeaseStatus:
-        lease = announced.lease
-        guest = self.viewer.guest(lease.id)
-        return api.LeaseStatus(
-            id=lease.id,
-            sandbox=lease.sandbox,
-            record=lease.record,
-            generation=lease.generation,
-            peer=f"the host's {announced.peer}",
-            since=time.time() if guest is None else guest.since,
-            pending=not announced.confirmed,
-        )
-
-    @override
-    def streams(self) -> list[tuple[Opening, float]]:
-        if self.link is None or self.link.epoch is None:
-            return []
-        return [(s.opening, s.began) for s in self.link.epoch.streams.values()]
 
     @override
     def processes(self) -> list[api.ProcessStatus]:

@@ -41,23 +41,23 @@ class Program:
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 179, 24_640, 15_900),
     Program("starter", ("broker.helpers.starter",), USER, 12, 580, 330),
-    Program("vitrail-local", ("broker.programs.local",), USER, 417, 59_850, 39_260),
+    Program("vitrail-local", ("broker.programs.local",), USER, 407, 57_320, 37_580),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
         USER,
         247,
         33_680,
-        21_320,
+        21_330,
         linked=True,
     ),
     Program(
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        321,
-        44_900,
-        29_100,
+        322,
+        44_910,
+        29_110,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
@@ -84,9 +84,9 @@ PROGRAMS = (
         31_800,
         20_700,
     ),
-    Program("keeper", ("broker.programs.keeper",), USER, 39, 4_150, 2_200),
-    Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_230, 19_600),
-    Program("files", ("shims.files.__main__",), USER, 24, 3_300, 2_370),
+    Program("keeper", ("broker.programs.keeper",), USER, 33, 3_280, 1_490),
+    Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_100, 19_600),
+    Program("files", ("shims.files.__main__",), USER, 20, 2_950, 2_150),
     Program(
         "folder mounts",
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
@@ -122,7 +122,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(555, 84_230, 56_960)
+TOGETHER = Size(543, 81_000, 54_630)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

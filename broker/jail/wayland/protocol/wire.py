@@ -12,10 +12,12 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.core.errors import InternalError, PeerError
-from broker.jail.wayland.protocol.signatures import Message
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.protocol.signatures import Message
 
 HEADER = struct.Struct("=IHH")
 """Object id, opcode, size in bytes with the header."""
