@@ -99,6 +99,8 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     ),
     "Welcome": _tells("first, when the log is open"),
     "Policy": _tells("when other rules or records are in force"),
+    "RecordChanged": _tells("before Policy, for each record that differs"),
+    "RecordGone": _tells("before Policy, for each record that was removed"),
     "Permitted": _tells("once for a request that is permitted and on record"),
     "PermitNow": _tells("while a permit holds"),
     "PermitCut": _tells("when a permit ends, before that is recorded"),
