@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +101,9 @@ async def test_a_home_is_in_use_as_long_as_its_container_lives():
         running = subprocess.Popen([*argv, "sh", "-c", script], env=w.environ)
         await eventually(ready.exists)
         await w.wait_event("lease.begin", sandbox="kept")
+        # What ends the container with it is killed as well.
+        for watching in watches(running):
+            os.kill(watching, signal.SIGKILL)
         running.kill()
         await trio.to_thread.run_sync(running.wait)
         answer = await brokerctl("sandbox", "snapshot", "kept", "x", env=w.environ)
@@ -114,6 +119,35 @@ async def test_a_home_is_in_use_as_long_as_its_container_lives():
         await eventually(again)
         # Podman's clearing away behind a run does not keep it from the next one.
         assert await again()
+
+
+def watches(running):
+    """The numbers of the processes that wait for the end of a 'brokerctl run'."""
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text()
+    found = [pid for pid in map(int, children.split()) if comm(pid) == "sh"]
+    assert found
+    return found
+
+
+def comm(pid):
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+async def test_container_ends_with_the_brokerctl_that_is_killed():
+    """Its window would stay, of a program that the user believes to have ended."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        write_record(w, "brief", "disposable")
+        argv = [sys.executable, "-m", "broker.cli.app", "run", "-q", "brief", "--"]
+        running = subprocess.Popen([*argv, "sleep", "1000"], env=w.environ)
+        try:
+            await w.wait_event("lease.begin")
+            assert list((w.paths.runtime / "oci").glob("cid-*"))
+        finally:
+            running.kill()
+            await trio.to_thread.run_sync(running.wait)
+        await w.wait_event("lease.end")
+        await eventually(lambda: not containers(w.environ))
+        await eventually(lambda: not list((w.paths.runtime / "oci").glob("cid-*")))
 
 
 async def test_a_disposable_one_leaves_nothing():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,23 @@ from policy.records.loader import search_path
 from policy.records.model import Podman, Record
 
 _REMOVE = ("podman", "rm", "--force", "--time=0", "--ignore")
+_WATCH = """\
+read -r podman || exit
+read -r line && exit
+tries=0
+while [ $tries -lt 60 ] && kill -0 "$podman" 2>/dev/null; do
+    "$@"
+    tries=$((tries + 1))
+    sleep 0.5
+done
+"$@"
+rm -f -- "$0"
+"""
+"""Reads Podman's number and a line at the end, which a killed ``brokerctl`` does not write.
+
+Podman is not killed while it makes the container, which would leave a part of it that
+it does not know; it ends by itself when its container is removed.
+"""
 _END_SECONDS = 20.0
 _KEPT = (
     *("PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
@@ -97,29 +115,70 @@ async def _contained(
     # conmon(8) inherits it from Podman, and lives as long as the container.
     # guard: a container whose brokerctl was killed keeps its home in use
     lock = () if home is None else (home.lock,)
-    child = spawn(
-        podman_args(container, hooks, cid, paths.runtime),
-        name="podman",
-        env=env,
-        cwd="/",
-        pass_fds=lock,
-        stdin=0 if container.stdin else DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-    )
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(copy_output, child, steps)
-            code = await child.wait()
-            nursery.cancel_scope.deadline = trio.current_time() + 1
-    finally:
-        with trio.move_on_after(_END_SECONDS, shield=True):
-            if child.returncode is None:
-                # A container outlives the podman that started it.
-                await run_tool([*_REMOVE, "--cidfile", str(cid)], env=env)
-            await child.stop()
-        cid.unlink(missing_ok=True)
+    async with _ended_with_us(cid, env) as watched:
+        child = spawn(
+            podman_args(container, hooks, cid, paths.runtime),
+            name="podman",
+            env=env,
+            cwd="/",
+            pass_fds=lock,
+            stdin=0 if container.stdin else DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            outlive_us=True,
+        )
+        watched(child.pid)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(copy_output, child, steps)
+                code = await child.wait()
+                nursery.cancel_scope.deadline = trio.current_time() + 1
+        finally:
+            with trio.move_on_after(_END_SECONDS, shield=True):
+                if child.returncode is None:
+                    # A container outlives the podman that started it.
+                    await run_tool([*_REMOVE, "--cidfile", str(cid)], env=env)
+                await child.stop()
+            cid.unlink(missing_ok=True)
     return code
+
+
+@asynccontextmanager
+async def _ended_with_us(
+    cid: Path, env: Mapping[str, str]
+) -> AsyncIterator[Callable[[int], None]]:
+    """Have a container removed where this process is killed before the block's end.
+
+    The container would run on, as would its window, until ``brokerctl stop``.  Nothing
+    of ours is left that could remove it, so a shell waits for the end of our pipe.
+    The block calls what is yielded with the number of its Podman.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    words = ["sh", "-c", _WATCH, str(cid), *_REMOVE, "--cidfile", str(cid)]
+    try:
+        watch = spawn(
+            words,
+            env=env,
+            stdin=read,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            # guard: a container ends with the brokerctl that runs it
+            outlive_us=True,
+        )
+        try:
+            yield lambda pid: _write(write, f"{pid}\n")
+        finally:
+            with trio.CancelScope(shield=True):
+                _write(write, "\n\n")
+                await watch.wait()
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def _write(fd: int, text: str) -> None:
+    with suppress(BrokenPipeError):  # the shell was killed
+        os.write(fd, text.encode())
 
 
 def described(

@@ -249,6 +249,12 @@ GUARDS = (
         "read_only",
     ),
     Guard(
+        "a container ends with the brokerctl that runs it",
+        "outlive_us=False,",
+        "tests/e2e/test_podman_state.py",
+        "brokerctl_that_is_killed",
+    ),
+    Guard(
         "a container whose brokerctl was killed keeps its home in use",
         "lock = ()",
         "tests/e2e/test_podman_state.py",
