@@ -83,7 +83,7 @@ class CarriedFlow:
     hello: bytearray | None = None
     """The first bytes while they are looked at; None: they were."""
     first: int = 0
-    """The sequence number of the first of them."""
+    """The sequence number of the first of a connection."""
     checked: bytes = b""
     """They, until the far end has them: a segment may not change them."""
     ending: int = 0
@@ -152,12 +152,23 @@ class FlowFilter:
             return
         key = (packet.protocol, packet.source, packet.receiver, packet.target)
         flow = self._flows.get(key)
+        # guard: a connection by the ports of an earlier one is a flow of its own
+        if flow is not None and _begins_another(flow, packet):
+            self._replace(flow)
+            flow = None
         if flow is not None:
             self._carry(flow, packet, now)
         elif packet.receiver == self._resolver:
             self._to_resolver(packet, now)
         elif not self._closed(untrusted_frame):
             self._begin(key, packet, now)
+
+    def _replace(self, flow: CarriedFlow) -> None:
+        """End a flow that passt has forgotten, or forgets now."""
+        passed = read(flow.frame)
+        assert passed is not None  # it was read when it passed
+        self.to_passt.append(reset_on(passed))
+        self._end(flow, "its ports were used again")
 
     def _begin(
         self, key: tuple[int, int, bytes, int], packet: Packet, now: float
@@ -221,9 +232,9 @@ class FlowFilter:
             return
         self._numbers += 1
         flow = CarriedFlow(self._numbers, key, place, names, packet.frame, now)
+        flow.first = packet.sequence + 1 & 0xFFFFFFFF
         if packet.protocol == TCP and names:
             flow.hello = bytearray()
-            flow.first = packet.sequence + 1 & 0xFFFFFFFF
         place.flows += 1
         self._flows[key] = flow
         address = str(IPv4Address(packet.receiver))
@@ -556,6 +567,17 @@ class FlowFilter:
             self.to_viewer.append(
                 m.FlowEnded(flow.number, flow.sent, flow.received, reason)
             )
+
+
+def _begins_another(flow: CarriedFlow, packet: Packet) -> bool:
+    """Whether a packet begins a connection by the addresses and ports of a flow.
+
+    passt opens one where it has closed the first, and nobody would have asked about it
+    or looked at its hello.  A first packet that is sent again is the same connection.
+    """
+    if packet.protocol != TCP or not packet.flags & SYN:
+        return False
+    return bool(flow.received) or packet.sequence + 1 & 0xFFFFFFFF != flow.first
 
 
 def _took(pace: TokenBucket, now: float) -> bool:

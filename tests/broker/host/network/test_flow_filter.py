@@ -564,3 +564,59 @@ def test_a_hello_with_two_names_is_refused():
             assert server_name(data) == "a.test"
     assert server_name(b"\x16") is None
     assert server_name(b"\x16\x03\x01\0\x05") is None
+
+
+# -- a connection by the ports of an earlier one -----------------------------------------
+
+
+def closed_by_both(talk, names=("www.example.org",)):
+    """A permitted connection, from its first packet to its last."""
+    talk.connect(*names)
+    talk.come(back(SYN | ACK, seq=1))
+    first = hello("www.example.org")
+    talk.send(tcp(ACK, first, seq=1001, ack=2))
+    talk.come(back(ACK, seq=2, ack=1001 + len(first)))
+    talk.send(tcp(FIN | ACK, seq=1001 + len(first), ack=2))
+    talk.come(back(FIN | ACK, seq=2, ack=1002 + len(first)))
+
+
+@pytest.mark.parametrize("seq", [1000, 900000])
+def test_second_connection_by_the_same_ports_is_looked_at(seq):
+    """Attack: passt has forgotten the first one, the filter would take it for that."""
+    talk = Talk(("www.example.org", "*"))
+    closed_by_both(talk)
+    again = talk.send(tcp(seq=seq))
+    begun = [one for one in talk.log if isinstance(one, m.FlowBegun)]
+    assert len(begun) == 2, "it is a flow of its own, in the log too"
+    assert len(again["passt"]) <= 2
+    talk.come(back(SYN | ACK, seq=1, ack=seq + 1))
+    bad = hello("other.example.org")
+    sent = talk.send(tcp(ACK, bad, seq=seq + 1, ack=2))
+    assert all(is_reset(one) for one in sent["passt"])
+    assert "led to its address" in talk.reasons[-1]
+
+
+def test_first_packet_that_is_sent_again_begins_nothing():
+    talk = Talk(("www.example.org", "*"))
+    talk.connect("www.example.org")
+    assert len(talk.send(tcp())["passt"]) == 1
+    assert talk.reasons == []
+    assert len([one for one in talk.log if isinstance(one, m.FlowBegun)]) == 1
+
+
+def test_first_packet_in_an_open_connection_ends_it():
+    """passt takes it for what its version takes it for: it gets a reset before it."""
+    talk = Talk(("www.example.org", "*"))
+    talk.connect("www.example.org")
+    talk.come(back(SYN | ACK, seq=1))
+    first = hello("www.example.org")
+    talk.send(tcp(ACK, first, seq=1001, ack=2))
+    talk.come(back(ACK, seq=2, ack=1001 + len(first)))
+    for flags in (SYN | FIN, SYN | ACK):
+        sent = talk.send(tcp(flags, seq=70000))["passt"]
+        assert all(is_reset(one) for one in sent)
+    reset = talk.send(tcp(SYN, seq=70000))["passt"]
+    assert [is_reset(one) for one in reset] == [False]
+    assert talk.reasons == ["its ports were used again"]
+    sent = talk.send(tcp(ACK, hello("other.example.org"), seq=70001, ack=2))
+    assert all(is_reset(one) for one in sent["passt"])
