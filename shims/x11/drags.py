@@ -178,6 +178,7 @@ class Drags:
         self._target = window
         self._seat.raise_window(window)
         if self._source is not None:
+            self._active = True  # KWin takes the pointer away without a word
             # Our own: X11 decides, so the compositor is told yes in any case.
             self._accept(accepted=True, action=_COPY)
         else:
