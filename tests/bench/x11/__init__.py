@@ -1,0 +1,1 @@
+"""X11 programs: the bridge beside a rootful Xwayland."""

@@ -1,0 +1,160 @@
+"""``python -m tests.bench.x11 [--repeats N] [--json FILE]``: the bridge and a rootful Xwayland.
+
+Both show on the same filtered sway.  In each repetition, the peers in turn:
+
+* x11perf: rates of rectangles, text, scrolling and pictures;
+* a film of 1280x720 with 30 pictures a second, for ten seconds (mpv): processor time of
+  the bridge (none in a rootful Xwayland) and of the X server, in hundredths of a core.
+
+A table is printed only if every peer took part in every repetition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from shims.bundle import x11_bridge
+from tests.kit.result_file import result_file
+from tests.kit.wayland.compositor import desktop, short_directory
+from tests.kit.wayland.stand import CONFIG, filtered
+
+PEERS = ("rootful", "bridge")
+DRAWN = {
+    "rectangle 500x500": "-rect500",
+    "text 6x13": "-ftext",
+    "scroll 500x500": "-scroll500",
+    "PutImage 500x500": "-putimage500",
+}
+FILM_SECONDS = 10
+_FILM = "av://lavfi:testsrc=size=1280x720:rate=30"
+_RATE = re.compile(r"\(\s*([\d.]+)/sec\)")
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def processor_seconds(pid: int) -> float:
+    """Of a process that runs: user and system time (proc(5))."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(words[11]) + int(words[12])) / _TICK
+
+
+def children(pid: int) -> dict[str, int]:
+    """Return pids of a process's children, and of theirs, by program."""
+    found: dict[str, int] = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found[Path(f"/proc/{child}/comm").read_text().strip()] = int(child)
+        found |= children(int(child))
+    return found
+
+
+def server(peer: str, base: Path, display: Path) -> subprocess.Popen[str]:
+    """Start what shows X11 windows; its first line of output is DISPLAY's number."""
+    env = {**os.environ, "WAYLAND_DISPLAY": str(display), "XDG_RUNTIME_DIR": str(base)}
+    if peer == "rootful":
+        words = ["Xwayland", "-noreset", "-shm", "-displayfd", "1"]
+    else:
+        (base / "bridge.py").write_bytes(x11_bridge())
+        shell = "echo ${DISPLAY#:} $XAUTHORITY; exec sleep 3600"
+        words = [sys.executable, str(base / "bridge.py"), "--", "sh", "-c", shell]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(
+        words, env=env, stdout=subprocess.PIPE, stderr=quiet, text=True
+    )
+
+
+def drawn(env: dict[str, str]) -> dict[str, float]:
+    """Return x11perf's rates, in operations a second."""
+    rates = {}
+    for what, option in DRAWN.items():
+        words = ["x11perf", "-time", "1", "-repeat", "2", option]
+        done = subprocess.run(
+            words, env=env, capture_output=True, text=True, check=True
+        )
+        rates[what] = float(_RATE.findall(done.stdout)[-1])
+    return rates
+
+
+def film(env: dict[str, str], pids: Callable[[], dict[str, int]]) -> dict[str, float]:
+    """Return hundredths of a core that each program took while a film ran."""
+    words = ["mpv", "--no-config", "--vo=x11", "--ao=null", "--loop", _FILM]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(words, env=env, stdout=quiet, stderr=quiet) as player:
+        time.sleep(3)  # the film begins
+        known = pids()
+        before = {name: processor_seconds(pid) for name, pid in known.items()}
+        time.sleep(FILM_SECONDS)
+        spent = {name: processor_seconds(known[name]) - before[name] for name in known}
+        player.terminate()
+    return {
+        f"film, {name} (% of a core)": round(100 * seconds / FILM_SECONDS, 2)
+        for name, seconds in spent.items()
+    }
+
+
+def measure(peer: str, display: Path) -> dict[str, float]:
+    """Measure one peer, from its start to its end."""
+    with short_directory() as base, server(peer, base, display) as shown:
+        assert shown.stdout is not None
+        number, _, cookie = shown.stdout.readline().strip().partition(" ")
+        env = {**os.environ, "DISPLAY": f":{number}", "XAUTHORITY": cookie}
+        env.pop("WAYLAND_DISPLAY", None)
+
+        def pids() -> dict[str, int]:
+            if peer == "rootful":
+                return {"Xwayland": shown.pid}
+            return {
+                "bridge": shown.pid,
+                "Xwayland": children(shown.pid)["Xwayland"],
+            }
+
+        try:
+            return {**drawn(env), **film(env, pids)}
+        finally:
+            shown.terminate()
+
+
+async def main(repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Measure all peers, interleaved; returns raw values by figure and peer."""
+    found: dict[str, dict[str, list[float]]] = {}
+    async with desktop(config_extra=CONFIG) as comp, filtered(comp) as it:
+        for _ in range(repeats):
+            for peer in PEERS:
+                values = await trio.to_thread.run_sync(measure, peer, it.path)
+                for what, value in values.items():
+                    found.setdefault(what, {}).setdefault(peer, []).append(value)
+        assert it.ends == [], it.ends
+    return found
+
+
+def show(found: dict[str, dict[str, list[float]]]) -> None:
+    """Print medians."""
+    print(f"{'':32}" + "".join(f"{peer:>14}" for peer in PEERS))
+    for what, peers in found.items():
+        medians = [
+            f"{statistics.median(peers[peer]):14,.1f}"
+            if peer in peers
+            else f"{'-':>14}"
+            for peer in PEERS
+        ]
+        print(f"{what:32}" + "".join(medians))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.x11")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=result_file)
+    options = parser.parse_args()
+    values = trio.run(main, options.repeats)
+    show(values)
+    if options.json is not None:
+        options.json.write_text(json.dumps(values, indent=1))
