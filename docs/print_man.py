@@ -78,7 +78,18 @@ PAGES = (
     ),
     _verbs(
         *("status", "what runs, its windows, output and sound"),
-        *("status", "top", "windows", "network", "kill-window", "logs", "x11", "audio"),
+        *(
+            "status",
+            "top",
+            "windows",
+            "network",
+            "forward",
+            "ssh-config",
+            "kill-window",
+            "logs",
+            "x11",
+            "audio",
+        ),
         "notifications",
     ),
     _verbs(

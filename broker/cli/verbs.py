@@ -47,6 +47,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
                 "network.flows_verb",
                 "List flows to hosts outside, with their rules.",
             ),
+            "forward": ("network.forward_verb", "Forward a port to a sandbox's."),
+            "ssh-config": ("network.ssh_config", "Print what ssh needs for sandboxes."),
             "df": ("sandboxes.df", "Show disk space, and what nothing uses."),
             "prune": ("sandboxes.prune", "Remove what belongs to no sandbox."),
             "kill-window": ("sandboxes.kill_window", "End a window."),

@@ -38,6 +38,10 @@ NOTIFICATION = ServiceName("vitrail.Notification")
 TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY, CALL})
 """Services whose requests are read before they are decided about."""
 
+TCP = ServiceName("vitrail.Tcp")
+"""A connection to a TCP port of a sandbox's loopback, or of the user's; a sandbox asks
+for it on the port of ``CALL``."""
+
 NETWORK = ServiceName("vitrail.Network")
 """A stream of a sandbox's frame filter, which the host starts; it has no port, so no
 guest opens one."""

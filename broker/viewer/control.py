@@ -18,6 +18,7 @@ def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[objec
     return [
         runner,
         viewer.person,
+        viewer.forwards,
         WindowsPart(viewer),
         NetworkControl(viewer),
         EventsPart(paths.audit),

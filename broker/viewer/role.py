@@ -48,6 +48,7 @@ from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.network import NetworkFlows
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.desktop_services import DesktopServices
+from broker.viewer.opening.forwards import PortForwards
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
@@ -135,6 +136,14 @@ class ViewerRole:
             desktop=DesktopServices(paths),
         )
         """Files and links that programs of sandboxes want opened or copied."""
+        self.forwards = PortForwards(
+            decider=authority,
+            log=log,
+            calls=self.opening.calls,
+            pump=tools.pump,
+            named=self.named,
+        )
+        """Ports of sandboxes that the user's programs connect to."""
         self.clipboard.carry_files = self.opening.give
         self.person = PersonOpens(
             decider=authority,

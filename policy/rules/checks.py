@@ -66,5 +66,6 @@ SERVICES = (
     "vitrail.OpenFile",
     "vitrail.OpenURL",
     "vitrail.SecurityKey",
+    "vitrail.Tcp",
 )
 """The services that Vitrail itself asks rules about."""

@@ -14,6 +14,7 @@ from shims.files.connection import tell
 from shims.files.edited import Edited
 from shims.files.notifications import serve_notifications
 from shims.files.portal import serve_portal
+from shims.files.ports import ask_connect
 from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.receiving import open_here, receive
 from shims.files.sending import Walk, write_entries
@@ -83,6 +84,7 @@ VERBS = {
     "x-www-browser": ask_open,
     "vitrail-copy": ask_copy,
     "vitrail-call": ask_call,
+    "vitrail-connect": ask_connect,
     "serve": serve_call,
     "call-here": call_here,
     "serve-here": serve_here,

@@ -18,6 +18,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from shims.files.connection import PIECE_BYTES, Connection, tell
+from shims.files.ports import PORT_SERVICE, serve_port
 from shims.files.protocol import TransferError, frame
 from shims.files.services import find_service
 
@@ -216,6 +217,10 @@ def serve(connection: Connection) -> int:
     asked = connection.wait("service")
     source, name = str(asked["source"]), str(asked["service"])
     argument = str(asked["argument"])
+    if name == PORT_SERVICE:
+        code = serve_port(connection, source, argument)
+        connection.socket.close()
+        return code
     stream = CallStream(connection)
     try:
         command = [str(word) for word in asked.get("command", [])]

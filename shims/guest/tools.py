@@ -16,6 +16,7 @@ FILES_COMMANDS = (
     "vitrail-copy",
     "vitrail-files",
     "vitrail-call",
+    "vitrail-connect",
 )
 
 BUS_SERVICES = {

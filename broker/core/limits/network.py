@@ -17,6 +17,8 @@ WAITING = 16
 LOOKUPS_PER_SECOND = 50
 LOOKUPS_BURST = 200
 """Questions for addresses."""
+LEASES_BURST = 8
+"""Packets of DHCP, and one more each second."""
 QUESTIONS = 128
 """Questions that the resolver has not answered yet."""
 LOOKUP_SECONDS = 10.0
@@ -38,6 +40,8 @@ IDLE_SECONDS: Mapping[str, float] = MappingProxyType(
 """A flow without a packet has ended; as RFC 5382 and 4787 have it for TCP and UDP."""
 ENDED_SECONDS = 10.0
 """A connection whose two sides have closed is kept so long for its last packets."""
+FORWARDED = 32
+"""Connections of one forwarded port at a time; each is a program of the sandbox."""
 REPORT_SECONDS = 1.0
 """Between two reports of the bytes that flows have moved."""
 FLOW_REPORT_BYTES = 1 << 18

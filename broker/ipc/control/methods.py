@@ -248,6 +248,15 @@ NETWORK = Method(
     "The open flows of sandboxes whose flows are decided.",
     absent=(_host_lacks("the viewer decides flows"),),
 )
+FORWARD = Method(
+    "Forward",
+    api.ForwardRequest,
+    api.ForwardItem,
+    Owner.VIEWER,
+    "With more: forward a port of this machine to a sandbox's, until it hangs up.",
+    absent=(_host_lacks("the viewer forwards ports"),),
+    waits=True,
+)
 LEASE_ACQUIRE = Method(
     "LeaseAcquire",
     api.LeaseRequest,

@@ -12,8 +12,8 @@ import errno
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,14 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Opening
 from broker.core.names import LeaseId
+from broker.core.services import TCP
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
 from broker.viewer.opening.targets import Targets
+from broker.viewer.opening.tcp_ports import take_port, user_port
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 from policy.records.model import CalledService, Record
 from policy.rules.world import ADMIN_NAMES
@@ -147,6 +149,10 @@ class SandboxCalls:
         ask, source = call.ask, call.guest.lease.sandbox
         if call.permit.user is not None:
             raise ToldError(f"{call.permit.where}: at the desktop there is no user=")
+        if ask.service == TCP:
+            with await user_port(take_port(ask.argument)) as far:
+                await self._relay(call, far)
+            return
         service = self._desktop.find(ask.service)
         asked = GuestCall(source, ask.service, ask.argument, service.command)
         with self._one_of("", ask.service, service.concurrent):
@@ -156,7 +162,6 @@ class SandboxCalls:
     async def _carry(self, call: _Call, target: Guest) -> None:
         source, ask = call.guest, call.ask
         named = _named(target.valid_record(), ask.service)
-        token = secrets.token_hex(16)
         asked = GuestCall(
             source.lease.sandbox,
             ask.service,
@@ -164,15 +169,25 @@ class SandboxCalls:
             named.command,
             named.working_directory,
         )
+        user = call.permit.user or named.user
+        with self._one_of(target.lease.id, ask.service, named.concurrent):
+            async with self.served(target, asked, user) as far:
+                await self._relay(call, far)
+
+    @asynccontextmanager
+    async def served(
+        self, target: Guest, asked: GuestCall, user: str = ""
+    ) -> AsyncIterator[socket.socket]:
+        """Have a program of a sandbox serve a call; yields its connection.
+
+        ``user``: of the guest; empty: its programs' one.  Raises VitrailError.
+        """
+        token, full = secrets.token_hex(16), f"{asked.service}+{asked.argument}"
         meeting = Meeting(target.lease.id, asked)
-        user, full = call.permit.user or named.user, f"{ask.service}+{ask.argument}"
-        with (
-            self._one_of(target.lease.id, ask.service, named.concurrent),
-            self._meetings.awaited(token, meeting),
-        ):
+        with self._meetings.awaited(token, meeting):
             words = ["vitrail-files", "serve", token, user, full]
             program = await target.start_program(words, {}, display=False)
-            await self._relay(call, await _joined(target, program, meeting))
+            yield await _joined(target, program, meeting)
 
     async def _relay(self, call: _Call, far: socket.socket) -> None:
         """Answer the caller, and move the bytes until both ends have closed."""
@@ -236,6 +251,8 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     A name with a dot is its own service with its argument, as in Qubes, so that rules
     written for Qubes mean the same; any other is the argument of ``vitrail.Call``.
     """
+    if ask.service == TCP:
+        return _port_request(opening, ask)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
         raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
@@ -280,3 +297,19 @@ def _named(record: Record, service: str) -> CalledService:
     services = record.viewer.services
     named = next((one for one in services if one.name == service), None)
     return named or CalledService(service, (), "", "", limits.CALLS_PER_SANDBOX)
+
+
+def _port_request(opening: Opening, ask: CallService) -> Request:
+    """Return the request for a port.  Raises RefusedError for what is not one."""
+    port = take_port(ask.argument)
+    return Request(
+        lease=opening.lease,
+        service=TCP,
+        argument=f"+{port}",
+        target=ask.target,
+        stream=opening.stream,
+        peer=opening.peer,
+        words=f"to connect to port {port}",
+        details=(("port", str(port)),),
+        tells=True,
+    )

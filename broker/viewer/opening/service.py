@@ -79,7 +79,7 @@ class OpeningService:
         self._targets = targets
         self._events = StreamEvents(log)
         self._mover = Mover(targets, log)
-        self._calls = SandboxCalls(decider, targets, pump, desktop)
+        self.calls = SandboxCalls(decider, targets, pump, desktop)
         self._meter = DayMeter()
         self._numbers = itertools.count(1)
 
@@ -141,9 +141,9 @@ class OpeningService:
             ask = await exchange.asked()
             match ask:
                 case CallService() if opening.service == CALL:
-                    await self._calls.call(guest, opening, exchange, ask, conn)
+                    await self.calls.call(guest, opening, exchange, ask, conn)
                 case Take() if opening.service == CALL:
-                    await self._calls.join(guest, exchange, ask.token, conn)
+                    await self.calls.join(guest, exchange, ask.token, conn)
                 case Take():
                     await self._mover.hand_over(guest, exchange, ask.token)
                 case GiveFiles():

@@ -63,7 +63,7 @@ from policy.records.model import (
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one goes on in the background."""
-_WITHOUT_AGENT = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
+WITHOUT_AGENT = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
 _WITH_OUR_AGENT = (MicroVM, ThrowawayVm)
 """Machines of other programs may have it: they are not waited for."""
 _WARNINGS = 3
@@ -486,7 +486,7 @@ class Guest:
         record = self.valid_record()
         if self._nursery is None:
             raise RefusedError("this sandbox is about to end")
-        if isinstance(record.host.launch, _WITHOUT_AGENT):
+        if isinstance(record.host.launch, WITHOUT_AGENT):
             raise RefusedError(
                 f"{self.lease.sandbox} is a container or box, which has no agent of "
                 "Vitrail's: nothing can be started or kept in it from outside",

@@ -18,6 +18,7 @@ from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.network_control import NetworkControl
+from broker.viewer.opening.forwards import PortForwards
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.runner import Runner
 from broker.viewer.subscriptions import EventsPart
@@ -35,6 +36,7 @@ SCREEN = (
     EventsPart,
     WindowsPart,
     NetworkControl,
+    PortForwards,
     QuestionControl,
     ClipboardControl,
     DeviceControl,

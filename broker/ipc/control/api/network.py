@@ -38,3 +38,23 @@ class NetworkAnswer(ApiAnswer, frozen=True, kw_only=True):
 
     flows: list[FlowStatus]
     omitted: int = 0
+
+
+class ForwardRequest(ApiRequest, frozen=True, kw_only=True):
+    """Forward a port of the user's loopback to one of a sandbox's.
+
+    With more only; it ends when the caller hangs up.
+    """
+
+    sandbox: str
+    port: int
+    local: int
+    """0: the broker chooses it."""
+
+
+class ForwardItem(ApiAnswer, frozen=True, kw_only=True):
+    """The forward has begun, with ``local``; or a connection failed."""
+
+    sandbox: str = ""
+    local: int | None = None
+    failed: str = ""

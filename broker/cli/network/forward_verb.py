@@ -1,0 +1,111 @@
+"""``brokerctl forward``: a port of this machine leads to one of a sandbox's."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from functools import partial
+
+import msgspec
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.completion import sandboxes
+from broker.cli.run.connect import open_client
+from broker.core.errors import UpstreamError, sole
+from broker.core.escape import printable
+from broker.ipc.control.api import ForwardItem, ForwardRequest
+from broker.ipc.control.methods import FORWARD
+
+_PORTS = re.compile(r"([0-9]{1,5})(?::([0-9]{1,5}))?")
+_PIECE = 1 << 16
+
+
+@click.command("forward")
+@click.argument("sandbox", shell_complete=sandboxes)
+@click.argument("ports", metavar="PORT[:SANDBOX-PORT]")
+@click.option("--stdio", is_flag=True, help="Connect standard input and output.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
+    """Forward PORT of this machine's loopback to a port of SANDBOX's, until Ctrl-C.
+
+    A rule for vitrail.Tcp with the source @adminvm has to allow it, as 'vitrail.Tcp
+    +8080 @adminvm SANDBOX allow'.  Programs of yours alone are connected.
+
+    With --stdio no port is opened: the one connection is this program's input and
+    output, as ssh's ProxyCommand wants it.
+
+    Exit code: 0 with --stdio, 1 refused or ended, 2 wrong call.
+    """
+    found = _PORTS.fullmatch(ports)
+    if found is None:
+        raise click.UsageError(f"'{ports}' is not PORT or PORT:SANDBOX-PORT")
+    local, port = int(found[1]), int(found[2] or found[1])
+    if not 0 < port <= 65535 or local > 65535:
+        raise click.UsageError(f"'{ports}': ports are 1 to 65535")
+    if stdio and (found[2] or as_json):
+        raise click.UsageError("--stdio takes the sandbox's port alone")
+    request = ForwardRequest(sandbox=sandbox, port=port, local=0 if stdio else local)
+    if stdio:
+        trio.run(_stdio, request)
+    else:
+        trio.run(_forward, request, as_json)
+
+
+async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT001
+    async def show(item: ForwardItem) -> None:
+        if as_json:
+            render.json_line(msgspec.to_builtins(item))
+        elif item.failed:
+            render.note(f"a connection failed: {printable(item.failed)}")
+        else:
+            name = printable(item.sandbox)
+            render.note(f"127.0.0.1:{item.local} is port {request.port} of {name}")
+
+    async with open_client() as client:
+        await client.call(FORWARD, request, show)
+
+
+async def _stdio(request: ForwardRequest) -> None:
+    try:
+        async with open_client() as client, trio.open_nursery() as nursery:
+
+            async def take(item: ForwardItem) -> None:
+                if item.local is None:
+                    raise UpstreamError(f"the connection failed: {item.failed}")
+                nursery.start_soon(_copied, item.local, nursery.cancel_scope)
+
+            await client.call(FORWARD, request, take)
+    except ExceptionGroup as group:
+        raise sole(group) from group
+
+
+async def _copied(port: int, over: trio.CancelScope) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.settimeout(None)
+        run = partial(trio.to_thread.run_sync, abandon_on_cancel=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, _send, sock)
+            await run(_receive, sock)
+            over.cancel()
+
+
+def _send(sock: socket.socket) -> None:
+    try:
+        while data := os.read(sys.stdin.fileno(), _PIECE):
+            sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # the other end has gone, which shows in the other direction
+
+
+def _receive(sock: socket.socket) -> None:
+    try:
+        while data := sock.recv(_PIECE):
+            while data:
+                data = data[os.write(sys.stdout.fileno(), data) :]
+    except OSError:
+        return

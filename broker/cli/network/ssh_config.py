@@ -1,0 +1,56 @@
+"""``brokerctl ssh-config``: what ssh needs to reach sandboxes by name."""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.completion import sandboxes
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+
+_USER = "user"
+"""The account of programs in guests that are made from our images."""
+
+
+@click.command("ssh-config")
+@click.argument("names", metavar="[SANDBOX…]", nargs=-1, shell_complete=sandboxes)
+@click.option("--user", default=_USER, show_default=True, help="The account inside.")
+def command(names: tuple[str, ...], *, user: str) -> None:
+    """Print lines for ssh_config(5) by which 'ssh SANDBOX' connects; all by default.
+
+    They serve ssh, scp, rsync, git and the remote modes of editors.  The sandbox needs
+    an sshd on port 22 of its loopback, and a rule: 'vitrail.Tcp +22 @adminvm SANDBOX
+    allow'.
+
+    Exit code: 0, or 1 when there is no such record.
+    """
+    records = read_records(offline_paths()).records
+    known = [name for name, one in records.items() if one.host.launch.kind.agent]
+    for name in names:
+        if name not in records:
+            raise RefusedError(f"no record is named '{printable(name, 64)}'")
+        if name not in known:
+            raise RefusedError(
+                f"'{name}' is a container or box: its ports are not forwarded"
+            )
+    chosen = sorted(names or known)
+    sys.stdout.write("".join(_host(name, user) for name in chosen))
+    if not chosen:
+        render.note("no record is of a virtual machine")
+    elif sys.stdout.isatty():
+        render.note("write them: brokerctl ssh-config > ~/.ssh/vitrail.conf")
+        render.note("and begin ~/.ssh/config with: Include ~/.ssh/vitrail.conf")
+
+
+def _host(name: str, user: str) -> str:
+    return (
+        f"Host {name}\n"
+        f"    ProxyCommand brokerctl forward --stdio {name} %p\n"
+        f"    HostKeyAlias {name}.vitrail\n"
+        f"    User {user}\n"
+    )

@@ -1,0 +1,165 @@
+"""``brokerctl forward``: a port of the user's loopback leads to one of a sandbox's.
+
+Each forward is one permit, by a rule for ``vitrail.Tcp`` with the source ``@adminvm``;
+each connection is one stream, which the pump moves and nothing of ours reads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.channel.interface import Permits
+from broker.authority.permit import Permit, Request
+from broker.authority.pump_supervisor import PumpSupervisor
+from broker.authority.stream_events import StreamEvents
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import printable
+from broker.core.lease import Opening
+from broker.core.limits import network as limits
+from broker.core.prompt_words import VIEWER
+from broker.core.services import TCP
+from broker.ipc.control import api, methods
+from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.transfer_guest import GuestCall
+from broker.viewer.opening.calls import SandboxCalls
+from broker.viewer.opening.tcp_ports import is_own, listen, take_port
+from broker.viewer.sandboxes.guest import WITHOUT_AGENT
+
+if TYPE_CHECKING:
+    from broker.viewer.sandboxes.guest import Guest
+
+_FIRST_STREAM = 1 << 33
+"""Numbers of these streams in the log, apart from those of sandboxes."""
+_CALLER = "desktop"
+"""The caller's name in the sandbox's log."""
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """A forward that is permitted."""
+
+    guest: Guest
+    port: int
+    permit: Permit
+    emit: api.Emit[api.ForwardItem]
+
+
+class PortForwards:
+    """The forwards of one viewer."""
+
+    def __init__(
+        self,
+        *,
+        decider: Permits,
+        log: EventLog,
+        calls: SandboxCalls,
+        pump: PumpSupervisor,
+        named: Callable[[str], list[Guest]],
+    ) -> None:
+        self._decider = decider
+        self._events = StreamEvents(log)
+        self._calls = calls
+        self._pump = pump
+        self._named = named
+        self._numbers = itertools.count(_FIRST_STREAM)
+
+    @serves(methods.FORWARD)
+    async def forward(
+        self, exchange: Exchange[api.ForwardItem], request: api.ForwardRequest
+    ) -> api.ForwardItem:
+        """Forward a port until the client hangs up or the sandbox ends.
+
+        Raises RefusedError where no rule allows it, or the port is taken.
+        """
+        if not exchange.more:
+            raise RefusedError("a forward lasts as long as its caller stays")
+        port = take_port(str(request.port))
+        guest = self._one(request.sandbox)
+        if not 0 <= request.local <= 65535:
+            raise RefusedError(f"{request.local} is not a port")
+        asked = Request(
+            lease=guest.lease,
+            service=TCP,
+            argument=f"+{port}",
+            source=VIEWER,
+            target=guest.lease.sandbox,
+            words=f"to connect to port {port}",
+            settled=True,
+            tells=True,
+        )
+        async with self._decider.permit(asked) as permit:
+            with listen(request.local) as listener:
+                local = listener.getsockname()[1]
+                await exchange.emit(
+                    api.ForwardItem(sandbox=guest.lease.sandbox, local=local)
+                )
+                forward = _Forward(guest, port, permit, exchange.emit)
+                await self._serve(forward, trio.socket.from_stdlib_socket(listener))
+        raise RefusedError("the forward has ended")
+
+    def _one(self, untrusted_name: str) -> Guest:
+        """Return the guest that a name means, which has an agent.  Raises RefusedError."""
+        found = self._named(untrusted_name)
+        if len(found) > 1:
+            names = ", ".join(guest.lease.sandbox for guest in found)
+            raise api.NotFoundError(
+                f"'{printable(untrusted_name, 64)}' has {len(found)} sandboxes",
+                hint=f"name one of them: {names}",
+            )
+        if isinstance(found[0].valid_record().host.launch, WITHOUT_AGENT):
+            raise RefusedError(
+                f"{found[0].lease.sandbox} is a container or box, which has no agent of "
+                "Vitrail's: nothing in it connects to its ports",
+                hint="forward a port of a virtual machine",
+            )
+        return found[0]
+
+    async def _serve(self, forward: _Forward, listener: trio.socket.SocketType) -> None:
+        # guard: connections to a forwarded port are bounded
+        places = trio.CapacityLimiter(limits.FORWARDED)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await places.acquire_on_behalf_of(place := object())
+                accepted, _ = await listener.accept()
+                conn = socket.socket(fileno=accepted.detach())
+
+                async def one(
+                    conn: socket.socket = conn, place: object = place
+                ) -> None:
+                    with conn:
+                        await self._connected(forward, conn)
+                    places.release_on_behalf_of(place)
+
+                nursery.start_soon(one)
+
+    async def _connected(self, forward: _Forward, conn: socket.socket) -> None:
+        """Carry one connection to its end; its failure is its own."""
+        guest, peer = forward.guest, f"{conn.getpeername()[1]} of this machine"
+        opening = Opening(guest.lease, TCP, next(self._numbers), f"port {peer}")
+        # guard: a forwarded port serves its user alone
+        if not is_own(conn):
+            await self._events.refused(opening, "another user's program connected")
+            return
+        try:
+            async with self._events.carry(
+                opening, "pump", trio.current_time()
+            ) as outcome:
+                asked = GuestCall(_CALLER, TCP, str(forward.port))
+                async with self._calls.served(guest, asked) as far:
+                    end = await self._pump.relay(
+                        conn.dup().detach(),
+                        far.dup().detach(),
+                        name=str(opening.stream),
+                        max_bytes=forward.permit.max_size or 0,
+                    )
+                    outcome.reason = end.describe()
+                    outcome.counts = end.bytes_ba, end.bytes_ab
+        except VitrailError as error:
+            await forward.emit(api.ForwardItem(failed=printable(str(error), 300)))

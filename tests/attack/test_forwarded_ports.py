@@ -1,0 +1,102 @@
+"""A forwarded port is on the loopback, where any user of the machine can connect."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from types import SimpleNamespace
+
+import trio
+import trio.testing
+
+from broker.core.errors import RefusedError
+from broker.core.limits import network as limits
+from broker.ipc.control import api
+from broker.ipc.control.methods import Exchange
+from broker.viewer.opening import forwards
+from broker.viewer.opening.forwards import PortForwards
+from tests.kit.rulebook import WORK, rulebook
+
+RULES = "vitrail.Tcp +80 @adminvm work allow\n"
+
+
+class Calls:
+    """Stands for the sandbox's programs; a connection lasts until ``release``."""
+
+    def __init__(self):
+        self.begun = self.live = self.most = 0
+        self.release = trio.Semaphore(0)
+        self.changed = trio.Event()
+
+    @asynccontextmanager
+    async def served(self, guest, service):
+        assert (service.service, service.argument) == ("vitrail.Tcp", "80")
+        self.begun += 1
+        self.live += 1
+        self.most = max(self.most, self.live)
+        self.changed.set()
+        self.changed = trio.Event()
+        await self.release.acquire()
+        self.live -= 1
+        raise RefusedError("over")
+        yield
+
+    async def wait(self, number):
+        while self.begun < number:
+            await self.changed.wait()
+
+
+@asynccontextmanager
+async def forwarded():
+    """Yield the local port, the calls, and the log of a forward."""
+    async with rulebook(RULES) as book:
+        calls = Calls()
+        record = SimpleNamespace(host=SimpleNamespace(launch=None))
+        guest = SimpleNamespace(lease=WORK, valid_record=lambda: record)
+        part = PortForwards(
+            decider=book.decider,
+            log=book.log,
+            calls=calls,
+            pump=None,
+            named=lambda name: [guest],
+        )
+        begun, items = trio.open_memory_channel(100)
+
+        async def emit(item):
+            await begun.send(item)
+
+        exchange = Exchange(api.Caller(pid=7, uid=1000), more=True, emit=emit)
+        request = api.ForwardRequest(sandbox="work", port=80, local=0)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(part.forward, exchange, request))
+                item = await items.receive()
+                yield item.local, calls, book
+                nursery.cancel_scope.cancel()
+
+
+async def connect(port):
+    return await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_a_program_of_another_user_is_not_connected(monkeypatch):
+    monkeypatch.setattr(forwards, "is_own", lambda conn: False)
+    async with forwarded() as (port, calls, book), await connect(port) as stream:
+        with suppress(trio.BrokenResourceError):
+            assert await stream.receive_some() == b""
+        (refused,) = book.events("stream.refused")
+        assert refused["service"] == "vitrail.Tcp"
+        assert calls.begun == 0
+
+
+async def test_connections_are_bounded():
+    """The next one waits until one has ended."""
+    async with forwarded() as (port, calls, _):
+        streams = [await connect(port) for _ in range(limits.FORWARDED + 1)]
+        await calls.wait(limits.FORWARDED)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        calls.release.release()
+        await calls.wait(limits.FORWARDED + 1)
+        assert calls.most == limits.FORWARDED
+        for stream in streams:
+            await stream.aclose()
