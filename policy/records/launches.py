@@ -155,14 +155,14 @@ _BUILDERS: Mapping[str, Callable[[Taken], Launch]] = MappingProxyType(
 
 def check(taken: Mapping[str, object], complain: Complain) -> None:
     """Complain about what a machine of this record cannot have."""
-    decided = {kinds.BWRAP.name, kinds.PODMAN.name}
+    decided = {kinds.BWRAP.name, kinds.PODMAN.name, kinds.MICROVM.name}
     # guard: a network by rules is never another one
     if taken.get("launch.network") == "rules" and taken[KIND_KEY] not in decided:
         complain(
             ("launch", "network"),
             f'a machine of kind = "{taken[KIND_KEY]}" cannot have its flows decided yet',
             '"none" or "user"',
-            'kind = "bwrap" and kind = "podman" can have network = "rules"',
+            'kind = "microvm", "bwrap" and "podman" can have network = "rules"',
         )
     if taken[KIND_KEY] in MONITORS:
         _check_monitor(taken, complain)

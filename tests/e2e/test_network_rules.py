@@ -29,6 +29,7 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
+from broker.host.network.addresses import RESOLVER
 from broker.host.network.namespace import resolver_lines, start_box_network
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from broker.viewer.network import NetworkFlows
@@ -37,6 +38,7 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.world import record as make_record
 from tests.kit.world import world
 
 GOOD, EVIL, SLOW = "93.184.216.34", "93.184.216.35", "93.184.216.36"
@@ -271,6 +273,36 @@ async def test_a_record_has_its_flows_decided():
         assert said["name"] == "gaierror"
         event = await w.wait_event("decision", service="vitrail.Network")
         assert event["verdict"] == "deny"
+
+
+VM_LOOK = LOOK.replace(
+    "print(",
+    """
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.connect(("192.0.2.1", 9))
+    sock.send(b"x" * 100)
+print(""",
+)
+
+
+async def test_a_micro_vm_has_its_flows_decided():
+    """Its address by DHCP, its only name server, a refusal, and a permitted flow."""
+    record = make_record("disposable", network="rules")
+    async with world({"net": record}, start=False) as w:
+        rules = w.paths.config[0] / "policy.d"
+        rules.mkdir(parents=True, exist_ok=True)
+        rule = "vitrail.Network +192.0.2.1 @anyvm @net allow port=9 protocol=udp\n"
+        (rules / "50-net.policy").write_text(rule)
+        await w.start()
+        code, out = await w.output("net", "python3", "-c", VM_LOOK)
+        assert code == 0, out
+        said = json.loads(out.splitlines()[-1])
+        assert RESOLVER in said["resolver"].split()
+        assert said["denied"] == errno.ECONNREFUSED
+        assert said["name"] == "gaierror"
+        opened = await w.wait_event("stream.opened", service="vitrail.Network")
+        assert opened["argument"] == "+192.0.2.1"
+        assert opened["detail"]["rule"].endswith("50-net.policy:1")
 
 
 TALK = """

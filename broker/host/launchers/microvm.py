@@ -34,6 +34,8 @@ from broker.net.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from policy.records.model import MicroVM, Record, State
 
 if TYPE_CHECKING:
+    import socket
+
     from broker.host.images.store import Image
     from broker.host.vmm.control import Monitor
     from broker.host.vmm.launcher import HomeDisk, Tools, Vm, VmSpec
@@ -102,6 +104,11 @@ class MicroVmMachine:
     def qmp(self) -> Qmp:
         """QEMU's monitor.  Raises UpstreamError when it is not connected."""
         return self._vm.qmp
+
+    @property
+    def flows(self) -> socket.socket | None:
+        """Its frame filter's questions; None: it asks nothing."""
+        return self._vm.flows
 
     @property
     def folder_servers(self) -> dict[int, Tracked]:

@@ -108,8 +108,15 @@ class FlowFilter:
     """
 
     def __init__(
-        self, guest: str, resolver: str, closed: Callable[[bytes], bool]
+        self,
+        guest: str,
+        resolver: str,
+        closed: Callable[[bytes], bool],
+        *,
+        leases: bool = False,
     ) -> None:
+        """``leases``: passt tells the guest its address (DHCP)."""
+        self._leases = TokenBucket(1, limits.LEASES_BURST) if leases else None
         self._guest = IPv4Address(guest).packed
         self._resolver = IPv4Address(resolver).packed
         self._closed = closed
@@ -147,6 +154,11 @@ class FlowFilter:
                 self.to_passt.append(untrusted_frame)
                 return
         packet = read(untrusted_frame)
+        if packet is not None and _is_dhcp(packet.source, packet.target, packet):
+            # guard: questions for an address are few, and only where it is not known
+            if self._leases is not None and _took(self._leases, now):
+                self.to_passt.append(untrusted_frame)
+            return
         # guard: a guest sends from its address
         if packet is None or packet.sender != self._guest:
             return
@@ -340,6 +352,9 @@ class FlowFilter:
                 return
         packet = read(frame)
         if packet is None:
+            return
+        if self._leases is not None and _is_dhcp(packet.target, packet.source, packet):
+            self.to_guest.append(frame)
             return
         key = (packet.protocol, packet.target, packet.sender, packet.source)
         flow = self._flows.get(key)
@@ -578,6 +593,11 @@ def _begins_another(flow: CarriedFlow, packet: Packet) -> bool:
     if packet.protocol != TCP or not packet.flags & SYN:
         return False
     return bool(flow.received) or packet.sequence + 1 & 0xFFFFFFFF != flow.first
+
+
+def _is_dhcp(client: int, server: int, packet: Packet) -> bool:
+    """Whether a packet between these ports is of DHCP (RFC 2131)."""
+    return packet.protocol == UDP and (client, server) == (68, 67)
 
 
 def _took(pace: TokenBucket, now: float) -> bool:

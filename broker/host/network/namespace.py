@@ -27,6 +27,7 @@ from broker.host.network.passt import (
     has_only_loopback,
     passt_args,
     require_passt,
+    resolver_socket,
 )
 
 _PIDFD_GET_NET_NAMESPACE = 0xFF04
@@ -91,31 +92,6 @@ async def start_box_network(
         return await _start("veth" if asks is None else "rules", given, argv)
 
 
-def resolver_socket(resolv_conf: Path = _RESOLV_CONF) -> socket.socket:
-    """Return a socket that reaches this machine's first name server, and no other.
-
-    Raises SetupError.
-    """
-    try:
-        lines = resolv_conf.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.split()[1] for line in lines if line.startswith("nameserver ")]
-    server = named[0] if named else "127.0.0.1"  # as resolv.conf(5)
-    family = socket.AF_INET6 if ":" in server else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        found.connect((server, 53))
-    except OSError as error:
-        found.close()
-        raise SetupError(
-            f"the name server {server} cannot be reached: {error.strerror}",
-            hint=f"{resolv_conf} names it",
-        ) from error
-    found.settimeout(0)
-    return found
-
-
 async def start_tap_network(
     vmm: Tracked, *, forward_dns: bool, known: Callable[[Tracked], None]
 ) -> BoxNetwork:
@@ -160,7 +136,8 @@ async def _start(
         with ExitStack() as theirs:
             theirs.callback(os.close, ready)
             fds = (inner.fileno(), ready, *given)
-            words = our_program(f"broker.host.network.{kind}", *map(str, fds))
+            more = ("box",) if kind == "rules" else ()
+            words = our_program(f"broker.host.network.{kind}", *more, *map(str, fds))
             guard = spawn_helper("netguard", words, pass_fds=fds)
             failed.callback(guard.kill_now)
             known(guard)

@@ -41,6 +41,8 @@ class UserNetwork:
     conn: socket.socket
     kernel_args: tuple[str, ...]
     """Arguments for the guest on its kernel's command line."""
+    flows: socket.socket | None = None
+    """The filter's questions about flows; None: it carries all of them."""
 
     async def end(self) -> None:
         """End them (no state is lost); not cancellable."""
@@ -95,9 +97,11 @@ def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
 
 
 def start_user_network(
-    passt: Path | None, resolv_conf: Path = RESOLV_CONF
+    passt: Path | None, resolv_conf: Path = RESOLV_CONF, *, decided: bool = False
 ) -> UserNetwork:
     """Start passt and the frame filter for one guest.
+
+    ``decided``: the filter asks about each flow (``network = "rules"``).
 
     passt drops its privileges and confines itself (user namespace, empty root,
     seccomp).  It ends with its socket.
@@ -105,7 +109,7 @@ def start_user_network(
     Raises SetupError when passt is missing.
     """
     passt = require_passt(passt)
-    forward = forwards_names(resolv_conf)
+    forward = not decided and forwards_names(resolv_conf)
     with ExitStack() as ours, ExitStack() as mine:
         guest, outer = _pair()
         mine.callback(guest.close)
@@ -115,12 +119,47 @@ def start_user_network(
         ours.enter_context(host)
         started: list[Tracked] = []
         mine.callback(_kill, started)
-        fds = (outer.fileno(), inner.fileno())
-        started.append(spawn_helper("frameguard", guard_args(*fds), pass_fds=fds))
+        fds: tuple[int, ...] = (outer.fileno(), inner.fileno())
+        argv = guard_args(*fds)
+        flows = None
+        if decided:
+            flows, asks = _pair()
+            mine.callback(flows.close)
+            ours.enter_context(asks)
+            names = ours.enter_context(resolver_socket(resolv_conf))
+            fds = (*fds, asks.fileno(), names.fileno())
+            argv = our_program("broker.host.network.rules", "qemu", *map(str, fds))
+        started.append(spawn_helper("frameguard", argv, pass_fds=fds))
         argv = passt_args(passt, host.fileno(), forward_dns=forward)
         started.append(spawn_helper("passt", argv, pass_fds=(host.fileno(),)))
         mine.pop_all()
-    return UserNetwork(tuple(started), guest, guest_words(forward=forward))
+    words = guest_words(forward=forward or decided)
+    return UserNetwork(tuple(started), guest, words, flows)
+
+
+def resolver_socket(resolv_conf: Path = RESOLV_CONF) -> socket.socket:
+    """Return a socket that reaches this machine's first name server, and no other.
+
+    Raises SetupError.
+    """
+    try:
+        lines = resolv_conf.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.split()[1] for line in lines if line.startswith("nameserver ")]
+    server = named[0] if named else "127.0.0.1"  # as resolv.conf(5)
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        found.connect((server, 53))
+    except OSError as error:
+        found.close()
+        raise SetupError(
+            f"the name server {server} cannot be reached: {error.strerror}",
+            hint=f"{resolv_conf} names it",
+        ) from error
+    found.settimeout(0)
+    return found
 
 
 def require_passt(passt: Path | None) -> Path:

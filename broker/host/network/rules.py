@@ -4,7 +4,8 @@
                                              ║ asks      ║ names
                                            viewer     name server
 
-It is ``veth`` with a table of flows.  Its arguments are those of ``veth``, then the
+It is ``veth``, or ``frameguard`` for QEMU, with a table of flows.  Its arguments are
+``box`` and those of ``veth``, or ``qemu`` and those of ``frameguard``, then the
 descriptors of two sockets: one to the viewer, and one that is connected to this
 machine's name server.  It can open no other one.  Where the viewer's end closes, every
 flow ends, and none begins.
@@ -13,21 +14,30 @@ flow ends, and none begins.
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import sys
 import time
+from collections.abc import Iterator
 
 from typing_extensions import override
 
+from broker.core import limits
 from broker.core.framing import FrameReader
 from broker.core.limits import network as network_limits
 from broker.core.streams import network_flows as m
 from broker.host.network.addresses import GUEST, RESOLVER
 from broker.host.network.ethernet_frames import joined
 from broker.host.network.flow_filter import FlowFilter
-from broker.host.network.frameguard import Addresses
-from broker.host.network.veth import LENGTH, PacketGuard, carry_to_the_end, lay_cable
+from broker.host.network.frameguard import Addresses, lock
+from broker.host.network.veth import (
+    LENGTH,
+    PacketGuard,
+    carry_to_the_end,
+    lay_cable,
+    take_frames,
+)
 
 _MAX_DATAGRAM = 65535
 _ANSWERS = 64
@@ -38,6 +48,8 @@ class FlowGuard(PacketGuard):
     """``PacketGuard`` that carries the flows of a ``FlowFilter``."""
 
     _pause: int | None = 1000
+    _leases = False
+    """Whether passt tells the guest its address."""
 
     def __init__(
         self,
@@ -56,7 +68,10 @@ class FlowGuard(PacketGuard):
         self._unsent = bytearray()
         self._looked = time.monotonic()
         self.flows = FlowFilter(
-            GUEST, RESOLVER, lambda frame: not self._filter.may_pass(frame)
+            GUEST,
+            RESOLVER,
+            lambda frame: not self._filter.may_pass(frame),
+            leases=self._leases,
         )
 
     @override
@@ -158,9 +173,84 @@ class FlowGuard(PacketGuard):
             self.flows.lost()
 
 
+class QemuFlowGuard(FlowGuard):
+    """``FlowGuard`` whose first side is QEMU's stream of frames, with their lengths."""
+
+    _leases = True
+
+    def __init__(
+        self,
+        qemu: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        viewer: socket.socket,
+        resolver: socket.socket,
+    ) -> None:
+        super().__init__(qemu, passt, addresses, viewer=viewer, resolver=resolver)
+        self._untrusted = bytearray()
+        """What QEMU has sent of a frame."""
+        self._unsent_frames = bytearray()
+
+    @override
+    def _read_frames(self) -> Iterator[bytes]:
+        untrusted_data = self._packets.recv(limits.FRAMES_READ_BYTES)
+        if not untrusted_data:
+            raise ConnectionResetError("QEMU has gone")
+        self._untrusted += untrusted_data
+        yield from take_frames(self._untrusted)
+
+    @override
+    def _put(self, frame: bytes) -> None:
+        # guard: a guest that does not read holds few frames
+        if len(self._unsent_frames) < limits.FRAMES_READ_BYTES:
+            self._unsent_frames += LENGTH.pack(len(frame)) + frame
+
+    @override
+    def _waits(self, side: socket.socket) -> bool:
+        if side is self._packets:
+            return bool(self._unsent_frames)
+        return super()._waits(side)
+
+    @override
+    def _flush(self, side: socket.socket) -> None:
+        if side is not self._packets:
+            super()._flush(side)
+            return
+        try:
+            while self._unsent_frames:
+                del self._unsent_frames[: side.send(self._unsent_frames)]
+        except BlockingIOError:
+            return
+
+    @override
+    def _flush_flows(self) -> None:
+        super()._flush_flows()
+        self._flush(self._packets)
+
+
 def main() -> int:
     """Entry point; see the head of this module."""
-    passt, ready, namespace, asks, names = (int(word) for word in sys.argv[1:])
+    kind, *words = sys.argv[1:]
+    if kind == "qemu":
+        return _serve_qemu(*map(int, words))
+    return _serve_box(*map(int, words))
+
+
+def _serve_qemu(qemu: int, passt: int, asks: int, names: int) -> int:
+    guard = QemuFlowGuard(
+        socket.socket(fileno=qemu),
+        socket.socket(fileno=passt),
+        Addresses(),
+        viewer=socket.socket(fileno=asks),
+        resolver=socket.socket(fileno=names),
+    )
+    lock()
+    guard.run()
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
+def _serve_box(passt: int, ready: int, namespace: int, asks: int, names: int) -> int:
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it
         packets = lay_cable(namespace)

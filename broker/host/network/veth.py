@@ -150,6 +150,26 @@ def check(result: int, what: str) -> None:
         raise OSError(code, f"{what} ({os.strerror(code)})")
 
 
+def take_frames(unread: bytearray) -> list[bytes]:
+    """Take the whole frames from the beginning of a stream.
+
+    Raises FrameError for one that is too long.
+    """
+    found: list[bytes] = []
+    start = 0
+    while len(unread) - start >= LENGTH.size:
+        (size,) = LENGTH.unpack_from(unread, start)
+        if size > limits.FRAME_BYTES:
+            raise FrameError(f"a frame of {size} bytes")
+        end = start + LENGTH.size + size
+        if len(unread) < end:
+            break
+        found.append(bytes(unread[start + LENGTH.size : end]))
+        start = end
+    del unread[:start]
+    return found
+
+
 class PacketGuard(Guard):
     """``Guard`` whose first side is a packet socket: one frame a call, no lengths."""
 
@@ -195,19 +215,7 @@ class PacketGuard(Guard):
                 yield LENGTH.pack(len(untrusted_frame)) + untrusted_frame
 
     def _whole_frames(self) -> list[bytes]:
-        found: list[bytes] = []
-        start = 0
-        while len(self._unread) - start >= LENGTH.size:
-            (size,) = LENGTH.unpack_from(self._unread, start)
-            if size > limits.FRAME_BYTES:
-                raise FrameError(f"a frame of {size} bytes")
-            end = start + LENGTH.size + size
-            if len(self._unread) < end:
-                break
-            found.append(bytes(self._unread[start + LENGTH.size : end]))
-            start = end
-        del self._unread[:start]
-        return found
+        return take_frames(self._unread)
 
     def _put(self, frame: bytes) -> None:
         try:

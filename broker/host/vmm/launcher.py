@@ -239,11 +239,13 @@ class Plan:
             self._hybrid = await self.start_streams(tool, cid)
             self._undo.push_async_callback(self._hybrid.end)
             self._helpers += (self._hybrid.process,)
-        if spec.network is Network.USER:
+        if spec.network is not Network.NONE:
             # Late: most machines have no network.
             from broker.host.network.passt import start_user_network
 
-            self._network = start_user_network(self._tools.passt)
+            self._network = start_user_network(
+                self._tools.passt, decided=spec.network is Network.RULES
+            )
             self._undo.push_async_callback(self._network.end)
             for process in self._network.processes:
                 self._write_down(process)
@@ -306,6 +308,7 @@ class Plan:
             kernel_vsock=self._kernel,
             on_loss=self._on_loss,
             connect=self.connect,
+            flows=None if self._network is None else self._network.flows,
         )
 
     async def prepare(self, vm: Vm) -> None:

@@ -84,7 +84,10 @@ class Vm:
         kernel_vsock: KernelVsock | None = None,
         on_loss: Callable[[str], None] | None = None,
         connect: Connect = connect_qemu,
+        flows: socket.socket | None = None,
     ) -> None:
+        self.flows = flows
+        """Its frame filter's questions, for the viewer, which closes it."""
         self.directory = directory
         self.state = state
         self.vmm = vmm
@@ -218,8 +221,8 @@ class Vm:
             process.close()
         if self._kernel_vsock is not None:
             self._kernel_vsock.close()
-        if self._port is not None:
-            self._port.close()
+        for sock in filter(None, (self._port, self.flows)):
+            sock.close()
         self.console.close()
         await remove_aside(remove_files, self.directory)
 

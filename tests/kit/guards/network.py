@@ -37,6 +37,8 @@ GUARDS = (
     Guard("a filter's permits are bounded", "if not good or asked.number <= self._last:", "tests/broker/viewer/test_network.py", "permits_are_bounded"),
     Guard("a flow asks the share", "", "tests/broker/viewer/test_network.py", "share"),
     Guard("a filter's flows are bounded", "if False:", "tests/broker/viewer/test_network.py", "flows_are_bounded"),
+    Guard("questions for an address are few, and only where it is not known", "if self._leases is not None:", "tests/broker/host/network/test_flow_filter.py", "address_are_few"),
+    Guard("a guest that does not read holds few frames", "if True:", "tests/broker/host/network/test_flow_guard.py", "holds_few_frames"),
     Guard("a port has one spelling", "if False:", "tests/integration/test_ports.py", "where_a_rule_leads"),
     Guard("a forwarded port serves its user alone", "if False:", "tests/attack/test_forwarded_ports.py", "another_user"),
     Guard("connections to a forwarded port are bounded", "places = trio.CapacityLimiter(1000)", "tests/attack/test_forwarded_ports.py", "bounded"),

@@ -321,7 +321,7 @@ def test_single_files_may_have_any_owner_and_need_a_valid_name(tmp_path):
     assert set(found.broken) == {"Bad"}
 
 
-@pytest.mark.parametrize("kind", ["microvm", "firecracker"])
+@pytest.mark.parametrize("kind", ["crosvm", "firecracker"])
 def test_a_machine_whose_flows_nobody_decides_is_refused(kind):
     """It is never given the whole network instead."""
     text = f'class = "disposable"\n[launch]\nkind = "{kind}"\nnetwork = "rules"\n'

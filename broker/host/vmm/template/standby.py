@@ -327,7 +327,7 @@ def _helpers(tools: Tools) -> tuple[str, ...]:
 
 def _resolver(network: Network) -> bytes:
     """Return what passt reads at its start: it does not look again."""
-    if network is not Network.USER:
+    if network is Network.NONE:
         return b""
     try:
         return RESOLV_CONF.read_bytes()

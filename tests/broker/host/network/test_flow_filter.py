@@ -75,10 +75,10 @@ def record(owner, kind, value, ttl=60):
 class Talk:
     """A filter, and a viewer that allows what is in ``rules``."""
 
-    def __init__(self, *rules):
+    def __init__(self, *rules, leases=False):
         self.rules = set(rules)
         self.filter = FlowFilter(
-            GUEST, RESOLVER, lambda f: not FrameFilter().may_pass(f)
+            GUEST, RESOLVER, lambda f: not FrameFilter().may_pass(f), leases=leases
         )
         self.now = 100.0
         self.asked = {}
@@ -159,6 +159,24 @@ def test_an_allowed_name_opens_its_address_for_its_port():
     assert sent["guest"] == []
     begun = [one for one in talk.log if isinstance(one, m.FlowBegun)]
     assert talk.asked[begun[0].number] == ("www.test", "tcp", 443)
+
+
+def dhcp(ports=(68, 67), sender="0.0.0.0", receiver="255.255.255.255"):
+    return udp(b"\1\1\6\0" + bytes(236), ports, sender=sender, receiver=receiver)
+
+
+def test_questions_for_an_address_are_few_and_only_of_a_machine():
+    """A box has its address from us; a machine asks passt, and floods nobody."""
+    assert Talk().send(dhcp())["passt"] == []
+    talk = Talk(leases=True)
+    answer = dhcp((67, 68), "10.0.2.2", GUEST)
+    assert talk.come(answer)["guest"] == [answer]
+    sent = [talk.send(dhcp())["passt"] for _ in range(3 * limits.LEASES_BURST)]
+    assert sum(map(len, sent)) == limits.LEASES_BURST
+    assert Talk().come(answer)["guest"] == []
+    # Of other ports nothing passes without a flow.
+    assert Talk(leases=True).send(dhcp((69, 67)))["passt"] == []
+    assert Talk(leases=True).come(dhcp((67, 69), "10.0.2.2", GUEST))["guest"] == []
 
 
 def test_bytes_are_reported_once_they_have_moved():

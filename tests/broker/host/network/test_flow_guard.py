@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import select
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from broker.core import limits as machine_limits
 from broker.core.errors import UpstreamError
 from broker.core.lease import Lease, Opening
 from broker.core.limits import network as limits
 from broker.core.names import LeaseId, SandboxName
 from broker.core.services import NETWORK
 from broker.core.streams import network_flows as m
+from broker.host.network.ethernet_frames import FrameError
 from broker.host.network.frameguard import Addresses
-from broker.host.network.rules import FlowGuard
+from broker.host.network.rules import FlowGuard, QemuFlowGuard
+from broker.host.network.veth import LENGTH, take_frames
 from broker.host.viewer_link import RemoteViewer
-from tests.broker.host.network.test_flow_filter import WWW, tcp
+from tests.broker.host.network.test_flow_filter import WWW, is_reset, tcp
 
 
-@pytest.fixture
-def guard():
-    """A guard with socket pairs; their far ends are the fixture's as well."""
+@contextmanager
+def guarding(kind):
+    """A guard with socket pairs; yields it and their far ends."""
     with ExitStack() as ours:
         kinds = (*[socket.SOCK_STREAM] * 3, socket.SOCK_DGRAM)
         pairs = [socket.socketpair(type=kind) for kind in kinds]
@@ -31,10 +35,66 @@ def guard():
         addresses = Addresses()
         ours.enter_context(addresses.news)
         ours.enter_context(addresses._asking)
-        made = FlowGuard(
+        made = kind(
             packets[0], passt[0], addresses, viewer=viewer[0], resolver=resolver[0]
         )
-        yield made, viewer[1]
+        yield made, viewer[1], packets[1]
+
+
+@pytest.fixture
+def guard():
+    with guarding(FlowGuard) as (made, viewer, _):
+        yield made, viewer
+
+
+@pytest.fixture
+def machine():
+    """A guard of QEMU, and QEMU's end."""
+    with guarding(QemuFlowGuard) as (made, _, qemu):
+        yield made, qemu
+
+
+def framed(*frames):
+    return b"".join(LENGTH.pack(len(one)) + one for one in frames)
+
+
+def test_frames_of_qemu_are_cut_by_their_lengths(machine):
+    """However they arrive; each is read by the filter, and answers go back framed."""
+    guard, qemu = machine
+    refused = tcp(ports=(40000, 853))
+    stream = framed(refused, refused)
+    for piece in (stream[:3], stream[3:50], stream[50:]):
+        qemu.send(piece)
+        assert guard._carry(guard._packets)
+    answers = take_frames(bytearray(qemu.recv(10_000)))
+    assert [is_reset(one) for one in answers] == [True, True]
+
+
+def test_a_frame_that_is_too_long_ends_the_guard(machine):
+    guard, qemu = machine
+    qemu.send(LENGTH.pack(machine_limits.FRAME_BYTES + 1))
+    with pytest.raises(FrameError):
+        guard._carry(guard._packets)
+
+
+def test_the_end_of_qemu_ends_the_guard(machine):
+    guard, qemu = machine
+    qemu.close()
+    with pytest.raises(ConnectionError):
+        guard._carry(guard._packets)
+
+
+def test_a_guest_that_does_not_read_holds_few_frames(machine):
+    """Beyond it they are lost, and passt is not read."""
+    guard, _ = machine
+    refused = tcp(ports=(40000, 853))
+    for _ in range(3 * machine_limits.FRAMES_READ_BYTES // len(refused)):
+        guard.flows.outward(refused, 1.0)
+        guard._flush_flows()
+    held = len(guard._unsent_frames)
+    most = machine_limits.FRAMES_READ_BYTES + machine_limits.FRAME_BYTES
+    assert 0 < held <= most
+    assert not guard._wanted(guard._sides[1]) & select.POLLIN
 
 
 def test_a_viewer_that_does_not_read_decides_nothing(guard):
