@@ -34,16 +34,21 @@ def hang_up(conn: socket.socket) -> None:
 
 
 async def when_hung_up(
-    conn: socket.socket, over: trio.Event, tell: Callable[[], None]
+    conn: socket.socket,
+    over: trio.Event,
+    tell: Callable[[], None],
+    *,
+    sending: bool = False,
 ) -> None:
     """Call ``tell`` when the far end has closed both ways; ends when ``over`` is set.
 
     Reads nothing, so a look now and then: what waits to be read would make the
     event loop's own wait return at once.  A far end that only ceased to send
-    is there still.  ``over`` must be set before the socket is closed here.
+    is there still, unless ``sending``.  ``over`` must be set before the socket is closed here.
     """
     poll = select.poll()
-    poll.register(conn, select.POLLHUP | select.POLLERR)
+    ends = select.POLLHUP | select.POLLERR
+    poll.register(conn, ends | select.POLLRDHUP if sending else ends)
     while not over.is_set():
         if poll.poll(0):
             tell()

@@ -35,7 +35,8 @@ COMMAND = Field(
     "Program and arguments; the argument of the call follows them.",
     required=True,
 )
-CONCURRENT = Field("concurrent", Whole(1, 64), "Calls at one time.", 16)
+DEFAULT_CALLS = 16
+CONCURRENT = Field("concurrent", Whole(1, 64), "Calls at one time.", DEFAULT_CALLS)
 """At most ``broker.core.limits.CALLS_PER_SANDBOX``."""
 _USER = Pattern("a user's name, as in passwd(5)", "[a-z_][a-z0-9_-]*", 32)
 _PLACE = SocketPath(limits.BIND_PATH_BYTES)

@@ -16,6 +16,7 @@ from shims.files.notifications import serve_notifications
 from shims.files.portal import serve_portal
 from shims.files.ports import ask_connect
 from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
+from shims.files.qrexec import qrexec_client_vm
 from shims.files.receiving import open_here, receive
 from shims.files.sending import Walk, write_entries
 from shims.files.services import list_services
@@ -85,6 +86,7 @@ VERBS = {
     "vitrail-copy": ask_copy,
     "vitrail-call": ask_call,
     "vitrail-connect": ask_connect,
+    "qrexec-client-vm": qrexec_client_vm,
     "serve": serve_call,
     "call-here": call_here,
     "serve-here": serve_here,

@@ -141,11 +141,14 @@ def call_service(
     stream = CallStream(connection)
     start_thread(lambda: stream.send_from(source))
 
+    closing = [sink] if sink > 2 else []
+
     def ended() -> None:
-        if sink > 2:
-            os.close(sink)
+        while closing:
+            os.close(closing.pop())
 
     code = stream.receive_to(sink, ended)
+    ended()
     connection.socket.close()
     if code is None:
         tell("vitrail: the call was broken off")
@@ -278,12 +281,18 @@ def run_service(
         sender = start_thread(lambda: stream.send_from(output, wake))
         source = process.stdin
 
-        def feed() -> None:
-            # A call that breaks off ends its service.
-            broken = stream.receive_to(source.fileno(), source.close) is None
-            if broken and process.poll() is None:
+        def end(*_: object) -> None:
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
 
+        def feed() -> None:
+            # A call that breaks off ends its service.
+            if stream.receive_to(source.fileno(), source.close) is None:
+                end()
+
+        # The broker's, when the call is over though the service has not read all.
+        # guard: a service that does not read ends with its call
+        signal.signal(signal.SIGTERM, end)
         start_thread(feed)
         code = process.wait()
         os.close(woken)

@@ -17,6 +17,7 @@ FILES_COMMANDS = (
     "vitrail-files",
     "vitrail-call",
     "vitrail-connect",
+    "qrexec-client-vm",
 )
 
 BUS_SERVICES = {

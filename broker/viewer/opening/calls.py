@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import errno
 import secrets
+import signal
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +31,7 @@ from broker.core.names import LeaseId
 from broker.core.services import TCP
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
+from broker.net.hangup import when_hung_up
 from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
@@ -37,6 +40,7 @@ from broker.viewer.opening.tcp_ports import take_port, user_port
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 from policy.records.model import CalledService, Record
 from policy.rules.world import ADMIN_NAMES
+from policy.services.record import DEFAULT_CALLS
 
 if TYPE_CHECKING:
     from broker.authority.channel.interface import Permits
@@ -44,6 +48,10 @@ if TYPE_CHECKING:
 
 RESERVED = "vitrail."
 """Services of this name are the broker's own, with a port each."""
+
+
+_LINGER_SECONDS = 2.0
+"""For the bytes that are on their way when the caller goes."""
 
 
 @dataclass(eq=False)
@@ -170,7 +178,12 @@ class SandboxCalls:
             named.working_directory,
         )
         user = call.permit.user or named.user
-        with self._one_of(target.lease.id, ask.service, named.concurrent):
+        # guard: calls leave room for the target's own programs
+        half = max(target.valid_record().viewer.limits.programs // 2, 1)
+        with (
+            self._one_of(target.lease.id, "", half),
+            self._one_of(target.lease.id, ask.service, named.concurrent),
+        ):
             async with self.served(target, asked, user) as far:
                 await self._relay(call, far)
 
@@ -187,7 +200,13 @@ class SandboxCalls:
         with self._meetings.awaited(token, meeting):
             words = ["vitrail-files", "serve", token, user, full]
             program = await target.start_program(words, {}, display=False)
-            yield await _joined(target, program, meeting)
+            try:
+                yield await _joined(target, program, meeting)
+            except BaseException:
+                # It may not see the stream's end, behind bytes that it does not read.
+                with trio.move_on_after(_LINGER_SECONDS, shield=True):
+                    await target.signal(program, signal.SIGTERM)
+                raise
 
     async def _relay(self, call: _Call, far: socket.socket) -> None:
         """Answer the caller, and move the bytes until both ends have closed."""
@@ -195,13 +214,29 @@ class SandboxCalls:
         await call.guest.order(messages.TransferLeave(exchange.stream))
         # No byte of a call moves before the worker has left.
         await exchange.passed()
-        most = call.permit.max_size or 0
-        end = await self._pump.relay(
-            call.conn.dup().detach(),
-            far.dup().detach(),
-            name=str(exchange.stream),
-            max_bytes=most,
-        )
+        most, over = call.permit.max_size or 0, trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            def gone() -> None:
+                # The last bytes are on their way.
+                nursery.cancel_scope.deadline = trio.current_time() + _LINGER_SECONDS
+
+            # A caller never closes one way: the end of its data is a frame.
+            # guard: a call ends with its caller
+            nursery.start_soon(
+                partial(when_hung_up, call.conn, over, gone, sending=True)
+            )
+            try:
+                end = await self._pump.relay(
+                    call.conn.dup().detach(),
+                    far.dup().detach(),
+                    name=str(exchange.stream),
+                    max_bytes=most,
+                )
+            finally:
+                over.set()
+        if nursery.cancel_scope.cancelled_caught:
+            raise ToldError("the caller has gone")
         exchange.relayed = end.bytes_ab, end.bytes_ba
         if end.errno == errno.EFBIG:
             raise ToldError(f"{call.permit.where} lets {most} bytes pass")
@@ -211,7 +246,8 @@ class SandboxCalls:
         """Count a call of a service.  Raises ToldError where as many run as may."""
         # guard: calls of a service at one time
         if self._running[target, service] >= most:
-            raise ToldError(f"{most} calls of {service} run, as many as may")
+            what = f"calls of {service}" if service else "calls"
+            raise ToldError(f"{most} {what} run there, as many as may")
         self._running[target, service] += 1
         try:
             yield
@@ -296,7 +332,7 @@ def _named(record: Record, service: str) -> CalledService:
     """Return a service as the record has it; without a command: a file of the guest."""
     services = record.viewer.services
     named = next((one for one in services if one.name == service), None)
-    return named or CalledService(service, (), "", "", limits.CALLS_PER_SANDBOX)
+    return named or CalledService(service, (), "", "", DEFAULT_CALLS)
 
 
 def _port_request(opening: Opening, ask: CallService) -> Request:

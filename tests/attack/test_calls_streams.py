@@ -1,0 +1,292 @@
+"""Attack: callers and services that hang, flood, recurse, die or speak out of turn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.services import CALL, PORTS
+from shims.files.calling import CALL_HEADER, CallStream
+from shims.files.protocol import frame
+from tests.kit.eventually import eventually
+from tests.kit.plain_guests import plain
+from tests.kit.world import world
+
+needs_guests = pytest.mark.skipif(
+    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
+)
+RULES = """\
+vitrail.Call +ping  work  vault  allow
+vitrail.Call +pong  vault work   allow
+vitrail.Call +deaf  work  vault  allow
+vitrail.Call +cut   work  vault  allow
+vitrail.Call +env   work  vault  allow
+vitrail.Call +echo  *     vault  allow
+"""
+FEW = "[limits]\nprograms = 4\n"
+SERVICES = {
+    "vault": {
+        "ping": "exec vitrail-call -t work pong",
+        "deaf": "echo $$ >$HOME/deaf; exec sleep 600",
+        "cut": "echo $$ >$HOME/cut; echo begun; exec cat",
+        "env": "env",
+        "echo": "exec cat",
+    },
+    "work": {"pong": "exec vitrail-call -t vault ping"},
+}
+# As many connections with a call as fit into two seconds; prints how many.
+FLOOD = """\
+import json, os, socket, struct, time
+body = json.dumps({"type": "call", "service": "other", "target": "vault"}).encode()
+path, count, end = os.environ["VITRAIL_CALL"][5:], 0, time.monotonic() + 2
+held = []
+while time.monotonic() < end and count < 10000:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(1)
+    try:
+        sock.connect(path)
+        sock.sendall(struct.pack("<I", len(body)) + body)
+    except OSError:
+        pass
+    held = [*held[-50:], sock]
+    count += 1
+print(count)
+"""
+
+
+@asynccontextmanager
+async def sandboxes():
+    async with world({}, start=False, image=False) as w:
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-mine.policy").write_text(RULES)
+        await w.start()
+        tops = {"work": FEW, "vault": FEW}
+        async with plain(w, "work", "vault", "honest", tops=tops) as guests:
+            for name, services in SERVICES.items():
+                offer(guests[name], services)
+            yield w, guests["work"], guests["vault"], guests["honest"]
+
+
+def offer(guest, services):
+    folder = guest.home / ".config/vitrail-services"
+    folder.mkdir(parents=True)
+    for name, script in services.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+
+def runs(pid):
+    with suppress(OSError, ValueError):
+        state = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(") ")[2][0]
+        return state != "Z"
+    return False
+
+
+@needs_guests
+async def test_callers_and_services_hurt_themselves_only():
+    async with sandboxes() as (w, work, vault, honest):
+        await recursion(work)
+        await a_deaf_service(vault, work)
+        await no_environment_of_the_caller(work)
+        await a_flood(w, work, honest)
+        await a_full_target(work)
+        await a_target_without_a_tool(work, vault)
+
+
+async def recursion(work):
+    """A calls B calls A: it ends at the limit of programs, for each of them."""
+    code, said = await work.script("vitrail-call -t vault ping </dev/null")
+    assert code == 125, said
+    code, said = await work.script("echo still | vitrail-call -t vault echo")
+    assert (code, said) == (0, "still\n")
+
+
+async def a_deaf_service(vault, work):
+    """What its caller sends stops at full buffers, and its end ends the service.
+
+    By the sandbox's socket itself, which shows its end to the broker at once.
+    """
+    ask = frame({"type": "call", "service": "deaf", "target": "vault"})
+    door = f"{work.folder}/vm/s_{PORTS[CALL]}"
+    async with await trio.open_unix_socket(door) as caller:
+        await caller.send_all(ask)
+        answer = said = b""
+        while b'"go"' not in answer:
+            answer = await caller.receive_some()
+            assert answer, said
+            said += answer
+        begun = vault.home / "deaf"
+        await eventually(lambda: _text(begun))
+        with trio.move_on_after(1):
+            while True:
+                await caller.send_all(piece(0, bytes(1 << 16)))
+
+    async def ended():
+        return not runs(begun.read_text())
+
+    await eventually(ended)
+
+
+async def _text(path):
+    return path.exists() and path.read_text()
+
+
+async def no_environment_of_the_caller(work):
+    code, said = await work.script(
+        "LD_PRELOAD_OF_MINE=1 QREXEC_REMOTE_DOMAIN=other "
+        "vitrail-call -t vault env </dev/null"
+    )
+    assert code == 0, said
+    lines = said.splitlines()
+    assert "QREXEC_REMOTE_DOMAIN=work" in lines
+    assert not [line for line in lines if "OF_MINE" in line or "=other" in line]
+    code, said = await work.script(
+        "vitrail-call -t vault env 'key\nLD_PRELOAD=x' </dev/null"
+    )
+    assert (code, "LD_PRELOAD" in said) == (125, False)
+
+
+async def a_flood(w, work, honest):
+    """Another sandbox calls meanwhile, and the log does not grow by each."""
+    before = len(w.events("decision", verdict="deny"))
+    (work.home / "flood.py").write_text(FLOOD)
+    async with trio.open_nursery() as nursery:
+        flooded = []
+
+        async def flood():
+            flooded.append(await work.script("python3 flood.py"))
+
+        nursery.start_soon(flood)
+        for number in range(3):
+            code, said = await honest.script(
+                f"echo {number} | vitrail-call -t vault echo"
+            )
+            assert (code, said) == (0, f"{number}\n")
+    ((code, said),) = flooded
+    assert code == 0, said
+    denied = len(w.events("decision", verdict="deny")) - before
+    # STREAMS_PER_SECOND and its burst for two seconds, at most.
+    assert denied <= 800, (denied, said)
+
+
+async def a_full_target(work):
+    """Calls take half of the programs that the target may run, and no more."""
+    held = "".join(
+        f"vitrail-call -t vault cut <held >held{number} & all=$all\\ $!\n"
+        f"until test -s held{number}; do sleep 0.1; done\n"
+        for number in (1, 2)
+    )
+    _, said = await work.script(
+        f"mkfifo held; exec 3<>held\n{held}"
+        "vitrail-call -t vault echo </dev/null 2>&1; echo =$?; kill -KILL $all"
+    )
+    assert "2 calls run there, as many as may\n=125" in said, said
+
+
+async def a_target_without_a_tool(work, vault):
+    """The target's program ends between the permit and its connection."""
+    vault.replace_tool("#!/bin/sh\nexit 0\n")
+    code, said = await work.script("vitrail-call -t vault echo </dev/null 2>&1")
+    assert (code, "could not be reached" in said) == (125, True), said
+
+
+@needs_guests
+async def test_a_call_ends_with_its_rule_and_its_service_with_it():
+    async with sandboxes() as (w, work, vault, _):
+        async with trio.open_nursery() as nursery:
+            ended = []
+
+            async def call():
+                ended.append(
+                    await work.script(
+                        "mkfifo in; exec 3<>in; vitrail-call -t vault cut <in >out"
+                    )
+                )
+
+            nursery.start_soon(call)
+
+            async def begun():
+                out = work.home / "out"
+                return out.exists() and out.read_text() == "begun\n"
+
+            await eventually(begun)
+            rules = w.paths.config[0] / "policy.d/30-mine.policy"
+            rules.write_text(RULES.replace("+cut ", "+gone"))
+
+            async def over():
+                return ended
+
+            await eventually(over)
+        assert ended[0][0] == 125
+        pid = (vault.home / "cut").read_text()
+
+        async def service_ended():
+            return not runs(pid)
+
+        await eventually(service_ended)
+        # One that comes with the revocation was decided by the new rules.
+        code, _said = await work.script("vitrail-call -t vault cut </dev/null")
+        assert code == 125
+
+
+# -- what the far end of a stream may send ---------------------------------------------
+
+
+class _Given:
+    """A connection, as ``CallStream`` takes it."""
+
+    def __init__(self, sock):
+        self.socket = sock
+        self.reader = sock.makefile("rb")
+
+
+def received(data):
+    """Return the code, the output and the ends that a caller has of a stream."""
+    near, far = socket.socketpair()
+    read, write = os.pipe()
+    ends = []
+    with near, far:
+        given = _Given(near)
+        threading.Thread(target=lambda: (far.sendall(data), far.close())).start()
+        with given.reader:
+            code = CallStream(given).receive_to(write, lambda: ends.append(1))
+    os.close(write)
+    with os.fdopen(read, "rb") as output:
+        return code, output.read(), len(ends)
+
+
+def piece(kind, data):
+    return CALL_HEADER.pack(kind, len(data)) + data
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (piece(1, b"\x07"), 7),
+        (piece(0, b"") + piece(1, b"\xff"), 255),
+        (piece(1, b"\x00\x00\x01\x00"), None),  # 256
+        (piece(1, b""), None),
+        (CALL_HEADER.pack(1, 1), None),
+        (CALL_HEADER.pack(1, 0xFFFFFFFF), None),
+        (CALL_HEADER.pack(2, 1) + b"x", None),
+        (CALL_HEADER.pack(0, 0xFFFFFFFF) + b"x", None),
+        (b"\x00\x00", None),
+        (b"", None),
+    ],
+)
+def test_an_exit_code_is_one_byte_and_all_else_is_a_broken_call(data, code):
+    assert received(data)[0] == code
+
+
+def test_data_behind_its_end_or_the_exit_code_is_not_output():
+    data = piece(0, b"one") + piece(0, b"") + piece(0, b"two") + piece(1, b"\0")
+    assert received(data) == (0, b"one", 1)
+    assert received(piece(1, b"\0") + piece(0, b"two")) == (0, b"", 0)
