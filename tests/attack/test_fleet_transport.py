@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,10 +21,13 @@ from cryptography.x509.oid import NameOID
 from broker.core.errors import SetupError, UpstreamError
 from broker.fleet.server import IngestLimits, IngestServer, server_context
 from broker.fleet.store import IngestStore
+from broker.helpers.process.spawn import spawn
 from broker.helpers.shipper.config import IngestTarget
 from broker.helpers.shipper.run import ship_once
 from tests.attack.test_fleet_ingest import Fleet, fleet, log
 from tests.kit.audit.shipping import place
+from tests.kit.brokerctl import Answer, called, home, paths_of
+from tests.kit.eventually import ready
 
 __all__ = ["fleet"]
 
@@ -198,3 +202,66 @@ async def test_long_bodies_of_strangers_are_not_kept(fleet: Fleet) -> None:
                     place(fleet.directory / "one", "one"), [target], told.__setitem__
                 )
                 assert told == {"fleet": 30}
+
+
+async def test_programs_themselves_speak_tls_and_a_log_is_enrolled_by_its_name(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """'vitrail-ingest' and 'brokerctl audit ship', as an administrator runs them."""
+    ours = Authority(tmp_path, "ca")
+    certificate, key = ours.certificate("localhost", "server")
+    output = tmp_path / "ingest.out"
+    store = ("--store", fleet.server.as_role("ingest"), "--port", "0")
+    program = [sys.executable, "-m", "broker.programs.ingest", *store]
+    clear = await trio.run_process(
+        [*program, "--listen", "0.0.0.0"], check=False, capture_stderr=True
+    )
+    assert clear.returncode == 2
+    assert b"needs --certificate" in clear.stderr
+    with home() as env, output.open("wb") as file:
+        child = spawn(
+            [*program, "--certificate", certificate, "--key", key],
+            stdout=file.fileno(),
+            stderr=file.fileno(),
+        )
+        try:
+            await ready(
+                child, lambda: "listening on" in output.read_text(), output=output
+            )
+            port = int(output.read_text().split()[-1])
+            paths = paths_of(env)
+            async with log(paths.state):
+                pass
+            paths.config[0].mkdir(parents=True)
+            config = paths.config[0] / "ship.toml"
+            config.write_text(
+                'machine = "one"\n[[target]]\nname = "fleet"\nto = "ingest"\n'
+                f'endpoint = "https://localhost:{port}"\nca = "{tmp_path}/ca.pem"\n'
+            )
+            config.chmod(0o600)
+
+            async def brokerctl(*words: str) -> Answer:
+                return await trio.to_thread.run_sync(lambda: called(*words, env=env))
+
+            stranger = await brokerctl("audit", "ship", "--once")
+            assert stranger.code != 0
+            assert "not enrolled" in stranger.err
+            own = await brokerctl("audit", "verify", "--json")
+            origin = own.objects[0]["origin"]
+            enrolled = await fleet.brokerctl("fleet", "enrol", "one", "--log", origin)
+            assert enrolled.code == 0, enrolled.err
+            shipped = await brokerctl("audit", "ship", "--once", "--json")
+            assert shipped.objects == [{"fleet": {"events": 30}}], shipped.err
+            # Another log under that name is not taken.
+            async with log(fleet.directory / "other"):
+                told: dict[str, Any] = {}
+                target = IngestTarget(
+                    "fleet", f"https://localhost:{port}", ca=str(tmp_path / "ca.pem")
+                )
+                await ship_once(
+                    place(fleet.directory / "other", "one"), [target], told.__setitem__
+                )
+                assert isinstance(told["fleet"], SetupError)
+        finally:
+            child.kill_now()
+    assert (await fleet.brokerctl("verify")).code == 0
