@@ -363,26 +363,33 @@ CREATE TRIGGER take_row BEFORE INSERT ON vitrail.event
 -- Count what came since the last call; returns the number of events.
 CREATE FUNCTION vitrail.count_events() RETURNS bigint LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
-DECLARE done bigint;
+DECLARE done bigint; next_part bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(1448362563);
+    -- Some logs at a time, so that they are grouped in memory.
     CREATE TEMPORARY TABLE counting ON COMMIT DROP AS
-        SELECT log, counted, sequence AS upto FROM vitrail.head
-        WHERE sequence > counted;
-    INSERT INTO vitrail.count AS there (day, log, field, value, events, denied, refused,
-            streams, sent, got, seconds, first_ns, last_ns)
-        SELECT * FROM vitrail.counts_of(ARRAY(SELECT log FROM pg_temp.counting),
-            ARRAY(SELECT counted FROM pg_temp.counting),
-            ARRAY(SELECT upto FROM pg_temp.counting), NULL, NULL)
-        ON CONFLICT (day, log, field, value) DO UPDATE SET
-            events = there.events + excluded.events,
-            denied = there.denied + excluded.denied,
-            refused = there.refused + excluded.refused,
-            streams = there.streams + excluded.streams,
-            sent = there.sent + excluded.sent, got = there.got + excluded.got,
-            seconds = there.seconds + excluded.seconds,
-            first_ns = least(there.first_ns, excluded.first_ns),
-            last_ns = greatest(there.last_ns, excluded.last_ns);
+        SELECT log, counted, sequence AS upto,
+            (sum(sequence - counted) OVER (ORDER BY log) / 100000)::bigint AS part
+        FROM vitrail.head WHERE sequence > counted;
+    FOR next_part IN SELECT DISTINCT part FROM pg_temp.counting ORDER BY 1 LOOP
+        INSERT INTO vitrail.count AS there (day, log, field, value, events, denied,
+                refused, streams, sent, got, seconds, first_ns, last_ns)
+            SELECT counts.* FROM (
+                SELECT array_agg(log ORDER BY log) AS logs,
+                    array_agg(counted ORDER BY log) AS after,
+                    array_agg(upto ORDER BY log) AS upto
+                FROM pg_temp.counting WHERE part = next_part) AS these,
+                LATERAL vitrail.counts_of(logs, after, upto, NULL, NULL) AS counts
+            ON CONFLICT (day, log, field, value) DO UPDATE SET
+                events = there.events + excluded.events,
+                denied = there.denied + excluded.denied,
+                refused = there.refused + excluded.refused,
+                streams = there.streams + excluded.streams,
+                sent = there.sent + excluded.sent, got = there.got + excluded.got,
+                seconds = there.seconds + excluded.seconds,
+                first_ns = least(there.first_ns, excluded.first_ns),
+                last_ns = greatest(there.last_ns, excluded.last_ns);
+    END LOOP;
     UPDATE vitrail.head SET counted = upto FROM pg_temp.counting
         WHERE counting.log = head.log;
     SELECT coalesce(sum(upto - counted), 0) INTO done FROM pg_temp.counting;
