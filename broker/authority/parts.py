@@ -61,13 +61,11 @@ class AuthorityParts:
         )
 
     def _waiting(self) -> list[str]:
-        waiting = len(self.questions.pending())
         found = self.authority.lockdown.warnings()
-        if waiting:
+        if waiting := len(self.questions.pending()):
             verb = "question waits" if waiting == 1 else "questions wait"
-            found.append(
-                f"{waiting} {verb} for your answer: 'brokerctl pending' shows more"
-            )
+            more = "'brokerctl pending' shows more"
+            found.append(f"{waiting} {verb} for your answer: {more}")
         return found
 
 

@@ -72,7 +72,7 @@ class PolicyAuthority:
         if notify is not None:
             self.rules.notify = notify
         self._leases: dict[str, Lease] = {}
-        self.lockdown = Lockdown(lockdown_file(paths))
+        self.lockdown = Lockdown(lockdown_file(paths), log, self._tighten)
         self.decider = Decider(
             rules=self.rules,
             records=lambda: source.now,
@@ -173,23 +173,10 @@ class PolicyAuthority:
         """See the interface.  Several tasks may wait, each for the next change."""
         await self._changed.wait()
 
-    # -- lockdown.LockedAuthority --------------------------------------------------
-
-    def tighten(self) -> None:
-        """See the interface."""
+    def _tighten(self) -> None:
+        """Cut what a lockdown denies; then record it, and look at everything again."""
         self.decider.cut_denied()
         self._wake.set()
-
-    def open_networks(self) -> list[str]:
-        """See the interface."""
-        records = self._source.now.records
-        found = [one for one in self.leases() if one.record in records]
-        return [
-            one.sandbox
-            for one in found
-            if getattr(records[one.record].host.launch, "network", "none")
-            not in {"none", "rules"}
-        ]
 
     # -- its life --------------------------------------------------------------------
 

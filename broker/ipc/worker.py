@@ -19,6 +19,7 @@ import msgspec
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError
+from broker.core.limits import pulse as pulse_limits
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
 from broker.ipc.desktop import notification
@@ -168,7 +169,7 @@ class SoundStream(_Message, frozen=True, tag="sound-stream"):
 class SoundLevel(_Message, frozen=True, tag="sound-level"):
     """The user has moved the sandbox's slider."""
 
-    volume: Annotated[int, msgspec.Meta(ge=0, le=limits.PULSE_VOLUME)]
+    volume: Annotated[int, msgspec.Meta(ge=0, le=pulse_limits.PULSE_VOLUME)]
     muted: bool
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import pulse as limits
 from broker.core.token_bucket import TokenBucket
 
 

@@ -25,7 +25,6 @@ from broker.authority.channel.served_client import ClientChannel, ServeControl
 from broker.authority.control.handlers import LogControl
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
-from broker.authority.lockdown import LockdownControl
 from broker.authority.log_runtime import open_log_runtime
 from broker.authority.options import (
     ClientEnds,
@@ -223,7 +222,7 @@ def _control(
     own: list[object] = [LogControl(parts.log.retention.prune)]
     if role != "host":
         own.append(QuestionControl(parts.questions, parts.authority.decider))
-        own.append(LockdownControl(parts.authority, parts.log.journal))
+        own.append(parts.authority.lockdown)
     other = forwards.get("viewer") or forwards["host"]
     owners = {owner: forwards.get(owner.value, other) for owner in Owner}
     refuse = parts.authority.lockdown.refuse

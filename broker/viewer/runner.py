@@ -26,9 +26,9 @@ from broker.ipc.control.methods import Exchange, serves
 from broker.ipc.host_viewer import Machines
 from broker.viewer.opening.calls import own_call
 from broker.viewer.role import ViewerRole
-from broker.viewer.sandboxes.guest import NO_STREAMS, Guest, Streams
+from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Failure, Step
-from broker.viewer.sandboxes.programs import Program
+from broker.viewer.sandboxes.programs import NO_STREAMS, Program, Streams
 from broker.viewer.sandboxes.run_progress import Follower
 from policy.records.model import Record, RecordSet
 from policy.rules import record_gate

@@ -39,7 +39,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 180, 24_920, 16_070),
+    Program("authority", ("broker.programs.authority",), USER, 179, 24_640, 15_940),
     Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
     Program("vitrail-local", ("broker.programs.local",), USER, 435, 63_910, 42_390),
     Program(
@@ -122,7 +122,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(571, 86_490, 58_520)
+TOGETHER = Size(568, 85_960, 58_140)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

@@ -20,6 +20,7 @@ from broker.authority.questions.queue import Queue
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
+from broker.core.limits import pulse as pulse_limits
 from broker.core.question import Keep, PersonAnswer
 from broker.ipc.audit import schema
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
@@ -224,20 +225,21 @@ def test_sound_connections_leave_places_on_the_server() -> None:
         for number in itertools.count():
             places = SoundPlaces(server)
             taken = 0
-            for _ in range(limits.PULSE_CONNECTIONS + 1):
+            for _ in range(pulse_limits.PULSE_CONNECTIONS + 1):
                 try:
                     held.enter_context(places.one())
                 except RefusedError:
                     break
                 taken += 1
-            if number > 2 and taken < limits.PULSE_CONNECTIONS_FEW:
+            if number > 2 and taken < pulse_limits.PULSE_CONNECTIONS_FEW:
                 break
             assert number < 40
             if number == 2:
-                assert server.taken == limits.PULSE_CONNECTIONS_ALL - (
-                    limits.PULSE_CONNECTIONS_KEPT - limits.PULSE_CONNECTIONS_FEW
+                assert server.taken == pulse_limits.PULSE_CONNECTIONS_ALL - (
+                    pulse_limits.PULSE_CONNECTIONS_KEPT
+                    - pulse_limits.PULSE_CONNECTIONS_FEW
                 )
-        assert server.taken == limits.PULSE_CONNECTIONS_ALL < 64
+        assert server.taken == pulse_limits.PULSE_CONNECTIONS_ALL < 64
     assert server.taken == 0
 
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from broker.core import limits
+from broker.core.limits import pulse as pulse_limits
 from broker.core.services import AGENT, AUDIO
 from broker.ipc.audit.query import Filters, open_log
 from broker.net.link import messages as m
@@ -280,7 +281,7 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
             flooding, other = [await announce(epoch) for _ in range(2)]
             put, got = trio.open_memory_channel(0)
             number = limits.LINK_UNDECIDED_PER_LEASE + 32
-            beyond = number - limits.PULSE_CONNECTIONS
+            beyond = number - pulse_limits.PULSE_CONNECTIONS
 
             async def one():
                 await put.send(await ask_for(t, epoch, flooding, AUDIO))
@@ -296,5 +297,5 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
                 nursery.cancel_scope.cancel()
             event = await t.viewer.wait_event("stream.refused")
             assert event["lease"] == flooding.id
-            most = limits.PULSE_CONNECTIONS
+            most = pulse_limits.PULSE_CONNECTIONS
             assert event["reason"] == f"the sandbox has {most} sound connections"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.jail.pulse.commands import REFUSED as ALL_REFUSED
 from tests.kit.eventually import eventually
 from tests.kit.sound.hostile import (

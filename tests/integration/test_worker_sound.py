@@ -6,7 +6,7 @@ import socket
 
 import trio
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.ipc import worker as messages
 from broker.jail.pulse import frames
 from broker.jail.pulse.commands import INVALID, Command

@@ -66,8 +66,7 @@ class Judge:
         reason = self._locked(request)
         # guard: a lockdown denies whatever the rules say
         if reason:
-            digest = self._records().digest
-            no = record_gate.RecordDecision("deny", reason, "lockdown", digest, ())
+            no = record_gate.RecordDecision("deny", reason, "lockdown", "", ())
             return verdict.Verdict(no, Verdict("deny", reason, notify=True))
         now = self._decide(request, self._records(), self._rules.engine)
         records, engine = self._pending_records(), self._rules.pending

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import msgspec
 import rich_click as click
 
-from broker.authority.lockdown import (
-    LockdownState,
-    keep_lockdown,
-    kept_lockdown,
-    lockdown_file,
-)
+from broker.authority.lockdown import keep_lockdown, kept_lockdown, lockdown_file
 from broker.cli import render
-from broker.cli.run.connect import ask, broker_runs, offline_paths
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import ask, ask_status, broker_runs, offline_paths
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.ipc.control.api import LockdownAnswer, LockdownRequest
@@ -38,54 +33,61 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
     if lift + show > 1 or (networks and (lift or show)):
         raise click.UsageError("--networks, --lift and --show exclude each other")
     paths = offline_paths()
-    change = None if show else "lift" if lift else "begin"
-    if broker_runs(paths):
-        request = LockdownRequest(change=change, networks=networks or None)
+    begin = None if show else not lift
+    runs = broker_runs(paths)
+    if runs:
+        request = LockdownRequest(begin=begin, networks=networks or None)
         found = ask(LOCKDOWN, request)
     else:
-        found = _without_broker(paths, change, networks=networks)
+        found = _without_broker(paths, begin=begin, networks=networks)
+    open_networks = _open_networks(paths) if runs and found.networks else []
     if as_json:
-        render.json_line(msgspec.to_builtins(found))
+        shown = {**msgspec.to_builtins(found), "open_networks": open_networks}
+        render.json_line(shown)
     else:
-        for line in _text(found):
+        for line in _text(found, open_networks):
             render.note(line)
     if show and not found.locked:
         sys.exit(1)
 
 
 def _without_broker(
-    paths: Paths, change: str | None, *, networks: bool
+    paths: Paths, *, begin: bool | None, networks: bool
 ) -> LockdownAnswer:
     """Change what the next broker finds.  Raises SetupError."""
     path = lockdown_file(paths)
     try:
-        before = kept_lockdown(path)
-        if change == "begin":
-            since = time.time() if before is None else before.since
-            wide = networks or (before is not None and before.networks)
-            keep_lockdown(path, LockdownState(since, networks=wide))
-        elif change == "lift":
+        if begin:
+            keep_lockdown(path, networks=networks or bool(kept_lockdown(path)))
+        elif begin is False:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise SetupError(f"{path}: {error.strerror}") from error
     now = kept_lockdown(path)
-    return LockdownAnswer(
-        locked=now is not None,
-        networks=now is not None and now.networks,
-        since=0.0 if now is None else now.since,
-    )
+    return LockdownAnswer(now is not None, bool(now))
 
 
-def _text(found: LockdownAnswer) -> list[str]:
+def _open_networks(paths: Paths) -> list[str]:
+    """Return running sandboxes with a network that no rule decides about."""
+    records = read_records(paths).records
+    found = []
+    for lease in ask_status().leases:
+        record = records.get(lease.record)
+        network = getattr(record and record.host.launch, "network", "none")
+        if network not in {"none", "rules"}:
+            found.append(lease.sandbox)
+    return found
+
+
+def _text(found: LockdownAnswer, open_networks: list[str]) -> list[str]:
     if not found.locked:
         return ["no lockdown is in force"]
-    when = time.strftime("%H:%M", time.localtime(found.since)) if found.since else "?"
     what = "microphones, cameras, copies and new starts"
     what += " and networks" if found.networks else ""
-    lines = [f"lockdown since {when}: {what} are denied until it is lifted"]
+    lines = [f"lockdown: {what} are denied until it is lifted"]
     if found.unkept:
-        lines.append(f"it ends with the broker, as it is not on disk: {found.unkept}")
-    if found.networks and found.open_networks:
-        names = ", ".join(found.open_networks)
+        lines.append(found.unkept)
+    if open_networks:
+        names = ", ".join(open_networks)
         lines.append(f"no rule decides about the network of {names}: stop them")
     return lines

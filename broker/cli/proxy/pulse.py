@@ -17,6 +17,7 @@ from broker.cli import render
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.limits import audit as audit_limits
+from broker.core.limits import pulse as pulse_limits
 from broker.core.names import take_sandbox_name
 from broker.core.stderr_log import log_exception
 from broker.core.streams.sound_rules import Microphone, Revoked, SoundRules
@@ -65,7 +66,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
 )
 @click.option(
     "--streams",
-    type=_most(limits.PULSE_STREAMS_PER_SANDBOX),
+    type=_most(pulse_limits.PULSE_STREAMS_PER_SANDBOX),
     default=_DEFAULT.streams,
     show_default=True,
     help="Streams at one time.",
@@ -79,7 +80,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
 )
 @click.option(
     "--channels",
-    type=_most(limits.PULSE_CHANNELS_ANY),
+    type=_most(pulse_limits.PULSE_CHANNELS_ANY),
     default=_DEFAULT.channels,
     show_default=True,
     help="Most channels of a stream.",
@@ -87,7 +88,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
 @click.option(
     "--buffer",
     "buffer_bytes",
-    type=_most(limits.PULSE_BUFFER_BYTES, 4096),
+    type=_most(pulse_limits.PULSE_BUFFER_BYTES, 4096),
     default=_DEFAULT.buffer_bytes,
     show_default=True,
     metavar="BYTES",

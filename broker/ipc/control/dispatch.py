@@ -36,7 +36,7 @@ class Dispatcher:
         *,
         forwards: Mapping[Owner, Forward] = NO_FORWARDS,
         owners: Container[Owner] = frozenset(Owner),
-        refuse: Callable[[Method[Any, Any]], None] = lambda _row: None,
+        refuse: Callable[[str], None] = lambda _method: None,
     ) -> None:
         """Take the handlers of ``parts``.
 
@@ -90,7 +90,7 @@ class Dispatcher:
             raise RefusedError(
                 absence.message, hint=absence.hint.format(request=request)
             )
-        self._refuse(row)
+        self._refuse(row.name)
         if row.name not in self._handlers:
             return await self._forwards[row.owner](call, exchange)
         return VarlinkReply(varlink.raw(await self._handle(row, call, exchange)))

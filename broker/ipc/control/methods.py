@@ -64,10 +64,6 @@ class Method(Generic[_Request, _Answer]):
     """Whether a call is of no use once its client has gone, and a sandbox can make
     it last: it ends then."""
 
-    starts: bool = field(default=False, kw_only=True)
-    """Whether it starts a sandbox or a program, or brings something into one: a
-    lockdown refuses it."""
-
     def absence(self, role: str) -> Absence | None:
         """Return why a role does not answer this method; None where it does."""
         return next((one for one in self.absent if one.role == role), None)
@@ -176,7 +172,6 @@ RUN = Method(
     absent=(_STARTS,),
     waits=True,
     paced=True,
-    starts=True,
 )
 OPEN = Method(
     "Open",
@@ -186,7 +181,6 @@ OPEN = Method(
     "Open or copy the user's own files or an address; returns where.",
     absent=(_FILES,),
     waits=True,
-    starts=True,
 )
 RUN_INPUT = Method(
     "RunInput",
@@ -264,7 +258,6 @@ LEASE_ACQUIRE = Method(
     Owner.HOST,
     "Register a peer; with more, for as long as the caller stays.",
     absent=(_LEASES,),
-    starts=True,
 )
 MACHINE_EVENT = Method(
     "MachineEvent",
@@ -293,7 +286,6 @@ LAUNCH_PREPARE = Method(
     Owner.HOST,
     "Prepare the launch of a container or box.",
     absent=_LAUNCHES,
-    starts=True,
 )
 LAUNCH_BOX = Method(
     "LaunchBox",
@@ -302,7 +294,6 @@ LAUNCH_BOX = Method(
     Owner.HOST,
     "How the box of a record is started.",
     absent=_LAUNCHES,
-    starts=True,
 )
 LAUNCH_BIND = Method(
     "LaunchBind",
@@ -311,7 +302,6 @@ LAUNCH_BIND = Method(
     Owner.HOST,
     "Lease it to its first process; returns when its sockets exist.",
     absent=_LAUNCHES,
-    starts=True,
 )
 LAUNCH_END = Method(
     "LaunchEnd",
@@ -426,7 +416,6 @@ DEVICE_ATTACH = Method(
     Owner.VIEWER,
     "Attach a device; returns when it is there.",
     absent=(_DEVICES,),
-    starts=True,
 )
 DEVICE_DETACH = Method(
     "DeviceDetach",
@@ -451,7 +440,6 @@ FOLDER_SHARE = Method(
     Owner.VIEWER,
     "Share a directory with a sandbox; returns when it is mounted.",
     absent=_FOLDERS,
-    starts=True,
 )
 FOLDER_UNSHARE = Method(
     "FolderUnshare",

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker.core import limits
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -36,6 +35,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.core.limits import pulse as limits
 from broker.core.token_bucket import TokenBucket
 from broker.jail.pulse import (
     frames,

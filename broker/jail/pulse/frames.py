@@ -14,8 +14,8 @@ import struct
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import pulse as limits
 from broker.jail.pulse.commands import INVALID, Command
 
 HEADER = struct.Struct(">IIIII")

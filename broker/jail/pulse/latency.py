@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.jail.pulse.commands import INVALID
 from broker.jail.pulse.samples import frame_bytes
 from broker.jail.pulse.tagstruct import Spec

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.limits import pulse as limits
 from broker.jail.pulse import virtual_devices
 from broker.jail.pulse.commands import (
     INVALID,

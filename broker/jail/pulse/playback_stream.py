@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import SoundRules
 from broker.jail.pulse import frames
 from broker.jail.pulse.commands import Change, Command, Facility

@@ -9,8 +9,8 @@ so one sandbox could turn down another's.
 
 from __future__ import annotations
 
-from broker.core import limits
 from broker.core.escape import hidden
+from broker.core.limits import pulse as limits
 from broker.jail.pulse.tagstruct import Format, Properties
 
 ALLOWED = frozenset(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Microphone, SoundRules
 from broker.jail.pulse import frames, introspection, virtual_devices
 from broker.jail.pulse.commands import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.jail.pulse.properties import PCM, value
 from broker.jail.pulse.tagstruct import Format, Spec
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
 from broker.core.token_bucket import TokenBucket
 from broker.jail.pulse.commands import Change, Facility

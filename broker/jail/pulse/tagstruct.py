@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias, TypeVar
 
-from broker.core import limits
 from broker.core.errors import InternalError, PeerError
+from broker.core.limits import pulse as limits
 
 _U32 = struct.Struct(">I")
 _SPEC = struct.Struct(">BBI")

@@ -7,7 +7,7 @@ version of the protocol that we speak; libpulse refuses shorter ones.
 
 from __future__ import annotations
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.jail.pulse.commands import INVALID
 from broker.jail.pulse.samples import format_of
 from broker.jail.pulse.tagstruct import Format, Properties, Spec, Value, encode

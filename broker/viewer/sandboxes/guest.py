@@ -13,7 +13,6 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -42,7 +41,14 @@ from broker.viewer.opening.exchanges import Exchanges
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
+from broker.viewer.sandboxes.programs import (
+    NO_STREAMS,
+    Program,
+    ProgramInput,
+    Programs,
+    Streams,
+    run_message,
+)
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.streams import GuestStreams
 from broker.viewer.sandboxes.time_zone import time_zone
@@ -72,45 +78,6 @@ _WARNINGS = 3
 
 def _unheard(_ago: float) -> None:
     """Ignore the user's action."""
-
-
-@dataclass(frozen=True)
-class Streams:
-    """The standard streams of a program; ``tty`` with its size in characters."""
-
-    stdin: bool = False
-    tty: bool = False
-    rows: int = 24
-    columns: int = 80
-    stderr: bool = False
-    """The standard error comes apart."""
-    paced: bool = False
-    """The program waits for the reader of its output."""
-
-
-NO_STREAMS = Streams()
-
-
-def _run_message(
-    number: int,
-    argv: Sequence[str],
-    env: dict[str, str],
-    streams: Streams,
-    *,
-    display: bool,
-) -> agent.Run:
-    return agent.Run(
-        program=number,
-        argv=list(argv),
-        env=env,
-        display=display,
-        stdin=streams.stdin,
-        tty=streams.tty,
-        rows=streams.rows,
-        columns=streams.columns,
-        stderr=streams.stderr,
-        window=limits.AGENT_OUTPUT_WINDOW if streams.paced else 0,
-    )
 
 
 class Guest:
@@ -508,7 +475,7 @@ class Guest:
             program.way.reach(Step.AGENT, trio.current_time())
         # The guest has UTC without it.
         zone = {"TZ": time_zone()} if record.viewer.timezone == "desktop" else {}
-        message = _run_message(
+        message = run_message(
             program.number, argv, {**zone, **env}, streams, display=display
         )
         try:

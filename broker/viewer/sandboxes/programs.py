@@ -15,8 +15,55 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.helpers.console_log import ConsoleLog
-from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output, Taken
+from broker.ipc.agent import (
+    AgentExited,
+    AgentFailed,
+    AgentStarted,
+    Output,
+    Run,
+    Taken,
+)
 from broker.viewer.sandboxes.launch_steps import LaunchProgress, Step
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The standard streams of a program; ``tty`` with its size in characters."""
+
+    stdin: bool = False
+    tty: bool = False
+    rows: int = 24
+    columns: int = 80
+    stderr: bool = False
+    """The standard error comes apart."""
+    paced: bool = False
+    """The program waits for the reader of its output."""
+
+
+NO_STREAMS = Streams()
+
+
+def run_message(
+    number: int,
+    argv: Sequence[str],
+    env: dict[str, str],
+    streams: Streams,
+    *,
+    display: bool,
+) -> Run:
+    """Return the order to run a program."""
+    return Run(
+        program=number,
+        argv=list(argv),
+        env=env,
+        display=display,
+        stdin=streams.stdin,
+        tty=streams.tty,
+        rows=streams.rows,
+        columns=streams.columns,
+        stderr=streams.stderr,
+        window=limits.AGENT_OUTPUT_WINDOW if streams.paced else 0,
+    )
 
 
 class ProgramInput:

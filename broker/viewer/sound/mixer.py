@@ -22,6 +22,7 @@ import trio
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.limits import pulse as pulse_limits
 from broker.core.paths import find_paths, require_private
 from broker.core.streams.sound_rules import Level
 from broker.ipc.control.connection import require_own
@@ -102,7 +103,7 @@ async def serve_desk(directory: Path, name: str, desk: Desk) -> None:
     """Serve until cancelled.  Raises SetupError where the name is served already."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = await open_listener(UnixEndpoint(directory / name))
-    places = trio.Semaphore(limits.MIXER_CONNECTIONS)
+    places = trio.Semaphore(pulse_limits.MIXER_CONNECTIONS)
     try:
         async with trio.open_nursery() as nursery:
             while True:
@@ -157,7 +158,7 @@ async def _answer(line: bytes, desk: Desk) -> MixerReply:
         now = desk.status()
         if ask.volume is not None or ask.muted is not None:
             volume = now.volume if ask.volume is None else ask.volume
-            if not 0 <= volume <= limits.PULSE_VOLUME:
+            if not 0 <= volume <= pulse_limits.PULSE_VOLUME:
                 return MixerReply(error="a volume is from 0 to 65536")
             muted = now.muted if ask.muted is None else ask.muted
             await desk.set_level(Level(volume, muted))

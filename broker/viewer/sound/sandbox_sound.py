@@ -30,6 +30,7 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
+from broker.core.limits import pulse as pulse_limits
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.sound_rules import Level
 from broker.core.token_bucket import TokenBucket
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from broker.viewer.workers.process import Worker
 
 MICROPHONE = "vitrail.AudioInput"
-_OBEY_SECONDS = limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
+_OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
 _PERCENT = 100
 _DESK_AGAIN_SECONDS = 2.0
 """Until a mixer's door that could not be opened is tried again."""
@@ -104,7 +105,7 @@ class GuestSound:
         """Since when it is on record that it hears."""
         self._serving = False
         self._pace = TokenBucket(
-            limits.PULSE_STATES_PER_SECOND, limits.PULSE_STATES_BURST
+            pulse_limits.PULSE_STATES_PER_SECOND, pulse_limits.PULSE_STATES_BURST
         )
         self.places = SoundPlaces(places)
         """Of its connections to the sound server, filtered or not."""
@@ -219,11 +220,11 @@ class GuestSound:
             # Whether it is asked or allowed, the supervisor decides each time.
             microphone="deny" if audio.microphone == "deny" else "ask",
             revoked=audio.revoked,
-            streams=min(audio.streams, limits.PULSE_STREAMS_PER_SANDBOX),
+            streams=min(audio.streams, pulse_limits.PULSE_STREAMS_PER_SANDBOX),
             rate=audio.rate,
             channels=audio.channels,
             buffer_bytes=audio.buffer,
-            most_volume=audio.volume * limits.PULSE_VOLUME // _PERCENT,
+            most_volume=audio.volume * pulse_limits.PULSE_VOLUME // _PERCENT,
             idle_seconds=audio.idle,
             volume=level.volume,
             muted=level.muted,

@@ -81,21 +81,18 @@ class GrantRevokeRequest(ApiRequest, frozen=True, kw_only=True):
 
 
 class LockdownRequest(ApiRequest, frozen=True, kw_only=True):
-    """``change``: ``begin``, ``lift``; null: show it only."""
+    """Begin a lockdown, or lift it."""
 
-    change: str | None = None
+    begin: bool | None = None
+    """Null: it is only shown."""
     networks: bool | None = None
-    """With ``begin``: networks end, too.  One that ended stays so."""
+    """With ``begin``: networks end, too.  What has ended stays so."""
 
 
-class LockdownAnswer(ApiAnswer, frozen=True, kw_only=True):
+class LockdownAnswer(ApiAnswer, frozen=True):
     """The lockdown as it is now."""
 
     locked: bool
     networks: bool
-    since: float
-    """Seconds since 1970; 0: it is not known, or there is none."""
     unkept: str = ""
     """Why it would not survive a restart of the broker; empty: it does."""
-    open_networks: list[str] = []
-    """Running sandboxes with a network that no rule decides about: it stays open."""

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 import trio
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.errors import (
     PeerError,
     UpstreamError,
 )
+from broker.core.limits import pulse as limits
 from broker.jail.pulse import frames
 from broker.jail.pulse.filter import PulseFilter
 from broker.jail.pulse.sandbox import SoundSandbox

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Microphone, SoundRules
 from broker.jail.pulse import frames
 from broker.jail.pulse.commands import (

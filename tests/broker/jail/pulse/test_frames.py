@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import pulse as limits
 from broker.jail.pulse import frames
 from broker.jail.pulse.commands import INVALID, Command
 from tests.kit.sound.servers import frame

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import SoundRules
 from broker.jail.pulse.commands import INVALID, REQUESTS, Command
 from broker.jail.pulse.latency import Sizes, bounded, least_bytes

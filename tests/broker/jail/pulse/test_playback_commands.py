@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Level, SoundRules
 from broker.jail.pulse.commands import Command, Error
 from broker.jail.pulse.frames import samples

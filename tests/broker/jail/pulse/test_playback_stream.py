@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Level, SoundRules
 from broker.jail.pulse import frames
 from broker.jail.pulse.commands import INVALID, REQUESTS, Command, Error

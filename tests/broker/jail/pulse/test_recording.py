@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Microphone, Revoked, SoundRules
 from broker.jail.pulse import frames
 from broker.jail.pulse.commands import INVALID, REQUESTS, Command, Error

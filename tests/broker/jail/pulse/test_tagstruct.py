@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import InternalError, PeerError
+from broker.core.limits import pulse as limits
 from broker.jail.pulse.tagstruct import Fields, Format, Reader, Spec, decode, encode
 
 U32 = st.integers(0, 0xFFFFFFFF)

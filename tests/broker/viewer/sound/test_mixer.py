@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.core import limits
+from broker.core.limits import pulse as limits
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory

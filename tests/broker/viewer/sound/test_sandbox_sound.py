@@ -10,10 +10,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Level
 from broker.ipc import worker
 from broker.ipc.audit.query import Filters, open_log

@@ -12,8 +12,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.cli.proxy.sound_client import serve_client
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import SoundRules
 from broker.jail.pulse import frames
 from broker.jail.pulse.commands import INVALID, Command
