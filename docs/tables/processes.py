@@ -39,8 +39,8 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 179, 24_640, 15_940),
-    Program("starter", ("broker.helpers.starter",), USER, 14, 970, 600),
+    Program("authority", ("broker.programs.authority",), USER, 180, 24_670, 15_960),
+    Program("starter", ("broker.helpers.starter",), USER, 14, 580, 330),
     Program("vitrail-local", ("broker.programs.local",), USER, 435, 63_910, 42_390),
     Program(
         "vitrail-host",
@@ -55,9 +55,9 @@ PROGRAMS = (
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        322,
-        44_910,
-        29_110,
+        335,
+        46_570,
+        30_250,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
@@ -85,8 +85,8 @@ PROGRAMS = (
         20_700,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 33, 3_280, 1_490),
-    Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_100, 19_600),
-    Program("files", ("shims.files.__main__",), USER, 20, 2_950, 2_150),
+    Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_230, 19_600),
+    Program("files", ("shims.files.__main__",), USER, 24, 3_310, 2_370),
     Program(
         "folder mounts",
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
@@ -107,7 +107,7 @@ PROGRAMS = (
         2_400,
         1_000,
     ),
-    Program("flowguard", ("broker.host.network.rules",), USER, 38, 3_950, 2_110),
+    Program("flowguard", ("broker.host.network.rules",), USER, 38, 3_950, 2_170),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 47, 5_400, 3_000),
     Program(
         "OCI hook",

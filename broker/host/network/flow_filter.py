@@ -16,13 +16,13 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from broker.core.limits import network as limits
 from broker.core.streams import network_flows as m
 from broker.core.token_bucket import TokenBucket
 from broker.host.network import dns_messages as dns
+from broker.host.network.flows import CarriedFlow, Destination, FlowAttempt, FlowKey
 from broker.host.network.packets import (
     FIN,
     ICMP,
@@ -32,6 +32,7 @@ from broker.host.network.packets import (
     UDP,
     Packet,
     datagram_back,
+    is_dhcp,
     read,
     refusal,
     reset_back,
@@ -47,57 +48,6 @@ _DNS, _DOT, _HTTPS = 53, 853, 443
 _ECHO, _ECHO_REPLY = 8, 0
 _TELLS = frozenset({3, 11})
 """ICMP from outside that is about a flow: unreachable, time exceeded."""
-
-
-@dataclass(eq=False)
-class Destination:
-    """A place that was asked about.  ``allowed`` is None until the answer."""
-
-    number: int
-    host: str
-    protocol: str
-    port: int | None
-    allowed: bool | None = None
-    until: float = 0.0
-    """When a refusal or an unused answer is forgotten."""
-    waiting: list[Callable[[], None]] = field(default_factory=list)
-    flows: int = 0
-
-
-@dataclass(eq=False)
-class CarriedFlow:
-    """A flow that is carried."""
-
-    number: int
-    key: tuple[int, int, bytes, int]
-    destination: Destination
-    names: tuple[str, ...]
-    """The names that led to its address; empty: it is open by its address."""
-    frame: bytes
-    """The guest's last packet: it has what an end of ours needs."""
-    used: float
-    sent: int = 0
-    received: int = 0
-    reported: int = 0
-    """Bytes of both ways that the viewer knows of."""
-    hello: bytearray | None = None
-    """The first bytes while they are looked at; None: they were."""
-    first: int = 0
-    """The sequence number of the first of a connection."""
-    checked: bytes = b""
-    """They, until the far end has them: a segment may not change them."""
-    ending: int = 0
-
-
-@dataclass(eq=False)
-class _Attempt:
-    """A first packet, and the hosts by which it may be permitted."""
-
-    key: tuple[int, int, bytes, int]
-    packet: Packet
-    names: tuple[str, ...]
-    port: int | None
-    hosts: list[str]
 
 
 class FlowFilter:
@@ -127,7 +77,7 @@ class FlowFilter:
         self._numbers = 0
         self._destinations: dict[tuple[str, str, int | None], Destination] = {}
         self._by_number: dict[int, Destination] = {}
-        self._flows: dict[tuple[int, int, bytes, int], CarriedFlow] = {}
+        self._flows: dict[FlowKey, CarriedFlow] = {}
         self._bindings: OrderedDict[bytes, dict[str, float]] = OrderedDict()
         self._questions: OrderedDict[int, tuple[dns.DnsQuestion, Packet, float]] = (
             OrderedDict()
@@ -154,7 +104,7 @@ class FlowFilter:
                 self.to_passt.append(untrusted_frame)
                 return
         packet = read(untrusted_frame)
-        if packet is not None and _is_dhcp(packet.source, packet.target, packet):
+        if packet is not None and is_dhcp(packet.source, packet.target, packet):
             # guard: questions for an address are few, and only where it is not known
             if self._leases is not None and _took(self._leases, now):
                 self.to_passt.append(untrusted_frame)
@@ -163,11 +113,7 @@ class FlowFilter:
         if packet is None or packet.sender != self._guest:
             return
         key = (packet.protocol, packet.source, packet.receiver, packet.target)
-        flow = self._flows.get(key)
-        # guard: a connection by the ports of an earlier one is a flow of its own
-        if flow is not None and _begins_another(flow, packet):
-            self._replace(flow)
-            flow = None
+        flow = self._open_flow(key, packet)
         if flow is not None:
             self._carry(flow, packet, now)
         elif packet.receiver == self._resolver:
@@ -175,16 +121,16 @@ class FlowFilter:
         elif not self._closed(untrusted_frame):
             self._begin(key, packet, now)
 
-    def _replace(self, flow: CarriedFlow) -> None:
-        """End a flow that passt has forgotten, or forgets now."""
-        passed = read(flow.frame)
-        assert passed is not None  # it was read when it passed
-        self.to_passt.append(reset_on(passed))
-        self._end(flow, "its ports were used again")
+    def _open_flow(self, key: FlowKey, packet: Packet) -> CarriedFlow | None:
+        """Return the flow of a packet; one that passt has forgotten is ended."""
+        flow = self._flows.get(key)
+        # guard: a connection by the ports of an earlier one is a flow of its own
+        if flow is not None and flow.begins_another(packet):
+            self.cut(flow, "its ports were used again", tell=False)
+            return None
+        return flow
 
-    def _begin(
-        self, key: tuple[int, int, bytes, int], packet: Packet, now: float
-    ) -> None:
+    def _begin(self, key: FlowKey, packet: Packet, now: float) -> None:
         if packet.protocol == TCP and packet.flags & (SYN | RST | FIN | 16) != SYN:
             # RFC 9293, 3.10.7.1, as a host does.  The guest may have dropped the reset
             # of a flow that was cut: that names the last acknowledgement, which the
@@ -212,10 +158,10 @@ class FlowFilter:
         if is_inner(f"+{address}"):
             names = ()
         port = None if packet.protocol == ICMP else packet.target
-        attempt = _Attempt(key, packet, names, port, [*names, address])
+        attempt = FlowAttempt(key, packet, names, port, [*names, address])
         self._try(attempt, now)
 
-    def _try(self, attempt: _Attempt, now: float) -> None:
+    def _try(self, attempt: FlowAttempt, now: float) -> None:
         """Ask about each name of an address, and the address, until one is open."""
         packet, host = attempt.packet, attempt.hosts[0]
         place = self._ask(host, _NAMES[packet.protocol], attempt.port, now)
@@ -233,7 +179,7 @@ class FlowFilter:
         else:
             self.to_guest.append(refusal(packet))
 
-    def _open(self, attempt: _Attempt, place: Destination, now: float) -> None:
+    def _open(self, attempt: FlowAttempt, place: Destination, now: float) -> None:
         packet, key = attempt.packet, attempt.key
         if key in self._flows or len(self._flows) >= limits.FLOWS:
             return  # it was sent again while its first packet waited
@@ -353,7 +299,7 @@ class FlowFilter:
         packet = read(frame)
         if packet is None:
             return
-        if self._leases is not None and _is_dhcp(packet.target, packet.source, packet):
+        if self._leases is not None and is_dhcp(packet.target, packet.source, packet):
             self.to_guest.append(frame)
             return
         key = (packet.protocol, packet.target, packet.sender, packet.source)
@@ -564,15 +510,23 @@ class FlowFilter:
         for at in range(0, len(moved), m.MOVED):
             self.to_viewer.append(m.FlowsMoved(moved[at : at + m.MOVED]))
 
-    def cut(self, flow: CarriedFlow, reason: str, last: Packet | None = None) -> None:
-        """End a flow on both sides.
+    def cut(
+        self,
+        flow: CarriedFlow,
+        reason: str,
+        last: Packet | None = None,
+        *,
+        tell: bool = True,
+    ) -> None:
+        """End a flow on both sides, or (not ``tell``) on passt's.
 
         ``last``: a packet that was not passed on, by which the guest is told.
         """
         if flow.key[0] == TCP:
             passed = read(flow.frame)
             assert passed is not None  # it was read when it passed
-            self.to_guest.append(reset_back(last or passed))
+            if tell:
+                self.to_guest.append(reset_back(last or passed))
             self.to_passt.append(reset_on(passed))
         self._end(flow, reason)
 
@@ -582,22 +536,6 @@ class FlowFilter:
             self.to_viewer.append(
                 m.FlowEnded(flow.number, flow.sent, flow.received, reason)
             )
-
-
-def _begins_another(flow: CarriedFlow, packet: Packet) -> bool:
-    """Whether a packet begins a connection by the addresses and ports of a flow.
-
-    passt opens one where it has closed the first, and nobody would have asked about it
-    or looked at its hello.  A first packet that is sent again is the same connection.
-    """
-    if packet.protocol != TCP or not packet.flags & SYN:
-        return False
-    return bool(flow.received) or packet.sequence + 1 & 0xFFFFFFFF != flow.first
-
-
-def _is_dhcp(client: int, server: int, packet: Packet) -> bool:
-    """Whether a packet between these ports is of DHCP (RFC 2131)."""
-    return packet.protocol == UDP and (client, server) == (68, 67)
 
 
 def _took(pace: TokenBucket, now: float) -> bool:

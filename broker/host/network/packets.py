@@ -191,3 +191,8 @@ def reset_on(packet: Packet) -> bytes:
 def _behind(packet: Packet) -> int:
     size = packet.end - packet.payload + bool(packet.flags & (SYN | FIN))
     return packet.sequence + size & 0xFFFFFFFF
+
+
+def is_dhcp(client: int, server: int, packet: Packet) -> bool:
+    """Whether a packet between these ports is of DHCP (RFC 2131)."""
+    return packet.protocol == UDP and (client, server) == (68, 67)
