@@ -1,4 +1,4 @@
-"""Time that goes on while the machine sleeps.
+"""Time that passes while the machine sleeps.
 
 The event loop's clock is CLOCK_MONOTONIC, which stands still then: a microphone that was
 given for ten minutes would be open the next morning, for the rest of them.

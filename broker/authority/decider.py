@@ -443,7 +443,7 @@ class Decider:
     async def _ask_again(
         self, permit: Permit, answer: Verdict, on_ask: OnAsk = nothing_asked
     ) -> None:
-        # It goes on as it is or not at all.
+        # It continues as it is or not at all.
         question = msgspec.structs.replace(
             self._judge.question(permit.request, answer),
             targets=(permit.target,),

@@ -39,7 +39,7 @@ _CHARACTERS = 200
 
 
 def _nothing_live() -> None:
-    """Nothing goes on by the rules yet."""
+    """Nothing is permitted by the rules yet."""
 
 
 def _silent(title: str, text: str, *, sandbox: str = "") -> None:

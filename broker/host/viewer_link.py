@@ -405,7 +405,7 @@ class _Progress:
 
     async def run(self) -> None:
         """Send until closed."""
-        # The start goes on without a link: the viewer finds it running later.
+        # The start continues without a link: the viewer finds it running later.
         with contextlib.suppress(UpstreamError):
             async for line in self._lines:
                 await self._tell(line)

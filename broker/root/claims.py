@@ -1,7 +1,7 @@
 """Ports whose devices are handed over, by the services of all users of this machine.
 
 A file for each port, in a directory of root's; the service that has the device out
-keeps it locked (flock(2)), by usbip or as a node.  The kernel goes on speaking with a
+keeps it locked (flock(2)), by usbip or as a node.  The kernel keeps speaking with a
 guest when a service is killed.  Its files remain, unlocked, and tell the next start of
 any service which of the devices at usbip-host are to be taken back; the others are the
 administrator's.

@@ -274,7 +274,7 @@ class Runner:
 
 
 async def _let_go(run: _Run) -> None:
-    """A program that goes on without its client need not wait for one."""
+    """A program that runs without its client need not wait for one."""
     if run.guest is not None and run.program is not None and run.streams.paced:
         with trio.move_on_after(_LET_GO_SECONDS, shield=True):
             await run.guest.take_more(run.program, 0)

@@ -31,7 +31,7 @@ _SCALARS = {
     "'": re.compile(r"'[^'\n]*+'"),
     "": _BARE,
 }
-"""How a value that begins so goes on; the first that fits is the one."""
+"""How a value that begins so continues; the first that fits is the one."""
 
 _SPANNING = ("[", "{", '"""', "'''")
 _HEADER = re.compile(rf"(\[\[?)[ \t]*({_KEY.pattern})[ \t]*\]")

@@ -40,7 +40,7 @@ class Loop:
     """Readiness of descriptors, timers and ended children; one thread.
 
     A callback that raises ends that callback's work only: the error goes to
-    the console and the loop goes on, for no process restarts a PID 1.
+    the console and the loop continues, for no process restarts a PID 1.
     """
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ PORT_WINDOW = 262144
 PORT_LARGE_WINDOW = 1048576
 PORT_FRAME = 65536
 HELLO, OPEN, ACCEPT, DATA, SHUTDOWN, CREDIT, CLOSE = range(1, 8)
-# A write(2) to the port takes 32 KiB at most; writev(2) goes on.
+# A write(2) to the port takes 32 KiB at most; writev(2) continues.
 PORT_WRITE = 32768
 PORT_PIECE = PORT_FRAME - PORT_HEADER.size
 # Where instructions are emulated each change of process costs as much as 50 KiB of a
@@ -52,7 +52,7 @@ PORT_PIECE = PORT_FRAME - PORT_HEADER.size
 PORT_BURST = 16  # frames
 # In such a machine a program may write so much before it waits, for the same reason.
 PORT_SEND_BUFFER = ("net/core/wmem_default", "1703936")
-# The driver's buffers have a page each, and a read(2) takes from one; readv(2) goes on.
+# The driver's buffers have a page each, and a read(2) takes from one; readv(2) continues.
 PORT_BUFFERS, PORT_BUFFER = 32, 4096
 PORT_MORE = PORT_BUFFERS * PORT_BUFFER // 2  # after a read of less, most likely none
 # So many streams may have the larger window for the broker's bytes.

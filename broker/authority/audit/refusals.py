@@ -44,7 +44,7 @@ class Counter:
     events of their own; those beyond are counted and come out as one event
     when the second is over.  Equal means: in all but the stream's number.
 
-    Where it goes on, the next count comes after two seconds, then after four,
+    Where it continues, the next count comes after two seconds, then after four,
     up to a minute; and where kinds are new without end, all beyond a certain
     pace share one count.  So a flood of a day is a few ten thousand events,
     whatever it is made of.

@@ -119,7 +119,7 @@ class LogClient:
             self._lost(_DIED)
 
     async def _watch(self) -> None:
-        """AuthorityCall ``lost`` for an authority that has not ended and does not answer.
+        """Call ``lost`` for an authority that has not ended and does not answer.
 
         Seconds are counted one by one: after a time in which this process was stopped
         as well, the authority has almost as many of them again.

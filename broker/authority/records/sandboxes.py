@@ -59,7 +59,7 @@ class Records:
         """Read again if a file has changed: once for all who wait, in a thread.
 
         A host announces leases as fast as it likes, and each asks for this.  Two
-        hundred records take 0.3 s to read; meanwhile all else goes on.
+        hundred records take 0.3 s to read; meanwhile all else continues.
 
         A record with a mistake keeps its previous content.  Raises
         UpstreamError when the change could not be recorded: then the old ones
@@ -119,7 +119,7 @@ class Records:
 
 
 def _nothing_live() -> None:
-    """Nothing goes on by the records yet."""
+    """Nothing is permitted by the records yet."""
 
 
 def _shown(lines: list[str]) -> list[str]:

@@ -131,7 +131,7 @@ class Steps:
         self._object(title, "begun")
 
     def tell(self, detail: str) -> None:
-        """A detail of the step that runs; shown if it goes on for a while."""
+        """A detail of the step that runs; shown if it takes a while."""
         if self._running is not None:
             self._detail = f": {printable(detail)}"
             self._object(self._running, "begun", detail)

@@ -23,7 +23,7 @@ class Revoked(StrEnum):
     """Treatment of a recording whose permission was denied or revoked."""
 
     SILENCE = "silence"
-    """The recording goes on, and every sample of it is silent."""
+    """The recording continues, and every sample of it is silent."""
     END = "end"
     """The recording is ended, and the source is no longer shown."""
 

@@ -106,7 +106,7 @@ def refuse_disguise(name: str, head: bytes) -> None:
 
 
 class HeadCheck:
-    """Looks at the beginning of each file of a transfer before any of it goes on.
+    """Looks at the beginning of each file of a transfer before any of it is forwarded.
 
     ``single``: the file is to be opened, which asks for more than a copy does.
     """

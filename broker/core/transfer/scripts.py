@@ -19,7 +19,7 @@ def script(char: str) -> str:
     return _NAMES[bisect.bisect_right(_STARTS, ord(char)) - 1]
 
 
-# First code point and script of each run, in order.  A run goes on through code
+# First code point and script of each run, in order.  A run continues through code
 # points that are not assigned.  tests/broker/core/transfer/test_scripts.py compares it
 # with the data that Perl has.
 _RUNS = """\

@@ -102,7 +102,7 @@ _REFUSED = frozenset('\\"<>')
 class Url:
     """An address that passed.
 
-    ``canonical``: in ASCII, the only form that goes on.  ``scheme``: lower case.
+    ``canonical``: in ASCII, the only form that is forwarded.  ``scheme``: lower case.
     ``host``: in ASCII without brackets and port, as rules match it; empty for
     ``mailto`` and other addresses without one.  ``port``: None where it is the
     scheme's own.  ``shown_host``: the host with its international letters.

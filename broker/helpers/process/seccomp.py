@@ -1,7 +1,7 @@
 """System-call filters: which calls a jailed process may make at all.
 
 Both filters are allow-lists.  A call on neither list gets an error and the
-program goes on (libraries try things they can do without); what only an
+program continues (libraries try things they can do without); what only an
 attacker calls kills the process at once, so that an attempt shows as a death
 by SIGSYS.  A call of another architecture (32-bit, x32) kills too.
 

@@ -274,7 +274,7 @@ class Window:
         elif pointers:
             held = any(seat.pointing for seat in pointers)
         # Once it is armed, a pointer that comes in has its presses ignored until
-        # its image is ours (``SeatInput``), and typing goes on.
+        # its image is ours (``SeatInput``), and typing continues.
         if not self._showing.dialog.guard.armed(time.monotonic()):
             # guard: no arming before the pointer image
             held &= all(seat.imaged for seat in pointers if seat.pointing)

@@ -470,7 +470,7 @@ class MicroVms:
         return await self.starter.start(request, quarantine=closed, on_loss=on_loss)
 
     def _lost(self, sandbox: str, what: str) -> None:
-        """Tell that a machine goes on without something: status, event, desktop."""
+        """Report that a machine runs without something: status, event, desktop."""
         assert self._nursery is not None
         self.warnings.append(f"{sandbox}: {what}")
         self.alarm(f"Vitrail: {sandbox}", what)

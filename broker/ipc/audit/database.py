@@ -354,7 +354,7 @@ def _uri(path: Path) -> str:
 class Files:
     """The log's files on disk, so that one that is gone is noticed.
 
-    SQLite goes on writing to files that were removed, and would report these
+    SQLite keeps writing to files that were removed, and would report these
     writes as durable.
     """
 

@@ -149,7 +149,7 @@ class Error(IntEnum):
 
 
 class SoundRefusedError(RefusedError):
-    """Answer with this error; the connection goes on.  ACCESS is also an event."""
+    """Answer with this error; the connection continues.  ACCESS is also an event."""
 
     def __init__(self, code: Error, what: str) -> None:
         super().__init__(what)

@@ -69,7 +69,7 @@ _EVENT_TAG = INVALID
 
 
 class PulseFilter(Conversation):
-    """One connection.  ``fault`` is why it must end, None while it goes on."""
+    """One connection.  ``fault`` is why it must end, None while it runs."""
 
     def __init__(
         self,

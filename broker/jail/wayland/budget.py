@@ -7,7 +7,7 @@ for them besides.
 Buckets that connections share are shared evenly.  A connection that finds a shared
 bucket empty waits until all debts are paid, but never longer than if the bucket's rate
 were divided among the sandbox's connections and it had only its part: an application
-that draws its usual pictures goes on beside one that floods.
+that draws its usual pictures is not affected by one that floods.
 
 Sans-IO: time is passed in; the answer is how long to stop reading.
 

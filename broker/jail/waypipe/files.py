@@ -85,7 +85,7 @@ class Files:
             raise PeerError(f"a file may not grow to {size} bytes: {error}") from error
 
     def take(self, rid: int) -> WaypipeFile | None:
-        """The file that a message gets, once; None when the id is no file's."""
+        """The file that a message gets, once; None when the id is not a file's."""
         if rid not in self._waiting:
             return None
         # guard: a file for one message

@@ -58,7 +58,7 @@ _TOGETHER_SECONDS = limits.WAYLAND_TURN_SECONDS
 """Steps of clients that are taken without a look at urgent sockets."""
 
 _NEAR_SECONDS = 0.002
-"""A deadline is due when it is no farther away: epoll counts milliseconds."""
+"""A deadline is due when it is not farther away: epoll counts milliseconds."""
 
 
 class Watch:

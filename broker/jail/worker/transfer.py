@@ -361,7 +361,7 @@ class _Stream:
 
 
 def _checked(untrusted_ask: Ask) -> Ask:
-    """Return the request with its address or name in the one form that goes on."""
+    """Return the request with its address or name in the one form that is forwarded."""
     match untrusted_ask:
         case OpenUrl(url=untrusted_url, target=target):
             # guard: address checked in the worker

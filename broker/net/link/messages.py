@@ -331,7 +331,7 @@ class DeviceHanded(LinkReply, frozen=True, tag="device-handed"):
 
 
 class Bye(Message, frozen=True, tag="bye"):
-    """The last record of an end that goes on purpose; no reply.
+    """The last record of an end that closes on purpose; no reply.
 
     An end of the connection without one is a loss (or a deliberate cut).
     """

@@ -19,7 +19,7 @@ _RULE = re.compile(rb"[A-Za-z0-9<>+,./:-]{3,100}")
 def time_zone(path: Path = LOCALTIME) -> str:
     """Return the rule of the zone at ``path``; without a file the zone is UTC.
 
-    Raises SetupError when the file is no time zone.
+    Raises SetupError when the file is not a time zone.
     """
     try:
         with path.open("rb") as file:

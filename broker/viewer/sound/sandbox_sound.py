@@ -184,7 +184,7 @@ class GuestSound:
     async def _serve_desk(self) -> None:
         """Serve the mixer's socket, again and again: another process may hold it.
 
-        Without one, sound goes on, and a changed rule still revokes.
+        Without one, sound continues, and a changed rule still revokes.
         """
         complained = False
         while True:

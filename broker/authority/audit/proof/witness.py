@@ -22,7 +22,7 @@ from broker.ipc.audit.tree import verify_consistency
 
 
 def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
-    """Keep a checkpoint, if it is signed and goes on from the held one.
+    """Keep a checkpoint, if it is signed and continues the held one.
 
     Of each log the first one and the newest ``audit_limits.AUDIT_WITNESSED`` are kept.
 

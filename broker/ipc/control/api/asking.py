@@ -64,7 +64,7 @@ class GrantStatus(ApiAnswer, frozen=True, kw_only=True):
     left: float | None = None
     """Seconds that it still holds; None: until the sandbox stops."""
     live: int = 0
-    """How much goes on by it now."""
+    """How many operations it permits now."""
 
 
 class GrantsAnswer(ApiAnswer, frozen=True, kw_only=True):

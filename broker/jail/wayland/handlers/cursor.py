@@ -1,7 +1,7 @@
 """The pointer's picture: the application's on its content, ours on a frame.
 
 No client draws the pointer on a frame, so the compositor
-goes on showing what the application set last: up to 64 x 64 pixels of its
+keeps showing what the application set last: up to 64 x 64 pixels of its
 choice, over the border.  With each enter we set a shape of our own: by name
 where the compositor has wp_cursor_shape_v1, else an arrow.
 """

@@ -283,7 +283,7 @@ def _swallow(message: Message) -> Callable[..., None]:
 
 @cache
 def dead_events(interface: str) -> tuple[Handler, ...]:
-    """For an object that is destroyed or ours: every event is parsed, none goes on."""
+    """For an object that is destroyed or ours: every event is parsed, none is forwarded."""
     return tuple(_taking_event(m, _swallow(m)) for m in events_of(interface))
 
 

@@ -162,7 +162,7 @@ class Palette:
         pixel = (0xFF000000 | self.color).to_bytes(4, "little")
         self._paint.write(first, pixel * ((new - first) // 4))
         # A larger pool beside the former one, never wl_shm_pool.resize: that may move
-        # the mapping, and weston 10's pixman renderer goes on reading where a picture
+        # the mapping, and weston 10's pixman renderer keeps reading where a picture
         # was when it was attached.  Buffers keep their own pool's mapping alive.
         former, self._pool = self._pool, self._core.own("wl_shm_pool").sid
         message = emit.create_pool(self._core.shm, self._pool, new)

@@ -181,7 +181,7 @@ def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
     drop_adrift(core, xdg)  # what stood on it first
     promote.end_window(core, xdg)
     if xdg.frame is not None:
-        # weston goes on showing the content of a popup without a picture.
+        # weston keeps showing the content of a popup without a picture.
         xdg.frame.release_surface()
         if shown:
             xdg.frame.hide()

@@ -6,7 +6,7 @@ content is served from such a file, to as many applications as ask
 (``worker_serving``).  Drags: ``worker_drags``.
 
 Where the process has no descriptor or no memory left for one transfer, that one
-is refused, and the rest goes on.
+is refused, and the rest is carried out.
 """
 
 from __future__ import annotations

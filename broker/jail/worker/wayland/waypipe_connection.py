@@ -340,7 +340,7 @@ class StreamConnection(WaylandConnection):
         await self._away(self._wait_for_room)
 
     async def _away(self, wait: Callable[[], Awaitable[_T]]) -> _T:
-        """Wait for something, which lets others have their turn and is no work."""
+        """Wait for something, which lets others have their turn and is not work."""
         self.work += perf_counter() - self._began
         try:
             return await wait()
