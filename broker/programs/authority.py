@@ -22,7 +22,7 @@ from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel, ServeControl
-from broker.authority.control.handlers import LogControl
+from broker.authority.control.log_control import LogControl
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.log_runtime import open_log_runtime

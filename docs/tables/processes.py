@@ -39,16 +39,16 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 180, 24_670, 15_960),
+    Program("authority", ("broker.programs.authority",), USER, 178, 24_470, 15_820),
     Program("starter", ("broker.helpers.starter",), USER, 14, 580, 330),
-    Program("vitrail-local", ("broker.programs.local",), USER, 435, 63_910, 42_390),
+    Program("vitrail-local", ("broker.programs.local",), USER, 420, 58_980, 38_730),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
         USER,
-        280,
-        34_330,
-        21_750,
+        247,
+        33_660,
+        21_360,
         linked=True,
     ),
     Program(
@@ -122,7 +122,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(568, 85_960, 58_140)
+TOGETHER = Size(563, 83_490, 56_360)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

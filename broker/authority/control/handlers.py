@@ -1,4 +1,4 @@
-"""Control methods that every role serves: state, stop, retention."""
+"""Control methods that every broker serves: state, stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import trio
 
 from broker import __version__
 from broker.authority.records.sandbox_names import not_running
-from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, sandboxes_named, take_sandbox_name
 from broker.ipc.control import api, methods
@@ -114,25 +113,3 @@ class SharedControl:
         """All live leases."""
         del exchange, request
         return api.LeaseListAnswer(leases=self._shared.leases())
-
-
-class LogControl:
-    """The methods about the audit log."""
-
-    def __init__(
-        self, prune: Callable[[int | None, int | None], Awaitable[int]]
-    ) -> None:
-        """``prune``: seconds, megabytes; returns the number of events removed."""
-        self._prune = prune
-
-    @serves(methods.AUDIT_PRUNE)
-    async def prune(
-        self, exchange: Exchange[api.AuditPruneAnswer], request: api.AuditPruneRequest
-    ) -> api.AuditPruneAnswer:
-        """Remove old events.  Raises RefusedError."""
-        del exchange
-        for given in (request.keep_seconds, request.max_megabytes):
-            if given is not None and given < 1:
-                raise RefusedError("nothing is kept for less than a second or MB")
-        removed = await self._prune(request.keep_seconds, request.max_megabytes)
-        return api.AuditPruneAnswer(removed=removed)

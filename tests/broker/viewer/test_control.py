@@ -6,7 +6,8 @@ import msgspec
 import pytest
 import trio
 
-from broker.authority.control.handlers import LogControl, Shared, SharedControl
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.control.log_control import LogControl
 from broker.authority.decisions.question_control import QuestionControl
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
