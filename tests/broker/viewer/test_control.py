@@ -9,6 +9,7 @@ import trio
 from broker.authority.control.handlers import Shared, SharedControl
 from broker.authority.control.log_control import LogControl
 from broker.authority.decisions.question_control import QuestionControl
+from broker.authority.lockdown import Lockdown
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
@@ -19,6 +20,7 @@ from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.network_control import NetworkControl
+from broker.viewer.notifications.control import NotificationControl
 from broker.viewer.opening.forwards import PortForwards
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.runner import Runner
@@ -39,8 +41,10 @@ SCREEN = (
     NetworkControl,
     PortForwards,
     QuestionControl,
+    Lockdown,
     ClipboardControl,
     DeviceControl,
+    NotificationControl,
 )
 LEASES = [
     Lease(LeaseId(f"{number:016x}"), SandboxName(name), SandboxName(record), 1)
