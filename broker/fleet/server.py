@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import ssl
 import zlib
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,6 +31,7 @@ except ImportError as _error:
 _SECONDS = 30.0
 """For a request from its first byte to its last; and a connection may be idle so long."""
 _CHUNK = 65536
+_TAKEN = 200
 _SHORT_BYTES = 65536
 _POSITION = re.compile(rb"/v1/position/([0-9a-f]{32})")
 _batch = msgspec.json.Decoder(SignedBatch)
@@ -40,19 +42,27 @@ class IngestLimits:
     """How much at once."""
 
     connections: int = 2000
+    """Of enrolled machines."""
+    connections_of_one: int = 16
+    strangers: int = 500
+    """Connections on which no machine has been recognised yet; the oldest is ended."""
     threads: int = 8
     long_bodies: int = 32
     """Bodies of more than 64 KiB in memory: 256 MiB at most."""
+    long_bodies_of_one: int = 4
 
 
 class IngestServer:
     """Answers machines; one task a connection, the database in threads."""
 
     def __init__(self, store: IngestStore, limits: IngestLimits) -> None:
-        self._store = store
+        self._store, self._limits = store, limits
         self._threads = trio.CapacityLimiter(limits.threads)
-        self._room = trio.CapacityLimiter(limits.connections)
         self._long = trio.CapacityLimiter(limits.long_bodies)
+        self._long_of: Counter[str] = Counter()
+        self._strangers: OrderedDict[trio.CancelScope, None] = OrderedDict()
+        self._machines: dict[trio.CancelScope, str] = {}
+        """The connections on which a machine was recognised."""
 
     async def serve(
         self,
@@ -67,13 +77,38 @@ class IngestServer:
         task_status.started(listeners[0].socket.getsockname()[1])
 
         async def handle(stream: trio.SocketStream) -> None:
-            async with self._room:
-                await self._connection(stream, context)
+            with trio.CancelScope() as scope:
+                self._strangers[scope] = None
+                # guard: strangers do not take the machines' connections
+                if len(self._strangers) > self._limits.strangers:
+                    self._strangers.popitem(last=False)[0].cancel()
+                try:
+                    await self._connection(stream, context, scope)
+                finally:
+                    self._strangers.pop(scope, None)
+                    self._machines.pop(scope, None)
 
         await trio.serve_listeners(handle, listeners)
 
+    def _recognise(self, scope: trio.CancelScope, machine: str) -> None:
+        """Note that a connection is an enrolled machine's; end it where it has many."""
+        if scope not in self._strangers:
+            return
+        del self._strangers[scope]
+        others = list(self._machines.values())
+        self._machines[scope] = machine
+        # guard: a machine has few connections
+        if (
+            len(others) >= self._limits.connections
+            or others.count(machine) >= self._limits.connections_of_one
+        ):
+            scope.cancel()
+
     async def _connection(
-        self, socket: trio.SocketStream, context: ssl.SSLContext | None
+        self,
+        socket: trio.SocketStream,
+        context: ssl.SSLContext | None,
+        scope: trio.CancelScope,
     ) -> None:
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = socket
         try:
@@ -83,7 +118,7 @@ class IngestServer:
                         socket, context, server_side=True, https_compatible=True
                     )
                     await stream.do_handshake()
-            await self._requests(stream, _certificate(stream))
+            await self._requests(stream, _certificate(stream), scope)
         except (
             trio.BrokenResourceError,
             trio.TooSlowError,
@@ -104,13 +139,16 @@ class IngestServer:
         self,
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
         certificate: str,
+        scope: trio.CancelScope,
     ) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
         while True:
+            machine = ""
             async with AsyncExitStack() as held:
 
                 async def long_body(request: h11.Request) -> None:
-                    await self._admit_long(request, certificate)
+                    await self._admit(request, certificate)
+                    held.enter_context(self._long_body_of(request, certificate))
                     await held.enter_async_context(self._long)
 
                 try:
@@ -119,6 +157,7 @@ class IngestServer:
                     if request is None:
                         return
                     status, answer = await self._answer(request, body, certificate)
+                    machine, _ = _asker(request, certificate)
                 except RefusedError as error:
                     status, answer = 403, _refused(error)
             data = msgspec.json.encode(answer)
@@ -133,12 +172,28 @@ class IngestServer:
                     h11.EndOfMessage(),
                 ):
                     await stream.send_all(http.send(event) or b"")
+            if status == _TAKEN:
+                self._recognise(scope, machine)
             if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
                 return
             http.start_next_cycle()
 
-    async def _admit_long(self, request: h11.Request, certificate: str) -> None:
-        """Raise RefusedError for a long body of someone who is not enrolled."""
+    @contextmanager
+    def _long_body_of(self, request: h11.Request, certificate: str) -> Iterator[None]:
+        """Count a long body of a machine.  Raises RefusedError where it has many."""
+        machine, _ = _asker(request, certificate)
+        # guard: a machine has few long bodies at a time
+        if self._long_of[machine] >= self._limits.long_bodies_of_one:
+            raise RefusedError("other batches of this machine are being read")
+        self._long_of[machine] += 1
+        try:
+            yield
+        finally:
+            self._long_of[machine] -= 1
+            self._long_of += Counter()  # without those that have none
+
+    async def _admit(self, request: h11.Request, certificate: str) -> None:
+        """Raise RefusedError for a long or packed body of someone who is not enrolled."""
         machine, shown = _asker(request, certificate)
         knows = partial(self._store.knows, machine, shown)
         # guard: a long body is an enrolled machine's
@@ -153,12 +208,16 @@ class IngestServer:
         place = _POSITION.fullmatch(request.target)
         try:
             if request.method == b"GET" and place is not None:
-                return 200, await self._in_thread(
+                return _TAKEN, await self._in_thread(
                     self._store.position, machine, place[1].decode(), shown
                 )
             if request.method == b"POST" and request.target == b"/v1/batch":
-                batch = _decoded(body, headers.get(b"content-encoding", b""))
-                return 200, await self._in_thread(self._store.take, batch, shown)
+                # A short one may be unpacked to the longest; a long one was admitted.
+                # guard: a stranger's batch is not unpacked
+                if len(body or b"") <= _SHORT_BYTES:
+                    await self._admit(request, certificate)
+                packing = headers.get(b"content-encoding", b"")
+                return _TAKEN, await self._in_thread(self._take, body, packing, shown)
         except RefusedError as error:
             return 403, _refused(error)
         except IntegrityError as error:
@@ -168,6 +227,9 @@ class IngestServer:
             log_stderr(f"vitrail-ingest: {printable(str(error), 300)}")
             return 503, Refusal("the store fails; come again")
         return 404, Refusal("there is no such thing here")
+
+    def _take(self, body: bytes | None, packing: bytes, shown: Credential) -> Position:
+        return self._store.take(_decoded(body, packing), shown)
 
     async def _in_thread(self, function, *arguments) -> Position:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
         found = await trio.to_thread.run_sync(

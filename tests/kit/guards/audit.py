@@ -8,6 +8,10 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("strangers do not take the machines' connections", "if False:", "tests/attack/test_fleet_strangers.py", "strangers_do_not"),
+    Guard("a machine has few connections", "if False:", "tests/attack/test_fleet_strangers.py", "connections_of_others"),
+    Guard("a machine has few long bodies at a time", "if False:", "tests/attack/test_fleet_strangers.py", "all_room"),
+    Guard("a stranger's batch is not unpacked", "if False:", "tests/attack/test_fleet_strangers.py", "not_unpacked"),
     Guard("a long body is an enrolled machine's", "if False:", "tests/attack/test_fleet_transport.py", "strangers"),
     Guard("a log is named by its first key", "if False:", "tests/attack/test_fleet_ingest.py", "not_signed"),
     Guard("events are what their log has signed", "if False:", "tests/attack/test_fleet_ingest.py", "not_signed"),

@@ -1,0 +1,160 @@
+"""Attack: work that a stranger, or one machine, makes the ingest service do for it.
+
+The store is a stand-in: what is asked here never reaches a database.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError
+from broker.fleet import server
+from broker.fleet.server import IngestLimits, IngestServer
+from broker.ipc.audit.ingest import BATCH_BYTES, Position
+from tests.kit.eventually import eventually
+
+LONG = 100_000
+
+
+class Store:
+    """Knows the machine ``one``, whose batches wait until the test lets them go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def knows(self, machine, credential):
+        del credential
+        return machine in {"one", "two"}
+
+    def take(self, batch, credential):
+        del batch, credential
+        self.go.wait()
+        return Position(0, "")
+
+    def position(self, machine, log, credential):
+        del log, credential
+        if machine not in {"one", "two"}:
+            raise RefusedError("this machine is not enrolled")
+        return Position(0, "")
+
+
+@asynccontextmanager
+async def service(limits=None) -> AsyncIterator[tuple[Store, int, IngestServer]]:
+    store = Store()
+    made = IngestServer(store, limits or IngestLimits())
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(made.serve, "127.0.0.1", 0, None)
+        try:
+            yield store, port, made
+        finally:
+            store.go.set()
+            nursery.cancel_scope.cancel()
+
+
+def posted(machine: str, body: bytes, *, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    head = f"POST /v1/batch HTTP/1.1\r\nHost: x\r\nVitrail-Machine: {machine}\r\n"
+    head += f"Content-Encoding: gzip\r\nContent-Length: {size}\r\n\r\n"
+    return head.encode() + body
+
+
+async def answer(stream: trio.SocketStream) -> bytes:
+    """The status of the next answer, its body read."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = await stream.receive_some(4096)
+        if not more:
+            return data
+        data += more
+    return data.split(b" ", 2)[1]
+
+
+async def test_batch_of_a_stranger_is_not_unpacked(monkeypatch) -> None:
+    """8 MiB of work for 10 KiB, as often as it is sent, in the thread of all others."""
+    unpacked = []
+    decoded = server._decoded
+    monkeypatch.setattr(
+        server, "_decoded", lambda *words: unpacked.append(1) or decoded(*words)
+    )
+    bomb = gzip.compress(b"[" + b" " * (BATCH_BYTES - 2))
+    assert len(bomb) < 65536
+    async with service() as (_, port, _):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            await stream.send_all(posted("eve", bomb))
+            assert await answer(stream) == b"403"
+    assert unpacked == []
+
+
+async def test_one_machine_does_not_take_all_room_for_long_bodies() -> None:
+    """Begun and not ended, they would keep every other machine's batch waiting."""
+    limits = IngestLimits(long_bodies=8)
+    async with service(limits) as (_, port, made), trio.open_nursery() as nursery:
+        for _ in range(8):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            nursery.start_soon(
+                held_open, stream, posted("one", b"x" * LONG, length=LONG + 9)
+            )
+        await eventually(lambda: made._long.borrowed_tokens >= 4)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as honest:
+            await honest.send_all(posted("two", gzip.compress(b"{}") + b"y" * LONG))
+            with trio.fail_after(20):  # 30 s are what the others have
+                assert await answer(honest) == b"403", "not a batch, and answered"
+        nursery.cancel_scope.cancel()
+
+
+async def held_open(stream: trio.SocketStream, data: bytes) -> None:
+    async with stream:
+        with suppress(trio.BrokenResourceError):  # it was ended
+            await stream.send_all(data)
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"",
+        b"GET /v1/position/"
+        + b"0" * 32
+        + b" HTTP/1.1\r\nHost: x\r\nVitrail-Machine: eve\r\n\r\n",
+    ],
+)
+async def test_strangers_do_not_take_all_connections(asked: bytes) -> None:
+    """Open and silent, or refused and asking on, as many as there may be."""
+    few = IngestLimits(connections=6, strangers=6)
+    async with service(few) as (_, port, made), trio.open_nursery() as nursery:
+        for _ in range(12):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            nursery.start_soon(held_open, stream, asked)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as honest:
+            place = b"GET /v1/position/" + b"0" * 32 + b" HTTP/1.1\r\nHost: x\r\n"
+            await honest.send_all(place + b"Vitrail-Machine: one\r\n\r\n")
+            with trio.fail_after(20):
+                assert await answer(honest) == b"200"
+        assert len(made._strangers) <= 6
+        nursery.cancel_scope.cancel()
+
+
+async def test_machine_does_not_take_the_connections_of_others() -> None:
+    few = IngestLimits(connections=6, connections_of_one=2)
+    place = b"GET /v1/position/" + b"0" * 32 + b" HTTP/1.1\r\nHost: x\r\n"
+    async with service(few) as (_, port, made), AsyncExitStack() as opened:
+        streams = []
+        for _ in range(3):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            streams.append(await opened.enter_async_context(stream))
+            await stream.send_all(place + b"Vitrail-Machine: one\r\n\r\n")
+            assert await answer(stream) == b"200"
+        # The third is ended behind its answer, the others can ask again.
+        with trio.fail_after(20):
+            assert await streams[2].receive_some(1) == b""
+        await streams[0].send_all(place + b"Vitrail-Machine: one\r\n\r\n")
+        assert await answer(streams[0]) == b"200"
+        assert made._strangers == {}
+    await eventually(lambda: made._machines == {})
