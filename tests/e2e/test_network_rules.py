@@ -110,6 +110,24 @@ def ping():
         sock.send(b"\x08\0\0\0\0\1\0\1")
         return sock.recv(100).hex()
 said["ping"] = tried(ping)
+def by_one_port(name):
+    def go():
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.socket() as sock:
+            sock.settimeout(4)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("", 45678))
+            sock.connect((good, 443))
+            with context.wrap_socket(sock, server_hostname=name) as tls:
+                tls.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                data = b""
+                while more := tls.recv(200):  # the server closes first
+                    data += more
+                return data.decode().splitlines()[-1]
+    return tried(go)
+hosts = ("www.good.test", "www.evil.test", "www.good.test")
+said["by one port"] = [by_one_port(host) for host in hosts]
 curl = ["curl", "-sk", "--max-time", "5"]
 said["curl"] = subprocess.call([*curl, "https://www.good.test/"], stdout=subprocess.DEVNULL)
 said["curl elsewhere"] = subprocess.call([*curl, "https://www.evil.test/"])
@@ -194,6 +212,12 @@ def test_names_of_others_have_no_address(results, what):
     asked = set(results["asked"])
     assert "www.good.test" in asked
     assert not {"www.nowhere.test", "www.evil.test"} & asked
+
+
+def test_a_connection_by_the_ports_of_another_one_is_looked_at(results):
+    """And is carried where its server is permitted."""
+    hello = f"hello from {GOOD}"
+    assert results["inside"]["by one port"] == [hello, "ConnectionResetError", hello]
 
 
 def test_a_ping_needs_a_rule(results):
