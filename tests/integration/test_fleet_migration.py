@@ -12,6 +12,7 @@ import trio
 from broker.authority.audit.store import Store, open_store
 from broker.helpers.shipper.config import PostgresTarget
 from broker.helpers.shipper.run import ship_once
+from broker.ipc.audit.schema import TransferBegin
 from tests.attack.test_fleet_store import environment
 from tests.kit.audit.postgres import Postgres, postgres
 from tests.kit.audit.postgres_v6 import PostgresV6, make_tables
@@ -27,7 +28,17 @@ async def server() -> AsyncIterator[Postgres]:
 
 
 async def more(store: Store, first: int) -> None:
-    await record(store, first, 10)
+    await record(store, first, 9)
+    await store.record(
+        TransferBegin(
+            sandbox="web",
+            lease="l",
+            stream=1,
+            transfer=first,
+            target="view",
+            object="https://example.org/",
+        )
+    )
     await store.checkpoint()
 
 
@@ -87,6 +98,15 @@ async def test_rows_stay_and_the_release_before_ships_on(
     assert len(found.objects) == 60
     # The rows of before stay in their table; those after it are in a day's.
     assert server.rows("SELECT count(*) FROM ONLY vitrail.event") == [(20,)]
+    # What was asked for is found in both.
+    assert server.rows(
+        "SELECT count(*) FROM vitrail.event WHERE object_hash IS DISTINCT FROM "
+        "vitrail.object_hash(body)"
+    ) == [(0,)]
+    opened = await brokerctl(
+        "--json", "--object", "https://example.org/", role="reader"
+    )
+    assert len(opened.objects) == 6
     counted = await brokerctl("fleet", "upkeep")
     assert "60 events counted" in counted.err
     # A batch of the release before that comes again is nothing, another one a conflict.

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import trio
 
 from broker.authority.audit.store import open_store
+from broker.cli.audit.query.fleet_database import _objects
 from broker.helpers.shipper.config import PostgresTarget
 from broker.helpers.shipper.run import ship_once
 from broker.ipc.audit.schema import PolicyLoaded, TransferBegin
@@ -118,6 +120,19 @@ async def test_questions_by_owner_and_object_and_counts(desk: Desk) -> None:
     after = await desk.audit("stats", "--json")
     assert after.out == before.out
     assert after.objects[0]["events"] == 96
+
+
+async def test_address_is_found_by_an_index_also_by_a_reader(desk: Desk) -> None:
+    """Row level security lets a condition find an index by leakproof operators only."""
+    desk.server.run("CREATE ROLE reader LOGIN IN ROLE vitrail_reader")
+    where, values = _objects(["https://two.example/"])
+    with psycopg.connect(desk.server.as_role("reader")) as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = connection.execute(
+            f"EXPLAIN SELECT body FROM vitrail.event WHERE {where}", values
+        ).fetchall()
+    text = "\n".join(line for (line,) in plan)
+    assert "Index Cond: (object_hash = ANY" in text, text
 
 
 async def test_each_log_is_verified_by_several_processes(

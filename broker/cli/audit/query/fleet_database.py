@@ -403,8 +403,7 @@ def _objects(wanted: Sequence[str]) -> tuple[str, list[object]]:
     values: list[object] = []
     if exact:
         parts.append(
-            f"{_HAS_OBJECT} AND vitrail.object_hash(body) = ANY(ARRAY("  # noqa: S608
-            "SELECT hashtextextended(one, 0) FROM unnest(%s::text[]) AS one)) "
+            "object_hash = ANY(ARRAY(SELECT hashtextextended(one, 0) FROM unnest(%s::text[]) AS one)) "
             "AND vitrail.text_of(body, 'object') = ANY(%s)"
         )
         values += [exact, exact]
