@@ -97,10 +97,17 @@ DO $$ DECLARE name text; BEGIN
     FOREACH name IN ARRAY ARRAY['head', 'frontier', 'count'] LOOP
         EXECUTE format('ALTER TABLE vitrail.%I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY reading ON vitrail.%I FOR SELECT '
-            'USING (vitrail.reads())', name);
+            'USING ((SELECT vitrail.reads()))', name);
         EXECUTE format('CREATE POLICY own ON vitrail.%I FOR SELECT '
             'USING (log IN (SELECT id FROM vitrail.log WHERE owner = current_user))',
             name);
+    END LOOP;
+END $$;
+-- Asked once for a question, and not for each row.
+DO $$ DECLARE name text; BEGIN
+    FOREACH name IN ARRAY ARRAY['log', 'event', 'gap', 'checkpoint', 'leaf'] LOOP
+        EXECUTE format('ALTER POLICY reading ON vitrail.%I '
+            'USING ((SELECT vitrail.reads()))', name);
     END LOOP;
 END $$;
 ALTER TABLE vitrail.enrolled ENABLE ROW LEVEL SECURITY;
@@ -169,6 +176,8 @@ BEGIN
     EXECUTE format('CREATE INDEX ON vitrail.%I (place_ns) WHERE verdict = %L', name,
         'deny');
     EXECUTE format('CREATE INDEX ON vitrail.%I (object_hash) '
+        'WHERE object_hash IS NOT NULL', name);
+    EXECUTE format('CREATE INDEX ON vitrail.%I (place_ns) '
         'WHERE object_hash IS NOT NULL', name);
     RETURN name;
 END $$;

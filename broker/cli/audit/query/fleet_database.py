@@ -42,7 +42,7 @@ _RECORD = r"""substring(body from '"record":"([^"\\]*)"')"""
 _IN_BODY = ("lease", "peer", "outcome")
 """Seldom asked for, so they have no column of their own (fleet-tables-7.sql)."""
 
-_HAS_OBJECT = """body LIKE '%%"object":"%%'"""
+_HAS_OBJECT = "object_hash IS NOT NULL"
 """The condition of the index by objects, word for word."""
 
 _Place = tuple[int, int, int]
