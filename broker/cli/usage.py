@@ -54,7 +54,9 @@ MEANT: Mapping[str, str] = MappingProxyType(
 """Verbs of other tools, and their names here."""
 _MEANT_IN: Mapping[str, str] = MappingProxyType(
     {
+        "image df": "brokerctl df",
         "image ls": "list",
+        "image prune": "brokerctl prune --images",
         "image pull": "import",
         "image rm": "remove",
         "image update": "rebuild",
@@ -64,10 +66,11 @@ _MEANT_IN: Mapping[str, str] = MappingProxyType(
         "policy why": "explain",
         "sandbox delete": "remove",
         "sandbox ls": "list",
+        "sandbox prune": "brokerctl prune",
         "sandbox rm": "remove",
     }
 )
-"""The same for verbs of a group."""
+"""The same for verbs of a group; a value with 'brokerctl' is not of that group."""
 
 
 class UnknownVerbError(click.UsageError):
@@ -83,7 +86,8 @@ class UnknownVerbError(click.UsageError):
         meant = MEANT.get(word, "") if top else _MEANT_IN.get(f"{group} {word}", "")
         meant = meant or (near[0] if near else "")
         super().__init__(f"No such command '{printable(word, 60)}'", ctx=context)
-        self.hint = f"did you mean '{path} {meant}'? " if meant else ""
+        whole = meant if meant.startswith("brokerctl ") else f"{path} {meant}"
+        self.hint = f"did you mean '{whole}'? " if meant else ""
 
 
 def refuse_unknown_verb(

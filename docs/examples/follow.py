@@ -23,7 +23,10 @@ SOCKET = Path(os.environ["XDG_RUNTIME_DIR"], "vitrail", "control")
 def replies(method: str, **parameters: object) -> Iterator[dict[str, Any]]:
     """Call a method with 'more' and yield the parameters of each reply."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(SOCKET))
+        try:
+            sock.connect(str(SOCKET))
+        except OSError as error:
+            sys.exit(f"no broker answers at {SOCKET}: {error.strerror}")
         call = {
             "method": f"io.vitrail.Broker.{method}",
             "parameters": parameters,

@@ -51,8 +51,11 @@ class Recorded:
     host_dropped: bool
 
 
-def recorded(event: Mapping[str, object]) -> Recorded:
-    """Return the decision of an event's fields; raises NotReplayableError."""
+def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
+    """Return the decision of an event's fields; raises NotReplayableError.
+
+    ``limits_of`` is a file of rules whose limits are taken for denials of rules.
+    """
     if event.get("kind") != "decision":
         raise NoRuleError("not a decision")
     raw = event.get("detail")
@@ -64,7 +67,11 @@ def recorded(event: Mapping[str, object]) -> Recorded:
     if event.get("answered_by") or event.get("question"):
         # Where the record made an ask of it, the rules had allowed.
         verdict = "allow" if detail.get("record-asks") else "ask"
-    elif verdict == "deny" and not of_rules(reason):
+    elif (
+        verdict == "deny"
+        and not of_rules(reason)
+        and not (limits_of and f"/{limits_of}:" in rule)
+    ):
         raise NoRuleError("denied by a record or a limit")
     if "asked" not in detail:
         raise NoRuleError("decided by a record alone")

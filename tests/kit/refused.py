@@ -71,9 +71,14 @@ def decided():
     return Engine(rules).answer(PolicyCall(COPY, "+", "work", "mail"), world)
 
 
-def refused(run, request=CALL):
-    """A refusal, recorded as a broker does; returns its number."""
+def refused(run, request=CALL, reason=""):
+    """A refusal, recorded as a broker does; returns its number.
+
+    ``reason``: by a limit of the rule.
+    """
     answer = decided()
+    if reason:
+        answer = answer._replace(reason=reason)
 
     async def write():
         async with open_store(run.log, settings=Settings()) as store:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import secrets
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from broker.cli.audit.events import shown_target
 from broker.cli.policy.install import Sets, sets_with
-from broker.cli.policy.load import rules_of
 from broker.cli.policy.replay import event
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.paths import find_paths
 from policy import limits
 from policy.errors import Problem
 from policy.files import read_file
@@ -35,7 +35,7 @@ FILE = "10-allowed.policy"
 """Before the user's other files, so that an exact line is not hidden by a wide one."""
 ONCE_FILE = "05-once.policy"
 ONCE_SECONDS = 60
-_ONCE = "rate=1/min"
+_TIMES = 1000
 _HEAD = """\
 # Written by 'brokerctl allow', each line after a refusal.
 # SERVICE  ARGUMENT  SOURCE  TARGET  ACTION  [key=value ...]
@@ -74,8 +74,13 @@ class RuleOffer:
 
     @property
     def once(self) -> str:
-        """The line that holds for one call; it is in force for ONCE_SECONDS."""
-        return f"{self.line} {_ONCE}"
+        """The line that holds for one call; it is in force for ONCE_SECONDS.
+
+        A broker counts the calls of each meaning of a line, also after the line has gone,
+        so each time is another one.
+        """
+        seconds = ONCE_SECONDS + secrets.randbelow(_TIMES)
+        return f"{self.line} rate=1/{seconds}s"
 
     @property
     def what(self) -> str:
@@ -96,7 +101,7 @@ class RuleOffer:
 
         Raises RefusedError where there are too many to compare.
         """
-        old, new = sets_with(self.base, {}), _with(self, self.line)
+        old, new = sets_with(self.base, _without_once()), _with(self, self.line)
         try:
             return tuple(diff(old.rules, new.rules, world_of(new.records)))
         except TooManyError as error:
@@ -121,8 +126,10 @@ def offer_for(number: int) -> RuleOffer:
 
     Raises RefusedError where no line would allow it: a record or a limit refused.
     """
-    then, known = event(number)
-    rules = rules_of(())
+    base = offline_paths().config[0]
+    # A line for one call that has been used up is not the answer to the next one.
+    then, known = event(number, limits_of=ONCE_FILE)
+    rules = sets_with(base, _without_once()).rules
     found = explain(rules, then.call, known.world)
     _refuse_other_gates(then, known.decide(found.call, lambda: found.answer))
     if found.flip is None:
@@ -130,7 +137,6 @@ def offer_for(number: int) -> RuleOffer:
             f"no line of its own would allow event {number}",
             hint=f"'brokerctl policy explain --event {number}' shows why",
         )
-    base = offline_paths().config[0]
     offer = RuleOffer(
         number,
         found.call,
@@ -177,10 +183,17 @@ def _try(offer: RuleOffer) -> None:
 
 
 def _with(offer: RuleOffer, line: str) -> Sets:
-    overlay: Mapping[str, bytes | None] = {
-        os.path.normpath(offer.file): offer.content(line)
-    }
-    return sets_with(offer.base, overlay)
+    new = {os.path.normpath(offer.file): offer.content(line)}
+    return sets_with(offer.base, {**_without_once(), **new})
+
+
+def once_file() -> Path:
+    """Where the line for one call is."""
+    return find_paths().runtime / FOLDER / ONCE_FILE
+
+
+def _without_once() -> dict[str, bytes | None]:
+    return {os.path.normpath(once_file()): None}
 
 
 def _read(file: Path) -> bytes:

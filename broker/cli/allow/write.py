@@ -7,14 +7,13 @@ import hashlib
 import os
 from pathlib import Path
 
-from broker.cli.allow.offer import ONCE_FILE, ONCE_SECONDS, RuleOffer
+from broker.cli.allow.offer import ONCE_SECONDS, RuleOffer, once_file
 from broker.cli.policy.install import open_lock, put
 from broker.cli.policy.undo import take_back
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths, require_private
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import spawn
-from policy.rules.rulefiles import FOLDER
 
 
 def always(offer: RuleOffer, line: str) -> Path:
@@ -28,6 +27,7 @@ def always(offer: RuleOffer, line: str) -> Path:
                 f"an edit in {offer.base} is in progress", hint="wait until it is done"
             ) from error
         put(offer.file, offer.content(line))
+        once_file().unlink(missing_ok=True)  # it would come first, used up or not
     finally:
         os.close(fd)
     return offer.file
@@ -40,7 +40,7 @@ def once(offer: RuleOffer) -> Path:
     """
     paths = find_paths()
     require_private(paths)
-    file = paths.runtime / FOLDER / ONCE_FILE
+    file = once_file()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = f"# Written by 'brokerctl allow', for a minute.\n{offer.once}\n".encode()
     digest = hashlib.sha256(content).hexdigest()

@@ -164,8 +164,10 @@ def situation_then(find: Find, policy: tuple[Path, ...] = ()) -> Situation:
     return Situation(world_of(records, ran.items()), Sandboxes(records, ran))
 
 
-def event(number: int) -> tuple[Recorded, Situation]:
+def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
     """Return the decision that was recorded under a number, and its world.
+
+    ``limits_of`` is a file of rules whose limits are taken for denials of rules.
 
     Raises RefusedError where there is none, or where it does not say enough.
     """
@@ -177,7 +179,7 @@ def event(number: int) -> tuple[Recorded, Situation]:
             )
         fields = found.fields()
         try:
-            return recorded(fields), situation_then(log.find)
+            return recorded(fields, limits_of=limits_of), situation_then(log.find)
         except NotReplayableError as error:
             said = [
                 f"{fields.get(key)}" for key in ("reason", "rule") if fields.get(key)

@@ -28,6 +28,7 @@ def answer(capsys, *words):
         ("audit conections", "brokerctl audit connections"),
         ("image ls", "brokerctl image list"),
         ("image update", "brokerctl image rebuild"),
+        ("image prune", "brokerctl prune --images"),
         ("policy list", "brokerctl policy show"),
         ("update", "brokerctl image rebuild"),
     ],

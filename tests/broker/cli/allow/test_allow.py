@@ -69,6 +69,37 @@ def test_once_is_of_one_call_and_outside_of_the_users_files(run):
     assert [p.name for p in run.folder.iterdir()] == ["30-user.policy"]
 
 
+@pytest.mark.parametrize("how", ["--once", "--always"])
+def test_after_one_call_the_next_one_can_be_allowed(run, how):
+    """Within the minute: the refusal is that of the line for one call."""
+    number = refused(run)
+
+    async def allow():
+        return once(offer_for(number))
+
+    file = trio.run(allow)
+    first = decided().limits.rate
+    refused(run, reason="more than 1 calls in 60 s")
+    code, out = run("4", how)
+    assert code == 0, out
+    assert f"{COPY} + work mail allow" in out
+    answer = decided()
+    assert answer.verdict == "allow"
+    if how == "--once":
+        assert answer.limits.rate not in {None, first}, "another counter"
+    else:
+        assert answer.limits.rate is None
+        assert not file.exists()
+
+
+def test_another_limit_is_not_a_refusal_by_rules(run):
+    (run.folder / "30-user.policy").write_text(f"{COPY} * work mail allow rate=1/min\n")
+    refused(run, reason="more than 1 calls in 60 s")
+    code, out = run("--always")
+    assert code == 1
+    assert "denied by a record or a limit" in out
+
+
 def test_a_line_without_effect_is_not_offered(run):
     """A file that comes earlier denies: the user's own line would be in vain."""
     (run.folder / "01-first.policy").write_text(f"{COPY} * @anyvm @anyvm deny\n")
