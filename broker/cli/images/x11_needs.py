@@ -1,4 +1,4 @@
-"""Which programs of an image show windows by X11 only: told at build and at start.
+"""Which programs show windows by X11 only: told at build, at start, at the end of a box.
 
 A program's libraries tell: it needs libX11 or libxcb, directly or by another library,
 and nothing that speaks Wayland.  Libraries that are loaded while it runs (plugins of Qt,
@@ -8,12 +8,15 @@ SDL) are not in its file, so toolkits count as Wayland where the image has their
 from __future__ import annotations
 
 import posixpath
+import shutil
 import struct
+import sys
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
+from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.host.images.store import list_images
 
@@ -86,6 +89,24 @@ def lacks_x11(paths: Paths, image: str) -> bool:
     """Whether an image is there and has no X server."""
     found = (each for each in list_images(paths) if each.name == image)
     return any(X_SERVER not in each.manifest.spec.all_packages for each in found)
+
+
+def tell_failed(program: str) -> None:
+    """Tell the user of a program of this machine that failed in a box without X11.
+
+    Its own words name a variable, and no way out.
+    """
+    try:
+        with Path(shutil.which(program) or program).open("rb") as file:
+            direct = needed_libraries(file)
+    except (OSError, ValueError, OverflowError, struct.error):
+        return
+    if direct & _X11 and not any(one.startswith(_WAYLAND) for one in direct):
+        name = printable(posixpath.basename(program), 60)
+        sys.stderr.write(
+            f"{name} shows its windows by X11, which this box lacks: "
+            f"'brokerctl run --bwrap --x11 -- {name}' has it\n"
+        )
 
 
 class _Image:

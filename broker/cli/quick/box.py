@@ -64,6 +64,11 @@ def run(words: tuple[str, ...]) -> int | None:
         stack.enter_context(made_record(paths, name, record_text("untrusted", "bwrap")))
         box = Box(command, Path(), files).speaking_as(os.environ).reading(sys.stdin)
         code = _leased(broker, name, box)
+    if code:
+        # Late: most programs do not fail.
+        from broker.cli.images.x11_needs import tell_failed
+
+        tell_failed(words[0])
     return code if code >= 0 else 128 - code
 
 

@@ -61,6 +61,11 @@ def run_box(
     name = new_name()
     steps = Steps(quiet=quiet, as_json=as_json)
     code = trio.run(_run_unrecorded, name, tuple(argv), steps, x11)
+    if code and not x11:
+        # Late: most programs do not fail.
+        from broker.cli.images.x11_needs import tell_failed
+
+        tell_failed(argv[0])
     return exit_code(name, code, as_json=as_json)
 
 
