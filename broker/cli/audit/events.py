@@ -28,6 +28,8 @@ _SHOWN = frozenset(
     {"sandbox", "lease", "generation", "service", "stream", "peer", "verdict"}
     | {"rule", "policy", "reason", "outcome", "count", "detail", "note"}
 )
+_NAMES = frozenset({"target", "opened_in", "source"})
+"""Fields that name a sandbox, or the user."""
 _BAD = ("refused", "failed", "died")
 
 
@@ -110,15 +112,17 @@ def _what(kind: str, fields: Fields) -> str:
         return special(fields)
     words = [_stream(fields)] if fields.get("service") else []
     words += [
-        f"{printable(name)}={_value(value)}"
+        f"{printable(name)}={_value(value, names=name in _NAMES)}"
         for name, value in fields.items()
         if name not in _STAMP | _SHOWN
     ]
     return " ".join(words)
 
 
-def _value(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else printable(str(value))
+def _value(value: object, *, names: bool) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return printable(shown_target(str(value)) if names else str(value))
 
 
 def _stream(fields: Fields) -> str:

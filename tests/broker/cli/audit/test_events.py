@@ -23,6 +23,7 @@ from broker.ipc.audit.schema import (
     ProgramExited,
     StreamClosed,
     StreamRefused,
+    TransferEnd,
 )
 from tests.kit.brokerctl import harmless
 
@@ -58,6 +59,18 @@ def found(event: AnyEvent) -> Found:
                 rule="30-mine.policy:1",
             ),
             "vitrail.OpenURL to you: allow",
+        ),
+        (
+            TransferEnd(
+                sandbox="web",
+                service="vitrail.FileCopy",
+                transfer=1,
+                target="@adminvm",
+                bytes=7,
+                seconds=0.5,
+                opened_in="dom0",
+            ),
+            "target=you bytes=7 seconds=0.5 opened_in=you",
         ),
         (
             Decision(
