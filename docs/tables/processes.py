@@ -107,7 +107,7 @@ PROGRAMS = (
         2_400,
         1_000,
     ),
-    Program("flowguard", ("broker.host.network.rules",), USER, 38, 3_950, 2_170),
+    Program("flowguard", ("broker.host.network.rules",), USER, 38, 3_960, 2_200),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 47, 5_400, 3_000),
     Program(
         "OCI hook",

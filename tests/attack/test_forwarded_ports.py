@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import SimpleNamespace
 
+import pytest
 import trio
 import trio.testing
 
@@ -15,6 +16,7 @@ from broker.ipc.control import api
 from broker.ipc.control.methods import Exchange
 from broker.viewer.opening import forwards
 from broker.viewer.opening.forwards import PortForwards
+from broker.viewer.opening.tcp_ports import take_port
 from tests.kit.rulebook import WORK, rulebook
 
 RULES = "vitrail.Tcp +80 @adminvm work allow\n"
@@ -100,3 +102,11 @@ async def test_connections_are_bounded():
         assert calls.most == limits.FORWARDED
         for stream in streams:
             await stream.aclose()
+
+
+@pytest.mark.parametrize("text", ["0", "08", "65536", "+80", "8 0", "\u0668\u0660", ""])
+def test_a_port_has_one_spelling(text):
+    """A rule for a port is about all calls to it."""
+    with pytest.raises(RefusedError, match="is not a port"):
+        take_port(text)
+    assert take_port("65535") == 65535

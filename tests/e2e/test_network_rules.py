@@ -18,6 +18,7 @@ import struct
 import sys
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -36,6 +37,7 @@ from broker.viewer.network import NetworkFlows
 from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record as make_record
@@ -279,14 +281,21 @@ print(json.dumps({
 """
 
 
-async def test_a_record_has_its_flows_decided():
+@pytest.mark.parametrize(
+    "kind", ["bwrap", pytest.param("podman", marks=pytest.mark.long)]
+)
+async def test_a_record_has_its_flows_decided(kind):
     """By the broker; each refusal is on record."""
-    async with world(image=False) as w:
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
         probe = w.base / "look.py"
         probe.write_text(LOOK)
-        shared = f'bind_read_only = ["{probe}"]\n'
-        text = RECORD.replace("persistent", "disposable") + shared
-        w.write_record("net", text)
+        shared = [str(probe)]
+        text = RECORD.replace("persistent", "disposable").replace("bwrap", kind)
+        if kind == "podman":
+            text += f'rootfs = "{root_directory(w.base)}"\n'
+            shared += [path for path in SHARED if Path(path).exists()]
+        words = ", ".join(f'"{path}"' for path in shared)
+        w.write_record("net", f"{text}bind_read_only = [{words}]\n")
         answer = await brokerctl(
             *("run", "-q", "net", "--", "/usr/bin/python3", str(probe)), env=w.environ
         )

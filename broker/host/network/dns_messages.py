@@ -15,7 +15,7 @@ PASSED = frozenset({2, 6, 12, 15, 16, 33, 257})
 """NS, SOA, PTR, MX, TXT, SRV, CAA: carried as they are, and they open no address.
 
 Not among them: SVCB and HTTPS (64, 65), by which a server's name would be encrypted."""
-NOERROR, FORMERR, SERVFAIL, REFUSED = 0, 1, 2, 5
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, REFUSED = 0, 1, 2, 3, 5
 MAX_ADDRESSES = 32
 """Of one answer; the rest is left out."""
 _LINKS = 16

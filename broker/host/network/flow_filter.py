@@ -39,6 +39,7 @@ from broker.host.network.packets import (
     reset_on,
     segment,
 )
+from broker.host.network.public_resolvers import CANARY, RESOLVERS
 from broker.host.network.tls_hello import HelloError, server_name
 from policy.destinations import LOOKUP, destination_of, is_inner
 
@@ -142,6 +143,10 @@ class FlowFilter:
             return
         # guard: name servers are ours alone
         if packet.target in {_DNS, _DOT} and packet.protocol != ICMP:
+            self.to_guest.append(refusal(packet))
+            return
+        # guard: public name servers are not asked by HTTPS
+        if packet.target == _HTTPS and packet.receiver in RESOLVERS:
             self.to_guest.append(refusal(packet))
             return
         # guard: a connection begins without data
@@ -342,6 +347,9 @@ class FlowFilter:
         known = question.kind in {dns.A, dns.AAAA} | dns.PASSED
         # guard: questions have a pace
         slow = not _took(self._asking, now)
+        if host == CANARY and not slow:
+            self._reply(packet, question, dns.NXDOMAIN)
+            return
         if host is None or slow or not self.connected:
             self._reply(packet, question, dns.REFUSED)
             return

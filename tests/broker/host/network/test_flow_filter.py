@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import struct
+from functools import partial
 from ipaddress import IPv4Address
 
 import pytest
@@ -230,6 +231,26 @@ def test_rebinding_opens_no_inner_address(inner):
     assert talk.send(tcp(receiver=inner))["passt"] == []
     talk = Talk(("www.test", "*"), (inner, "*"))
     assert len(talk.send(tcp(receiver=inner))["passt"]) == 1
+
+
+@pytest.mark.parametrize("resolver", ["1.1.1.1", "8.8.4.4", "45.90.28.77"])
+@pytest.mark.parametrize("make", [tcp, partial(udp, b"x")])
+def test_public_name_servers_are_not_asked_by_https(resolver, make):
+    """Neither by a name that leads to them nor by their address."""
+    talk = Talk(("dns.test", "*"), (resolver, "*"))
+    talk.resolve("dns.test", resolver)
+    sent = talk.send(make(ports=(40000, 443), receiver=resolver))
+    assert sent["passt"] == []
+    assert len(sent["guest"]) == 1
+    assert talk.send(tcp(ports=(40000, 80), receiver=resolver))["passt"]
+
+
+def test_a_browser_is_told_to_ask_no_other_name_server():
+    """Also where a rule allows every name."""
+    talk = Talk(("use-application-dns.net", "*"))
+    sent = talk.send(question("use-application-dns.net"))
+    assert sent["resolver"] == []
+    assert code(packets.read(sent["guest"][0]).data) == dns.NXDOMAIN
 
 
 @pytest.mark.parametrize("closed", ["127.0.0.1", "169.254.169.254", "0.0.0.0"])
