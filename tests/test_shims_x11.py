@@ -227,7 +227,7 @@ def test_a_family_has_no_circle():
     assert family(one, one) is None
 
 
-def dragging(ends):
+def dragging(ends, *, listed: bool = False):
     """A program drags text from window ONE; returns its wl_data_source and device."""
     surface = ends.show(ONE)
     pointer = ends.up(ends.pointer)
@@ -235,12 +235,19 @@ def dragging(ends):
     ends.tell(pointer, "button", 51, 0, 0x110, 1)
     ends.run()
     helper = ends.core.helper
-    drag, targets = ends.atom(b"XdndSelection"), ends.atom(b"TARGETS")
-    ends.event(90, "III", helper, ONE, drag)
+    ends.event(90, "III", helper, ONE, ends.atom(b"XdndSelection"))
     ends.run()
-    atoms = (targets, ends.atom(b"UTF8_STRING"))
-    ends.properties[helper, "TARGETS"] = (32, struct.pack("<2I", *atoms))
-    ends.event(31, "IIIII", 0, helper, drag, targets, targets)
+    # To the helper, so that the program says by XdndEnter what it drags.
+    motion = dict(ends.heard(ends.pointer, "wl_pointer"))["motion"]
+    assert motion[1:] == [10 - 1280, 10 - 800]
+    kinds = [0, 0, 0]
+    if listed:
+        atoms = [ends.atom(name) for name in (b"a/b", b"c/d", b"UTF8_STRING", b"e/f")]
+        data = struct.pack("<4I", *atoms)
+        ends.properties[ONE, "XdndTypeList"] = (32, data)
+    else:
+        kinds[0] = ends.atom(b"UTF8_STRING")
+    ends.message(helper, "XdndEnter", ONE, 5 << 24 | listed, *kinds)
     ends.run()
     ((device, source),) = [
         (ends.bridge.selections.device().device.up, v[0])
@@ -253,9 +260,13 @@ def dragging(ends):
     return source, device
 
 
-def test_a_programs_drag_over_other_windows_speaks_to_the_helper():
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_programs_drag_over_other_windows_speaks_to_the_helper(listed):
     ends = Ends()
-    source, device = dragging(ends)
+    source, device = dragging(ends, listed=listed)
+    kinds = [v[0] for i, n, v in ends.asked if (i, n) == ("wl_data_source", "offer")]
+    assert "text/plain;charset=utf-8" in kinds
+    assert ("c/d" in kinds) == listed
     helper, position = ends.core.helper, ends.atom(b"XdndPosition")
     ends.tell(device, "enter", 53, 0, 0.0, 0.0, 0)
     ends.tell(device, "leave")

@@ -13,7 +13,7 @@ from typing import Callable, Dict, List, Optional, Tuple
 from shims.x11.core import Core
 from shims.x11.objects import WaylandObject
 from shims.x11.seat import SeatInput
-from shims.x11.selections import Selections
+from shims.x11.selections import Selections, offered_types
 from shims.x11.window import HeldSurface, XWindow
 from shims.x11.x11 import Property
 
@@ -38,6 +38,7 @@ class Drags:
         # A drag that an X11 program began.
         self._source: Optional[WaylandObject] = None
         self._active = self._released = self._accepted = self._dropped = False
+        self._wants_types = False
         self._program = 0
         """The X11 window that speaks XDND to the helper."""
         self._done: Optional[bool] = None
@@ -48,7 +49,7 @@ class Drags:
         self._target: Optional[XWindow] = None
         self._speaks = self._answered = self._waits_for_drop = False
         self._at: Optional[Tuple[int, int]] = None
-        selections.on_drag = self._start
+        selections.on_drag = self._begins
         selections.drag_offer = lambda: None if self._source else self._offer
         seat.on_leave = self._pointer_left
         seat.on_pointer = self._end
@@ -65,6 +66,7 @@ class Drags:
         events["wl_data_source", "dnd_finished"] = lambda _: self._finished(done=True)
         selections.on_drag_cancelled = lambda: self._finished(done=False)
         messages: Dict[str, Callable[[int, Tuple[int, ...]], None]] = {
+            "XdndEnter": self._x_enter,
             "XdndPosition": self._x_position,
             "XdndDrop": self._x_drop,
             "XdndStatus": self._x_status,
@@ -79,8 +81,39 @@ class Drags:
 
     # -- from an X11 program
 
+    def _begins(self) -> None:
+        """A program owns XdndSelection and a button is down: it drags.
+
+        Only XdndEnter tells what: Qt answers no TARGETS.  So the pointer goes to the
+        helper for a moment.
+        """
+        core = self._core
+        if self._source is None and core.pressed_on is not None:
+            core.dragging = self._wants_types = True
+            self._hide_picture(core.press[1])
+            self._seat.move_to(*self._seat.on_helper)
+
+    def _x_enter(self, xid: int, values: Tuple[int, ...]) -> None:
+        if xid != self._core.helper:
+            return
+        self._program = values[0]
+        if not self._wants_types:
+            return
+        self._wants_types, x = False, self._core.x
+
+        def take(atoms: List[int]) -> None:
+            x.names(atoms, lambda names: self._start(offered_types(names, atoms)))
+
+        def listed(found: Optional[Property]) -> None:
+            take(list(found.words()[:256]) if found is not None else [])
+
+        if values[1] & 1:
+            x.property(self._program, x.atoms["XdndTypeList"], listed)
+        else:
+            take([atom for atom in values[2:5] if atom])
+
     def _start(self, types: Dict[str, int]) -> None:
-        """A program owns XdndSelection and a button is down: it drags."""
+        """The compositor is to drag these types."""
         core, device = self._core, self._selections.device()
         if self._source is not None or core.pressed_on is None or device is None:
             return
@@ -94,9 +127,7 @@ class Drags:
         ask(source, "set_actions", _COPY | _MOVE)
         origin = core.pressed_on.proxy
         ask(device.device, "start_drag", source, origin, None, core.press[0])
-        core.dragging = True
-        self._hide_picture(core.press[1])
-        self._source, self._program, self._done = source, 0, None
+        self._source, self._done = source, None
         self._active = self._released = self._accepted = self._dropped = False
 
     def _pointer_left(self) -> bool:
@@ -151,7 +182,7 @@ class Drags:
     def _end(self) -> None:
         """Forget our own drag; the source goes once nobody fetches from it."""
         source, self._source, self._active = self._source, None, False
-        self._core.dragging = False
+        self._core.dragging = self._wants_types = False
         if source is not None:
             self._core.later(FINISH_SECONDS, lambda: self._core.relay.release(source))
 

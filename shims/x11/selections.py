@@ -83,8 +83,8 @@ class Selections:
         self._found: Dict[str, SharedSelection] = {}
         self._transfers: List[SelectionTransfer] = []
         self._count = 0
-        self.on_drag: Callable[[Dict[str, int]], None] = lambda _: None
-        """Called with the types of a drag that an X11 program begins."""
+        self.on_drag: Callable[[], None] = lambda: None
+        """Called when an X11 program begins a drag."""
         self.on_drag_cancelled: Callable[[], None] = lambda: None
         self.drag_offer: Callable[[], Optional[WaylandObject]] = lambda: None
         core.events[SELECTION_REQUEST] = self._request
@@ -137,9 +137,11 @@ class Selections:
     def _owner_changed(self, event: bytes) -> None:
         _, owner, atom = struct.unpack_from("<III", event, 4)
         x = self._core.x
-        drags = atom == x.atoms[DRAG] and self._core.pressed_on is not None
-        known = drags or x.name(atom) in self._found
-        if known and owner not in (0, self._core.helper):
+        if owner in (0, self._core.helper):
+            return
+        if atom == x.atoms[DRAG]:
+            self.on_drag()
+        elif x.name(atom) in self._found:
             words = (self._core.helper, atom, x.atoms["TARGETS"], x.atoms["TARGETS"], 0)
             x.request(24, 0, struct.pack("<5I", *words))
 
@@ -149,18 +151,15 @@ class Selections:
         if requestor != self._core.helper:
             return
         selection = self._found.get(x.name(atom))
-        if target == x.atoms["TARGETS"] and prop:
-
-            def named(names: List[str], atoms: List[int]) -> None:
-                offered = offered_types(names, atoms)
-                if selection is not None:
-                    self._offer(selection, offered)
-                elif atom == x.atoms[DRAG]:
-                    self.on_drag(offered)
+        if target == x.atoms["TARGETS"] and selection is not None and prop:
+            chosen = selection
 
             def types(found: Optional[Property]) -> None:
                 atoms = list(found.words()[:256]) if found is not None else []
-                x.names(atoms, lambda names: named(names, atoms))
+                x.names(
+                    atoms,
+                    lambda names: self._offer(chosen, offered_types(names, atoms)),
+                )
 
             x.property(requestor, prop, types, delete=True)
             return
