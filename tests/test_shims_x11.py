@@ -240,6 +240,10 @@ def dragging(ends, *, listed: bool = False):
     # To the helper, so that the program says by XdndEnter what it drags.
     motion = dict(ends.heard(ends.pointer, "wl_pointer"))["motion"]
     assert motion[1:] == [10 - 1280, 10 - 800]
+    ends.tell(pointer, "motion", 1, 90.0, 90.0)
+    ends.run()
+    heard = ends.heard(ends.pointer, "wl_pointer")
+    assert heard == [], "it stays there until the program has seen the helper"
     kinds = [0, 0, 0]
     if listed:
         atoms = [ends.atom(name) for name in (b"a/b", b"c/d", b"UTF8_STRING", b"e/f")]

@@ -18,6 +18,8 @@ from shims.x11.window import HeldSurface, XWindow
 from shims.x11.x11 import Property
 
 XDND_VERSION = 5
+BEGIN_SECONDS = 5.0
+"""So long a program may take to say what it drags."""
 FINISH_SECONDS = 20.0
 """So long a program may take to fetch what was dropped on it."""
 _COPY, _MOVE = 1, 2
@@ -92,6 +94,13 @@ class Drags:
             core.dragging = self._wants_types = True
             self._hide_picture(core.press[1])
             self._seat.move_to(*self._seat.on_helper)
+            press = core.press
+            core.later(BEGIN_SECONDS, lambda: self._begins_not(press))
+
+    def _begins_not(self, press: Tuple[int, float]) -> None:
+        """The program did not say what it drags: the pointer is its own again."""
+        if self._wants_types and self._core.press == press:
+            self._end()
 
     def _x_enter(self, xid: int, values: Tuple[int, ...]) -> None:
         if xid != self._core.helper:

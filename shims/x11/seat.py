@@ -156,7 +156,8 @@ class SeatInput:
 
     def _motion(self, proxy: WaylandObject, when: int, x: float, y: float) -> None:
         self._at = (x * self._core.scale, y * self._core.scale)
-        if proxy.down:
+        # A drag that begins needs the X11 pointer where the bridge has put it.
+        if proxy.down and not self._core.dragging:
             self._core.relay.input(proxy, "motion", when, *self._at)
 
     def _button(
