@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
 from tests.kit.world import record, world
@@ -88,6 +91,27 @@ async def test_a_call_carries_bytes_both_ways_and_the_exit_code():
 
         closed = await eventually(all_closed)
         assert max(one["bytes_from_sandbox"] for one in closed) > 20_000_000
+        await _audited(w)
+
+
+async def _audited(w):
+    """One command of docs/calls.md names who called what, Qubes' names included."""
+    page = (Path(__file__).parents[2] / "docs/calls.md").read_text()
+    (line,) = [line for line in page.splitlines() if "--service '[!v]*'" in line]
+    words = shlex.split(line)[1:]
+    words = words[: words.index("--since")]
+    told = await brokerctl(*words, "--json", env=w.environ)
+    assert told.code == 0, told
+    made = [
+        (e["sandbox"], e["target"], e["service"], e["argument"]) for e in told.objects
+    ]
+    assert made == [
+        ("work", "vault", "vitrail.Call", "+echo"),
+        ("work", "vault", "vitrail.Call", "+echo"),
+        ("work", "vault", "vitrail.Call", "+env"),
+        ("work", "vault", "vitrail.Call", "+code"),
+        ("work", "vault", "test.Named", "+key"),
+    ]
 
 
 async def test_calls_that_no_rule_allows_start_nothing():
