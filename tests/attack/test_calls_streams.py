@@ -7,16 +7,20 @@ import shutil
 import socket
 import threading
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from broker.core.services import CALL, PORTS
+from broker.helpers.pump.starting import start_pump_program
+from broker.ipc.pump import RelayMode
 from shims.files.calling import CALL_HEADER, CallStream
 from shims.files.protocol import frame
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
+from tests.kit.relay.sockets import running
 from tests.kit.world import world
 
 needs_guests = pytest.mark.skipif(
@@ -235,6 +239,27 @@ async def test_a_call_ends_with_its_rule_and_its_service_with_it():
         # One that comes with the revocation was decided by the new rules.
         code, _said = await work.script("vitrail-call -t vault cut </dev/null")
         assert code == 125
+
+
+@pytest.mark.parametrize("mode", list(RelayMode))
+async def test_a_descriptor_on_a_stream_goes_nowhere(mode):
+    """Neither to the other end nor into the pump, which would hold it open."""
+    async with running(start_pump_program()) as pump, trio.open_nursery() as nursery:
+        near, ours = socket.socketpair()
+        theirs, far = socket.socketpair()
+        relay = partial(pump.relay, mode_ab=mode, mode_ba=mode, name="1")
+        nursery.start_soon(relay, ours.detach(), theirs.detach())
+        read, write = os.pipe()
+        with near, far:
+            socket.send_fds(near, [b"hello"], [write])
+            os.close(write)
+            with trio.fail_after(60):
+                await trio.lowlevel.wait_readable(far)
+                data, fds, _flags, _from = socket.recv_fds(far, 100, 8)
+                assert (data, fds) == (b"hello", [])
+                # Its last copy is closed: the pipe ends.
+                async with trio.lowlevel.FdStream(read) as pipe:
+                    assert await pipe.receive_some() == b""
 
 
 # -- what the far end of a stream may send ---------------------------------------------
