@@ -23,6 +23,7 @@ from shims.guest.own_process import ForkedTool, fork_tool, is_forked
 from shims.guest.port_streams import start_port_streams
 from shims.guest.programs import Programs
 from shims.guest.protocol import SHORT, TEXT, VERSION
+from shims.guest.session_bus import SessionBus
 from shims.guest.settings import Settings
 from shims.guest.streams import Carrier
 from shims.guest.tools import (
@@ -68,6 +69,7 @@ class Guest:
         self._carriers = (carrier, sound)
         self.display = Display(self, carrier)
         self.x11 = XServer(self)
+        self.session_bus = SessionBus(self)
         self.programs = Programs(self)
         self.folders = Folders(self)
 
@@ -80,6 +82,7 @@ class Guest:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         if self.settings.port:
             start_port_streams(self)
+        self.session_bus.start()
         self._ask_version()
         if shutil.which("waypipe", path=self.base_environment()["PATH"]):
             self.display.start()
@@ -177,6 +180,7 @@ class Guest:
             "PULSE_CLIENTCONFIG": self._sound_config,
             # For clients that are not libpulse and read no configuration.
             "PULSE_SERVER": self._sound_server,
+            **self.session_bus.environment(),
         }
         if self.machine is None:
             # A service or a container has an environment of its own.
@@ -237,6 +241,7 @@ class Guest:
 
     def _finish(self) -> None:
         self.x11.stop()
+        self.session_bus.stop()
         self.display.stop()
         # One more round, so that the last message leaves.
         self.loop.later(0.05, self.loop.stop)
