@@ -134,6 +134,12 @@ class CloseWindow(_Message, frozen=True, tag="close-window"):
     cut: bool
 
 
+class RaiseWindow(_Message, frozen=True, tag="raise-window"):
+    """Raise a window of the sandbox, by a token of the compositor's."""
+
+    token: _Text
+
+
 class StopWorker(_Message, frozen=True, tag="stop"):
     """Close everything and exit."""
 
@@ -201,6 +207,7 @@ ToRest: TypeAlias = (
     | AskStatistics
     | AskWindows
     | CloseWindow
+    | RaiseWindow
     | Sound
     | SoundStream
     | SoundLevel

@@ -37,6 +37,7 @@ from broker.core.services import (
 from broker.core.stderr_log import isolated
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
+from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up, when_hung_up
 from broker.viewer import menu_icons
 from broker.viewer.clipboard.service import ClipboardService
@@ -62,6 +63,7 @@ from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from policy.records.model import Record
 
 _GRACE = 5.0
+_TOKEN_CHARACTERS = 1000
 Answer = Callable[[VitrailError | None], Awaitable[None]]
 """The result of an opening: None, it is taken; or why not.  Over a link
 the other end waits for it, and sends nothing before; only the first one counts."""
@@ -166,6 +168,7 @@ class ViewerRole:
         """Flows of sandboxes to hosts outside."""
         self.notifications = NotificationService(decider=authority, log=log)
         """What programs of sandboxes want the user to see."""
+        self.notifications.raise_window = self._raise_window
         self.folders = FolderDesk(
             source=host.folders,
             decider=authority,
@@ -204,6 +207,13 @@ class ViewerRole:
             await nursery.start(self.folders.run)
             task_status.started()
             await trio.sleep_forever()
+
+    def _raise_window(self, lease: LeaseId, token: str) -> None:
+        """Raise a window of a sandbox for the user's click on its notification."""
+        guest = self.guest(lease)
+        if guest is not None and token and self._nursery is not None:
+            order = RaiseWindow(token[:_TOKEN_CHARACTERS])
+            self._nursery.start_soon(self._alone, partial(guest.raise_window, order))
 
     def writable_places(self) -> list[Path]:
         """Directories in which a sandbox may have made links."""

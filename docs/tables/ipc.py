@@ -141,6 +141,10 @@ _TO_WORKER: Mapping[str, ChannelPolicy] = {
     "to-agent": _order("while an agent is connected", "What the user asked for."),
     "ask-statistics": _order("at any time", "Learns that it is looked at."),
     "ask-windows": _order("at any time", "Learns that it is looked at."),
+    "raise-window": _order(
+        "after a click on a notification of the sandbox",
+        "Which of its own windows comes to the front.",
+    ),
     "close-window": _order("at any time", "Learns which of its windows is closed."),
     "stop": _order("last", "Nothing."),
     "sound": _order(

@@ -457,6 +457,12 @@ class WaylandFilter(ClientState):
 
     # -- globals ------------------------------------------------------------------------------
 
+    @override
+    def host_name_of(self, interface: str) -> int | None:
+        """See ``ClientState``."""
+        host = self.globals.host.items()
+        return next((name for name, (what, _) in host if what == interface), None)
+
     def host_global(self, name: int, interface: str, version: int) -> None:
         """The compositor offers a global.  Raises UpstreamError."""
         if len(self.globals.host) >= limits.WAYLAND_OBJECTS:

@@ -12,6 +12,8 @@ from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.wayland.state import ClientState
 
+_ACTIVATION = "xdg_activation_v1"
+_activate = emit.request(_ACTIVATION, "activate")
 _close = emit.event("xdg_toplevel", "close")
 
 
@@ -66,6 +68,34 @@ def _find(sandbox: Sandbox, number: int) -> tuple[ClientState, Toplevel]:
         f"sandbox {sandbox.name} has no window {number}",
         hint="'brokerctl windows' lists them; a number is not used twice",
     )
+
+
+def raise_window(sandbox: Sandbox, token: bytes) -> None:
+    """Have the compositor raise a window: the newest, if none has the keyboard.
+
+    ``token``: the compositor's, for the user's press elsewhere on the desktop
+    (xdg-activation, activate).  Nothing happens without a window.
+    """
+    shown = [
+        (xdg.surface in core.focused.values(), xdg.number, core, xdg)
+        for core in sandbox.filters
+        if core.fault is None
+        for xdg in core.windows
+        if xdg.mapped and xdg.frame is not None and isinstance(xdg.role, Toplevel)
+    ]
+    if not shown:
+        return
+    _, _, core, xdg = max(shown, key=lambda one: one[:2])
+    assert xdg.frame is not None
+    name = core.host_name_of(_ACTIVATION)
+    if name is not None:
+        made = core.own(_ACTIVATION)
+        core.up.data += emit.bind(
+            core.registry, name, _ACTIVATION.encode(), 1, made.sid
+        )
+        core.up.data += _activate(made.sid, token, xdg.frame.root.sid)
+        core.end_own(made)
+        core.wake()
 
 
 def ask_to_close(sandbox: Sandbox, number: int) -> None:

@@ -159,6 +159,10 @@ class ClientState(ObjectTable, ABC):
         """A surface of ours, created at the compositor."""
 
     @abstractmethod
+    def host_name_of(self, interface: str) -> int | None:
+        """The compositor's name for a global; None where it has none."""
+
+    @abstractmethod
     def screen(self) -> tuple[int, int]:
         """Logical size that no popup may exceed."""
 

@@ -367,6 +367,12 @@ class Guest:
         finally:
             fdpass.close_all(mine)
 
+    async def raise_window(self, order: worker.RaiseWindow) -> None:
+        """Raise one of its windows, where it has any."""
+        if self.worker is not None:
+            with contextlib.suppress(VitrailError):  # it has just ended
+                await self.worker.send(order)
+
     # -- the guest's agent ------------------------------------------------------
 
     def _settle_streams(self, reason: str) -> None:

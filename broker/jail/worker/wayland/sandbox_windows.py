@@ -141,7 +141,11 @@ class SandboxWindows:
     # -- for the user ----------------------------------------------------------
 
     def obey(
-        self, order: messages.Frames | messages.AskWindows | messages.CloseWindow
+        self,
+        order: messages.Frames
+        | messages.AskWindows
+        | messages.CloseWindow
+        | messages.RaiseWindow,
     ) -> Iterator[messages.Windows | messages.WindowClosed]:
         """Follow an order about windows; yield the answers."""
         match order:
@@ -149,6 +153,8 @@ class SandboxWindows:
                 self._change(order)
             case messages.AskWindows(ask):
                 yield from self._listed(ask)
+            case messages.RaiseWindow(token):
+                listing.raise_window(self._sandbox, token.encode())
             case messages.CloseWindow(ask, window, cut):
                 yield messages.WindowClosed(ask, self._close(window, cut=cut))
 

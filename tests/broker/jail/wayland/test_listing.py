@@ -34,3 +34,20 @@ def test_a_window_is_asked_to_close_or_cut_off():
         assert isinstance(one.core.fault, RefusedError)
         with pytest.raises(RefusedError, match="no window 9"):
             listing.cut(sandbox, 9)
+
+
+def test_a_window_is_raised_by_a_token_of_the_compositors():
+    sandbox = Sandbox("work")
+    with Talk(sandbox=sandbox) as one:
+        one.start()
+        listing.raise_window(sandbox, b"none is shown yet")
+        one.show(300, 200, 0)
+        listing.raise_window(sandbox, b"one")
+        one.show(200, 100, 0)
+        listing.raise_window(sandbox, b"two")
+        one.pump()
+        told = one.told("xdg_activation_v1", "activate")
+        assert [text for text, _ in told] == [b"one", b"two"]
+        frames = [xdg.frame.root.sid for xdg in one.core.windows]
+        assert [surface.oid for _, surface in told] == frames
+        assert one.core.fault is None
