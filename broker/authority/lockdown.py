@@ -32,6 +32,7 @@ STARTS = frozenset(
     [
         "DeviceAttach",
         "FolderShare",
+        "Forward",
         "LaunchBind",
         "LaunchBox",
         "LaunchPrepare",
