@@ -37,6 +37,7 @@ WRITTEN_HERE = {
     "audit.migrated",
     "audit.gap",
     "audit.pruned",
+    "lockdown.changed",
 }
 """The kinds of events that only the authority writes."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import trio
 
-from broker.authority import pump_supervisor
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
+from broker.helpers.pump.starting import start_pump_program
 from broker.net.hangup import given
 from tests.kit.eventually import eventually
 
@@ -96,9 +97,9 @@ async def admitted(role, make):
 @asynccontextmanager
 async def a_pump():
     """A pump's process; it ends when the keeper lets go of it."""
-    pump, handle = pump_supervisor._respawn()
+    handle = start_pump_program()
     try:
         yield handle
     finally:
         with trio.CancelScope(shield=True):
-            await pump.wait()
+            await eventually(lambda: not Path(f"/proc/{handle.pid}").exists())
