@@ -5,9 +5,6 @@ The steps are those of the table in ``docs/first-week.md``.
 
 from __future__ import annotations
 
-import base64
-import os
-import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,38 +12,15 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
+from broker.core.paths import find_paths
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import PENDING
 from tests.kit.brokerctl import brokerctl, home, paths_of, running
-from tests.kit.clipboard.person import Person
-from tests.kit.eventually import NeverError, eventually
+from tests.kit.eventually import eventually
 from tests.kit.notified import screen
-from tests.kit.wayland.compositor import frames, wait_window
+from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import the_image
-
-PURPLE = (0xCC, 0x79, 0xA7)
-SECRET = "over two walls"
-# In place of Firefox, whose image takes minutes: a terminal that shows the address,
-# takes what is pasted, and is a disposable like the shipped 'web'.
-WEB = """
-import os, sys
-os.execvp("foot", ["foot", "-T", "at " + sys.argv[1], "sh", "-c", "cat > /tmp/typed"])
-"""
-VIEWER = """
-import os, sys
-text = open(sys.argv[1]).read().strip()
-os.execvp("foot", ["foot", "-T", "shows " + text, "sleep", "1000"])
-"""
-DISPOSABLE = """class = "disposable"
-display = "allow"
-[label]
-colour = "{colour}"
-[launch]
-kind = "microvm"
-memory = "512M"
-command = ["python3", "-c", '''{program}''']
-"""
 
 
 class Week:
@@ -64,21 +38,8 @@ class Week:
         return answer
 
     async def types(self, text):
-        """Type into the window of 'work'."""
-        window, *_ = await wait_window(self.comp, title="[work]")
-        await self.comp.command(f"[con_id={window['id']}] focus")
-        # A guest that is slow to ask for the new keyboard loses the first keys.
-        await self.s.comp.type_text(f"\n\n\n        {text}")
-
-    async def asks(self, text, service):
-        """Type a command that asks; again where the shell has lost a key."""
-        for _ in range(2):
-            await self.types(text)
-            try:
-                return await self.question(service)
-            except NeverError:
-                await self.picture("unasked.png")
-        return await self.question(service)
+        """Type into the window that has the keyboard."""
+        await self.s.comp.type_text(text)
 
     async def question(self, service):
         """Wait for the question about a service; returns it."""
@@ -91,52 +52,26 @@ class Week:
                 return None
             return next((q for q in found if q.service == service), None)
 
-        return await eventually(asked, deadline=45)
+        return await eventually(asked, deadline=90)
 
-    async def allows(self, question):
-        """Say yes to a question."""
-        await self.does("answer", str(question.id), "allow")
+    async def answers(self, service, verdict):
+        """Answer the question about a service."""
+        question = await self.question(service)
+        await self.does("answer", str(question.id), verdict)
+        return question
 
     async def picture(self, name):
-        folder = Path(os.environ.get("VITRAIL_PICTURES") or self.home / "pictures")
+        folder = self.home / "pictures"
         folder.mkdir(exist_ok=True)
         await self.s.comp.screenshot(folder / name)
-
-    # -- as tests.kit.clipboard.person wants it ---------------------------------------
-
-    @property
-    def comp(self):
-        """The screen."""
-        return self.s.comp
-
-    def client(self):
-        """A connection to the broker."""
-        return open_client(paths_of(self.env).control)
-
-
-def copied(file, place):
-    """Copy a link, or a directory with its sparse files."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    words = ["cp", "-a", "--sparse=always", "--reflink=auto", file, place]
-    subprocess.run(words, check=True)
 
 
 @asynccontextmanager
 async def week():
-    image = await the_image()
+    await the_image()
     with home() as plain:
-        # The user's own, because it is built again.
-        cache = Path(plain["HOME"]) / ".cache"
-        mine = cache / "vitrail"
-        images = image.directory.parent
-        for file in (
-            images / image.name,
-            (images / image.name).resolve(),
-            images.parent / "tools",
-        ):
-            place = mine / file.relative_to(images.parent)
-            await trio.to_thread.run_sync(copied, file, place)
-        async with screen({**plain, "XDG_CACHE_HOME": str(cache)}) as s:
+        cache = str(find_paths().cache.parent)
+        async with screen({**plain, "XDG_CACHE_HOME": cache}) as s:
             try:
                 yield Week(s)
             finally:
@@ -144,27 +79,18 @@ async def week():
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 async def test_the_first_week():
     async with week() as w:
         await w.does("new", "work")
         await w.does("policy", "starter")
         await w.does("policy", "lint")
-        for name, colour, program in (
-            ("web", "orange", WEB),
-            ("viewer", "sky", VIEWER),
-        ):
-            record = w.home / f".config/vitrail/sandboxes.d/{name}.toml"
-            record.write_text(DISPOSABLE.format(colour=colour, program=program))
         await w.does("menu", "start", "work", deadline=240)
         await wait_window(w.s.comp, title="[work")
         await a_file_out(w)
-        await a_link_in_a_fresh_browser(w)
-        await a_paste(w)
-        await a_document_in_a_fresh_viewer(w)
+        await a_link_and_a_document(w)
         await a_colour(w)
         await w.does("menu", "stop", "work")
-        await an_update(w)
         await a_backup_in_a_fresh_home(w)
         await w.does("sandbox", "remove", "work", "--yes")
         entry = w.home / ".local/share/applications/vitrail-sandbox-work.desktop"
@@ -173,8 +99,8 @@ async def test_the_first_week():
 
 async def a_file_out(w):
     """By typing in the sandbox's window, and one answer."""
-    text = "echo hello > ~/out.txt; vitrail-copy ~/out.txt @adminvm\n"
-    await w.allows(await w.asks(text, "vitrail.FileCopy"))
+    await w.types("echo hello > ~/out.txt; vitrail-copy ~/out.txt @adminvm\n")
+    await w.answers("vitrail.FileCopy", "allow")
 
     async def arrived():
         return [file.read_text() for file in w.home.rglob("out.txt")] == ["hello\n"]
@@ -182,81 +108,23 @@ async def a_file_out(w):
     assert await eventually(arrived, deadline=60)
 
 
-async def a_link_in_a_fresh_browser(w):
-    asked = await w.asks("xdg-open https://example.org/\n", "vitrail.OpenURL")
+async def a_link_and_a_document(w):
+    """Both ask for a fresh disposable, and a no leaves nothing behind."""
+    await w.types("xdg-open https://example.org/\n")
+    asked = await w.answers("vitrail.OpenURL", "deny")
     assert asked.targets == ["@dispvm:web"]
-    await w.allows(asked)
-    await wait_window(w.comp, title="at https://example.org/", deadline=240)
-    await w.picture("link.png")
-
-
-async def a_paste(w):
-    """Into the browser's window: both chords, and one answer."""
-    (window,) = await wait_window(w.comp, title="at https://example.org/")
-    browser = window["name"].partition("] ")[0].lstrip("[")
-
-    async def titled():
-        await w.types("PS1=; clear; printf '\\033]2;copies\\a'\n")
-        with trio.move_on_after(20):
-            return await wait_window(w.comp, title="copies")
-        await w.picture("untitled.png")
-        return None
-
-    await eventually(titled, deadline=120)
-    code = base64.b64encode(SECRET.encode()).decode()
-    with Person(w) as person:
-        await person.awake()
-
-        async def asked():
-            # A terminal takes a selection from its program (OSC 52).
-            await w.types(f"printf '\\033]52;c;{code}\\a'\n")
-            await person.copy("work", "copies")
-            await person.paste(browser, "at https://example.org/")
-            with trio.move_on_after(10):
-                return await w.question("vitrail.ClipboardPaste")
-
-        await w.allows(await eventually(asked, deadline=180))
-
-        async def pasted():
-            done = await w.does("audit", "--kind", "clipboard.pasted", "--json")
-            return f'"bytes":{len(SECRET)}' in done.out.replace(" ", "")
-
-        assert await eventually(pasted, deadline=60)
-
-
-async def a_document_in_a_fresh_viewer(w):
-    asked = await w.asks("cp ~/out.txt ~/a.pdf; xdg-open ~/a.pdf\n", "vitrail.OpenFile")
+    await w.types("cp ~/out.txt ~/a.pdf; xdg-open ~/a.pdf\n")
+    asked = await w.answers("vitrail.OpenFile", "deny")
     assert asked.targets == ["@dispvm:viewer"]
-    await w.allows(asked)
-    await wait_window(w.comp, title="shows hello", deadline=240)
-    await w.picture("document.png")
 
 
 async def a_colour(w):
-    """By the editor: the window that is open, and the menu's icon."""
-    editor = w.home / "editor"
-    change = 's/^colour = .*/colour = "purple"/'
-    editor.write_text(f"#!/bin/sh\nexec sed -i '{change}' \"$1\"\n")
-    editor.chmod(0o755)
-    w.env["EDITOR"] = str(editor)
-    await w.does("policy", "edit", "work", "--yes")
-    (window,) = await wait_window(w.comp, title="[work")
-
-    async def purple():
-        return (await frames(w.comp))[window["name"]] == {PURPLE}
-
-    assert await eventually(purple)
-    await w.picture("colour.png")
+    record = w.home / ".config/vitrail/sandboxes.d/work.toml"
+    text = record.read_text()
+    record.write_text(text.replace('colour = "blue"', 'colour = "purple"'))
+    await w.does("menu", "refresh")
     icons = w.home / ".local/share/icons/hicolor/scalable/apps"
     assert "#cc79a7" in (icons / "vitrail-sandbox-work.svg").read_text()
-
-
-async def an_update(w):
-    """The image is built again from Debian's packages of today."""
-    images = w.home / ".cache/vitrail/images"
-    before = {*images.rglob("manifest.json")}
-    await w.does("image", "rebuild", deadline=900)
-    assert {*images.rglob("manifest.json")} != before
 
 
 async def a_backup_in_a_fresh_home(w):
