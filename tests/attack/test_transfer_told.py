@@ -78,7 +78,9 @@ async def told(error, service, ask):
             yield permit
 
     log = Log()
-    made = OpeningService(decider=Decider(), log=log, targets=Targets(error), pump=None)
+    made = OpeningService(
+        decider=Decider(), log=log, targets=Targets(error), pump=None, desktop=None
+    )
     room = SimpleNamespace(
         request_size=1 << 20,
         file_size=1 << 20,
