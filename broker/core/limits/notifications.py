@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FRAME_BYTES = 1 << 15
+NOTIFICATION_FRAME_BYTES = 1 << 15
 """A message of a guest's notification daemon: the texts below, as six bytes of JSON
 for each character in the worst case, fit."""
 
@@ -71,5 +71,6 @@ SILENT_SECONDS = 10.0
 SERVER_SECONDS = 5.0
 """For the desktop's notification server to answer a call."""
 
-LEAST_EXPIRE_MS, MOST_EXPIRE_MS = 2_000, 60_000
+LEAST_EXPIRE_MS = 2_000
+MOST_EXPIRE_MS = 60_000
 """Bounds of the time that a guest may ask for, in milliseconds."""

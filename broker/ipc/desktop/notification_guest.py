@@ -95,4 +95,4 @@ def decode_to_daemon(body: bytes) -> ToDaemon:
 
 def daemon_frame(message: ToDaemon) -> bytes:
     """Return the frame of an answer."""
-    return encode_frame(msgspec.json.encode(message), limits.FRAME_BYTES)
+    return encode_frame(msgspec.json.encode(message), limits.NOTIFICATION_FRAME_BYTES)

@@ -115,7 +115,7 @@ class _Stream:
             self._give_up(f"the connection broke: {error.strerror}")
 
     async def _read(self) -> None:
-        reader = FrameReader(limits.FRAME_BYTES)
+        reader = FrameReader(limits.NOTIFICATION_FRAME_BYTES)
         while True:
             # guard: a notification is sent whole in time
             seconds = limits.SILENT_SECONDS if reader.in_frame else float("inf")

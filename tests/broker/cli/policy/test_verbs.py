@@ -82,7 +82,7 @@ def test_check_reports_every_problem(world):
         '  | colour = "red"',
         "  | ^^^^^^",
         (
-            "  expected: name, inherits, class, tags, display, timezone, default_disposable, "
+            "  expected: name, inherits, class, tags, display, timezone, default_disposable, services, "
             "label, window, audio, clipboard, transfer, folders, launch, state, peer, limits"
         ),
         "  hint: 'colour' belongs in [label]",

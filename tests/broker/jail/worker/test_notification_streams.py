@@ -31,7 +31,8 @@ class Talk:
 
     async def send(self, *asks):
         frames = (
-            encode_frame(msgspec.json.encode(a), limits.FRAME_BYTES) for a in asks
+            encode_frame(msgspec.json.encode(a), limits.NOTIFICATION_FRAME_BYTES)
+            for a in asks
         )
         await self.stream.send_all(b"".join(frames))
 
@@ -63,7 +64,7 @@ async def test_messages_go_both_ways():
         answers = [NotificationAction(1, "k"), NotificationClosed(1, 2)]
         for answer in answers:
             it.answer(answer)
-        reader, got = FrameReader(limits.FRAME_BYTES), []
+        reader, got = FrameReader(limits.NOTIFICATION_FRAME_BYTES), []
         while len(got) < 2:
             data = await it.stream.receive_some(1000)
             got += map(decode_to_daemon, reader.feed(data))
