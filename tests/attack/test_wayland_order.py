@@ -130,7 +130,7 @@ def a_popup_without_a_positioners_size(c: Window) -> None:
 
 def a_parent_gone_before_its_popup(c: Window) -> None:
     surface, xdg, top = c.show(200, 200, 0xFF0000FF)
-    menu = popup(c, xdg)
+    _, menu = popup(c, xdg)
     c.send(top, "destroy")
     c.send(xdg, "destroy")
     c.send(surface, "destroy")
@@ -233,7 +233,7 @@ async def test_everything_destroyed_in_any_order(monkeypatch):
                 below = c.child(grandchild, child, 5, 5)
                 view = c.make(c.viewporter, "get_viewport", "wp_viewport", None, child)
                 buffer = c.paint(child, 50, 50, PAINT)
-                menu = popup(c, xdg)
+                _, menu = popup(c, xdg)
                 things = [
                     surface,
                     xdg,

@@ -375,7 +375,7 @@ def popup(
     rect=(0, 0, 10, 10),
     offset=(0, 0),
     shown=None,
-) -> int:
+) -> tuple[int, int]:
     positioner = c.make(c.shell, "create_positioner", "xdg_positioner")
     c.send(positioner, "set_size", *size)
     c.send(positioner, "set_anchor_rect", *rect)
@@ -388,7 +388,28 @@ def popup(
     c.paint(surface, *(shown or size), PAINT)
     c.send(surface, "commit")
     c.roundtrip()
-    return xdg
+    return surface, xdg
+
+
+async def test_a_popup_shows_each_picture_in_its_frame():
+    """Also those that are committed without their frame, as on sway 1.7."""
+
+    def act(c: Window) -> None:
+        _, xdg, _ = c.show(200, 200, 0xFF0000FF)
+        surface, _ = popup(c, xdg)
+        for step, (w, h) in enumerate([(100, 60), (100, 60), (60, 40), (60, 40)] * 2):
+            color = (0x00FF80, 0x00FFFF)[step % 2]
+            c.paint(surface, w, h, 0xFF000000 | color)
+            c.send(surface, "commit")
+            c.roundtrip()
+            image = it.settled()
+            ys, xs = np.nonzero(mask(image, color))
+            assert len(ys) == w * h, step
+            box = (xs.min() - BORDER, ys.min() - BORDER, w + 2 * BORDER, h + 2 * BORDER)
+            assert box in [(f.x, f.y, f.w, f.h) for f in frames(image, FRAME)], step
+
+    async with stand() as it:
+        await it.client(act)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ GUARDS = (
     Guard("a look at the compositor between clients", "if False:", "tests/broker/jail/worker/test_readiness.py", "between_clients"),
     Guard("one client after the other", "await trio.lowlevel.checkpoint()", "tests/broker/jail/worker/test_readiness.py", "rounds_of_their_own"),
     Guard("no commit of a popup that the compositor closed", "pass", "tests/broker/jail/wayland/handlers/test_popups.py", "compositor_closed"),
+    Guard("a menu's picture comes without its frame", "return False", "tests/broker/jail/wayland/handlers/test_popups.py", "on_its_way"),
     Guard("surface regions bounded", "if False:", "tests/broker/jail/wayland/scene/test_frame.py", "too_many_rectangles"),
     Guard("no client claims to be opaque", "if True:", "tests/broker/jail/wayland/scene/test_frame.py", "claim_to_be_opaque"),
     Guard("windows follow a change of screens", "", "tests/attack/test_wayland_screens.py", "has_its_frame"),

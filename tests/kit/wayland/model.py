@@ -61,6 +61,8 @@ class Shown(Thing):
     next_spot: tuple[int, int] | None = None
     xdg: Thing | None = None
     role: str = ""
+    alone: bool = False
+    """Its next commits do not wait for its parent's."""
 
     def size(self) -> tuple[int, int] | None:
         """Logical size, by the rules of wl_surface and wp_viewport."""
@@ -322,8 +324,19 @@ class Model:
         if (surface := sub.state["surface"]) is not None:
             surface.next_spot = (x, y)
 
-    def wl_subsurface_set_desync(self, _sub: Thing) -> None:
-        raise AssertionError("a subsurface of ours must stay synchronised")
+    def wl_subsurface_set_desync(self, sub: Thing) -> None:
+        surface = sub.state["surface"]
+        menu = surface.parent is not None and self._is_old_popup(surface.parent)
+        assert menu, "a subsurface of ours must stay synchronised"
+        assert not surface.cached, "and what waits must come with its frame"
+        surface.alone = True
+
+    def wl_subsurface_set_sync(self, sub: Thing) -> None:
+        sub.state["surface"].alone = False
+
+    def _is_old_popup(self, root: Shown) -> bool:
+        role = root.xdg.state.get("role") if root.xdg is not None else None
+        return role is not None and role.kind == "xdg_popup" and role.version < 3
 
     def _restack(self, sub: Thing, sibling: Shown, above: bool) -> None:
         surface = sub.state["surface"]
@@ -374,7 +387,12 @@ class Model:
                 surface.pending[name] = kept
         surface.cached.update(surface.pending)
         surface.pending = {}
-        if surface.parent is None:
+        if surface.alone:
+            before = surface.size()
+            self._apply(surface)
+            assert surface.size() == before, "a commit without the frame that fits it"
+        elif surface.parent is None:
+            assert not any(child.alone for child in surface.children)
             self._apply(surface)
             self.commits += 1
             if self.on_root_commit is not None:

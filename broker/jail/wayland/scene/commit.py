@@ -45,6 +45,8 @@ VIEWPORT_BAD_SIZE = 1
 VIEWPORT_OUT_OF_BUFFER = 2
 
 _FAR = limits.WAYLAND_COORDINATE
+_OLD_SHELL = 2
+"""The version of xdg_wm_base that wlroots 0.15, which sway 1.7 has, offers."""
 
 
 def commit(core: ClientState, surface: Surface) -> None:
@@ -359,8 +361,9 @@ def _apply_viewport(surface: Surface, state: State) -> bool:
 def _apply_shell(
     core: ClientState, surface: Surface, xdg: XdgSurface, state: State
 ) -> None:
-    for message in state.shell or ():
-        core.up.data += message
+    if state.shell:
+        core.up.data += b"".join(state.shell)
+        surface.relayout = True  # they count with the frame's commit
     frame = xdg.frame
     if frame is not None and state.edges is not None and isinstance(xdg.role, Toplevel):
         fills = xdg.role.maximized or xdg.role.fake_fullscreen
@@ -436,6 +439,7 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
     an unmapped window is what asks for a configure; our own commits must not.
     """
     root = surface.root()
+    alone = not root.relayout and _may_come_alone(root)
     if root.relayout:
         root.relayout = False
         layout.lay_out(core, root)
@@ -444,12 +448,12 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
     popups: _Popups = []
     if root.children:
         _commit_dirty(core, root, popups)
-    elif root.dirty:
+    elif root.dirty and not alone:
         root.dirty = False
         core.up.data += emit.commit(root.sid)
     if root.icon is not None:
         root.icon.commit()
-    _send_frame(core, root, explicit=explicit and root is surface)
+    _send_frame(core, root, explicit=explicit and root is surface, alone=alone)
     # Last: content that has just gone back into the window is cropped with the window.
     for popup, content in popups:
         popup.commit(content=content)
@@ -457,7 +461,24 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
         promote.begin_waiting(core)
 
 
-def _send_frame(core: ClientState, root: Surface, *, explicit: bool) -> None:
+def _may_come_alone(root: Surface) -> bool:
+    """Whether only a popup's picture is new, so that its frame needs no commit.
+
+    sway 1.7 ends a connection over a commit of a popup that it has just closed, also if
+    the commit was on its way then: a menu is drawn again when the pointer leaves its
+    row, and the press that follows closes it.  A commit of a subsurface ends nothing.
+    """
+    xdg = root.xdg
+    if xdg is None or xdg.base is None or not isinstance(xdg.role, Popup):
+        return False
+    old = xdg.base.version <= _OLD_SHELL
+    # guard: a menu's picture comes without its frame
+    return old and xdg.mapped and root.dirty and not root.children
+
+
+def _send_frame(
+    core: ClientState, root: Surface, *, explicit: bool, alone: bool = False
+) -> None:
     xdg = root.xdg
     if xdg is None or xdg.frame is None:
         return
@@ -468,7 +489,11 @@ def _send_frame(core: ClientState, root: Surface, *, explicit: bool) -> None:
         core.messages += (
             core.sandbox.totals["windows"] // limits.WAYLAND_WINDOWS_A_MESSAGE
         )
-        xdg.frame.commit()
+        if alone:
+            root.dirty = False
+            xdg.frame.commit_content()
+        else:
+            xdg.frame.commit()
 
 
 def _commit_dirty(core: ClientState, surface: Surface, popups: _Popups) -> bool:

@@ -4,7 +4,8 @@ The root surface has the window's role and is exactly as large as the frame.
 Behind everything lies its own opaque picture in the sandbox's colour, on it
 the client's surface as a subsurface, cropped to the content rectangle, and
 above that four strips.  All of them are synchronised subsurfaces, so a commit
-of the root shows frame and content together or not at all.
+of the root shows frame and content together or not at all.  Only a picture that
+changes nothing of the frame may come alone (``commit_content``).
 
 The root accepts input everywhere: what the client's surface refuses ends
 there, and never reaches what lies behind the window (design 7).  Strips have
@@ -385,6 +386,13 @@ class Frame:
     def commit(self) -> None:
         """Commit the root: everything sent before appears at once."""
         self._core.up.data += emit.commit(self.root.sid)
+
+    def commit_content(self) -> None:
+        """Commit the client's surface alone; its place and size have not changed."""
+        out = self._core.up.data
+        out += emit.set_desync(self._sub)
+        out += emit.commit(self.surface.sid)
+        out += emit.set_sync(self._sub)
 
     def hide(self) -> None:
         """Take the root's picture away, which unmaps the window; commits."""

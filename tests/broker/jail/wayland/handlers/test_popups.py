@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.streams.wayland_rules import WindowRules
 from tests.broker.jail.wayland.scene.test_frame import contained, guest_rects, popup
+from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.talk import Talk
 
 WIDE = (900, 100)
@@ -313,3 +314,62 @@ def test_nothing_is_sent_of_a_popup_that_the_compositor_closed(talk, monkeypatch
     talk.send(menu.xdg, "destroy")
     assert talk.heard("popup_done") == [[]]
     assert root.oid not in talk.model.things
+
+
+class ClosingModel(Model):
+    """A compositor that refuses what sway 1.7 does: commits of popups it has closed."""
+
+    def __init__(self) -> None:
+        old = {**dict(GLOBALS), "xdg_wm_base": 2}
+        super().__init__(list(old.items()))
+        self.closed = self.frames = 0
+
+    def close(self, role) -> None:
+        """Close a popup; its client does not know yet."""
+        self.closed = role.oid
+
+    def wl_surface_commit(self, surface) -> None:
+        role = surface.xdg.state.get("role") if surface.xdg is not None else None
+        if role is not None and role.kind == "xdg_popup":
+            assert role.oid != self.closed, "xdg_surface has never been configured"
+            self.frames += 1
+        super().wl_surface_commit(surface)
+
+
+def test_a_picture_on_its_way_to_a_menu_that_sway_closes_ends_nothing():
+    """As a menu's that no longer marks the row that the pointer has left."""
+    model = ClosingModel()
+    with Talk(model=model) as talk:
+        menu = Menu(talk.start(), (10, 10))
+        menu.show(*MENU, menu.serial)
+        content = talk.server_side(menu.surface)
+        before, frames = content.now["buffer"], model.frames
+        menu.show(*MENU)
+        assert content.now["buffer"] is not before, "it is shown"
+        assert model.frames == frames
+        role = talk.server_side(menu.role)
+        model.close(role)
+        menu.show(*MENU)
+        model.tell(role, "popup_done")
+        talk.pump()
+        menu.show(*MENU)
+        talk.send(menu.role, "destroy")
+        talk.send(menu.xdg, "destroy")
+        assert talk.core.fault is None
+
+
+def test_a_menu_of_another_size_or_place_comes_with_its_frame():
+    model = ClosingModel()
+    with Talk(model=model) as talk:
+        menu = Menu(talk.start(), (10, 10))
+        menu.show(*MENU, menu.serial)
+        frames = model.frames
+        menu.show(50, 40)
+        assert (model.frames, menu.outer) == (frames + 1, (58, 48))
+        serial = menu.place(20, 10, MENU)
+        menu.show(50, 40, serial)
+        assert model.frames == frames + 2
+        talk.child(talk.surface(), menu.surface, 0, 0)
+        frames = model.frames
+        menu.show(50, 40)
+        assert model.frames == frames + 1
