@@ -85,7 +85,7 @@ PROGRAMS = (
         20_700,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 33, 3_280, 1_490),
-    Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_314, 19_648),
+    Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_320, 19_650),
     Program("files", ("shims.files.__main__",), USER, 24, 3_310, 2_370),
     Program(
         "folder mounts",
