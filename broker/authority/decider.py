@@ -38,7 +38,7 @@ from broker.authority.awake_clock import AwakeClock
 from broker.authority.channel.interface import OnAsk, nothing_asked
 from broker.authority.decisions.choice import ChoiceText, ChosenRequest, choose
 from broker.authority.decisions.decision_events import Asked, cut, decision
-from broker.authority.decisions.evaluator import Judge
+from broker.authority.decisions.evaluator import Judge, Locked, never_locked
 from broker.authority.decisions.grant_events import (
     grant_ended,
     grant_made,
@@ -81,7 +81,7 @@ class Decider:
         asker: Asker | None = None,
         notify: Notify | None = None,
         pending_records: Callable[[], RecordSet | None] = lambda: None,
-        locked: Callable[[Request], str] = lambda _request: "",
+        locked: Locked = never_locked,
     ) -> None:
         self._rules = rules
         self._judge = Judge(rules, records, running, pending_records, locked)
@@ -214,7 +214,7 @@ class Decider:
 
     async def _granted(self, request: Request) -> Verdict:
         """Return an allow or an ask of record and rules.  Raises RefusedError."""
-        decided = self._judge.decide(request)
+        decided = self._judge.decide(request, begins=True)
         answer = decided.answer
         if decided.refused_by_record:
             raise await self._no(request, None, answer.reason, decided.where)

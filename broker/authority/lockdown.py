@@ -17,6 +17,7 @@ from broker.authority.permit import Request
 from broker.core.errors import RefusedError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths
+from broker.core.services import DEVICE
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
@@ -42,8 +43,9 @@ STARTS = frozenset(
     ]
 )
 """Methods that start a sandbox or a program, or bring something into one."""
-_HEARS_OR_SEES = frozenset({0x01, 0x0E, 0x10})
-"""Audio, video and audio/video of the USB classes (usb.org, Defined Class Codes)."""
+_NEITHER_HEARS_NOR_SEES = frozenset({0x03, 0x07, 0x08, 0x0B})
+"""Of the USB classes (usb.org, Defined Class Codes): HID, printer, mass storage, smart
+card.  A phone, a still camera or a vendor's class may have a lens or a microphone."""
 
 
 def lockdown_file(paths: Paths) -> Path:
@@ -80,8 +82,11 @@ class Lockdown:
         self.unkept = ""
         """Why the next start of the broker would not know of it."""
 
-    def denies(self, request: Request) -> str:
-        """Return why a request is denied; empty: it is not."""
+    def denies(self, request: Request, *, begins: bool = False) -> str:
+        """Return why a request is denied; empty: it is not.
+
+        ``begins``: it is not one that is permitted and goes on.
+        """
         if self.networks is None:
             return ""
         denied = request.service not in _LEFT
@@ -90,9 +95,11 @@ class Lockdown:
         denied = denied or request.raw
         # guard: a lockdown ends networks where the user says so
         denied = denied or (request.service == NETWORK and self.networks)
+        # guard: no device is attached in a lockdown
+        denied = denied or (begins and request.service == DEVICE)
         seen = request.device.interfaces if request.device is not None else ()
         # guard: a lockdown ends cameras
-        denied = denied or any(one.cls in _HEARS_OR_SEES for one in seen)
+        denied = denied or any(one.cls not in _NEITHER_HEARS_NOR_SEES for one in seen)
         return "a lockdown is in force" if denied else ""
 
     def refuse(self, method: str) -> None:

@@ -219,10 +219,12 @@ def _control(
     role: str, parts: AuthorityParts, forwards: Mapping[str, Forward]
 ) -> Dispatcher:
     """Return what answers 'brokerctl': this process, or else the method's owner."""
-    own: list[object] = [LogControl(parts.log.retention.prune)]
+    own: list[object] = [
+        LogControl(parts.log.retention.prune),
+        parts.authority.lockdown,
+    ]
     if role != "host":
         own.append(QuestionControl(parts.questions, parts.authority.decider))
-        own.append(parts.authority.lockdown)
     other = forwards.get("viewer") or forwards["host"]
     owners = {owner: forwards.get(owner.value, other) for owner in Owner}
     refuse = parts.authority.lockdown.refuse

@@ -19,9 +19,9 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.core.lease import Opening
-from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
+from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.ipc import transfer as messages
-from broker.ipc.transfer_guest import CopyFiles, OpenFile, OpenUrl
+from broker.ipc.transfer_guest import CallService, CopyFiles, OpenFile, OpenUrl
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.service import OpeningService
 from tests.kit.rulebook import WORK
@@ -31,6 +31,7 @@ ASKS = [
     (OPEN_URL, OpenUrl("https://example.org/")),
     (OPEN_FILE, OpenFile("a.txt", 4)),
     (FILE_COPY, CopyFiles("a.txt", 1, 4)),
+    (CALL, CallService("date")),
 ]
 
 
@@ -59,6 +60,12 @@ class Targets:
     async def open_url(self, target, url, wait, **more):
         await trio.lowlevel.checkpoint()
         raise self.error
+
+    @asynccontextmanager
+    async def guest(self, target, wait, source, *, autostart):
+        await trio.lowlevel.checkpoint()
+        raise self.error
+        yield
 
     def delivery(self, source, pipe, quota, *, opened):
         raise self.error

@@ -38,6 +38,19 @@ class RulesInForce(Protocol):
         """SHA-256, in hex, of the meaning of the rules in force."""
 
 
+class Locked(Protocol):
+    """Why a lockdown denies a request; empty: it does not."""
+
+    def __call__(self, request: Request, /, *, begins: bool) -> str:
+        """``begins``: it is not one that is permitted and goes on."""
+
+
+def never_locked(_request: Request, /, *, begins: bool) -> str:
+    """Deny nothing."""
+    del begins
+    return ""
+
+
 class Judge:
     """The records and rules in force, and the sandboxes that they speak about."""
 
@@ -47,7 +60,7 @@ class Judge:
         records: Callable[[], RecordSet],
         running: Callable[[], Iterable[Lease]],
         pending_records: Callable[[], RecordSet | None],
-        locked: Callable[[Request], str] = lambda _request: "",
+        locked: Locked = never_locked,
     ) -> None:
         """``locked``: why a lockdown denies a request, whatever the rules say."""
         self._rules = rules
@@ -57,13 +70,15 @@ class Judge:
         self.running = running
         self._world: tuple[RecordSet, object, World] | None = None
 
-    def decide(self, request: Request) -> verdict.Verdict:
+    def decide(self, request: Request, *, begins: bool = False) -> verdict.Verdict:
         """Return the combined verdict of the sandbox's record and the rules.
+
+        ``begins``: the request is not one that is permitted and goes on.
 
         Records and rules that have been read and are not on record yet take
         away, and give nothing: the stricter of both holds.
         """
-        reason = self._locked(request)
+        reason = self._locked(request, begins=begins)
         # guard: a lockdown denies whatever the rules say
         if reason:
             no = record_gate.RecordDecision("deny", reason, "lockdown", "", ())

@@ -501,7 +501,8 @@ class FlowFilter:
             if flow.ending == 3:
                 idle = limits.ENDED_SECONDS
             if now - flow.used > idle:
-                self._end(flow, "closed" if flow.ending == 3 else "idle")
+                # guard: what is forgotten here has ended at passt, too
+                self.cut(flow, "closed" if flow.ending == 3 else "idle", tell=False)
         for place in list(self._destinations.values()):
             if place.allowed is not None and not place.flows and now > place.until:
                 self._forget(place)

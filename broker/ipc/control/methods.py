@@ -367,7 +367,6 @@ LOCKDOWN = Method(
     api.LockdownAnswer,
     Owner.AUTHORITY,
     "Begin, lift or show a lockdown; returns when what it denies was cut.",
-    absent=(_QUESTIONS,),
 )
 CLIPBOARD = Method(
     "Clipboard",

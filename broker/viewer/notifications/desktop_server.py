@@ -160,12 +160,18 @@ class DesktopServer:
             self._closing.discard(number)
             await self._take_down(session, number)
         for number, bubble in list(self._wanted.items()):
+            # The user may have dismissed it while the one before it was shown.
+            # guard: a dismissed notification does not come back
+            if self._wanted.get(number) is not bubble:
+                continue
             before = session.shown.get(number)
             if before is None or before[1] != bubble:
                 theirs = before[0] if before else 0
                 call = _notify(bubble, theirs, session)
                 answer = await _reply(session.router, call)
                 session.shown[number] = int(answer.body[0]), bubble
+                if number not in self._wanted:
+                    self.close(number)
 
     async def _take_down(self, session: _Session, number: int) -> None:
         before = session.shown.pop(number, None)

@@ -96,6 +96,7 @@ class NotificationService:
     ) -> None:
         """Serve a daemon's connection, which is permitted, to its end."""
         began, lease = trio.current_time(), guest.lease
+        record = guest.valid_record()
         taken = guest.notifications.begin(opening.stream)
         put, answers = trio.open_memory_channel[Answer](limits.QUEUE)
 
@@ -104,7 +105,6 @@ class NotificationService:
                 put.send_nowait(message)
 
         key = lease.id, opening.stream
-        record = guest.valid_record()
         self._colours[lease.sandbox] = take_color(record.viewer.label.colour)
         try:
             async with self._events.carry(opening, "worker", began) as outcome:

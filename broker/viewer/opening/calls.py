@@ -25,7 +25,7 @@ import trio
 from broker.authority.permit import Permit, Request
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core import limits
-from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Opening
 from broker.core.names import LeaseId
 from broker.core.services import TCP
@@ -150,8 +150,12 @@ class SandboxCalls:
                     permit.target, wait, guest.lease, autostart=permit.autostart
                 ) as target:
                     await self._carry(call, target)
-            except VitrailError as error:
-                raise told(error, permit.target) from error
+            except (VitrailError, ExceptionGroup) as error:
+                found = sole(error)
+                if not isinstance(found, VitrailError):
+                    raise
+                # guard: a call's failure has nothing of its target's
+                raise told(found, permit.target) from error
 
     async def _carry_to_desktop(self, call: _Call) -> None:
         ask, source = call.ask, call.guest.lease.sandbox
@@ -221,17 +225,21 @@ class SandboxCalls:
                 # The last bytes are on their way.
                 nursery.cancel_scope.deadline = trio.current_time() + _LINGER_SECONDS
 
-            # A caller never closes one way: the end of its data is a frame.
+            # A caller never closes one way, but to a port: the end of its data is a frame.
             # guard: a call ends with its caller
             nursery.start_soon(
-                partial(when_hung_up, call.conn, over, gone, sending=True)
+                partial(
+                    when_hung_up,
+                    call.conn,
+                    over,
+                    gone,
+                    sending=call.ask.service != TCP,
+                )
             )
             try:
+                ours, theirs = both_again(call.conn, far)
                 end = await self._pump.relay(
-                    call.conn.dup().detach(),
-                    far.dup().detach(),
-                    name=str(exchange.stream),
-                    max_bytes=most,
+                    ours, theirs, name=str(exchange.stream), max_bytes=most
                 )
             finally:
                 over.set()
@@ -326,6 +334,18 @@ def own_call(record: Record, service: str, argument: str) -> list[str]:
     full = f"{ask.service}+{ask.argument}"
     words = ["vitrail-files", "call-here", "", named.user, full]
     return [*words, named.working_directory, *named.command]
+
+
+def both_again(near: socket.socket, far: socket.socket) -> tuple[int, int]:
+    """Return descriptors of both ends for the pump, which closes them.
+
+    Raises ToldError where the far end has been closed, or where there is no room.
+    """
+    try:
+        with near.dup() as ours, far.dup() as theirs:
+            return ours.detach(), theirs.detach()
+    except OSError as error:
+        raise ToldError("the service has gone") from error
 
 
 def _named(record: Record, service: str) -> CalledService:

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -75,9 +75,9 @@ class DesktopServices:
         """
         with ExitStack() as ours:
             near, far = (ours.enter_context(end) for end in socket.socketpair())
-            read, errors = os.pipe2(os.O_CLOEXEC)
             log = self._log(call.service)
             ours.callback(log.close)
+            read, errors = os.pipe2(os.O_CLOEXEC)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_keep, read, log)
                 try:
@@ -100,7 +100,8 @@ class DesktopServices:
                         await child.wait()
 
     def _log(self, name: str) -> ConsoleLog:
-        self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError):  # the disk is full: the log tries again, and counts
+            self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         return ConsoleLog(self._logs, name=f"{name}.log")
 
 

@@ -28,7 +28,7 @@ from broker.core.services import TCP
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
 from broker.ipc.transfer_guest import GuestCall
-from broker.viewer.opening.calls import SandboxCalls
+from broker.viewer.opening.calls import SandboxCalls, both_again
 from broker.viewer.opening.tcp_ports import is_own, listen, take_port
 from broker.viewer.sandboxes.guest import WITHOUT_AGENT
 
@@ -153,11 +153,10 @@ class PortForwards:
             ) as outcome:
                 asked = GuestCall(_CALLER, TCP, str(forward.port))
                 async with self._calls.served(guest, asked) as far:
+                    ours, theirs = both_again(conn, far)
+                    most = forward.permit.max_size or 0
                     end = await self._pump.relay(
-                        conn.dup().detach(),
-                        far.dup().detach(),
-                        name=str(opening.stream),
-                        max_bytes=forward.permit.max_size or 0,
+                        ours, theirs, name=str(opening.stream), max_bytes=most
                     )
                     outcome.reason = end.describe()
                     outcome.counts = end.bytes_ba, end.bytes_ab

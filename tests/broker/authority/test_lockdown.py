@@ -33,6 +33,7 @@ playback = "allow"
 microphone = "allow"
 """
 CAMERA = DeviceFacts(interfaces=(Interface(0x0E, 1, 0),))
+PHONE = DeviceFacts(interfaces=(Interface(0x06, 1, 1), Interface(0xFF, 0x42, 1)))
 DISK = DeviceFacts(interfaces=(Interface(0x08, 6, 0x50),))
 
 
@@ -133,6 +134,19 @@ async def test_networks_end_where_the_user_says_so():
         nursery.cancel_scope.cancel()
 
 
+async def test_no_device_is_attached_and_a_disk_stays():
+    disk = request("vitrail.Device", device=DISK)
+    async with stand() as it, trio.open_nursery() as nursery:
+        ended = await it.held(disk, nursery)
+        await it.change("begin")
+        await trio.testing.wait_all_tasks_blocked()
+        assert not ended
+        with pytest.raises(RefusedError, match="lockdown"):
+            async with it.book.decider.permit(disk):
+                pass
+        nursery.cancel_scope.cancel()
+
+
 def test_only_what_is_listed_is_left(tmp_path):
     lockdown = Lockdown(tmp_path / "x", None, None)
     assert not any(lockdown.denies(request(service)) for service in SERVICES)
@@ -153,6 +167,7 @@ def test_only_what_is_listed_is_left(tmp_path):
     assert lockdown.denies(request("vitrail.Camera"))
     assert lockdown.denies(request("vitrail.Audio", raw=True))
     assert lockdown.denies(request("vitrail.Device", device=CAMERA))
+    assert lockdown.denies(request("vitrail.Device", device=PHONE))
     assert not lockdown.denies(request("vitrail.Device", device=DISK))
     lockdown.networks = True
     assert lockdown.denies(request("vitrail.Network"))

@@ -72,7 +72,7 @@ class Stage:
         )
         self.api = SharedControl(shared)
         self.log = LogControl(self.prune)
-        others = {"host": (Leasing,), "viewer": SCREEN}
+        others = {"host": (Leasing, Lockdown), "viewer": SCREEN}
         self.parts = [self.api, self.log, *_bare(*others.get(role, ()))]
 
     async def prune(self, seconds, megabytes):
@@ -202,12 +202,16 @@ class Answers:
 @pytest.mark.parametrize(
     ("parts", "complaint"),
     [
-        ((SharedControl, LogControl, Leasing, Twice), "has two handlers"),
-        ((SharedControl, LogControl, Leasing, Answers), "a host does not answer Run"),
+        ((SharedControl, LogControl, Leasing, Lockdown, Twice), "has two handlers"),
+        (
+            (SharedControl, LogControl, Leasing, Lockdown, Answers),
+            "a host does not answer Run",
+        ),
         (
             (
                 SharedControl,
                 LogControl,
+                Lockdown,
             ),
             "nothing of this host answers LeaseAcquire",
         ),
@@ -215,7 +219,7 @@ class Answers:
     ids=["twice", "absent", "missing"],
 )
 def test_a_role_with_other_parts_serves_nothing(parts, complaint):
-    Dispatcher("host", _bare(SharedControl, LogControl, Leasing))
+    Dispatcher("host", _bare(SharedControl, LogControl, Leasing, Lockdown))
     with pytest.raises(InternalError, match=complaint):
         Dispatcher("host", _bare(*parts))
 

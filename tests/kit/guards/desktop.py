@@ -34,6 +34,8 @@ GUARDS = (
     Guard("a lockdown ends unfiltered sound", "", LOCKDOWN, "only_what"),
     Guard("a lockdown ends networks where the user says so", "", LOCKDOWN, "networks"),
     Guard("a lockdown ends cameras", "", LOCKDOWN, "only_what"),
+    Guard("no device is attached in a lockdown", "", LOCKDOWN, "no_device"),
+    Guard("a dismissed notification does not come back", "if False:", "tests/broker/viewer/notifications/test_dismissed.py", "come_back"),
     Guard("nothing starts in a lockdown", "if False:", LOCKDOWN, "methods"),
     Guard("a lockdown is lifted for good or not at all", "", LOCKDOWN, "survives"),
     Guard("a lockdown cuts before it is recorded", "", LOCKDOWN, "full_disk"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("what is forgotten here has ended at passt, too", 'self._end(flow, "idle")', "tests/broker/host/network/test_flow_filter.py", "idle_flows"),
     Guard("a connection by the ports of an earlier one is a flow of its own", "if False:", "tests/broker/host/network/test_flow_filter.py", "same_ports"),
     Guard("a guest sends from its address", 'if packet is None:', "tests/broker/host/network/test_flow_filter.py", "odd_packets"),
     Guard("name servers are ours alone", 'if False:', "tests/broker/host/network/test_flow_filter.py", "no_other_name_server"),

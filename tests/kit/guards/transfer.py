@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a call's failure has nothing of its target's", "raise", "tests/attack/test_transfer_told.py", "fixed_messages"),
     Guard("length of a name", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("names that walk", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("names that are options", "if False:", "tests/broker/core/transfer/test_file_names.py"),

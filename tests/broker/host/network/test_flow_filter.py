@@ -518,7 +518,7 @@ def test_idle_flows_end_and_their_permissions_are_given_back():
     talk.come(back(FIN | ACK))
     talk.now += limits.ENDED_SECONDS + 1
     talk.filter.tick(talk.now)
-    talk.pump()
+    assert [is_reset(one) for one in talk.pump()["passt"]] == [True]
     assert talk.reasons == ["closed"]
     talk.now += limits.IDLE_DESTINATION_SECONDS
     talk.filter.tick(talk.now)
