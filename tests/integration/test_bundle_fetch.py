@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from broker.cli.policy.bundles import fetch as fetching
+from policy.tools.bundles.bundle import BundleError
+from policy.tools.bundles.index import RolloutIndex
 from tests.kit.brokerctl import Answer, called, home
 
 
@@ -234,6 +238,18 @@ def test_index_returns_by_one_bundle_and_its_key_signs_none(site: Site) -> None:
     forged, text = site.fetch("all")
     assert (forged.code, text) == (1, "# 2")
     assert "may not sign 'site'" in forged.err
+    # A server gives out a bundle in the place of the index, before its ring's time.
+    site.publish((site.directory / "b3").read_bytes())
+    bare, text = site.fetch("all")
+    assert (bare.code, text) == (1, "# 2")
+    assert "was an index" in bare.err
+
+
+def test_index_of_a_time_to_come_is_not_followed(tmp_path: Path) -> None:
+    """Attack: it would stay the newest one after its key was revoked."""
+    index = RolloutIndex("site", int(time.time()) + 90000, {}, 1)
+    with pytest.raises(BundleError, match="to come"):
+        fetching._keep_index(tmp_path, index, b"")
 
 
 def test_bundle_changes_keys_and_revokes_the_old_one(site: Site) -> None:

@@ -159,8 +159,8 @@ class Signer:
 
         ``others`` are names for which it may be trusted instead.
         """
-        named = self.bundles is None or not self.bundles.isdisjoint({name, *others})
-        if name in self.not_for or not named:
+        wanted = {name, *others} - self.not_for
+        if not wanted or not (self.bundles is None or self.bundles & wanted):
             raise BundleError(f"signed by '{self.name}', who may not sign '{name}'")
 
 
@@ -216,7 +216,8 @@ def trusted_after(
     for key, signer in trusted.items():
         # guard: a key that a bundle has replaced signs its name no more
         if signer.bundles is None:
-            found[key] = Signer(signer.name, None, signer.not_for | {name})
+            no_more = signer.not_for | {name, index_of(name)}
+            found[key] = Signer(signer.name, None, no_more)
         else:
             found[key] = Signer(signer.name, signer.bundles - {name, index_of(name)})
     for text in keys:
@@ -224,7 +225,9 @@ def trusted_after(
         before = found.get(key, Signer(f"a key of '{name}'", frozenset()))
         more = frozenset({index_of(name) if kind else name})
         if before.bundles is None:
-            found[key] = Signer(before.name, None, before.not_for - {name})
+            # guard: a key for the index alone signs no bundle
+            again = {index_of(name)} if kind else {name, index_of(name)}
+            found[key] = Signer(before.name, None, before.not_for - again)
         else:
             found[key] = Signer(before.name, before.bundles | more)
     return found

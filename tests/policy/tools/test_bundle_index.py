@@ -57,6 +57,20 @@ def test_index_comes_back_and_each_changed_byte_is_found():
             verify_index(made[:at], TRUSTED)
 
 
+def test_key_of_every_name_is_left_with_the_index_alone():
+    """Attack: a key that was moved to a server still signs rules."""
+    every = {PUBLIC: Signer("ops", None)}
+    after = trusted_after(every, "acme", [PUBLIC_2, f"index {PUBLIC}"])
+    assert verify_index(sign_index(KEY, INDEX), after) == INDEX
+    with pytest.raises(BundleError, match="may not sign"):
+        verify(sign(KEY, "acme", 44, FILES), after)
+    assert verify(sign(OTHER, "acme", 44, FILES), after).version == 44
+    assert verify(sign(KEY, "other", 1, FILES), after).name == "other"
+    gone = trusted_after(every, "acme", [PUBLIC_2])
+    with pytest.raises(BundleError, match="may not sign"):
+        verify_index(sign_index(KEY, INDEX), gone)
+
+
 def test_signature_of_a_bundle_is_not_one_of_an_index():
     made = sign(KEY, "acme", 1, FILES)
     with pytest.raises(BundleError):

@@ -73,6 +73,8 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
         render.note(
             f"warning: the last answer of {printable(url, 200)} is {days} days old"
         )
+    if index and not _kept_index(base, index):
+        tag = ""  # the whole of it is needed again
     status, fresh_tag, content = _get(url, tag, server.ca)
     if status == http.client.NOT_MODIFIED:
         remember(server, tag, index)
@@ -94,9 +96,15 @@ def choose(
 
     True: the index returns to the bundle before.  Raises RefusedError, UpstreamError.
     """
-    if not is_index(fetched.content):
-        return fetched.content, False
     base = server.base
+    if not is_index(fetched.content):
+        # guard: a machine that follows an index takes no bundle in its place
+        if _seen(base, server.url)[2]:
+            raise RefusedError(
+                f"{printable(server.url, 200)} was an index and is a bundle now",
+                hint=f"where that is meant, remove {_file(base)}",
+            )
+        return fetched.content, False
     try:
         index = verify_index(fetched.content, trusted_by(server.trust, base))
         with one_at_a_time(base):
@@ -165,6 +173,12 @@ def trusted_for(server: BundleServer, *, back: bool) -> dict[str, Signer]:
 
 def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
     """Raise BundleError where it is older than the one that was followed last."""
+    # guard: the number of an index is not a time to come
+    if index.serial > time.time() + 86400:
+        raise BundleError(
+            f"the index with number {index.serial} is signed at a time to come, or this "
+            "machine's clock is wrong"
+        )
     kept = _kept_index(base, index.name)
     if kept:
         before = read_index(kept.partition(b"\n\n")[2])

@@ -260,9 +260,10 @@ def _apply(
 ) -> None:
     """Apply a bundle; ``back``: an index returns to the one before."""
     base = server.base
-    found = verified(file, trusted_for(server, back=back))
-    refuse_problems(found.problems())
     with one_at_a_time(base):
+        # The one before it may have revoked its key while this one waited.
+        found = verified(file, trusted_for(server, back=back))
+        refuse_problems(found.problems())
         state = applied_in(base, found.name)
         overlay = wanted_in(base, found, state)
         try:
