@@ -299,7 +299,9 @@ def test_a_programs_drag_over_other_windows_speaks_to_the_helper(listed):
     assert ends.count("wl_data_source", "destroy") == 1
 
 
-def test_what_others_drag_reaches_a_program_and_its_refusal_them():
+@pytest.mark.parametrize("taken", [1, 0])
+def test_what_others_drag_reaches_a_program_and_its_refusal_them(taken):
+    """A drop that was not taken is no "finish": the source of a move keeps it."""
     ends = Ends()
     surface = ends.show(ONE)
     ends.properties[ONE, "XdndAware"] = (32, struct.pack("<I", 5))
@@ -321,16 +323,18 @@ def test_what_others_drag_reaches_a_program_and_its_refusal_them():
     ends.event(33, "II5I", ends.core.helper, status, ONE, 1, 0, 0, 0)
     ends.run()
     ends.tell(offer, "action", 1)
+    finished = ends.atom(b"XdndFinished")
+    # An answer to a drop that there was not.
+    ends.event(33, "II5I", ends.core.helper, finished, ONE, 1, 0, 0, 0)
+    ends.run()
     ends.tell(device, "drop")
     ends.tell(device, "leave")
     ends.run()
     assert "XdndDrop" in dict(ends.x_messages(ONE))
     assert ends.count("wl_data_offer", "destroy") == 0
-    ends.event(
-        33, "II5I", ends.core.helper, ends.atom(b"XdndFinished"), ONE, 1, 0, 0, 0
-    )
+    ends.event(33, "II5I", ends.core.helper, finished, ONE, taken, 0, 0, 0)
     ends.run()
-    assert ends.count("wl_data_offer", "finish") == 1
+    assert ends.count("wl_data_offer", "finish") == taken
     assert ends.count("wl_data_offer", "destroy") == 1
 
 

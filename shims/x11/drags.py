@@ -72,7 +72,7 @@ class Drags:
             "XdndPosition": self._x_position,
             "XdndDrop": self._x_drop,
             "XdndStatus": self._x_status,
-            "XdndFinished": lambda _xid, _values: self._finish(),
+            "XdndFinished": self._x_finished,
         }
         core.messages.update(messages)
         core.begin.append(self._begin)
@@ -281,6 +281,8 @@ class Drags:
         target = self._target
         if xid != self._core.helper or target is None or values[0] != target.xid:
             return
+        if self._waits_for_drop:
+            return  # the place is settled; its answer now is XdndFinished
         self._answered = True
         move = values[4] == self._core.x.atoms["XdndActionMove"]
         self._accept(accepted=bool(values[1] & 1), action=_MOVE if move else _COPY)
@@ -321,6 +323,13 @@ class Drags:
             self._core.later(FINISH_SECONDS, lambda: self._late(offer))
         else:
             self._forget_offer()
+
+    def _x_finished(self, _xid: int, values: Tuple[int, ...]) -> None:
+        target = self._target
+        if self._waits_for_drop and target is not None and values[0] == target.xid:
+            if not values[1] & 1:
+                self._action = 0  # not taken, so a move must not end with a loss
+            self._finish()
 
     def _late(self, offer: Optional[WaylandObject]) -> None:
         if offer is self._offer:
