@@ -39,7 +39,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 179, 24_570, 15_880),
+    Program("authority", ("broker.programs.authority",), USER, 179, 24_580, 15_880),
     Program("starter", ("broker.helpers.starter",), USER, 14, 580, 330),
     Program("vitrail-local", ("broker.programs.local",), USER, 420, 59_040, 38_760),
     Program(

@@ -30,6 +30,8 @@ _EXPIRE_SECONDS = {True: 20, False: 8}
 _PLACE = re.compile(r"/[^\s:]*/([^\s/:]+\.(?:policy|toml))")
 _TITLE_CHARACTERS = 100
 _TEXT_CHARACTERS = 500
+_BODY_CHARACTERS = 750
+"""Of all lines: escaped, five times as long, they fit into the starter's message."""
 
 
 class Budgets:
@@ -108,8 +110,10 @@ class Desktop:
             # A file of rules by its own name: whole paths fill the bubble.
             brief = _PLACE.sub(r"\1", text)
             lines = [printable(line, _TEXT_CHARACTERS) for line in brief.split("\n")]
+            # guard: a long text does not end the starter
+            shown = "\n".join(lines)[:_BODY_CHARACTERS]
             # Servers read simple markup in the text, and a name may be '<b>'.
-            body = html.escape("\n".join(lines), quote=False)
+            body = html.escape(shown, quote=False)
             # And notify-send itself takes '\\n' and similar escapes for their meaning.
             body = body.replace("\\", "\\\\")
             head = printable(title, _TITLE_CHARACTERS)

@@ -227,9 +227,10 @@ class Guest:
         """
         record = self._record()
         if self.worker is not None and record is not None:
+            # First what is taken back: a colour may have to wait for another sandbox.
+            await self.sound.follow_record(record)
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self._frames.follow(self.worker)
-            await self.sound.follow_record(record)
 
     # -- the worker ----------------------------------------------------------
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import trio
 
 from broker.authority.helper_starter import HelperStarter
 from broker.authority.questions.desktop import Desktop
 from broker.core.errors import SetupError, UpstreamError
+from broker.ipc import starter
 from tests.kit.helper_starter import ended_starter
 
 
@@ -34,3 +37,25 @@ async def test_a_notification_that_cannot_be_sent_ends_nothing(monkeypatch, erro
             await more.wait()
         nursery.cancel_scope.cancel()
     assert sent == ["first", "second"]
+
+
+async def test_a_text_of_many_lines_fits_into_the_message_to_the_starter(monkeypatch):
+    """Attack: a viewer that was taken over ends the starter, and all prompts with it."""
+    sent = []
+    shown = trio.Event()
+
+    async def keep(_starter, title, body, seconds):
+        await trio.lowlevel.checkpoint()
+        sent.append(starter.encode(starter.ShowNotification(title, body, seconds)))
+        shown.set()
+        return SimpleNamespace(code=0)
+
+    monkeypatch.setattr(HelperStarter, "notify", keep)
+    desk = Desktop(ended_starter())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.run)
+        desk.notify("title", "\n".join(["&" * 500] * 9))
+        with trio.fail_after(30):
+            await shown.wait()
+        nursery.cancel_scope.cancel()
+    assert "&amp;" in starter.decode_request(sent[0]).body
