@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import trio
 
@@ -39,6 +37,16 @@ async def test_a_notification_that_cannot_be_sent_ends_nothing(monkeypatch, erro
     assert sent == ["first", "second"]
 
 
+class Ended:
+    """A helper that has ended well."""
+
+    code = 0
+
+    async def wait(self):
+        await trio.lowlevel.checkpoint()
+        return self.code
+
+
 async def test_a_text_of_many_lines_fits_into_the_message_to_the_starter(monkeypatch):
     """Attack: a viewer that was taken over ends the starter, and all prompts with it."""
     sent = []
@@ -48,7 +56,7 @@ async def test_a_text_of_many_lines_fits_into_the_message_to_the_starter(monkeyp
         await trio.lowlevel.checkpoint()
         sent.append(starter.encode(starter.ShowNotification(title, body, seconds)))
         shown.set()
-        return SimpleNamespace(code=0)
+        return Ended()
 
     monkeypatch.setattr(HelperStarter, "notify", keep)
     desk = Desktop(ended_starter())
