@@ -48,6 +48,7 @@ def test_a_window_is_raised_by_a_token_of_the_compositors():
         one.pump()
         told = one.told("xdg_activation_v1", "activate")
         assert [text for text, _ in told] == [b"one", b"two"]
-        frames = [xdg.frame.root.sid for xdg in one.core.windows]
+        shown = sorted(one.core.windows, key=lambda xdg: xdg.number)
+        frames = [xdg.frame.root.sid for xdg in shown]
         assert [surface.oid for _, surface in told] == frames
         assert one.core.fault is None
