@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -105,11 +104,13 @@ class Rules:
 
     async def _read(self) -> tuple[RuleSet, str]:
         paths = rule_path(self._paths.runtime, self._paths.config)
+
+        def read() -> tuple[RuleSet, str]:
+            rules = load_rules(paths, shipped=self._shipped)
+            return rules, applied_bundles(self._paths.config)
+
         # In a thread: ten thousand rules are half a second's work.
-        read = await trio.to_thread.run_sync(
-            partial(load_rules, paths, shipped=self._shipped)
-        )
-        return read, applied_bundles(self._paths.config)
+        return await trio.to_thread.run_sync(read)
 
     async def _take(self, read: RuleSet, bundle: str, saved: RuleSet | None) -> bool:
         chosen = self._choose(read, saved)
