@@ -2,7 +2,7 @@
 
 Microphones, cameras, whatever is copied or opened, and new starts end at once, networks
 where the user says so; and stay so until the user lifts it, over a restart of the broker
-too.  A list of what is left, not of what is taken: a service that is new is denied.
+too.  The list names the services that stay: a service that is new is denied.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Lockdown:
     """The lockdown of one broker."""
 
     def __init__(self, path: Path, log: EventLog, cut: Callable[[], None]) -> None:
-        """``cut`` ends what is denied now, before anything is recorded."""
+        """``cut`` ends the operations that it denies, before anything is recorded."""
         self._path, self._log, self._cut = path, log, cut
         self._changing = trio.Lock()
         self.networks = kept_lockdown(path)
@@ -85,7 +85,7 @@ class Lockdown:
     def denies(self, request: Request, *, begins: bool = False) -> str:
         """Return why a request is denied; empty: it is not.
 
-        ``begins``: it is not one that is permitted and goes on.
+        ``begins``: the request is a new one, not one that is permitted already.
         """
         if self.networks is None:
             return ""

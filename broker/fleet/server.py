@@ -240,7 +240,7 @@ class IngestServer:
 
 
 def _asker(request: h11.Request, certificate: str) -> tuple[str, Credential]:
-    """Who a machine says that it is, and what it shows."""
+    """The name that a machine claims, and the proof that it shows."""
     headers = dict(request.headers)
     token = headers.get(b"authorization", b"").decode("ascii", "replace")
     machine = headers.get(b"vitrail-machine", b"").decode("utf-8", "replace")

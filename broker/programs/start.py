@@ -130,7 +130,7 @@ def _start_starter() -> socket.socket:
                 f"the process that starts helpers cannot be started: {error.strerror}",
                 hint="raise the limit on processes ('ulimit -u')",
             ) from error
-    process.returncode = 0  # nobody waits for it
+    process.returncode = 0  # this process does not wait for it
     return ours
 
 

@@ -37,7 +37,7 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         "for a permitted connection of a notification daemon",
         _DECODE,
         "the daemon's connection; the broker keeps one to cut it",
-        "Nothing: what it asks is shown within budgets.",
+        "Nothing: its notifications are shown within budgets.",
     ),
     "notification-answer": no_descriptors(
         _BROKER,

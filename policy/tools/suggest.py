@@ -1,4 +1,4 @@
-"""The smallest set of rules that would have allowed what was refused.
+"""The smallest set of rules that would have allowed the refused calls.
 
 Of the decisions of a log: those that rules denied, and those that a rule in
 ``mode=observe`` would have denied.  Each line names one source, one destination and the
@@ -32,7 +32,7 @@ _MOST = 5_000
 
 
 class Suggestion(NamedTuple):
-    """A line, and what it is made of."""
+    """A line, and its parts."""
 
     line: str
     times: int

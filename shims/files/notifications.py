@@ -74,7 +74,7 @@ class Notifications(BusService):
         super().__init__(bus)
         self._broker: Optional[Connection] = None
         self._shown: Set[int] = set()
-        # A number of an earlier daemon is not one of ours: programs outlive it.
+        # A number of an earlier daemon is not known here: programs outlive it.
         self._last = int.from_bytes(os.urandom(3), "big")
 
     def busy(self) -> bool:  # type: ignore[explicit-override]

@@ -76,7 +76,7 @@ def carry_bytes(connection: Connection, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
         received.set()
-        # Where it was broken off, nobody takes what this end still sends.
+        # Where it was broken off, the far end takes no more bytes of this one.
 
     for work in (outward, inward):
         threading.Thread(target=work, daemon=True).start()

@@ -19,9 +19,9 @@ from shims.x11.x11 import Property
 
 XDND_VERSION = 5
 BEGIN_SECONDS = 5.0
-"""So long a program may take to say what it drags."""
+"""Seconds that a program may take to name the types of its drag."""
 FINISH_SECONDS = 20.0
-"""So long a program may take to fetch what was dropped on it."""
+"""Seconds that a program may take to fetch the dropped data."""
 _COPY, _MOVE = 1, 2
 
 
@@ -44,7 +44,7 @@ class Drags:
         self._program = 0
         """The X11 window that speaks XDND to the helper."""
         self._done: Optional[bool] = None
-        """Whether the target took what was dropped, once it is known."""
+        """Whether the target took the drop, once it is known."""
         # What is over one of our windows.
         self._offer: Optional[WaylandObject] = None
         self._serial = self._action = 0
@@ -98,7 +98,7 @@ class Drags:
             core.later(BEGIN_SECONDS, lambda: self._begins_not(press))
 
     def _begins_not(self, press: Tuple[int, float]) -> None:
-        """The program did not say what it drags: the pointer is its own again."""
+        """The program did not name its types: the pointer is its own again."""
         if self._wants_types and self._core.press == press:
             self._end()
 
@@ -172,7 +172,7 @@ class Drags:
             self._seat.release()
 
     def _finished(self, *, done: bool) -> None:
-        """The compositor's drag is over, and its target has what it wanted."""
+        """The compositor's drag is over, and its target has the data."""
         self._accepted = self._accepted and done
         self._tell_program()
         self._let_go()
@@ -189,7 +189,7 @@ class Drags:
             self._dropped = False
 
     def _end(self) -> None:
-        """Forget our own drag; the source goes once nobody fetches from it."""
+        """Forget the program's drag; the source goes when no fetch from it is left."""
         source, self._source, self._active = self._source, None, False
         self._core.dragging = self._wants_types = False
         if source is not None:
@@ -336,7 +336,7 @@ class Drags:
             self._forget_offer()
 
     def _finish(self) -> None:
-        """The target has what was dropped."""
+        """The target has the dropped data."""
         offer = self._offer
         if offer is not None and not offer.dead and self._action:
             self._core.relay.ask(offer, "finish")

@@ -84,7 +84,7 @@ class Roles:
 
     def _give_role(self, window: XWindow) -> None:
         if "DND" in window.hints.types or (window.override and self._core.dragging):
-            return  # the picture of what is dragged
+            return  # the picture of a drag
         core, surface = self._core, window.surface
         assert surface is not None
         assert core.wm is not None

@@ -354,7 +354,7 @@ class Selections:
         self._core.x.intern(names, known)
 
     def target_names(self, offer: WaylandObject) -> List[str]:
-        """Return X11's names of what is offered."""
+        """Return X11's names of the offered types."""
         text = any(mime.startswith("text/plain") for mime in offer.data)
         return [*offer.data, *(["UTF8_STRING", "STRING", "TEXT"] if text else [])]
 

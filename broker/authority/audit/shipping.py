@@ -34,7 +34,7 @@ class Shipping:
         return None if self._child is None else self._child.pid
 
     def warnings(self) -> list[str]:
-        """Return what is wrong with it, for ``brokerctl status``."""
+        """Return the faults of shipping, for ``brokerctl status``."""
         return shipping_warnings(self._paths)
 
     def shipped(self) -> int | None:

@@ -42,7 +42,7 @@ class Locked(Protocol):
     """Why a lockdown denies a request; empty: it does not."""
 
     def __call__(self, request: Request, /, *, begins: bool) -> str:
-        """``begins``: it is not one that is permitted and goes on."""
+        """``begins``: the request is a new one, not one that is permitted already."""
 
 
 def never_locked(_request: Request, /, *, begins: bool) -> str:
@@ -73,7 +73,7 @@ class Judge:
     def decide(self, request: Request, *, begins: bool = False) -> verdict.Verdict:
         """Return the combined verdict of the sandbox's record and the rules.
 
-        ``begins``: the request is not one that is permitted and goes on.
+        ``begins``: the request is a new one, not one that is permitted already.
 
         Records and rules that have been read and are not on record yet take
         away, and give nothing: the stricter of both holds.

@@ -38,7 +38,7 @@ _BROKEN = 3
 def suggest(
     sandbox: str, *, since: str, until: str | None, bare: bool, as_json: bool
 ) -> None:
-    """Print the smallest set of rules that would have allowed what was refused.
+    """Print the smallest set of rules that would have allowed the refused calls.
 
     SANDBOX is a sandbox or a record.  Of its decisions in the audit log: those that
     rules denied, and those that a deny with mode=observe would have denied.  One line a

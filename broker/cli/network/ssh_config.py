@@ -27,7 +27,7 @@ def command(names: tuple[str, ...], *, user: str) -> None:
     an sshd on port 22 of its loopback, and a rule: 'vitrail.Tcp +22 @adminvm SANDBOX
     allow'.
 
-    Exit code: 0, or 1 when there is no such record.
+    Exit code: 0, or 1 when a record is missing.
     """
     records = read_records(offline_paths()).records
     known = [name for name, one in records.items() if one.host.launch.kind.agent]

@@ -32,7 +32,7 @@ class Stored:
     unused: str = ""
     path: str = ""
     unbounded: bool = False
-    """Whether programs of a sandbox may write into it without a limit of ours."""
+    """Whether programs of a sandbox may write into it without a limit of Vitrail's."""
 
 
 def stored(paths: Paths) -> list[Stored]:

@@ -49,7 +49,7 @@ GROUP_SECONDS = 2.0
 """Between two changes of the notification that counts."""
 
 MESSAGES_PER_SECOND = 20.0
-"""Read from a guest's daemon in the long run; beyond, it waits, and nobody else."""
+"""Read from a guest's daemon in the long run; beyond, that daemon alone waits."""
 
 MESSAGES_BURST = 40
 

@@ -36,7 +36,7 @@ class CarriedFlow:
     names: tuple[str, ...]
     """The names that led to its address; empty: it is open by its address."""
     frame: bytes
-    """The guest's last packet: it has what an end of ours needs."""
+    """The guest's last packet: resets of the flow are made from it."""
     used: float
     sent: int = 0
     received: int = 0

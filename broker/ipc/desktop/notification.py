@@ -1,7 +1,7 @@
 """Broker and worker about a sandbox's notifications: typed, bounded, msgpack.
 
 The worker reads what the sandbox's daemon sends; the broker decides, and asks the
-desktop.  Texts are as the sandbox sent them: whoever shows them escapes them.
+desktop.  Texts are as the sandbox sent them: the code that shows them escapes them.
 """
 
 from __future__ import annotations

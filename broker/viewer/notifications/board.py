@@ -171,7 +171,7 @@ class Board:
         return number, self._counted.get(sandbox, 0)
 
     def group_of(self, number: int) -> str:
-        """Return the sandbox whose notifications one of ours counts, or nothing."""
+        """Return the sandbox whose notifications this number counts, or nothing."""
         return next((name for name, one in self._groups.items() if one == number), "")
 
     def end_group(self, sandbox: str) -> int | None:

@@ -105,7 +105,7 @@ class DesktopServer:
                 self._changed = trio.Event()
                 if not self._wanted or self._stopped:
                     self._closing.clear()
-                    continue  # nothing of ours is shown
+                    continue  # it shows no notification of this viewer
                 try:
                     await self._connected()
                 except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies
@@ -180,7 +180,7 @@ class DesktopServer:
             await _reply(session.router, call)
 
     async def _empty(self, session: _Session) -> None:
-        """Leave nothing of ours behind, where the server still answers."""
+        """Close all notifications of this viewer, where the server still answers."""
         with trio.move_on_after(limits.SERVER_SECONDS):
             try:
                 for number in list(session.shown):

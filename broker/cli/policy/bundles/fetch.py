@@ -271,6 +271,6 @@ def _seen(base: Path, url: str) -> tuple[str, float, str]:
 
 
 def remember(server: BundleServer, tag: str, index: str = "") -> None:
-    """Keep the answer's tag: what it was is in force, or the index was followed."""
+    """Keep the answer's tag: its bundle is in force, or its index was followed."""
     state = {"url": server.url, "tag": tag, "answered": time.time(), "index": index}
     put(_file(server.base), json.dumps(state).encode())

@@ -36,7 +36,7 @@ _KEY = click.option(
     help="The private key ('bundle key'), of the bundles or of their index alone.",
 )
 _BEFORE_DAYS = 7
-"""The days before a bundle whose denials are what is usual on a machine."""
+"""The days before a bundle that show how many denials are usual on a machine."""
 _HOUR = 1 / 24
 
 
@@ -238,7 +238,7 @@ def _denials(store: str, bundle: str) -> list[Denials]:
     type=click.IntRange(1, 100_000),
     default=2,
     show_default=True,
-    help="On so many machines: one that was taken over is denied what it likes.",
+    help="On so many machines: one that was taken over can be denied at will.",
 )
 @click.option(
     "--factor",
