@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import shutil
 import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import TYPE_CHECKING, Dict
 
 from shims.guest.account import PATH, remove
 from shims.guest.loop import log
+from shims.guest.started_on_connect import StartedOnConnect
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
 
-BUS_PAUSE_SECONDS = 1.0
 BUS_START = (
     "LISTEN_PID=$$ LISTEN_FDS=1 exec dbus-daemon --session --nofork --nopidfile "
     "--nosyslog --address=systemd: 3<&0 </dev/null"
@@ -30,11 +29,11 @@ BUS_START = (
 
 
 class SessionBus:
-    """Waits for the first program that connects; until then no bus runs."""
+    """The bus, from the first program on that connects."""
 
     def __init__(self, guest: "Guest") -> None:
         self._guest = guest
-        self._listener: Optional[socket.socket] = None
+        self._socket = StartedOnConnect(guest, "session bus", self._run, self._ended)
         self._pid = 0
 
     @property
@@ -60,57 +59,39 @@ class SessionBus:
             log(f"no session bus: {error}")
             listener.close()
             return
-        self._listener = listener
-        self._wait()
+        self._socket.start(listener)
 
     def environment(self) -> Dict[str, str]:
         """Return what programs need to find it."""
-        if self._listener is None:
+        if not self._socket.listening:
             return {}
         return {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={self._path}"}
 
     def stop(self) -> None:
         """End the bus."""
-        if self._listener is not None:
-            self._guest.loop.forget(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        self._socket.stop()
         if self._pid:
             # The loop reaps it, so the number is its own until then.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGTERM)
 
-    def _wait(self) -> None:
-        if self._listener is not None and not self._guest.leaving:
-            fd = self._listener.fileno()
-            self._guest.loop.watch(fd, selectors.EVENT_READ, lambda _: self._begin())
-
-    def _begin(self) -> None:
-        listener, guest = self._listener, self._guest
-        assert listener is not None
-        guest.loop.forget(listener.fileno())
+    def _run(self, listener: socket.socket) -> "subprocess.Popen[bytes]":
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            process = guest.account.start(
+            process = self._guest.account.start(
                 ["sh", "-c", BUS_START],
-                env=guest.base_environment(),
+                env=self._guest.base_environment(),
                 stdin=listener.fileno(),
                 stdout=null,
                 stderr=null,
                 cwd="/",
             )
-        except (OSError, subprocess.SubprocessError) as error:
-            log(f"session bus: {error}")
-            guest.loop.later(BUS_PAUSE_SECONDS, self._wait)
-            return
         finally:
             os.close(null)
         self._pid = process.pid
-        guest.loop.child(process, self._ended)
+        return process
 
     def _ended(self, code: int) -> None:
-        """Wait for the next program, which gets a new bus."""
         self._pid = 0
         if not self._guest.leaving:
             log(f"the session bus ended with {code}")
-        self._guest.loop.later(BUS_PAUSE_SECONDS, self._wait)

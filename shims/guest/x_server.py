@@ -9,10 +9,11 @@ import shutil
 import socket
 import struct
 import subprocess
-from typing import TYPE_CHECKING, Dict, Optional
+from typing import TYPE_CHECKING, Dict
 
 from shims.guest.account import PATH, remove
 from shims.guest.loop import log
+from shims.guest.started_on_connect import StartedOnConnect
 from shims.guest.tools import X11_BRIDGE, write_file
 
 if TYPE_CHECKING:
@@ -22,19 +23,18 @@ X_DIRECTORY = "/tmp/.X11-unix"
 X_COOKIE_NAME = b"MIT-MAGIC-COOKIE-1"
 X_LINES, X_LINE_BYTES = 50, 400
 """What is logged of one run of the program."""
-X_PAUSE_SECONDS = 1.0
 
 
 class XServer:
-    """Waits for the first X11 program; until then nothing runs for it.
+    """The bridge, from the first X11 program on that connects.
 
-    The program (``shims/x11``) and its Xwayland have the rights of the guest's user, and
+    The bridge (``shims/x11``) and its Xwayland have the rights of the guest's user, and
     end after the last X11 program.
     """
 
     def __init__(self, guest: "Guest") -> None:
         self._guest = guest
-        self._listener: Optional[socket.socket] = None
+        self._socket = StartedOnConnect(guest, "X11 windows", self._run)
         self._number = 0
         self._lines = 0
 
@@ -51,15 +51,15 @@ class XServer:
                 os.chmod(X_DIRECTORY, 0o1777)
             with self._guest.account.rights():
                 self._write_cookie()
-                self._listener = self._bind()
+                listener = self._bind()
         except OSError as error:
             log(f"no X11 programs: {error}")
             return
-        self._wait()
+        self._socket.start(listener)
 
     def environment(self) -> Dict[str, str]:
         """Return what X11 programs need; toolkits go on to prefer Wayland."""
-        if self._listener is None:
+        if not self._socket.listening:
             return {}
         return {
             "DISPLAY": f":{self._number}",
@@ -72,12 +72,10 @@ class XServer:
 
     def stop(self) -> None:
         """Remove the socket, whose directory others may use, too."""
-        if self._listener is not None:
-            self._guest.loop.forget(self._listener.fileno())
+        if self._socket.listening:
             with contextlib.suppress(OSError):
                 os.unlink(f"{X_DIRECTORY}/X{self._number}")
-            self._listener.close()
-            self._listener = None
+            self._socket.stop()
 
     @property
     def _cookie_path(self) -> str:
@@ -106,15 +104,8 @@ class XServer:
             return listener
         raise OSError("all of 100 displays are taken")
 
-    def _wait(self) -> None:
-        if self._listener is not None and not self._guest.leaving:
-            fd = self._listener.fileno()
-            self._guest.loop.watch(fd, selectors.EVENT_READ, lambda _: self._begin())
-
-    def _begin(self) -> None:
-        listener, guest = self._listener, self._guest
-        assert listener is not None
-        guest.loop.forget(listener.fileno())
+    def _run(self, listener: socket.socket) -> "subprocess.Popen[bytes]":
+        guest = self._guest
         read, write = os.pipe()
         os.set_blocking(read, False)
         program = os.path.join(guest.settings.runtime, "vitrail_x11.py")
@@ -129,19 +120,14 @@ class XServer:
                 stderr=write,
                 cwd="/",
             )
-        except (OSError, subprocess.SubprocessError) as error:
-            log(f"X11 windows: {error}")
+        except (OSError, subprocess.SubprocessError):
             os.close(read)
-            guest.loop.later(X_PAUSE_SECONDS, self._wait)
-            return
+            raise
         finally:
             os.close(write)
         self._lines = 0
         guest.loop.watch(read, selectors.EVENT_READ, lambda _: self._tell(read))
-        guest.loop.child(process, self._ended)
-
-    def _ended(self, _code: int) -> None:
-        self._guest.loop.later(X_PAUSE_SECONDS, self._wait)
+        return process
 
     def _tell(self, read: int) -> None:
         """Log why X11 windows ended."""
