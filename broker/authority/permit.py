@@ -55,6 +55,8 @@ class Request:
     protocol: str | None = None
     port: int | None = None
     """Of a flow to a host outside."""
+    key: str | None = None
+    """The ssh key to use: its fingerprint, a space and its comment."""
     stream: int = 0
     peer: str = ""
     source: str = ""
@@ -96,6 +98,7 @@ class Request:
             self.device,
             self.protocol,
             self.port,
+            self.key,
         )
 
     def elsewhere(self, answer: Verdict) -> bool:
@@ -117,6 +120,7 @@ class Request:
             self.host,
             self.protocol,
             self.port,
+            self.key,
         )
 
 

@@ -24,11 +24,13 @@ def encode_frame(body: bytes, limit: int) -> bytes:
 class FrameReader:
     """Splits a byte stream into frames of at most ``limit`` bytes each.
 
-    Never holds more than one frame beyond the last input.
+    Never holds more than one frame beyond the last input.  ``header``: the length's
+    form, where the protocol is not ours.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, header: struct.Struct = HEADER) -> None:
         self._limit = limit
+        self._header = header
         self._buffer = bytearray()
 
     @property
@@ -45,17 +47,18 @@ class FrameReader:
         self._buffer += untrusted_data
         frames: list[bytes] = []
         start = 0
-        while len(self._buffer) - start >= HEADER.size:
-            (untrusted_size,) = HEADER.unpack_from(self._buffer, start)
+        while len(self._buffer) - start >= self._header.size:
+            (untrusted_size,) = self._header.unpack_from(self._buffer, start)
             if not 0 < untrusted_size <= self._limit:
                 raise PeerError(
                     f"a frame announces {untrusted_size} bytes "
                     f"(1 to {self._limit} allowed)"
                 )
-            end = start + HEADER.size + untrusted_size
+            begin = start + self._header.size
+            end = begin + untrusted_size
             if len(self._buffer) < end:
                 break
-            frames.append(bytes(self._buffer[start + HEADER.size : end]))
+            frames.append(bytes(self._buffer[begin:end]))
             start = end
         del self._buffer[:start]
         return frames

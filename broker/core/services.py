@@ -42,6 +42,10 @@ TCP = ServiceName("vitrail.Tcp")
 """A connection to a TCP port of a sandbox's loopback, or of the user's; a sandbox asks
 for it on the port of ``CALL``."""
 
+SSH_AGENT = ServiceName("vitrail.SshAgent")
+"""The user's ssh keys, or those of a sandbox: each use is decided.  A sandbox asks for it
+on the port of ``CALL``."""
+
 NETWORK = ServiceName("vitrail.Network")
 """A stream of a sandbox's frame filter, which the host starts; it has no port, so no
 guest opens one."""

@@ -70,6 +70,7 @@ class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: AskedDevice | None
     protocol: str | None
     port: int | None
+    key: str | None
     stream: int
     peer: str
     source: str

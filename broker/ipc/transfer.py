@@ -12,6 +12,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.ipc.transfer_guest import Ask, GuestCall
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -83,6 +84,31 @@ class TransferLeave(_Message, frozen=True, tag="transfer-leave"):
     service: GuestCall | None = None
 
 
+class SshServe(_Message, frozen=True, tag="ssh-serve"):
+    """Permitted: answer the program, and be an ssh agent's end of its connection.
+
+    ``service``: the answer to a program that leads to an agent of this sandbox, which
+    is asked by SshToAgent; None: to one that asks an agent, by SshAsked.
+    """
+
+    stream: _Count
+    service: GuestCall | None = None
+
+
+class SshToAgent(_Message, frozen=True, tag="ssh-to-agent"):
+    """Ask the agent of this sandbox.  Answered by SshAnswered."""
+
+    stream: _Count
+    ask: AgentAsk
+
+
+class SshAnswer(_Message, frozen=True, tag="ssh-answer"):
+    """The answer to SshAsked."""
+
+    stream: _Count
+    answer: AgentAnswer
+
+
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
     """Report the end to the program (no ``reason``: it was done) and close."""
 
@@ -96,6 +122,9 @@ ToWorker: TypeAlias = (
     | TransferSend
     | TransferDeliver
     | TransferLeave
+    | SshServe
+    | SshToAgent
+    | SshAnswer
     | TransferFinish
 )
 
@@ -131,6 +160,20 @@ class TransferPassed(_Message, frozen=True, tag="transfer-passed"):
     sha256: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
+class SshAsked(_Message, frozen=True, tag="ssh-asked"):
+    """A program's request to an ssh agent.  The next one follows its answer."""
+
+    stream: _Count
+    ask: AgentAsk
+
+
+class SshAnswered(_Message, frozen=True, tag="ssh-answered"):
+    """What the agent of this sandbox has answered."""
+
+    stream: _Count
+    answer: AgentAnswer
+
+
 class TransferClosed(_Message, frozen=True, tag="transfer-closed"):
     """The connection is over; ``reason`` may repeat a guest's words."""
 
@@ -140,4 +183,11 @@ class TransferClosed(_Message, frozen=True, tag="transfer-closed"):
     reason: _Text
 
 
-FromWorker: TypeAlias = TransferAsked | TransferMoved | TransferPassed | TransferClosed
+FromWorker: TypeAlias = (
+    TransferAsked
+    | TransferMoved
+    | TransferPassed
+    | SshAsked
+    | SshAnswered
+    | TransferClosed
+)

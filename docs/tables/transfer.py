@@ -95,6 +95,24 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         _DECODE,
         "Nothing: the connection is the pump's, and it closes its own.",
     ),
+    "ssh-serve": no_descriptors(
+        _BROKER,
+        "after the decision about an ssh agent",
+        _DECODE,
+        "The program learns that it is permitted; each use of a key is decided later.",
+    ),
+    "ssh-to-agent": no_descriptors(
+        _BROKER,
+        "after ssh-serve, to the worker of a sandbox that keeps keys",
+        _DECODE,
+        "What another sandbox wants signed: the user, the session, the host's key.",
+    ),
+    "ssh-answer": no_descriptors(
+        _BROKER,
+        "for each ssh-asked",
+        _DECODE,
+        "The public keys that a rule names, or one signature that was decided.",
+    ),
     "transfer-finish": no_descriptors(
         _BROKER, "last for a connection", _DECODE, "Text for the program."
     ),
@@ -111,6 +129,18 @@ FROM_WORKER: Mapping[str, ChannelPolicy] = {
     ),
     "transfer-passed": no_descriptors(
         _WORKER, "once for a connection", _DECODE, "Claims an end; text, escaped."
+    ),
+    "ssh-asked": no_descriptors(
+        _WORKER,
+        "one at a time, SSH_REQUESTS_PER_SECOND",
+        "a decision, perhaps a question; a request to the agent",
+        "Asks in its sandbox's name. What is signed is written of these fields.",
+    ),
+    "ssh-answered": no_descriptors(
+        _WORKER,
+        "for each ssh-to-agent",
+        _DECODE,
+        "Claims which keys its sandbox has, and what they sign.",
     ),
     "transfer-closed": no_descriptors(
         _WORKER, "last for a connection", _DECODE, "Claims byte counts; text, escaped."

@@ -79,6 +79,7 @@ def call_schema() -> Schema:
             "size": _maybe("Bytes that would flow.", "integer"),
             "protocol": _maybe("Of a flow: tcp, udp, icmp; dns: a lookup."),
             "port": _maybe("Of a flow, at its destination.", "integer"),
+            "key": _maybe("The ssh key: fingerprint, or comment; '*': a list of keys."),
             "device": _device(),
             "policy": {
                 "type": ["object", "null"],

@@ -66,6 +66,7 @@ SERVICES = (
     "vitrail.OpenFile",
     "vitrail.OpenURL",
     "vitrail.SecurityKey",
+    "vitrail.SshAgent",
     "vitrail.Tcp",
 )
 """The services that Vitrail itself asks rules about."""

@@ -37,6 +37,7 @@ _HOST = re.compile(
     r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 )
 _SIZE = re.compile(r"([0-9]{1,18})([KMGT]?)")
+_KEY = re.compile(r"SHA256:[A-Za-z0-9+/]{43}|[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
 _TIME = re.compile(r"([0-9]{1,9})([smhd])")
 _RATE = re.compile(r"([0-9]{1,9})/(?:([0-9]{1,8}))?(s|sec|m|min|h|d)")
 _SECONDS = MappingProxyType(
@@ -45,6 +46,8 @@ _SECONDS = MappingProxyType(
 _SIZES = " KMGT"
 PROTOCOLS = ("tcp", "udp", "icmp")
 """What a flow to a host outside may be."""
+ANY_KEY = "*"
+"""The key of a call that lists keys: it is within every grant about one of them."""
 
 MATCH = "match condition"
 LIMIT = "limit"
@@ -67,6 +70,7 @@ class Match:
     host: tuple[str, ...] = ()
     port: tuple[str, ...] = ()
     protocol: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
     device: DeviceRule = NO_DEVICE_RULE
 
 
@@ -131,6 +135,12 @@ def _several(pattern: re.Pattern[str]) -> Callable[[str], object]:
         return values if good and len(values) <= CONDITION_VALUES else None
 
     return take
+
+
+def _keys(text: str) -> object:
+    values = tuple(dict.fromkeys(text.split(",")))
+    good = all(_KEY.fullmatch(value) for value in values)
+    return values if good and len(values) <= CONDITION_VALUES else None
 
 
 def _ports(text: str) -> object:
@@ -224,7 +234,14 @@ KEYS = MappingProxyType(
             _ALL,
             "a host, or *.example.org for all below it, several with ','",
             _several(_HOST),
-            "the host of the address",
+            "the host of the address, or that an ssh key is used for",
+        ),
+        "key": ConditionKey(
+            MATCH,
+            _ALL,
+            "a fingerprint as SHA256:… or a comment, several with ','",
+            _keys,
+            "the ssh key of vitrail.SshAgent, as 'ssh-add -l' shows it",
         ),
         **{name: _of_device(name) for name in ATTRIBUTES},
         "class": ConditionKey(
@@ -338,7 +355,13 @@ def match_of(found: dict[str, object]) -> Match:
     return Match(**rest, device=made)
 
 
-def fits(match: Match, mime: str | None, scheme: str | None, host: str | None) -> str:
+def fits(
+    match: Match,
+    mime: str | None,
+    scheme: str | None,
+    host: str | None,
+    key: str | None,
+) -> str:
     """Return the first condition that does not hold, or nothing.
 
     None is *not given*; an address without a host has the host ''.
@@ -347,8 +370,12 @@ def fits(match: Match, mime: str | None, scheme: str | None, host: str | None) -
         return "mime"
     if match.scheme and (scheme is None or scheme.lower() not in match.scheme):
         return "scheme"
+    if key == ANY_KEY:
+        return ""
     if match.host and not _fits_host(match.host, host):
         return "host"
+    if match.key and not _fits_key(match.key, key):
+        return "key"
     return ""
 
 
@@ -391,6 +418,11 @@ def _fits_mime(patterns: tuple[str, ...], mime: str | None) -> bool:
     mime = mime.lower()
     head = mime.partition("/")[0] + "/*"
     return any(pattern in {mime, head, "*/*"} for pattern in patterns)
+
+
+def _fits_key(patterns: tuple[str, ...], key: str | None) -> bool:
+    """``key``: the fingerprint, then a space and the comment."""
+    return key is not None and any(one in key.split(" ", 1) for one in patterns)
 
 
 def _fits_host(patterns: tuple[str, ...], host: str | None) -> bool:

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 from policy.destinations import NET, NETWORK, arguments_for, is_inner
 from policy.errors import visible
 from policy.records.device import DeviceFacts
-from policy.rules.conditions import NO_LIMITS, RuleLimits, fails_flow, fits
+from policy.rules.conditions import ANY_KEY, NO_LIMITS, RuleLimits, fails_flow, fits
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Place, Token, TokenError, parse_token
@@ -36,6 +36,8 @@ from policy.rules.world import (
 
 Verdict = Literal["allow", "ask", "deny", "error"]
 NO_RULE = "no rule matches"
+HOST_KEY = "SHA256:"
+"""Begins the host of a login whose name the user's ssh does not know."""
 _NO_NAME = "a-name-that-no-rule-has"
 
 
@@ -58,6 +60,7 @@ class PolicyCall(NamedTuple):
     device: DeviceFacts | None = None
     protocol: str | None = None
     port: int | None = None
+    key: str | None = None
 
 
 class EngineStep(NamedTuple):
@@ -109,13 +112,17 @@ def holds(rule: Rule, call: PolicyCall) -> str:
     # guard: an inner address is named by its rule
     if rule.argument is None and not deny and _is_inner(call):
         return "argument"
-    scheme, host = call.scheme, call.host
+    scheme, host, key = call.scheme, call.host, call.key
     if deny:
+        if key == ANY_KEY and (match.key or match.host):
+            return "key"  # it is about one of several
         # An attribute that was not given may be the denied one.
         scheme = match.scheme[0] if scheme is None and match.scheme else scheme
-        if host is None and match.host:
+        # The name of a host that has only a key may be the denied one, too.
+        if match.host and (host is None or host.startswith(HOST_KEY)):
             host = _sample(match.host[0])
-    return fits(match, call.mime, scheme, host)
+        key = match.key[0] if key is None and match.key else key
+    return fits(match, call.mime, scheme, host, key)
 
 
 def _is_inner(call: PolicyCall) -> bool:

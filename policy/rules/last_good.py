@@ -68,7 +68,7 @@ def written(rule: Rule) -> str:
         words.append(f"notify={'yes' if rule.notify else 'no'}")
     if not rule.autostart:
         words.append("autostart=no")
-    for key in ("mime", "scheme", "host", "port", "protocol"):
+    for key in ("mime", "scheme", "host", "port", "protocol", "key"):
         values: tuple[str, ...] = getattr(rule.match, key)
         if values:
             words.append(f"{key}={','.join(values)}")

@@ -27,7 +27,7 @@ from policy.suggestions import did_you_mean
 
 SUFFIX = ".policytest"
 _WORD = re.compile(r"[^ \t]+")
-_TOLD = ("mime", "scheme", "host", "size", "device", "protocol", "port")
+_TOLD = ("mime", "scheme", "host", "size", "device", "protocol", "port", "key")
 _NUMBERS = {"size": "a number of bytes", "port": "a number"}
 _EXPECTED = ("target", "targets", "default_target", "rule")
 _FORM = "SERVICE[+ARG] SOURCE TARGET [key=value …] -> allow|ask|deny [key=value …]"

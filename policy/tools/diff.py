@@ -35,6 +35,7 @@ class Told(NamedTuple):
     device: DeviceFacts | None
     protocol: str | None = None
     port: int | None = None
+    key: str | None = None
 
 
 class Change(NamedTuple):
@@ -133,9 +134,13 @@ def _told(rules: Iterable[Rule]) -> Iterator[Told]:
     denies = [rule.match for rule in rules if rule.action == "deny"]
     mimes = {mime.replace("*", "x") for match in matches for mime in match.mime}
     schemes = {scheme for match in matches for scheme in match.scheme}
+    keys = {key for match in matches for key in match.key}
     hosts = {host.replace("*.", "x.", 1) for match in matches for host in match.host}
     options: list[tuple[str | None, ...]] = []
-    for kind, found in (("mime", mimes), ("scheme", schemes), ("host", hosts)):
+    for kind, found in (
+        *(("mime", mimes), ("scheme", schemes)),
+        *(("host", hosts), ("key", keys)),
+    ):
         none = ("",) if any(getattr(match, kind) for match in denies) else ()
         options.append((None, *none, *sorted(found)))
     devices = {
@@ -144,10 +149,10 @@ def _told(rules: Iterable[Rule]) -> Iterator[Told]:
         if match.device.conditions and (device := example(match.device)) is not None
     }
     flows = [(None, None), *_flows(matches)]
-    for mime, scheme, host in product(*options):
+    for mime, scheme, host, key in product(*options):
         for device in (None, *devices):
             for protocol, port in flows:
-                yield Told(mime, scheme, host, device, protocol, port)
+                yield Told(mime, scheme, host, device, protocol, port, key)
 
 
 def _flows(matches: Iterable[Match]) -> list[tuple[str, int]]:
@@ -197,6 +202,7 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
                 told.device,
                 told.protocol,
                 told.port,
+                told.key,
             )
             before, after = (engine.answer(call, world) for engine in engines)
             if outcome(before) != outcome(after):

@@ -28,7 +28,7 @@ class Grant(NamedTuple):
         return self.answer
 
 
-TOLD = ("mime", "scheme", "host", "protocol", "port")
+TOLD = ("mime", "scheme", "host", "protocol", "port", "key")
 """Facts of a call that are shown as they are."""
 
 
@@ -87,7 +87,7 @@ def _asked(
         for part, match in product(_without(parts, source), found.told[service]):
             words = (
                 *(match.mime, match.scheme, match.host, None),
-                *(match.device, match.protocol, match.port),
+                *(match.device, match.protocol, match.port, match.key),
             )
             call = PolicyCall(service, argument, source, part[0], *words)
             answer = engine.answer(call, world)

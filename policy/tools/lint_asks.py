@@ -199,6 +199,7 @@ def _call(rule: Rule, service: str, argument: str, source: str) -> PolicyCall:
         example(match.device) if match.device.conditions else None,
         match.protocol[0] if match.protocol else "tcp" if match.port else None,
         port_ranges(match.port)[0].start if match.port else None,
+        match.key[0] if match.key else None,
     )
 
 

@@ -95,6 +95,7 @@ def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
         _device(detail),
         _maybe(detail, "protocol"),
         port if isinstance(port := detail.get("port"), int) else None,
+        _maybe(detail, "key"),
     )
     return Recorded(
         _number(event, "sequence"),

@@ -26,7 +26,7 @@ GUESSED = "port=443 protocol=tcp"
 """Of a host whose name alone was asked for: it had no address to connect to."""
 _FALLBACK_NS = 2_500_000_000
 """A flow whose names are refused is asked about by its address within this time."""
-_FACTS = ("scheme", "host", "mime")
+_FACTS = ("scheme", "host", "mime", "key")
 _MOST = 5_000
 """Different calls that are looked at: a sandbox chooses how many it makes."""
 

@@ -20,6 +20,7 @@ from shims.files.qrexec import qrexec_client_vm
 from shims.files.receiving import open_here, receive
 from shims.files.sending import Walk, write_entries
 from shims.files.services import list_services
+from shims.files.ssh_agent import ssh_agent
 from shims.files.store import Store, keep
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ VERBS = {
     "vitrail-copy": ask_copy,
     "vitrail-call": ask_call,
     "vitrail-connect": ask_connect,
+    "vitrail-ssh-agent": ssh_agent,
     "qrexec-client-vm": qrexec_client_vm,
     "serve": serve_call,
     "call-here": call_here,

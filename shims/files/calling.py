@@ -21,6 +21,7 @@ from shims.files.connection import PIECE_BYTES, Connection, tell
 from shims.files.ports import PORT_SERVICE, serve_port
 from shims.files.protocol import TransferError, frame
 from shims.files.services import find_service
+from shims.files.ssh_agent import AGENT_SERVICE, serve_own_agent
 
 if TYPE_CHECKING:
     import threading
@@ -222,6 +223,10 @@ def serve(connection: Connection) -> int:
     argument = str(asked["argument"])
     if name == PORT_SERVICE:
         code = serve_port(connection, source, argument)
+        connection.socket.close()
+        return code
+    if name == AGENT_SERVICE:
+        code = serve_own_agent(connection, source)
         connection.socket.close()
         return code
     stream = CallStream(connection)

@@ -17,6 +17,7 @@ FILES_COMMANDS = (
     "vitrail-files",
     "vitrail-call",
     "vitrail-connect",
+    "vitrail-ssh-agent",
     "qrexec-client-vm",
 )
 

@@ -141,6 +141,8 @@ def _attributes(request: Request) -> dict[str, schema.Scalar]:
         found["protocol"] = untrusted_word(request.protocol)
     if request.port is not None:
         found["port"] = request.port
+    if request.key is not None:
+        found["key"] = untrusted_word(request.key)
     if request.device is not None:
         found.update(_device(request.device))
     return found

@@ -29,6 +29,7 @@ class Subject(NamedTuple):
     host: str | None
     protocol: str | None = None
     port: int | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,17 @@ def _from(fields: Fields) -> str:
 
 def _decision(fields: Fields) -> str:
     target = f" to {_target(fields)}" if fields.get("target") else ""
-    return f"{_stream(fields)}{target}: {_text(fields, 'verdict')}"
+    return f"{_stream(fields)}{_key(fields)}{target}: {_text(fields, 'verdict')}"
+
+
+def _key(fields: Fields) -> str:
+    """Return what an ssh key is used for: the kind with the user, the host, the key."""
+    detail = fields.get("detail")
+    key = detail.get("key") if isinstance(detail, dict) else None
+    if not isinstance(key, str) or key == "*":
+        return ""
+    host = f" for {_text(fields, 'object')}" if fields.get("object") else ""
+    return f" {_text(fields, 'argument')}{host} with {printable(key)}"
 
 
 def _target(fields: Fields) -> str:

@@ -36,12 +36,13 @@ from policy.rules.world import World, WorldError, world_from_json
 from policy.tools.explain import answer_json
 
 EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
-_ATTRIBUTES = ("mime", "scheme", "host", "size", "protocol", "port")
+_ATTRIBUTES = ("mime", "scheme", "host", "size", "protocol", "port", "key")
 
 
 def told_of(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what a call is about."""
     for option in (
+        click.option("--key", help="The ssh key: its fingerprint, or its comment."),
         click.option("--port", type=click.IntRange(1, 65535), help="Of a flow."),
         click.option("--protocol", help="Of a flow: tcp, udp, icmp, or dns: a lookup."),
         click.option("--size", type=click.IntRange(0), help="Bytes that would flow."),
@@ -247,8 +248,8 @@ def _one(line: bytes, asker: _Asker) -> Verdict:
     port = told["port"]
     if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
         raise ValueError("port is a whole number")
-    if not isinstance(told["protocol"], str | None):
-        raise ValueError("protocol is text")  # noqa: TRY004 -- as above
+    if not all(isinstance(told[name], str | None) for name in ("protocol", "key")):
+        raise ValueError("protocol and key are text")
     device = asked.get("device")
     told["device"] = None if device is None else device_from(device, "device")
     unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}

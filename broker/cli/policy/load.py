@@ -228,13 +228,14 @@ def call_of(
     device: str | None,
     protocol: str | None,
     port: int | None,
+    key: str | None,
 ) -> PolicyCall:
     """Return the call that the words of a command line describe."""
     name, argument = split_service(service)
     name = canonical_service(name)
     source, target = canonical_target(source), canonical_target(target)
     facts = None if device is None else _device(device)
-    told = (mime, scheme, host, size, facts, protocol, port)
+    told = (mime, scheme, host, size, facts, protocol, port, key)
     return PolicyCall(name, argument, source, target, *told)
 
 

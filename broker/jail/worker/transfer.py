@@ -45,6 +45,7 @@ from broker.ipc.transfer_guest import (
     decode_ask,
     reply_frame,
 )
+from broker.jail.worker.agent_stream import SshAgentStream
 from broker.jail.worker.pipes import read_pipe, splice_file, write_pipe
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
@@ -172,8 +173,12 @@ class _Stream:
                     await self._moved_by(self._deliver, order, fds)
                 case messages.TransferLeave():
                     return await self._leave(order)
+                case messages.SshServe():
+                    return await self._serve_agent(order)
                 case messages.TransferStream():
                     raise InternalError("a transfer that runs is not given again")
+                case messages.SshToAgent() | messages.SshAnswer():
+                    raise InternalError("an agent's message, and no agent is served")
 
     async def _next(self) -> tuple[messages.ToWorker, tuple[int, ...]]:
         """Wait for an order, or for the program to hang up."""
@@ -214,6 +219,30 @@ class _Stream:
             fdpass.close_all(fds)
             if isinstance(last, messages.TransferFinish):
                 return printable(last.reason, 900) or "done"
+
+    async def _serve_agent(self, order: messages.SshServe) -> str:
+        await self._answer(order.service or Go())
+        stream = SshAgentStream(
+            self.number,
+            self._sock,
+            self._say,
+            self._next_agent_order,
+            asks=order.service is None,
+            moved=self._count,
+        )
+        try:
+            return await stream.run()
+        except PeerError as error:
+            return printable(str(error), 900)  # its program reads no message of ours
+
+    async def _next_agent_order(self) -> messages.ToWorker:
+        order, fds = await self._orders.receive()
+        fdpass.close_all(fds)
+        return order
+
+    def _count(self, received: int, sent: int) -> None:
+        self.from_guest += received
+        self.to_guest += sent
 
     async def _finish(self, reason: str) -> str:
         reason = printable(reason, 900)

@@ -28,14 +28,16 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Opening
 from broker.core.names import LeaseId
-from broker.core.services import TCP
+from broker.core.services import SSH_AGENT, TCP
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.net.hangup import when_hung_up
 from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
-from broker.viewer.opening.targets import Targets
+from broker.viewer.opening.ssh_agents import SandboxAgent
+from broker.viewer.opening.ssh_keys import SshKeys
+from broker.viewer.opening.targets import Targets, Wait
 from broker.viewer.opening.tcp_ports import take_port, user_port
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 from policy.records.model import CalledService, Record
@@ -60,6 +62,8 @@ class Meeting:
 
     target: LeaseId
     service: GuestCall
+    exchange: OpenExchange | None = None
+    """The target's, whose worker keeps the connection: an ssh agent's."""
     far: socket.socket | None = None
     """The target's connection; owned by its own stream, which waits for ``over``."""
     arrived: trio.Event = field(default_factory=trio.Event)
@@ -120,6 +124,7 @@ class SandboxCalls:
         self._targets = targets
         self._pump = pump
         self._meetings = Meetings()
+        self._ssh_keys = SshKeys(decider, self._far_agent)
 
     async def call(
         self,
@@ -130,10 +135,14 @@ class SandboxCalls:
         conn: socket.socket,
     ) -> None:
         """Decide a call, and carry its stream to its end.  Raises VitrailError."""
-        request = call_request(opening, ask)
 
         async def wait(what: str) -> None:
             await guest.order(messages.TransferWait(exchange.stream, what))
+
+        if ask.service == SSH_AGENT:
+            await self._ssh_keys.serve(guest, opening, exchange, ask.target, wait)
+            return
+        request = call_request(opening, ask)
 
         async def on_ask() -> None:
             await wait("waiting for the answer of the user")
@@ -199,13 +208,42 @@ class SandboxCalls:
 
         ``user``: of the guest; empty: its programs' one.  Raises VitrailError.
         """
+        async with self._met(target, asked, user) as meeting:
+            if meeting.far is None:
+                raise UpstreamError(
+                    f"no program of {target.lease.sandbox} took the call"
+                )
+            yield meeting.far
+
+    @asynccontextmanager
+    async def _far_agent(
+        self, permit: Permit, source: Guest, wait: Wait
+    ) -> AsyncIterator[SandboxAgent]:
+        """Have a program of a sandbox lead to its ssh agent.  Raises VitrailError."""
+        async with self._targets.guest(
+            permit.target, wait, source.lease, autostart=permit.autostart
+        ) as target:
+            asked = GuestCall(source.lease.sandbox, SSH_AGENT, "")
+            half = max(target.valid_record().viewer.limits.programs // 2, 1)
+            with self._one_of(target.lease.id, "", half):
+                async with self._met(target, asked, permit.user or "") as meeting:
+                    if meeting.exchange is None:
+                        raise UpstreamError("no program took the call")
+                    yield SandboxAgent(target, meeting.exchange)
+
+    @asynccontextmanager
+    async def _met(
+        self, target: Guest, asked: GuestCall, user: str
+    ) -> AsyncIterator[Meeting]:
+        """Have a program of a sandbox join a call."""
         token, full = secrets.token_hex(16), f"{asked.service}+{asked.argument}"
         meeting = Meeting(target.lease.id, asked)
         with self._meetings.awaited(token, meeting):
             words = ["vitrail-files", "serve", token, user, full]
             program = await target.start_program(words, {}, display=False)
             try:
-                yield await _joined(target, program, meeting)
+                await _joined(target, program, meeting)
+                yield meeting
             except BaseException:
                 # It may not see the stream's end, behind bytes that it does not read.
                 with trio.move_on_after(_LINGER_SECONDS, shield=True):
@@ -272,6 +310,12 @@ class SandboxCalls:
     ) -> None:
         """Give a program of the target to its caller; returns at the call's end."""
         meeting = self._meetings.join(untrusted_token, guest.lease.id)
+        if meeting.service.service == SSH_AGENT:
+            await guest.order(messages.SshServe(exchange.stream, meeting.service))
+            meeting.exchange = exchange
+            meeting.arrived.set()
+            await meeting.over.wait()
+            return
         order = messages.TransferLeave(exchange.stream, meeting.service)
         await guest.order(order)
         await exchange.passed()
@@ -280,13 +324,12 @@ class SandboxCalls:
         await meeting.over.wait()
 
 
-async def _joined(target: Guest, program: Program, meeting: Meeting) -> socket.socket:
-    """Return the connection of the program that serves a call, once it has come."""
+async def _joined(target: Guest, program: Program, meeting: Meeting) -> None:
+    """Wait for the connection of the program that serves a call."""
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
         await wait_unless_ended(program, meeting.arrived)
-    if meeting.far is None:
+    if not meeting.arrived.is_set():
         raise UpstreamError(f"no program of {target.lease.sandbox} took the call")
-    return meeting.far
 
 
 def call_request(opening: Opening, ask: CallService) -> Request:

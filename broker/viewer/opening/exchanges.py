@@ -15,6 +15,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
+from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.core.transfer.entries import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import Ask
@@ -100,6 +101,7 @@ class OpenExchange:
         """The file that is being passed on to the program."""
         self._ask: Ask | None = None
         self._passed: messages.TransferPassed | None = None
+        self._agent_said: AgentAsk | AgentAnswer | None = None
         self._changed = trio.Event()
 
     def take(self, message: messages.FromWorker) -> None:
@@ -113,6 +115,10 @@ class OpenExchange:
                 self._passed = message
                 self.sha256 = message.sha256
                 self._moved(message)
+            case messages.SshAsked(ask=said) | messages.SshAnswered(answer=said) if (
+                self._agent_said is None
+            ):
+                self._agent_said = said
             case messages.TransferClosed():
                 self.close(message)
             case _:
@@ -146,6 +152,20 @@ class OpenExchange:
         while self._passed is None:
             await self._changed.wait()
         return printable(self._passed.reason, 400)
+
+    async def agent_said(self) -> AgentAsk | AgentAnswer:
+        """Wait for the next request to an ssh agent, or for the answer of one."""
+        while self._agent_said is None:
+            await self._changed.wait()
+        said, self._agent_said = self._agent_said, None
+        return said
+
+    async def agent_said_or_closed(self) -> AgentAsk | AgentAnswer | None:
+        """The same; None where the connection is over."""
+        while self._agent_said is None and self.closed is None:
+            await self._changed.wait()
+        said, self._agent_said = self._agent_said, None
+        return said
 
     async def wait_closed(self) -> None:
         """Wait until the worker says that it is over."""

@@ -8,6 +8,15 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a field of an ssh agent's message ends inside of it", "if False:", "tests/broker/jail/ssh_agent/test_requests.py"),
+    Guard("a message of an ssh agent has a size", "return FrameReader(1 << 33, struct.Struct('>I'))", "tests/broker/jail/ssh_agent/test_requests.py"),
+    Guard("keys of an ssh agent are few", "if False:", "tests/broker/jail/ssh_agent/test_requests.py"),
+    Guard("only list, sign and bind pass to an ssh agent", "return ListKeys()", "tests/broker/jail/ssh_agent/test_requests.py"),
+    Guard("only a login or a content of ssh is signed", "whole = ask is not None", "tests/broker/jail/ssh_agent/test_requests.py"),
+    Guard("a question ends with its asker", "gone = False", "tests/attack/test_ssh_agent.py", "asker"),
+    Guard("a host is known by its signature", "if True:", "tests/attack/test_ssh_agent.py", "misuse"),
+    Guard("a login names the host of its session", "if False:", "tests/attack/test_ssh_agent.py", "misuse"),
+    Guard("keys are listed by rule", "if True:", "tests/attack/test_ssh_agent.py", "misuse"),
     Guard("a call's failure has nothing of its target's", "raise", "tests/attack/test_transfer_told.py", "fixed_messages"),
     Guard("length of a name", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("names that walk", "if False:", "tests/broker/core/transfer/test_file_names.py"),

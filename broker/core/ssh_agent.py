@@ -1,0 +1,233 @@
+"""The ssh agent's protocol: its requests as values, and what an agent's client writes.
+
+Sans-IO.  Only what passes is here: list the keys, bind a session to a host's key, and
+sign a login or a content.  What is signed is written from the fields that the rules and
+the user see, and never taken over from a sandbox.
+
+Sources: draft-ietf-sshm-ssh-agent, sections 3 and 4; OpenSSH's PROTOCOL.agent
+(session-bind@openssh.com), PROTOCOL (publickey-hostbound-v00@openssh.com) and
+PROTOCOL.sshsig; RFC 4252, section 7.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from broker.core.errors import PeerError
+from broker.core.framing import FrameReader
+from broker.core.limits.ssh_agent import SSH_FRAME_BYTES, SSH_KEY_BYTES, SSH_KEYS
+
+FAILURE, SUCCESS = 5, 6
+LIST_REQUEST, LIST_ANSWER = 11, 12
+SIGN_REQUEST, SIGN_ANSWER = 13, 14
+EXTENSION = 27
+SESSION_BIND = b"session-bind@openssh.com"
+LOGIN = 50
+"""SSH_MSG_USERAUTH_REQUEST (RFC 4252)."""
+PLAIN_LOGIN, HOST_BOUND_LOGIN = b"publickey", b"publickey-hostbound-v00@openssh.com"
+CONTENT = b"SSHSIG"
+DIGESTS = {"sha256": 32, "sha512": 64}
+
+SESSION_BYTES = 64
+"""A session id is a digest: of SHA-512 at most (RFC 4253, section 7.2)."""
+
+_Key = Annotated[bytes, msgspec.Meta(min_length=1, max_length=SSH_KEY_BYTES)]
+_Session = Annotated[bytes, msgspec.Meta(min_length=1, max_length=SESSION_BYTES)]
+_Signature = Annotated[bytes, msgspec.Meta(min_length=1, max_length=SSH_KEY_BYTES)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
+_Flags = Annotated[int, msgspec.Meta(ge=0, le=4)]
+"""None, SSH_AGENT_RSA_SHA2_256, SSH_AGENT_RSA_SHA2_512."""
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    pass
+
+
+class ListKeys(_Message, frozen=True, tag="list"):
+    """Which keys are there?  Answered by KeyList."""
+
+
+class BindSession(_Message, frozen=True, tag="bind"):
+    """A session is one to the host with this key, which has signed the session's id.
+
+    ``forwarding``: it carries the agent on, and does not log in itself.
+    """
+
+    host_key: _Key
+    session: _Session
+    signature: _Signature
+    forwarding: bool
+
+
+class SignLogin(_Message, frozen=True, tag="login"):
+    """Sign a login of a session.  ``host_key``: as the signed data names it; or empty."""
+
+    key: _Key
+    flags: _Flags
+    session: _Session
+    user: _Name
+    algorithm: _Name
+    host_key: Annotated[bytes, msgspec.Meta(max_length=SSH_KEY_BYTES)] = b""
+
+
+class SignContent(_Message, frozen=True, tag="content"):
+    """Sign the digest of a content, for a namespace as ``git`` or ``file``."""
+
+    key: _Key
+    flags: _Flags
+    namespace: _Name
+    digest_name: Annotated[str, msgspec.Meta(pattern=r"^sha(256|512)\Z")]
+    digest: Annotated[bytes, msgspec.Meta(min_length=32, max_length=64)]
+
+
+AgentAsk: TypeAlias = ListKeys | BindSession | SignLogin | SignContent
+
+
+class AgentKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A public key, and the comment by which its owner knows it."""
+
+    key: _Key
+    comment: Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class KeyList(_Message, frozen=True, tag="keys"):
+    """The keys of an agent."""
+
+    keys: Annotated[tuple[AgentKey, ...], msgspec.Meta(max_length=SSH_KEYS)]
+
+
+class SignatureMade(_Message, frozen=True, tag="signature"):
+    """A signature."""
+
+    signature: _Signature
+
+
+class KeyDone(_Message, frozen=True, tag="done"):
+    """It is done, and has no answer."""
+
+
+class KeyRefused(_Message, frozen=True, tag="failed"):
+    """It is refused."""
+
+
+AgentAnswer: TypeAlias = KeyList | SignatureMade | KeyDone | KeyRefused
+
+
+def string(data: bytes) -> bytes:
+    """Return a ``string`` of RFC 4251, section 5."""
+    return struct.pack(">I", len(data)) + data
+
+
+class WireReader:
+    """Reads the fields of one message.  Each method raises PeerError where it is short."""
+
+    def __init__(self, untrusted_data: bytes) -> None:
+        self._data = untrusted_data
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """Return the next bytes."""
+        end = self._at + size
+        # guard: a field of an ssh agent's message ends inside of it
+        if end > len(self._data):
+            raise PeerError("a message of the ssh agent's protocol is cut short")
+        data, self._at = self._data[self._at : end], end
+        return data
+
+    def byte(self) -> int:
+        """Return the next byte."""
+        return self.take(1)[0]
+
+    def number(self) -> int:
+        """Return a ``uint32``."""
+        return int.from_bytes(self.take(4), "big")
+
+    def string(self) -> bytes:
+        """Return a ``string``."""
+        return self.take(self.number())
+
+    def end(self) -> None:
+        """Raise PeerError where something is left."""
+        if self._at != len(self._data):
+            raise PeerError("a message of the ssh agent's protocol is too long")
+
+
+def frames() -> FrameReader:
+    """Return what cuts a stream into messages, of either end."""
+    # guard: a message of an ssh agent has a size
+    return FrameReader(SSH_FRAME_BYTES, struct.Struct(">I"))
+
+
+def signed_data(ask: SignLogin | SignContent) -> bytes:
+    """Return the bytes that a key signs."""
+    if isinstance(ask, SignContent):
+        name, reserved = ask.namespace.encode(), b""
+        of_content = (name, reserved, ask.digest_name.encode(), ask.digest)
+        return CONTENT + b"".join(map(string, of_content))
+    method = HOST_BOUND_LOGIN if ask.host_key else PLAIN_LOGIN
+    fields = (ask.user.encode(), b"ssh-connection", method)
+    data = string(ask.session) + bytes([LOGIN]) + b"".join(map(string, fields))
+    data += b"\x01" + string(ask.algorithm.encode()) + string(ask.key)
+    return data + (string(ask.host_key) if ask.host_key else b"")
+
+
+def request_frame(ask: AgentAsk) -> bytes:
+    """Return a request, as it is sent to an agent."""
+    match ask:
+        case ListKeys():
+            return string(bytes([LIST_REQUEST]))
+        case BindSession():
+            fields = (SESSION_BIND, ask.host_key, ask.session, ask.signature)
+            data = b"".join(map(string, fields)) + bytes([ask.forwarding])
+            return string(bytes([EXTENSION]) + data)
+        case SignLogin() | SignContent():
+            data = string(ask.key) + string(signed_data(ask))
+            data += struct.pack(">I", ask.flags)
+            return string(bytes([SIGN_REQUEST]) + data)
+
+
+def decode_answer(untrusted_body: bytes, ask: AgentAsk) -> AgentAnswer:
+    """Return what an agent answers to a request.  Raises PeerError for anything else."""
+    reader = WireReader(untrusted_body)
+    kind = reader.byte()
+    answer: AgentAnswer = KeyRefused()
+    match ask:
+        case ListKeys() if kind == LIST_ANSWER:
+            answer = KeyList(_keys(reader))
+        case SignLogin() | SignContent() if kind == SIGN_ANSWER:
+            answer = SignatureMade(reader.string())
+        case BindSession() if kind == SUCCESS:
+            answer = KeyDone()
+        case _:
+            return answer  # whatever it says, it is no yes
+    reader.end()
+    try:
+        return msgspec.convert(
+            msgspec.to_builtins(answer, builtin_types=(bytes,)), type(answer)
+        )
+    except msgspec.ValidationError as error:
+        raise PeerError(f"not an answer of an ssh agent: {error}") from error
+
+
+def _keys(reader: WireReader) -> tuple[AgentKey, ...]:
+    count = reader.number()
+    # guard: keys of an ssh agent are few
+    if count > SSH_KEYS:
+        raise PeerError(f"an ssh agent with {count} keys")
+    return tuple(
+        AgentKey(reader.string(), reader.string().decode(errors="replace")[:256])
+        for _ in range(count)
+    )
+
+
+def fingerprint(key: bytes) -> str:
+    """Return a key's fingerprint as ssh-keygen(1) and ssh-add(1) print it."""
+    digest = hashlib.sha256(key).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"

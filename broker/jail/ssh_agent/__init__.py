@@ -1,0 +1,1 @@
+"""What a sandbox's programs say to an ssh agent."""

@@ -1,0 +1,137 @@
+"""``vitrail-ssh-agent``: an ssh agent's socket, whose keys are in another sandbox.
+
+Both ends carry bytes only: what programs ask of the agent is decoded by the broker's
+workers, and the broker decides about each use of a key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from shims.files.connection import Connection, tell
+from shims.files.ports import carry_bytes
+from shims.files.protocol import TransferError, frame
+
+if TYPE_CHECKING:
+    from typing import List
+
+AGENT_SERVICE = "vitrail.SshAgent"
+AGENTS_AT_ONCE = 16  # connections of one vitrail-ssh-agent
+AGENT_USAGE = (
+    "usage: vitrail-ssh-agent [--target SANDBOX] [--socket PATH] [COMMAND [ARGUMENT…]]"
+)
+# Where a session has its agent, beside $SSH_AUTH_SOCK: below $XDG_RUNTIME_DIR.
+AGENT_SOCKETS = (
+    "ssh-agent.socket",
+    "openssh_agent",
+    "gcr/ssh",
+    "keyring/ssh",
+    "gnupg/S.gpg-agent.ssh",
+)
+
+
+def runtime_directory() -> str:
+    """Return where this user's sockets are."""
+    return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+
+
+def own_agent() -> socket.socket:
+    """Connect to the agent of this sandbox's user.  Raises TransferError without one."""
+    named = os.environ.get("SSH_AUTH_SOCK")
+    usual = [os.path.join(runtime_directory(), name) for name in AGENT_SOCKETS]
+    for path in [named] if named else usual:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            continue
+        return sock
+    raise TransferError("no ssh agent runs here, or SSH_AUTH_SOCK does not name it")
+
+
+def serve_own_agent(connection: Connection, source: str) -> int:
+    """Lead a call to this sandbox's own agent; returns at its end."""
+    try:
+        sock = own_agent()
+    except TransferError as error:
+        tell(f"vitrail: {source} asks for ssh keys: {error}")
+        return 1
+    with sock:
+        carry_bytes(connection, sock)
+    return 0
+
+
+def ssh_agent(words: List[str]) -> int:
+    """``vitrail-ssh-agent``: as ssh-agent(1), print the socket's name, or run a command."""
+    target, path = "@adminvm", os.path.join(runtime_directory(), "vitrail-ssh-agent")
+    while words and words[0] in ("--target", "-t", "--socket", "-a") and len(words) > 1:
+        if words[0] in ("--target", "-t"):
+            target = words[1]
+        else:
+            path = words[1]
+        words = words[2:]
+    if words[:1] == ["--"]:
+        words = words[1:]
+    elif words and words[0].startswith("-"):
+        raise TransferError(AGENT_USAGE)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(AGENTS_AT_ONCE)
+    if os.fork():
+        if words:
+            os.execvpe(words[0], words, dict(os.environ, SSH_AUTH_SOCK=path))
+        print(f"SSH_AUTH_SOCK={path}; export SSH_AUTH_SOCK;")
+        return 0
+    os.setsid()
+    with open(os.devnull, "r+b") as null:
+        for fd in (0, 1, 2):  # whoever reads them would wait for this process
+            os.dup2(null.fileno(), fd)
+    serve_agent_socket(listener, path, target, os.getppid() if words else 0)
+    return 0
+
+
+def serve_agent_socket(
+    listener: socket.socket, path: str, target: str, parent: int
+) -> None:
+    """Serve programs that ask, until ``parent`` ends (0: for ever)."""
+    import threading
+
+    places = threading.BoundedSemaphore(AGENTS_AT_ONCE)
+    listener.settimeout(1 if parent else None)
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except socket.timeout:
+            if os.getppid() != parent:
+                os.unlink(path)
+                return
+            continue
+        sock.settimeout(None)
+        places.acquire()
+
+        def one(sock: socket.socket = sock) -> None:
+            with sock, contextlib.suppress(OSError):
+                lead_to_agent(target, sock)
+            places.release()
+
+        threading.Thread(target=one, daemon=True).start()
+
+
+def lead_to_agent(target: str, sock: socket.socket) -> None:
+    """Lead one program to the agent of a target."""
+    try:
+        connection = Connection("VITRAIL_CALL")
+        ask = {"type": "call", "service": AGENT_SERVICE, "argument": ""}
+        connection.send(frame(dict(ask, target=target)))
+        connection.wait("go")
+    except TransferError as error:
+        tell(f"vitrail: ssh keys of {target}: {error}")
+        return
+    carry_bytes(connection, sock)
+    connection.socket.close()

@@ -1,0 +1,159 @@
+"""Requests to an ssh agent, byte by byte."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core import ssh_agent as wire
+from broker.core.errors import PeerError
+from broker.core.limits.ssh_agent import SSH_FRAME_BYTES, SSH_KEYS
+from broker.core.ssh_agent import (
+    AgentKey,
+    BindSession,
+    KeyDone,
+    KeyList,
+    KeyRefused,
+    ListKeys,
+    SignatureMade,
+    SignContent,
+    SignLogin,
+    string,
+)
+from broker.jail.ssh_agent.answers import encode_answer
+from broker.jail.ssh_agent.requests import NotPassedError, decode_request
+
+KEY, HOST = b"key" * 10, b"host" * 10
+LOGIN = SignLogin(KEY, 4, b"s" * 32, "git", "rsa-sha2-512")
+BOUND = SignLogin(KEY, 0, b"s" * 32, "git", "ssh-ed25519", HOST)
+CONTENT = SignContent(KEY, 0, "git", "sha512", b"d" * 64)
+BIND = BindSession(HOST, b"s" * 32, b"signature", forwarding=True)
+ALL = (ListKeys(), LOGIN, BOUND, CONTENT, BIND)
+
+
+def body(ask):
+    (found,) = wire.frames().feed(wire.request_frame(ask))
+    return found
+
+
+def sign(data, flags=0, key=KEY):
+    tail = struct.pack(">I", flags)
+    return bytes([wire.SIGN_REQUEST]) + string(key) + string(data) + tail
+
+
+@pytest.mark.parametrize("ask", ALL)
+def test_a_request_is_read_as_it_was_written(ask):
+    assert decode_request(body(ask)) == ask
+
+
+@pytest.mark.parametrize("ask", ALL)
+def test_a_cut_or_longer_request_is_none(ask):
+    whole = body(ask)
+    for end in range(len(whole)):
+        with pytest.raises((PeerError, NotPassedError)):
+            decode_request(whole[:end])
+    with pytest.raises((PeerError, NotPassedError)):
+        decode_request(whole + b"\0")
+
+
+@given(st.sampled_from(ALL[1:]), st.data())
+def test_a_changed_request_signs_what_it_says(ask, data):
+    whole = bytearray(body(ask))
+    whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        read = decode_request(bytes(whole))
+    except (PeerError, NotPassedError):
+        return
+    # A byte for "true" may be any but zero, and is one when it is written again.
+    assert read == decode_request(body(read))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"root",
+        b"SSHSIG",
+        b"x" * 300,
+        wire.signed_data(LOGIN) + b"x",
+        wire.signed_data(LOGIN)[:-1],
+        wire.signed_data(LOGIN).replace(b"\x32", b"\x33"),
+        wire.signed_data(LOGIN).replace(b"ssh-connection", b"ssh-CONNECTION"),
+        wire.signed_data(LOGIN).replace(KEY, HOST[:30]),
+        wire.signed_data(LOGIN).replace(b"\x01\0\0\0\x0c", b"\x02\0\0\0\x0c"),
+        wire.signed_data(CONTENT) + b"x",
+        wire.signed_data(CONTENT).replace(b"sha512", b"sha256"),
+        wire.signed_data(CONTENT).replace(b"sha512", b"md5sum"),
+        wire.CONTENT + string(b"git") + string(b"reserved") + string(b"sha256"),
+        wire.signed_data(SignContent(KEY, 0, "a b", "sha256", b"d" * 32)),
+        wire.signed_data(SignLogin(KEY, 0, b"s", "a\nb", "x")),
+        wire.signed_data(SignLogin(KEY, 0, b"s" * 65, "a", "x")),
+    ],
+)
+def test_other_data_is_not_signed(data):
+    with pytest.raises(NotPassedError):
+        decode_request(sign(data))
+
+
+@pytest.mark.parametrize("flags", [1, 3, 8, 0xFFFFFFFF])
+def test_other_flags_do_not_pass(flags):
+    with pytest.raises(NotPassedError):
+        decode_request(sign(wire.signed_data(LOGIN), flags))
+
+
+@pytest.mark.parametrize("kind", sorted(set(range(256)) - {11, 13}))
+def test_other_requests_do_not_pass(kind):
+    """Keys are neither added nor removed nor locked (17 to 26)."""
+    with pytest.raises(NotPassedError):
+        decode_request(bytes([kind]) + string(b"query") + bytes(64))
+
+
+@pytest.mark.parametrize("size", [0, SSH_FRAME_BYTES + 1, 1 << 31, (1 << 32) - 1])
+def test_a_message_of_an_impossible_size_ends_the_connection(size):
+    with pytest.raises(PeerError):
+        wire.frames().feed(struct.pack(">I", size))
+
+
+def test_a_message_of_the_largest_size():
+    frame = string(bytes(SSH_FRAME_BYTES))
+    frames = wire.frames()
+    assert frames.feed(frame[:-1]) == []
+    assert frames.feed(frame[-1:]) == [bytes(SSH_FRAME_BYTES)]
+
+
+def test_answers_are_read_as_they_were_written():
+    listed = KeyList((AgentKey(KEY, "me"), AgentKey(HOST, "")))
+    for ask, answer in (
+        (ListKeys(), listed),
+        (LOGIN, SignatureMade(b"signature")),
+        (BIND, KeyDone()),
+        (LOGIN, KeyRefused()),
+    ):
+        (frame,) = wire.frames().feed(encode_answer(answer))
+        assert wire.decode_answer(frame, ask) == answer
+        if isinstance(answer, KeyList | SignatureMade):
+            with pytest.raises(PeerError):
+                wire.decode_answer(frame + b"x", ask)
+            with pytest.raises(PeerError):
+                wire.decode_answer(frame[:-1], ask)
+
+
+def test_an_answer_to_another_question_is_a_no():
+    (listed,) = wire.frames().feed(encode_answer(KeyList(())))
+    assert wire.decode_answer(listed, LOGIN) == KeyRefused()
+    assert wire.decode_answer(bytes([wire.SUCCESS]), LOGIN) == KeyRefused()
+
+
+@pytest.mark.parametrize(("count", "good"), [(SSH_KEYS, True), (SSH_KEYS + 1, False)])
+def test_keys_of_an_agent_are_few(count, good):
+    (frame,) = wire.frames().feed(encode_answer(KeyList((AgentKey(b"k", ""),) * count)))
+    if good:
+        answer = wire.decode_answer(frame, ListKeys())
+        assert isinstance(answer, KeyList)
+        assert len(answer.keys) == count
+        return
+    with pytest.raises(PeerError):
+        wire.decode_answer(frame, ListKeys())

@@ -1,0 +1,53 @@
+"""Names of hosts by their keys."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+
+import pytest
+
+from broker.viewer.opening import known_hosts
+from broker.viewer.opening.known_hosts import names_of
+
+KEY = b"the key of a host"
+TEXT = base64.b64encode(KEY).decode()
+
+
+@pytest.fixture
+def known(tmp_path, monkeypatch):
+    monkeypatch.setattr(known_hosts, "FILES", ())
+    (tmp_path / ".ssh").mkdir()
+    return tmp_path / ".ssh/known_hosts"
+
+
+def test_a_host_has_the_names_of_its_key(known, tmp_path):
+    assert names_of(KEY, (), tmp_path) == []
+    known.write_text(
+        "# a comment\n"
+        f"b.test,[A.test]:2222 ssh-ed25519 {TEXT} comment\n"
+        f"*.wild.test,!not.test ssh-ed25519 {TEXT}\n"
+        f"@cert-authority every.test ssh-ed25519 {TEXT}\n"
+        "other.test ssh-ed25519 AAAA\nbroken\n"
+    )
+    assert names_of(KEY, (), tmp_path) == ["b.test", "a.test"]
+    assert names_of(KEY, ("a.test",), tmp_path) == ["a.test", "b.test"]
+    with known.open("a") as file:
+        file.write(f"@revoked b.test ssh-ed25519 {TEXT}\n")
+    assert names_of(KEY, (), tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs openssh-client")
+def test_a_hashed_name_is_found_by_who_thinks_of_it(known, tmp_path):
+    """As ssh-keygen hashes it."""
+    made = tmp_path / "key"
+    keygen = ("ssh-keygen", "-q")
+    subprocess.run((*keygen, "-N", "", "-f", made), check=True, timeout=60)
+    kind, text, *_ = made.with_suffix(".pub").read_text().split()
+    known.write_text(f"git.test {kind} {text}\n")
+    subprocess.run((*keygen, "-H", "-f", known), check=True, timeout=60)
+    assert "git.test" not in known.read_text()
+    key = base64.b64decode(text)
+    assert names_of(key, (), tmp_path) == []
+    assert names_of(key, ("x.test", "git.test"), tmp_path) == ["git.test"]

@@ -1,0 +1,220 @@
+"""``vitrail.SshAgent`` with OpenSSH itself: agent, client, server, ssh-keygen and git."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+import shlex
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
+from tests.kit.plain_guests import plain
+from tests.kit.ssh import agent, host, made_key
+from tests.kit.world import world
+
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
+    ),
+    pytest.mark.skipif(
+        not Path("/usr/sbin/sshd").exists(), reason="needs openssh-server"
+    ),
+]
+USER = getpass.getuser()
+RULES = f"""\
+vitrail.SshAgent +sign.git    work @adminvm allow key=work@desk
+vitrail.SshAgent +sign.file   work @adminvm deny
+vitrail.SshAgent *            work @adminvm allow key=work@desk host=git.example.test
+vitrail.SshAgent *            work vault    allow
+vitrail.SshAgent +login.{USER} other @adminvm deny
+vitrail.SshAgent *            other @adminvm allow key=work@desk
+"""
+
+
+@asynccontextmanager
+async def sandboxes(rules=RULES):
+    async with world({}, start=False, image=False) as w:
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-mine.policy").write_text(rules)
+        keys = [
+            made_key(w.base / "keys" / name, f"{name}@desk")
+            for name in ("work", "home")
+        ]
+        there = host(w.base / "sshd", *keys)
+        async with agent(w.base / "agent", *keys) as sock:
+            home = w.base / "person"
+            (home / ".ssh").mkdir(parents=True, mode=0o700)
+            (home / ".ssh/known_hosts").write_text(f"git.example.test {there.key}\n")
+            w.environ |= {"SSH_AUTH_SOCK": str(sock), "HOME": str(home)}
+            await w.start()
+            async with plain(w, "work", "vault", "other") as guests:
+                yield w, guests, there, keys
+
+
+def script(guest, text, target="@adminvm"):
+    """Return a script whose commands have an agent's socket."""
+    inner = shlex.quote(f"export HOME={guest.home}; {text}")
+    sock = guest.home / "a.sock"
+    return f"vitrail-ssh-agent -t {target} --socket {sock} timeout 20 sh -c {inner}"
+
+
+def login(guest, there, *options):
+    """Return a command that logs in, and lists what is there."""
+    known = guest.home / "known"
+    known.write_text(f"alias {there.key}\n")
+    # No shell, which the user of a test may lack.
+    sftp = there.words("sftp", known, "alias", *options)
+    return f"echo ls {there.folder} | {sftp} -b - {USER}@there"
+
+
+def uses(w, verdict="allow"):
+    """Uses of keys that were decided: argument, host, the key's comment, the target."""
+    return [
+        (
+            made["argument"],
+            made.get("object", ""),
+            made["detail"].get("key", "").partition(" ")[2],
+            made.get("target", ""),
+        )
+        for made in w.events("decision", verdict=verdict, service="vitrail.SshAgent")
+        if made["argument"] != "+list"
+    ]
+
+
+HOST = "git.example.test"
+
+
+async def test_a_login_uses_a_key_that_stays_on_the_desktop():
+    async with sandboxes() as (w, guests, there, keys):
+        work = guests["work"]
+        code, said = await work.script(script(work, "ssh-add -l"))
+        assert (code, said.count("\n")) == (0, 1), said
+        assert "work@desk" in said
+        code, said = await work.script(script(work, login(work, there)))
+        assert (code, "authorized" in said) == (0, True), said
+        # The host by the user's own known_hosts, whatever the sandbox calls it.
+        made = (f"+login.{USER}", HOST, "work@desk", "dom0")
+        assert uses(w) == [made]
+        # Each use is decided: by user, by key, by host.
+        shutil.copy(f"{keys[1]}.pub", work.home / "home.pub")
+        only = f"IdentityFile={work.home}/home.pub", "IdentitiesOnly=yes"
+        code, said = await work.script(script(work, login(work, there, *only)))
+        assert code == 255, said
+        (w.base / "person/.ssh/known_hosts").unlink()
+        code, said = await work.script(script(work, login(work, there)))
+        assert code == 255, said
+        assert uses(w) == [made]
+        (denied,) = uses(w, "deny")
+        assert denied[1].startswith("SHA256:"), denied
+        # A user that a rule denies, and a sandbox that has no rule.
+        other = guests["other"]
+        code, said = await other.script(script(other, "ssh-add -l"))
+        assert (code, "work@desk" in said) == (0, True), said
+        code, said = await other.script(script(other, login(other, there)))
+        assert code == 255, said
+        assert uses(w) == [made]
+        code, said = await guests["vault"].script(script(guests["vault"], "ssh-add -l"))
+        assert code != 0, said
+        for words in ("-D", "-x", f"-d {work.home}/home.pub", f"{keys[1]}"):
+            code, said = await work.script(script(work, f"ssh-add {words} </dev/null"))
+            assert code != 0, (words, said)
+        await _audited(w)
+
+
+async def _audited(w):
+    """One command of docs/calls.md names who used which key for which host."""
+    page = (Path(__file__).parents[2] / "docs/calls.md").read_text()
+    (line,) = [
+        line for line in page.splitlines() if "vitrail.SshAgent --verdict" in line
+    ]
+    told = await brokerctl(*shlex.split(line)[1:], env=w.environ)
+    assert told.code == 0, told
+    rows = [row for row in told.out.splitlines() if "+login" in row]
+    assert len(rows) == 1, told.out
+    for word in ("work", f"+login.{USER}", HOST, "SHA256:", "work@desk"):
+        assert word in rows[0], rows
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+async def test_git_signs_with_a_key_of_the_desktop():
+    async with sandboxes() as (w, guests, _, keys):
+        work = guests["work"]
+        shutil.copy(f"{keys[0]}.pub", work.home / "key.pub")
+        allowed = (work.home / "key.pub").read_text()
+        (work.home / "allowed").write_text(f"me@example.test {allowed}")
+        git = (
+            "git init -q repo; cd repo; git config user.email me@example.test; "
+            "git config user.name Me; git config gpg.format ssh; "
+            f"git config user.signingKey {work.home}/key.pub; "
+            f"git config gpg.ssh.allowedSignersFile {work.home}/allowed; "
+            "git commit -q -S --allow-empty -m one && git verify-commit HEAD"
+        )
+        code, said = await work.script(script(work, git))
+        assert (code, 'Good "git" signature' in said) == (0, True), said
+        assert uses(w) == [("+sign.git", "", "work@desk", "dom0")]
+        # For another purpose a rule says no.
+        sign = f"echo x >x; ssh-keygen -Y sign -n file -f {work.home}/key.pub x"
+        code, said = await work.script(script(work, sign))
+        assert (code, "refused" in said) == (255, True), said
+        assert len(uses(w)) == 1
+
+
+async def test_keys_of_another_sandbox():
+    async with sandboxes() as (w, guests, there, keys):
+        work, vault = guests["work"], guests["vault"]
+        code, said = await work.script(script(work, "ssh-add -l", "vault"))
+        assert code != 0, said  # no agent runs there
+        async with agent(vault.folder / "agent", keys[1]) as sock:
+            (vault.folder / "runtime/session/ssh-agent.socket").symlink_to(sock)
+            code, said = await work.script(script(work, "ssh-add -l", "vault"))
+            assert (code, "home@desk" in said) == (0, True), said
+            code, said = await work.script(script(work, login(work, there), "vault"))
+            assert (code, "authorized" in said) == (0, True), said
+            assert uses(w) == [(f"+login.{USER}", HOST, "home@desk", "vault")]
+            rules = w.paths.config[0] / "policy.d/30-mine.policy"
+            rules.write_text("vitrail.SshAgent * work vault deny\n")
+
+            async def refused():
+                code, _ = await work.script(script(work, "ssh-add -l", "vault"))
+                return code != 0
+
+            await eventually(refused)
+
+
+@pytest.mark.skipif(
+    "nologin" in pwd.getpwuid(os.getuid()).pw_shell, reason="this user has no shell"
+)
+async def test_a_forwarded_agent_and_rsync():
+    """By way of a host that carries the agent on, and by ssh as another's transport."""
+    async with sandboxes() as (w, guests, there, keys):
+        work = guests["work"]
+        second = host(w.base / "second", keys[0])
+        known = work.home / "known"
+        known.write_text(f"alias {there.key}\nnext {second.key}\n")
+        (w.base / "person/.ssh/known_hosts").write_text(
+            f"jump.example.test {there.key}\n{HOST} {second.key}\n"
+        )
+        first = there.words("ssh", known, "alias", "ForwardAgent=yes")
+        inner = second.words("ssh", known, "next")
+        inner = shlex.quote(f"{inner} {USER}@next echo $((6 * 7))")
+        (w.paths.config[0] / "policy.d/30-mine.policy").write_text(
+            "vitrail.SshAgent * work @adminvm allow\n"
+        )
+        code, said = await work.script(script(work, f"{first} {USER}@there {inner}"))
+        assert (code, said) == (0, "42\n")
+        assert [use[1] for use in uses(w)] == ["jump.example.test", HOST]
+        if shutil.which("rsync"):
+            (work.home / "tree").mkdir()
+            (work.home / "tree/file").write_text("content")
+            shell = shlex.quote(there.words("ssh", known, "alias"))
+            copy = f"rsync -a -e {shell} {work.home}/tree {USER}@there:{w.base}/copy"
+            code, said = await work.script(script(work, copy))
+            assert (code, said) == (0, "")
+            assert (w.base / "copy/tree/file").read_text() == "content"

@@ -1,0 +1,95 @@
+"""OpenSSH as programs of a test: keys, an agent, a server, all in directories of its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.helpers.process.spawn import DEVNULL, spawn
+from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
+
+SSHD = "/usr/sbin/sshd"
+CONFIG = """\
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/authorized
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+AllowAgentForwarding yes
+PidFile none
+LogLevel DEBUG1
+Subsystem sftp internal-sftp
+"""
+
+
+def made_key(path, comment, kind="ed25519"):
+    """Make a key without a passphrase; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    words = ("-q", "-N", "", "-t", kind, "-C", comment, "-f", str(path))
+    subprocess.run(("ssh-keygen", *words), check=True, timeout=60)
+    return path
+
+
+def public(path):
+    """The type and the base64 form of a key."""
+    return " ".join(Path(f"{path}.pub").read_text().split()[:2])
+
+
+@asynccontextmanager
+async def running(words, **more):
+    child = spawn(words, stdout=DEVNULL, **more)
+    try:
+        yield child
+    finally:
+        child.kill()
+        with trio.CancelScope(shield=True):
+            await child.wait()
+
+
+@asynccontextmanager
+async def agent(folder, *keys):
+    """Run an agent with keys; yields its socket."""
+    folder.mkdir(mode=0o700)
+    sock = folder / "sock"
+    async with running(["ssh-agent", "-D", "-a", str(sock)]):
+        await eventually(lambda: takes_connections(sock))
+        env = {**os.environ, "SSH_AUTH_SOCK": str(sock)}
+        for key in keys:
+            words = ("ssh-add", "-q", str(key))
+            subprocess.run(words, check=True, env=env, timeout=60)
+        yield sock
+
+
+@dataclass
+class Host:
+    """A server that each client starts for its own connection: nothing listens."""
+
+    folder: Path
+    key: str
+    """The host's public key."""
+
+    def words(self, program, known, name, *options):
+        """Words of ssh(1) or sftp(1) that reach it by a name that ``known`` has."""
+        server = f"{SSHD} -i -f {self.folder}/config -E {self.folder}/log"
+        options = (
+            *(f"UserKnownHostsFile={known}", f"HostKeyAlias={name}", "BatchMode=yes"),
+            *(f"ProxyCommand={server}", *options),
+        )
+        return shlex.join([program, "-F", "none", *(f"-o{one}" for one in options)])
+
+
+def host(folder, *keys):
+    """Make a server's settings; these keys lead to it."""
+    folder.mkdir(mode=0o700)
+    made_key(folder / "host", "host")
+    (folder / "authorized").write_text("".join(f"{public(key)}\n" for key in keys))
+    (folder / "config").write_text(CONFIG.format(folder=folder))
+    return Host(folder, public(folder / "host"))
