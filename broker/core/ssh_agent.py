@@ -218,7 +218,7 @@ def decode_answer(untrusted_body: bytes, ask: AgentAsk) -> AgentAnswer:
 
 def _keys(reader: WireReader) -> tuple[AgentKey, ...]:
     count = reader.number()
-    # guard: keys of an ssh agent are few
+    # Before they are read: each may be an empty one.
     if count > SSH_KEYS:
         raise PeerError(f"an ssh agent with {count} keys")
     return tuple(

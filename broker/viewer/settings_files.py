@@ -21,6 +21,7 @@ from broker.net.link_service.config import declared_role, load_link_config
 from broker.viewer.clipboard.settings import load_choice
 from policy.errors import WHOLE_FILE, Problem, Span
 from policy.records.document import read_document
+from policy.services.desktop import FOLDER, parse_service
 
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`")
@@ -58,7 +59,7 @@ READERS: Mapping[str, Callable[[Paths], None]] = MappingProxyType(
 
 
 def settings_problems(paths: Paths) -> list[Problem]:
-    """Return a problem for each settings file that its reader refuses.
+    """Return a problem for each settings file and service that its reader refuses.
 
     Of files with one name in several directories only the first is read, as by the
     broker.
@@ -74,6 +75,12 @@ def settings_problems(paths: Paths) -> list[Problem]:
             found.append(_placed(folder / name, error))
         except OSError as error:
             found.append(Problem(str(folder / name), WHOLE_FILE, str(error)))
+    # The user's own directory alone: no package offers a service of the desktop.
+    for file in sorted((paths.config[0] / FOLDER).glob("*.toml")):
+        try:
+            found += parse_service(file, read_config(file))[1]
+        except (SetupError, OSError) as error:
+            found.append(Problem(str(file), WHOLE_FILE, str(error)))
     return found
 
 

@@ -47,7 +47,7 @@ def check(
     Without PATHS the directories that the broker reads are checked.  A
     directory is checked as the broker would read it, owner and mode included; a file
     for its contents only.  Of a settings directory, audit.toml, clipboard.toml,
-    link.toml and ship.toml are checked too.  Unknown services in rules are warnings;
+    link.toml, ship.toml and the services in services.d are checked too.  Unknown services in rules are warnings;
     without PATHS so are sandboxes, tags and types that no record has.
 
     Exit code: 0 nothing is wrong, or warnings only; 1 something is; 2 wrong call.

@@ -118,3 +118,17 @@ async def test_a_running_broker_tells_of_a_mistake_once_and_warns_until_it_is_me
     while watch.warnings():
         await trio.sleep(1)  # of the clock that jumps
     assert more.statistics().current_buffer_used == 0
+
+
+def test_services_of_the_desktop_are_read(paths):
+    folder = paths.config[0] / "services.d"
+    folder.mkdir(mode=0o755)
+    (folder / "good.toml").write_text("command = ['/bin/true']\n")
+    assert settings_problems(paths) == []
+    (folder / "bad.toml").write_text("command = ['/bin/true']\nnetwrok = true\n")
+    (problem,) = settings_problems(paths)
+    assert (problem.file, problem.span.line) == (str(folder / "bad.toml"), 2)
+    assert "netwrok" in problem.message
+    done = CliRunner().invoke(command, ["check", str(paths.config[0])])
+    assert done.exit_code == 1
+    assert "bad.toml:2:1" in done.output

@@ -10,7 +10,6 @@ from tests.kit.guards.mutation import Guard, main
 GUARDS = (
     Guard("a field of an ssh agent's message ends inside of it", "if False:", "tests/broker/jail/ssh_agent/test_requests.py"),
     Guard("a message of an ssh agent has a size", "return FrameReader(1 << 33, struct.Struct('>I'))", "tests/broker/jail/ssh_agent/test_requests.py"),
-    Guard("keys of an ssh agent are few", "if False:", "tests/broker/jail/ssh_agent/test_requests.py"),
     Guard("only list, sign and bind pass to an ssh agent", "return ListKeys()", "tests/broker/jail/ssh_agent/test_requests.py"),
     Guard("only a login or a content of ssh is signed", "whole = ask is not None", "tests/broker/jail/ssh_agent/test_requests.py"),
     Guard("a question ends with its asker", "gone = False", "tests/attack/test_ssh_agent.py", "asker"),
