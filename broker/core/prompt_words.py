@@ -28,6 +28,7 @@ _WANTS = MappingProxyType(
         "vitrail.Device": "to use a device of this computer",
         "vitrail.Network": "to reach a host on the network",
         "vitrail.SecurityKey": "to use your security key",
+        "vitrail.Secret": "to have a secret",
         "vitrail.SshAgent": "to use an ssh key",
         "vitrail.Tcp": "to connect to a port",
     }

@@ -46,6 +46,10 @@ SSH_AGENT = ServiceName("vitrail.SshAgent")
 """The user's ssh keys, or those of a sandbox: each use is decided.  A sandbox asks for it
 on the port of ``CALL``."""
 
+SECRET = ServiceName("vitrail.Secret")
+"""One secret of the user's, or of a sandbox that keeps them, by its name; on the port of
+``CALL``, too."""
+
 NETWORK = ServiceName("vitrail.Network")
 """A stream of a sandbox's frame filter, which the host starts; it has no port, so no
 guest opens one."""

@@ -65,6 +65,7 @@ SERVICES = (
     "vitrail.Notification",
     "vitrail.OpenFile",
     "vitrail.OpenURL",
+    "vitrail.Secret",
     "vitrail.SecurityKey",
     "vitrail.SshAgent",
     "vitrail.Tcp",

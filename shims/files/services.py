@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 OWN_SERVICES = "~/.config/vitrail-services"
 IMAGE_SERVICES = "/etc/vitrail/services.d"
 QUBES_SERVICES = ("/usr/local/etc/qubes-rpc", "/etc/qubes-rpc")
+# The Secret Service of this sandbox, where it has no program of its own for it.
+SECRET_SERVICE = "vitrail.Secret"
+SECRET_COMMAND = ("secret-tool", "lookup", "vitrail")
 SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SERVICE_ARGUMENT = re.compile(r"([A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,63})?")
 
@@ -42,6 +45,8 @@ def find_service(name: str, argument: str) -> List[str]:
         path = os.path.join(folder, name)
         if os.access(path, os.X_OK) and os.path.isfile(path):
             return [path, argument] if argument else [path]
+    if name == SECRET_SERVICE and argument:
+        return [*SECRET_COMMAND, argument]
     for folder in QUBES_SERVICES:
         for file in (f"{name}+{argument}", name):
             path = os.path.join(folder, file)

@@ -182,6 +182,7 @@ async def test_a_question_ends_with_its_asker():
             await stream.send_all(login(key.key, user="asked"))
             asked = await w.wait_event("question.asked")
             assert asked["sandbox"] == "work"
+            assert w.events("question.answered") == []
         ended = await w.wait_event("question.answered")
         assert ended["answer"] != "allow", ended
 

@@ -198,35 +198,6 @@ async def test_a_call_to_the_desktop_is_cut_with_its_rule():
         assert ended[0][0] == 125
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-async def test_git_has_a_token_of_the_desktop_for_one_use():
-    """By the service, the rule and the helper of docs/calls.md."""
-    page = (Path(__file__).parents[2] / "docs/calls.md").read_text()
-    (helper,) = [x for x in page.splitlines() if x.startswith("git config --global")]
-    service = page.split("services.d/git-token.toml`:")[1].split("```")[1]
-    async with sandboxes() as (w, work, _):
-        token = w.base / "token"
-        token.write_text("s3cret\n")
-        offer(w, "git-token", service.replace("/home/me/tokens/git", str(token)))
-        fill = (
-            "printf 'protocol=https\\nhost=git.example.org\\n\\n' | git credential fill"
-        )
-        code, said = await work.script(f"{helper}\nGIT_TERMINAL_PROMPT=0 {fill}")
-        assert code == 0, said
-        assert {"username=me", "password=s3cret"} <= set(said.splitlines())
-        (made,) = w.events("decision", argument="+git-token", verdict="allow")
-        assert "s3cret" not in str(made)
-        (w.paths.config[0] / "policy.d/30-mine.policy").write_text(
-            "vitrail.Call +git-token work @adminvm deny\n"
-        )
-
-        async def refused():
-            code, said = await work.script(f"GIT_TERMINAL_PROMPT=0 {fill}")
-            return code != 0 and "s3cret" not in said
-
-        await eventually(refused)
-
-
 async def test_the_user_calls_and_lists_services():
     async with sandboxes() as (w, _, vault):
         own = vault.home / ".config/vitrail-services"

@@ -43,6 +43,13 @@ CALL_NAME_CHARS = 64
 CALL_COMMAND_BYTES = 4096
 """A service's command line; equals ``policy.limits.SERVICE_COMMAND_BYTES``."""
 
+SECRET_BYTES = 1 << 15
+"""Of one secret of the user's: keys and certificates fit.  It is written to a socket pair
+whole, before anybody reads."""
+
+SECRET_SECONDS = 120.0
+"""For the desktop's Secret Service, which may ask its user for the keyring's password."""
+
 TRANSFER_PIPE_BYTES = 1 << 20
 """A pipe between two processes of ours: the most that pipe(7) lets a user set."""
 

@@ -28,7 +28,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Opening
 from broker.core.names import LeaseId
-from broker.core.services import SSH_AGENT, TCP
+from broker.core.services import SECRET, SSH_AGENT, TCP
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.net.hangup import when_hung_up
@@ -39,6 +39,7 @@ from broker.viewer.opening.ssh_agents import SandboxAgent
 from broker.viewer.opening.ssh_keys import SshKeys
 from broker.viewer.opening.targets import Targets, Wait
 from broker.viewer.opening.tcp_ports import take_port, user_port
+from broker.viewer.opening.user_secrets import user_secret
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 from policy.records.model import CalledService, Record
 from policy.rules.world import ADMIN_NAMES
@@ -172,6 +173,10 @@ class SandboxCalls:
             raise ToldError(f"{call.permit.where}: at the desktop there is no user=")
         if ask.service == TCP:
             with await user_port(take_port(ask.argument)) as far:
+                await self._relay(call, far)
+            return
+        if ask.service == SECRET:
+            async with user_secret(ask.argument) as far:
                 await self._relay(call, far)
             return
         service = self._desktop.find(ask.service)
@@ -340,6 +345,8 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     """
     if ask.service == TCP:
         return _port_request(opening, ask)
+    if ask.service == SECRET:
+        return _secret_request(opening, ask)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
         raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
@@ -396,6 +403,23 @@ def _named(record: Record, service: str) -> CalledService:
     services = record.viewer.services
     named = next((one for one in services if one.name == service), None)
     return named or CalledService(service, (), "", "", DEFAULT_CALLS)
+
+
+def _secret_request(opening: Opening, ask: CallService) -> Request:
+    """Return the request for a secret.  Raises RefusedError without its name."""
+    if not ask.argument:
+        raise RefusedError("a secret has a name: vitrail-call vitrail.Secret NAME")
+    return Request(
+        lease=opening.lease,
+        service=SECRET,
+        argument=f"+{ask.argument}",
+        target=ask.target,
+        stream=opening.stream,
+        peer=opening.peer,
+        words=f"to have the secret {ask.argument}",
+        details=(("secret", ask.argument),),
+        tells=True,
+    )
 
 
 def _port_request(opening: Opening, ask: CallService) -> Request:
