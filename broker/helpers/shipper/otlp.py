@@ -86,8 +86,8 @@ def _record(record: logs.LogRecord, batch: Batch, item: ShippedItem, now: int) -
 
 
 def _note(record: logs.LogRecord, batch: Batch, sealed: Sealed, now: int) -> None:
-    """A checkpoint: its note is the record's body."""
-    record.observed_time_unix_nano = now
+    """A checkpoint: its note is the body; without a time it would be one of 1970."""
+    record.time_unix_nano = record.observed_time_unix_nano = now
     record.severity_number, record.severity_text = _INFO, "INFO"
     record.event_name = "vitrail.audit.checkpoint"
     record.body.string_value = sealed.note
