@@ -317,7 +317,7 @@ async def run(words: argparse.Namespace) -> dict[str, Any]:
                 "with_indexes": round(int(size) / events),
                 "heap": round(int(heap) / events),
                 "loaded_alone": round(
-                    (int(size) - int(before[1])) / max(events - before[0], 1)
+                    (int(size) - int(before[1] or 0)) / max(events - before[0], 1)
                 ),
             }
             print(result["bytes"], flush=True)
