@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from broker.cli.policy.bundles import fetch as fetching
+from broker.cli.policy.bundles import rollout
+from broker.core.errors import RefusedError
 from policy.tools.bundles.bundle import BundleError
 from policy.tools.bundles.index import RolloutIndex
 from tests.kit.brokerctl import Answer, called, home
@@ -272,3 +274,61 @@ def test_bundle_changes_keys_and_revokes_the_old_one(site: Site) -> None:
     assert site.fetch("all")[0].code == 1
     site.index("--ring", f"all={site.directory}/b4", key="two")
     assert site.fetch("all")[1] == "# 4"
+
+
+def test_key_that_is_revoked_for_one_directory_is_revoked_for_all(site: Site) -> None:
+    """Attack: who has the old key asks a machine to fetch into another directory."""
+    etc = Path(site.env["HOME"]) / ".config/vitrail"
+    for version, signer in ((1, ()), (2, ("--signer", site.keys["two"]))):
+        bundle = site.sign(version, "one", *signer)
+        site.publish(bundle.read_bytes())
+        fetched = site.brokerctl("fetch", site.server.url, "--to", str(etc))
+        assert fetched.code == 0, fetched.err
+    site.publish(site.sign(3, "one").read_bytes())
+    stolen, text = site.fetch("all")
+    assert (stolen.code, text) == (1, "")
+    assert "may not sign 'site'" in stolen.err
+    site.publish(site.sign(3, "two").read_bytes())
+    assert site.fetch("all")[1] == "# 3"
+
+
+def test_index_that_was_signed_meanwhile_is_not_signed_over(site: Site) -> None:
+    """``watch`` asks the database for seconds, and an administrator signs by then."""
+    for version in (1, 2):
+        site.sign(version, "one")
+    rings = (
+        "--ring",
+        f"canary={site.directory}/b2",
+        "--ring",
+        f"all={site.directory}/b1",
+    )
+    index, key = site.directory / "index", site.directory / "rollout"
+    site.index(*rings)
+    looked_at = rollout._index_in(index)
+    newer = site.index(*rings)
+    with pytest.raises(RefusedError, match="meanwhile"):
+        rollout._sign_back(looked_at, index, key, {"canary": looked_at.rings["all"]})
+    assert index.read_bytes() == newer
+    rollout._sign_back(
+        rollout._index_in(index), index, key, {"canary": looked_at.rings["all"]}
+    )
+    assert rollout._index_in(index).rings["canary"].version == 1
+
+
+def test_ring_does_not_return_to_what_comes_later(site: Site) -> None:
+    site.sign(2, "one")
+    site.index(
+        *(
+            "--ring",
+            f"canary={site.directory}/b2",
+            "--ring",
+            f"all={site.directory}/b2",
+        ),
+        *("--not-before", "all=2126-01-01"),
+    )
+    answer = site.brokerctl(
+        *("watch", str(site.directory / "index"), "--store", "postgresql:///nowhere"),
+        *("--key", str(site.directory / "rollout")),
+    )
+    assert answer.code == 1
+    assert "'all' has version 2 only later" in answer.err

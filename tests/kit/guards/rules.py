@@ -9,6 +9,9 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard("a bundle comes over TLS, so nobody on the way holds it back unseen", "if False:", "tests/integration/test_bundle_fetch.py", "fetched_once"),
+    Guard("a key that is revoked for one directory is revoked for all", "bases = () if back else {server.base}", "tests/integration/test_bundle_fetch.py", "revoked_for_all"),
+    Guard("an index that was signed meanwhile is not signed over", "if False:", "tests/integration/test_bundle_fetch.py", "signed_meanwhile"),
+    Guard("a ring does not return to what another one does not have yet", "if False:", "tests/integration/test_bundle_fetch.py", "comes_later"),
     Guard("a machine that follows an index takes no bundle in its place", "if False:", "tests/integration/test_bundle_fetch.py", "returns_by_one"),
     Guard("the number of an index is not a time to come", "if False:", "tests/integration/test_bundle_fetch.py", "time_to_come"),
     Guard("a key for the index alone signs no bundle", "again = {name, index_of(name)}", "tests/policy/tools/test_bundle_index.py", "index_alone"),

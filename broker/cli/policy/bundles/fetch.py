@@ -20,6 +20,7 @@ from broker.cli.policy.bundles.files import (
     trusted_by,
 )
 from broker.cli.policy.install import put
+from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from policy import limits
@@ -106,8 +107,8 @@ def choose(
             )
         return fetched.content, False
     try:
-        index = verify_index(fetched.content, trusted_by(server.trust, base))
-        with one_at_a_time(base):
+        index = verify_index(fetched.content, trusted_for(server, back=False))
+        with one_at_a_time(base / STATE):
             _keep_index(base, index, fetched.content)
         entry = index.ring(ring, time.time())
     except BundleError as error:
@@ -168,7 +169,9 @@ def trusted_for(server: BundleServer, *, back: bool) -> dict[str, Signer]:
     The bundle before may be of a key that has been replaced since: it was verified
     then, and is known by its digest.
     """
-    return trusted_by(server.trust, *(() if back else (server.base,)))
+    # guard: a key that is revoked for one directory is revoked for all
+    bases = () if back else {server.base, *offline_paths().config}
+    return trusted_by(server.trust, *sorted(bases))
 
 
 def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:

@@ -104,15 +104,19 @@ def private_key(file: Path) -> Ed25519PrivateKey:
 def trusted_by(named: tuple[str, ...], *bases: Path) -> dict[str, Signer]:
     """Keys by their text, with whose each is; raises RefusedError.
 
-    One that is named on the command line may sign anything; of the others the bundles
-    that were applied in ``bases`` say which keys have replaced them.
+    One that is named on the command line may sign anything; of the others the newest
+    bundle of each name that was applied in ``bases`` says which keys have replaced them.
     """
     found = _trusted(named)
+    newest: dict[str, Applied] = {}
     for base in () if named else bases:
         for file in sorted((base / STATE).glob("[a-z]*.json")):
-            keys = applied_in(base, file.stem).keys
-            if keys:
-                found = trusted_after(found, file.stem, keys)
+            applied = applied_in(base, file.stem)
+            if applied.version >= newest.get(file.stem, applied).version:
+                newest[file.stem] = applied
+    for name, applied in newest.items():
+        if applied.keys:
+            found = trusted_after(found, name, applied.keys)
     return found
 
 
@@ -276,9 +280,9 @@ def install(overlay: dict[str, bytes | None]) -> None:
 
 
 @contextlib.contextmanager
-def one_at_a_time(base: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path, *, doing: str = "apply it") -> Iterator[None]:
     """One at a time: two could both find themselves newer."""
-    fd = open_lock(base / STATE / ".lock", doing="apply it")
+    fd = open_lock(folder / ".lock", doing=doing)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

@@ -13,7 +13,7 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.audit.query.times import parse_time
-from broker.cli.policy.bundles.files import content_of, private_key
+from broker.cli.policy.bundles.files import content_of, one_at_a_time, private_key
 from broker.cli.policy.install import put
 from broker.cli.policy.load import JSON
 from broker.core.errors import RefusedError, SetupError
@@ -126,20 +126,17 @@ def index_command(
         raise click.UsageError("--not-before: of a ring that --ring names")
     try:
         found = {ring: _bundle_in(Path(file)) for ring, file in files.items()}
-        name = _one_name(found)
-        serial = int(time.time())
-        if output.exists():
-            serial = max(serial, _index_in(output).serial + 1)
-        made = RolloutIndex(
-            name,
-            serial,
-            {
-                ring: entry_of(one, Path(files[ring]).name, times.get(ring, 0))
-                for ring, one in found.items()
-            },
-            _time(expires) if expires else 0,
-        )
-        put(output, sign_index(private_key(key_file), made))
+        entries = {
+            ring: entry_of(one, Path(files[ring]).name, times.get(ring, 0))
+            for ring, one in found.items()
+        }
+        ends = _time(expires) if expires else 0
+        made = RolloutIndex(_one_name(found), int(time.time()), entries, ends)
+        with one_at_a_time(output.parent, doing="sign it"):
+            if output.exists():
+                newer = max(made.serial, _index_in(output).serial + 1)
+                made = replace(made, serial=newer)
+            put(output, sign_index(private_key(key_file), made))
     except (BundleError, OSError) as error:
         raise RefusedError(printable(str(error), 300), hint="'brokerctl policy bundle index --help'") from error  # fmt: skip
     _say(made, as_json=as_json)
@@ -282,6 +279,12 @@ def watch_command(
         new, old = index.ring(ring, now), index.ring(back_to, now)
     except BundleError as error:
         raise RefusedError(printable(str(error), 300), hint="'brokerctl policy bundle index' makes it") from error  # fmt: skip
+    # guard: a ring does not return to what another one does not have yet
+    if old.not_before > now:
+        raise RefusedError(
+            f"ring '{printable(back_to, 60)}' has version {old.version} only later",
+            hint="sign the index with the bundle that it has now, or name --back-to",
+        )
     found: list[Denials] = []
     if new.version != old.version:
         found = _denials(store, f"{index.name} {new.version}")
@@ -312,6 +315,12 @@ def watch_command(
 def _sign_back(
     index: RolloutIndex, file: Path, key_file: Path, rings: dict[str, RingEntry]
 ) -> None:
-    serial = max(int(time.time()), index.serial + 1)
-    made = replace(index, serial=serial, rings={**index.rings, **rings})
-    put(file, sign_index(private_key(key_file), made))
+    with one_at_a_time(file.parent, doing="sign it"):
+        # guard: an index that was signed meanwhile is not signed over
+        if _index_in(file) != index:
+            raise RefusedError(
+                f"{file} was signed again meanwhile", hint="ask once more"
+            )
+        serial = max(int(time.time()), index.serial + 1)
+        made = replace(index, serial=serial, rings={**index.rings, **rings})
+        put(file, sign_index(private_key(key_file), made))

@@ -43,6 +43,7 @@ from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
+from policy.rules.applied import FOLDER as STATE
 from policy.tools.bundles.bundle import (
     Bundle,
     BundleError,
@@ -260,7 +261,7 @@ def _apply(
 ) -> None:
     """Apply a bundle; ``back``: an index returns to the one before."""
     base = server.base
-    with one_at_a_time(base):
+    with one_at_a_time(base / STATE):
         # The one before it may have revoked its key while this one waited.
         found = verified(file, trusted_for(server, back=back))
         refuse_problems(found.problems())
