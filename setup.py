@@ -2,7 +2,7 @@
 
 Everything else stands in pyproject.toml.  Where there is no compiler or no
 Python.h the package installs all the same: the pump runs in Python,
-vhost-device-vsock as it is, and no machine shares its template's memory.
+vhost-device-vsock as it is, and no machine shares its parent's memory.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 )
 
-# A template would be made beside each test that starts a broker.
+# A parent would be made beside each test that starts a broker.
 os.environ.setdefault("VITRAIL_FORK", "no")
 
 pytest_plugins = ["tests.kit.suite.plugin"]

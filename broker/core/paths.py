@@ -51,9 +51,9 @@ class Paths:
         return self.cache / "images"
 
     @property
-    def templates(self) -> Path:
+    def parents(self) -> Path:
         """Booted machines to copy, a directory for each record; safe to delete."""
-        return self.cache / "templates"
+        return self.cache / "parents"
 
     @property
     def standbys(self) -> Path:

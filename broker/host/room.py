@@ -19,7 +19,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
-from broker.host.vmm.template.memory_pressure import available_bytes, total_bytes
+from broker.host.vmm.parent.memory_pressure import available_bytes, total_bytes
 
 
 @dataclass(eq=False)

@@ -46,7 +46,7 @@ class HostRows(StatusRows):
     def processes(self) -> list[api.ProcessStatus]:
         warm = self.host.acceptors.pid
         return (
-            [process_status("acceptor template", warm)] * bool(warm)
+            [process_status("acceptor fork server", warm)] * bool(warm)
             + [
                 process_status(role, pid, active_lease.lease.sandbox)
                 for active_lease in self.host.active_leases()

@@ -1,6 +1,6 @@
 """``vitrail-local``: authority, and host with viewer, for a single machine.
 
-Order of start: the authority, which opens the audit log; the pump; then the template of
+Order of start: the authority, which opens the audit log; the pump; then the fork server of
 workers, the roles and, last, the control socket, which the authority serves.
 """
 

@@ -1,6 +1,6 @@
 """``vitrail-viewer``: owns screen, sound and the user, and decides.
 
-Order of start: the pump, the audit log, the template of workers, the link's
+Order of start: the pump, the audit log, the fork server of workers, the link's
 listener, the control socket.
 """
 

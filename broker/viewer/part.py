@@ -27,7 +27,7 @@ async def open_sandbox_workers(runtime: Runtime) -> AsyncIterator[Workers]:
     """Own the workers of a viewer's sandboxes; they end before the runtime does."""
     allow_unjailed = runtime.options.allow_unjailed
     async with open_workers(allow_unjailed=allow_unjailed) as workers:
-        workers.on_template_death = partial(_template_died, runtime.log)
+        workers.on_server_death = partial(_fork_server_died, runtime.log)
         yield workers
 
 
@@ -83,12 +83,12 @@ def _compositor() -> Path:
     return found
 
 
-async def _template_died(log: EventLog, pid: int, code: int | None) -> None:
+async def _fork_server_died(log: EventLog, pid: int, code: int | None) -> None:
     await log.note(
         schema.ProcessDied(
-            process=schema.Process.TEMPLATE,
+            process=schema.Process.FORK_SERVER,
             pid=pid,
             code=code,
-            reason="workers live on; the next one starts another template",
+            reason="workers live on; the next one starts another fork server",
         )
     )

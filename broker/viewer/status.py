@@ -56,10 +56,10 @@ class ViewerRows(StatusRows):
     @override
     def processes(self) -> list[api.ProcessStatus]:
         out: list[api.ProcessStatus] = []
-        if self.workers.template_pid:
-            out.append(process_status("template", self.workers.template_pid))
+        if self.workers.fork_server_pid:
+            out.append(process_status("fork server", self.workers.fork_server_pid))
         if self.workers.keepers_pid:
-            out.append(process_status("keeper template", self.workers.keepers_pid))
+            out.append(process_status("keeper fork server", self.workers.keepers_pid))
         for guest in self.viewer.guests():
             out += _guest_processes(guest)
         return out

@@ -234,8 +234,8 @@ _FROM_WORKER: Mapping[str, ChannelPolicy] = {
 }
 _FORK_SERVERS: Mapping[str, ChannelPolicy] = {
     "fork-worker": _order(
-        "to the template",
-        "Nothing: the template reads no byte of a sandbox.",
+        "to the fork server",
+        "Nothing: the fork server reads no byte of a sandbox.",
         "the worker's channels to the broker and the keeper, the listening socket, "
         "and a pipe for its end",
     ),
@@ -293,4 +293,4 @@ WORKER: Mapping[str, ChannelPolicy] = {
     **desktop_policies.FROM_WORKER,
     **_FORK_SERVERS,
 }
-"""Tag to row, both directions, with those of keeper and template."""
+"""Tag to row, both directions, with those of keeper and fork server."""

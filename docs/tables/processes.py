@@ -75,10 +75,10 @@ PROGRAMS = (
         2_070,
         linked=True,
     ),
-    Program("template", ("broker.programs.template",), USER, 28, 2_900, 1_255),
+    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_900, 1_255),
     Program(
-        "template in its jail",
-        ("broker.programs.template_jailed",),
+        "fork server in its jail",
+        ("broker.programs.fork_server_jailed",),
         CONFINED,
         185,
         31_800,

@@ -218,8 +218,8 @@ LAUNCH = Table(
                     "no": "each one boots",
                 }
             ),
-            "How a disposable sandbox comes up. Machines of one template have the same "
-            "addresses in the kernel; with `copy` they have no page in common. `shared` "
+            "How a disposable sandbox comes up. Machines forked from one parent have "
+            "the same addresses in the kernel; with `copy` they have no page in common. `shared` "
             "goes with no folder and no `huge_pages`.",
             default="copy",
             only=_VM,

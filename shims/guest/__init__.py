@@ -23,7 +23,7 @@ own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
 ``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``,
 ``vitrail.keep=home`` (what is kept on the disk ``vitrail-home``, or
 ``vitrail.disk=DEVICE``), ``vitrail.off=reset`` (a reset ends the machine),
-``vitrail.template=1`` and ``vitrail.warm=`` (see ``template``).
+``vitrail.parent=1`` and ``vitrail.warm=`` (see ``parent``).
 ``VITRAIL_SECRET`` names a file with the launch's secret in hexadecimal; with one
 (a micro VM's agent may have it in its own source), no connection to the broker is
 used before the program at the port has proved that it launched this machine.

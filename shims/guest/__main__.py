@@ -10,9 +10,9 @@ import traceback
 from shims.guest.guest import Guest
 from shims.guest.loop import log
 from shims.guest.machine import Machine
+from shims.guest.parent import Parent
 from shims.guest.settings import Settings
 from shims.guest.storage import Storage
-from shims.guest.template import Template
 
 
 def main() -> int:
@@ -32,8 +32,8 @@ def main() -> int:
             machine.name(settings.name)
     guest = Guest(settings, machine)
     guest.start()
-    if machine is not None and settings.template:
-        Template(guest, settings.warm).begin()
+    if machine is not None and settings.parent:
+        Parent(guest, settings.warm).begin()
     else:
         guest.begin_session()
     log("the guest agent is up")

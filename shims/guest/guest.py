@@ -131,7 +131,7 @@ class Guest:
             self._send_hop(name)
 
     def forget_hops(self) -> None:
-        """Forget what a template's own program came to; waypipe's start holds."""
+        """Forget what a parent's own program came to; waypipe's start holds."""
         self._hops = {k: v for k, v in self._hops.items() if k == "waypipe"}
 
     def obey(self, message: Dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 A package's installation draws keys, so an image has the same ones in each of its
 machines, and a sandbox could pass for another one.  The image's are removed at each
-start, in templates too; a machine draws its own when it has its identity.
+start, in parents too; a machine draws its own when it has its identity.
 """
 
 from __future__ import annotations

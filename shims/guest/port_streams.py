@@ -1,9 +1,9 @@
 """Connections to the broker over one virtio-serial port: the guest's end.
 
-For a machine that has no AF_VSOCK because it shares its template's memory.  A process
+For a machine that has no AF_VSOCK because it shares its parent's memory.  A process
 of its own listens at UNIX sockets, one for each port of the broker's, and carries what
 connects there, in the frames of ``broker/host/vmm/port_mux.py``.  It writes
-nothing before the host's HELLO, and refuses programs: so each copy of a template, in
+nothing before the host's HELLO, and refuses programs: so each copy of a parent, in
 which it waits, begins without a stream.
 
 The first byte that a program receives is 0, or the errno of a refused connection: a
@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Sequence
 
 from shims.guest.loop import Loop, Timer, log
 from shims.guest.machine import set_kernel
+from shims.guest.parent import find_port, settle_memory
 from shims.guest.protocol import PORT_SOCKETS, STREAM_PORTS
-from shims.guest.template import find_port, settle_memory
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
@@ -162,7 +162,7 @@ class PortStreams:
     def _host_away(self) -> None:
         if self._greeted:
             raise PortError("the host has closed the port")
-        # A template's port has an end that is silent, or none at all.
+        # A parent's port has an end that is silent, or none at all.
         self._loop.forget(self._port)
         self._loop.later(0.05, self._watch_port)
 
@@ -298,7 +298,7 @@ class PortStreams:
             return
         sock.settimeout(0)
         if not self._greeted:
-            # A template's program finds no broker; a connection that waited would be
+            # A parent's program finds no broker; a connection that waited would be
             # opened by each copy.
             answer_program(sock, errno.ENODEV)
             sock.close()

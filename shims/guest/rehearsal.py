@@ -1,6 +1,6 @@
 """A rehearsal: the record's program starts and draws once, and nothing of it stays.
 
-In a template it brings into memory what each copy's first program reads.  In a machine
+In a parent it brings into memory what each copy's first program reads.  In a machine
 that waits it also has its emulator translate the code.  The program has a home of its
 own, no connection out of the machine, and a screen that shows nothing; what it drew at
 random, wrote or left running is removed, and the waypipe server that it could reach is

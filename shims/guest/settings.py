@@ -62,7 +62,7 @@ class Settings:
         self.network = words.get("net", "")
         self.dns = take_address(words.get("dns", ""))
         self.disposable = words.get("disposable", "") == "1"
-        self.template = words.get("template", "") == "1"
+        self.parent = words.get("parent", "") == "1"
         self.warm = words.get("warm", "")
         self.keep = [word for word in words.get("keep", "").split(",") if word]
         self.disk = words.get("disk", "")

@@ -121,7 +121,7 @@ async def honest_machine(w):
     async with w.client() as client:
         request = LeaseRequest(record="honest", hybrid=str(base), leader=os.getpid())
         await client.call(LEASE_ACQUIRE, request)
-        await talk(base)  # its worker and the template start once
+        await talk(base)  # its worker and the fork server start once
         yield base
 
 

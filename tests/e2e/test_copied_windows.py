@@ -11,7 +11,7 @@ import trio
 
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
-from tests.kit.vm.templates import ready_template
+from tests.kit.vm.parents import ready_parent
 from tests.kit.wayland.compositor import pixels, wait_frames, wait_window
 from tests.kit.world import record, the_image, world
 
@@ -32,8 +32,8 @@ both = pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "f
 
 @asynccontextmanager
 async def copies(mode):
-    """A broker that has a template of the record 'app', for this mode."""
-    await ready_template(await the_image(), "app", mode=mode)
+    """A broker that has a parent of the record 'app', for this mode."""
+    await ready_parent(await the_image(), "app", mode=mode)
     app = record(launch=f'fork = "{mode}"')
     program = "tests.kit.vm.patient_copies"
     async with world({"app": app}, program=program) as w:

@@ -105,10 +105,10 @@ async def settled(w, before):
     assert await eventually(same), (before, descriptors(pid))
 
 
-async def test_the_template_s_death_ends_nothing():
+async def test_the_fork_server_s_death_ends_nothing():
     async with world(image=False) as w, container(w, "red"):
-        os.kill(await w.pid_of("template"), signal.SIGKILL)
-        died = await w.wait_event("process.died", process="template")
+        os.kill(await w.pid_of("fork server"), signal.SIGKILL)
+        died = await w.wait_event("process.died", process="fork-server")
         assert died["code"] == -signal.SIGKILL
         assert "[red] red" in await titles(w)
         async with container(w, "blue"):
@@ -168,7 +168,7 @@ async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_again()
         others = {p for p in w.processes() if p != broker}
         await kill(broker)
 
-        # Pump, template and workers end by themselves.
+        # Pump, fork server and workers end by themselves.
         await no_window(w, "[work] persistent")
         await no_window(w, f"[{disposable}] disposable")
         assert vmm in others

@@ -12,7 +12,7 @@ import pytest
 
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
-from tests.kit.vm.templates import Mode, ready_template
+from tests.kit.vm.parents import Mode, ready_parent
 from tests.kit.world import descriptors, record, the_image, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -21,7 +21,7 @@ WAYS = {
     "copy": record(),
     "fork": record(launch='fork = "shared"'),
 }
-TEMPLATES: dict[str, Mode] = {"copy": "copy", "fork": "shared"}
+PARENTS: dict[str, Mode] = {"copy": "copy", "fork": "shared"}
 # Drawn in the guest: words of a command line are in the audit log.
 WRITE = """
 marker=$(od -An -v -N16 -tx1 /dev/urandom | tr -d ' ')
@@ -68,11 +68,11 @@ def census(w):
 
 
 def shared_memory(broker):
-    """The memory of templates that a broker holds."""
+    """The memory of parents that a broker holds."""
     found = []
     for path in Path(f"/proc/{broker}/fd").iterdir():
         with suppress(OSError):
-            if os.readlink(path).startswith("/memfd:vitrail-template"):
+            if os.readlink(path).startswith("/memfd:vitrail-parent"):
                 found.append(path)
     return found
 
@@ -80,7 +80,7 @@ def shared_memory(broker):
 def places(w, known, broker):
     """Files that outlive a machine, or are in memory; the broker's memfds, too."""
     yield from shared_memory(broker)
-    for root in (w.base, *(w.paths.templates / name for name in TEMPLATES)):
+    for root in (w.base, *(w.paths.parents / name for name in PARENTS)):
         # The program's output, which the marker is part of, is in its log.
         yield from (path for path in below(root) if LOG not in path.parts)
     for root in SHARED:
@@ -109,8 +109,8 @@ def _contains(path, needle):
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_disposable_leaves_nothing(way):
-    if way in TEMPLATES:
-        await ready_template(await the_image(), way, mode=TEMPLATES[way])
+    if way in PARENTS:
+        await ready_parent(await the_image(), way, mode=PARENTS[way])
     async with world(WAYS, program="tests.kit.vm.patient_copies") as w:
         # The first one makes what every sandbox shares, above all the worker pool.
         last, _ = await w.run(way, "true", window=False, wait=True)

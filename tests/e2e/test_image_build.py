@@ -195,7 +195,7 @@ async def test_copies_of_an_image_with_ssh_have_host_keys_of_their_own(monkeypat
     keys = []
     async with stage(image) as s:
         await s.starter.make(s.request("maker"))
-        memory = (s.place / "templates" / "web" / "memory").read_bytes()
+        memory = (s.place / "parents" / "web" / "memory").read_bytes()
         assert b"BEGIN OPENSSH PRIVATE KEY" not in memory
         for name in ("one", "two"):
             async with s.machine(name) as (started, broker, _vm):

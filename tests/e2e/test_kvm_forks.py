@@ -42,7 +42,7 @@ network = "none"
 fork = "shared"
 boot_deadline = 600
 """
-TEMPLATE = "~/.cache/vitrail/templates/web/state"
+PARENT = "~/.cache/vitrail/parents/web/state"
 LIMITS = "/srv/broker/core/limits/machines.py"
 
 
@@ -100,10 +100,10 @@ async def test_machines_under_kvm_share_memory(tmp_path):
             assert (start["how"], row["accel"]) == ("boot", "kvm")
             words = await guest.run(f"tr '\\0' ' ' </proc/{row['pid']}/cmdline")
             assert "vhostfd=" in words, "it boots with the kernel's vsock"
-            await until_there(guest, f"ls {TEMPLATE}")
+            await until_there(guest, f"ls {PARENT}")
             forks = [await started(guest, title) for title in ("fork-1", "fork-2")]
-            digests = f"sha256sum {TEMPLATE} ~/.cache/vitrail/templates/web/memory"
-            template = await guest.run(digests)
+            digests = f"sha256sum {PARENT} ~/.cache/vitrail/parents/web/memory"
+            parent = await guest.run(digests)
             own = "cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname"
             seen = []
             for sandbox, start, row in forks:
@@ -115,7 +115,7 @@ async def test_machines_under_kvm_share_memory(tmp_path):
                 seen.append(await output(guest, sandbox, own))
                 assert seen[-1][-1] == sandbox
             assert not set(seen[0]) & set(seen[1])
-            assert await guest.run(digests) == template
+            assert await guest.run(digests) == parent
             # No secret, for their streams come to sockets in the person's directory.
             found = f"find /run/user/{UID}/vitrail -name launch-secret -printf '%h '"
             assert (await guest.run(found)).split() == [

@@ -1,4 +1,4 @@
-"""Hundreds of machines of one template: their windows, and the memory that they write.
+"""Hundreds of machines of one parent: their windows, and the memory that they write.
 
 In parts of 25, so that each ends within some minutes where all are emulated.
 """
@@ -13,7 +13,7 @@ import pytest
 from broker.core.paths import find_paths
 from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import require_vm
-from tests.kit.vm.templates import ready_template
+from tests.kit.vm.parents import ready_parent
 from tests.kit.world import record, the_image, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
@@ -50,18 +50,16 @@ async def written_by(s, name):
     async with s.machine(name, mode="shared", seconds=300) as (started, broker, vm):
         assert (started.how, started.why) == ("fork", "")
         said = await output(broker, WRITE)
-        assert private_mib(vm.vmm.pid) > WRITTEN_MIB, (
-            "its own pages, not the template's"
-        )
+        assert private_mib(vm.vmm.pid) > WRITTEN_MIB, "its own pages, not the parent's"
         return said
 
 
 @pytest.mark.parametrize("part", range(8))
-async def test_machines_that_write_leave_their_template_as_it_was(part):
+async def test_machines_that_write_leave_their_parent_as_it_was(part):
     async with stage() as s:
         await s.starter.make(s.request("maker", mode="shared"))
-        template = s.place / "templates" / "web"
-        files = [template / "memory", template / "state"]
+        parent = s.place / "parents" / "web"
+        files = [parent / "memory", parent / "state"]
         before = [digest(path) for path in files]
         said = []
         for number in range(EACH):
@@ -76,8 +74,8 @@ async def test_machines_that_write_leave_their_template_as_it_was(part):
 
 @pytest.mark.parametrize("part", range(4))
 async def test_a_window_comes_from_each_of_a_hundred_machines(part):
-    await ready_template(await the_image(), "app", mode="shared")
-    memory = find_paths().templates / "app" / "memory"
+    await ready_parent(await the_image(), "app", mode="shared")
+    memory = find_paths().parents / "app" / "memory"
     before = digest(memory)
     app = record(launch='fork = "shared"')
     async with world({"app": app}, program="tests.kit.vm.patient_copies") as w:

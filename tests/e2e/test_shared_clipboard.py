@@ -1,4 +1,4 @@
-"""From one machine to another by the clipboard, where both share their template's memory.
+"""From one machine to another by the clipboard, where both share their parent's memory.
 
 Their streams go over virtio-serial ports.  Each step is seen before the next one: a
 terminal sends its selection before the title that its program sets after it, so with
@@ -14,7 +14,7 @@ import pytest
 from tests.kit.clipboard.person import Person, V
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
-from tests.kit.vm.templates import ready_template
+from tests.kit.vm.parents import ready_parent
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, the_image, world
 
@@ -92,7 +92,7 @@ async def wait_clipboard(w, before):
 async def test_text_crosses_between_machines_that_share_memory():
     image = await the_image()
     for name in ("work", "personal"):
-        await ready_template(image, name, mode="shared")
+        await ready_parent(image, name, mode="shared")
     records = {
         "work": record(colour="blue", launch=SHARED),
         "personal": record(colour="green", launch=SHARED),

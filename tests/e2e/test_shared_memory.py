@@ -13,8 +13,8 @@ from broker.cli.images.building.build import build_image
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.host.images.store import ImageSpec, find_image
+from broker.host.vmm.parent import arguments, fork, make, shared
 from broker.host.vmm.qemu_arguments import free_page_args
-from broker.host.vmm.template import arguments, fork, make, shared
 from tests.kit.eventually import eventually
 from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import require_vm

@@ -15,7 +15,7 @@ from broker.ipc.control.methods import RUN
 from tests.e2e.test_sound import TONE, desk, in_tune
 from tests.kit.sound.servers import hearing
 from tests.kit.vm.machines import require_vm
-from tests.kit.vm.templates import ready_template
+from tests.kit.vm.parents import ready_parent
 from tests.kit.world import record, the_image
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -31,7 +31,7 @@ def _vm(monkeypatch):
 
 
 async def test_a_tone_is_heard_and_programs_have_input_and_a_terminal():
-    await ready_template(await the_image(), "app", mode="shared")
+    await ready_parent(await the_image(), "app", mode="shared")
     app = record(top='audio = "allow"\n', launch=SHARED)
     async with desk("pipewire", records={"app": app}, program=PROGRAM) as (w, server):
         last, _ = await w.run("app", "sleep", "100000", window=False)

@@ -25,7 +25,7 @@ from tests.kit.world import descriptors, world
 pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 ROUNDS = 200
-VICTIMS = ("keeper", "worker", "pump", "template", "leader", "broker")
+VICTIMS = ("keeper", "worker", "pump", "fork server", "leader", "broker")
 
 
 def memory(pid):

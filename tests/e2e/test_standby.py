@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.test_copied_windows import kill
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
-from tests.kit.vm.templates import ready_template
+from tests.kit.vm.parents import ready_parent
 from tests.kit.world import record, the_image, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -32,8 +32,8 @@ def _vm(monkeypatch):
 
 @asynccontextmanager
 async def standbys(mode="copy"):
-    """A broker whose record 'app' has a template, and wants a machine that waits."""
-    await ready_template(await the_image(), "app", mode=mode)
+    """A broker whose record 'app' has a parent, and wants a machine that waits."""
+    await ready_parent(await the_image(), "app", mode=mode)
     program = "tests.kit.vm.patient_copies"
     app = record(launch=f'standby = 1\nfork = "{mode}"')
     async with world({"app": app}, program=program) as w:

@@ -59,7 +59,7 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
         # The host parses nothing: it has no worker, no waypipe, no compositor.
         roles = {p.role for p in host.processes}
         assert {"broker", "pump", "QEMU"} <= roles
-        assert not roles & {"template", "keeper", "worker"}
+        assert not roles & {"fork server", "keeper", "worker"}
         seen = {p.role for p in viewer.processes}
         assert {"broker", "pump", "worker"} <= seen
         assert "QEMU" not in seen

@@ -15,8 +15,8 @@ import pytest
 
 from broker.core.errors import UpstreamError
 from broker.host.vmm import launcher
-from broker.host.vmm.template import fork, shared, starting
-from broker.host.vmm.template.make import hear as real_hear
+from broker.host.vmm.parent import fork, shared, starting
+from broker.host.vmm.parent.make import hear as real_hear
 from tests.integration.test_paused_machines import _paused
 from tests.kit.eventually import eventually
 from tests.kit.vm.copies import stage
@@ -28,24 +28,24 @@ __all__ = ["_paused"]  # a fixture of every test here
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
-def template(s):
-    return s.place / "templates" / "web"
+def parent(s):
+    return s.place / "parents" / "web"
 
 
 @asynccontextmanager
 async def unharmed(s, mode):
-    """A template that is there again after each attack; the files are the same."""
+    """A parent that is there again after each attack; the files are the same."""
     await s.starter.make(s.request("maker", mode=mode))
     kept = s.place / "kept"
     kept.mkdir()
-    for path in template(s).iterdir():
+    for path in parent(s).iterdir():
         os.link(path, kept / path.name)
 
     def restore():
-        shutil.rmtree(template(s), ignore_errors=True)
-        template(s).mkdir(mode=0o700)
+        shutil.rmtree(parent(s), ignore_errors=True)
+        parent(s).mkdir(mode=0o700)
         for path in kept.iterdir():
-            os.link(path, template(s) / path.name)
+            os.link(path, parent(s) / path.name)
 
     yield restore
 
@@ -90,7 +90,7 @@ class DeadlyCopy(Deadly):
 
 
 class DeadlyFork(Deadly, shared.SharedPlan):
-    """One that shares its template's memory."""
+    """One that shares its parent's memory."""
 
 
 def full_disk(after):
@@ -129,7 +129,7 @@ class Attacked:
         with pytest.raises(UpstreamError, match="this would be the boot"):
             await self.s.starter.start(self.s.request(name, mode=self.mode))
         assert self.boots == boots + 1
-        assert not template(self.s).exists(), "it is not tried with it again"
+        assert not parent(self.s).exists(), "it is not tried with it again"
         assert leftovers(self.s.place / name) in ([], ["initrd"]), name
 
         async def gone():
@@ -171,7 +171,7 @@ async def test_a_copy_that_dies_at_any_step_boots_and_leaves_nothing(
                 await attacked.fails_clean(f"full-{writes}")
         for file, size in (("memory", 1 << 20), ("state", 4096), ("state", 0)):
             restore()
-            cut_short(template(s), file, size)
+            cut_short(parent(s), file, size)
             await attacked.fails_clean(f"cut-{file}-{size}")
         assert attacked.boots == len(steps) + 6
         assert s.problems == []

@@ -1,4 +1,4 @@
-"""Templates, copies and homes with real QEMUs in their jail that never run.
+"""Parents, copies and homes with real QEMUs in their jail that never run.
 
 The machines stay paused, so that these cost no emulation: the guest's words are
 left out here, and ``tests/e2e`` has them.
@@ -23,9 +23,9 @@ from broker.host.homes.sparse import data_ranges
 from broker.host.homes.store import HomeStore
 from broker.host.vmm import qmp
 from broker.host.vmm.launcher import HomeDisk, Network
+from broker.host.vmm.parent import fork, make
+from broker.host.vmm.parent.standby import clean_standbys
 from broker.host.vmm.state import find_processes, read_state
-from broker.host.vmm.template import fork, make
-from broker.host.vmm.template.standby import clean_standbys
 from tests.kit.eventually import eventually
 from tests.kit.vm.copies import stage
 from tests.kit.vm.machines import alive, leftovers, machine, require_vm
@@ -57,7 +57,7 @@ def _paused(monkeypatch):
 async def test_a_copy_has_its_own_memory_and_its_devices_plugged():
     async with stage() as s:
         await s.starter.make(s.request("maker"))
-        folder = s.place / "templates" / "web"
+        folder = s.place / "parents" / "web"
         assert sorted(p.name for p in folder.iterdir()) == [
             "memory",
             "meta.json",
@@ -101,7 +101,7 @@ def guest_memory(pid: int) -> dict[str, set[str]]:
 async def test_forks_map_one_memory_that_none_of_them_writes():
     async with stage() as s:
         await s.starter.make(s.request("maker", mode="shared"))
-        memory = os.open(s.place / "templates" / "web" / "memory", os.O_RDONLY)
+        memory = os.open(s.place / "parents" / "web" / "memory", os.O_RDONLY)
         before = digest(memory)
         vms = []
         try:
@@ -138,10 +138,10 @@ async def test_forks_map_one_memory_that_none_of_them_writes():
 
 @pytest.mark.parametrize("mode", ["copy", "shared"])
 @pytest.mark.parametrize("case", ["state of zeros", "cut state", "no memory"])
-async def test_a_broken_template_is_a_boot_and_is_removed(case: str, mode: str):
+async def test_a_broken_parent_is_a_boot_and_is_removed(case: str, mode: str):
     async with stage() as s:
         await s.starter.make(s.request("maker", mode=mode))
-        folder = s.place / "templates" / "web"
+        folder = s.place / "parents" / "web"
         for name in ("memory", "state"):
             (folder / name).chmod(0o600)
         match case:

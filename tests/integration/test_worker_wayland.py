@@ -140,16 +140,16 @@ async def _gone(comp, title):
     return True
 
 
-async def test_the_template_may_die_while_windows_stay_and_another_starts():
+async def test_the_fork_server_may_die_while_windows_stay_and_another_starts():
     async with desktop() as comp, open_workers() as workers:
         with short_directory() as base:
             async with a_window(workers, "red", base, comp, RED) as display:
                 await wait_window(comp, title="[red] red")
-                template = workers.template_pid
-                os.kill(template, signal.SIGKILL)
+                first = workers.fork_server_pid
+                os.kill(first, signal.SIGKILL)
                 async with a_window(workers, "blue", base, comp, BLUE):
                     await wait_window(comp, title="[blue] blue")
-                    assert workers.template_pid != template
+                    assert workers.fork_server_pid != first
                     assert len(await wait_window(comp, title="[red] red")) == 1
                     assert (await display.worker.statistics()).clients == 1
 

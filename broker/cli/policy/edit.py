@@ -253,7 +253,7 @@ def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
 
 
 def _beginning(job: _Edit, folder: str) -> bytes:
-    """Return the initial content: the file, the one that it hides, or a template."""
+    """Return the initial content: the file, the one that it hides, or a first line."""
     if job.old is not None:
         return job.old
     for base in offline_paths().config:

@@ -19,7 +19,7 @@ from broker.host.homes.store import TREE, HomeStore
 from broker.host.images.store import list_images
 from policy.records.model import RecordSet
 
-LOGS, COPY, IMAGE = "logs", "booted copy", "image"
+LOGS, PARENT, IMAGE = "logs", "parent machine", "image"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def stored(paths: Paths) -> list[Stored]:
     return [
         *_homes(paths, records),
         *_images(paths, records),
-        *_copies(paths, records),
+        *_parents(paths, records),
         *_logs(paths, records),
         *_files(paths),
     ]
@@ -68,10 +68,10 @@ def _images(paths: Paths, records: RecordSet) -> Iterator[Stored]:
         yield Stored(IMAGE, image.name, size, unused, str(image.directory))
 
 
-def _copies(paths: Paths, records: RecordSet) -> Iterator[Stored]:
-    for path in _folders(paths.templates):
+def _parents(paths: Paths, records: RecordSet) -> Iterator[Stored]:
+    for path in _folders(paths.parents):
         unused = "" if _has_record(records, path.name) else "no record of this name"
-        yield Stored(COPY, path.name, disk_usage(path), unused, str(path))
+        yield Stored(PARENT, path.name, disk_usage(path), unused, str(path))
 
 
 def _logs(paths: Paths, records: RecordSet) -> Iterator[Stored]:
@@ -134,5 +134,5 @@ def removable(found: list[Stored], *, images: bool) -> list[Stored]:
 
     A home is never among them.
     """
-    kinds = {LOGS, COPY, *([IMAGE] if images else [])}
+    kinds = {LOGS, PARENT, *([IMAGE] if images else [])}
     return [one for one in found if one.unused and one.kind in kinds]

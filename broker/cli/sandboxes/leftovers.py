@@ -1,4 +1,4 @@
-"""What a sandbox leaves beside its home: logs, its booted copy, and its image."""
+"""What a sandbox leaves beside its home: logs, its parent machine, and its image."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Leftovers:
 
     logs: tuple[Path, ...] = ()
     """Log directories, of each sandbox of the record."""
-    copy: Path | None = None
-    """The copy of its booted machine, from which others start."""
+    parent: Path | None = None
+    """The directory of its parent machine, which disposables are copies of."""
     image: str = ""
     """The image that only this record starts from."""
 
@@ -31,10 +31,8 @@ class Leftovers:
         parts: list[str] = []
         if self.logs:
             parts.append(f"its logs ({render.size(sum(map(disk_usage, self.logs)))})")
-        if self.copy is not None:
-            parts.append(
-                f"the copy of its booted machine ({render.size(disk_usage(self.copy))})"
-            )
+        if self.parent is not None:
+            parts.append(f"its parent machine ({render.size(disk_usage(self.parent))})")
         if self.image:
             parts.append(f"the image '{self.image}'")
         return "".join(f", {part}" for part in parts)
@@ -44,9 +42,9 @@ class Leftovers:
         for folder in self.logs:
             shutil.rmtree(folder, ignore_errors=True)
         removed = [str(folder) for folder in self.logs]
-        if self.copy is not None:
-            remove_tree(self.copy)
-            removed.append(str(self.copy))
+        if self.parent is not None:
+            remove_tree(self.parent)
+            removed.append(str(self.parent))
         if self.image:
             remove_image(paths, self.image)
             removed.append(f"image:{self.image}")
@@ -62,10 +60,10 @@ def find_leftovers(
     image: bool = False,
 ) -> Leftovers:
     """Return what a record leaves; an image only where no other record starts from it."""
-    copy = paths.templates / name
+    parent = paths.parents / name
     return Leftovers(
         tuple(log_folders(paths, name)) if logs else (),
-        copy if copy.is_dir() else None,
+        parent if parent.is_dir() else None,
         own_image(paths, name, records) if image else "",
     )
 

@@ -44,7 +44,7 @@ _PROGRAMS = {
 _CLASSES = {
     "disposable": "a fresh one for each run, and nothing of it stays",
     "persistent": "its home stays when it stops",
-    "template": "others are copies of it",
+    "template": "others are made from it",
 }
 _NEED_NETWORK = frozenset({"firefox-esr", "chromium", "thunderbird"})
 _ROOM = {"firefox-esr": "2G", "chromium": "2G", "libreoffice": "1536M"}
@@ -138,7 +138,7 @@ def command(
     base = example or _base(sandbox, packages)
     paths = offline_paths()
     target = paths.config[0] / FOLDER / f"{sandbox}.toml"
-    text = _changed(_template(base, paths.config), sandbox, wishes)
+    text = _changed(_example_text(base, paths.config), sandbox, wishes)
     record = _checked(target, text)
     _write(target, text)
     files = [target]
@@ -182,7 +182,7 @@ def _build(paths: Paths, record: Record) -> None:
     trio.run(build)
 
 
-def _template(name: str, config: tuple[Path, ...]) -> str:
+def _example_text(name: str, config: tuple[Path, ...]) -> str:
     """The text of one's own record of that name, or of an example.
 
     Raises SetupError when there is neither.

@@ -11,7 +11,7 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.run.connect import offline_paths
-from broker.cli.sandboxes.df import COPY, IMAGE, Stored, removable, stored
+from broker.cli.sandboxes.df import IMAGE, PARENT, Stored, removable, stored
 from broker.core.errors import RefusedError
 from broker.core.files.trees import remove_tree
 from broker.core.paths import Paths
@@ -23,7 +23,7 @@ from broker.host.images.store import remove_image
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, images: bool, yes: bool, as_json: bool) -> None:
-    """Remove logs and booted copies that belong to no sandbox any more.
+    """Remove logs and parent machines that belong to no sandbox any more.
 
     Homes stay: 'brokerctl sandbox remove' removes one.
     """
@@ -55,7 +55,7 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
 def _remove(paths: Paths, one: Stored) -> None:
     if one.kind == IMAGE:
         remove_image(paths, one.name)
-    elif one.kind == COPY:
+    elif one.kind == PARENT:
         remove_tree(Path(one.path))
     else:
         shutil.rmtree(one.path, ignore_errors=True)

@@ -291,7 +291,7 @@ def remove(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Remove a sandbox: home, snapshots, record, menu entry, logs and booted copy.
+    """Remove a sandbox: home, snapshots, record, menu entry, logs and parent machine.
 
     One that keeps nothing, as a disposable, has no home and no snapshots.
     """

@@ -75,17 +75,17 @@ beside a machine that waits."""
 VM_CPUS = range(1, 65)
 """A guest's processors."""
 
-TEMPLATE_SECONDS = 86400.0
-"""Age of a template: copies share the addresses of its kernel, which are drawn
+PARENT_SECONDS = 86400.0
+"""Age of a parent: copies share the addresses of its kernel, which are drawn
 again when it is made again."""
 
-TEMPLATE_MAKE_SECONDS = 600.0
-"""Booting a template and running its program once, beside other work."""
+PARENT_MAKE_SECONDS = 600.0
+"""Booting a parent and running its program once, beside other work."""
 
-TEMPLATE_DELAY_SECONDS = 15.0
-"""From a plain boot to the making of a template: the user's window comes first."""
+PARENT_DELAY_SECONDS = 15.0
+"""From a plain boot to the making of a parent: the user's window comes first."""
 
-TEMPLATE_FREE_BYTES = 1 << 30
+PARENT_FREE_BYTES = 1 << 30
 """Memory and disk that must be free, beside the machine's own size."""
 
 FORK_SECONDS = 5.0
@@ -177,8 +177,8 @@ WORKER_START_SECONDS = 10.0
 """From the order to fork until the worker says it is jailed and ready.  It
 takes milliseconds; a machine under load gets a thousand times that."""
 
-TEMPLATE_START_SECONDS = 60.0
-"""From starting the template of the workers until all is imported: a second, or
+FORK_SERVER_START_SECONDS = 60.0
+"""From starting the fork server of the workers until all is imported: a second, or
 twenty on a loaded machine that is emulated itself.  Longer than
 WORKER_START_SECONDS, so that a worker that comes too late finds it warm at the
 next attempt."""

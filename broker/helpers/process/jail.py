@@ -1,6 +1,6 @@
 """The jail of a worker: what surrounds the process that reads a guest's bytes.
 
-The template, a process with one thread, leaves the session by ``enclose`` before it
+The fork server, a process with one thread, leaves the session by ``enclose`` before it
 imports the worker: it has every namespace but that of pids, a read-only root with
 Python and our modules, no home, no socket, no network.  ``fork_jailed`` then makes
 
@@ -348,12 +348,12 @@ def enclose() -> None:
     # A second one of users: whoever has its capabilities cannot make the mounts of the
     # first one writable (mount_namespaces(7)).  None of pids: when the first process
     # of such a namespace ends, all others do.
-    # guard: the template cannot make its root writable
+    # guard: the fork server cannot make its root writable
     _unshare(_CLONE_NEWUSER | _CLONE_OTHERS & ~_CLONE_NEWPID, proc)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     lower_limit(resource.RLIMIT_CORE, 1)
-    # guard: the template starts no program
-    seccomp.install(seccomp.template_filter())
+    # guard: the fork server starts no program
+    seccomp.install(seccomp.fork_server_filter())
 
 
 def _program_files() -> list[Path]:

@@ -114,8 +114,8 @@ def worker_filter() -> bytes:
 
 
 @cache
-def template_filter() -> bytes:
-    """The BPF program of the template: it imports, forks, and builds jails.
+def fork_server_filter() -> bytes:
+    """The BPF program of the fork server: it imports, forks, and builds jails.
 
     A deny-list, which its children inherit.  The only signal that it sends is one
     that kills: a child, when the broker has gone.

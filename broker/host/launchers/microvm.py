@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from broker.host.images.store import Image
     from broker.host.vmm.control import Monitor
     from broker.host.vmm.launcher import HomeDisk, Tools, Vm, VmSpec
+    from broker.host.vmm.parent.starting import StartedVm, Starter
     from broker.host.vmm.qmp import Qmp
-    from broker.host.vmm.template.starting import StartedVm, Starter
     from broker.net.peers.launch_secret import LaunchSecret
 
 ListenVsock = Callable[[], Awaitable[bool]]
@@ -440,7 +440,7 @@ class MicroVms:
         # Late: a host that has no machines of its own needs none of it.
         from broker.host.images.host_files import fingerprint
         from broker.host.vmm.monitors.starting import start_machine
-        from broker.host.vmm.template.starting import Starter, StartRequest
+        from broker.host.vmm.parent.starting import Starter, StartRequest
 
         assert self._nursery is not None
         assert isinstance(record.host.launch, MicroVM)
@@ -451,7 +451,7 @@ class MicroVms:
             return await start_machine(spec, tools, more, closed, on_loss)
         if self.starter is None:
             self.starter = Starter(
-                self._paths.templates,
+                self._paths.parents,
                 self._nursery,
                 self.warnings.append,
                 self._paths.standbys,
@@ -459,7 +459,7 @@ class MicroVms:
         request = StartRequest(
             record=record.name,
             mode=record.host.launch.fork,
-            # A template has the host's files in its memory.
+            # A parent has the host's files in its memory.
             image=image.manifest.digest + fingerprint(files),
             write_initrd=partial(image.write_initrd, settings=files),
             warm=record.host.launch.command,
@@ -531,7 +531,7 @@ class MicroVms:
         """End the machines that waited for a start by a broker that was killed."""
         if not self._paths.standbys.exists():
             return
-        from broker.host.vmm.template.standby import clean_standbys
+        from broker.host.vmm.parent.standby import clean_standbys
 
         try:
             await clean_standbys(self._paths.standbys)

@@ -1,7 +1,7 @@
 /* One machine's connections over one virtio-serial port.
  *
  * The program that takes vhost-device-vsock's place for a machine which shares
- * its template's memory (port_mux.py has the wire and the reasons).  One end is
+ * its parent's memory (port_mux.py has the wire and the reasons).  One end is
  * a socket that QEMU carries to the guest's port, the others are connections to
  * the broker's sockets, <uds>_<port>, each made when the guest opens a stream.
  *

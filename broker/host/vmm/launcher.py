@@ -199,7 +199,7 @@ _SOCKETS = (QMP_SOCKET, CONSOLE_SOCKET)
 class Plan:
     """A machine on its way up: started processes, and how to undo that.
 
-    One that does not boot (``launch.template``) has other words and a ``prepare``.
+    One that does not boot (``launch.parent``) has other words and a ``prepare``.
     """
 
     connect: Connect = staticmethod(connect_qemu)

@@ -1,7 +1,7 @@
 """A machine's connections over a virtio-serial port, in place of a vsock device.
 
-A machine that maps its template's memory copy-on-write cannot have a vhost-user
-device: that device's process would map the template itself.  Its connections go over
+A machine that maps its parent's memory copy-on-write cannot have a vhost-user
+device: that device's process would map the parent itself.  Its connections go over
 one port of virtio-serial instead.  On the host a program in C for each machine
 (``_portmux.c``, in a jail) holds the other end of the port and connects to
 ``<uds>_<port>``, as vhost-device-vsock does; in the guest a process of the agent's
@@ -28,7 +28,7 @@ type         from   value
 ===========  =====  ===================================================================
 
 The host's HELLO is first, and the guest's first frame answers it with the same nonce;
-the guest writes nothing before.  So a template, whose port has a silent far end, has
+the guest writes nothing before.  So a parent, whose port has a silent far end, has
 no stream, and each of its copies begins without one.
 
 OPEN is answered by ACCEPT, or by CLOSE where the broker refuses the connection; the

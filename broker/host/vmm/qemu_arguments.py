@@ -149,7 +149,7 @@ FORKABLE = {
     Accel.KVM: replace(MACHINES[Accel.TCG], kernel_args=()),
     Accel.TCG: MACHINES[Accel.TCG],
 }
-"""Machine types of templates and of their copies."""
+"""Machine types of parents and of their copies."""
 _ACCEL_WORDS = {
     Accel.KVM: ("-accel", "kvm", "-cpu", "host"),
     # Without ERMS a guest copies and clears memory in words of 8 bytes.  Where the

@@ -1,1 +1,1 @@
-"""Worker processes: the template, the pool, and one handle for each."""
+"""Worker processes: the fork server, the pool, and one handle for each."""

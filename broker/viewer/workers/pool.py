@@ -1,7 +1,7 @@
 """All workers of a broker: ask for one by name.
 
 ``open_workers`` alone starts nothing; the first ``open_worker`` starts two fork
-servers, of jailed halves (``programs.template``) and of keepers
+servers, of jailed halves (``programs.fork_server``) and of keepers
 (``programs.keeper``).  One that has died is started again for the next worker.
 """
 
@@ -33,14 +33,14 @@ __all__ = ["WAYLAND_SOCKET", "Worker", "Workers", "open_workers"]
 WAYLAND_SOCKET = "wayland.sock"
 """The socket in a sandbox's display directory for its Wayland clients."""
 
-TEMPLATE = ForkServerProgram(
-    "broker.programs.template",
+FORK_SERVER = ForkServerProgram(
+    "broker.programs.fork_server",
     "a worker",
-    lambda: limits.TEMPLATE_START_SECONDS,
+    lambda: limits.FORK_SERVER_START_SECONDS,
     outlive_us=True,
 )
 KEEPERS = ForkServerProgram(
-    "broker.programs.keeper", "a keeper", lambda: limits.TEMPLATE_START_SECONDS
+    "broker.programs.keeper", "a keeper", lambda: limits.FORK_SERVER_START_SECONDS
 )
 
 
@@ -67,22 +67,20 @@ class Workers:
     def __init__(self, nursery: trio.Nursery, *, allow_unjailed: bool) -> None:
         self._nursery = nursery
         self._allow_unjailed = allow_unjailed
-        template = TEMPLATE
+        program = FORK_SERVER
         if allow_unjailed:
-            template = replace(TEMPLATE, arguments=("allow-unjailed",))
-        self._template = ForkServer(template, self._watch)
+            program = replace(FORK_SERVER, arguments=("allow-unjailed",))
+        self._server = ForkServer(program, self._watch)
         self._keepers = ForkServer(KEEPERS, self._watch)
         self._workers: set[Worker] = set()
         self._closing = False
-        self.on_template_death: Callable[[int, int | None], Awaitable[None]] | None = (
-            None
-        )
+        self.on_server_death: Callable[[int, int | None], Awaitable[None]] | None = None
         """Called with (pid, code) when a fork server dies without a request."""
 
     @property
-    def template_pid(self) -> int:
-        """The template's process id; 0 before the first worker."""
-        return self._template.pid
+    def fork_server_pid(self) -> int:
+        """The fork server's process id; 0 before the first worker."""
+        return self._server.pid
 
     @property
     def keepers_pid(self) -> int:
@@ -158,7 +156,7 @@ class Workers:
         clients: int,
     ) -> WorkerProcesses:
         """Have both halves forked.  Raises UpstreamError, SetupError."""
-        self._keepers.warm()  # while the template, which is larger, imports
+        self._keepers.warm()  # while the program, which is larger, imports
         with ExitStack() as undo, ExitStack() as theirs:
             keeper_channel, keeper_end = pair()
             undo.callback(keeper_channel.close)
@@ -170,7 +168,7 @@ class Workers:
             outer, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.enter_context(outer)
             theirs.enter_context(inner)
-            jailed = await self._template.fork(
+            jailed = await self._server.fork(
                 lambda number: ForkWorker(number, self._allow_unjailed),
                 [worker_end.fileno(), display.fileno(), inner.fileno(), pipe],
             )
@@ -189,16 +187,16 @@ class Workers:
     async def _watch_server(self, server: Child) -> None:
         pid = server.pid
         await server.wait()
-        if not self._closing and self.on_template_death is not None:
-            await self.on_template_death(pid, server.returncode)
+        if not self._closing and self.on_server_death is not None:
+            await self.on_server_death(pid, server.returncode)
 
     async def close(self) -> None:
-        """End every worker and the template; returns when all are gone."""
+        """End every worker and the fork server; returns when all are gone."""
         self._closing = True
         async with trio.open_nursery() as nursery:
             for worker in list(self._workers):
                 nursery.start_soon(worker.close)
-        await self._template.close()
+        await self._server.close()
         await self._keepers.close()
 
 

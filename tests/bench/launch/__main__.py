@@ -57,7 +57,7 @@ async def main(runs: int, count: int) -> None:
     async with stage() as s:
         began = trio.current_time()
         await s.starter.make(s.request("maker"))
-        print(f"template made in {trio.current_time() - began:.1f} s")
+        print(f"parent made in {trio.current_time() - began:.1f} s")
         times: dict[str, list[tuple[float, float]]] = {"copy": [], "boot": []}
         for run in range(runs):
             for mode, found in times.items():

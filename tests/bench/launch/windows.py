@@ -2,9 +2,9 @@
 
     python -m tests.bench.launch.windows [--host] [--busy] [--json] [--only WAY] [RUNS]
 
-The broker runs already and the records' templates are made.  In turn, so that a busy
+The broker runs already and the records' parents are made.  In turn, so that a busy
 moment falls on all: ``brokerctl run`` of foot in a machine that boots, in a copy, in
-one that shares its template's memory, in a machine that waited (its successor is waited for outside the measured time), with
+one that shares its parent's memory, in a machine that waited (its successor is waited for outside the measured time), with
 ``--host`` in a machine of this machine's own programs, which are copied into an
 image before that; and ``podman run`` of the same program with the compositor's
 socket.  Each start waits for a quiet moment, without ``--busy``.  Prints least and
@@ -31,7 +31,7 @@ from tests.bench.memory.idle import thread_seconds
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.podman import podman_settings, root_directory, shared_words
-from tests.kit.vm.templates import Mode, ready_template
+from tests.kit.vm.parents import Mode, ready_parent
 from tests.kit.world import World, record, the_image, world
 
 BOOT = 'fork = "no"'
@@ -41,7 +41,7 @@ RECORDS = {
     "standby": record(launch="standby = 1"),
     "shared": record(launch='fork = "shared"'),
 }
-TEMPLATES: Mapping[str, Mode] = {"copy": "copy", "standby": "copy", "shared": "shared"}
+PARENTS: Mapping[str, Mode] = {"copy": "copy", "standby": "copy", "shared": "shared"}
 HOST = {"host": record(launch=f'root = "host"\n{BOOT}')}
 PODMAN = "podman run, raw socket"
 QUIET_SHARE = 0.15
@@ -139,8 +139,8 @@ async def main(options: argparse.Namespace) -> None:
     """Measure and print."""
     image = await the_image()
     records = {**RECORDS, **(HOST if options.host else {})}
-    for name, mode in TEMPLATES.items():
-        await ready_template(image, name, mode=mode)
+    for name, mode in PARENTS.items():
+        await ready_parent(image, name, mode=mode)
     times: dict[str, list[float]] = {}
     work: dict[str, list[float]] = {}
     hows: dict[str, Json] = {}

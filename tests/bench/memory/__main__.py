@@ -1,4 +1,4 @@
-"""Memory of machines that boot, of copies, and of those that share their template's.
+"""Memory of machines that boot, of copies, and of those that share their parent's.
 
     python -m tests.bench.memory [--way boot|copy|shared] [--no-windows] [--json] [COUNT…]
 
@@ -18,8 +18,8 @@ from collections.abc import Iterable
 import trio
 
 from tests.bench.launch.__main__ import pss
-from tests.bench.memory.idle import TEMPLATES, WAYS, start_idle
-from tests.kit.vm.templates import ready_template
+from tests.bench.memory.idle import PARENTS, WAYS, start_idle
+from tests.kit.vm.parents import ready_parent
 from tests.kit.world import World, the_image, world
 
 SETTLE_SECONDS = 8.0
@@ -95,9 +95,9 @@ async def measure(
 async def main(ways: list[str], counts: list[int], windows: bool) -> dict[str, object]:
     """Measure and print."""
     image = await the_image()
-    for way in TEMPLATES:
+    for way in PARENTS:
         if way in ways:
-            await ready_template(image, way, mode=TEMPLATES[way])
+            await ready_parent(image, way, mode=PARENTS[way])
     async with world(WAYS, program="tests.kit.vm.patient_copies") as w:
         result = {way: await measure(w, way, counts, windows) for way in ways}
         hows = {e["how"] for e in w.events("sandbox.machine")}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from tests.kit.vm.templates import Mode, ready_template
+from tests.kit.vm.parents import Mode, ready_parent
 from tests.kit.world import World, record, the_image, world
 
 WAYS = {
@@ -26,7 +26,7 @@ WAYS = {
     "copy": record(),
     "shared": record(launch='fork = "shared"'),
 }
-TEMPLATES: dict[str, Mode] = {"copy": "copy", "shared": "shared"}
+PARENTS: dict[str, Mode] = {"copy": "copy", "shared": "shared"}
 SETTLE_SECONDS = 20.0
 """The kernel and the agent finish the start."""
 
@@ -78,8 +78,8 @@ async def start_idle(w: World, way: str) -> str:
 async def main(seconds: float, as_json: bool) -> None:
     """Measure and print."""
     image = await the_image()
-    for way, mode in TEMPLATES.items():
-        await ready_template(image, way, mode=mode)
+    for way, mode in PARENTS.items():
+        await ready_parent(image, way, mode=mode)
     result = {}
     async with world(WAYS) as w:
         for way in WAYS:

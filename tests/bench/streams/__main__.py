@@ -2,7 +2,7 @@
 
     python -m tests.bench.streams [--mib N] [--rounds N] [--json]
 
-A copy with vhost-device-vsock and one that shares its template's memory, whose
+A copy with vhost-device-vsock and one that shares its parent's memory, whose
 connections go over a virtio-serial port, run at the same time.  In turns, so that a busy
 moment falls on both, a program in each sends ``--mib`` MiB (32) out of the machine and
 takes as many, in pieces of 28 KiB, as the agent's carriers do; and it waits for answers

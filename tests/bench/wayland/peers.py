@@ -195,7 +195,7 @@ async def all_peers(comp: HeadlessCompositor):
         worker = await workers.open_worker(SandboxName("bench"), place, comp.display)
         nursery.start_soon(_hear, worker)
         jailed = place / WAYLAND_SOCKET
-        # The jailed half is the template's child, not the keeper's.
+        # The jailed half is the fork server's child, not the keeper's.
         halves = (Half(worker.keeper_pid), Half(worker.inner_pid))
         async with _others(comp, children) as peers:
             direct, *rest = peers

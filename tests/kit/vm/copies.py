@@ -16,7 +16,7 @@ from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.host.images.store import ImageSpec
 from broker.host.images.vmlinux import boot_kernel
 from broker.host.vmm.launcher import VmSpec
-from broker.host.vmm.template.starting import Starter, StartRequest
+from broker.host.vmm.parent.starting import Starter, StartRequest
 from broker.ipc import agent
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import vm_tools
@@ -89,12 +89,12 @@ async def stage(image=None):
     with short_directory() as place:
         problems: list[str] = []
         async with trio.open_nursery() as nursery:
-            places = place / "templates", place / "standby"
+            places = place / "parents", place / "standby"
             starter = Starter(places[0], nursery, problems.append, places[1])
             starter.pool.delay_seconds = 0
             starter.fork_seconds = 60
             starter.background = False
-            # Templates are made when a test says so.
+            # Parents are made when a test says so.
             starter.delay_seconds = 3600
             made = StartedCopies(place, image, await vm_tools(), starter)
             made.problems = problems

@@ -5,7 +5,7 @@ Programs that are installed here run in a micro VM without an image of their own
 password, no key, no host name, nothing of a home.
 
 An image made of it, and not ``/usr`` itself over virtiofs: a machine that shares
-memory with a virtiofsd cannot be copied from a template, an update of packages would
+memory with a virtiofsd cannot be copied from a parent, an update of packages would
 change files under running programs, and one process less parses the requests of a guest.
 The image costs disk; it is made again when packages change.
 """

@@ -17,7 +17,7 @@ from broker.host.vmm.control import Connect, Monitor, connect_qemu
 if TYPE_CHECKING:
     from broker.host.vmm.launcher import Tools, VmSpec
     from broker.host.vmm.monitors.plan import MonitorPlan
-    from broker.host.vmm.template.starting import StartedVm
+    from broker.host.vmm.parent.starting import StartedVm
 
 
 def connect_by(monitor: Monitor) -> Connect:
@@ -38,7 +38,7 @@ async def start_machine(
     and what watches the machine.
     """
     from broker.host.vmm.launcher import start_vm
-    from broker.host.vmm.template.starting import StartedVm
+    from broker.host.vmm.parent.starting import StartedVm
 
     cache, nursery = place
     make_plan = _plan(tools.monitor)

@@ -103,7 +103,7 @@ class ProcessStatus(ApiAnswer, frozen=True, kw_only=True):
     """A process of this broker, or one that it started."""
 
     role: str
-    """``broker``, ``pump``, ``template``, ``worker``, ``vmm``…"""
+    """``broker``, ``pump``, ``fork server``, ``worker``, ``vmm``…"""
     pid: int
     sandbox: str = ""
     memory: int = 0

@@ -112,7 +112,7 @@ def _filter(
     """A filter, one that traces its actions if a trace is wanted."""
     if trace is None:
         return WaylandFilter(rules, sandbox, machine, wake)
-    # Late: 170 lines that a worker without a trace does not load; the template has
+    # Late: 170 lines that a worker without a trace does not load; the fork server has
     # loaded them for one that is to trace.
     from broker.jail.wayland.protocol.trace import TracedFilter, Tracer
 

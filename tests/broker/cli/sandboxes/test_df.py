@@ -21,7 +21,7 @@ RECORD = 'class = "persistent"\n[label]\ncolour = "red"\n[launch]\nimage = "{}"\
 
 @pytest.fixture(name="paths")
 def _paths(tmp_path, monkeypatch):
-    """Records mail and web, a home of mail, images of both, logs and booted copies."""
+    """Records mail and web, a home of mail, images of both, logs and parent machines."""
     for name in ("config", "state", "data", "cache"):
         monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "none"))
@@ -41,8 +41,8 @@ def _paths(tmp_path, monkeypatch):
         paths.logs(name).mkdir(parents=True)
         (paths.logs(name) / "console.log").write_text("text\n")
     for name in ("mail", "gone"):
-        (paths.templates / name).mkdir(parents=True)
-        (paths.templates / name / "memory").write_bytes(b"pages")
+        (paths.parents / name).mkdir(parents=True)
+        (paths.parents / name / "memory").write_bytes(b"pages")
     return paths
 
 
@@ -69,21 +69,21 @@ def unused():
 
 
 LOGS = {("logs", "box-1a2b3c"), ("logs", "gone")}
-COPY, IMAGE = ("booted copy", "gone"), ("image", "old")
+PARENT, IMAGE = ("parent machine", "gone"), ("image", "old")
 
 
 def test_df_shows_everything_and_what_nothing_uses(paths):
-    assert unused() == {*LOGS, COPY, IMAGE}
+    assert unused() == {*LOGS, PARENT, IMAGE}
     shown = run(df.command)
     for word in ("home", "mail", "letters", "shared", "no record starts it"):
         assert word in shown.output
     (paths.config[0] / "sandboxes.d" / "mail.toml").write_text("class = nonsense\n")
-    assert unused() == {*LOGS, COPY}, "a record with a mistake may start any image"
+    assert unused() == {*LOGS, PARENT}, "a record with a mistake may start any image"
 
 
 def test_prune_removes_what_belongs_to_no_sandbox_and_images_by_choice(paths):
     removed = json.loads(run(prune.command, "--yes", "--json").stdout)
-    assert {(one["kind"], one["name"]) for one in removed} == {*LOGS, COPY}
+    assert {(one["kind"], one["name"]) for one in removed} == {*LOGS, PARENT}
     assert unused() == {IMAGE}
     assert paths.logs("mail").is_dir()
     run(prune.command, "--yes", "--images")
@@ -104,7 +104,7 @@ def test_prune_asks_and_never_removes_a_home(paths):
 def test_remove_takes_logs_and_the_booted_copy_with_it(paths):
     done = run(sandbox, "remove", "mail", "--yes", "--json")
     assert not paths.logs("mail").exists()
-    assert not (paths.templates / "mail").exists()
+    assert not (paths.parents / "mail").exists()
     assert str(paths.logs("mail")) in json.loads(done.stdout)["removed"]
     assert "letters" in {image.name for image in images.list_images(paths)}
 

@@ -198,7 +198,7 @@ async def test_the_files_have_a_limit(machine, monkeypatch):
 
 
 def test_equal_files_are_equal_settings_and_others_are_not():
-    """By which a template of a booted machine is known to be current."""
+    """By which a parent of a booted machine is known to be current."""
     one, same, other = (HostFiles({"a/b": text}) for text in (b"1", b"1", b"2"))
     assert one.settings() == same.settings()
     assert fingerprint(one.settings()) == fingerprint(same.settings())

@@ -99,7 +99,7 @@ def test_a_root_without_ssh_stays_as_it_is(tmp_path):
 
 
 def test_the_machine_removes_them_before_anything_is_started(monkeypatch):
-    """Also in a template, which must have no key in its memory."""
+    """Also in a parent, which must have no key in its memory."""
     done = []
     monkeypatch.setattr(machine_module, "MOUNTS", ())
     monkeypatch.setattr(machine_module, "LINKS", ())

@@ -21,8 +21,8 @@ from broker.host.images import store
 from broker.host.launchers.microvm import MicroVmMachine, MicroVms
 from broker.host.vmm import launcher
 from broker.host.vmm.launcher import Accel, Tools, VmSpec
+from broker.host.vmm.parent import starting
 from broker.host.vmm.state import state_of, write_state
-from broker.host.vmm.template import starting
 from broker.ipc.audit.query import Filters, open_log
 from broker.net.peers import credentials
 from broker.net.peers.identity import HybridClaim, VsockClaim
@@ -214,7 +214,7 @@ async def test_a_disposable_sandbox_leaves_nothing(stand, monkeypatch):
         assert not s.paths.homes.exists()
         (event,) = s.events("sandbox.machine")
         assert event["how"] == "boot"
-        assert event["reason"] == "there is no template yet"
+        assert event["reason"] == "there is no parent machine yet"
 
 
 @pytest.mark.parametrize("shared", [False, True])

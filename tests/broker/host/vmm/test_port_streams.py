@@ -281,7 +281,7 @@ def test_when_the_hosts_end_dies_the_guests_ends(both):
 
 
 def test_before_the_hosts_hello_it_writes_nothing_and_refuses_programs(guest):
-    """A template's copies would all open what its program had begun."""
+    """A parent's copies would all open what its program had begun."""
     program = guest.connect()
     assert read(program) == bytes([errno.ENODEV])
     guest.wire.sock.settimeout(0.3)

@@ -57,7 +57,7 @@ async def test_a_worker_has_so_long_to_be_ready(
         else:
             await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
             assert path.is_socket()
-        assert workers.template_pid == 0
+        assert workers.fork_server_pid == 0
     assert not path.exists()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -75,10 +75,10 @@ async def test_what_a_killed_broker_left_is_replaced(tmp_path, monkeypatch):
         assert (tmp_path / WAYLAND_SOCKET).is_socket()
 
 
-async def test_without_room_for_a_template_only_this_worker_does_not_come(
+async def test_without_room_for_a_fork_server_only_this_worker_does_not_come(
     tmp_path, monkeypatch
 ):
-    """And the next one asks for a template again."""
+    """And the next one asks for a fork server again."""
 
     def full(*_words, **_how):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -88,7 +88,7 @@ async def test_without_room_for_a_template_only_this_worker_does_not_come(
             patch.setattr(fork_client, "spawn", full)
             with pytest.raises(UpstreamError, match="no process for a keeper: Res"):
                 await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
-        assert workers.template_pid == 0
+        assert workers.fork_server_pid == 0
         worker = await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
         await worker.close()
 
@@ -103,7 +103,7 @@ async def test_a_death_of_a_fork_server_is_told_once(tmp_path):
         await trio.lowlevel.checkpoint()
 
     async with open_workers(allow_unjailed=True) as workers:
-        workers.on_template_death = note
+        workers.on_server_death = note
         worker = await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
         dead = workers.keepers_pid
         os.kill(dead, signal.SIGKILL)

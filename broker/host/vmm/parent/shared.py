@@ -1,4 +1,4 @@
-"""Machines that share their template's memory, page by page, until they write.
+"""Machines that share their parent's memory, page by page, until they write.
 
 Each maps the same file privately (copy-on-write).  Two things make that safe: no
 process can write into the file, because it is a sealed memfd, and no machine has a
@@ -9,7 +9,7 @@ A sealed memfd and not a file that QEMU opens for reading: that is possible from
 size cannot change either: a page behind the end of a mapped file is a SIGBUS.
 
 A process of a vhost-user device cannot serve such a machine, for it would map the
-template.  The streams go through a virtio-serial port instead, to
+parent.  The streams go through a virtio-serial port instead, to
 ``broker.host.vmm.port_mux``.
 
 Sources: memfd_create(2), F_ADD_SEALS in fcntl(2), QEMU's
@@ -34,6 +34,9 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.host.homes.sparse import copy_sparse
 from broker.host.vmm.launcher import Tools
+from broker.host.vmm.parent.arguments import ForkWiring
+from broker.host.vmm.parent.fork import CopyPlan, WaitingPlan
+from broker.host.vmm.parent.store import MEMORY, Parent
 from broker.host.vmm.port_mux import (
     PortMux,
     mux_program,
@@ -42,9 +45,6 @@ from broker.host.vmm.port_mux import (
 )
 from broker.host.vmm.qemu_arguments import VmSpec
 from broker.host.vmm.running import Vm
-from broker.host.vmm.template.arguments import ForkWiring
-from broker.host.vmm.template.fork import CopyPlan, WaitingPlan
-from broker.host.vmm.template.store import MEMORY, Template
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -55,18 +55,18 @@ def why_not_shared() -> str:
     return f"memory is not shared: {why}" if why else ""
 
 
-def seal_memory(template: Template, size: int) -> int:
-    """Return a descriptor of a template's memory that no process can write to.
+def seal_memory(parent: Parent, size: int) -> int:
+    """Return a descriptor of a parent's memory that no process can write to.
 
     ``size`` is that of the machine, in bytes.  Blocks.  Raises UpstreamError for a
     file of another size, OSError when memory is short.
     """
-    source = template.open(MEMORY)
+    source = parent.open(MEMORY)
     try:
         if os.fstat(source).st_size != size:
-            raise UpstreamError("the template's memory is not of the machine's size")
+            raise UpstreamError("the parent's memory is not of the machine's size")
         memory = os.memfd_create(
-            "vitrail-template", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+            "vitrail-parent", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )
         try:
             copy_sparse(source, memory)
@@ -82,12 +82,12 @@ def seal_memory(template: Template, size: int) -> int:
 
 @dataclass(frozen=True)
 class _Held:
-    template: Template
+    parent: Parent
     memory: int
 
 
 class SharedMemories:
-    """The sealed memory of templates, one for each record, while they are valid.
+    """The sealed memory of parents, one for each record, while they are valid.
 
     Machines that run keep theirs; what we hold is for those to come.
     """
@@ -97,18 +97,18 @@ class SharedMemories:
         self._held: dict[str, _Held] = {}
         self._lock = trio.Lock()
 
-    async def open(self, record: str, template: Template, size: int) -> int:
-        """Return a descriptor of a template's memory; the caller closes it.
+    async def open(self, record: str, parent: Parent, size: int) -> int:
+        """Return a descriptor of a parent's memory; the caller closes it.
 
         Raises as ``seal_memory``.
         """
         async with self._lock:
             held = self._held.get(record)
-            # guard: a machine has the memory of the template whose state it has
-            if held is None or held.template != template:
+            # guard: a machine has the memory of the parent whose state it has
+            if held is None or held.parent != parent:
                 self.drop(record)
-                seal = partial(seal_memory, template, size)
-                held = _Held(template, await trio.to_thread.run_sync(seal))
+                seal = partial(seal_memory, parent, size)
+                held = _Held(parent, await trio.to_thread.run_sync(seal))
                 self._held[record] = held
                 self._nursery.start_soon(self._drop_when_old, record, held)
             return os.dup(held.memory)
@@ -125,14 +125,14 @@ class SharedMemories:
             self.drop(record)
 
     async def _drop_when_old(self, record: str, held: _Held) -> None:
-        left = held.template.made + limits.TEMPLATE_SECONDS - time.time()
+        left = held.parent.made + limits.PARENT_SECONDS - time.time()
         await trio.sleep(max(0.0, left))
         if self._held.get(record) is held:
             self.drop(record)
 
 
 class SharedPlan(CopyPlan):
-    """A machine on its way up whose memory is that of ``template``."""
+    """A machine on its way up whose memory is that of ``parent``."""
 
     def __init__(
         self,
@@ -141,21 +141,21 @@ class SharedPlan(CopyPlan):
         undo: AsyncExitStack,
         on_loss: Callable[[str], None] | None,
         *,
-        template: Template,
+        parent: Parent,
         warm: Sequence[str],
         record: str,
         memories: SharedMemories,
     ) -> None:
         # In the place of the machine's vsock device, the kernel's too.
         tools = replace(tools, vhost_device_vsock=mux_program())
-        super().__init__(spec, tools, undo, on_loss, template=template, warm=warm)
+        super().__init__(spec, tools, undo, on_loss, parent=parent, warm=warm)
         self._record = record
         self._memories = memories
 
     @override
     async def take_memory(self) -> None:
         size = self._spec.memory_mib << 20
-        opened = self._memories.open(self._record, self._template, size)
+        opened = self._memories.open(self._record, self._parent, size)
         self._memory = await opened
         self._files.callback(os.close, self._memory)
 

@@ -13,10 +13,10 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.vmm.launcher import Accel, Tools, VmSpec
-from broker.host.vmm.template import starting
-from broker.host.vmm.template.fork import CopyPlan
-from broker.host.vmm.template.shared import SharedPlan
-from broker.host.vmm.template.starting import Starter, StartRequest
+from broker.host.vmm.parent import starting
+from broker.host.vmm.parent.fork import CopyPlan
+from broker.host.vmm.parent.shared import SharedPlan
+from broker.host.vmm.parent.starting import Starter, StartRequest
 from tests.kit.eventually import eventually
 
 
@@ -65,7 +65,7 @@ class Stage:
             raise self.copy_error
         return "copied"
 
-    async def make_template(self, plan, room):
+    async def make_parent(self, plan, room):
         await trio.lowlevel.checkpoint()
         self.shared = plan.shared
         if self.make_error is not None:
@@ -78,8 +78,8 @@ class Stage:
         return await self.starter.start(replace(self.request, **changes))
 
     @property
-    def template(self) -> Path:
-        return self.place / "templates" / "web"
+    def parent(self) -> Path:
+        return self.place / "parents" / "web"
 
 
 @pytest.fixture
@@ -90,10 +90,10 @@ def stage(tmp_path, monkeypatch):
     async def made():
         s = Stage(tmp_path)
         monkeypatch.setattr(starting, "start_vm", s.start_vm)
-        monkeypatch.setattr(starting, "make_template", s.make_template)
+        monkeypatch.setattr(starting, "make_parent", s.make_parent)
         monkeypatch.setattr(starting, "why_not_shared", lambda: s.not_shared)
         async with trio.open_nursery() as nursery:
-            s.starter = Starter(tmp_path / "templates", nursery, s.problems.append)
+            s.starter = Starter(tmp_path / "parents", nursery, s.problems.append)
             s.starter.delay_seconds = 0
             yield s
             nursery.cancel_scope.cancel()
@@ -105,19 +105,19 @@ async def test_the_first_boots_and_the_second_is_a_copy(stage):
     async with stage() as s:
         first = await s.start()
         assert (first.vm, first.how) == ("booted", "boot")
-        assert first.why == "there is no template yet"
-        await eventually(s.template.exists)
+        assert first.why == "there is no parent machine yet"
+        await eventually(s.parent.exists)
         second = await s.start()
         assert (second.vm, second.how, second.why) == ("copied", "copy", "")
         assert (s.made, s.boots, s.copies) == (1, 1, 1)
 
 
-async def test_a_template_is_made_once_for_many_starts(stage):
+async def test_a_parent_is_made_once_for_many_starts(stage):
     async with stage() as s:
         s.starter.delay_seconds = 0.05
         for _ in range(5):
             await s.start()
-        await eventually(s.template.exists)
+        await eventually(s.parent.exists)
         assert s.made == 1
 
 
@@ -160,14 +160,14 @@ async def test_the_environment_can_forbid_copies(stage, monkeypatch, value):
         ExceptionGroup("several", [OSError("a"), UpstreamError("b")]),
     ],
 )
-async def test_a_copy_that_fails_boots_and_drops_its_template(stage, error):
+async def test_a_copy_that_fails_boots_and_drops_its_parent(stage, error):
     async with stage() as s:
         await s.starter.make(s.request)
         s.copy_error = error
         started = await s.start()
         assert started.vm == "booted"
         assert started.why.startswith("the copy failed")
-        assert not s.template.exists() or s.made == 2
+        assert not s.parent.exists() or s.made == 2
 
 
 async def test_a_copy_that_hangs_boots(stage, autojump_clock):
@@ -193,7 +193,7 @@ async def test_copies_that_fail_in_a_row_are_not_tried_again(stage):
         assert s.copies == limits.FORK_FAILURES
         assert "copies of this record have failed" in started.why
         other = await s.start(record="mail")
-        assert other.why == "there is no template yet"
+        assert other.why == "there is no parent machine yet"
 
 
 async def test_copies_that_have_failed_are_tried_again_later(stage, mock_clock):
@@ -216,7 +216,7 @@ async def test_copies_that_have_failed_are_tried_again_later(stage, mock_clock):
         assert s.copies == limits.FORK_FAILURES + 1
 
 
-async def test_a_template_that_cannot_be_made_is_reported_once(stage):
+async def test_a_parent_that_cannot_be_made_is_reported_once(stage):
     async with stage() as s:
         s.make_error = UpstreamError("the guest did not come up")
         await s.start()
@@ -225,7 +225,7 @@ async def test_a_template_that_cannot_be_made_is_reported_once(stage):
         await s.start()
         await trio.testing.wait_all_tasks_blocked()
         assert len(s.problems) == 1
-        assert list((s.place / "templates").iterdir()) == []
+        assert list((s.place / "parents").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ async def test_a_template_that_cannot_be_made_is_reported_once(stage):
         {"tools": {"vmm": Path("/bin/ls")}},
     ],
 )
-async def test_another_machine_is_no_copy_of_this_template(stage, change):
+async def test_another_machine_is_no_copy_of_this_parent(stage, change):
     async with stage() as s:
         await s.starter.make(s.request)
         for field in ("spec", "tools"):
@@ -255,7 +255,7 @@ async def test_a_machine_shares_memory_where_its_record_says_so(stage):
     async with stage() as s:
         first = await s.start(mode="shared")
         assert (first.vm, first.how) == ("booted", "boot")
-        await eventually(s.template.exists)
+        await eventually(s.parent.exists)
         assert s.shared
         second = await s.start(mode="shared")
         assert (second.vm, second.how, second.why) == ("copied", "fork", "")
@@ -301,7 +301,7 @@ async def test_where_memory_cannot_be_shared_it_is_copied(stage):
 
 
 @pytest.mark.parametrize(("one", "other"), [("copy", "shared"), ("shared", "copy")])
-async def test_a_template_of_one_mode_is_none_of_the_other(stage, one, other):
+async def test_a_parent_of_one_mode_is_none_of_the_other(stage, one, other):
     async with stage() as s:
         await s.starter.make(replace(s.request, mode=one))
         started = await s.start(mode=other)

@@ -1,9 +1,9 @@
 """Copies that wait: a machine of a record, loaded and paused, for its next start.
 
 A machine that waits has no name, no lease, no listener, no program and no key: since
-the template was saved its guest has run only the record's program, to no screen, and
+the parent was saved its guest has run only the record's program, to no screen, and
 what that left was removed (``shims/guest/rehearsal.py``).  It ends with the broker, with the
-template's age, when memory is short, and when it would not be the machine that the
+parent's age, when memory is short, and when it would not be the machine that the
 next start wants.  Then that start copies or boots.
 """
 
@@ -25,21 +25,21 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName
 from broker.host.vmm.launcher import Network, Tools, Vm, VmSpec, clean_leftovers
+from broker.host.vmm.parent.fork import WaitingPlan
+from broker.host.vmm.parent.memory_pressure import available_bytes, memory_short
+from broker.host.vmm.parent.request import StartRequest
+from broker.host.vmm.parent.shared import SharedMemories, WaitingSharedPlan
+from broker.host.vmm.parent.store import Parent, program_identity
 from broker.host.vmm.port_mux import mux_program, why_missing
-from broker.host.vmm.template.fork import WaitingPlan
-from broker.host.vmm.template.memory_pressure import available_bytes, memory_short
-from broker.host.vmm.template.request import StartRequest
-from broker.host.vmm.template.shared import SharedMemories, WaitingSharedPlan
-from broker.host.vmm.template.store import Template, program_identity
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 StartVm = Callable[..., Awaitable[Vm]]
-FindTemplate = Callable[[StartRequest, str], Awaitable[Template | None]]
+FindParent = Callable[[StartRequest, str], Awaitable[Parent | None]]
 
 
 @dataclass(eq=False)
 class Standby:
-    """One machine that waits.  ``key`` and ``made`` are its template's."""
+    """One machine that waits.  ``key`` and ``made`` are its parent's."""
 
     key: str
     made: float
@@ -67,7 +67,7 @@ class Standby:
 class StandbyPool:
     """At most one machine for each record, in directories below ``root``.
 
-    ``find`` gives the template of a request; ``report`` gets a sentence when a
+    ``find`` gives the parent of a request; ``report`` gets a sentence when a
     machine cannot be started, or ends because memory is short.
     """
 
@@ -76,7 +76,7 @@ class StandbyPool:
         root: Path,
         nursery: trio.Nursery,
         start_vm: StartVm,
-        find: FindTemplate,
+        find: FindParent,
         report: Callable[[str], None],
         *,
         memories: SharedMemories | None = None,
@@ -130,11 +130,11 @@ class StandbyPool:
         try:
             # The user's window comes first.
             await trio.sleep(self.delay_seconds)
-            template = await self._find(request, key)
-            if template is None or not self._has_room(request):
+            parent = await self._find(request, key)
+            if parent is None or not self._has_room(request):
                 return
             self._coming[record] = request.spec.memory_mib
-            standby = await self._start(request, template)
+            standby = await self._start(request, parent)
         except (VitrailError, OSError, ExceptionGroup) as error:
             self._report(f"no machine of '{record}' waits for its start: {error}")
             return
@@ -157,7 +157,7 @@ class StandbyPool:
             return False
         return available_bytes() >= (need << 20) + limits.STANDBY_FREE_BYTES
 
-    async def _start(self, request: StartRequest, template: Template) -> Standby:
+    async def _start(self, request: StartRequest, parent: Parent) -> Standby:
         # One of its own: the last machine of the record may still be waking or
         # ending in its place, and its files must not be those of this one.
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ class StandbyPool:
         directory = Path(tempfile.mkdtemp(dir=self._root))
         try:
             with trio.fail_after(limits.STANDBY_SECONDS):
-                return await self._start_in(directory, request, template)
+                return await self._start_in(directory, request, parent)
         except BaseException as error:
             remove_tree(directory)
             if isinstance(error, trio.TooSlowError):
@@ -173,7 +173,7 @@ class StandbyPool:
             raise
 
     async def _start_in(
-        self, directory: Path, request: StartRequest, template: Template
+        self, directory: Path, request: StartRequest, parent: Parent
     ) -> Standby:
         spec = replace(
             request.spec,
@@ -196,17 +196,15 @@ class StandbyPool:
             undo: AsyncExitStack,
             on_loss: Callable[[str], None] | None,
         ) -> WaitingPlan:
-            plan = waiting(
-                spec, tools, undo, on_loss, template=template, warm=request.warm
-            )
+            plan = waiting(spec, tools, undo, on_loss, parent=parent, warm=request.warm)
             plans.append(plan)
             return plan
 
         start = partial(self._start_vm, spec, request.tools, nursery=self._nursery)
         vm = await start(make_plan=make_plan)
         return Standby(
-            key=template.key,
-            made=template.made,
+            key=parent.key,
+            made=parent.made,
             memory_mib=spec.memory_mib,
             network=spec.network,
             helpers=helpers,
@@ -218,9 +216,9 @@ class StandbyPool:
     # -- waiting -----------------------------------------------------------------
 
     async def _keep(self, record: str, standby: Standby) -> None:
-        """Wait for its use or its end, at its template's age at the latest."""
-        left = standby.made + limits.TEMPLATE_SECONDS - time.time()
-        # guard: a machine that waits ends with its template's age
+        """Wait for its use or its end, at its parent's age at the latest."""
+        left = standby.made + limits.PARENT_SECONDS - time.time()
+        # guard: a machine that waits ends with its parent's age
         standby.scope.deadline = trio.current_time() + left
         try:
             with standby.scope:
@@ -309,7 +307,7 @@ def _unfit(
     # guard: a machine that waited asks the resolver of this place
     if standby.resolver != _resolver(request.spec.network):
         return "the machine that waited has another resolver"
-    if not 0 <= time.time() - standby.made <= limits.TEMPLATE_SECONDS:
+    if not 0 <= time.time() - standby.made <= limits.PARENT_SECONDS:
         return "the machine that waited is older than a day"
     # guard: a machine that waited has no address that is closed
     if standby.vm.cid in quarantine:

@@ -1,4 +1,4 @@
-"""A template's key changes with everything that a copy depends on."""
+"""A parent's key changes with everything that a copy depends on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.host.vmm.launcher import Tools
+from broker.host.vmm.parent.arguments import ForkWiring, forkable_args, key_words
+from broker.host.vmm.parent.key import ParentInputs
+from broker.host.vmm.parent.request import StartRequest, parent_key
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
-from broker.host.vmm.template.arguments import ForkWiring, forkable_args, key_words
-from broker.host.vmm.template.key import TemplateInputs
-from broker.host.vmm.template.request import StartRequest, template_key
 from broker.host.vmm.vmm_jail import qemu_view
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
@@ -25,7 +25,7 @@ SPEC = VmSpec(
     directory=Path("/run/a"),
     logs=Path("/log/a"),
 )
-INPUTS = TemplateInputs("web", "image", "agent", "qemu", ["-m", "768M"])
+INPUTS = ParentInputs("web", "image", "agent", "qemu", ["-m", "768M"])
 
 
 @pytest.mark.parametrize("field", ["record", "image", "agent", "qemu", "host", "mode"])
@@ -57,12 +57,12 @@ microcode\t: 0x1
 def test_under_kvm_the_processor_is_in_the_key(tmp_path, monkeypatch, old, new, other):
     """The guest's kernel has chosen its mitigations by it, and QEMU asks no more."""
     cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr("broker.host.vmm.template.request.CPU_INFO", cpuinfo)
+    monkeypatch.setattr("broker.host.vmm.parent.request.CPU_INFO", cpuinfo)
 
     def key(accel, text):
         cpuinfo.write_text(text)
         tools = Tools(Path("/bin/sh"), accel, None)
-        return template_key(
+        return parent_key(
             StartRequest("web", "shared", "image", lambda _: _, [], SPEC, tools)
         )
 
@@ -90,7 +90,7 @@ def test_another_machine_has_other_words(change):
 
 
 @pytest.mark.parametrize("accel", Accel)
-def test_templates_are_of_a_machine_type_with_a_pci_bus(accel):
+def test_parents_are_of_a_machine_type_with_a_pci_bus(accel):
     words = key_words(SPEC, QEMU, accel, [], shared=True)
     machine = words[words.index("-machine") + 1]
     assert machine.startswith("q35,")
@@ -109,7 +109,7 @@ def test_name_and_places_are_not_in_the_words():
     assert key_words(other, QEMU, Accel.TCG, ["foot"]) == words
 
 
-def test_neither_template_nor_copy_has_what_must_not_be_saved():
+def test_neither_parent_nor_copy_has_what_must_not_be_saved():
     """vhost-user cannot be saved, a NIC has a MAC."""
     wiring = ForkWiring(3, "guid", 4, [])
     words = " ".join(forkable_args(SPEC, QEMU, Accel.TCG, wiring, []))
@@ -121,14 +121,14 @@ def test_neither_template_nor_copy_has_what_must_not_be_saved():
 def test_a_copy_has_no_kernel_to_load():
     """QEMU would keep it in memory, and no instruction would ever read it."""
     wiring = ForkWiring(3, "guid", 4, [], streams_fd=5, private=True)
-    template = forkable_args(SPEC, QEMU, Accel.TCG, wiring, ["foot"])
+    parent = forkable_args(SPEC, QEMU, Accel.TCG, wiring, ["foot"])
     copy = forkable_args(
         SPEC, QEMU, Accel.TCG, replace(wiring, incoming=True), ["foot"]
     )
     assert copy[copy.index("-incoming") + 1] == "defer"
-    assert "-incoming" not in template
+    assert "-incoming" not in parent
     for option in ("-kernel", "-initrd", "-append"):
-        assert option in template
+        assert option in parent
         assert option not in copy
     view = qemu_view(SPEC, QEMU, Accel.TCG, boots=False)
     assert view.readable == (SPEC.root,)
@@ -154,8 +154,8 @@ def test_machines_that_share_memory_have_other_words():
     assert "vitrail.streams=port" in words[words.index("-append") + 1]
 
 
-def test_a_machine_maps_its_template_for_itself():
-    """Written by the template alone; and no other process merges its pages."""
+def test_a_machine_maps_its_parent_for_itself():
+    """Written by the parent alone; and no other process merges its pages."""
     (made,) = (word for word in shared_words() if "memory-backend-" in word)
     assert made.endswith(",share=on")
     (used,) = (w for w in shared_words(private=True) if "memory-backend-" in w)

@@ -1,10 +1,10 @@
 """A machine that was made to be copied: waiting without identity, then taking one.
 
-The memory of a template is the beginning of many machines.  So a template has no
+The memory of a parent is the beginning of many machines.  So a parent has no
 name, no connection and no secret, and the random numbers of its kernel are drawn
 again from the launcher's seed before anything else happens in a copy.
 
-The protocol is ``broker/host/vmm/template/identity.py``, in the frames of
+The protocol is ``broker/host/vmm/parent/identity.py``, in the frames of
 ``broker/core/framing.py``, over the virtio-serial port ``vitrail.fork``.
 """
 
@@ -92,7 +92,7 @@ def find_port(name: str) -> str:
         time.sleep(0.02)
 
 
-class Template:
+class Parent:
     """The port's end in the guest: from ``ready`` to ``begin``, with rehearsals."""
 
     def __init__(self, guest: "Guest", warm: str) -> None:
@@ -119,7 +119,7 @@ class Template:
     def _display_up(self, reason: str) -> None:
         if reason:
             # Made in the background, this machine may be too slow for waypipe's
-            # deadline; a template without waypipe would have no window in any copy.
+            # deadline; a parent without waypipe would have no window in any copy.
             self._loop.later(RETRY_SECONDS, self.begin_display)
         elif self._warm and not self._warmed:
             self._warmed = True
@@ -253,7 +253,7 @@ def seed_kernel(seed: bytes) -> None:
 
 
 def new_boot_id() -> None:
-    """Cover the kernel's boot id, which is the template's, with one of our own."""
+    """Cover the kernel's boot id, which is the parent's, with one of our own."""
     path = os.path.join(RUNTIME, "boot_id")
     with open(UUID, encoding="ascii") as source:
         number = source.read()

@@ -1,4 +1,4 @@
-"""The template, taken over while it imports a module: what it reaches of the session.
+"""The fork server, taken over while it imports a module: what it reaches of the session.
 
 Each attempt first works outside, or is another error there, and fails inside.
 """
@@ -17,7 +17,7 @@ import pytest
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.helpers.process import jail
-from broker.programs import template
+from broker.programs import fork_server
 from broker.viewer.workers.pool import open_workers
 
 _ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def _probe(where, attempt, place):
 
 
 @pytest.mark.parametrize("attempt", [*_WORKS_OUTSIDE, "make a mount writable"])
-def test_probe_in_the_templates_jail(attempt, place):
+def test_probe_in_the_fork_servers_jail(attempt, place):
     if attempt in _WORKS_OUTSIDE:
         assert _probe("outside", attempt, place).returncode == 0
     inside = _probe("inside", attempt, place)
@@ -100,10 +100,10 @@ def test_probe_in_the_templates_jail(attempt, place):
     assert "Error" in inside.stderr or inside.returncode == -signal.SIGSYS
 
 
-async def test_the_running_template_is_in_that_jail(tmp_path):
+async def test_the_running_fork_server_is_in_that_jail(tmp_path):
     async with open_workers() as workers:
         await workers.open_worker(SandboxName("work"), tmp_path, tmp_path / "no")
-        pid = workers.template_pid
+        pid = workers.fork_server_pid
         for kind in ("user", "mnt", "net", "ipc", "uts", "cgroup"):
             theirs = os.readlink(f"/proc/{pid}/ns/{kind}")
             assert theirs != os.readlink(f"/proc/self/ns/{kind}"), kind
@@ -118,19 +118,19 @@ async def test_the_running_template_is_in_that_jail(tmp_path):
         ] == []
 
 
-def test_a_template_without_a_jail_imports_nothing(monkeypatch):
+def test_a_fork_server_without_a_jail_imports_nothing(monkeypatch):
     imported, served = [], []
     monkeypatch.setattr(jail, "try_to_enclose", lambda: "new namespaces: no")
     monkeypatch.setattr(jail, "enclose", lambda: None)
-    monkeypatch.setattr(template, "serve", lambda _, start: served.append(start))
+    monkeypatch.setattr(fork_server, "serve", lambda _, start: served.append(start))
     monkeypatch.setattr(
-        template.runpy, "run_module", lambda *_, **__: imported.append(sys.argv[2:])
+        fork_server.runpy, "run_module", lambda *_, **__: imported.append(sys.argv[2:])
     )
-    monkeypatch.setattr(sys, "argv", ["template", "3"])
-    template.main()
+    monkeypatch.setattr(sys, "argv", ["fork server", "3"])
+    fork_server.main()
     assert imported == []
     with pytest.raises(SetupError, match="new namespaces: no"):
         served[0](None, [], lambda: None)
-    monkeypatch.setattr(sys, "argv", ["template", "3", template.ALLOW_UNJAILED])
-    template.main()
+    monkeypatch.setattr(sys, "argv", ["fork server", "3", fork_server.ALLOW_UNJAILED])
+    fork_server.main()
     assert imported == [["new namespaces: no"]]

@@ -1,4 +1,4 @@
-"""The template of workers, when its client no longer waits for the answer."""
+"""The fork server of workers, when its client no longer waits for the answer."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ async def test_a_worker_that_was_given_up_leaves_no_descriptor(tmp_path):
         await first.close()
         before = descriptors()
         for _ in range(3):
-            os.kill(workers.template_pid, signal.SIGSTOP)
+            os.kill(workers.fork_server_pid, signal.SIGSTOP)
             try:
                 with trio.move_on_after(0.2) as patience:
                     await workers.open_worker(SandboxName("a"), display, compositor)
             finally:
-                os.kill(workers.template_pid, signal.SIGCONT)
+                os.kill(workers.fork_server_pid, signal.SIGCONT)
             assert patience.cancelled_caught
         # Its answers come in order, so those of before have been taken.
         last = await workers.open_worker(SandboxName("a"), display, compositor)

@@ -1,14 +1,14 @@
-"""Messages between the launcher and a template's guest agent: sans-IO.
+"""Messages between the launcher and a parent's guest agent: sans-IO.
 
 Over the virtio-serial port ``PORT``, in the frames of ``broker.core.framing``.  The
-guest sends words, each once and in this order: ``ready`` (from the template),
+guest sends words, each once and in this order: ``ready`` (from the parent),
 ``taken`` (a copy has its identity) and ``linked`` (it sees its vsock device).  The
 launcher sends one ``Identity``, pauses the machine after ``linked``, and sends ``BEGIN``
 when it runs again: then the guest connects.  One that connected before that would have
 a packet under way while its vsock device stops: it was lost in one start of thirteen,
 and the guest tries again after two seconds.  A machine that waits gets ``REHEARSE``
 first: it runs the record's program once and says ``rehearsed``.  The guest's end is
-``shims/guest/template.py``.
+``shims/guest/parent.py``.
 """
 
 from __future__ import annotations

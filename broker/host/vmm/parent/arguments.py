@@ -1,4 +1,4 @@
-"""QEMU's command line for machines that are copied: a template, and its copies.
+"""QEMU's command line for machines that are copied: a parent, and its copies.
 
 Both have the same devices at the same addresses; a copy differs in its memory, its
 descriptors, the generation id and ``-incoming``, and has no kernel to load: the running
@@ -6,9 +6,9 @@ one is in its memory, and QEMU would keep the file's 11 MiB for the firmware.  D
 saved (vhost-user) or must not be shared (a network card with its address) are in
 neither: they are plugged into the two root ports of a copy.
 
-Machines that share their template's memory have a second virtio-serial port in the
+Machines that share their parent's memory have a second virtio-serial port in the
 place of a vsock device, and no device by which memory is freed: QEMU would punch
-holes into the template, and the guest chooses where.
+holes into the parent, and the guest chooses where.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from types import MappingProxyType
 
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
+from broker.host.vmm.parent.identity import PORT
 from broker.host.vmm.port_mux import BATCH_WORD, KERNEL_WORD, port_words
 from broker.host.vmm.qemu_arguments import (
     FORKABLE,
@@ -33,7 +34,6 @@ from broker.host.vmm.qemu_arguments import (
     listener_args,
     root_args,
 )
-from broker.host.vmm.template.identity import PORT
 
 VSOCK_SLOT = "hot0"
 NIC_SLOT = "hot1"
@@ -56,10 +56,10 @@ _WARM_CHARS = 700
 
 @dataclass(frozen=True)
 class ForkWiring:
-    """The words in which a template and its copies differ."""
+    """The words in which a parent and its copies differ."""
 
     memory_fd: int
-    """The guest's memory: a file of the template's, a memfd of a copy."""
+    """The guest's memory: a file of the parent's, a memfd of a copy."""
     generation: str
     """A UUID; the guest's kernel draws its keys again when it changes."""
     port_fd: int
@@ -70,7 +70,7 @@ class ForkWiring:
     streams_fd: int | None = None
     """A connected socket: the port for the streams of machines that share memory."""
     private: bool = False
-    """The memory is a template's, which is mapped copy-on-write."""
+    """The memory is a parent's, which is mapped copy-on-write."""
     incoming: bool = False
     """A copy: its state is loaded, and nothing boots."""
 
@@ -106,7 +106,7 @@ def forkable_args(
         *wiring.extra,
     ]
     if wiring.streams_fd is None:
-        # A template's memory and that of each copy are files of their own.
+        # A parent's memory and that of each copy are files of their own.
         return words + free_page_args("pci", ",addr=0x7")
     # guard: no machine that shares memory has a device that frees it
     refuse_freeing(words)
@@ -124,7 +124,7 @@ def _boot(
 
 
 def _memory(spec: VmSpec, wiring: ForkWiring) -> str:
-    # guard: a machine does not write into its template
+    # guard: a machine does not write into its parent
     share = "off,merge=off" if wiring.private else "on"
     path = f"/proc/self/fd/{wiring.memory_fd}"
     size = f"size={spec.memory_mib}M"
@@ -143,8 +143,8 @@ def _ports(wiring: ForkWiring) -> Iterator[str]:
 def refuse_freeing(words: Sequence[str]) -> None:
     """Raise SetupError for a device or object that is not known to leave memory alone.
 
-    With a balloon a guest frees pages of its template, and with them those of all its
-    siblings.  A process of a vhost-user device maps the template, not the machine's
+    With a balloon a guest frees pages of its parent, and with them those of all its
+    siblings.  A process of a vhost-user device maps the parent, not the machine's
     memory.
     """
     for option, word in pairwise(words):
@@ -162,7 +162,7 @@ def _kernel_args(
     spec: VmSpec, accel: Accel, warm: Sequence[str], wiring: ForkWiring
 ) -> str:
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
-    words += [*FORKABLE[accel].kernel_args, "vitrail.template=1"]
+    words += [*FORKABLE[accel].kernel_args, "vitrail.parent=1"]
     if wiring.streams_fd is not None:
         words.append(KERNEL_WORD)
         if accel is Accel.TCG:
@@ -176,13 +176,13 @@ def _kernel_args(
 def key_words(
     spec: VmSpec, qemu: Path, accel: Accel, warm: Sequence[str], *, shared: bool = False
 ) -> list[str]:
-    """Return the words that a template's key is made of: the same for each copy."""
+    """Return the words that a parent's key is made of: the same for each copy."""
     plain = Path("file")
     same = replace(
         spec,
-        name=SandboxName("template"),
+        name=SandboxName("parent"),
         # Its directory is the image's; packed and unpacked it is loaded by other
-        # firmware, which the template's state names.
+        # firmware, which the parent's state names.
         kernel=Path(spec.kernel.name),
         initrd=plain,
         root=None if spec.root is None else plain,

@@ -1,4 +1,4 @@
-"""Many copies of one template: it is as it was, and has no secret in it."""
+"""Many copies of one parent: it is as it was, and has no secret in it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def _vm(monkeypatch):
     monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
-def template(s):
-    return s.place / "templates" / "web"
+def parent(s):
+    return s.place / "parents" / "web"
 
 
 def digest(path):
@@ -48,7 +48,7 @@ def contains(path, needle):
 
 
 @pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
-async def test_many_copies_in_a_row_leave_the_template_as_it_was(
+async def test_many_copies_in_a_row_leave_the_parent_as_it_was(
     monkeypatch, tmp_path, mode, how
 ):
     """And it has no secret of this machine in it."""
@@ -57,9 +57,9 @@ async def test_many_copies_in_a_row_leave_the_template_as_it_was(
     (tmp_path / "key").write_text(token)
     async with stage() as s:
         await s.starter.make(s.request("maker", mode=mode))
-        files = [template(s) / name for name in ("memory", "state")]
+        files = [parent(s) / name for name in ("memory", "state")]
         # Its content is found: the kernel's command line, the agent's source.
-        assert contains(files[0], b"vitrail.template=1")
+        assert contains(files[0], b"vitrail.parent=1")
         assert contains(files[0], b"FORK_SEED_BYTES")
         home = os.path.expanduser("~")
         for secret in (token, home, str(s.place), os.environ["XDG_RUNTIME_DIR"]):

@@ -1,4 +1,4 @@
-"""The key of a template: equal only where a copy of it would run.
+"""The key of a parent: equal only where a copy of it would run.
 
 QEMU notices another machine type or memory size when it loads a state, but not
 another CPU model (the copy loads, and then nothing happens) nor another root image
@@ -19,11 +19,11 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class TemplateInputs:
-    """Everything that a template is made of."""
+class ParentInputs:
+    """Everything that a parent is made of."""
 
     record: str
-    """Its record: no two records share a template, for siblings share secrets of
+    """Its record: no two records share a parent, for siblings share secrets of
     the kernel (addresses, canaries)."""
     image: str
     """Digest of kernel, initramfs and root."""
@@ -43,4 +43,4 @@ class TemplateInputs:
         """Return 64 hex digits."""
         fields = {"format": FORMAT, **asdict(self), "words": list(self.words)}
         text = json.dumps(fields, sort_keys=True)
-        return hashlib.sha256(b"vitrail template\n" + text.encode()).hexdigest()
+        return hashlib.sha256(b"vitrail parent\n" + text.encode()).hexdigest()

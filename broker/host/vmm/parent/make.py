@@ -1,6 +1,6 @@
-"""Making a template: boot a machine without identity, and save it.
+"""Making a parent: boot a machine without identity, and save it.
 
-Its process ends with ours: a template is made in the background, and one that was
+Its process ends with ours: a parent is made in the background, and one that was
 not finished is of no use.
 """
 
@@ -22,11 +22,11 @@ from broker.core.escape import printable
 from broker.helpers.console_log import ConsoleLog
 from broker.host.homes.sparse import copy_without_zeros
 from broker.host.vmm.launcher import Tools
+from broker.host.vmm.parent.arguments import ForkWiring, forkable_args
+from broker.host.vmm.parent.identity import FRAME_BYTES, GuestWords
+from broker.host.vmm.parent.store import MEMORY, STATE
 from broker.host.vmm.qemu_arguments import VmSpec
 from broker.host.vmm.qmp import Json, Qmp
-from broker.host.vmm.template.arguments import ForkWiring, forkable_args
-from broker.host.vmm.template.identity import FRAME_BYTES, GuestWords
-from broker.host.vmm.template.store import MEMORY, STATE
 from broker.host.vmm.vmm_jail import qemu_view, spawn_jailed
 
 _BOOTED = "booted"
@@ -38,7 +38,7 @@ _POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
-class TemplatePlan:
+class ParentPlan:
     """The machine to boot: ``spec``, without its name; ``warm`` is run once in it.
 
     ``write_initrd`` is given a directory and returns the initramfs in it.
@@ -54,13 +54,13 @@ class TemplatePlan:
     """Its memory is one that machines share."""
 
 
-async def make_template(plan: TemplatePlan, room: Path) -> None:
+async def make_parent(plan: ParentPlan, room: Path) -> None:
     """Write ``memory`` and ``state`` into a prepared directory.
 
     Raises UpstreamError with the end of the console when the guest does not
     come up, SetupError without QEMU.
     """
-    with ExitStack() as files, trio.move_on_after(limits.TEMPLATE_MAKE_SECONDS) as late:
+    with ExitStack() as files, trio.move_on_after(limits.PARENT_MAKE_SECONDS) as late:
         try:
             await _make(plan, room, files)
             await trio.to_thread.run_sync(_leave_out_zeros, room)
@@ -69,19 +69,19 @@ async def make_template(plan: TemplatePlan, room: Path) -> None:
             raise UpstreamError(f"{why}; console: {_tail(room)}") from why
     if late.cancelled_caught:
         raise UpstreamError(
-            f"the template was not ready within {limits.TEMPLATE_MAKE_SECONDS:g} s; "
+            f"the parent machine was not ready within {limits.PARENT_MAKE_SECONDS:g} s; "
             f"console: {_tail(room)}"
         )
     for name in (_BOOTED, _CONSOLE, f"{_CONSOLE}.1", "initrd"):
         (room / name).unlink(missing_ok=True)
 
 
-async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
+async def _make(plan: ParentPlan, room: Path, files: ExitStack) -> None:
     memory = _create(room / _BOOTED, files)
     os.ftruncate(memory, plan.spec.memory_mib << 20)
     state = _create(room / STATE, files)
     console_ours, console_theirs = _pair(files)
-    # guard: the console of a template that is made has a bound
+    # guard: the console of a parent that is made has a bound
     console = ConsoleLog(room, name=_CONSOLE)
     files.callback(console.close)
     qmp_ours, qmp_theirs = _pair(files)
@@ -94,7 +94,7 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
     fds = [memory, *(end.fileno() for end in ends)]
     wiring = ForkWiring(memory, str(uuid.uuid4()), port_theirs.fileno(), serial)
     if plan.shared:
-        # A port at whose other end is only silence: a template has no stream.
+        # A port at whose other end is only silence: a parent has no stream.
         _, streams_theirs = _pair(files)
         fds.append(streams_theirs.fileno())
         wiring = replace(wiring, streams_fd=streams_theirs.fileno())
@@ -178,7 +178,7 @@ async def _save(qmp: Qmp, state: int) -> None:
         if status == "completed":
             return
         if status in {"failed", "cancelled"}:
-            raise UpstreamError("QEMU could not save the template's state")
+            raise UpstreamError("QEMU could not save the parent's state")
         await trio.sleep(_POLL_SECONDS)
 
 
@@ -206,7 +206,7 @@ def _tail(room: Path) -> str:
     try:
         with (room / _CONSOLE).open("rb") as file:
             # The guest wrote it, and as much as it liked.
-            # guard: of a template's console the end is read
+            # guard: of a parent's console the end is read
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             data = file.read(_TAIL)
     except OSError:

@@ -11,9 +11,9 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.host.vmm.launcher import Network
-from broker.host.vmm.template import standby, starting
-from broker.host.vmm.template.starting import Starter
-from tests.broker.host.vmm.template.test_starting import Stage
+from broker.host.vmm.parent import standby, starting
+from broker.host.vmm.parent.starting import Starter
+from tests.broker.host.vmm.parent.test_starting import Stage
 from tests.kit.eventually import eventually
 
 
@@ -103,7 +103,7 @@ class StandbyStage(Stage):
         await eventually(lambda: record in self.pool.records)
 
     async def decided(self):
-        """Wait until none is being started: the pool looks for templates in a thread."""
+        """Wait until none is being started: the pool looks for parents in a thread."""
         await eventually(lambda: not self.pool._coming)
 
 
@@ -115,12 +115,12 @@ def stage(tmp_path, monkeypatch):
     async def made():
         s = StandbyStage(tmp_path)
         monkeypatch.setattr(starting, "start_vm", s.start_vm)
-        monkeypatch.setattr(starting, "make_template", s.make_template)
+        monkeypatch.setattr(starting, "make_parent", s.make_parent)
         monkeypatch.setattr(standby, "WaitingPlan", lambda *_a, **_k: PaperPlan(s))
         monkeypatch.setattr(standby, "available_bytes", lambda: 1 << 40)
         monkeypatch.setattr(standby.msgspec.structs, "replace", lambda _s, **new: new)
         async with trio.open_nursery() as nursery:
-            places = tmp_path / "templates", tmp_path / "standby"
+            places = tmp_path / "parents", tmp_path / "standby"
             s.starter = Starter(places[0], nursery, s.problems.append, places[1])
             s.starter.delay_seconds = 0
             s.pool.delay_seconds = 0
@@ -151,7 +151,7 @@ async def test_the_next_start_takes_the_machine_that_waits(stage):
         assert s.made == 1
 
 
-async def test_one_waits_after_the_first_boot_has_made_a_template(stage):
+async def test_one_waits_after_the_first_boot_has_made_a_parent(stage):
     async with stage() as s:
         assert (await s.start()).how == "boot"
         await s.waiting()
@@ -207,7 +207,7 @@ async def test_one_with_an_old_helper_is_not_used(stage, tmp_path):
         assert s.vms[0].closed
         await s.waiting()
         helper.unlink()
-        key = starting.template_key(s.request)
+        key = starting.parent_key(s.request)
         vm, why = await s.pool.take(s.request, key, (), None)
         assert vm is None
         assert "No such file" in why
@@ -262,13 +262,13 @@ async def test_one_whose_address_is_closed_is_not_used(stage):
         assert s.vms[0].closed
 
 
-async def test_one_of_an_old_template_is_not_used(stage, monkeypatch):
+async def test_one_of_an_old_parent_is_not_used(stage, monkeypatch):
     async with stage() as s:
         await s.starter.make(s.request)
         await s.start()
         await s.waiting()
         now = standby.time.time()
-        later = now + limits.TEMPLATE_SECONDS + 1
+        later = now + limits.PARENT_SECONDS + 1
         monkeypatch.setattr(standby.time, "time", lambda: later)
         started = await s.start()
         assert started.how == "boot"
@@ -381,7 +381,7 @@ async def test_one_that_cannot_be_started_is_reported_and_leaves_nothing(stage):
         await s.starter.make(s.request)
         await s.start(standby_mib=0)
         s.copy_error = UpstreamError("QEMU said no")
-        s.pool.prepare_soon(s.request, starting.template_key(s.request))
+        s.pool.prepare_soon(s.request, starting.parent_key(s.request))
         await eventually(lambda: bool(s.problems))
         assert "no machine of 'web' waits" in s.problems[0]
         assert list((s.place / "standby").iterdir()) == []
@@ -449,14 +449,14 @@ async def test_one_that_wakes_and_the_next_one_have_different_places(stage):
         assert second.directory.is_dir()
 
 
-async def test_it_ends_with_its_template_s_age(stage, mock_clock):
+async def test_it_ends_with_its_parent_s_age(stage, mock_clock):
     # Not autojump_clock: it jumps while a thread of the pool's is at work, too.
     mock_clock.rate = 1
     async with stage() as s:
         await s.starter.make(s.request)
         await s.start()
         await s.waiting()
-        mock_clock.jump(limits.TEMPLATE_SECONDS - 600)
+        mock_clock.jump(limits.PARENT_SECONDS - 600)
         await trio.testing.wait_all_tasks_blocked()
         assert s.pool.records == {"web"}
         mock_clock.jump(1200)

@@ -1,6 +1,6 @@
-"""Starting a copy of a template: paused, with an identity, as if it had booted.
+"""Starting a copy of a parent: paused, with an identity, as if it had booted.
 
-The copy has its own memory: a memfd with the content of the template's file, holes
+The copy has its own memory: a memfd with the content of the parent's file, holes
 kept.  Its guest runs for a moment before the lease: it takes its identity and sees
 its vsock device, and nothing else, for no program has been started and no listener
 exists.  Then it is paused again, so that to the caller it is like any other.
@@ -26,32 +26,32 @@ from broker.core.names import SandboxName
 from broker.helpers.process.identity import Tracked
 from broker.host.homes.sparse import copy_sparse
 from broker.host.vmm.launcher import Plan, Tools
-from broker.host.vmm.qemu_arguments import VmSpec, listener_args
-from broker.host.vmm.qmp import Qmp
-from broker.host.vmm.running import Vm
-from broker.host.vmm.state import QEMU
-from broker.host.vmm.template.arguments import (
+from broker.host.vmm.parent.arguments import (
     NIC_SLOT,
     VSOCK_SLOT,
     ForkWiring,
     forkable_args,
 )
-from broker.host.vmm.template.identity import (
+from broker.host.vmm.parent.identity import (
     BEGIN,
     REHEARSE,
     SEED_BYTES,
     GuestWords,
     Identity,
 )
-from broker.host.vmm.template.make import hear, ignore_shared
-from broker.host.vmm.template.store import MEMORY, STATE, Template
+from broker.host.vmm.parent.make import hear, ignore_shared
+from broker.host.vmm.parent.store import MEMORY, STATE, Parent
+from broker.host.vmm.qemu_arguments import VmSpec, listener_args
+from broker.host.vmm.qmp import Qmp
+from broker.host.vmm.running import Vm
+from broker.host.vmm.state import QEMU
 from broker.host.vmm.vmm_jail import qemu_view, spawn_jailed
 
 _POLL_SECONDS = 0.005
 
 
 class CopyPlan(Plan):
-    """A machine on its way up as a copy of ``template``."""
+    """A machine on its way up as a copy of ``parent``."""
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class CopyPlan(Plan):
         undo: AsyncExitStack,
         on_loss: Callable[[str], None] | None,
         *,
-        template: Template,
+        parent: Parent,
         warm: Sequence[str],
     ) -> None:
         super().__init__(spec, tools, undo, on_loss)
-        self._template = template
+        self._parent = parent
         self._warm = warm
         self._memory = -1
         self._files = ExitStack()
         undo.callback(self._files.close)
-        self._state_file = template.open(STATE)
+        self._state_file = parent.open(STATE)
         self._files.callback(os.close, self._state_file)
         self._port, self._far_port = socket.socketpair()
         self._port.settimeout(0)
@@ -86,12 +86,12 @@ class CopyPlan(Plan):
             raise sole(errors) from None
 
     async def take_memory(self) -> None:
-        """Get the machine's memory: a copy of the template's."""
+        """Get the machine's memory: a copy of the parent's."""
         self._memory = os.memfd_create(
             "vitrail-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )
         self._files.callback(os.close, self._memory)
-        await trio.to_thread.run_sync(_fill, self._template, self._memory)
+        await trio.to_thread.run_sync(_fill, self._parent, self._memory)
 
     @override
     async def spawn_vmm(self, passed: ExitStack) -> Tracked:
@@ -221,8 +221,8 @@ class WaitingPlan(CopyPlan):
         self._files.close()
 
 
-def _fill(template: Template, memory: int) -> None:
-    source = template.open(MEMORY)
+def _fill(parent: Parent, memory: int) -> None:
+    source = parent.open(MEMORY)
     try:
         copy_sparse(source, memory)
     finally:

@@ -1,6 +1,6 @@
-"""Templates on disk: ``templates/RECORD/`` with ``memory``, ``state``, ``meta.json``.
+"""Parents on disk: ``parents/RECORD/`` with ``memory``, ``state``, ``meta.json``.
 
-One for each record.  A template is made in a directory beside it and takes effect by
+One for each record.  A parent is made in a directory beside it and takes effect by
 one rename; it is removed when its key or its age is no longer right.  Machines that
 were copied from it have their own memory and need it no more.
 """
@@ -35,8 +35,8 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Template:
-    """A template that can be copied."""
+class Parent:
+    """A parent that can be copied."""
 
     directory: Path
     key: str
@@ -56,7 +56,7 @@ class Template:
     def open(self, name: str) -> int:
         """Return a descriptor of ``MEMORY`` or ``STATE``, for reading.
 
-        Raises UpstreamError when another template has taken this one's place,
+        Raises UpstreamError when another parent has taken this one's place,
         OSError when there is none any more.
         """
         place = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -64,24 +64,26 @@ class Template:
             fd = os.open(_META, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
             with os.fdopen(fd, "rb") as file:
                 meta = msgspec.json.decode(file.read(), type=_Meta)
-            # guard: a copy is one of the template that was found
+            # guard: a copy is one of the parent that was found
             if (meta.key, meta.made) != (self.key, self.made):
-                raise UpstreamError("the template was replaced meanwhile")
+                raise UpstreamError("the parent machine was replaced meanwhile")
             return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
         except ValueError as error:
-            raise UpstreamError(f"the template cannot be read: {error}") from error
+            raise UpstreamError(
+                f"the parent machine cannot be read: {error}"
+            ) from error
         finally:
             os.close(place)
 
 
-class TemplateStore:
-    """Templates below one directory.  Methods block: call them in a thread."""
+class ParentStore:
+    """Parents below one directory.  Methods block: call them in a thread."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def find(self, record: str, key: str, now: float) -> tuple[Template | None, str]:
-        """Return the template of a record, or None and why there is none.
+    def find(self, record: str, key: str, now: float) -> tuple[Parent | None, str]:
+        """Return the parent of a record, or None and why there is none.
 
         One of another key or age, or that is not whole, is removed.
         """
@@ -90,23 +92,23 @@ class TemplateStore:
             meta = msgspec.json.decode((directory / _META).read_bytes(), type=_Meta)
             sizes = [(directory / n).stat().st_size for n in (MEMORY, STATE)]
         except FileNotFoundError:
-            why = "there is no template yet"
+            why = "there is no parent machine yet"
         except (OSError, ValueError) as error:
-            why = f"the template cannot be read: {error}"
+            why = f"the parent machine cannot be read: {error}"
         else:
             why = _stale(meta, key, now, sizes)
             if not why:
-                return Template(directory, meta.key, meta.made), ""
+                return Parent(directory, meta.key, meta.made), ""
         self.drop(record)
         return None, why
 
     def drop(self, record: str) -> None:
-        """Remove a record's template, if it has one."""
+        """Remove a record's parent, if it has one."""
         remove_tree(self.root / record)
 
     @contextmanager
     def new(self) -> Iterator[Path]:
-        """Give a directory to make a template in; ``publish`` it, or it is removed."""
+        """Give a directory to make a parent in; ``publish`` it, or it is removed."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
         try:
@@ -114,8 +116,8 @@ class TemplateStore:
         finally:
             remove_tree(room)
 
-    def publish(self, room: Path, record: str, key: str, now: float) -> Template:
-        """Make a prepared directory the template of a record, in place of the old."""
+    def publish(self, room: Path, record: str, key: str, now: float) -> Parent:
+        """Make a prepared directory the parent of a record, in place of the old."""
         sizes = []
         for name in (MEMORY, STATE):
             (room / name).chmod(0o400)
@@ -132,22 +134,22 @@ class TemplateStore:
                 if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                     raise
                 continue
-            return Template(target, key, now)
+            return Parent(target, key, now)
 
     def sweep(self, now: float) -> None:
-        """Remove templates that are too old, and unfinished ones of killed brokers.
+        """Remove parents that are too old, and unfinished ones of killed brokers.
 
         By age, because another broker of this user may be making one.
         """
         for path in self.root.glob("*/"):
             half = path.name.startswith(_NEW)
-            age = limits.TEMPLATE_MAKE_SECONDS * 2 if half else limits.TEMPLATE_SECONDS
+            age = limits.PARENT_MAKE_SECONDS * 2 if half else limits.PARENT_SECONDS
             with suppress(FileNotFoundError):
                 if now - path.stat().st_mtime > age:
                     remove_tree(path)
 
     def disk_bytes(self) -> int:
-        """Bytes on disk of all templates, holes not counted."""
+        """Bytes on disk of all parents, holes not counted."""
         total = 0
         for path in self.root.rglob("*"):
             with suppress(FileNotFoundError):
@@ -156,15 +158,15 @@ class TemplateStore:
 
 
 def _stale(meta: _Meta, key: str, now: float, sizes: list[int]) -> str:
-    """Why a template must not be used, or nothing."""
-    # guard: a template of another key is not used
+    """Why a parent must not be used, or nothing."""
+    # guard: a parent of another key is not used
     if meta.key != key:
-        return "the template was made of something else (image, QEMU, record)"
-    if not 0 <= now - meta.made <= limits.TEMPLATE_SECONDS:
-        return "the template is older than a day"
-    # guard: a truncated template is not used
+        return "the parent machine was made of something else (image, QEMU, record)"
+    if not 0 <= now - meta.made <= limits.PARENT_SECONDS:
+        return "the parent machine is older than a day"
+    # guard: a truncated parent is not used
     if sizes != [meta.memory, meta.state]:
-        return "the template's files are not whole"
+        return "the parent machine's files are not whole"
     return ""
 
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.host.vmm.template import memory_pressure
-from broker.host.vmm.template.memory_pressure import (
+from broker.host.vmm.parent import memory_pressure
+from broker.host.vmm.parent.memory_pressure import (
     available_bytes,
     memory_short,
     open_trigger,

@@ -1,4 +1,4 @@
-"""The end of a template's console, which its guest writes."""
+"""The end of a parent's console, which its guest writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.host.vmm.template import make
+from broker.host.vmm.parent import make
 
 
 def test_a_console_of_terabytes_is_read_at_its_end(tmp_path):
@@ -89,7 +89,7 @@ async def test_a_console_that_is_flooded_fills_no_disk(
         shared=False,
     )
     with pytest.raises(UpstreamError, match="Kernel panic"):
-        await make.make_template(plan, tmp_path)
+        await make.make_parent(plan, tmp_path)
     kept = sum(path.stat().st_size for path in tmp_path.glob(f"{make._CONSOLE}*"))
     assert kept <= 2 * limits.LOG_BYTES
     # It was held back meanwhile.

@@ -1,7 +1,7 @@
-"""Templates for a test's broker, made before it starts.
+"""Parents for a test's broker, made before it starts.
 
 A broker makes one in the background some time after the first boot; a test cannot
-wait for that.  Templates lie in the person's cache, so that one serves every test
+wait for that.  Parents lie in the person's cache, so that one serves every test
 whose record has this name and these properties.
 """
 
@@ -19,18 +19,18 @@ from broker.core.paths import find_paths
 from broker.host.images.store import Image
 from broker.host.images.vmlinux import boot_kernel
 from broker.host.vmm.launcher import VmSpec
-from broker.host.vmm.template.starting import Starter, StartRequest, template_key
-from broker.host.vmm.template.store import TemplateStore
+from broker.host.vmm.parent.starting import Starter, StartRequest, parent_key
+from broker.host.vmm.parent.store import ParentStore
 from tests.kit.vm.machines import vm_tools
 from tests.kit.wayland.compositor import short_directory
 
 Mode = Literal["shared", "copy"]
 
 
-async def ready_template(
+async def ready_parent(
     image: Image, record: str, memory_mib: int = 512, mode: Mode = "copy"
 ) -> None:
-    """See that there is a template for ``world.record()`` of this name."""
+    """See that there is a parent for ``world.record()`` of this name."""
     paths, tools = find_paths(), await vm_tools()
     with short_directory() as place:
         request = StartRequest(
@@ -50,15 +50,15 @@ async def ready_template(
             ),
             tools=tools,
         )
-        paths.templates.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (paths.templates / ".test-lock").open("w") as lock:
+        paths.parents.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (paths.parents / ".test-lock").open("w") as lock:
             # Two workers of one test run make it once.
             await trio.to_thread.run_sync(partial(fcntl.flock, lock, fcntl.LOCK_EX))
-            find = TemplateStore(paths.templates).find
-            if find(record, template_key(request), time.time())[0] is not None:
+            find = ParentStore(paths.parents).find
+            if find(record, parent_key(request), time.time())[0] is not None:
                 return
             async with trio.open_nursery() as nursery:
-                starter = Starter(paths.templates, nursery, print)
+                starter = Starter(paths.parents, nursery, print)
                 starter.background = False
                 await starter.make(request)
                 nursery.cancel_scope.cancel()

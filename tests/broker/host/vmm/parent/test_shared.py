@@ -11,19 +11,19 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.host.vmm.template.shared import SharedMemories, seal_memory
-from broker.host.vmm.template.store import MEMORY, STATE, TemplateStore
+from broker.host.vmm.parent.shared import SharedMemories, seal_memory
+from broker.host.vmm.parent.store import MEMORY, STATE, ParentStore
 from tests.kit.eventually import eventually
 
 SIZE = 1 << 20
 FALLOC_PUNCH_HOLE_KEEP_SIZE = 3
 WORDS = b"the kernel's text"
 NOW = 1e12
-"""Far in the future, so that no template is too old."""
+"""Far in the future, so that no parent is too old."""
 
 
 def published(root, key="k", now=NOW, words=WORDS):
-    store = TemplateStore(root)
+    store = ParentStore(root)
     with store.new() as room:
         with (room / MEMORY).open("wb") as file:
             file.truncate(SIZE)
@@ -88,28 +88,28 @@ def test_a_machine_writes_into_pages_of_its_own(sealed):
 
 @pytest.mark.parametrize("size", [SIZE - 4096, SIZE + 4096])
 def test_memory_of_another_size_is_refused(tmp_path, size):
-    template = published(tmp_path)
+    parent = published(tmp_path)
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(UpstreamError, match="size"):
-        seal_memory(template, size)
+        seal_memory(parent, size)
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-async def test_one_memory_serves_all_machines_of_a_template(tmp_path):
+async def test_one_memory_serves_all_machines_of_a_parent(tmp_path):
     async with trio.open_nursery() as nursery:
         memories = SharedMemories(nursery)
-        template = published(tmp_path)
-        one = await memories.open("web", template, SIZE)
-        two = await memories.open("web", template, SIZE)
+        parent = published(tmp_path)
+        one = await memories.open("web", parent, SIZE)
+        two = await memories.open("web", parent, SIZE)
         assert os.fstat(one).st_ino == os.fstat(two).st_ino
-        # Another template of this record: another memory.
+        # Another parent of this record: another memory.
         newer = published(tmp_path, now=NOW + 1, words=b"newer")
         three = await memories.open("web", newer, SIZE)
         assert os.fstat(three).st_ino != os.fstat(one).st_ino
         assert b"newer" in content(three)
         assert WORDS in content(one), "what runs keeps its own"
         with pytest.raises(UpstreamError, match="replaced"):
-            await memories.open("web", template, SIZE)
+            await memories.open("web", parent, SIZE)
         for fd in (one, two, three):
             os.close(fd)
         memories.close()
@@ -119,7 +119,7 @@ async def test_one_memory_serves_all_machines_of_a_template(tmp_path):
 
 def held():
     names = (os.readlink(f"/proc/self/fd/{fd}") for fd in open_fds())
-    return [name for name in names if "vitrail-template" in name]
+    return [name for name in names if "vitrail-parent" in name]
 
 
 def open_fds():
@@ -128,7 +128,7 @@ def open_fds():
     return [name for name in names if os.path.lexists(f"/proc/self/fd/{name}")]
 
 
-async def test_memory_is_let_go_when_its_template_is_too_old(tmp_path):
+async def test_memory_is_let_go_when_its_parent_is_too_old(tmp_path):
     async with trio.open_nursery() as nursery:
         memories = SharedMemories(nursery)
         os.close(await memories.open("web", published(tmp_path, now=1.0), SIZE))
@@ -138,11 +138,11 @@ async def test_memory_is_let_go_when_its_template_is_too_old(tmp_path):
 async def test_starts_at_once_make_one_memory(tmp_path):
     async with trio.open_nursery() as nursery:
         memories = SharedMemories(nursery)
-        template = published(tmp_path)
+        parent = published(tmp_path)
         found = []
 
         async def start():
-            found.append(await memories.open("web", template, SIZE))
+            found.append(await memories.open("web", parent, SIZE))
 
         async with trio.open_nursery() as starts:
             for _ in range(5):

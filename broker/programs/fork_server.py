@@ -1,6 +1,6 @@
-"""The template: leave the user's session, then import the worker and fork its halves.
+"""The fork server: leave the user's session, then import the worker and fork its halves.
 
-This is all of the template that has the user's rights.  ``programs.template_jailed``
+This is all of the fork server that has the user's rights.  ``programs.fork_server_jailed``
 is the fork server: its modules, those of the worker among them, are imported in the
 jail, where a fault in one of them has no file, no socket and no network to use.
 """
@@ -19,9 +19,9 @@ from broker.helpers.process.fork_server import Start, Started, serve
 from broker.ipc.fork_server import Order
 
 ALLOW_UNJAILED = "allow-unjailed"
-"""The argument that permits a template without a jail, where none can be built."""
+"""The argument that permits a fork server without a jail, where none can be built."""
 
-_JAILED = "broker.programs.template_jailed"
+_JAILED = "broker.programs.fork_server_jailed"
 
 
 def _refusing(reason: str) -> Start:
@@ -47,7 +47,7 @@ def main() -> None:
     missing = jail.try_to_enclose()
     # guard: no worker's code is imported outside of a jail
     if missing and ALLOW_UNJAILED not in sys.argv[2:]:
-        serve("vitrail-template", _refusing(missing))
+        serve("vitrail-forks", _refusing(missing))
         return
     if not missing:
         jail.enclose()

@@ -1,4 +1,4 @@
-"""Which machines are copied, which boot, and when a template is made.
+"""Which machines are copied, which boot, and when a parent is made.
 
 A copy that fails is never the user's problem: the same start boots plainly, and
 the reason goes into the event.
@@ -19,27 +19,27 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from broker.host.vmm.launcher import Accel, Vm, start_vm
-from broker.host.vmm.template.fork import CopyPlan
-from broker.host.vmm.template.make import TemplatePlan, make_template
-from broker.host.vmm.template.memory_pressure import available_bytes
-from broker.host.vmm.template.request import StartedVm, StartRequest, template_key
-from broker.host.vmm.template.shared import SharedMemories, SharedPlan, why_not_shared
-from broker.host.vmm.template.standby import StandbyPool
-from broker.host.vmm.template.store import Template, TemplateStore
+from broker.host.vmm.parent.fork import CopyPlan
+from broker.host.vmm.parent.make import ParentPlan, make_parent
+from broker.host.vmm.parent.memory_pressure import available_bytes
+from broker.host.vmm.parent.request import StartedVm, StartRequest, parent_key
+from broker.host.vmm.parent.shared import SharedMemories, SharedPlan, why_not_shared
+from broker.host.vmm.parent.standby import StandbyPool
+from broker.host.vmm.parent.store import Parent, ParentStore
 
 if TYPE_CHECKING:
     from broker.host.vmm.launcher import MakePlan
 
-__all__ = ["StartRequest", "StartedVm", "Starter", "template_key"]
+__all__ = ["StartRequest", "StartedVm", "Starter", "parent_key"]
 
 VARIABLE = "VITRAIL_FORK"
 """With ``no`` machines boot, whatever records say: for a machine that is measured."""
 
 
 class Starter:
-    """Starts machines as copies where it can; makes templates in ``nursery``.
+    """Starts machines as copies where it can; makes parents in ``nursery``.
 
-    ``report`` gets a sentence when a template cannot be made.
+    ``report`` gets a sentence when a parent cannot be made.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Starter:
         report: Callable[[str], None],
         standbys: Path | None = None,
     ) -> None:
-        self._store = TemplateStore(root)
+        self._store = ParentStore(root)
         self._nursery = nursery
         self._report = report
         self._making: set[str] = set()
@@ -59,7 +59,7 @@ class Starter:
         self._failed_at: dict[str, float] = {}
         """Of each record with failures, the last one, by trio's clock."""
         self.fork_seconds = limits.FORK_SECONDS
-        self.delay_seconds = limits.TEMPLATE_DELAY_SECONDS
+        self.delay_seconds = limits.PARENT_DELAY_SECONDS
         self.background = True
         self._memories = SharedMemories(nursery)
         self.pool = None
@@ -74,7 +74,7 @@ class Starter:
             )
 
     def close(self) -> None:
-        """Let go of the memory of templates; machines that run keep it."""
+        """Let go of the memory of parents; machines that run keep it."""
         self._memories.close()
 
     async def start(
@@ -103,7 +103,7 @@ class Starter:
         if not self._swept:
             self._swept = True
             await trio.to_thread.run_sync(self._store.sweep, time.time())
-        key = template_key(request)
+        key = parent_key(request)
         if self.pool is not None:
             waited, unused = await self.pool.take(request, key, quarantine, on_loss)
             if waited is not None:
@@ -122,12 +122,12 @@ class Starter:
     async def _try_copy(
         self, start: Callable[..., Awaitable[Vm]], request: StartRequest, key: str
     ) -> tuple[Vm | None, str]:
-        """Return a machine that came up from its template, or None and why not."""
-        template, why = await self._look(request, key)
-        if template is None:
+        """Return a machine that came up from its parent, or None and why not."""
+        parent, why = await self._look(request, key)
+        if parent is None:
             return None, why
         try:
-            vm = await self._copy(start, template, request)
+            vm = await self._copy(start, parent, request)
         except (VitrailError, OSError, ExceptionGroup) as error:
             self._failed(request.record)
             return None, f"the {'fork' if request.shared else 'copy'} failed: {error}"
@@ -141,13 +141,11 @@ class Starter:
             # guard: a record that boots has no machine that waits
             self.pool.drop(record)
 
-    async def _look(
-        self, request: StartRequest, key: str
-    ) -> tuple[Template | None, str]:
+    async def _look(self, request: StartRequest, key: str) -> tuple[Parent | None, str]:
         find = partial(self._store.find, request.record, key, time.time())
         return await trio.to_thread.run_sync(find)
 
-    async def _find(self, request: StartRequest, key: str) -> Template | None:
+    async def _find(self, request: StartRequest, key: str) -> Parent | None:
         return (
             None
             if self._given_up(request.record)
@@ -182,14 +180,14 @@ class Starter:
     async def _copy(
         self,
         start: Callable[..., Awaitable[Vm]],
-        template: Template,
+        parent: Parent,
         request: StartRequest,
     ) -> Vm:
-        plan: MakePlan = partial(CopyPlan, template=template, warm=request.warm)
+        plan: MakePlan = partial(CopyPlan, parent=parent, warm=request.warm)
         if request.shared:
             plan = partial(
                 SharedPlan,
-                template=template,
+                parent=parent,
                 warm=request.warm,
                 record=request.record,
                 memories=self._memories,
@@ -230,18 +228,20 @@ class Starter:
         except (VitrailError, OSError) as error:
             self._failures[request.record] = limits.FORK_FAILURES
             self._failed_at[request.record] = trio.current_time()
-            self._report(f"no template of '{request.record}' could be made: {error}")
+            self._report(
+                f"no parent machine of '{request.record}' could be made: {error}"
+            )
         finally:
             self._making.discard(request.record)
 
-    async def make(self, request: StartRequest, key: str | None = None) -> Template:
-        """Make the template of a record now.
+    async def make(self, request: StartRequest, key: str | None = None) -> Parent:
+        """Make the parent of a record now.
 
         Raises UpstreamError when it fails or the machine has no room for it.
         """
         spec, tools = request.spec, request.tools
-        need = (spec.memory_mib << 20) + limits.TEMPLATE_FREE_BYTES
-        plan = TemplatePlan(
+        need = (spec.memory_mib << 20) + limits.PARENT_FREE_BYTES
+        plan = ParentPlan(
             spec,
             tools,
             request.warm,
@@ -251,12 +251,12 @@ class Starter:
         )
         with self._store.new() as room:
             _check_room(room, need)
-            await make_template(plan, room)
+            await make_parent(plan, room)
             publish = partial(
                 self._store.publish,
                 room,
                 request.record,
-                key or template_key(request),
+                key or parent_key(request),
                 time.time(),
             )
             return await trio.to_thread.run_sync(publish)

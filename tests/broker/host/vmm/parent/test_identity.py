@@ -9,9 +9,9 @@ import struct
 import pytest
 
 from broker.core.errors import PeerError
-from broker.host.vmm.template import identity
-from broker.host.vmm.template.identity import GuestWords, Identity
-from shims.guest import template as guest
+from broker.host.vmm.parent import identity
+from broker.host.vmm.parent.identity import GuestWords, Identity
+from shims.guest import parent as guest
 
 WHOLE = Identity(
     name="web-0001",

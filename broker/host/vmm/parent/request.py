@@ -1,4 +1,4 @@
-"""A request to start a machine from a template, and its result."""
+"""A request to start a machine from a parent, and its result."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from broker.host.vmm.launcher import Accel, Tools, Vm, VmSpec
-from broker.host.vmm.template.arguments import key_words
-from broker.host.vmm.template.key import TemplateInputs
-from broker.host.vmm.template.store import program_identity
+from broker.host.vmm.parent.arguments import key_words
+from broker.host.vmm.parent.key import ParentInputs
+from broker.host.vmm.parent.store import program_identity
 from shims.bundle import guest_agent
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -37,7 +37,7 @@ class StartRequest:
     write_initrd: Callable[[Path], Path]
     """Writes the initramfs with that agent into a directory; returns its path."""
     warm: Sequence[str]
-    """The record's program: run once in a template, so that it is in memory."""
+    """The record's program: run once in a parent, so that it is in memory."""
     spec: VmSpec
     tools: Tools
     standby_mib: int = 0
@@ -46,7 +46,7 @@ class StartRequest:
 
     @property
     def shared(self) -> bool:
-        """Whether the machine's memory is that of its template."""
+        """Whether the machine's memory is that of its parent."""
         return self.mode == "shared"
 
 
@@ -56,14 +56,14 @@ class StartedVm:
 
     vm: Vm
     how: Literal["standby", "fork", "copy", "boot"]
-    """``fork``: its memory is its template's, copied where it writes."""
+    """``fork``: its memory is its parent's, copied where it writes."""
     why: str = ""
 
 
-def template_key(request: StartRequest) -> str:
-    """Return the key of the template from which this machine can be copied."""
+def parent_key(request: StartRequest) -> str:
+    """Return the key of the parent from which this machine can be copied."""
     spec, tools = request.spec, request.tools
-    return TemplateInputs(
+    return ParentInputs(
         record=request.record,
         image=request.image,
         agent=hashlib.sha256(guest_agent()).hexdigest(),
@@ -71,7 +71,7 @@ def template_key(request: StartRequest) -> str:
         words=key_words(
             spec, tools.vmm, tools.accel, request.warm, shared=request.shared
         ),
-        # guard: a template under KVM is one of this processor and kernel
+        # guard: a parent under KVM is one of this processor and kernel
         host=_host() if tools.accel is Accel.KVM else "",
         mode=request.mode,
     ).key()

@@ -1,9 +1,9 @@
-"""The template in its jail: a fork server of workers' jailed halves.
+"""The fork server in its jail: a fork server of workers' jailed halves.
 
-``programs.template`` builds the jail and runs this.  It imports all that a worker
+``programs.fork_server`` builds the jail and runs this.  It imports all that a worker
 needs before it takes an order, so that a worker costs little.  Its death ends no
 worker: each is held by its keeper and by the broker, which starts another
-template when it next needs a worker.
+fork server when it next needs a worker.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
         from broker.jail.wayland.protocol import trace  # noqa: F401
     # A keeper kills its jailed half when the broker dies, and may have died first.
     # guard: jailed halves end with the broker
-    serve("vitrail-template", start_worker, end_children=True)
+    serve("vitrail-forks", start_worker, end_children=True)
 
 
 if __name__ == "__main__":

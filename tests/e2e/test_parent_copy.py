@@ -34,8 +34,8 @@ hostname; date +%s; ls /sys/class/net; cat /sys/class/net/*/address
 async def test_copies_are_machines_of_their_own(mode, how):
     async with stage() as s:
         await s.starter.make(s.request("maker", mode=mode))
-        template = s.place / "templates" / "web"
-        before = (template / "memory").read_bytes()
+        parent = s.place / "parents" / "web"
+        before = (parent / "memory").read_bytes()
         said = []
         async with AsyncExitStack() as stack:
             for name in ("one", "two"):
@@ -56,7 +56,7 @@ async def test_copies_are_machines_of_their_own(mode, how):
         assert {line for line in one if line.startswith("52:54:00:")}.isdisjoint(
             {line for line in two if line.startswith("52:54:00:")}
         )
-        assert (template / "memory").read_bytes() == before
+        assert (parent / "memory").read_bytes() == before
         # The stage writes that itself, where the image has an older agent.
         assert leftovers(s.place / "one") in ([], ["initrd"])
 
@@ -66,7 +66,7 @@ async def test_copies_are_machines_of_their_own(mode, how):
 async def test_a_copy_that_fails_boots_in_the_same_start(mode, how):
     async with stage() as s:
         await s.starter.make(s.request("maker", mode=mode))
-        state = s.place / "templates" / "web" / "state"
+        state = s.place / "parents" / "web" / "state"
         state.chmod(0o600)
         size = state.stat().st_size
         state.write_bytes(bytes(size))
@@ -75,5 +75,5 @@ async def test_a_copy_that_fails_boots_in_the_same_start(mode, how):
             assert f"the {how} failed" in started.why
             assert "one" in await output(broker, "hostname")
             assert alive(vm) == ["QEMU", "vhost-device-vsock"]
-        assert not (s.place / "templates" / "web").exists()
+        assert not (s.place / "parents" / "web").exists()
         assert s.problems == []

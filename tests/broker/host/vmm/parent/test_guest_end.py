@@ -1,4 +1,4 @@
-"""The guest's end of a template: it is ready only when windows are possible."""
+"""The guest's end of a parent: it is ready only when windows are possible."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.host.vmm.template.identity import BEGIN, SEED_BYTES, Identity
-from shims.guest import template as guest_end
+from broker.host.vmm.parent.identity import BEGIN, SEED_BYTES, Identity
+from shims.guest import parent as guest_end
 
 
 class Loop:
@@ -95,9 +95,9 @@ def words(port):
     return [json.loads(data[4 : 4 + size])["type"]]
 
 
-def test_a_template_waits_for_a_slow_waypipe(port):
+def test_a_parent_waits_for_a_slow_waypipe(port):
     guest = Guest("waypipe made no socket in 20 s", "waypipe ended with code -15", "")
-    guest_end.Template(guest, "").begin()
+    guest_end.Parent(guest, "").begin()
     assert words(port) == [], "copies of it would have no window"
     guest.loop.run()
     assert words(port) == []
@@ -105,10 +105,10 @@ def test_a_template_waits_for_a_slow_waypipe(port):
     assert words(port) == ["ready"]
 
 
-def test_a_template_whose_waypipe_ended_meanwhile_starts_it_again(port):
+def test_a_parent_whose_waypipe_ended_meanwhile_starts_it_again(port):
     guest = Guest("", "")
     guest.settled = False
-    guest_end.Template(guest, "").begin()
+    guest_end.Parent(guest, "").begin()
     guest.display.ready = False
     guest.settled = True
     guest.loop.run()
@@ -116,10 +116,10 @@ def test_a_template_whose_waypipe_ended_meanwhile_starts_it_again(port):
     assert guest.display.results == []
 
 
-def test_a_template_waits_for_what_each_copy_would_go_on_with(port):
+def test_a_parent_waits_for_what_each_copy_would_go_on_with(port):
     guest = Guest("")
     guest.settled = False
-    guest_end.Template(guest, "").begin()
+    guest_end.Parent(guest, "").begin()
     guest.loop.run()
     assert words(port) == []
     guest.settled = True
@@ -148,7 +148,7 @@ def test_a_copy_connects_when_its_launcher_has_paused_it_for_the_last_time(
     guest.machine = SimpleNamespace(identify=lambda: None, name=lambda _name: None)
     cids = [-1, 77]
     monkeypatch.setattr(guest_end, "local_cid", lambda: cids.pop(0))
-    guest_end.Template(guest, "").begin()
+    guest_end.Parent(guest, "").begin()
     assert words(launcher.fileno()) == ["ready"]
     seed = bytes(SEED_BYTES)
     launcher.send(Identity("web-0001", 1, seed, 77).encode())
@@ -169,7 +169,7 @@ def test_a_copy_connects_after_a_while_where_its_launcher_was_killed(
     guest = Guest("")
     guest.machine = SimpleNamespace(identify=lambda: None, name=lambda _name: None)
     monkeypatch.setattr(guest_end, "local_cid", lambda: 77)
-    guest_end.Template(guest, "").begin()
+    guest_end.Parent(guest, "").begin()
     launcher.send(Identity("web-0001", 1, bytes(SEED_BYTES), 77).encode())
     guest.loop.watched[1](selectors.EVENT_READ)
     assert guest.sessions == 0
