@@ -8,6 +8,7 @@ import msgspec
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
 from broker.core.escape import printable
 from broker.ipc.control.api import GrantRevokeRequest, GrantStatus, Nothing
@@ -68,6 +69,7 @@ def line(grant: GrantStatus) -> str:
     what = grant.service + (f"+{grant.argument}" if grant.argument else "")
     live = f", {grant.live} in use" if grant.live else ""
     return printable(
-        f"{grant.id} {grant.sandbox} {what} to {grant.target}: {end}{live} ({grant.rule})",
+        f"{grant.id} {grant.sandbox} {what} to {shown_target(grant.target)}: "
+        f"{end}{live} ({grant.rule})",
         1000,
     )

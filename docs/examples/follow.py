@@ -59,7 +59,7 @@ def follow_events(kinds: list[str]) -> None:
         words = [event["kind"], event.get("sandbox") or "-"]
         words += [
             str(event[key])
-            for key in ("service", "verdict", "object")
+            for key in ("service", "verdict", "answer", "object")
             if event.get(key)
         ]
         print(*words, flush=True)

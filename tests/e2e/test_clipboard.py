@@ -20,6 +20,7 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container
 from tests.kit.eventually import eventually
+from tests.kit.following import follow, until
 from tests.kit.prompting import Hands
 from tests.kit.sound.servers import started
 from tests.kit.wayland.compositor import short_directory, wait_window
@@ -148,7 +149,12 @@ async def held_from(w, name):
 
 async def test_two_chords_carry_it_over_once_and_it_is_wiped():
     allow = ["work personal allow max-size=1M"]
-    async with told() as (bus, shown), boxes(allow, bus=bus) as (w, person, box):
+    async with (
+        told() as (bus, shown),
+        boxes(allow, bus=bus) as (w, person, box),
+        follow(w, "clipboard") as lines,
+    ):
+        assert await anext(lines) == "following"
         await box["work"].copied(SECRET)
         assert await box["personal"].pasted() == ""
         await person.copy("work")
@@ -166,6 +172,11 @@ async def test_two_chords_carry_it_over_once_and_it_is_wiped():
         await person.paste("personal")
         ended = await w.wait_event("clipboard.ended", deadline=60)
         assert (ended["outcome"], ended["target"]) == ("refused", "personal")
+        # A subscriber is sent each of them (docs/api.md).
+        with trio.fail_after(60):
+            await until(lines, "clipboard.offered work")
+            await until(lines, "clipboard.pasted work")
+            await until(lines, "clipboard.ended")
         await the_person_is_told(shown)
         await the_terminal_says_so(w, box)
         everything = str(w.events())

@@ -64,7 +64,7 @@ def test_a_question_as_text():
 
 def test_a_grant_as_text():
     assert grants.line(GRANT) == (
-        "00aabbcc work vitrail.AudioInput to dom0: 90 s left, 1 in use "
+        "00aabbcc work vitrail.AudioInput to you: 90 s left, 1 in use "
         "(/etc/vitrail/policy.d/30-mine.policy:4)"
     )
 

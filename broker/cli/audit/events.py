@@ -30,6 +30,8 @@ _SHOWN = frozenset(
 )
 _NAMES = frozenset({"target", "opened_in", "source"})
 """Fields that name a sandbox, or the user."""
+_ANSWERED_BY = frozenset({"answered_by", "granted_by"})
+"""Fields that name who decided; in the log the user is ``person``."""
 _BAD = ("refused", "failed", "died")
 
 
@@ -112,17 +114,19 @@ def _what(kind: str, fields: Fields) -> str:
         return special(fields)
     words = [_stream(fields)] if fields.get("service") else []
     words += [
-        f"{printable(name)}={_value(value, names=name in _NAMES)}"
+        f"{printable(name)}={_value(name, value)}"
         for name, value in fields.items()
         if name not in _STAMP | _SHOWN
     ]
     return " ".join(words)
 
 
-def _value(value: object, *, names: bool) -> str:
+def _value(name: str, value: object) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
-    return printable(shown_target(str(value)) if names else str(value))
+    if name in _ANSWERED_BY and value == "person":
+        return "you"
+    return printable(shown_target(str(value)) if name in _NAMES else str(value))
 
 
 def _stream(fields: Fields) -> str:

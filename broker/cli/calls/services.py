@@ -32,7 +32,7 @@ class OfferedService(NamedTuple):
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
 def command(sandbox: str | None, *, as_json: bool) -> None:
-    """List the services of records and of your own desktop (@adminvm).
+    """List the services of records and of your own desktop.
 
     With SANDBOX, which must run, those of its guest's own directories as well; they
     are the sandbox's words.  Which sandbox may call one, rules for vitrail.Call say:

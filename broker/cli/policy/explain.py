@@ -69,7 +69,7 @@ def explain_call(
 ) -> None:
     """Say which rule decides SERVICE[+ARG] SOURCE [TARGET], and why no earlier one.
 
-    TARGET is this desktop (@adminvm) where it is left out.
+    TARGET is you where it is left out.
 
     For each earlier rule the first column that did not match; the rule of
     another verdict that came closest; and the line that would turn the answer

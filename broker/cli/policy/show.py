@@ -43,10 +43,10 @@ def short_answer(answer: PolicyAnswer) -> str:
     """Return an answer in a line."""
     words: list[str] = [answer.verdict]
     if answer.target:
-        words.append(f"to {answer.target}")
+        words.append(f"to {shown_target(answer.target)}")
     if answer.verdict == "deny" and not answer.notify:
         words.append("without a notification")
     if answer.verdict == "ask":
-        words.append("offering " + ", ".join(answer.targets[:12]))
+        words.append("offering " + ", ".join(map(shown_target, answer.targets[:12])))
     words += [f"{key}={value}" for key, value in answer.limits.as_json().items()]
     return f"{' '.join(words)}   [{answer.where}]"

@@ -330,7 +330,9 @@ def _row(grant: Grant) -> tuple[str, ...]:
     words = (call.service + call.argument, source, targets, " ".join(told))
     decision = short_answer(grant.answer).partition("   [")[0]
     if grant.answer.target in grant.targets:
-        decision = decision.replace(f"allow to {grant.answer.target}", "allow")
+        decision = decision.replace(
+            f"allow to {shown_target(grant.answer.target)}", "allow"
+        )
     return tuple(
         printable(word, 200) for word in (*words, decision, grant.answer.where)
     )

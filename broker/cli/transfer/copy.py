@@ -68,7 +68,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     if steps.denied:
         render.note(
             f"  hint: 'brokerctl policy explain vitrail.FileCopy {source} "
-            f"{where or '@adminvm'}' shows the rule and the line that would allow it"
+            f"{where or 'you'}' shows the rule and the line that would allow it"
         )
     elif code == 0 and here is not None and arrivals is not None:
         names = [posixpath.basename(word.rstrip("/")) for word in words]

@@ -124,6 +124,21 @@ def test_an_event_of_a_later_version_is_shown_by_its_fields() -> None:
     assert "moon.landed      feet=2" in as_line(later).plain
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("answered_by", "person"),
+        ("granted_by", "person"),
+        ("target", "dom0"),
+        ("source", "@adminvm"),
+    ],
+)
+def test_the_user_has_one_name(field: str, value: str) -> None:
+    """As in questions, answers of rules and the graph."""
+    body = json.dumps({"kind": "moon.landed", field: value})
+    assert f"{field}=you" in as_line(Found(1, 0, "moon.landed", "web", body)).plain
+
+
 def test_programs_get_every_field_and_a_readable_time() -> None:
     assert as_object(found(ProgramExited(sandbox="a", program=2, code=0))) == {
         "time": "2026-09-21T14:13:20.123456789Z",
