@@ -97,6 +97,40 @@ async def test_a_missing_image_has_a_button_that_builds_it():
             await keep_picture(s, "image.png")
 
 
+SLOW_ARCHIVE = """#!/bin/sh
+echo "I: automatically chosen mode: unshare"
+echo "I: downloading packages with apt..."
+while [ ! -e "$HOME/answered" ]; do sleep 0.1; done
+echo "E: Unable to locate package gone"
+exit 1
+"""
+
+
+async def test_the_button_s_build_shows_its_steps_and_why_it_failed():
+    async with menu() as s:
+        text = BOX.format(command='"foot"').replace("bwrap", "microvm")
+        write(s.env, "vm", f'{text}image = "none"\n')
+        programs = Path(s.env["HOME"]) / "programs"
+        programs.mkdir()
+        (programs / "mmdebstrap").write_text(SLOW_ARCHIVE)
+        (programs / "mmdebstrap").chmod(0o755)
+        env = {**s.env, "PATH": f"{programs}:{s.env['PATH']}"}
+        async with running("menu", "start", "vm", env=env) as started:
+            one = await s.one_with("there is no guest image 'none'")
+            await s.click(one, "mend")
+            step = await s.one_with("downloading packages with apt")
+            assert step[1] == "Building the image none"
+            assert step[2].endswith("\nThis happens once and may take a few minutes.")
+            await keep_picture(s, "building.png")
+            (Path(s.env["HOME"]) / "answered").touch()
+            told = await s.one_with("The image was not built")
+            assert "the archive has no package gone" in told[2]
+            with trio.fail_after(60):
+                assert await started.wait() == 1
+            titles = [one[1] for one in await s.shown()]
+            assert "Building the image none" not in titles
+
+
 async def test_an_unknown_record_is_told():
     async with menu() as s, running("menu", "start", "gone", env=s.env):
         one = await s.one_with("no sandbox and no record is named 'gone'")

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -49,7 +50,10 @@ _TERMINALS = (
     ("alacritty", "-e"),
     ("kitty",),
 )
+_STEP = re.compile(r"\[ *[0-9][^]]*\] (.+)")
+"""A line of 'image build': the time that has passed, and the step that begins."""
 _BUILD = "build the image"
+_BUILDING = "Building the image"
 _ONCE = "This happens once and may take a few minutes."
 
 
@@ -148,7 +152,7 @@ async def _failed(
         return chosen == "again"
     if mend[:2] == ["image", "build"]:
         fresh = DesktopNotification(env)
-        built = await _reported(fresh, f"Building the image {mend[2]}", mend, env)
+        built = await _reported(fresh, f"{_BUILDING} {mend[2]}", mend, env)
         if built.code == 0:
             await fresh.close()
             return True
@@ -216,7 +220,8 @@ async def _reported(
                 async with trio.open_nursery() as reading:
                     take = _taker(result, shown)
                     reading.start_soon(_each_line, out.fileno(), take)
-                    reading.start_soon(_each_line, err.fileno(), errors.append)
+                    told = partial(_step_or_error, errors, shown)
+                    reading.start_soon(_each_line, err.fileno(), told)
                 nursery.cancel_scope.cancel()
             result.code = await child.wait()
     finally:
@@ -251,7 +256,7 @@ class _Shown:
     def __init__(self, note: DesktopNotification, title: str) -> None:
         self._note = note
         self._title = title
-        self._text = ""
+        self._text = _ONCE if title.startswith(_BUILDING) else ""
 
     def step(self, text: str) -> None:
         self._text = text
@@ -264,6 +269,14 @@ class _Shown:
                 last = self._text
                 await self._note.show(self._title, last)
             await trio.sleep(_SHOWN_EACH_SECONDS)
+
+
+def _step_or_error(errors: deque[str], shown: _Shown, line: str) -> None:
+    """Take a line that a verb wrote to standard error."""
+    if step := _STEP.fullmatch(line):
+        shown.step(f"{step[1]}\n{_ONCE}")
+    else:
+        errors.append(line)
 
 
 def _taker(result: StartResult, shown: _Shown) -> Callable[[str], None]:
