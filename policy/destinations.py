@@ -23,6 +23,8 @@ have one: a grant for any port is one for it, a deny of some ports is not about 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)*(?=[a-z0-9_-]*[a-z_]){_LABEL}")
 _MAX_NAME = 253
+_TRANSLATED = bytes.fromhex("0064ff9b" + "00" * 8)
+_TUNNELED = bytes.fromhex("2002")
 EXPECTED = "+HOST, +*.HOST, +ADDRESS, +ADDRESS/BITS, or * alone"
 
 
@@ -38,6 +40,8 @@ def pattern_of(text: str) -> str:
         return name
     if "*" in text:
         raise ValueError("'*' stands for whole names only, as *.example.org")
+    if "%" in text:
+        raise ValueError("an address of a rule has no zone")
     network = ip_network(text)  # a prefix with bits behind it is refused
     return str(network)
 
@@ -48,7 +52,8 @@ def destination_of(text: str) -> str | None:
     if len(name) <= _MAX_NAME and _HOST.fullmatch(name):
         return name
     try:
-        return str(ip_address(text))
+        # guard: an address has no zone
+        return None if "%" in text else str(ip_address(text))
     except ValueError:
         return None
 
@@ -63,10 +68,13 @@ def arguments_for(argument: str) -> tuple[str, ...]:
         labels = name.split(".")
         above = (f"+*.{'.'.join(labels[at:])}" for at in range(1, len(labels)))
         return tuple(dict.fromkeys((argument, *above)))
-    return tuple(
+    found = tuple(
         f"+{network.supernet(new_prefix=bits)}"
         for bits in range(network.prefixlen, -1, -1)
     )
+    inside = embedded_ipv4(network.network_address.packed)
+    # guard: a rule about an IPv4 address is one about those that lead to it
+    return found + arguments_for(f"+{ip_address(inside)}") if inside else found
 
 
 @lru_cache(maxsize=4096)
@@ -81,7 +89,22 @@ def is_inner(argument: str) -> bool:
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
-    return not (mapped or address).is_global
+    inside = embedded_ipv4(address.packed)
+    # guard: an address in an address is judged
+    if inside and not ip_address(inside).is_global:
+        return True
+    # 2002::/16 is not global by itself, and what it leads to may be.
+    return not (bool(inside) or (mapped or address).is_global)
+
+
+def embedded_ipv4(address: bytes) -> bytes:
+    """Return the IPv4 address to which one of IPv6 leads; empty for others.
+
+    By a translator (64:ff9b::/96, RFC 6052) or a tunnel (2002::/16, RFC 3056).
+    """
+    if address.startswith(_TRANSLATED):
+        return address[12:]
+    return address[2:6] if len(address) == 16 and address.startswith(_TUNNELED) else b""
 
 
 def port_ranges(values: tuple[str, ...]) -> tuple[range, ...]:

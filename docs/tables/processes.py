@@ -39,25 +39,25 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 179, 24_650, 15_930),
+    Program("authority", ("broker.programs.authority",), USER, 179, 24_620, 15_900),
     Program("starter", ("broker.helpers.starter",), USER, 14, 580, 330),
-    Program("vitrail-local", ("broker.programs.local",), USER, 426, 60_060, 39_460),
+    Program("vitrail-local", ("broker.programs.local",), USER, 421, 59_140, 38_800),
     Program(
         "vitrail-host",
         ("broker.programs.host",),
         USER,
         247,
-        33_680,
-        21_370,
+        33_740,
+        21_420,
         linked=True,
     ),
     Program(
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        341,
-        47_600,
-        30_930,
+        335,
+        46_660,
+        30_290,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
@@ -97,17 +97,17 @@ PROGRAMS = (
     ),
     Program("security key", ("broker.programs.security_key",), USER, 30, 2_700, 1_300),
     Program(
-        "frameguard", ("broker.host.network.frameguard",), CONFINED, 20, 2_000, 800
+        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_560, 1_100
     ),
     Program(
         "netguard",
         ("broker.host.network.veth", "broker.host.network.tap"),
         USER,
-        25,
-        2_400,
-        1_000,
+        28,
+        2_760,
+        1_340,
     ),
-    Program("flowguard", ("broker.host.network.rules",), USER, 38, 3_970, 2_200),
+    Program("flowguard", ("broker.host.network.rules",), USER, 41, 4_560, 2_560),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 47, 5_400, 3_000),
     Program(
         "OCI hook",
@@ -122,7 +122,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(571, 84_760, 57_230)
+TOGETHER = Size(569, 84_300, 56_860)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

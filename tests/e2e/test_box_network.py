@@ -30,9 +30,11 @@ from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_microvm_network import (
     BEND_ROUTES,
     OTHER,
+    OTHER6,
     PORT,
     SECOND,
     THIS,
+    THIS6,
     UNSHARE,
     listen,
     other_machine,
@@ -49,7 +51,8 @@ PROBE = """
 import json, socket, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 def reach(address, port):
-    with socket.socket() as sock:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as sock:
         sock.settimeout(3)
         try:
             sock.connect((address, int(port)))
@@ -65,7 +68,7 @@ def name():
     return socket.gethostbyname("example.org")
 def all_of(words):
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda word: reach(*word.split(":")), words)
+        found = pool.map(lambda word: reach(*word.rsplit(":", 1)), words)
         return dict(zip(words, found))
 said = all_of(sys.argv[1:])
 said["name"] = tried(name)
@@ -75,7 +78,11 @@ said["link down"] = down.returncode
 said["addresses"] = subprocess.check_output(["ip", "-br", "address"]).decode()
 print(json.dumps(said))
 """
-HERE = ("127.0.0.1", GATEWAY, THIS, SECOND, "0.0.0.0", "169.254.169.254")
+HERE = ("127.0.0.1", GATEWAY, THIS, SECOND, "0.0.0.0", "169.254.169.254", "::1")
+HERE += (THIS6, "64:ff9b::7f00:1", f"::ffff:{THIS}")
+
+
+LISTENING = ("127.0.0.1", THIS, SECOND, OTHER, "::1", THIS6, OTHER6)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,6 +110,7 @@ def results():
 def test_the_other_machine_and_names_are_reached(results):
     assert results["inside"][f"{OTHER}:{PORT}"] == OTHER
     assert results["inside"]["name"] == "203.0.113.77"
+    assert results["inside"][f"{OTHER6}:{PORT}"] == OTHER6
 
 
 @pytest.mark.parametrize("address", HERE)
@@ -110,7 +118,7 @@ def test_this_machine_is_not_reached(results, address):
     """Its listeners answer it itself, so they were there to be reached."""
     refused = {"TimeoutError", "ConnectionRefusedError", "OSError"}
     assert results["inside"][f"{address}:{PORT}"] in refused
-    assert results["from this machine"] == [["127.0.0.1", THIS, SECOND, OTHER]] * 2
+    assert results["from this machine"] == [list(LISTENING)] * 2
 
 
 def test_a_box_has_no_right_over_its_interface(results):
@@ -218,7 +226,7 @@ def own_addresses() -> list[str]:
 
 
 async def from_here() -> list[str]:
-    return [await said_by(a) for a in ("127.0.0.1", THIS, SECOND, OTHER)]
+    return [await said_by(a) for a in LISTENING]
 
 
 async def be_this_machine() -> dict:
@@ -230,7 +238,7 @@ async def be_this_machine() -> dict:
         probe.write_text(PROBE)
         async with other_machine(), trio.open_nursery() as nursery:
             await nursery.start(resolver)
-            for address in ("127.0.0.1", THIS, SECOND):
+            for address in ("127.0.0.1", THIS, SECOND, "::1", THIS6):
                 await listen(address, nursery)
             before = await from_here()
             results = await ask_box(place, conf, probe)
@@ -242,7 +250,7 @@ async def be_this_machine() -> dict:
 async def ask_box(place: Path, conf: Path, probe: Path) -> dict:
     sockets = place / "s"
     sockets.mkdir()
-    words = [f"{address}:{PORT}" for address in (*HERE, OTHER)]
+    words = [f"{address}:{PORT}" for address in (*HERE, OTHER, OTHER6)]
     out = place / "out"
     out.mkdir()
     text = f'python3 "$@" >{out}/said; touch {out}/done; exec sleep 1000'

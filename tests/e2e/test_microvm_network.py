@@ -32,6 +32,7 @@ from tests.kit.wayland.compositor import short_directory
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
 THIS, SECOND, OTHER = "192.0.2.2", "198.51.100.9", "192.0.2.1"
+THIS6, OTHER6 = "2606:2800:220:2::2", "2606:2800:220:2::1"
 PORT, COUNTED = 7001, 7002
 
 # The guest's root makes its kernel send packets for 127.0.0.1 over the wire.
@@ -44,6 +45,20 @@ ip route add 127.0.0.0/8 via {network.GATEWAY} dev eth0
 ip route get 127.0.0.1
 """
 
+
+WAIT_IPV6 = """
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    ip -6 address show dev eth0 scope global | grep -v tentative | grep inet6 && break
+    sleep 1
+done
+ip -6 route
+"""
+BEND_ROUTES6 = """
+ip address del ::1/128 dev lo
+ip -6 route del local ::1/128 table local
+ip -6 route add ::1/128 dev eth0
+ip -6 route get ::1
+"""
 
 MUCH = 3_000_000
 """Bytes: with virtio's offloads, frames of the greatest length are among them."""
@@ -81,6 +96,12 @@ def test_the_other_machine_is_reached(results):
     assert results["other machine"] == [0, f"said {OTHER}\n"]
 
 
+def test_the_other_machine_is_reached_by_ipv6(results):
+    """By an address that the guest made of what passt announces."""
+    assert results["other machine, IPv6"] == [0, f"said {OTHER6}\n"]
+    assert "inet6 fd76:6974:7261:2:" in results["addresses 6"][1]
+
+
 def test_sent_bytes_arrive_whole(results):
     assert results["much"] == [0, "missing: 0\n"]
 
@@ -94,7 +115,9 @@ def test_sent_bytes_arrive_whole(results):
         "second address",
         "any address",
         "metadata service",
+        "own address, IPv6",
         "loopback, routes bent",
+        "loopback, IPv6, routes bent",
         "resolver's loopback, routes bent",
     ],
 )
@@ -127,6 +150,9 @@ def test_every_wall_was_there_to_be_climbed(results):
         THIS: THIS,
         SECOND: SECOND,
         OTHER: OTHER,
+        "::1": "::1",
+        THIS6: THIS6,
+        OTHER6: OTHER6,
     }
 
 
@@ -194,6 +220,8 @@ async def other_machine():
         await ip("link", "set", "v0", "up")
         await ip("route", "add", "default", "via", OTHER)
         await ip("address", "add", f"{SECOND}/32", "dev", "lo")
+        await ip("address", "add", f"{THIS6}/64", "dev", "v0", "nodad")
+        await ip("route", "add", "default", "via", OTHER6)
         yield
     finally:
         await child.stop()
@@ -213,10 +241,12 @@ async def be_other_machine() -> None:
         deadline=60,
     )
     await ip("address", "add", f"{OTHER}/24", "dev", "v1")
+    await ip("address", "add", f"{OTHER6}/64", "dev", "v1", "nodad")
     await ip("link", "set", "v1", "up")
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(_serve, port=COUNTED), count, OTHER)
         await listen(OTHER, nursery)
+        await listen(OTHER6, nursery)
 
 
 async def said_by(address: str) -> str:
@@ -239,11 +269,14 @@ async def be_this_machine(machine=machine) -> dict:
         await run_tool(["mount", "--bind", str(conf), "/etc/resolv.conf"])
         async with other_machine(), trio.open_nursery() as nursery:
             await nursery.start(resolver)
-            for address in ("127.0.0.1", THIS, SECOND):
+            for address in ("127.0.0.1", THIS, SECOND, "::1", THIS6):
                 await listen(address, nursery)
             mine = {
                 address: await said_by(address)
-                for address in ("127.0.0.1", THIS, SECOND, OTHER)
+                for address in (
+                    *("127.0.0.1", THIS, SECOND, OTHER),
+                    *("::1", THIS6, OTHER6),
+                )
             }
             results = await ask_guest(place, machine)
             nursery.cancel_scope.cancel()
@@ -263,6 +296,9 @@ async def ask_guest(place: Path, machine) -> dict:
             "addresses": "ip address show dev eth0; ip route; cat /etc/resolv.conf",
             "name": "nslookup -type=a example.org",
             "other machine": f"reach {OTHER} {PORT}",
+            "addresses 6": WAIT_IPV6,
+            "other machine, IPv6": f"reach {OTHER6} {PORT}",
+            "own address, IPv6": f"reach {THIS6} {PORT}",
             "loopback": f"reach 127.0.0.1 {PORT}",
             "gateway": f"reach {network.GATEWAY} {PORT}",
             "own address": f"reach {THIS} {PORT}",
@@ -272,6 +308,8 @@ async def ask_guest(place: Path, machine) -> dict:
             "bent": BEND_ROUTES,
             "loopback, routes bent": f"reach 127.0.0.1 {PORT}",
             "resolver's loopback, routes bent": "reach 127.0.0.53 53",
+            "bent, IPv6": BEND_ROUTES6,
+            "loopback, IPv6, routes bent": f"reach ::1 {PORT}",
         }
         for what, command in questions.items():
             results[what] = await shell.run(command)

@@ -44,16 +44,23 @@ from tests.kit.world import record as make_record
 from tests.kit.world import world
 
 GOOD, EVIL, SLOW = "93.184.216.34", "93.184.216.35", "93.184.216.36"
+THIS6, OTHER6 = "2606:2800:220:2::2", "2606:2800:220:2::1"
+GOOD6, EVIL6 = "2606:2800:220:1::34", "2606:2800:220:1::35"
+INNER6 = "fd12:3456::1"
 HOSTS = {
     "www.good.test": [GOOD],
     "www.evil.test": [EVIL],
     "steady.good.test": [SLOW],
     "rebound.good.test": ["127.0.0.1", THIS, "10.0.0.1"],
     "metadata.good.test": ["169.254.169.254"],
+    "six.good.test": [GOOD6],
+    "both.good.test": [GOOD, GOOD6],
+    "rebound6.good.test": ["::1", THIS6, INNER6, f"::ffff:{THIS}", "64:ff9b::a00:1"],
 }
 RULES = """\
 vitrail.Network +www.evil.test work @net deny
 vitrail.Network +*.good.test work @net allow port=443 protocol=tcp
+vitrail.Network +fd12:3456::/32 work @net allow port=8443 protocol=tcp
 """
 RECORD = """\
 class = "persistent"
@@ -64,7 +71,7 @@ network = "rules"
 
 PROBE = r"""
 import json, os, select, socket, ssl, subprocess, sys, time
-out, good, evil, this = sys.argv[1:5]
+out, good, evil, this, good6, evil6, this6, inner6, rebound6 = sys.argv[1:10]
 said = {}
 def tried(what):
     try:
@@ -104,6 +111,27 @@ said["metadata"] = fetch("metadata.good.test")
 said["name server"] = dns(good)
 said["name server by tcp"] = dns("10.0.2.3", tcp=True)
 said["this machine"] = fetch(this)
+said["six, before the name"] = fetch(good6, name="six.good.test")
+said["six"] = fetch("six.good.test")
+said["six, by its address"] = fetch("six.good.test", address=good6)
+said["six, other port"] = fetch("six.good.test", 8443)
+said["six, other server"] = fetch("six.good.test", name="www.evil.test")
+said["six, denied by address"] = fetch("www.evil.test", address=evil6)
+said["six, this machine"] = fetch(this6)
+said["six, loopback"] = fetch("rebound6.good.test")
+said["both"] = sorted({row[4][0] for row in socket.getaddrinfo("both.good.test", 443)})
+for number, address in enumerate(rebound6.split(",")):
+    said[f"six, rebound {number}"] = fetch("rebound6.good.test", address=address)
+def ping6():
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM, 58) as sock:
+        sock.settimeout(2)
+        sock.connect((good6, 0))
+        sock.send(b"\x80\0\0\0\0\1\0\1")
+        return sock.recv(100).hex()
+said["six, ping"] = tried(ping6)
+said["six, inner by its network"] = fetch("inner", address=inner6, port=8443)
+curl6 = ["curl", "-6sk", "--max-time", "5", "https://six.good.test/"]
+said["six, curl"] = subprocess.call(curl6, stdout=subprocess.DEVNULL)
 said["loopback's resolver"] = dns("127.0.0.53")
 def ping():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as sock:
@@ -200,10 +228,26 @@ def test_a_named_host_is_reached_by_its_name(results):
         "name server",
         "name server by tcp",
         "loopback's resolver",
+        "six, before the name",
+        "six, other port",
+        "six, other server",
+        "six, denied by address",
+        "six, this machine",
+        "six, loopback",
+        *(f"six, rebound {number}" for number in range(5)),
     ],
 )
 def test_nothing_else_is(results, what):
     assert results["inside"][what] in REFUSED
+
+
+def test_a_named_host_is_reached_by_ipv6(results):
+    """By the addresses to which its name leads, and an inner one by its network."""
+    inside = results["inside"]
+    assert inside["six"] == inside["six, by its address"] == f"hello from {GOOD6}"
+    assert inside["six, curl"] == 0
+    assert inside["both"] == sorted([GOOD, GOOD6])
+    assert inside["six, inner by its network"] == f"hello from {INNER6}"
 
 
 @pytest.mark.parametrize("what", ["no rule", "denied"])
@@ -223,7 +267,8 @@ def test_a_connection_by_the_ports_of_another_one_is_looked_at(results):
 
 
 def test_a_ping_needs_a_rule(results):
-    assert results["inside"]["ping"] in REFUSED | {"PermissionError"}
+    for what in ("ping", "six, ping"):
+        assert results["inside"][what] in REFUSED | {"PermissionError"}
 
 
 def test_a_revoked_rule_ends_an_open_flow(results):
@@ -411,10 +456,18 @@ async def name_server(asked, task_status):
                 at += 1 + query[at]
             name = ".".join(labels)
             asked.append(name)
-            found = HOSTS.get(name, [])
+            wanted = int.from_bytes(query[end - 4 : end - 2])
+            family = {1: socket.AF_INET, 28: socket.AF_INET6}.get(wanted)
+            found = [
+                one
+                for one in HOSTS.get(name, [])
+                if family == (socket.AF_INET6 if ":" in one else socket.AF_INET)
+            ]
             head = query[:2] + b"\x81\x80" + struct.pack(">4H", 1, len(found), 0, 0)
             body = b"".join(
-                b"\xc0\x0c\0\1\0\1\0\0\0\x10\0\4" + socket.inet_aton(one)
+                b"\xc0\x0c"
+                + struct.pack(">HHIH", wanted, 1, 16, 4 if wanted == 1 else 16)
+                + socket.inet_pton(family, one)
                 for one in found
             )
             await sock.sendto(head + query[12:end] + body, sender)
@@ -434,6 +487,8 @@ async def internet():
         await ip("address", "add", f"{THIS}/24", "dev", "v0")
         await ip("link", "set", "v0", "up")
         await ip("route", "add", "default", "via", OTHER)
+        await ip("address", "add", f"{THIS6}/64", "dev", "v0", "nodad")
+        await ip("-6", "route", "add", "default", "via", OTHER6)
         await eventually(_up, deadline=60)
         yield
     finally:
@@ -454,6 +509,7 @@ async def be_internet():
         lambda: "v1" in [name for _, name in socket.if_nameindex()], deadline=60
     )
     await ip("address", "add", f"{OTHER}/24", "dev", "v1")
+    await ip("address", "add", f"{OTHER6}/64", "dev", "v1", "nodad")
     await ip("link", "set", "v1", "up")
     await ip("link", "set", "lo", "up")
     with short_directory() as place:
@@ -467,8 +523,9 @@ async def be_internet():
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(cert, key)
         async with trio.open_nursery() as nursery:
-            for address in (GOOD, EVIL, SLOW):
-                await ip("address", "add", f"{address}/32", "dev", "lo")
+            for address in (GOOD, EVIL, SLOW, GOOD6, EVIL6, INNER6):
+                bits = "128" if ":" in address else "32"
+                await ip("address", "add", f"{address}/{bits}", "dev", "lo")
                 for port in (443, 8443):
                     serve = partial(_serve_web, context, address)
                     await nursery.start(
@@ -513,7 +570,9 @@ async def ask_box(place, conf, probe, book):
     sockets.mkdir()
     out.mkdir()
     (out / "error").touch()
+    rebound = ",".join(HOSTS["rebound6.good.test"])
     words = (str(probe), str(out), GOOD, EVIL, THIS)
+    words += (GOOD6, EVIL6, THIS6, INNER6, rebound)
     box = Box(
         ("sh", "-c", f'exec python3 "$@" 2>{out}/error', "sh", *words),
         sockets,

@@ -19,6 +19,9 @@ LOOKUPS_BURST = 200
 """Questions for addresses."""
 LEASES_BURST = 8
 """Packets of DHCP, and one more each second."""
+NEIGHBOURS_PER_SECOND = 10
+NEIGHBOURS_BURST = 64
+"""Packets of ARP and of IPv6's neighbour discovery."""
 QUESTIONS = 128
 """Questions that the resolver has not answered yet."""
 LOOKUP_SECONDS = 10.0

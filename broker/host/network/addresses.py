@@ -5,13 +5,40 @@ It is the same everywhere, so that a sandbox learns nothing of the network we ar
 
 from __future__ import annotations
 
+from pathlib import Path
+
 GUEST = "10.0.2.15"
 GATEWAY = "10.0.2.2"
 RESOLVER = "10.0.2.3"
 """Passt forwards it to the host's resolver, where that listens on loopback only."""
+
+GUEST6 = "fd76:6974:7261:2::15"
+"""Of a box.  A machine chooses its own below the same 64 bits, as passt announces them
+(RFC 4862).  It is a local address (RFC 4193), so programs take IPv4 where both lead to a
+host."""
+GATEWAY6 = "fe80::2"
+MAC = "52:56:0a:00:02:02"
+"""Of passt; without it, passt has that of this machine's card."""
 
 MTU = 1500
 """Of the interfaces that we make: a VMM's device may know no larger frames."""
 
 TAP = "vitrail0"
 """The device of a VMM in the network namespace of its jail."""
+
+_ROUTES = Path("/proc/net/ipv6_route")
+_UP, _REJECT = 0x1, 0x200
+
+
+def has_ipv6(routes: Path = _ROUTES) -> bool:
+    """Whether this network namespace has a default route of IPv6 (proc_net(5))."""
+    try:
+        lines = routes.read_text().splitlines()
+    except OSError:  # a kernel without IPv6
+        return False
+    for line in lines:
+        target, bits, *_, flags, device = line.split()
+        is_default = target == "0" * 32 and bits == "00" and device != "lo"
+        if is_default and int(flags, 16) & (_UP | _REJECT) == _UP:
+            return True
+    return False

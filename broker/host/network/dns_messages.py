@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 A, CNAME, AAAA, OPT, IN = 1, 5, 28, 41, 1
+_SIZES = {A: 4, AAAA: 16}
 PASSED = frozenset({2, 6, 12, 15, 16, 33, 257})
 """NS, SOA, PTR, MX, TXT, SRV, CAA: carried as they are, and they open no address.
 
@@ -44,7 +45,7 @@ class DnsQuestion:
 
 @dataclass(frozen=True)
 class NameAddresses:
-    """The IPv4 addresses of a name, and for how many seconds."""
+    """The addresses of a name (of IPv4, or of IPv6), and for how many seconds."""
 
     found: tuple[bytes, ...]
     ttl: int
@@ -126,7 +127,7 @@ def reply(
     flags = _RESPONSE | _RECURSION | code
     head = _HEADER.pack(question.number, flags, 1, len(found), 0, 0)
     records = b"".join(
-        b"\xc0\x0c" + _RECORD.pack(A, IN, ttl, len(address)) + address
+        b"\xc0\x0c" + _RECORD.pack(question.kind, IN, ttl, len(address)) + address
         for address in found
     )
     return head + question.wire + records
@@ -159,7 +160,7 @@ def read_answer(
     if asked != name or untrusted_data[at : at + 4] != struct.pack(">HH", kind, IN):
         raise DnsError("an answer to another question")
     records = list(_records(untrusted_data, at + 4, min(answers, _RECORDS)))
-    return flags & 15, _addresses(name, records)
+    return flags & 15, _addresses(name, kind, records)
 
 
 _Parsed = tuple[str, int, int, bytes, str]
@@ -181,7 +182,7 @@ def _records(data: bytes, at: int, count: int) -> Iterator[_Parsed]:
         at += size
 
 
-def _addresses(name: str, records: Iterable[_Parsed]) -> NameAddresses:
+def _addresses(name: str, wanted: int, records: Iterable[_Parsed]) -> NameAddresses:
     """Follow the aliases of a name to its addresses."""
     every = list(records)
     aliases = {owner: target for owner, kind, _, _, target in every if kind == CNAME}
@@ -192,7 +193,7 @@ def _addresses(name: str, records: Iterable[_Parsed]) -> NameAddresses:
     found: list[bytes] = []
     for owner, kind, ttl, value, _ in every:
         # guard: an address is of the name that was asked for
-        if kind != A or owner != chain[-1] or len(value) != 4:
+        if kind != wanted or owner != chain[-1] or len(value) != _SIZES.get(kind):
             continue
         if len(found) < MAX_ADDRESSES:
             found.append(value)

@@ -6,11 +6,12 @@ among them) connects to 127.0.0.1 when a packet says so: with some routes
 inside the guest, every service on the host's loopback is open to it.  So each
 frame passes here first.
 
-What the guest may send: ARP, DHCP, and IPv4 to addresses that are not this
-machine's and not special.  Everything else is dropped, as a firewall drops:
-IPv6 (which the guest is not given), VLAN tags, loopback, link-local (the
-clouds' metadata services among them), multicast, broadcast, and every address
-this machine itself has.  Frames from passt are not examined.
+What the guest may send: ARP, DHCP, IPv6's questions for neighbours, and IPv4 and IPv6
+to addresses that are not this machine's and not special.  Everything else is dropped,
+as a firewall drops: VLAN tags, further headers of IPv6, loopback, link-local (the
+clouds' metadata services among them), multicast, broadcast, IPv4 addresses in those of
+IPv6 that are closed, and every address this machine itself has.  Frames from passt are
+not examined.
 
 Passt must see the frames that were judged: ``joined`` cuts what passes into sends
 that end where a frame ends, because older passt loses its place in the stream when
@@ -26,6 +27,9 @@ import struct
 from collections.abc import Container, Iterable
 
 from broker.core import limits
+from broker.host.network.neighbours import is_dhcpv6, is_discovery
+from broker.host.network.packets import IPV6, read
+from policy.destinations import embedded_ipv4
 
 _LENGTH = struct.Struct(">I")
 _ETHERNET = 14
@@ -70,6 +74,19 @@ own credentials.  A guest is not a program of the machine.  Azure's is the name 
 there, too, so port 53 stays open."""
 _TCP = 6
 _DNS = 53
+_NOT_GLOBAL6 = frozenset({0x00, 0xFE, 0xFF})
+"""First octets of IPv6 (RFC 4291): loopback and IPv4 addresses that the kernel takes for
+those (::ffff:127.0.0.1); link-local and site-local; multicast.  fc00::/7 is not among
+them: it is a network as 10.0.0.0/8 is."""
+_METADATA6 = frozenset(
+    ipaddress.IPv6Address(text).packed
+    for text in (
+        "fd00:ec2::254",  # Amazon
+        "fd20:ce::254",  # Google
+        "fd00:c1::a9fe:a9fe",  # Oracle
+        "fd00:42::42",  # Scaleway
+    )
+)
 
 
 class FrameError(ValueError):
@@ -79,7 +96,7 @@ class FrameError(ValueError):
 class FrameFilter:
     """Takes QEMU's stream (a length, a frame) and gives back what may pass.
 
-    ``own`` is what this machine takes for itself: IPv4 networks as first address
+    ``own`` is what this machine takes for itself: networks as first address
     and number of bits.  It may be replaced at any time.  Holds at most one frame
     beyond the last input.
     """
@@ -98,19 +115,25 @@ class FrameFilter:
     def own(self, own: Iterable[tuple[bytes, int]]) -> None:
         self._own = frozenset(own)
         # Single addresses are found in a set; networks are few.
-        self._addresses = frozenset(first for first, bits in self._own if bits == 32)
+        self._addresses = frozenset(
+            first for first, bits in self._own if bits == 8 * len(first)
+        )
+        sizes = ((first, bits, 8 * len(first)) for first, bits in self._own)
         self._networks = tuple(
-            (int.from_bytes(first), (1 << 32) - (1 << (32 - bits)))
-            for first, bits in self._own
-            if bits < 32
+            (size, int.from_bytes(first), (1 << size) - (1 << (size - bits)))
+            for first, bits, size in sizes
+            if bits < size
         )
 
     def _is_own(self, target: bytes) -> bool:
         if target in self._addresses:
             return True
-        number = int.from_bytes(target)
+        number, bits = int.from_bytes(target), 8 * len(target)
         # guard: local routes are own addresses
-        return any(number & mask == first for first, mask in self._networks)
+        return any(
+            size == bits and number & mask == first
+            for size, first, mask in self._networks
+        )
 
     def feed(self, untrusted_data: bytes) -> list[bytes]:
         """Return the whole frames of this data that may pass, in order, as sends.
@@ -146,20 +169,46 @@ class FrameFilter:
         kind = untrusted_frame[12:14]
         if kind == _ARP:
             return True
+        if kind == IPV6:
+            return self._may_pass6(untrusted_frame)
         packet = untrusted_frame[_ETHERNET:]
         if kind != _IPV4 or len(packet) < 20 or packet[0] >> 4 != 4:
             return False
         target = packet[16:20]
         if target == _BROADCAST:
             return _is_dhcp(packet)
+        return not self._is_closed(target, packet)
+
+    def _is_closed(self, target: bytes, packet: bytes) -> bool:
+        """Whether an IPv4 address is closed."""
         # guard: a cloud's metadata
-        return not (
+        return (
             target[0] in _CLOSED_OCTETS
             or target[:2] == _LINK_LOCAL
             or target[:3] == _ASSIGNMENTS
-            or (target in _METADATA and not _is_to(packet, _DNS, {_UDP, _TCP}))
+            or (
+                target in _METADATA
+                and not (packet and _is_to(packet, _DNS, {_UDP, _TCP}))
+            )
             or self._is_own(target)
         )
+
+    def _may_pass6(self, untrusted_frame: bytes) -> bool:
+        packet = read(untrusted_frame)
+        if packet is None:
+            return False
+        target = packet.receiver
+        if target[0] in _NOT_GLOBAL6:
+            inside = embedded_ipv4(target)
+            # guard: a link's own packets are questions for neighbours
+            if not inside:
+                return is_discovery(packet) or is_dhcpv6(packet)
+        else:
+            inside = embedded_ipv4(target)
+        # guard: an IPv4 address in one of IPv6 is judged as it is elsewhere
+        if inside and self._is_closed(inside, b""):
+            return False
+        return not (target in _METADATA6 or self._is_own(target))
 
 
 def joined(runs: Iterable[bytes]) -> list[bytes]:

@@ -13,42 +13,48 @@ Sans-IO: packets, messages and seconds in, packets and messages out.
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 from broker.core.limits import network as limits
 from broker.core.streams import network_flows as m
 from broker.core.token_bucket import TokenBucket
-from broker.host.network import dns_messages as dns
-from broker.host.network.flows import CarriedFlow, Destination, FlowAttempt, FlowKey
+from broker.host.network.flows import (
+    CarriedFlow,
+    Destination,
+    FlowAttempt,
+    FlowKey,
+    took,
+)
+from broker.host.network.guest_names import GuestNames
+from broker.host.network.link_packets import LinkPackets
+from broker.host.network.neighbours import is_arp
 from broker.host.network.packets import (
+    ACK,
     FIN,
     ICMP,
+    ICMP6,
     RST,
     SYN,
     TCP,
     UDP,
     Packet,
-    datagram_back,
-    is_dhcp,
     read,
     refusal,
     reset_back,
     reset_on,
     segment,
 )
-from broker.host.network.public_resolvers import CANARY, RESOLVERS
+from broker.host.network.public_resolvers import RESOLVERS
 from broker.host.network.tls_hello import HelloError, server_name
-from policy.destinations import LOOKUP, destination_of, is_inner
+from policy.destinations import is_inner
 
-_ARP = b"\x08\x06"
-_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp"}
+_PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 _DNS, _DOT, _HTTPS = 53, 853, 443
-_ECHO, _ECHO_REPLY = 8, 0
-_TELLS = frozenset({3, 11})
-"""ICMP from outside that is about a flow: unreachable, time exceeded."""
+_ECHO = {ICMP: 8, ICMP6: 128}
+_ECHO_REPLY = {ICMP: 0, ICMP6: 129}
+_TELLS = {ICMP: frozenset({3, 11}), ICMP6: frozenset({1, 2, 3})}
+"""ICMP from outside that is about a flow: unreachable, too big, time exceeded."""
 
 
 class FlowFilter:
@@ -65,26 +71,38 @@ class FlowFilter:
         closed: Callable[[bytes], bool],
         *,
         leases: bool = False,
+        guest6: str = "",
+        gateway6: str = "",
     ) -> None:
-        """``leases``: passt tells the guest its address (DHCP)."""
-        self._leases = TokenBucket(1, limits.LEASES_BURST) if leases else None
-        self._guest = IPv4Address(guest).packed
+        """``leases``: passt tells the guest its address (DHCP).
+
+        ``guest6``: an address of the guest's 64 bits; empty: it has no IPv6.
+        """
         self._resolver = IPv4Address(resolver).packed
         self._closed = closed
         self.to_guest: list[bytes] = []
         self.to_passt: list[bytes] = []
         self.to_viewer: list[m.FromFilter] = []
-        self.to_resolver: list[bytes] = []
         self._numbers = 0
         self._destinations: dict[tuple[str, str, int | None], Destination] = {}
         self._by_number: dict[int, Destination] = {}
         self._flows: dict[FlowKey, CarriedFlow] = {}
-        self._bindings: OrderedDict[bytes, dict[str, float]] = OrderedDict()
-        self._questions: OrderedDict[int, tuple[dns.DnsQuestion, Packet, float]] = (
-            OrderedDict()
-        )
         self._pace = TokenBucket(limits.FLOWS_PER_SECOND, limits.FLOWS_BURST)
-        self._asking = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
+        self._link = LinkPackets(
+            guest,
+            self.to_passt.append,
+            leases=leases,
+            guest6=guest6,
+            gateway6=gateway6,
+        )
+        self._names = GuestNames(
+            self.to_guest.append,
+            self._ask,
+            lambda: self.connected,
+            has_ipv6=self._link.has_ipv6,
+        )
+        self.to_resolver = self._names.to_resolver
+        self.answered = self._names.answered
         self.connected = True
         """Whether a viewer answers.  Without it nothing begins."""
 
@@ -92,11 +110,11 @@ class FlowFilter:
 
     def outward(self, untrusted_frame: bytes, now: float) -> None:
         """Take a frame of the guest."""
-        if untrusted_frame[12:14] == _ARP:
-            self.to_passt.append(untrusted_frame)
+        if is_arp(untrusted_frame):
+            self._link.take_arp(untrusted_frame, now)
             return
         plain = segment(untrusted_frame)
-        if plain is not None and plain[0] == self._guest:
+        if plain is not None and self._link.is_guest(plain[0]):
             flow = self._flows.get((TCP, plain[2], plain[1], plain[3]))
             if flow is not None and flow.hello is None and not flow.checked:
                 flow.used = now
@@ -105,22 +123,21 @@ class FlowFilter:
                 self.to_passt.append(untrusted_frame)
                 return
         packet = read(untrusted_frame)
-        if packet is not None and is_dhcp(packet.source, packet.target, packet):
-            # guard: questions for an address are few, and only where it is not known
-            if self._leases is not None and _took(self._leases, now):
-                self.to_passt.append(untrusted_frame)
+        if packet is None or self._link.takes(packet, now):
             return
         # guard: a guest sends from its address
-        if packet is None or packet.sender != self._guest:
+        if not self._link.is_guest(packet.sender):
             return
         key = (packet.protocol, packet.source, packet.receiver, packet.target)
         flow = self._open_flow(key, packet)
         if flow is not None:
             self._carry(flow, packet, now)
         elif packet.receiver == self._resolver:
-            self._to_resolver(packet, now)
+            self._names.take(packet, now)
         elif not self._closed(untrusted_frame):
             self._begin(key, packet, now)
+        elif packet.protocol == TCP and packet.flags & (SYN | RST | ACK) == SYN:
+            self.to_guest.append(refusal(packet))  # nobody waits for a timeout
 
     def _open_flow(self, key: FlowKey, packet: Packet) -> CarriedFlow | None:
         """Return the flow of a packet; one that passt has forgotten is ended."""
@@ -139,10 +156,10 @@ class FlowFilter:
             if not packet.flags & RST:
                 self.to_guest.append(reset_back(packet))
             return
-        if packet.protocol == ICMP and packet.kind != _ECHO:
+        if packet.kind != _ECHO.get(packet.protocol, 0):
             return
         # guard: name servers are ours alone
-        if packet.target in {_DNS, _DOT} and packet.protocol != ICMP:
+        if packet.target in {_DNS, _DOT} and packet.protocol in {TCP, UDP}:
             self.to_guest.append(refusal(packet))
             return
         # guard: public name servers are not asked by HTTPS
@@ -154,22 +171,22 @@ class FlowFilter:
             return
         full = len(self._flows) >= limits.FLOWS
         # guard: new flows have a pace
-        if full or not self.connected or not _took(self._pace, now):
+        if full or not self.connected or not took(self._pace, now):
             self.to_guest.append(refusal(packet))
             return
-        address = str(IPv4Address(packet.receiver))
-        names = self._names(packet.receiver, now)
+        address = str(ip_address(packet.receiver))
+        names = self._names.leading_to(packet.receiver, now)
         # guard: an inner address is open by its own rule
         if is_inner(f"+{address}"):
             names = ()
-        port = None if packet.protocol == ICMP else packet.target
+        port = packet.target if packet.protocol in {TCP, UDP} else None
         attempt = FlowAttempt(key, packet, names, port, [*names, address])
         self._try(attempt, now)
 
     def _try(self, attempt: FlowAttempt, now: float) -> None:
         """Ask about each name of an address, and the address, until one is open."""
         packet, host = attempt.packet, attempt.hosts[0]
-        place = self._ask(host, _NAMES[packet.protocol], attempt.port, now)
+        place = self._ask(host, _PROTOCOLS[packet.protocol], attempt.port, now)
         if place is None:
             self.to_guest.append(refusal(packet))
         elif place.allowed is None:
@@ -200,7 +217,7 @@ class FlowFilter:
             flow.hello = bytearray()
         place.flows += 1
         self._flows[key] = flow
-        address = str(IPv4Address(packet.receiver))
+        address = str(ip_address(packet.receiver))
         self.to_viewer.append(m.FlowBegun(flow.number, place.number, address))
         flow.sent += len(packet.frame)
         self.to_passt.append(packet.frame)
@@ -218,7 +235,7 @@ class FlowFilter:
                 return
             if packet.flags & FIN:
                 flow.ending |= 1
-        elif packet.protocol == ICMP and packet.kind != _ECHO:
+        elif packet.kind != _ECHO.get(packet.protocol, 0):
             return
         flow.frame = packet.frame
         flow.sent += len(packet.frame)
@@ -290,7 +307,7 @@ class FlowFilter:
 
     def inward(self, frame: bytes, now: float) -> None:
         """Take a frame of passt."""
-        if frame[12:14] == _ARP:
+        if is_arp(frame):
             self.to_guest.append(frame)
             return
         plain = segment(frame)
@@ -304,17 +321,17 @@ class FlowFilter:
         packet = read(frame)
         if packet is None:
             return
-        if self._leases is not None and is_dhcp(packet.target, packet.source, packet):
+        if self._link.may_come(packet):
             self.to_guest.append(frame)
             return
         key = (packet.protocol, packet.target, packet.sender, packet.source)
         flow = self._flows.get(key)
         if flow is None:
-            if packet.protocol == ICMP and packet.kind in _TELLS:
+            if packet.kind in _TELLS.get(packet.protocol, ()):
                 self.to_guest.append(frame)
             # guard: nothing comes in without a flow
             return
-        if packet.protocol == ICMP and packet.kind != _ECHO_REPLY:
+        if packet.kind != _ECHO_REPLY.get(packet.protocol, 0):
             return
         flow.used = now
         flow.received += len(frame)
@@ -332,108 +349,6 @@ class FlowFilter:
             self._end(flow, "reset by the other side")
         elif packet.flags & FIN:
             flow.ending |= 2
-
-    # -- names -------------------------------------------------------------------------
-
-    def _to_resolver(self, packet: Packet, now: float) -> None:
-        if packet.protocol != UDP or packet.target != _DNS:
-            self.to_guest.append(refusal(packet))
-            return
-        try:
-            question = dns.read_question(packet.data)
-        except dns.DnsError:
-            return
-        host = destination_of(question.name)
-        known = question.kind in {dns.A, dns.AAAA} | dns.PASSED
-        # guard: questions have a pace
-        slow = not _took(self._asking, now)
-        if host == CANARY and not slow:
-            self._reply(packet, question, dns.NXDOMAIN)
-            return
-        if host is None or slow or not self.connected:
-            self._reply(packet, question, dns.REFUSED)
-            return
-        self._look_up(packet, question, host, now, known=known)
-
-    def _look_up(
-        self,
-        packet: Packet,
-        question: dns.DnsQuestion,
-        host: str,
-        now: float,
-        *,
-        known: bool,
-    ) -> None:
-        place = self._ask(host, LOOKUP, None, now)
-        if place is not None and place.allowed is None:
-            if len(place.waiting) < limits.WAITING:
-                place.waiting.append(
-                    lambda: self._look_up(packet, question, host, now, known=known)
-                )
-        # guard: a name that no rule allows is refused
-        elif place is None or not place.allowed:
-            self._reply(packet, question, dns.REFUSED)
-        elif question.kind == dns.AAAA or not known:
-            self._reply(packet, question, dns.NOERROR)
-        else:
-            while len(self._questions) >= limits.QUESTIONS:
-                self._questions.popitem(last=False)
-            number = secrets.randbelow(1 << 16)
-            self._questions[number] = (question, packet, now + limits.LOOKUP_SECONDS)
-            self.to_resolver.append(dns.query(number, host, question.kind))
-
-    def answered(self, untrusted_answer: bytes, now: float) -> None:
-        """Take a datagram of the resolver's."""
-        number = int.from_bytes(untrusted_answer[:2])
-        known = self._questions.get(number)
-        if known is None:
-            return
-        question, packet, until = known
-        try:
-            code, found = dns.read_answer(
-                untrusted_answer, question.name, question.kind
-            )
-        except dns.DnsError:
-            return  # the true answer may follow
-        del self._questions[number]
-        if now > until:
-            return
-        if question.kind != dns.A:
-            data = dns.renumbered(question, untrusted_answer, limits.ANSWER_BYTES)
-            self.to_guest.append(datagram_back(packet, data))
-            return
-        least, most = limits.BINDING_SECONDS
-        for address in found.found:
-            kept = min(max(found.ttl, least), most)
-            self._bind(address, question.name, now + kept)
-        self._reply(packet, question, code, found)
-
-    def _bind(self, address: bytes, name: str, until: float) -> None:
-        names = self._bindings.setdefault(address, {})
-        self._bindings.move_to_end(address)
-        names.pop(name, None)
-        names[name] = until
-        # guard: bindings are bounded
-        while len(names) > limits.NAMES_PER_ADDRESS:
-            del names[next(iter(names))]
-        while len(self._bindings) > limits.BINDINGS:
-            self._bindings.popitem(last=False)
-
-    def _names(self, address: bytes, now: float) -> tuple[str, ...]:
-        """Return the names that lead to an address, the newest first."""
-        known = self._bindings.get(address, {})
-        # guard: an address is a name's for its time to live
-        return tuple(n for n, until in reversed(known.items()) if now <= until)
-
-    def _reply(
-        self,
-        packet: Packet,
-        question: dns.DnsQuestion,
-        code: int,
-        found: dns.NameAddresses | None = None,
-    ) -> None:
-        data = dns.reply(question, code, found)
-        self.to_guest.append(datagram_back(packet, data))
 
     # -- the viewer ------------------------------------------------------------------
 
@@ -497,7 +412,7 @@ class FlowFilter:
     def tick(self, now: float) -> None:
         """End flows that are idle, and forget what has passed; once a second or so."""
         for flow in list(self._flows.values()):
-            idle = limits.IDLE_SECONDS[_NAMES[flow.key[0]]]
+            idle = limits.IDLE_SECONDS[_PROTOCOLS[flow.key[0]]]
             if flow.ending == 3:
                 idle = limits.ENDED_SECONDS
             if now - flow.used > idle:
@@ -545,10 +460,3 @@ class FlowFilter:
             self.to_viewer.append(
                 m.FlowEnded(flow.number, flow.sent, flow.received, reason)
             )
-
-
-def _took(pace: TokenBucket, now: float) -> bool:
-    if pace.early(now) > 0:
-        return False
-    pace.take(now)
-    return True

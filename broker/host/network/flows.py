@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from broker.core.token_bucket import TokenBucket
 from broker.host.network.packets import SYN, TCP, Packet
 
 FlowKey = tuple[int, int, bytes, int]
-"""Protocol, the guest's port, the other address and its port."""
+"""Protocol, the guest's port, the other address (4 or 16 bytes) and its port."""
 
 
 @dataclass(eq=False)
@@ -71,3 +72,11 @@ class FlowAttempt:
     names: tuple[str, ...]
     port: int | None
     hosts: list[str]
+
+
+def took(pace: TokenBucket, now: float) -> bool:
+    """Count one event, if it is not too early for it."""
+    if pace.early(now) > 0:
+        return False
+    pace.take(now)
+    return True

@@ -25,15 +25,18 @@ from collections.abc import Iterable
 
 from broker.core import limits
 from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.host.network.addresses import has_ipv6
 from broker.host.network.ethernet_frames import FrameError, FrameFilter
 
-_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x10, 0x40
+_ANNOUNCED = 0x10 | 0x40 | 0x100 | 0x400
+"""Addresses and routes of IPv4 and of IPv6 (RTMGRP_IPV4_IFADDR and so on)."""
+_FAMILIES = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_DONE, _NLMSG_ERROR = 24, 26, 3, 2
 _NLM_F_DUMP = 0x301  # REQUEST | ROOT | MATCH
 _HEADER = struct.Struct("=IHHII")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
-_RTA_DST, _RTN_LOCAL = 1, 2
+_RTA_DST, _RTN_LOCAL, _RTN_ANYCAST = 1, 2, 4
 _TABLES = frozenset({253, 254, 255})
 """default, main and local.  Others are asked for marked packets only: a transparent
 proxy has a local route to everything in one, which is not for passt's sockets."""
@@ -48,18 +51,23 @@ _ALLOWED = (
 
 
 class Addresses:
-    """This machine's IPv4 addresses, as the kernel has them.
+    """This machine's addresses, as the kernel has them.
 
-    ``news`` becomes readable when they change.
+    ``news`` becomes readable when they change.  ``ipv6``: it has a default route of it
+    as this begins, which passt asks about in the same way.
     """
 
     def __init__(self) -> None:
-        self.news = _netlink(_RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE)
+        self.ipv6 = has_ipv6()
+        self.news = _netlink(_ANNOUNCED)
         self._asking = _netlink(0)
 
     def read(self) -> frozenset[tuple[bytes, int]]:
         """Ask the kernel for all of them, as networks.  Raises OSError."""
-        body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        return frozenset().union(*map(self._read, _FAMILIES))
+
+    def _read(self, family: int) -> frozenset[tuple[bytes, int]]:
+        body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         size = _HEADER.size + len(body)
         self._asking.send(_HEADER.pack(size, _RTM_GETROUTE, _NLM_F_DUMP, 1, 0) + body)
         found: set[tuple[bytes, int]] = set()
@@ -92,18 +100,19 @@ def _messages(data: bytes) -> list[tuple[int, bytes]]:
 
 def _local(payload: bytes) -> set[tuple[bytes, int]]:
     """The network of a route, if it leads to this machine itself."""
-    _, bits, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    family, bits, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    size = _FAMILIES.get(family)
     # guard: a proxy's table is not ours
-    if kind != _RTN_LOCAL or table not in _TABLES:
+    if size is None or kind not in {_RTN_LOCAL, _RTN_ANYCAST} or table not in _TABLES:
         return set()
-    found = {(bytes(4), bits)} if bits == 0 else set()
+    found = {(bytes(size), bits)} if bits == 0 else set()
     at = _RTMSG.size
     while at + _ATTRIBUTE.size <= len(payload):
-        size, kind = _ATTRIBUTE.unpack_from(payload, at)
-        value = payload[at + _ATTRIBUTE.size : at + size]
-        if kind == _RTA_DST and len(value) == 4:
+        length, kind = _ATTRIBUTE.unpack_from(payload, at)
+        value = payload[at + _ATTRIBUTE.size : at + length]
+        if kind == _RTA_DST and len(value) == size:
             found.add((value, bits))
-        at += max(size + 3 & ~3, _ATTRIBUTE.size)
+        at += max(length + 3 & ~3, _ATTRIBUTE.size)
     return found
 
 

@@ -1,4 +1,6 @@
-"""IPv4 packets that the frame filter takes apart and makes (RFC 791, 768, 792, 9293).
+"""IP packets that the frame filter takes apart and makes.
+
+RFC 791 and 792 (IPv4), 8200 and 4443 (IPv6), 768, 9293.
 
 Sans-IO.  ``read`` knows one plain form and no other: whoever reads behind us must see
 the same packet.
@@ -10,14 +12,18 @@ import struct
 from dataclasses import dataclass
 
 ETHERNET, IP_HEADER = 14, 20
-TCP, UDP, ICMP = 6, 17, 1
+IP6_HEADER = 40
+TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-_IPV4 = b"\x08\x00"
+_IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
 _IP = struct.Struct(">BBHHHBBH4s4s")
+_IP6 = struct.Struct(">IHBB16s16s")
 _TCP = struct.Struct(">HHIIBBHHH")
 _SEGMENT = struct.Struct(">12xHBxH2xHxB2x4s4sHH8xBB")
+_SEGMENT6 = struct.Struct(">12xHIHBx16s16sHH8xBB")
 _UDP = struct.Struct(">4H")
 _UNREACHABLE, _PROHIBITED = 3, 13
+_UNREACHABLE6, _PROHIBITED6 = 1, 1
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,11 @@ class Packet:
 def read(untrusted_frame: bytes) -> Packet | None:
     """Return the packet of a frame; None where it is not of the plain form.
 
-    Plain: IPv4 without options, not a fragment, its lengths within the frame.
+    Plain: IPv4 without options, not a fragment, its lengths within the frame; IPv6
+    without further headers (fragments have one), of the length of the frame.
     """
+    if untrusted_frame[12:14] == IPV6:
+        return _read6(untrusted_frame)
     if untrusted_frame[12:14] != _IPV4 or len(untrusted_frame) < ETHERNET + IP_HEADER:
         return None
     first, _, size, _, fragment, _, protocol, _, sender, receiver = _IP.unpack_from(
@@ -63,7 +72,31 @@ def read(untrusted_frame: bytes) -> Packet | None:
         or not IP_HEADER <= size <= len(untrusted_frame) - ETHERNET
     ):
         return None
+    if protocol == ICMP6:
+        return None
     at = ETHERNET + IP_HEADER
+    return _read_inside(untrusted_frame, (protocol, sender, receiver), at, end)
+
+
+def _read6(untrusted_frame: bytes) -> Packet | None:
+    if len(untrusted_frame) < ETHERNET + IP6_HEADER:
+        return None
+    first, size, protocol, _, sender, receiver = _IP6.unpack_from(
+        untrusted_frame, ETHERNET
+    )
+    at = ETHERNET + IP6_HEADER
+    # guard: packets of IPv6 have one plain form
+    if first >> 28 != 6 or at + size != len(untrusted_frame) or protocol == ICMP:
+        return None
+    head = (protocol, sender, receiver)
+    return _read_inside(untrusted_frame, head, at, at + size)
+
+
+def _read_inside(
+    untrusted_frame: bytes, head: tuple[int, bytes, bytes], at: int, end: int
+) -> Packet | None:
+    """Read what a packet carries, from ``at`` to ``end``."""
+    protocol, sender, receiver = head
     if protocol == TCP and end - at >= _TCP.size:
         source, target, sequence, acknowledged, offset, flags, *_ = _TCP.unpack_from(
             untrusted_frame, at
@@ -83,7 +116,7 @@ def read(untrusted_frame: bytes) -> Packet | None:
         return Packet(
             untrusted_frame, protocol, sender, receiver, source, target, payload, end
         )
-    if protocol == ICMP and end - at >= 8:
+    if protocol in {ICMP, ICMP6} and end - at >= 8:
         number = int.from_bytes(untrusted_frame[at + 4 : at + 6])
         return Packet(
             untrusted_frame, protocol, sender, receiver, number, number,
@@ -102,6 +135,8 @@ def segment(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
     kind, first, size, fragment, protocol, sender, receiver, source, target, offset, flags = (
         _SEGMENT.unpack_from(untrusted_frame)
     )  # fmt: skip
+    if kind == 0x86DD:
+        return _segment6(untrusted_frame)
     if (
         kind != 0x0800
         or first != 0x45
@@ -110,6 +145,23 @@ def segment(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
         or flags & (FIN | SYN | RST)
         or not IP_HEADER + _TCP.size <= size <= len(untrusted_frame) - ETHERNET
         or not _TCP.size <= (offset >> 4) * 4 <= size - IP_HEADER
+    ):
+        return None
+    return sender, receiver, source, target
+
+
+def _segment6(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
+    if len(untrusted_frame) < ETHERNET + IP6_HEADER + _TCP.size:
+        return None
+    _, first, size, protocol, sender, receiver, source, target, offset, flags = (
+        _SEGMENT6.unpack_from(untrusted_frame)
+    )
+    if (
+        first >> 28 != 6
+        or protocol != TCP
+        or flags & (FIN | SYN | RST)
+        or ETHERNET + IP6_HEADER + size != len(untrusted_frame)
+        or not _TCP.size <= (offset >> 4) * 4 <= size
     ):
         return None
     return sender, receiver, source, target
@@ -128,6 +180,9 @@ def checksum(data: bytes) -> int:
 def _frame(
     to: bytes, sender: bytes, receiver: bytes, protocol: int, body: bytes
 ) -> bytes:
+    if len(sender) == 16:
+        head = _IP6.pack(6 << 28, len(body), protocol, 64, sender, receiver)
+        return to + IPV6 + head + body
     head = _IP.pack(
         0x45, 0, IP_HEADER + len(body), 0, 0x4000, 64, protocol, 0, sender, receiver
     )
@@ -138,7 +193,7 @@ def _frame(
 def _summed(
     sender: bytes, receiver: bytes, protocol: int, body: bytes, at: int
 ) -> bytes:
-    pseudo = sender + receiver + struct.pack(">HH", protocol, len(body))
+    pseudo = sender + receiver + struct.pack(">HI", protocol, len(body))
     found = checksum(pseudo + body) or 0xFFFF
     return body[:at] + struct.pack(">H", found) + body[at + 2 :]
 
@@ -159,6 +214,10 @@ def refusal(packet: Packet) -> bytes:
     if packet.protocol == TCP:
         return reset_back(packet)
     quoted = packet.frame[ETHERNET : packet.payload]
+    if len(packet.sender) == 16:
+        body = struct.pack(">BBHI", _UNREACHABLE6, _PROHIBITED6, 0, 0) + quoted
+        body = _summed(packet.receiver, packet.sender, ICMP6, body, 2)
+        return _frame(_back(packet), packet.receiver, packet.sender, ICMP6, body)
     body = struct.pack(">BBHI", _UNREACHABLE, _PROHIBITED, 0, 0) + quoted
     body = body[:2] + struct.pack(">H", checksum(body)) + body[4:]
     return _frame(_back(packet), packet.receiver, packet.sender, ICMP, body)
@@ -195,4 +254,9 @@ def _behind(packet: Packet) -> int:
 
 def is_dhcp(client: int, server: int, packet: Packet) -> bool:
     """Whether a packet between these ports is of DHCP (RFC 2131)."""
-    return packet.protocol == UDP and (client, server) == (68, 67)
+    # guard: DHCP is of IPv4
+    return (
+        packet.protocol == UDP
+        and (client, server) == (68, 67)
+        and len(packet.sender) == 4
+    )

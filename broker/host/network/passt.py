@@ -5,7 +5,8 @@
 ``network = "none"`` means no device at all.  With ``user`` the guest reaches
 the hosts that the user's own programs reach, except this machine: passt is set
 not to map its gateway to the host and to forward no port inwards, and
-``frames`` drops frames addressed to loopback or to an address of ours.
+``frames`` drops frames addressed to loopback or to an address of ours.  It has IPv6
+where this machine has a default route of it.
 
 The guest sees the same small network everywhere, so that it learns nothing of
 the network we are in.  Its name servers are the host's; where the host's own
@@ -26,7 +27,15 @@ from broker.core import limits
 from broker.core.errors import SetupError
 from broker.helpers.process.identity import Tracked, spawn_helper
 from broker.helpers.process.popen import our_program
-from broker.host.network.addresses import GATEWAY, GUEST, RESOLVER
+from broker.host.network.addresses import (
+    GATEWAY,
+    GATEWAY6,
+    GUEST,
+    GUEST6,
+    MAC,
+    RESOLVER,
+    has_ipv6,
+)
 
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")
 
@@ -76,14 +85,16 @@ def passt_args(
     """
     dns = ("--dns-forward", RESOLVER) if forward_dns else ()
     size = () if mtu is None else ("--mtu", str(mtu))
+    ipv6 = ("--address", GUEST6, "--gateway", GATEWAY6)
     return [
         str(passt),
         "--foreground",
         "--quiet",
         "--stderr",
         *("--fd", str(fd)),
-        "--ipv4-only",
+        *(ipv6 if has_ipv6() else ("--ipv4-only",)),
         *("--address", GUEST, "--netmask", "24", "--gateway", GATEWAY),
+        *("--mac-addr", MAC),
         *dns,
         *size,
         "--no-map-gw",

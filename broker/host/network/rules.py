@@ -27,7 +27,12 @@ from broker.core import limits
 from broker.core.framing import FrameReader
 from broker.core.limits import network as network_limits
 from broker.core.streams import network_flows as m
-from broker.host.network.addresses import GUEST, RESOLVER
+from broker.host.network.addresses import (
+    GATEWAY6,
+    GUEST,
+    GUEST6,
+    RESOLVER,
+)
 from broker.host.network.ethernet_frames import joined
 from broker.host.network.flow_filter import FlowFilter
 from broker.host.network.frameguard import Addresses, lock
@@ -72,6 +77,8 @@ class FlowGuard(PacketGuard):
             RESOLVER,
             lambda frame: not self._filter.may_pass(frame),
             leases=self._leases,
+            guest6=GUEST6 if addresses.ipv6 else "",
+            gateway6=GATEWAY6,
         )
 
     @override
@@ -141,7 +148,8 @@ class FlowGuard(PacketGuard):
             self._unsent += m.encode(message)
         flows.to_viewer.clear()
         self._tell_viewer()
-        frames, flows.to_passt = flows.to_passt, []
+        frames = tuple(flows.to_passt)
+        flows.to_passt.clear()
         self._send_outward(joined(LENGTH.pack(len(frame)) + frame for frame in frames))
         for frame in flows.to_guest:
             self._put(frame)
@@ -253,7 +261,7 @@ def _serve_qemu(qemu: int, passt: int, asks: int, names: int) -> int:
 def _serve_box(passt: int, ready: int, namespace: int, asks: int, names: int) -> int:
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it
-        packets = lay_cable(namespace)
+        packets = lay_cable(namespace, ipv6=addresses.ipv6)
     except OSError as error:
         sys.stderr.write(f"{error.strerror}\n")
         return 1

@@ -75,4 +75,4 @@ def make_tap(namespace: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(make_tap))
+    sys.exit(serve(lambda namespace, _: make_tap(namespace)))

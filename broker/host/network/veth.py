@@ -37,7 +37,7 @@ from typing import NoReturn
 from typing_extensions import override
 
 from broker.core import limits
-from broker.host.network.addresses import GATEWAY, GUEST, MTU
+from broker.host.network.addresses import GATEWAY, GATEWAY6, GUEST, GUEST6, MTU
 from broker.host.network.ethernet_frames import FrameError, joined
 from broker.host.network.frameguard import Addresses, Guard, lock
 
@@ -58,8 +58,10 @@ LENGTH = struct.Struct(">I")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def lay_cable(namespace: int) -> socket.socket:
+def lay_cable(namespace: int, *, ipv6: bool = False) -> socket.socket:
     """Give a network namespace an interface; returns the cable's other end.
+
+    ``ipv6``: with an address of that, too.
 
     This process changes its user and network namespaces.  Raises OSError with the
     step that the kernel refuses.
@@ -78,11 +80,15 @@ def lay_cable(namespace: int) -> socket.socket:
     packets = open_packets(_OUTSIDE)
     check(libc.setns(namespace, NEWNET), "its network cannot be entered")
     _checksums_in_software()
+    more = (
+        f"address add {GUEST6}/64 dev {INSIDE} nodad\n"
+        f"route add default via {GATEWAY6} dev {INSIDE}\n"
+    )
     run_ip(
         "link set lo up\n"
         f"link set {INSIDE} mtu {MTU} addrgenmode none up\n"
         f"address add {GUEST}/24 dev {INSIDE}\n"
-        f"route add default via {GATEWAY}\n",
+        f"route add default via {GATEWAY}\n" + (more if ipv6 else ""),
         namespace,
     )
     check(libc.setns(outside, NEWNET), "")
@@ -253,7 +259,7 @@ def carry_to_the_end(guard: PacketGuard, ready: int) -> NoReturn:
     os._exit(0)  # the interpreter's own end needs system calls that it gave up
 
 
-def serve(make_interface: Callable[[int], socket.socket]) -> int:
+def serve(make_interface: Callable[[int, bool], socket.socket]) -> int:
     """Make a network namespace's interface, and carry its frames to the end.
 
     Returns 1 with the reason on standard error where it cannot be made.
@@ -261,7 +267,7 @@ def serve(make_interface: Callable[[int], socket.socket]) -> int:
     passt, ready, namespace, *leader = (int(word) for word in sys.argv[1:])
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it
-        packets = make_interface(namespace)
+        packets = make_interface(namespace, addresses.ipv6)
     except OSError as error:
         sys.stderr.write(f"{error.strerror}\n")
         return 1
@@ -271,4 +277,4 @@ def serve(make_interface: Callable[[int], socket.socket]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(lay_cable))
+    sys.exit(serve(lambda namespace, ipv6: lay_cable(namespace, ipv6=ipv6)))

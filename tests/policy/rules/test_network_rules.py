@@ -101,7 +101,11 @@ def test_a_denial_of_the_name_is_about_its_addresses_too():
 
 
 @pytest.mark.parametrize(
-    "inner", ["10.0.0.1", "192.168.1.1", "100.64.0.1", "fd00::1", "::ffff:10.0.0.1"]
+    "inner",
+    [
+        *("10.0.0.1", "192.168.1.1", "100.64.0.1", "fd00::1", "::ffff:10.0.0.1"),
+        *("64:ff9b::a00:1", "2002:a00:1::1", "64:ff9b:1::1", "2001::1"),
+    ],
 )
 def test_any_host_is_no_inner_address(inner):
     """``*`` opens the internet; a network at home is named."""
@@ -111,6 +115,18 @@ def test_any_host_is_no_inner_address(inner):
     assert _verdict(RULE.format(inner, ""), inner) == "allow"
     text = "vitrail.Network * work @net deny\n" + RULE.format(inner, "")
     assert _verdict(text, inner) == "deny"
+
+
+@pytest.mark.parametrize("way", ["64:ff9b::c612:1", "2002:c612:1::5"])
+def test_an_ipv4_address_through_a_translator_is_the_same_host(way):
+    """Attack: a denied network is reached by an address of IPv6 that leads there."""
+    denied = "vitrail.Network +198.18.0.0/16 work @net deny\n"
+    assert _verdict(denied + "vitrail.Network * work @net allow\n", way) == "deny"
+    assert _verdict(RULE.format("198.18.0.0/16", ""), way) == "allow"
+    assert _verdict(RULE.format("198.19.0.0/16", ""), way) == "deny"
+    assert (
+        _verdict("vitrail.Network * work @net allow\n", "64:ff9b::808:808") == "allow"
+    )
 
 
 def test_the_first_rule_of_all_patterns_decides():
@@ -158,6 +174,8 @@ def test_what_is_observed_is_reported():
         ("+a*.example.org", "whole names"),
         ("+10.0.0.1/8", "host bits"),
         ("+1.2.3", "does not appear"),
+        ("+fe80::1%eth0", "zone"),
+        ("+2001:db8::1/32", "host bits"),
         ("+a..b", "does not appear"),
         ("+https://a.test", "does not appear"),
         ("a.test", "begins with '+'"),
@@ -199,6 +217,7 @@ def test_a_rule_is_kept_as_it_was_written():
         ("192.0.2.1", "192.0.2.1"),
         ("::FFFF", "::ffff"),
         ("1.2.3.4.5", None),
+        ("fe80::1%eth0", None),
         ("a b", None),
         ("*.test", None),
         ("", None),

@@ -1,0 +1,147 @@
+"""The name server of a guest: which names it may ask for, and where they lead.
+
+Sans-IO.  Its resolver is this machine's name server.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+
+from broker.core.limits import network as limits
+from broker.core.token_bucket import TokenBucket
+from broker.host.network import dns_messages as dns
+from broker.host.network.flows import Destination, took
+from broker.host.network.packets import UDP, Packet, datagram_back, refusal
+from broker.host.network.public_resolvers import CANARY
+from policy.destinations import LOOKUP, destination_of
+
+_DNS = 53
+_Ask = Callable[[str, str, int | None, float], Destination | None]
+
+
+class GuestNames:
+    """The names of one guest, and the addresses that belong to them."""
+
+    def __init__(
+        self,
+        to_guest: Callable[[bytes], None],
+        ask: _Ask,
+        may_ask: Callable[[], bool],
+        *,
+        has_ipv6: bool,
+    ) -> None:
+        """``ask`` is about a name's addresses; ``may_ask``: somebody answers it."""
+        self._to_guest = to_guest
+        self._ask = ask
+        self._may_ask = may_ask
+        self._has_ipv6 = has_ipv6
+        self.to_resolver: list[bytes] = []
+        self._bindings: OrderedDict[bytes, dict[str, float]] = OrderedDict()
+        self._questions: OrderedDict[int, tuple[dns.DnsQuestion, Packet, float]] = (
+            OrderedDict()
+        )
+        self._pace = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
+
+    def take(self, packet: Packet, now: float) -> None:
+        """Take a packet of the guest to its name server."""
+        if packet.protocol != UDP or packet.target != _DNS:
+            self._to_guest(refusal(packet))
+            return
+        try:
+            question = dns.read_question(packet.data)
+        except dns.DnsError:
+            return
+        host = destination_of(question.name)
+        known = question.kind in {dns.A, dns.AAAA} | dns.PASSED
+        # guard: questions have a pace
+        slow = not took(self._pace, now)
+        if host == CANARY and not slow:
+            self._reply(packet, question, dns.NXDOMAIN)
+            return
+        if host is None or slow or not self._may_ask():
+            self._reply(packet, question, dns.REFUSED)
+            return
+        self._look_up(packet, question, host, now, known=known)
+
+    def _look_up(
+        self,
+        packet: Packet,
+        question: dns.DnsQuestion,
+        host: str,
+        now: float,
+        *,
+        known: bool,
+    ) -> None:
+        place = self._ask(host, LOOKUP, None, now)
+        if place is not None and place.allowed is None:
+            if len(place.waiting) < limits.WAITING:
+                place.waiting.append(
+                    lambda: self._look_up(packet, question, host, now, known=known)
+                )
+        # guard: a name that no rule allows is refused
+        elif place is None or not place.allowed:
+            self._reply(packet, question, dns.REFUSED)
+        elif not known or (question.kind == dns.AAAA and not self._has_ipv6):
+            self._reply(packet, question, dns.NOERROR)
+        else:
+            while len(self._questions) >= limits.QUESTIONS:
+                self._questions.popitem(last=False)
+            number = secrets.randbelow(1 << 16)
+            self._questions[number] = (question, packet, now + limits.LOOKUP_SECONDS)
+            self.to_resolver.append(dns.query(number, host, question.kind))
+
+    def answered(self, untrusted_answer: bytes, now: float) -> None:
+        """Take a datagram of the resolver's."""
+        number = int.from_bytes(untrusted_answer[:2])
+        known = self._questions.get(number)
+        if known is None:
+            return
+        question, packet, until = known
+        try:
+            code, found = dns.read_answer(
+                untrusted_answer, question.name, question.kind
+            )
+        except dns.DnsError:
+            return  # the true answer may follow
+        del self._questions[number]
+        if now > until:
+            return
+        if question.kind not in {dns.A, dns.AAAA}:
+            data = dns.renumbered(question, untrusted_answer, limits.ANSWER_BYTES)
+            self._to_guest(datagram_back(packet, data))
+            return
+        least, most = limits.BINDING_SECONDS
+        for address in found.found:
+            kept = min(max(found.ttl, least), most)
+            self.bind(address, question.name, now + kept)
+        self._reply(packet, question, code, found)
+
+    def bind(self, address: bytes, name: str, until: float) -> None:
+        """Note that a name leads to an address, until then."""
+        names = self._bindings.setdefault(address, {})
+        self._bindings.move_to_end(address)
+        names.pop(name, None)
+        names[name] = until
+        # guard: bindings are bounded
+        while len(names) > limits.NAMES_PER_ADDRESS:
+            del names[next(iter(names))]
+        while len(self._bindings) > limits.BINDINGS:
+            self._bindings.popitem(last=False)
+
+    def leading_to(self, address: bytes, now: float) -> tuple[str, ...]:
+        """Return the names that lead to an address, the newest first."""
+        known = self._bindings.get(address, {})
+        # guard: an address is a name's for its time to live
+        return tuple(n for n, until in reversed(known.items()) if now <= until)
+
+    def _reply(
+        self,
+        packet: Packet,
+        question: dns.DnsQuestion,
+        code: int,
+        found: dns.NameAddresses | None = None,
+    ) -> None:
+        data = dns.reply(question, code, found)
+        self._to_guest(datagram_back(packet, data))
