@@ -85,8 +85,8 @@ PROGRAMS = (
         20_700,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 33, 3_280, 1_490),
-    Program("worker", ("broker.programs.worker",), CONFINED, 180, 30_960, 20_080),
-    Program("files", ("shims.files.__main__",), USER, 25, 3_460, 2_480),
+    Program("worker", ("broker.programs.worker",), CONFINED, 175, 30_410, 19_720),
+    Program("files", ("shims.files.__main__",), USER, 24, 3_310, 2_370),
     Program(
         "folder mounts",
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),

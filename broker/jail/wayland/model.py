@@ -522,15 +522,21 @@ class Popup(ProtocolObject):
 
 
 class Constraint(ProtocolObject):
-    """A locked or confined pointer.  ``region`` is the applied one."""
+    """A locked or confined pointer.  ``region`` is the applied one.
 
-    __slots__ = ("oneshot", "region", "surface")
+    ``at_frame`` is our lock at the window's frame beside it, and ``active`` counts how
+    many of both the compositor has made active.
+    """
+
+    __slots__ = ("active", "at_frame", "oneshot", "region", "surface")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.surface: Surface | None = None
         self.region: RegionOps | None = None
         self.oneshot = False
+        self.at_frame: ProtocolObject | None = None
+        self.active = 0
 
 
 class OwnSurface(ProtocolObject):

@@ -189,6 +189,7 @@ GUARDS = (
     Guard("a destroyed window's focus has no chord", "pass", "tests/broker/jail/wayland/handlers/test_host_seat.py", "leaves_no_focus"),
     Guard("a chord is one window's", "return chord.verdict", "tests/attack/test_clipboard_chords.py", "comes_between"),
     Guard("right-to-left titles are isolated", "pass", "tests/broker/jail/wayland/test_identity.py", "right_to_left"),
+    Guard("one lock at a frame", "if frame is None:", "tests/broker/jail/wayland/handlers/test_constraints.py", "frame_has_one_lock"),
     Guard("a second constraint is kept", "if surface is not None:", "tests/broker/jail/wayland/handlers/test_constraints.py", "second_constraint"),
     Guard("a drag tells of its own sandbox only", "said = action", "tests/broker/jail/wayland/handlers/test_selection.py", "other_windows"),
     Guard("relative motion on the content only", "if True:", "tests/broker/jail/wayland/handlers/test_seat.py", "relative_motion"),

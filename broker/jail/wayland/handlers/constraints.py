@@ -6,23 +6,29 @@ waits for the surface's commit like all other.  A hint puts the pointer
 somewhere when the lock ends: some compositors do not check where, so it stays inside
 the shown part.  An inhibitor belongs to the window, whose keyboard focus is its
 frame's.
+
+Compositors choose the constraint that becomes active in two ways: by the surface under
+the pointer, which is the client's, or by the window or the surface that has the
+keyboard, which is the frame's root (KWin 5.27, sway 1.7).  So a persistent lock is set at both, and the
+client hears of whichever becomes active.  A confinement is not: with a pointer over
+another surface than the constrained one, sway holds the pointer still.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.jail.wayland.handlers.attention import window_sid
 from broker.jail.wayland.model import Constraint, Pointer, Region, RegionOps, Surface
-from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.scene.regions import CONFINED, LOCKED, region_of
 
 if TYPE_CHECKING:
+    from broker.jail.wayland.scene.frame import Frame
     from broker.jail.wayland.state import ClientState
 
 MANAGER = "zwp_pointer_constraints_v1"
@@ -41,6 +47,17 @@ class Inhibitor(ProtocolObject):
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.surface: Surface | None = None
+
+
+class FrameLock(ProtocolObject):
+    """Our lock at a frame's root, beside the lock ``of`` a client's surface in it."""
+
+    __slots__ = ("frame", "of")
+
+    def __init__(self, of: Constraint, frame: Frame) -> None:
+        super().__init__(LOCKED, 1)
+        self.of = of
+        self.frame = frame
 
 
 _lock = emit.request(MANAGER, "lock_pointer")
@@ -100,6 +117,38 @@ def _constrain(
         core.up.data += write(
             manager.sid, core.give_sid(made), surface.sid, pointer.sid, sid, lifetime
         )
+    if made.interface == LOCKED and not made.oneshot:
+        _lock_frame(core, manager, made, pointer)
+
+
+def _lock_frame(
+    core: ClientState, manager: ProtocolObject, made: Constraint, pointer: Pointer
+) -> None:
+    """Lock the pointer at the root of the window's frame, too.
+
+    A second lock at one surface is an error that ends the connection, so the first
+    surface of a window that locks the pointer has it.
+    """
+    xdg = made.surface.root().xdg if made.surface is not None else None
+    frame = xdg.frame if xdg is not None else None
+    # guard: one lock at a frame
+    if frame is None or frame.lock is not None:
+        return
+    lock = FrameLock(made, frame)
+    made.at_frame = frame.lock = lock
+    with frame.content_region() as region:
+        core.own(LOCKED, lock)
+        lock.events = dispatch.own_events(LOCKED, _FRAME_EVENTS)
+        core.up.data += _lock(
+            manager.sid, lock.sid, frame.root.sid, pointer.sid, region, _PERSISTENT
+        )
+
+
+def _unlock_frame(core: ClientState, constraint: Constraint) -> None:
+    lock, constraint.at_frame = constraint.at_frame, None
+    if isinstance(lock, FrameLock):
+        lock.frame.lock = None
+        core.end_own(lock)
 
 
 def _ops(region: Region | None) -> RegionOps | None:
@@ -141,18 +190,38 @@ def _let_go(constraint: Constraint) -> None:
 def destroy(core: ClientState, constraint: Constraint) -> None:
     _let_go(constraint)
     constraint.surface = None
+    _unlock_frame(core, constraint)
     core.destroy(constraint)
 
 
-def _over(interface: str, name: str) -> Callable[[ClientState, Constraint], None]:
-    write = emit.event(interface, name)
+def _begun(core: ClientState, constraint: Constraint) -> None:
+    """One of its locks is active; the client learns it once."""
+    constraint.active += 1
+    if constraint.active == 1:
+        core.down.data += _BEGUN[constraint.interface](constraint.cid)
 
-    def over(core: ClientState, constraint: Constraint) -> None:
-        if constraint.oneshot:
-            _let_go(constraint)
-        core.down.data += write(constraint.cid)
 
-    return over
+def _over(core: ClientState, constraint: Constraint) -> None:
+    constraint.active = max(0, constraint.active - 1)
+    if constraint.active:
+        return
+    if constraint.oneshot:
+        _let_go(constraint)
+    core.down.data += _OVER[constraint.interface](constraint.cid)
+
+
+_BEGUN = {
+    LOCKED: emit.event(LOCKED, "locked"),
+    CONFINED: emit.event(CONFINED, "confined"),
+}
+_OVER = {
+    LOCKED: emit.event(LOCKED, "unlocked"),
+    CONFINED: emit.event(CONFINED, "unconfined"),
+}
+_FRAME_EVENTS: dispatch.Handlers = {
+    "locked": lambda core, lock: _begun(core, lock.of),
+    "unlocked": lambda core, lock: _over(core, lock.of),
+}
 
 
 # -- shortcuts ------------------------------------------------------------------------
@@ -211,14 +280,12 @@ REQUESTS: Rules = {
     ("zwp_pointer_constraints_v1", "confine_pointer"): confine_pointer,
 }
 EVENTS: Rules = {
-    ("zwp_confined_pointer_v1", "confined"): FORWARD,
-    ("zwp_confined_pointer_v1", "unconfined"): _over(
-        "zwp_confined_pointer_v1", "unconfined"
-    ),
+    ("zwp_confined_pointer_v1", "confined"): _begun,
+    ("zwp_confined_pointer_v1", "unconfined"): _over,
     ("zwp_keyboard_shortcuts_inhibitor_v1", "active"): FORWARD,
     ("zwp_keyboard_shortcuts_inhibitor_v1", "inactive"): FORWARD,
-    ("zwp_locked_pointer_v1", "locked"): FORWARD,
-    ("zwp_locked_pointer_v1", "unlocked"): _over("zwp_locked_pointer_v1", "unlocked"),
+    ("zwp_locked_pointer_v1", "locked"): _begun,
+    ("zwp_locked_pointer_v1", "unlocked"): _over,
 }
 CLASSES: Classes = {
     "zwp_confined_pointer_v1": Constraint,

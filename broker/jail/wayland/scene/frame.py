@@ -16,6 +16,8 @@ renderers with 16.16 arithmetic (border.md 5.10).
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.jail.wayland.model import OwnSurface, Surface
@@ -24,6 +26,7 @@ from broker.jail.wayland.scene import label
 
 if TYPE_CHECKING:
     from broker.jail.wayland.ports import Paint
+    from broker.jail.wayland.protocol.objects import ProtocolObject
     from broker.jail.wayland.state import ClientState
 
 _TILE = 64
@@ -33,6 +36,7 @@ _POOL = 1 << 17
 """Bytes of the first pool: strips of 4 px fit, up to 7,000 px long."""
 _XRGB, _ARGB = 1, 0
 _NO_REGION = 0
+_limit_lock = emit.request("zwp_locked_pointer_v1", "set_region")
 
 
 _PLACE, _ATTACH, _DAMAGE, _COMMIT = _PARTS = (
@@ -226,6 +230,8 @@ class Frame:
         self.maximized: tuple[int, int] | None = None
         """The maximised or tiled size, by the last configure acknowledged."""
         self._answers = False
+        self.lock: ProtocolObject | None = None
+        """Our locked pointer at the root (``handlers/constraints.py``)."""
         self.fills = False
         """The application asked for the whole screen: its frame has that size, also
         around smaller content."""
@@ -281,6 +287,9 @@ class Frame:
             if xdg_sid:
                 out += emit.set_window_geometry(xdg_sid, 0, 0, *outer)
             self._draw_strips(*outer)
+            if self.lock is not None:
+                with self.content_region() as region:
+                    out += _limit_lock(self.lock.sid, region)
         if former:
             self._former.append(former)
 
@@ -353,6 +362,17 @@ class Frame:
         if self._sub and origin != self._origin:
             self._origin = origin
             self._core.up.data += emit.set_position(self._sub, *origin)
+
+    @contextmanager
+    def content_region(self) -> Iterator[int]:
+        """A region of the content on the root, for one request."""
+        core, out = self._core, self._core.up.data
+        region = core.own("wl_region").sid
+        out += emit.create_region(core.compositor, region)
+        x, y, right, bottom = (n >> 8 for n in self._content())
+        out += emit.region_add(region, x, y, right - x, bottom - y)
+        yield region
+        out += emit.region_destroy(region)
 
     def _content(self) -> tuple[int, int, int, int]:
         """Where the content's rectangle lies on the root, in 24.8."""

@@ -67,9 +67,68 @@ def test_a_constraint_is_on_the_clients_surface_with_its_region_where_it_shows(
     crop(talk, 20, 10)
     before = len(talk.told("wl_region", "add"))
     constrain(talk, name, region(talk, 30, 30, 40, 40))
-    (said,) = talk.told(MANAGER, f"{name}_pointer")
+    said = talk.told(MANAGER, f"{name}_pointer")[0]
     assert said[1] is talk.server_side(talk.win)
-    assert talk.told("wl_region", "add")[before:] == [[10, 20, 40, 40]]
+    assert talk.told("wl_region", "add")[before] == [10, 20, 40, 40]
+
+
+def locks(talk: Talk) -> tuple[list, list]:
+    """Locks at clients' surfaces, and those at frames' roots."""
+    roots = talk.model.roots()
+    every = talk.told(MANAGER, "lock_pointer")
+    return [s for s in every if s[1] not in roots], [s for s in every if s[1] in roots]
+
+
+def test_a_persistent_lock_is_at_the_frame_too_and_the_client_hears_of_both_as_one(
+    talk,
+):
+    """sway activates the lock of the surface with the keyboard: the frame's root."""
+    lock = constrain(talk, "lock")
+    (at_client,), (at_frame,) = locks(talk)
+    first, second = at_client[0], at_frame[0]
+    for constraint, event in (
+        (second, "locked"),
+        (first, "locked"),
+        (second, "unlocked"),
+        (first, "unlocked"),
+        (second, "locked"),
+    ):
+        talk.model.tell(constraint, event)
+        talk.pump()
+    names = [e[2] for e in talk.events if e[0] == lock]
+    assert names == ["locked", "unlocked", "locked"]
+    talk.send(lock, "destroy")
+    assert len(talk.told(LOCKED, "destroy")) == 2
+    constrain(talk, "lock")
+    assert [len(found) for found in locks(talk)] == [2, 2]
+
+
+@pytest.mark.parametrize(("name", "lifetime"), [("confine", 2), ("lock", ONESHOT)])
+def test_others_are_at_the_clients_surface_alone(talk, name, lifetime):
+    """sway holds the pointer still for a confinement at another surface than its own."""
+    constrain(talk, name, lifetime=lifetime)
+    assert len(talk.told(MANAGER, f"{name}_pointer")) == 1
+
+
+def test_a_frame_has_one_lock(talk):
+    """A second one at a surface ends the connection."""
+    child = talk.surface()
+    talk.child(child, talk.win, 0, 0)
+    first = constrain(talk, "lock")
+    talk.make(
+        talk.manager, "lock_pointer", LOCKED, None, child, talk.pointer, 0, PERSISTENT
+    )
+    assert [len(found) for found in locks(talk)] == [2, 1]
+    talk.send(first, "destroy")
+    assert len(talk.told(LOCKED, "destroy")) == 2
+
+
+def test_a_lock_at_a_frame_ends_with_it(talk):
+    lock = constrain(talk, "lock")
+    talk.send(talk.top, "destroy")
+    talk.send(talk.xdg, "destroy")
+    talk.send(lock, "destroy")
+    talk.show(120, 90, 0)
 
 
 def test_its_region_follows_the_crop_and_waits_for_the_commit(talk):
@@ -79,8 +138,10 @@ def test_its_region_follows_the_crop_and_waits_for_the_commit(talk):
     talk.send(talk.win, "commit")
     assert talk.told("wl_region", "add")[-1] == [30, 30, 40, 40]
     crop(talk, 20, 10)
-    assert talk.told("wl_region", "add")[-1] == [10, 20, 40, 40]
-    assert len(talk.told(LOCKED, "set_region")) == 2
+    followed, frame = talk.told("wl_region", "add")[-2:]
+    assert followed == [10, 20, 40, 40]
+    assert frame == [4, 4, 100, 50]
+    assert len(talk.told(LOCKED, "set_region")) == 3
 
 
 @pytest.mark.parametrize(
