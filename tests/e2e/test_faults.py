@@ -19,7 +19,7 @@ pytestmark = PID_NAMESPACES
 ROLES = frozenset(
     {
         *("broker", "vitrail-author", "vitrail-pump", "vitrail-keepers"),
-        *("vitrail-keeper", "vitrail-templat", "vitrail-worker", "vitrail-accept"),
+        *("vitrail-keeper", "vitrail-forks", "vitrail-worker", "vitrail-accept"),
     }
 )
 """Processes that work for a window's first picture, by the first letters of a name."""

@@ -26,7 +26,7 @@ SHOWN = (*_BOX, "shown", "true")
 NEIGHBOUR = (*_BOX, "neighbour", "sleep", "1000")
 SUPERVISORS = frozenset(
     {
-        *("vitrail-author", "vitrail-pump", "vitrail-templat", "vitrail-accept"),
+        *("vitrail-author", "vitrail-pump", "vitrail-forks", "vitrail-accept"),
         "vitrail-keepers",
     }
 )
