@@ -258,3 +258,11 @@ FEW_OPEN_FILES = 700
 flight on UNIX sockets for the user, and holds each sender to this limit (unix(7),
 ETOOMANYREFS).  With the 253 that one last message may carry it stays below the usual
 1024, so that a sandbox cannot keep other programs from passing any."""
+
+NETWORK_FLOWS = (1, 1024)
+NETWORK_NEW_FLOWS = (1, 100)
+NETWORK_LOOKUPS = (1, 50)
+"""Of a sandbox with ``network = "rules"``: open, new a second, questions for addresses a
+second; at most those of ``broker.core.limits.network``."""
+NETWORK_RATE = (4096, 1 << 34)
+"""Bytes a second: two packets at least, and more than a process carries."""

@@ -8,6 +8,7 @@ seen here.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -24,6 +25,7 @@ from broker.core.streams import network_flows as m
 from broker.ipc.audit import schema
 from broker.ipc.control import api
 from policy.destinations import LOOKUP, NET, NETWORK, destination_of
+from policy.records.model import NetworkLimits, Record
 
 _PROTOCOLS = frozenset({"tcp", "udp"})
 _READ_BYTES = 65536
@@ -72,10 +74,23 @@ class FlowRow:
 class NetworkFlows:
     """All flows of a viewer's sandboxes."""
 
-    def __init__(self, *, decider: Permits, log: event_log.EventLog) -> None:
+    def __init__(
+        self,
+        *,
+        decider: Permits,
+        log: event_log.EventLog,
+        record: Callable[[Lease], Record | None],
+    ) -> None:
         self._decider = decider
         self._log = log
+        self._record = record
         self._open: dict[LeaseId, dict[int, FlowRow]] = {}
+        self._filters: dict[LeaseId, _Filter] = {}
+
+    async def follow_records(self) -> None:
+        """Records have changed: tell the filters their limits."""
+        for one in list(self._filters.values()):
+            await one.limit(self._record(one.lease))
 
     def traffic(self, lease: LeaseId) -> api.NetworkTraffic | None:
         """Return the sums of a sandbox; None: no filter asks for it."""
@@ -107,7 +122,9 @@ class NetworkFlows:
             task_status.started()
             one = _Filter(opening, stream, self._decider, self._log)
             self._open[opening.lease.id] = one.flows
+            self._filters[opening.lease.id] = one
             try:
+                await one.limit(self._record(opening.lease))
                 await one.run()
             except* PeerError as errors:
                 # The filter was taken over: its flows end with it.
@@ -119,6 +136,7 @@ class NetworkFlows:
                 await self._log.refused(event)
             finally:
                 self._open.pop(opening.lease.id, None)
+                self._filters.pop(opening.lease.id, None)
 
 
 class _FlowSubject(event_log.StreamSubject):
@@ -139,15 +157,32 @@ class _Filter:
         log: event_log.EventLog,
     ) -> None:
         self._opening = opening
-        self._lease: Lease = opening.lease
+        self._lease = self.lease = opening.lease
         self._stream = stream
         self._decider = decider
         self._log = log
         self._places: dict[int, _Place] = {}
         self._last = 0
+        self._given = NetworkLimits()
         self._uncounted = 0
         self._sending = trio.Lock()
         self.flows: dict[int, FlowRow] = {}
+
+    async def limit(self, record: Record | None) -> None:
+        """Tell it what its record allows.  One without a record keeps its limits."""
+        if record is None or (given := record.viewer.network) == self._given:
+            return
+        self._given = given
+        await self._send(
+            m.FlowLimits(
+                flows=given.flows,
+                new_flows=given.new_flows,
+                lookups=given.lookups,
+                send_rate=given.send_rate,
+                receive_rate=given.receive_rate,
+                encrypted_hello=given.ech == "allow",
+            )
+        )
 
     async def run(self) -> None:
         """Read until its end.  Raises a group of PeerError for what no filter sends."""

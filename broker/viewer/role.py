@@ -164,7 +164,11 @@ class ViewerRole:
         """Assigns devices to sandboxes."""
         self._key_indicator = Indicator(KEY_IN_USE)
         self._shared_key = SharedKey(self._key_indicator)
-        self.network = NetworkFlows(decider=authority, log=log)
+        self.network = NetworkFlows(
+            decider=authority,
+            log=log,
+            record=lambda lease: self.record(lease.record),
+        )
         """Flows of sandboxes to hosts outside."""
         self.notifications = NotificationService(decider=authority, log=log)
         """What programs of sandboxes want the user to see."""
@@ -241,6 +245,7 @@ class ViewerRole:
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)
         self.devices.look_again()
+        await self._alone(self.network.follow_records)
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         with isolated():  # a mistake of ours must not end every sandbox

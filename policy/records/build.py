@@ -14,7 +14,7 @@ from typing import Any
 
 from policy import limits
 from policy.errors import Spot
-from policy.records.desktop_tables import AUDIO, FOLDERS, TRANSFER
+from policy.records.desktop_tables import AUDIO, FOLDERS, NETWORK, TRANSFER
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
@@ -29,6 +29,7 @@ from policy.records.model import (
     HostRecord,
     Label,
     Limits,
+    NetworkLimits,
     Record,
     State,
     Transfer,
@@ -466,6 +467,9 @@ def _top(taken: Taken) -> int:
 
 def _viewer(taken: Taken) -> ViewerRecord:
     types = taken.get("clipboard.types")
+    network: dict[str, Any] = {
+        f.key: taken.get(f"network.{f.key}") for f in NETWORK.fields
+    }
     return ViewerRecord(
         label=Label(taken["label.name"], taken["label.colour"]),
         sandbox_class=taken["class"],
@@ -486,6 +490,7 @@ def _viewer(taken: Taken) -> ViewerRecord:
         transfer=Transfer(
             **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
         ),
+        network=NetworkLimits(**network),
         limits=Limits(
             streams=taken["limits.streams"],
             wayland_clients=taken["limits.wayland_clients"],

@@ -325,6 +325,56 @@ TRANSFER = Table(
     ),
 )
 
+NETWORK = Table(
+    "network",
+    'What flows of a sandbox with `launch.network = "rules"` may take.  A change holds '
+    "for running ones.",
+    (
+        Field(
+            "flows",
+            Whole(*limits.NETWORK_FLOWS),
+            "Open flows.",
+            limits.NETWORK_FLOWS[1],
+        ),
+        Field(
+            "new_flows",
+            Whole(*limits.NETWORK_NEW_FLOWS),
+            "New flows a second; twice as many at once.",
+            limits.NETWORK_NEW_FLOWS[1],
+        ),
+        Field(
+            "lookups",
+            Whole(*limits.NETWORK_LOOKUPS),
+            "Questions for addresses a second; four times as many at once.",
+            limits.NETWORK_LOOKUPS[1],
+        ),
+        Field(
+            "send_rate",
+            Bytes(*limits.NETWORK_RATE),
+            "Bytes a second that it sends, of all flows together.",
+            default_words="as fast as they are carried",
+        ),
+        Field(
+            "receive_rate",
+            Bytes(*limits.NETWORK_RATE),
+            "Bytes a second that it receives, of all flows together.",
+            default_words="as fast as they are carried",
+        ),
+        Field(
+            "ech",
+            Choice(
+                {
+                    "allow": "the outer server's name is compared",
+                    "deny": "the connection is ended; browsers offer it in each "
+                    "connection, with random content where they have no key",
+                }
+            ),
+            "TLS connections whose hello has an encrypted part.",
+            default="allow",
+        ),
+    ),
+)
+
 FOLDERS = Table(
     "folders",
     "Directories of yours that it has from its start, at `/folders/NAME`, where a rule "

@@ -126,6 +126,22 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class NetworkLimits:
+    """What its flows may take, with ``network = "rules"``.
+
+    ``new_flows`` and ``lookups`` are counts a second, ``send_rate`` and
+    ``receive_rate`` bytes a second; None: as fast as they are carried.
+    """
+
+    flows: int = 1024
+    new_flows: int = 100
+    lookups: int = 50
+    send_rate: int | None = None
+    receive_rate: int | None = None
+    ech: Literal["allow", "deny"] = "allow"
+
+
+@dataclass(frozen=True)
 class Folders:
     """Directories that are shared with it at its start, where a rule lets it."""
 
@@ -166,6 +182,7 @@ class ViewerRecord:
     clipboard: Clipboard
     transfer: Transfer
     limits: Limits
+    network: NetworkLimits = field(default_factory=NetworkLimits)
     folders: Folders = field(default_factory=Folders)
     services: tuple[CalledService, ...] = ()
 

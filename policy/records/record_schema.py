@@ -8,7 +8,14 @@ reference in ``docs/policy.md`` come from it.  What the values become is in
 from __future__ import annotations
 
 from policy import limits
-from policy.records.desktop_tables import AUDIO, CLIPBOARD, FOLDERS, TRANSFER, WINDOW
+from policy.records.desktop_tables import (
+    AUDIO,
+    CLIPBOARD,
+    FOLDERS,
+    NETWORK,
+    TRANSFER,
+    WINDOW,
+)
 from policy.records.field_types import (
     Choice,
     Colour,
@@ -133,6 +140,7 @@ TABLES = (
     AUDIO,
     CLIPBOARD,
     TRANSFER,
+    NETWORK,
     FOLDERS,
     LAUNCH,
     STATE,

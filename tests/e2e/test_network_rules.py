@@ -68,6 +68,11 @@ class = "persistent"
 kind = "bwrap"
 network = "rules"
 """
+LIMITS = """\
+[network]
+send_rate = "200K"
+receive_rate = "400K"
+"""
 
 PROBE = r"""
 import json, os, select, socket, ssl, subprocess, sys, time
@@ -161,6 +166,21 @@ said["by one port"] = [by_one_port(host) for host in hosts]
 curl = ["curl", "-sk", "--max-time", "5"]
 said["curl"] = subprocess.call([*curl, "https://www.good.test/"], stdout=subprocess.DEVNULL)
 said["curl elsewhere"] = subprocess.call([*curl, "https://www.evil.test/"])
+def seconds_of(send, receive):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((good, 443), 4) as sock:
+        sock.settimeout(60)
+        with context.wrap_socket(sock, server_hostname="www.good.test") as tls:
+            began = time.monotonic()
+            tls.sendall(b"MOVE %d %d ".ljust(100) % (send, receive))
+            tls.sendall(bytes(send))
+            got = 0
+            while more := tls.recv(1 << 16):
+                got += len(more)
+            return (time.monotonic() - began) if got == receive else f"{got} bytes"
+said["sent in"] = seconds_of(300 << 10, 1)
+said["received in"] = seconds_of(1, 600 << 10)
 took = []
 for _ in range(20):
     began = time.monotonic()
@@ -248,6 +268,14 @@ def test_a_named_host_is_reached_by_ipv6(results):
     assert inside["six, curl"] == 0
     assert inside["both"] == sorted([GOOD, GOOD6])
     assert inside["six, inner by its network"] == f"hello from {INNER6}"
+
+
+def test_no_way_is_faster_than_its_rate(results):
+    """Less what may pass at once; a slow machine only makes it slower."""
+    inside = results["inside"]
+    print(inside["sent in"], inside["received in"])
+    assert inside["sent in"] > 0.5  # 300 KiB at 200 KiB a second
+    assert inside["received in"] > 0.7  # 600 KiB at 400 KiB a second
 
 
 @pytest.mark.parametrize("what", ["no rule", "denied"])
@@ -537,12 +565,23 @@ async def _serve_web(context, address, stream):
     tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
     try:
         asked = await tls.receive_some(1000)
+        if asked.startswith(b"MOVE"):
+            await _move(tls, asked)
+            return
         await tls.send_all(f"HTTP/1.0 200 OK\r\n\r\nhello from {address}".encode())
         if asked.startswith(b"stay"):
             await trio.sleep_forever()
         await tls.aclose()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         await trio.aclose_forcefully(stream)
+
+
+async def _move(tls, asked):
+    send, receive = map(int, asked.split()[1:3])
+    while send > 0:
+        send -= len(await tls.receive_some(1 << 16))
+    await tls.send_all(bytes(receive))
+    await tls.aclose()
 
 
 async def be_this_machine():
@@ -555,7 +594,7 @@ async def be_this_machine():
         async with internet(), trio.open_nursery() as nursery:
             await nursery.start(name_server, asked)
             async with rulebook(RULES) as book:
-                book.write_record("work", RECORD)
+                book.write_record("work", RECORD + LIMITS)
                 await book.reload()
                 found = await ask_box(place, conf, probe, book)
                 found["events"] = book.events(
@@ -584,7 +623,11 @@ async def ask_box(place, conf, probe, book):
     pidfd = os.pidfd_open(held.leader)
     results = {}
     mine, theirs = socket.socketpair()
-    flows = NetworkFlows(decider=book.decider, log=book.log)
+    flows = NetworkFlows(
+        decider=book.decider,
+        log=book.log,
+        record=lambda lease: book.records.records.get(lease.record),
+    )
     opening = Opening(WORK, NETWORK, 1, "the test")
     async with trio.open_nursery() as nursery:
         try:

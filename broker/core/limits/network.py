@@ -19,6 +19,9 @@ LOOKUPS_BURST = 200
 """Questions for addresses."""
 LEASES_BURST = 8
 """Packets of DHCP, and one more each second."""
+RATE_BURST = 10
+RATE_LEAST = 8192
+"""Bytes at once where a record limits the rate: a tenth of a second's, this at least."""
 NEIGHBOURS_PER_SECOND = 10
 NEIGHBOURS_BURST = 64
 """Packets of ARP and of IPv6's neighbour discovery."""

@@ -88,8 +88,24 @@ class FlowCut(_Message, frozen=True, tag=17):
     number: int
 
 
+class FlowLimits(_Message, frozen=True, tag=18):
+    """What the sandbox's record allows to its flows; the first message, and any later.
+
+    Counts are of open flows, and of new flows and questions for addresses a second;
+    rates are bytes a second each way, None: without a limit.
+    """
+
+    flows: int
+    new_flows: int
+    lookups: int
+    send_rate: int | None
+    receive_rate: int | None
+    encrypted_hello: bool
+    """Whether a hello may have an encrypted part."""
+
+
 FromFilter: TypeAlias = AskFlow | FlowRelease | FlowBegun | FlowEnded | FlowsMoved
-ToFilter: TypeAlias = FlowAnswer | FlowCut
+ToFilter: TypeAlias = FlowAnswer | FlowCut | FlowLimits
 
 _encoder = msgspec.msgpack.Encoder()
 _from_filter: msgspec.msgpack.Decoder[FromFilter] = msgspec.msgpack.Decoder(FromFilter)

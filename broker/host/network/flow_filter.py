@@ -46,7 +46,8 @@ from broker.host.network.packets import (
     segment,
 )
 from broker.host.network.public_resolvers import RESOLVERS
-from broker.host.network.tls_hello import HelloError, server_name
+from broker.host.network.rates import TrafficRates
+from broker.host.network.tls_hello import HelloError, read_hello
 from policy.destinations import is_inner
 
 _PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
@@ -88,6 +89,9 @@ class FlowFilter:
         self._by_number: dict[int, Destination] = {}
         self._flows: dict[FlowKey, CarriedFlow] = {}
         self._pace = TokenBucket(limits.FLOWS_PER_SECOND, limits.FLOWS_BURST)
+        self._most_flows = limits.FLOWS
+        self._may_encrypt_hello = True
+        self.rates = TrafficRates()
         self._link = LinkPackets(
             guest,
             self.to_passt.append,
@@ -169,7 +173,7 @@ class FlowFilter:
         # guard: a connection begins without data
         if packet.protocol == TCP and packet.data:
             return
-        full = len(self._flows) >= limits.FLOWS
+        full = len(self._flows) >= self._most_flows
         # guard: new flows have a pace
         if full or not self.connected or not took(self._pace, now):
             self.to_guest.append(refusal(packet))
@@ -203,7 +207,7 @@ class FlowFilter:
 
     def _open(self, attempt: FlowAttempt, place: Destination, now: float) -> None:
         packet, key = attempt.packet, attempt.key
-        if key in self._flows or len(self._flows) >= limits.FLOWS:
+        if key in self._flows or len(self._flows) >= self._most_flows:
             return  # it was sent again while its first packet waited
         names = attempt.names if place.host in attempt.names else ()
         # guard: QUIC's names are not read, so it is open by address only
@@ -261,13 +265,18 @@ class FlowFilter:
         if at > len(known):
             return False
         try:
-            name = server_name(known + data)
+            hello = read_hello(known + data)
         except HelloError as error:
             self.cut(flow, f"its hello cannot be read: {error}", packet)
             return False
-        if name is None:
+        if hello is None:
             flow.hello += data
             return True
+        # guard: a record closes encrypted hellos
+        if hello.encrypted and not self._may_encrypt_hello:
+            self.cut(flow, "a part of its hello is encrypted", packet)
+            return False
+        name = hello.name
         if name and not self._may_name(flow, name, packet, now):
             return False
         flow.checked, flow.hello = known + data, None
@@ -380,7 +389,10 @@ class FlowFilter:
         self._destinations.pop((place.host, place.protocol, place.port), None)
 
     def decided(self, message: m.ToFilter, now: float) -> None:
-        """Take an answer, or the end of one."""
+        """Take an answer, the end of one, or limits."""
+        if isinstance(message, m.FlowLimits):
+            self._limit(message)
+            return
         place = self._by_number.get(message.number)
         if place is None:
             return
@@ -399,6 +411,16 @@ class FlowFilter:
         waiting, place.waiting = place.waiting, []
         for step in waiting:
             step()
+
+    def _limit(self, given: m.FlowLimits) -> None:
+        # guard: a record's limits are at most those of everybody
+        self._most_flows = min(given.flows, limits.FLOWS)
+        rate = min(given.new_flows, limits.FLOWS_PER_SECOND)
+        burst = limits.FLOWS_BURST // limits.FLOWS_PER_SECOND
+        self._pace = TokenBucket(rate, rate * burst)
+        self._names.limit(given.lookups)
+        self._may_encrypt_hello = given.encrypted_hello
+        self.rates.limit(given.send_rate, given.receive_rate)
 
     def lost(self) -> None:
         """Nobody decides any more: end everything."""

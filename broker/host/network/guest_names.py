@@ -44,6 +44,12 @@ class GuestNames:
         )
         self._pace = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
 
+    def limit(self, lookups: int) -> None:
+        """Set how many questions a second may come."""
+        rate = min(lookups, limits.LOOKUPS_PER_SECOND)
+        burst = limits.LOOKUPS_BURST // limits.LOOKUPS_PER_SECOND
+        self._pace = TokenBucket(rate, rate * burst)
+
     def take(self, packet: Packet, now: float) -> None:
         """Take a packet of the guest to its name server."""
         if packet.protocol != UDP or packet.target != _DNS:

@@ -45,6 +45,7 @@ from broker.host.network.veth import (
 )
 
 _MAX_DATAGRAM = 65535
+_PAUSE = 1000
 _ANSWERS = 64
 """Datagrams of the name server that are read before the others are served."""
 
@@ -52,7 +53,7 @@ _ANSWERS = 64
 class FlowGuard(PacketGuard):
     """``PacketGuard`` that carries the flows of a ``FlowFilter``."""
 
-    _pause: int | None = 1000
+    _pause: int | None = _PAUSE
     _leases = False
     """Whether passt tells the guest its address."""
 
@@ -80,6 +81,17 @@ class FlowGuard(PacketGuard):
             guest6=GUEST6 if addresses.ipv6 else "",
             gateway6=GATEWAY6,
         )
+
+    @override
+    def _wanted(self, side: socket.socket) -> int:
+        wanted = super()._wanted(side)
+        outward = side is self._packets
+        early = self.flows.rates.early(time.monotonic(), outward=outward)
+        # guard: a side that is too fast is not read
+        if early > 0:
+            self._pause = min(self._pause or _PAUSE, int(early * 1000) + 1)
+            wanted &= ~select.POLLIN
+        return wanted
 
     @override
     def _more(self) -> dict[int, int]:
@@ -122,12 +134,15 @@ class FlowGuard(PacketGuard):
     @override
     def _carry(self, side: socket.socket) -> bool:
         now = time.monotonic()
+        rates = self.flows.rates
         if side is self._packets:
             for untrusted_frame in self._read_frames():
+                rates.count(len(untrusted_frame), now, outward=True)
                 self.flows.outward(untrusted_frame, now)
             data = b"."
         else:
             data = self._read_passt()
+            rates.count(len(data), now, outward=False)
             for frame in self._whole_frames():
                 self.flows.inward(frame, now)
         self._flush_flows()
@@ -136,6 +151,7 @@ class FlowGuard(PacketGuard):
     @override
     def _look(self) -> None:
         now = time.monotonic()
+        self._pause = _PAUSE
         if now - self._looked >= network_limits.REPORT_SECONDS:
             self._looked = now
             self.flows.tick(now)

@@ -5,10 +5,12 @@ Sans-IO.  Only what is needed to find the name is read.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 MAX_HELLO = 1 << 14
 """Bytes in which a name has to be found; a hello is one or two KiB."""
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
-_SERVER_NAME = 0
+_SERVER_NAME, _ENCRYPTED = 0, 0xFE0D
 
 
 class HelloError(ValueError):
@@ -33,17 +35,27 @@ class _Reader:
         return self.take(self.number(size))
 
 
-def server_name(untrusted_data: bytes) -> str | None:
-    """Return the name; '' for a hello without one, and for what is not TLS.
+class Hello(NamedTuple):
+    """``name``: the server's; '' in a hello without one, and in what is not TLS.
 
-    None: more bytes are needed.  Raises HelloError.
+    ``encrypted``: another hello is inside of it, or looks so (RFC 9849; "GREASE").
+    """
+
+    name: str = ""
+    encrypted: bool = False
+
+
+def read_hello(untrusted_data: bytes) -> Hello | None:
+    """Return what a connection begins with; None: more bytes are needed.
+
+    Raises HelloError.
     """
     if not untrusted_data:
         return None
     if untrusted_data[0] != _HANDSHAKE:
-        return ""
+        return Hello()
     hello = _hello(untrusted_data)
-    return None if hello is None else _name_in(hello)
+    return None if hello is None else read_message(hello)
 
 
 def _hello(data: bytes) -> bytes | None:
@@ -69,18 +81,20 @@ def _hello(data: bytes) -> bytes | None:
     return None
 
 
-def _name_in(hello: bytes) -> str:
+def read_message(hello: bytes) -> Hello:
+    """Read the body of a ClientHello (RFC 8446, 4.1.2).  Raises HelloError."""
     reader = _Reader(hello)
     reader.take(34)  # version, random
     reader.vector(1)  # session
     reader.vector(2)  # ciphers
     reader.vector(1)  # compression
     if reader.at == len(hello):
-        return ""
+        return Hello()
     extensions = _Reader(reader.vector(2))
-    found = ""
+    found, encrypted = "", False
     while extensions.at < len(extensions.data):
         kind, value = extensions.number(2), _Reader(extensions.vector(2))
+        encrypted |= kind == _ENCRYPTED
         if kind == _SERVER_NAME:
             # guard: one name
             if found:
@@ -95,4 +109,4 @@ def _name_in(hello: bytes) -> str:
                 found = raw.decode("ascii").lower().removesuffix(".")
             except UnicodeDecodeError:
                 raise HelloError("a name is not ASCII") from None
-    return found
+    return Hello(found, encrypted)

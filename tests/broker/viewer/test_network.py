@@ -52,7 +52,11 @@ async def network(rules=RULES):
         book.write_record("work", RECORD)
         await book.reload()
         mine, theirs = socket.socketpair()
-        flows = NetworkFlows(decider=book.decider, log=book.log)
+        flows = NetworkFlows(
+            decider=book.decider,
+            log=book.log,
+            record=lambda lease: book.records.records.get(lease.record),
+        )
         opening = Opening(WORK, NETWORK, 1, "the test")
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
@@ -79,6 +83,22 @@ async def test_an_answer_holds_until_its_rule_goes():
         assert (closed["bytes_from_sandbox"], closed["bytes_to_sandbox"]) == (10, 20)
         assert closed["argument"] == "+www.test"
         assert flows.rows(WORK.id) == []
+
+
+async def test_a_filter_is_told_what_the_record_allows():
+    """Before its first answer, and again when the record changes."""
+    async with network() as (talk, book, flows):
+        book.write_record("work", f'{RECORD}[network]\nflows = 7\nsend_rate = "1M"\n')
+        await book.reload()
+        await flows.follow_records()
+        told = await talk.hear()
+        assert (told.flows, told.new_flows, told.send_rate) == (7, 100, 1 << 20)
+        assert (told.receive_rate, told.encrypted_hello) == (None, True)
+        await flows.follow_records()
+        book.write_record("work", f'{RECORD}[network]\nech = "deny"\n')
+        await book.reload()
+        await flows.follow_records()
+        assert not (await talk.hear()).encrypted_hello
 
 
 async def test_a_report_of_bytes_makes_a_rate():

@@ -16,7 +16,7 @@ from broker.host.network import packets
 from broker.host.network.ethernet_frames import FrameFilter
 from broker.host.network.flow_filter import FlowFilter
 from broker.host.network.packets import ACK, FIN, ICMP, RST, SYN, TCP, UDP
-from broker.host.network.tls_hello import HelloError, server_name
+from broker.host.network.tls_hello import Hello, HelloError, read_hello
 
 GUEST, RESOLVER = "10.0.2.15", "10.0.2.3"
 WWW, EVIL = "93.184.216.34", "93.184.216.99"
@@ -584,7 +584,7 @@ def test_a_name_whose_label_has_a_dot_is_another_name():
 def test_a_hello_that_is_too_long_is_refused():
     data = b"\x16\x03\x01\x10\x00\x01\x00\x80\x00" + bytes(4092)
     with pytest.raises(HelloError, match="long"):
-        server_name(data)
+        read_hello(data)
 
 
 def test_a_hello_with_two_names_is_refused():
@@ -598,11 +598,96 @@ def test_a_hello_with_two_names_is_refused():
         data = b"\x16\x03\x01" + struct.pack(">H", len(message)) + message
         if wrong:
             with pytest.raises(HelloError, match="two names"):
-                server_name(data)
+                read_hello(data)
         else:
-            assert server_name(data) == "a.test"
-    assert server_name(b"\x16") is None
-    assert server_name(b"\x16\x03\x01\0\x05") is None
+            assert read_hello(data) == Hello("a.test")
+    assert read_hello(b"\x16") is None
+    assert read_hello(b"\x16\x03\x01\0\x05") is None
+
+
+# -- what a record allows ------------------------------------------------------------------
+
+
+def given(talk, **more):
+    """Limits of a record arrive."""
+    whole = {"flows": 1024, "new_flows": 100, "lookups": 50}
+    whole |= {"send_rate": None, "receive_rate": None, "encrypted_hello": True, **more}
+    talk.filter.decided(m.FlowLimits(**whole), talk.now)
+
+
+def test_a_record_allows_fewer_flows_and_questions():
+    talk = Talk((WWW, "*"), ("www.test", "*"))
+    given(talk, flows=3, new_flows=5, lookups=2)
+    sent = [talk.send(tcp(ports=(1000 + n, 443)))["passt"] for n in range(9)]
+    assert sum(map(len, sent)) == 3
+    sent = [talk.send(question("www.test"))["resolver"] for _ in range(20)]
+    assert sum(map(len, sent)) == 8
+    given(talk, new_flows=5)
+    sent = [talk.send(tcp(ports=(2000 + n, 443)))["passt"] for n in range(50)]
+    assert sum(map(len, sent)) == 10
+
+
+def test_a_record_allows_no_more_than_everybody_has():
+    talk = Talk((WWW, "*"))
+    given(talk, flows=9999, new_flows=9999)
+    sent = [talk.send(tcp(ports=(1000 + n, 443)))["passt"] for n in range(500)]
+    assert sum(map(len, sent)) == limits.FLOWS_BURST
+    for number in range(limits.FLOWS):
+        talk.now += 1
+        talk.send(tcp(ports=(2000 + number, 443)))
+    assert len(talk.filter._flows) == limits.FLOWS
+
+
+def encrypted(data):
+    """A hello with the extension that an encrypted one, or a browser's noise, has."""
+    end = len(data)
+    noise = b"\xfe\x0d" + struct.pack(">H", 40) + bytes(40)
+    # The lengths of the record, the message and the extensions grow with it.
+    body = bytearray(data + noise)
+    at = 9 + 34
+    at += 1 + body[at]
+    at += 2 + int.from_bytes(body[at : at + 2])
+    at += 1 + body[at]
+    for place, size in ((3, 2), (6, 3), (at, 2)):
+        old = int.from_bytes(body[place : place + size])
+        body[place : place + size] = (old + len(noise)).to_bytes(size)
+    assert len(body) == end + len(noise)
+    return bytes(body)
+
+
+def test_an_encrypted_hello_is_the_records_matter():
+    """Its outer name is compared; a record may close it."""
+    data = encrypted(hello("www.test"))
+    assert read_hello(data) == Hello("www.test", encrypted=True)
+    for allowed in (True, False):
+        talk = Talk(("www.test", "*"))
+        given(talk, encrypted_hello=allowed)
+        talk.connect("www.test")
+        sent = talk.send(tcp(ACK, data, seq=1001, ack=5))["passt"]
+        assert is_reset(sent[0]) is not allowed
+        plain = Talk(("www.test", "*"))
+        given(plain, encrypted_hello=allowed)
+        plain.connect("www.test")
+        assert not is_reset(
+            plain.send(tcp(ACK, hello("www.test"), 1001, 5))["passt"][0]
+        )
+    assert talk.reasons == ["a part of its hello is encrypted"]
+
+
+def test_a_rate_is_how_long_a_side_is_not_read():
+    """Of each way by itself."""
+    talk = Talk((WWW, "*"))
+    rates = talk.filter.rates
+    rates.count(1 << 30, 100.0, outward=True)
+    assert rates.early(100.0, outward=True) == 0
+    given(talk, send_rate=100_000, receive_rate=1_000_000)
+    rates.count(10_000, 100.0, outward=True)
+    assert rates.early(100.0, outward=True) == 0
+    rates.count(50_000, 100.0, outward=True)
+    rates.count(50_000, 100.0, outward=False)
+    assert rates.early(100.0, outward=True) == pytest.approx(0.5)
+    assert rates.early(100.0, outward=False) == 0
+    assert rates.early(100.6, outward=True) == 0
 
 
 # -- a connection by the ports of an earlier one -----------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -95,6 +96,20 @@ def test_a_guest_that_does_not_read_holds_few_frames(machine):
     most = machine_limits.FRAMES_READ_BYTES + machine_limits.FRAME_BYTES
     assert 0 < held <= most
     assert not guard._wanted(guard._sides[1]) & select.POLLIN
+
+
+def test_a_side_that_is_too_fast_is_not_read(guard):
+    """The other one is, and it is looked at again when it may be read."""
+    made, _ = guard
+    allowed = m.FlowLimits(1024, 100, 50, 10_000, None, encrypted_hello=True)
+    made.flows.decided(allowed, 1.0)
+    inside, outside = made._sides
+    assert made._wanted(inside) & select.POLLIN
+    made.flows.rates.count(50_000, time.monotonic(), outward=True)
+    assert not made._wanted(inside) & select.POLLIN
+    assert made._wanted(outside) & select.POLLIN
+    made.flows.rates.limit(None, None)
+    assert made._wanted(inside) & select.POLLIN
 
 
 def test_a_viewer_that_does_not_read_decides_nothing(guard):
