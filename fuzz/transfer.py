@@ -53,6 +53,7 @@ with _METER.imports("broker.core.transfer", "broker.ipc"):
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError, RefusedError  # noqa: E402
 from broker.core.framing import FrameReader  # noqa: E402
+from broker.core.limits import clipboard as clipboard_limits  # noqa: E402
 from broker.jail.worker.transfer import _checked, decode_ask  # noqa: E402
 from broker.viewer.clipboard.exchange.files import URI_LIST, listed  # noqa: E402
 from broker.viewer.clipboard.exchange.messages import Item  # noqa: E402
@@ -325,12 +326,12 @@ def door_check(data: bytes) -> str:
 def door_list(data: bytes) -> str:
     """A list of files that were copied or dragged."""
     found = listed([Item(URI_LIST, data)])
-    assert len(found) <= limits.CLIPBOARD_FILES
+    assert len(found) <= clipboard_limits.CLIPBOARD_FILES
     for one in found:
         assert one.startswith("file:///")
         assert one.isascii()
         assert one.isprintable()
-        assert len(one) <= limits.CLIPBOARD_FILE_CHARS
+        assert len(one) <= clipboard_limits.CLIPBOARD_FILE_CHARS
     return f"{'deep ' if found else ''}{min(len(found), 8)}"
 
 

@@ -15,12 +15,13 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
+from broker.core.limits import clipboard as clipboard_limits
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 _Type = Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_MIME_BYTES)]
 _Word = Annotated[str, msgspec.Meta(max_length=40)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-_Size = Annotated[int, msgspec.Meta(ge=0, le=limits.CLIPBOARD_BYTES_MOST)]
+_Size = Annotated[int, msgspec.Meta(ge=0, le=clipboard_limits.CLIPBOARD_BYTES_MOST)]
 
 
 class _Message(
@@ -40,7 +41,7 @@ class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _Pieces = Annotated[
-    list[Piece], msgspec.Meta(min_length=1, max_length=limits.CLIPBOARD_KINDS)
+    list[Piece], msgspec.Meta(min_length=1, max_length=clipboard_limits.CLIPBOARD_KINDS)
 ]
 
 # -- supervisor to worker ------------------------------------------------------

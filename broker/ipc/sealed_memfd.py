@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import PeerError
 from broker.core.files.tmpfs import on_tmpfs
+from broker.core.limits import clipboard as limits
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 

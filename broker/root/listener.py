@@ -6,8 +6,8 @@ import os
 import socket
 from pathlib import Path
 
-from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.limits import devices as limits
 
 
 def listen(path: Path, owner: int) -> socket.socket:

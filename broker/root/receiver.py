@@ -16,8 +16,8 @@ import pwd
 import select
 import socket
 
-from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
+from broker.core.limits import devices as limits
 from broker.ipc import fdpass
 from broker.root.handover import check_socket
 

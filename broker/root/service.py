@@ -20,13 +20,13 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.core import limits
 from broker.core.errors import (
     PeerError,
     RefusedError,
     UpstreamError,
     VitrailError,
 )
+from broker.core.limits import devices as limits
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc import fdpass
 from broker.ipc.devices import messages

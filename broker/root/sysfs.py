@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
+from broker.core.limits import devices as limits
 from broker.ipc.devices.description import PORT, Device, word
 from broker.ipc.devices.descriptors import parse_descriptors
 

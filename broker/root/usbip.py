@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.limits import devices as limits
 from broker.ipc.devices.description import Device
 from broker.root.sysfs import DeviceGoneError, SysfsDevice
 

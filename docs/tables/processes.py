@@ -39,7 +39,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 179, 24_760, 16_010),
+    Program("authority", ("broker.programs.authority",), USER, 179, 24_760, 15_960),
     Program("starter", ("broker.helpers.starter",), USER, 14, 580, 330),
     Program("vitrail-local", ("broker.programs.local",), USER, 426, 60_140, 39_500),
     Program(
@@ -56,14 +56,14 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         341,
-        47_660,
-        30_980,
+        47_670,
+        30_990,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_500, 1_800),
+    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_070, 1_800),
     Program("acceptor", ("broker.programs.acceptor",), USER, 46, 4_400, 2_350),
-    Program("prompt agent", ("broker.programs.prompt",), USER, 40, 4_400, 2_300),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 3_400, 1_600),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 40, 3_790, 2_300),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 2_910, 1_600),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),
     Program("shipper", ("broker.programs.shipper",), USER, 54, 6_860, 3_990),
     Program(
@@ -75,7 +75,7 @@ PROGRAMS = (
         2_070,
         linked=True,
     ),
-    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_900, 1_255),
+    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_550, 1_255),
     Program(
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
@@ -95,9 +95,9 @@ PROGRAMS = (
         1_000,
         600,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 30, 2_700, 1_300),
+    Program("security key", ("broker.programs.security_key",), USER, 30, 2_340, 1_300),
     Program(
-        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_560, 1_100
+        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_180, 1_100
     ),
     Program(
         "netguard",

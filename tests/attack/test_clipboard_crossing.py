@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as messages
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
@@ -159,7 +160,7 @@ async def test_an_endless_pipe_is_cut_at_the_limit_and_refused_whole():
                 pass
             finally:
                 os.close(fd)
-            assert written < limits.CLIPBOARD_BYTES + (1 << 20)
+            assert written < clipboard_limits.CLIPBOARD_BYTES + (1 << 20)
             return c.outcome(before)
 
         memory = it.rooms["red"].worker.memory().private
@@ -233,7 +234,7 @@ async def test_a_client_that_never_reads_its_pastes_has_a_bounded_number_of_pipe
             record = trio.from_thread.run(it.paste)
             c.wait(lambda e: e[2] == "offer" and e[3][0] == TEXT)
             offer = [e[3][0] for e in c.events if e[2] == "data_offer"][-1]
-            pipes = [os.pipe() for _ in range(limits.CLIPBOARD_SERVES + 1)]
+            pipes = [os.pipe() for _ in range(clipboard_limits.CLIPBOARD_SERVES + 1)]
             for _, ours in pipes:
                 c.send(offer, "receive", TEXT, fds=[ours])
                 os.close(ours)

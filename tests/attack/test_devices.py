@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
+from broker.core.limits import devices as limits
 from broker.core.services import SECURITY_KEY
 from broker.host.devices import client as device_client
 from broker.ipc.devices import messages

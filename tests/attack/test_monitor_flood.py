@@ -12,6 +12,7 @@ import trio.testing
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.lease import Opening
+from broker.core.limits import devices as device_limits
 from broker.core.services import SECURITY_KEY
 from broker.host.vmm.qmp import Qmp
 from broker.viewer.devices import security_keys
@@ -69,8 +70,8 @@ class _Silent:
 async def test_guest_that_asks_and_cancels_is_read_slowly(autojump_clock):
     """Each round is a question and its end, from the process that reads the guest."""
     seconds = 5
-    count = limits.SECURITY_KEY_MESSAGES_BURST
-    count += seconds * limits.SECURITY_KEY_MESSAGES_PER_SECOND
+    count = device_limits.SECURITY_KEY_MESSAGES_BURST
+    count += seconds * device_limits.SECURITY_KEY_MESSAGES_PER_SECOND
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.settimeout(0)

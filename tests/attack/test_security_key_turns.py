@@ -12,6 +12,7 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.lease import Opening
+from broker.core.limits import devices as device_limits
 from broker.core.services import SECURITY_KEY
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
@@ -170,8 +171,8 @@ async def test_requests_that_are_not_asked_about_have_the_pace_of_their_record(
 ):
     """Which key it is, tries of its PIN: in a loop they keep the others from it."""
     seconds, shared = 5, SharedKey()
-    count = limits.SECURITY_KEY_REQUESTS_BURST
-    count += seconds * limits.SECURITY_KEY_REQUESTS_PER_SECOND
+    count = device_limits.SECURITY_KEY_REQUESTS_BURST
+    count += seconds * device_limits.SECURITY_KEY_REQUESTS_PER_SECOND
     begin = trio.current_time()
     for _ in range(2):
         async with process(None, shared, WORK) as made:

@@ -13,8 +13,8 @@ import os
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
+from broker.core.limits import devices as limits
 from tests.kit.usb.vms import eventually, usb_machines
 from tests.kit.vm.machines import vm_tools
 from tests.kit.vm.tinyguest import ordinary_user

@@ -25,11 +25,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.clipboard.keymap import REAL, SHIFT, Keymap
 from broker.core.clipboard.keymap_text import KeymapError, read_keymap
 from broker.core.errors import SetupError
 from broker.core.keys import KeyVerdict
+from broker.core.limits import clipboard as limits
 
 RELEASED, PRESSED, REPEATED = 0, 1, 2
 """States in wl_keyboard.key; the last since version 10."""

@@ -17,9 +17,9 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 
-from broker.core import limits
 from broker.core.clipboard.keymap import EVDEV_OFFSET, Keymap, KeymapKey
 from broker.core.errors import UpstreamError
+from broker.core.limits import clipboard as limits
 
 _TOKEN = re.compile(
     r"""[ \t\r\n]+ | (?://|\#)[^\n]*            # skipped

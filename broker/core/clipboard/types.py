@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import clipboard as clipboard_limits
 
 TEXT = "text/plain"
 PNG = "image/png"
@@ -127,7 +128,7 @@ def choose(
                 found[kind] = name
     picks = [Pick(name, kind) for kind, name in found.items()]
     picks.sort(key=lambda pick: pick.kind != TEXT)
-    return tuple(picks[: limits.CLIPBOARD_KINDS])
+    return tuple(picks[: clipboard_limits.CLIPBOARD_KINDS])
 
 
 def _rank(name: str) -> int:

@@ -4,16 +4,14 @@ A limit that only one protocol knows stands here too, so that one folder tells
 how much a hostile sandbox can make us hold.
 
 Callers write ``limits.NAME``, whatever module of the folder it is in.  The modules
-``audit``, ``authority``, ``network``, ``notifications``, ``pulse``, ``relay`` and
-``waypipe`` are imported by name, because the authority, the jail or the host part does
-without them (``tests/test_layout.py``).
+``audit``, ``authority``, ``clipboard``, ``devices``, ``network``, ``notifications``,
+``pulse``, ``relay``, ``ssh_agent`` and ``waypipe`` are imported by name, because the
+authority, the jail or the host part does without them (``tests/test_layout.py``).
 """
 
 from __future__ import annotations
 
-from broker.core.limits.clipboard import *  # noqa: F403
 from broker.core.limits.control import *  # noqa: F403
-from broker.core.limits.devices import *  # noqa: F403
 from broker.core.limits.link import *  # noqa: F403
 from broker.core.limits.machines import *  # noqa: F403
 from broker.core.limits.peers import *  # noqa: F403

@@ -12,7 +12,6 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from broker.core import limits
 from broker.core.errors import (
     PeerError,
     RefusedError,
@@ -20,6 +19,7 @@ from broker.core.errors import (
     UpstreamError,
     sole,
 )
+from broker.core.limits import devices as limits
 from broker.ipc import fdpass
 from broker.ipc.devices import messages, socket_path
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
+from broker.core.limits import devices as limits
 
 _OK = re.compile(rb"^ok (\d{1,3})\s*$", re.MULTILINE)
 _IGNORED = "00:00:00:00"

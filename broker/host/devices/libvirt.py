@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.limits import devices as limits
 from broker.helpers.process.spawn import run_tool
 
 _XML = (

@@ -22,6 +22,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.lease import Lease
+from broker.core.limits import devices as device_limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.ipc.devices.messages import DeviceItem, Devices
@@ -93,7 +94,7 @@ class DeviceRequests:
                 raise InternalError(f"there is no handler for {request}")
 
     async def _attach(self, epoch: Epoch, request: m.DeviceAttach) -> m.DeviceHanded:
-        if self._nursery is None or len(self._handed) >= limits.DEVICES:
+        if self._nursery is None or len(self._handed) >= device_limits.DEVICES:
             raise RefusedError("this host does not hand out devices now")
         handed = _Handed(epoch, request.device)
         self._handed.add(handed)

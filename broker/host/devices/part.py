@@ -16,7 +16,6 @@ from pathlib import Path
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import (
     PeerError,
     RefusedError,
@@ -25,6 +24,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.lease import Lease, Opening
+from broker.core.limits import devices as limits
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.host.devices.client import DeviceClient, connect

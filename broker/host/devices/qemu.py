@@ -13,8 +13,8 @@ import re
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.limits import devices as limits
 from broker.host.vmm.qmp import Qmp, QmpError
 
 _NO_BUS = re.compile(r"No 'usb-bus' bus found|Bus '.*' not found")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.errors import PeerError
 from broker.core.escape import printable
+from broker.core.limits import devices as limits
 from broker.ipc.devices.descriptors import HUB, Descriptors, InterfaceClass
 
 PORT = re.compile(r"[0-9]{1,4}-[0-9]{1,3}(?:\.[0-9]{1,3}){0,6}")

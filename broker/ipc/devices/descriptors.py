@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import devices as limits
 
 _DEVICE = struct.Struct("<BBHBBBBHHHBBBB")
 _DEVICE_TYPE, _INTERFACE_TYPE = 0x01, 0x04

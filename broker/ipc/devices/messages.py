@@ -12,9 +12,9 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
+from broker.core.limits import devices as limits
 
 _Word = Annotated[str, msgspec.Meta(max_length=limits.DEVICE_WORD_CHARACTERS)]
 _Name = Annotated[str, msgspec.Meta(max_length=64)]

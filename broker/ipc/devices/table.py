@@ -16,8 +16,8 @@ import itertools
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import devices as limits
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.devices.description import Device
 from broker.ipc.devices.messages import DeviceItem

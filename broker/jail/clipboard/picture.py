@@ -18,8 +18,8 @@ import zlib
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import clipboard as limits
 from broker.jail.clipboard.picture_filters import PAETH, UP, minus, unfilter
 from broker.jail.clipboard.picture_lacing import Canvas, passes
 

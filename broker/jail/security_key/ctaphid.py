@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import devices as limits
 
 REPORT_BYTES = 64
 BROADCAST = 0xFFFFFFFF

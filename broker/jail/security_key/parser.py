@@ -14,8 +14,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import devices as limits
 from broker.ipc.security_key import ENTER_PIN, LOOK, READ, REGISTER, SIGN_IN
 from broker.jail.security_key.ctap_requests import (
     OptionError,

@@ -28,6 +28,7 @@ from broker.core.errors import (
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
+from broker.core.limits import devices as device_limits
 from broker.core.names import take_lease_id, take_sandbox_name
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
 
@@ -300,7 +301,7 @@ class LinkDevice(Message, frozen=True, tag=False, kw_only=True):
     digest: _Short
     interfaces: Annotated[
         list[Annotated[str, msgspec.Meta(max_length=8)]],
-        msgspec.Meta(max_length=limits.DEVICE_INTERFACES),
+        msgspec.Meta(max_length=device_limits.DEVICE_INTERFACES),
     ]
     title: _Text
     driver: _Text

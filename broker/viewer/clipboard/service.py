@@ -18,10 +18,10 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.channel.interface import Permits
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
+from broker.core.limits import clipboard as limits
 from broker.core.notify import Notify
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import isolated, log_exception

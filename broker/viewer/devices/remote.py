@@ -15,10 +15,10 @@ from functools import partial
 import msgspec
 import trio
 
-from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
+from broker.core.limits import devices as limits
 from broker.ipc.devices.messages import DeviceItem, Devices
 from broker.ipc.host_viewer import DeviceAttachment
 from broker.net.link import messages as m

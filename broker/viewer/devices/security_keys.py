@@ -29,6 +29,7 @@ from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
+from broker.core.limits import devices as device_limits
 from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
@@ -233,7 +234,8 @@ class _Questions:
         self._next: _Said | None = None
         self._more = trio.Event()
         self._pace = TokenBucket(
-            limits.SECURITY_KEY_MESSAGES_PER_SECOND, limits.SECURITY_KEY_MESSAGES_BURST
+            device_limits.SECURITY_KEY_MESSAGES_PER_SECOND,
+            device_limits.SECURITY_KEY_MESSAGES_BURST,
         )
 
     async def serve(self) -> None:
@@ -309,7 +311,7 @@ class _Questions:
         with contextlib.suppress(VitrailError):
             async with self._permit(said):
                 # guard: a turn at the security key ends
-                with trio.move_on_after(limits.SECURITY_KEY_TURN_SECONDS):
+                with trio.move_on_after(device_limits.SECURITY_KEY_TURN_SECONDS):
                     with self._shown(said):
                         self._say(said.ask, allow=True)
                         await over.wait()
@@ -346,7 +348,7 @@ class _Questions:
     def _pin(self, wrong: int) -> Request:
         """Entering a PIN is in no rule: whoever may use the key has two at once."""
         # guard: the person is asked about a PIN after wrong ones
-        asks = wrong >= limits.SECURITY_KEY_PIN_TRIES
+        asks = wrong >= device_limits.SECURITY_KEY_PIN_TRIES
         return replace(
             connection(self._opening, self._decider),
             words=f"to enter a PIN of your security key, after {wrong} wrong ones",

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
+from broker.core.limits import devices as limits
 from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
 

@@ -15,6 +15,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
+from broker.core.limits import clipboard as clipboard_limits
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.wayland_rules import WindowRules
@@ -202,7 +203,7 @@ class Worker:
         if isinstance(message, clipboard.ReadType):
             fds = [*fds, self._file_for(message.transfer, message.max_bytes)]
         elif isinstance(message, clipboard.RewriteMessage):
-            most = limits.CLIPBOARD_BYTES_MOST
+            most = clipboard_limits.CLIPBOARD_BYTES_MOST
             fds = [*fds, self._file_for(message.transfer, most)]
         elif isinstance(message, clipboard.StopRead):
             self._forget_read(message.transfer)

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import trio
 
-from broker.core import limits
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.kit.clipboard.stand import DEADLINE, Desk, desk

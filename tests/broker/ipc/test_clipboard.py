@@ -7,6 +7,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as c
 from broker.ipc import worker
 
@@ -48,7 +49,7 @@ def test_what_a_worker_is_told_arrives(message):
 
 
 LONG = "t" * limits.WAYLAND_MIME_BYTES
-MOST = limits.CLIPBOARD_BYTES_MOST
+MOST = clipboard_limits.CLIPBOARD_BYTES_MOST
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import clipboard as limits
 from broker.ipc import sealed_memfd
 
 

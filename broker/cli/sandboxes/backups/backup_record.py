@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import clipboard as clipboard_limits
 from policy.records.loader import parse_record
 from policy.records.model import Record
 
@@ -32,8 +32,8 @@ _LIMITS = ("limits.", "transfer.", "window.", "audio.")
 _MOST: Mapping[str, float] = MappingProxyType(
     {
         # Without them a rule's limit holds, and these where it has none.
-        "clipboard.max_size": limits.CLIPBOARD_BYTES,
-        "clipboard.ttl": limits.CLIPBOARD_SECONDS,
+        "clipboard.max_size": clipboard_limits.CLIPBOARD_BYTES,
+        "clipboard.ttl": clipboard_limits.CLIPBOARD_SECONDS,
     }
 )
 _OWN_VALUES: Mapping[str, frozenset[object]] = MappingProxyType(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.clipboard.types import kind_of, names_files
+from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as messages
 from broker.ipc import fdpass
 from broker.jail.wayland.handlers import foreign_drags

@@ -24,6 +24,7 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.clipboard.chords import Chord, ChordPair, Recogniser
 from broker.core.errors import InternalError, PeerError
+from broker.core.limits import clipboard as clipboard_limits
 from broker.core.stderr_log import log_exception
 from broker.ipc import clipboard as messages
 from broker.ipc import fdpass, sealed_memfd
@@ -116,7 +117,7 @@ class WorkerClipboard(InputListener):
     def _say(self, message: messages.FromWorker) -> None:
         """Queue a report; the order is kept."""
         # guard: reports that wait
-        if len(self._waiting) >= limits.CLIPBOARD_EVENTS:
+        if len(self._waiting) >= clipboard_limits.CLIPBOARD_EVENTS:
             # Only a client that makes the focus jump, or drags begin, comes so
             # far.  Where the focus is at the end is what counts, and other
             # sandboxes have none while this one claims it.
@@ -261,7 +262,7 @@ class WorkerClipboard(InputListener):
         size = 0
         try:
             # guard: deadline of a read
-            with scope, trio.move_on_after(limits.CLIPBOARD_COPY_SECONDS):
+            with scope, trio.move_on_after(clipboard_limits.CLIPBOARD_COPY_SECONDS):
                 try:
                     size, problem = await self._fill(order, origin, into)
                 except OSError as error:  # EMFILE, ENOSPC
@@ -310,7 +311,7 @@ class WorkerClipboard(InputListener):
             os.close(ours)
         if size <= order.max_bytes:
             # A source that dies closes its pipe first: then this was not all.
-            await trio.sleep(limits.CLIPBOARD_DEATH_SECONDS)
+            await trio.sleep(clipboard_limits.CLIPBOARD_DEATH_SECONDS)
         # guard: alive at the end
         # guard: the same selection to the end
         if not origin.valid():
@@ -339,7 +340,7 @@ class WorkerClipboard(InputListener):
             reason = all_messages.clip(error.message)
             await self._outbox.send(messages.ClipboardFailed(order.transfer, reason))
             return
-        if len(data) > limits.CLIPBOARD_BYTES_MOST:
+        if len(data) > clipboard_limits.CLIPBOARD_BYTES_MOST:
             await self._outbox.send(messages.ClipboardLarge(order.transfer))
             return
         try:
@@ -422,7 +423,7 @@ class WorkerClipboard(InputListener):
         return ""
 
     async def _await_echo(self, content: ToHost) -> None:
-        with trio.move_on_after(limits.CLIPBOARD_EXPORT_SECONDS):
+        with trio.move_on_after(clipboard_limits.CLIPBOARD_EXPORT_SECONDS):
             await content.echoed.wait()
         problem = ""
         if not content.echoed.is_set():

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.clipboard.types import SECRET_HINT
 from broker.core.errors import PeerError
+from broker.core.limits import clipboard as limits
 from broker.core.stderr_log import log_exception
 from broker.ipc import clipboard as messages
 from broker.ipc import sealed_memfd

@@ -30,6 +30,7 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.core.files.tmpfs import on_tmpfs
+from broker.core.limits import clipboard as clipboard_limits
 from broker.jail.wayland.ports import Machine, Paint, PoolFile
 
 _SEALS = fcntl.F_SEAL_SHRINK
@@ -235,7 +236,9 @@ class RealMachine(Machine):
     def read_keymap(self, fd: int, size: int) -> bytes | None:
         """Read, not mapped: the compositor's file may be of any kind."""
         try:
-            return os.pread(fd, min(size, limits.CLIPBOARD_KEYMAP_BYTES + 1), 0)
+            return os.pread(
+                fd, min(size, clipboard_limits.CLIPBOARD_KEYMAP_BYTES + 1), 0
+            )
         except OSError:
             return None
         finally:

@@ -27,8 +27,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker.core import limits
 from broker.core.clipboard.types import Pick
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import drags
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import crossing, may_cross, ticking

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.clipboard.types import PNG, TEXT, fits
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.files import URI_LIST

@@ -18,8 +18,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.clipboard.types import kind_of
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import crossing, size_of
 from broker.viewer.clipboard.exchange.reasons import (

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.core import limits
 from broker.core.clipboard.types import Pick
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 
 URI_LIST = "text/uri-list"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from broker.core import limits
 from broker.core.clipboard.types import DEFAULT_PATTERNS
+from broker.core.limits import clipboard as limits
 
 VIEWER = "@adminvm"
 """The user's own programs, as rules name them."""

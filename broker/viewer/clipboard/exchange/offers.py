@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from broker.core import limits
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import (
     PLAIN,

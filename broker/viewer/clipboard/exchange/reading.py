@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker.core import limits
 from broker.core.clipboard.types import choose, names_files
 from broker.core.errors import PeerError
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import drags, files
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker_state import BrokerState

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.clipboard.chords import (
     DEFAULT,
     PRESETS,
@@ -20,6 +19,7 @@ from broker.core.clipboard.chords import (
     Recogniser,
 )
 from broker.core.errors import SetupError
+from broker.core.limits import clipboard as limits
 from tests.kit.wayland.keymaps import compiled
 
 FORWARD, SWALLOW = KeyVerdict.FORWARD, KeyVerdict.SWALLOW

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.clipboard.keymap_text import KeymapError, read_keymap
+from broker.core.limits import clipboard as limits
 from tests.kit.wayland.keymaps import by_library, compiled
 
 LAYOUTS = [

@@ -19,6 +19,7 @@ from broker.core.clipboard.types import (
     names_of,
 )
 from broker.core.errors import PeerError
+from broker.core.limits import clipboard as clipboard_limits
 
 
 @pytest.mark.parametrize(
@@ -112,9 +113,9 @@ def test_types_as_long_as_a_client_may_offer_and_not_longer():
 
 
 def test_only_so_many_kinds_are_read():
-    names = [f"image/x{n}" for n in range(limits.CLIPBOARD_KINDS + 1)]
-    assert len(choose(names[:-1], ["*/*"])) == limits.CLIPBOARD_KINDS
-    assert len(choose(names, ["*/*"])) == limits.CLIPBOARD_KINDS
+    names = [f"image/x{n}" for n in range(clipboard_limits.CLIPBOARD_KINDS + 1)]
+    assert len(choose(names[:-1], ["*/*"])) == clipboard_limits.CLIPBOARD_KINDS
+    assert len(choose(names, ["*/*"])) == clipboard_limits.CLIPBOARD_KINDS
 
 
 @given(st.lists(st.text(max_size=30), max_size=20))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import devices as limits
 from broker.ipc.devices.description import word
 from broker.ipc.devices.descriptors import parse_descriptors
 from tests.kit.usb.samples import HUB, KEYBOARD, STICK, descriptors, device

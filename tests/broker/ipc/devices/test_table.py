@@ -6,8 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import devices as limits
 from broker.ipc.devices.table import (
     Appeared,
     DeviceState,

@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import clipboard as clipboard_limits
 from broker.jail.clipboard.picture import rewrite_png
 from broker.jail.clipboard.picture_lacing import passes
 
@@ -180,7 +181,7 @@ def test_so_many_pixels_and_no_more(more, monkeypatch):
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_so_wide_and_no_wider(more):
-    side = limits.CLIPBOARD_PICTURE_SIDE + more
+    side = clipboard_limits.CLIPBOARD_PICTURE_SIDE + more
     rows = zlib.compress(bytes(side + 1))
     data = png(head(side, 1, 8, 0), chunk(b"IDAT", rows))
     if more:

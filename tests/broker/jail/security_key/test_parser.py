@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import devices as limits
 from broker.jail.security_key import cbor
 from broker.jail.security_key.cbor import encode
 from broker.jail.security_key.ctaphid import (

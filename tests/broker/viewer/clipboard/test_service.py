@@ -8,6 +8,7 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as m
 from broker.ipc.worker import WindowReport
 from broker.viewer.clipboard.settings import chosen
@@ -251,7 +252,7 @@ async def test_a_rules_ttl_is_the_age_and_the_offers_time(mock_clock):
 async def test_copied_content_expires_with_an_event(mock_clock):
     async with board(ALLOW) as b:
         await b.copy()
-        mock_clock.jump(limits.CLIPBOARD_SECONDS)
+        mock_clock.jump(clipboard_limits.CLIPBOARD_SECONDS)
         await b.wait_told("Clipboard wiped: work")
         assert b.clipboard.status().source == ""
         (ended,) = b.events("clipboard.ended")
@@ -263,7 +264,7 @@ async def test_a_source_that_stalls_is_given_up(mock_clock):
         await b.chord("work", paste=False)
         await b.answer("work", {"text/plain": TEXT})
         await b.guests["work"].worker.next(m.ReadType)
-        mock_clock.jump(limits.CLIPBOARD_COPY_SECONDS)
+        mock_clock.jump(clipboard_limits.CLIPBOARD_COPY_SECONDS)
         await b.wait_told("did not give it in time")
         await b.guests["work"].worker.next(m.StopRead)
 
@@ -436,7 +437,7 @@ async def test_a_worker_that_answers_without_a_question_is_ended():
 async def test_a_worker_that_reads_no_orders_is_ended_and_delays_no_other():
     async with board(ALLOW + "work web allow\n") as b:
         b.guests["web"].worker.stuck = True
-        for _ in range(limits.CLIPBOARD_ORDERS + 2):
+        for _ in range(clipboard_limits.CLIPBOARD_ORDERS + 2):
             b.guests["web"].crossing.give(m.WithdrawMessage)
         assert "no orders" in await b.guests["web"].worker.wait_closed()
         await b.copy()
@@ -446,15 +447,15 @@ async def test_a_worker_that_reads_no_orders_is_ended_and_delays_no_other():
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_so_many_chords_are_followed(extra, mock_clock):
     async with board(ALLOW) as b:
-        for _ in range(limits.CLIPBOARD_CHORDS + extra):
+        for _ in range(clipboard_limits.CLIPBOARD_CHORDS + extra):
             await b.guests["work"].say(m.ChordPressed(1, paste=True))
         await b.clipboard.clear()
-        assert len(b.told) == limits.CLIPBOARD_CHORDS
-        assert 0 < len(b.events("clipboard.ended")) <= limits.CLIPBOARD_CHORDS
-        mock_clock.jump(limits.CLIPBOARD_CHORDS_SECONDS + 1)
+        assert len(b.told) == clipboard_limits.CLIPBOARD_CHORDS
+        assert 0 < len(b.events("clipboard.ended")) <= clipboard_limits.CLIPBOARD_CHORDS
+        mock_clock.jump(clipboard_limits.CLIPBOARD_CHORDS_SECONDS + 1)
         await b.guests["work"].say(m.ChordPressed(1, paste=True))
         await b.clipboard.clear()
-        assert len(b.told) == limits.CLIPBOARD_CHORDS + 1
+        assert len(b.told) == clipboard_limits.CLIPBOARD_CHORDS + 1
 
 
 @pytest.mark.parametrize("end", ["worker", "lease"])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as m
 from broker.jail.wayland.handlers.foreign_drags import Over
 from tests.broker.jail.worker.clipboard.test_orders import TEXT, told

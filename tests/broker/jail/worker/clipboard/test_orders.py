@@ -12,6 +12,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as m
 from broker.ipc import sealed_memfd
 from broker.jail.wayland.sandbox import Sandbox
@@ -331,9 +332,9 @@ async def test_pasted_content_can_be_copied_again():
 async def test_so_many_read_at_one_time_and_no_more():
     async with told() as it:
         held = it.offer(b"x" * 200_000)
-        pipes = [os.pipe() for _ in range(limits.CLIPBOARD_SERVES + 1)]
+        pipes = [os.pipe() for _ in range(clipboard_limits.CLIPBOARD_SERVES + 1)]
         taken = [held.send(TEXT, ours) for _, ours in pipes]
-        assert taken == [True] * limits.CLIPBOARD_SERVES + [False]
+        assert taken == [True] * clipboard_limits.CLIPBOARD_SERVES + [False]
         os.close(pipes[-1][1])
         for theirs, _ in pipes:
             os.close(theirs)
@@ -492,12 +493,12 @@ async def test_a_focus_that_jumps_is_told_once():
 
 async def test_what_waits_to_be_told_is_bounded_and_the_last_of_it_true():
     async with told() as it:
-        for _ in range(limits.CLIPBOARD_EVENTS):
+        for _ in range(clipboard_limits.CLIPBOARD_EVENTS):
             it.mine.focus(taken=True)
             it.press(paste=False)
             it.mine.focus(taken=False)
             it.press(paste=False)
-        found = [await it.said() for _ in range(limits.CLIPBOARD_EVENTS)]
+        found = [await it.said() for _ in range(clipboard_limits.CLIPBOARD_EVENTS)]
         assert found[-2] == m.ClipboardFocus(taken=False)
         await it.silent()
 
@@ -508,9 +509,9 @@ async def test_drags_that_begin_without_end_hide_no_focus_that_has_gone():
         it.mine.focus(taken=True)
         assert await it.said() == m.ClipboardFocus(taken=True)
         it.mine.focus(taken=False)
-        for n in range(2 * limits.CLIPBOARD_EVENTS):
+        for n in range(2 * clipboard_limits.CLIPBOARD_EVENTS):
             it.mine._say(m.DragStartedMessage(f"application/x-vitrail-drag-{n}"))
-        found = [await it.said() for _ in range(limits.CLIPBOARD_EVENTS)]
+        found = [await it.said() for _ in range(clipboard_limits.CLIPBOARD_EVENTS)]
         assert found[0] == m.ClipboardFocus(taken=False)
         await it.silent()
 

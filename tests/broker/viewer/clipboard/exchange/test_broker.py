@@ -8,6 +8,7 @@ import pytest
 
 import policy.limits
 from broker.core import limits
+from broker.core.limits import clipboard as clipboard_limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
 from broker.viewer.clipboard.exchange.broker import Crossing, TransferStatus
@@ -215,17 +216,17 @@ def test_what_policy_denies_is_kept_for_another_window():
 
 def test_the_limits_of_a_rule_are_those_of_the_records():
     """``policy`` imports nothing of the broker, so they stand twice."""
-    assert policy.limits.CLIPBOARD_BYTES[1] == limits.CLIPBOARD_BYTES_MOST
-    assert policy.limits.CLIPBOARD_SECONDS[1] == limits.CLIPBOARD_SECONDS_MOST
-    assert limits.CLIPBOARD_DECIDE_SECONDS > limits.QUESTION_SECONDS
+    assert policy.limits.CLIPBOARD_BYTES[1] == clipboard_limits.CLIPBOARD_BYTES_MOST
+    assert policy.limits.CLIPBOARD_SECONDS[1] == clipboard_limits.CLIPBOARD_SECONDS_MOST
+    assert clipboard_limits.CLIPBOARD_DECIDE_SECONDS > limits.QUESTION_SECONDS
 
 
 def test_the_largest_content_is_copied_and_a_byte_more_refused_whole():
     desk = Desk()
-    most = b"x" * limits.CLIPBOARD_BYTES
-    assert desk.copy(most).size == limits.CLIPBOARD_BYTES
+    most = b"x" * clipboard_limits.CLIPBOARD_BYTES
+    assert desk.copy(most).size == clipboard_limits.CLIPBOARD_BYTES
     read = desk.reading()
-    assert read.max_bytes == limits.CLIPBOARD_BYTES
+    assert read.max_bytes == clipboard_limits.CLIPBOARD_BYTES
     assert desk.say(w.DataCame("work", read.transfer, most)) == []
     stop, *rest = desk.say(w.DataCame("work", read.transfer, b"y"))
     assert stop == w.StopTransfer("work", read.transfer)
@@ -236,7 +237,7 @@ def test_the_largest_content_is_copied_and_a_byte_more_refused_whole():
 def test_no_rule_allows_more_than_the_most():
     desk = Desk()
     read = desk.reading(terms=w.CopyTerms(max_bytes=1 << 40))
-    assert read.max_bytes == limits.CLIPBOARD_BYTES_MOST
+    assert read.max_bytes == clipboard_limits.CLIPBOARD_BYTES_MOST
 
 
 @pytest.mark.parametrize(("most", "crosses"), [(len(TEXT), True), (5, False)])
@@ -258,7 +259,7 @@ def test_several_types_share_the_size_and_one_too_large_is_left_out():
     desk.say(w.DataCame("work", read.transfer, TEXT))
     (second,) = desk.say(w.DataEnded("work", read.transfer))
     assert second.name == "image/png"
-    assert second.max_bytes == limits.CLIPBOARD_BYTES - len(TEXT)
+    assert second.max_bytes == clipboard_limits.CLIPBOARD_BYTES - len(TEXT)
     # Late data of the first transfer is not a part of the second.
     assert desk.say(w.DataCame("work", read.transfer, b"late")) == []
     stop, record = desk.say(
@@ -275,10 +276,10 @@ def test_several_types_share_the_size_and_one_too_large_is_left_out():
 def test_a_source_that_stalls_is_given_up():
     desk = Desk()
     read = desk.reading()
-    assert desk.core.deadline == 100 + limits.CLIPBOARD_COPY_SECONDS
+    assert desk.core.deadline == 100 + clipboard_limits.CLIPBOARD_COPY_SECONDS
     desk.now = desk.core.deadline - 0.001
     assert desk.say(w.DataCame("work", read.transfer, b"slow")) == []
-    desk.now = 100 + limits.CLIPBOARD_COPY_SECONDS
+    desk.now = 100 + clipboard_limits.CLIPBOARD_COPY_SECONDS
     stop, record = desk.say(w.Ticked())
     assert stop == w.StopTransfer("work", read.transfer)
     assert record.reason == c.SLOW
@@ -289,7 +290,7 @@ def test_a_source_that_stalls_is_given_up():
 def test_copied_content_expires(late, left):
     desk = Desk()
     desk.copy()
-    desk.now += limits.CLIPBOARD_SECONDS + late
+    desk.now += clipboard_limits.CLIPBOARD_SECONDS + late
     said = desk.say(w.Ticked())
     assert (said == []) is left
     assert (desk.core.status(desk.now).source == "work") is left
@@ -311,9 +312,9 @@ def test_pasted_content_is_withdrawn(late, left):
 def test_no_rule_keeps_it_longer_than_the_most():
     desk = Desk()
     desk.copy(terms=w.CopyTerms(ttl=1e9))
-    assert desk.core.deadline == desk.now + limits.CLIPBOARD_SECONDS_MOST
+    assert desk.core.deadline == desk.now + clipboard_limits.CLIPBOARD_SECONDS_MOST
     offer = desk.paste(terms=w.PasteTerms(ttl=1e9))[1]
-    assert offer.ttl == limits.CLIPBOARD_SECONDS_MOST
+    assert offer.ttl == clipboard_limits.CLIPBOARD_SECONDS_MOST
 
 
 @pytest.mark.parametrize(("late", "left"), [(-0.001, True), (0, False)])
@@ -321,7 +322,7 @@ def test_policy_that_does_not_answer_is_no(late, left):
     desk = Desk()
     desk.copy()
     ask = desk.ask_paste()
-    desk.now += limits.CLIPBOARD_DECIDE_SECONDS + late
+    desk.now += clipboard_limits.CLIPBOARD_DECIDE_SECONDS + late
     said = desk.say(w.Decided(ask.transfer, w.PasteTerms()))
     assert isinstance(said[-1], w.Offer) is left
 
@@ -553,7 +554,7 @@ def test_a_worker_that_cleans_has_its_time_its_turn_and_its_number():
     (blame,) = desk.say(w.DataCame("evil", rewrite.transfer, b"rm"))
     assert blame.sandbox == "evil"
     assert desk.reason(desk.say(w.PastePressed("personal"))) == c.BUSY
-    assert desk.core.deadline == desk.now + limits.CLIPBOARD_COPY_SECONDS
+    assert desk.core.deadline == desk.now + clipboard_limits.CLIPBOARD_COPY_SECONDS
     desk.now = desk.core.deadline
     assert desk.reason(desk.say(w.Ticked())) == c.SLOW
     rewrite = rewriting(desk, ("text/plain", TEXT))
@@ -624,15 +625,17 @@ def test_lines_that_are_not_file_uris_are_left_out(line):
 def test_a_list_that_is_too_large_takes_the_text_with_it():
     desk = Desk()
     read = desk.reading(types=("text/uri-list", "text/plain"))
-    large = bytes(limits.CLIPBOARD_BYTES_MOST + 1)
+    large = bytes(clipboard_limits.CLIPBOARD_BYTES_MOST + 1)
     assert desk.reason(desk.say(w.DataCame("work", read.transfer, large))) == c.LARGE
 
 
 def test_a_long_list_is_cut():
     desk = Desk()
-    many = b"".join(b"file:///%d\n" % n for n in range(limits.CLIPBOARD_FILES + 1))
+    many = b"".join(
+        b"file:///%d\n" % n for n in range(clipboard_limits.CLIPBOARD_FILES + 1)
+    )
     (record,) = copied_files(desk, many)
-    assert record.size == limits.CLIPBOARD_FILES
+    assert record.size == clipboard_limits.CLIPBOARD_FILES
 
 
 @pytest.mark.parametrize(("late", "crosses"), [(0, True), (0.001, False)])

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.core import limits
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker import Crossing
 

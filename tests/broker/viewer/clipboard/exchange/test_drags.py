@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.broker import Crossing

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
 from tests.broker.viewer.clipboard.exchange.test_broker import TEXT, Desk
