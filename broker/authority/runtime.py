@@ -21,7 +21,7 @@ from broker.core.paths import Paths
 from broker.helpers.pump.handle import PumpHandle
 from policy.records.model import RecordSet
 
-__all__ = ["Options", "Runtime", "open_runtime"]
+__all__ = ["Foundation", "Options", "Runtime", "open_runtime"]
 
 
 class CurrentRecords(Protocol):
@@ -38,20 +38,26 @@ class CurrentRecords(Protocol):
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """Running, for as long as its ``async with`` block."""
+class Foundation:
+    """What a host has, whether it has a pump or not."""
 
     role: str
     options: Options
     log: EventLog
     records: CurrentRecords
-    pump: PumpSupervisor
-    shutdown: trio.Event = field(default_factory=trio.Event)
 
     @property
     def paths(self) -> Paths:
         """Where the broker's things are."""
         return self.options.paths
+
+
+@dataclass(frozen=True)
+class Runtime(Foundation):
+    """Running, for as long as its ``async with`` block."""
+
+    pump: PumpSupervisor
+    shutdown: trio.Event = field(default_factory=trio.Event)
 
 
 @asynccontextmanager

@@ -38,6 +38,9 @@ class StreamCount:
 class StatusRows:
     """The rows of one part; each list is empty unless a subclass overrides it."""
 
+    async def look(self) -> None:
+        """Get the rows from where they are, before the others are called."""
+
     async def sandboxes(self) -> list[api.SandboxStatus]:
         """The sandboxes that this part knows."""
         return []
@@ -57,6 +60,10 @@ class StatusRows:
     def processes(self) -> list[api.ProcessStatus]:
         """Processes beside the broker, its pump and its shipper."""
         return []
+
+    def tasks(self) -> int:
+        """Tasks of trio in another process."""
+        return 0
 
 
 @dataclass
@@ -82,6 +89,7 @@ class StatusCollector:
         counted: dict[int, StreamCount] = {}
         sandboxes: dict[str, api.SandboxStatus] = {}
         for part in self.parts:
+            await part.look()
             counted |= await part.worker_counts()
             for row in await part.sandboxes():
                 shown = sandboxes.get(row.name)
@@ -106,7 +114,8 @@ class StatusCollector:
                     *(row for part in self.parts for row in part.processes()),
                 ]
             ),
-            tasks=trio.lowlevel.current_statistics().tasks_living,
+            tasks=trio.lowlevel.current_statistics().tasks_living
+            + sum(part.tasks() for part in self.parts),
             pump=self._pump(list(streams.values())),
             audit=api.AuditStatus(
                 events=report.events,

@@ -17,7 +17,7 @@ from broker.authority.channel.open_authority import (
     serve_calls,
 )
 from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
-from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.control.handlers import LeaseListing, Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
 from broker.authority.status import StatusCollector
@@ -87,14 +87,14 @@ class _Host:
                 live=self._host.live,
                 power_off=self._power_off,
                 status=self._report.status,
-                leases=self._report.leases,
                 shutdown=ground.shutdown,
             )
         )
 
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:
         """Run until asked to end; returns when every sandbox is gone."""
-        parts = [self._shared, self._host.leasing]
+        leases = LeaseListing(self._report.leases)
+        parts = [self._shared, leases, self._host.leasing]
         async with trio.open_nursery() as nursery:
             await self._host.run(nursery)
             await nursery.start(self._viewer.run)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.control.handlers import SharedControl
-from broker.authority.runtime import Runtime
+from broker.authority.runtime import Foundation
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.launch_changes import LaunchChanges
@@ -58,7 +58,7 @@ class HostPart:
     """Everything of a host but its way to the viewer."""
 
     def __init__(
-        self, ground: Runtime, viewer: Viewer, *, alarm: Notify = _to_stderr
+        self, ground: Foundation, viewer: Viewer, *, alarm: Notify = _to_stderr
     ) -> None:
         """``alarm`` notifies the user."""
         self._ground = ground

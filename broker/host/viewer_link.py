@@ -218,7 +218,7 @@ class RemoteViewer(LinkEnd):
             await self._withdraw(epoch, lease.id, "it ended meanwhile")
 
     async def _withdraw(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
-        known = {announced.lease.id for announced in epoch.channel.leases.all()}
+        known = {announced.lease.id for announced in epoch.leases.all()}
         if not epoch.live or lease not in known:
             return
         with contextlib.suppress(UpstreamError):  # then the epoch took it along
@@ -303,7 +303,7 @@ class RemoteViewer(LinkEnd):
         epoch = self.state.epoch
         if epoch is None or not epoch.live:
             raise RefusedError("no viewer is connected")
-        if epoch.channel.leases.usable(opening.lease.id) is None:
+        if epoch.leases.usable(opening.lease.id) is None:
             reason = self.unwanted.get(opening.lease.id, "it was not announced yet")
             raise RefusedError(f"the viewer has not taken this lease: {reason}")
         return epoch

@@ -1,9 +1,9 @@
 """The interface between host and viewer: leases, streams, devices and folders.
 
-In ``local`` both parts live in one process and call each other directly; on
-two machines the same calls travel over the authenticated link.  So whatever
-crosses here is a small frozen value or an owned socket, never an object of
-the other side.
+Host and viewer are two processes: on one machine the calls travel over a pair of
+sockets (``net.host_pair``), on two machines over the authenticated link.  So whatever
+crosses here is a small frozen value or an owned descriptor, never an object of the
+other side.
 
 The host knows peers, CIDs and machines; the viewer knows policy, windows and
 the user.  The host asks the viewer nothing about rules: it announces a
@@ -13,7 +13,7 @@ lease, then offers streams, and the viewer takes or refuses them.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -187,37 +187,6 @@ class Host(Machines, Protocol):
     def folders(self) -> FolderSource:
         """The way of the user's directories into sandboxes."""
         ...
-
-
-class LaterViewer:
-    """A viewer of the host's process, which is made with the host that calls it."""
-
-    def __init__(
-        self, viewer: Callable[[], Viewer], reload: Callable[[], Awaitable[None]]
-    ) -> None:
-        """``reload``: of the viewer's copy of the records."""
-        self._viewer = viewer
-        self._reload = reload
-
-    async def lease_begun(self, lease: Lease) -> None:
-        """See ``Viewer``."""
-        # The host may lease by a record that was written a moment ago.
-        await self._reload()
-        await self._viewer().lease_begun(lease)
-
-    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
-        """See ``Viewer``."""
-        await self._viewer().lease_ended(lease, reason)
-
-    async def stream_opened(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        """See ``Viewer``."""
-        await self._viewer().stream_opened(opening, conn, task_status=task_status)
 
 
 async def first_of(*events: trio.Event) -> None:

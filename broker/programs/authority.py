@@ -182,30 +182,30 @@ class _Attended:
         namer = self._parts.log.store.namer
         welcome = m.Welcome(os.getpid(), namer.key, namer.clipboard_digest)
         self._channels[name].put(welcome)
-        stop = await self._served(self._channels[name])
+        stop = await self._served(name)
         link, done = self._left.pop(name), m.AuthorityDone(stop.request)
         if self._left:
             await _last(link, done)
         else:
             last[name] = done  # when the log is closed
 
-    async def _served(self, channel: ClientChannel) -> m.Stop:
+    async def _served(self, name: str) -> m.Stop:
         try:
-            stop = await channel.serve()
+            stop = await self._channels[name].serve()
         except (PeerError, ExceptionGroup) as group:
             error = sole(group)
             if not isinstance(error, PeerError):
                 raise
-            await self._note_end(f"it broke the protocol: {error}")
-            raise InternalError(f"the broker's process: {error}") from error
+            await self._note_end(f"its {name} broke the protocol: {error}")
+            raise InternalError(f"the {name}'s process: {error}") from error
         if stop is None:
-            await self._note_end("it ended without having been asked to")
-            raise InternalError("the broker's process has ended")
+            await self._note_end(f"its {name} ended without having been asked to")
+            raise InternalError(f"the {name}'s process has ended")
         return stop
 
     async def _note_end(self, reason: str) -> None:
         if self._noted:
-            return  # of one process, both channels end
+            return  # with one process, the others end
         self._noted = True
         log_stderr(f"vitrail: the authority ends with the broker's process: {reason}")
         await self._parts.log.journal.note(

@@ -1,14 +1,17 @@
-"""``vitrail-local``: authority, and host with viewer, for a single machine.
+"""``vitrail-local``: authority, host and viewer, for a single machine.
 
-Order of start: the authority, which opens the audit log; the pump; then the fork server of
-workers, the roles and, last, the control socket, which the authority serves.
+Order of start: the authority, which opens the audit log; the pump; the host's process,
+which is forked from this one; then this process becomes the viewer's.  The authority
+serves the control socket when machines of an earlier broker have their leases again.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
+from broker.helpers.forked_part import ForkedPart, fork_part
 from broker.helpers.pump.handle import PumpHandle
 from broker.programs.start import add_unjailed, parser_for, run_broker
 
@@ -17,19 +20,62 @@ def main() -> None:
     """Entry point; exits with 1 and a sentence when it cannot start."""
     parser = parser_for("vitrail-local", "Vitrail's broker for one machine")
     add_unjailed(parser)
-    run_broker("local", parser.parse_args(), lambda _options: _run)
+    parts = _Parts()
+    run_broker(
+        "local", parser.parse_args(), lambda _options: parts.run, beside=parts.fork
+    )
 
 
-async def _run(
-    authority: AuthorityHandle,
-    options: Options,
-    pump: PumpHandle,
-    ready: Callable[[], None],
-) -> None:
-    # Late: the pump, which is forked before, has no code of these.
-    from broker.programs.local_role import run_local
+class _Parts:
+    """The host's process, and this one."""
 
-    await run_local(authority, options, pump, ready)
+    def __init__(self) -> None:
+        self._host: tuple[socket.socket, ForkedPart] | None = None
+
+    def fork(
+        self, authority: AuthorityHandle, options: Options, pump: PumpHandle
+    ) -> None:
+        """Fork the host's process, with all that both parts import."""
+        from broker.programs import local_common
+
+        ours, theirs = local_common.pair()
+        clients = authority.clients
+
+        def host() -> None:
+            # Its ends alone: the others' have to end with their processes.
+            ours.close()
+            clients["viewer"].close()
+            pump.close()
+            from broker.programs.local_host import run_local_host
+
+            run_local_host(authority, options, theirs)
+
+        self._host = ours, fork_part("vitrail-host", host)
+        theirs.close()
+        clients["host"].close()
+
+    async def run(
+        self,
+        authority: AuthorityHandle,
+        options: Options,
+        pump: PumpHandle,
+        ready: Callable[[], None],
+    ) -> None:
+        """Be the viewer."""
+        # Late: the host's process has no code of these.
+        from broker.viewer.broker import run_viewer
+        from broker.viewer.host_ends.local_host import LocalHost
+
+        assert self._host is not None
+        sock, process = self._host
+        await run_viewer(
+            authority,
+            options,
+            pump,
+            ready,
+            role="local",
+            make_end=lambda side: LocalHost(side, sock, process),
+        )
 
 
 if __name__ == "__main__":

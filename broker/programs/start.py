@@ -31,6 +31,8 @@ from broker.helpers.pump.starting import start_pump_program
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
 
+Beside = Callable[[AuthorityHandle, Options, PumpHandle], None]
+"""Forks another part of the broker, before the event loop starts."""
 Run = Callable[
     [AuthorityHandle, Options, PumpHandle, Callable[[], None]], Awaitable[None]
 ]
@@ -58,7 +60,11 @@ def add_unjailed(parser: argparse.ArgumentParser) -> None:
 
 
 def run_broker(
-    role: str, words: argparse.Namespace, prepare: Callable[[Options], Run]
+    role: str,
+    words: argparse.Namespace,
+    prepare: Callable[[Options], Run],
+    *,
+    beside: Beside | None = None,
 ) -> None:
     """Run a broker to its end; exits with 1 and a sentence when it cannot start.
 
@@ -67,7 +73,7 @@ def run_broker(
     """
     program = f"vitrail-{role}"
     try:
-        _run(role, words, prepare)
+        _run(role, words, prepare, beside)
     except (VitrailError, ExceptionGroup) as group:
         # A task's error arrives in the groups of the nurseries around it.
         error = sole(group)
@@ -78,7 +84,10 @@ def run_broker(
 
 
 def _run(
-    role: str, words: argparse.Namespace, prepare: Callable[[Options], Run]
+    role: str,
+    words: argparse.Namespace,
+    prepare: Callable[[Options], Run],
+    beside: Beside | None,
 ) -> None:
     if os.geteuid() == 0:
         raise SetupError(
@@ -110,7 +119,10 @@ def _run(
         notify("READY=1")
         sys.stderr.write(f"vitrail-{role}: ready\n")
 
-    event_loop.run(run, authority, options, start_pump_program(), ready)
+    pump = start_pump_program()
+    if beside is not None:
+        beside(authority, options, pump)
+    event_loop.run(run, authority, options, pump, ready)
 
 
 def _start_starter() -> socket.socket:

@@ -54,8 +54,16 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
     ) -> None:
         # Late: the pump, which is forked before, has no code of these.
         from broker.viewer.broker import run_viewer
+        from broker.viewer.host_ends.linked_host import LinkedHost
 
-        await run_viewer(authority, options, link, pump, ready)
+        await run_viewer(
+            authority,
+            options,
+            pump,
+            ready,
+            role="viewer",
+            make_end=lambda side: LinkedHost(side, link),
+        )
 
     return run
 

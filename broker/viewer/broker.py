@@ -1,105 +1,152 @@
-"""The viewer of two machines: it owns screen and sound, and asks its authority."""
+"""The viewer's process: it owns screen and sound, and asks its authority.
+
+The same on one machine and on two; only the way to its host differs (``HostEnd``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
-from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.open_authority import (
     authority_process,
     open_authority,
     serve_calls,
 )
-from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
-from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.control.handlers import LeaseListing, Shared, SharedControl
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
-from broker.authority.status import StatusCollector
+from broker.authority.status import StatusCollector, StatusRows
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.pump.handle import PumpHandle
-from broker.net.link_service.config import LinkConfig
-from broker.net.link_service.key_store import LinkStore
+from broker.ipc.control import api
+from broker.ipc.control.methods import Owner
+from broker.ipc.host_viewer import Host
 from broker.viewer.control import viewer_parts
-from broker.viewer.host_link import RemoteHost
-from broker.viewer.linked_status import LinkedViewerRows
 from broker.viewer.part import (
     make_viewer,
     open_sandbox_workers,
     viewer_warnings,
 )
+from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.workers.pool import Workers
 
 
+@dataclass(frozen=True)
+class ViewerSide:
+    """What the way to a host needs of the viewer's process."""
+
+    ground: Runtime
+    authority: AuthorityClient
+    viewer: Callable[[], ViewerRole]
+    warnings: Callable[[], list[str]]
+    """Of the viewer alone."""
+
+
+class HostEnd(Protocol):
+    """The way to the host: the link, or a process beside this one."""
+
+    owners: frozenset[Owner]
+    """Whose methods of the control socket the viewer's process answers."""
+
+    @property
+    def host(self) -> Host:
+        """The host itself."""
+        ...
+
+    @property
+    def link(self) -> Callable[[], Awaitable[api.LinkStatus]] | None:
+        """The state of the link, if there is one."""
+        ...
+
+    def rows(self, viewer: ViewerRole, workers: Workers) -> Sequence[StatusRows]:
+        """Return the parts of the status; the viewer's precede the host's."""
+        ...
+
+    def parts(self, viewer: ViewerRole) -> Sequence[object]:
+        """Return what answers methods of the control socket that only it has."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """Return problems that 'brokerctl status' shows."""
+        ...
+
+    async def begin(self, nursery: trio.Nursery) -> None:
+        """Run it in a nursery; returns when programs may be started.
+
+        Raises VitrailError when it cannot be.
+        """
+        ...
+
+    async def end(self, stop_all: Callable[[], Awaitable[None]]) -> None:
+        """Take leave of the host; ``stop_all`` ends all sandboxes of the viewer."""
+        ...
+
+
 async def run_viewer(
     handle: AuthorityHandle,
     options: Options,
-    link: LinkConfig,
     pump: PumpHandle,
     ready: Callable[[], None],
+    *,
+    role: str,
+    make_end: Callable[[ViewerSide], HostEnd],
 ) -> None:
-    """Run a viewer broker until it is asked to end; the host's machines live on.
+    """Run a viewer until it is asked to end.
 
-    ``ready`` is called once the link's listener and the control socket can be
-    connected to.  Raises SetupError when it cannot start.
+    ``ready`` is called once the control socket, and the way to the host, can be used.
+    ``role`` is the broker's.  Raises SetupError when it cannot start.
     """
     async with (
         authority_process(handle),
         open_authority(handle, "viewer", AuthorityClient) as authority,
-        open_runtime("viewer", options, authority, authority, pump) as ground,
+        open_runtime(role, options, authority, authority, pump) as ground,
         open_sandbox_workers(ground) as workers,
     ):
-        await _Viewer(ground, authority, link, workers).serve(handle, ready)
+        made = _ViewerProcess(ground, authority, make_end, workers)
+        await made.serve(handle, ready)
 
 
-class _Viewer:
+class _ViewerProcess:
     def __init__(
         self,
         ground: Runtime,
         authority: AuthorityClient,
-        link: LinkConfig,
+        make_end: Callable[[ViewerSide], HostEnd],
         workers: Workers,
     ) -> None:
         self._ground = ground
         self._authority = authority
-        self._witness = CheckpointWitness(RemoteCheckpoints(authority), authority)
-        ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
-        self._host = RemoteHost(
-            link,
-            LinkStore(ground.paths),
-            viewer=lambda: self._viewer,
-            log=ground.log,
-            reload=authority.reload,
-            warnings=self._link_warnings,
-            witness=self._witness,
-        )
-        self._viewer = make_viewer(ground, workers, authority, self._host)
+        side = ViewerSide(ground, authority, lambda: self._viewer, self._own_warnings)
+        self._end = make_end(side)
+        self._viewer = make_viewer(ground, workers, authority, self._end.host)
         self._settings = SettingsWatch(ground.paths, authority.notify)
-        self._report = StatusCollector(
+        report = StatusCollector(
             role=ground.role,
-            parts=[LinkedViewerRows(self._viewer, workers, self._host.state)],
+            parts=self._end.rows(self._viewer, workers),
             pump=ground.pump,
             report=authority.report,
-            link=self._host.state.status,
-            warnings=self._warnings,
+            link=self._end.link,
+            warnings=lambda: [*self._end.warnings(), *self._own_warnings()],
         )
-        shared = SharedControl(
+        self._shared = SharedControl(
             Shared(
                 role=ground.role,
                 live=self._live,
                 power_off=self._viewer.power_off,
-                status=self._report.status,
-                leases=self._report.leases,
+                status=report.status,
                 shutdown=ground.shutdown,
             )
         )
         runner = Runner(
-            host=self._host,
+            host=self._end.host,
             viewer=self._viewer,
             log=ground.log,
             records=lambda: ground.records.now,
@@ -107,8 +154,10 @@ class _Viewer:
             running=self._running,
         )
         self._parts = [
-            shared,
+            self._shared,
+            LeaseListing(report.leases),
             *viewer_parts(self._viewer, runner, ground.paths),
+            *self._end.parts(self._viewer),
         ]
 
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:
@@ -116,26 +165,31 @@ class _Viewer:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._viewer.run)
             nursery.start_soon(self._settings.run)
+            await self._end.begin(nursery)
             await nursery.start(
-                self._host.run, self._ground.options.sockets.get("link")
+                serve_calls,
+                handle,
+                "viewer",
+                self._ground.role,
+                self._parts,
+                self._end.owners,
             )
-            await nursery.start(serve_calls, handle, "viewer", "viewer", self._parts)
             await self._authority.serve_control()
             ready()
             await self._ground.shutdown.wait()
             self._ground.options.stopping()
-            await self._host.close("the viewer's broker ends")
+            await self._end.end(self._shared.stop_all)
             nursery.cancel_scope.cancel()
 
     def _live(self) -> list[Lease]:
         return [guest.lease for guest in self._viewer.guests()]
 
     def _running(self, name: SandboxName) -> Lease | None:
-        return next((lease for lease in self._live() if lease.sandbox == name), None)
+        """Return the sandbox of exactly this name that is not being stopped."""
+        for guest in self._viewer.guests():
+            if guest.lease.sandbox == name and not guest.stopping:
+                return guest.lease
+        return None
 
-    def _warnings(self) -> list[str]:
-        found = viewer_warnings(self._viewer, self._settings)
-        return [*self._witness.warnings(), *found]
-
-    async def _link_warnings(self) -> list[str]:
-        return [*(await self._authority.report()).log_warnings, *self._warnings()]
+    def _own_warnings(self) -> list[str]:
+        return viewer_warnings(self._viewer, self._settings)

@@ -341,7 +341,7 @@ class RemoteHost(LinkEnd):
 
         The machines live on, and the host announces them in the next epoch.
         """
-        for announced in epoch.channel.leases.all():
+        for announced in epoch.leases.all():
             await self._viewer().lease_ended(
                 announced.lease.id, f"the link was lost: {reason}"
             )
@@ -359,7 +359,7 @@ class RemoteHost(LinkEnd):
                 lease = request.to_lease()
                 await self._reload()
                 await self._viewer().lease_begun(lease)
-                held = {announced.lease.id for announced in epoch.channel.leases.all()}
+                held = {announced.lease.id for announced in epoch.leases.all()}
                 if lease.id not in held or not epoch.live:
                     # Withdrawn while it was being made.
                     await self._viewer().lease_ended(lease.id, "withdrawn at once")
@@ -394,7 +394,7 @@ class RemoteHost(LinkEnd):
     ) -> None:
         """Carry a stream that has proved whose it is."""
         with closing(StreamAnswer(conn, epoch, raw)) as answering:
-            announced = epoch.channel.leases.usable(preamble.lease)
+            announced = epoch.leases.usable(preamble.lease)
             if announced is None:
                 await answering.say(PreambleVerdict.NO_LEASE)
                 raise RefusedError("a stream of a lease that is not announced")

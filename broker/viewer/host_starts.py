@@ -64,7 +64,7 @@ class HostStarts:
             reply = await epoch.ask(lambda n: self._numbered(n, record, start))
             if not isinstance(reply, m.SandboxStarted):
                 raise InternalError("an answer that does not fit the question")
-            announced = epoch.channel.leases.usable(take_lease_id(reply.lease))
+            announced = epoch.leases.usable(take_lease_id(reply.lease))
             if announced is None:
                 raise UpstreamError(f"the sandbox of '{record}' ended at once")
             start.lease = announced.lease

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from broker.core.lease import Opening
 from broker.ipc.control import api
-from broker.net.link.control import Announced
+from broker.net.link.lease_book import Announced
 from broker.net.link_service.status import LinkState
 from broker.viewer.status import ViewerRows
 
@@ -25,7 +25,7 @@ class LinkedViewerRows(ViewerRows):
         """The leases that the host has announced."""
         if self.link.epoch is None:
             return []
-        return [self._announced(a) for a in self.link.epoch.channel.leases.all()]
+        return [self._announced(a) for a in self.link.epoch.leases.all()]
 
     def _announced(self, announced: Announced) -> api.LeaseStatus:
         lease = announced.lease

@@ -503,10 +503,16 @@ class ViewerRole:
         self, lease: LeaseId, *, reason: str, grace: float = _GRACE
     ) -> None:
         """End a sandbox: its agent first, then its host; returns when it is gone."""
-        guest = self._guests.get(lease)
-        asked = guest is not None and await guest.power_off()
+        guest, asked = self._guests.get(lease), False
+        if guest is not None:
+            guest.stopping = True
+            asked = await guest.power_off()
         # No agent to ask inside: only the power button is left, and a guest
         # without an agent does not listen to that for long.
-        await self._host.stop(
-            lease, grace=grace if asked else min(grace, 1.0), reason=reason
-        )
+        short = grace if asked else min(grace, 1.0)
+        try:
+            await self._host.stop(lease, grace=short, reason=reason)
+        except BaseException:
+            if guest is not None:
+                guest.stopping = False  # its host could not be asked
+            raise

@@ -99,13 +99,16 @@ def imports_of(name: str) -> frozenset[str]:
     return frozenset(wanted & modules().keys())
 
 
-def closure(names: Iterable[str]) -> frozenset[str]:
-    """Return all that is imported by some modules, directly or not, and these."""
+def closure(names: Iterable[str], without: Collection[str] = ()) -> frozenset[str]:
+    """Return all that is imported by some modules, directly or not, and these.
+
+    ``without``: modules that only another process of a fork imports.
+    """
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        if name not in seen:
+        if name not in seen and name not in without:
             seen.add(name)
             waiting += imports_of(name)
     return frozenset(seen)

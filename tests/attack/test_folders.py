@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.files.opened_folder import HeldError
 from broker.helpers.mounts import mounts, opened
 from broker.helpers.mounts.opened import open_folder
 from broker.helpers.process.spawn import PIPE, spawn
@@ -307,10 +308,10 @@ async def test_a_program_that_keeps_a_folder_is_found(home, tmp_path, program):
         here = Path(f"/proc/{held.leader}/root/tmp/here")
         await eventually(here.exists)
         if program is COPY:
-            with pytest.raises(mounts.HeldError):
+            with pytest.raises(HeldError):
                 mounts.refuse_other_namespaces(held.leader)
         else:
-            with pytest.raises(mounts.HeldError):
+            with pytest.raises(HeldError):
                 await mounts.detach(namespace, "Downloads")
         await mounts.detach(namespace, "Downloads", lazily=True)
         root = Path(f"/proc/{held.leader}/root")
@@ -383,7 +384,7 @@ async def test_a_mount_that_is_given_up_late_is_undone(
             raise UpstreamError("it took longer than 20 s")
 
         monkeypatch.setattr(mounts, "attach", late)
-        wanted = UpstreamError if program is WAIT else mounts.HeldError
+        wanted = UpstreamError if program is WAIT else HeldError
         with pytest.raises(wanted):
             async with host.mounted(WORK, folder, write=True):
                 pass
@@ -601,7 +602,7 @@ time.sleep(600)
             await mounts.attach(namespace, folder, write=False)
             await eventually((root / "tmp2/here").exists)
             assert (root / "tmp/file").exists(), "the copy"
-            with pytest.raises(mounts.HeldError):
+            with pytest.raises(HeldError):
                 mounts.refuse_other_namespaces(pid)
             await mounts.detach(namespace, "Downloads")
             assert (root / "tmp/file").exists(), "it stays"

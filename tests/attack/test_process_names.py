@@ -15,6 +15,7 @@ import trio
 
 from broker.authority.status import walls_of
 from broker.cli.sandboxes import snapshot
+from broker.core.files.opened_folder import HeldError
 from broker.core.process_status import status_fields
 from broker.helpers.mounts import mounts
 from broker.helpers.process.identity import spawn_helper
@@ -93,5 +94,5 @@ def test_path_of_a_mount_is_not_another_mount(monkeypatch):
     line = b"36 25 0:32 / /mnt/a\r77 b rw - tmpfs tmpfs rw\n"
     monkeypatch.setattr(mounts.Path, "read_bytes", lambda _: line)
     mounts.refuse_moved(1, 77)
-    with pytest.raises(mounts.HeldError):
+    with pytest.raises(HeldError):
         mounts.refuse_moved(1, 36)

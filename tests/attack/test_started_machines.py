@@ -18,7 +18,6 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, disposable_name
-from broker.host.folders.part import LocalHost
 from broker.host.machine import MachineFacts
 from broker.host.room import Room, resident_bytes
 from broker.net.link.messages import StartSandbox
@@ -49,17 +48,13 @@ class Memory:
         )
 
 
-async def _reload():
-    """These records never change."""
-
-
 class Desk:
     """The viewer's targets beside a host with paper machines."""
 
     def __init__(self, host):
         self.host = host
         self.waited = []
-        self.targets = Targets(self, own=None, host=LocalHost(host, None, _reload))
+        self.targets = Targets(self, own=None, host=host)
 
     def guests(self):
         """One for each lease, as a viewer has."""

@@ -39,6 +39,13 @@ async def started(module="broker.programs.local"):
                     continue
 
 
+async def host_of(paths):
+    """The pid of the host's process."""
+    async with open_client(paths.control) as client:
+        found = (await client.call(STATUS, Nothing())).processes
+    return next(process.pid for process in found if process.role == "host")
+
+
 async def gone(pid):
     async def look():
         try:
@@ -83,12 +90,13 @@ async def test_a_broker_whose_authority_hangs_can_be_ended():
 
 
 async def test_a_broker_that_is_stopped_for_a_while_goes_on():
-    """As by a debugger, or Ctrl-Z: both have not run, so neither is late."""
+    """As by a debugger, or Ctrl-Z: none of them has run, so none is late."""
     async with started("tests.kit.impatient_broker") as (paths, broker, authority):
-        for pid in (authority, broker):
+        all_three = (authority, broker, await host_of(paths))
+        for pid in all_three:
             os.kill(pid, signal.SIGSTOP)
-        await trio.sleep(3.0)  # longer than this authority may be silent
-        for pid in (broker, authority):
+        await trio.sleep(3.0)  # longer than one of them may be silent
+        for pid in all_three:
             os.kill(pid, signal.SIGCONT)
         async with open_client(paths.control) as client:
             for _ in range(3):
@@ -142,3 +150,38 @@ async def test_the_authority_serves_the_control_socket():
             conn.connect(str(paths.control))
             found = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         assert int.from_bytes(found[:4], sys.byteorder) == authority != broker
+
+
+async def test_a_broker_ends_with_its_host():
+    async with started() as (paths, broker, authority):
+        host = await host_of(paths)
+        os.kill(host, signal.SIGKILL)
+        await gone(broker)
+        await gone(authority)
+        assert (
+            "the host's process has ended" in (paths.state / "broker.log").read_text()
+        )
+        (event,) = events(paths, "process.died")
+        assert event["process"] == "broker"
+        assert events(paths, "broker.stop") == []
+
+
+async def test_a_host_ends_with_its_viewer():
+    async with started() as (paths, broker, authority):
+        host = await host_of(paths)
+        os.kill(broker, signal.SIGKILL)
+        await gone(host)
+        await gone(authority)
+
+
+async def test_a_broker_ends_when_its_host_hangs():
+    """A stopped host has all its sockets still; only its answers are missing."""
+    async with started("tests.kit.impatient_broker") as (paths, broker, authority):
+        host = await host_of(paths)
+        os.kill(host, signal.SIGSTOP)
+        await gone(broker)
+        await gone(host)
+        await gone(authority)
+        log = (paths.state / "broker.log").read_text()
+        assert "the host's process does not answer" in log
+        assert "machines run on" in log

@@ -1,13 +1,16 @@
-"""``vitrail-local`` that gives up a silent authority after two seconds."""
+"""``vitrail-local`` that gives up a silent authority, or host, after two seconds."""
 
 from __future__ import annotations
 
+from broker.core import limits
 from broker.core.limits import authority as authority_limits
 from broker.programs.local import main
 
 authority_limits.AUTHORITY_BEAT_SECONDS = 0.1
 authority_limits.AUTHORITY_SILENT_SECONDS = 2
 authority_limits.AUTHORITY_END_SECONDS = 2.0
+limits.PAIR_BEAT_SECONDS = 0.1
+limits.PAIR_SILENT_SECONDS = 2
 
 if __name__ == "__main__":
     main()

@@ -38,7 +38,6 @@ class Shared:
     live: Callable[[], list[Lease]]
     power_off: PowerOffCall
     status: Callable[[], Awaitable[api.Status]]
-    leases: Callable[[], list[api.LeaseStatus]]
     shutdown: trio.Event
 
 
@@ -106,10 +105,17 @@ class SharedControl:
         self._shared.shutdown.set()
         return request
 
+
+@dataclass(frozen=True)
+class LeaseListing:
+    """The method of the part that has leases: the host, or a viewer for its own."""
+
+    leases: Callable[[], list[api.LeaseStatus]]
+
     @serves(methods.LEASE_LIST)
-    async def leases(
+    async def lease_list(
         self, exchange: Exchange[api.LeaseListAnswer], request: api.Nothing
     ) -> api.LeaseListAnswer:
         """All live leases."""
         del exchange, request
-        return api.LeaseListAnswer(leases=self._shared.leases())
+        return api.LeaseListAnswer(leases=self.leases())

@@ -12,7 +12,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.core.files.opened_folder import OpenedFolder
+from broker.core.files.opened_folder import HeldError, OpenedFolder
 from broker.core.process_status import status_fields
 from broker.helpers.mounts.tool import ABSENT, BASE, HELD
 from broker.helpers.process.popen import our_program
@@ -22,10 +22,6 @@ _SECONDS = 20.0
 _LOOK_SECONDS = 0.02
 _CAP_SYS_ADMIN = 21
 """Number of the capability (linux/capability.h)."""
-
-
-class HeldError(RefusedError):
-    """A program of the sandbox has files of the folder open."""
 
 
 class AbsentError(UpstreamError):

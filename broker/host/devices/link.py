@@ -1,4 +1,4 @@
-"""The host's devices for a viewer on another machine.
+"""The host's devices for a viewer in another process, here or on another machine.
 
 The viewer decides and names a plug-in by number and a sandbox by lease; what may
 leave this machine at all stays bounded by ``devices.toml``.  Its devices end with the
@@ -28,14 +28,14 @@ from broker.core.stderr_log import log_exception
 from broker.ipc.devices.messages import DeviceItem, Devices
 from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, first_of
 from broker.net.link import messages as m
-from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.far_end import FarEnd
 
 
 @dataclass(eq=False)
 class _Handed:
     """An attachment of one epoch."""
 
-    epoch: Epoch
+    epoch: FarEnd
     device: int
     attachment: DeviceAttachment | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -47,7 +47,7 @@ class DeviceRequests:
     """Serves a viewer's requests about devices."""
 
     def __init__(
-        self, source: Callable[[], DeviceSource], epoch: Callable[[], Epoch | None]
+        self, source: Callable[[], DeviceSource], epoch: Callable[[], FarEnd | None]
     ) -> None:
         """``epoch``: the current one of the link."""
         self._source_of = source
@@ -80,7 +80,7 @@ class DeviceRequests:
         """There is another epoch, whose viewer has not asked yet."""
         self._there.set()
 
-    async def serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
+    async def serve(self, epoch: FarEnd, request: m.LinkRequest) -> m.LinkReply:
         """Carry out a request about devices.  Raises VitrailError, which is the reply."""
         match request:
             case m.DevicesAsked():
@@ -93,7 +93,7 @@ class DeviceRequests:
             case _:
                 raise InternalError(f"there is no handler for {request}")
 
-    async def _attach(self, epoch: Epoch, request: m.DeviceAttach) -> m.DeviceHanded:
+    async def _attach(self, epoch: FarEnd, request: m.DeviceAttach) -> m.DeviceHanded:
         if self._nursery is None or len(self._handed) >= device_limits.DEVICES:
             raise RefusedError("this host does not hand out devices now")
         handed = _Handed(epoch, request.device)
@@ -150,7 +150,7 @@ class DeviceRequests:
         with contextlib.suppress(VitrailError):
             await handed.epoch.ask(lambda n: m.DeviceEnded(n, name, reason))
 
-    async def _detach(self, epoch: Epoch, request: m.DeviceDetach) -> None:
+    async def _detach(self, epoch: FarEnd, request: m.DeviceDetach) -> None:
         for handed in list(self._handed):
             # Each viewer its own.
             if handed.epoch is epoch and handed.device == request.device:
@@ -159,9 +159,9 @@ class DeviceRequests:
                 await handed.over.wait()
 
 
-def _announced(epoch: Epoch, untrusted_lease: str) -> Lease:
+def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:
     """Return the lease that a viewer names.  Raises RefusedError."""
-    announced = epoch.channel.leases.usable(take_lease_id(untrusted_lease))
+    announced = epoch.leases.usable(take_lease_id(untrusted_lease))
     # guard: devices go to announced leases
     if announced is None:
         raise RefusedError("there is no such lease")

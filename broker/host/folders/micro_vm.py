@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
-from broker.core.files.opened_folder import OpenedFolder
+from broker.core.files.opened_folder import HeldError, OpenedFolder
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
 from broker.helpers.process.identity import Tracked
@@ -41,7 +41,7 @@ class ServedFolder:
         try:
             with _namespace(self.server) as namespace:
                 await mounts.detach(namespace, _HERE, base=_ROOT)
-        except mounts.HeldError as error:
+        except HeldError as error:
             raise RefusedError(
                 "the guest has files of it open",
                 hint="'brokerctl unshare --force' takes it away in spite of that",

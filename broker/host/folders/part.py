@@ -1,13 +1,13 @@
 """The way of a directory into a sandbox: a mount in the namespace of its processes.
 
 It decides nothing; the verdict comes from the viewer's part.  Loaded only where host
-and viewer are one: a directory of the viewer's is not on another machine's host.
+and viewer are on one machine: a directory of the viewer's is not on another one's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,9 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import RefusedError, VitrailError
-from broker.core.files.opened_folder import OpenedFolder
-from broker.core.launch_changes import NO_CHANGES, LaunchChanges
+from broker.core.files.opened_folder import HeldError, OpenedFolder
 from broker.core.lease import Lease
-from broker.core.names import LeaseId, SandboxName
+from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
 from broker.helpers.mounts.tool import BASE
@@ -29,7 +28,6 @@ from broker.host.launched_machine import LaunchedMachine
 from broker.host.launchers.microvm import MicroVmMachine
 from broker.host.machine import Machine
 from broker.host.role import ActiveLease, HostRole
-from broker.ipc.host_viewer import DeviceSource
 from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
@@ -67,7 +65,7 @@ class MountedFolder:
                 await trio.to_thread.run_sync(mounts.refuse_other_namespaces, pid)
                 # guard: a copy made before the unmounting is found
                 self.kept = await self.unmount(pid, namespace)
-        except (mounts.HeldError, mounts.AbsentError) as error:
+        except (HeldError, mounts.AbsentError) as error:
             raise RefusedError(error.message, hint=_CLOSE_IT) from error
         self.released = True
 
@@ -83,40 +81,6 @@ class MountedFolder:
             return True
         # guard: after a crash a copy that no process has is not overlooked
         return await mounts.may_make_mounts(pid)
-
-
-@dataclass(frozen=True)
-class LocalHost:
-    """Implements ``host_viewer.Host`` for a viewer on the host's machine."""
-
-    role: HostRole
-    folders: FolderHost
-    reload: Callable[[], Awaitable[None]]
-    """Of the host's copy of the records."""
-
-    @property
-    def devices(self) -> DeviceSource:
-        """See ``Machines``."""
-        return self.role.devices
-
-    async def start(
-        self,
-        record: SandboxName,
-        *,
-        progress: Callable[[str], None],
-        changes: LaunchChanges = NO_CHANGES,
-        for_sandbox: bool = False,
-    ) -> Lease:
-        """See ``Machines``."""
-        # The viewer may name a record that was written a moment ago.
-        await self.reload()
-        return await self.role.start(
-            record, progress=progress, changes=changes, for_sandbox=for_sandbox
-        )
-
-    async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
-        """See ``Machines``."""
-        await self.role.stop(lease, grace=grace, reason=reason)
 
 
 class FolderHost:
@@ -258,7 +222,7 @@ async def _taken_back(mounted: MountedFolder) -> bool:
 async def _withdraw(mounted: MountedFolder) -> None:
     """Undo an attempt to mount.  Raises HeldError where a program keeps the folder."""
     if await _taken_back(mounted):
-        raise mounts.HeldError("a program of the sandbox has files of it open")
+        raise HeldError("a program of the sandbox has files of it open")
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from broker.net.link import messages as m
 from broker.net.link.control import ControlChannel
 from broker.net.link.epoch import Session
 from broker.net.link.keys import Peer
+from broker.net.link.lease_book import LeaseBook
 from broker.net.link.preamble import Gate, Opener
 from broker.net.link_service.lease_turns import LeaseTurns, Turn
 from broker.net.link_service.sockets import receive
@@ -112,6 +113,11 @@ class Epoch:
     def name(self) -> str:
         """The local name of the other broker."""
         return self.session.peer.name
+
+    @property
+    def leases(self) -> LeaseBook:
+        """The leases that the host has announced in this epoch."""
+        return self.channel.leases
 
     @property
     def digits(self) -> str:

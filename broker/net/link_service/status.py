@@ -67,7 +67,7 @@ class LinkState:
             name="" if epoch is None else epoch.name,
             epoch="" if epoch is None else epoch.digits,
             epochs=self.epochs,
-            leases=0 if epoch is None else len(epoch.channel.leases.all()),
+            leases=0 if epoch is None else len(epoch.leases.all()),
             streams=0 if epoch is None else len(epoch.streams),
             refused=self.refused,
             other=there,
@@ -101,7 +101,7 @@ def own_status(
     return m.StatusReply(
         request,
         f"vitrail {__version__}",
-        len(epoch.channel.leases.all()),
+        len(epoch.leases.all()),
         len(epoch.streams),
         epoch.refused,
         max(0, int(time.time() - since)),

@@ -1,4 +1,4 @@
-"""The devices of the host at the other end of the link.
+"""The devices of the host: at the other end of the link, or of the pair of sockets.
 
 Implements ``host_viewer.DeviceSource``.  The host's claims about its devices are trusted
 for these devices only: which sandbox gets one is decided here, and the host hands
@@ -22,21 +22,25 @@ from broker.core.limits import devices as limits
 from broker.ipc.devices.messages import DeviceItem, Devices
 from broker.ipc.host_viewer import DeviceAttachment
 from broker.net.link import messages as m
-from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.far_end import FarEnd
+
+OTHER_MACHINE = (
+    "'brokerctl device list' shows the host's devices; one that is plugged into "
+    "this machine stays here: plug it into the host"
+)
+"""The hint where a port of the viewer's machine has been named."""
 
 
 class RemoteDevices:
     """Asks the host of the current epoch about its devices."""
 
-    elsewhere = (
-        "'brokerctl device list' shows the host's devices; one that is plugged into "
-        "this machine stays here: plug it into the host"
-    )
-
-    def __init__(self, epoch: Callable[[], Epoch]) -> None:
+    def __init__(
+        self, epoch: Callable[[], FarEnd], *, elsewhere: str = OTHER_MACHINE
+    ) -> None:
         """``epoch``: the current one; raises UpstreamError without a host."""
         self._epoch = epoch
-        self._attachments: dict[tuple[Epoch, str], DeviceAttachment] = {}
+        self.elsewhere = elsewhere
+        self._attachments: dict[tuple[FarEnd, str], DeviceAttachment] = {}
         self.changed = trio.Event()
 
     def host_changed(self) -> None:
@@ -44,13 +48,13 @@ class RemoteDevices:
         self.changed.set()
         self.changed = trio.Event()
 
-    def host_ended(self, epoch: Epoch, untrusted_name: str, reason: str) -> None:
+    def host_ended(self, epoch: FarEnd, untrusted_name: str, reason: str) -> None:
         """An attachment has ended, as the host of an epoch says."""
         attachment = self._attachments.get((epoch, untrusted_name))
         if attachment is not None:
             attachment.end(printable(reason))
 
-    async def serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply | None:
+    async def serve(self, epoch: FarEnd, request: m.LinkRequest) -> m.LinkReply | None:
         """Take a report of the host; None: it is about something else."""
         match request:
             case m.DevicesChanged():
@@ -103,7 +107,7 @@ class RemoteDevices:
                 with contextlib.suppress(VitrailError):
                     await epoch.ask(lambda n: m.DeviceDetach(n, number))
 
-    def epoch_ended(self, epoch: Epoch) -> None:
+    def epoch_ended(self, epoch: FarEnd) -> None:
         """The link was lost: its host takes everything back."""
         for (owner, _), made in self._attachments.items():
             if owner is epoch:

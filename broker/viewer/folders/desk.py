@@ -24,11 +24,10 @@ from broker.authority.records.sandbox_names import one_lease
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
-from broker.core.files.opened_folder import OpenedFolder
+from broker.core.files.opened_folder import HeldError, OpenedFolder
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
-from broker.helpers.mounts.mounts import HeldError
 from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import FolderSource, Mounted

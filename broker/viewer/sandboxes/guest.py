@@ -94,6 +94,8 @@ class Guest:
     ) -> None:
         self.lease = lease
         self.since = time.time()
+        self.stopping = False
+        """Whether its end has been requested."""
         self._record = record
         self._tools = tools
         self._display = directory / "display"

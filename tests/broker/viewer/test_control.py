@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import trio
 
-from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.control.handlers import LeaseListing, Shared, SharedControl
 from broker.authority.control.log_control import LogControl
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.lockdown import Lockdown
@@ -67,13 +67,17 @@ class Stage:
             live=lambda: self.live,
             power_off=self.power_off,
             status=None,
-            leases=list,
             shutdown=self.shutdown,
         )
         self.api = SharedControl(shared)
         self.log = LogControl(self.prune)
         others = {"host": (Leasing, Lockdown), "viewer": SCREEN}
-        self.parts = [self.api, self.log, *_bare(*others.get(role, ()))]
+        self.parts = [
+            self.api,
+            LeaseListing(list),
+            self.log,
+            *_bare(*others.get(role, ())),
+        ]
 
     async def prune(self, seconds, megabytes):
         self.pruned = seconds, megabytes
@@ -202,14 +206,18 @@ class Answers:
 @pytest.mark.parametrize(
     ("parts", "complaint"),
     [
-        ((SharedControl, LogControl, Leasing, Lockdown, Twice), "has two handlers"),
         (
-            (SharedControl, LogControl, Leasing, Lockdown, Answers),
+            (SharedControl, LeaseListing, LogControl, Leasing, Lockdown, Twice),
+            "has two handlers",
+        ),
+        (
+            (SharedControl, LeaseListing, LogControl, Leasing, Lockdown, Answers),
             "a host does not answer Run",
         ),
         (
             (
                 SharedControl,
+                LeaseListing,
                 LogControl,
                 Lockdown,
             ),
@@ -219,7 +227,9 @@ class Answers:
     ids=["twice", "absent", "missing"],
 )
 def test_a_role_with_other_parts_serves_nothing(parts, complaint):
-    Dispatcher("host", _bare(SharedControl, LogControl, Leasing, Lockdown))
+    Dispatcher(
+        "host", _bare(SharedControl, LeaseListing, LogControl, Leasing, Lockdown)
+    )
     with pytest.raises(InternalError, match=complaint):
         Dispatcher("host", _bare(*parts))
 

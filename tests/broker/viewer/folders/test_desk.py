@@ -11,7 +11,7 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.helpers.mounts.mounts import HeldError
+from broker.core.files.opened_folder import HeldError
 from broker.viewer.folders.desk import FolderDesk
 from policy.records.model import Folders
 from tests.kit.eventually import eventually

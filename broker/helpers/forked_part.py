@@ -1,0 +1,76 @@
+"""A part of the broker in a process of its own, forked before its event loop starts.
+
+So both share the pages of what they both import, and patches of a test are in both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from broker.core.errors import SetupError
+from broker.helpers.process.process_name import set_name
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class ForkedPart:
+    """The process as its parent holds it; it is waited for by its pidfd."""
+
+    pid: int
+    pidfd: int
+
+
+def fork_part(name: str, run: Callable[[], None]) -> ForkedPart:
+    """Fork a process of that name, which ends with ``run``, or with its parent.
+
+    Signals that a terminal sends to the whole group are ignored there.  Raises
+    SetupError when it cannot be started.
+    """
+    gc.collect()
+    gc.freeze()  # present objects are shared: do not touch them when collecting
+    parent = os.getpid()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise SetupError(
+            f"the {name} process cannot be started: {error.strerror}",
+            hint="raise the limit on processes ('ulimit -u')",
+        ) from error
+    if pid == 0:
+        _become(name, run, parent)
+    return ForkedPart(pid, os.pidfd_open(pid))
+
+
+def _become(name: str, run: Callable[[], None], parent: int) -> NoReturn:
+    """Never returns and never unwinds into the parent's code."""
+    code = 1
+    try:
+        # Handlers, not SIG_IGN, which the programs that it starts would inherit.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _ignore)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        # A parent that died before that line sends no signal any more.
+        if os.getppid() == parent:
+            set_name(name)
+            run()
+            code = 0
+    except BaseException:  # noqa: BLE001 -- reported, and the process ends
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """The broker's first process decides when this one ends."""
+    del number, frame

@@ -1,0 +1,157 @@
+"""The host's folders for a viewer in another process of this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.files.opened_folder import OpenedFolder
+from broker.core.lease import Lease
+from broker.core.names import take_lease_id
+from broker.core.stderr_log import log_exception
+from broker.ipc.host_viewer import FolderSource, Mounted
+from broker.net.host_pair import pair_messages as p
+from broker.net.host_pair.pair_end import PairAnswer, PairEnd
+from broker.net.link import messages as m
+
+
+@dataclass(eq=False)
+class _Held:
+    """A folder that is mounted for the viewer, or about to be."""
+
+    lease: Lease
+    folder: OpenedFolder
+    write: bool
+    mounted: Mounted | None = None
+    asked: bool = False
+    """Its end was asked for."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+
+
+class FolderRequests:
+    """Serves a viewer's requests about folders."""
+
+    def __init__(self, source: FolderSource, pair: Callable[[], PairEnd]) -> None:
+        self._source = source
+        self._pair = pair
+        self._held: dict[int, _Held] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Parent of all mounted folders; at its end they are unmounted."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def serve(self, request: m.LinkRequest, fd: int) -> PairAnswer:
+        """Carry out a request about folders.  Raises VitrailError; owns ``fd``."""
+        number = request.request
+        match request:
+            case p.MountFolder():
+                return PairAnswer(await self._mount(request, fd))
+            case p.ReleaseFolder():
+                held = self._held.get(request.mount)
+                if held is not None and held.mounted is not None:
+                    await held.mounted.release()
+                return PairAnswer(m.RequestDone(number))
+            case p.UnmountFolder():
+                kept = await self._unmount(request.mount)
+                return PairAnswer(p.FolderState(number, kept))
+            case p.ForgetFolders():
+                kept = await self._source.forget(self._lease(request.lease))
+                return PairAnswer(p.FolderState(number, kept))
+            case _:
+                raise InternalError(f"there is no handler for {request}")
+
+    def _lease(self, untrusted_lease: str) -> Lease:
+        announced = self._pair().leases.get(take_lease_id(untrusted_lease))
+        # guard: folders go to announced leases
+        if announced is None:
+            raise RefusedError("there is no such lease")
+        return announced.lease
+
+    async def _mount(self, request: p.MountFolder, fd: int) -> p.FolderMounted:
+        folder = OpenedFolder(Path(), fd)
+        try:
+            folder.path = Path(p.folder_path(request.path))
+            held = _Held(self._lease(request.lease), folder, request.write)
+            self._refuse_more(request.mount)
+        except BaseException:
+            folder.close()
+            raise
+        assert self._nursery is not None
+        self._held[request.mount] = held
+        mounted = await self._nursery.start(self._hold, request.mount, held)
+        inside = os.fsencode(mounted.path)
+        return p.FolderMounted(request.request, inside, mounted.place)
+
+    def _refuse_more(self, mount: int) -> None:
+        # guard: a mount has a number of its own
+        if mount in self._held:
+            raise RefusedError("the viewer uses the number of a mount again")
+        # guard: mounts for a viewer are bounded
+        if len(self._held) >= limits.LEASES * limits.FOLDERS_PER_SANDBOX:
+            raise RefusedError("too many folders are mounted")
+
+    async def _hold(
+        self, number: int, held: _Held, *, task_status: trio.TaskStatus[Mounted]
+    ) -> None:
+        """The whole life of one mount; ``started`` when it is there."""
+        lost: VitrailError | None = None
+        try:
+            with held.scope:
+                async with self._source.mounted(
+                    held.lease, held.folder, write=held.write
+                ) as mounted:
+                    held.mounted = mounted
+                    task_status.started(mounted)
+                    await mounted.lost()
+            _refuse_unmounted(held)
+        except VitrailError as error:
+            if held.mounted is None:
+                raise
+            lost = error
+        except Exception as error:
+            if held.mounted is None:
+                raise
+            log_exception(error)
+            lost = InternalError("an internal error, see the broker's own log")
+        finally:
+            held.folder.close()
+            held.over.set()
+            if held.mounted is None:
+                del self._held[number]
+        if lost is not None and not held.asked:
+            await self._report(number, lost)
+
+    async def _report(self, number: int, lost: VitrailError) -> None:
+        error = p.failed(lost)
+        try:
+            await self._pair().ask(lambda n: p.FolderLost(n, number, error))
+        except VitrailError as problem:
+            log_exception(problem)
+
+    async def _unmount(self, number: int) -> bool:
+        held = self._held.get(number)
+        if held is None:
+            return False  # its mount has failed
+        held.asked = True
+        held.scope.cancel()
+        await held.over.wait()
+        self._held.pop(number, None)
+        return held.mounted is not None and held.mounted.kept
+
+
+def _refuse_unmounted(held: _Held) -> None:
+    if held.mounted is None:
+        raise RefusedError("it was given up")

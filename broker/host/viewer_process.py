@@ -1,0 +1,215 @@
+"""The viewer as the host has it on one machine: a process beside it.
+
+Implements ``host_viewer.Viewer`` by messages over a pair of sockets, and serves what the
+viewer asks for, within the host's own records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError, VitrailError
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
+from broker.host.devices.link import DeviceRequests
+from broker.host.folder_requests import FolderRequests
+from broker.host.role import HostRole
+from broker.ipc.host_viewer import FolderSource
+from broker.ipc.sealed_memfd import sealed
+from broker.net.hangup import given
+from broker.net.host_pair import pair_messages as p
+from broker.net.host_pair.pair_end import PairAnswer, PairEnd
+from broker.net.link import messages as m
+from broker.net.link.wire_types import Role
+
+_PROGRESS_LINES = 16
+
+
+@dataclass(frozen=True)
+class _Host:
+    """What carries the viewer's requests out, once it is there."""
+
+    role: HostRole
+    devices: DeviceRequests
+    mounts: FolderRequests
+    reload: Callable[[], Awaitable[None]]
+
+
+class ViewerProcess:
+    """See the head of this module."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        rows: Callable[[], Awaitable[p.HostRowsReport]],
+        end: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``rows``: of the status; ``end``: ends all leases."""
+        self.pair = PairEnd(sock, Role.HOST, self._answer)
+        self._rows = rows
+        self._end = end
+        self._streams: dict[int, trio.Event] = {}
+        self._host: _Host | None = None
+
+    async def run(self) -> None:
+        """Receive until the viewer's process ends.  Raises PeerError when it lies."""
+        await self.pair.run()
+
+    async def serve(
+        self,
+        role: HostRole,
+        folders: FolderSource,
+        reload: Callable[[], Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Carry out what the viewer asks of a host until cancelled.
+
+        ``reload``: of the host's copy of the records.
+        """
+        devices = DeviceRequests(lambda: role.devices, lambda: self.pair)
+        mounts = FolderRequests(folders, lambda: self.pair)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(devices.run)
+            await nursery.start(mounts.run)
+            self._host = _Host(role, devices, mounts, reload)
+            task_status.started()
+            await trio.sleep_forever()
+
+    # -- host_viewer.Viewer --------------------------------------------------------
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """See ``Viewer``."""
+        try:
+            await self.pair.ask(lambda n: m.LeaseBegun.of(n, lease, ""))
+        except BaseException:
+            # The host withdraws nothing that the viewer has refused, and the sandbox's
+            # next lease is to be announced.
+            with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
+                await self._withdraw(lease.id, "not taken")
+            raise
+
+    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
+        """See ``Viewer``."""
+        await self._withdraw(lease, reason)
+
+    async def _withdraw(self, lease: LeaseId, reason: str) -> None:
+        if self.pair.leases.get(lease) is not None:
+            text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
+            await self.pair.ask(lambda n: m.LeaseEnded(n, lease, text))
+
+    async def stream_opened(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """See ``Viewer``; the socket goes to the viewer's process."""
+        over = self._streams[opening.stream] = trio.Event()
+        try:
+            with given(conn):
+                await self.pair.ask(lambda n: _offer(n, opening), conn.fileno())
+            task_status.started()
+            try:
+                await over.wait()
+            except trio.Cancelled:
+                with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
+                    # guard: a stream that is cut has ended at the viewer's
+                    await self.pair.ask(lambda n: p.CutStream(n, opening.stream))
+                raise
+        finally:
+            del self._streams[opening.stream]
+
+    # -- what the viewer asks --------------------------------------------------------
+
+    async def _answer(self, request: m.LinkRequest, fd: int) -> PairAnswer:
+        number, host = request.request, self._host
+        if host is None:
+            if fd >= 0:
+                os.close(fd)
+            raise UpstreamError("the host is not ready")
+        match request:
+            case m.StartSandbox():
+                return PairAnswer(await self._start(host, request))
+            case p.HostRowsAsked():
+                body = msgspec.json.encode(await self._rows())
+                return PairAnswer(p.HostRowsFile(number, len(body)), sealed([body]))
+            case m.DevicesAsked() | m.DeviceAttach() | m.DeviceDetach():
+                return PairAnswer(await host.devices.serve(self.pair, request))
+            case p.StreamOver() | p.StopLease() | p.RefuseNew() | p.EndHost():
+                await self._end_of(host, request)
+                return PairAnswer(m.RequestDone(number))
+            case _:
+                return await host.mounts.serve(request, fd)
+
+    async def _end_of(
+        self,
+        host: _Host,
+        request: p.StreamOver | p.StopLease | p.RefuseNew | p.EndHost,
+    ) -> None:
+        """Take the end of a stream, a sandbox or the broker."""
+        match request:
+            case p.StreamOver():
+                over = self._streams.get(request.stream)
+                if over is not None:
+                    over.set()
+            case p.StopLease():
+                lease, reason = take_lease_id(request.lease), request.reason
+                await host.role.stop(lease, grace=request.grace, reason=reason)
+            case p.RefuseNew():
+                host.role.refuse_new()
+            case p.EndHost():
+                await self._end()
+
+    async def _start(self, host: _Host, request: m.StartSandbox) -> m.SandboxStarted:
+        # The viewer may name a record that was written a moment ago.
+        await host.reload()
+        put, lines = trio.open_memory_channel[str](_PROGRESS_LINES)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._report, request.request, lines)
+            with put:
+                lease = await host.role.start(
+                    take_sandbox_name(request.record),
+                    progress=lambda text: _discard_excess(put, text),
+                    changes=request.changes,
+                    for_sandbox=request.for_sandbox,
+                )
+        return m.SandboxStarted(request.request, lease.id)
+
+    async def _report(self, start: int, lines: trio.MemoryReceiveChannel[str]) -> None:
+        """Send the steps of a start to the viewer until all are told."""
+        async for line in lines:
+            text = m.fit(line, limits.LINK_TEXT_CHARACTERS)
+            with contextlib.suppress(VitrailError):
+                await self.pair.ask(partial(_progress, start=start, text=text))
+
+
+def _discard_excess(put: trio.MemorySendChannel[str], text: str) -> None:
+    with contextlib.suppress(trio.WouldBlock):
+        put.send_nowait(text)
+
+
+def _progress(number: int, *, start: int, text: str) -> m.StartProgress:
+    return m.StartProgress(number, start, text)
+
+
+def _offer(number: int, opening: Opening) -> p.OfferStream:
+    return p.OfferStream(
+        number,
+        opening.lease.id,
+        opening.service,
+        opening.stream,
+        m.fit(opening.peer, limits.LINK_TEXT_CHARACTERS),
+        opening.direct,
+    )

@@ -1,0 +1,1 @@
+"""The pair of sockets between host and viewer on one machine."""

@@ -1,0 +1,140 @@
+"""The host's process of ``vitrail-local``: machines, leases and doors.
+
+It has no code of viewer and pump.  Machines of an earlier broker are leased again before
+the viewer is told that the host is ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+import trio
+
+from broker.authority.channel.log_client import LogClient
+from broker.authority.channel.open_authority import open_authority, serve_calls
+from broker.authority.control.handlers import LeaseListing
+from broker.authority.options import AuthorityHandle, Options
+from broker.authority.runtime import Foundation
+from broker.authority.status import process_status
+from broker.core.errors import PeerError, VitrailError, sole
+from broker.core.stderr_log import log_stderr
+from broker.host.folders.part import FolderHost
+from broker.host.launches import LaunchControl, Launches
+from broker.host.part import HostPart
+from broker.host.viewer_process import ViewerProcess
+from broker.ipc import event_loop
+from broker.ipc.control.methods import Owner
+from broker.net.host_pair import pair_messages as p
+
+
+def run_local_host(
+    authority: AuthorityHandle, options: Options, sock: socket.socket
+) -> None:
+    """Run the host until the viewer's process has it end, or ends."""
+    event_loop.run(_LocalHost(authority, options, sock).run)
+
+
+class _LocalHost:
+    def __init__(
+        self, handle: AuthorityHandle, options: Options, sock: socket.socket
+    ) -> None:
+        self._handle = handle
+        self._options = options
+        self._viewer = ViewerProcess(sock, rows=self._rows, end=self._end)
+        self._told_to_end = trio.Event()
+        self._ended = trio.Event()
+        self._ready = False
+        self._host: HostPart | None = None
+        self._launches: Launches | None = None
+
+    async def run(self) -> None:
+        """Run to the end; a failed start is the viewer's to report."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._attend_viewer)
+            try:
+                await self._serve_authority()
+            except (VitrailError, ExceptionGroup) as group:
+                error = sole(group)
+                if not isinstance(error, VitrailError):
+                    raise
+                await self._failed(error)
+            nursery.cancel_scope.cancel()
+
+    async def _attend_viewer(self) -> None:
+        reason = "has ended"
+        try:
+            await self._viewer.run()
+        except (PeerError, ExceptionGroup) as group:
+            error = sole(group)
+            if not isinstance(error, PeerError):
+                raise
+            reason = f"breaks the protocol: {error}"
+        if self._ended.is_set():
+            return
+        if self._ready:
+            log_stderr(f"vitrail: the viewer's process {reason}: the host's ends")
+        os._exit(1)  # as if it were killed: machines run on
+
+    async def _failed(self, error: VitrailError) -> None:
+        failed = p.failed(error)
+        with contextlib.suppress(VitrailError):
+            await self._viewer.pair.ask(lambda n: p.HostFailed(n, failed))
+        os._exit(1)
+
+    async def _serve_authority(self) -> None:
+        async with open_authority(self._handle, "host", LogClient) as log:
+            await self._serve(log)
+
+    async def _serve(self, log: LogClient) -> None:
+        ground = Foundation("local", self._options, log, log)
+        self._host = host = HostPart(ground, self._viewer, alarm=log.notify)
+        self._launches = launches = Launches(
+            ground.paths,
+            host.role,
+            log,
+            records=lambda: log.now,
+            reload=log.reload,
+        )
+        folders = FolderHost(host.role, ground.paths.runtime)
+        parts = [
+            LeaseListing(host.rows.leases),
+            host.leasing,
+            LaunchControl(launches),
+        ]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._viewer.serve, host.role, folders, log.reload)
+            await host.run(nursery)
+            await host.adopt(launches)
+            await nursery.start(launches.run)
+            await nursery.start(
+                serve_calls, self._handle, "host", "local", parts, {Owner.HOST}
+            )
+            await self._viewer.pair.ask(p.HostReady)
+            self._ready = True
+            await self._told_to_end.wait()
+            await host.leasing.end()
+            nursery.cancel_scope.cancel()
+        self._ended.set()
+
+    async def _end(self) -> None:
+        self._told_to_end.set()
+        await self._ended.wait()
+
+    async def _rows(self) -> p.HostRowsReport:
+        host, launches = self._host, self._launches
+        assert host is not None
+        assert launches is not None
+        rows = host.rows
+        return p.HostRowsReport(
+            sandboxes=await rows.sandboxes(),
+            leases=rows.leases(),
+            streams=[
+                p.StreamRow(o.lease.id, o.service, o.stream, o.peer, began)
+                for o, began in rows.streams()
+            ],
+            processes=[process_status("host", os.getpid()), *rows.processes()],
+            warnings=[*host.warnings(), *launches.warnings[-10:]],
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+        )

@@ -1,0 +1,323 @@
+"""The host as the viewer has it on one machine: a process beside it.
+
+Implements ``host_viewer.Host`` by messages over a pair of sockets, and takes leases and
+streams from there.  A host that was taken over announces what it likes; the authority
+knows only the leases that it has recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+
+import msgspec
+import trio
+from typing_extensions import override
+
+from broker.core import limits
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.files.opened_folder import OpenedFolder
+from broker.core.launch_changes import NO_CHANGES, LaunchChanges
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, SandboxName, ServiceName, take_lease_id
+from broker.core.services import NETWORK, PORTS
+from broker.core.stderr_log import log_exception
+from broker.ipc import sealed_memfd
+from broker.ipc.host_viewer import Viewer
+from broker.net.host_pair import pair_messages as p
+from broker.net.host_pair.pair_end import PairAnswer, PairEnd
+from broker.net.link import messages as m
+from broker.net.link.wire_types import Role
+from broker.viewer.devices.remote import RemoteDevices
+
+
+@dataclass(eq=False)
+class _Stream:
+    """A stream that was taken, until it has ended."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+    cut: bool = False
+
+
+@dataclass(eq=False)
+class MountedByHost:
+    """A folder that the host's process has mounted: ``host_viewer.Mounted``."""
+
+    pair: PairEnd
+    number: int
+    path: str
+    place: int | None
+    kept: bool = False
+    gone: trio.Event = field(default_factory=trio.Event)
+    problem: VitrailError | None = None
+
+    async def release(self) -> None:
+        """See ``Mounted``."""
+        await self.pair.ask(lambda n: p.ReleaseFolder(n, self.number))
+
+    async def lost(self) -> None:
+        """See ``Mounted``."""
+        await self.gone.wait()
+        assert self.problem is not None
+        raise self.problem
+
+
+class HostProcess:
+    """See the head of this module."""
+
+    unavailable = ""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        viewer: Callable[[], Viewer],
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``reload``: of the viewer's copy of the records."""
+        self.pair = PairEnd(sock, Role.VIEWER, self._serve)
+        self.ready = trio.Event()
+        """Set when the host takes orders, or cannot start."""
+        self.problem: VitrailError | None = None
+        """Why the host cannot start."""
+        self.devices = RemoteDevices(lambda: self.pair, elsewhere="")
+        self._viewer = viewer
+        self._reload = reload
+        self._streams: dict[int, _Stream] = {}
+        self._progress: dict[int, Callable[[str], None]] = {}
+        self._mounts: dict[int, MountedByHost] = {}
+        self._last_mount = 0
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def folders(self) -> HostProcess:
+        """See ``Host``."""
+        return self
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until the host's process ends.  Raises PeerError when it lies."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self.pair.run(task_status=task_status)
+            nursery.cancel_scope.cancel()
+
+    # -- host_viewer.Host ------------------------------------------------------------
+
+    async def start(
+        self,
+        record: SandboxName,
+        *,
+        progress: Callable[[str], None],
+        changes: LaunchChanges = NO_CHANGES,
+        for_sandbox: bool = False,
+    ) -> Lease:
+        """See ``Machines``."""
+        numbers: list[int] = []
+
+        def numbered(number: int) -> m.StartSandbox:
+            numbers.append(number)
+            self._progress[number] = progress
+            return m.StartSandbox(
+                number, record, **asdict(changes), for_sandbox=for_sandbox
+            )
+
+        try:
+            reply = await self.pair.ask(numbered)
+        finally:
+            for number in numbers:
+                self._progress.pop(number, None)
+        assert isinstance(reply, m.SandboxStarted)
+        announced = self.pair.leases.get(take_lease_id(reply.lease))
+        if announced is None:
+            raise UpstreamError(f"the sandbox of '{record}' ended at once")
+        return announced.lease
+
+    async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
+        """See ``Machines``."""
+        text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
+        await self.pair.ask(lambda n: p.StopLease(n, lease, grace, text))
+
+    async def refuse_new(self) -> None:
+        """Have the host lease nothing more: the broker is about to end."""
+        await self.pair.ask(p.RefuseNew)
+
+    async def end(self) -> None:
+        """End what the host has left; it ends then."""
+        await self.pair.ask(p.EndHost)
+
+    async def rows(self) -> p.HostRowsReport:
+        """Return the host's part of the status.  Raises VitrailError."""
+        reply, fd = await self.pair.exchange(p.HostRowsAsked)
+        try:
+            assert isinstance(reply, p.HostRowsFile)
+            # guard: the host's rows are bounded
+            if reply.size > limits.PAIR_ROWS_BYTES:
+                raise PeerError("the host's status is too long")
+            body = await sealed_memfd.take(fd, reply.size)
+            return msgspec.json.decode(body, type=p.HostRowsReport)
+        except UNREADABLE as error:
+            raise PeerError(f"the host's status cannot be read: {error}") from error
+        finally:
+            os.close(fd)
+
+    # -- host_viewer.FolderSource ---------------------------------------------------------
+
+    @asynccontextmanager
+    async def mounted(
+        self, lease: Lease, folder: OpenedFolder, *, write: bool
+    ) -> AsyncIterator[MountedByHost]:
+        """See ``FolderSource``."""
+        self._last_mount += 1
+        number, path = self._last_mount, os.fsencode(folder.path)
+        reply = await self.pair.ask(
+            lambda n: p.MountFolder(n, number, lease.id, path, write), folder.fd
+        )
+        assert isinstance(reply, p.FolderMounted)
+        mounted = MountedByHost(self.pair, number, os.fsdecode(reply.path), reply.place)
+        self._mounts[number] = mounted
+        try:
+            yield mounted
+        finally:
+            del self._mounts[number]
+            with trio.CancelScope(shield=True):
+                state = await self.pair.ask(lambda n: p.UnmountFolder(n, number))
+            assert isinstance(state, p.FolderState)
+            mounted.kept = state.kept
+
+    async def end_sandbox(self, lease: Lease, reason: str) -> None:
+        """See ``FolderSource``."""
+        await self.stop(lease.id, grace=1.0, reason=reason)
+
+    async def forget(self, lease: Lease) -> bool:
+        """See ``FolderSource``."""
+        state = await self.pair.ask(lambda n: p.ForgetFolders(n, lease.id))
+        assert isinstance(state, p.FolderState)
+        return state.kept
+
+    # -- what the host sends -----------------------------------------------------------
+
+    async def _serve(self, request: m.LinkRequest, fd: int) -> PairAnswer:
+        match request:
+            case p.OfferStream():
+                await self._offered(request, fd)
+            case p.CutStream():
+                await self._cut(request.stream)
+            case m.LeaseBegun():
+                await self._lease_begun(request.to_lease())
+            case m.LeaseEnded():
+                lease = take_lease_id(request.lease)
+                await self._viewer().lease_ended(lease, printable(request.reason))
+            case m.DevicesChanged() | m.DeviceEnded():
+                await self.devices.serve(self.pair, request)
+            case _:
+                self._told(request)
+        return PairAnswer(m.RequestDone(request.request))
+
+    def _told(self, request: m.LinkRequest) -> None:
+        match request:
+            case m.StartProgress():
+                progress = self._progress.get(request.start)
+                if progress is not None:
+                    progress(printable(request.text))
+            case p.FolderLost():
+                mounted = self._mounts.get(request.mount)
+                if mounted is not None:
+                    mounted.problem = p.error_of(request.error)
+                    mounted.gone.set()
+            case p.HostReady():
+                self.ready.set()
+            case p.HostFailed():
+                self.problem = p.error_of(request.error)
+                self.ready.set()
+            case _:
+                raise InternalError(f"there is no handler for {request}")
+
+    async def _lease_begun(self, lease: Lease) -> None:
+        # The host may lease by a record that was written a moment ago.
+        await self._reload()
+        await self._viewer().lease_begun(lease)
+
+    async def _offered(self, offer: p.OfferStream, fd: int) -> None:
+        with socket.socket(fileno=fd) as untrusted_conn:
+            announced = self.pair.leases.usable(LeaseId(offer.lease))
+            service = ServiceName(offer.service)
+            # guard: streams are of leases that were announced
+            if announced is None:
+                raise RefusedError("the lease is not one that was announced here")
+            # guard: the host names a service that there is
+            if service not in PORTS and service != NETWORK:
+                raise RefusedError("the host names no service of ours")
+            # guard: a stream has a number of its own
+            if offer.stream in self._streams or self._nursery is None:
+                raise RefusedError("the host uses the number of a stream again")
+            opening = Opening(
+                announced.lease, service, offer.stream, offer.peer, offer.direct
+            )
+            conn = socket.socket(fileno=untrusted_conn.detach())
+        await self._nursery.start(self._carry, opening, conn)
+
+    async def _carry(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """The whole life of a stream; ``started`` when it is taken."""
+        stream = self._streams[opening.stream] = _Stream()
+        taken = _Taken(task_status)
+        try:
+            with stream.scope:
+                await self._viewer().stream_opened(opening, conn, task_status=taken)
+            _refuse_untaken(taken)
+        except Exception as error:
+            if not taken.yes:
+                raise
+            log_exception(error)  # a mistake of ours ends this stream, and no other
+        finally:
+            del self._streams[opening.stream]
+            stream.over.set()
+        if not stream.cut:
+            with contextlib.suppress(VitrailError):
+                await self.pair.ask(lambda n: p.StreamOver(n, opening.stream))
+
+    async def _cut(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.cut = True
+            stream.scope.cancel()
+            await stream.over.wait()
+
+
+def _refuse_untaken(taken: _Taken) -> None:
+    if not taken.yes:
+        raise RefusedError("it was cut before it was taken")
+
+
+class _Taken(trio.TaskStatus[None]):
+    """Passes ``started`` on, and remembers it."""
+
+    def __init__(self, outer: trio.TaskStatus[None]) -> None:
+        self._outer = outer
+        self.yes = False
+
+    @override
+    def started(self, value: None = None) -> None:
+        """The stream is taken."""
+        self.yes = True
+        self._outer.started(value)

@@ -1,0 +1,73 @@
+"""The way to a host on another machine, with all that the link needs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from broker.authority.audit.checkpoints import CheckpointWitness
+from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
+from broker.authority.status import StatusRows
+from broker.ipc.control import api
+from broker.ipc.control.methods import Owner
+from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.key_store import LinkStore
+from broker.viewer.broker import ViewerSide
+from broker.viewer.host_link import RemoteHost
+from broker.viewer.linked_status import LinkedViewerRows
+from broker.viewer.role import ViewerRole
+from broker.viewer.workers.pool import Workers
+
+
+class LinkedHost:
+    """Implements ``viewer.broker.HostEnd``."""
+
+    owners = frozenset(Owner)
+
+    def __init__(self, side: ViewerSide, link: LinkConfig) -> None:
+        self._side = side
+        ground, authority = side.ground, side.authority
+        self._witness = CheckpointWitness(RemoteCheckpoints(authority), authority)
+        ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
+        self.host = RemoteHost(
+            link,
+            LinkStore(ground.paths),
+            viewer=side.viewer,
+            log=ground.log,
+            reload=authority.reload,
+            warnings=self._link_warnings,
+            witness=self._witness,
+        )
+
+    @property
+    def link(self) -> Callable[[], Awaitable[api.LinkStatus]] | None:
+        """See ``HostEnd``."""
+        return self.host.state.status
+
+    def rows(self, viewer: ViewerRole, workers: Workers) -> Sequence[StatusRows]:
+        """See ``HostEnd``."""
+        return [LinkedViewerRows(viewer, workers, self.host.state)]
+
+    def parts(self, viewer: ViewerRole) -> Sequence[object]:
+        """See ``HostEnd``."""
+        del viewer
+        return []
+
+    def warnings(self) -> list[str]:
+        """See ``HostEnd``."""
+        return self._witness.warnings()
+
+    async def _link_warnings(self) -> list[str]:
+        report = await self._side.authority.report()
+        return [*report.log_warnings, *self.warnings(), *self._side.warnings()]
+
+    async def begin(self, nursery: trio.Nursery) -> None:
+        """See ``HostEnd``: the listener is up; a host comes when it does."""
+        sockets = self._side.ground.options.sockets
+        await nursery.start(self.host.run, sockets.get("link"))
+
+    async def end(self, stop_all: Callable[[], Awaitable[None]]) -> None:
+        """See ``HostEnd``: the host's machines live on."""
+        del stop_all
+        await self.host.close("the viewer's broker ends")

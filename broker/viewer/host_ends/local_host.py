@@ -1,0 +1,154 @@
+"""The way to the host on one machine: its process, and what its end means."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+from typing_extensions import override
+
+from broker.authority.status import StatusRows
+from broker.core.errors import PeerError, VitrailError, sole
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, ServiceName
+from broker.core.stderr_log import log_stderr
+from broker.helpers.forked_part import ForkedPart
+from broker.ipc.control import api
+from broker.ipc.control.methods import Owner
+from broker.net.host_pair import pair_messages as p
+from broker.viewer.broker import ViewerSide
+from broker.viewer.folders.control import FolderControl
+from broker.viewer.host_ends.host_process import HostProcess
+from broker.viewer.role import ViewerRole
+from broker.viewer.status import ViewerRows
+from broker.viewer.workers.pool import Workers
+
+_NOTHING = p.HostRowsReport([], [], [], [], [], 0)
+
+
+@dataclass
+class HostProcessRows(StatusRows):
+    """The host's part of the status, as its process reports it."""
+
+    host: HostProcess
+    report: p.HostRowsReport = field(default=_NOTHING)
+
+    @override
+    async def look(self) -> None:
+        try:
+            self.report = await self.host.rows()
+        except VitrailError as error:
+            warning = f"the host's process: {error.message}"
+            self.report = p.HostRowsReport([], [], [], [], [warning], 0)
+
+    @override
+    async def sandboxes(self) -> list[api.SandboxStatus]:
+        return self.report.sandboxes
+
+    @override
+    def leases(self) -> list[api.LeaseStatus]:
+        return self.report.leases
+
+    @override
+    def streams(self) -> list[tuple[Opening, float]]:
+        return [
+            (_opening(row, announced.lease), row.began)
+            for row in self.report.streams
+            if (announced := self.host.pair.leases.get(LeaseId(row.lease)))
+        ]
+
+    @override
+    def processes(self) -> list[api.ProcessStatus]:
+        return self.report.processes
+
+    @override
+    def tasks(self) -> int:
+        return self.report.tasks
+
+
+def _opening(row: p.StreamRow, lease: Lease) -> Opening:
+    return Opening(lease, ServiceName(row.service), row.stream, row.peer)
+
+
+class LocalHost:
+    """Implements ``viewer.broker.HostEnd``."""
+
+    owners = frozenset({Owner.VIEWER, Owner.AUTHORITY})
+    link: Callable[[], Awaitable[api.LinkStatus]] | None = None
+
+    def __init__(
+        self, side: ViewerSide, sock: socket.socket, process: ForkedPart
+    ) -> None:
+        self._process = process
+        self._ending = False
+        self.host = HostProcess(sock, viewer=side.viewer, reload=side.authority.reload)
+        self._rows = HostProcessRows(self.host)
+
+    def rows(self, viewer: ViewerRole, workers: Workers) -> Sequence[StatusRows]:
+        """See ``HostEnd``."""
+        return [ViewerRows(viewer, workers), self._rows]
+
+    def parts(self, viewer: ViewerRole) -> Sequence[object]:
+        """See ``HostEnd``."""
+        return [FolderControl(viewer.folders)]
+
+    def warnings(self) -> list[str]:
+        """See ``HostEnd``."""
+        return self._rows.report.warnings
+
+    async def begin(self, nursery: trio.Nursery) -> None:
+        """See ``HostEnd``: machines of an earlier broker have their leases."""
+        nursery.start_soon(self._run)
+        nursery.start_soon(self._watch)
+        await self.host.ready.wait()
+        if self.host.problem is not None:
+            self._ending = True
+            raise self.host.problem
+
+    async def end(self, stop_all: Callable[[], Awaitable[None]]) -> None:
+        """See ``HostEnd``: the machines end with the broker."""
+        await self.host.refuse_new()
+        await stop_all()
+        self._ending = True
+        # The authority ends when its host has taken leave, too, and is waited for.
+        await self.host.end()
+
+    async def _run(self) -> None:
+        reason = "has ended"
+        try:
+            await self.host.run()
+        except (PeerError, ExceptionGroup) as group:
+            error = sole(group)
+            if not isinstance(error, PeerError):
+                raise
+            reason = f"breaks the protocol: {error}"
+        self._lost(reason)
+
+    async def _watch(self) -> None:
+        await self.host.pair.watch()
+        if self.host.pair.live:
+            self._lost("does not answer")
+
+    def _lost(self, reason: str) -> None:
+        """End this process at once, as if it were killed: its machines run on.
+
+        The authority sees that, and records it.
+        """
+        if self._ending:
+            return
+        log_stderr(
+            f"vitrail: the host's process {reason}: the broker ends; machines run on"
+        )
+        # It may hang.
+        self._kill()
+        os._exit(1)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process.pidfd, signal.SIGKILL)
+        os.waitpid(self._process.pid, 0)

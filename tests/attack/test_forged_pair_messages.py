@@ -1,0 +1,636 @@
+"""A taken-over host lies to the viewer on the same machine, and the reverse.
+
+They are two processes that a pair of sockets joins.  A message that no honest process
+sends ends the pair, and the broker with it; a request that is none of its business is
+refused, and nobody else is affected.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, UpstreamError, sole
+from broker.core.files.opened_folder import HeldError, OpenedFolder
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
+from broker.core.services import AGENT
+from broker.host.viewer_process import ViewerProcess
+from broker.ipc import fdpass
+from broker.ipc.sealed_memfd import sealed
+from broker.net.host_pair import pair_end
+from broker.net.host_pair import pair_messages as p
+from broker.net.link import messages as m
+from broker.net.link.wire_types import Role
+from broker.viewer.host_ends.host_process import HostProcess
+from tests.kit.eventually import eventually
+from tests.kit.link.ends import HoldingViewer
+from tests.kit.rulebook import WORK
+
+
+class Hostile:
+    """The far end: it sends what it likes, and reads the replies."""
+
+    def __init__(self, sock, role):
+        self._sock, self._role = sock, role
+        self.number = 0
+
+    def say(self, message, *fds):
+        fdpass.send(self._sock, p.encode(message), fds)
+
+    async def hear(self, kind=m.Message):
+        """The next message of that kind, and its descriptor."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            data, fds = fdpass.receive(self._sock, limits.PAIR_MESSAGE_BYTES, 1)
+            assert data, "the far end has closed"
+            message = p.decode(data, self._role.other)
+            if isinstance(message, kind):
+                return message, fds
+            fdpass.close_all(fds)
+
+    async def ask(self, make, *fds):
+        """Send a request and return its reply."""
+        self.number += 1
+        request = make(self.number)
+        self.say(request, *fds)
+        reply, came = await self.hear(m.LinkReply)
+        fdpass.close_all(came)
+        assert reply.request == request.request
+        return reply
+
+
+class Viewer(HoldingViewer):
+    """It takes each stream and keeps it until it is cut."""
+
+    async def stream_opened(self, opening, conn, *, task_status):
+        with conn:
+            self.offered.append(opening)
+            task_status.started()
+            await trio.sleep_forever()
+
+
+async def run(end, fault):
+    try:
+        await end.run()
+        fault.append("closed")
+    except (PeerError, ExceptionGroup) as error:
+        fault.append(str(sole(error)))
+
+
+@asynccontextmanager
+async def taken_host():
+    """A host that was taken over, and the viewer's end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.settimeout(0)
+    viewer, fault = Viewer(), []
+    end = HostProcess(ours, viewer=lambda: viewer, reload=trio.lowlevel.checkpoint)
+    hostile = Hostile(theirs, Role.HOST)
+    with theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, end, fault)
+            with trio.fail_after(60):
+                yield SimpleNamespace(viewer=viewer, end=end, fault=fault), hostile
+            nursery.cancel_scope.cancel()
+
+
+class QuietRole:
+    """A host's role that starts nothing."""
+
+    def __init__(self):
+        self.devices = SimpleNamespace(changed=trio.Event())
+        self.stopped = []
+
+    async def stop(self, lease, *, grace, reason):
+        self.stopped.append((lease, grace, reason))
+
+
+class Folders:
+    """A source of folders that mounts none."""
+
+    def __init__(self):
+        self.mounted_now = []
+        self.fails = None
+
+    @asynccontextmanager
+    async def mounted(self, lease, folder, *, write):
+        if self.fails is not None:
+            raise self.fails
+        made = SimpleNamespace(
+            path=f"/folders/{folder.name}",
+            place=None,
+            kept=False,
+            lost=trio.sleep_forever,
+        )
+        self.mounted_now.append((lease, str(folder.path), write))
+        try:
+            yield made
+        finally:
+            made.kept = True
+            self.mounted_now.pop()
+
+    async def forget(self, lease):
+        return lease == WORK
+
+
+@asynccontextmanager
+async def taken_viewer():
+    """A viewer that was taken over, and the host's end, with one lease."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.settimeout(0)
+    role, folders, fault = QuietRole(), Folders(), []
+    end = ViewerProcess(ours, rows=None, end=None)
+    hostile = Hostile(theirs, Role.VIEWER)
+    with theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, end, fault)
+            await nursery.start(end.serve, role, folders, trio.lowlevel.checkpoint)
+            with trio.fail_after(60):
+                nursery.start_soon(end.lease_begun, WORK)
+                request, _ = await hostile.hear(m.LeaseBegun)
+                hostile.say(m.RequestDone(request.request))
+                made = SimpleNamespace(role=role, folders=folders, end=end, fault=fault)
+                yield made, hostile
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def socket_pair():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def begun(lease=WORK):
+    return lambda n: m.LeaseBegun.of(n, lease, "")
+
+
+def offer(stream=1, lease=WORK, service=AGENT):
+    return lambda n: p.OfferStream(n, lease.id, service, stream, "test")
+
+
+async def ends(made, match):
+    """The pair ends, for that reason."""
+    assert match in await eventually(lambda: made.fault and made.fault[0])
+    assert not made.end.pair.live
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+# -- a host ------------------------------------------------------------------------
+
+
+async def test_a_host_sends_what_only_a_viewer_sends():
+    """It would have the viewer start machines, mount folders, or end the broker."""
+    async with taken_host() as (made, hostile):
+        hostile.say(p.EndHost(1))
+        await ends(made, "the host sent no valid message")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"\xff", b"[" * 5000, b"null"])
+async def test_a_host_sends_what_is_no_message(body):
+    async with taken_host() as (made, hostile):
+        hostile._sock.send(body)
+        await ends(made, "the host sent no valid message")
+
+
+async def test_a_stream_of_a_lease_that_was_not_announced():
+    async with taken_host() as (made, hostile):
+        with socket_pair() as (ours, theirs):
+            reply = await hostile.ask(offer(), theirs.fileno())
+            assert "not one that was announced" in reply.error.message
+            theirs.close()
+            assert ours.recv(1) == b""
+        assert made.viewer.offered == []
+        assert made.fault == []
+
+
+async def test_a_stream_of_a_lease_that_has_ended():
+    async with taken_host() as (made, hostile):
+        await hostile.ask(begun())
+        await hostile.ask(lambda n: m.LeaseEnded(n, WORK.id, "over"))
+        with socket_pair() as (_, theirs):
+            reply = await hostile.ask(offer(), theirs.fileno())
+        assert isinstance(reply, p.RequestFailed)
+        assert made.viewer.offered == []
+
+
+async def test_a_stream_of_a_service_that_there_is_not():
+    async with taken_host() as (made, hostile):
+        await hostile.ask(begun())
+        with socket_pair() as (_, theirs):
+            reply = await hostile.ask(offer(service="vitrail.Root"), theirs.fileno())
+        assert "no service of ours" in reply.error.message
+        assert made.viewer.offered == []
+
+
+async def test_the_number_of_a_stream_is_used_twice():
+    """Its bytes would be counted as another's, and its end be another's end."""
+    async with taken_host() as (made, hostile):
+        await hostile.ask(begun())
+        with socket_pair() as (ours, theirs):
+            await hostile.ask(offer(), theirs.fileno())
+            reply = await hostile.ask(offer(), ours.fileno())
+        assert "number of a stream again" in reply.error.message
+        assert len(made.viewer.offered) == 1
+
+
+async def test_a_lease_is_announced_twice():
+    async with taken_host() as (made, hostile):
+        await hostile.ask(begun())
+        hostile.say(begun()(2))
+        await ends(made, "announced twice")
+
+
+async def test_an_id_is_never_another_leases():
+    other = Lease(WORK.id, SandboxName("vault"), SandboxName("vault"), 1)
+    async with taken_host() as (made, hostile):
+        await hostile.ask(begun())
+        await hostile.ask(lambda n: m.LeaseEnded(n, WORK.id, "over"))
+        hostile.say(begun(other)(3))
+        await ends(made, "announced again")
+
+
+async def test_leases_that_have_ended_fill_no_memory(monkeypatch):
+    monkeypatch.setattr(limits, "LINK_LEASES_PER_EPOCH", 3)
+    async with taken_host() as (made, hostile):
+        for number in range(10):
+            lease = Lease(LeaseId(f"{number:016x}"), WORK.sandbox, WORK.record, 1)
+            await hostile.ask(begun(lease))
+            await hostile.ask(lambda n, lease=lease: m.LeaseEnded(n, lease.id, "over"))
+        assert len(made.end.pair.leases._ended) == 3
+        assert made.fault == []
+
+
+async def test_a_descriptor_with_a_message_that_has_none():
+    async with taken_host() as (made, hostile):
+        before = descriptors()
+        with socket_pair() as (_, theirs):
+            hostile.say(begun()(1), theirs.fileno())
+        await ends(made, "a message that has none")
+        assert made.viewer.leases == []
+        assert descriptors() < before
+
+
+async def test_two_descriptors_with_a_message():
+    async with taken_host() as (made, hostile):
+        with socket_pair() as (ours, theirs):
+            hostile.say(offer()(1), ours.fileno(), theirs.fileno())
+        await ends(made, "too large")
+
+
+async def test_a_stream_without_a_descriptor():
+    """Also that of an honest host, where the viewer may open no more files."""
+    async with taken_host() as (made, hostile):
+        await hostile.ask(begun())
+        reply = await hostile.ask(offer())
+        assert "no descriptor" in reply.error.message
+        assert made.viewer.offered == []
+        assert made.fault == []
+
+
+async def test_a_reply_that_no_request_wants():
+    async with taken_host() as (made, hostile):
+        hostile.say(m.RequestDone(1))
+        await ends(made, "that no request wants")
+
+
+async def test_a_reply_of_another_kind():
+    async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
+        nursery.start_soon(_lost, made.end.refuse_new)
+        request, _ = await hostile.hear(p.RefuseNew)
+        hostile.say(p.FolderState(request.request, kept=False))
+        await ends(made, "that no request wants")
+
+
+async def _lost(ask):
+    with pytest.raises(UpstreamError):
+        await ask()
+
+
+async def test_the_number_of_a_request_is_used_again():
+    async with taken_host() as (made, hostile):
+        await hostile.ask(begun())
+        hostile.say(p.CutStream(1, 1))
+        await ends(made, "number of a request again")
+
+
+async def test_a_request_is_given_up_that_was_not_sent():
+    async with taken_host() as (made, hostile):
+        hostile.say(p.CancelRequest(1))
+        await ends(made, "that it has not sent")
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+async def test_a_flood_of_requests(monkeypatch, excess):
+    """As many as may be open are served; one more, and the host is over."""
+    monkeypatch.setattr(limits, "PAIR_REQUESTS", 5)
+    async with taken_host() as (made, hostile):
+        waiting = trio.Event()
+
+        async def slow(lease):
+            await waiting.wait()
+
+        made.viewer.lease_begun = slow
+        for number in range(5 + excess):
+            name = SandboxName(f"box-{number}")
+            lease = Lease(LeaseId(f"{number:016x}"), name, WORK.record, 1)
+            hostile.say(begun(lease)(number + 1))
+        if excess:
+            await ends(made, "requests at one time")
+        else:
+            waiting.set()
+            for _ in range(5):
+                await hostile.hear(m.RequestDone)
+            assert made.fault == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 30])
+async def test_rows_that_are_not_as_they_say(size):
+    """A file that changes while it is read, is too long, or is shorter than it says."""
+    body = msgspec.json.encode(p.HostRowsReport([], [], [], [], [], 0))
+    async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
+        found = []
+
+        async def look():
+            try:
+                found.append(await made.end.rows())
+            except PeerError as error:
+                found.append(str(error))
+
+        nursery.start_soon(look)
+        request, _ = await hostile.hear(p.HostRowsAsked)
+        fd = sealed([body])
+        hostile.say(p.HostRowsFile(request.request, size or len(body)), fd)
+        os.close(fd)
+        await eventually(lambda: found)
+        if size:
+            assert ("too long" if size > 1 else "not as large") in found[0]
+        else:
+            assert found[0].tasks == 0
+
+
+async def test_rows_in_a_file_that_can_change():
+    async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
+
+        async def look():
+            with pytest.raises(PeerError, match="not sealed"):
+                await made.end.rows()
+
+        nursery.start_soon(look)
+        request, _ = await hostile.hear(p.HostRowsAsked)
+        fd = os.memfd_create("rows", os.MFD_ALLOW_SEALING)
+        hostile.say(p.HostRowsFile(request.request, 2), fd)
+        os.close(fd)
+
+
+async def test_a_host_that_does_not_answer(monkeypatch):
+    monkeypatch.setattr(limits, "PAIR_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(limits, "PAIR_SILENT_SECONDS", 1)
+    async with taken_host() as (made, _hostile):
+        await made.end.pair.watch()
+        assert made.end.pair.live
+
+
+async def test_a_host_that_answers_is_left_alone(monkeypatch):
+    monkeypatch.setattr(limits, "PAIR_BEAT_SECONDS", 0.01)
+    async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
+        nursery.start_soon(made.end.pair.watch)
+        for _ in range(5):
+            ping, _ = await hostile.hear(m.LinkPing)
+            hostile.say(m.RequestDone(ping.request))
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_nobody_waits_for_is_given_up():
+    """A start whose user has pressed Ctrl-C."""
+    async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
+        nursery.start_soon(made.end.refuse_new)
+        request, _ = await hostile.hear(p.RefuseNew)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            given_up, _ = await hostile.hear(p.CancelRequest)
+            assert given_up.request == request.request
+            hostile.say(p.RequestFailed(request.request, p.GIVEN_UP))
+
+
+# -- a viewer ----------------------------------------------------------------------
+
+
+async def test_a_viewer_sends_what_only_a_host_sends():
+    """It would announce a lease, and offer its streams."""
+    async with taken_viewer() as (made, hostile):
+        hostile.say(begun()(1))
+        await ends(made, "the viewer sent no valid message")
+
+
+def mount(number=1, lease=WORK, path=b"/home/user/Documents"):
+    return lambda n: p.MountFolder(n, number, lease.id, path, write=True)
+
+
+@contextmanager
+def directory(tmp_path):
+    fd = os.open(tmp_path, os.O_PATH)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def test_a_folder_for_a_lease_that_was_not_announced(tmp_path):
+    stranger = Lease(LeaseId("f" * 16), SandboxName("x"), SandboxName("x"), 1)
+    async with taken_viewer() as (made, hostile):
+        before = descriptors()
+        with directory(tmp_path) as fd:
+            reply = await hostile.ask(mount(lease=stranger), fd)
+        assert "no such lease" in reply.error.message
+        assert made.folders.mounted_now == []
+        assert descriptors() == before
+
+
+@pytest.mark.parametrize("path", [b"/", b"home", b"/a/..", b"/a/.", b"/a/", b"/a\0b"])
+async def test_a_folder_without_a_name(tmp_path, path):
+    """It would be mounted beside, or over, the directory of folders."""
+    async with taken_viewer() as (made, hostile):
+        with directory(tmp_path) as fd:
+            reply = await hostile.ask(mount(path=path), fd)
+        assert "names no directory" in reply.error.message
+        assert made.folders.mounted_now == []
+
+
+async def test_the_number_of_a_mount_is_used_twice(tmp_path):
+    async with taken_viewer() as (made, hostile):
+        with directory(tmp_path) as fd:
+            assert isinstance(await hostile.ask(mount(), fd), p.FolderMounted)
+            reply = await hostile.ask(mount(), fd)
+        assert "number of a mount again" in reply.error.message
+        assert len(made.folders.mounted_now) == 1
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+async def test_mounts_without_end(tmp_path, monkeypatch, excess):
+    monkeypatch.setattr(limits, "LEASES", 1)
+    async with taken_viewer() as (_made, hostile):
+        with directory(tmp_path) as fd:
+            for number in range(limits.FOLDERS_PER_SANDBOX + excess):
+                reply = await hostile.ask(mount(number + 1), fd)
+        assert isinstance(reply, p.RequestFailed) == bool(excess)
+
+
+async def test_a_viewer_that_goes_leaves_no_folder(tmp_path):
+    async with taken_viewer() as (made, hostile):
+        with directory(tmp_path) as fd:
+            await hostile.ask(mount(), fd)
+        assert made.folders.mounted_now
+    assert made.folders.mounted_now == []
+
+
+async def test_ends_of_what_there_is_not():
+    """A lease, a stream and a mount of others: nothing happens."""
+    async with taken_viewer() as (made, hostile):
+        for make in (
+            lambda n: p.StopLease(n, "f" * 16, 1e300, "why"),
+            lambda n: p.StreamOver(n, 7),
+            lambda n: p.ReleaseFolder(n, 7),
+        ):
+            assert isinstance(await hostile.ask(make), m.RequestDone)
+        reply = await hostile.ask(lambda n: p.UnmountFolder(n, 7))
+        assert reply == p.FolderState(hostile.number, kept=False)
+        assert made.role.stopped == [("f" * 16, 1e300, "why")]
+
+
+# -- honest ones ---------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def joined(viewer=None):
+    """Both ends, which are honest, with the lease of WORK."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    viewer, role, folders = viewer or Viewer(), QuietRole(), Folders()
+    host = HostProcess(ours, viewer=lambda: viewer, reload=trio.lowlevel.checkpoint)
+    end = ViewerProcess(theirs, rows=None, end=None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(host.run)
+        nursery.start_soon(end.run)
+        await nursery.start(end.serve, role, folders, trio.lowlevel.checkpoint)
+        with trio.fail_after(60):
+            await end.lease_begun(WORK)
+            yield SimpleNamespace(
+                host=host, end=end, viewer=viewer, folders=folders, nursery=nursery
+            )
+        nursery.cancel_scope.cancel()
+
+
+def opening(stream):
+    return SimpleNamespace(
+        lease=WORK, service=AGENT, stream=stream, peer="test", direct=False
+    )
+
+
+async def test_a_stream_that_is_cut_has_ended_at_the_viewers():
+    async with joined() as made:
+        with socket_pair() as (ours, theirs):
+            async with trio.open_nursery() as nursery:
+                conn = socket.socket(fileno=os.dup(theirs.fileno()))
+                await nursery.start(made.end.stream_opened, opening(1), conn)
+                assert made.host._streams
+                nursery.cancel_scope.cancel()
+            assert not made.host._streams
+            theirs.close()
+            assert ours.recv(1) == b""
+
+
+async def test_a_stream_that_the_viewer_ends():
+    class Short(Viewer):
+        async def stream_opened(self, opening, conn, *, task_status):
+            with conn:
+                task_status.started()
+
+    async with joined(Short()) as made:
+        for number in range(1, 20):
+            with socket_pair() as (_, theirs):
+                conn = socket.socket(fileno=os.dup(theirs.fileno()))
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(made.end.stream_opened, opening(number), conn)
+        assert not made.end._streams
+
+
+async def test_an_error_comes_whole():
+    """Hint, place and class are what brokerctl prints and exits by."""
+
+    class No(Viewer):
+        async def stream_opened(self, opening, conn, *, task_status):
+            with conn:
+                raise RefusedError("no\nway", hint="a\nb", where="x.policy:1:2")
+
+    async with joined(No()) as made:
+        with socket_pair() as (_, theirs):
+            conn = socket.socket(fileno=os.dup(theirs.fileno()))
+            with pytest.raises(RefusedError) as caught:
+                await made.end.stream_opened(
+                    opening(1), conn, task_status=trio.TASK_STATUS_IGNORED
+                )
+        error = caught.value
+        assert (error.message, error.hint, error.where) == (
+            "no\nway",
+            "a\nb",
+            "x.policy:1:2",
+        )
+
+
+async def test_a_folder_whose_mount_was_held(tmp_path):
+    """Its sandbox is ended for it, so the error is one of its own kind."""
+    async with joined() as made:
+        with directory(tmp_path) as fd:
+            folder = OpenedFolder(tmp_path, fd)
+            made.folders.fails = HeldError("it has files open")
+            with pytest.raises(HeldError):
+                async with made.host.folders.mounted(WORK, folder, write=False):
+                    raise AssertionError
+            made.folders.fails = None
+            async with made.host.folders.mounted(WORK, folder, write=False) as mounted:
+                assert mounted.path == f"/folders/{tmp_path.name}"
+            assert mounted.kept
+        assert await made.host.folders.forget(WORK)
+
+
+async def test_a_message_that_is_wrong_is_never_sent(monkeypatch):
+    """The far end would end the broker for it."""
+    async with joined() as made:
+        monkeypatch.setattr(pair_end.p, "encode", lambda _message: b"{}")
+        with pytest.raises(Exception, match="a message of ours is wrong"):
+            await made.host.refuse_new()
+        monkeypatch.undo()
+        assert made.host.pair.live
+
+
+async def test_many_requests_at_one_time():
+    """Each gets its own reply."""
+    async with joined() as made:
+        numbers = count(1)
+
+        async def one():
+            with socket_pair() as (_, theirs):
+                conn = socket.socket(fileno=os.dup(theirs.fileno()))
+                async with trio.open_nursery() as inner:
+                    await inner.start(
+                        made.end.stream_opened, opening(next(numbers)), conn
+                    )
+                    inner.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(one)
+        assert len(made.viewer.offered) == 100
+        assert not made.host._streams
