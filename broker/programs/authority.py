@@ -204,8 +204,8 @@ class _Attended:
         return stop
 
     async def _note_end(self, reason: str) -> None:
-        if self._noted:
-            return  # with one process, the others end
+        if self._noted:  # with one process, the others end
+            await trio.sleep_forever()  # the first one's error ends this task
         self._noted = True
         log_stderr(f"vitrail: the authority ends with the broker's process: {reason}")
         await self._parts.log.journal.note(

@@ -172,7 +172,8 @@ async def _load_until_killed(w, base, seconds: float) -> int:
     answered = 0
     killed = False
     # The authority writes for a moment longer than the broker's process lives.
-    pids = [await w.broker_pid(), await w.pid_of("authority")]
+    pids = [await w.pid_of(role) for role in ("authority", "host")]
+    pids.append(await w.broker_pid())
     while not await talk(base):
         await trio.lowlevel.checkpoint()  # worker and waypipe client come up
     answered += 1
@@ -188,7 +189,7 @@ async def _load_until_killed(w, base, seconds: float) -> int:
             nursery.start_soon(load)
         await trio.sleep(seconds)
         pidfds = [os.pidfd_open(pid) for pid in pids]
-        os.kill(pids[answered % 2], signal.SIGKILL)
+        os.kill(pids[answered % 3], signal.SIGKILL)
         for pidfd in pidfds:
             await trio.lowlevel.wait_readable(pidfd)
             os.close(pidfd)
