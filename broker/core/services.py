@@ -35,6 +35,10 @@ CALL = ServiceName("vitrail.Call")
 NOTIFICATION = ServiceName("vitrail.Notification")
 """A connection of the sandbox's notification daemon; the user sees what it sends."""
 
+FOLDER = ServiceName("vitrail.Folder")
+"""A directory of the user's, decided when it is shared.  A guest on another machine has a
+connection for each, which begins with the number of its place."""
+
 TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY, CALL})
 """Services whose requests are read before they are decided about."""
 
@@ -66,6 +70,7 @@ PORTS: Mapping[ServiceName, int] = MappingProxyType(
         FILE_COPY: 6512,
         CALL: 6513,
         NOTIFICATION: 6514,
+        FOLDER: 6515,
     }
 )
 """Service to vsock port.  Above 1023, so that an unprivileged broker may

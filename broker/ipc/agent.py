@@ -19,13 +19,15 @@ from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
 
-VERSION = 5
+VERSION = 6
 """2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals.
-4: standard error apart, output at its reader's pace.  5: folders."""
+4: standard error apart, output at its reader's pace.  5: folders.  6: by a stream, too."""
 INPUT_VERSION = 3
 """The first version that knows ``input``, ``resize`` and their fields of ``run``."""
 FOLDERS_VERSION = 5
 """The first version that knows ``mount`` and ``unmount``."""
+STREAMED_FOLDERS_VERSION = 6
+"""The first version that knows ``mount``'s ``stream``."""
 PACED_VERSION = 4
 """The first version that knows ``more`` and its fields of ``run``."""
 
@@ -208,12 +210,16 @@ class AgentPing(_Message, frozen=True, tag="ping"):
     has are the ends of streams that died unseen."""
 
 
-class AgentMount(_Message, frozen=True, tag="mount"):
-    """Mount the folder of a place at /folders/NAME; it may be mounted there already."""
+class AgentMount(_Message, frozen=True, tag="mount", omit_defaults=True):
+    """Mount the folder of a place at /folders/NAME; it may be mounted there already.
+
+    ``stream``: by a connection to ``vitrail.Folder``, not by a virtiofs device.
+    """
 
     place: FolderPlace
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     write: bool
+    stream: bool = False
 
 
 class AgentUnmount(_Message, frozen=True, tag="unmount"):

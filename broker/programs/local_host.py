@@ -45,7 +45,6 @@ class _LocalHost:
         self._viewer = ViewerProcess(sock, rows=self._rows, end=self._end)
         self._told_to_end = trio.Event()
         self._ended = trio.Event()
-        self._ready = False
         self._host: HostPart | None = None
         self._launches: Launches | None = None
 
@@ -63,19 +62,16 @@ class _LocalHost:
             nursery.cancel_scope.cancel()
 
     async def _attend_viewer(self) -> None:
-        reason = "has ended"
         try:
             await self._viewer.run()
         except (PeerError, ExceptionGroup) as group:
             error = sole(group)
             if not isinstance(error, PeerError):
                 raise
-            reason = f"breaks the protocol: {error}"
-        if self._ended.is_set():
-            return
-        if self._ready:
-            log_stderr(f"vitrail: the viewer's process {reason}: the host's ends")
-        os._exit(1)  # as if it were killed: machines run on
+            log_stderr(f"vitrail: the viewer's process breaks the protocol: {error}")
+        # A viewer that ended has said why, or the authority does.
+        if not self._ended.is_set():
+            os._exit(1)  # as if it were killed: machines run on
 
     async def _failed(self, error: VitrailError) -> None:
         failed = p.failed(error)
@@ -112,7 +108,6 @@ class _LocalHost:
                 serve_calls, self._handle, "host", "local", parts, {Owner.HOST}
             )
             await self._viewer.pair.ask(p.HostReady)
-            self._ready = True
             await self._told_to_end.wait()
             await host.leasing.end()
             nursery.cancel_scope.cancel()

@@ -70,10 +70,6 @@ class HostEnd(Protocol):
         """Return the parts of the status; the viewer's precede the host's."""
         ...
 
-    def parts(self, viewer: ViewerRole) -> Sequence[object]:
-        """Return what answers methods of the control socket that only it has."""
-        ...
-
     def warnings(self) -> list[str]:
         """Return problems that 'brokerctl status' shows."""
         ...
@@ -157,7 +153,6 @@ class _ViewerProcess:
             self._shared,
             LeaseListing(report.leases),
             *viewer_parts(self._viewer, runner, ground.paths),
-            *self._end.parts(self._viewer),
         ]
 
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker.core.paths import Paths
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
+from broker.viewer.folders.control import FolderControl
 from broker.viewer.network_control import NetworkControl
 from broker.viewer.notifications.control import NotificationControl
 from broker.viewer.role import ViewerRole
@@ -24,5 +25,6 @@ def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[objec
         EventsPart(paths.audit),
         ClipboardControl(viewer.clipboard),
         DeviceControl(viewer.devices),
+        FolderControl(viewer.folders),
         NotificationControl(viewer.notifications.board),
     ]

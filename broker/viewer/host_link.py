@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import closing
 from functools import partial
 
 import trio
@@ -29,13 +29,11 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
-from broker.core.files.opened_folder import OpenedFolder
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.audit import schema
-from broker.ipc.host_viewer import Mounted
 from broker.net.endpoints import Listener, open_listener
 from broker.net.link import messages as m
 from broker.net.link.pending_connections import Ticket
@@ -51,6 +49,7 @@ from broker.net.link_service.epoch import Epoch, request_pace
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import receive, shake_hands
 from broker.viewer.devices.remote import RemoteDevices
+from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.host_door import Door
 from broker.viewer.host_intake import Intake
 from broker.viewer.host_starts import HostStarts
@@ -61,30 +60,6 @@ _SOON = 0.001
 """Seconds that rounding may leave of a wait."""
 _HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
 """How long a start waits for a host: as long as one takes to dial again."""
-
-
-class NoFolders:
-    """Folders of sandboxes on another machine: there are none."""
-
-    unavailable = (
-        "this broker shares no folders: sandboxes and your files are on two machines"
-    )
-
-    def mounted(
-        self, lease: Lease, folder: OpenedFolder, *, write: bool
-    ) -> AbstractAsyncContextManager[Mounted]:
-        """Raise RefusedError."""
-        del lease, folder, write
-        raise RefusedError(self.unavailable)
-
-    async def end_sandbox(self, lease: Lease, reason: str) -> None:
-        """Raise RefusedError: no folder can be the reason."""
-        raise RefusedError(f"{lease.sandbox} is not ended: {reason}")
-
-    async def forget(self, lease: Lease) -> bool:
-        """No broker has left a folder there."""
-        del lease
-        return False
 
 
 class RemoteHost(LinkEnd):
@@ -124,7 +99,7 @@ class RemoteHost(LinkEnd):
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self.devices = RemoteDevices(self._up)
-        self.folders = NoFolders()
+        self.folders = StreamedFolders(log)
 
     # -- host_viewer.Host ----------------------------------------------------------
 

@@ -29,6 +29,7 @@ from broker.core.services import (
     AGENT,
     AUDIO,
     DISPLAY,
+    FOLDER,
     NETWORK,
     NOTIFICATION,
     SECURITY_KEY,
@@ -46,6 +47,7 @@ from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.folders.desk import FolderDesk
+from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.network import NetworkFlows
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.desktop_services import DesktopServices
@@ -183,6 +185,7 @@ class ViewerRole:
             home=Path.home(),
             private=[paths.runtime, paths.state, paths.cache, *paths.config],
             writable=self.writable_places,
+            streamed=isinstance(host.folders, StreamedFolders),
         )
         """Shares directories of the user's with sandboxes."""
 
@@ -297,7 +300,9 @@ class ViewerRole:
         )
         guest.acted = partial(self.authority.acted, lease.id)
         guest.sound.decider, guest.sound.indicator = self.authority, self._indicator
-        await self._nursery.start(guest.run)
+        with trio.CancelScope(shield=True):
+            # It starts without a wait; cancelled there, its directory would stay.
+            await self._nursery.start(guest.run)
         self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
@@ -368,6 +373,10 @@ class ViewerRole:
         elif opening.service == NETWORK:
             # Not one decision for the stream, but one for each destination.
             await self.network.carry(opening, conn, task_status=status)
+        elif opening.service == FOLDER:
+            # Decided when it was shared.
+            with guest.streams.place():
+                await self._folder(opening, conn, status)
         elif opening.service == SECURITY_KEY:
             # Not one decision for the connection, but one for each use.
             await self._security_key(opening, conn, status)
@@ -443,6 +452,15 @@ class ViewerRole:
             await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
+
+    async def _folder(
+        self, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        folders = self._host.folders
+        if not isinstance(folders, StreamedFolders):
+            raise RefusedError("sandboxes of this machine have folders without streams")
+        await status.say()
+        await folders.carry(opening, conn, task_status=status)
 
     async def _security_key(
         self, opening: Opening, conn: socket.socket, status: _Status

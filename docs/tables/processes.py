@@ -48,16 +48,16 @@ PROGRAMS = (
         ("broker.programs.local",),
         USER,
         420,
-        45_110,
-        29_190,
+        45_730,
+        29_610,
         without=("broker.programs.local_host",),
     ),
     Program(
         "vitrail-local, host",
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
-        256,
-        33_060,
+        257,
+        33_070,
         20_810,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
@@ -74,15 +74,15 @@ PROGRAMS = (
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        344,
-        47_670,
-        30_990,
+        349,
+        48_320,
+        31_420,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_090, 1_800),
+    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_070, 1_800),
     Program("acceptor", ("broker.programs.acceptor",), USER, 46, 4_400, 2_350),
-    Program("prompt agent", ("broker.programs.prompt",), USER, 40, 3_800, 2_300),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 2_930, 1_600),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 40, 3_790, 2_300),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 2_910, 1_600),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),
     Program("shipper", ("broker.programs.shipper",), USER, 54, 6_860, 3_990),
     Program(
@@ -94,7 +94,7 @@ PROGRAMS = (
         2_070,
         linked=True,
     ),
-    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_560, 1_255),
+    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_550, 1_255),
     Program(
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
@@ -114,9 +114,9 @@ PROGRAMS = (
         1_000,
         600,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 30, 2_360, 1_300),
+    Program("security key", ("broker.programs.security_key",), USER, 30, 2_340, 1_300),
     Program(
-        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_200, 1_100
+        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_180, 1_100
     ),
     Program(
         "netguard",
@@ -141,7 +141,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(592, 88_140, 59_550)
+TOGETHER = Size(595, 88_490, 59_810)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

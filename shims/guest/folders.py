@@ -1,12 +1,18 @@
-"""Folders of the user's: virtiofs devices, mounted below /folders on request."""
+"""Folders of the user's, mounted below /folders on request.
+
+Each is a virtiofs device, or a connection to the broker where that is on another machine
+than this one's host: sshfs(1) mounts it.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
-from typing import TYPE_CHECKING, Callable, Dict, List
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
+from shims.guest.address import CONNECT_SECONDS
 from shims.guest.machine import BUSYBOX
 from shims.guest.protocol import TEXT
 
@@ -32,6 +38,15 @@ else
 fi
 "$1" rmdir "$2"
 """
+# At the broker's end; the only place that is not empty.
+SERVED = "/shared/here"
+MOUNT_STREAM = """
+set -e
+"$1" mkdir -p "$2"
+exec sshfs ":$4" "$2" -o "$3"
+"""
+MOUNTED_SECONDS = 30.0
+LOOK_SECONDS = 0.05
 
 
 class Folders:
@@ -41,11 +56,14 @@ class Folders:
         self._guest = guest
         self._mounted: Dict[int, str] = {}
 
-    def mount(self, place: int, name: str) -> None:
-        """Mount the folder of a device; the device refuses writes where it must."""
+    def mount(self, place: int, name: str, *, stream: bool) -> None:
+        """Mount the folder of a place; its server refuses writes where it must."""
         path = f"{FOLDERS}/{name}"
         if self._mounted.get(place) == path:
             self._answer(place, "")
+            return
+        if stream:
+            self._mount_stream(place, path)
             return
         device = os.path.join(self._guest.settings.runtime, f"folder-{place}")
 
@@ -55,6 +73,60 @@ class Folders:
             self._answer(place, failed)
 
         self._run(MOUNT, [device, path, f"vitrail-{place}"], ended)
+
+    def _mount_stream(self, place: int, path: str) -> None:
+        """Connect to the broker and have sshfs mount what it serves."""
+        if shutil.which("sshfs") is None:
+            self._answer(place, "sshfs is not in its image: build one with it")
+            return
+
+        def connected(sock: "Optional[socket.socket]", code: int) -> None:
+            if sock is None:
+                self._answer(place, f"no connection to the broker: {os.strerror(code)}")
+                return
+            with sock:
+                try:
+                    sock.settimeout(CONNECT_SECONDS)
+                    sock.sendall(bytes([place]))
+                    sock.settimeout(None)
+                except OSError as error:
+                    self._answer(place, f"no connection to the broker: {error}")
+                    return
+                self._start_sshfs(place, path, sock)
+
+        self._guest.settings.folders.connect(self._guest.loop, connected)
+
+    def _start_sshfs(self, place: int, path: str, sock: socket.socket) -> None:
+        """Mount a connection; sshfs runs until it ends, and nothing is mounted then."""
+        account = self._guest.account
+        options = (
+            "passive,allow_other,default_permissions,nosuid,nodev,dcache_timeout=1,"
+            f"uid={account.uid},gid={account.gid}"
+        )
+        waiting = True
+
+        def ended(failed: str) -> None:
+            nonlocal waiting
+            was, waiting = waiting, False
+            if self._mounted.get(place) == path:
+                self._mounted.pop(place)
+            if was:
+                self._answer(place, failed or "sshfs ended")
+
+        def look(rest: float) -> None:
+            nonlocal waiting
+            if not waiting:
+                return
+            if is_mounted(path):
+                waiting = False
+                self._mounted[place] = path
+                self._answer(place, "")
+            elif rest > 0:
+                loop.later(LOOK_SECONDS, lambda: look(rest - LOOK_SECONDS))
+
+        loop = self._guest.loop
+        self._run(MOUNT_STREAM, [path, options, SERVED], ended, sock)
+        look(MOUNTED_SECONDS)
 
     def unmount(self, place: int, *, force: bool) -> None:
         """Unmount it; without ``force`` only where no program has files of it open."""
@@ -70,14 +142,24 @@ class Folders:
 
         self._run(UNMOUNT, [path, "yes" if force else "no"], ended)
 
-    def _run(self, script: str, words: List[str], ended: Callable[[str], None]) -> None:
-        """Run a script; ``ended`` gets its output where it failed, or nothing."""
+    def _run(
+        self,
+        script: str,
+        words: List[str],
+        ended: Callable[[str], None],
+        sock: "Optional[socket.socket]" = None,
+    ) -> None:
+        """Run a script; ``ended`` gets its output where it failed, or nothing.
+
+        ``sock``: its standard input and output.
+        """
         busybox = BUSYBOX if os.path.exists(BUSYBOX) else shutil.which("busybox") or ""
         read, write = os.pipe()
+        ends = (subprocess.DEVNULL, write) if sock is None else (sock.fileno(),) * 2
         try:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", script, "folders", busybox, *words],
-                stdin=subprocess.DEVNULL, stdout=write, stderr=write,
+                stdin=ends[0], stdout=ends[1], stderr=write,
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
@@ -102,3 +184,12 @@ class Folders:
         self._guest.agent.send(
             "mounted", place=place, ok=not failed, detail=failed[:TEXT]
         )
+
+
+def is_mounted(path: str) -> bool:
+    """Whether a file system is mounted there; asks the kernel, not the file system."""
+    # As proc(5) writes paths.
+    for character in "\\ \t\n":
+        path = path.replace(character, f"\\{ord(character):03o}")
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+        return any(line.split(" ")[1] == path for line in file)

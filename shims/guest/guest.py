@@ -150,7 +150,9 @@ class Guest:
                 message["program"], message["rows"], message["columns"]
             )
         elif kind == "mount":
-            self.folders.mount(message["place"], message["name"])
+            self.folders.mount(
+                message["place"], message["name"], stream=message["stream"]
+            )
         elif kind == "unmount":
             self.folders.unmount(message["place"], force=message["force"])
         elif kind == "poweroff":

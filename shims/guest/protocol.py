@@ -11,15 +11,16 @@ import binascii
 import json
 from typing import Any, Dict
 
-VERSION = 5
+VERSION = 6
 HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
 AUDIO_PORT = 6502
 DEVICES_PORT = 6503
 SECURITY_KEY_PORT = 6504
+FOLDERS_PORT = 6515
 # All of the broker's, those for links and files included; broker/core/services.py.
-STREAM_PORTS = (6500, 6501, 6502, 6503, 6504, 6510, 6511, 6512, 6513, 6514)
+STREAM_PORTS = (6500, 6501, 6502, 6503, 6504, *range(6510, 6516))
 # Sockets of these names, in a machine whose connections go over a virtio-serial port.
 PORT_SOCKETS = "/run/vitrail/port"
 LOW_PORT_OFFSET = 6000  # subtracted from these where the broker has those, too
@@ -54,7 +55,7 @@ TO_GUEST: Dict[str, Dict[str, type]] = {
     "signal": {"program": int, "number": int},
     "poweroff": {},
     "ping": {"serving": str, "displays": int},
-    "mount": {"place": int, "name": str, "write": bool},
+    "mount": {"place": int, "name": str, "write": bool, "stream": bool},
     "unmount": {"place": int, "force": bool},
 }
 OPTIONAL: Dict[str, Any] = {
@@ -68,6 +69,7 @@ OPTIONAL: Dict[str, Any] = {
     "window": 0,
     "data": "",
     "end": False,
+    "stream": False,
 }
 # As in broker/core/limits.py.
 FRAME_BYTES = 65536

@@ -14,6 +14,7 @@ from shims.guest.protocol import (
     AUDIO_PORT,
     DEVICES_PORT,
     DISPLAY_PORT,
+    FOLDERS_PORT,
     HOST_CID,
     LOW_PORT_OFFSET,
     PIECE_BYTES,
@@ -53,6 +54,7 @@ class Settings:
         self.security_key = self._address(
             "VITRAIL_SECURITY_KEY", SECURITY_KEY_PORT, "vitrail.SecurityKey"
         )
+        self.folders = self._address("VITRAIL_FOLDER", FOLDERS_PORT, "vitrail.Folder")
         self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
         pieces = environ.get("VITRAIL_PIECES", "")
         self.pieces = PIECE_BYTES

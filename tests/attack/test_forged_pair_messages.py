@@ -22,6 +22,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError, sole
 from broker.core.files.opened_folder import HeldError, OpenedFolder
 from broker.core.lease import Lease
+from broker.core.limits import host_viewer as pair_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.core.services import AGENT
 from broker.host.viewer_process import ViewerProcess
@@ -51,7 +52,7 @@ class Hostile:
         """The next message of that kind, and its descriptor."""
         while True:
             await trio.lowlevel.wait_readable(self._sock)
-            data, fds = fdpass.receive(self._sock, limits.PAIR_MESSAGE_BYTES, 1)
+            data, fds = fdpass.receive(self._sock, pair_limits.PAIR_MESSAGE_BYTES, 1)
             assert data, "the far end has closed"
             message = p.decode(data, self._role.other)
             if isinstance(message, kind):
@@ -335,7 +336,7 @@ async def test_a_request_is_given_up_that_was_not_sent():
 @pytest.mark.parametrize("excess", [0, 1])
 async def test_a_flood_of_requests(monkeypatch, excess):
     """As many as may be open are served; one more, and the host is over."""
-    monkeypatch.setattr(limits, "PAIR_REQUESTS", 5)
+    monkeypatch.setattr(pair_limits, "PAIR_REQUESTS", 5)
     async with taken_host() as (made, hostile):
         waiting = trio.Event()
 
@@ -396,15 +397,15 @@ async def test_rows_in_a_file_that_can_change():
 
 
 async def test_a_host_that_does_not_answer(monkeypatch):
-    monkeypatch.setattr(limits, "PAIR_BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(limits, "PAIR_SILENT_SECONDS", 1)
+    monkeypatch.setattr(pair_limits, "PAIR_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(pair_limits, "PAIR_SILENT_SECONDS", 1)
     async with taken_host() as (made, _hostile):
         await made.end.pair.watch()
         assert made.end.pair.live
 
 
 async def test_a_host_that_answers_is_left_alone(monkeypatch):
-    monkeypatch.setattr(limits, "PAIR_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(pair_limits, "PAIR_BEAT_SECONDS", 0.01)
     async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
         nursery.start_soon(made.end.pair.watch)
         for _ in range(5):

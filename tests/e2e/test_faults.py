@@ -18,7 +18,13 @@ pytestmark = PID_NAMESPACES
 
 ROLES = frozenset(
     {
-        *("broker", "vitrail-author", "vitrail-pump", "vitrail-keepers"),
+        *(
+            "broker",
+            "vitrail-author",
+            "vitrail-host",
+            "vitrail-pump",
+            "vitrail-keepers",
+        ),
         *("vitrail-keeper", "vitrail-forks", "vitrail-worker", "vitrail-accept"),
     }
 )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from broker.core import limits
 from broker.core.limits import authority as authority_limits
+from broker.core.limits import host_viewer as pair_limits
 from broker.programs.local import main
 
 authority_limits.AUTHORITY_BEAT_SECONDS = 0.1
 authority_limits.AUTHORITY_SILENT_SECONDS = 2
 authority_limits.AUTHORITY_END_SECONDS = 2.0
-limits.PAIR_BEAT_SECONDS = 0.1
-limits.PAIR_SILENT_SECONDS = 2
+pair_limits.PAIR_BEAT_SECONDS = 0.1
+pair_limits.PAIR_SILENT_SECONDS = 2
 
 if __name__ == "__main__":
     main()

@@ -131,8 +131,8 @@ def descriptors(pid):
     return found
 
 
-async def the_image():
-    """The default guest image and the vsock backend, made once and kept."""
+async def the_image(spec=None):
+    """A guest image, the default one, and the vsock backend, made once and kept."""
     paths = find_paths()
 
     def tell(what):
@@ -140,7 +140,7 @@ async def the_image():
 
     try:
         await fetch_vhost_device_vsock(paths, tell)
-        return await build_image(paths, ImageSpec(), tell)
+        return await build_image(paths, spec or ImageSpec(), tell)
     except SetupError as error:
         if os.environ.get("CI"):
             raise

@@ -4,8 +4,8 @@ A limit that only one protocol knows stands here too, so that one folder tells
 how much a hostile sandbox can make us hold.
 
 Callers write ``limits.NAME``, whatever module of the folder it is in.  The modules
-``audit``, ``authority``, ``clipboard``, ``devices``, ``network``, ``notifications``,
-``pulse``, ``relay``, ``ssh_agent`` and ``waypipe`` are imported by name, because the
+``audit``, ``authority``, ``clipboard``, ``devices``, ``host_viewer``,
+``network``, ``notifications``, ``pulse``, ``relay``, ``ssh_agent`` and ``waypipe`` are imported by name, because the
 authority, the jail or the host part does without them (``tests/test_layout.py``).
 """
 

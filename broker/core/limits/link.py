@@ -127,18 +127,3 @@ then made again."""
 
 LINK_DEVICES = 8
 """USB devices in one reply: with 256 interfaces each, 30 KiB."""
-
-PAIR_REQUESTS = 16384
-"""Requests between host and viewer on one machine at one time: UNDECIDED_PER_SANDBOX
-streams of each of LEASES sandboxes, and as many orders."""
-
-PAIR_MESSAGE_BYTES = 65536
-"""One message of them; the largest is a page of devices."""
-
-PAIR_ROWS_BYTES = 1 << 24
-"""The host's rows of the status: LEASES sandboxes with STREAMS_PER_SANDBOX streams."""
-
-PAIR_BEAT_SECONDS = 5.0
-PAIR_SILENT_SECONDS = 20
-"""How often the viewer asks the host's process for a sign of life, and after which time
-without one it ends that process and itself.  No step of its own is longer than a second."""

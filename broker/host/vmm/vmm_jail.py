@@ -25,7 +25,6 @@ import os
 import resource
 import shutil
 import signal
-import sysconfig
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from broker.helpers.process.identity import (
     spawn_helper,
 )
 from broker.helpers.process.spawn import run_tool
+from broker.helpers.process.tool_jail import library_words
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
 
@@ -51,14 +51,8 @@ _NAMESPACES = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid"),
     *("--unshare-uts", "--unshare-cgroup"),
 )
-_MERGED = ("lib", "lib64")
-_SYSTEM = (
-    # Firmware and option ROMs; what a distribution does not have is left out.
-    *("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe"),
-    *("/usr/local/lib", "/etc/ld.so.cache"),
-    # Libraries of distributions that have none in /usr.
-    *("/nix/store", "/gnu/store"),
-)
+_FIRMWARE = ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe")
+"""And option ROMs; what a distribution does not have is left out."""
 _INFO_BYTES = 4096
 _START_SECONDS = 10.0
 _MISSING = "bubblewrap is not installed"
@@ -138,22 +132,9 @@ def jail_args(view: JailView, env: Mapping[str, str] | None = None) -> list[str]
 
 
 def _system() -> Iterator[str]:
-    for place in (*_libraries(), *_SYSTEM):
+    yield from library_words()
+    for place in _FIRMWARE:
         yield from ("--ro-bind-try", place, place)
-    for name in _MERGED:
-        path = Path("/", name)
-        if path.is_symlink():
-            yield from ("--symlink", str(path.readlink()), str(path))
-        else:
-            yield from ("--ro-bind-try", str(path), str(path))
-
-
-def _libraries() -> tuple[str, ...]:
-    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
-    own = Path("/usr/lib", multiarch)
-    # /usr/lib has programs too; where a distribution keeps its libraries apart
-    # from these, only they are shown.
-    return ("/usr/lib64", str(own if multiarch and own.is_dir() else "/usr/lib"))
 
 
 def _own(view: JailView) -> Iterator[str]:

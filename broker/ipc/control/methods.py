@@ -141,13 +141,10 @@ _DEVICES = Absence(
     "this broker hands out no devices",
     "type it on the viewer, which decides; it lists this host's devices",
 )
-_FOLDERS = tuple(
-    Absence(
-        role,
-        "this broker shares no folders: sandboxes and your files are on two machines",
-        "copy files with 'brokerctl cp' on the viewer",
-    )
-    for role in ("host", "viewer")
+_FOLDERS = Absence(
+    "host",
+    "this broker shares no folders: sandboxes and your files are on two machines",
+    "type it on the viewer, where your files are",
 )
 _LAUNCHES = tuple(
     Absence(
@@ -430,7 +427,7 @@ FOLDERS = Method(
     api.FoldersAnswer,
     Owner.VIEWER,
     "Directories that sandboxes have.",
-    absent=_FOLDERS,
+    absent=(_FOLDERS,),
 )
 FOLDER_SHARE = Method(
     "FolderShare",
@@ -438,7 +435,7 @@ FOLDER_SHARE = Method(
     api.FolderAnswer,
     Owner.VIEWER,
     "Share a directory with a sandbox; returns when it is mounted.",
-    absent=_FOLDERS,
+    absent=(_FOLDERS,),
 )
 FOLDER_UNSHARE = Method(
     "FolderUnshare",
@@ -446,7 +443,7 @@ FOLDER_UNSHARE = Method(
     api.FolderAnswer,
     Owner.VIEWER,
     "Take a directory back; returns when it is unmounted.",
-    absent=_FOLDERS,
+    absent=(_FOLDERS,),
 )
 
 TABLE: Mapping[str, Method[Any, Any]] = MappingProxyType(

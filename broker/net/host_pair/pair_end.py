@@ -19,7 +19,6 @@ from typing import NamedTuple, TypeVar
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -28,6 +27,7 @@ from broker.core.errors import (
     VitrailError,
     sole,
 )
+from broker.core.limits import host_viewer as pair_limits
 from broker.core.stderr_log import log_exception
 from broker.ipc import fdpass
 from broker.ipc.channel import when_ready
@@ -119,8 +119,8 @@ class PairEnd:
     async def _send_request(self, make: Callable[[int], _R], fd: int) -> _Asked:
         if not self.live:
             raise _lost()
-        if len(self._asked) >= limits.PAIR_REQUESTS:
-            raise RefusedError(f"{limits.PAIR_REQUESTS} requests are unanswered")
+        if len(self._asked) >= pair_limits.PAIR_REQUESTS:
+            raise RefusedError(f"{pair_limits.PAIR_REQUESTS} requests are unanswered")
         request = make(self._last_sent + 1)
         body = self._packet(request)
         of_lease = isinstance(request, m.LeaseBegun | m.LeaseEnded)
@@ -158,7 +158,7 @@ class PairEnd:
     def _packet(self, message: m.Message) -> bytes:
         """Return a message of ours as bytes.  Raises InternalError for a wrong one."""
         body = p.encode(message)
-        if len(body) > limits.PAIR_MESSAGE_BYTES:
+        if len(body) > pair_limits.PAIR_MESSAGE_BYTES:
             raise InternalError(f"a message {type(message).__name__} is too large")
         try:
             p.decode(body, self._far.other)  # or the far end would end the broker
@@ -224,7 +224,7 @@ class PairEnd:
 
         def receive() -> tuple[bytes, list[tuple[int, int, bytes]], int]:
             data, ancillary, flags, _ = self._sock.recvmsg(
-                limits.PAIR_MESSAGE_BYTES, _ROOM, socket.MSG_CMSG_CLOEXEC
+                pair_limits.PAIR_MESSAGE_BYTES, _ROOM, socket.MSG_CMSG_CLOEXEC
             )
             return data, ancillary, flags
 
@@ -279,7 +279,7 @@ class PairEnd:
         if request.request <= self._last_received:
             raise PeerError("it uses the number of a request again")
         # guard: requests of the far end are bounded
-        if len(self._owed) >= limits.PAIR_REQUESTS:
+        if len(self._owed) >= pair_limits.PAIR_REQUESTS:
             raise PeerError(f"it has {len(self._owed)} requests at one time")
         try:
             self._enter(request)
@@ -357,9 +357,9 @@ class PairEnd:
         as well, the far end has almost as many of them again.
         """
         while self.live:
-            await trio.sleep(limits.PAIR_BEAT_SECONDS)
+            await trio.sleep(pair_limits.PAIR_BEAT_SECONDS)
             asked: _Asked | None = None
-            for _ in range(limits.PAIR_SILENT_SECONDS):
+            for _ in range(pair_limits.PAIR_SILENT_SECONDS):
                 with trio.move_on_after(1.0):
                     if asked is None:
                         async with self._sending:

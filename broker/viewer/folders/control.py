@@ -9,7 +9,7 @@ from broker.viewer.folders.desk import FolderDesk, SharedFolder
 
 
 class FolderControl:
-    """Shared folders, for a role whose machine has both files and sandboxes."""
+    """Shared folders."""
 
     def __init__(self, desk: FolderDesk) -> None:
         self._folders = desk

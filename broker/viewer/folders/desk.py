@@ -27,13 +27,13 @@ from broker.core.escape import printable
 from broker.core.files.opened_folder import HeldError, OpenedFolder
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
+from broker.core.services import FOLDER
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import FolderSource, Mounted
 from policy.records.model import Record
 
-FOLDER = "vitrail.Folder"
 Notify = Callable[[str, str], None]
 _ARGUMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _RECORD_SECONDS = 5.0
@@ -43,7 +43,9 @@ _RECORD_SECONDS = 5.0
 class InsideGuest(Protocol):
     """The guest of a micro VM: ``viewer.sandboxes.guest_folders.GuestFolders``."""
 
-    async def mount(self, place: int, name: str, *, write: bool) -> None:
+    async def mount(
+        self, place: int, name: str, *, write: bool, streamed: bool
+    ) -> None:
         """Have it mounted.  Raises UpstreamError."""
         ...
 
@@ -92,7 +94,9 @@ class FolderDesk:
         home: Path,
         private: Sequence[Path],
         writable: Callable[[], Sequence[Path]],
+        streamed: bool = False,
     ) -> None:
+        """``streamed``: guests connect to the viewer for their folders."""
         self._source = source
         self._decider = decider
         self._log = log
@@ -101,6 +105,7 @@ class FolderDesk:
         self._inside = inside
         self._home = home
         self._private = tuple(private)
+        self._streamed = streamed
         self._writable = writable
         """Directories in which a sandbox may have made links."""
         self._shared: list[SharedFolder] = []
@@ -272,7 +277,12 @@ class FolderDesk:
             yield
             return
         try:
-            await guest.mount(mounted.place, shared.folder.name, write=shared.write)
+            await guest.mount(
+                mounted.place,
+                shared.folder.name,
+                write=shared.write,
+                streamed=self._streamed,
+            )
             yield
         finally:
             with trio.CancelScope(shield=True):

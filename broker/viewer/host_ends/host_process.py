@@ -31,6 +31,7 @@ from broker.core.escape import printable
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
+from broker.core.limits import host_viewer as pair_limits
 from broker.core.names import LeaseId, SandboxName, ServiceName, take_lease_id
 from broker.core.services import NETWORK, PORTS
 from broker.core.stderr_log import log_exception
@@ -166,7 +167,7 @@ class HostProcess:
         try:
             assert isinstance(reply, p.HostRowsFile)
             # guard: the host's rows are bounded
-            if reply.size > limits.PAIR_ROWS_BYTES:
+            if reply.size > pair_limits.PAIR_ROWS_BYTES:
                 raise PeerError("the host's status is too long")
             body = await sealed_memfd.take(fd, reply.size)
             return msgspec.json.decode(body, type=p.HostRowsReport)

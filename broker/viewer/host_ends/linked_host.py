@@ -49,11 +49,6 @@ class LinkedHost:
         """See ``HostEnd``."""
         return [LinkedViewerRows(viewer, workers, self.host.state)]
 
-    def parts(self, viewer: ViewerRole) -> Sequence[object]:
-        """See ``HostEnd``."""
-        del viewer
-        return []
-
     def warnings(self) -> list[str]:
         """See ``HostEnd``."""
         return self._witness.warnings()

@@ -22,7 +22,6 @@ from broker.ipc.control import api
 from broker.ipc.control.methods import Owner
 from broker.net.host_pair import pair_messages as p
 from broker.viewer.broker import ViewerSide
-from broker.viewer.folders.control import FolderControl
 from broker.viewer.host_ends.host_process import HostProcess
 from broker.viewer.role import ViewerRole
 from broker.viewer.status import ViewerRows
@@ -92,10 +91,6 @@ class LocalHost:
     def rows(self, viewer: ViewerRole, workers: Workers) -> Sequence[StatusRows]:
         """See ``HostEnd``."""
         return [ViewerRows(viewer, workers), self._rows]
-
-    def parts(self, viewer: ViewerRole) -> Sequence[object]:
-        """See ``HostEnd``."""
-        return [FolderControl(viewer.folders)]
 
     def warnings(self) -> list[str]:
         """See ``HostEnd``."""

@@ -38,12 +38,14 @@ class GuestFolders:
         self._asked: dict[int, trio.Event] = {}
         self._answers: dict[int, agent.AgentMounted] = {}
 
-    async def mount(self, place: int, name: str, *, write: bool) -> None:
+    async def mount(
+        self, place: int, name: str, *, write: bool, streamed: bool
+    ) -> None:
         """Have a folder mounted; before the agent is there it is only noted.
 
         Raises UpstreamError when the guest cannot.
         """
-        message = agent.AgentMount(place, name, write)
+        message = agent.AgentMount(place, name, write, stream=streamed)
         self._wanted[place] = message
         if self._version() is None:
             return
@@ -116,8 +118,10 @@ class GuestFolders:
         return "" if answer.ok else printable(answer.detail, 200) or "no reason"
 
     async def _send(self, message: _Message) -> None:
-        version = self._version()
-        if version is None or version < agent.FOLDERS_VERSION:
+        version, needed = self._version(), agent.FOLDERS_VERSION
+        if isinstance(message, agent.AgentMount) and message.stream:
+            needed = agent.STREAMED_FOLDERS_VERSION
+        if version is None or version < needed:
             raise UpstreamError(
                 "the guest's agent is too old for folders",
                 hint="build its image again: 'brokerctl image build --force'",

@@ -194,6 +194,8 @@ class GuestScreen:
         try:
             self._compositor()
             self._compositor_lost = False
+        except OSError:
+            return  # no memory for the question: that says nothing of the compositor
         except SetupError as error:
             if not self._compositor_lost:
                 self._compositor_lost = True

@@ -19,6 +19,7 @@ from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
+from broker.viewer.folders.control import FolderControl
 from broker.viewer.network_control import NetworkControl
 from broker.viewer.notifications.control import NotificationControl
 from broker.viewer.opening.forwards import PortForwards
@@ -44,6 +45,7 @@ SCREEN = (
     Lockdown,
     ClipboardControl,
     DeviceControl,
+    FolderControl,
     NotificationControl,
 )
 LEASES = [

@@ -23,7 +23,7 @@ from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.role import HostRole, NoDevices
 from broker.ipc import worker
 from broker.ipc.audit.query import Filters, open_log
-from broker.viewer.host_link import NoFolders
+from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from policy.records.loader import load_records
@@ -42,7 +42,7 @@ class Host:
         self.stopped = []
         self.asked = trio.Event()
         self.unreachable = False
-        self.devices, self.folders = NoDevices(), NoFolders()
+        self.devices, self.folders = NoDevices(), StreamedFolders(None)
 
     async def stop(self, lease, *, grace, reason):
         self.stopped.append((lease, grace, reason))

@@ -17,6 +17,7 @@ import trio
 
 from broker.helpers.process.spawn import Child
 from tests.kit.brokerctl import Answer, brokerctl, running
+from tests.kit.eventually import NeverError, eventually
 from tests.kit.faults.plan import ERRORS, Fault, FaultPlan, faults
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import World, world
@@ -28,6 +29,7 @@ SUPERVISORS = frozenset(
     {
         *("vitrail-author", "vitrail-pump", "vitrail-forks", "vitrail-accept"),
         "vitrail-keepers",
+        "vitrail-host",
     }
 )
 """Processes that all sandboxes need, by their names; and the broker's first one."""
@@ -56,6 +58,10 @@ class FirstLight:
         now = supervisors(self.world)
         if gone := {p: name for p, name in self.processes.items() if p not in now}:
             found.append(f"ended: {gone}")
+        try:
+            await eventually(lambda: len(self._directories()) < 2)
+        except NeverError:
+            found.append(f"left: {self._directories()}")
         if self.neighbour.popen.poll() is not None:
             found.append("the other sandbox has ended")
         print(
@@ -63,6 +69,10 @@ class FirstLight:
             flush=True,
         )
         return found
+
+    def _directories(self) -> list[Path]:
+        """Those of sandboxes; the neighbour has one."""
+        return list((self.world.paths.runtime / "sandboxes").glob("*"))
 
     async def _run(self) -> Answer | None:
         with suppress(trio.TooSlowError):

@@ -38,8 +38,9 @@ class Inside:
         self.said = []
         self.refusal = None
 
-    async def mount(self, place, name, *, write):
+    async def mount(self, place, name, *, write, streamed):
         await trio.lowlevel.checkpoint()
+        assert not streamed
         self.said.append(("mount", place, name, write))
         if self.refusal is not None:
             raise self.refusal

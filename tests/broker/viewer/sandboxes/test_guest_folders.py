@@ -40,7 +40,7 @@ def no(message):
 
 async def test_a_guest_mounts_and_unmounts():
     asked = Asked()
-    await asked.folders.mount(2, "docs", write=True)
+    await asked.folders.mount(2, "docs", write=True, streamed=False)
     await asked.folders.unmount(2)
     await asked.folders.revoke(2)
     assert asked.messages == [
@@ -53,10 +53,10 @@ async def test_what_a_guest_cannot_do_is_shown_escaped():
     asked = Asked()
     asked.answers = no
     with pytest.raises(UpstreamError, match=r"busy") as failed:
-        await asked.folders.mount(0, "docs", write=False)
+        await asked.folders.mount(0, "docs", write=False, streamed=False)
     assert "\x1b" not in str(failed.value)
     asked.answers = lambda message: agent.AgentMounted(message.place, True)
-    await asked.folders.mount(0, "docs", write=False)
+    await asked.folders.mount(0, "docs", write=False, streamed=False)
     asked.answers = no
     with pytest.raises(RefusedError, match="busy"):
         await asked.folders.unmount(0)
@@ -67,7 +67,7 @@ async def test_what_a_guest_cannot_do_is_shown_escaped():
 async def test_before_the_agent_a_folder_is_noted_and_asked_for_when_it_comes():
     asked = Asked(version=None)
     asked.answers = lambda message: None
-    await asked.folders.mount(1, "docs", write=False)
+    await asked.folders.mount(1, "docs", write=False, streamed=False)
     assert asked.messages == []
     asked.version = agent.VERSION
     await asked.folders.agent_up()
@@ -81,19 +81,19 @@ async def test_before_the_agent_a_folder_is_noted_and_asked_for_when_it_comes():
 async def test_an_old_agent_is_not_asked():
     asked = Asked(version=agent.FOLDERS_VERSION - 1)
     with pytest.raises(UpstreamError, match="too old"):
-        await asked.folders.mount(0, "docs", write=False)
+        await asked.folders.mount(0, "docs", write=False, streamed=False)
     assert asked.messages == []
 
 
 async def test_a_silent_guest_delays_the_end_by_seconds(autojump_clock):
     asked = Asked()
-    await asked.folders.mount(0, "docs", write=False)
+    await asked.folders.mount(0, "docs", write=False, streamed=False)
     asked.answers = lambda message: None
     began = trio.current_time()
     await asked.folders.revoke(0)
     assert trio.current_time() - began == pytest.approx(limits.FOLDER_REVOKE_SECONDS)
     with pytest.raises(UpstreamError, match="not answered"):
-        await asked.folders.mount(0, "docs", write=False)
+        await asked.folders.mount(0, "docs", write=False, streamed=False)
     assert asked.folders._asked == {}
 
 
@@ -101,7 +101,7 @@ async def test_two_requests_for_one_place_do_not_mix(autojump_clock):
     asked = Asked()
     asked.answers = lambda message: None
     async with trio.open_nursery() as nursery:
-        mount = partial(asked.folders.mount, 0, "docs", write=False)
+        mount = partial(asked.folders.mount, 0, "docs", write=False, streamed=False)
         nursery.start_soon(mount)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(UpstreamError, match="busy"):

@@ -1,0 +1,161 @@
+"""Folders of sandboxes on another machine: each is served over a stream of its guest's.
+
+The guest mounts it by sshfs(1), whose connection comes as any stream of its sandbox.
+A process of the sandbox's folder alone serves it: OpenSSH's sftp-server in a jail, where
+the directory is mounted as in a virtiofsd of one machine.  The host only carries bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.stream_events import StreamEvents
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailError
+from broker.core.files.opened_folder import OpenedFolder
+from broker.core.lease import Lease, Opening
+from broker.core.limits import host_viewer as folder_limits
+from broker.core.names import LeaseId
+from broker.net.hangup import given, hang_up
+from broker.viewer.folders.sftp_server import serve_folder
+
+
+@dataclass(eq=False)
+class StreamedFolder:
+    """A folder in a guest on another machine; implements ``host_viewer.Mounted``."""
+
+    folder: OpenedFolder
+    write: bool
+    path: str
+    place: int | None
+    kept: bool = False
+    """Never: what the guest has open ends with the process that serves it."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    taken: bool = False
+    """A connection serves it, or has."""
+    over: trio.Event = field(default_factory=trio.Event)
+
+    async def release(self) -> None:
+        """Do nothing: the guest has unmounted it."""
+
+    async def lost(self) -> None:
+        """Wait for the end of its connection, and raise UpstreamError then."""
+        await self.over.wait()
+        raise UpstreamError("the sandbox's connection to it has ended")
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Be the one connection of this folder.  Raises RefusedError for a second one."""
+        # guard: a folder has one connection
+        if self.taken:
+            raise RefusedError("another connection serves this folder")
+        self.taken = True
+        try:
+            with self.scope:
+                yield
+        finally:
+            self.over.set()
+
+
+class StreamedFolders:
+    """Implements ``host_viewer.FolderSource`` for sandboxes on another machine."""
+
+    unavailable = ""
+
+    def __init__(self, log: EventLog) -> None:
+        self._events = StreamEvents(log)
+        self._shared: dict[LeaseId, dict[int, StreamedFolder]] = {}
+
+    @asynccontextmanager
+    async def mounted(
+        self, lease: Lease, folder: OpenedFolder, *, write: bool
+    ) -> AsyncIterator[StreamedFolder]:
+        """See ``FolderSource``; it is served when its guest connects."""
+        mine = self._shared.setdefault(lease.id, {})
+        free = (n for n in range(limits.FOLDERS_PER_SANDBOX) if n not in mine)
+        place = next(free, None)
+        if place is None:
+            raise RefusedError(
+                f"{lease.sandbox} has {limits.FOLDERS_PER_SANDBOX} folders already"
+            )
+        shared = StreamedFolder(folder, write, f"/folders/{folder.name}", place)
+        mine[place] = shared
+        try:
+            yield shared
+        finally:
+            del mine[place]
+            if not mine:
+                self._shared.pop(lease.id, None)
+            shared.scope.cancel()
+            # guard: a folder that was taken back is served no longer
+            if shared.taken:
+                with trio.CancelScope(shield=True):
+                    await shared.over.wait()
+
+    async def end_sandbox(self, lease: Lease, reason: str) -> None:
+        """Raise RefusedError: no folder can be the reason."""
+        raise RefusedError(f"{lease.sandbox} is not ended: {reason}")
+
+    async def forget(self, lease: Lease) -> bool:
+        """No broker has left a folder there: its server ends with it."""
+        del lease
+        return False
+
+    async def carry(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Serve a guest's connection; returns when it has ended."""
+        began = trio.current_time()
+        with given(conn):
+            # As a display's: from here on it is the peer's time that passes.
+            task_status.started()
+            opened = False
+            try:
+                shared = self._wanted(opening, await _read_place(conn))
+                with shared.serving():
+                    async with self._events.carry(opening, "folder", began) as outcome:
+                        opened = True
+                        await serve_folder(
+                            shared.folder, conn.fileno(), write=shared.write
+                        )
+                        outcome.reason = ""
+            except VitrailError as error:
+                hang_up(conn)
+                if not opened:
+                    await self._events.refused(opening, str(error))
+
+    def _wanted(self, opening: Opening, untrusted_place: int) -> StreamedFolder:
+        # guard: a guest is served the folders of its own sandbox
+        shared = self._shared.get(opening.lease.id, {}).get(untrusted_place)
+        if shared is None:
+            raise RefusedError("the sandbox has no such folder")
+        return shared
+
+
+async def _read_place(conn: socket.socket) -> int:
+    """Return the byte that a guest begins with.  Raises PeerError without one in time."""
+    # guard: a connection for a folder names it soon
+    with trio.move_on_after(folder_limits.FOLDER_PLACE_SECONDS):
+        while True:
+            await trio.lowlevel.wait_readable(conn)
+            try:
+                untrusted_byte = conn.recv(1)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise PeerError("it ended before it named a folder") from error
+            if not untrusted_byte:
+                raise PeerError("it ended before it named a folder")
+            return untrusted_byte[0]
+    raise PeerError(f"it named no folder in {folder_limits.FOLDER_PLACE_SECONDS:g} s")
