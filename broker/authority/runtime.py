@@ -10,46 +10,14 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import trio
 
 from broker.authority.audit.event_log import EventLog
+from broker.authority.foundation import CurrentRecords, Foundation
 from broker.authority.options import Options
 from broker.authority.pump_supervisor import PumpSupervisor
-from broker.core.paths import Paths
 from broker.helpers.pump.handle import PumpHandle
-from policy.records.model import RecordSet
-
-__all__ = ["Foundation", "Options", "Runtime", "open_runtime"]
-
-
-class CurrentRecords(Protocol):
-    """The records in force."""
-
-    @property
-    def now(self) -> RecordSet:
-        """In force, or a copy of them."""
-        ...
-
-    async def reload(self) -> None:
-        """Read them again.  Raises UpstreamError when that cannot be recorded."""
-        ...
-
-
-@dataclass(frozen=True)
-class Foundation:
-    """What a host has, whether it has a pump or not."""
-
-    role: str
-    options: Options
-    log: EventLog
-    records: CurrentRecords
-
-    @property
-    def paths(self) -> Paths:
-        """Where the broker's things are."""
-        return self.options.paths
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import trio
 
 from broker import __version__
 from broker.authority.pump_supervisor import PumpSupervisor
+from broker.authority.status_rows import StatusRows, StreamCount, process_status
 from broker.core.authority_report import AuthorityReport
 from broker.core.lease import Opening
 from broker.core.process_status import status_fields
@@ -23,47 +24,6 @@ from broker.ipc.pump import StreamStatistics
 _LOOK_SECONDS = 3.0
 _lookers = trio.CapacityLimiter(2)
 """Threads that measure, so that none of those that other work needs is held up."""
-
-
-@dataclass(frozen=True)
-class StreamCount:
-    """Bytes and work of a stream that ends in a worker, as the worker claims."""
-
-    from_guest: int
-    to_guest: int
-    work: float
-    """Seconds of CPU."""
-
-
-class StatusRows:
-    """The rows of one part; each list is empty unless a subclass overrides it."""
-
-    async def look(self) -> None:
-        """Get the rows from where they are, before the others are called."""
-
-    async def sandboxes(self) -> list[api.SandboxStatus]:
-        """The sandboxes that this part knows."""
-        return []
-
-    def leases(self) -> list[api.LeaseStatus]:
-        """The live leases."""
-        return []
-
-    def streams(self) -> list[tuple[Opening, float]]:
-        """Streams and when each began (seconds since 1970)."""
-        return []
-
-    async def worker_counts(self) -> Mapping[int, StreamCount]:
-        """Streams that end in workers."""
-        return {}
-
-    def processes(self) -> list[api.ProcessStatus]:
-        """Processes beside the broker, its pump and its shipper."""
-        return []
-
-    def tasks(self) -> int:
-        """Tasks of trio in another process."""
-        return 0
 
 
 @dataclass
@@ -190,13 +150,6 @@ def _stream(
         work=0.0 if claimed is None else claimed.work,
         mode="worker" if live is None else f"{live.mode_ab}/{live.mode_ba}",
     )
-
-
-def process_status(
-    role: str, pid: int, sandbox: str = "", *, jail: str = ""
-) -> api.ProcessStatus:
-    """One process of the broker or of a sandbox; ``jail`` names its walls."""
-    return api.ProcessStatus(role=role, pid=pid, sandbox=sandbox, jail=jail)
 
 
 async def _with_memory(

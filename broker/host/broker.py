@@ -17,13 +17,14 @@ from broker.authority.channel.open_authority import (
     serve_calls,
 )
 from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
-from broker.authority.control.handlers import LeaseListing, Shared, SharedControl
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.control.lease_listing import LeaseListing
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
 from broker.authority.status import StatusCollector
 from broker.core.names import LeaseId
 from broker.helpers.pump.handle import PumpHandle
-from broker.host.part import HostPart, end_sandboxes
+from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
@@ -103,7 +104,10 @@ class _Host:
             ready()
             await self._ground.shutdown.wait()
             self._ground.options.stopping()
-            await end_sandboxes(self._host, self._shared)
+            # Machines end with their host.
+            self._host.role.refuse_new()
+            await self._shared.stop_all()
+            await self._host.leasing.end()
             nursery.cancel_scope.cancel()
 
     async def _power_off(self, lease: LeaseId, *, reason: str, grace: float) -> None:

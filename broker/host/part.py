@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.authority.control.handlers import SharedControl
-from broker.authority.runtime import Foundation
+from broker.authority.foundation import Foundation
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.launch_changes import LaunchChanges
@@ -265,10 +264,3 @@ class HostPart:
             if active_lease.held.claim == claim:
                 return active_lease.doors
         return None
-
-
-async def end_sandboxes(host: HostPart, shared: SharedControl) -> None:
-    """The end of a broker that owns machines: they end with it."""
-    host.role.refuse_new()
-    await shared.stop_all()
-    await host.leasing.end()

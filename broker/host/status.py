@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from broker.authority.status import StatusRows, process_status
+from broker.authority.status_rows import StatusRows, process_status
 from broker.core.lease import Opening
 from broker.host.role import ActiveLease, HostRole
 from broker.ipc.control import api

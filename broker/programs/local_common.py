@@ -8,10 +8,10 @@ from __future__ import annotations
 import socket
 
 from broker.authority.channel import log_client, open_authority
-from broker.authority.control import handlers
+from broker.authority.control import lease_listing
 from broker.net.host_pair import pair_end
 
-__all__ = ["handlers", "log_client", "open_authority", "pair", "pair_end"]
+__all__ = ["lease_listing", "log_client", "open_authority", "pair", "pair_end"]
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

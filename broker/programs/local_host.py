@@ -14,10 +14,10 @@ import trio
 
 from broker.authority.channel.log_client import LogClient
 from broker.authority.channel.open_authority import open_authority, serve_calls
-from broker.authority.control.handlers import LeaseListing
+from broker.authority.control.lease_listing import LeaseListing
+from broker.authority.foundation import Foundation
 from broker.authority.options import AuthorityHandle, Options
-from broker.authority.runtime import Foundation
-from broker.authority.status import process_status
+from broker.authority.status_rows import process_status
 from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.stderr_log import log_stderr
 from broker.host.folders.part import FolderHost

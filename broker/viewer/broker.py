@@ -17,10 +17,12 @@ from broker.authority.channel.open_authority import (
     open_authority,
     serve_calls,
 )
-from broker.authority.control.handlers import LeaseListing, Shared, SharedControl
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.control.lease_listing import LeaseListing
 from broker.authority.options import AuthorityHandle, Options
 from broker.authority.runtime import Runtime, open_runtime
-from broker.authority.status import StatusCollector, StatusRows
+from broker.authority.status import StatusCollector
+from broker.authority.status_rows import StatusRows
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.pump.handle import PumpHandle

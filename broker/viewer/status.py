@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import trio
 from typing_extensions import override
 
-from broker.authority.status import (
+from broker.authority.status_rows import (
     StatusRows,
     StreamCount,
     process_status,

@@ -104,18 +104,3 @@ class SharedControl:
         del exchange
         self._shared.shutdown.set()
         return request
-
-
-@dataclass(frozen=True)
-class LeaseListing:
-    """The method of the part that has leases: the host, or a viewer for its own."""
-
-    leases: Callable[[], list[api.LeaseStatus]]
-
-    @serves(methods.LEASE_LIST)
-    async def lease_list(
-        self, exchange: Exchange[api.LeaseListAnswer], request: api.Nothing
-    ) -> api.LeaseListAnswer:
-        """All live leases."""
-        del exchange, request
-        return api.LeaseListAnswer(leases=self.leases())

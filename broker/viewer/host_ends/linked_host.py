@@ -8,7 +8,7 @@ import trio
 
 from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
-from broker.authority.status import StatusRows
+from broker.authority.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.methods import Owner
 from broker.net.link_service.config import LinkConfig

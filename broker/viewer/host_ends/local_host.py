@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import trio
 from typing_extensions import override
 
-from broker.authority.status import StatusRows
+from broker.authority.status_rows import StatusRows
 from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, ServiceName

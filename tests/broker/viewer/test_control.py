@@ -6,7 +6,8 @@ import msgspec
 import pytest
 import trio
 
-from broker.authority.control.handlers import LeaseListing, Shared, SharedControl
+from broker.authority.control.handlers import Shared, SharedControl
+from broker.authority.control.lease_listing import LeaseListing
 from broker.authority.control.log_control import LogControl
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.lockdown import Lockdown
