@@ -27,6 +27,7 @@ from broker.helpers.process.identity import ProcessIdentity, boot_id, find, iden
 from broker.host.foreign_machine import HeldMachine
 from broker.host.launched_machine import LaunchedMachine, remove
 from broker.host.launchers.bubblewrap.answer import box_answer
+from broker.host.launchers.bubblewrap.arguments import TOOL
 from broker.host.launchers.interface import SOCKETS, Prepared, read_state, write_state
 from broker.host.launchers.registry import CLAIMS, Bound
 from broker.host.lease_requests import asked_name, sandbox_name
@@ -40,7 +41,11 @@ from policy.records.model import (
     RecordSet,
     is_held,
 )
+from shims.bundle import files_tool
 
+_RECORDED_BY_RUN = "box"
+"""The tag of records that ``brokerctl run`` makes: those start without the tool."""
+_TOOL_START = b"#!/usr/bin/env -S python3 -I -S -B\n"
 _LOOK_SECONDS = 5.0
 """How often launches that were never bound are looked for."""
 
@@ -92,7 +97,19 @@ class Launches:
             await self._refused(name, error)
             raise
         self._pending[state.id] = state
+        if _RECORDED_BY_RUN not in found.viewer.tags:
+            await self._add_tool(state)
         return state
+
+    async def _add_tool(self, state: Prepared) -> None:
+        """Add the program for files, links and calls, which python3 in it can run."""
+        tool = await trio.to_thread.run_sync(files_tool)
+        place = state.sockets / TOOL
+        try:
+            place.write_bytes(_TOOL_START + tool)
+            place.chmod(0o755)
+        except OSError as error:  # its windows and sound do not need it
+            self.warnings.append(f"{state.sandbox} has no {TOOL}: {error.strerror}")
 
     async def box(self, record: str) -> Record | None:
         """Return a record; None for one with a mistake: the caller reports that."""

@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
-from broker.ipc.transfer_guest import Ask, GuestCall
+from broker.ipc.transfer_guest import Ask, GuestCall, Token
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -84,6 +84,17 @@ class TransferLeave(_Message, frozen=True, tag="transfer-leave"):
     service: GuestCall | None = None
 
 
+class TransferCalled(_Message, frozen=True, tag="transfer-called"):
+    """Have a program that serves calls take one by the token; ``over``: end it.
+
+    The next one follows once this one was taken, or was given up.
+    """
+
+    stream: _Count
+    token: Token
+    over: bool = False
+
+
 class SshServe(_Message, frozen=True, tag="ssh-serve"):
     """Permitted: answer the program, and be an ssh agent's end of its connection.
 
@@ -122,6 +133,7 @@ ToWorker: TypeAlias = (
     | TransferSend
     | TransferDeliver
     | TransferLeave
+    | TransferCalled
     | SshServe
     | SshToAgent
     | SshAnswer

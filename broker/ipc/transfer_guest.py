@@ -113,8 +113,19 @@ class CallService(_Message, frozen=True, tag="call"):
     target: _Target = ""
 
 
+class OfferServices(_Message, frozen=True, tag="offer"):
+    """Serve calls to a container or box, in which nothing is started from outside."""
+
+
 Ask: TypeAlias = (
-    OpenUrl | OpenFile | CopyFiles | Take | ReturnFile | GiveFiles | CallService
+    OpenUrl
+    | OpenFile
+    | CopyFiles
+    | Take
+    | ReturnFile
+    | GiveFiles
+    | CallService
+    | OfferServices
 )
 
 
@@ -176,6 +187,16 @@ class GuestCall(_Message, frozen=True, tag="service"):
     """Where it is started; empty: its user's home."""
 
 
+class GuestCalled(_Message, frozen=True, tag="called"):
+    """To a program that serves calls: start one that takes this call by the token.
+
+    ``over``: end that one; its stream's end may be behind bytes that it does not read.
+    """
+
+    token: Token
+    over: bool = False
+
+
 Reply: TypeAlias = (
     Wait
     | Go
@@ -184,6 +205,7 @@ Reply: TypeAlias = (
     | TransferDone
     | GuestDelivery
     | GuestCall
+    | GuestCalled
 )
 
 _asks: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)

@@ -49,12 +49,22 @@ GUEST: Mapping[str, ChannelPolicy] = {
         "a decision, perhaps a question",
         "A program of the target runs, and a stream leads to it, where a rule says so.",
     ),
+    "offer": no_descriptors(
+        "any program of a container or box",
+        "first, once in a connection; one at a time of a sandbox",
+        "one of the sandbox's connections of calls",
+        "Calls that rules allow are taken by its programs.",
+    ),
     "wait": _reply("before the answer", "Learns that a user or a start is awaited."),
     "go": _reply("after the decision", "Learns that it is permitted."),
     "refused": _reply("last", "Learns the reason, with the rule's place."),
     "progress": _reply("while entries pass", "Learns how fast the target reads."),
     "done": _reply("last", "Learns that it arrived."),
     "delivery": _reply("as the answer to take", "The sending sandbox's name."),
+    "called": _reply(
+        "after offer, for each call and for its early end",
+        "Learns that a call has come; who calls what, its program learns by take.",
+    ),
     "service": _reply(
         "as the answer to take", "The calling sandbox's name, and its request."
     ),
@@ -94,6 +104,12 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         "after the decision about a call",
         _DECODE,
         "Nothing: the connection is the pump's, and it closes its own.",
+    ),
+    "transfer-called": no_descriptors(
+        _BROKER,
+        "for each call to a container or box, and for its early end",
+        _DECODE,
+        "A token, which its sandbox's program joins the call by; once.",
     ),
     "ssh-serve": no_descriptors(
         _BROKER,

@@ -20,6 +20,7 @@ from shims.files.qrexec import qrexec_client_vm
 from shims.files.receiving import open_here, receive
 from shims.files.sending import Walk, write_entries
 from shims.files.services import list_services
+from shims.files.serving import serve_services
 from shims.files.ssh_agent import ssh_agent
 from shims.files.store import Store, keep
 
@@ -88,6 +89,7 @@ VERBS = {
     "vitrail-call": ask_call,
     "vitrail-connect": ask_connect,
     "vitrail-ssh-agent": ssh_agent,
+    "vitrail-services": serve_services,
     "qrexec-client-vm": qrexec_client_vm,
     "serve": serve_call,
     "call-here": call_here,
@@ -126,5 +128,11 @@ def main(argv: List[str]) -> int:
         return 130
 
 
+def words_of(argv: List[str]) -> List[str]:
+    """Return the words of a command line, whose program may be a link named as a verb."""
+    called_as = os.path.basename(argv[0])
+    return [called_as, *argv[1:]] if called_as in VERBS else argv[1:]
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(words_of(sys.argv)))

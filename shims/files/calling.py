@@ -271,6 +271,20 @@ def run_service(
     wake, woken = os.pipe()
     import subprocess
 
+    started: List[subprocess.Popen[bytes]] = []
+    cut = False
+
+    def end(*_: object) -> None:
+        nonlocal cut
+        cut = True
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+
+    # The broker's, when the call is over though the service has not read all; it may
+    # come while the service is being started.
+    # guard: a service that does not read ends with its call
+    signal.signal(signal.SIGTERM, end)
     with subprocess.Popen(
         argv,
         env=env,
@@ -282,22 +296,18 @@ def run_service(
     ) as process:
         if process.stdin is None or process.stdout is None:
             raise TransferError("the service has no streams")
+        started.append(process)
+        if cut:
+            end()
         output = process.stdout.fileno()
         sender = start_thread(lambda: stream.send_from(output, wake))
         source = process.stdin
-
-        def end(*_: object) -> None:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
 
         def feed() -> None:
             # A call that breaks off ends its service.
             if stream.receive_to(source.fileno(), source.close) is None:
                 end()
 
-        # The broker's, when the call is over though the service has not read all.
-        # guard: a service that does not read ends with its call
-        signal.signal(signal.SIGTERM, end)
         start_thread(feed)
         code = process.wait()
         os.close(woken)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HOST_CID = 2
 # As in shims/guest/protocol.py: there in a machine without AF_VSOCK.
+BOX_SOCKETS = "/run/vitrail"  # a container's or box's, by the service's name
 PORT_SOCKETS = "/run/vitrail/port"
 PORTS = {
     "VITRAIL_OPEN_URL": 6510,
@@ -45,8 +46,12 @@ WHOLE_PACKETS = (6, 5)
 READ_AHEAD_BYTES = 1 << 16
 
 
-def standard_address(port: int) -> str:
-    """Return the address of one of the broker's ports."""
+def standard_address(variable: str) -> str:
+    """Return the address of one of the broker's ports, by its variable."""
+    path = f"{BOX_SOCKETS}/{SERVICES[variable]}"
+    if os.path.exists(path):
+        return f"unix:{path}"
+    port = PORTS[variable]
     path = f"{PORT_SOCKETS}/{port}"
     return f"port:{path}" if os.path.exists(path) else f"vsock:{HOST_CID}:{port}"
 
@@ -67,7 +72,7 @@ def read_answer(sock: socket.socket) -> None:
 
 def connect(variable: str) -> socket.socket:
     """Connect to the port of a service.  Raises TransferError."""
-    address = os.environ.get(variable) or standard_address(PORTS[variable])
+    address = os.environ.get(variable) or standard_address(variable)
     kind, _, rest = address.partition(":")
     family = socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX
     target: Any = rest

@@ -79,8 +79,9 @@ async def test_the_directory_of_its_sockets_cannot_be_changed():
             assert line.split()[1] in {"30", "6", "22"}, line
         assert games[10].split() == ["listdir", "2"]
         assert entries.split()[1:] == [
-            *("native", "vitrail.Audio", "vitrail.Call", "vitrail.Display"),
-            *("vitrail.FileCopy", "vitrail.OpenFile", "vitrail.OpenURL", "wayland-0"),
+            *("native", "vitrail-files", "vitrail.Audio", "vitrail.Call"),
+            *("vitrail.Display", "vitrail.FileCopy", "vitrail.OpenFile"),
+            *("vitrail.OpenURL", "wayland-0"),
         ]
         assert list((w.paths.runtime / "launch").glob("*")) == []
 

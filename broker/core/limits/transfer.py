@@ -37,6 +37,11 @@ CALLS_PER_SANDBOX = 64
 """Calls of and to one sandbox at one time, each with a stream in the pump.  They may
 last as long as the sandbox (an agent with keys), so they are not counted as transfers."""
 
+CALL_JOIN_SECONDS = 10.0
+"""From a call's token to the connection of a container's or box's program that takes it,
+and before it for one that serves calls: the start of one Python program each.  The box's
+other callers wait as long."""
+
 CALL_NAME_CHARS = 64
 """Characters of a service's name, and of its argument: as in Qubes' qrexec."""
 

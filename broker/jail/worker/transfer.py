@@ -32,7 +32,9 @@ from broker.ipc.transfer_guest import (
     CopyFiles,
     GiveFiles,
     Go,
+    GuestCalled,
     GuestDelivery,
+    OfferServices,
     OpenFile,
     OpenUrl,
     Reply,
@@ -163,8 +165,8 @@ class _Stream:
         while True:
             order, fds = await self._next()
             match order:
-                case messages.TransferWait():
-                    await self._answer(Wait(printable(order.what, 900)))
+                case messages.TransferWait() | messages.TransferCalled():
+                    await self._answer(_reply(order))
                 case messages.TransferFinish():
                     return await self._finish(order.reason)
                 case messages.TransferSend():
@@ -389,6 +391,12 @@ class _Stream:
             await self._send(reply_frame(reply))
 
 
+def _reply(order: messages.TransferWait | messages.TransferCalled) -> Reply:
+    if isinstance(order, messages.TransferWait):
+        return Wait(printable(order.what, 900))
+    return GuestCalled(order.token, order.over)
+
+
 def _checked(untrusted_ask: Ask) -> Ask:
     """Return the request with its address or name in the one form that is forwarded."""
     match untrusted_ask:
@@ -402,7 +410,7 @@ def _checked(untrusted_ask: Ask) -> Ask:
         ):
             # guard: name checked in the worker
             take_file_name(untrusted_name.encode())
-        case Take() | ReturnFile() | CallService():
+        case Take() | ReturnFile() | CallService() | OfferServices():
             pass  # a token or a name, whose form was checked when it was decoded
     return untrusted_ask
 

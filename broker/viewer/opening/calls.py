@@ -32,6 +32,7 @@ from broker.core.services import SECRET, SSH_AGENT, TCP
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.net.hangup import when_hung_up
+from broker.viewer.opening.box_calls import is_box, joined_in_box
 from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
@@ -244,6 +245,10 @@ class SandboxCalls:
         token, full = secrets.token_hex(16), f"{asked.service}+{asked.argument}"
         meeting = Meeting(target.lease.id, asked)
         with self._meetings.awaited(token, meeting):
+            if is_box(target):
+                async with joined_in_box(target, token, user, meeting.arrived):
+                    yield meeting
+                return
             words = ["vitrail-files", "serve", token, user, full]
             program = await target.start_program(words, {}, display=False)
             try:

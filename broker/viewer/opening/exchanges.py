@@ -173,6 +173,15 @@ class OpenExchange:
             await self._changed.wait()
 
 
+@dataclass(frozen=True)
+class CallServer:
+    """A program of a container or box that serves calls."""
+
+    stream: int
+    turn: trio.Lock = field(default_factory=trio.Lock)
+    """Held until a call was taken: its worker has one order of a call at a time."""
+
+
 class Exchanges:
     """All such connections of a sandbox, and the deliveries on their way to it."""
 
@@ -181,6 +190,10 @@ class Exchanges:
         self._deliveries: dict[str, Delivery] = {}
         self._returns: dict[str, Return] = {}
         self._gifts: dict[str, Gift] = {}
+        self.server: CallServer | None = None
+        """The program that serves calls, of a sandbox without an agent."""
+        self.served = trio.Event()
+        """Set while there is one."""
 
     @contextmanager
     def one(self, stream: int, *, call: bool = False) -> Iterator[OpenExchange]:
@@ -255,6 +268,23 @@ class Exchanges:
             yield
         finally:
             self._gifts.pop(token, None)
+
+    @contextmanager
+    def serving(self, stream: int) -> Iterator[None]:
+        """Let a connection be that of the program which serves calls.
+
+        Raises RefusedError where another one does.
+        """
+        # guard: one program of a box serves calls
+        if self.server is not None:
+            raise RefusedError("another program of this sandbox serves calls already")
+        self.server = CallServer(stream)
+        self.served.set()
+        try:
+            yield
+        finally:
+            self.server = None
+            self.served = trio.Event()
 
     def take_gift(self, untrusted_token: str) -> Gift:
         """Return where files go.  Raises RefusedError for a token that is not known."""

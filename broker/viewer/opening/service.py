@@ -39,11 +39,13 @@ from broker.ipc.transfer_guest import (
     CallService,
     CopyFiles,
     GiveFiles,
+    OfferServices,
     OpenFile,
     OpenUrl,
     ReturnFile,
     Take,
 )
+from broker.viewer.opening.box_calls import offer_services
 from broker.viewer.opening.calls import SandboxCalls
 from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import Gift, OpenExchange
@@ -144,6 +146,8 @@ class OpeningService:
                     await self.calls.call(guest, opening, exchange, ask, conn)
                 case Take() if opening.service == CALL:
                     await self.calls.join(guest, exchange, ask.token, conn)
+                case OfferServices() if opening.service == CALL:
+                    await offer_services(guest, exchange)
                 case Take():
                     await self._mover.hand_over(guest, exchange, ask.token)
                 case GiveFiles():

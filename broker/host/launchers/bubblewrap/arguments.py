@@ -20,6 +20,18 @@ from broker.core.limits import SANDBOX_FDS
 from broker.helpers.process.gate import box_gate_words
 
 SOCKETS = "/run/vitrail"
+TOOL = "vitrail-files"
+"""The program for files, links and calls, beside the sockets of a container or box."""
+_TOOLS = "/run/vitrail-tools"
+_TOOL_NAMES = (
+    *("vitrail-call", "vitrail-services", "vitrail-ssh-agent", "vitrail-connect"),
+    *("vitrail-open", "vitrail-copy", "qrexec-client-vm"),
+)
+_TOOL_LINKS = tuple(
+    word
+    for name in _TOOL_NAMES
+    for word in ("--symlink", f"{SOCKETS}/{TOOL}", f"{_TOOLS}/{name}")
+)
 _X11_BRIDGE = "/run/vitrail-x11.py"
 _HOME = "/home/user"
 _X11_START = ("/usr/bin/python3", "-I", "-S", "-B", _X11_BRIDGE, "--")
@@ -143,6 +155,7 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
         yield from ("--ro-bind-try", "/etc/X11", "/etc/X11")
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield from ("--ro-bind", str(box.sockets), SOCKETS)
+    yield from _TOOL_LINKS
     binds = [*((path, "--bind") for path in box.writable)]
     binds += ((path, "--ro-bind") for path in box.files)
     # A later mount covers the files below it.
@@ -154,7 +167,7 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
 
 def _environment(box: Box, uid: int) -> Iterator[str]:
     words = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/games",
+        "PATH": f"/usr/local/bin:/usr/bin:/bin:/usr/games:{_TOOLS}",
         "HOME": _HOME,
         "USER": "user",
         "LANG": box.language,

@@ -1,0 +1,87 @@
+"""Calls to containers and boxes: a program of theirs takes them.
+
+Nothing is started in such a sandbox from outside.  So one of its programs says that it
+serves calls (``vitrail-services``, ``shims/files/serving.py``), and starts for each call
+what a guest's agent starts: a program that joins the call by its token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
+from broker.ipc import transfer as messages
+from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.failures import ToldError
+from broker.viewer.sandboxes.guest import WITHOUT_AGENT
+
+if TYPE_CHECKING:
+    from broker.viewer.sandboxes.guest import Guest
+
+
+_END_SECONDS = 2.0
+"""For the order to end a service, in a box whose program may not read orders."""
+
+
+def is_box(guest: Guest) -> bool:
+    """Whether a sandbox has no agent that starts programs in it."""
+    return isinstance(guest.valid_record().host.launch, WITHOUT_AGENT)
+
+
+async def offer_services(guest: Guest, exchange: OpenExchange) -> None:
+    """Let a connection be that of the program which serves calls, to its end.
+
+    Raises RefusedError for a guest with an agent, and where another program does.
+    """
+    # guard: services of a machine are started by its agent
+    if not is_box(guest):
+        raise RefusedError("the agent of this sandbox starts its services")
+    with guest.transfers.serving(exchange.stream):
+        await exchange.wait_closed()
+
+
+@asynccontextmanager
+async def joined_in_box(
+    target: Guest, token: str, user: str, arrived: trio.Event
+) -> AsyncIterator[None]:
+    """Have a program of a container or box join a call; the block runs once it has.
+
+    Raises RefusedError for a ``user``: its programs have one.  Raises UpstreamError
+    where no program takes it.
+    """
+    name = target.lease.sandbox
+    if user:
+        raise ToldError(f"{name} is a container or box, which has no user '{user}'")
+    with trio.move_on_after(limits.CALL_JOIN_SECONDS):
+        await target.transfers.served.wait()  # its program may have just begun
+    server = target.transfers.server
+    if server is None:
+        raise UpstreamError(
+            f"no program of {name} serves calls",
+            hint="'vitrail-services' in it does; docs/calls.md says how",
+        )
+    async with server.turn:
+        # It has ended, or another one has its place, while others had their turn.
+        if target.transfers.server is not server:
+            raise UpstreamError(f"no program of {name} serves calls any more")
+        await target.order(messages.TransferCalled(server.stream, token))
+        with trio.move_on_after(limits.CALL_JOIN_SECONDS):
+            await arrived.wait()
+    try:
+        if arrived.is_set():
+            yield
+            return
+    except BaseException:
+        # guard: a service in a box that does not read ends with its call
+        with trio.move_on_after(_END_SECONDS, shield=True):
+            async with server.turn:
+                if target.transfers.server is server:
+                    over = messages.TransferCalled(server.stream, token, over=True)
+                    await target.order(over)
+        raise
+    raise UpstreamError(f"no program of {name} took the call")

@@ -1,0 +1,135 @@
+"""``vitrail.Call`` to and from real boxes, by ``vitrail-services`` and ``vitrail-call``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.kit.brokerctl import brokerctl, running
+from tests.kit.eventually import eventually
+from tests.kit.needs import PID_NAMESPACES
+from tests.kit.plain_guests import plain
+from tests.kit.world import world
+
+pytestmark = [
+    PID_NAMESPACES,
+    pytest.mark.skipif(
+        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
+    ),
+]
+RULES = """\
+vitrail.Call +as-user  @anyvm  vault  allow user=root
+vitrail.Call *         @anyvm  vault  allow
+vitrail.Call +hello    box     work   allow
+"""
+SECONDS = 600_000_000 + os.getpid()
+DEAF = f"sleep\0{SECONDS}\0"
+VAULT = """\
+class = "persistent"
+display = "allow"
+[services.echo]
+command = ["cat"]
+[services.who]
+command = ["sh", "-c", 'echo "$QREXEC_REMOTE_DOMAIN $0"; id -u; exit 7']
+[services.deaf]
+command = ["sleep", "{seconds}"]
+[launch]
+kind = "bwrap"
+command = ["vitrail-services"]
+"""
+BOX = """\
+class = "persistent"
+display = "allow"
+[launch]
+kind = "bwrap"
+"""
+
+
+def deaf_ones():
+    """Processes of the service that reads nothing."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += [entry] if entry.read_bytes() == DEAF.encode() else []
+    return found
+
+
+@asynccontextmanager
+async def sandboxes():
+    async with world(image=False, start=False) as w:
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "30-mine.policy").write_text(RULES)
+        w.write_record("vault", VAULT.format(seconds=SECONDS))
+        w.write_record("box", BOX)
+        await w.start()
+        yield w
+
+
+@asynccontextmanager
+async def served(w):
+    async with running("run", "-q", "vault", env=w.environ):
+        await w.wait_event("stream.opened", sandbox="vault", service="vitrail.Call")
+        yield
+
+
+async def in_box(w, script):
+    """Run a line of shell in a box that calls; returns code and output."""
+    told = await brokerctl("run", "-q", "box", "--", "sh", "-c", script, env=w.environ)
+    return told.code, told.out
+
+
+async def test_a_box_calls_a_box():
+    async with sandboxes() as w, served(w):
+        code, said = await in_box(
+            w, "head -c 3000000 /dev/zero | vitrail-call -t vault echo | wc -c"
+        )
+        assert (code, said) == (0, "3000000\n")
+        code, said = await in_box(w, "vitrail-call -t vault who word </dev/null")
+        assert (code, said.splitlines()[0]) == (7, "box word")
+        # A name of Qubes' programs for the same.
+        code, said = await in_box(w, "echo x | qrexec-client-vm vault echo")
+        assert (code, said) == (0, "x\n")
+        # A box has one user; it has no service but those of its record.
+        assert (await in_box(w, "vitrail-call -t vault as-user </dev/null"))[0] == 125
+        assert (await in_box(w, "vitrail-call -t vault none </dev/null"))[0] == 127
+
+
+async def test_one_program_of_a_box_serves_its_calls():
+    async with sandboxes() as w:
+        # A box that serves calls beside its own program, and then asks for it twice.
+        script = "vitrail-services; vitrail-call -t vault who </dev/null"
+        told = await brokerctl(
+            *("run", "-q", "vault", "--", "vitrail-services", "sh", "-c", script),
+            env=w.environ,
+        )
+        assert "serves calls already" in told.out + told.err, told
+
+
+async def test_machines_and_boxes_call_each_other():
+    async with sandboxes() as w, served(w), plain(w, "work") as guests:
+        work = guests["work"]
+        code, said = await work.script("echo hello | vitrail-call -t vault echo")
+        assert (code, said) == (0, "hello\n")
+        own = work.home / ".config/vitrail-services"
+        own.mkdir(parents=True)
+        (own / "hello").write_text("#!/bin/sh\necho hello $QREXEC_REMOTE_DOMAIN\n")
+        (own / "hello").chmod(0o755)
+        code, said = await in_box(w, "vitrail-call -t work hello </dev/null")
+        assert (code, said) == (0, "hello box\n")
+        # A machine's agent starts its services: no program of its own says it does.
+        code, said = await work.script("vitrail-files vitrail-services")
+        assert "starts its services" in said, said
+
+
+async def test_a_service_in_a_box_ends_with_its_caller():
+    async with sandboxes() as w, served(w):
+        # It reads nothing, so the end of the stream is behind bytes.
+        words = ("sh", "-c", "yes | vitrail-call -t vault deaf")
+        async with running("run", "-q", "box", "--", *words, env=w.environ):
+            await eventually(deaf_ones)
+        await eventually(lambda: not deaf_ones())
