@@ -41,6 +41,7 @@ from broker.ipc.host_viewer import Host
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up, when_hung_up
 from broker.viewer import menu_icons
+from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys
@@ -50,7 +51,6 @@ from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.network import NetworkFlows
 from broker.viewer.notifications.notification_service import NotificationService
-from broker.viewer.opening.desktop_services import DesktopServices
 from broker.viewer.opening.forwards import PortForwards
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens

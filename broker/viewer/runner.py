@@ -24,7 +24,7 @@ from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
 from broker.ipc.host_viewer import Machines
-from broker.viewer.opening.calls import own_call
+from broker.viewer.calls.calls import own_call
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Failure, Step

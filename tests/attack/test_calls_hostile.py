@@ -10,7 +10,7 @@ from broker.core.errors import PeerError, RefusedError
 from broker.core.lease import Lease, Opening
 from broker.core.services import CALL
 from broker.ipc.transfer_guest import CallService, GuestCall, decode_ask
-from broker.viewer.opening.calls import Meeting, Meetings, call_request
+from broker.viewer.calls.calls import Meeting, Meetings, call_request
 
 TOKEN = "a" * 32
 WORK = Opening(Lease("l1", "work", "work", 1), CALL, 1, "vsock:3")

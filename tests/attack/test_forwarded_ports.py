@@ -14,9 +14,9 @@ from broker.core.errors import RefusedError
 from broker.core.limits import network as limits
 from broker.ipc.control import api
 from broker.ipc.control.methods import Exchange
+from broker.viewer.calls.tcp_ports import take_port
 from broker.viewer.opening import forwards
 from broker.viewer.opening.forwards import PortForwards
-from broker.viewer.opening.tcp_ports import take_port
 from tests.kit.rulebook import WORK, rulebook
 
 RULES = "vitrail.Tcp +80 @adminvm work allow\n"

@@ -28,8 +28,8 @@ from broker.core.services import TCP
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
 from broker.ipc.transfer_guest import GuestCall
-from broker.viewer.opening.calls import SandboxCalls, both_again
-from broker.viewer.opening.tcp_ports import is_own, listen, take_port
+from broker.viewer.calls.calls import SandboxCalls, both_again
+from broker.viewer.calls.tcp_ports import is_own, listen, take_port
 from broker.viewer.sandboxes.guest import WITHOUT_AGENT
 
 if TYPE_CHECKING:

@@ -45,9 +45,9 @@ from broker.ipc.transfer_guest import (
     ReturnFile,
     Take,
 )
-from broker.viewer.opening.box_calls import offer_services
-from broker.viewer.opening.calls import SandboxCalls
-from broker.viewer.opening.desktop_services import DesktopServices
+from broker.viewer.calls.box_calls import offer_services
+from broker.viewer.calls.calls import SandboxCalls
+from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.failures import told
 from broker.viewer.opening.meter import DayMeter

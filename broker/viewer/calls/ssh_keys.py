@@ -39,10 +39,10 @@ from broker.core.ssh_agent import (
 )
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
+from broker.viewer.calls.known_hosts import names_of
+from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, user_agent
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.opening.known_hosts import names_of
-from broker.viewer.opening.ssh_agents import KeyAgent, SandboxAgent, user_agent
 from broker.viewer.opening.targets import Wait
 from policy.rules.conditions import ANY_KEY
 from policy.rules.world import ADMIN_NAMES

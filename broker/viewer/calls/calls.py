@@ -32,15 +32,15 @@ from broker.core.services import SECRET, SSH_AGENT, TCP
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.net.hangup import when_hung_up
-from broker.viewer.opening.box_calls import is_box, joined_in_box
-from broker.viewer.opening.desktop_services import DesktopServices
+from broker.viewer.calls.box_calls import is_box, joined_in_box
+from broker.viewer.calls.desktop_services import DesktopServices
+from broker.viewer.calls.ssh_agents import SandboxAgent
+from broker.viewer.calls.ssh_keys import SshKeys
+from broker.viewer.calls.tcp_ports import take_port, user_port
+from broker.viewer.calls.user_secrets import user_secret
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
-from broker.viewer.opening.ssh_agents import SandboxAgent
-from broker.viewer.opening.ssh_keys import SshKeys
 from broker.viewer.opening.targets import Targets, Wait
-from broker.viewer.opening.tcp_ports import take_port, user_port
-from broker.viewer.opening.user_secrets import user_secret
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 from policy.records.model import CalledService, Record
 from policy.rules.world import ADMIN_NAMES

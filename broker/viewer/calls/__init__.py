@@ -1,0 +1,1 @@
+"""Calls of services between sandboxes, ssh keys and secrets by rule."""
