@@ -117,7 +117,10 @@ class _Agent:
     async def _send(self) -> None:
         while True:
             while self._out:
-                await self._broker.send(encode(self._out.pop(0)))
+                try:
+                    await self._broker.send(encode(self._out.pop(0)))
+                except (BrokenPipeError, ConnectionResetError):
+                    return  # the broker has gone, and whoever reads sees its end
             self._more = trio.Event()
             await self._more.wait()
 

@@ -23,6 +23,7 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "reaches-viewer": ("warning", "its target * includes the viewer"),
         "too-wide": ("warning", "it grants every service"),
         "claim": ("warning", "what the sandbox claims leads it to a laxer rule"),
+        "passes-on": ("warning", "another key or host is allowed by a later rule"),
         "device-elsewhere": ("warning", "only calls of vitrail.Device have a device"),
         "device-unpinned": (
             "warning",

@@ -26,6 +26,8 @@ from policy.tools.lint_asks import lint_asks
 from policy.tools.sarif import Finding
 from policy.tools.unknown import is_known, unknown_names, unknown_services
 
+_SSH_AGENT = "vitrail.SshAgent"
+
 
 def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Finding]:
     """Return the findings in the order of the lines.
@@ -34,12 +36,17 @@ def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Findi
     """
     if rules.problems:
         return [Finding("error", "error", problem) for problem in rules.problems]
+    by: dict[tuple[object, ...], list[int]] = {}
+    for number, rule in enumerate(rules.rules):
+        columns = (rule.service, rule.argument, rule.source.key, rule.target.key)
+        by.setdefault(columns, []).append(number)
     found = [
         *_without_effect(rules.rules, world, instances=instances),
         *unknown_names(rules.rules, world),
         *unknown_services(rules.rules),
         *_wide(rules.rules),
-        *_claims(rules.rules),
+        *_claims(rules.rules, by),
+        *_keys(rules.rules, by),
         *_devices(rules.rules),
         *lint_asks(rules, world),
         *_look_alikes(rules.rules, world),
@@ -131,12 +138,10 @@ def _wide(rules: tuple[Rule, ...]) -> Iterator[Finding]:
             yield found_in("too-wide", rule, 0, text, "name the services")
 
 
-def _claims(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+def _claims(
+    rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]]
+) -> Iterator[Finding]:
     """An ask for a claimed type is escaped by another claim if allow follows."""
-    by: dict[tuple[object, ...], list[int]] = {}
-    for number, rule in enumerate(rules):
-        columns = (rule.service, rule.argument, rule.source.key, rule.target.key)
-        by.setdefault(columns, []).append(number)
     for number, rule in enumerate(rules):
         if not rule.match.mime or rule.action != "ask" or rule.observe:
             continue
@@ -150,6 +155,27 @@ def _claims(rules: tuple[Rule, ...]) -> Iterator[Finding]:
                 break
             if later.unconditional:
                 break
+
+
+def _keys(
+    rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]]
+) -> Iterator[Finding]:
+    """A key or host that a rule does not name is allowed by a later one."""
+    for number, rule in enumerate(rules):
+        if rule.service != _SSH_AGENT or rule.action == "deny" or rule.observe:
+            continue
+        for name in ("key", "host"):
+            if not getattr(rule.match, name):
+                continue
+            for later in _covering(rules, by, number):
+                wider = not getattr(later.match, name) and not later.observe
+                if wider and later.action == "allow":
+                    text = f"a use with another {name} is allowed by {later.where}"
+                    hint = "keep the later rule from these keys, or put a deny between"
+                    column = parameter(rule, f"{name}=")
+                    yield found_in("passes-on", rule, column, text, hint)
+                if wider:
+                    break
 
 
 def _devices(rules: tuple[Rule, ...]) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 import subprocess
 from contextlib import asynccontextmanager
@@ -79,6 +80,10 @@ class Host:
     def words(self, program, known, name, *options):
         """Words of ssh(1) or sftp(1) that reach it by a name that ``known`` has."""
         server = f"{SSHD} -i -f {self.folder}/config -E {self.folder}/log"
+        accounts = self.folder / "passwd"
+        if accounts.exists():
+            binds = f"--dev-bind / / --ro-bind {accounts} /etc/passwd"
+            server = f"bwrap {binds} -- {server}"
         options = (
             *(f"UserKnownHostsFile={known}", f"HostKeyAlias={name}", "BatchMode=yes"),
             *(f"ProxyCommand={server}", *options),
@@ -92,4 +97,15 @@ def host(folder, *keys):
     made_key(folder / "host", "host")
     (folder / "authorized").write_text("".join(f"{public(key)}\n" for key in keys))
     (folder / "config").write_text(CONFIG.format(folder=folder))
+    user = pwd.getpwuid(os.getuid())
+    if "nologin" in user.pw_shell:
+        # Inside of the server the user of a test has a shell.
+        lines = Path("/etc/passwd").read_text().splitlines()
+        made = [
+            line.replace(user.pw_shell, "/bin/sh")
+            if line.startswith(f"{user.pw_name}:")
+            else line
+            for line in lines
+        ]
+        (folder / "passwd").write_text("\n".join(made) + "\n")
     return Host(folder, public(folder / "host"))

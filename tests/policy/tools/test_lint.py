@@ -28,6 +28,8 @@ _WORLD = World(
     }
 )
 
+SSH = "vitrail.SshAgent * work vault"
+
 
 def _rules(text):
     return rules_of_map({"10-a.policy": text})
@@ -117,6 +119,9 @@ def test_asks_that_offer_nothing_offer_nothing(text, world):
         ("* * work vault allow\n", [("too-wide", 1, 1)]),
         ("a * work vault ask mime=text/html\na * @anyvm @anyvm allow\n", [("claim", 1, 20)]),
         ("a * work vault ask mime=text/html\na * work vault deny\n", []),
+        (f"{SSH} ask key=me\n{SSH} allow\n", [("passes-on", 1, 35)]),
+        (f"{SSH} allow key=me host=a.b\n{SSH} allow key=me\n", [("passes-on", 1, 44)]),
+        (f"{SSH} ask key=me\n{SSH} deny\nvitrail.SshAgent * work @anyvm allow\n", []),
         ("a * work vault deny\na * work @default allow target=vault\n", [("redirect-denied", 2, 25)]),
         ("a * W0rk vault allow\n", [("unknown-sandbox", 1, 5), ("look-alike", 1, 5)]),
         ("a * work vault alow\n", [("error", 1, 16)]),
