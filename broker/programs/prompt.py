@@ -78,7 +78,8 @@ class _Agent:
         try:
             fd = self._window.connect()
         except VitrailError as error:
-            await self._broker.send(encode(Unable(str(error))))
+            self._say(Unable(str(error)))
+            await self._send_queued()
             return
         try:
             async with trio.open_nursery() as nursery:
@@ -116,13 +117,16 @@ class _Agent:
 
     async def _send(self) -> None:
         while True:
-            while self._out:
-                try:
-                    await self._broker.send(encode(self._out.pop(0)))
-                except (BrokenPipeError, ConnectionResetError):
-                    return  # the broker has gone, and whoever reads sees its end
+            await self._send_queued()
             self._more = trio.Event()
             await self._more.wait()
+
+    async def _send_queued(self) -> None:
+        try:
+            while self._out:
+                await self._broker.send(encode(self._out.pop(0)))
+        except (BrokenPipeError, ConnectionResetError):
+            self._out.clear()  # the broker has gone, as our reading shows, too
 
     async def _read_broker(self) -> None:
         while packet := await self._broker.recv(limits.PROMPT_MESSAGE_BYTES):
