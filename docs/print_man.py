@@ -69,6 +69,7 @@ PAGES = (
             "demo",
             "open",
             "cp",
+            "sanitize",
             "share",
             "unshare",
             "sandbox",

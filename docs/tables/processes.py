@@ -105,7 +105,7 @@ PROGRAMS = (
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 33, 3_280, 1_490),
     Program("worker", ("broker.programs.worker",), CONFINED, 180, 31_100, 20_150),
-    Program("files", ("shims.files.__main__",), USER, 26, 3_570, 2_570),
+    Program("files", ("shims.files.__main__",), USER, 27, 3_770, 2_720),
     Program(
         "folder mounts",
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),

@@ -18,6 +18,7 @@ from shims.files.ports import ask_connect
 from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.qrexec import qrexec_client_vm
 from shims.files.receiving import open_here, receive
+from shims.files.sanitizing import sanitize
 from shims.files.sending import Walk, write_entries
 from shims.files.services import list_services
 from shims.files.serving import serve_services
@@ -90,6 +91,7 @@ VERBS = {
     "vitrail-connect": ask_connect,
     "vitrail-ssh-agent": ssh_agent,
     "vitrail-services": serve_services,
+    "vitrail-sanitize": sanitize,
     "qrexec-client-vm": qrexec_client_vm,
     "serve": serve_call,
     "call-here": call_here,

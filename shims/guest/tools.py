@@ -18,6 +18,7 @@ FILES_COMMANDS = (
     "vitrail-call",
     "vitrail-connect",
     "vitrail-ssh-agent",
+    "vitrail-sanitize",
     "qrexec-client-vm",
 )
 

@@ -16,6 +16,7 @@ from broker.helpers.process.spawn import run_tool
 
 FOLDER = Path(str(resources.files("broker"))) / "data/desktop"
 COMMAND = "brokerctl open --quiet --"
+SANITIZE = "brokerctl sanitize --"
 
 
 def exec_of(name: str, section: str) -> str:
@@ -32,13 +33,27 @@ def test_every_entry_hands_files_over_after_two_dashes():
     assert dolphin == f"{COMMAND} %U"
     thunar = ET.parse(FOLDER / "thunar-action.xml").findtext("command")
     assert thunar == f"{COMMAND} %F"
+    dolphin = exec_of(
+        "io.vitrail.Sanitize.dolphin.desktop", "Desktop Action vitrailSanitize"
+    )
+    thunar = ET.parse(FOLDER / "thunar-action-sanitize.xml").findtext("command")
+    assert (dolphin, thunar) == (f"{SANITIZE} %F", f"{SANITIZE} %F")
 
 
-async def test_the_script_of_nautilus_hands_each_selected_path_over(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nautilus-open-in-a-sandbox", ("open", "--quiet", "--")),
+        ("nautilus-make-harmless", ("sanitize", "--")),
+    ],
+)
+async def test_the_script_of_nautilus_hands_each_selected_path_over(
+    tmp_path, name, words
+):
     recorder = tmp_path / "brokerctl"
     recorder.write_text(f'#!/bin/sh\nfor w; do echo "$w"; done >> {tmp_path}/called\n')
     recorder.chmod(0o755)
-    script = FOLDER / "nautilus-open-in-a-sandbox"
+    script = FOLDER / name
     assert script.stat().st_mode & stat.S_IXUSR
     paths = ["/a b", "/$(id)", "/-x", "/'q'"]
     env = {
@@ -47,7 +62,7 @@ async def test_the_script_of_nautilus_hands_each_selected_path_over(tmp_path):
     }
     await run_tool([script], env=env, deadline=30)
     called = (tmp_path / "called").read_text().splitlines()
-    assert called == [w for path in paths for w in ("open", "--quiet", "--", path)]
+    assert called == [w for path in paths for w in (*words, path)]
 
 
 @pytest.mark.skipif(

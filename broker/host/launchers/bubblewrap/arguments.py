@@ -25,7 +25,7 @@ TOOL = "vitrail-files"
 _TOOLS = "/run/vitrail-tools"
 _TOOL_NAMES = (
     *("vitrail-call", "vitrail-services", "vitrail-ssh-agent", "vitrail-connect"),
-    *("vitrail-open", "vitrail-copy", "qrexec-client-vm"),
+    *("vitrail-open", "vitrail-copy", "vitrail-sanitize", "qrexec-client-vm"),
 )
 _TOOL_LINKS = tuple(
     word
@@ -39,7 +39,7 @@ _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = (
     *("alternatives", "fonts", "gtk-3.0", "gtk-4.0", "ld.so.cache", "ld.so.conf"),
     *("ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "pki", "pulse"),
-    *("ssl/certs", "terminfo", "xdg"),
+    *("libreoffice", "ssl/certs", "terminfo", "xdg"),
 )
 
 

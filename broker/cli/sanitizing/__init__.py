@@ -1,0 +1,1 @@
+"""``brokerctl sanitize``: documents made harmless, as pixels from a sandbox."""

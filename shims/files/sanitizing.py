@@ -1,0 +1,197 @@
+"""``vitrail-sanitize``: a document becomes the pixels of its pages, and their words.
+
+It runs where the document can do no harm: in a sandbox that ends afterwards.  It reads
+the document from standard input, and writes for each page its size, its pixels as bytes
+of red, green and blue, and the words that tesseract(1) finds in them, if it is there.
+The broker's side (``broker/cli/sanitizing``) makes a new document of them, and reads
+nothing else of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+from shims.files.protocol import TransferError
+
+if TYPE_CHECKING:
+    from typing import IO, Iterator, List, Tuple
+
+PIXELS_MAGIC = b"vitrail pixels 1\n"
+# b"P", width, height, number of words; b"E" at the end; b"X", bytes of the reason.
+PIXELS_PAGE = struct.Struct(">cIII")
+PIXELS_WORD = struct.Struct(">HHHHB")  # left, top, width, height, bytes of the word
+PAGE_DPI = 150
+WORDS_MOST = 5000
+WORD_MOST_BYTES = 200
+PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+PPM_HEAD = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+255\s")
+REASON_BYTES = 1000
+SANITIZE_USAGE = "usage: vitrail-sanitize NAME <DOCUMENT"
+
+
+def sanitize(words: List[str]) -> int:
+    """``vitrail-sanitize NAME``; the name's end is the type of an office document."""
+    import shutil
+    import tempfile
+
+    if len(words) != 1:
+        raise TransferError(SANITIZE_USAGE)
+    ending = os.path.splitext(words[0])[1].lower()
+    if not re.fullmatch(r"\.[a-z0-9]{1,5}", ending):
+        ending = ""
+    out = sys.stdout.buffer
+    out.write(PIXELS_MAGIC)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        # What programs say is told at the end: a box has one way out for both.
+        os.dup2(said.fileno(), 2)
+        document = os.path.join(folder, f"document{ending}")
+        with open(document, "wb") as file, os.fdopen(0, "rb", closefd=False) as given:
+            shutil.copyfileobj(given, file)
+        try:
+            write_pages(document, folder, out)
+        except TransferError as error:
+            said.seek(0)
+            words = [
+                str(error),
+                *said.read(REASON_BYTES).decode("utf-8", "replace").split(),
+            ]
+            reason = " ".join(words).encode()[:REASON_BYTES]
+            out.write(PIXELS_PAGE.pack(b"X", len(reason), 0, 0) + reason)
+            return error.code
+        finally:
+            out.flush()
+    return 0
+
+
+def write_pages(document: str, folder: str, out: IO[bytes]) -> None:
+    """Write all pages, and their end.  Raises TransferError."""
+    number = 0
+    for width, height, pixels in pages_of(document, folder):
+        found = words_in(width, height, pixels)
+        out.write(PIXELS_PAGE.pack(b"P", width, height, len(found)))
+        out.write(pixels)
+        for box, text in found:
+            out.write(PIXELS_WORD.pack(*box, len(text)) + text)
+        number += 1
+    if not number:
+        raise TransferError("no page could be made of it")
+    out.write(PIXELS_PAGE.pack(b"E", 0, 0, 0))
+
+
+def pages_of(document: str, folder: str) -> Iterator[Tuple[int, int, bytes]]:
+    """Yield each page: width, height and pixels.  Raises TransferError."""
+    with open(document, "rb") as file:
+        start = file.read(16)
+    if start.startswith(PICTURES) or start[8:12] == b"WEBP":
+        yield picture_page(document)
+        return
+    if not start.startswith(b"%PDF-"):
+        document = office_pdf(document, folder)
+    command = ["pdftoppm", "-r", str(PAGE_DPI), document]
+    yield from ppm_pages(command)
+
+
+def picture_page(path: str) -> Tuple[int, int, bytes]:
+    """Return a picture, by the first program that reads it.  Raises TransferError."""
+    options = ["-auto-orient", "-background", "white", "-flatten", "-depth", "8"]
+    out = ["-frames:v", "1", "-f", "image2pipe", "-c:v", "ppm", "-"]
+    failed = ""
+    for command in (
+        ["magick", f"{path}[0]", *options, "ppm:-"],
+        ["convert", f"{path}[0]", *options, "ppm:-"],
+        ["ffmpeg", "-v", "error", "-i", path, *out],
+    ):
+        try:
+            return next(ppm_pages(command))
+        except (TransferError, StopIteration) as error:  # noqa: PERF203 -- three programs
+            failed += f" {error}"
+    raise TransferError(f"pictures need imagemagick or ffmpeg here:{failed}")
+
+
+def office_pdf(document: str, folder: str) -> str:
+    """Have an office document printed to a PDF file.  Raises TransferError."""
+    import subprocess
+
+    out = os.path.join(folder, "printed")
+    words = ["--headless", "--norestore", "--convert-to", "pdf", "--outdir", out]
+    profile = f"-env:UserInstallation=file://{folder}/profile"
+    try:
+        subprocess.call(
+            ["soffice", profile, *words, document],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+        )
+    except FileNotFoundError:
+        raise TransferError("office documents need libreoffice here") from None
+    made = os.listdir(out) if os.path.isdir(out) else []
+    if len(made) != 1:
+        raise TransferError("it is not a document that libreoffice can read")
+    return os.path.join(out, made[0])
+
+
+def ppm_pages(command: List[str]) -> Iterator[Tuple[int, int, bytes]]:
+    """Yield the pictures that a program writes as PPM.  Raises TransferError."""
+    import subprocess
+
+    try:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    except FileNotFoundError:
+        raise TransferError(f"{command[0]} is not in this sandbox") from None
+    with child:
+        if child.stdout is None:
+            raise TransferError("no output")
+        while True:
+            head = read_head(child.stdout)
+            if not head:
+                break
+            match = PPM_HEAD.fullmatch(head)
+            if match is None:
+                raise TransferError(f"{command[0]} wrote no picture")
+            width, height = int(match.group(1)), int(match.group(2))
+            yield width, height, child.stdout.read(width * height * 3)
+    if child.returncode:
+        raise TransferError(f"{command[0]} failed with code {child.returncode}")
+
+
+def read_head(source: IO[bytes]) -> bytes:
+    """Return the head of a PPM picture: up to the blank behind its fourth word."""
+    head = b""
+    while len(head) < 64:
+        byte = source.read(1)
+        head += byte
+        if not byte or (byte.isspace() and len(head.split()) == 4):
+            break
+    return head
+
+
+def words_in(
+    width: int, height: int, pixels: bytes
+) -> List[Tuple[Tuple[int, int, int, int], bytes]]:
+    """Return the words of a page with their places; none without tesseract(1)."""
+    import subprocess
+
+    picture = b"P6 %d %d 255\n%b" % (width, height, pixels)
+    command = ["tesseract", "stdin", "stdout", "--dpi", str(PAGE_DPI), "tsv"]
+    try:
+        told = subprocess.run(
+            command,
+            input=picture,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in told.stdout.decode("utf-8", "replace").splitlines()[1:]:
+        column = line.split("\t")
+        if len(column) != 12 or column[0] != "5" or not column[11].strip():
+            continue
+        left, top, wide, high = (min(int(value), 65535) for value in column[6:10])
+        text = column[11].strip().encode()[:WORD_MOST_BYTES]
+        found.append(((left, top, wide, high), text))
+    return found[:WORDS_MOST]

@@ -1,0 +1,122 @@
+"""``brokerctl sanitize`` with real documents, programs and a real box."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from contextlib import asynccontextmanager
+
+import pytest
+
+from broker.cli.sanitizing.pixels import Page
+from broker.cli.sanitizing.writing import write_png
+from tests.kit.brokerctl import brokerctl
+from tests.kit.needs import PID_NAMESPACES
+from tests.kit.world import world
+
+pytestmark = [
+    PID_NAMESPACES,
+    pytest.mark.skipif(
+        shutil.which("pdftoppm") is None, reason="reading PDF needs poppler-utils"
+    ),
+]
+RECORD = """\
+class = "disposable"
+display = "none"
+[launch]
+kind = "bwrap"
+"""
+# A page with a word, and a program that a reader would start.
+PDF = b"""%PDF-1.4
+1 0 obj << /Type /Catalog /Pages 2 0 R /OpenAction 5 0 R >> endobj
+2 0 obj << /Type /Pages /Kids [3 0 R] /Count 1 >> endobj
+3 0 obj << /Type /Page /Parent 2 0 R /MediaBox [0 0 300 100] /Contents 4 0 R
+/Resources << /Font << /F << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >>
+>> endobj
+4 0 obj << /Length 43 >> stream
+BT /F 40 Tf 20 30 Td (Harmless) Tj ET
+endstream endobj
+5 0 obj << /S /JavaScript /JS (app.launchURL("http://evil.example")) >> endobj
+trailer << /Root 1 0 R >>
+"""
+
+
+@asynccontextmanager
+async def documents():
+    async with world(image=False) as w:
+        w.write_record("sanitize", RECORD)
+        folder = w.base / "documents"
+        folder.mkdir()
+        yield w, folder
+
+
+async def test_a_pdf_becomes_pixels_and_words():
+    async with documents() as (w, folder):
+        (folder / "a.pdf").write_bytes(PDF)
+        for name in ("a.safe.pdf", "a-2.safe.pdf"):
+            told = await brokerctl("sanitize", str(folder / "a.pdf"), env=w.environ)
+            assert (told.code, told.err) == (0, ""), told
+            assert told.lines == [str(folder / name)]
+        made = (folder / "a.safe.pdf").read_bytes()
+        assert b"JavaScript" not in made
+        assert b"OpenAction" not in made
+        assert (folder / "a.pdf").read_bytes() == PDF
+        shown = subprocess.run(
+            ["pdftoppm", "-r", "72", str(folder / "a.safe.pdf")],
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=60,
+        ).stdout
+        assert shown.split()[1] == b"300"
+        assert 500 < sum(value < 100 for value in shown[15:]) < 30_000, "black letters"
+        if shutil.which("tesseract"):
+            text = subprocess.run(
+                ["pdftotext", str(folder / "a.safe.pdf"), "-"],
+                stdout=subprocess.PIPE,
+                check=True,
+                timeout=60,
+            ).stdout
+            assert text.split() == [b"Harmless"]
+
+
+@pytest.mark.skipif(
+    shutil.which("convert") is None and shutil.which("ffmpeg") is None,
+    reason="pictures need imagemagick or ffmpeg",
+)
+async def test_a_picture_becomes_a_picture():
+    async with documents() as (w, folder):
+        with (folder / "red.png").open("wb") as out:
+            write_png(out, Page(40, 30, b"\xff\0\0" * 1200, ()))
+            out.write(b"what a reader of pictures does not show")
+        told = await brokerctl("sanitize", str(folder / "red.png"), env=w.environ)
+        assert told.code == 0, told
+        made = (folder / "red.safe.png").read_bytes()
+        assert b"what a reader" not in made
+        with io.BytesIO() as plain:
+            write_png(plain, Page(40, 30, b"\xff\0\0" * 1200, ()))
+            assert made == plain.getvalue()
+
+
+async def test_what_is_not_a_document_makes_nothing():
+    async with documents() as (w, folder):
+        (folder / "bad.pdf").write_bytes(b"%PDF-1.4\nnothing of it")
+        told = await brokerctl("sanitize", str(folder / "bad.pdf"), env=w.environ)
+        assert told.code == 1, told
+        assert "the sandbox says: pdftoppm failed" in told.err
+        assert [one.name for one in folder.iterdir()] == ["bad.pdf"]
+
+
+async def test_a_sandbox_that_keeps_or_sends_anything_is_refused():
+    async with documents() as (w, folder):
+        (folder / "a.pdf").write_bytes(PDF)
+        for text in (
+            RECORD.replace("disposable", "persistent"),
+            f'{RECORD}network = "user"\n',
+        ):
+            w.write_record("other", text)
+            told = await brokerctl(
+                *("sanitize", "--in", "other", str(folder / "a.pdf")), env=w.environ
+            )
+            assert (told.code, "without a network" in told.err) == (1, True), told
+        assert not w.events("lease.begin")
