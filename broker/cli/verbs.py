@@ -68,7 +68,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "unshare": ("folders.unshare", "Take a shared folder back."),
             "open": ("transfer.open_in", "Open files and addresses in a sandbox."),
             "cp": ("transfer.copy", "Copy files to, from and between sandboxes."),
-            "sanitize": ("sanitizing.verb", "Make documents harmless."),
+            "sanitize": ("sanitizing.sanitize_verb", "Make documents harmless."),
         },
         "Questions and decisions": {
             "pending": ("pending", "Show the questions that wait for an answer."),
