@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from broker.core.errors import UpstreamError
 from broker.helpers.process import namespace_limits
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
+from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
@@ -140,3 +142,47 @@ async def test_a_box_whose_counters_cannot_be_limited_does_not_start(
 def test_our_own_namespace_is_not_a_boxs():
     with pytest.raises(UpstreamError, match="of its own"):
         namespace_limits.open_user_namespace(os.getpid())
+
+
+EPOLL = """
+import ctypes, json, os, select, stat
+mine = os.stat(os.environ["HOME"]), os.stat(os.environ["XDG_RUNTIME_DIR"])
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps({
+    "map": open("/proc/self/uid_map").read().split(),
+    "uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(),
+    "owned": [(s.st_uid, stat.S_IMODE(s.st_mode)) for s in mine],
+    "rights": {n: int(status[n], 16) for n in status if n.startswith("Cap")},
+    "new": status["NoNewPrivs"].strip(),
+    "root": [call() for call in (lambda: ctypes.CDLL(None).setuid(0),)],
+}), flush=True)
+os.read(0, 1)
+import time; time.sleep(60)
+"""
+
+
+async def test_a_box_has_a_user_id_of_its_own_for_the_kernels_counters(tmp_path):
+    with ExitStack() as stack:
+        if subordinate_namespace(stack, (os.getuid(), os.getgid())) is None:
+            pytest.skip("no subordinate user ids here (newuidmap, /etc/subuid)")
+    found = await said(tmp_path, EPOLL)
+    within, outside = found["map"][0::3], found["map"][1::3]
+    assert found["uid"] == os.getuid() == int(within[1])
+    assert within[0] == "0", "bubblewrap itself, which has no capabilities any more"
+    assert found["gid"] == os.getgid()
+    # Of its group outside nothing is left: files of the user's group are not its own.
+    assert found["groups"] == []
+    assert outside[1] != str(os.getuid())
+    assert found["owned"] == [[os.getuid(), 0o700]] * 2
+    assert found["rights"] == dict.fromkeys(found["rights"], 0)
+    assert found["new"] == "1"
+    assert found["root"] == [-1]
+
+
+async def test_a_box_with_files_of_the_user_keeps_the_users_id(tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("")
+    kept.chmod(0o600)
+    found = await said(tmp_path, EPOLL, files=(kept,))
+    assert len(found["map"]) == 3
+    assert found["rights"] == dict.fromkeys(found["rights"], 0)

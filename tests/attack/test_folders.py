@@ -137,7 +137,7 @@ async def box(tmp_path, program):
     # A program that makes namespaces is one of a record that opens them.
     nested = "unshare(" in program
     argv = ("/usr/bin/python3", "-I", "-c", program)
-    held = await start_held(Box(argv, sockets, user_namespaces=nested))
+    held = await start_held(Box(argv, sockets, user_namespaces=nested, folders=True))
     pidfd = os.pidfd_open(held.leader)
     try:
         with trio.fail_after(60):

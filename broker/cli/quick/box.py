@@ -123,6 +123,8 @@ def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
         box,
         user_namespaces=found.get("user_namespaces") is True,
         x11=found.get("x11") is True,
+        # A broker that does not know the key may mount some.
+        folders=found.get("folders") is not False,
     )
     return replace(box, open_files=most) if isinstance(most, int) else box
 

@@ -108,6 +108,7 @@ async def _run_recorded(
     launch = record.host.launch
     assert isinstance(launch, Bwrap)
     binds = (*launch.read_only, *launch.read_write)
+    shared = record.viewer.folders
     without_links = refuse_planted_links(paths, binds)
     async with steps.shown():
         await ensure_broker(paths)
@@ -122,6 +123,7 @@ async def _run_recorded(
                 user_namespaces=launch.user_namespaces,
                 x11=record.viewer.window.x11,
                 without_links=without_links,
+                folders=bool(shared.read_only or shared.read_write),
             )
             return await leased(paths, record.name, _starter(box), steps)
 

@@ -753,6 +753,18 @@ GUARDS = (
         "our_own",
     ),
     Guard(
+        "a box's programs have a user id of their own",
+        "ids = ()",
+        "tests/attack/test_box_namespaces.py",
+        "user_id_of_its_own",
+    ),
+    Guard(
+        "a box with a user id of its own has no capabilities",
+        "none = ()",
+        "tests/attack/test_box_namespaces.py",
+        "user_id_of_its_own",
+    ),
+    Guard(
         "a box has few signals and messages",
         "_FEW_SIGNALS = ''",
         "tests/attack/test_box_namespaces.py",

@@ -11,6 +11,7 @@ def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
     launch = None if record is None else record.host.launch
     if record is None or not isinstance(launch, Bwrap):
         return api.LaunchBoxAnswer()
+    folders = record.viewer.folders
     return api.LaunchBoxAnswer(
         sandbox_class=record.host.sandbox_class,
         command=list(launch.command),
@@ -20,4 +21,5 @@ def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
         user_namespaces=launch.user_namespaces,
         network=launch.network,
         x11=record.viewer.window.x11,
+        folders=bool(folders.read_only or folders.read_write),
     )

@@ -36,6 +36,12 @@ _X11_BRIDGE = "/run/vitrail-x11.py"
 _HOME = "/home/user"
 _X11_START = ("/usr/bin/python3", "-I", "-S", "-B", _X11_BRIDGE, "--")
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_READABLE = ("--perms", "0644")
+_TO_CHANGE_ID = tuple(
+    word
+    for right in ("SETUID", "SETGID", "SETPCAP")
+    for word in ("--cap-add", f"CAP_{right}")
+)
 _ETC = (
     *("alternatives", "fonts", "gtk-3.0", "gtk-4.0", "ld.so.cache", "ld.so.conf"),
     *("ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "pki", "pulse"),
@@ -56,6 +62,8 @@ class Box:
     """The same, and it can change them."""
     home: Path | None = None
     """Its home directory outside; None: one in memory, gone at its end."""
+    folders: bool = False
+    """Whether directories of the user's may be mounted into it once it runs."""
     resolver: str | None = None
     """Its resolv.conf(5); None: it has no network."""
     language: str = "C.UTF-8"
@@ -70,6 +78,11 @@ class Box:
     """Whether an X server for its programs is started when the first one asks."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
     """Where those of ``binds`` are that lead through links of the user's."""
+
+    @property
+    def owns_files(self) -> bool:
+        """Whether it has files of the user's, which are for programs of that id alone."""
+        return bool(self.home or self.binds or self.folders)
 
     @property
     def binds(self) -> tuple[Path, ...]:
@@ -106,23 +119,53 @@ class Descriptors:
     hosts: int | None = None
     x11: int | None = None
     """The program that shows X11 windows (``shims/x11``)."""
+    namespace: int | None = None
+    """A user namespace in which its programs have a subordinate id, and 0 is the user."""
 
 
-def bwrap_args(box: Box, fds: Descriptors, uid: int) -> list[str]:
-    """Return bubblewrap's command line."""
+def bwrap_args(box: Box, fds: Descriptors, uid: int, gid: int = 0) -> list[str]:
+    """Return bubblewrap's command line; ``uid`` and ``gid`` are its programs' inside."""
     return [
         "bwrap",
-        "--unshare-all",
+        *_namespaces(fds),
         # Without a session of its own it could type into our terminal (TIOCSTI).
         *("--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"),
+        *(() if fds.namespace is None else _TO_CHANGE_ID),
         *("--json-status-fd", str(fds.status), "--seccomp", str(fds.rules)),
         *_file_system(box, fds, uid),
         *_environment(box, uid),
-        *("--chdir", _HOME, "--"),
+        *(("--chdir", _HOME) if fds.namespace is None else ()),
+        "--",
+        *(() if fds.namespace is None else _changed_id(uid, gid)),
         *box_gate_words(box.open_files, stdin=box.stdin),
         *(_X11_START if box.x11 else ()),
         *box.command,
     ]
+
+
+def _namespaces(fds: Descriptors) -> tuple[str, ...]:
+    if fds.namespace is None:
+        return ("--unshare-all",)
+    # In place of a user namespace that bubblewrap makes: it sets up all as the user.
+    return (
+        *("--userns", str(fds.namespace), "--uid", "0", "--gid", "0"),
+        *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
+        "--unshare-cgroup-try",
+    )
+
+
+def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
+    """Words before the gate: it and the program have no right and another user id.
+
+    What bubblewrap has mounted is the user's and not the program's, so that id makes its
+    own directories, in places where everyone may.
+    """
+    # guard: a box's programs have a user id of their own
+    ids = ("--reuid", str(uid), "--regid", str(gid), "--clear-groups")
+    # guard: a box with a user id of its own has no capabilities
+    none = ("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+    made = 'mkdir -m 700 "$0" "$XDG_RUNTIME_DIR" && cd "$0" && exec "$@"'
+    return ("setpriv", *ids, *none, "--", "/bin/sh", "-c", made, _HOME)
 
 
 def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
@@ -135,21 +178,10 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
             yield from ("--ro-bind-try", str(path), str(path))
     for name in _ETC:
         yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
-    yield from ("--ro-bind-data", str(fds.passwd), "/etc/passwd")
-    yield from ("--ro-bind-data", str(fds.group), "/etc/group")
-    if fds.resolver is not None:
-        yield from ("--ro-bind-data", str(fds.resolver), "/etc/resolv.conf")
-    if fds.hosts is not None:
-        yield from ("--ro-bind-data", str(fds.hosts), "/etc/hosts")
-    for place in ("/tmp", "/var/tmp", "/run", "/home"):  # noqa: S108 -- the box's own
-        yield from ("--tmpfs", place)
-    if box.home is None:
-        yield from ("--perms", "0700", "--dir", _HOME)
-    else:
-        yield from ("--bind", str(box.home), _HOME)
-    yield from ("--perms", "0700", "--dir", f"/run/user/{uid}")
+    yield from _told_files(fds)
+    yield from _own_places(box, uid, other=fds.namespace is not None)
     if box.x11 and fds.x11 is not None:
-        yield from ("--ro-bind-data", str(fds.x11), _X11_BRIDGE)
+        yield from (*_READABLE, "--ro-bind-data", str(fds.x11), _X11_BRIDGE)
         yield from ("--perms", "1777", "--dir", "/tmp/.X11-unix")  # noqa: S108
         # Menus of Xt's programs, and keyboards.
         yield from ("--ro-bind-try", "/etc/X11", "/etc/X11")
@@ -163,6 +195,33 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
     binds.sort(key=lambda bind: len(bind[0].parts))
     for path, how in binds:
         yield from (how, str(path), str(path))
+
+
+def _told_files(fds: Descriptors) -> Iterator[str]:
+    for number, place in (
+        (fds.passwd, "/etc/passwd"),
+        (fds.group, "/etc/group"),
+        (fds.resolver, "/etc/resolv.conf"),
+        (fds.hosts, "/etc/hosts"),
+    ):
+        if number is not None:
+            yield from (*_READABLE, "--ro-bind-data", str(number), place)
+
+
+def _own_places(box: Box, uid: int, *, other: bool) -> Iterator[str]:
+    """Directories in memory; with ``other`` its programs have another id than bwrap."""
+    shared = ("--perms", "1777") if other else ()
+    for place in ("/tmp", "/var/tmp", "/home"):  # noqa: S108 -- the box's own
+        yield from (*shared, "--tmpfs", place)
+    yield from ("--tmpfs", "/run")
+    if other:
+        yield from ("--perms", "1777", "--dir", "/run/user")
+        return
+    if box.home is None:
+        yield from ("--perms", "0700", "--dir", _HOME)
+    else:
+        yield from ("--bind", str(box.home), _HOME)
+    yield from ("--perms", "0700", "--dir", f"/run/user/{uid}")
 
 
 def _environment(box: Box, uid: int) -> Iterator[str]:

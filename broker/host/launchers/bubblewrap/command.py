@@ -12,6 +12,7 @@ from broker.core.errors import UpstreamError
 from broker.helpers.process import program_filters
 from broker.helpers.process.gate import READY, Gate
 from broker.host.launchers.bubblewrap.arguments import Box, Descriptors, bwrap_args
+from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 
 STATUS_BYTES = 4096
 START_SECONDS = 10.0
@@ -54,10 +55,12 @@ def prepare(box: Box, ours: ExitStack) -> BoxCommand:
     hosts = _memory(theirs, _HOSTS)
     resolver = None if box.resolver is None else _memory(theirs, box.resolver.encode())
     x11 = _memory(theirs, _x11_bridge()) if box.x11 else None
-    fds = Descriptors(status, passwd, group, rules, resolver, hosts, x11)
-    named = tuple(fd for fd in (resolver, x11) if fd is not None)
+    own = None if box.owns_files else subordinate_namespace(theirs, (uid, gid))
+    fds = Descriptors(status, passwd, group, rules, resolver, hosts, x11, own)
+    named = tuple(fd for fd in (resolver, x11, own) if fd is not None)
     passed = (status, passwd, group, rules, hosts, *named)
-    return BoxCommand(bwrap_args(box, fds, uid), passed, stdin, theirs, gate, heard)
+    argv = bwrap_args(box, fds, uid, gid)
+    return BoxCommand(argv, passed, stdin, theirs, gate, heard)
 
 
 def _x11_bridge() -> bytes:

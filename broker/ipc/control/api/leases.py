@@ -128,6 +128,8 @@ class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
     network: str | None = None
     x11: bool | None = None
     """Whether an X server is in it, for programs that need one."""
+    folders: bool | None = None
+    """Whether directories of the user's may be mounted into it."""
 
 
 class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):
