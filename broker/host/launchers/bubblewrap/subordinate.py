@@ -17,7 +17,7 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
-from broker.helpers.process.popen import DEVNULL, start_process
+from broker.helpers.process.popen import DEVNULL, Process, start_process
 
 _NEWUSER = 0x10000000
 _SUBUID, _SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
@@ -50,12 +50,12 @@ def subordinate_namespace(stack: ExitStack, inside: tuple[int, int]) -> int | No
     try:
         if os.read(from_child, 1) != b"y":
             return None
-        for program, ours, within, outside in (
-            ("newuidmap", os.getuid(), inside[0], user),
-            ("newgidmap", os.getgid(), inside[1], group),
-        ):
-            if not _mapped(program, child, ours, within, outside):
-                return None
+        both = (
+            _mapping("newuidmap", child, os.getuid(), inside[0], user),
+            _mapping("newgidmap", child, os.getgid(), inside[1], group),
+        )
+        if [one.wait() for one in both] != [0, 0]:
+            return None
         namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(from_child)
@@ -106,8 +106,7 @@ def _wait_inside(told: int, held: int) -> int:
     return 0
 
 
-def _mapped(program: str, child: int, ours: int, within: int, outside: int) -> bool:
+def _mapping(program: str, child: int, ours: int, within: int, outside: int) -> Process:
     numbers = (child, 0, ours, 1, within, outside, 1)
     words = [program, *map(str, numbers)]
-    started = start_process(words, stdout=DEVNULL, stderr=DEVNULL)
-    return started.wait() == 0
+    return start_process(words, stdout=DEVNULL, stderr=DEVNULL)
