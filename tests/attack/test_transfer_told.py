@@ -72,7 +72,8 @@ class Targets:
 
 
 async def told(error, service, ask):
-    """Return what the asking program is told, and the events."""
+    """Return what the asking program is told, the events, and the notifications."""
+    shown = []
     permit = SimpleNamespace(
         target="vault", autostart=True, max_size=None, schemes=True, returns=False
     )
@@ -83,6 +84,9 @@ async def told(error, service, ask):
             await trio.lowlevel.checkpoint()
             permit.request, permit.where = request, "work.policy:1:1"
             yield permit
+
+        def notify(self, title, text, *, sandbox):
+            shown.append((title, text, sandbox))
 
     log = Log()
     made = OpeningService(
@@ -101,7 +105,7 @@ async def told(error, service, ask):
     exchange.take(messages.TransferAsked(1, ask))
     opening = Opening(WORK, service, 1, "vsock:3")
     said = await made._answered(guest, opening, exchange, None)
-    return said, log.texts
+    return said, log.texts, shown
 
 
 @pytest.mark.parametrize("kind", [RefusedError, UpstreamError, PeerError, SetupError])
@@ -111,9 +115,13 @@ async def test_failures_of_a_target_are_fixed_messages(kind, service, ask, group
     error: Exception = kind(f"in the guest, foot: {SECRET}", hint=SECRET)
     if grouped:
         error = ExceptionGroup("of a nursery", [error])
-    said, events = await told(error, service, ask)
+    said, events, shown = await told(error, service, ask)
     assert said, "it failed"
     assert SECRET not in said
     assert SECRET not in "".join(events), "nor does the log hold content"
-    again, _ = await told(kind("other words"), service, ask)
+    again, *_ = await told(kind("other words"), service, ask)
     assert said == again
+    # Of a call the caller's program shows it.
+    expected = [] if service == CALL else [("vault did not open it", WORK.sandbox)]
+    assert [(title, sandbox) for title, _, sandbox in shown] == expected
+    assert all(SECRET in text for _, text, _ in shown), "the user is told why"

@@ -15,9 +15,11 @@ from broker.cli.images import foreign
 from broker.cli.images.building.build import build_image
 from broker.cli.images.building.build_room import only_build
 from broker.cli.images.describe import age_text, describe
+from broker.cli.images.record_images import packages_of
 from broker.cli.images.steps import Steps
 from broker.cli.images.x11_needs import X_SERVER
 from broker.cli.late_group import LateGroup
+from broker.cli.policy.records import read_records
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.host.images import store
@@ -64,11 +66,14 @@ def build(
 ) -> None:
     """Make the guest image NAME from packages of a Debian suite.
 
-    Needs no root.  An image that is made of the same already is kept, unless
-    --force asks for a new one with the packages of today.
+    Needs no root.  Without --package and --packages-file it has the packages of the
+    first record that has this image.  An image that is made of the same already is
+    kept, unless --force asks for a new one with the packages of today.
     """
     foreign.refuse_host(name)
     base = read_packages(packages_file) if packages_file else store.DEFAULT_PACKAGES
+    if not packages and not packages_file:
+        base = packages_of(name, read_records(find_paths()).records.values()) or base
     spec = ImageSpec(
         name=name,
         suite=suite,

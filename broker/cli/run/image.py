@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from broker.cli import render
 from broker.cli.images import x11_needs
 from broker.cli.images.building.build import build_image
+from broker.cli.images.record_images import spec_of
 from broker.cli.policy.records import EXAMPLES
 from broker.cli.run.progress import Steps
 from broker.core.errors import RefusedError
@@ -22,9 +23,9 @@ _STEP = "build the image"
 async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
     """Build the record's image if it has other packages than the record names.
 
-    Does nothing for a record without packages, unless its programs are those of
-    this machine, of which an image is made when packages change.  Raises RefusedError where the
-    image would be another record's too, SetupError and UpstreamError as
+    Of a record without packages only the default image is built, where it is missing,
+    and that of this machine's programs, when packages change.  Raises RefusedError
+    where the image would be another record's too, SetupError and UpstreamError as
     ``build_image`` does.
     """
     launch = record.host.launch
@@ -34,6 +35,8 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         await _ensure_host_image(paths, steps)
         return
     if not launch.packages:
+        if launch.image == store.DEFAULT_NAME:
+            await _ensure_default(paths, steps)
         _tell_x11(paths, record, launch)
         return
     if launch.image == store.DEFAULT_NAME:
@@ -42,11 +45,8 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
             where=record.where("launch.packages"),
             hint=f'add image = "{record.name}" to [launch]',
         )
-    packages = (*store.DEFAULT_PACKAGES, *launch.packages)
-    if record.viewer.window.x11 and x11_needs.X_SERVER not in packages:
-        packages = (*packages, x11_needs.X_SERVER)
-    spec = ImageSpec(name=launch.image, packages=packages)
-    if not _is_there(paths, spec):
+    spec = spec_of(record)
+    if spec is not None and not _is_there(paths, spec):
         async with steps.step(f"{_STEP} {spec.name}"):
             await build_image(paths, spec, steps.tell)
     _tell_x11(paths, record, launch)
@@ -65,6 +65,13 @@ def _tell_x11(paths: Paths, record: Record, launch: MicroVM) -> None:
         render.note(f"note: {text}")
 
 
+async def _ensure_default(paths: Paths, steps: Steps) -> None:
+    if any(image.name == store.DEFAULT_NAME for image in store.list_images(paths)):
+        return
+    async with steps.step(f"{_STEP} {store.DEFAULT_NAME}"):
+        await build_image(paths, ImageSpec(), steps.tell)
+
+
 async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
     # Late: few records have such a root.
     from broker.cli.images.foreign_images.hostroot import build_host_image, is_current
@@ -73,9 +80,7 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
     host = present.get(store.HOST_IMAGE)
     if host is not None and is_current(host):
         return
-    if store.DEFAULT_NAME not in present:
-        async with steps.step(f"{_STEP} {store.DEFAULT_NAME}"):
-            await build_image(paths, ImageSpec(), steps.tell)
+    await _ensure_default(paths, steps)
     async with steps.step("make an image of this machine's programs"):
         await build_host_image(paths, store.DEFAULT_NAME, steps.tell)
 

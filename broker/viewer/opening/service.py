@@ -273,12 +273,15 @@ class OpeningService:
             else:
                 job = Job(guest, exchange, asked, permit, wait, number)
                 await self._mover.move(job)
+                self._tell_arrival(guest.lease, asked, permit)
             reason = ""
         except (VitrailError, ExceptionGroup) as error:
             found = sole(error)
             if not isinstance(found, VitrailError):
                 raise
             failure = told(found, permit.target)
+            if failure is not found:
+                self._tell_failure(guest.lease, permit, found)
             reason = str(failure)
             raise failure from error
         finally:
@@ -296,6 +299,23 @@ class OpeningService:
                         reason=printable(reason, 2000),
                     )
                 )
+
+    def _tell_arrival(self, source: Lease, asked: Wanted, permit: Permit) -> None:
+        """Notify the user where the files are that a sandbox has sent."""
+        if asked.service == FILE_COPY and permit.target in ADMIN_NAMES:
+            name = source.sandbox
+            self._decider.notify(
+                f"{name} sent you files", f"they are in ~/Incoming/{name}", sandbox=name
+            )
+
+    def _tell_failure(self, source: Lease, permit: Permit, error: VitrailError) -> None:
+        """Notify the user why a target failed: the sandbox gets a fixed message."""
+        text = "\n".join(one for one in (error.message, error.hint) if one)
+        self._decider.notify(
+            f"{permit.target.removeprefix('@dispvm:')} did not open it",
+            printable(text, 600),
+            sandbox=source.sandbox,
+        )
 
 
 def _asked(opening: Opening, ask: Ask) -> Wanted:

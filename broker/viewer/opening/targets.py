@@ -99,6 +99,7 @@ class Targets:
         async with self.guest(target, wait, source, autostart=autostart) as it:
             words = [_TOOL, "open-here", url.canonical, *_command(it)]
             program = await it.start_program(words, {}, display=True)
+            self._tell_failure(it, program, source)
             await _started(it, program)
             if source is None:
                 await shown(it.lease.sandbox, program)
@@ -160,6 +161,8 @@ class Targets:
                 if delivery.open:
                     words += _command(guest)
                 program = await guest.start_program(words, {}, display=delivery.open)
+                if delivery.open:
+                    self._tell_failure(guest, program, source)
                 await _taken(guest, program, delivery)
                 async with keeping(guest, program, delivery):
                     yield Receiver(guest.lease.sandbox, program)
@@ -182,6 +185,27 @@ class Targets:
                         lease.id, reason="it was started for nothing", grace=1.0
                     )
             raise
+
+    def _tell_failure(
+        self, guest: Guest, program: Program, source: Lease | None
+    ) -> None:
+        """Notify the user where the program of a sandbox's request shows nothing.
+
+        The sandbox that asked does not learn of it: it would learn of the target.
+        """
+        if source is None:
+            return
+        name = guest.lease.sandbox
+
+        def failed(code: int) -> None:
+            self._viewer.authority.notify(
+                f"{name} did not open it",
+                f"its program ended with code {code}; 'brokerctl logs {name}' shows "
+                "what it wrote, and the program must be in the sandbox's image",
+                sandbox=source.sandbox,
+            )
+
+        program.on_failure = failed
 
     async def _lease(
         self, target: str, wait: Wait, source: Lease | None, *, autostart: bool

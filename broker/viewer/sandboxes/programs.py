@@ -101,6 +101,8 @@ class Program:
     input: ProgramInput | None = None
     """None: its standard input is empty."""
     tty: bool = False
+    on_failure: Callable[[int], None] | None = None
+    """Called with its exit code where it fails before it has opened the display."""
 
     def wake(self) -> None:
         """Wake the tasks that wait for a change."""
@@ -146,8 +148,16 @@ def _numbers(logs: Path) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
+_UNSEEN = frozenset({Step.MACHINE, Step.AGENT, Step.PROGRAM, Step.STREAM})
 # The exit code of a shell for a command that it could not find.
 _NOT_STARTED = 127
+
+
+def _failed(program: Program, code: int) -> None:
+    unseen = program.way.next in _UNSEEN
+    program.way.fail(f"it ended with code {code}")
+    if unseen and program.on_failure is not None:
+        program.on_failure(code)
 
 
 class Programs:
@@ -293,7 +303,7 @@ class Programs:
                 return program
             case AgentExited():
                 if message.code != 0:
-                    program.way.fail(f"it ended with code {message.code}")
+                    _failed(program, message.code)
                 self._end(program, message.code)
                 return program
         return None

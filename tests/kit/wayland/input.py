@@ -79,17 +79,22 @@ _KEYMAP = (
 
 
 _ROWS = ((2, "1234567890"), (16, "qwertyuiop"), (30, "asdfghjkl"), (44, "zxcvbnm"))
+_OTHERS = (12, 13, 26, 27, 28, 39, 40, 41, 43, 51, 52, 53, 57)
 CODES = {
     **{char: first + n for first, row in _ROWS for n, char in enumerate(row)},
-    "\n": 28,
-    " ": 57,
+    **dict(zip("-=[]\n;'`\\,./ ", _OTHERS, strict=True)),
 }
-"""evdev's code of each key that ``Keyboard.type`` knows."""
+"""evdev's code of each key that ``Keyboard.type`` knows, by the character without Shift."""
+_SHIFTED = {
+    **{char.upper(): char for char in "abcdefghijklmnopqrstuvwxyz"},
+    **dict(zip('!@#$%^&*()_+{}:"~|<>?', "1234567890-=[];'`\\,./", strict=True)),
+}
 
+SHIFT = 1
 
 CONTROL = 1 << 2
 """The bit of a modifier in xkb's own order: Shift, Lock, Control."""
-_KEY_OF = {CONTROL: 29}
+_KEY_OF = {SHIFT: 42, CONTROL: 29}
 
 
 class Keyboard:
@@ -128,9 +133,12 @@ class Keyboard:
         self.client.roundtrip()
 
     def type(self, text: str) -> None:
-        """Press the keys of small letters, digits, spaces and newlines in turn."""
+        """Press the keys of these characters of an American keyboard in turn."""
         for char in text:
-            self.press(CODES[char])
+            if char in _SHIFTED:
+                self.chord(SHIFT, _SHIFTED[char])
+            else:
+                self.press(CODES[char])
 
     def chord(self, held: int, char: str) -> None:
         """Press a key while a modifier is held: by its key and by its bit.

@@ -239,3 +239,22 @@ async def test_waiting_tasks_are_woken(tmp_path):
         waited = program.changed
         programs.take(message)
         assert waited.is_set()
+
+
+async def test_a_program_that_fails_before_its_window_is_told_once(tmp_path):
+    """One that has shown a window, or ends well, did what it was started for."""
+    programs, told = Programs(tmp_path), []
+    ways = {
+        "fails": (AgentExited, 127, None, [127]),
+        "ends": (AgentExited, 0, None, []),
+        "has a window": (AgentExited, 1, Step.WINDOW, []),
+    }
+    for name, (kind, code, reached, expected) in ways.items():
+        program = programs.new(name, display=True, limit=64)
+        program.on_failure = told.append
+        if reached is not None:
+            program.way.reach(reached, 0)
+        programs.take(kind(program.number, code))
+        programs.take(kind(program.number, code))
+        assert told == expected, name
+        told.clear()

@@ -1,0 +1,27 @@
+"""The image that a record's packages ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from broker.cli.images.x11_needs import X_SERVER
+from broker.host.images import store
+from broker.host.images.store import ImageSpec
+from policy.records.model import MicroVM, Record
+
+
+def spec_of(record: Record) -> ImageSpec | None:
+    """Return what the record's image is made of; None where it names no packages."""
+    launch = record.host.launch
+    if not isinstance(launch, MicroVM) or not launch.packages:
+        return None
+    packages = (*store.DEFAULT_PACKAGES, *launch.packages)
+    if record.viewer.window.x11 and X_SERVER not in packages:
+        packages = (*packages, X_SERVER)
+    return ImageSpec(name=launch.image, packages=packages)
+
+
+def packages_of(name: str, records: Iterable[Record]) -> tuple[str, ...]:
+    """Return the packages of the first record that has the image of this name."""
+    specs = (spec_of(record) for record in records)
+    return next((spec.packages for spec in specs if spec and spec.name == name), ())
