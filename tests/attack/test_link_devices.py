@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.limits import devices as device_limits
 from broker.core.names import SandboxName
 from broker.ipc.devices.messages import DeviceItem, Devices
 from broker.ipc.host_viewer import DeviceAttachment
@@ -196,7 +196,7 @@ async def test_attach_that_is_given_up_before_its_reply_is_taken_back(tmp_path):
 
 async def test_host_that_never_answers_does_not_keep_the_viewer(tmp_path, monkeypatch):
     """Neither a detach nor a cancelled attach waits for it without end."""
-    monkeypatch.setattr(limits, "DEVICE_DETACH_SECONDS", 0.2)
+    monkeypatch.setattr(device_limits, "DEVICE_DETACH_SECONDS", 0.2)
 
     async def handle(epoch, request):
         if isinstance(request, m.DeviceDetach):

@@ -10,7 +10,6 @@ import pytest
 import trio
 import trio.testing
 
-from broker.core import limits
 from broker.core.lease import Opening
 from broker.core.limits import devices as device_limits
 from broker.core.services import SECURITY_KEY
@@ -142,7 +141,7 @@ async def test_who_has_the_key_is_shown_while_it_does():
 
 
 async def test_process_that_keeps_the_key_loses_it(monkeypatch):
-    monkeypatch.setattr(limits, "SECURITY_KEY_TURN_SECONDS", 0.05)
+    monkeypatch.setattr(device_limits, "SECURITY_KEY_TURN_SECONDS", 0.05)
     async with key(WORK, VAULT) as (_, _, (work, vault)):
         work.ask("own.example")
         assert await work.verdict()

@@ -10,10 +10,16 @@ from broker.host.images.store import ImageSpec
 from policy.records.model import MicroVM, Record
 
 
+def micro_vm_of(record: Record) -> MicroVM | None:
+    """Return how the record's machine starts; None for a kind without images of ours."""
+    launch = record.host.launch
+    return launch if isinstance(launch, MicroVM) else None
+
+
 def spec_of(record: Record) -> ImageSpec | None:
     """Return what the record's image is made of; None where it names no packages."""
-    launch = record.host.launch
-    if not isinstance(launch, MicroVM) or not launch.packages:
+    launch = micro_vm_of(record)
+    if launch is None or not launch.packages:
         return None
     packages = (*store.DEFAULT_PACKAGES, *launch.packages)
     if record.viewer.window.x11 and X_SERVER not in packages:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from broker.cli import render
 from broker.cli.images import x11_needs
 from broker.cli.images.building.build import build_image
-from broker.cli.images.record_images import spec_of
+from broker.cli.images.record_images import micro_vm_of, spec_of
 from broker.cli.policy.records import EXAMPLES
 from broker.cli.run.progress import Steps
 from broker.core.errors import RefusedError
@@ -28,8 +28,8 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
     where the image would be another record's too, SetupError and UpstreamError as
     ``build_image`` does.
     """
-    launch = record.host.launch
-    if not isinstance(launch, MicroVM):
+    launch = micro_vm_of(record)
+    if launch is None:
         return
     if launch.root == "host":
         await _ensure_host_image(paths, steps)

@@ -444,8 +444,11 @@ def test_the_agent_reads_the_brokers_answer(greeted, stack):
 def test_the_programs_for_files_and_devices_read_it_too(greeted, stack, monkeypatch):
     path = greeted._directory / str(PORT)
     monkeypatch.setattr(connection, "PORT_SOCKETS", str(greeted._directory))
-    assert connection.standard_address(PORT) == f"port:{path}"
-    assert connection.standard_address(1) == "vsock:2:1"
+    monkeypatch.setattr(connection, "BOX_SOCKETS", str(greeted._directory / "none"))
+    monkeypatch.setitem(connection.PORTS, "VITRAIL_CALL", PORT)
+    monkeypatch.setitem(connection.PORTS, "VITRAIL_OPEN_URL", 1)
+    assert connection.standard_address("VITRAIL_CALL") == f"port:{path}"
+    assert connection.standard_address("VITRAIL_OPEN_URL") == "vsock:2:1"
     monkeypatch.setenv("VITRAIL_COPY", f"port:{path}")
     tools = (
         lambda: connection.Connection("VITRAIL_COPY"),

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from broker.core import limits
 from broker.core.errors import PeerError
 from broker.core.limits import clipboard as clipboard_limits
 from broker.jail.clipboard.picture import rewrite_png
@@ -170,7 +169,7 @@ def test_a_png_that_is_not_strict_is_refused(name):
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_so_many_pixels_and_no_more(more, monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_PIXEL_BYTES", 3 * 13 - more)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_PIXEL_BYTES", 3 * 13 - more)
     data = png(head(), GOOD)
     if more:
         with pytest.raises(PeerError, match="more pixels than may cross"):
@@ -304,7 +303,7 @@ def test_transparency_of_an_interlaced_one_stays(tmp_path):
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_so_many_interlaced_pixels_and_no_more(more, monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_PIXEL_BYTES", 8 * 9 - more)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_PIXEL_BYTES", 8 * 9 - more)
     data = png(
         head(8, 8, 8, 0, 0, 0, 1),
         chunk(b"IDAT", zlib.compress(bytes(_unpacked(8, 8, 8)))),

@@ -6,7 +6,6 @@ import pytest
 import trio
 import trio.testing
 
-from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as m
@@ -630,7 +629,7 @@ async def test_a_drag_whose_source_is_heard_later_is_known_then():
 
 
 async def test_a_drag_of_an_unknown_sandbox_is_refused_after_a_while(monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_MARK_SECONDS", 0.05)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_MARK_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
         await b.wait_told("the sandbox of that drag")
@@ -638,7 +637,7 @@ async def test_a_drag_of_an_unknown_sandbox_is_refused_after_a_while(monkeypatch
 
 
 async def test_a_drop_that_the_source_has_not_seen_is_given_up(monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_DROP_SECONDS", 0.05)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_DROP_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:
         await b.guests["work"].say(m.DragStartedMessage(MARK))
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
@@ -659,7 +658,7 @@ async def test_a_worker_that_takes_anothers_mark_is_ended():
 
 async def test_a_worker_that_drags_over_its_own_windows_is_told_of_once(monkeypatch):
     """By a mark of its own, which is no drag from elsewhere whatever the rules."""
-    monkeypatch.setattr(limits, "CLIPBOARD_CHORDS_SECONDS", 10_000.0)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_CHORDS_SECONDS", 10_000.0)
     async with board("work work allow\n", records=BOTH) as b:
         await b.guests["work"].say(m.DragStartedMessage(MARK))
         await b.clipboard.clear()  # it is known by then
@@ -780,7 +779,7 @@ async def _two_claims(b) -> None:
 
 async def test_a_deaf_worker_does_not_keep_others_from_copying(monkeypatch):
     """It claims the keyboard that it lost, and refused the copies of all others."""
-    monkeypatch.setattr(limits, "CLIPBOARD_CLAIM_SECONDS", 0.05)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_CLAIM_SECONDS", 0.05)
     async with board(ALLOW) as b:
         b.guests["vault"].worker.stuck = True
         await _two_claims(b)
@@ -801,7 +800,7 @@ async def test_of_two_workers_that_answer_none_copies():
 
 
 async def test_a_worker_that_answers_late_has_its_claim_again(monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_CLAIM_SECONDS", 0.05)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_CLAIM_SECONDS", 0.05)
     async with board(ALLOW) as b:
         late, asked = trio.Event(), []
 

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import InternalError
 from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as m
@@ -190,7 +189,7 @@ async def test_what_another_selection_replaced_is_not_read():
 
 @pytest.mark.parametrize("when", ["before the end", "just after it"])
 async def test_a_source_that_ends_gives_nothing(when, monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_DEATH_SECONDS", 1.0)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_DEATH_SECONDS", 1.0)
     async with told() as it:
         source = it.select()
         await it.read()
@@ -205,7 +204,7 @@ async def test_a_source_that_ends_gives_nothing(when, monkeypatch):
 
 
 async def test_a_source_that_stalls_has_so_long(monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_COPY_SECONDS", 0.2)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_COPY_SECONDS", 0.2)
     async with told() as it:
         source = it.select()
         await it.read()
@@ -350,7 +349,7 @@ async def test_so_many_read_at_one_time_and_no_more():
 
 
 async def test_one_that_takes_nothing_has_so_long(monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_SERVE_SECONDS", 0.1)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_SERVE_SECONDS", 0.1)
     async with told() as it:
         held = it.offer(b"x" * 200_000)
         theirs, ours = os.pipe()
@@ -458,7 +457,7 @@ async def test_an_export_without_the_right_of_a_press_is_none(wrong):
 
 
 async def test_an_export_that_the_compositor_ignores_is_taken_back(monkeypatch):
-    monkeypatch.setattr(limits, "CLIPBOARD_EXPORT_SECONDS", 0.1)
+    monkeypatch.setattr(clipboard_limits, "CLIPBOARD_EXPORT_SECONDS", 0.1)
     async with told() as it:
         await pressed_copy(it)
         it.export()
