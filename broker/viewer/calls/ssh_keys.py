@@ -159,8 +159,8 @@ class _Conversation:
 
     async def _bind(self, ask: BindSession) -> AgentAnswer:
         """Have the agent check that the host has signed the session's id."""
-        # Sessions of a connection to an ssh agent are few.
-        if len(self.hosts) >= limits.SSH_SESSIONS:
+        # guard: sessions of a connection to an ssh agent are few
+        if len(self.hosts) + len(self.way) >= limits.SSH_SESSIONS:
             return KeyRefused()
         answer = await self.agent.ask(ask)
         # guard: a host is known by its signature
