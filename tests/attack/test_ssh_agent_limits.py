@@ -32,7 +32,7 @@ def bind(number, *, forwarding):
 
 @pytest.mark.parametrize("forwarding", [True, False])
 async def test_sessions_of_a_connection_are_few(forwarding):
-    talk = _Conversation(None, None, Willing(), None)
+    talk = _Conversation(None, None, Willing(), None, "vault")
     for number in range(limits.SSH_SESSIONS):
         assert isinstance(
             await talk.answer(bind(number, forwarding=forwarding)), KeyDone

@@ -189,6 +189,26 @@ async def test_keys_of_another_sandbox():
             await eventually(refused)
 
 
+async def test_a_rule_leads_to_an_agent():
+    """By target=; a use that another rule would lead elsewhere is refused."""
+    rules = (
+        "vitrail.SshAgent * work @default allow target=vault\n"
+        f"vitrail.SshAgent +login.{USER} other @default allow target=@adminvm\n"
+        "vitrail.SshAgent * other @default allow target=vault\n"
+    )
+    async with sandboxes(rules) as (w, guests, there, keys):
+        vault = guests["vault"]
+        async with agent(vault.folder / "agent", keys[1]) as sock:
+            (vault.folder / "runtime/session/ssh-agent.socket").symlink_to(sock)
+            for name, code in (("work", 0), ("other", 255)):
+                one = guests[name]
+                told = await one.script(script(one, "ssh-add -l", "@default"))
+                assert (told[0], "home@desk" in told[1]) == (0, True), told
+                told = await one.script(script(one, login(one, there), "@default"))
+                assert told[0] == code, told
+        assert len(uses(w)) == 2, "both are decided; one is refused after that"
+
+
 @pytest.mark.skipif(
     "nologin" in pwd.getpwuid(os.getuid()).pw_shell and shutil.which("bwrap") is None,
     reason="this user has no shell, and no bubblewrap to have one in",

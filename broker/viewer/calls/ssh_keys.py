@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 LIST, LOGIN, CONTENT = "+list", "+login.", "+sign."
 """Arguments of requests: of a list, of a login before the user's name there, and of a
 signature before the content's namespace."""
+_BY_RULE = "@default"
 _OTHER = "a-name-that-no-rule-has"
 
 FarAgent = Callable[[Permit, "Guest", Wait], AbstractAsyncContextManager[SandboxAgent]]
@@ -81,11 +82,11 @@ class SshKeys:
             lease=opening.lease,
             service=SSH_AGENT,
             argument=LIST,
-            target=target or VIEWER,
+            target={"": VIEWER, _BY_RULE: ""}.get(target, target),
             key=ANY_KEY,
             stream=opening.stream,
             peer=opening.peer,
-            settled=True,
+            settled=target != _BY_RULE,
             ahead=True,
             tells=True,
             counts_bytes=False,
@@ -97,7 +98,9 @@ class SshKeys:
                 raise ToldError(f"{permit.where}: at the desktop there is no user=")
             async with self._agent(permit, guest, wait) as agent:
                 await guest.order(messages.SshServe(exchange.stream))
-                talk = _Conversation(self._decider, request, agent, guest)
+                talk = _Conversation(
+                    self._decider, request, agent, guest, permit.target
+                )
                 while True:
                     asked = await exchange.agent_said()
                     # Requests of a sandbox to ssh agents are paced.
@@ -133,6 +136,8 @@ class _Conversation:
     listing: Request
     agent: KeyAgent
     guest: Guest
+    target: str
+    """Whose agent it is, by the rule that allowed the connection."""
     keys: dict[bytes, AgentKey] = field(default_factory=dict)
     """Those of the agent, offered or not."""
     hosts: dict[bytes, bytes] = field(default_factory=dict)
@@ -183,7 +188,10 @@ class _Conversation:
             return KeyRefused()
         request = self._request(ask, key, bound)
         try:
-            async with self.decider.permit(request):
+            async with self.decider.permit(request) as permit:
+                # guard: a use is of the agent that its rule leads to
+                if permit.target != self.target:
+                    return KeyRefused()
                 return await self.agent.ask(ask)
         except RefusedError:
             return KeyRefused()  # the decision is on record; another key may do
@@ -209,8 +217,8 @@ class _Conversation:
             if bound is not None:
                 details.append(("host key", fingerprint(bound)))
             details += [("by way of", self._host(one)) for one in self.way]
-        if self.listing.target not in ADMIN_NAMES:
-            words += f" of {untrusted_word(self.listing.target)}"
+        if self.target not in ADMIN_NAMES:
+            words += f" of {untrusted_word(self.target)}"
         return replace(
             self.listing,
             argument=argument,

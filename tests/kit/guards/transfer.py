@@ -15,6 +15,7 @@ GUARDS = (
     Guard("a question ends with its asker", "gone = False", "tests/attack/test_ssh_agent.py", "asker"),
     Guard("a host is known by its signature", "if True:", "tests/attack/test_ssh_agent.py", "misuse"),
     Guard("sessions of a connection to an ssh agent are few", "if len(self.hosts) >= limits.SSH_SESSIONS:", "tests/attack/test_ssh_agent_limits.py", "sessions"),
+    Guard("a use is of the agent that its rule leads to", "if False:", "tests/integration/test_ssh_keys.py", "leads"),
     Guard("a login names the host of its session", "if False:", "tests/attack/test_ssh_agent.py", "misuse"),
     Guard("keys are listed by rule", "if True:", "tests/attack/test_ssh_agent.py", "misuse"),
     Guard("a call's failure has nothing of its target's", "raise", "tests/attack/test_transfer_told.py", "fixed_messages"),
