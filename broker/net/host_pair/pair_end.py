@@ -11,6 +11,7 @@ out of ``run``, and the broker ends (docs/threat-model.md).
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -136,22 +137,24 @@ class PairEnd:
                 await self._send(body, fd)
         except OSError as error:
             del self._asked[request.request]
-            raise UpstreamError(
-                f"the {self._far.name.lower()}'s process gets no message: "
-                f"{error.strerror}",
-                hint="your programs may keep too many descriptors in flight: "
-                "see docs/jails.md",
-            ) from error
+            raise self._unsent(error) from error
         except BaseException:
             del self._asked[request.request]
             raise
         return asked
 
-    async def _put(self, message: m.Message, fd: int = -1) -> None:
+    def _unsent(self, error: OSError) -> UpstreamError:
+        return UpstreamError(
+            f"the {self._far.name.lower()}'s process gets no message: {error.strerror}",
+            hint="your programs may keep too many descriptors in flight: "
+            "see docs/jails.md",
+        )
+
+    async def _put(self, message: m.Message) -> None:
         """Send what is no request; the task that reads notices the far end's end."""
         try:
             async with self._sending:
-                await self._send(self._packet(message), fd)
+                await self._send(self._packet(message), -1)
         except OSError:
             return
 
@@ -315,10 +318,16 @@ class PairEnd:
 
     async def _put_reply(self, reply: m.LinkReply, fd: int) -> None:
         try:
-            await self._put(reply, fd)
+            async with self._sending:
+                await self._send(self._packet(reply), fd)
         except InternalError as error:  # the reply cannot be sent; its failure can
             log_exception(error)
             await self._put(p.RequestFailed(reply.request, p.failed(error)))
+        except OSError as error:
+            # guard: a reply whose descriptor is not taken has a failure in its place
+            if error.errno == errno.ETOOMANYREFS:
+                failure = p.failed(self._unsent(error))
+                await self._put(p.RequestFailed(reply.request, failure))
 
     async def _carry_out(
         self, request: m.LinkRequest, fd: int, turn: Turn

@@ -70,6 +70,7 @@ GUARDS = (
     Guard("a reply is to a request of ours, and of its kind", "if False:", "tests/attack/test_forged_pair_messages.py", "a_reply_"),
     Guard("requests of the far end are bounded", "if False:", "tests/attack/test_forged_pair_messages.py", "flood_of_requests"),
     Guard("a process that may open no more files refuses this one", "if False:", "tests/attack/test_forged_pair_messages.py", "without_a_descriptor"),
+    Guard("a reply whose descriptor is not taken has a failure in its place", "if False:", "tests/attack/test_descriptors_in_flight.py", "podman_exec"),
     Guard("a host that does not answer ends the broker", "if False:", "tests/attack/test_forged_pair_messages.py", "does_not_answer"),
     Guard("a folder's name is one name", "if False:", "tests/attack/test_forged_pair_messages.py", "without_a_name"),
     Guard("the host's rows are bounded", "if False:", "tests/attack/test_forged_pair_messages.py", "as_they_say"),

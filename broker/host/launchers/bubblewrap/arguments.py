@@ -187,6 +187,7 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
         yield from ("--ro-bind-try", "/etc/X11", "/etc/X11")
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield from ("--ro-bind", str(box.sockets), SOCKETS)
+    yield from ("--perms", "0755", "--dir", _TOOLS)
     yield from _TOOL_LINKS
     binds = [*((path, "--bind") for path in box.writable)]
     binds += ((path, "--ro-bind") for path in box.files)

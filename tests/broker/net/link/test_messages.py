@@ -80,7 +80,8 @@ def test_a_note_at_its_limits_and_beyond():
 
 def test_every_request_has_its_replies():
     def below(kind):
-        return set(kind.__subclasses__())
+        # Those between host and viewer of one machine are of another module.
+        return {one for one in kind.__subclasses__() if one.__module__ == m.__name__}
 
     assert below(m.LinkRequest) == set(m.REPLIES)
     assert {r for replies in m.REPLIES.values() for r in replies} == below(m.LinkReply)
