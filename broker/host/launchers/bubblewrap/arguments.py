@@ -27,10 +27,14 @@ _TOOL_NAMES = (
     *("vitrail-call", "vitrail-services", "vitrail-ssh-agent", "vitrail-connect"),
     *("vitrail-open", "vitrail-copy", "vitrail-sanitize", "qrexec-client-vm"),
 )
-_TOOL_LINKS = tuple(
-    word
-    for name in _TOOL_NAMES
-    for word in ("--symlink", f"{SOCKETS}/{TOOL}", f"{_TOOLS}/{name}")
+_TOOL_LINKS = (
+    # The box's user is not the one that bubblewrap makes directories as.
+    *("--perms", "0755", "--dir", _TOOLS),
+    *(
+        word
+        for name in _TOOL_NAMES
+        for word in ("--symlink", f"{SOCKETS}/{TOOL}", f"{_TOOLS}/{name}")
+    ),
 )
 _X11_BRIDGE = "/run/vitrail-x11.py"
 _HOME = "/home/user"
