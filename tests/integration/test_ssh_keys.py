@@ -112,7 +112,8 @@ async def test_a_login_uses_a_key_that_stays_on_the_desktop():
         code, said = await work.script(script(work, login(work, there)))
         assert code == 255, said
         assert uses(w) == [made]
-        (denied,) = uses(w, "deny")
+        # A denial is answered, and then written.
+        (denied,) = await eventually(lambda: uses(w, "deny"))
         assert denied[1].startswith("SHA256:"), denied
         # A user that a rule denies, and a sandbox that has no rule.
         other = guests["other"]

@@ -180,6 +180,8 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), str(path))
         else:
             yield from ("--ro-bind-try", str(path), str(path))
+    # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
+    yield from ("--perms", "0755", "--dir", "/etc")
     for name in _ETC:
         yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
     yield from _told_files(fds)
