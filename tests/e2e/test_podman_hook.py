@@ -84,14 +84,14 @@ async def ended(child):
 # -- a slow broker -------------------------------------------------------------------
 
 
-PROCESSES = ("broker", "authority")
-"""The authority takes the hook's calls; the broker's first process answers them."""
+PROCESSES = ("host", "authority")
+"""The authority takes the hook's calls; the host's process answers them."""
 
 
 @asynccontextmanager
 async def paused(w, process):
     """A process of the broker is stopped: connections are taken, and not answered."""
-    pid = await (w.broker_pid() if process == "broker" else w.pid_of(process))
+    pid = await w.pid_of(process)
     await eventually(lambda: not is_asked(w))  # our own question has ended
     os.kill(pid, signal.SIGSTOP)
     try:
