@@ -157,12 +157,18 @@ async def test_an_entry_has_actions_and_the_class_of_its_windows():
         parser.read(file, encoding="utf-8")
         entry = parser["Desktop Entry"]
         assert entry["StartupWMClass"] == "vitrail.mail.foot"
+        # Others look for a file of the window's name, when the window opens.
+        assert "NoDisplay=true" in (share / "vitrail.mail.foot.desktop").read_text()
         assert entry["Actions"] == "terminal;files;stop;"
         for key in ("terminal", "files", "stop"):
             words = parser[f"Desktop Action {key}"]["Exec"].split()
             assert words[1:] == ["menu", key, "mail"]
         if shutil.which("desktop-file-validate"):
             subprocess.run(["desktop-file-validate", file], check=True)
+        await brokerctl("menu", "refresh", env=env)
+        assert (share / "vitrail.mail.foot.desktop").exists()
+        await brokerctl("sandbox", "remove", "mail", "--yes", env=env)
+        assert list(share.glob("vitrail*")) == []
 
 
 async def test_open_windows_get_entries_with_their_label_s_icon():

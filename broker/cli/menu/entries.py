@@ -18,6 +18,7 @@ from broker.cli.sandboxes.desktop_entry import (
     WINDOW_KEY,
     WINDOW_PREFIX,
     has_entry,
+    window_file,
     write_entry,
     write_window_entry,
 )
@@ -49,7 +50,8 @@ def refresh() -> tuple[list[Path], list[Path]]:
                 )
                 for app_id in _plain(untrusted_ids)
             ]
-    return written, _sweep(running)
+    expected = {window_file(record) for record in there.values()}
+    return written, _sweep(running, expected)
 
 
 def follow_windows() -> None:
@@ -85,10 +87,11 @@ def _plain(untrusted_ids: Iterable[str]) -> list[str]:
     return plain[:_IDS_PER_SANDBOX]
 
 
-def _sweep(running: Collection[str]) -> list[Path]:
-    """Remove the hidden entries of sandboxes that have ended."""
+def _sweep(running: Collection[str], kept: Collection[Path | None]) -> list[Path]:
+    """Remove the hidden entries of sandboxes that have ended, but for ``kept``."""
     removed = []
-    for path in (data_home() / "applications").glob(f"{WINDOW_PREFIX}*.desktop"):
+    found = (data_home() / "applications").glob(f"{WINDOW_PREFIX}*.desktop")
+    for path in (one for one in found if one not in kept):
         text = path.read_text(encoding="utf-8", errors="replace")
         sandbox = re.search(rf"(?m)^{WINDOW_KEY}=(.*)$", text)
         if sandbox and sandbox[1] not in running:

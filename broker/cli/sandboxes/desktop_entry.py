@@ -39,7 +39,24 @@ def write_entry(record: Record) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     picture.write_text(icon(record))
     entry.write_text(_entry(record, picture))
+    if expected := window_file(record):
+        # Before its window is there: task bars look for an icon once.
+        write_window_entry(record, record.name, expected.stem)
     return [entry, picture]
+
+
+def window_file(record: Record) -> Path | None:
+    """Return the hidden entry of its program's windows; None for disposables.
+
+    A disposable's windows have the names of its sandboxes, which are not known before.
+    """
+    if record.host.sandbox_class == "disposable":
+        return None
+    return data_home() / "applications" / f"{_window_id(record)}.desktop"
+
+
+def _window_id(record: Record) -> str:
+    return f"{WINDOW_PREFIX}{record.name}.{_program(record) or record.name}"
 
 
 def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
@@ -67,7 +84,8 @@ def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
 def remove_entry(name: str) -> list[Path]:
     """Remove entry and icon of a sandbox; returns the files that there were."""
     found = [path for path in (_entry_file(name), icon_file(name)) if path.exists()]
-    for path in found:
+    hidden = (data_home() / "applications").glob(f"{WINDOW_PREFIX}{name}.*.desktop")
+    for path in (*found, *hidden):
         path.unlink()
     return found
 
@@ -88,7 +106,7 @@ def _entry(record: Record, icon: Path) -> str:
         f"Categories={_categories(record)}",
         "StartupNotify=false",
         # Of a persistent sandbox; 'brokerctl menu start' writes those of other windows.
-        f"StartupWMClass=vitrail.{name}.{_program(record) or name}",
+        f"StartupWMClass={_window_id(record)}",
         f"X-Vitrail-Sandbox={name}",
         f"Actions={''.join(f'{key};' for key in _ACTIONS)}",
     ]
