@@ -87,10 +87,10 @@ class NetworkFlows:
         self._open: dict[LeaseId, dict[int, FlowRow]] = {}
         self._filters: dict[LeaseId, _Filter] = {}
 
-    async def follow_records(self) -> None:
-        """Records have changed: tell the filters their limits."""
-        for one in list(self._filters.values()):
-            await one.limit(self._record(one.lease))
+    def follow_records(self) -> None:
+        """Records have changed: let the filters' tasks tell them their limits."""
+        for one in self._filters.values():
+            one.record_changed.set()
 
     def traffic(self, lease: LeaseId) -> api.NetworkTraffic | None:
         """Return the sums of a sandbox; None: no filter asks for it."""
@@ -120,11 +120,10 @@ class NetworkFlows:
         with conn:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
             task_status.started()
-            one = _Filter(opening, stream, self._decider, self._log)
+            one = _Filter(opening, stream, self._decider, self._log, self._record)
             self._open[opening.lease.id] = one.flows
             self._filters[opening.lease.id] = one
             try:
-                await one.limit(self._record(opening.lease))
                 await one.run()
             except* PeerError as errors:
                 # The filter was taken over: its flows end with it.
@@ -155,9 +154,12 @@ class _Filter:
         stream: trio.SocketStream,
         decider: Permits,
         log: event_log.EventLog,
+        record: Callable[[Lease], Record | None],
     ) -> None:
         self._opening = opening
-        self._lease = self.lease = opening.lease
+        self._lease: Lease = opening.lease
+        self._record = record
+        self.record_changed = trio.Event()
         self._stream = stream
         self._decider = decider
         self._log = log
@@ -168,8 +170,9 @@ class _Filter:
         self._sending = trio.Lock()
         self.flows: dict[int, FlowRow] = {}
 
-    async def limit(self, record: Record | None) -> None:
-        """Tell it what its record allows.  One without a record keeps its limits."""
+    async def _limit(self) -> None:
+        # A sandbox without a record keeps its limits.
+        record = self._record(self._lease)
         if record is None or (given := record.viewer.network) == self._given:
             return
         self._given = given
@@ -184,10 +187,19 @@ class _Filter:
             )
         )
 
+    async def _follow_record(self) -> None:
+        # In a task of its own: a filter that does not read delays no other.
+        while True:
+            await self.record_changed.wait()
+            self.record_changed = trio.Event()
+            await self._limit()
+
     async def run(self) -> None:
         """Read until its end.  Raises a group of PeerError for what no filter sends."""
         reader = FrameReader(m.MESSAGE_BYTES)
+        await self._limit()  # before any answer
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_record)
             while untrusted_data := await self._read():
                 for body in reader.feed(untrusted_data):
                     await self._take(m.decode_from_filter(body), nursery)

@@ -248,7 +248,7 @@ class ViewerRole:
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)
         self.devices.look_again()
-        await self._alone(self.network.follow_records)
+        self.network.follow_records()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         with isolated():  # a mistake of ours must not end every sandbox

@@ -16,7 +16,7 @@ from broker.core.limits import network as limits
 from broker.core.services import NETWORK
 from broker.core.streams import network_flows as m
 from broker.viewer.network import NetworkFlows
-from tests.kit.rulebook import WORK, rulebook, yes
+from tests.kit.rulebook import VAULT, WORK, lease_of, rulebook, yes
 
 RULES = "vitrail.Network +*.test work @net allow port=443 protocol=tcp\n"
 RECORD = 'class = "persistent"\nlaunch.kind = "bwrap"\nlaunch.network = "rules"\n'
@@ -90,15 +90,39 @@ async def test_a_filter_is_told_what_the_record_allows():
     async with network() as (talk, book, flows):
         book.write_record("work", f'{RECORD}[network]\nflows = 7\nsend_rate = "1M"\n')
         await book.reload()
-        await flows.follow_records()
+        flows.follow_records()
         told = await talk.hear()
         assert (told.flows, told.new_flows, told.send_rate) == (7, 100, 1 << 20)
         assert (told.receive_rate, told.encrypted_hello) == (None, True)
-        await flows.follow_records()
+        flows.follow_records()
         book.write_record("work", f'{RECORD}[network]\nech = "deny"\n')
         await book.reload()
-        await flows.follow_records()
+        flows.follow_records()
         assert not (await talk.hear()).encrypted_hello
+
+
+async def test_a_filter_that_does_not_read_delays_no_other():
+    """Each is told its limits by a task of its own."""
+    async with network() as (_, book, flows), trio.open_nursery() as nursery:
+        book.write_record("vault", RECORD)
+        await book.reload()
+        deaf, full = socket.socketpair()
+        full.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                full.send(bytes(65536))
+        mine, theirs = socket.socketpair()
+        later = Filter(mine)
+        with deaf:
+            async with later.stream:
+                for lease, conn in ((VAULT, full), (lease_of("work", 3), theirs)):
+                    opening = Opening(lease, NETWORK, 1, "the test")
+                    await nursery.start(partial(flows.carry, opening, conn))
+                for name in ("vault", "work"):
+                    book.write_record(name, f"{RECORD}[network]\nflows = 7\n")
+                await book.reload()
+                flows.follow_records()
+                assert (await later.hear()).flows == 7
 
 
 async def test_a_report_of_bytes_makes_a_rate():
