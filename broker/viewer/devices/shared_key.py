@@ -74,7 +74,8 @@ class SharedKey:
         early = requests.early(trio.current_time())
         # guard: requests to the security key have a pace
         while early > 0:
-            await trio.sleep(early)
+            # A rest that is lost in the clock's rounding would never pass.
+            await trio.sleep(max(early, 0.001))
             early = requests.early(trio.current_time())
         requests.take(trio.current_time())
 
