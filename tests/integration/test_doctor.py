@@ -217,3 +217,13 @@ async def test_a_real_compositor(context: Context) -> None:
         found = await viewer.check_compositor(Context(context.paths, env))
     assert found[0].state is State.OK, found
     assert str(comp.display) in found[0].text
+
+
+@pytest.mark.parametrize("namespace", [None, 7])
+async def test_whose_user_id_boxes_have_is_told(
+    monkeypatch: pytest.MonkeyPatch, context: Context, namespace: int | None
+) -> None:
+    monkeypatch.setattr(host, "subordinate_namespace", lambda *_: namespace)
+    (found,) = await host.check_bubblewrap(context)
+    assert ("/etc/subuid" in found.text) is (namespace is None)
+    assert "user id" in found.text

@@ -10,6 +10,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import trio
@@ -23,6 +24,7 @@ from broker.core.paths import find_paths
 from broker.core.services import PORTS
 from broker.helpers.process.spawn import run_tool
 from broker.host.images.store import DEFAULT_NAME, list_images
+from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 from broker.host.vmm import accel, hosttools
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.vsock_backend import hybrid_environment
@@ -133,7 +135,15 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
         await run_tool(argv)
     except UpstreamError as error:
         return [fail("bubblewrap", error.message, _NAMESPACES_MEND)]
-    return [ok("bubblewrap", f"{version} makes a jail")]
+    with ExitStack() as stack:
+        own = subordinate_namespace(stack, (os.getuid(), os.getgid()))
+    ids = "boxes without files of yours have a user id of their own"
+    if own is None:
+        ids = (
+            "boxes have your user id; another one takes newuidmap (uidmap), a range of "
+        )
+        ids += "yours in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
+    return [ok("bubblewrap", f"{version} makes a jail; {ids}")]
 
 
 async def check_qemu(context: Context) -> Sequence[Finding]:
