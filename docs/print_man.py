@@ -82,6 +82,7 @@ PAGES = (
         *(
             "status",
             "top",
+            "tray",
             "windows",
             "network",
             "forward",

@@ -48,10 +48,9 @@ from policy.rules.ruleset import RuleSet, rules_of_map  # noqa: E402
 from policy.rules.world import (  # noqa: E402
     Domain,
     World,
-    WorldError,
-    world_from_json,
     world_of,
 )
+from policy.rules.world_json import WorldError, world_from_json  # noqa: E402
 from policy.tools.bundles.bundle import (  # noqa: E402
     BundleError,
     Signer,

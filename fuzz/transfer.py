@@ -35,20 +35,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import Admission, Meter
 
-_METER = Meter(__name__, "broker/core/transfer/*.py", "broker/ipc/transfer_guest.py", "shims/files/store.py")  # fmt: skip
+_METER = Meter(__name__, "broker/core/transfer/*.py", "broker/jail/transfer/*.py", "broker/ipc/transfer_guest.py", "shims/files/store.py")  # fmt: skip
 
-with _METER.imports("broker.core.transfer", "broker.ipc"):
+with _METER.imports("broker.core.transfer", "broker.jail.transfer", "broker.ipc"):
     from broker.core.transfer.check import check_line
-    from broker.core.transfer.contents import HeadCheck
-    from broker.core.transfer.entries import (
-        Directory,
-        EntryReader,
-        FileEntry,
-        Quota,
-        entry_frame,
-    )
+    from broker.core.transfer.entries import Directory, FileEntry, entry_frame
     from broker.core.transfer.file_names import display_name, take_file_name
+    from broker.core.transfer.quota import Quota
     from broker.core.transfer.urls import NEVER, take_url
+    from broker.jail.transfer.contents import HeadCheck
+    from broker.jail.transfer.entry_reader import EntryReader
 
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError, RefusedError  # noqa: E402
@@ -382,6 +378,8 @@ _ASKS = [
     {"type": "take", "token": "0" * 32},
     {"type": "return", "token": "f" * 32, "size": 7},
     {"type": "give", "token": "a" * 32, "name": "d", "files": 1, "size": 7},
+    {"type": "print", "name": "-o\nb", "size": 7},
+    {"type": "choose", "kind": "save", "name": ".a\nb", "filters": [{"name": "x"}]},
 ]
 _URLS = [
     "https://Example.org:8443/a/../b?c=%41#d",

@@ -30,9 +30,9 @@ from fuzz.runner import ROOT, Meter, arguments, play, show
 
 _METER = Meter(__name__, "broker/jail/wayland/**/*.py")
 
-from broker.core.clipboard.chords import Recogniser  # noqa: E402
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules  # noqa: E402
 from broker.core.streams.wayland_verdicts import OPTIONS  # noqa: E402
+from broker.jail.clipboard.chord_recogniser import Recogniser  # noqa: E402
 from broker.jail.wayland.filter import WaylandFilter  # noqa: E402
 from broker.jail.wayland.handlers import foreign_drags  # noqa: E402
 from broker.jail.wayland.handlers.host_seat import OwnSeat  # noqa: E402

@@ -98,9 +98,9 @@ def is_inner(argument: str) -> bool:
 
 
 def embedded_ipv4(address: bytes) -> bytes:
-    """Return the IPv4 address to which one of IPv6 leads; empty for others.
+    """Return the IPv4 address embedded in an IPv6 address; b"" if there is none.
 
-    By a translator (64:ff9b::/96, RFC 6052) or a tunnel (2002::/16, RFC 3056).
+    Of NAT64 (64:ff9b::/96, RFC 6052) and 6to4 (2002::/16, RFC 3056).
     """
     if address.startswith(_TRANSLATED):
         return address[12:]

@@ -19,7 +19,10 @@ NOTHING: Overlay = MappingProxyType({})
 
 
 def overlaid(directory: Path, overlay: Overlay) -> dict[str, bool]:
-    """Return the files of a directory that would be others: whether they would be."""
+    """Return the names of a directory's files that an overlay changes.
+
+    False: the overlay removes the file.
+    """
     inside = os.path.normpath(directory) + os.sep
     return {
         path.removeprefix(inside): content is not None

@@ -1,7 +1,8 @@
 """Make one file of a shim's package, for copying into a guest.
 
     python3 -m shims.bundle DIRECTORY     writes vitrail_guest.py, vitrail_files.py,
-                                          vitrail_x11.py, vitrail-guest.sh
+                                          vitrail_call.py, vitrail_x11.py,
+                                          vitrail-guest.sh
 
 A guest gets one file that any Python from 3.9 runs, with nothing installed beside it.
 The file is the modules of the package one after the other, each behind those that it
@@ -22,10 +23,19 @@ import ast
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Optional, Set
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 HERE = Path(__file__).parent
 FILES_CONSTANT, X11_CONSTANT = "FILES_TOOL", "X11_BRIDGE"
+CALL_CONSTANT = "CALL_TOOL"
+CALL_MODULES = ("doors", "frames", "caller")
+"""Modules of ``shims/files`` that are a program of their own, too."""
+CALL_MAIN = """
+
+if __name__ == "__main__":
+    run_call([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+"""
+WAYLAND_CONSTANT = "WAYLAND_END"
 ROOT_PROGRAMS = {
     "DEVICES_TOOL": "vitrail_devices.py",
     "SECURITY_KEY_TOOL": "vitrail_security_key.py",
@@ -100,10 +110,14 @@ def _names(node: ast.stmt) -> Iterator[str]:
                 yield inner.id
 
 
-def bundle(package: str, constants: Optional[Mapping[str, str]] = None) -> str:
+def bundle(
+    package: str,
+    constants: Optional[Mapping[str, str]] = None,
+    names: Sequence[str] = (),
+) -> str:
     """Return one program of the modules of ``shims/PACKAGE``.
 
-    ``constants`` are strings that take the place of a line ``NAME = ""``.
+    ``names``: of the modules, if not all.  ``constants`` are strings that take the place of a line ``NAME = ""``.
     Raises BundleError for a module that needs more than its text, for a name that two
     modules define, and for modules that import each other.
     """
@@ -111,7 +125,7 @@ def bundle(package: str, constants: Optional[Mapping[str, str]] = None) -> str:
     modules = {
         path.stem: _Module(package, path)
         for path in sorted(folder.glob("*.py"))
-        if path.stem != "__init__"
+        if path.stem != "__init__" and (not names or path.stem in names)
     }
     order = _ordered(modules)
     _check_names(order)
@@ -183,20 +197,34 @@ def files_tool() -> bytes:
 
 
 @lru_cache(maxsize=None)
+def call_tool() -> bytes:
+    """Return ``vitrail_call.py``: a plain call, which starts fast."""
+    return (bundle("files", names=CALL_MODULES) + CALL_MAIN).encode()
+
+
+@lru_cache(maxsize=None)
 def x11_bridge() -> bytes:
     """Return ``vitrail_x11.py``: it shows X11 windows as Wayland windows."""
     return bundle("x11").encode()
 
 
 @lru_cache(maxsize=None)
+def wayland_end() -> bytes:
+    """Return ``vitrail_wayland.py``: it leaves the pixels of windows in an arena."""
+    return bundle("wayland").encode()
+
+
+@lru_cache(maxsize=None)
 def guest_agent() -> bytes:
     """Return ``vitrail_guest.py``: the guest agent.
 
-    The programs for files and links, X11 windows, USB devices and security keys are inside it, as
+    The programs for files and links, windows in an arena, X11 windows, USB devices and security keys are inside it, as
     text: the initramfs of every image, older ones included, brings one file.
     """
     constants = {FILES_CONSTANT: files_tool().decode()}
+    constants[CALL_CONSTANT] = call_tool().decode()
     constants[X11_CONSTANT] = x11_bridge().decode()
+    constants[WAYLAND_CONSTANT] = wayland_end().decode()
     for constant, name in ROOT_PROGRAMS.items():
         constants[constant] = (HERE / name).read_text(encoding="utf-8")
     return bundle("guest", constants).encode()
@@ -213,6 +241,7 @@ def guest_installer() -> bytes:
     programs = {
         "vitrail_guest.py": guest_agent().decode(),
         "vitrail_files.py": files_tool().decode(),
+        "vitrail_call.py": call_tool().decode(),
     }
     for name in ("vitrail_devices.py", "vitrail_security_key.py"):
         programs[name] = (HERE / name).read_text("utf-8")
@@ -230,6 +259,7 @@ def write_programs(directory: Path) -> List[Path]:
     for name, content in (
         ("vitrail_guest.py", guest_agent()),
         ("vitrail_files.py", files_tool()),
+        ("vitrail_call.py", call_tool()),
         ("vitrail_x11.py", x11_bridge()),
         (INSTALLER, guest_installer()),
     ):

@@ -17,6 +17,7 @@ set -eu
 umask 022
 
 lib=/usr/local/lib/vitrail
+qrexec=qrexec-client-vm
 manifest=$lib/manifest
 root=
 user=
@@ -196,17 +197,36 @@ END_OF_VITRAIL_FILE
     put $lib/vitrail_files.py 755 <<'END_OF_VITRAIL_FILE'
 @vitrail_files.py@
 END_OF_VITRAIL_FILE
+    put $lib/vitrail_call.py 755 <<'END_OF_VITRAIL_FILE'
+@vitrail_call.py@
+END_OF_VITRAIL_FILE
     put $lib/vitrail_devices.py 755 <<'END_OF_VITRAIL_FILE'
 @vitrail_devices.py@
 END_OF_VITRAIL_FILE
     put $lib/vitrail_security_key.py 755 <<'END_OF_VITRAIL_FILE'
 @vitrail_security_key.py@
 END_OF_VITRAIL_FILE
-    for name in open copy; do
+    for name in open copy connect ssh-agent; do
         put /usr/local/bin/vitrail-$name 755 <<END_OF_VITRAIL_FILE
 #!/bin/sh
 exec python3 -I $lib/vitrail_files.py vitrail-$name "\$@"
 END_OF_VITRAIL_FILE
+    done
+    for name in vitrail-call $qrexec; do
+        put /usr/local/bin/$name 755 <<END_OF_VITRAIL_FILE
+#!/bin/sh
+exec python3 -I -S -c 'import sys; sys.path.insert(0, "$lib"); import vitrail_call; vitrail_call.run_call(sys.argv[1:])' $name "\$@"
+END_OF_VITRAIL_FILE
+    done
+    # Programs written for Qubes call it by these names; the guest's own stay, and a
+    # read-only /usr has none.
+    for place in /usr/bin/$qrexec /usr/lib/qubes/$qrexec; do
+        inside ${place%/*}
+        if [ ! -e "$root$place" ] && [ ! -L "$root$place" ] &&
+            mkdir -p "$root${place%/*}" 2>/dev/null &&
+            ln -s /usr/local/bin/$qrexec "$root$place" 2>/dev/null; then
+            wrote $place
+        fi
     done
     put /usr/local/bin/vitrail-guest 755 <<END_OF_VITRAIL_FILE
 #!/bin/sh
@@ -381,6 +401,7 @@ remove_files() {
         case $path in
         */../* | */..) die "the manifest has the path $path" ;;
         $lib/* | /usr/local/bin/vitrail-* | /etc/*/*vitrail* | /var/lib/systemd/linger/*) ;;
+        /usr/local/bin/$qrexec | /usr/bin/$qrexec | /usr/lib/qubes/$qrexec) ;;
         *) die "the manifest has the path $path" ;;
         esac
         inside "${path%/*}"

@@ -511,9 +511,9 @@ def enter(config: Json, launch: str, directory: str) -> None:
         "PULSE_SERVER": f"unix:{INSIDE}/vitrail.Audio",
     }
     gone = {*values, "DISPLAY", "WAYLAND_SOCKET", "XAUTHORITY"}
-    kept = [
-        word for word in process.get("env", []) if word.partition("=")[0] not in gone
-    ]
+    kept = [w for w in process.get("env", []) if w.partition("=")[0] not in gone]
+    if not any(word.startswith("SSH_AUTH_SOCK=") for word in kept):
+        values["SSH_AUTH_SOCK"] = f"{INSIDE}/vitrail.SshAgent"
     process["env"] = kept + [f"{key}={value}" for key, value in values.items()]
     config.setdefault("annotations", {})[LAUNCH] = launch
 

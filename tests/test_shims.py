@@ -99,8 +99,24 @@ def test_commands_for_files_import_little(tmp_path):
     assert not seldom & set(done.stdout.decode().split())
 
 
+def test_a_plain_call_imports_modules_of_c_alone(tmp_path):
+    """It is what a call takes longest for, beside a socket that is connected to."""
+    bundle.write_programs(tmp_path)
+    start = (
+        "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]);"
+        "import vitrail_call; print(*sorted(set(sys.modules) - before))"
+    )
+    argv = [*BARE, "-c", start, str(tmp_path)]
+    done = subprocess.run(argv, env={}, stdout=subprocess.PIPE, check=True, text=True)
+    assert set(done.stdout.split()) <= {
+        *("vitrail_call", "__future__", "_socket", "_struct", "struct", "select"),
+        *("errno", "os", "posixpath", "genericpath", "stat", "_stat", "os.path"),
+        *("_collections_abc", "io", "abc", "_abc"),
+    }
+
+
 def test_programs_are_of_the_oldest_python_and_of_its_library_only():
-    for program in (bundle.guest_agent(), bundle.files_tool()):
+    for program in (bundle.guest_agent(), bundle.files_tool(), bundle.call_tool()):
         tree = ast.parse(program, feature_version=(3, 9))
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):

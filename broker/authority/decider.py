@@ -35,32 +35,34 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.awake_clock import AwakeClock
-from broker.authority.channel.interface import OnAsk, nothing_asked
-from broker.authority.decisions.choice import ChoiceText, ChosenRequest, choose
-from broker.authority.decisions.decision_events import Asked, cut, decision
+from broker.authority.decisions import grant_events
+from broker.authority.decisions import put_question as questions
+from broker.authority.decisions.choice import choose
+from broker.authority.decisions.decision_events import cut, decision, notice
 from broker.authority.decisions.evaluator import Judge, Locked, never_locked
-from broker.authority.decisions.grant_events import (
-    grant_ended,
-    grant_made,
-    question_asked,
-)
 from broker.authority.decisions.late_answers import LateAnswers
-from broker.authority.decisions.put_question import GONE, ask_until_gone, put_question
 from broker.authority.decisions.rate_limits import Meters
-from broker.authority.permit import Asker, NoPrompt, Permit, Request, keeps
+from broker.authority.permit import (
+    Asked,
+    ChoiceText,
+    ChosenRequest,
+    OnAsk,
+    Permit,
+    Request,
+    nothing_asked,
+)
 from broker.authority.questions.grants import Grant, Grants
 from broker.authority.rules import Rules
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.notify import Notify
-from broker.core.question import Keep, PersonAnswer, Question, unfit, untrusted_word
+from broker.core.question import Keep, PersonAnswer, Question, unfit
 from broker.core.stderr_log import log_exception
+from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from policy.records.model import RecordSet
-from policy.rules.engine import Engine
 from policy.rules.engine import PolicyAnswer as Verdict
-from policy.rules.world import World
 
 __all__ = ["Decider", "Permit", "Request"]
 
@@ -78,7 +80,7 @@ class Decider:
         records: Callable[[], RecordSet],
         running: Callable[[], Iterable[Lease]],
         log: event_log.EventLog,
-        asker: Asker | None = None,
+        asker: questions.Asker | None = None,
         notify: Notify | None = None,
         pending_records: Callable[[], RecordSet | None] = lambda: None,
         locked: Locked = never_locked,
@@ -86,7 +88,7 @@ class Decider:
         self._rules = rules
         self._judge = Judge(rules, records, running, pending_records, locked)
         self._log = log
-        self.asker: Asker = asker or NoPrompt()
+        self.asker: questions.Asker = asker or questions.NoPrompt()
         self.notify: Notify = notify or rules.notify
         self.grants, self._late = Grants(), LateAnswers()
         self._live: set[Permit] = set()
@@ -138,7 +140,10 @@ class Decider:
                 await self._ask_again(permit, answer, on_ask)
             permit.still_holds()
             if permit.rule is not None and permit.rule.notify and not request.tells:
-                self._tell_yes(permit)
+                way = f" to {permit.target}, by {permit.where}"
+                self.notify(
+                    *notice(request, "allowed", way), sandbox=request.lease.sandbox
+                )
             with permit.scope:
                 yield permit
         finally:
@@ -149,21 +154,15 @@ class Decider:
                 await self._log.note(cut(permit, reason, self._judge.digests()))
             raise RefusedError(reason, where=permit.where)
 
-    def _tell_yes(self, permit: Permit) -> None:
-        """A rule with ``notify=yes`` has let something through."""
-        self.notify(
-            f"Vitrail: {permit.request.lease.sandbox} was allowed",
-            f"{untrusted_word(permit.request.service)} to {permit.target}, "
-            f"by {permit.where}",
-            sandbox=permit.request.lease.sandbox,
-        )
+    async def preview(self, requests: Sequence[Request]) -> Sequence[m.Preview | None]:
+        """See the interface."""
+        return [self._judge.preview(request) for request in requests]
 
-    def preview(self, request: Request) -> Verdict | None:
-        """The current decision of records and rules, without recording or asking.
-
-        None for a no of the record's.  Limits that have a memory are not asked.
-        """
-        return self._judge.preview(request)
+    async def rules_about(
+        self, service: str, source: str, target: str = ""
+    ) -> Sequence[m.ShownRule]:
+        """See the interface."""
+        return self._judge.rules_about(service, source, target)
 
     async def choose(
         self, requests: Sequence[Request], text: ChoiceText
@@ -173,10 +172,6 @@ class Decider:
         return await choose(
             requests, text, asker=self.asker, log=self._log, number=self._questions
         )
-
-    def world(self) -> tuple[Engine, World]:
-        """The rules in force and the sandboxes that they speak about."""
-        return self._judge.engine(), self._judge.world()
 
     def acted(self, lease: str, ago: float = 0.0) -> None:
         """The user has acted (key, button, touch) in a window of a sandbox.
@@ -277,14 +272,19 @@ class Decider:
         """Ask the user, and record question and answer."""
         self._questions += 1
         policy = self._rules.digest
-        event = question_asked(request, question, self._questions, policy)
+        event = grant_events.question_asked(request, question, self._questions, policy)
 
         async def answer() -> PersonAnswer:
             await on_ask()
-            return await ask_until_gone(self.asker, admitted, gone)
+            return await questions.ask_until_gone(self.asker, admitted, gone)
 
-        return await put_question(
-            event, admitted, answer, asker=self.asker, log=self._log, gone=GONE
+        return await questions.put_question(
+            event,
+            admitted,
+            answer,
+            asker=self.asker,
+            log=self._log,
+            gone=questions.GONE,
         )
 
     async def _answered(
@@ -313,7 +313,7 @@ class Decider:
     ) -> Grant | None:
         """Remember an answer for as long as the current rule permits."""
         # guard: keep as the rule permits
-        if said.keep is Keep.ONCE or said.keep not in keeps(answer.limits):
+        if said.keep is Keep.ONCE or said.keep not in questions.keeps(answer.limits):
             return None
         seconds = answer.limits.ttl or 0
         grant = self.grants.add(
@@ -328,7 +328,9 @@ class Decider:
         if grant is None:
             return None
         try:
-            await self._log.require(grant_made(request, grant, said.by, seconds))
+            await self._log.require(
+                grant_events.grant_made(request, grant, said.by, seconds)
+            )
         except BaseException:
             self.grants.end(grant)  # a grant that is not on record must not hold
             raise
@@ -339,7 +341,7 @@ class Decider:
         return (
             answer.verdict == "ask"
             and grant.target in answer.targets
-            and grant.keep in keeps(answer.limits)
+            and grant.keep in questions.keeps(answer.limits)
         )
 
     # -- grants --------------------------------------------------------------------
@@ -349,7 +351,7 @@ class Decider:
         for grant in grants:
             if not self.grants.end(grant):
                 continue
-            await self._log.note(grant_ended(grant, reason))
+            await self._log.note(grant_events.grant_ended(grant, reason))
             # guard: a revoked grant cuts
             for permit in [p for p in self._live if p.grant == grant.id]:
                 await self._end(permit, f"the grant has ended: {reason}", grant.rule)
@@ -477,10 +479,7 @@ class Decider:
     async def _tell_end(self, permit: Permit, reason: str) -> None:
         # It has happened whether or not it can be written down.
         await self._log.note(cut(permit, reason, self._judge.digests()))
-        self.notify(
-            f"Vitrail: {permit.request.lease.sandbox} was cut",
-            f"{untrusted_word(permit.request.service)}: {reason}",
-        )
+        self.notify(*notice(permit.request, "cut", f": {reason}"))
 
     # -- events ------------------------------------------------------------------------
 
@@ -560,11 +559,8 @@ class Decider:
         )
         await self._log.refused(event)
         if (answer is None or answer.notify) and not request.tells:
-            self.notify(
-                f"Vitrail: {request.lease.sandbox} was refused",
-                f"{untrusted_word(request.service)}: {reason}",
-                sandbox=request.lease.sandbox,
-            )
+            shown = notice(request, "refused", f": {reason}")
+            self.notify(*shown, sandbox=request.lease.sandbox)
         return RefusedError(f"denied: {reason}", where=where)
 
     def _event(

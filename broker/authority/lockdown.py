@@ -27,7 +27,7 @@ HINT = "'brokerctl lockdown --lift' ends the lockdown"
 _NARROW, _WIDE = b"without networks\n", b"with networks\n"
 _LEFT = frozenset(
     "vitrail.Agent vitrail.Audio vitrail.AudioOutput vitrail.Device vitrail.Display "
-    f"vitrail.Notification vitrail.SecurityKey {NETWORK}".split()
+    f"vitrail.Notification vitrail.SecurityKey vitrail.Settings {NETWORK}".split()
 )
 STARTS = frozenset(
     [

@@ -79,7 +79,7 @@ def make_authority(paths: Paths, log: LogRuntime, role: str) -> AuthorityParts:
         screen_reader=bool(os.environ.get("DBUS_SESSION_BUS_ADDRESS")),
         last=log.store.last_question,
     )
-    desktop = Desktop(log.starter)
+    desktop = Desktop(log.starter, log.journal.record_of)
     kind = HostAuthority if role == "host" else PolicyAuthority
     authority = kind(
         paths=paths,

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from broker.authority.questions.grants import Subject
-from broker.core.errors import InternalError, RefusedError
+from broker.authority.questions.subject import Subject
+from broker.core.errors import RefusedError
 from broker.core.lease import Lease
-from broker.core.prompt_words import VIEWER, wants
-from broker.core.question import (
-    Keep,
-    PersonAnswer,
-    Question,
-    untrusted_details,
-    untrusted_word,
-)
+from broker.core.names import LeaseId, SandboxName
+from broker.core.prompt_words import VIEWER
+from broker.core.question import PersonAnswer
+from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.device import DeviceFacts
-from policy.records.model import Record
-from policy.rules.conditions import RuleLimits
-from policy.rules.engine import PolicyAnswer as Verdict
-from policy.rules.engine import PolicyCall
-from policy.rules.rule import Rule
-from policy.rules.world import ADMIN_NAMES
+
+if TYPE_CHECKING:
+    from policy.rules.engine import PolicyAnswer as Verdict
+    from policy.rules.rule import Rule
+
+
+OnAsk = Callable[[], Awaitable[None]]
+USER = Lease(LeaseId(""), SandboxName(ADMIN), SandboxName(""), 0)
+"""The user, of whose requests there are previews only."""
+
+
+async def nothing_asked() -> None:
+    """The caller does not need to know that the user is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,24 +85,6 @@ class Request:
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""
 
-    @property
-    def call(self) -> PolicyCall:
-        """The same for the engine."""
-        return PolicyCall(
-            self.service,
-            self.argument,
-            self.source or self.lease.sandbox,
-            self.target,
-            self.mime,
-            self.scheme,
-            self.host,
-            self.size,
-            self.device,
-            self.protocol,
-            self.port,
-            self.key,
-        )
-
     def elsewhere(self, answer: Verdict) -> bool:
         """Whether an answer leads to another target than the settled one."""
         offered = answer.targets if answer.verdict == "ask" else (answer.target,)
@@ -122,6 +106,29 @@ class Request:
             self.port,
             self.key,
         )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that was put: its number, the answer, after how many seconds."""
+
+    number: int
+    said: PersonAnswer
+    seconds: float
+
+
+class ChosenRequest(NamedTuple):
+    """The request that the user has chosen, and the answer."""
+
+    request: Request
+    asked: Asked
+
+
+class ChoiceText(NamedTuple):
+    """The texts of the question; ``details`` are what the device says about itself."""
+
+    words: str
+    details: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(eq=False)
@@ -184,121 +191,3 @@ class Permit:
         """Raise RefusedError when it was ended already."""
         if self.over:
             raise RefusedError(self.over, where=self.where)
-
-
-class Asker(Protocol):
-    """Asks the user.
-
-    In two steps, so that the question is on record before the user sees it,
-    and a flood is refused before anything of it is recorded.
-    """
-
-    def admit(self, question: Question) -> int | PersonAnswer:
-        """Take a question in; returns its number, or a no at once (too often, say)."""
-        ...
-
-    async def ask(self, number: int) -> PersonAnswer:
-        """Show it, and return the answer: a no when there is none in time."""
-        ...
-
-    def absent(self, number: int) -> bool:
-        """True: the asker has gone, and the answer is kept for its next request.
-
-        False: the same question is put for another request, which gets the answer.
-        """
-        ...
-
-    def leave(self, number: int) -> None:
-        """The caller no longer waits for that answer; to be called in any case."""
-        ...
-
-    def forget(self, lease: str) -> None:
-        """A sandbox has stopped: its questions are over."""
-        ...
-
-
-class NoPrompt:
-    """For a broker without a user."""
-
-    def admit(self, question: Question) -> int | PersonAnswer:
-        """See ``Asker``."""
-        del question
-        return PersonAnswer(allow=False, reason="there is no person to ask")
-
-    async def ask(self, number: int) -> PersonAnswer:
-        """See ``Asker``; nothing is ever admitted."""
-        raise InternalError(f"question {number} was not admitted")
-
-    def absent(self, number: int) -> bool:
-        """See ``Asker``; nothing is ever admitted."""
-        raise InternalError(f"question {number} was not admitted")
-
-    def leave(self, number: int) -> None:
-        """See ``Asker``."""
-
-    def forget(self, lease: str) -> None:
-        """See ``Asker``."""
-
-
-def keeps(held: RuleLimits) -> tuple[Keep, ...]:
-    """For how long a user may let an answer hold, by the rule that asks.
-
-    ``remember=no`` and ``remember=stream`` let no answer outlive its
-    operation; ``ttl=`` bounds everything, so there is no "until it stops" beside it.
-    """
-    if held.remember in {"no", "stream"}:
-        return (Keep.ONCE,)
-    if held.ttl is not None:
-        return (Keep.ONCE, Keep.TIME)
-    if held.remember == "session":
-        return (Keep.ONCE, Keep.SESSION)
-    return (Keep.ONCE,)
-
-
-def question_of(request: Request, answer: Verdict, record: Record | None) -> Question:
-    """Return the question that a rule asks about a request."""
-    lease = request.lease
-    label = None if record is None else record.viewer.label
-    claims = {
-        "type": request.mime,
-        "scheme": request.scheme,
-        "host": request.host,
-        "size": None if request.size is None else f"{request.size} bytes",
-        "protocol": request.protocol,
-        "port": None if request.port is None else str(request.port),
-    }
-    targets = answer.targets
-    if request.settled:
-        targets = ("dom0",) if request.target in ADMIN_NAMES else (request.target,)
-    default = answer.default_target or ""
-    if not default and request.target in targets:
-        default = request.target
-    if (not default or request.settled) and len(targets) == 1:
-        default = targets[0]
-    # guard: an answer is for one device
-    return Question(
-        sandbox=lease.sandbox,
-        lease=lease.id,
-        record=lease.record,
-        label=lease.sandbox if label is None else label.name,
-        colour="#555555" if label is None else label.colour,
-        service=untrusted_word(request.service),
-        argument=untrusted_word(request.argument.removeprefix("+")),
-        words=request.words or wants(request.service),
-        details=untrusted_details(request.details or claims.items()),
-        targets=targets,
-        default_target=default,
-        keeps=keeps(answer.limits) if request.device is None else (Keep.ONCE,),
-        seconds=answer.limits.ttl or 0,
-        rule=answer.where,
-        subject=digest(request),
-    )
-
-
-def digest(*requests: Request) -> str:
-    """Return what distinguishes the questions about these, however they are shown."""
-    parts = [
-        (r.subject, r.source, r.size, r.device, r.words, r.details) for r in requests
-    ]
-    # guard: a yes is for one request
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

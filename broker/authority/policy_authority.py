@@ -5,29 +5,22 @@ Implements ``interface.Authority`` in the process of its caller.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
 from typing_extensions import override
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.channel.interface import OnAsk, nothing_asked
 from broker.authority.decider import Decider
-from broker.authority.decisions.choice import ChoiceText, ChosenRequest
-from broker.authority.decisions.decision_events import Asked
+from broker.authority.decisions.put_question import Asker
 from broker.authority.lockdown import Lockdown, lockdown_file
-from broker.authority.permit import Asker, Permit, Request
 from broker.authority.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import isolated
 from policy.records.model import RecordSet
-from policy.rules.engine import Engine
-from policy.rules.engine import PolicyAnswer as Verdict
-from policy.rules.world import World
 
 _FORGET_SECONDS = 1.0
 """Between checks for grants whose time is over.  The allowed operations have ended
@@ -85,44 +78,6 @@ class PolicyAuthority:
         self.rules.tightened = self.decider.cut_denied
         self._changed = trio.Event()
         self._wake = trio.Event()
-
-    # -- interface.Permits ---------------------------------------------------------
-
-    def permit(
-        self,
-        request: Request,
-        *,
-        on_ask: OnAsk = nothing_asked,
-        covered: Permit | None = None,
-        chosen: Asked | None = None,
-        gone: trio.Event | None = None,
-    ) -> AbstractAsyncContextManager[Permit]:
-        """See the interface."""
-        return self.decider.permit(
-            request, on_ask=on_ask, covered=covered, chosen=chosen, gone=gone
-        )
-
-    def preview(self, request: Request) -> Verdict | None:
-        """See the interface."""
-        return self.decider.preview(request)
-
-    async def choose(
-        self, requests: Sequence[Request], text: ChoiceText
-    ) -> ChosenRequest:
-        """See the interface."""
-        return await self.decider.choose(requests, text)
-
-    def world(self) -> tuple[Engine, World]:
-        """See the interface."""
-        return self.decider.world()
-
-    def acted(self, lease: str, ago: float = 0.0) -> None:
-        """See the interface."""
-        self.decider.acted(lease, ago)
-
-    def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
-        """See the interface."""
-        self.decider.notify(title, text, sandbox=sandbox)
 
     # -- interface.Authority -------------------------------------------------------
 

@@ -113,6 +113,7 @@ class Rules:
         return await trio.to_thread.run_sync(read)
 
     async def _take(self, read: RuleSet, bundle: str, saved: RuleSet | None) -> bool:
+        """Record a set of rules and put it in force."""
         chosen = self._choose(read, saved)
         if read.problems:
             bundle = self.bundle  # that of the set which stays in force

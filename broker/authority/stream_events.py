@@ -1,4 +1,7 @@
-"""The events of one stream of a sandbox: opened, refused, closed."""
+"""The events of one stream of a sandbox: opened, refused, closed.
+
+The process that carries the stream (viewer, host) records them.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ class StreamEvents:
                 await self._closed(opening, outcome, began)
 
     async def refused(self, opening: Opening, reason: str) -> None:
-        """It was let in, and then nothing came of it."""
+        """Record that an allowed stream was refused before it was opened."""
         await self._log.refused(
             schema.StreamRefused(
                 **event_log.of_stream(opening), outcome="refused", reason=reason
@@ -69,6 +72,7 @@ class StreamEvents:
     async def _closed(
         self, opening: Opening, outcome: StreamOutcome, began: float
     ) -> None:
+        """Record ``stream.closed``, with the outcome and the duration."""
         from_sandbox, to_sandbox = outcome.counts or (None, None)
         if outcome.counts is not None:
             # Where a worker carried the stream they are its claim, and readers add them.

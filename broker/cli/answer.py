@@ -7,8 +7,8 @@ import rich_click as click
 from broker.cli.run.connect import ask
 from broker.ipc.control.api import QuestionAnswerRequest
 from broker.ipc.control.methods import ANSWER
-from policy.rules.verdict import canonical_target
-from policy.rules.world import ADMIN_NAMES
+from policy.names import ADMIN_NAMES
+from policy.rules.calls import canonical_target
 
 _KEEPS = ("once", "time", "session")
 
@@ -16,7 +16,11 @@ _KEEPS = ("once", "time", "session")
 @click.command("answer")
 @click.argument("number", metavar="ID", type=click.IntRange(min=1))
 @click.argument("verdict", type=click.Choice(["allow", "deny"]))
-@click.option("--target", help="Of those that are offered; default: the one in [].")
+@click.option(
+    "--target",
+    help="One of the question's targets; default: the one that 'brokerctl pending' "
+    "shows in brackets.",
+)
 @click.option(
     "--keep",
     type=click.Choice(_KEEPS),

@@ -65,7 +65,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
     except OSError as error:
         raise SetupError(
             f"libpulse cannot be loaded: {error}",
-            hint="install it (Debian: apt-get install libpulse0)",
+            hint="sudo apt install libpulse0",
         ) from error
     path = server_path(None)
     trio.run(_reach, path)  # libpulse would say no more than "failed"
@@ -76,7 +76,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
     except pulsectl.PulseError as error:
         raise UpstreamError(
             f"the sound server at {path} does not answer: {error}",
-            hint="is pipewire-pulse or pulseaudio running?",
+            hint="start pipewire-pulse or pulseaudio",
         ) from error
 
 
@@ -217,7 +217,9 @@ def _set_one(name: SandboxName, ask: MixerRequest) -> None:
             old.muted if ask.muted is None else ask.muted,
         )
         save_level(levels_folder(), name, level)
-        render.note(f"{name} has no sound now; kept for the next time")
+        render.note(
+            f"{name} has no sound connection now; the setting is kept for the next one"
+        )
         return
     words = _percent(status.volume) + (", muted" if status.muted else "")
     render.note(f"{status.sandbox}: {words}")
@@ -268,7 +270,8 @@ def _set_microphone(name: SandboxName, answer: str) -> None:
         status = ask_desk(path, MixerRequest(microphone=answer == "allow"))
     except FileNotFoundError:
         raise RefusedError(
-            f"{name} has no sound now", hint="'brokerctl audio list' shows the others"
+            f"{name} has no sound connection now",
+            hint="'brokerctl audio list' shows the sandboxes with sound",
         ) from None
-    words = "may hear" if status.allowed else "does not hear"
+    words = "may use" if status.allowed else "may not use"
     render.note(f"{status.sandbox} {words} the microphone")

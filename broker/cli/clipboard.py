@@ -55,7 +55,7 @@ def clear(*, as_json: bool) -> None:
     if as_json:
         render.json_line({"cleared": True})
     else:
-        render.note("the clipboard between sandboxes is empty")
+        render.note("cleared the clipboard between sandboxes")
 
 
 @command.command()
@@ -92,10 +92,12 @@ def chords(
             wanted = chosen(preset or "", copy_chord, paste_chord)
             path = save(paths, wanted)
         except OSError as error:
-            raise SetupError(f"the chords cannot be kept: {error}") from error
+            raise SetupError(
+                f"cannot save the chords: {render.cause(error)}"
+            ) from error
         _tell_broker()
         if not as_json:
-            render.note(f"kept in {path}")
+            render.note(f"wrote {path}")
     _show(load_choice(paths), as_json=as_json)
 
 
@@ -103,7 +105,7 @@ def _tell_broker() -> None:
     try:
         ask(CLIPBOARD_CHORDS, Nothing())
     except SetupError:
-        render.note("no broker runs; the next one takes them")
+        render.note("no broker is running; the next one will use these chords")
 
 
 def _show(choice: ChordChoice, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ VARIABLE = "_BROKERCTL_COMPLETE"
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(*, shell: str) -> None:
-    """Print the completion for SHELL, to be read by it.
+    """Print the completion script for SHELL.
 
     bash and zsh: source <(brokerctl completion bash); fish: brokerctl
     completion fish | source.

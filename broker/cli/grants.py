@@ -37,7 +37,7 @@ def list_grants(*, as_json: bool = False) -> None:
     for grant in found.grants:
         sys.stdout.write(f"{line(grant)}\n")
     if not found.grants:
-        render.note("no grant holds")
+        render.note("no grants are in force")
 
 
 @command.command()
@@ -56,7 +56,7 @@ def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
         render.json_line(msgspec.to_builtins(ended))
         return
     for one in ended.grants:
-        render.note(f"taken back: {line(one)}")
+        render.note(f"revoked: {line(one)}")
 
 
 def line(grant: GrantStatus) -> str:

@@ -121,7 +121,7 @@ async def open_headless_sway(
     if os.geteuid() == 0:
         raise SetupError(
             "sway does not run as root",
-            hint="run this as an ordinary user; 'make demo' makes one for you",
+            hint="run this as an ordinary user; 'make demo' creates one",
         )
     config = _prepare(runtime_dir, _config(size, config_extra))
     environment = {
@@ -168,7 +168,10 @@ async def _wait_ready(
         await _end(child)
         raise
     await _end(child)
-    raise UpstreamError(f"sway did not come up: {words.text()}")
+    raise UpstreamError(
+        f"sway did not start: {words.text() or 'it printed nothing'}",
+        hint="run 'sway --debug' to see why",
+    )
 
 
 def _displays(runtime_dir: Path) -> set[Path]:

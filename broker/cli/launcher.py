@@ -154,7 +154,9 @@ def _install_box(program: str, *, as_json: bool) -> None:
         written.append(write_opener())
     render.written_files(written, as_json=as_json)
     if not as_json:
-        render.note(f"{program} gives a label, not a boundary: docs/launchers/boxes.md")
+        render.note(
+            f"{program} gives a label, not a boundary; see docs/launchers/boxes.md"
+        )
 
 
 def _wrapper(program: str) -> Path:
@@ -212,7 +214,9 @@ def remove_files(program: str) -> None:
 
 def _check_app(program: str, app: str | None) -> None:
     if (program == "flatpak") != (app is not None):
-        raise click.UsageError("--app APP is for flatpak, and flatpak needs it")
+        raise click.UsageError(
+            "--app APP is required for flatpak, and only for flatpak"
+        )
 
 
 def _config_home() -> Path:

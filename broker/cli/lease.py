@@ -67,7 +67,7 @@ def acquire(
         raise click.UsageError("give exactly one of --cid, --hybrid and --unix")
     if detach and leader is None:
         raise click.UsageError(
-            "--detach needs --leader: what shall the lease end with?"
+            "--detach needs --leader, the process with which the lease ends"
         )
     request = LeaseRequest(
         record=record,

@@ -46,7 +46,7 @@ def list_peers(*, as_json: bool) -> None:
         else:
             click.echo(f"{role:<6}  {peer.name:<20}  {peer.key.fingerprint}")
     if not peers and not as_json:
-        render.note("none: 'brokerctl pair' on both machines adds one")
+        render.note("no machine is paired; run 'brokerctl pair' on both machines")
 
 
 @command.command()
@@ -54,4 +54,4 @@ def list_peers(*, as_json: bool) -> None:
 def forget(name: str) -> None:
     """Accept the broker NAME no longer."""
     LinkStore(offline_paths()).forget(name)
-    render.note(f"{printable(name, 60)} is accepted no longer")
+    render.note(f"{printable(name, 60)} is no longer accepted")

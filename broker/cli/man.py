@@ -53,7 +53,8 @@ def _text(page: str) -> str:
         if (folder / page).is_file():
             return (folder / page).read_text(encoding="utf-8")
     raise RefusedError(
-        "the manual pages are not installed", hint="'brokerctl VERB --help' has options"
+        "the manual pages are not installed",
+        hint="see 'brokerctl VERB --help' for the options",
     )
 
 
@@ -63,7 +64,8 @@ def _section(text: str, verb: str) -> str:
     found = [part for part in parts if _is_about(part.partition("\n")[0], verb)]
     if not found:
         raise RefusedError(
-            f"the manual has no section about '{verb}'", hint="'brokerctl man' shows it"
+            f"the manual has no section about '{verb}'",
+            hint="'brokerctl man' shows the whole manual",
         )
     return "".join(found)
 

@@ -78,17 +78,21 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
         if error.message not in told:
             told.add(error.message)
             render.note(f"a connection was refused: {error.message}")
-            render.note(f"  if that was your host: {error.hint}")
+            render.note(
+                f"  hint: if that was your host, correct link.toml: {error.hint}"
+            )
 
     try:
-        render.note(f"waiting at {config.endpoint}; now 'brokerctl pair' on the host")
+        render.note(
+            f"waiting at {config.endpoint}; run 'brokerctl pair' on the host now"
+        )
         while True:
             sock = await let_in(listener, config, turned_away)
             try:
                 return await _compare(sock, role, store)
             except NoCodeError as error:
                 # Any program of the host's machine can come to this door first.
-                render.note(f"a peer connected, and {error.message}; still waiting")
+                render.note(f"a peer connected, but {error.message}; still waiting")
     finally:
         listener.close()
 
@@ -100,7 +104,7 @@ async def _compare(sock: socket.socket, role: Role, store: LinkStore) -> PublicK
 def _show(code: str, fingerprint: str) -> None:
     half = len(code) // 2
     click.echo(f"this machine's code: {code[:half]} {code[half:]}")
-    render.note(f"type it on the other machine (its key: {fingerprint})")
+    render.note(f"type this code on the other machine, whose key is {fingerprint}")
 
 
 async def _ask() -> str:

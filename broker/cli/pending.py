@@ -11,6 +11,7 @@ from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
 from broker.core.escape import printable
+from broker.core.prompt_words import CHECKED
 from broker.ipc.control.api import Nothing, PendingQuestion
 from broker.ipc.control.methods import PENDING
 
@@ -28,7 +29,7 @@ def command(*, as_json: bool) -> None:
     for question in [] if as_json else found.questions:
         sys.stdout.write("".join(f"{line}\n" for line in lines(question)))
     if not found.questions:
-        render.note("no question waits")
+        render.note("no question is pending")
         sys.exit(1)
 
 
@@ -43,7 +44,8 @@ def lines(question: PendingQuestion) -> list[str]:
     ]
     if question.argument:
         out.append(f"   argument: {question.argument}")
-    out += [f"   it says {detail}" for detail in question.details]
+    said = "" if question.service == CHECKED else "it says "
+    out += [f"   {said}{detail}" for detail in question.details]
     targets = [
         f"[{shown_target(one)}]"
         if one == question.default_target

@@ -19,7 +19,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("words", nargs=-1)
-@click.option("--new", is_flag=True, help="Another one of random words.")
+@click.option("--new", is_flag=True, help="Generate a new random phrase.")
 def phrase(words: tuple[str, ...], *, new: bool) -> None:
     """Show your secret phrase, or set it to WORDS.
 
@@ -29,18 +29,18 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
     Exit code: 0, 1 it could not be read or is not a phrase, 2 wrong call.
     """
     if words and new:
-        raise click.UsageError("either words of yours, or --new")
+        raise click.UsageError("give either the words of the phrase or --new")
     paths = offline_paths()
     try:
         if words or new:
             write_phrase(paths, " ".join(words) or new_phrase())
         known = ensure_phrase(paths)
     except OSError as error:
-        raise SetupError(f"the phrase cannot be kept: {error}") from error
+        raise SetupError(f"cannot save the phrase: {render.cause(error)}") from error
     if not known:
         raise SetupError(
             "the stored phrase is not secret, or not a phrase",
-            hint="'brokerctl prompt phrase --new' makes another one",
+            hint="'brokerctl prompt phrase --new' generates a new one",
         )
     sys.stdout.write(f"{known}\n")
     render.note(

@@ -62,6 +62,15 @@ def written_files(
         note(f"wrote {path}")
 
 
+def cause(error: Exception) -> str:
+    """What failed, for the end of a message: without Python's own words for it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    return str(error)
+
+
 def json_text(value: Json) -> str:
     """A JSON value in one line of printable ASCII."""
     # DEL is the one control character that JSON leaves as it is.

@@ -113,7 +113,7 @@ def report_usage(error: click.ClickException) -> None:
         return
     path = printable(context.command_path, 200)
     if isinstance(error, UnknownVerbError):
-        render.note(f"  hint: {error.hint}'{path} --help' lists them")
+        render.note(f"  hint: {error.hint}'{path} --help' lists the commands")
         return
     pieces = " ".join(context.command.collect_usage_pieces(context))
     render.note(f"  usage: {path} {printable(pieces, 1000)}")

@@ -42,6 +42,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         "What runs": {
             "status": ("sandboxes.status", "Show what runs, and problems."),
             "top": ("sandboxes.top", "Watch sandboxes on a live screen."),
+            "tray": ("tray.tray_verb", "Show what runs in the desktop's panel."),
             "windows": ("sandboxes.windows", "List windows with their sandbox."),
             "network": (
                 "network.flows_verb",
@@ -68,7 +69,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "unshare": ("folders.unshare", "Take a shared folder back."),
             "open": ("transfer.open_in", "Open files and addresses in a sandbox."),
             "cp": ("transfer.copy", "Copy files to, from and between sandboxes."),
-            "sanitize": ("sanitizing.sanitize_verb", "Make documents harmless."),
+            "sanitize": ("calls.sanitize", "Make documents harmless."),
         },
         "Questions and decisions": {
             "pending": ("pending", "Show the questions that wait for an answer."),
@@ -96,7 +97,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "lease": ("lease", "Leases for machines that others start."),
             "pair": ("pair", "Make a host and a viewer accept each other."),
             "link": ("link", "The keys of the two brokers of a link."),
-            "proxy": ("proxy.verb", "Relay, Wayland and sound filters alone."),
+            "proxy": ("proxy.verb", "Run only a relay, Wayland or sound filter."),
         },
     }
 )

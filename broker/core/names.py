@@ -46,8 +46,8 @@ def disposable_name(record: str, number: int) -> SandboxName:
 def is_disposable_of(sandbox: str, record: str) -> bool:
     """Whether a sandbox has a name that disposables of this record get.
 
-    For the remains of sandboxes that have ended (logs); of those that run,
-    the broker knows the record.
+    brokerctl uses this where it has only a name, as that of a sandbox that has ended.
+    The broker knows the record of each running sandbox.
     """
     stem, dash, number = sandbox.rpartition("-")
     return (

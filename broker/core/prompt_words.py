@@ -21,6 +21,8 @@ _WANTS = MappingProxyType(
         "vitrail.ClipboardCopy": "to put something into your clipboard",
         "vitrail.OpenURL": "to open an address",
         "vitrail.OpenFile": "to have a file opened",
+        "vitrail.FileDialog": "to have you choose files of yours",
+        "vitrail.Print": "to print",
         "vitrail.FileCopy": "to copy files to another sandbox",
         "vitrail.Call": "to call a service of another sandbox",
         "vitrail.Notification": "to show notifications on your desktop",
@@ -29,10 +31,16 @@ _WANTS = MappingProxyType(
         "vitrail.Network": "to reach a host on the network",
         "vitrail.SecurityKey": "to use your security key",
         "vitrail.Secret": "to have a secret",
+        "vitrail.Settings": "to follow the looks of your desktop",
         "vitrail.SshAgent": "to use an ssh key",
         "vitrail.Tcp": "to connect to a port",
     }
 )
+
+
+CHECKED = "vitrail.SshAgent"
+"""The service whose details are not the sandbox's claims: the broker has checked the host's
+signature, and writes what the key signs."""
 
 
 def wants(service: str) -> str:
@@ -55,9 +63,10 @@ def request_words(question: Question) -> str:
 
 
 def claims(question: Question) -> list[str]:
-    """What the sandbox says of its request, a line each."""
+    """What the sandbox says of its request, and what the broker knows, a line each."""
     lines = [f"argument: {question.argument}"] if question.argument else []
-    return lines + [f"{name}, it says: {value}" for name, value in question.details]
+    said = "" if question.service == CHECKED else ", it says"
+    return lines + [f"{name}{said}: {value}" for name, value in question.details]
 
 
 def target_words(target: str) -> str:

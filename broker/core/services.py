@@ -48,11 +48,21 @@ for it on the port of ``CALL``."""
 
 SSH_AGENT = ServiceName("vitrail.SshAgent")
 """The user's ssh keys, or those of a sandbox: each use is decided.  A sandbox asks for it
-on the port of ``CALL``."""
+on the port of ``CALL``; a box has a socket of its own for programs that know an agent."""
 
 SECRET = ServiceName("vitrail.Secret")
 """One secret of the user's, or of a sandbox that keeps them, by its name; on the port of
 ``CALL``, too."""
+
+SETTINGS = ServiceName("vitrail.Settings")
+"""How the user's desktop looks; on the port of ``CALL``, too."""
+
+FILE_DIALOG = ServiceName("vitrail.FileDialog")
+"""The desktop's file chooser: what the user chooses there is copied; on the port of
+``CALL``, too."""
+
+PRINT = ServiceName("vitrail.Print")
+"""Pages of a document, on a printer of the desktop; on the port of ``CALL``, too."""
 
 NETWORK = ServiceName("vitrail.Network")
 """A stream of a sandbox's frame filter, which the host starts; it has no port, so no
@@ -76,7 +86,12 @@ PORTS: Mapping[ServiceName, int] = MappingProxyType(
 """Service to vsock port.  Above 1023, so that an unprivileged broker may
 listen; below 2**16, which every hybrid-vsock implementation can write."""
 
-SERVICES: Mapping[int, ServiceName] = MappingProxyType({p: s for s, p in PORTS.items()})
+LINK_PORTS: Mapping[ServiceName, int] = MappingProxyType({**PORTS, NETWORK: 6516})
+"""As ``PORTS``, in the messages by which a link's streams begin."""
+
+SERVICES: Mapping[int, ServiceName] = MappingProxyType(
+    {port: service for service, port in LINK_PORTS.items()}
+)
 
 LOW_PORTS: Mapping[ServiceName, int] = MappingProxyType(
     {service: port - 6000 for service, port in PORTS.items()}

@@ -38,6 +38,11 @@ class SlidingWindow:
         self._sum += 1
         return True
 
+    def counted(self, now: float) -> int:
+        """How many events count at ``now``."""
+        self._forget(now)
+        return self._sum
+
     def idle(self, now: float) -> bool:
         """Whether nothing of it counts any more."""
         self._forget(now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -17,6 +17,7 @@ from broker.authority.audit.proof.chain import Chain, read_chain
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
+from broker.helpers.shipper.postgres import EventRow, ProvedEvents
 from broker.ipc.audit.ingest import SignedBatch
 from broker.ipc.audit.nodes import split
 from broker.ipc.audit.tree import HASH_BYTES, Growing, leaf_hash, verify_consistency
@@ -33,7 +34,8 @@ class Known:
     peaks: bytes = b""
     """The tree's left edge; b"" where it is not known."""
     keys: Sequence[str] = ()
-    """The certificates of its keys."""
+    """The certificates of those of its keys that the batch needs: the newest ones, and
+    those of its checkpoints' times."""
 
 
 class _Event(msgspec.Struct):
@@ -47,43 +49,29 @@ class _Event(msgspec.Struct):
     broker: str = ""
 
 
-@dataclass
-class Columns:
-    """A proved batch, as the database takes it."""
+def prove(untrusted: SignedBatch, known: Known) -> ProvedEvents:
+    """Return the batch's events, as the database takes them.  Raises RefusedError.
 
-    first: int
-    broker: str = ""
-    times: list[int] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
-    sandboxes: list[str] = field(default_factory=list)
-    services: list[str] = field(default_factory=list)
-    verdicts: list[str] = field(default_factory=list)
-    rules: list[str] = field(default_factory=list)
-    bodies: list[str] = field(default_factory=list)
-    before: bytes = b""
-    edge: bytes = b""
-
-
-def prove(untrusted: SignedBatch, known: Known) -> Columns:
-    """Return the batch's columns.  Raises RefusedError."""
-    _check_form(untrusted)
+    Its form is checked.
+    """
     chain = _chain(untrusted, known)
     if not untrusted.bodies:
-        return Columns(0)
-    columns = _columns(untrusted)
+        return ProvedEvents()
+    broker, rows = _rows(untrusted)
     last = untrusted.first + len(untrusted.bodies) - 1
-    if last <= known.last:
-        return columns  # it came before; the database compares it
+    if last <= known.last:  # it came before; the database compares it
+        return ProvedEvents(untrusted.first, broker, rows)
     tree = _start(untrusted, known)
-    columns.before = b"".join(tree.peaks)
+    before = b"".join(tree.peaks)
     for body in untrusted.bodies[tree.size + 1 - untrusted.first :]:
         tree.append(leaf_hash(body.encode()))
     _check_root(untrusted, tree, chain)
-    columns.edge = b"".join(tree.peaks)
-    return columns
+    edge = b"".join(tree.peaks)
+    return ProvedEvents(untrusted.first, broker, rows, before, edge)
 
 
-def _check_form(untrusted: SignedBatch) -> None:
+def check_form(untrusted: SignedBatch) -> None:
+    """Check what can be without the store; raises RefusedError."""
     if not _LOG.fullmatch(untrusted.log):
         raise RefusedError("not the name of a log")
     fits = 0 < len(untrusted.machine) <= 255 and untrusted.machine.isprintable()
@@ -91,10 +79,14 @@ def _check_form(untrusted: SignedBatch) -> None:
         raise RefusedError("not the name of a machine")
     if len(untrusted.bodies) > audit_limits.SHIP_BATCH_EVENTS:
         raise RefusedError("too many events in one batch")
-    if untrusted.bodies and not 0 < untrusted.first < 1 << 62:
+    # guard: a batch without events has no number of one
+    is_one = 0 < untrusted.first < 1 << 62 if untrusted.bodies else not untrusted.first
+    if not is_one:
         raise RefusedError("not the number of an event")
     if len(untrusted.notes) > _NOTES or len(untrusted.keys) > _NOTES:
         raise RefusedError("too many checkpoints in one batch")
+    if not all(0 <= one.size < 1 << 62 for one in untrusted.notes):
+        raise RefusedError("not the size of a log")
     if len(untrusted.hashes) > audit_limits.LINK_PROOF_HASHES:
         raise RefusedError("too many hashes")
 
@@ -102,14 +94,15 @@ def _check_form(untrusted: SignedBatch) -> None:
 def _chain(untrusted: SignedBatch, known: Known) -> Chain:
     """The log's keys; each checkpoint of the batch is signed by one of them."""
     notes = [parse_note(one.note) for one in untrusted.notes]
-    fresh = [*notes, *map(parse_note, untrusted.keys)]
+    before = [parse_note(text) for text in known.keys]
     changes: dict[int, Note] = {}
-    for note in [*map(parse_note, known.keys), *fresh]:
+    for note in [*before, *notes, *map(parse_note, untrusted.keys)]:
         change = note.checkpoint.change
         # A key of a log is not certified twice.
         if change and changes.setdefault(change.index, note).text != note.text:
             raise RefusedError(f"another certificate of key {change.index}")
-    chain = read_chain(changes.values())
+    # guard: keys that were followed are not verified again
+    chain = read_chain([n for n in changes.values() if n not in before], before)
     if chain.problems:
         raise RefusedError(chain.problems[0].what)
     # guard: a log is named by its first key
@@ -144,8 +137,8 @@ def _start(untrusted: SignedBatch, known: Known) -> Growing:
 def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
     note = parse_note(untrusted.proof)
     checkpoint = note.checkpoint
-    first_key = checkpoint.change is not None and checkpoint.change.index == 0
-    if chain.signer_of(note) is None and not first_key:
+    # guard: what proves events is signed, a first key's certificate too
+    if chain.signer_of(note) is None:
         raise RefusedError("no key of this log signed what is to prove the events")
     try:
         hashes = [bytes.fromhex(text) for text in untrusted.hashes]
@@ -158,8 +151,10 @@ def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
         raise RefusedError("the events are not those that the log has signed")
 
 
-def _columns(untrusted: SignedBatch) -> Columns:
-    columns = Columns(untrusted.first, bodies=untrusted.bodies)
+def _rows(untrusted: SignedBatch) -> tuple[str, list[EventRow]]:
+    """The broker that recorded them, and each event for the database."""
+    broker = ""
+    rows: list[EventRow] = []
     decode = msgspec.json.Decoder(_Event).decode
     for number, body in enumerate(untrusted.bodies, untrusted.first):
         try:
@@ -168,16 +163,7 @@ def _columns(untrusted: SignedBatch) -> Columns:
             raise RefusedError(f"event {number} is not one: {error}") from error
         if event.sequence != number or abs(event.time_ns) >= 1 << 63:
             raise RefusedError(f"event {number} has another number or no time")
-        columns.broker = columns.broker or event.broker
-        columns.times.append(event.time_ns)
-        columns.kinds.append(_text(event.kind))
-        columns.sandboxes.append(_text(event.sandbox))
-        columns.services.append(_text(event.service))
-        columns.verdicts.append(_text(event.verdict))
-        columns.rules.append(_text(event.rule))
-    return columns
-
-
-def _text(text: str) -> str:
-    """PostgreSQL's text has no zero character."""
-    return text.replace("\0", "\\x00")
+        broker = broker or event.broker
+        texts = [event.kind, event.sandbox, event.service, event.verdict, event.rule]
+        rows.append((event.time_ns, [*texts, body]))
+    return broker, rows

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import ssl
 import zlib
-from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeAlias, TypeVar
 
 import msgspec
 import trio
@@ -30,11 +30,16 @@ except ImportError as _error:
 
 _SECONDS = 30.0
 """For a request from its first byte to its last; and a connection may be idle so long."""
+_PACE = 65536
+"""Bytes a second that a body has to come at, from ten seconds on."""
 _CHUNK = 65536
 _TAKEN = 200
 _SHORT_BYTES = 65536
 _POSITION = re.compile(rb"/v1/position/([0-9a-f]{32})")
 _batch = msgspec.json.Decoder(SignedBatch)
+_Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
+_Event: TypeAlias = "type[h11.PAUSED | h11.NEED_DATA] | h11.Event"
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -47,9 +52,12 @@ class IngestLimits:
     strangers: int = 500
     """Connections on which no machine has been recognised yet; the oldest is ended."""
     threads: int = 8
+    threads_of_one: int = 2
     long_bodies: int = 32
-    """Bodies of more than 64 KiB in memory: 256 MiB at most."""
+    """Batches that are packed or of more than 64 KiB: 256 MiB of bodies at most."""
     long_bodies_of_one: int = 4
+    long_bodies_by_log: int = 4
+    """Besides, of all machines that are known by their logs' names alone."""
 
 
 class IngestServer:
@@ -58,7 +66,12 @@ class IngestServer:
     def __init__(self, store: IngestStore, limits: IngestLimits) -> None:
         self._store, self._limits = store, limits
         self._threads = trio.CapacityLimiter(limits.threads)
+        self._turns = defaultdict[str, trio.CapacityLimiter](
+            lambda: trio.CapacityLimiter(limits.threads_of_one)
+        )
+        """Of enrolled machines; "" for all those that are known by their logs alone."""
         self._long = trio.CapacityLimiter(limits.long_bodies)
+        self._long_by_log = trio.CapacityLimiter(limits.long_bodies_by_log)
         self._long_of: Counter[str] = Counter()
         self._strangers: OrderedDict[trio.CancelScope, None] = OrderedDict()
         self._machines: dict[trio.CancelScope, str] = {}
@@ -110,7 +123,7 @@ class IngestServer:
         context: ssl.SSLContext | None,
         scope: trio.CancelScope,
     ) -> None:
-        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = socket
+        stream: _Stream = socket
         try:
             with trio.fail_after(_SECONDS):
                 if context is not None:
@@ -136,184 +149,164 @@ class IngestServer:
                 await trio.aclose_forcefully(stream)
 
     async def _requests(
-        self,
-        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
-        certificate: str,
-        scope: trio.CancelScope,
+        self, stream: _Stream, certificate: str, scope: trio.CancelScope
     ) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
         while True:
-            machine = ""
             async with AsyncExitStack() as held:
-
-                async def long_body(request: h11.Request) -> None:
-                    await self._admit(request, certificate)
-                    held.enter_context(self._long_body_of(request, certificate))
-                    await held.enter_async_context(self._long)
-
-                try:
-                    with trio.fail_after(_SECONDS):
-                        request, body = await _request(http, stream, _Body(long_body))
-                    if request is None:
+                with trio.fail_after(_SECONDS):
+                    request = await _event(http, stream)
+                    if not isinstance(request, h11.Request):
                         return
-                    status, answer = await self._answer(request, body, certificate)
-                    machine, _ = _asker(request, certificate)
-                except RefusedError as error:
-                    status, answer = 403, _refused(error)
-            data = msgspec.json.encode(answer)
-            headers = [
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(data))),
-            ]
+                    asker = _asker(request, certificate)
+                    status, answer = await _tried(self._admit(asker, held, scope))
+                    # It is read to its end, so that a machine reads why it is refused.
+                    body = await _body(http, stream, keep=status == _TAKEN)
+                if status == _TAKEN:
+                    status, answer = await _tried(self._in_turn(request, asker, body))
             with trio.fail_after(_SECONDS):
-                for event in (
-                    h11.Response(status_code=status, headers=headers),
-                    h11.Data(data=data),
-                    h11.EndOfMessage(),
-                ):
-                    await stream.send_all(http.send(event) or b"")
+                await _send(http, stream, status, msgspec.json.encode(answer))
             if status == _TAKEN:
-                self._recognise(scope, machine)
+                self._recognise(scope, asker.machine)
             if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
                 return
             http.start_next_cycle()
 
-    @contextmanager
-    def _long_body_of(self, request: h11.Request, certificate: str) -> Iterator[None]:
-        """Count a long body of a machine.  Raises RefusedError where it has many."""
-        machine, _ = _asker(request, certificate)
-        # guard: a machine has few long bodies at a time
-        if self._long_of[machine] >= self._limits.long_bodies_of_one:
-            raise RefusedError("other batches of this machine are being read")
-        self._long_of[machine] += 1
-        try:
-            yield
-        finally:
-            self._long_of[machine] -= 1
-            self._long_of += Counter()  # without those that have none
-
-    async def _admit(self, request: h11.Request, certificate: str) -> None:
-        """Raise RefusedError for a long or packed body of someone who is not enrolled."""
-        machine, shown = _asker(request, certificate)
-        knows = partial(self._store.knows, machine, shown)
-        # guard: a long body is an enrolled machine's
-        if not await trio.to_thread.run_sync(knows, limiter=self._threads):
+    async def _admit(
+        self, asker: _Asker, held: AsyncExitStack, scope: trio.CancelScope
+    ) -> None:
+        """Make room for a machine's request.  Raises RefusedError, UpstreamError."""
+        machine = asker.machine
+        by_log = await self._in_thread(self._store.by_log, machine, asker.shown)
+        # guard: a stranger's batch is neither kept nor unpacked
+        if by_log is None:
             raise RefusedError("this machine is not enrolled")
+        # guard: a machine's connections count before its work
+        if not by_log:
+            self._recognise(scope, machine)
+            asker.proved = machine
+        # guard: a packed batch is a long one
+        long = asker.packing or asker.length > _SHORT_BYTES
+        if long:
+            # guard: a machine has few long bodies at a time
+            if self._long_of[machine] >= self._limits.long_bodies_of_one:
+                raise RefusedError("other batches of this machine are being read")
+            self._long_of[machine] += 1
+            held.callback(self._long_of.subtract, [machine])
+            self._long_of += Counter()  # without those that have none
+            # guard: enrolled machines do not wait behind names that others know
+            places = self._long if asker.proved else self._long_by_log
+            await held.enter_async_context(places)
 
-    async def _answer(
-        self, request: h11.Request, body: bytes | None, certificate: str
-    ) -> tuple[int, Position | Refusal]:
-        headers = dict(request.headers)
-        machine, shown = _asker(request, certificate)
+    async def _in_turn(
+        self, request: h11.Request, asker: _Asker, body: bytes
+    ) -> Position:
+        # guard: a machine has few threads at a time
+        async with self._turns[asker.proved]:
+            return await self._do(request, asker, body)
+
+    async def _do(self, request: h11.Request, asker: _Asker, body: bytes) -> Position:
         place = _POSITION.fullmatch(request.target)
-        try:
-            if request.method == b"GET" and place is not None:
-                return _TAKEN, await self._in_thread(
-                    self._store.position, machine, place[1].decode(), shown
-                )
-            if request.method == b"POST" and request.target == b"/v1/batch":
-                # A short one may be unpacked to the longest; a long one was admitted.
-                # guard: a stranger's batch is not unpacked
-                if len(body or b"") <= _SHORT_BYTES:
-                    await self._admit(request, certificate)
-                packing = headers.get(b"content-encoding", b"")
-                return _TAKEN, await self._in_thread(self._take, body, packing, shown)
-        except RefusedError as error:
-            return 403, _refused(error)
-        except IntegrityError as error:
-            log_stderr(f"vitrail-ingest: conflict: {printable(str(error), 300)}")
-            return 409, Refusal(str(error), error.hint or "")
-        except VitrailError as error:
-            log_stderr(f"vitrail-ingest: {printable(str(error), 300)}")
-            return 503, Refusal("the store fails; come again")
-        return 404, Refusal("there is no such thing here")
+        store, shown = self._store, asker.shown
+        if request.method == b"GET" and place is not None:
+            log = place[1].decode()
+            return await self._in_thread(store.position, asker.machine, log, shown)
+        if request.method == b"POST" and request.target == b"/v1/batch":
+            return await self._in_thread(
+                lambda: store.take(_decoded(body, asker.packing), shown)
+            )
+        raise RefusedError("there is no such thing here")
 
-    def _take(self, body: bytes | None, packing: bytes, shown: Credential) -> Position:
-        return self._store.take(_decoded(body, packing), shown)
-
-    async def _in_thread(self, function, *arguments) -> Position:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
-        found = await trio.to_thread.run_sync(
-            function, *arguments, limiter=self._threads
-        )
-        assert isinstance(found, Position)
-        return found
+    async def _in_thread(self, work: Callable[..., _T], *arguments: object) -> _T:
+        return await trio.to_thread.run_sync(work, *arguments, limiter=self._threads)
 
 
-def _asker(request: h11.Request, certificate: str) -> tuple[str, Credential]:
-    """The name that a machine claims, and the proof that it shows."""
+@dataclass
+class _Asker:
+    """Who asks, by a request's head."""
+
+    machine: str
+    """As it calls itself."""
+    shown: Credential
+    length: int
+    """Of the body; of one that does not say it, the most."""
+    packing: bytes
+    proved: str = ""
+    """The machine, where more than its log's name says that it is the one."""
+
+
+def _asker(request: h11.Request, certificate: str) -> _Asker:
     headers = dict(request.headers)
     token = headers.get(b"authorization", b"").decode("ascii", "replace")
-    machine = headers.get(b"vitrail-machine", b"").decode("utf-8", "replace")
-    return machine, Credential(token.removeprefix("Bearer "), certificate)
+    chunked = b"transfer-encoding" in headers
+    return _Asker(
+        headers.get(b"vitrail-machine", b"").decode("utf-8", "replace"),
+        Credential(token.removeprefix("Bearer "), certificate),
+        BATCH_BYTES if chunked else int(headers.get(b"content-length", b"0")),
+        headers.get(b"content-encoding", b""),
+    )
 
 
-def _refused(error: RefusedError) -> Refusal:
-    log_stderr(f"vitrail-ingest: refused: {printable(str(error), 300)}")
-    return Refusal(str(error), error.hint or "")
+async def _tried(
+    work: Awaitable[Position | None],
+) -> tuple[int, Position | Refusal | None]:
+    """The work's status and answer, also where it is refused or the store fails."""
+    try:
+        return _TAKEN, await work
+    except VitrailError as error:
+        status, what = 503, ""
+        if isinstance(error, RefusedError):
+            status, what = 403, "refused: "
+        elif isinstance(error, IntegrityError):
+            status, what = 409, "conflict: "
+        log_stderr(f"vitrail-ingest: {what}{printable(str(error), 300)}")
+        if not what:
+            return status, Refusal("the store fails; come again")
+        return status, Refusal(str(error), error.hint or "")
 
 
-class _Body:
-    """A request's body as it comes; ``long`` makes room for one that is long."""
-
-    def __init__(self, long: Callable[[h11.Request], Awaitable[None]]) -> None:
-        self._make_room = long
-        self._bytes = bytearray()
-        self._length = 0
-        self._asked = False
-        self._refused: RefusedError | None = None
-
-    async def add(self, request: h11.Request | None, data: bytes) -> None:
-        """Raise RemoteProtocolError for more than a batch."""
-        self._length += len(data)
-        # A batch does not fill the service's memory.
-        if self._length > BATCH_BYTES:
-            raise h11.RemoteProtocolError("a body of more than a batch")
-        # Nor do many that are sent slowly.
-        if request and not self._asked and self._length > _SHORT_BYTES:
-            self._asked = True
-            try:
-                await self._make_room(request)
-            except RefusedError as error:
-                # It is read to its end, so that the machine reads the answer.
-                self._refused = error
-                self._bytes.clear()
-        if self._refused is None:
-            self._bytes += data
-
-    def whole(self) -> bytes:
-        """Return it; raises RefusedError where there was no room."""
-        if self._refused is not None:
-            raise self._refused
-        return bytes(self._bytes)
+async def _event(http: h11.Connection, stream: _Stream) -> _Event:
+    while (event := http.next_event()) is h11.NEED_DATA:
+        if http.they_are_waiting_for_100_continue:
+            go = h11.InformationalResponse(status_code=100, headers=[])
+            await stream.send_all(http.send(go) or b"")
+        http.receive_data(bytes(await stream.receive_some(_CHUNK)))
+    return event
 
 
-async def _request(
-    http: h11.Connection,
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
-    body: _Body,
-) -> tuple[h11.Request | None, bytes | None]:
-    """The next request and its body."""
-    request: h11.Request | None = None
-    while True:
-        event = http.next_event()
-        if event is h11.NEED_DATA:
-            if http.they_are_waiting_for_100_continue:
-                go = h11.InformationalResponse(status_code=100, headers=[])
-                await stream.send_all(http.send(go) or b"")
-            http.receive_data(bytes(await stream.receive_some(_CHUNK)))
-        elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.Data):
-            await body.add(request, bytes(event.data))
-        elif isinstance(event, h11.EndOfMessage):
-            return request, body.whole()
-        else:
-            return None, None
+async def _body(http: h11.Connection, stream: _Stream, *, keep: bool) -> bytes:
+    """A request's body.
+
+    Raises RemoteProtocolError for more than a batch, TooSlowError.
+    """
+    whole, length = bytearray(), 0
+    # guard: a body that does not come frees its place
+    with trio.fail_after(_SECONDS / 3) as pace:
+        while isinstance(event := await _event(http, stream), h11.Data):
+            length += len(event.data)
+            pace.deadline += len(event.data) / _PACE
+            # A batch does not fill the service's memory.
+            if length > BATCH_BYTES:
+                raise h11.RemoteProtocolError("a body of more than a batch")
+            if keep:
+                whole += event.data
+    return bytes(whole)
 
 
-def _decoded(body: bytes | None, encoding: bytes) -> SignedBatch:
+async def _send(
+    http: h11.Connection, stream: _Stream, status: int, data: bytes
+) -> None:
+    headers = [("Content-Type", "application/json"), ("Content-Length", f"{len(data)}")]
+    for event in (
+        h11.Response(status_code=status, headers=headers),
+        h11.Data(data=data),
+        h11.EndOfMessage(),
+    ):
+        await stream.send_all(http.send(event) or b"")
+
+
+def _decoded(data: bytes, encoding: bytes) -> SignedBatch:
     """Return a batch.  Raises RefusedError."""
-    data = body or b""
     try:
         if encoding == b"gzip":
             unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -326,9 +319,7 @@ def _decoded(body: bytes | None, encoding: bytes) -> SignedBatch:
         raise RefusedError(f"not a batch: {error}") from error
 
 
-def _certificate(
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
-) -> str:
+def _certificate(stream: _Stream) -> str:
     """The name in the client's certificate, which the context has checked."""
     if not isinstance(stream, trio.SSLStream):
         return ""

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from queue import LifoQueue
 
+import msgspec
+
 from broker.core.errors import RefusedError, SetupError
-from broker.fleet.proving import Columns, Known, prove
-from broker.helpers.shipper.database import Connection, Error, connect, problem, usable
-from broker.helpers.shipper.postgres import TAKE
+from broker.fleet.proving import Known, check_form, prove
+from broker.helpers.shipper.database import (
+    VERSION,
+    Connection,
+    Error,
+    connect,
+    problem,
+    usable,
+)
+from broker.helpers.shipper.postgres import take
 from broker.ipc.audit.ingest import Position, SignedBatch
 
 _NEW_LOGS = 16
 """Logs that one machine may begin in a day."""
+# There are 35,000 in a year, and any number of a log that was taken over.
+# guard: few keys of a log are read for a batch
+_KEYS = 16
+"""Of those before each of its checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,18 @@ class Credential:
 
     token: str = ""
     certificate: str = ""
+
+
+# The stored secret is a digest, so the time of its comparison says nothing of the token.
+_ENROLLED = """
+    SELECT secret IS NULL AND certificate IS NULL FROM vitrail.enrolled
+    WHERE machine = %(machine)s AND NOT revoked AND CASE
+        WHEN secret IS NOT NULL THEN secret = %(secret)s
+        WHEN certificate IS NOT NULL THEN certificate = %(certificate)s
+        ELSE NOT renew AND log = coalesce(%(log)s, log) END
+"""
+"""Of an enrolled machine that has shown what it is known by: whether that is its log's
+name alone, which others may have copies of."""
 
 
 class IngestStore:
@@ -37,7 +61,7 @@ class IngestStore:
     def check(self) -> None:
         """Raise SetupError where the tables are not there."""
         with self._connection() as connection, connection.transaction():
-            if usable(connection) < 7:
+            if usable(connection) < VERSION:
                 raise SetupError(
                     "the database's tables are not there, or of a release before",
                     hint="'brokerctl audit fleet init --store ADDRESS' as their owner",
@@ -53,74 +77,72 @@ class IngestStore:
 
         Raises RefusedError, IntegrityError, SetupError, UpstreamError.
         """
+        check_form(untrusted)
         with self._connection() as connection, connection.transaction():
-            self._admit(connection, untrusted.machine, untrusted.log, credential)
-            log = bytes.fromhex(untrusted.log)
-            known = self._known(connection, log)
-            columns = prove(untrusted, known)
-            connection.execute(TAKE, _arguments(untrusted, columns))
+            connection.execute("SET LOCAL statement_timeout = '30s'")
+            machine, log = untrusted.machine, _log(untrusted.log)
+            by_log = self._admit(connection, machine, log, credential)
+            sizes = {1 << 62, *(one.size for one in untrusted.notes)}
+            known = self._known(connection, log, [*sizes])
+            proved = prove(untrusted, known)
+            last = untrusted.first + len(untrusted.bodies) - 1
+            old = last <= known.last and not _fresh(connection, log, untrusted)
+            # Whoever has a copy can send it again: it is compared, and says nothing
+            # about whether the machine is alive.
+            # guard: a replayed batch is no sign of life
+            with connection.transaction(force_rollback=by_log and old):
+                take(connection, log, machine, proved, untrusted.notes)
             return self._position(connection, log)
 
-    def knows(self, machine: str, credential: Credential) -> bool:
-        """Whether this may be an enrolled machine, before its log's name is known."""
+    def by_log(self, machine: str, credential: Credential) -> bool | None:
+        """``_ENROLLED``'s answer before the log's name is known; None: not enrolled."""
         with self._connection() as connection, connection.transaction():
-            row = _enrolled(connection, machine)
-        if row is None or row[4]:
-            return False
-        by_log = row[0] is None and not row[1]
-        return by_log or _shows(row, b"", credential)
+            return _known_by_log(connection, machine, None, credential)
 
     def position(self, machine: str, log: str, credential: Credential) -> Position:
         """What is there of a log.  Raises as ``take``."""
         with self._connection() as connection, connection.transaction():
-            self._admit(connection, machine, log, credential)
-            return self._position(connection, bytes.fromhex(log))
+            self._admit(connection, machine, _log(log), credential)
+            return self._position(connection, _log(log))
 
     def _admit(
-        self, connection: Connection, machine: str, log: str, shown: Credential
-    ) -> None:
-        """Raise RefusedError unless this machine may ship this log."""
-        row = _enrolled(connection, machine)
-        try:
-            name = bytes.fromhex(log)
-        except ValueError as error:
-            raise RefusedError("not the name of a log") from error
+        self, connection: Connection, machine: str, log: bytes, shown: Credential
+    ) -> bool:
+        """Whether it is known by its log alone; raises RefusedError where it may not."""
+        by_log = _known_by_log(connection, machine, log, shown)
         # guard: a machine ships under the name that it was enrolled by
-        if row is None or row[4] or not _shows(row, name, shown):
+        if by_log is None:
             raise RefusedError(
                 "this machine is not enrolled, or has not proved that it is the one",
                 hint="'brokerctl audit fleet enrol MACHINE' on the fleet's side",
             )
-        there = connection.execute(
-            "SELECT machine FROM vitrail.log WHERE name = %s", [name]
-        ).fetchone()
-        # guard: a log stays the machine's that began it
-        if there is not None and there[0] != machine:
-            raise RefusedError("this log is another machine's")
-        if there is None:
-            fresh = connection.execute(
-                "SELECT count(*) FROM vitrail.log WHERE machine = %s "
-                "AND first_seen > now() - interval '1 day'",
-                [machine],
-            ).fetchone()
-            # guard: new logs of a machine are limited
-            if fresh is not None and int(str(fresh[0])) >= _NEW_LOGS:
-                raise RefusedError("this machine has begun too many logs today")
-
-    def _known(self, connection: Connection, log: bytes) -> Known:
-        row = connection.execute(
-            "SELECT head.log, sequence, peaks FROM vitrail.head JOIN vitrail.log "
-            "ON id = head.log WHERE name = %s",
-            [log],
-        ).fetchone()
-        if row is None:
-            return Known()
-        keys = connection.execute(
-            "SELECT note FROM vitrail.checkpoint WHERE log = %s AND kind LIKE 'key %%'",
-            [row[0]],
+        ((owner, begun),) = connection.execute(
+            "SELECT there.machine, CASE WHEN there.machine IS NULL THEN (SELECT count(*) "
+            "FROM vitrail.log WHERE machine = %s AND first_seen > now() - interval '1 day'"
+            ") END FROM (SELECT (SELECT machine FROM vitrail.log WHERE name = %s)) AS there",
+            [machine, log],
         ).fetchall()
-        peaks = row[2] if isinstance(row[2], bytes) else b""
-        return Known(int(str(row[1])), peaks, [str(note) for (note,) in keys])
+        # guard: a log stays the machine's that began it
+        if owner not in {None, machine}:
+            raise RefusedError("this log is another machine's")
+        # guard: new logs of a machine are limited
+        if owner is None and int(str(begun)) >= _NEW_LOGS:
+            raise RefusedError("this machine has begun too many logs today")
+        return by_log
+
+    def _known(self, connection: Connection, log: bytes, sizes: list[int]) -> Known:
+        row = connection.execute(
+            "SELECT sequence, peaks, ARRAY(SELECT DISTINCT note FROM "
+            "unnest(%s::bigint[]) AS one (size), LATERAL (SELECT note FROM "
+            "vitrail.checkpoint there WHERE there.log = head.log "
+            "AND there.size <= one.size AND kind > 'kept' AND kind LIKE 'key %%' "
+            "ORDER BY there.size DESC, length(kind) DESC, kind DESC LIMIT %s) AS near) "
+            "FROM vitrail.head JOIN vitrail.log ON id = head.log WHERE name = %s",
+            [sizes, _KEYS, log],
+        ).fetchone()
+        return Known(
+            *msgspec.convert(row or (0, b"", []), tuple[int, bytes, list[str]])
+        )
 
     def _position(self, connection: Connection, log: bytes) -> Position:
         row = connection.execute(
@@ -147,40 +169,40 @@ class IngestStore:
                 self._idle.put(connection)
 
 
-def _enrolled(connection: Connection, machine: str) -> tuple[object, ...] | None:
-    return connection.execute(
-        "SELECT secret, certificate, log, renew, revoked FROM vitrail.enrolled "
-        "WHERE machine = %s",
-        [machine.replace("\0", "")],
+def _log(name: str) -> bytes:
+    try:
+        return bytes.fromhex(name)
+    except ValueError as error:
+        raise RefusedError("not the name of a log") from error
+
+
+def _known_by_log(
+    connection: Connection, machine: str, log: bytes | None, shown: Credential
+) -> bool | None:
+    """``_ENROLLED``'s answer; None: it is not enrolled, or has not shown it."""
+    secret = sha256(shown.token.encode()).digest() if shown.token else None
+    row = connection.execute(
+        _ENROLLED,
+        {
+            "machine": machine.replace("\0", ""),
+            "log": log,
+            "secret": secret,
+            "certificate": shown.certificate,
+        },
     ).fetchone()
+    return None if row is None else bool(row[0])
 
 
-def _shows(row: tuple[object, ...], log: bytes, shown: Credential) -> bool:
-    secret, certificate, named, renew = row[:4]
-    if isinstance(secret, bytes):
-        given = sha256(shown.token.encode()).digest()
-        return bool(shown.token) and hmac.compare_digest(secret, given)
-    if certificate:
-        return shown.certificate == certificate
-    return not renew and named == log
-
-
-def _arguments(untrusted: SignedBatch, columns: Columns) -> list[object]:
-    return [
-        bytes.fromhex(untrusted.log),
-        untrusted.machine,
-        columns.broker,
-        columns.first,
-        columns.times,
-        columns.kinds,
-        columns.sandboxes,
-        columns.services,
-        columns.verdicts,
-        columns.rules,
-        columns.bodies,
-        columns.before,
-        columns.edge,
-        [one.size for one in untrusted.notes],
-        [one.kind for one in untrusted.notes],
-        [one.note for one in untrusted.notes],
-    ]
+def _fresh(connection: Connection, log: bytes, untrusted: SignedBatch) -> bool:
+    """Whether the batch has a checkpoint that is not there."""
+    row = connection.execute(
+        "SELECT FROM unnest(%s::bigint[], %s::text[]) AS one (size, kind) WHERE NOT "
+        "EXISTS (SELECT FROM vitrail.checkpoint there JOIN vitrail.log ON id = log "
+        "WHERE name = %s AND there.size = one.size AND there.kind = one.kind) LIMIT 1",
+        [
+            [one.size for one in untrusted.notes],
+            [one.kind for one in untrusted.notes],
+            log,
+        ],
+    ).fetchone()
+    return row is not None

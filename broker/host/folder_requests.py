@@ -106,7 +106,7 @@ class FolderRequests:
     async def _hold(
         self, number: int, held: _Held, *, task_status: trio.TaskStatus[Mounted]
     ) -> None:
-        """The whole life of one mount; ``started`` when it is there."""
+        """Mount a folder and hold the mount until it ends; report a lost mount."""
         lost: VitrailError | None = None
         try:
             with held.scope:

@@ -18,7 +18,15 @@ import trio
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
-from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
+from broker.core.services import (
+    AUDIO,
+    DISPLAY,
+    NOTIFICATION,
+    PORTS,
+    SSH_AGENT,
+    TRANSFERS,
+    WAYLAND_DOOR,
+)
 from broker.helpers.process.identity import open_pidfd
 from broker.helpers.process.pidfd import PidfdProcess
 from broker.helpers.process.spawn import has_ended, wait_ended
@@ -85,6 +93,7 @@ class HeldMachine:
 
 
 def _hold(pid: int) -> int:
+    """Return a pidfd of a machine's process.  Raises RefusedError if there is none."""
     try:
         return open_pidfd(pid)
     except OSError as error:
@@ -213,8 +222,11 @@ async def container_doors(
     Only those that need no agent of ours; also one for Wayland itself, to be
     bound into the sandbox.  Raises as ``hybrid_doors``.
     """
-    services = (DISPLAY, AUDIO, WAYLAND_DOOR, *sorted(TRANSFERS))
-    places = {service: UnixEndpoint(directory / service) for service in services}
+    services = (DISPLAY, AUDIO, NOTIFICATION, SSH_AGENT, WAYLAND_DOOR)
+    places = {
+        service: UnixEndpoint(directory / service)
+        for service in (*services, *sorted(TRANSFERS))
+    }
     return await acceptors.start(places, WAYLAND_DOOR)
 
 

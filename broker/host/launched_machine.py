@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,13 @@ from broker.host.foreign_machine import (
 )
 from broker.host.launchers.interface import Prepared
 from broker.host.machine import ConnectionKind
+from broker.host.places import network_of, places_of
 from broker.net.peers.identity import Claim, ContainerClaim, GroupClaim
 from policy.records.model import RecordSet
 
 if TYPE_CHECKING:
     from broker.host.network.namespace import BoxNetwork
+    from broker.host.network.switch.switches import Switches, SwitchSeat
 
 _KILL_SECONDS = 10.0
 """For the kernel to end a killed process; longer where its disk does not answer."""
@@ -42,36 +45,50 @@ class LaunchedMachine(ForeignMachine):
         super().__init__(claim, held, leader)
         self.state = state
         self._pidfd = held.pidfd(leader)
-        self.network: BoxNetwork | None = None
-        """The network that carries its frames; None: none, or an earlier broker's."""
+        self._networks: list[BoxNetwork] = []
+        """What carries its frames; nothing where an earlier broker started it."""
+        self._seats: tuple[SwitchSeat, ...] = ()
+        self._undo = AsyncExitStack()
         self.flows: socket.socket | None = None
         """The frame filter's questions, for the viewer; the viewer closes it."""
         self.over = False
         """Its launcher has ended it: no later broker leases it again."""
         self._left_alive = False
 
-    async def connect(self, records: RecordSet) -> None:
-        """Give a sandbox of ours the network of its record.
+    async def connect(self, records: RecordSet, switches: Switches) -> None:
+        """Give a sandbox of ours the networks of its record.
 
-        Raises as ``start_box_network``, closed then.
+        Raises as ``start_box_network`` and ``Switches.join``, closed then.
         """
-        launch = find_record(records, SandboxName(self.state.record)).host.launch
-        network = getattr(launch, "network", "none")
-        if not self.state.ours or network == "none":
+        if not self.state.ours:
             return
-        from broker.host.network.namespace import start_box_network
-
+        record = find_record(records, SandboxName(self.state.record))
+        network = network_of(record)
         try:
-            if network == "rules":
-                self.flows, theirs = socket.socketpair()
-                with theirs:
-                    self.network = await start_box_network(self._pidfd, asks=theirs)
-            else:
-                self.network = await start_box_network(self._pidfd)
+            places = places_of(record, records.records)
+            self._seats = switches.join_all(places, self.state.sandbox, self._undo)
+            await self._connect(network)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self.close()
             raise
+
+    async def _connect(self, network: str) -> None:
+        if network == "none" and not self._seats:
+            return
+        # Late: most boxes have no network.
+        from broker.host.box_network import start_box_card, start_box_network
+
+        if network == "rules":
+            self.flows, theirs = socket.socketpair()
+            with theirs:
+                found = await start_box_network(self._pidfd, asks=theirs)
+            self._networks.append(found)
+        elif network == "user":
+            self._networks.append(await start_box_network(self._pidfd))
+        for seat in self._seats:
+            name = f"eth{len(self._networks)}"
+            self._networks.append(await start_box_card(self._pidfd, seat, name))
 
     @override
     async def open_doors(
@@ -110,8 +127,10 @@ class LaunchedMachine(ForeignMachine):
         await super().close()
         if self.flows is not None:
             self.flows.close()
-        if self.network is not None and not self._left_alive:
-            await self.network.end()
+        if not self._left_alive:
+            for network in self._networks:
+                await network.end()
+        await self._undo.aclose()
         if self.over or not self._left_alive:
             remove(Path(self.state.directory))
 

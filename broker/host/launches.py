@@ -27,10 +27,16 @@ from broker.helpers.process.identity import ProcessIdentity, boot_id, find, iden
 from broker.host.foreign_machine import HeldMachine
 from broker.host.launched_machine import LaunchedMachine, remove
 from broker.host.launchers.bubblewrap.answer import box_answer
-from broker.host.launchers.bubblewrap.arguments import TOOL
 from broker.host.launchers.interface import SOCKETS, Prepared, read_state, write_state
 from broker.host.launchers.registry import CLAIMS, Bound
+from broker.host.launchers.session_bus import (
+    CALL_TOOL,
+    SERVICES,
+    TOOL,
+    session_files,
+)
 from broker.host.lease_requests import asked_name, sandbox_name
+from broker.host.network.switch.switches import Switches
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.ipc.audit import schema
@@ -41,7 +47,7 @@ from policy.records.model import (
     RecordSet,
     is_held,
 )
-from shims.bundle import files_tool
+from shims.bundle import call_tool, files_tool
 
 _RECORDED_BY_RUN = "box"
 """The tag of records that ``brokerctl run`` makes: those start without the tool."""
@@ -52,13 +58,14 @@ _LOOK_SECONDS = 5.0
 
 @dataclass(eq=False)
 class Launches:
-    """Implements ``launch.interface.BindingLauncher``."""
+    """Launches that another program starts, by the steps of ``launchers.interface``."""
 
     paths: Paths
     host: HostRole
     log: EventLog
     records: Callable[[], RecordSet]
     reload: Callable[[], Awaitable[None]]
+    switches: Switches = field(default_factory=Switches)
     warnings: list[str] = field(default_factory=list)
     _pending: dict[str, Prepared] = field(default_factory=dict)
 
@@ -85,7 +92,11 @@ class Launches:
     async def prepare(
         self, record: str, sandbox: str | None, *, ours: bool
     ) -> Prepared:
-        """See ``BindingLauncher``."""
+        """Give a launch its name and directory.
+
+        Raises RefusedError when there is no such record, it is not of this
+        launcher's kind, or the sandbox runs already.
+        """
         await self.reload()
         name = take_sandbox_name(record)
         try:
@@ -102,12 +113,20 @@ class Launches:
         return state
 
     async def _add_tool(self, state: Prepared) -> None:
-        """Add the program for files, links and calls, which python3 in it can run."""
-        tool = await trio.to_thread.run_sync(files_tool)
-        place = state.sockets / TOOL
+        """Add the program for files, links and calls, which python3 in it can run.
+
+        With it come the services that its own session bus starts.
+        """
+        sources = await trio.to_thread.run_sync(lambda: (files_tool(), call_tool()))
         try:
-            place.write_bytes(_TOOL_START + tool)
-            place.chmod(0o755)
+            for name, source in zip((TOOL, CALL_TOOL), sources, strict=True):
+                (state.sockets / name).write_bytes(_TOOL_START + source)
+                (state.sockets / name).chmod(0o755)
+            (state.sockets / SERVICES).mkdir()
+            for name, text in session_files().items():
+                (state.sockets / name).write_text(text)
+                (state.sockets / name).chmod(0o644)
+            (state.sockets / SERVICES).chmod(0o755)
         except OSError as error:  # its windows and sound do not need it
             self.warnings.append(f"{state.sandbox} has no {TOOL}: {error.strerror}")
 
@@ -197,7 +216,11 @@ class Launches:
     # -- bind and end --------------------------------------------------------------
 
     async def bind(self, launch: str, leader: int) -> ActiveLease:
-        """See ``BindingLauncher``."""
+        """Lease the sandbox to its first process, which has not run anything yet.
+
+        Raises RefusedError when the launch is unknown or too old, or the kernel
+        does not tell the process apart from others.
+        """
         self.expire(time.time())
         # A second bind of the same launch is refused, also at once.
         # guard: a launch is bound once
@@ -210,7 +233,7 @@ class Launches:
         try:
             await self.reload()
             machine = self._machine(state, leader)
-            await machine.connect(self.records())
+            await machine.connect(self.records(), self.switches)
         except BaseException as error:
             remove(Path(state.directory))
             if isinstance(error, VitrailError):
@@ -241,7 +264,7 @@ class Launches:
         return LaunchedMachine(bound, claim, held, leader)
 
     async def end(self, launch: str) -> None:
-        """See ``BindingLauncher``."""
+        """End a launch, bound or not; one that has ended is passed over."""
         state = self._pending.pop(launch, None)
         if state is not None:
             remove(Path(state.directory))

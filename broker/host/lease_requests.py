@@ -84,6 +84,7 @@ class Leasing:
     async def _hold(
         self, exchange: Exchange[api.LeaseItem], request: api.LeaseRequest
     ) -> api.LeaseItem:
+        """Keep a lease for a foreign machine until the caller disconnects."""
         active_lease = await self._admit_foreign(request)
         try:
             await exchange.emit(api.LeaseItem(lease=lease_status(active_lease)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -20,8 +21,11 @@ from broker.core.notify import Notify
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.host.admission import Admission
 from broker.host.devices.part import DeviceHost
-from broker.host.launchers.microvm import MicroVmMachine, MicroVms
+from broker.host.launchers.microvm import MicroVms
+from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.lease_requests import Leasing, sandbox_name
+from broker.host.network.switch.switches import Switches, SwitchSeat
+from broker.host.places import places_of
 from broker.host.role import ActiveLease, HostRole
 from broker.host.room import Room
 from broker.host.status import HostRows
@@ -34,12 +38,11 @@ from broker.host.vsock_listeners import (
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Viewer
 from broker.net.peers.identity import VsockClaim
-from policy.records.model import Record, boots
+from policy.records.model import Record, boots, is_held
 from policy.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from broker.host.images.store import Image
-    from broker.host.launchers.interface import Launcher
     from broker.host.machine import Machine
     from broker.host.vmm.control import Monitor
     from broker.host.vmm.launcher import Tools
@@ -53,6 +56,20 @@ def _to_stderr(title: str, text: str, *, sandbox: str = "") -> None:
     log_stderr(f"{title}: {text}")
 
 
+class Adopting(Protocol):
+    """A launcher whose sandboxes outlive the broker."""
+
+    warnings: list[str]
+    """Problems with earlier sandboxes, for ``brokerctl status``."""
+
+    async def adopt(self) -> Sequence[tuple[SandboxName, SandboxName, Machine]]:
+        """Return what outlived an earlier broker: sandbox, record, machine.
+
+        What does not live any more, or whose record is gone, is removed.
+        """
+        ...
+
+
 class HostPart:
     """Everything of a host but its way to the viewer."""
 
@@ -61,12 +78,14 @@ class HostPart:
     ) -> None:
         """``alarm`` notifies the user."""
         self._ground = ground
+        self.switches = Switches()
         self._vms = MicroVms(
             paths=ground.paths,
             record=self._record,
             find_tools=self._find_tools,
             listen_vsock=self._listen_vsock,
             log=ground.log,
+            seats=self._seats,
         )
         self._vms.alarm = alarm
         self._devices = DeviceHost(self._qmp_of, leases=self._active_leases)
@@ -77,6 +96,7 @@ class HostPart:
             name_for=self._name_for,
             devices=self._devices,
             room=Room(self._memory_mib),
+            start_box=self._start_box,
         )
         self.leasing = Leasing(
             host=self.role,
@@ -127,7 +147,7 @@ class HostPart:
                 )
                 nursery.start_soon(guests.run)
 
-    async def adopt(self, launcher: Launcher[Machine]) -> None:
+    async def adopt(self, launcher: Adopting) -> None:
         """Lease what outlived an earlier broker again."""
 
         async def admit(
@@ -237,14 +257,50 @@ class HostPart:
         tools = await find_tools(self._ground.paths, image, monitor, progress)
         return replace(tools, allow_unjailed=self._ground.options.allow_unjailed)
 
+    async def _start_box(self, name: SandboxName, leased: trio.Event) -> bool:
+        """See ``role.StartBox``."""
+        record, nursery = self._record(name), self._nursery
+        if record is None or nursery is None or not is_held(record.host.launch):
+            return False
+        # Late: most hosts start none.
+        from broker.host.box_starts import start_box
+
+        try:
+            await start_box(record, leased, nursery)
+        except VitrailError as error:
+            # Its caller learns no more than that it was refused.
+            event = schema.LeaseRefused(
+                sandbox=name, peer="call", outcome="refused", reason=str(error)
+            )
+            await self._ground.log.refused(event)
+            raise
+        return True
+
     def _record(self, name: SandboxName) -> Record | None:
         return self._ground.records.now.records.get(name)
+
+    def _seats(
+        self, sandbox: SandboxName, record: Record, undo: AsyncExitStack
+    ) -> tuple[SwitchSeat, ...]:
+        """Plug a machine in where its record says so.  Raises as ``join_all``.
+
+        ``record``: what its own network card is made of, too, though it may have changed.
+        """
+        places = places_of(record, self._ground.records.now.records)
+        return self.switches.join_all(places, sandbox, undo)
 
     def _memory_mib(self, name: SandboxName, changes: LaunchChanges) -> int | None:
         record = self._record(name)
         if record is None or not boots(record.host.launch):
             return None
-        return changes.memory_mib or record.host.launch.memory_mib
+        launch = record.host.launch
+        mib = changes.memory_mib or launch.memory_mib
+        # guard: an arena is memory that is promised
+        if getattr(launch, "pixel_arena", False):
+            from broker.host.vmm.arena import ARENA_BYTES
+
+            mib += ARENA_BYTES >> 20
+        return mib
 
     def _name_for(
         self, name: SandboxName, taken: frozenset[SandboxName]

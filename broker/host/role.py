@@ -52,6 +52,10 @@ a machine that waits."""
 NameFor = Callable[[SandboxName, frozenset[SandboxName]], SandboxName]
 """(record, names in use) -> the name of the sandbox to start, or RefusedError."""
 
+StartBox = Callable[[SandboxName, trio.Event], Awaitable[bool]]
+"""(record, set once it is leased): start a box or container for a call, and wait until it
+is leased.  False, and nothing is done, for a machine's record.  Raises VitrailError."""
+
 
 def _quiet(what: str) -> None:
     """Ignore the progress."""
@@ -122,12 +126,16 @@ class HostRole:
         name_for: NameFor,
         devices: HostDevices | None = None,
         room: Room | None = None,
+        start_box: StartBox | None = None,
     ) -> None:
         self._viewer = viewer
         self._log = log
         self._open_machine = open_machine
         self._name_for = name_for
         self._room = room or Room(lambda _record, _changes: None)
+        self._start_box = start_box
+        self._awaited: dict[SandboxName, trio.Event] = {}
+        """Boxes that another process starts, which ``admit`` leases."""
         self._table = LeaseTable()
         self._tenancies: dict[LeaseId, ActiveLease] = {}
         self._starting: dict[SandboxName, trio.Event] = {}
@@ -194,6 +202,10 @@ class HostRole:
         # Nothing was awaited since it was found free: no other start is here.
         self._starting[sandbox] = trio.Event()
         try:
+            if for_sandbox and self._start_box is not None:
+                leased = self._awaited[sandbox] = trio.Event()
+                if await self._start_box(record, leased):
+                    return self._lease_of(sandbox)
             with self._room.promised(
                 record, changes, progress, for_sandbox=for_sandbox
             ) as promise:
@@ -205,7 +217,14 @@ class HostRole:
                 promise.keep(machine.facts.pid, active_lease.ended)
                 return active_lease.lease
         finally:
+            self._awaited.pop(sandbox, None)
             self._starting.pop(sandbox).set()
+
+    def _lease_of(self, sandbox: SandboxName) -> Lease:
+        held = self._table.of_sandbox(sandbox)
+        if held is None:
+            raise UpstreamError(f"{sandbox} ended at once")
+        return held.lease
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """End a sandbox; returns when it is gone."""
@@ -255,6 +274,8 @@ class HostRole:
         assert self._nursery is not None
         # From here on _hold cleans up, in every outcome.
         await self._nursery.start(self._hold, active_lease)
+        if sandbox in self._awaited:
+            self._awaited[sandbox].set()
         return active_lease
 
     async def _grant(
@@ -337,6 +358,7 @@ class HostRole:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(active_lease.doors.serve, listeners)
                     nursery.start_soon(self._carry_flows, active_lease)
+                    await self._lend_arena(active_lease)
                     await machine.go()
                     active_lease.running = True
                     task_status.started()
@@ -351,6 +373,13 @@ class HostRole:
         finally:
             for listener in listeners.values():
                 listener.close()
+
+    async def _lend_arena(self, active_lease: ActiveLease) -> None:
+        """Before the guest runs; without it the guest sends its pixels."""
+        arena: int = getattr(active_lease.machine, "arena", -1)
+        if arena >= 0:
+            with isolated():
+                await self._viewer.arena_lent(active_lease.lease.id, arena)
 
     async def _carry_flows(self, active_lease: ActiveLease) -> None:
         """Have the viewer answer a sandbox's frame filter, where it has one that asks."""

@@ -33,7 +33,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
-from broker.core.services import DISPLAY, PORTS
+from broker.core.services import DISPLAY, LINK_PORTS
 from broker.host.devices.link import DeviceRequests
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Machines
@@ -243,6 +243,9 @@ class RemoteViewer(LinkEnd):
                 self._leases.pop(lease.id, None)
                 raise
 
+    async def arena_lent(self, lease: LeaseId, fd: int) -> None:
+        """See ``Viewer``: memory cannot be shared with another machine."""
+
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """Withdraw a lease; returns when the viewer has cut its streams."""
         self._leases.pop(lease, None)
@@ -265,8 +268,7 @@ class RemoteViewer(LinkEnd):
         began = trio.current_time()
         taken = False
         with given(conn):
-            # guard: flows are decided where the rules are
-            if opening.service not in PORTS:
+            if opening.service not in LINK_PORTS:
                 raise UpstreamError(f"no link carries {opening.service}")
             epoch = self._epoch_for(opening)
             untrusted_head = b""
@@ -411,4 +413,5 @@ class _Progress:
                 await self._tell(line)
 
     async def _tell(self, line: str) -> None:
+        """Send a line of progress of a start to the viewer."""
         await self._epoch.ask(lambda n: m.StartProgress(n, self._start, line))

@@ -99,6 +99,10 @@ class ViewerProcess:
                 await self._withdraw(lease.id, "not taken")
             raise
 
+    async def arena_lent(self, lease: LeaseId, fd: int) -> None:
+        """See ``Viewer``."""
+        await self.pair.ask(lambda n: p.LendArena(n, lease), fd)
+
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """See ``Viewer``."""
         await self._withdraw(lease, reason)

@@ -231,6 +231,33 @@ class HoldCheckpoint(_Message, frozen=True, tag=18):
     keys: list[str]
 
 
+class PreviewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sandbox of a record would ask; ``@adminvm``: the user would."""
+
+    sandbox: str
+    record: str
+    asked: AskedRequest
+
+
+class AskPreview(_Message, frozen=True, tag=19):
+    """What would be the answers?  To show or to offer something; answered by Previewed."""
+
+    request: int
+    asked: list[PreviewRequest]
+
+
+class AskRules(_Message, frozen=True, tag=20):
+    """Which rules are about this?  To offer something; answered by RulesShown.
+
+    ``target`` empty: whatever the target.
+    """
+
+    request: int
+    service: str
+    source: str
+    target: str
+
+
 # -- from the authority -----------------------------------------------------------
 
 
@@ -243,15 +270,57 @@ class Welcome(_Message, frozen=True, tag=32):
 
 
 class Policy(_Message, frozen=True, tag=33):
-    """Other rules or records are in force; to show and to offer things.
+    """Other rules or records are in force: earlier answers to questions are void.
 
-    ``rules``: as ``policy.rules.last_good`` has them; empty: everything is denied.
     ``records``: the digest of the records, whose changes precede this message.
     """
 
-    digest: str
-    rules: bytes
     records: str
+
+
+class ShownRule(msgspec.Struct, frozen=True, array_like=True):
+    """A rule.  ``service`` and ``argument`` are None for any."""
+
+    where: str
+    service: str | None
+    argument: str | None
+    target: str
+    action: str
+    attach: str | None
+    mime: tuple[str, ...]
+    host: tuple[str, ...]
+    max_size: int | None
+    ttl: int | None
+
+
+class Preview(msgspec.Struct, frozen=True, array_like=True):
+    """An answer of the rules, see ``policy.rules.engine``."""
+
+    verdict: str
+    reason: str
+    where: str
+    rule: ShownRule | None
+    target: str | None
+    targets: tuple[str, ...]
+    default_target: str | None
+    max_size: int | None
+    ttl: int | None
+    returns: bool
+    printer: str
+
+
+class Previewed(_Message, frozen=True, tag=50):
+    """The answer to AskPreview; None: the record denies, or a rule leads elsewhere."""
+
+    request: int
+    answers: list[Preview | None]
+
+
+class RulesShown(_Message, frozen=True, tag=51):
+    """The answer to AskRules, in the rules' order."""
+
+    request: int
+    rules: list[ShownRule]
 
 
 class RecordChanged(_Message, frozen=True, tag=48):
@@ -399,6 +468,8 @@ FromClient: TypeAlias = (
     | CheckpointWitnessed
     | CompareCheckpoint
     | HoldCheckpoint
+    | AskPreview
+    | AskRules
 )
 FromAuthority: TypeAlias = (
     Welcome
@@ -419,6 +490,8 @@ FromAuthority: TypeAlias = (
     | Evidence
     | Compared
     | CheckpointHeld
+    | Previewed
+    | RulesShown
 )
 
 _from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)

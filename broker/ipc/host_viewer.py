@@ -37,6 +37,14 @@ class Viewer(Protocol):
         """
         ...
 
+    async def arena_lent(self, lease: LeaseId, fd: int) -> None:
+        """Lend the memory where a guest leaves its pixels; after its lease has begun.
+
+        A viewer on another machine ignores it: the guest then sends them.  ``fd``
+        stays the caller's.
+        """
+        ...
+
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """Withdraw a lease; returns when every stream of it is cut."""
         ...

@@ -29,9 +29,14 @@ class _Message(
 
 
 class TransferStream(_Message, frozen=True, tag="transfer-stream"):
-    """A connection to one of the ports; its descriptor comes with this."""
+    """A connection to one of the ports; its descriptor comes with this.
+
+    ``agent``: its program speaks to an ssh agent from the first byte on, and gets no
+    message of ours.  Then there is no request, and SshServe or TransferFinish follows.
+    """
 
     stream: _Count
+    agent: bool = False
 
 
 class TransferWait(_Message, frozen=True, tag="transfer-wait"):

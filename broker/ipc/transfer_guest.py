@@ -8,7 +8,7 @@ nothing of ours; a test compares the two.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -38,6 +38,15 @@ _Argument = Annotated[
     ),
 ]
 """Without a hyphen at its beginning: the service may take it for an option."""
+# A chooser tries a pattern at each file, and each '*' at each of its characters.
+# guard: a pattern of a dialog has few stars
+_Glob = Annotated[
+    str,
+    msgspec.Meta(max_length=64, pattern=r"^(?!(?:[^*]*\*){4})[A-Za-z0-9*?.\[\]_+-]+\Z"),
+]
+_FilterType = Annotated[
+    str, msgspec.Meta(max_length=127, pattern=r"^[A-Za-z0-9.+_-]+/[A-Za-z0-9.+_*-]+\Z")
+]
 Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
@@ -117,6 +126,44 @@ class OfferServices(_Message, frozen=True, tag="offer"):
     """Serve calls to a container or box, in which nothing is started from outside."""
 
 
+class FileFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which files the chooser lists: a name for the user, patterns and types."""
+
+    name: Annotated[str, msgspec.Meta(max_length=limits.CALL_NAME_CHARS)]
+    globs: Annotated[tuple[_Glob, ...], msgspec.Meta(max_length=64)] = ()
+    types: Annotated[tuple[_FilterType, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class ChooseFiles(_Message, frozen=True, tag="choose"):
+    """Have the user choose files of the desktop: entries follow the answer.
+
+    ``save``: the user chooses where one file goes; an empty one of its name comes, with
+    the token by which its content is returned, each time that it is written.  With
+    ``names`` it is the folder of several files, which come together, each with a token.
+    ``offered``: only asks whether a rule may allow it.
+    """
+
+    kind: Literal["offered", "open", "folder", "save"]
+    several: bool = False
+    name: _Name = ""
+    """To begin with; the user may take another one."""
+    names: Annotated[
+        tuple[_Name, ...], msgspec.Meta(max_length=limits.SAVED_AT_ONCE)
+    ] = ()
+    filters: Annotated[tuple[FileFilter, ...], msgspec.Meta(max_length=16)] = ()
+
+
+class PrintPages(_Message, frozen=True, tag="print"):
+    """Print a document, whose pages follow the answer as one file.
+
+    Their form is that of ``shims/files/pages.py``.  ``size`` 0: only asks whether a rule may allow it.
+    """
+
+    name: _Name = ""
+    """What the user knows the document by."""
+    size: _Count = 0
+
+
 Ask: TypeAlias = (
     OpenUrl
     | OpenFile
@@ -126,6 +173,8 @@ Ask: TypeAlias = (
     | GiveFiles
     | CallService
     | OfferServices
+    | ChooseFiles
+    | PrintPages
 )
 
 
@@ -166,7 +215,8 @@ class GuestDelivery(_Message, frozen=True, tag="delivery"):
 
     ``open``: the file is to be opened, else kept below ``~/Incoming/SOURCE``.
     ``size``: the bytes that were announced.  ``back``: the token by which a changed
-    file may be returned; empty where it may not.
+    file may be returned; empty where it may not.  One for each of several files, in
+    their order, with "," between them.
     """
 
     source: _Text

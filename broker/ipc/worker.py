@@ -88,6 +88,7 @@ class WaylandStream(_Message, frozen=True, tag="wayland-stream"):
 class DisplayStream(_Message, frozen=True, tag="display-stream"):
     """An application's waypipe stream, whose descriptor comes with this.
 
+    A second one is the sandbox's arena, if it has one.
     ``head`` are its first bytes, which the supervisor waited for.  The worker
     decodes it and says DisplayClosed at its end; the supervisor cuts it by
     shutting the socket, of which it keeps a descriptor.

@@ -8,13 +8,9 @@ whose program then waits forever; an end of file is passed on.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import trio
-
-_LOOK_SECONDS = 0.5
 _READ_BYTES = 65536
 # Reads that cover the far end's send buffer (212,992 bytes by default) twice.
 _READS = 8
@@ -31,30 +27,6 @@ def hang_up(conn: socket.socket) -> None:
             if not conn.recv(_READ_BYTES, socket.MSG_DONTWAIT):
                 break
     conn.close()
-
-
-async def when_hung_up(
-    conn: socket.socket,
-    over: trio.Event,
-    tell: Callable[[], None],
-    *,
-    sending: bool = False,
-) -> None:
-    """Call ``tell`` when the far end has closed both ways; ends when ``over`` is set.
-
-    Reads nothing, so a look now and then: what waits to be read would make the
-    event loop's own wait return at once.  A far end that only ceased to send
-    is there still, unless ``sending``.  ``over`` must be set before the socket is closed here.
-    """
-    poll = select.poll()
-    ends = select.POLLHUP | select.POLLERR
-    poll.register(conn, ends | select.POLLRDHUP if sending else ends)
-    while not over.is_set():
-        if poll.poll(0):
-            tell()
-            return
-        with trio.move_on_after(_LOOK_SECONDS):
-            await over.wait()
 
 
 @contextlib.contextmanager

@@ -136,7 +136,7 @@ class Acceptor:
             raise
         conn.settimeout(0)
         try:
-            ours = self._offer(entry, conn)
+            ours = self._announce(entry, conn)
         except OSError as error:
             # guard: a connection that cannot be passed on ends alone
             if error.errno not in _FULL:
@@ -149,8 +149,12 @@ class Acceptor:
         else:
             self._relay(conn, ours)
 
-    def _offer(self, entry: Entrance, conn: socket.socket) -> socket.socket:
-        """Pass a connection's handle to the broker; return our end.  Raises OSError."""
+    def _announce(self, entry: Entrance, conn: socket.socket) -> socket.socket:
+        """Tell the broker of a connection; return our end of the pair made for it.
+
+        The broker gets the other end of that socket pair and, if there is one, the pidfd
+        of the process that connected.  Raises OSError.
+        """
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as undo:
             undo.callback(ours.close)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
@@ -152,26 +150,22 @@ async def _answer(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Reply to the calls of screen readers."""
-    async with _calls(router) as calls:
-        task_status.started()
-        async for call in calls:
-            fields = call.header.fields
-            path = fields.get(HeaderFields.path, "")
-            interface = fields.get(HeaderFields.interface, "")
-            member = fields.get(HeaderFields.member, "")
-            try:
-                signature, values = tree.call(path, interface, member, call.body)
-                reply = new_method_return(call, signature or None, values)
-            except UnknownError as error:
-                name = "org.freedesktop.DBus.Error.UnknownMethod"
-                reply = new_error(call, name, "s", (str(error),))
-            await router.send(reply)
-
-
-@asynccontextmanager
-async def _calls(router: DBusRouter) -> AsyncIterator[Any]:
-    async with router.filter(MatchRule(type="method_call"), bufsize=_CALLS) as channel:
-        yield channel
+    # Not as a context manager, see DesktopSettings: it ends with the router.
+    rule = MatchRule(type="method_call")
+    calls = router.filter(rule, bufsize=_CALLS).receive_channel
+    task_status.started()
+    async for call in calls:
+        fields = call.header.fields
+        path = fields.get(HeaderFields.path, "")
+        interface = fields.get(HeaderFields.interface, "")
+        member = fields.get(HeaderFields.member, "")
+        try:
+            signature, values = tree.call(path, interface, member, call.body)
+            reply = new_method_return(call, signature or None, values)
+        except UnknownError as error:
+            name = "org.freedesktop.DBus.Error.UnknownMethod"
+            reply = new_error(call, name, "s", (str(error),))
+        await router.send(reply)
 
 
 def _message(signal: AccessibilityEvent) -> Message:

@@ -47,7 +47,7 @@ from broker.ipc import authority as m
 from broker.ipc import event_loop
 from broker.ipc.audit import schema
 from broker.ipc.control.dispatch import Dispatcher, Forward
-from broker.ipc.control.forward import Forwarder
+from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.methods import Owner
 from broker.net.peers.control_peers import why_not_served
 

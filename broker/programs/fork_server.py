@@ -44,7 +44,7 @@ def main() -> None:
 
     Arguments: the number of our socket, and ``ALLOW_UNJAILED`` where it applies.
     """
-    missing = jail.try_to_enclose()
+    missing = jail.why_enclose_fails()
     # guard: no worker's code is imported outside of a jail
     if missing and ALLOW_UNJAILED not in sys.argv[2:]:
         serve("vitrail-forks", _refusing(missing))

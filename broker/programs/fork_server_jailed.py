@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 
 from broker.core import limits
 from broker.core.errors import InternalError
+from broker.helpers.order_channel import MessagePipe
 from broker.helpers.process import jail, seccomp
 from broker.helpers.process.fork_server import Started, serve
 from broker.ipc import fork_server as messages
-from broker.ipc.channel import MessagePipe
 from broker.ipc.wayland_rules import traced
 from broker.programs.worker import run_worker
 

@@ -36,9 +36,7 @@ def main() -> None:
         parser.error("another address than this machine's own needs --certificate")
     try:
         trio.run(_serve, words)
-    except VitrailError as error:
-        sys.exit(f"vitrail-ingest: {error}")
-    except OSError as error:
+    except (VitrailError, OSError) as error:
         sys.exit(f"vitrail-ingest: {error}")
 
 

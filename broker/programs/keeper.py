@@ -24,10 +24,10 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.helpers.compositor_descriptors import compositor_process, descriptors_left
 from broker.helpers.compositor_socket import connect_compositor
-from broker.helpers.process import seccomp
 from broker.helpers.process.fork_server import forking, serve
-from broker.helpers.process.hardening import harden
+from broker.helpers.process.hardening import harden, keeper_filter
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
@@ -100,21 +100,34 @@ class Compositor:
         self._sandbox = sandbox
         self._known: tuple[int, int, int] | None = None
         self._context: SecurityContext | None = None
+        self._pid = 0
 
     def connect(self) -> socket.socket:
         """A new connection, by the sandbox's own door where there can be one.
 
-        Raises UpstreamError, also when the compositor has such doors and does
-        not make one: its own rules may rely on it.
+        Raises as ``descriptors_left``.
         """
+        self._know()
+        if self._context is None:
+            return connect_compositor(self._path)
+        return self._context.connect()
+
+    def descriptors_left(self) -> float:
+        """Return the share of its descriptors that it has left, 0 to 1.
+
+        Raises UpstreamError without a compositor, also when it has doors for sandboxes
+        and does not make one: its own rules may rely on it.
+        """
+        self._know()
+        return descriptors_left(self._pid)
+
+    def _know(self) -> None:
         now = self._file()
         if now != self._known:
             self._forget()
             self._context = open_context(self._path, self._sandbox)
+            self._pid = compositor_process(self._path)
             self._known = now
-        if self._context is None:
-            return connect_compositor(self._path)
-        return self._context.connect()
 
     def _file(self) -> tuple[int, int, int]:
         try:
@@ -169,7 +182,15 @@ def _connect(
     if len(held) >= most:
         _refuse(ours, f"more than {len(held)} Wayland clients")
         return
+    first = len(held) < limits.COMPOSITOR_FIRST_CLIENTS
+    left = (
+        limits.COMPOSITOR_LEFT_FOR_FIRST if first else limits.COMPOSITOR_LEFT_FOR_MORE
+    )
     try:
+        # guard: sandboxes together leave descriptors of the compositor's to others
+        if compositor.descriptors_left() < left:
+            _refuse(ours, "the compositor has few descriptors left (RLIMIT_NOFILE)")
+            return
         made = compositor.connect()
     except UpstreamError as error:
         _refuse(ours, error.message)
@@ -211,7 +232,7 @@ def _become_keeper(order: messages.Order, fds: Sequence[int]) -> None:
 
 def main() -> None:
     """Fork keepers on order; the only argument is the number of our socket."""
-    seccomp.keeper_filter()  # compiled once; keepers inherit it
+    keeper_filter()  # compiled once; keepers inherit it
     serve("vitrail-keepers", forking(_become_keeper))
 
 

@@ -92,6 +92,7 @@ class _LocalHost:
             log,
             records=lambda: log.now,
             reload=log.reload,
+            switches=host.switches,
         )
         folders = FolderHost(host.role, ground.paths.runtime)
         parts = [

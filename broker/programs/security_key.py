@@ -161,7 +161,7 @@ def lock() -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """Filter one connection between a sandbox and a security key until it ends."""
     guest_fd, key, broker_fd = map(int, sys.argv[1:4])
     nonce = bytes.fromhex(sys.argv[4])
     guest = socket.socket(fileno=guest_fd)

@@ -15,6 +15,7 @@ four kinds of sockets and nothing else:
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import socket
 import traceback
@@ -32,12 +33,13 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.core.token_bucket import TokenBucket
+from broker.helpers.order_channel import MessagePipe
 from broker.helpers.process import seccomp
 from broker.ipc import agent, clipboard, event_loop, fdpass, transfer
 from broker.ipc import fork_server as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
-from broker.ipc.channel import Channel, MessagePipe
+from broker.ipc.channel import Channel
 from broker.ipc.desktop import notification
 from broker.ipc.fork_server import Jail
 from broker.jail.worker import readiness
@@ -283,7 +285,7 @@ class _Worker:
         fds: tuple[int, ...],
     ) -> None:
         """Take a stream that the supervisor has let in."""
-        if len(fds) != 1:
+        if not fds:
             raise InternalError("a stream without its descriptor")
         conn = socket.socket(fileno=fds[0])
         if isinstance(order, messages.AgentStream):
@@ -295,15 +297,23 @@ class _Worker:
             self._clients_ever,
             order,
             conn,
+            fds[1] if len(fds) > 1 else -1,
         )
 
     async def _serve_stream(
-        self, number: int, order: messages.DisplayStream, sock: socket.socket
+        self,
+        number: int,
+        order: messages.DisplayStream,
+        sock: socket.socket,
+        arena: int,
     ) -> None:
         made: list[StreamConnection] = []
 
         def connection(compositor: socket.socket) -> WaylandConnection:
-            made.append(self._windows.stream(number, sock, compositor, order.head))
+            nonlocal arena
+            mine, arena = arena, -1
+            head = order.head
+            made.append(self._windows.stream(number, sock, compositor, head, mine))
             self._counts[order.stream] = partial(_count_of, order.stream, made[0])
             return made[0]
 
@@ -311,6 +321,8 @@ class _Worker:
             refused = await self._serve_client(number, sock, connection)
         finally:
             self._counts.pop(order.stream, None)
+            if arena >= 0:
+                os.close(arena)
         reason, counts = refused, (0, 0)
         if made:
             reason = _end_of(made[0])

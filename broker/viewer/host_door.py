@@ -23,7 +23,6 @@ from broker.net.link.wire_types import (
     ConnectionKind,
     LinkRefusedError,
     RefusalReason,
-    take_door,
 )
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.sockets import describe_far_end, receive
@@ -146,3 +145,16 @@ def _why_turned_away(ticket: Ticket) -> str:
             "too many unfinished connections"
         )
     return f"nothing proved within {limits.LINK_HANDSHAKE_SECONDS:g} s"
+
+
+def take_door(untrusted_first: bytes) -> ConnectionKind:
+    """Return what a connection is for, from its first eight bytes.
+
+    Raises LinkRefusedError when it is nothing of ours.
+    """
+    try:
+        return ConnectionKind(untrusted_first)
+    except ValueError as error:
+        raise LinkRefusedError(
+            "the first bytes are not of Vitrail's link", reason=RefusalReason.MALFORMED
+        ) from error

@@ -8,7 +8,8 @@ seen here.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -86,6 +87,22 @@ class NetworkFlows:
         self._record = record
         self._open: dict[LeaseId, dict[int, FlowRow]] = {}
         self._filters: dict[LeaseId, _Filter] = {}
+        self._taken: set[LeaseId] = set()
+
+    @contextmanager
+    def place(self, lease: LeaseId) -> Iterator[None]:
+        """Keep the place of a sandbox's filter, from before it is told that it may ask.
+
+        Raises RefusedError where another one has it.
+        """
+        # guard: a sandbox has one frame filter
+        if lease in self._taken:
+            raise RefusedError("the frame filter of this sandbox asks already")
+        self._taken.add(lease)
+        try:
+            yield
+        finally:
+            self._taken.remove(lease)
 
     def follow_records(self) -> None:
         """Records have changed: let the filters' tasks tell them their limits."""
@@ -212,6 +229,7 @@ class _Filter:
             return b""
 
     async def _take(self, message: m.FromFilter, nursery: trio.Nursery) -> None:
+        """Handle one message of the network filter."""
         match message:
             case m.AskFlow():
                 self._check(message)
@@ -284,6 +302,7 @@ class _Filter:
             self._places.pop(asked.number, None)
 
     async def _send(self, message: m.ToFilter) -> None:
+        """Send one message to the network filter, whole before the next one."""
         async with self._sending:
             try:
                 await self._stream.send_all(m.encode(message))

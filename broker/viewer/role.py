@@ -33,15 +33,17 @@ from broker.core.services import (
     NETWORK,
     NOTIFICATION,
     SECURITY_KEY,
+    SSH_AGENT,
     TRANSFERS,
 )
 from broker.core.stderr_log import isolated
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.ipc.worker import RaiseWindow
-from broker.net.hangup import given, hang_up, when_hung_up
+from broker.net.hangup import given, hang_up
 from broker.viewer import menu_icons
 from broker.viewer.calls.desktop_services import DesktopServices
+from broker.viewer.calls.ssh_keys import has_keys
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys
@@ -49,6 +51,7 @@ from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.folders.streamed import StreamedFolders
+from broker.viewer.hung_up import when_hung_up
 from broker.viewer.network import NetworkFlows
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.forwards import PortForwards
@@ -132,12 +135,17 @@ class ViewerRole:
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
+        desktop = DesktopServices(paths)
+        self._settings = desktop.settings
         self.opening = OpeningService(
             decider=authority,
             log=log,
             targets=self.targets,
             pump=tools.pump,
-            desktop=DesktopServices(paths),
+            desktop=desktop,
+            own=own,
+            writable=self.writable_places,
+            spool=paths.cache / "printing",
         )
         """Files and links that programs of sandboxes want opened or copied."""
         self.forwards = PortForwards(
@@ -209,6 +217,7 @@ class ViewerRole:
             nursery.start_soon(self._indicator.run)
             nursery.start_soon(self._key_indicator.run)
             nursery.start_soon(self.notifications.run)
+            nursery.start_soon(self._settings.run)
             await nursery.start(self.clipboard.run)
             await nursery.start(self.devices.run)
             await nursery.start(self.folders.run)
@@ -299,6 +308,7 @@ class ViewerRole:
             logs=logs,
         )
         guest.acted = partial(self.authority.acted, lease.id)
+        guest.has_keys = partial(has_keys, self.authority, lease)
         guest.sound.decider, guest.sound.indicator = self.authority, self._indicator
         with trio.CancelScope(shield=True):
             # It starts without a wait; cancelled there, its directory would stay.
@@ -317,6 +327,14 @@ class ViewerRole:
             raise
         self.devices.look_again()
         guest.prepare()
+
+    async def arena_lent(self, lease: LeaseId, fd: int) -> None:
+        """Keep it for the sandbox's display streams.  Raises RefusedError."""
+        guest = self._guests.get(lease)
+        # guard: memory is lent to a sandbox that was announced
+        if guest is None:
+            raise RefusedError("the lease is not one that was announced here")
+        guest.streams.take_arena(fd)
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """End all that the viewer had of a sandbox; not cancellable."""
@@ -366,13 +384,15 @@ class ViewerRole:
         # Before its first event: a host that was taken over asks no share.
         # guard: a stream asks the share
         self._log.check_share(opening.lease)
-        if opening.service in TRANSFERS:
+        if opening.service in TRANSFERS or opening.service == SSH_AGENT:
             # The request decides, and it is read by the sandbox's worker.
             with guest.streams.place():
                 await self.opening.stream(guest, opening, conn, status.take)
         elif opening.service == NETWORK:
             # Not one decision for the stream, but one for each destination.
-            await self.network.carry(opening, conn, task_status=status)
+            with self.network.place(opening.lease.id):
+                await status.say()
+                await self.network.carry(opening, conn, task_status=status)
         elif opening.service == FOLDER:
             # Decided when it was shared.
             with guest.streams.place():
@@ -423,7 +443,7 @@ class ViewerRole:
                     with guest.streams.place():
                         # What was decided about, whatever the record is by now.
                         if request.raw:
-                            await self._carry_raw(guest, opening, conn, status)
+                            await self._carry_raw_sound(guest, opening, conn, status)
                         else:
                             await self._carry(guest, opening, conn, status)
             except RefusedError as error:
@@ -472,13 +492,10 @@ class ViewerRole:
             opening, conn, self.authority, self._shared_key, task_status=status
         )
 
-    async def _carry_raw(
+    async def _carry_raw_sound(
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
-        async def answer(error: None) -> None:
-            del error
-            await status.say()
-
+        """Carry a connection to the sound server without a filter, as its record says."""
         with guest.sound.places.one():
             await raw_stream(
                 opening,
@@ -486,7 +503,7 @@ class ViewerRole:
                 self._tools.sound,
                 pump=self._tools.pump,
                 log=self._log,
-                answer=answer,
+                answer=status.say,
                 task_status=status,
             )
 

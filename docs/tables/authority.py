@@ -42,6 +42,15 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
         "for leases that it has announced; a host of two machines never",
         "A question to the user; the answer is theirs.",
     ),
+    "AskPreview": _asks(
+        "for AUTHORITY_PREVIEWS requests at most; a host of two machines never",
+        "What the rules say of them, which permits nothing.",
+        f"{_ONE}; one decision for each request, which is not recorded",
+    ),
+    "AskRules": _asks(
+        "at any time; a host of two machines never",
+        "The rules about a service, to be shown.",
+    ),
     "RecordEvent": _asks(
         "for kinds of its role, about sandboxes of its channel",
         "Wrong words about its own sandboxes, as far as their share of the log goes.",
@@ -104,6 +113,8 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     "Permitted": _tells("once for a request that is permitted and on record"),
     "PermitNow": _tells("while a permit holds"),
     "PermitCut": _tells("when a permit ends, before that is recorded"),
+    "Previewed": _tells("once for a preview"),
+    "RulesShown": _tells("once for a question about rules"),
     "Asking": _tells("while the user is being asked"),
     "Chosen": _tells("once for a choice"),
     "AuthorityDone": _tells("once for a request"),

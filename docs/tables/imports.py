@@ -7,8 +7,6 @@ type checkers alone does not.
 from __future__ import annotations
 
 import ast
-import io
-import tokenize
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -46,14 +44,6 @@ LAUNCH_KINDS = frozenset(
         "distrobox",
     ]
 )
-_NO_CODE = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENDMARKER,
-}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -76,14 +66,21 @@ def modules() -> Mapping[str, Path]:
     return found
 
 
-@cache
 def tree(name: str) -> ast.Module:
     """Return a module's syntax tree, without what is for type checkers alone."""
-    parsed = ast.parse(modules()[name].read_text())
+    return _read(name)[0]
+
+
+@cache
+def _read(name: str) -> tuple[ast.Module, Size]:
+    """Return a module's tree, see ``tree``, and its size."""
+    text = modules()[name].read_text()
+    parsed = ast.parse(text)
+    found = _size_of(text, parsed)
     for node in ast.walk(parsed):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             node.body = []
-    return parsed
+    return parsed, found
 
 
 @cache
@@ -114,26 +111,30 @@ def closure(names: Iterable[str], without: Collection[str] = ()) -> frozenset[st
     return frozenset(seen)
 
 
-@cache
-def _size_of(name: str) -> Size:
-    text = modules()[name].read_text()
+def _size_of(text: str, parsed: ast.Module) -> Size:
     docstrings: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
+    strings: set[int] = set()
+    for node in ast.walk(parsed):
         match node:
             case ast.Expr(value=ast.Constant(value=str())):
                 docstrings |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
+            case ast.Constant(value=str() | bytes()) | ast.JoinedStr():
+                strings |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
             case _:
                 pass
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in _NO_CODE:
-            lines |= {*range(token.start[0], token.end[0] + 1)}
-    return Size(1, len(text.splitlines()), len(lines - docstrings))
+    # A blank line is code within a string, and so is what looks like a comment there.
+    lines = text.splitlines()
+    code = {
+        number
+        for number, line in enumerate(lines, 1)
+        if number in strings or (line.strip() and not line.lstrip().startswith("#"))
+    }
+    return Size(1, len(lines), len(code - docstrings))
 
 
 def size(names: Collection[str]) -> Size:
     """Return the sum of some modules."""
-    sizes = [_size_of(name) for name in names]
+    sizes = [_read(name)[1] for name in names]
     return Size(
         len(sizes), sum(one.lines for one in sizes), sum(one.code for one in sizes)
     )
@@ -168,6 +169,11 @@ def circles() -> list[frozenset[str]]:
         name: {other for other in imports_of(name) if not name.startswith(f"{other}.")}
         for name in modules()
     }
+    # Most are in no circle: nothing imports them, or they import nothing that is left.
+    while ends := graph.keys() - set().union(*graph.values()) | {
+        name for name, others in graph.items() if not others
+    }:
+        graph = {n: others - ends for n, others in graph.items() if n not in ends}
     reached = {name: _reach(graph, name) for name in graph}
     found = {
         frozenset(other for other in reached[name] if name in reached[other])

@@ -41,23 +41,23 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 179, 24_760, 15_960),
+    Program("authority", ("broker.programs.authority",), USER, 182, 24_580, 15_950),
     Program("starter", ("broker.helpers.starter",), USER, 14, 580, 330),
     Program(
         "vitrail-local, viewer",
         ("broker.programs.local",),
         USER,
-        339,
-        46_010,
-        29_790,
+        337,
+        43_400,
+        27_920,
         without=("broker.programs.local_host",),
     ),
     Program(
         "vitrail-local, host",
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
-        253,
-        32_210,
+        261,
+        32_200,
         20_180,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
@@ -65,24 +65,24 @@ PROGRAMS = (
         "vitrail-host",
         ("broker.programs.host",),
         USER,
-        251,
-        33_740,
-        21_420,
+        260,
+        33_920,
+        21_520,
         linked=True,
     ),
     Program(
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        354,
-        48_590,
-        31_590,
+        353,
+        46_100,
+        29_800,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_080, 1_800),
+    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_110, 1_800),
     Program("acceptor", ("broker.programs.acceptor",), USER, 46, 4_400, 2_350),
-    Program("prompt agent", ("broker.programs.prompt",), USER, 40, 3_800, 2_300),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 2_920, 1_600),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 40, 3_820, 2_300),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 2_940, 1_600),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),
     Program("shipper", ("broker.programs.shipper",), USER, 54, 6_860, 3_990),
     Program(
@@ -90,22 +90,22 @@ PROGRAMS = (
         ("broker.programs.ingest",),
         USER,
         37,
-        3_900,
-        2_070,
+        3_400,
+        1_800,
         linked=True,
     ),
-    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_550, 1_255),
+    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_570, 1_255),
     Program(
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
         CONFINED,
-        185,
-        31_880,
-        20_700,
+        193,
+        32_400,
+        20_950,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 33, 3_280, 1_490),
-    Program("worker", ("broker.programs.worker",), CONFINED, 180, 31_100, 20_150),
-    Program("files", ("shims.files.__main__",), USER, 27, 3_770, 2_720),
+    Program("worker", ("broker.programs.worker",), CONFINED, 188, 31_590, 20_440),
+    Program("files", ("shims.files.__main__",), USER, 35, 5_240, 3_790),
     Program(
         "folder mounts",
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
@@ -114,26 +114,31 @@ PROGRAMS = (
         1_000,
         600,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 30, 2_350, 1_300),
+    Program("security key", ("broker.programs.security_key",), USER, 30, 2_360, 1_300),
     Program(
-        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_190, 1_100
+        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_260, 1_100
     ),
     Program(
         "netguard",
-        ("broker.host.network.veth", "broker.host.network.tap"),
+        (
+            "broker.host.network.veth",
+            "broker.host.network.tap",
+            "broker.host.network.switch.cable",
+        ),
         USER,
-        28,
-        2_760,
-        1_340,
+        29,
+        2_820,
+        1_430,
     ),
-    Program("flowguard", ("broker.host.network.rules",), USER, 41, 4_560, 2_590),
+    Program("switch", ("broker.host.network.switch.process",), USER, 35, 4_070, 2_260),
+    Program("flowguard", ("broker.host.network.rules",), USER, 41, 5_090, 3_060),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 47, 5_400, 3_000),
     Program(
         "OCI hook",
         ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),
         ROOT,
         4,
-        1_102,
+        1_110,
         756,
     ),
     Program("libvirt's hook", ("shims.vitrail_libvirt_hook",), ROOT, 3, 520, 400),
@@ -141,7 +146,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(604, 89_470, 60_470)
+TOGETHER = Size(638, 93_390, 63_270)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

@@ -55,12 +55,23 @@ GUEST: Mapping[str, ChannelPolicy] = {
         "one of the sandbox's connections of calls",
         "Calls that rules allow are taken by its programs.",
     ),
+    "choose": _ask(
+        "a decision, perhaps a question; a dialog of the desktop, one at a time",
+        "Files that the user chooses are copied to it, or one from it.",
+    ),
+    "print": _ask(
+        "its pages, one document at a time; a decision, perhaps a question",
+        "Pages of pixels are printed by the printer of a rule, or the desktop's.",
+    ),
     "wait": _reply("before the answer", "Learns that a user or a start is awaited."),
     "go": _reply("after the decision", "Learns that it is permitted."),
     "refused": _reply("last", "Learns the reason, with the rule's place."),
     "progress": _reply("while entries pass", "Learns how fast the target reads."),
     "done": _reply("last", "Learns that it arrived."),
-    "delivery": _reply("as the answer to take", "The sending sandbox's name."),
+    "delivery": _reply(
+        "as the answer to take or choose",
+        "The sending sandbox's name, or that the desktop sends.",
+    ),
     "called": _reply(
         "after offer, for each call and for its early end",
         "Learns that a call has come; who calls what, its program learns by take.",

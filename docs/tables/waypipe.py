@@ -54,6 +54,12 @@ POLICIES: Mapping[Kind, ChannelPolicy] = {
         "copying its bytes",
         "Writes pixels that its next commit shows.",
     ),
+    Kind.ARENA_FILL: no_descriptors(
+        _ANY,
+        "inside its own file and its sandbox's arena, where it has one",
+        "copying a MiB at most, in 1,024 rows, with the pace of spans",
+        "Writes pixels that its next commit shows.",
+    ),
     Kind.OPEN_IR_PIPE: ChannelPolicy(
         _ANY,
         "with an id that is not in use",
@@ -98,6 +104,7 @@ POLICIES: Mapping[Kind, ChannelPolicy] = {
     Kind.OPEN_DMAVID_DST_V2: _refused("video is not decoded"),
     Kind.OPEN_TIMELINE: _refused("there is no explicit synchronisation"),
     Kind.SIGNAL_TIMELINE: _refused("there is no explicit synchronisation"),
+    Kind.OPEN_ARENA: _refused("only our end has an arena"),
     Kind.RESTART: _refused("a stream is not resumed"),
     Kind.VERSION: _refused("only our end would choose a version"),
 }

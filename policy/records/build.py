@@ -6,11 +6,15 @@ sets, ``build_record`` adds the inherited keys and the defaults.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from policy import limits
 from policy.errors import Spot
@@ -25,6 +29,7 @@ from policy.records.model import (
     STRIP_PIXELS,
     Audio,
     Clipboard,
+    External,
     Folders,
     HostRecord,
     Label,
@@ -35,7 +40,6 @@ from policy.records.model import (
     Transfer,
     ViewerRecord,
     Window,
-    digest_of,
 )
 from policy.records.record_schema import INHERITS_KEY, TABLES, TOP
 from policy.suggestions import did_you_mean, nearest
@@ -275,7 +279,7 @@ def build_record(
         source=draft.source,
         values=MappingProxyType({"name": name, **taken}),
         places=MappingProxyType({k: owner.place(k) for k, owner in owners.items()}),
-        digest=digest_of(name, viewer, host),
+        digest=_digest_of(name, viewer, host),
         inherits=tuple(parent.name for parent in parents),
         spots=MappingProxyType({k: owner.spot(k) for k, owner in owners.items()}),
         text="\n".join(draft.lines),
@@ -455,7 +459,7 @@ class _Checks:
         if (
             taken[KIND_KEY] in MONITORS
             or shared
-            or taken.get("launch.network") == "rules"
+            or taken.get("launch.network") not in {None, "none", "user"}
         ):
             check(self.taken, self._at)
 
@@ -545,3 +549,26 @@ def _state(taken: Taken) -> State | None:
         taken["state.disk_size"],
         encrypted=taken["state.encrypted"],
     )
+
+
+def _digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:
+    """Return the digest of a record's meaning."""
+    meaning = {
+        "name": name,
+        "viewer": asdict(viewer),
+        "host": {**asdict(host), "kind": type(host.launch).__name__},
+    }
+    if isinstance(host.launch, External):
+        meaning["peer"] = type(host.launch.peer).__name__
+    text = json.dumps(meaning, sort_keys=True, default=_plain)
+    return hashlib.sha256(b"vitrail record 1\n" + text.encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(type(value).__name__)

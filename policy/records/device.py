@@ -292,7 +292,7 @@ def is_device_id(text: str) -> bool:
 
 
 def is_port(text: str) -> bool:
-    """Whether a text names a port as the kernel does: ``1-2.1``, ``usb1``."""
+    """Whether a text names a USB port as the kernel does, ``1-2.1`` or ``usb1``."""
     return _PORT.fullmatch(text) is not None
 
 
@@ -418,40 +418,3 @@ def _values(device: DeviceFacts, name: str) -> Values:
 
 
 NO_DEVICE_RULE = DeviceRule()
-
-
-def example(rule: DeviceRule) -> DeviceFacts | None:
-    """Return a device that a rule matches; None where none was found.
-
-    For tools that compare what rules decide: one device stands for all that
-    the rule is about.
-    """
-    asked = dict(rule.conditions)
-    interfaces: list[Interface] = []
-    for name in ("with-interface", "class"):
-        wanted = asked.get(name)
-        if wanted is not None and wanted.op != NONE_OF and not interfaces:
-            few = (
-                wanted.patterns[:1] if wanted.op in _ONE_IS_ENOUGH else wanted.patterns
-            )
-            interfaces = [Interface(*_filled(pattern)) for pattern in few]
-    texts = {name: _first(asked.get(name)) for name in ("serial", "port", "hash")}
-    wanted = asked.get("id")
-    if wanted is not None and wanted.op != NONE_OF:
-        vendor, product = _filled(wanted.patterns[0])
-        texts["id"] = f"{vendor:04x}:{product:04x}"
-    made = DeviceFacts(**texts, interfaces=tuple(interfaces))
-    return None if rule.fails(made) else made
-
-
-_ONE_IS_ENOUGH = frozenset({"one-of", "match-all"})
-
-
-def _filled(pattern: DevicePattern) -> list[int]:
-    return [part if isinstance(part, int) else 0 for part in pattern.parts]
-
-
-def _first(wanted: Condition | None) -> str:
-    if wanted is None or wanted.op == NONE_OF:
-        return ""
-    return wanted.patterns[0].text

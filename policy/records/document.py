@@ -307,7 +307,10 @@ def _with_paths(good: list[Statement]) -> Iterator[tuple[Path, Statement]]:
 def _table_path(
     parts: tuple[str, ...], arrays: dict[Path, int], *, new_element: bool
 ) -> Path:
-    """The path of a header: inside an array of tables, its last element."""
+    """Return the path of a table header.
+
+    A name of an array of tables is followed by the index of its last element.
+    """
     path: Path = ()
     for index, part in enumerate(parts, 1):
         path = (*path, part)

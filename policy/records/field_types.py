@@ -70,11 +70,15 @@ def is_whole(value: object, low: int, high: int) -> bool:
     return is_int and low <= value <= high  # type: ignore[operator]
 
 
+NAME = "[a-z][a-z0-9-]{0,30}"
+
+
 @dataclass(frozen=True)
 class Choice:
     """One of some words, each with a sentence on its effect.
 
-    ``instead``: values that people try, and those to write in their place.
+    ``NAME`` in a word is any name of a sandbox.  ``instead``: values that people try, and
+    those to write in their place.
     """
 
     options: Mapping[str, str]
@@ -87,7 +91,9 @@ class Choice:
 
     def take(self, value: object, path: Path, log_stderr: Complain) -> object:
         """See ``Kind``."""
-        if isinstance(value, str) and value in self.options:
+        if isinstance(value, str) and any(
+            re.fullmatch(word.replace("NAME", NAME), value) for word in self.options
+        ):
             return value
         hint = self.instead.get(value, "") if isinstance(value, str) else ""
         hint = hint or did_you_mean(value, self.options)

@@ -22,6 +22,7 @@ Capability = Literal[
     "holds",
     "homes",
     "network",
+    "switched",
     "folders",
     "boundary",
 ]
@@ -39,6 +40,7 @@ class LaunchKind:
     user's paths that the record binds.
     ``homes``: it keeps a home of its own on a disk.
     ``network``: the record says whether it has one.
+    ``switched``: it may be by rules, or of other sandboxes.
     ``folders``: folders are shared with it while it runs.
     ``boundary``: it is kept from the user's files and sockets; without, it is a label.
     """
@@ -51,6 +53,7 @@ class LaunchKind:
     holds: bool = False
     homes: bool = False
     network: bool = False
+    switched: bool = False
     folders: bool = False
     boundary: bool = True
 
@@ -68,6 +71,7 @@ def _machine(name: str, *, homes: bool = True, folders: bool = False) -> LaunchK
         boots=True,
         homes=homes,
         network=homes,
+        switched=folders,
         folders=folders,
     )
 
@@ -79,8 +83,10 @@ CROSVM = _machine("crosvm")
 # Their manager has the network and the disks.
 LIBVIRT = _machine("libvirt-qemu", homes=False)
 VMSPAWN = _machine("vmspawn", homes=False)
-BWRAP = LaunchKind("bwrap", own_command=True, instant=True, holds=True, network=True)
-PODMAN = LaunchKind("podman", own_command=True, holds=True, network=True)
+BWRAP = LaunchKind(
+    "bwrap", own_command=True, instant=True, holds=True, network=True, switched=True
+)
+PODMAN = LaunchKind("podman", own_command=True, holds=True, network=True, switched=True)
 NSPAWN = LaunchKind("nspawn", own_command=True, holds=True)
 FLATPAK = LaunchKind("flatpak", holds=True)
 SHARED_BOX = LaunchKind("shared-box", boundary=False)

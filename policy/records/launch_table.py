@@ -31,6 +31,7 @@ _BWRAP, _PODMAN, _NSPAWN = kinds.BWRAP.name, kinds.PODMAN.name, kinds.NSPAWN.nam
 _SHARED, _FLATPAK = kinds.SHARED_BOX.name, kinds.FLATPAK.name
 _BOOTS, _HOMES = kinds_with("boots"), kinds_with("homes")
 _HOLDS, _NETWORK = kinds_with("holds"), kinds_with("network")
+_SWITCHED = kinds_with("switched")
 _OWN_COMMAND = kinds_with("own_command")
 _OTHERS = 'start it yourself; its record has kind = "external" and [peer] {} (docs/{})'
 _INSTEAD = {
@@ -51,6 +52,10 @@ _CONTAINER_IMAGE = Pattern(
     "[a-z0-9][A-Za-z0-9./:@_-]*",
     255,
 )
+
+
+def _switch(key: str, only: str, text: str) -> Field:
+    return Field(key, YesNo(), text, default=False, only=only)
 
 
 def _bind(key: str, words: str) -> Field:
@@ -184,12 +189,25 @@ LAUNCH = Table(
                     "user": "the outside network through a user-space gateway; the "
                     "host's own addresses are closed off",
                     "rules": "the hosts that rules for `vitrail.Network` name",
+                    "lan:NAME": "the sandboxes that name the same lan",
+                    "through:NAME": "what the sandbox of that record lets through",
                 }
             ),
             "The network that the sandbox can reach.",
             default="none",
             only=_NETWORK[0],
             also=_NETWORK[1:],
+        ),
+        Field(
+            "provides_network",
+            YesNo(),
+            "Whether it is the network of the sandboxes that say `through:` and its name. "
+            "Programs of such a micro VM have root's rights over the network of their "
+            "machine (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE): they make tunnels "
+            "and forward packets. Those of a box or container do not, and are proxies.",
+            default=False,
+            only=_SWITCHED[0],
+            also=_SWITCHED[1:],
         ),
         Field(
             "command",
@@ -220,7 +238,7 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Machines forked from one parent have "
             "the same addresses in the kernel; with `copy` they have no page in common. `shared` "
-            "goes with no folder and no `huge_pages`.",
+            "goes with no folder, no `huge_pages`, no `shared_image` and no `pixel_arena`.",
             default="copy",
             only=_VM,
         ),
@@ -233,14 +251,26 @@ LAUNCH = Table(
             default=0,
             only=_VM,
         ),
-        Field(
+        _switch(
             "huge_pages",
-            YesNo(),
+            _VM,
             "Whether the machine's memory is of pages of 2 MiB, which this machine must "
             "have set aside (`vm.nr_hugepages`). It is all in use from the start, and "
             "the machine boots: such memory is not copied.",
-            default=False,
-            only=_VM,
+        ),
+        _switch(
+            "shared_image",
+            _VM,
+            "Whether all such machines map one image, instead of reading files of it into "
+            "memory of their own. Each can learn from the processor's caches which pages of "
+            "it the others use, of other records, too. The machine boots: it is not copied.",
+        ),
+        _switch(
+            "pixel_arena",
+            _VM,
+            "Whether the pixels of its windows are left in memory that the machine shares "
+            "with its broker, instead of being sent: docs/pixels.md. Experimental. On two "
+            "machines they are sent all the same. The machine boots: it is not copied.",
         ),
         Field(
             "standby",
@@ -282,13 +312,11 @@ LAUNCH = Table(
             default_words="none; a record of this kind needs it",
             only=_FLATPAK,
         ),
-        Field(
+        _switch(
             "share_network",
-            YesNo(),
+            _FLATPAK,
             "Whether the application has the host's own network, where it has asked "
             "for it. Abstract sockets, an X server's among them, are reachable then.",
-            default=False,
-            only=_FLATPAK,
         ),
         _bind("bind_read_only", "and cannot change."),
         _bind("bind_read_write", "and can change."),
@@ -312,14 +340,12 @@ LAUNCH = Table(
             only=_HOLDS[0],
             also=_HOLDS[1:],
         ),
-        Field(
+        _switch(
             "user_namespaces",
-            YesNo(),
+            _BWRAP,
             "Whether programs of a box may make namespaces, and mounts in them. "
             "Browsers do for a sandbox of their own (Chromium, Firefox); a hostile "
             "program has large parts of the kernel to attack then.",
-            default=False,
-            only=_BWRAP,
         ),
         Field(
             "required",

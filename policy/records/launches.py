@@ -10,7 +10,7 @@ from typing import Any, cast
 from policy.records import kinds
 from policy.records.desktop_tables import FOLDERS
 from policy.records.field_types import Path as KeyPath
-from policy.records.kinds import KIND_KEY, MONITORS
+from policy.records.kinds import KIND_KEY, MONITORS, kinds_with
 from policy.records.launch_table import STATE
 from policy.records.model import (
     HOST_IMAGE,
@@ -34,6 +34,7 @@ Taken = Mapping[str, Any]
 """As in ``build``: clean values by dotted key."""
 Complain = Callable[[KeyPath, str, str, str], None]
 _INSTEAD = 'set kind = "microvm"'
+_BOOTS_ALWAYS = ("huge_pages", "shared_image", "pixel_arena")
 
 
 def launch_of(taken: Taken) -> Launch:
@@ -53,7 +54,7 @@ def _micro_vm(taken: Taken) -> MicroVM:
     if kind in MONITORS:
         made |= {"monitor": kind, "fork": "no"}
     else:
-        keys += ["fork", "huge_pages", "folders"]
+        keys += ["fork", "folders", "provides_network", *_BOOTS_ALWAYS]
         standby = taken["launch.standby"] * taken["limits.standby_memory"]
         made["standby_mib"] = standby
     return MicroVM(**made, **{key: taken[f"launch.{key}"] for key in keys})
@@ -97,6 +98,7 @@ def _bwrap(taken: Taken) -> Bwrap:
         taken["launch.network"],
         taken["launch.open_files"],
         taken["launch.user_namespaces"],
+        taken["launch.provides_network"],
     )
 
 
@@ -126,6 +128,7 @@ def _podman(taken: Taken) -> Podman:
         pids=taken["launch.pids"],
         required=taken["launch.required"],
         network=taken["launch.network"],
+        provides_network=taken["launch.provides_network"],
         open_files=taken["launch.open_files"],
     )
 
@@ -155,14 +158,14 @@ _BUILDERS: Mapping[str, Callable[[Taken], Launch]] = MappingProxyType(
 
 def check(taken: Mapping[str, object], complain: Complain) -> None:
     """Complain about what a machine of this record cannot have."""
-    decided = {kinds.BWRAP.name, kinds.PODMAN.name, kinds.MICROVM.name}
+    plain = taken.get("launch.network") in {None, "none", "user"}
     # guard: a network by rules is never another one
-    if taken.get("launch.network") == "rules" and taken[KIND_KEY] not in decided:
+    if not plain and taken[KIND_KEY] not in kinds_with("switched"):
         complain(
             ("launch", "network"),
-            f'a machine of kind = "{taken[KIND_KEY]}" cannot have its flows decided yet',
+            f'a machine of kind = "{taken[KIND_KEY]}" cannot have such a network yet',
             '"none" or "user"',
-            'kind = "microvm", "bwrap" and "podman" can have network = "rules"',
+            'kind = "microvm", "bwrap" and "podman" can have the others',
         )
     if taken[KIND_KEY] in MONITORS:
         _check_monitor(taken, complain)
@@ -197,8 +200,8 @@ def _check_shared(taken: Mapping[str, object], complain: Complain) -> None:
     why = ""
     if kept is not None and kept != "disposable":
         why = f'class = "{kept}": only disposable machines share memory'
-    elif taken["launch.huge_pages"]:
-        why = "huge_pages: a machine would copy 2 MiB for each byte that it writes"
+    elif boots := [key for key in _BOOTS_ALWAYS if taken[f"launch.{key}"]]:
+        why = f"{boots[0]}: such a machine boots"
     elif folders or taken["launch.folders"]:
         why = "folders: their process (virtiofsd) would have its siblings' memory"
     # guard: a record that cannot share memory does not ask for it

@@ -8,10 +8,8 @@ The format itself is in ``tables``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeGuard
@@ -197,7 +195,7 @@ class MicroVM(msgspec.Struct, frozen=True, tag=True):
     image: str
     memory_mib: int
     cpus: int
-    network: Literal["none", "user", "rules"]
+    network: str
     command: tuple[str, ...]
     boot_deadline: int
     packages: tuple[str, ...] = ()
@@ -207,12 +205,19 @@ class MicroVM(msgspec.Struct, frozen=True, tag=True):
     memory."""
     huge_pages: bool = False
     """Its memory is of pages of 2 MiB; it boots then."""
+    shared_image: bool = False
+    """Its image is memory that machines of the image share; it boots then."""
+    pixel_arena: bool = False
+    """Its windows' pixels are left in memory that it shares with its host; it boots
+    then."""
     standby_mib: int = 0
     """Memory of machines that wait for a start, in MiB; 0: none of this record."""
     root: Literal["image", "host"] = "image"
     """With ``host``, ``image`` is that of this machine's own programs."""
     folders: int = 0
     """Places for folders that are shared while it runs."""
+    provides_network: bool = False
+    """It is the network of others; its programs have rights over its own."""
     host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
     """Files of the host that the guest gets, besides the image."""
     monitor: Literal["qemu", "firecracker", "cloud-hypervisor", "crosvm"] = "qemu"
@@ -254,9 +259,10 @@ class Bwrap(msgspec.Struct, frozen=True, tag=True):
     command: tuple[str, ...]
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
-    network: Literal["none", "user", "rules"] = "none"
+    network: str = "none"
     open_files: int = FEW_OPEN_FILES
     user_namespaces: bool = False
+    provides_network: bool = False
 
     @property
     def kind(self) -> LaunchKind:
@@ -278,8 +284,9 @@ class Podman(msgspec.Struct, frozen=True, tag=True):
     memory_mib: int = 768
     pids: int = 512
     required: bool = False
-    network: Literal["none", "user", "rules"] = "none"
+    network: str = "none"
     """Of one that 'brokerctl run' starts; another has what its command line says."""
+    provides_network: bool = False
     open_files: int = FEW_OPEN_FILES
 
     @property
@@ -497,26 +504,3 @@ class RecordSet:
     broken: Mapping[str, Problem]
     problems: tuple[Problem, ...]
     digest: str
-
-
-def digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:
-    """Return the digest of a record's meaning."""
-    meaning = {
-        "name": name,
-        "viewer": asdict(viewer),
-        "host": {**asdict(host), "kind": type(host.launch).__name__},
-    }
-    if isinstance(host.launch, External):
-        meaning["peer"] = type(host.launch.peer).__name__
-    text = json.dumps(meaning, sort_keys=True, default=_plain)
-    return hashlib.sha256(b"vitrail record 1\n" + text.encode()).hexdigest()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, msgspec.Struct):
-        return msgspec.structs.asdict(value)
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(type(value).__name__)

@@ -14,6 +14,7 @@ from policy import limits
 from policy.records import quantities
 from policy.records.field_types import (
     MEMORY_FORM,
+    NAME,
     Argument,
     Choice,
     Colour,
@@ -99,11 +100,13 @@ def _global_name(kind: quantities.GlobalName) -> Schema:
 
 
 def _described(options: Mapping[str, str]) -> Schema:
-    return {
-        "oneOf": [
-            {"const": option, "description": text} for option, text in options.items()
-        ]
-    }
+    return {"oneOf": [_word(*option) for option in options.items()]}
+
+
+def _word(option: str, text: str) -> Schema:
+    form = option.replace("NAME", NAME)
+    key = "const" if form == option else "pattern"
+    return {key: option if form == option else f"^{form}$", "description": text}
 
 
 @kind_schema.register

@@ -11,20 +11,12 @@ held to it by recorded cases (tests/corpus/policy/qubes.jsonl.gz).
 
 from __future__ import annotations
 
+from policy.names import ADMIN, ADMIN_NAMES
 from policy.rules.engine import PolicyAnswer, PolicyCall, Verdict
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Place, Token, TokenError, parse_token
-from policy.rules.world import (
-    ADMIN,
-    ADMIN_NAMES,
-    DEFAULT,
-    DISPVM,
-    DISPVM_OF,
-    RUNNING,
-    Domain,
-    World,
-)
+from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF, RUNNING, Domain, World
 
 
 class _Stop(Exception):  # noqa: N818 -- an answer, not an error

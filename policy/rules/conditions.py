@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from policy import limits
 from policy.destinations import LOOKUP, NETWORK, port_ranges, take_ports
+from policy.names import ANY_KEY
 from policy.records.device import (
     ATTRIBUTES,
     CLASSES,
@@ -37,6 +38,7 @@ _HOST = re.compile(
     r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 )
 _SIZE = re.compile(r"([0-9]{1,18})([KMGT]?)")
+_PRINTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,126}")
 _KEY = re.compile(r"SHA256:[A-Za-z0-9+/]{43}|[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
 _TIME = re.compile(r"([0-9]{1,9})([smhd])")
 _RATE = re.compile(r"([0-9]{1,9})/(?:([0-9]{1,8}))?(s|sec|m|min|h|d)")
@@ -46,8 +48,6 @@ _SECONDS = MappingProxyType(
 _SIZES = " KMGT"
 PROTOCOLS = ("tcp", "udp", "icmp")
 """What a flow to a host outside may be."""
-ANY_KEY = "*"
-"""The key of a call that lists keys: it is within every grant about one of them."""
 
 MATCH = "match condition"
 LIMIT = "limit"
@@ -82,7 +82,7 @@ class RuleLimits:
     many seconds.  ``ttl``: how long a grant lives.  ``remember``: for how long
     an answer may be kept.  ``returns`` (the key ``return``): whether a file that
     was opened for editing may be replaced by the edited one.  ``write``: whether a
-    shared folder may be changed.
+    shared folder may be changed.  ``printer``: the queue that prints, of CUPS.
     """
 
     max_size: int | None = None
@@ -92,6 +92,7 @@ class RuleLimits:
     remember: str | None = None
     returns: bool | None = None
     write: bool | None = None
+    printer: str | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return those that are set, by the key that sets them."""
@@ -178,6 +179,10 @@ def _rate(text: str) -> object:
 
 def _one_of(*words: str) -> Callable[[str], object]:
     return lambda text: text if text in words else None
+
+
+def _printer(text: str) -> object:
+    return text if _PRINTER.fullmatch(text) else None
 
 
 def _yes_or_no(text: str) -> object:
@@ -299,6 +304,13 @@ KEYS = MappingProxyType(
             "yes or no",
             _yes_or_no,
             "whether a shared folder may be changed",
+        ),
+        "printer": ConditionKey(
+            LIMIT,
+            _GRANTS,
+            "the name of a printer, as 'lpstat -e' lists it",
+            _printer,
+            "the printer of vitrail.Print; without it, the desktop's usual one",
         ),
         "mode": ConditionKey(
             MODE,

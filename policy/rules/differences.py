@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from policy.errors import Problem, Span
+from policy.names import ADMIN
 from policy.rules.conditions import KEYS
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Token
-from policy.rules.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF
+from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF
 
 ROWS = MappingProxyType(
     {

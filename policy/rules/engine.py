@@ -13,32 +13,23 @@ itself, and no rule leads to a target that does not exist.
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from policy.destinations import NET, NETWORK, arguments_for, is_inner
 from policy.errors import visible
+from policy.names import ADMIN, ADMIN_NAMES, ANY_KEY, sample_host
 from policy.records.device import DeviceFacts
-from policy.rules.conditions import ANY_KEY, NO_LIMITS, RuleLimits, fails_flow, fits
+from policy.rules.conditions import NO_LIMITS, RuleLimits, fails_flow, fits
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Place, Token, TokenError, parse_token
-from policy.rules.world import (
-    ADMIN,
-    ADMIN_NAMES,
-    DEFAULT,
-    DISPOSABLE,
-    DISPVM,
-    DISPVM_OF,
-    World,
-)
+from policy.rules.world import DEFAULT, DISPOSABLE, DISPVM, DISPVM_OF, World
 
 Verdict = Literal["allow", "ask", "deny", "error"]
 NO_RULE = "no rule matches"
 HOST_KEY = "SHA256:"
 """Begins the host of a login whose name the user's ssh does not know."""
-_NO_NAME = "a-name-that-no-rule-has"
 
 
 class PolicyCall(NamedTuple):
@@ -120,18 +111,13 @@ def holds(rule: Rule, call: PolicyCall) -> str:
         scheme = match.scheme[0] if scheme is None and match.scheme else scheme
         # The name of a host that has only a key may be the denied one, too.
         if match.host and (host is None or host.startswith(HOST_KEY)):
-            host = _sample(match.host[0])
+            host = sample_host(match.host[0])
         key = match.key[0] if key is None and match.key else key
     return fits(match, call.mime, scheme, host, key)
 
 
 def _is_inner(call: PolicyCall) -> bool:
     return call.service == NETWORK and is_inner(call.argument)
-
-
-def _sample(pattern: str) -> str:
-    """Return a host that a ``host=`` names, and no other one without a wildcard."""
-    return f"{_NO_NAME}.{pattern[2:]}" if pattern.startswith("*.") else pattern
 
 
 def _device_fails(rule: Rule, device: DeviceFacts | None) -> str:
@@ -151,22 +137,6 @@ def _device_fails(rule: Rule, device: DeviceFacts | None) -> str:
         return failed
     # guard: HID interfaces in rules
     return "with-interface" if wanted.unnamed(device, any_hid=True) else ""
-
-
-_OF_RULES = re.compile(
-    r"denied by |no rule matches, so|[0-9]+ bytes; .* allows [0-9]+$|"
-    r"'.*' is not a target to call$|an argument begins with '\+'$|"
-    r".*:[0-9]+ (?:allows, but |asks, but there is no target |has an error, so )",
-    re.DOTALL,
-)
-
-
-def of_rules(reason: str) -> bool:
-    """Whether a deny came from the rules, judging by its recorded reason.
-
-    Other reasons come from limits, records and questions.
-    """
-    return _OF_RULES.match(reason) is not None
 
 
 # Service and argument -> key of the source -> key of the target -> numbers.
@@ -250,20 +220,19 @@ class Engine:
         rules = [self.rules[number] for number in sorted(numbers)]
         return [rule for rule in rules if not rule.observe and not holds(rule, call)]
 
-    def sample_hosts(self, service: str, source: str, world: World) -> tuple[str, ...]:
-        """Return a host that no rule names, and one for each ``host=`` of a grant.
-
-        Of these the answer about one says whether any host at all is granted.
-        """
+    def about(self, service: str, source: str, world: World) -> list[Rule]:
+        """Return the rules about a service and a source, in order; observing ones not."""
         keys = world.source_keys(source)
-        named = (
-            _sample(pattern)
-            for rule in self.rules
-            if rule.service in {None, service} and rule.action != "deny"
-            if rule.source.key in keys
-            for pattern in rule.match.host
-        )
-        return tuple(dict.fromkeys((f"{_NO_NAME}.invalid", *named)))
+        numbers = {
+            number
+            for (named, _), bucket in self._index.items()
+            if named in {None, service}
+            for key in keys
+            for some in bucket.get(key, {}).values()
+            for number in some
+        }
+        rules = (self.rules[number] for number in sorted(numbers))
+        return [rule for rule in rules if not rule.observe]
 
     # -- the answer -------------------------------------------------------------
 

@@ -83,17 +83,12 @@ def written(rule: Rule) -> str:
         "remember": more.remember,
         "return": _YES_OR_NO[more.returns],
         "write": _YES_OR_NO[more.write],
+        "printer": more.printer,
         "mode": "observe" if rule.observe else None,
         "attach": rule.attach,
     }
     words += [f"{key}={value}" for key, value in found.items() if value is not None]
     return " ".join(words)
-
-
-def encode_rules(rules: RuleSet) -> str:
-    """Return a set without problems as it is kept: JSON."""
-    lines = [[rule.file, rule.line, written(rule)] for rule in rules.rules]
-    return json.dumps({"version": _VERSION, "digest": rules.digest, "rules": lines})
 
 
 def keep(rules: RuleSet, path: Path) -> None:
@@ -103,7 +98,8 @@ def keep(rules: RuleSet, path: Path) -> None:
     """
     if rules.problems:
         raise ValueError("a set with problems is not kept")
-    content = encode_rules(rules)
+    lines = [[rule.file, rule.line, written(rule)] for rule in rules.rules]
+    content = json.dumps({"version": _VERSION, "digest": rules.digest, "rules": lines})
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -126,11 +122,6 @@ def kept(path: Path) -> RuleSet | Problem | None:
     content = read_file(path, check_owner=True, most=limits.KEPT_BYTES)
     if isinstance(content, Problem):
         return content
-    return decode_rules(content, path)
-
-
-def decode_rules(content: bytes, path: Path) -> RuleSet | Problem:
-    """Return the set that ``encode_rules`` wrote; ``path``: of the problem."""
     try:
         rules, digest = _decoded(json.loads(content))
     except (ValueError, TypeError, KeyError, RecursionError) as error:

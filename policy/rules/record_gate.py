@@ -13,8 +13,6 @@ from policy.destinations import NETWORK
 from policy.errors import visible
 from policy.records.kinds import KIND_KEY
 from policy.records.model import External, Record, RecordSet, UnixPeer
-from policy.rules.engine import EngineStep as RuleStep
-from policy.rules.engine import PolicyAnswer
 
 AGENT = "vitrail.Agent"
 DISPLAY = "vitrail.Display"
@@ -100,32 +98,6 @@ def record_allows(records: RecordSet, request: RecordRequest) -> RecordDecision:
     without a valid record, or under a name that is not its own, has nothing.
     """
     return _decide(records, request, own=request.service in _OF_RECORDS)
-
-
-def stricter(
-    records: RecordSet, request: RecordRequest, answer: PolicyAnswer
-) -> PolicyAnswer:
-    """The answer of the rules, as strict as the record is.
-
-    To be asked behind ``stands``.  A record with ``microphone = "ask"`` makes
-    an ask of an allow: where it may go is what the rule says, and the rule's
-    limits hold.
-    """
-    record = records.records.get(request.record)
-    if request.service != MICROPHONE or answer.verdict != "allow" or record is None:
-        return answer
-    if record.viewer.audio.microphone == "allow":
-        return answer
-    where = record.where(MICROPHONE_KEY)
-    targets = () if answer.target is None else (answer.target,)
-    return answer._replace(
-        verdict="ask",
-        reason=f"{answer.reason}, and the record asks: {where}",
-        target=None,
-        targets=targets,
-        default_target=answer.target,
-        trace=(*answer.trace, RuleStep(MICROPHONE_KEY, "ask", where)),
-    )
 
 
 def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordDecision:

@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from policy import limits
 from policy.destinations import NET
-from policy.rules.world import ADMIN, ADMIN_NAMES, DEFAULT, DISPVM, DISPVM_OF
+from policy.names import ADMIN, ADMIN_NAMES
+from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF
 from policy.suggestions import did_you_mean
 
 

@@ -8,17 +8,12 @@ holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from policy.records.model import RecordSet
 from policy.rules import record_gate
-from policy.rules.checks import SERVICES
-from policy.rules.engine import PolicyAnswer, PolicyCall
-from policy.rules.world import ADMIN_NAMES
-
-PERSON = frozenset({"you", "me", "viewer"})
-"""Aliases of ``@adminvm``, the viewer and its person."""
+from policy.rules.engine import EngineStep, PolicyAnswer
 
 
 @dataclass(frozen=True)
@@ -47,32 +42,6 @@ class Verdict:
         return self.answer.where
 
 
-@dataclass(frozen=True)
-class Sandboxes:
-    """The records, and of which record each source of a call is.
-
-    ``record_of`` names the record of sandboxes that are not called as it is
-    (disposables); all others have a record of their own name.
-    """
-
-    records: RecordSet
-    record_of: Mapping[str, str]
-
-    def request(self, call: PolicyCall) -> record_gate.RecordRequest:
-        """Return the request to the record of a call's source."""
-        record = self.record_of.get(call.source, call.source)
-        return record_gate.RecordRequest(call.source, record, call.service)
-
-    def decide(self, call: PolicyCall, rules: Callable[[], PolicyAnswer]) -> Verdict:
-        """Return the verdict on a call, as ``decide`` does.
-
-        The user has no record, so the rules alone decide the user's own calls.
-        """
-        if call.source in ADMIN_NAMES:
-            return Verdict(None, rules())
-        return decide(self.records, self.request(call), rules)
-
-
 def decide(
     records: RecordSet,
     request: record_gate.RecordRequest,
@@ -83,19 +52,34 @@ def decide(
     # guard: the record is asked
     if not record.allowed:
         return Verdict(record, PolicyAnswer("deny", record.reason, notify=True))
-    return Verdict(record, record_gate.stricter(records, request, rules()))
+    return Verdict(record, _stricter(records, request, rules()))
 
 
-def canonical_service(word: str) -> str:
-    """Return the full name of a service: ``display`` is ``vitrail.Display``.
+def _stricter(
+    records: RecordSet, request: record_gate.RecordRequest, answer: PolicyAnswer
+) -> PolicyAnswer:
+    """The answer of the rules, as strict as the record is.
 
-    A word that names no service of Vitrail's is returned as it is.
+    A record with ``microphone = "ask"`` makes
+    an ask of an allow: where it may go is what the rule says, and the rule's
+    limits hold.
     """
-    known = {service.lower(): service for service in SERVICES}
-    lower = word.lower()
-    return known.get(lower) or known.get(f"vitrail.{lower}") or word
-
-
-def canonical_target(word: str) -> str:
-    """Return ``@adminvm`` for the words by which people mean themselves."""
-    return "@adminvm" if word.lower() in PERSON else word
+    record = records.records.get(request.record)
+    if (
+        request.service != record_gate.MICROPHONE
+        or answer.verdict != "allow"
+        or record is None
+    ):
+        return answer
+    if record.viewer.audio.microphone == "allow":
+        return answer
+    where = record.where(record_gate.MICROPHONE_KEY)
+    targets = () if answer.target is None else (answer.target,)
+    return answer._replace(
+        verdict="ask",
+        reason=f"{answer.reason}, and the record asks: {where}",
+        target=None,
+        targets=targets,
+        default_target=answer.target,
+        trace=(*answer.trace, EngineStep(record_gate.MICROPHONE_KEY, "ask", where)),
+    )

@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from policy import limits
+from policy.names import ADMIN
 from policy.rules.conditions import NO_MATCH, Match
 from policy.rules.rule import Rule
 from policy.rules.tokens import Token
-from policy.rules.world import ADMIN, DEFAULT, DISPOSABLE, DISPVM, DISPVM_OF, World
+from policy.rules.world import DEFAULT, DISPOSABLE, DISPVM, DISPVM_OF, World
 
 OTHER = ""
 """Any service or argument that no rule names; any unknown sandbox."""

@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from policy import limits
 from policy.destinations import port_ranges
-from policy.records.device import DeviceFacts, example
+from policy.names import ADMIN, ADMIN_NAMES
+from policy.records.device import DeviceFacts
 from policy.rules.conditions import Match
+from policy.rules.device_example import example
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
-from policy.rules.world import ADMIN, ADMIN_NAMES, DEFAULT, DISPVM, DISPVM_OF, World
+from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF, World
 
 
 class TooManyError(Exception):

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from policy.names import ADMIN_NAMES
 from policy.rules.ruleset import RuleSet
-from policy.rules.world import ADMIN_NAMES, DEFAULT, DISPVM, World
+from policy.rules.world import DEFAULT, DISPVM, World
 from policy.tools.diff import OTHER_ARGUMENT, OTHER_SERVICE
 from policy.tools.effective import Grant, grants, told_facts
 

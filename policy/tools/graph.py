@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from policy.errors import visible
-from policy.rules.world import ADMIN_NAMES, DISPVM_OF, World
+from policy.names import ADMIN_NAMES
+from policy.rules.world import DISPVM_OF, World
 from policy.tools.colours import ink
 from policy.tools.flows import Flow
 
@@ -50,7 +51,7 @@ def graph_text(
     """Return the graph; ``colours`` has ``#rrggbb`` by sandbox."""
     names = dict.fromkeys(name for flow in flows for name in (flow.source, flow.target))
     # Names come from files and hold anything: the graph's own are numbers.
-    numbers = {name: number for number, name in enumerate(_neighbours(names))}
+    numbers = {name: number for number, name in enumerate(_sorted_names(names))}
     arrows = _arrows(flows)
     return "\n".join(
         [
@@ -104,8 +105,8 @@ def _quoted(untrusted_text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _neighbours(names: Iterable[str]) -> list[str]:
-    """In order, with the disposables of a sandbox beside it."""
+def _sorted_names(names: Iterable[str]) -> list[str]:
+    """Sort names, each sandbox followed by its disposables."""
     return sorted(
         names,
         key=lambda name: (name.removeprefix(DISPVM_OF), name.startswith(DISPVM_OF)),

@@ -13,13 +13,14 @@ from collections.abc import Set as AbstractSet
 
 from policy import limits
 from policy.destinations import port_ranges
-from policy.records.device import example
+from policy.names import ADMIN
 from policy.rules.conditions import NO_MATCH
+from policy.rules.device_example import example
 from policy.rules.engine import Engine, PolicyCall, expand
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Token
-from policy.rules.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF, World
+from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF, World
 from policy.tools.finding import found_in, parameter, tokens_of
 from policy.tools.sarif import Finding
 

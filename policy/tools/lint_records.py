@@ -10,13 +10,14 @@ from collections.abc import Iterator
 
 from policy import limits
 from policy.errors import Problem
+from policy.names import ADMIN
 from policy.records.globals import OPTIONS
 from policy.records.model import Record, RecordSet
 from policy.rules.checks import CHECKS
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
-from policy.rules.world import ADMIN, World
+from policy.rules.world import World
 from policy.suggestions import did_you_mean
 from policy.tools.colours import Seen, faint
 from policy.tools.confusables import look, scripts
@@ -40,6 +41,7 @@ def lint_records(records: RecordSet, rules: RuleSet, world: World) -> list[Findi
             *_faint(record),
             *_scripts(record),
             *_disposable(record, records),
+            *_through(record, records),
             *_microphone(record, engine, world),
         )
     ]
@@ -106,6 +108,32 @@ def _disposable(record: Record, records: RecordSet) -> Iterator[Finding]:
     text = f"'@dispvm' of this sandbox is always denied: {why}"
     hint = did_you_mean(name, known)
     yield _found("no-disposable", record, "default_disposable", text, hint)
+
+
+def _through(record: Record, records: RecordSet) -> Iterator[Finding]:
+    """A network through another sandbox that has none, or leads on to another one."""
+    name = _provider(record)
+    if not name:
+        return
+    other = records.records.get(name)
+    provides = bool(getattr(other and other.host.launch, "provides_network", False))
+    if other is not None and provides and not _provider(other):
+        return
+    why = f"no record is named '{name}'"
+    if other is not None and not provides:
+        why = f"the record '{name}' does not say provides_network = true"
+    elif other is not None:
+        why = f"the network of '{name}' is itself through another sandbox"
+    elif name in records.broken:
+        why = f"the record '{name}' has an error"
+    hint = "" if other is not None else did_you_mean(name, records.records)
+    text = f"this sandbox does not start: {why}"
+    yield _found("no-provider", record, "launch.network", text, hint)
+
+
+def _provider(record: Record) -> str:
+    network = str(getattr(record.host.launch, "network", ""))
+    return network.removeprefix("through:") if network.startswith("through:") else ""
 
 
 # -- record and rules -----------------------------------------------------------------

@@ -7,20 +7,36 @@ replayable, and says why.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from policy.names import ADMIN_NAMES
 from policy.records.device import DeviceFacts, take_interface
-from policy.rules.engine import Engine, PolicyAnswer, PolicyCall, of_rules
+from policy.rules.calls import Sandboxes
+from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.ruleset import RuleSet
-from policy.rules.verdict import Sandboxes
-from policy.rules.world import ADMIN_NAMES, DISPVM_OF, World
+from policy.rules.world import DISPVM_OF, World
 
 _HASHED = "hmac:"
 _DROPPED = "(dropped)"
+_OF_RULES = re.compile(
+    r"denied by |no rule matches, so|[0-9]+ bytes; .* allows [0-9]+$|"
+    r"'.*' is not a target to call$|an argument begins with '\+'$|"
+    r".*:[0-9]+ (?:allows, but |asks, but there is no target |has an error, so )",
+    re.DOTALL,
+)
+
+
+def of_rules(reason: str) -> bool:
+    """Whether a deny came from the rules, judging by its recorded reason.
+
+    Other reasons come from limits, records and questions.
+    """
+    return _OF_RULES.match(reason) is not None
 
 
 class NotReplayableError(Exception):

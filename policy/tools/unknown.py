@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from policy import limits
+from policy.names import ADMIN
 from policy.rules.checks import CHECKS, SERVICES
 from policy.rules.rule import Rule
 from policy.rules.tokens import Token
-from policy.rules.world import ADMIN, DISPVM_OF, World
+from policy.rules.world import DISPVM_OF, World
 from policy.suggestions import nearest
 from policy.tools.finding import found_in, tokens_of
 from policy.tools.sarif import Finding

@@ -8,25 +8,34 @@ import sys
 from typing import TYPE_CHECKING
 
 from shims.files.asking import ask_copy, ask_open, give
-from shims.files.calling import ask_call, call_here, serve_call, serve_here
+from shims.files.calling import (
+    ask_call,
+    call_here,
+    continue_call,
+    serve_call,
+    serve_here,
+)
 from shims.files.confine import confine
 from shims.files.connection import tell
-from shims.files.edited import Edited
+from shims.files.edited import Edited, Saved
 from shims.files.notifications import serve_notifications
 from shims.files.portal import serve_portal
 from shims.files.ports import ask_connect
+from shims.files.printing import keep_pages, print_documents
 from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
 from shims.files.qrexec import qrexec_client_vm
 from shims.files.receiving import open_here, receive
-from shims.files.sanitizing import sanitize
+from shims.files.sanitizing import harmless, sanitize
 from shims.files.sending import Walk, write_entries
 from shims.files.services import list_services
 from shims.files.serving import serve_services
-from shims.files.ssh_agent import ssh_agent
+from shims.files.ssh_agent import ssh_agent, ssh_keys
 from shims.files.store import Store, keep
 
 if TYPE_CHECKING:
-    from typing import List, NoReturn
+    import _socket
+    from io import BufferedReader
+    from typing import Callable, List, NoReturn
 
 
 def send_files(words: List[str]) -> int:
@@ -71,6 +80,21 @@ def edit_file(words: List[str]) -> int:
     return 0
 
 
+def save_file(words: List[str]) -> int:
+    """``save FILE ORIGIN BEFORE FREE``: put the entry on standard input in a file's place.
+
+    Says the SHA-256 of what was kept.
+    """
+    saved = Saved(words[0], words[2], int(words[3]))
+    # guard: saved files are kept from a jail
+    confine(saved.folder)
+    with os.fdopen(0, "rb", closefd=False) as source:
+        text = saved.replace(source, words[1])
+    tell(f"sha256 {saved.kept.hex()}")
+    tell(text)
+    return 0
+
+
 def store_entries(words: List[str]) -> int:
     """Keep entries from standard input; prints the names as JSON."""
     kept = Store(words[0], words[1], int(words[2]))
@@ -92,17 +116,22 @@ VERBS = {
     "vitrail-ssh-agent": ssh_agent,
     "vitrail-services": serve_services,
     "vitrail-sanitize": sanitize,
+    "vitrail-harmless": harmless,
+    "vitrail-print": print_documents,
     "qrexec-client-vm": qrexec_client_vm,
     "serve": serve_call,
     "call-here": call_here,
     "serve-here": serve_here,
     "services": list_services,
+    "ssh-keys": ssh_keys,
     "receive": receive,
     "give": give,
     "open-here": open_here,
     "send": send_files,
     "edit": edit_file,
+    "save": save_file,
     "store": store_entries,
+    "pages": keep_pages,
     "portal": serve_portal,
     "notifications": serve_notifications,
 }
@@ -116,15 +145,25 @@ def usage() -> NoReturn:
 def main(argv: List[str]) -> int:
     """Do what the first word says."""
     os.umask(0o077)
+    if not argv or argv[0] not in VERBS:
+        return reported("", usage)
+    return reported(argv[0], lambda: VERBS[argv[0]](argv[1:]))
+
+
+def go_on(sock: _socket.socket, reader: BufferedReader) -> int:
+    """Go on with a call of ``caller`` that was not allowed at once."""
+    return reported("vitrail-call", lambda: continue_call(sock.detach(), reader))
+
+
+def reported(name: str, work: Callable[[], int]) -> int:
+    """Return the exit code of a command, whose failure the user is told."""
     try:
-        if not argv or argv[0] not in VERBS:
-            usage()
-        return VERBS[argv[0]](argv[1:])
+        return work()
     except TransferError as error:
         tell(f"vitrail: {error}")
         return error.code
     except OSError as error:
-        tell(f"vitrail: {error.filename or argv[0]}: {error.strerror}")
+        tell(f"vitrail: {error.filename or name}: {error.strerror}")
         return EXIT_NO_ROOM if error.errno in FULL else EXIT_FAILED
     except KeyboardInterrupt:
         return 130

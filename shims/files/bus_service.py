@@ -21,6 +21,7 @@ from shims.files.bus_messages import (
     REPLY,
     REPLY_SERIAL,
     SENDER,
+    SIGNAL,
     UNIX_FDS,
     BusError,
     BusMessage,
@@ -33,6 +34,7 @@ from shims.files.protocol import TransferError
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Tuple
 
+BUS_NAME = "org.freedesktop.DBus"
 IDLE_SECONDS = 60.0
 FDS_OF_MESSAGE = 253  # SCM_MAX_FD: a read gets no more, and none is lost
 FDS_WAITING = 512
@@ -79,6 +81,8 @@ class BusService:
 
     name = ""
     introspection = ""
+    rules: Tuple[str, ...] = ()
+    """Signals of the bus itself that it wants."""
 
     def __init__(self, bus: socket.socket) -> None:
         import threading
@@ -99,6 +103,8 @@ class BusService:
     def _serve(self) -> None:
         self._call("Hello")
         self._call("RequestName", "su", (self.name, 4))
+        for rule in self.rules:
+            self._call("AddMatch", "s", (rule,))
         while True:
             try:
                 data, fds, _, _ = socket.recv_fds(self._bus, 65536, FDS_OF_MESSAGE)
@@ -141,6 +147,8 @@ class BusService:
             try:
                 if message.kind == CALL:
                     self._answer(message, fds)
+                elif message.kind == SIGNAL and message.text(SENDER) == BUS_NAME:
+                    self.heard(message)
             finally:
                 for fd in fds:
                     os.close(fd)
@@ -148,9 +156,9 @@ class BusService:
     def _call(
         self, member: str, signature: str = "", body: Tuple[Any, ...] = ()
     ) -> None:
-        name = "org.freedesktop.DBus"
-        fields = {PATH: "/org/freedesktop/DBus", DESTINATION: name, INTERFACE: name}
-        self._send(BusMessage(CALL, {**fields, MEMBER: member}, signature, body))
+        fields = {PATH: "/org/freedesktop/DBus", DESTINATION: BUS_NAME}
+        fields.update({INTERFACE: BUS_NAME, MEMBER: member})
+        self._send(BusMessage(CALL, fields, signature, body))
 
     def _send(self, message: BusMessage) -> None:
         with self._lock:
@@ -173,10 +181,17 @@ class BusService:
             return
         if call.wants_reply:
             self._send(BusMessage(REPLY, back, signature, body))
+        self.answered()
 
     def busy(self) -> bool:
         """Whether the service must not end yet, though no call has come."""
         return False
+
+    def answered(self) -> None:
+        """Do what follows the reply to a call, which has been sent."""
+
+    def heard(self, signal: BusMessage) -> None:
+        """Take a signal of the bus itself."""
 
     def _perform(self, call: BusMessage, fds: List[int]) -> Tuple[str, Tuple[Any, ...]]:
         """Answer a call; raises CallError."""

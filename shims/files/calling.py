@@ -1,9 +1,7 @@
 """Calls: ``vitrail-call`` asks for a service of another sandbox, ``serve`` runs one.
 
-Behind the broker's answer both programs frame the stream for each other, and nothing
-between them reads it: a byte for the kind and four for a length (``>BI``), then so
-many bytes.  A frame of data without bytes is the end of that direction, since some
-machines' sockets cannot be half-closed; a frame of the exit code is the last one.
+Both frame the stream for each other (``frames``).  A plain ``vitrail-call`` is made by a
+program of its own (``caller``), which leaves to this one what needs more.
 """
 
 from __future__ import annotations
@@ -11,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
 import signal
 import socket
-import struct
 from typing import TYPE_CHECKING
 
-from shims.files.connection import PIECE_BYTES, Connection, tell
+from shims.files.connection import Connection, tell
+from shims.files.frames import EXIT_BROKEN, CallStream
 from shims.files.ports import PORT_SERVICE, serve_port
 from shims.files.protocol import TransferError, frame
 from shims.files.services import find_service
@@ -25,94 +22,12 @@ from shims.files.ssh_agent import AGENT_SERVICE, serve_own_agent
 
 if TYPE_CHECKING:
     import threading
-    from typing import Callable, Dict, List, Optional
+    from io import BufferedReader
+    from typing import Callable, Dict, List
 
-CALL_HEADER = struct.Struct(">BI")
-CALL_DATA, CALL_EXIT = 0, 1
-COPY_PIECE = 1 << 18
-PIPE_BYTES = 1 << 20
 EXIT_NOT_STARTED, EXIT_NOT_FOUND = 126, 127  # as of a shell
-EXIT_BROKEN = 125  # the call was refused, or ended without an exit code
 OWN_DESKTOP = "dom0"  # the user's, as Qubes has it
 CALL_USAGE = "usage: vitrail-call [--target SANDBOX] SERVICE [ARGUMENT]"
-
-
-class CallStream:
-    """The frames of one call."""
-
-    def __init__(self, connection: Connection) -> None:
-        import threading
-
-        self._socket = connection.socket
-        self._reader = connection.reader
-        vsock = self._socket.family == socket.AF_VSOCK
-        self._piece = PIECE_BYTES - CALL_HEADER.size if vsock else COPY_PIECE
-        self._lock = threading.Lock()
-
-    def send_from(self, fd: int, wake: int = -1) -> None:
-        """Send what can be read from ``fd`` until its end, then the end of data.
-
-        ``wake``: once it is readable, only what is there already is sent.
-        """
-        watched = [fd] if wake < 0 else [fd, wake]
-        while True:
-            if wake >= 0:
-                ready = select.select(watched, [], [])[0]
-                if fd not in ready and not select.select([fd], [], [], 0)[0]:
-                    break
-            data = os.read(fd, self._piece)
-            if not data:
-                break
-            self._send(CALL_DATA, data)
-        self._send(CALL_DATA, b"")
-
-    def send_code(self, code: int) -> None:
-        """Send the exit code, the last frame."""
-        self._send(CALL_EXIT, bytes([code & 0xFF]))
-
-    def _send(self, kind: int, data: bytes) -> None:
-        with self._lock:
-            if len(data) < PIECE_BYTES:
-                self._socket.sendall(CALL_HEADER.pack(kind, len(data)) + data)
-            else:
-                self._socket.sendall(CALL_HEADER.pack(kind, len(data)))
-                self._socket.sendall(data)
-
-    def receive_to(self, fd: int, ended: Callable[[], None]) -> Optional[int]:
-        """Write received data to ``fd`` until the exit code, and return that.
-
-        ``ended`` is called at the end of data.  None: the stream broke off.
-        """
-        open_, buffer = True, memoryview(bytearray(COPY_PIECE))
-        while True:
-            head = self._reader.read(CALL_HEADER.size)
-            if len(head) < CALL_HEADER.size:
-                return None
-            kind, left = CALL_HEADER.unpack(head)
-            if kind == CALL_EXIT and left == 1:
-                code = self._reader.read(1)
-                return code[0] if code else None
-            if kind != CALL_DATA:
-                return None
-            if not left:
-                ended()
-                open_ = False
-            while left:
-                got = self._reader.readinto1(buffer[: min(left, COPY_PIECE)])
-                if not got:
-                    return None
-                left -= got
-                open_ = open_ and write_all(fd, buffer[:got])
-
-
-def write_all(fd: int, data: memoryview) -> bool:
-    """Write all of it; returns whether its reader is still there."""
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    except OSError:
-        return False
-    return True
 
 
 def ask_call(words: List[str]) -> int:
@@ -135,11 +50,27 @@ def call_service(
         connection = Connection("VITRAIL_CALL")
         ask = {"type": "call", "service": service, "argument": argument}
         connection.send(frame(dict(ask, target=target)))
+    except TransferError as error:
+        error.code = EXIT_BROKEN
+        raise
+    return wait_and_carry(connection, source, sink)
+
+
+def continue_call(connected: int, reader: BufferedReader) -> int:
+    """Go on with a call that ``caller`` has made, whose answer is still to be read."""
+    connection = Connection("", socket.socket(fileno=connected))
+    connection.reader = reader
+    return wait_and_carry(connection)
+
+
+def wait_and_carry(connection: Connection, source: int = 0, sink: int = 1) -> int:
+    """Wait until a call is allowed, and carry it; returns its exit code."""
+    try:
         connection.wait("go")
     except TransferError as error:
         error.code = EXIT_BROKEN
         raise
-    stream = CallStream(connection)
+    stream = CallStream(connection.socket, connection.reader)
     start_thread(lambda: stream.send_from(source))
 
     closing = [sink] if sink > 2 else []
@@ -229,7 +160,7 @@ def serve(connection: Connection) -> int:
         code = serve_own_agent(connection, source)
         connection.socket.close()
         return code
-    stream = CallStream(connection)
+    stream = CallStream(connection.socket, connection.reader)
     try:
         command = [str(word) for word in asked.get("command", [])]
         found = service_command(name, argument, command)

@@ -10,50 +10,18 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from shims.files.doors import SERVICES, door_address, open_door
+from shims.files.frames import PIECE_BYTES, READ_AHEAD_BYTES
 from shims.files.launch import prove
 from shims.files.protocol import COPY_BYTES, TransferError, read_message
 
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
 
-HOST_CID = 2
-# As in shims/guest/protocol.py: there in a machine without AF_VSOCK.
-BOX_SOCKETS = "/run/vitrail"  # a container's or box's, by the service's name
-PORT_SOCKETS = "/run/vitrail/port"
-PORTS = {
-    "VITRAIL_OPEN_URL": 6510,
-    "VITRAIL_OPEN_FILE": 6511,
-    "VITRAIL_COPY": 6512,
-    "VITRAIL_CALL": 6513,
-    "VITRAIL_NOTIFICATION": 6514,
-}
-SERVICES = {
-    "VITRAIL_OPEN_URL": "vitrail.OpenURL",
-    "VITRAIL_OPEN_FILE": "vitrail.OpenFile",
-    "VITRAIL_COPY": "vitrail.FileCopy",
-    "VITRAIL_CALL": "vitrail.Call",
-    "VITRAIL_NOTIFICATION": "vitrail.Notification",
-}
-# A write of more bytes becomes several packets in newer kernels, and
-# vhost-device-vsock 0.3 loses all but the first.
-PIECE_BYTES = 28672
 NO_SENDFILE = (errno.EINVAL, errno.ENOSYS)
 STEP_BYTES = 1 << 20  # by sendfile(2), between two looks at the progress bar
 # Before it, sendfile(2) made a packet of each page.
 WHOLE_PACKETS = (6, 5)
-# A small file is one of many: each read or write of its own is a packet, and each
-# packet interrupts the machine.
-READ_AHEAD_BYTES = 1 << 16
-
-
-def standard_address(variable: str) -> str:
-    """Return the address of one of the broker's ports, by its variable."""
-    path = f"{BOX_SOCKETS}/{SERVICES[variable]}"
-    if os.path.exists(path):
-        return f"unix:{path}"
-    port = PORTS[variable]
-    path = f"{PORT_SOCKETS}/{port}"
-    return f"port:{path}" if os.path.exists(path) else f"vsock:{HOST_CID}:{port}"
 
 
 def kernel_release() -> Tuple[int, ...]:
@@ -62,30 +30,12 @@ def kernel_release() -> Tuple[int, ...]:
     return tuple(int(number) if number.isdigit() else 0 for number in numbers)
 
 
-def read_answer(sock: socket.socket) -> None:
-    """Read the broker's answer, as ``shims/guest/address.py``.  Raises OSError."""
-    answer = sock.recv(1)
-    code = answer[0] if answer else errno.ECONNRESET
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
 def connect(variable: str) -> socket.socket:
     """Connect to the port of a service.  Raises TransferError."""
-    address = os.environ.get(variable) or standard_address(variable)
-    kind, _, rest = address.partition(":")
-    family = socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX
-    target: Any = rest
-    if kind == "vsock":
-        cid, port = rest.split(":")
-        target = (int(cid), int(port))
-    made = socket.socket(family, socket.SOCK_STREAM)
+    address = door_address(variable)
     try:
-        made.connect(target)
-        if kind == "port":
-            read_answer(made)
+        made = socket.socket(fileno=open_door(address).detach())
     except OSError as error:
-        made.close()
         raise TransferError(f"no broker at {address}: {error.strerror}") from None
     try:
         prove(made, SERVICES[variable])

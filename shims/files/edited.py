@@ -50,6 +50,8 @@ class Edited:
     back is kept beside it instead.
     """
 
+    keep_free = EDIT_FREE_BYTES
+
     def __init__(self, path: str) -> None:
         """Take it by an absolute path without links.  Raises OSError, TransferError."""
         self.folder = open_directory(os.path.dirname(path))
@@ -77,7 +79,7 @@ class Edited:
         try:
             fd, named = self._new_file(new)
             try:
-                read_single(source, fd)
+                read_single(source, fd, self.keep_free)
                 mark(fd, origin)
                 os.fsync(fd)
                 return self._put(fd, new, named=named)
@@ -142,15 +144,67 @@ class Edited:
         raise TransferError(f"there are 1000 versions of {self._name} already")
 
 
-def read_single(source: BinaryIO, fd: int) -> None:
+class Saved(Edited):
+    """A file that programs of a sandbox save, where the user has chosen."""
+
+    def __init__(self, path: str, expected: str, keep_free: int) -> None:
+        """``expected``: what is replaced: its SHA-256 in hex, its ``state_of``, or "-".
+
+        ``keep_free``: bytes that stay free on its file system.
+        """
+        import hashlib  # noqa: F401 -- nothing can be loaded in the jail
+
+        self.folder = open_directory(os.path.dirname(path))
+        self._name = os.path.basename(path)
+        self.keep_free = keep_free
+        self.kept = b""
+        """The SHA-256 of what was kept."""
+        self._expected = expected
+
+    def _is_expected(self, facts: os.stat_result) -> bool:
+        if "," in self._expected:
+            return state_of(facts) == self._expected
+        return self._content().hex() == self._expected
+
+    def _put(self, fd: int, new: str, *, named: bool) -> str:  # type: ignore[explicit-override]
+        self.kept = hash_of(fd)
+        if not named:
+            link_open_file(fd, new, self.folder)
+        try:
+            facts = os.stat(self._name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            # It is a new file, or was removed since; not over one that comes now.
+            os.link(new, self._name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+        else:
+            # guard: only a file is replaced by what is saved
+            if not stat.S_ISREG(facts.st_mode):
+                raise TransferError(f"{self._name} is not a file")
+            # guard: what is saved does not replace what was changed here
+            if not self._is_expected(facts):
+                raise TransferError(f"{self._name} was changed here meanwhile")
+            os.fchmod(fd, stat.S_IMODE(facts.st_mode) & 0o666)
+            os.rename(new, self._name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+        os.fsync(self.folder)
+        return f"{self._name} was saved"
+
+
+def state_of(facts: os.stat_result) -> str:
+    """Return which file it is and when it was last changed, as one word."""
+    numbers = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    return ",".join(map(str, (*numbers, facts.st_ctime_ns)))
+
+
+def read_single(source: BinaryIO, fd: int, keep_free: int) -> None:
     """Read one file's entry and the end into a file of ours."""
     entry = read_message(source)
     if entry["type"] != "file":
         raise TransferError("not one file came back")
     left = size_of(entry)
     # guard: room for what comes back
-    require_room(fd, left, EDIT_FREE_BYTES)
+    require_room(fd, left, keep_free)
     while left:
+        if left % (64 << 20) < COPY_BYTES:
+            require_room(fd, left, keep_free)  # others write, too
         data = source.read(min(left, COPY_BYTES))
         if not data:
             raise TransferError("the transfer was broken off")

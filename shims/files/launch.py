@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 
+from shims.files.doors import SECRET_FILE
 from shims.files.protocol import TransferError
 
 # As in broker/net/peers/launch_secret.py.
 PROOF_MAGIC = b"vitrail launch 1"
 PROOF_SECONDS = 10.0
-SECRET_FILE = "/run/vitrail/launch-secret"
 
 
 def prove(sock: socket.socket, service: str) -> None:

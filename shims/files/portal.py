@@ -1,9 +1,10 @@
-"""``org.freedesktop.portal.OpenURI`` on the guest's session bus.
+"""The portal on the guest's session bus: OpenURI, Settings, FileChooser and Print.
 
 The bus starts this program when one of the guest asks for the name
 ``org.freedesktop.portal.Desktop``; an address or a file then goes the way of
 ``vitrail-open``.  ``OpenDirectory`` is refused: a directory of the sandbox is
-opened in the sandbox itself.  Source: the documentation of XDG Desktop Portal.
+opened in the sandbox itself.
+Source: the documentation of XDG Desktop Portal.
 """
 
 from __future__ import annotations
@@ -27,10 +28,24 @@ from shims.files.bus_service import (
     connect_session_bus,
     unknown_method,
 )
+from shims.files.desktop_settings import (
+    SETTINGS,
+    SETTINGS_VERSION,
+    SETTINGS_XML,
+    Settings,
+)
+from shims.files.file_dialogs import (
+    CHOOSER_VERSION,
+    CHOOSER_XML,
+    FILE_CHOOSER,
+    PortalDialogs,
+)
+from shims.files.openers import which
+from shims.files.printing import PRINT, PRINT_XML, PortalPrinting
 
 if TYPE_CHECKING:
     import socket
-    from typing import Any, List, Tuple
+    from typing import Any, Dict, List, Tuple
 
 PORTAL_NAME = "org.freedesktop.portal.Desktop"
 PORTAL_PATH = "/org/freedesktop/portal/desktop"
@@ -40,7 +55,8 @@ OPENS_AT_ONCE = 8
 SUCCESS, FAILED = 0, 2
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 TOKEN = re.compile(r"[A-Za-z0-9_]{1,64}")
-INTROSPECTION = f"""<node><interface name="{OPEN_URI}">
+INTROSPECTION = f"""<node>{SETTINGS_XML}{CHOOSER_XML}{PRINT_XML}
+<interface name="{OPEN_URI}">
 <method name="OpenURI"><arg type="s" direction="in"/><arg type="s" direction="in"/>
 <arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
 <method name="OpenFile"><arg type="s" direction="in"/><arg type="h" direction="in"/>
@@ -62,14 +78,30 @@ class Portal(BusService):
 
     name = PORTAL_NAME
     introspection = INTROSPECTION
+    rules: Tuple[str, ...] = (
+        "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg2=''",
+    )
 
     def __init__(self, bus: socket.socket) -> None:
         super().__init__(bus)
         self._opens = 0
+        self._settings = Settings(self._setting_changed)
+        self._dialogs = PortalDialogs(self._respond)
+        self._printing = PortalPrinting(self._respond)
 
     def busy(self) -> bool:  # type: ignore[explicit-override]
         """See ``BusService``."""
-        return self._opens > 0
+        works = self._opens + len(self._dialogs) + len(self._printing)
+        return works > 0 or self._settings.listening
+
+    def answered(self) -> None:  # type: ignore[explicit-override]
+        """See ``BusService``."""
+        self._printing.answered()
+
+    def heard(self, signal: BusMessage) -> None:  # type: ignore[explicit-override]
+        """See ``BusService``."""
+        if signal.text(MEMBER) == "NameOwnerChanged" and signal.signature == "sss":
+            self._dialogs.gone(signal.body[0])
 
     def perform(  # type: ignore[explicit-override]
         self, call: BusMessage, fds: List[int]
@@ -77,6 +109,16 @@ class Portal(BusService):
         """See ``BusService``."""
         interface, member = call.text(INTERFACE), call.text(MEMBER)
         known = (interface.rpartition(".")[2], member, call.signature)
+        if interface == SETTINGS or call.body[:1] == (SETTINGS,):
+            return self._setting(call, known)
+        if interface == FILE_CHOOSER or call.body[:1] == (FILE_CHOOSER,):
+            return self._choose(call, known)
+        if interface == PRINT or call.body[:1] == (PRINT,):
+            command = own_command("vitrail-print")
+            return self._printing.perform(call, fds, request_handle, command)
+        if known == ("Request", "Close", ""):
+            self._dialogs.close(call.text(SENDER), call.text(PATH))
+            return "", ()
         if known == ("Properties", "Get", "ss") and call.body[1] == "version":
             return "v", (("u", PORTAL_VERSION),)
         if known == ("Properties", "GetAll", "s"):
@@ -88,6 +130,54 @@ class Portal(BusService):
                 raise CallError("DBus.Error.InvalidArgs", "there is no descriptor")
             return self._open(call, "", os.dup(fds[call.body[1]]))
         raise unknown_method(call)
+
+    def _setting(
+        self, call: BusMessage, known: Tuple[str, str, str]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        """Answer a call about the desktop's settings."""
+        if known == ("Properties", "Get", "ss") and call.body[1] == "version":
+            return "v", (("u", SETTINGS_VERSION),)
+        if known == ("Properties", "GetAll", "s"):
+            return "a{sv}", ({"version": ("u", SETTINGS_VERSION)},)
+        if known == ("Settings", "ReadAll", "as"):
+            return "a{sa{sv}}", (self._settings.matching(call.body[0]),)
+        if known in (("Settings", "Read", "ss"), ("Settings", "ReadOne", "ss")):
+            try:
+                value = self._settings.one(*call.body)
+            except KeyError:
+                raise CallError(
+                    "portal.Error.NotFound", "there is no such setting"
+                ) from None
+            # Read has a variant too many, which programs expect of it.
+            return "v", (("v", value) if known[1] == "Read" else value,)
+        raise unknown_method(call)
+
+    def _setting_changed(self, space: str, key: str, value: Tuple[str, Any]) -> None:
+        fields = {PATH: PORTAL_PATH, INTERFACE: SETTINGS, MEMBER: "SettingChanged"}
+        self._send(BusMessage(SIGNAL, fields, "ssv", (space, key, value)))
+
+    def _choose(
+        self, call: BusMessage, known: Tuple[str, str, str]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        """Answer a call about file dialogs."""
+        if not self._dialogs.offered():
+            raise unknown_method(call)
+        if known == ("Properties", "Get", "ss") and call.body[1] == "version":
+            return "v", (("u", CHOOSER_VERSION),)
+        if known == ("Properties", "GetAll", "s"):
+            return "a{sv}", ({"version": ("u", CHOOSER_VERSION)},)
+        if known[1] in ("OpenFile", "SaveFile", "SaveFiles") and known[2] == "ssa{sv}":
+            handle = request_handle(call)
+            self._dialogs.begin(call.text(SENDER), handle, known[1], call.body[2])
+            return "o", (handle,)
+        raise unknown_method(call)
+
+    def _respond(
+        self, sender: str, handle: str, code: int, results: Dict[str, Tuple[str, Any]]
+    ) -> None:
+        fields = {PATH: handle, DESTINATION: sender, MEMBER: "Response"}
+        fields[INTERFACE] = "org.freedesktop.portal.Request"
+        self._send(BusMessage(SIGNAL, fields, "ua{sv}", (code, results)))
 
     def _open(self, call: BusMessage, url: str, fd: int) -> Tuple[str, Tuple[Any, ...]]:
         if self._opens >= OPENS_AT_ONCE:
@@ -109,17 +199,25 @@ class Portal(BusService):
             what = url or path_of(fd)
             import subprocess
 
-            done = subprocess.run(["vitrail-open", what], check=False)
+            done = subprocess.run(own_command("vitrail-open", what), check=False)
             code = FAILED if done.returncode else SUCCESS
         except (OSError, CallError):
             code = FAILED  # the response has no room for the reason
         finally:
             if fd >= 0:
                 os.close(fd)
-            fields = {PATH: handle, DESTINATION: sender, MEMBER: "Response"}
-            fields[INTERFACE] = "org.freedesktop.portal.Request"
-            self._send(BusMessage(SIGNAL, fields, "ua{sv}", (code, {})))
+            self._respond(sender, handle, code, {})
             self._opens -= 1
+
+
+def own_command(verb: str, *words: str) -> List[str]:
+    """Return a command of this program, which a container has not in its PATH."""
+    if which(verb):
+        return [verb, *words]
+    import sys
+
+    own = (sys.executable, "-I", "-S", "-B", os.path.abspath(sys.argv[0]))
+    return [*own, verb, *words]
 
 
 def checked_address(untrusted_url: str) -> str:
@@ -142,7 +240,7 @@ def path_of(fd: int) -> str:
 
 def request_handle(call: BusMessage) -> str:
     """Return the object whose ``Response`` the caller waits for."""
-    token = call.body[2].get("handle_token", "")
+    token = call.body[-1].get("handle_token", "")
     if not isinstance(token, str) or not TOKEN.fullmatch(token):
         token = f"vitrail{call.serial}"
     sender = call.text(SENDER).lstrip(":").replace(".", "_")

@@ -10,7 +10,8 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from shims.files.connection import PIECE_BYTES, Connection, tell
+from shims.files.connection import Connection, tell
+from shims.files.frames import PIECE_BYTES
 from shims.files.protocol import TransferError, frame
 
 if TYPE_CHECKING:

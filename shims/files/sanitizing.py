@@ -3,44 +3,112 @@
 It runs where the document can do no harm: in a sandbox that ends afterwards.  It reads
 the document from standard input, and writes for each page its size, its pixels as bytes
 of red, green and blue, and the words that tesseract(1) finds in them, if it is there.
-The broker's side (``broker/cli/sanitizing``) makes a new document of them, and reads
-nothing else of it.
+A new document is made of them elsewhere (``pages.py``, ``page_writers.py``): by the
+user's command, or in another sandbox, which calls it as a service (``harmless``).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import struct
 import sys
 from typing import TYPE_CHECKING
 
-from shims.files.protocol import TransferError
+from shims.files.calling import call_service
+from shims.files.connection import tell
+from shims.files.page_writers import write_document
+from shims.files.pages import (
+    PAGE_DPI,
+    PIXELS_MAGIC,
+    PIXELS_PAGE,
+    PIXELS_WORD,
+    REASON_BYTES,
+    WORDS_MOST,
+    BrokeOffError,
+    read_pages,
+)
+from shims.files.protocol import EXIT_FAILED, TransferError
 
 if TYPE_CHECKING:
     from typing import IO, Iterator, List, Tuple
 
-PIXELS_MAGIC = b"vitrail pixels 1\n"
-# b"P", width, height, number of words; b"E" at the end; b"X", bytes of the reason.
-PIXELS_PAGE = struct.Struct(">cIII")
-PIXELS_WORD = struct.Struct(">HHHHB")  # left, top, width, height, bytes of the word
-PAGE_DPI = 150
-WORDS_MOST = 5000
 WORD_MOST_BYTES = 200
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 PPM_HEAD = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+255\s")
-REASON_BYTES = 1000
-SANITIZE_USAGE = "usage: vitrail-sanitize NAME <DOCUMENT"
+SANITIZE_USAGE = "usage: vitrail-sanitize [NAME] <DOCUMENT"
+SANITIZE_SERVICE = "sanitize"
+HARMLESS_USAGE = "usage: vitrail-harmless [--target SANDBOX] FILE…"
+
+
+def harmless(words: List[str]) -> int:
+    """``vitrail-harmless [--target SANDBOX] FILE…``: new documents of these.
+
+    The service ``sanitize`` of another sandbox reads each; what it gives back is pixels.
+    """
+    target = ""
+    if words[:1] in (["--target"], ["-t"]) and len(words) > 1:
+        target, words = words[1], words[2:]
+    if words[:1] == ["--"]:
+        words = words[1:]
+    elif words and words[0].startswith("-"):
+        words = []
+    if not words:
+        raise TransferError(HARMLESS_USAGE)
+    made = [made_harmless(path, target) for path in words]
+    return 0 if all(made) else EXIT_FAILED
+
+
+def made_harmless(path: str, target: str) -> bool:
+    """Print the new document's path, or why there is none."""
+    try:
+        print(harmless_copy(path, target))
+    except (TransferError, OSError) as error:
+        tell(f"vitrail: {path}: {error}")
+        return False
+    return True
+
+
+def harmless_copy(path: str, target: str) -> str:
+    """Make the new document beside a file; returns its path.
+
+    Raises TransferError, OSError.
+    """
+    import threading
+
+    refused: List[TransferError] = []
+    read, write = os.pipe()
+
+    def call() -> None:
+        try:
+            call_service(target, SANITIZE_SERVICE, "", file.fileno(), write)
+        except TransferError as error:
+            refused.append(error)
+            os.close(write)
+
+    with open(path, "rb") as file, os.fdopen(read, "rb") as untrusted_pages:
+        calling = threading.Thread(target=call, daemon=True)
+        calling.start()
+        try:
+            made = write_document(
+                read_pages(untrusted_pages), path, os.path.dirname(path)
+            )
+        except BrokeOffError:
+            calling.join()
+            if refused:
+                raise refused[0] from None
+            raise
+        calling.join()
+    return made
 
 
 def sanitize(words: List[str]) -> int:
-    """``vitrail-sanitize NAME``; the name's end is the type of an office document."""
+    """``vitrail-sanitize [NAME]``; its end may say the type of an office document."""
     import shutil
     import tempfile
 
-    if len(words) != 1:
+    if len(words) > 1:
         raise TransferError(SANITIZE_USAGE)
-    ending = os.path.splitext(words[0])[1].lower()
+    ending = os.path.splitext("".join(words))[1].lower()
     if not re.fullmatch(r"\.[a-z0-9]{1,5}", ending):
         ending = ""
     out = sys.stdout.buffer

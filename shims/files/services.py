@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 OWN_SERVICES = "~/.config/vitrail-services"
 IMAGE_SERVICES = "/etc/vitrail/services.d"
 QUBES_SERVICES = ("/usr/local/etc/qubes-rpc", "/etc/qubes-rpc")
+# As there: their services have what /etc/profile and ~/.profile set; and our programs,
+# whose directory is in the PATH from before.
+LOGIN_SHELL = ("/bin/sh", "-l", "-c", 'PATH="$PATH:$0" exec "$@"')
 # The Secret Service of this sandbox, where it has no program of its own for it.
 SECRET_SERVICE = "vitrail.Secret"
 SECRET_COMMAND = ("secret-tool", "lookup", "vitrail")
@@ -36,7 +39,8 @@ def find_service(name: str, argument: str) -> List[str]:
     """Return the command of a service.  Raises NoServiceError.
 
     As in Qubes, ``NAME+ARGUMENT`` precedes ``NAME``, a file of its directories that is
-    not executable is a shell script, and its argument is the program's.
+    not executable is a shell script, its argument is the program's, and a login shell
+    starts it.
     """
     # It becomes a file's name.
     if not SERVICE_NAME.fullmatch(name) or not SERVICE_ARGUMENT.fullmatch(argument):
@@ -52,7 +56,9 @@ def find_service(name: str, argument: str) -> List[str]:
             path = os.path.join(folder, file)
             if os.path.isfile(path):
                 start = [path] if os.access(path, os.X_OK) else ["/bin/sh", path]
-                return [*start, argument] if argument else start
+                arguments = [argument] if argument else []
+                path = os.environ.get("PATH", "")
+                return [*LOGIN_SHELL, path, *start, *arguments]
     raise NoServiceError(f"there is no service {name}")
 
 

@@ -11,8 +11,9 @@ import select
 import signal
 from typing import TYPE_CHECKING
 
-from shims.files.calling import EXIT_BROKEN, serve_call
+from shims.files.calling import serve_call
 from shims.files.connection import Connection, tell
+from shims.files.frames import EXIT_BROKEN
 from shims.files.protocol import TransferError, frame
 
 if TYPE_CHECKING:

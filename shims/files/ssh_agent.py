@@ -12,6 +12,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from shims.files.connection import Connection, tell
+from shims.files.doors import BOX_SOCKETS
 from shims.files.ports import carry_bytes
 from shims.files.protocol import TransferError, frame
 
@@ -23,6 +24,7 @@ AGENTS_AT_ONCE = 16  # connections of one vitrail-ssh-agent
 AGENT_USAGE = (
     "usage: vitrail-ssh-agent [--target SANDBOX] [--socket PATH] [COMMAND [ARGUMENT…]]"
 )
+BY_RULE = "vitrail-ssh-keys"
 # Where a session has its agent, beside $SSH_AUTH_SOCK: below $XDG_RUNTIME_DIR.
 AGENT_SOCKETS = (
     "ssh-agent.socket",
@@ -38,9 +40,17 @@ def runtime_directory() -> str:
     return os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
 
 
+def by_rule_path() -> str:
+    """Return the socket that this machine's agent listens at (``shims/guest``)."""
+    return os.path.join(runtime_directory(), BY_RULE)
+
+
 def own_agent() -> socket.socket:
     """Connect to the agent of this sandbox's user.  Raises TransferError without one."""
     named = os.environ.get("SSH_AUTH_SOCK")
+    # guard: keys of another sandbox are not led on to a third one
+    if named in (f"{BOX_SOCKETS}/{AGENT_SERVICE}", by_rule_path()):
+        named = None
     usual = [os.path.join(runtime_directory(), name) for name in AGENT_SOCKETS]
     for path in [named] if named else usual:
         sock = socket.socket(socket.AF_UNIX)
@@ -67,7 +77,7 @@ def serve_own_agent(connection: Connection, source: str) -> int:
 
 def ssh_agent(words: List[str]) -> int:
     """``vitrail-ssh-agent``: as ssh-agent(1), print the socket's name, or run a command."""
-    target, path = "@adminvm", os.path.join(runtime_directory(), "vitrail-ssh-agent")
+    target, path = "", os.path.join(runtime_directory(), "vitrail-ssh-agent")
     while words and words[0] in ("--target", "-t", "--socket", "-a") and len(words) > 1:
         if words[0] in ("--target", "-t"):
             target = words[1]
@@ -83,6 +93,7 @@ def ssh_agent(words: List[str]) -> int:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(AGENTS_AT_ONCE)
+    parent = os.getpid() if words else 0  # the command's; it may end at once
     if os.fork():
         if words:
             os.execvpe(words[0], words, dict(os.environ, SSH_AUTH_SOCK=path))
@@ -92,7 +103,14 @@ def ssh_agent(words: List[str]) -> int:
     with open(os.devnull, "r+b") as null:
         for fd in (0, 1, 2):  # whoever reads them would wait for this process
             os.dup2(null.fileno(), fd)
-    serve_agent_socket(listener, path, target, os.getppid() if words else 0)
+    serve_agent_socket(listener, path, target, parent)
+    return 0
+
+
+def ssh_keys(_words: List[str]) -> int:
+    """``ssh-keys``: lead the program at standard input to the agent that a rule names."""
+    with socket.socket(fileno=0) as sock:
+        lead_to_agent("", sock)
     return 0
 
 
@@ -103,13 +121,17 @@ def serve_agent_socket(
     import threading
 
     places = threading.BoundedSemaphore(AGENTS_AT_ONCE)
+    own = os.stat(path)
     listener.settimeout(1 if parent else None)
     while True:
         try:
             sock, _ = listener.accept()
         except socket.timeout:
             if os.getppid() != parent:
-                os.unlink(path)
+                # Not one that has taken its place: our inode is not another's yet.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(path), own):
+                        os.unlink(path)
                 return
             continue
         sock.settimeout(None)
@@ -131,7 +153,7 @@ def lead_to_agent(target: str, sock: socket.socket) -> None:
         connection.send(frame(dict(ask, target=target)))
         connection.wait("go")
     except TransferError as error:
-        tell(f"vitrail: ssh keys of {target}: {error}")
+        tell(f"vitrail: ssh keys: {error}")
         return
     carry_bytes(connection, sock)
     connection.socket.close()

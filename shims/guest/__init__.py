@@ -20,7 +20,7 @@ it as one file, ``vitrail_guest.py``, which ``shims/bundle.py`` makes.
 Settings: environment ``VITRAIL_AGENT``, ``VITRAIL_DISPLAY`` and
 ``VITRAIL_AUDIO`` (``vsock:CID:PORT`` or ``unix:PATH``), ``VITRAIL_RUNTIME`` (directory for our
 own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
-``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``,
+``vitrail.net=dhcp``, ``vitrail.cards=`` (see ``network_cards``), ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``,
 ``vitrail.keep=home`` (what is kept on the disk ``vitrail-home``, or
 ``vitrail.disk=DEVICE``), ``vitrail.off=reset`` (a reset ends the machine),
 ``vitrail.parent=1`` and ``vitrail.warm=`` (see ``parent``).

@@ -11,9 +11,11 @@ import shutil
 import stat
 import subprocess
 import termios
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Sequence
 
 GUEST_USER = "user"
+NETWORK_RIGHTS = "+net_admin,+net_raw,+net_bind_service"
+"""Of the programs of a machine that is the network of others (capabilities(7))."""
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 
 
@@ -33,8 +35,12 @@ def kill_group(pid: int, signum: int) -> None:
 class Account:
     """The account that runs programs: the guest's unprivileged user, or our own."""
 
-    def __init__(self, name: str = "") -> None:
-        """``name``: another user of the guest.  Raises OSError where it cannot be that."""
+    def __init__(self, name: str = "", *, network_rights: bool = False) -> None:
+        """``name``: another user of the guest.  Raises OSError where it cannot be that.
+
+        ``network_rights``: its programs have NETWORK_RIGHTS, where we are root.
+        """
+        self._network_rights = network_rights
         self._switch: Dict[str, Any] = {}
         try:
             entry = (
@@ -95,11 +101,19 @@ class Account:
         *,
         terminal: bool = False,
         cwd: str = "",
+        pass_fds: Sequence[int] = (),
     ) -> "subprocess.Popen[bytes]":
         """Start a program as this user in a session of its own, in its home or ``cwd``."""
         path = shutil.which(argv[0], path=env.get("PATH", PATH))
         if path is None:
             raise FileNotFoundError(errno.ENOENT, "no such program")
+        switch = self._switch
+        if self._network_rights and switch:
+            # setpriv(1) becomes the user: root's rights end where a process does it.
+            keep = ["--inh-caps=" + NETWORK_RIGHTS, "--ambient-caps=" + NETWORK_RIGHTS]
+            ids = [f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups"]
+            argv = ["setpriv", *ids, *keep, "--", path, *argv[1:]]
+            path, switch = "/usr/bin/setpriv", {}
         return subprocess.Popen(
             argv,
             executable=path,
@@ -109,9 +123,10 @@ class Account:
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
+            pass_fds=pass_fds,
             # We have one thread, so that what runs between fork and exec is safe.
             preexec_fn=take_terminal if terminal else None,  # noqa: PLW1509
-            **self._switch,
+            **switch,
         )
 
 

@@ -7,12 +7,15 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Callable, List
+from typing import TYPE_CHECKING, Callable, List, Tuple
 
 from shims.guest.account import kill_group, remove
 from shims.guest.address import Address
+from shims.guest.arena import open_arena_device
+from shims.guest.loop import log
 from shims.guest.protocol import PIECE_BYTES, TEXT
 from shims.guest.streams import Carrier
+from shims.guest.tools import WAYLAND_END, write_file
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
@@ -44,6 +47,9 @@ class Display:
         self._keep_alive = -1
         self._deadline = 0.0
         self._given_up = ""
+        self._program_name = "waypipe"
+        self._without_arena = False
+        """Whether our own end could not use the arena, so that waypipe is started."""
 
     @property
     def path(self) -> str:
@@ -87,15 +93,7 @@ class Display:
         feed_read, feed_write = os.pipe()
         err_read, err_write = os.pipe()
         os.set_blocking(err_read, False)
-        argv = [
-            "waypipe",
-            "--compress",
-            "none",
-            "--no-gpu",
-            "--socket",
-            self._carrier.path,
-        ]
-        argv += ["--display", self.NAME, "server", "--", "cat"]
+        argv, arena = self._program()
         try:
             process = self._guest.account.start(
                 argv,
@@ -105,6 +103,7 @@ class Display:
                 stderr=err_write,
                 # Outside of the home, which a rehearsal may not change by it.
                 cwd="/",
+                pass_fds=() if arena < 0 else (arena,),
             )
         except (OSError, subprocess.SubprocessError) as error:
             os.close(feed_write)
@@ -113,11 +112,13 @@ class Display:
             why = (
                 "is not installed in the guest" if missing else f"cannot start: {error}"
             )
-            self._settle(f"waypipe {why}")
+            self._settle(f"{self._program_name} {why}")
             return
         finally:
             os.close(feed_read)
             os.close(err_write)
+            if arena >= 0:
+                os.close(arena)
         self._process, self._stderr, self._keep_alive = (
             process.pid,
             err_read,
@@ -128,6 +129,34 @@ class Display:
         self._loop.watch(err_read, selectors.EVENT_READ, lambda _events: self._listen())
         self._loop.child(process, self._ended)
         self._look()
+
+    def _program(self) -> Tuple[List[str], int]:
+        """Return the words of the program, and a descriptor that it inherits, or -1."""
+        settings = self._guest.settings
+        carried = ["--socket", self._carrier.path]
+        self._program_name = "waypipe"
+        if settings.arena and WAYLAND_END and not self._without_arena:
+            program = os.path.join(settings.runtime, "vitrail_wayland.py")
+            try:
+                fd, base = open_arena_device(behind_image=settings.last_region)
+                write_file(program, WAYLAND_END.encode(), 0o644)
+            except (OSError, ValueError) as error:
+                log(f"no arena for windows: {error}")
+            else:
+                log(f"the arena for windows begins at {base}")
+                self._program_name = "vitrail_wayland.py"
+                argv = ["python3", "-I", "-S", "-B", program, *carried]
+                argv += [
+                    "--display",
+                    self.path,
+                    "--arena",
+                    str(fd),
+                    "--base",
+                    str(base),
+                ]
+                return argv, fd
+        argv = ["waypipe", "--compress", "none", "--no-gpu", *carried]
+        return [*argv, "--display", self.NAME, "server", "--", "cat"], -1
 
     def counted(self, displays: int) -> None:
         """The broker has so many displays of ours.
@@ -149,7 +178,8 @@ class Display:
         if os.path.exists(self.path):
             self._settle("")
         elif time.monotonic() > self._deadline:
-            self._given_up = f"waypipe made no socket in {DISPLAY_SECONDS:.0f} s"
+            name = self._program_name
+            self._given_up = f"{name} made no socket in {DISPLAY_SECONDS:.0f} s"
             kill_group(self._process, signal.SIGKILL)
         else:
             self._loop.later(0.02, self._look)
@@ -185,5 +215,11 @@ class Display:
         if self._guest.leaving:
             return
         said = self._said.decode("utf-8", "replace").strip()[-TEXT // 2 :]
-        ended = f"waypipe ended with code {code}: {said or 'it said nothing'}"
+        name, came_up = self._program_name, self._ready
+        ended = f"{name} ended with code {code}: {said or 'it said nothing'}"
+        if name != "waypipe" and not came_up:
+            log(f"no arena for windows: {ended}")
+            self._without_arena = True
+            self.start()
+            return
         self._settle(self._given_up or ended)

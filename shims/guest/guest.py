@@ -19,20 +19,26 @@ from shims.guest.host_files import host_environment
 from shims.guest.host_keys import make_host_keys
 from shims.guest.loop import Loop, log
 from shims.guest.machine import Machine
-from shims.guest.own_process import ForkedTool, fork_tool, is_forked
+from shims.guest.own_process import ForkedTool, fork_tool, is_forked, load_tool
 from shims.guest.port_streams import start_port_streams
 from shims.guest.programs import Programs
 from shims.guest.protocol import SHORT, TEXT, VERSION
 from shims.guest.session_bus import SessionBus
 from shims.guest.settings import Settings
+from shims.guest.ssh_keys import KeysSocket
 from shims.guest.streams import Carrier
 from shims.guest.tools import (
     BUS_SERVICES,
+    CALL_COMMANDS,
+    CALL_START,
     FILES_COMMANDS,
+    QREXEC_CLIENT,
     SYSTEM_SERVICES,
     TOOL_START,
+    call_tool,
     compile_aside,
     files_tool,
+    link_for_qubes,
     write_file,
 )
 from shims.guest.usb import start_root_programs
@@ -57,7 +63,7 @@ class Guest:
         self._sound_server = ""
         self._tools = ""
         self.loop = Loop()
-        self.account = Account()
+        self.account = Account(network_rights=settings.router)
         os.makedirs(settings.runtime, mode=0o755, exist_ok=True)
         self.session_dir = self._make_session_dir()
         self._tools = self._make_tools()
@@ -70,6 +76,7 @@ class Guest:
         self.display = Display(self, carrier)
         self.x11 = XServer(self)
         self.session_bus = SessionBus(self)
+        self.ssh_keys = KeysSocket(self)
         self.programs = Programs(self)
         self.folders = Folders(self)
 
@@ -83,6 +90,8 @@ class Guest:
         if self.settings.port:
             start_port_streams(self)
         self.session_bus.start()
+        if self._tools:
+            self.ssh_keys.start()
         self._ask_version()
         if shutil.which("waypipe", path=self.base_environment()["PATH"]):
             self.display.start()
@@ -94,8 +103,8 @@ class Guest:
         """Connect to the broker and to the network; the machine has its identity."""
         self.agent.lost_at = time.monotonic()
         self.agent.open()
-        if self.machine is not None and self.settings.network == "dhcp":
-            self.machine.network(self, self.settings.dns)
+        if self.machine is not None:
+            self.machine.network(self)
         if self.machine is not None:
             start_root_programs(self)
             make_host_keys(self)
@@ -210,6 +219,7 @@ class Guest:
             )
             env.update(self.x11.environment())
         env.update(message["env"])
+        self.ssh_keys.settle(env)
         return env
 
     def forks(self, message: Dict[str, Any]) -> bool:
@@ -280,24 +290,35 @@ class Guest:
             os.makedirs(folder, mode=0o755, exist_ok=True)
             tool = os.path.join(self.settings.runtime, "vitrail_files.py")
             write_file(tool, source, 0o644)
+            caller = os.path.join(self.settings.runtime, "vitrail_call.py")
+            write_file(caller, call_tool(), 0o644)
             self._keep_secret()
             # As a module, so that its bytecode is used; without the modules of others.
-            start = TOOL_START.format(directory=self.settings.runtime)
             for name in FILES_COMMANDS:
+                start = CALL_START if name in CALL_COMMANDS else TOOL_START
+                start = start.format(directory=self.settings.runtime)
                 verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
                 script = f"#!/bin/sh\nexec python3 -I -S -c '{start}' {verb}\n"
                 write_file(os.path.join(folder, name), script.encode(), 0o755)
             self._offer_services(folder)
-            compiler = compile_aside(self.settings.runtime, "vitrail_files")
+            modules = ("vitrail_files", "vitrail_call")
+            compiler = compile_aside(self.settings.runtime, *modules)
             self._compiling = True
             self.loop.child_number(compiler, self._compiled)
         except (OSError, ValueError) as error:
             log(f"no commands for files and links: {error}")
             return ""
+        if self.machine is not None:
+            try:
+                link_for_qubes(os.path.join(folder, QREXEC_CLIENT))
+            except OSError as error:  # a read-only root; it is in PATH
+                log(f"no {error.filename}: {error.strerror}")
         return folder
 
-    def _compiled(self, _code: int) -> None:
+    def _compiled(self, code: int) -> None:
         self._compiling = False
+        if code == 0:
+            load_tool(self.settings.runtime)
 
     def _offer_services(self, folder: str) -> None:
         """Have the session bus start our portal and our notification daemon.

@@ -18,6 +18,7 @@ from shims.guest.host_files import unpack_host_files
 from shims.guest.host_keys import remove_image_keys
 from shims.guest.launch import read_launch
 from shims.guest.loop import log
+from shims.guest.network_cards import interfaces, set_up_cards
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
@@ -72,6 +73,11 @@ SETTINGS = (
     # Ctrl, Alt and Del, which is a VMM's power button, asks us (SIGINT): the kernel's
     # own answer is a reset, without writing out the disk.
     ("kernel/ctrl-alt-del", "0"),
+)
+ROUTER_SETTINGS = (
+    ("net/ipv4/ip_forward", "1"),
+    # Not IPv6's: rules for IPv4 alone would let that past the tunnel.  Its clients learn of their ways from nobody but their record.
+    ("net/ipv4/conf/all/send_redirects", "0"),
 )
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 RB_POWER_OFF = 0x4321FEDC
@@ -149,10 +155,28 @@ class Machine:
         except OSError as error:
             log(f"machine id: {error}")
 
-    def network(self, guest: "Guest", dns: str) -> None:
-        """Ask for an address on the first interface, in the background."""
-        names = sorted(n for n in os.listdir("/sys/class/net") if n != "lo")
+    def network(self, guest: "Guest") -> None:
+        """Give the cards of switches their addresses; ask for one for the first other."""
+        settings = guest.settings
+        if settings.router:
+            become_router()
+        if not settings.cards and settings.network != "dhcp":
+            return
         busybox = BUSYBOX if os.path.exists(BUSYBOX) else shutil.which("busybox")
+        if settings.cards:
+            why = (
+                set_up_cards(settings.cards, busybox)
+                if busybox
+                else "there is no busybox in the guest"
+            )
+            guest.hop("network", why, ok=not why)
+        if settings.network == "dhcp":
+            self._ask_address(guest, busybox, settings.dns)
+
+    def _ask_address(self, guest: "Guest", busybox: "Optional[str]", dns: str) -> None:
+        """Ask for an address on the first interface, in the background."""
+        given = {card.mac for card in guest.settings.cards}
+        names = [name for name, mac in interfaces().items() if mac not in given]
         if not names or not busybox:
             missing = "busybox" if names else "network interface"
             guest.hop("network", f"there is no {missing} in the guest", ok=False)
@@ -210,6 +234,15 @@ class Machine:
                 )
         except OSError as error:
             log(f"interface {name}: {error}")
+
+
+def become_router() -> None:
+    """Pass packets on between cards, and let the user's programs make tunnels."""
+    for name, value in ROUTER_SETTINGS:
+        set_kernel(name, value)
+    # udev's rule for it; making a tunnel takes CAP_NET_ADMIN.
+    with contextlib.suppress(FileNotFoundError):
+        os.chmod("/dev/net/tun", 0o666)
 
 
 def ends_by_reset(cmdline: str = "/proc/cmdline") -> bool:

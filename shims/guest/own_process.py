@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Dict, List, NamedTuple, Tuple
 from shims.guest.loop import log
 
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import IO, Callable
 
     from shims.guest.account import Account
 
 FILES_PROGRAM = "vitrail-files"
+_MODULE = "vitrail_files"
+_loaded: Dict[str, Tuple[int, int]] = {}  # its file, as it was imported
 FORKED_VERBS = ("receive", "open-here", "give", "serve", "call-here")
 """Verbs of the files tool that the broker asks for, none of which has a terminal."""
 
@@ -70,6 +73,45 @@ def fork_tool(tool: ForkedTool) -> int:
             os.close(fd)
 
 
+def load_tool(directory: str) -> None:
+    """Import the tool, whose bytecode is there, for all copies of this process.
+
+    In each of them it would be most of what a call costs.
+    """
+    try:
+        state = _state_of(directory)
+        # guard: the agent imports no file of a user
+        if state.st_uid != os.geteuid():
+            return
+        _imported(directory)
+        _loaded[directory] = (state.st_ino, state.st_mtime_ns)
+        gc.freeze()
+    except BaseException:  # the agent runs on; the copy fails as it does
+        log(traceback.format_exc())
+
+
+def _state_of(directory: str) -> os.stat_result:
+    return os.stat(os.path.join(directory, f"{_MODULE}.py"))
+
+
+def _tool(directory: str) -> ModuleType:
+    """Return the tool's module: the one from before, if its file is still the same."""
+    state = _state_of(directory)
+    if _loaded.get(directory) == (state.st_ino, state.st_mtime_ns):
+        return sys.modules[_MODULE]
+    sys.modules.pop(_MODULE, None)
+    return _imported(directory)
+
+
+def _imported(directory: str) -> ModuleType:
+    sys.path.insert(0, directory)
+    try:
+        importlib.invalidate_caches()
+        return importlib.import_module(_MODULE)
+    finally:
+        sys.path.remove(directory)
+
+
 def in_child(work: Callable[[], int]) -> int:
     """Do this in a copy of this process, which ends with its result; returns the pid.
 
@@ -115,8 +157,7 @@ def _run_tool(tool: ForkedTool) -> int:
     os.environ.update(tool.env)
     sys.stdin, sys.stdout, sys.stderr = map(_text_stream, (0, 1, 2), "rww")
     sys.argv = list(tool.argv)
-    sys.path.insert(0, tool.directory)
-    module = importlib.import_module("vitrail_files")
+    module = _tool(tool.directory)
     gc.freeze()
     gc.enable()
     try:

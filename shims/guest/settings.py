@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from typing import Dict
+from typing import Dict, List
 
 from shims.guest.address import Address
 from shims.guest.launch import LAUNCH, LAUNCH_LOW_PORTS, launch_secret
 from shims.guest.loop import log
 from shims.guest.machine import RUNTIME
+from shims.guest.network_cards import NetworkCard
 from shims.guest.protocol import (
     AGENT_PORT,
     AUDIO_PORT,
@@ -32,6 +33,12 @@ def take_address(text: str) -> str:
     except OSError:
         log(f"vitrail.dns is no address: {text!r}")
         return ""
+
+
+def take_cards(text: str) -> List[NetworkCard]:
+    """Return the cards of ``vitrail.cards``, which is written by our own VMM's side."""
+    found = (card.split(",") for card in text.split("/") if card)
+    return [NetworkCard(*words) for words in found if len(words) == 6]
 
 
 class Settings:
@@ -62,9 +69,13 @@ class Settings:
             self.pieces = min(int(pieces), PIECE_BYTES)
         self.name = words.get("name", "")
         self.network = words.get("net", "")
+        self.cards = take_cards(words.get("cards", ""))
+        self.router = words.get("router", "") == "1"
         self.dns = take_address(words.get("dns", ""))
         self.disposable = words.get("disposable", "") == "1"
         self.parent = words.get("parent", "") == "1"
+        self.arena = words.get("pixels", "") == "arena"
+        self.last_region = words.get("root", "") == "pmem"
         self.warm = words.get("warm", "")
         self.keep = [word for word in words.get("keep", "").split(",") if word]
         self.disk = words.get("disk", "")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import WaylandObject
+from shims.x11.objects import WaylandObject, ignored
 from shims.x11.seat import SeatInput
 from shims.x11.selections import Selections, offered_types
 from shims.x11.window import HeldSurface, XWindow
@@ -55,26 +55,17 @@ class Drags:
         selections.drag_offer = lambda: None if self._source else self._offer
         seat.on_leave = self._pointer_left
         seat.on_pointer = self._end
-        events = core.relay.events
-        events["wl_data_device", "enter"] = self._enter
-        events["wl_data_device", "motion"] = self._motion
-        events["wl_data_device", "leave"] = self._leave
-        events["wl_data_device", "drop"] = self._drop
-        events["wl_data_offer", "source_actions"] = lambda *_: None
-        events["wl_data_offer", "action"] = self._offer_action
-        events["wl_data_source", "target"] = self._source_target
-        events["wl_data_source", "action"] = lambda *_: None
-        events["wl_data_source", "dnd_drop_performed"] = lambda _: self._let_go()
-        events["wl_data_source", "dnd_finished"] = lambda _: self._finished(done=True)
+        hear = core.relay.hear
+        hear("wl_data_device", enter=self._enter, motion=self._motion)
+        hear("wl_data_device", leave=self._leave, drop=self._drop)
+        hear("wl_data_offer", source_actions=ignored, action=self._offer_action)
+        hear("wl_data_source", target=self._source_target, action=ignored)
+        hear("wl_data_source", dnd_drop_performed=lambda _: self._let_go())
+        hear("wl_data_source", dnd_finished=lambda _: self._finished(done=True))
         selections.on_drag_cancelled = lambda: self._finished(done=False)
-        messages: Dict[str, Callable[[int, Tuple[int, ...]], None]] = {
-            "XdndEnter": self._x_enter,
-            "XdndPosition": self._x_position,
-            "XdndDrop": self._x_drop,
-            "XdndStatus": self._x_status,
-            "XdndFinished": self._x_finished,
-        }
-        core.messages.update(messages)
+        core.messages.update(XdndEnter=self._x_enter, XdndPosition=self._x_position)
+        core.messages.update(XdndDrop=self._x_drop, XdndStatus=self._x_status)
+        core.messages["XdndFinished"] = self._x_finished
         core.begin.append(self._begin)
 
     def _begin(self) -> None:

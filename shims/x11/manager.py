@@ -42,13 +42,14 @@ class WindowManager:
         self._sync = self._alarm_event = 0
         self.property_changed: Callable[[int, int, int], None] = lambda *_: None
         """Called with a window that is not managed, the property, and 1 if it went."""
+        about = self._about
         events = {
-            CREATE_NOTIFY: self._created, DESTROY_NOTIFY: self._destroyed,
-            MAP_REQUEST: self._map_request, MAP_NOTIFY: self._mapped,
-            UNMAP_NOTIFY: self._unmapped, REPARENT_NOTIFY: self._reparented,
-            CONFIGURE_REQUEST: self._configure_request,
-            CONFIGURE_NOTIFY: self._configured, PROPERTY_NOTIFY: self._property,
-            CLIENT_MESSAGE: self._message,
+            CREATE_NOTIFY: self._created, PROPERTY_NOTIFY: self._property,
+            REPARENT_NOTIFY: self._reparented, CLIENT_MESSAGE: self._message,
+            DESTROY_NOTIFY: about("", self._remove), UNMAP_NOTIFY: about("", self._unmapped),
+            MAP_REQUEST: about("", self._map_request), MAP_NOTIFY: about("B", self._mapped),
+            CONFIGURE_REQUEST: about("IhhHHHH", self._configure_request),
+            CONFIGURE_NOTIFY: about("IhhHHHB", self._configured),
         }  # fmt: skip
         core.events.update(events)
         core.messages.update(
@@ -63,6 +64,17 @@ class WindowManager:
             }
         )
         core.begin.append(self._begin)
+
+    def _about(self, form: str, then: Callable[..., None]) -> Callable[[bytes], None]:
+        """Handle an event of a known window, which is its second word, with the rest."""
+
+        def handle(event: bytes) -> None:
+            xid, *values = struct.unpack_from(f"<I{form}", event, 8)
+            window = self._core.windows.get(xid)
+            if window is not None:
+                then(window, *values)
+
+        return handle
 
     def _begin(self) -> None:
         """Become the window manager; programs are let in by the last request."""
@@ -143,22 +155,18 @@ class WindowManager:
         self._core.windows[xid] = XWindow(xid, place, own=own)
         self._core.x.select(xid, 1 << 22)
 
-    def _destroyed(self, event: bytes) -> None:
-        _, xid = struct.unpack_from("<II", event, 4)
-        self._remove(xid)
-
-    def _remove(self, xid: int) -> None:
-        window = self._core.windows.pop(xid, None)
-        if window is not None:
-            self._roles.drop(window)
-            if window.surface is not None:
-                window.surface.window = None
+    def _remove(self, window: XWindow) -> None:
+        del self._core.windows[window.xid]
+        self._roles.drop(window)
+        if window.surface is not None:
+            window.surface.window = None
 
     def _reparented(self, event: bytes) -> None:
         _, xid, parent, x, y, own = struct.unpack_from("<IIIhhB", event, 4)
-        if parent != self._core.x.root:
-            self._remove(xid)
-        elif xid not in self._core.windows:
+        known = self._core.windows.get(xid)
+        if parent != self._core.x.root and known is not None:
+            self._remove(known)
+        elif parent == self._core.x.root and known is None:
 
             def found(reply: Optional[bytes]) -> None:
                 if reply is not None and xid not in self._core.windows:
@@ -167,11 +175,8 @@ class WindowManager:
 
             self._core.x.request(14, 0, struct.pack("<I", xid), found)
 
-    def _map_request(self, event: bytes) -> None:
-        _, xid = struct.unpack_from("<II", event, 4)
-        window = self._core.windows.get(xid)
-        if window is not None:
-            self.read(window, lambda: self._admit(window))
+    def _map_request(self, window: XWindow) -> None:
+        self.read(window, lambda: self._admit(window))
 
     def _admit(self, window: XWindow) -> None:
         core, x, xid = self._core, self._core.x, window.xid
@@ -181,10 +186,8 @@ class WindowManager:
         window.maximized = "MAXIMIZED_VERT" in window.hints.states
         if not window.hints.menu:
             window.managed = True
-            window.w, window.h = (
-                min(window.w, core.size[0]),
-                min(window.h, core.size[1]),
-            )
+            window.w = min(window.w, core.size[0])
+            window.h = min(window.h, core.size[1])
             window.x, window.y = core.origin
             x.configure(xid, place=core.origin, size=(window.w, window.h))
         x.set_property(xid, "WM_STATE", "WM_STATE", [1, 0])
@@ -197,11 +200,7 @@ class WindowManager:
         x = self._core.x
         x.set_property(xid, "_NET_FRAME_EXTENTS", "CARDINAL", [0, 0, 0, 0])
 
-    def _mapped(self, event: bytes) -> None:
-        _, xid, own = struct.unpack_from("<IIB", event, 4)
-        window = self._core.windows.get(xid)
-        if window is None:
-            return
+    def _mapped(self, window: XWindow, own: int) -> None:
         window.mapped, window.override, window.dismissed = True, bool(own), False
         window.shown = window.told = (0, 0)
         if window.known and not window.override:
@@ -210,18 +209,14 @@ class WindowManager:
             self.read(window, self._roles.match)
         self._client_list()
 
-    def _unmapped(self, event: bytes) -> None:
-        _, xid = struct.unpack_from("<II", event, 4)
-        window = self._core.windows.get(xid)
-        if window is None:
-            return
+    def _unmapped(self, window: XWindow) -> None:
         window.mapped = window.dismissed = window.managed = window.known = False
         self._roles.drop(window)
         if window.surface is not None:  # Xwayland destroys it
             window.surface.window = None
         window.surface, window.surface_id, window.serial = None, 0, 0
         if not window.override:
-            self._core.x.set_property(xid, "WM_STATE", "WM_STATE", [0, 0])
+            self._core.x.set_property(window.xid, "WM_STATE", "WM_STATE", [0, 0])
         self._client_list()
 
     def _client_list(self) -> None:
@@ -233,11 +228,10 @@ class WindowManager:
 
     # -- places and sizes
 
-    def _configure_request(self, event: bytes) -> None:
-        _, xid, _, x, y, w, h, _, mask = struct.unpack_from("<IIIhhHHHH", event, 4)
-        window = self._core.windows.get(xid)
-        if window is None:
-            return
+    def _configure_request(
+        self, window: XWindow, _: int, x: int, y: int, w: int, h: int, *rest: int
+    ) -> None:
+        mask = rest[1]
         fixed = window.mapped and window.in_fixed_size
         place = (x if mask & 1 else window.x, y if mask & 2 else window.y)
         size = (
@@ -250,18 +244,16 @@ class WindowManager:
             self._tell_place(window)
         elif window.mapped:
             window.wanted = (0, 0)
-        self._core.x.configure(xid, place=place, size=size)
+        self._core.x.configure(window.xid, place=place, size=size)
         if not window.mapped:  # its ConfigureNotify may come after the MapRequest
             (window.x, window.y), (window.w, window.h) = place, size
 
-    def _configured(self, event: bytes) -> None:
-        _, xid, _, x, y, w, h, _, own = struct.unpack_from("<IIIhhHHHB", event, 4)
-        window = self._core.windows.get(xid)
-        if window is None:
-            return
+    def _configured(
+        self, window: XWindow, _: int, x: int, y: int, w: int, h: int, *rest: int
+    ) -> None:
         moved = (x, y, w, h) != (window.x, window.y, window.w, window.h)
         window.x, window.y, window.w, window.h = x, y, w, h
-        window.override = bool(own)
+        window.override = bool(rest[1])
         if moved and window.popup is not None:
             self._roles.reposition(window)
 
@@ -317,34 +309,19 @@ class WindowManager:
 
         def start(window: XWindow) -> None:
             direction = values[2]
+            words = core.seat, core.press[0]
             if direction == 8:
-                core.relay.ask(
-                    window.toplevel or core.relay.display,
-                    "move",
-                    core.seat,
-                    core.press[0],
-                )
+                core.relay.ask(window.toplevel, "move", *words)
             elif direction < 8:
-                edge = _EDGES[direction]
-                core.relay.ask(
-                    window.toplevel or core.relay.display,
-                    "resize",
-                    core.seat,
-                    core.press[0],
-                    edge,
-                )
+                core.relay.ask(window.toplevel, "resize", *words, _EDGES[direction])
 
         self._with(xid, start)
 
     def _change_state(self, xid: int, values: Tuple[int, ...]) -> None:
         # WM_STATE stays normal: Wayland tells nobody when a window comes back.
         if values[0] == _ICONIC:
-            self._with(
-                xid,
-                lambda w: self._core.relay.ask(
-                    w.toplevel or self._core.relay.display, "set_minimized"
-                ),
-            )
+            ask = self._core.relay.ask
+            self._with(xid, lambda window: ask(window.toplevel, "set_minimized"))
 
     def _protocols(self, _xid: int, values: Tuple[int, ...]) -> None:
         if self._core.x.name(values[0]) == "_NET_WM_PING":

@@ -30,6 +30,10 @@ class WaylandObject:
         """Whether its destructor was sent, or its side has gone."""
 
 
+def ignored(*_: object) -> None:
+    """Handle an event that Xwayland is not to know."""
+
+
 class Relay:
     """Both connections, their objects, and who handles which message.
 
@@ -50,8 +54,17 @@ class Relay:
         self._waiting: List[Tuple[WaylandObject, str, Sequence[object]]] = []
         self.display = WaylandObject("wl_display", 1, 1, 1)
         self.by_up[1] = self.by_down[1] = self.display
-        self.events["wl_display", "delete_id"] = self._delete_id
-        self.events["wl_display", "error"] = self._error
+        self.hear("wl_display", delete_id=self._delete_id, error=self._error)
+
+    def hear(self, interface: str, **handlers: Callable[..., None]) -> None:
+        """Have the compositor's events of an interface handled, by name."""
+        for name, handler in handlers.items():
+            self.events[interface, name] = handler
+
+    def serve(self, interface: str, **handlers: Callable[..., None]) -> None:
+        """Have Xwayland's requests to an interface handled."""
+        for name, handler in handlers.items():
+            self.requests[interface, name] = handler
 
     # -- ids and objects
 
@@ -108,8 +121,10 @@ class Relay:
 
     # -- messages
 
-    def ask(self, made: WaylandObject, name: str, *values: object) -> None:
-        """Send a request; objects among the values are given as they are."""
+    def ask(self, made: Optional[WaylandObject], name: str, *values: object) -> None:
+        """Send a request, if there is such an object; others are given as they are."""
+        if made is None:
+            return
         numbers = [v.up if isinstance(v, WaylandObject) else v for v in values]
         self.up.put(made.up, BY_NAME[">", made.interface, name], numbers)
 

@@ -40,11 +40,10 @@ class Pools:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._pools: List[LazyPool] = []
-        relay.requests["wl_shm", "create_pool"] = self._create
-        relay.requests["wl_shm_pool", "resize"] = self._resize
-        relay.requests["wl_shm_pool", "create_buffer"] = self._buffer
-        relay.requests["wl_shm_pool", "destroy"] = self._destroy
-        relay.requests["wl_buffer", "destroy"] = self._end_buffer
+        relay.serve("wl_shm", create_pool=self._create)
+        relay.serve("wl_shm_pool", resize=self._resize, create_buffer=self._buffer)
+        relay.serve("wl_shm_pool", destroy=self._destroy)
+        relay.serve("wl_buffer", destroy=self._end_buffer)
 
     def show(self, buffer: WaylandObject) -> None:
         """Make a buffer known to the compositor."""

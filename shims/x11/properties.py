@@ -57,10 +57,8 @@ def hints(found: Dict[str, Optional[Property]], name: Callable[[int], str]) -> H
         known = {name(atom) for atom in words(key)[:64]}
         return frozenset(n[len(prefix) :] for n in known if n.startswith(prefix) and n)
 
-    transient, counter = (
-        words("WM_TRANSIENT_FOR"),
-        words("_NET_WM_SYNC_REQUEST_COUNTER"),
-    )
+    counter = words("_NET_WM_SYNC_REQUEST_COUNTER")
+    transient = words("WM_TRANSIENT_FOR")
     wm, motif = words("WM_HINTS"), words("_MOTIF_WM_HINTS")
     smallest, largest = _sizes(found.get("WM_NORMAL_HINTS"))
     extents = words("_GTK_FRAME_EXTENTS")[:4]

@@ -45,16 +45,15 @@ class Roles:
         surfaces.on_held_commit = self._open
         surfaces.on_commit = self._committing
         surfaces.on_end = self._surface_ended
-        events = core.relay.events
-        events["xdg_wm_base", "ping"] = self._ping
-        events["xdg_toplevel", "configure"] = self._toplevel_configure
-        events["xdg_toplevel", "close"] = self._close
-        events["xdg_surface", "configure"] = self._configure
-        events["xdg_popup", "configure"] = self._popup_configure
-        events["xdg_popup", "popup_done"] = self._popup_done
-        events["xdg_activation_token_v1", "done"] = self._activate
-        core.relay.requests["xwayland_shell_v1", "get_xwayland_surface"] = self._shell
-        core.relay.requests["xwayland_surface_v1", "set_serial"] = self._set_serial
+        hear, serve = core.relay.hear, core.relay.serve
+        hear("xdg_wm_base", ping=self._ping)
+        hear("xdg_surface", configure=self._configure)
+        hear("xdg_toplevel", configure=self._toplevel_configure)
+        hear("xdg_toplevel", close=lambda top: self.close(top.data))
+        hear("xdg_popup", configure=self._popup_configure, popup_done=self._popup_done)
+        hear("xdg_activation_token_v1", done=self._activate)
+        serve("xwayland_shell_v1", get_xwayland_surface=self._shell)
+        serve("xwayland_surface_v1", set_serial=self._set_serial)
 
     # -- which surface is which window
 
@@ -381,9 +380,7 @@ class Roles:
             self._open_window(window)
 
     def _acknowledge(self, window: XWindow) -> None:
-        self._core.relay.ask(
-            window.xdg or self._core.relay.display, "ack_configure", window.ack
-        )
+        self._core.relay.ask(window.xdg, "ack_configure", window.ack)
         window.ack = None
 
     def _committing(self, surface: HeldSurface) -> None:
@@ -437,19 +434,13 @@ class Roles:
         relay, top = self._core.relay, window.toplevel
         if any("FULLSCREEN" in name for name in names):
             window.fullscreen = action == 1 or (action == 2 and not window.fullscreen)
-            if top is not None and window.fullscreen:
+            if window.fullscreen:
                 relay.ask(top, "set_fullscreen", None)
-            elif top is not None:
+            else:
                 relay.ask(top, "unset_fullscreen")
         if any("MAXIMIZED" in name for name in names):
             window.maximized = action == 1 or (action == 2 and not window.maximized)
-            if top is not None:
-                relay.ask(
-                    top, "set_maximized" if window.maximized else "unset_maximized"
-                )
-
-    def _close(self, top: WaylandObject) -> None:
-        self.close(top.data)
+            relay.ask(top, "set_maximized" if window.maximized else "unset_maximized")
 
     def close(self, window: XWindow) -> None:
         """Ask a window to close; a program that does not know how is ended."""
@@ -479,9 +470,7 @@ class Roles:
         """A program has answered a ping."""
         if serial in self._pings:
             self._pings.remove(serial)
-            self._core.relay.ask(
-                self._core.wm or self._core.relay.display, "pong", serial
-            )
+            self._core.relay.ask(self._core.wm, "pong", serial)
 
     def activate(self, window: XWindow) -> None:
         """A program wants the keyboard for its window: the compositor decides."""

@@ -12,7 +12,7 @@ import struct
 from typing import Callable, List, Optional, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import WaylandObject
+from shims.x11.objects import WaylandObject, ignored
 
 PASSED_ON = (
     ("wl_compositor", 4), ("wl_shm", 1), ("wl_seat", 7),
@@ -35,21 +35,16 @@ class Screens:
         self._serial = 0
         relay = core.relay
         relay.events["wl_registry", "global"] = self._global
-        relay.events["wl_registry", "global_remove"] = lambda *_: None
-        relay.events["wl_output", "mode"] = self._output_mode
-        relay.events["wl_output", "scale"] = self._output_scale
-        relay.events["wl_output", "geometry"] = lambda *_: None
-        relay.events["wl_output", "done"] = self._settle
-        relay.events["zxdg_output_v1", "logical_size"] = self._logical_size
-        relay.events["zxdg_output_v1", "logical_position"] = lambda *_: None
-        relay.events["zxdg_output_v1", "done"] = self._settle
-        for event in ("enter", "leave"):
-            relay.events["wl_surface", event] = lambda *_: None
-        relay.requests["wl_display", "sync"] = self._sync
-        relay.requests["wl_display", "get_registry"] = self._get_registry
-        relay.requests["wl_registry", "bind"] = self._bind
-        relay.requests["zxdg_output_manager_v1", "get_xdg_output"] = self._get_xdg
-        relay.requests["wl_output", "release"] = self._release
+        relay.hear("wl_registry", global_remove=ignored)
+        relay.hear("wl_output", mode=self._output_mode, scale=self._output_scale)
+        relay.hear("wl_output", geometry=ignored, done=self._settle)
+        relay.hear("zxdg_output_v1", logical_size=self._logical_size)
+        relay.hear("zxdg_output_v1", logical_position=ignored, done=self._settle)
+        relay.hear("wl_surface", enter=ignored, leave=ignored)
+        relay.serve("wl_display", sync=self._sync, get_registry=self._get_registry)
+        relay.serve("wl_registry", bind=self._bind)
+        relay.serve("zxdg_output_manager_v1", get_xdg_output=self._get_xdg)
+        relay.serve("wl_output", release=self._release)
         core.begin.append(self.tell_x)
 
     def start(self) -> None:

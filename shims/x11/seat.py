@@ -12,6 +12,12 @@ from shims.x11.window import HeldSurface, XWindow
 _LEFT_BUTTON = 0x110
 _ON_ROOT = 2.0
 """A place of X11's plane where no window is."""
+_IN_TURN = {
+    "wl_seat": ["capabilities"], "wl_keyboard": ["modifiers"],
+    "wl_pointer": ["axis", "axis_source", "axis_stop", "axis_discrete", "frame"],
+    "wl_touch": ["up", "frame", "cancel"],
+}  # fmt: skip
+"""Events that pass unchanged, behind the input before them."""
 
 
 class SeatInput:
@@ -31,24 +37,16 @@ class SeatInput:
         """Called when the pointer is ours, so that nothing is dragged."""
         self.on_leave: Callable[[], bool] = lambda: False
         """Says whether Xwayland is not to know that the pointer left."""
-        events, requests = core.relay.events, core.relay.requests
-        events["wl_seat", "capabilities"] = self._pass_on("capabilities")
-        events["wl_pointer", "enter"] = self._enter
-        events["wl_pointer", "leave"] = self._leave
-        events["wl_pointer", "motion"] = self._motion
-        events["wl_pointer", "button"] = self._button
-        events["wl_keyboard", "enter"] = self._keyboard_enter
-        events["wl_keyboard", "leave"] = self._keyboard_leave
-        events["wl_keyboard", "key"] = self._key
-        events["wl_keyboard", "modifiers"] = self._pass_on("modifiers")
-        events["wl_touch", "down"] = self._touch_down
-        events["wl_touch", "motion"] = self._touch_motion
-        for name in ("axis", "axis_source", "axis_stop", "axis_discrete", "frame"):
-            events["wl_pointer", name] = self._pass_on(name)
-        for name in ("up", "frame", "cancel"):
-            events["wl_touch", name] = self._pass_on(name)
-        requests["wl_seat", "get_pointer"] = self._get_pointer
-        requests["wl_pointer", "set_cursor"] = self._set_cursor
+        relay = core.relay
+        for interface, names in _IN_TURN.items():
+            relay.hear(interface, **{name: self._pass_on(name) for name in names})
+        relay.hear("wl_pointer", enter=self._enter, leave=self._leave)
+        relay.hear("wl_pointer", motion=self._motion, button=self._button)
+        relay.hear("wl_keyboard", enter=self._keyboard_enter, key=self._key)
+        relay.hear("wl_keyboard", leave=self._keyboard_leave)
+        relay.hear("wl_touch", down=self._touch_down, motion=self._touch_motion)
+        relay.serve("wl_seat", get_pointer=self._get_pointer)
+        relay.serve("wl_pointer", set_cursor=self._set_cursor)
 
     def click_outside(self) -> None:
         """End X11's menus: a click on the empty root, which only a grab would get.

@@ -89,15 +89,12 @@ class Selections:
         self.drag_offer: Callable[[], Optional[WaylandObject]] = lambda: None
         core.events[SELECTION_REQUEST] = self._request
         core.events[SELECTION_NOTIFY] = self._notify
-        events = core.relay.events
-        for device in ("wl_data_device", "zwp_primary_selection_device_v1"):
-            events[device, "data_offer"] = self._data_offer
-            events[device, "selection"] = self._selection
-        for source in ("wl_data_source", "zwp_primary_selection_source_v1"):
-            events[source, "send"] = self._send
-            events[source, "cancelled"] = self._cancelled
-        for offer in ("wl_data_offer", "zwp_primary_selection_offer_v1"):
-            events[offer, "offer"] = self._offer_type
+        hear = core.relay.hear
+        for kind in ("wl_data_%s", "zwp_primary_selection_%s_v1"):
+            device, source, offer = (kind % n for n in ("device", "source", "offer"))
+            hear(device, data_offer=self._data_offer, selection=self._selection)
+            hear(source, send=self._send, cancelled=self._cancelled)
+            hear(offer, offer=self._offer_type)
         core.begin.append(self._begin)
 
     def start(self) -> None:

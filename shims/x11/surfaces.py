@@ -38,16 +38,12 @@ class Surfaces:
         self.on_held_commit: Callable[[HeldSurface], None] = lambda _: None
         self.on_commit: Callable[[HeldSurface], None] = lambda _: None
         self.on_end: Callable[[HeldSurface], None] = lambda _: None
-        requests = core.relay.requests
-        requests["wl_compositor", "create_surface"] = self._create
-        requests["wl_surface", "attach"] = self._attach
-        requests["wl_surface", "damage"] = self._damage
-        requests["wl_surface", "damage_buffer"] = self._damage
-        requests["wl_surface", "frame"] = self._frame
-        requests["wl_surface", "commit"] = self._commit
-        requests["wl_surface", "destroy"] = self._destroy
-        requests["wl_region", "add"] = self._region("add")
-        requests["wl_region", "subtract"] = self._region("subtract")
+        serve, region = core.relay.serve, self._region
+        serve("wl_compositor", create_surface=self._create)
+        serve("wl_surface", attach=self._attach, frame=self._frame)
+        serve("wl_surface", damage=self._damage, damage_buffer=self._damage)
+        serve("wl_surface", commit=self._commit, destroy=self._destroy)
+        serve("wl_region", add=region("add"), subtract=region("subtract"))
 
     def show(self, surface: HeldSurface) -> None:
         """Send what was held; from now on messages pass."""

@@ -33,6 +33,7 @@ def _home(tmp_path, monkeypatch):
     (tmp_path / "gnupg").mkdir(mode=0o700)
     # gpg takes long for a passphrase otherwise, as it should.
     (tmp_path / "gnupg/gpg.conf").write_text("s2k-count 1024\n")
+    (tmp_path / "gnupg/gpg-agent.conf").write_text("s2k-count 65536\n")
     monkeypatch.setenv("GNUPGHOME", str(tmp_path / "gnupg"))
     for name in ("config", "state", "data", "cache"):
         monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))

@@ -125,7 +125,7 @@ async def test_a_box_takes_few_of_what_is_counted_for_the_user(tmp_path):
     assert found["namespaces"] == 0
     assert found["inotify"] == limits.BOX_INOTIFY_INSTANCES
     assert found["max_inotify_watches"] == limits.BOX_INOTIFY_WATCHES
-    assert found["max_net_namespaces"] == 2, "the box has one, its cable the other"
+    assert found["max_net_namespaces"] == 3, "the box has one, its cables the others"
     assert found["max_user_namespaces"] == found["max_mnt_namespaces"] == 0
     assert found["SIGPENDING"] == limits.BOX_SIGNALS
     assert found["MSGQUEUE"] == limits.BOX_MESSAGE_BYTES

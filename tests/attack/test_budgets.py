@@ -189,6 +189,24 @@ def test_notifications_of_one_sandbox_leave_the_others_theirs() -> None:
     assert later == 100 - limits.NOTIFICATIONS_PER_SANDBOX
 
 
+def test_sandboxes_together_leave_a_notification_to_another() -> None:
+    """Three of them used up each minute's."""
+    budgets = Budgets()
+    for sandbox in ("red", "green", "blue"):
+        for number in range(9):
+            budgets.take(sandbox, 0.1 * number)
+    assert budgets.take("quiet", 11.0) == 0
+
+
+async def test_notifications_about_disposables_are_their_records(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    told = Desktop(ended_starter(), lambda name: name.partition("-")[0])
+    for number in range(9):
+        told.notify("refused", "", sandbox=f"web-{number}")
+    assert len(told._others) == limits.NOTIFICATIONS_PER_SANDBOX
+
+
 async def test_refusals_hide_no_crossing(autojump_clock: trio.abc.Clock) -> None:
     """All sandboxes together provoke all notifications that they can; then something is pasted."""
     told = Desktop(ended_starter())
@@ -241,6 +259,50 @@ def test_sound_connections_leave_places_on_the_server() -> None:
                 )
         assert server.taken == pulse_limits.PULSE_CONNECTIONS_ALL < 64
     assert server.taken == 0
+
+
+# -- questions ---------------------------------------------------------------------------
+
+
+def test_disposables_leave_questions_to_another() -> None:
+    """One record may have eight, each with four questions: others were refused unasked."""
+    queue, now = Queue(), 0.0
+    for number in range(limits.MACHINES_PER_ORIGIN):
+        for argument in range(limits.QUESTIONS_PER_SANDBOX):
+            now += 1.5  # its pace would let nine of them in
+            mine = question(
+                sandbox=f"web-{number}",
+                lease=f"w{number}",
+                record="web",
+                argument=str(argument),
+            )
+            queue.ask(mine, now)
+    assert len(queue.all()) == limits.QUESTIONS_PER_SANDBOX
+    asker = queue.ask(question(sandbox="mail", lease="m", record="mail"), now)
+    assert isinstance(asker, int)
+
+
+def test_disposables_that_follow_each_other_have_no_new_questions() -> None:
+    queue, dialogs = Queue(), 0
+    for number in range(20):
+        mine = question(sandbox=f"web-{number}", lease=f"w{number}", record="web")
+        dialogs += isinstance(queue.ask(mine, number / 10), int)
+        queue.forget(f"w{number}")
+    assert dialogs == limits.QUESTIONS_BURST
+
+
+def test_records_together_leave_a_question_to_another() -> None:
+    queue = Queue()
+    for sandbox in range(8):
+        for argument in range(limits.QUESTIONS_PER_SANDBOX):
+            mine = question(
+                sandbox=f"s{sandbox}",
+                lease=f"s{sandbox}",
+                record=f"s{sandbox}",
+                argument=str(argument),
+            )
+            queue.ask(mine, 0.0)
+    assert isinstance(queue.ask(question(lease="m", record="mail"), 1.0), int)
 
 
 # -- answers -----------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import threading
 from contextlib import asynccontextmanager, suppress
@@ -15,8 +16,10 @@ import trio
 
 from broker.core.services import CALL, PORTS
 from broker.helpers.pump.starting import start_pump_program
+from broker.ipc.control.api import LeaseReleaseRequest
+from broker.ipc.control.methods import LEASE_RELEASE
 from broker.ipc.pump import RelayMode
-from shims.files.calling import CALL_HEADER, CallStream
+from shims.files.frames import CALL_HEADER, CallStream
 from shims.files.protocol import frame
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
@@ -101,8 +104,10 @@ async def test_callers_and_services_hurt_themselves_only():
         await a_deaf_service(vault, work)
         await no_environment_of_the_caller(work)
         await a_flood(w, work, honest)
-        await a_full_target(work)
+        await a_full_target(work, honest)
+        await a_half_closed_caller(vault, work)
         await a_target_without_a_tool(work, vault)
+        await a_target_that_dies(w, work, vault)
 
 
 async def recursion(work):
@@ -113,20 +118,34 @@ async def recursion(work):
     assert (code, said) == (0, "still\n")
 
 
-async def a_deaf_service(vault, work):
-    """What its caller sends stops at full buffers, and its end ends the service.
-
-    By the sandbox's socket itself, which shows its end to the broker at once.
-    """
-    ask = frame({"type": "call", "service": "deaf", "target": "vault"})
+@asynccontextmanager
+async def called(work, service):
+    """A call by the sandbox's socket itself, which shows its end to the broker at once."""
+    ask = frame({"type": "call", "service": service, "target": "vault"})
     door = f"{work.folder}/vm/s_{PORTS[CALL]}"
-    async with await trio.open_unix_socket(door) as caller:
+
+    async def begun():
+        caller = await trio.open_unix_socket(door)
         await caller.send_all(ask)
-        answer = said = b""
-        while b'"go"' not in answer:
+        said = b""
+        while b'"go"' not in said and b'"refused"' not in said:
             answer = await caller.receive_some()
             assert answer, said
             said += answer
+        if b'"go"' in said:
+            return caller
+        # The call before it has ended for its caller, and perhaps not yet for the broker.
+        assert b"too many calls" in said, said
+        await caller.aclose()
+        return None
+
+    async with await eventually(begun) as caller:
+        yield caller
+
+
+async def a_deaf_service(vault, work):
+    """What its caller sends stops at full buffers, and its end ends the service."""
+    async with called(work, "deaf") as caller:
         begun = vault.home / "deaf"
         await eventually(lambda: _text(begun))
         with trio.move_on_after(1):
@@ -141,6 +160,23 @@ async def a_deaf_service(vault, work):
 
 async def _text(path):
     return path.exists() and path.read_text()
+
+
+async def a_half_closed_caller(vault, work):
+    """The end of its data is a frame: a connection that closes one way is one that ends."""
+    begun = vault.home / "cut"
+    begun.unlink(missing_ok=True)
+    async with called(work, "cut") as caller:
+        await eventually(lambda: _text(begun))
+        await caller.send_eof()
+        with trio.fail_after(60):
+            while await caller.receive_some():
+                pass
+
+    async def ended():
+        return not runs(begun.read_text())
+
+    await eventually(ended)
 
 
 async def no_environment_of_the_caller(work):
@@ -181,18 +217,32 @@ async def a_flood(w, work, honest):
     assert denied <= 800, (denied, said)
 
 
-async def a_full_target(work):
-    """Calls take half of the programs that the target may run, and no more."""
-    held = "".join(
-        f"vitrail-call -t vault cut <held >held{number} & all=$all\\ $!\n"
-        f"until test -s held{number}; do sleep 0.1; done\n"
-        for number in (1, 2)
-    )
-    _, said = await work.script(
-        f"mkfifo held; exec 3<>held\n{held}"
-        "vitrail-call -t vault echo </dev/null 2>&1; echo =$?; kill -KILL $all"
-    )
-    assert "2 calls run there, as many as may\n=125" in said, said
+async def a_full_target(work, honest):
+    """Calls take half of the target's programs, and one caller leaves some of those."""
+    over = trio.Event()
+
+    async def hold():
+        while not over.is_set():  # refused while a call before it ends
+            await work.script(
+                "test -p held || mkfifo held; exec 3<>held; echo $$ >pid; "
+                "exec vitrail-call -t vault cut <held >held1"
+            )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hold)
+        await eventually(lambda: _text(work.home / "held1"))
+        echo = "vitrail-call -t vault echo </dev/null 2>&1; echo =$?"
+        _, said = await work.script(echo)
+        assert "too many calls are running there\n=125" in said, said
+        _, said = await honest.script(echo)
+        assert said == "=0\n"
+        over.set()
+        os.kill(int((work.home / "pid").read_text()), signal.SIGKILL)
+
+    async def free():
+        return "=0" in (await work.script(echo))[1]
+
+    await eventually(free)
 
 
 async def a_target_without_a_tool(work, vault):
@@ -200,6 +250,25 @@ async def a_target_without_a_tool(work, vault):
     vault.replace_tool("#!/bin/sh\nexit 0\n")
     code, said = await work.script("vitrail-call -t vault echo </dev/null 2>&1")
     assert (code, "could not be reached" in said) == (125, True), said
+
+
+async def a_target_that_dies(w, work, vault):
+    """All of its machine ends there: the broker sees that by the end of its lease."""
+    begun = vault.home / "begun"
+    vault.replace_tool(f"#!/bin/sh\ntouch {begun}\nexec sleep 600\n")
+    (lease,) = w.events("lease.begin", sandbox="vault")
+    ended = []
+    async with trio.open_nursery() as nursery:
+
+        async def call():
+            ended.append(await work.script("vitrail-call -t vault echo </dev/null"))
+
+        nursery.start_soon(call)
+        await eventually(begun.exists)
+        async with w.client() as client:
+            await client.call(LEASE_RELEASE, LeaseReleaseRequest(id=lease["lease"]))
+    ((code, said),) = ended
+    assert code == 125, said
 
 
 @needs_guests
@@ -282,7 +351,9 @@ def received(data):
         given = _Given(near)
         threading.Thread(target=lambda: (far.sendall(data), far.close())).start()
         with given.reader:
-            code = CallStream(given).receive_to(write, lambda: ends.append(1))
+            code = CallStream(given.socket, given.reader).receive_to(
+                write, lambda: ends.append(1)
+            )
     os.close(write)
     with os.fdopen(read, "rb") as output:
         return code, output.read(), len(ends)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.clipboard.chords import PRESSED, RELEASED, KeyVerdict, Recogniser
+from broker.core.keys import KeyVerdict
 from broker.core.streams.wayland_verdicts import GLOBALS
 from broker.core.streams.wayland_verdicts import GlobalVerdict as Shown
+from broker.jail.clipboard.chord_recogniser import PRESSED, RELEASED, Recogniser
 from tests.kit.wayland.keymaps import compiled
 
 C, V, A, SHIFT, SUPER = 46, 47, 30, 42, 125

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.authority.audit.proof.note import Checkpoint, KeyChange, Note, public_key
+from broker.authority.audit.proof.note import origin_of as note_origin
 from broker.authority.audit.store import open_store
-from broker.core.errors import IntegrityError, SetupError, UpstreamError
+from broker.core.errors import IntegrityError, RefusedError, SetupError, UpstreamError
+from broker.fleet import proving
 from broker.fleet.server import IngestLimits, IngestServer
-from broker.fleet.store import IngestStore
+from broker.fleet.store import Credential, IngestStore
 from broker.helpers.shipper.config import IngestTarget, PostgresTarget
 from broker.helpers.shipper.ingest import Ingest
 from broker.helpers.shipper.run import ship_once
 from broker.helpers.shipper.terms import Batch
+from broker.ipc.audit.ingest import SignedBatch, SignedNote
+from broker.ipc.audit.tree import leaf_hash
 from tests.attack.test_fleet_store import environment
 from tests.kit.audit.postgres import Postgres, postgres
 from tests.kit.audit.shipping import place, record
@@ -97,7 +106,9 @@ async def test_machines_of_one_role_ship_what_they_have_signed(fleet: Fleet) -> 
     ]
 
 
-async def test_machine_does_not_ship_under_another_ones_name(fleet: Fleet) -> None:
+async def test_machine_does_not_ship_under_another_ones_name(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with log(fleet.directory / "one"), log(fleet.directory / "two"):
         one, two = await fleet.token("one"), await fleet.token("two")
         assert await fleet.ship("one", "one", one) == 30
@@ -106,6 +117,11 @@ async def test_machine_does_not_ship_under_another_ones_name(fleet: Fleet) -> No
             told = await fleet.ship("two", "one", token)
             assert isinstance(told, SetupError)
             assert "not enrolled" in str(told)
+        # Its own name and token in the request's head, the other one's in the batch.
+        with changing(monkeypatch, lambda batch: replace(batch, machine="one")):
+            told = await fleet.ship("two", "two", two)
+        assert isinstance(told, SetupError)
+        assert "not enrolled" in str(told)
         # It has copied the other one's log.
         told = await fleet.ship("one", "two", two)
         assert isinstance(told, SetupError)
@@ -194,6 +210,70 @@ async def test_what_the_log_has_not_signed_is_refused(
         assert fleet.server.rows("SELECT count(*) FROM vitrail.event") == [(30,)]
 
 
+@contextmanager
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """Collect the bodies of all batches that are sent, as one on the way reads them."""
+    taken: list[bytes] = []
+    real = Ingest._ask
+
+    def ask(self: Ingest, method: str, path: str, body: bytes) -> Any:
+        if body:
+            taken.append(body)
+        return real(self, method, path, body)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ingest, "_ask", ask)
+        yield taken
+
+
+async def test_replayed_batches_change_nothing_and_do_not_feign_life(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Someone has the batches that a machine sent: an archive, a proxy on the way."""
+    state = (
+        "SELECT (SELECT count(*) FROM vitrail.event), (SELECT count(*) FROM "
+        "vitrail.checkpoint), (SELECT count(*) FROM vitrail.gap), "
+        "(SELECT sum(events) FROM vitrail.count), "
+        "(SELECT array_agg((sequence, leaf, peaks, heard)::text) FROM vitrail.head)"
+    )
+    for machine, enrolment in (("one", "--token"), ("two", "--log")):
+        directory = fleet.directory / machine
+        async with log(directory, 10):
+            word = () if enrolment == "--token" else (await origin_of(directory),)
+            enrolled = await fleet.brokerctl(
+                "fleet", "enrol", machine, enrolment, *word
+            )
+            assert enrolled.code == 0, enrolled.err
+            token = enrolled.out.strip() if enrolment == "--token" else ""
+            with recorded(monkeypatch) as batches:
+                assert await fleet.ship(machine, machine, token) == 10
+                async with open_store(directory / "audit.sqlite") as store:
+                    await record(store, 11, 20)
+                assert await fleet.ship(machine, machine, token) == 20
+        # It is silent now: whoever repeats its words must not make it look alive.
+        fleet.server.run("SELECT vitrail.count_events()")
+        before = fleet.server.rows(state)
+        attacker = Ingest(fleet.target(""), machine)
+        empty = gzip.compress(
+            msgspec.json.encode(
+                {**msgspec.json.decode(gzip.decompress(batches[-1])), "bodies": []}
+            )
+        )
+        assert len(batches) > 1
+        for body in (*batches, *reversed(batches), empty):
+            with suppress(SetupError):
+                await trio.to_thread.run_sync(attacker._ask, "POST", "/v1/batch", body)
+        attacker.close()
+        fleet.server.run("SELECT vitrail.count_events()")
+        assert fleet.server.rows(state) == before, enrolment
+    assert (await fleet.brokerctl("verify", "--json")).code == 0
+
+
+async def origin_of(directory: Path) -> str:
+    async with open_store(directory / "audit.sqlite") as store:
+        return str(store.origin)
+
+
 async def test_machine_does_not_begin_logs_without_end(fleet: Fleet) -> None:
     token = await fleet.token("one")
     for number in range(17):
@@ -222,3 +302,89 @@ async def test_service_survives_what_is_not_http(fleet: Fleet) -> None:
                     pass
     async with log(fleet.directory / "one"):
         assert await fleet.ship("one", "one", await fleet.token("one")) == 30
+
+
+def many_keys(count: int) -> tuple[str, list[SignedNote], list[Ed25519PrivateKey]]:
+    """A log's name, and the certificates of so many keys, all before its first event."""
+    keys = [Ed25519PrivateKey.generate() for _ in range(count)]
+    origin = note_origin(public_key(keys[0]))
+    notes = []
+    for index, key in enumerate(keys):
+        signer = keys[max(index - 1, 0)]
+        change = KeyChange(index, public_key(key))
+        point = Checkpoint(origin, 0, sha256().digest(), change)
+        text = point.signed(signer, public_key(signer))
+        notes.append(SignedNote(0, f"key {index}", text))
+    return origin.rpartition("/")[2], notes, keys
+
+
+async def test_many_keys_of_a_log_are_not_verified_for_each_batch(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches without events take a hundred keys each: 0.2 ms for each of all later ones."""
+    name, notes, keys = many_keys(400)
+    shown = Credential(await fleet.token("one"))
+    store = IngestStore(fleet.server.as_role("ingest"))
+    parsed, verified = [], []
+    real, real_signed = proving.parse_note, Note.signed_by
+    monkeypatch.setattr(proving, "parse_note", lambda t: parsed.append(t) or real(t))
+    monkeypatch.setattr(
+        Note, "signed_by", lambda n, key: verified.append(n) or real_signed(n, key)
+    )
+    for first in range(0, 400, 100):
+        batch = SignedBatch(name, "one", notes=notes[first : first + 100])
+        await trio.to_thread.run_sync(store.take, batch, shown)
+    for more in ([], [kept(name, keys[-1], size) for size in range(1, 51)]):
+        parsed.clear()
+        verified.clear()
+        batch = SignedBatch(name, "one", notes=more)
+        await trio.to_thread.run_sync(store.take, batch, shown)
+        assert len(parsed) <= 16 + len(more)
+        assert len(verified) <= len(more)
+    # They are still known: the log goes on, and nobody certifies one again.
+    for key, size in ((keys[-2], 60), (Ed25519PrivateKey.generate(), 60)):
+        batch = SignedBatch(name, "one", notes=[kept(name, key, size)])
+        with pytest.raises(RefusedError, match="no key of this log"):
+            await trio.to_thread.run_sync(store.take, batch, shown)
+    again = KeyChange(7, public_key(keys[0]))
+    forged = Checkpoint(f"vitrail.invalid/audit/{name}", 60, bytes(32), again)
+    text = forged.signed(keys[-1], public_key(keys[-1]))
+    batch = SignedBatch(name, "one", notes=[SignedNote(60, "key 7", text)])
+    with pytest.raises(RefusedError, match="key 400 is missing"):
+        await trio.to_thread.run_sync(store.take, batch, shown)
+    store.close()
+
+
+def kept(log: str, key: Ed25519PrivateKey, size: int) -> SignedNote:
+    point = Checkpoint(f"vitrail.invalid/audit/{log}", size, bytes(32))
+    return SignedNote(size, "kept", point.signed(key, public_key(key)))
+
+
+async def test_without_a_signature_there_is_neither_a_sign_of_life_nor_an_event(
+    fleet: Fleet,
+) -> None:
+    """Who knows the names of a machine and its log, and has no key."""
+    name, notes, keys = many_keys(1)
+    origin = f"vitrail.invalid/audit/{name}"
+    enrolled = await fleet.brokerctl("fleet", "enrol", "one", "--log", origin)
+    assert enrolled.code == 0, enrolled.err
+    store = IngestStore(fleet.server.as_role("ingest"))
+
+    async def take(**words: Any) -> None:
+        batch = SignedBatch(name, "one", **words)
+        await trio.to_thread.run_sync(store.take, batch, Credential())
+
+    await take(notes=[*notes, kept(name, keys[0], 0)])
+    state = "SELECT sequence, heard FROM vitrail.head"
+    before = fleet.server.rows(state)
+    with pytest.raises(RefusedError, match="number of an event"):
+        await take(first=1 << 61)
+    # A certificate of a first key, in the place of what is to prove an event.
+    body = '{"sequence": 1, "time_ns": 1, "kind": "x"}'
+    change = KeyChange(0, bytes(32))
+    point = Checkpoint(origin, 1, leaf_hash(body.encode()), change)
+    unsigned = point.signed(Ed25519PrivateKey.generate(), bytes(32))
+    with pytest.raises(RefusedError, match="no key of this log signed what"):
+        await take(first=1, bodies=[body], proof=unsigned)
+    assert fleet.server.rows(state) == before
+    store.close()

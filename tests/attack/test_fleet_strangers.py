@@ -9,10 +9,12 @@ import gzip
 import re
 import threading
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 
+import h11
 import pytest
 import trio
+import trio.testing
 
 from broker.core.errors import RefusedError
 from broker.fleet import server
@@ -24,17 +26,20 @@ LONG = 100_000
 
 
 class Store:
-    """Knows the machine ``one``, whose batches wait until the test lets them go."""
+    """Knows ``one`` and ``two``, and ``log`` by its log alone; batches wait until the
+    test lets them go."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.taking = 0
 
-    def knows(self, machine, credential):
+    def by_log(self, machine, credential):
         del credential
-        return machine in {"one", "two"}
+        return {"one": False, "two": False, "log": True}.get(machine)
 
     def take(self, batch, credential):
         del batch, credential
+        self.taking += 1
         self.go.wait()
         return Position(0, "")
 
@@ -154,11 +159,100 @@ async def test_machine_does_not_take_the_connections_of_others() -> None:
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             streams.append(await opened.enter_async_context(stream))
             await stream.send_all(place + b"Vitrail-Machine: one\r\n\r\n")
-            assert await answer(stream) == b"200"
-        # The third is ended behind its answer, the others can ask again.
+            if len(streams) < 3:
+                assert await answer(stream) == b"200"
+        # The third is ended, the others can ask again.
         with trio.fail_after(20), suppress(trio.BrokenResourceError):
             assert await streams[2].receive_some(1) == b""
         await streams[0].send_all(place + b"Vitrail-Machine: one\r\n\r\n")
         assert await answer(streams[0]) == b"200"
         assert made._strangers == {}
     await eventually(lambda: made._machines == {})
+
+
+async def test_refused_requests_of_a_machine_count_as_its_own() -> None:
+    """Each is work, however it ends: its connections are few before they have any."""
+    few = IngestLimits(connections_of_one=2)
+    async with service(few) as (_, port, made), AsyncExitStack() as opened:
+        for number in range(3):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await opened.enter_async_context(stream)
+            await stream.send_all(posted("one", b"not packed"))
+            if number < 2:
+                assert await answer(stream) == b"403"
+        with trio.fail_after(20), suppress(trio.BrokenResourceError):
+            assert await stream.receive_some(1) == b""
+        await eventually(lambda: list(made._machines.values()) == ["one", "one"])
+
+
+async def test_short_bodies_that_unpack_to_long_ones_count_as_long() -> None:
+    """20 KiB become 8 MiB, in the thread that others wait for."""
+    few = IngestLimits(long_bodies_of_one=1)
+    body = gzip.compress(b'{"log": "", "machine": "one"}')
+    async with service(few) as (store, port, made), AsyncExitStack() as opened:
+        streams = []
+        for number in range(2):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            streams.append(await opened.enter_async_context(stream))
+            await stream.send_all(posted("one", body))
+            if number == 0:
+                await eventually(lambda: store.taking == 1)
+        with trio.fail_after(20):
+            assert await answer(streams[1]) == b"403"
+        assert made._long.borrowed_tokens == 1
+
+
+@pytest.mark.parametrize("machine", ["one", "log"])
+async def test_one_machine_does_not_take_all_threads(machine: str) -> None:
+    body = gzip.compress(b'{"log": "", "machine": "one"}')
+    async with service() as (store, port, made), AsyncExitStack() as opened:
+        for _ in range(16):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await opened.enter_async_context(stream)
+            await stream.send_all(posted(machine, body))
+        places = made._long if machine == "one" else made._long_by_log
+        await eventually(lambda: places.borrowed_tokens == 4)
+        await eventually(lambda: store.taking >= 2)
+        honest = await opened.enter_async_context(
+            await trio.open_tcp_stream("127.0.0.1", port)
+        )
+        place = b"GET /v1/position/" + b"0" * 32 + b" HTTP/1.1\r\nHost: x\r\n"
+        await honest.send_all(place + b"Vitrail-Machine: two\r\n\r\n")
+        with trio.fail_after(20):
+            assert await answer(honest) == b"200"
+        assert store.taking == 2
+
+
+async def test_names_of_logs_hold_no_places_of_enrolled_machines() -> None:
+    """No credential: whoever knows a machine's name begins bodies and sends no more."""
+    few = IngestLimits(long_bodies=2, long_bodies_by_log=2)
+    async with service(few) as (_, port, made), trio.open_nursery() as nursery:
+        for _ in range(4):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            nursery.start_soon(held_open, stream, posted("log", b"x", length=1 << 23))
+        async with await trio.open_tcp_stream("127.0.0.1", port) as honest:
+            await eventually(lambda: made._long_of["log"] == 4)
+            await honest.send_all(posted("two", b"not packed"))
+            with trio.fail_after(8):  # ten seconds are what the others have
+                assert await answer(honest) == b"403", "not a batch, and answered"
+        nursery.cancel_scope.cancel()
+
+
+async def test_body_comes_at_a_pace_or_is_ended(autojump_clock) -> None:
+    """One byte a second would hold its place for 30 seconds."""
+    for each, comes in ((1, False), (65536, True)):
+        ours, theirs = trio.testing.memory_stream_pair()
+        http = h11.Connection(h11.SERVER)
+        http.receive_data(posted("one", b"", length=20 * each))
+        assert isinstance(http.next_event(), h11.Request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slowly, theirs, b"x" * each)
+            with nullcontext() if comes else pytest.raises(trio.TooSlowError):
+                assert len(await server._body(http, ours, keep=True)) == 20 * each
+            nursery.cancel_scope.cancel()
+
+
+async def slowly(stream, data: bytes) -> None:
+    for _ in range(20):
+        await trio.sleep(1)
+        await stream.send_all(data)

@@ -51,6 +51,27 @@ def verify(server: Postgres, directory: Path, *more: str) -> Answer:
     return called(*words, *more, env=environment(directory))
 
 
+async def test_indexes_of_an_ended_day_are_built_again_once(
+    tmp_path: Path, server: Postgres
+) -> None:
+    await two_days(server, tmp_path)
+    words = ("audit", "fleet", "upkeep", "--store", server.address)
+    env = environment(tmp_path)
+    ask = (
+        "SELECT string_agg(indexrelid::regclass || ' ' || pg_relation_filenode("
+        "indexrelid), ',' ORDER BY indexrelid::regclass::text) FROM pg_index "
+        "JOIN pg_inherits ON indrelid = inhrelid WHERE inhparent = "
+        "'vitrail.event'::regclass GROUP BY indrelid ORDER BY indrelid::regclass::text"
+    )
+    (ended,), (today,) = server.rows(ask)
+    first, second = called(*words, env=env), called(*words, env=env)
+    assert "built again" in first.err
+    assert "built again" not in second.err
+    (later,), (now,) = server.rows(ask)
+    assert (later != ended, now) == (True, today)
+    assert verify(server, tmp_path).code == 0
+
+
 async def test_day_that_was_dropped_is_stood_for_by_the_trees_edge(
     tmp_path: Path, server: Postgres
 ) -> None:

@@ -295,6 +295,18 @@ async def test_requests_without_end_are_bounded(monkeypatch):
         await ends(made, "4 requests at one time")
 
 
+async def test_previews_without_end_are_bounded():
+    asked = m.PreviewRequest("work", "work", ask(1).asked)
+    async with hostile(ALLOW) as (made, client):
+        await client.say(m.AskPreview(2, [asked] * authority_limits.AUTHORITY_PREVIEWS))
+        await client.hear(m.Previewed)
+        await client.say(
+            m.AskPreview(3, [asked] * (authority_limits.AUTHORITY_PREVIEWS + 1))
+        )
+        await ends(made, "65 previews at one time")
+        assert made.events("decision") == []
+
+
 async def test_leases_without_end_are_bounded(monkeypatch):
     monkeypatch.setattr(authority_limits, "AUTHORITY_LEASES", 4)
     async with hostile() as (made, client):
@@ -308,7 +320,14 @@ async def test_leases_without_end_are_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "question", [ask(2), m.AskChoice(2, [], "to do it", ())], ids=["permit", "choice"]
+    "question",
+    [
+        ask(2),
+        m.AskChoice(2, [], "to do it", ()),
+        m.AskPreview(2, []),
+        m.AskRules(2, "t.Do", "work", ""),
+    ],
+    ids=lambda one: type(one).__name__,
 )
 async def test_a_host_asks_for_no_permit(question):
     """Whoever holds the machines of two decides nothing about them."""

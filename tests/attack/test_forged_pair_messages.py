@@ -635,3 +635,23 @@ async def test_many_requests_at_one_time():
                 nursery.start_soon(one)
         assert len(made.viewer.offered) == 100
         assert not made.host._streams
+
+
+async def test_an_arena_is_lent_to_a_lease_that_was_announced():
+    """Its descriptor is closed at the viewer's end, whatever comes of it."""
+    fd = os.memfd_create("arena")
+    async with taken_host() as (viewer, hostile):
+        assert isinstance(await hostile.ask(begun()), m.RequestDone)
+        before = len(os.listdir("/proc/self/fd"))
+        other = "0" * 16
+        refused = await hostile.ask(lambda n: p.LendArena(n, other), fd)
+        assert isinstance(refused, p.RequestFailed)
+        assert "not one that was announced" in refused.error.message
+        lent = await hostile.ask(lambda n: p.LendArena(n, WORK.id), fd)
+        assert isinstance(lent, m.RequestDone)
+        assert viewer.viewer.arenas == [(WORK.id, os.fstat(fd).st_ino)]
+        without = await hostile.ask(lambda n: p.LendArena(n, WORK.id))
+        assert isinstance(without, p.RequestFailed)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert not viewer.fault
+    os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from shims.guest import account as account_module
 from shims.guest.account import Account
-from shims.guest.own_process import is_forked
+from shims.guest.own_process import is_forked, load_tool
 
 ROOT = Path(__file__).parents[2]
 # The tool of this test reports where it runs.
@@ -155,3 +156,19 @@ def test_an_error_of_the_tool_is_not_the_agents(tmp_path):
     )
     assert done.returncode == 1
     assert "KeyboardInterrupt" in (tmp_path / "err").read_text()
+
+
+def test_a_file_of_another_user_is_not_imported_by_the_agent(tmp_path, monkeypatch):
+    """It is imported in the copy, which is the tool's user by then."""
+    monkeypatch.setitem(sys.modules, "vitrail_files", None)
+    del sys.modules["vitrail_files"]
+    (tmp_path / "vitrail_files.py").write_text(
+        f"import os; os.mkdir({str(tmp_path / 'ran')!r})"
+    )
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    load_tool(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setattr(os, "geteuid", os.getuid)
+    load_tool(str(tmp_path))
+    assert (tmp_path / "ran").exists()

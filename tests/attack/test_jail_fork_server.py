@@ -120,7 +120,7 @@ async def test_the_running_fork_server_is_in_that_jail(tmp_path):
 
 def test_a_fork_server_without_a_jail_imports_nothing(monkeypatch):
     imported, served = [], []
-    monkeypatch.setattr(jail, "try_to_enclose", lambda: "new namespaces: no")
+    monkeypatch.setattr(jail, "why_enclose_fails", lambda: "new namespaces: no")
     monkeypatch.setattr(jail, "enclose", lambda: None)
     monkeypatch.setattr(fork_server, "serve", lambda _, start: served.append(start))
     monkeypatch.setattr(

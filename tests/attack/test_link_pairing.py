@@ -127,7 +127,7 @@ async def test_no_code_is_drawn_again_and_again(tmp_path, monkeypatch):
         @nursery.start_soon
         async def let_in():
             config = LinkConfig(UnixEndpoint(path))
-            with pytest.raises(UpstreamError, match="began to pair and broke off"):
+            with pytest.raises(UpstreamError, match="began the pairing and stopped"):
                 await pair._pair(config, Role.VIEWER, store)
 
         await waits.wait()

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from broker.host.homes import encrypted
+from broker.cli.sandboxes import unlock
 from tests.kit.taken_over import taken_over
 
 pytestmark = pytest.mark.skipif(
@@ -24,18 +24,18 @@ async def test_it_reads_no_home_writes_nothing_and_reaches_no_session(
     disk.write_bytes(b"LUKS")
     session = f"vitrail-test-{tmp_path.name}"
     printed = []
-    run_tool = encrypted.run_tool
+    run_tool = unlock.run_tool
 
     async def heard(argv, **kept):
         printed.append(await run_tool(argv, **kept))
 
-    monkeypatch.setattr(encrypted, "run_tool", heard)
-    monkeypatch.setattr(encrypted, "_tool", lambda name: name)
-    monkeypatch.setattr(encrypted, "_IO", taken_over("got", secret, outside, session))
+    monkeypatch.setattr(unlock, "run_tool", heard)
+    monkeypatch.setattr(unlock, "tool", lambda name: name)
+    monkeypatch.setattr(unlock, "IO", taken_over("got", secret, outside, session))
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("\0" + session)
         listening.listen()
-        await encrypted.opens(disk, b"a passphrase")
+        await unlock.opens(disk, b"a passphrase")
     assert printed == [b"nothing\n"]
     assert not outside.exists()
     assert disk.read_bytes() == b"LUKS"

@@ -24,7 +24,7 @@ from broker.ipc import acceptor as messages
 from broker.ipc import channel as channels
 from broker.ipc import fdpass
 from broker.ipc.channel import Channel
-from broker.ipc.control import forward
+from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.programs.acceptor import Acceptor, Entrance
 
 SHORT = [errno.ENOMEM, errno.ENOBUFS]
@@ -114,8 +114,8 @@ async def test_a_call_of_the_control_socket_is_passed_on_later(
     number, monkeypatch, autojump_clock
 ):
     left, right = trio.testing.memory_stream_pair()
-    sending = forward._Frames(ShortStream(left, number))
-    receiving = forward._Frames(ShortStream(right, number))
+    sending = ForwardedFrames(ShortStream(left, number))
+    receiving = ForwardedFrames(ShortStream(right, number))
     long = bytes(range(256)) * 100
     got = []
     async with trio.open_nursery() as nursery:
@@ -189,7 +189,7 @@ async def test_a_door_without_memory_for_a_moment_goes_on(number, monkeypatch):
 async def test_a_channel_that_is_closed_is_not_asked_again():
     stream = ShortStream(None, errno.ECONNRESET)
     with trio.fail_after(5):
-        await forward._Frames(stream).read(print)
+        await ForwardedFrames(stream).read(print)
     assert stream.calls == 1
 
 

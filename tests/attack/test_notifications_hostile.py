@@ -68,6 +68,24 @@ def test_a_total_each_minute_holds_also_where_nothing_stays():
     assert shown == limits.PER_MINUTE_TOTAL
 
 
+def test_four_sandboxes_leave_places_to_another():
+    """Five of each stayed until they were dismissed."""
+    board = Board()
+    for name in "abcd":
+        for number in range(1, 9):
+            admit(board, Lease(name, name, name, 1), number=number)
+    assert admit(board, OTHER, now=90.0) is not None
+
+
+def test_disposables_have_the_places_of_their_record():
+    board, shown = Board(), 0
+    for name in range(8):
+        lease = Lease(f"w{name}", f"web-{name}", "web", 1)
+        for number in range(1, 9):
+            shown += admit(board, lease, number=number) is not None
+    assert shown == limits.SHOWN_PER_SANDBOX
+
+
 def test_a_number_of_another_sandbox_or_connection_is_a_new_one():
     board = Board()
     first = admit(board, number=7)

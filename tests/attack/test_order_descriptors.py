@@ -17,8 +17,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.order_channel import MessagePipe, order_pair
 from broker.ipc import clipboard, fdpass, transfer, worker
-from broker.ipc.channel import MessagePipe, order_pair, pair
+from broker.ipc.channel import pair
 from broker.viewer.workers.process import Worker, WorkerProcesses
 from tests.broker.viewer.sandboxes.test_guest import guest
 from tests.kit.audit.paper import PaperWorker

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from broker.authority.permit import Request, question_of
+from broker.authority.decisions.put_question import question_of
+from broker.authority.permit import Request
 from broker.authority.questions.queue import Queue
 from broker.core.lease import Opening
 from broker.core.question import Question

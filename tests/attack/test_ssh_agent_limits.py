@@ -3,27 +3,122 @@
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from broker.authority.permit import Request
 from broker.core import ssh_agent as wire
-from broker.core.errors import PeerError
+from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.lease import Opening
 from broker.core.limits import ssh_agent as limits
-from broker.core.ssh_agent import BindSession, KeyDone, KeyRefused, ListKeys
+from broker.core.services import CALL
+from broker.core.ssh_agent import (
+    AgentKey,
+    BindSession,
+    KeyDone,
+    KeyList,
+    KeyRefused,
+    ListKeys,
+    SignContent,
+)
 from broker.ipc import transfer as messages
 from broker.jail.worker.agent_stream import SshAgentStream
 from broker.viewer.calls.ssh_keys import SshKeys, _Conversation
+from broker.viewer.opening.exchanges import OpenExchange
+from tests.kit.rulebook import WORK
 
 
 class Willing:
-    """An agent of a hostile sandbox, which takes each session."""
+    """An agent of a hostile sandbox, which takes each session with this signature."""
+
+    async def ask(self, ask):
+        return KeyDone() if ask.signature == b"sig" else KeyRefused()
+
+
+class Faking:
+    """gpg-agent since GnuPG 2.3: it takes each session, whatever the signature."""
 
     async def ask(self, ask):
         del ask
         return KeyDone()
+
+
+async def test_an_agent_that_takes_any_signature_names_no_host():
+    talk = _Conversation(None, None, Faking(), None, "@adminvm")
+    assert isinstance(await talk.answer(bind(1, forwarding=False)), KeyRefused)
+    nothing = BindSession(b"h", b"s", b"", forwarding=False)
+    assert isinstance(await talk.answer(nothing), KeyRefused)
+    assert talk.hosts == {}
+
+
+async def test_a_failure_of_a_far_agent_has_nothing_of_its_target():
+    @asynccontextmanager
+    async def permit(_request):
+        await trio.lowlevel.checkpoint()
+        yield SimpleNamespace(target="vault", user=None, where="30.policy:1")
+
+    @asynccontextmanager
+    async def far(*_):
+        await trio.lowlevel.checkpoint()
+        raise UpstreamError("/home/user/secret cannot be mounted")
+        yield
+
+    keys = SshKeys(SimpleNamespace(permit=permit), far)
+    opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
+    with pytest.raises(RefusedError) as caught:
+        await keys.serve(guest, opening, OpenExchange(1), "vault", None)
+    assert "secret" not in str(caught.value)
+
+
+class Slow:
+    """An agent that waits for a touch."""
+
+    def __init__(self):
+        self.asked = trio.Event()
+
+    async def ask(self, ask):
+        if isinstance(ask, ListKeys):
+            return KeyList((AgentKey(b"key", "work@desk"),))
+        self.asked.set()
+        return await trio.sleep_forever()
+
+
+class Cutting:
+    """A decider that takes a permit back while the agent is asked."""
+
+    def __init__(self, agent):
+        self._agent = agent
+
+    @asynccontextmanager
+    async def permit(self, request):
+        del request
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def cut():
+                    await self._agent.asked.wait()
+                    scope.cancel()
+
+                nursery.start_soon(cut)
+                yield SimpleNamespace(target="vault")
+                nursery.cancel_scope.cancel()
+        if scope.cancelled_caught:
+            raise RefusedError("denied now")
+
+
+async def test_an_agent_that_was_left_with_a_request_is_not_asked_again():
+    """Its late answer, a login that was taken back, was passed on as the next one's."""
+    agent = Slow()
+    guest = SimpleNamespace(lease=WORK)
+    request = Request(lease=WORK, service="vitrail.SshAgent", stream=1)
+    talk = _Conversation(Cutting(agent), request, agent, guest, "vault")
+    with trio.fail_after(30), pytest.raises(RefusedError, match="denied now"):
+        await talk.answer(SignContent(b"key", 0, "git", b"hash", "sha512"))
+    assert talk.left
 
 
 def bind(number, *, forwarding):

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import os
+import signal
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, disposable_name
+from broker.helpers.process.spawn import spawn
+from broker.host import box_starts
+from broker.host.box_starts import start_box
 from broker.host.machine import MachineFacts
+from broker.host.part import HostPart
 from broker.host.room import Room, resident_bytes
+from broker.host.vmm.arena import ARENA_BYTES
 from broker.net.link.messages import StartSandbox
 from broker.viewer.host_starts import HostStarts
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.targets import Targets
+from policy.records.loader import parse_record
 from tests.kit.link.roles import PaperMachine, host_role
 from tests.kit.rulebook import VAULT, WORK
 
@@ -197,6 +207,90 @@ def test_what_a_process_has_taken(tmp_path, text, pages):
     (tmp_path / "7" / "statm").write_text(text)
     assert resident_bytes(7, tmp_path) == pages * mmap.PAGESIZE
     assert resident_bytes(8, tmp_path) == 0
+
+
+def record(name, text):
+    """A record of this text."""
+    made, problems = parse_record(name, Path(f"{name}.toml"), text.encode())
+    assert not problems
+    return made
+
+
+def test_an_arena_is_promised_beside_the_memory():
+    """A guest writes all over it, and what its VMM has taken counts it, too."""
+    launch = '[launch]\nkind = "microvm"\nimage = "work"\nmemory = "768M"\n'
+    sizes = []
+    for more in ("", "pixel_arena = true\n"):
+        web = record("web", f'class = "disposable"\ndisplay = "none"\n{launch}{more}')
+        part = SimpleNamespace(_record=lambda _name, web=web: web)
+        sizes += [
+            HostPart._memory_mib(part, SandboxName("web"), changes)
+            for changes in (NO_CHANGES, LaunchChanges(memory_mib=512))
+        ]
+    arena = ARENA_BYTES // MIB
+    assert sizes == [768, 512, 768 + arena, 512 + arena]
+
+
+SERVING = """\
+class = "persistent"
+display = "none"
+[launch]
+kind = "bwrap"
+command = ["vitrail-services"]
+"""
+
+
+@pytest.fixture(name="children")
+def _children(monkeypatch):
+    """Processes that hold a box; they never have it leased by themselves."""
+    children = []
+
+    def started(_words, **options):
+        children.append(spawn(["sleep", "1000"], **options))
+        return children[-1]
+
+    monkeypatch.setattr(box_starts, "spawn", started)
+    yield children
+    for child in children:
+        child.kill()
+
+
+async def test_callers_that_hang_up_have_a_box_started_once(children):
+    """Each time it was started and killed, as often as they called."""
+    leased, over = trio.Event(), []
+    async with trio.open_nursery() as broker:
+
+        async def call():
+            try:
+                await start_box(record("late", SERVING), leased, broker)
+            finally:
+                over.append(leased.is_set())
+
+        async with trio.open_nursery() as caller:
+            caller.start_soon(call)
+            await wait_all_tasks_blocked()
+            caller.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked(0.1)
+            assert children[0].popen.poll() is None
+            leased.set()
+        assert over == [True], "others wait for the same start until then"
+        assert children[0].popen.poll() is None, "it serves the next call"
+        children[0].kill()
+
+
+async def test_the_start_of_a_box_ends_with_the_broker(children):
+    async with trio.open_nursery() as caller, trio.open_nursery() as broker:
+
+        async def call():
+            with pytest.raises(UpstreamError, match="did not start"):
+                await start_box(record("late", SERVING), trio.Event(), broker)
+
+        caller.start_soon(call)
+        await wait_all_tasks_blocked()
+        broker.cancel_scope.cancel()
+    _, status = os.waitpid(children[0].popen.pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
 
 
 async def test_a_machine_that_is_larger_than_this_one_is_refused_to_the_user(tmp_path):

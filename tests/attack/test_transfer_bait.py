@@ -14,14 +14,9 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.core.framing import FrameReader
-from broker.core.transfer.entries import (
-    Directory,
-    End,
-    EntryReader,
-    FileEntry,
-    Quota,
-    entry_frame,
-)
+from broker.core.transfer.entries import Directory, End, FileEntry, entry_frame
+from broker.core.transfer.quota import Quota
+from broker.jail.transfer.entry_reader import EntryReader
 from shims.files import protocol
 from tests.integration.test_opening import sandboxes
 

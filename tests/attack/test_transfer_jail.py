@@ -86,7 +86,7 @@ sys.exit(tool.main({words!r}))
 """
 
 
-@pytest.mark.parametrize("verb", ["store", "edit"])
+@pytest.mark.parametrize("verb", ["store", "edit", "save", "pages"])
 def test_it_reaches_nothing_of_the_person(tmp_path, verb):
     import socket
 
@@ -105,6 +105,8 @@ def test_it_reaches_nothing_of_the_person(tmp_path, verb):
         words = {
             "store": ["store", str(tmp_path / "Incoming"), "work", "0"],
             "edit": ["edit", str(tmp_path / "mine"), "work"],
+            "pages": ["pages", str(tmp_path / "new.pdf"), "0"],
+            "save": ["save", str(tmp_path / "mine"), "work", "-", "0"],
         }[verb]
         values = {
             "tool": files_program(),

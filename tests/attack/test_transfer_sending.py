@@ -13,8 +13,9 @@ import pytest
 
 from shims.files import connection as module
 from shims.files import sending
-from shims.files.connection import PIECE_BYTES, Connection
+from shims.files.connection import Connection
 from shims.files.edited import Edited
+from shims.files.frames import PIECE_BYTES
 from shims.files.protocol import TransferError, frame, read_message
 from shims.files.sending import Walk, send_entries, write_entries
 

@@ -90,7 +90,14 @@ async def told(error, service, ask):
 
     log = Log()
     made = OpeningService(
-        decider=Decider(), log=log, targets=Targets(error), pump=None, desktop=None
+        decider=Decider(),
+        log=log,
+        targets=Targets(error),
+        pump=None,
+        desktop=None,
+        own=None,
+        writable=tuple,
+        spool=None,
     )
     room = SimpleNamespace(
         request_size=1 << 20,

@@ -11,7 +11,7 @@ import pytest
 from broker.core.errors import RefusedError
 from broker.core.lease import Opening
 from broker.core.services import OPEN_FILE
-from broker.core.transfer.contents import claimed
+from broker.core.transfer.claimed_type import claimed
 from broker.ipc.transfer_guest import OpenFile
 from broker.viewer.opening.service import _asked, _request
 from shims.files.openers import kind_of

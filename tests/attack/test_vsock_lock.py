@@ -14,7 +14,7 @@ import pytest
 
 from broker.core.services import PORTS
 from broker.host.launchers.libvirt.guests import LibvirtMachine
-from broker.host.launchers.microvm import MicroVmMachine
+from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.net.peers.identity import HybridClaim
 from tests.kit.wayland.compositor import short_directory
 

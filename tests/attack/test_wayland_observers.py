@@ -19,10 +19,10 @@ import trio
 from PIL import Image
 
 from broker.core import limits
-from broker.core.clipboard.chords import Recogniser
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as messages
+from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.wayland.listing import cut, windows_of
 from tests.bench.wayland.costs import KINDS as ALL
 from tests.kit.observers.costs import BOUND, Costs, lower

@@ -28,12 +28,14 @@ from broker.core.lease import Opening
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
+from broker.host.box_network import start_box_network
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.network.addresses import RESOLVER
-from broker.host.network.namespace import resolver_lines, start_box_network
+from broker.host.network.namespace import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from broker.viewer.network import NetworkFlows
+from tests.broker.host.network.test_quic_hello import crypto, initial, message
 from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
@@ -57,9 +59,14 @@ HOSTS = {
     "both.good.test": [GOOD, GOOD6],
     "rebound6.good.test": ["::1", THIS6, INNER6, f"::ffff:{THIS}", "64:ff9b::a00:1"],
 }
+TEXTS = [
+    b"\xc0\x0c" + struct.pack(">HHIHB", 16, 1, 16, 251, 250) + bytes([65 + n]) * 250
+    for n in range(12)
+]
+"""Records of TXT that are too long for a packet."""
 RULES = """\
 vitrail.Network +www.evil.test work @net deny
-vitrail.Network +*.good.test work @net allow port=443 protocol=tcp
+vitrail.Network +*.good.test work @net allow port=443 protocol=tcp,udp
 vitrail.Network +fd12:3456::/32 work @net allow port=8443 protocol=tcp
 """
 RECORD = """\
@@ -108,13 +115,43 @@ said["good"] = fetch("www.good.test")
 said["by its address"] = fetch("www.good.test", address=good)
 said["other port"] = fetch("www.good.test", 8443)
 said["other server"] = fetch("www.good.test", name="www.evil.test")
+def datagram(data, port):
+    def go():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(3)
+            sock.bind(("", port))
+            sock.connect((good, 443))
+            sock.send(bytes.fromhex(data))
+            return len(sock.recv(2000))
+    return tried(go)
+for port, (what, data) in enumerate(json.load(open(f"{out}/quic")).items(), 45600):
+    said[f"quic, {what}"] = datagram(data, port)
 said["no rule"] = fetch("www.nowhere.test")
 said["denied"] = fetch("www.evil.test")
 said["denied by address"] = fetch("www.evil.test", address=evil)
 said["rebound"] = fetch("rebound.good.test")
 said["metadata"] = fetch("metadata.good.test")
 said["name server"] = dns(good)
-said["name server by tcp"] = dns("10.0.2.3", tcp=True)
+said["name server by tcp"] = dns(good, tcp=True)
+def long_answer(tcp):
+    def go():
+        query = b"\0\7\1\0\0\1\0\0\0\0\0\0\4long\4good\4test\0\0\x10\0\1"
+        kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+        with socket.socket(socket.AF_INET, kind) as sock:
+            sock.settimeout(10)
+            sock.connect(("10.0.2.3", 53))
+            if not tcp:
+                sock.send(query)
+                return sock.recv(5000)[2] & 2
+            sock.send(len(query).to_bytes(2, "big") + query)
+            with sock.makefile("rb") as file:
+                size = int.from_bytes(file.read(2), "big")
+                found = len(file.read(size))
+                sock.shutdown(socket.SHUT_WR)
+                return [found, len(file.read())]
+    return tried(go)
+said["cut answer"] = long_answer(tcp=False)
+said["whole answer by tcp"] = long_answer(tcp=True)
 said["this machine"] = fetch(this)
 said["six, before the name"] = fetch(good6, name="six.good.test")
 said["six"] = fetch("six.good.test")
@@ -259,6 +296,20 @@ def test_a_named_host_is_reached_by_its_name(results):
 )
 def test_nothing_else_is(results, what):
     assert results["inside"][what] in REFUSED
+
+
+def test_quic_is_carried_to_a_permitted_server(results):
+    """In the real process, which cannot open a file any more; others hear of it (ICMP)."""
+    assert results["inside"]["quic, good"] > 1000
+    assert results["inside"]["quic, evil"] == "OSError"
+    assert results["inside"]["quic, nothing"] == "OSError"
+
+
+def test_an_answer_that_is_too_long_for_a_packet_comes_by_tcp(results):
+    assert results["inside"]["cut answer"] == 2  # TC
+    size, rest = results["inside"]["whole answer by tcp"]
+    assert size > 3000
+    assert rest == 0
 
 
 def test_a_named_host_is_reached_by_ipv6(results):
@@ -491,14 +542,16 @@ async def name_server(asked, task_status):
                 for one in HOSTS.get(name, [])
                 if family == (socket.AF_INET6 if ":" in one else socket.AF_INET)
             ]
-            head = query[:2] + b"\x81\x80" + struct.pack(">4H", 1, len(found), 0, 0)
+            texts = TEXTS if wanted == 16 and name == "long.good.test" else []
+            count = len(found) + len(texts)
+            head = query[:2] + b"\x81\x80" + struct.pack(">4H", 1, count, 0, 0)
             body = b"".join(
                 b"\xc0\x0c"
                 + struct.pack(">HHIH", wanted, 1, 16, 4 if wanted == 1 else 16)
                 + socket.inet_pton(family, one)
                 for one in found
             )
-            await sock.sendto(head + query[12:end] + body, sender)
+            await sock.sendto(head + query[12:end] + body + b"".join(texts), sender)
 
 
 @asynccontextmanager
@@ -552,13 +605,24 @@ async def be_internet():
         context.load_cert_chain(cert, key)
         async with trio.open_nursery() as nursery:
             for address in (GOOD, EVIL, SLOW, GOOD6, EVIL6, INNER6):
-                bits = "128" if ":" in address else "32"
-                await ip("address", "add", f"{address}/{bits}", "dev", "lo")
+                bits = ["128", "nodad"] if ":" in address else ["32"]
+                words = [f"{address}/{bits[0]}", "dev", "lo", *bits[1:]]
+                await ip("address", "add", *words)
                 for port in (443, 8443):
                     serve = partial(_serve_web, context, address)
                     await nursery.start(
                         partial(trio.serve_tcp, serve, port, host=address)
                     )
+            nursery.start_soon(_echo)
+
+
+async def _echo():
+    """Answer what is sent to the port of QUIC with the same."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        await sock.bind((GOOD, 443))
+        while True:
+            data, sender = await sock.recvfrom(2000)
+            await sock.sendto(data, sender)
 
 
 async def _serve_web(context, address, stream):
@@ -609,6 +673,12 @@ async def ask_box(place, conf, probe, book):
     sockets.mkdir()
     out.mkdir()
     (out / "error").touch()
+    quic = {
+        "good": initial(crypto(message("www.good.test")).ljust(1100, b"\0")).hex(),
+        "evil": initial(crypto(message("www.evil.test")).ljust(1100, b"\0")).hex(),
+        "nothing": bytes(100).hex(),
+    }
+    (out / "quic").write_text(json.dumps(quic))
     rebound = ",".join(HOSTS["rebound6.good.test"])
     words = (str(probe), str(out), GOOD, EVIL, THIS)
     words += (GOOD6, EVIL6, THIS6, INNER6, rebound)

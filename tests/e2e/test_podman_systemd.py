@@ -203,7 +203,7 @@ async def memory_is_limited(guest):
         flush=True,
     )
     assert MEMORY / 2 < reached < MEMORY
-    assert "no limits of memory" not in said
+    assert "memory and processes are not limited" not in said
     log = await guest.run(
         "journalctl -k --no-pager | grep -i 'memory cgroup out of'", user="root"
     )

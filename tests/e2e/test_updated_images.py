@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker.cli.images import installed
 from broker.cli.images.building import files
 from broker.cli.images.building.build import put_in_place
 from broker.core.names import SandboxName
@@ -47,7 +48,7 @@ def put_version(paths, base: store.Image, version: str) -> store.Image:
     subprocess.run(words, check=True, capture_output=True)
     said.unlink()
     manifest = msgspec.structs.replace(base.manifest, digest=files.digest(work))
-    (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))
+    (work / "manifest.json").write_bytes(installed.manifest_bytes(manifest))
     return put_in_place(paths, "default", work)
 
 

@@ -251,7 +251,7 @@ async def test_a_log_that_was_changed_behind_a_cursor_is_exit_code_3(
     db.close()
     cut = await ask(env, "--after-cursor", cursor)
     assert cut.code == 3
-    assert "ends at 3" in cut.err
+    assert "ends at event 3" in cut.err
 
 
 async def test_a_body_that_no_broker_wrote_and_a_damaged_file(

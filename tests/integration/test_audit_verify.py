@@ -106,7 +106,7 @@ async def test_a_proof_is_verified_by_the_shim_alone(env, tmp_path: Path) -> Non
     assert json.loads(said.splitlines()[1])["sequence"] == 42
     none = await brokerctl("audit", "prove", "101", env=env)
     assert none.code == 1
-    assert "no event 101" in none.err
+    assert "event 101 does not exist" in none.err
 
 
 async def test_wrong_calls(env, tmp_path: Path) -> None:

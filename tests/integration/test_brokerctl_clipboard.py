@@ -82,7 +82,7 @@ async def test_chords_are_chosen_once_and_a_running_broker_hears_of_it(env):
     assert told.lines[0] == "copy   Super+Shift+C  (vitrail)"
     told = await brokerctl("clipboard", "chords", "qubes", env=env)
     assert told.code == 0, told
-    assert "no broker runs" in told.err
+    assert "no broker is running" in told.err
     path = paths_of(env).config[0] / "clipboard.toml"
     assert 'preset = "qubes"' in path.read_text()
     api = ScriptedBroker()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from broker.cli import grants, pending
@@ -60,6 +61,9 @@ def test_a_question_as_text():
     assert "   targets: @dispvm:web, [personal]" in lines
     assert "   a yes may hold: once, time" in lines
     assert "   it says host: example.org" in lines
+    # The host of an ssh key's use is one whose signature was checked.
+    checked = msgspec.structs.replace(QUESTION, service="vitrail.SshAgent")
+    assert "   host: example.org" in pending.lines(checked)
 
 
 def test_a_grant_as_text():
@@ -89,7 +93,7 @@ async def test_pending_and_answer(env):
         broker.questions = []
         none = await brokerctl("pending", env=env)
         assert (none.code, none.out) == (1, "")
-        assert "no question waits" in none.err
+        assert "no question is pending" in none.err
         assert (await brokerctl("answer", "7", "maybe", env=env)).code == 2
 
 

@@ -107,7 +107,7 @@ async def test_status(env: dict[str, str], api: ScriptedBroker) -> None:
         assert found["leases"][0]["id"] == LEASE.id
         gone = await brokerctl("status", "gone", env=env)
         assert gone.code == 1
-        assert "no sandbox runs under the name gone" in gone.err
+        assert "no sandbox named 'gone' is running" in gone.err
 
 
 async def test_status_watched_by_a_program(
@@ -135,7 +135,7 @@ async def test_stop(env: dict[str, str], api: ScriptedBroker) -> None:
         two = await brokerctl("stop", "work", "work", "--json", env=env)
         assert two.objects == [{"stopped": ["work", "work"], "broker": False}]
         everything = await brokerctl("stop", "--all", env=env)
-        assert "work is gone" in everything.err
+        assert "work was stopped" in everything.err
         assert (await brokerctl("stop", "gone", env=env)).code == 1
         for words in ([], ["work", "--all"], ["--all", "--broker"]):
             assert (await brokerctl("stop", *words, env=env)).code == 2
@@ -162,7 +162,7 @@ async def test_stopping_the_broker_waits_until_it_has_ended(
         await process.wait()
     (answer,) = answers
     assert answer.code == 0
-    assert "the broker has ended" in answer.err
+    assert "the broker was stopped" in answer.err
     assert [what for what, _ in api.asked] == ["stop", "shutdown"]
 
 
@@ -243,7 +243,7 @@ async def test_raw_bytes_do_not_go_to_a_terminal(
         assert child.popen.stderr is not None
         with child.popen.stderr, trio.fail_after(60):
             assert await child.wait() == 2
-            assert b"could drive your terminal" in child.popen.stderr.read()
+            assert b"can control the terminal" in child.popen.stderr.read()
     finally:
         os.close(theirs)
         os.close(ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ def test_bundle_is_fetched_once_and_a_changed_one_is_not_taken(
         assert (base / "policy.d/30-site.policy").read_text() == rule
         again = brokerctl(*fetch)
         assert again.code == 0
-        assert "nothing new" in again.err
+        assert "already up to date" in again.err
         assert server.sent == 1
         # Changed on its way, then longer than a bundle may be: the rules stay.
         second = sign(2, f"# two\n{rule}")
@@ -106,9 +107,28 @@ def test_bundle_is_fetched_once_and_a_changed_one_is_not_taken(
         # An older one is not taken back.
         server.content, server.tag = sign(1, rule), '"old"'
         assert brokerctl(*fetch).code == 1
+        # A server that has been silent for weeks: who calls is told, now and then.
+        state = base / ".bundles/fetched.state"
+        kept = json.loads(state.read_text())
+        assert "days old" not in brokerctl(*fetch).err
+        state.write_text(
+            json.dumps({**kept, "answered": kept["answered"] - 20 * 86400})
+        )
+        assert "is 20 days old" in brokerctl(*fetch).err
         away = brokerctl("fetch", "http://policy.example/x", "--to", str(base), *trust)
         assert away.code == 1
         assert "https" in away.err
+
+
+def test_machines_of_a_fleet_do_not_ask_in_one_second(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(fetching.time, "sleep", waits.append)
+    for _ in range(8):
+        fetching.fetch(fetching.BundleServer(tmp_path, server.url, "", ()), 600)
+    assert all(0 <= wait <= 600 for wait in waits)
+    assert len(set(waits)) == 8
 
 
 RULE = "vitrail.OpenURL * @anyvm @anyvm deny\n"
@@ -210,7 +230,7 @@ def test_rings_get_their_bundles_in_their_time(site: Site) -> None:
     assert "expired" in expired.err
     site.index(*both)
     assert site.fetch("all")[1] == "# 2"
-    assert "nothing new" in site.fetch("all")[0].err
+    assert "already up to date" in site.fetch("all")[0].err
 
 
 def test_index_returns_by_one_bundle_and_its_key_signs_none(site: Site) -> None:
@@ -225,7 +245,7 @@ def test_index_returns_by_one_bundle_and_its_key_signs_none(site: Site) -> None:
     site.index("--ring", f"all={site.directory}/b2")
     back, text = site.fetch("all")
     assert (back.code, text) == (0, "# 2")
-    assert "has returned" in back.err
+    assert "was restored" in back.err
     site.index("--ring", f"all={site.directory}/b1")
     assert site.fetch("all")[1] == "# 2"
     # Another bundle in the place of the one that the index names.
@@ -244,13 +264,13 @@ def test_index_returns_by_one_bundle_and_its_key_signs_none(site: Site) -> None:
     site.publish((site.directory / "b3").read_bytes())
     bare, text = site.fetch("all")
     assert (bare.code, text) == (1, "# 2")
-    assert "was an index" in bare.err
+    assert "served an index before" in bare.err
 
 
 def test_index_of_a_time_to_come_is_not_followed(tmp_path: Path) -> None:
     """Attack: it would stay the newest one after its key was revoked."""
     index = RolloutIndex("site", int(time.time()) + 90000, {}, 1)
-    with pytest.raises(BundleError, match="to come"):
+    with pytest.raises(BundleError, match="signed in the future"):
         fetching._keep_index(tmp_path, index, b"")
 
 
@@ -306,7 +326,7 @@ def test_index_that_was_signed_meanwhile_is_not_signed_over(site: Site) -> None:
     site.index(*rings)
     looked_at = rollout._index_in(index)
     newer = site.index(*rings)
-    with pytest.raises(RefusedError, match="meanwhile"):
+    with pytest.raises(RefusedError, match="in the meantime"):
         rollout._sign_back(looked_at, index, key, {"canary": looked_at.rings["all"]})
     assert index.read_bytes() == newer
     rollout._sign_back(
@@ -331,4 +351,4 @@ def test_ring_does_not_return_to_what_comes_later(site: Site) -> None:
         *("--key", str(site.directory / "rollout")),
     )
     assert answer.code == 1
-    assert "'all' has version 2 only later" in answer.err
+    assert "'all' does not have version 2 yet" in answer.err

@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
+from broker.ipc.control.api import Nothing, QuestionAnswerRequest
+from broker.ipc.control.methods import ANSWER, PENDING
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
@@ -25,9 +28,13 @@ vitrail.Call +code    work vault     allow
 vitrail.Call +deaf    work vault     allow
 vitrail.Call +few     work vault     allow rate=2/min
 vitrail.Call +small   work vault     allow max-size=100K
+vitrail.Call +near    work vault     allow gesture=5s
 vitrail.Call +off     work absent    allow autostart=no
 test.Named   +key     work vault     allow
 test.Named   *        work vault     deny
+vitrail.Call +pick    work @default  ask ttl=1h
+vitrail.Call +pick    work vault     ask ttl=1h
+vitrail.Call +pick    work absent    ask ttl=1h
 vitrail.Call *        work work      allow
 """
 SERVICES = {
@@ -36,7 +43,9 @@ SERVICES = {
     "code": "exit 300",
     "deaf": "exec sleep 600",
     "few": "true",
+    "near": "true",
     "small": "cat",
+    "pick": 'echo "picked $QREXEC_REMOTE_DOMAIN"',
     "test.Named": 'echo "$1 $QREXEC_SERVICE_ARGUMENT $QREXEC_SERVICE_FULL_NAME"',
 }
 
@@ -136,12 +145,43 @@ async def test_calls_that_no_rule_allows_start_nothing():
         assert code == 127
 
 
-async def test_a_rule_limits_rate_and_bytes():
+async def test_a_question_offers_targets_and_its_answer_holds():
+    async with sandboxes() as (w, work, _), w.client() as client:
+
+        async def pending():
+            return (await client.call(PENDING, Nothing())).questions
+
+        told = []
+
+        async def call():
+            told.append(await work.script("vitrail-call pick </dev/null 2>/dev/null"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            (question,) = await eventually(pending)
+            assert set(question.targets) == {"vault", "absent"}
+            assert question.details == ["service: pick"]
+            assert w.events("program.started", name="vitrail-files") == []
+            answer = QuestionAnswerRequest(
+                id=question.id, allow=True, target="vault", keep="time"
+            )
+            await client.call(ANSWER, answer)
+        assert told == [(0, "picked work\n")]
+        await call()  # it holds for an hour
+        assert told[1] == told[0]
+        assert len(w.events("question.asked")) == 1
+
+
+async def test_a_rule_limits_rate_bytes_and_gestures():
     async with sandboxes() as (w, work, _):
         for code in (0, 0, 125):
             assert (await work.script("vitrail-call -t vault few </dev/null"))[
                 0
             ] == code
+        # Nobody has acted in a window of it.
+        assert (await work.script("vitrail-call -t vault near </dev/null"))[0] == 125
+        denied = w.events("decision", verdict="deny")
+        assert "no input in a window of it" in denied[-1]["reason"]
         call = "vitrail-call -t vault small"
         # A frame of 5 bytes is around each piece.
         code, said = await work.script(f"head -c 102000 /dev/zero | {call} | wc -c")

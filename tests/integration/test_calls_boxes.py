@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.helpers.process.spawn import run_tool
+from tests.integration.test_ports import forwarded
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES
@@ -25,6 +27,14 @@ RULES = """\
 vitrail.Call +as-user  @anyvm  vault  allow user=root
 vitrail.Call *         @anyvm  vault  allow
 vitrail.Call +hello    box     work   allow
+vitrail.Tcp  *         @adminvm vault allow
+vitrail.Tcp  *         box     vault  allow
+"""
+STARTS = """\
+vitrail.Call +off  box  late   allow autostart=no
+vitrail.Call *     box  late   allow
+vitrail.Call *     box  window allow
+vitrail.Call *     box  many   allow
 """
 SECONDS = 600_000_000 + os.getpid()
 DEAF = f"sleep\0{SECONDS}\0"
@@ -99,6 +109,40 @@ async def test_a_box_calls_a_box():
         assert (await in_box(w, "vitrail-call -t vault none </dev/null"))[0] == 127
 
 
+LATE = VAULT.replace('"vitrail-services"', '"sh", "-c", "exec vitrail-services"')
+
+
+async def test_a_call_starts_a_box():
+    """Where the rule says so, and a program that serves calls: no other."""
+    async with sandboxes() as w:
+        w.write_record("late", LATE.format(seconds=SECONDS))
+        w.write_record("window", BOX + 'command = ["foot"]\n')
+        w.write_record(
+            "many", LATE.format(seconds=SECONDS).replace("persistent", "disposable")
+        )
+        (w.paths.config[0] / "policy.d/20-late.policy").write_text(STARTS)
+        code, said = await in_box(w, "vitrail-call -t late off 2>&1 </dev/null")
+        assert (code, "does not run" in said) == (125, True), said
+        for name in ("window", "many"):
+            code, said = await in_box(w, f"vitrail-call -t {name} echo 2>&1 </dev/null")
+            assert (code, "refused it" in said) == (125, True), said
+            (refused,) = w.events("lease.refused", sandbox=name)
+            assert "not started by a call" in refused["reason"]
+        assert not w.events("lease.begin", record="window")
+        # Two at once start it once, and it runs on.
+        both = "vitrail-call -t late who </dev/null & vitrail-call -t late who </dev/null; wait"
+        code, said = await in_box(w, both)
+        assert said.count("box sh\n") == 2, said
+        code, said = await in_box(w, "echo again | vitrail-call -t late echo")
+        assert (code, said) == (0, "again\n")
+        assert len(w.events("lease.begin", record="late")) == 1
+        told = await brokerctl("stop", "late", env=w.environ)
+        assert told.code == 0, told
+        # It is started again for the next one.
+        code, said = await in_box(w, "echo more | vitrail-call -t late echo")
+        assert (code, said) == (0, "starting late\nmore\n")
+
+
 async def test_one_program_of_a_box_serves_its_calls():
     async with sandboxes() as w:
         # A box that serves calls beside its own program, and then asks for it twice.
@@ -124,6 +168,31 @@ async def test_machines_and_boxes_call_each_other():
         # A machine's agent starts its services: no program of its own says it does.
         code, said = await work.script("vitrail-files vitrail-services")
         assert "starts its services" in said, said
+
+
+async def test_a_port_of_a_box_is_reached_by_the_user_and_by_a_box():
+    async with sandboxes() as w:
+        port = 20000 + os.getpid() % 10000
+        server = f"""
+        mkdir -p /tmp/www && echo hello > /tmp/www/index.html && cd /tmp/www
+        exec vitrail-services python3 -m http.server --bind 127.0.0.1 {port}
+        """
+        async with running(
+            *("run", "-q", "vault", "--", "sh", "-c", server), env=w.environ
+        ):
+            await w.wait_event("stream.opened", sandbox="vault", service="vitrail.Call")
+            async with forwarded(w, port) as (local, _):
+                url = f"http://127.0.0.1:{local}/"
+
+                async def answers():
+                    return await run_tool(["curl", "-s", url]) == b"hello\n"
+
+                await eventually(answers)
+            script = f"""
+            vitrail-connect --target vault {port} 8123 2>/dev/null &
+            until curl -s http://127.0.0.1:8123/; do sleep 0.2; done
+            """
+            assert await in_box(w, script) == (0, "hello\n")
 
 
 async def test_a_service_in_a_box_ends_with_its_caller():

@@ -7,11 +7,14 @@ before its pixels, and exits with an error of its own (PDF and image converters)
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from contextlib import asynccontextmanager
 
 import pytest
 
+from shims.files import services
 from tests.kit.plain_guests import plain
 from tests.kit.world import world
 
@@ -66,6 +69,23 @@ async def sandboxes():
                 (folder / name).write_text(f"#!/bin/sh\n{script}\n")
                 (folder / name).chmod(0o755)
             yield guests["work"]
+
+
+def test_a_service_has_the_environment_of_a_login(tmp_path, monkeypatch):
+    """As one of Qubes': split-ssh's finds its agent by it."""
+    (tmp_path / ".profile").write_text("export SSH_AUTH_SOCK=/run/agent\n")
+    (tmp_path / "test.Ssh").write_text('echo "$SSH_AUTH_SOCK $1"\n')
+    (tmp_path / "test.Ssh+key").write_text('#!/bin/sh\necho "$SSH_AUTH_SOCK, a key"\n')
+    (tmp_path / "test.Ssh+key").chmod(0o755)
+    monkeypatch.setattr(services, "QUBES_SERVICES", (str(tmp_path),))
+    for argument, said in (
+        ("", "/run/agent \n"),
+        ("a", "/run/agent a\n"),
+        ("key", "/run/agent, a key\n"),
+    ):
+        words = services.find_service("test.Ssh", argument)
+        env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        assert subprocess.check_output(words, env=env, text=True) == said
 
 
 async def test_programs_of_the_shape_of_qubes_add_ons():

@@ -6,7 +6,8 @@ import os
 
 import trio
 
-from broker.core.clipboard.chords import PRESSED, RELEASED, KeyVerdict, Recogniser
+from broker.core.keys import KeyVerdict
+from broker.jail.clipboard.chord_recogniser import PRESSED, RELEASED, Recogniser
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, wait_window
 from tests.kit.wayland.input import Keyboard

@@ -18,8 +18,9 @@ from broker.ipc.control import forwarded as forward
 from broker.ipc.control.api import Nothing, RunRequest, StopRequest
 from broker.ipc.control.client import open_client
 from broker.ipc.control.dispatch import Dispatcher
-from broker.ipc.control.forward import Forwarder, serve_forwarded
+from broker.ipc.control.forward import serve_forwarded
 from broker.ipc.control.forwarded import Begin, CallItem, Done
+from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.methods import (
     GET_VERSION,
     RUN,

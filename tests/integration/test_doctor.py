@@ -65,7 +65,7 @@ async def test_a_vsock_that_was_not_mended_is_a_warning(
     assert [found.state for found in seen[True]] == [State.OK]
     assert [found.state for found in seen[False]] == [State.WARN]
     assert "vhost-device-vsock 0.3.0" in seen[True][0].text
-    assert "stands still" in seen[False][0].text
+    assert "blocks where" in seen[False][0].text
     assert seen[False][0].mend
 
 
@@ -128,7 +128,7 @@ async def test_policy(context: Context) -> None:
 
 async def test_broker(context: Context) -> None:
     (none,) = await viewer.check_broker(context)
-    assert "none runs" in none.text
+    assert "no broker is running" in none.text
     async with serving(context.paths.control, ScriptedBroker()):
         (one,) = await viewer.check_broker(context)
         assert f"pid {os.getpid()}" in one.text
@@ -226,4 +226,4 @@ async def test_whose_user_id_boxes_have_is_told(
     monkeypatch.setattr(host, "subordinate_namespace", lambda *_: namespace)
     (found,) = await host.check_bubblewrap(context)
     assert ("/etc/subuid" in found.text) is (namespace is None)
-    assert "user id" in found.text
+    assert "user ID" in found.text

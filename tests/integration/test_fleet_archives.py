@@ -139,4 +139,4 @@ def test_line_that_does_not_end_is_refused(tmp_path: Path) -> None:
         *("audit", "verify", "--store", str(tmp_path)), env=environment(tmp_path)
     )
     assert answer.code != 0
-    assert "longer than" in answer.err
+    assert "more than" in answer.err

@@ -96,8 +96,24 @@ def test_programs_in_it_are_those_of_the_sources(script, root):
     lib = root / LIB
     assert (lib / "vitrail_guest.py").read_bytes() == bundle.guest_agent()
     assert (lib / "vitrail_files.py").read_bytes() == bundle.files_tool()
+    assert (lib / "vitrail_call.py").read_bytes() == bundle.call_tool()
     for name in ("vitrail_devices.py", "vitrail_security_key.py"):
         assert (lib / name).read_text() == (bundle.HERE / name).read_text()
+
+
+def test_programs_of_qubes_find_theirs_where_the_guest_has_none(script, root):
+    own = root / "usr/bin/qrexec-client-vm"
+    own.parent.mkdir(parents=True)
+    own.write_text("of the guest")
+    for _ in range(2):
+        install(script, "--root", str(root))
+        assert own.read_text() == "of the guest"
+        found = os.readlink(root / "usr/lib/qubes/qrexec-client-vm")
+        assert found == "/usr/local/bin/qrexec-client-vm"
+    install(script, "--root", str(root), "--uninstall")
+    assert own.read_text() == "of the guest"
+    assert not os.path.lexists(root / "usr/lib/qubes/qrexec-client-vm")
+    assert not (root / "usr/local/bin/qrexec-client-vm").exists()
 
 
 def test_a_second_run_changes_nothing_and_is_removed_too(script, root):

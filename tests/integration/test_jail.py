@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import InternalError
-from broker.helpers.process import jail, program_filters, seccomp
+from broker.helpers.process import hardening, jail, program_filters, seccomp
 
 _ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def test_told_otherwise_it_starts_behind_the_other_walls_and_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     "program",
-    [seccomp.worker_filter, seccomp.keeper_filter, program_filters.vmm_filter],
+    [seccomp.worker_filter, hardening.keeper_filter, program_filters.vmm_filter],
 )
 def test_a_filter_is_a_program_that_the_kernel_takes(program):
     made = program()

@@ -67,7 +67,7 @@ async def test_a_second_one_of_the_name_changes_nothing(env):
     before = file.read_text()
     again = await brokerctl("new", "mine", "--label", "red", env=env)
     assert again.code == 1
-    assert "there is a record 'mine' already" in again.err
+    assert "a record named 'mine' already exists" in again.err
     assert file.read_text() == before
 
 

@@ -89,7 +89,7 @@ async def test_unknown_names(env) -> None:
     write_record(env, "work", DEMO)
     assert "did you mean 'work'?" in sentence(await brokerctl("run", "wrok", env=env))
     said = sentence(await brokerctl("run", "zzz", env=env))
-    assert "there are: work; to make one: brokerctl new zzz" in said
+    assert "records: work; to make one: brokerctl new zzz" in said
     said = sentence(await brokerctl("run", "a\x1b[2Jb", env=env))
     assert "a\\x1b[2Jb" in said
 
@@ -150,7 +150,9 @@ async def test_a_typo_has_its_line_a_caret_and_the_word_that_was_meant(env) -> N
     assert (checked.code, checked.out) == (1, expected)
     listed = await brokerctl("list", env=env)
     assert "no records yet" not in listed.err
-    assert listed.err.endswith("not usable because of an error: demo\n")
+    assert listed.err.endswith(
+        "records that cannot be used because of an error: demo\n"
+    )
 
 
 # -- the surroundings ----------------------------------------------------------------

@@ -77,7 +77,7 @@ async def test_a_host_that_is_first_is_told_where_to_begin(homes):
         "pair", "screen", "--as", "host", "--endpoint", where, env=host
     )
     assert said.code == 1
-    assert "no viewer waits to be paired" in said.err
+    assert "no viewer is waiting to be paired" in said.err
     assert "brokerctl pair NAME --as viewer" in said.err
 
 
@@ -148,7 +148,7 @@ async def test_one_that_says_nothing_is_left(monkeypatch):
     async def ask():
         raise AssertionError("no question without a code")
 
-    with theirs, pytest.raises(NoCodeError, match="nothing of use within"):
+    with theirs, pytest.raises(NoCodeError, match="did not send its code within"):
         await pair(
             ours,
             role=Role.VIEWER,
@@ -171,7 +171,7 @@ async def test_the_wrong_machine_is_turned_away_and_both_hear_of_it(homes):
         for _ in range(2):
             answer = await brokerctl("pair", "screen", "--as", "host", *words, env=host)
             assert answer.code == 1
-            assert "'brokerctl pair' on the other machine may say why" in answer.err
+            assert "'brokerctl pair' on the other machine may show why" in answer.err
         await there.wait("a connection was refused: the link takes connections of uid")
         await there.wait("peer_uid in link.toml names the other broker's user")
         assert there.said.count("a connection was refused") == 1, "once"

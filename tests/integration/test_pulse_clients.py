@@ -277,7 +277,7 @@ async def test_two_filters_of_one_name_and_no_place_for_a_mixer():
         async with proxy(server) as one, proxy(server) as two:
             for filtered in (one, two):
                 assert "vitrail" in (await filtered.run("pactl", "info")).out
-            assert "will not see this filter" in two.log.read_text()
+            assert "cannot control this filter" in two.log.read_text()
         real = server.environment
         server.environment = {k: v for k, v in real.items() if k != "XDG_RUNTIME_DIR"}
         async with proxy(server) as filtered:
@@ -294,4 +294,4 @@ async def test_without_a_server_it_says_so(tmp_path):
             *BROKERCTL, *words, "--server", "/nowhere", env=env, check=False
         )
         assert done.code == 1
-        assert "no sound server at /nowhere" in done.err
+        assert "no sound server answers at /nowhere" in done.err

@@ -59,7 +59,7 @@ async def test_the_mixer_reports_a_server_that_does_not_answer():
     for done, why in ((absent, "No such file"), (refused, "Connection refused")):
         assert done.code == 1
         assert f"error: no sound server answers at {nobody.socket}: {why}" in done.err
-        assert "hint: is pipewire-pulse" in done.err
+        assert "hint: start pipewire-pulse" in done.err
 
 
 @both
@@ -187,7 +187,7 @@ async def test_volume_and_mute_hold_live_and_over_a_reconnect(kind):
             async with player:
                 await sounds((32800, False))
         assert (
-            "kept for the next time"
+            "the setting is kept for the next one"
             in (await audio(server, "volume", "other", "7")).err
         )
 

@@ -159,5 +159,5 @@ async def test_cp_of_a_missing_file_asks_no_broker(env, tmp_path):
     api = broker()
     async with serving(paths_of(env).control, api):
         answer = await brokerctl("cp", str(tmp_path / "nothing"), "demo:", env=env)
-    assert (answer.code, "there is no " in answer.err) == (1, True), answer.err
+    assert (answer.code, "does not exist" in answer.err) == (1, True), answer.err
     assert not [verb for verb, _ in api.asked if verb != "status"]

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from broker.cli.sanitizing.pixels import Page
-from broker.cli.sanitizing.writing import write_png
+from shims.files.page_writers import write_png
 from tests.kit.brokerctl import brokerctl
 from tests.kit.needs import PID_NAMESPACES
+from tests.kit.plain_guests import plain
 from tests.kit.world import world
 
 pytestmark = [
@@ -87,14 +87,14 @@ async def test_a_pdf_becomes_pixels_and_words():
 async def test_a_picture_becomes_a_picture():
     async with documents() as (w, folder):
         with (folder / "red.png").open("wb") as out:
-            write_png(out, Page(40, 30, b"\xff\0\0" * 1200, ()))
+            write_png(out, (40, 30, b"\xff\0\0" * 1200, ()))
             out.write(b"what a reader of pictures does not show")
         told = await brokerctl("sanitize", str(folder / "red.png"), env=w.environ)
         assert told.code == 0, told
         made = (folder / "red.safe.png").read_bytes()
         assert b"what a reader" not in made
         with io.BytesIO() as plain:
-            write_png(plain, Page(40, 30, b"\xff\0\0" * 1200, ()))
+            write_png(plain, (40, 30, b"\xff\0\0" * 1200, ()))
             assert made == plain.getvalue()
 
 
@@ -103,7 +103,7 @@ async def test_what_is_not_a_document_makes_nothing():
         (folder / "bad.pdf").write_bytes(b"%PDF-1.4\nnothing of it")
         told = await brokerctl("sanitize", str(folder / "bad.pdf"), env=w.environ)
         assert told.code == 1, told
-        assert "the sandbox says: pdftoppm failed" in told.err
+        assert "the sandbox reported: pdftoppm failed" in told.err
         assert [one.name for one in folder.iterdir()] == ["bad.pdf"]
 
 
@@ -120,3 +120,39 @@ async def test_a_sandbox_that_keeps_or_sends_anything_is_refused():
             )
             assert (told.code, "without a network" in told.err) == (1, True), told
         assert not w.events("lease.begin")
+
+
+CALLED = """\
+vitrail.Call  +sanitize  work  reader  allow
+"""
+SERVICE = """\
+[services.sanitize]
+command = ["vitrail-sanitize"]
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
+)
+async def test_a_sandbox_has_its_document_made_harmless_by_a_call():
+    """What the other one gives back is pixels; the caller writes the new document."""
+    async with documents() as (w, _):
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-mine.policy").write_text(CALLED)
+        async with plain(w, "work", "reader", tops={"reader": SERVICE}) as guests:
+            work = guests["work"]
+            (work.home / "a.pdf").write_bytes(PDF)
+            (work.home / "bad.pdf").write_bytes(b"%PDF-1.4\nnothing of it")
+            made = "vitrail-harmless -t reader"
+            code, said = await work.script(f"cd {work.home}; {made} a.pdf bad.pdf")
+            assert (code, "a.safe.pdf\n" in said) == (1, True), said
+            assert "bad.pdf: the sandbox reported: pdftoppm failed" in said
+            written = (work.home / "a.safe.pdf").read_bytes()
+            assert (written[:5], b"JavaScript" in written) == (b"%PDF-", False)
+            code, said = await work.script(f"{made} {work.home}/none.pdf")
+            assert (code, "No such file" in said) == (1, True), said
+            code, said = await work.script(f"{made[:-6]}vault {work.home}/a.pdf")
+            assert (code, "refused" in said or "no rule" in said) == (1, True), said
+            left = {one.name for one in work.home.glob("*.pdf")}
+            assert left == {"a.pdf", "bad.pdf", "a.safe.pdf"}

@@ -45,7 +45,8 @@ async def sandboxes():
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 async def test_a_secret_is_given_for_each_use_by_its_name():
     page = (Path(__file__).parents[2] / "docs/calls.md").read_text()
-    (helper,) = [x for x in page.splitlines() if x.startswith("git config --global")]
+    begin = "git config --global credential"
+    (helper,) = [x for x in page.splitlines() if x.startswith(begin)]
     async with sandboxes() as (w, work, vault):
         call = "vitrail-call -t @adminvm vitrail.Secret"
         assert await work.script(f"{call} git </dev/null") == (0, "s3cret\n")

@@ -316,6 +316,8 @@ async def test_rows_of_one_machine_do_not_end_questions_about_all(
     store = ("--store", server.address)
     (all_of_it,) = called("audit", "stats", *store, "--json", env=env).objects
     assert all_of_it["events"] == 90 + hostile
+    web = called("audit", "stats", *store, "--json", "--sandbox", "web", env=env)
+    assert web.objects[0]["events"] == alone.events + hostile, web.err
     words = ("--sandbox", "web", "--machine", "desk")
     (desk,) = called("audit", "stats", *store, "--json", *words, env=env).objects
     assert desk["events"] == alone.events
@@ -453,6 +455,18 @@ async def test_a_database_of_a_newer_version_and_one_without_rights(
     assert "newer Vitrail" in str(told)
     with pytest.raises(SetupError, match="newer Vitrail"), open_fleet(server.address):
         pass
+
+
+async def test_tables_that_no_script_updates_are_left_as_they_are(
+    tmp_path: Path, server: Postgres
+) -> None:
+    await filled(tmp_path, 5)
+    await ship(tmp_path, fleet(server))
+    server.run("DROP TABLE vitrail.revision; UPDATE vitrail.migration SET version = 5")
+    await filled(tmp_path / "new", 5)
+    told = (await ship(tmp_path / "new", fleet(server)))["fleet"]
+    assert isinstance(told, SetupError)
+    assert "of version 5, which is too old" in str(told)
 
 
 async def test_two_machines_may_be_the_first_at_once(

@@ -37,18 +37,20 @@ vitrail.SshAgent *            other @adminvm allow key=work@desk
 """
 
 
+def made_keys(base):
+    return [made_key(base / name, f"{name}@desk") for name in ("work", "home")]
+
+
 @asynccontextmanager
-async def sandboxes(rules=RULES):
-    async with world({}, start=False, image=False) as w:
+async def sandboxes(rules=RULES, extra=None, *, make=made_keys, start=agent):
+    """``make`` makes keys in a directory, ``start`` an agent in another one with them."""
+    async with world({}, start=False, image=False, extra=extra) as w:
         folder = w.paths.config[0] / "policy.d"
         folder.mkdir(parents=True)
         (folder / "30-mine.policy").write_text(rules)
-        keys = [
-            made_key(w.base / "keys" / name, f"{name}@desk")
-            for name in ("work", "home")
-        ]
+        keys = make(w.base / "keys")
         there = host(w.base / "sshd", *keys)
-        async with agent(w.base / "agent", *keys) as sock:
+        async with start(w.base / "agent", *keys) as sock:
             home = w.base / "person"
             (home / ".ssh").mkdir(parents=True, mode=0o700)
             (home / ".ssh/known_hosts").write_text(f"git.example.test {there.key}\n")
@@ -238,3 +240,16 @@ async def test_a_forwarded_agent_and_rsync():
             code, said = await work.script(script(work, copy))
             assert (code, said) == (0, "")
             assert (w.base / "copy/tree/file").read_text() == "content"
+
+
+async def test_an_agent_that_ends_leaves_the_socket_of_the_next_one():
+    """Both have the same path, and the first one sees its command's end later."""
+    async with sandboxes(ANY_KEY) as (_, guests, __, ___):
+        work = guests["work"]
+        sock = work.home / "a.sock"
+        agent_ = f"vitrail-ssh-agent --socket {sock}"
+        wait = "i=0; while [ $i -lt 40 ] && [ -S $0 ]; do sleep 0.1; i=$((i+1)); done"
+        code, said = await work.script(
+            f"{agent_} true; {agent_} sh -c '{wait}; ssh-add -l' {sock}"
+        )
+        assert (code, "work@desk" in said) == (0, True), said

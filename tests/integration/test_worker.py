@@ -19,12 +19,13 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.framing import HEADER, encode_frame
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.order_channel import order_pair
 from broker.helpers.process.fork_client import ForkedProcess
 from broker.helpers.process.pidfd import PidfdProcess
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.ipc import agent, clipboard
 from broker.ipc import worker as messages
-from broker.ipc.channel import order_pair, pair
+from broker.ipc.channel import pair
 from broker.ipc.fork_server import Jail
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
@@ -316,7 +317,7 @@ async def test_without_rules_there_is_no_display(directory):
             "import socket, sys, trio\n"
             "from broker.programs import worker\n"
             "from broker.ipc.fork_server import Jail\n"
-            "from broker.ipc.channel import MessagePipe\n"
+            "from broker.helpers.order_channel import MessagePipe\n"
             "pipe = MessagePipe(int(sys.argv.pop()))\n"
             "fds = [socket.socket(fileno=int(n)) for n in sys.argv[1:]]\n"
             "fds.insert(1, pipe)\n"

@@ -58,7 +58,8 @@ from broker.ipc.control.api import (
     WindowStatus,
 )
 from broker.ipc.control.dispatch import Dispatcher
-from broker.ipc.control.forward import Forwarder, serve_forwarded
+from broker.ipc.control.forward import serve_forwarded
+from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.methods import Exchange, Owner, serves
 from broker.ipc.control.varlink import Call, VarlinkReply
 
@@ -190,7 +191,7 @@ class ScriptedBroker:
         if request.sandbox is None:
             return StopAnswer(stopped=names)
         if request.sandbox not in names:
-            raise NotFoundError(f"no sandbox runs under the name {request.sandbox}")
+            raise NotFoundError(f"no sandbox named '{request.sandbox}' is running")
         return StopAnswer(stopped=[request.sandbox])
 
     @serves(methods.SHUTDOWN)

@@ -13,14 +13,18 @@ from tests.kit.world import record, world
 
 
 @asynccontextmanager
-async def notifying(rules, *names):
-    """Yield the world, its screen with mako, and the guests by name."""
+async def notifying(rules, *names, env=()):
+    """Yield the world, its screen with mako, and the guests by name.
+
+    ``env``: more of the desktop's environment.
+    """
     async with world({"app": record()}, start=False, image=False) as w:
         folder = w.paths.config[0] / "policy.d"
         folder.mkdir(parents=True)
         (folder / "30-mine.policy").write_text(rules)
         async with notification_server(w.comp, w.environ) as screen:
             w.environ.update(screen.env)
+            w.environ.update(env)
             await w.start()
             async with plain(w, *names) as guests:
                 for guest in guests.values():

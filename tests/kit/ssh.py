@@ -31,10 +31,10 @@ Subsystem sftp internal-sftp
 """
 
 
-def made_key(path, comment, kind="ed25519"):
+def made_key(path, comment, kind="ed25519", *options):
     """Make a key without a passphrase; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    words = ("-q", "-N", "", "-t", kind, "-C", comment, "-f", str(path))
+    words = ("-q", "-N", "", "-t", kind, "-C", comment, "-f", str(path), *options)
     subprocess.run(("ssh-keygen", *words), check=True, timeout=60)
     return path
 
@@ -56,15 +56,20 @@ async def running(words, **more):
 
 
 @asynccontextmanager
-async def agent(folder, *keys):
-    """Run an agent with keys; yields its socket."""
+async def agent(folder, *keys, options=(), more=None):
+    """Run an agent with keys; yields its socket.
+
+    ``options``: of ssh-add(1), before each key.  ``more``: variables of the environment.
+    """
     folder.mkdir(mode=0o700)
     sock = folder / "sock"
-    async with running(["ssh-agent", "-D", "-a", str(sock)]):
+    env = {**os.environ, **(more or {})}
+    words = ["ssh-agent", "-D", "-P", "/usr/lib*,/tmp/*", "-a", str(sock)]
+    async with running(words, env=env):
         await eventually(lambda: takes_connections(sock))
-        env = {**os.environ, "SSH_AUTH_SOCK": str(sock)}
+        env["SSH_AUTH_SOCK"] = str(sock)
         for key in keys:
-            words = ("ssh-add", "-q", str(key))
+            words = ("ssh-add", "-q", *options, str(key))
             subprocess.run(words, check=True, env=env, timeout=60)
         yield sock
 
@@ -77,13 +82,22 @@ class Host:
     key: str
     """The host's public key."""
 
-    def words(self, program, known, name, *options):
-        """Words of ssh(1) or sftp(1) that reach it by a name that ``known`` has."""
+    @property
+    def server(self):
+        """The command that serves one connection at its standard input and output."""
         server = f"{SSHD} -i -f {self.folder}/config -E {self.folder}/log"
         accounts = self.folder / "passwd"
         if accounts.exists():
             binds = f"--dev-bind / / --ro-bind {accounts} /etc/passwd"
             server = f"bwrap {binds} -- {server}"
+        return server
+
+    def words(self, program, known, name, *options, way=""):
+        """Words of ssh(1) or sftp(1) that reach it by a name that ``known`` has.
+
+        ``way``: a command that leads to it, if it is not started by the client.
+        """
+        server = way or self.server
         options = (
             *(f"UserKnownHostsFile={known}", f"HostKeyAlias={name}", "BatchMode=yes"),
             *(f"ProxyCommand={server}", *options),

@@ -48,6 +48,10 @@ class Journal:
         self._refusals.owners.learn(lease)
         self._shares.check(lease.record, trio.current_time())
 
+    def record_of(self, sandbox: str) -> str:
+        """Return the record whose budgets a sandbox uses, as far as it is known."""
+        return self._refusals.owners.of(sandbox)
+
     def content_digest(self, content: bytes) -> str:
         """See the interface."""
         return self._store.namer.content_digest(content)

@@ -123,6 +123,7 @@ class CheckpointRequests:
     async def _hold(
         self, book: LogCheckpoints, message: m.HoldCheckpoint
     ) -> m.FromAuthority:
+        """Store a peer's checkpoint as a witness and return the answer."""
         offer = WitnessOffer(
             parse_note(message.note),
             message.since,

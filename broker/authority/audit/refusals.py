@@ -121,6 +121,7 @@ class Counter:
 
     @staticmethod
     def _hold(window: _Window, event: schema.Event) -> None:
+        """Count a refusal in its window instead of recording it."""
         # Some counts are a worker's claim, and readers of the log add them.
         window.held = min(audit_limits.AUDIT_COUNT, window.held + event.count)
         window.event = event

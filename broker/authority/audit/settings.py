@@ -22,6 +22,7 @@ from typing import Annotated
 
 import msgspec
 
+from broker.authority.audit.names import Names
 from broker.core.errors import SetupError
 from broker.core.paths import read_config
 
@@ -34,14 +35,6 @@ class AuditMode(enum.StrEnum):
 
     REQUIRED = "required"
     BEST_EFFORT = "best-effort"
-
-
-class Names(enum.StrEnum):
-    """Treatment of the names of objects."""
-
-    KEEP = "keep"
-    HASH = "hash"
-    DROP = "drop"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,7 +26,8 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from broker.authority.audit.names import Namer, load_namer
+from broker.authority.audit.names import Namer
+from broker.authority.audit.names_key import load_namer
 from broker.authority.audit.proof.offer import WitnessAnswer, WitnessOffer
 from broker.authority.audit.proof.seal import Seal, open_seal
 from broker.authority.audit.proof.witness import hold_note
@@ -125,7 +126,7 @@ class Store:
         entry = self._stamped(event)
         async with self._room:
             self._pending.append(entry)
-            await self._wait_turn(entry)
+            await self._commit_in_turn(entry)
         if entry.error is not None:
             # Several callers share the error; each gets a traceback of its own.
             raise type(entry.error)(
@@ -147,7 +148,11 @@ class Store:
         head, _, tail = schema.encode(stamped).partition(_PLACE)
         return _Entry(stamped, head, tail)
 
-    async def _wait_turn(self, entry: _Entry) -> None:
+    async def _commit_in_turn(self, entry: _Entry) -> None:
+        """Wait until an entry is committed.
+
+        The caller whose turn it is commits all pending entries.
+        """
         if self._committing:
             try:
                 await entry.done.wait()

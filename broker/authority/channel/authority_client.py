@@ -1,8 +1,8 @@
 """The authority as a process that asks it sees it: requests out, permits in.
 
 Implements ``interface.Authority`` and ``audit.event_log.EventLog`` by messages.  What is
-only shown or offered (``preview``, ``world``, the records) comes from copies of the
-rules and records in force, which the authority announces when they change.
+only shown or offered (``preview``, ``rules_about``) is asked for and kept until the
+authority announces other rules or records, or a lease begins or ends.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from typing import TypeVar
 
 import trio
 from typing_extensions import override
 
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.interface import OnAsk, nothing_asked
 from broker.authority.channel.log_client import Answer, AuthorityCall, LogClient, expect
 from broker.authority.channel.request_messages import asked_of
-from broker.authority.decisions.choice import ChoiceText, ChosenRequest
-from broker.authority.decisions.decision_events import Asked
-from broker.authority.decisions.evaluator import Judge
-from broker.authority.permit import Permit, Request
+from broker.authority.permit import (
+    Asked,
+    ChoiceText,
+    ChosenRequest,
+    OnAsk,
+    Permit,
+    Request,
+    nothing_asked,
+)
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.question import PersonAnswer
 from broker.ipc import authority as m
-from policy.errors import Problem
-from policy.rules.engine import Engine
-from policy.rules.engine import PolicyAnswer as Verdict
-from policy.rules.last_good import decode_rules
-from policy.rules.ruleset import RuleSet
-from policy.rules.world import World
 
-_NO_RULES = RuleSet((), (), "", ())
+_S = TypeVar("_S", m.Previewed, m.RulesShown)
+_SHOWN_KEPT = 256
+"""Answers that are kept; a message has AUTHORITY_PREVIEWS requests at most."""
 
 
 @dataclass(eq=False)
@@ -49,21 +49,13 @@ class _Asking(AuthorityCall):
     permit: Permit | None = None
 
     @override
-    def give(self, answer: m.FromAuthority) -> None:
+    def set_answer(self, answer: m.FromAuthority) -> None:
+        """Store the answer, with its permit, and wake the task that waits for it."""
         # At once: what cuts it may be the next message, and is read in this turn.
         if isinstance(answer, m.Permitted) and self.request is not None:
             self.permit = _permit(self.request, answer)
-        super().give(answer)
+        super().set_answer(answer)
         self.news.set()
-
-
-@dataclass(eq=False)
-class _RulesCopy:
-    """Rules to show and to offer things by."""
-
-    engine: Engine = field(default_factory=lambda: Engine(_NO_RULES))
-    digest: str = ""
-    pending: Engine | None = None
 
 
 class AuthorityClient(LogClient):
@@ -77,11 +69,9 @@ class AuthorityClient(LogClient):
     ) -> None:
         """See ``LogClient``."""
         super().__init__(link, lost=lost)
-        self._rules = _RulesCopy()
-        self._leases: dict[str, Lease] = {}
-        self._judge = Judge(
-            self._rules, lambda: self.records, self._leases.values, lambda: None
-        )
+        self._shown: dict[bytes, m.Previewed | m.RulesShown] = {}
+        """Answers that hold until something changes, by their questions."""
+        self._changes = 0
 
     @override
     def _take_answer(self, message: Answer) -> None:
@@ -95,16 +85,7 @@ class AuthorityClient(LogClient):
 
     @override
     async def _follow(self, message: m.Policy) -> None:
-        rules = _NO_RULES
-        if message.rules:
-            # In a thread: ten thousand rules are half a second's work.
-            found = await trio.to_thread.run_sync(
-                decode_rules, message.rules, Path("the authority's rules")
-            )
-            if isinstance(found, Problem):
-                raise InternalError(f"rules that cannot be read: {found.first_line()}")
-            rules = found
-        self._rules.engine, self._rules.digest = Engine(rules), message.digest
+        self._forget_shown()
         await super()._follow(message)
 
     # -- interface.Permits -------------------------------------------------------------------
@@ -163,9 +144,43 @@ class AuthorityClient(LogClient):
             if call is asking:
                 self._put_or_lose(m.PermitGone(number))
 
-    def preview(self, request: Request) -> Verdict | None:
+    async def preview(self, requests: Sequence[Request]) -> Sequence[m.Preview | None]:
         """See the interface."""
-        return self._judge.preview(request)
+        asked = [
+            m.PreviewRequest(one.lease.sandbox, one.lease.record, asked_of(one))
+            for one in requests
+        ]
+        answers: list[m.Preview | None] = []
+        for at in range(0, len(asked), authority_limits.AUTHORITY_PREVIEWS):
+            some = asked[at : at + authority_limits.AUTHORITY_PREVIEWS]
+            found = await self._show(m.Previewed, partial(m.AskPreview, asked=some))
+            answers += found.answers
+        return answers
+
+    async def rules_about(
+        self, service: str, source: str, target: str = ""
+    ) -> Sequence[m.ShownRule]:
+        """See the interface."""
+        ask = partial(m.AskRules, service=service, source=source, target=target)
+        return (await self._show(m.RulesShown, ask)).rules
+
+    async def _show(self, kind: type[_S], ask: Callable[[int], m.FromClient]) -> _S:
+        """Return the answer to a question, which may be a kept one."""
+        key, changes = m.encode_from_client(ask(0)), self._changes
+        known = self._shown.get(key)
+        if isinstance(known, kind):
+            return known
+        answer = await self.ask(kind, ask)
+        # An answer that crossed a change may be by what was in force before.
+        if changes == self._changes:
+            if len(self._shown) >= _SHOWN_KEPT:
+                self._shown.clear()
+            self._shown[key] = answer
+        return answer
+
+    def _forget_shown(self) -> None:
+        self._changes += 1
+        self._shown.clear()
 
     async def choose(
         self, requests: Sequence[Request], text: ChoiceText
@@ -184,10 +199,6 @@ class AuthorityClient(LogClient):
         said = PersonAnswer(allow=True, by="person")
         return ChosenRequest(requests[chosen.place], Asked(chosen.question, said, 0.0))
 
-    def world(self) -> tuple[Engine, World]:
-        """See the interface."""
-        return self._judge.engine(), self._judge.world()
-
     def acted(self, lease: str, ago: float = 0.0) -> None:
         """See the interface."""
         if self._link.waiting < authority_limits.AUTHORITY_NOTES_BYTES:
@@ -197,25 +208,29 @@ class AuthorityClient(LogClient):
 
     async def lease_begun(self, lease: Lease) -> None:
         """See the interface."""
-        self._leases[lease.id] = lease
-        await self.ask(
-            m.AuthorityDone,
+        await self._change_leases(
             partial(
                 m.AnnounceLease,
                 lease=lease.id,
                 sandbox=lease.sandbox,
                 record=lease.record,
                 generation=lease.generation,
-            ),
+            )
         )
 
     async def lease_ended(self, lease: str) -> None:
         """See the interface."""
-        self._leases.pop(lease, None)
-        await self.ask(m.AuthorityDone, partial(m.EndLease, lease=lease))
+        await self._change_leases(partial(m.EndLease, lease=lease))
+
+    async def _change_leases(self, change: Callable[[int], m.FromClient]) -> None:
+        try:
+            await self.ask(m.AuthorityDone, change)
+        finally:
+            self._forget_shown()
 
 
 def _tell(asking: _Asking, message: m.PermitNow | m.PermitCut | m.Asking) -> None:
+    """Apply a message of the authority to the permit that it is about."""
     permit = asking.permit
     match message:
         case m.Asking():

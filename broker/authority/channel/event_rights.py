@@ -16,7 +16,7 @@ from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc.audit import schema
-from policy.rules.world import ADMIN
+from policy.names import ADMIN
 
 _BOTH = frozenset({"stream.refused", "process.died", "sandbox.failed"})
 _LINK = frozenset({"link.up", "link.down", "link.refused", "audit.conflict"})

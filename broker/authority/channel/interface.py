@@ -7,26 +7,24 @@ both in the same process.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import trio
 
-from broker.authority.decisions.choice import ChoiceText, ChosenRequest
-from broker.authority.decisions.decision_events import Asked
-from broker.authority.permit import Permit, Request
+from broker.authority.permit import (
+    Asked,
+    ChoiceText,
+    ChosenRequest,
+    OnAsk,
+    Permit,
+    Request,
+    nothing_asked,
+)
 from broker.core.lease import Lease
+from broker.ipc import authority as m
 from policy.records.model import RecordSet
-from policy.rules.engine import Engine
-from policy.rules.engine import PolicyAnswer as Verdict
-from policy.rules.world import World
-
-OnAsk = Callable[[], Awaitable[None]]
-
-
-async def nothing_asked() -> None:
-    """The caller does not need to know that the user is asked."""
 
 
 class Permits(Protocol):
@@ -48,11 +46,21 @@ class Permits(Protocol):
         """
         ...
 
-    def preview(self, request: Request) -> Verdict | None:
-        """The current decision of records and rules, without recording or asking.
+    async def preview(self, requests: Sequence[Request]) -> Sequence[m.Preview | None]:
+        """The current decisions of records and rules, without recording or asking.
 
-        To show or to offer something; it permits nothing.  None for a no of the
-        record's.  Limits that have a memory are not asked.
+        To show or to offer something; they permit nothing.  None for a no of the
+        record's.  Limits that have a memory are not asked.  A request of the sandbox
+        ``@adminvm`` is one of the user's own, about which rules alone decide.
+        """
+        ...
+
+    async def rules_about(
+        self, service: str, source: str, target: str = ""
+    ) -> Sequence[m.ShownRule]:
+        """The rules about a service, a source, and a target unless it is empty.
+
+        In order, without those that only observe.  To offer something, as ``preview``.
         """
         ...
 
@@ -60,13 +68,6 @@ class Permits(Protocol):
         self, requests: Sequence[Request], text: ChoiceText
     ) -> ChosenRequest:
         """Have the user choose one of several requests; see ``choice.choose``."""
-        ...
-
-    def world(self) -> tuple[Engine, World]:
-        """The rules in force and the sandboxes that they speak about.
-
-        To show or to offer something, as ``preview``.
-        """
         ...
 
     def acted(self, lease: str, ago: float = 0.0) -> None:

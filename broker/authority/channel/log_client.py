@@ -13,8 +13,7 @@ from typing import TypeAlias, TypeVar
 
 import trio
 
-from broker.authority.audit.names import Namer
-from broker.authority.audit.settings import Names
+from broker.authority.audit.names import Namer, Names
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.record_copy import RecordCopy
 from broker.core.authority_report import AuthorityReport
@@ -46,6 +45,8 @@ Answer: TypeAlias = (
     | m.Evidence
     | m.Compared
     | m.CheckpointHeld
+    | m.Previewed
+    | m.RulesShown
 )
 _M = TypeVar("_M", bound=m.FromAuthority)
 
@@ -57,8 +58,8 @@ class AuthorityCall:
     answered: trio.Event = field(default_factory=trio.Event)
     answer: m.FromAuthority | None = None
 
-    def give(self, answer: m.FromAuthority) -> None:
-        """Wake the task that waits for the answer."""
+    def set_answer(self, answer: m.FromAuthority) -> None:
+        """Store the answer and wake the task that waits for it."""
         self.answer = answer
         self.answered.set()
 
@@ -98,23 +99,27 @@ class LogClient:
         Started when the log is open and the rules are in force.  Raises the
         authority's error when it cannot start.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._link.run)
-            watched = False
-            while True:
-                frames = await self._link.receive()
-                if not frames:
-                    break
-                for frame in frames:
-                    await self._take(m.decode_from_authority(frame))
-                if self._started and not watched:
-                    watched = True
-                    nursery.start_soon(self._watch)
-                    task_status.started()
-            nursery.cancel_scope.cancel()
-        self._over = True
-        for number, call in list(self._calls.items()):
-            call.give(m.Failed(number, "upstream", _LOST))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._link.run)
+                watched = False
+                while True:
+                    frames = await self._link.receive()
+                    if not frames:
+                        break
+                    for frame in frames:
+                        await self._take(m.decode_from_authority(frame))
+                    if self._started and not watched:
+                        watched = True
+                        nursery.start_soon(self._watch)
+                        task_status.started()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._over = True
+            # Cancelled, too: what is recorded in a shield would wait for ever.
+            # guard: shielded requests end when the authority is no longer heard
+            for number, call in list(self._calls.items()):
+                call.set_answer(m.Failed(number, "upstream", _LOST))
         if not self._stopping:
             self._lost(_DIED)
 
@@ -150,6 +155,7 @@ class LogClient:
         return 0 if self._welcome is None else self._welcome.pid
 
     async def _take(self, message: m.FromAuthority) -> None:
+        """Handle one message of the authority."""
         match message:
             case m.Welcome():
                 self._welcome = message
@@ -176,7 +182,7 @@ class LogClient:
     def _take_answer(self, message: Answer) -> None:
         call = self._calls.get(message.request)
         if call is not None:
-            call.give(message)
+            call.set_answer(message)
 
     # -- sending ---------------------------------------------------------------------------
 

@@ -16,11 +16,9 @@ from broker.authority.audit.journal import Journal
 from broker.authority.audit.log_checkpoints import CheckpointRequests, LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.record_messages import SentRecords
 from broker.authority.channel.request_messages import request_of
-from broker.authority.decisions.choice import ChoiceText
-from broker.authority.decisions.decision_events import Asked
-from broker.authority.permit import Permit
+from broker.authority.channel.sent_records import SentRecords
+from broker.authority.permit import Asked, ChoiceText, Permit
 from broker.authority.policy_authority import PolicyAuthority
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import (
@@ -36,7 +34,6 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
-from policy.rules.last_good import encode_rules
 
 _SHARE_SECONDS = 5.0
 """For so long a client is told that a sandbox's share of the log is used up."""
@@ -116,6 +113,7 @@ class ClientChannel:
     # -- taking messages -----------------------------------------------------------
 
     def _take(self, message: m.FromClient, nursery: trio.Nursery) -> None:
+        """Handle one message of the client."""
         match message:
             case m.PermitOver(number):
                 self._over(number)
@@ -126,9 +124,9 @@ class ClientChannel:
                 self._rights.may_ask()
                 with contextlib.suppress(RefusedError):
                     known = self._rights.running(lease)
-                    self._authority.acted(known.id, max(0.0, ago))
+                    self._authority.decider.acted(known.id, max(0.0, ago))
             case m.NotifyUser():
-                self._authority.notify(
+                self._authority.decider.notify(
                     message.title, message.text, sandbox=message.sandbox
                 )
             case m.Stop():
@@ -186,6 +184,9 @@ class ClientChannel:
             case m.AskChoice():
                 self._rights.may_ask()
                 return self._choose(message)
+            case m.AskPreview() | m.AskRules():
+                self._rights.may_ask()
+                return self._show(message)
             case m.Reload():
                 return self._reload(message)
             case m.AskReport():
@@ -239,7 +240,7 @@ class ClientChannel:
         async def permit() -> None:
             try:
                 with held.scope:
-                    async with self._authority.permit(
+                    async with self._authority.decider.permit(
                         request,
                         on_ask=lambda: self._asking(message.request),
                         covered=None if covered is None else covered.permit,
@@ -305,7 +306,7 @@ class ClientChannel:
         try:
             with held.scope:
                 text = ChoiceText(message.words, message.details)
-                chosen = await self._authority.choose(requests, text)
+                chosen = await self._authority.decider.choose(requests, text)
                 number = chosen.asked.number
                 self._chosen[number] = chosen.asked
                 while len(self._chosen) > _ANSWERS_KEPT:
@@ -315,6 +316,22 @@ class ClientChannel:
         finally:
             del self._held[message.request]
         raise RefusedError("the question was withdrawn")
+
+    async def _show(self, message: m.AskPreview | m.AskRules) -> m.FromAuthority:
+        if isinstance(message, m.AskRules):
+            found = await self._authority.decider.rules_about(
+                message.service, message.source, message.target
+            )
+            return m.RulesShown(message.request, [*found])
+        # guard: a preview is about few requests
+        if len(message.asked) > authority_limits.AUTHORITY_PREVIEWS:
+            raise PeerError(f"it asks for {len(message.asked)} previews at one time")
+        requests = [
+            request_of(one.asked, _unleased(one.sandbox, one.record))
+            for one in message.asked
+        ]
+        answers = await self._authority.decider.preview(requests)
+        return m.Previewed(message.request, [*answers])
 
     # -- events ------------------------------------------------------------------------
 
@@ -374,13 +391,16 @@ class ClientChannel:
             await self._authority.wait_changed()
 
     def _tell_policy(self) -> None:
-        """Send the rules in force, unless the client has them."""
+        """Announce the rules and send the records in force, unless the client has them."""
         rules, records = self._authority.rules.now.rules, self._authority.records
         if self._told[0] is rules and self._told[1] is records:
             return
         self._told = rules, records
         for change in self._sent.update(records):
             self.put(change)
-        shown = self._rights.asks and not rules.problems
-        content = encode_rules(rules).encode() if shown else b""
-        self.put(m.Policy(rules.digest, content, records.digest))
+        self.put(m.Policy(records.digest))
+
+
+def _unleased(sandbox: str, record: str) -> Lease:
+    """Return a lease that is none: of a preview, which permits nothing."""
+    return Lease(LeaseId(""), SandboxName(sandbox), SandboxName(record), 0)

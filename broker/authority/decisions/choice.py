@@ -7,12 +7,10 @@ allow it to more than one sandbox.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.decisions.decision_events import Asked
-from broker.authority.decisions.put_question import put_question
-from broker.authority.permit import Asker, Request, digest
+from broker.authority.decisions.put_question import Asker, digest, put_question
+from broker.authority.permit import ChoiceText, ChosenRequest, Request
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.question import (
@@ -25,20 +23,6 @@ from broker.core.question import (
 from broker.ipc.audit import schema
 
 _GREY = "#555555"
-
-
-class ChosenRequest(NamedTuple):
-    """The request that the user has chosen, and the answer."""
-
-    request: Request
-    asked: Asked
-
-
-class ChoiceText(NamedTuple):
-    """The texts of the question; ``details`` are what the device says about itself."""
-
-    words: str
-    details: tuple[tuple[str, str], ...] = ()
 
 
 def question_of(requests: Sequence[Request], text: ChoiceText) -> Question:

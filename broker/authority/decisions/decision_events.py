@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from broker.authority.audit import event_log
-from broker.authority.permit import Permit, Request
-from broker.core.question import PersonAnswer as Said
+from broker.authority.permit import Asked, Permit, Request
 from broker.core.question import untrusted_word
 from broker.ipc.audit import schema
-from policy.records.device import DeviceFacts
-from policy.rules.conditions import RuleLimits
-from policy.rules.engine import PolicyAnswer
+
+if TYPE_CHECKING:
+    from policy.records.device import DeviceFacts
+    from policy.rules.conditions import RuleLimits
+    from policy.rules.engine import PolicyAnswer
 
 _OBSERVED = 16
 _INTERFACES = 64
@@ -23,15 +23,6 @@ class Digests(TypedDict):
 
     rules: str
     records: str
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question that was put: its number, the answer, after how many seconds."""
-
-    number: int
-    said: Said
-    seconds: float
 
 
 def decision(
@@ -108,6 +99,12 @@ def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
     )
 
 
+def notice(request: Request, outcome: str, how: str) -> tuple[str, str]:
+    """Return title and text of a notification; ``how`` follows the service's name."""
+    title = f"Vitrail: {request.lease.sandbox} was {outcome}"
+    return title, f"{untrusted_word(request.service)}{how}"
+
+
 def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
     """Return limits as an event has them: ``rate`` as ``3/60s``."""
     found: dict[str, schema.Scalar] = {}
@@ -125,6 +122,8 @@ def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
         found["return"] = held.returns
     if held.write is not None:
         found["write"] = held.write
+    if held.printer is not None:
+        found["printer"] = held.printer
     return found
 
 

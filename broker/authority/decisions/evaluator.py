@@ -11,31 +11,20 @@ from dataclasses import replace
 from typing import Protocol
 
 from broker.authority.decisions.decision_events import Digests
-from broker.authority.permit import Permit, Request, question_of
+from broker.authority.decisions.put_question import question_of
+from broker.authority.permit import Permit, Request
+from broker.authority.rules import Rules
 from broker.core.lease import Lease
 from broker.core.question import Question
+from broker.ipc import authority as m
+from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.model import RecordSet
 from policy.rules import record_gate, verdict
 from policy.rules.conditions import NO_LIMITS
-from policy.rules.engine import Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.engine import PolicyAnswer as Verdict
-from policy.rules.world import ADMIN_NAMES, World, world_of
-
-
-class RulesInForce(Protocol):
-    """Rules that decide; ``rules.Rules``, or a copy of them."""
-
-    @property
-    def engine(self) -> Engine:
-        """The rules in force."""
-
-    @property
-    def pending(self) -> Engine | None:
-        """Rules that are read and not on record yet."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256, in hex, of the meaning of the rules in force."""
+from policy.rules.rule import Rule
+from policy.rules.world import World, world_of
 
 
 class Locked(Protocol):
@@ -56,7 +45,7 @@ class Judge:
 
     def __init__(
         self,
-        rules: RulesInForce,
+        rules: Rules,
         records: Callable[[], RecordSet],
         running: Callable[[], Iterable[Lease]],
         pending_records: Callable[[], RecordSet | None],
@@ -99,7 +88,7 @@ class Judge:
         self, request: Request, records: RecordSet, engine: Engine
     ) -> verdict.Verdict:
         def rules() -> Verdict:
-            return engine.answer(request.call, self.world())
+            return engine.answer(call_of(request), self.world())
 
         return verdict.decide(records, _of_record(request), rules)
 
@@ -111,22 +100,33 @@ class Judge:
         """Return the verdict of both; a denial by the record has no rule."""
         return self.decide(request).answer
 
-    def preview(self, request: Request) -> Verdict | None:
-        """Return the verdict that a request would get.
+    def preview(self, request: Request) -> m.Preview | None:
+        """Return the verdict that a request would get by what is in force.
 
-        None: the record denies it, or a rule leads a settled request elsewhere.
+        None: the record denies it, or a rule leads a settled request elsewhere.  The
+        user, who has no record, may be the sandbox of the request's lease.
         """
-        decided = self.decide(request)
+        if request.lease.sandbox == ADMIN:
+            return _shown(self._rules.engine.answer(call_of(request), self.world()))
+        decided = _adapted(
+            request, self._decide(request, self._records(), self._rules.engine)
+        )
+        answer = decided.answer
         if decided.refused_by_record:
             return None
-        answer = decided.answer
         if answer.verdict in {"allow", "ask"} and request.elsewhere(answer):
             return None
-        return answer
+        return _shown(answer)
 
-    def engine(self) -> Engine:
-        """The rules in force."""
-        return self._rules.engine
+    def rules_about(self, service: str, source: str, target: str) -> list[m.ShownRule]:
+        """Return the rules about a service, a source, and a target unless it is ''."""
+        world = self.world()
+        targets = world.target_keys(target, source) if target else None
+        return [
+            _shown_rule(rule)
+            for rule in self._rules.engine.about(service, source, world)
+            if targets is None or rule.target.key in targets
+        ]
 
     def world(self) -> World:
         """The sandboxes that there are, and those that run."""
@@ -179,6 +179,24 @@ class Judge:
         return answer, "", ""
 
 
+def call_of(request: Request) -> PolicyCall:
+    """Return a request for the engine."""
+    return PolicyCall(
+        request.service,
+        request.argument,
+        request.source or request.lease.sandbox,
+        request.target,
+        request.mime,
+        request.scheme,
+        request.host,
+        request.size,
+        request.device,
+        request.protocol,
+        request.port,
+        request.key,
+    )
+
+
 def _of_record(request: Request) -> record_gate.RecordRequest:
     lease = request.lease
     return record_gate.RecordRequest(
@@ -212,3 +230,36 @@ def _strictness(decided: verdict.Verdict) -> int:
     if decided.refused_by_record:
         return 2
     return {"allow": 0, "ask": 1}.get(decided.answer.verdict, 2)
+
+
+def _shown(answer: Verdict) -> m.Preview:
+    """Return an answer of the engine."""
+    return m.Preview(
+        answer.verdict,
+        answer.reason,
+        answer.where,
+        None if answer.rule is None else _shown_rule(answer.rule),
+        answer.target,
+        answer.targets,
+        answer.default_target,
+        answer.limits.max_size,
+        answer.limits.ttl,
+        bool(answer.limits.returns),
+        answer.limits.printer or "",
+    )
+
+
+def _shown_rule(rule: Rule) -> m.ShownRule:
+    """Return a rule."""
+    return m.ShownRule(
+        rule.where,
+        rule.service,
+        rule.argument,
+        rule.target.text,
+        rule.action,
+        rule.attach,
+        rule.match.mime,
+        rule.match.host,
+        rule.limits.max_size,
+        rule.limits.ttl,
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from broker.authority.questions.grants import Subject
+from broker.authority.questions.subject import Subject
 from broker.core import limits
 from policy.rules.engine import PolicyAnswer as Verdict
 

@@ -2,17 +2,148 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.decisions.decision_events import Asked
-from broker.authority.permit import Asker
-from broker.core.question import PersonAnswer, untrusted_word
+from broker.authority.permit import Asked, Request
+from broker.core.errors import InternalError
+from broker.core.prompt_words import wants
+from broker.core.question import (
+    Keep,
+    PersonAnswer,
+    Question,
+    untrusted_details,
+    untrusted_word,
+)
 from broker.ipc.audit import schema
+from policy.names import ADMIN_NAMES
+from policy.records.model import Record
+from policy.rules.conditions import RuleLimits
+from policy.rules.engine import PolicyAnswer as Verdict
 
 GONE = "who asked has gone"
+
+
+class Asker(Protocol):
+    """Asks the user.
+
+    In two steps, so that the question is on record before the user sees it,
+    and a flood is refused before anything of it is recorded.
+    """
+
+    def admit(self, question: Question) -> int | PersonAnswer:
+        """Take a question in; returns its number, or a no at once (too often, say)."""
+        ...
+
+    async def ask(self, number: int) -> PersonAnswer:
+        """Show it, and return the answer: a no when there is none in time."""
+        ...
+
+    def absent(self, number: int) -> bool:
+        """True: the asker has gone, and the answer is kept for its next request.
+
+        False: the same question is put for another request, which gets the answer.
+        """
+        ...
+
+    def leave(self, number: int) -> None:
+        """The caller no longer waits for that answer; to be called in any case."""
+        ...
+
+    def forget(self, lease: str) -> None:
+        """A sandbox has stopped: its questions are over."""
+        ...
+
+
+class NoPrompt:
+    """For a broker without a user."""
+
+    def admit(self, question: Question) -> int | PersonAnswer:
+        """See ``Asker``."""
+        del question
+        return PersonAnswer(allow=False, reason="there is no person to ask")
+
+    async def ask(self, number: int) -> PersonAnswer:
+        """See ``Asker``; nothing is ever admitted."""
+        raise InternalError(f"question {number} was not admitted")
+
+    def absent(self, number: int) -> bool:
+        """See ``Asker``; nothing is ever admitted."""
+        raise InternalError(f"question {number} was not admitted")
+
+    def leave(self, number: int) -> None:
+        """See ``Asker``."""
+
+    def forget(self, lease: str) -> None:
+        """See ``Asker``."""
+
+
+def keeps(held: RuleLimits) -> tuple[Keep, ...]:
+    """For how long a user may let an answer hold, by the rule that asks.
+
+    ``remember=no`` and ``remember=stream`` let no answer outlive its
+    operation; ``ttl=`` bounds everything, so there is no "until it stops" beside it.
+    """
+    if held.remember in {"no", "stream"}:
+        return (Keep.ONCE,)
+    if held.ttl is not None:
+        return (Keep.ONCE, Keep.TIME)
+    if held.remember == "session":
+        return (Keep.ONCE, Keep.SESSION)
+    return (Keep.ONCE,)
+
+
+def question_of(request: Request, answer: Verdict, record: Record | None) -> Question:
+    """Return the question that a rule asks about a request."""
+    lease = request.lease
+    label = None if record is None else record.viewer.label
+    claims = {
+        "type": request.mime,
+        "scheme": request.scheme,
+        "host": request.host,
+        "size": None if request.size is None else f"{request.size} bytes",
+        "protocol": request.protocol,
+        "port": None if request.port is None else str(request.port),
+    }
+    targets = answer.targets
+    if request.settled:
+        targets = ("dom0",) if request.target in ADMIN_NAMES else (request.target,)
+    default = answer.default_target or ""
+    if not default and request.target in targets:
+        default = request.target
+    if (not default or request.settled) and len(targets) == 1:
+        default = targets[0]
+    # guard: an answer is for one device
+    return Question(
+        sandbox=lease.sandbox,
+        lease=lease.id,
+        record=lease.record,
+        label=lease.sandbox if label is None else label.name,
+        colour="#555555" if label is None else label.colour,
+        service=untrusted_word(request.service),
+        argument=untrusted_word(request.argument.removeprefix("+")),
+        words=request.words or wants(request.service),
+        details=untrusted_details(request.details or claims.items()),
+        targets=targets,
+        default_target=default,
+        keeps=keeps(answer.limits) if request.device is None else (Keep.ONCE,),
+        seconds=answer.limits.ttl or 0,
+        rule=answer.where,
+        subject=digest(request),
+    )
+
+
+def digest(*requests: Request) -> str:
+    """Return what distinguishes the questions about these, however they are shown."""
+    parts = [
+        (r.subject, r.source, r.size, r.device, r.words, r.details) for r in requests
+    ]
+    # guard: a yes is for one request
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 async def ask_until_gone(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import html
 import re
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -21,6 +22,7 @@ from broker.authority.helper_starter import HelperStarter
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.core.fair_share import may_take
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_stderr
 
@@ -53,8 +55,10 @@ class Budgets:
                 limits.NOTIFICATIONS_PER_SANDBOX, 60.0
             )
         # Its own first: a refusal by that one costs the others nothing.
+        most, have = limits.NOTIFICATIONS_PER_MINUTE, self._all.counted(now)
+        fair = may_take(own.counted(now), have, most)
         # guard: notifications have a budget for each sandbox
-        if not own.take(now) or not self._all.take(now):
+        if not fair or not own.take(now) or not self._all.take(now):
             self.left_out[sandbox] = self.left_out.get(sandbox, 0) + 1
             return None
         return self.left_out.pop(sandbox, 0)
@@ -68,8 +72,12 @@ class Budgets:
 class Desktop:
     """Sends notifications with ``notify-send`` (libnotify) where it is installed."""
 
-    def __init__(self, starter: HelperStarter) -> None:
+    def __init__(
+        self, starter: HelperStarter, record_of: Callable[[str], str] = str
+    ) -> None:
+        """``record_of`` returns the record of a sandbox, which has the budget."""
         self._starter = starter
+        self._record_of = record_of
         self._budgets = Budgets()
         self._persons: deque[tuple[str, str]] = deque()
         self._others: deque[tuple[str, str]] = deque()
@@ -82,7 +90,9 @@ class Desktop:
         if not sandbox:
             self._add(self._persons, title, text)
             return
-        before = self._budgets.take(sandbox, trio.current_time())
+        # guard: notifications about disposables are their record's
+        record = self._record_of(sandbox)
+        before = self._budgets.take(record, trio.current_time())
         if before is not None:
             more = f"\n(and {before} more like it)" if before else ""
             self._add(self._others, title, text + more)

@@ -10,26 +10,10 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
+from broker.authority.questions.subject import Subject
 from broker.core import limits
 from broker.core.question import Keep
-
-
-class Subject(NamedTuple):
-    """The subject of a grant, which serves all requests with an equal subject."""
-
-    lease: str
-    service: str
-    argument: str
-    asked: str
-    """The target that the sandbox named."""
-    mime: str | None
-    scheme: str | None
-    host: str | None
-    protocol: str | None = None
-    port: int | None = None
-    key: str | None = None
 
 
 @dataclass(frozen=True)

@@ -299,6 +299,7 @@ class Questions:
             pass
 
     async def _take(self, agent: _Agent) -> bool:
+        """Handle one message of a prompt agent; False: the agent is gone."""
         try:
             packet = await agent.sock.recv(limits.PROMPT_MESSAGE_BYTES)
         except ConnectionError:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from broker.core import limits
+from broker.core.fair_share import may_take
 from broker.core.question import Keep, PersonAnswer, Question, unfit
 
 Settled = list[tuple[int, PersonAnswer]]
@@ -46,7 +47,7 @@ class QueueEntry:
 
 @dataclass
 class _Bucket:
-    """How many dialogs a sandbox may still cause."""
+    """How many dialogs the sandboxes of a record may still cause."""
 
     left: float
     then: float
@@ -91,14 +92,15 @@ class Queue:
         entry = self._equal(question)
         if entry is not None:
             return FULL if len(entry.askers) >= limits.QUESTION_ASKERS else ""
-        mine = [e for e in self._entries.values() if e.question.lease == question.lease]
+        # guard: disposables have their record's questions
+        mine = sum(e.question.record == question.record for e in self._entries.values())
         # guard: questions of one sandbox
-        if len(mine) >= limits.QUESTIONS_PER_SANDBOX:
+        if mine >= limits.QUESTIONS_PER_SANDBOX:
             return TOO_OFTEN
         # guard: questions in all
-        if len(self._entries) >= limits.QUESTIONS_WAITING:
+        if not may_take(mine, len(self._entries), limits.QUESTIONS_WAITING):
             return FULL
-        bucket = self._buckets.get(question.lease)
+        bucket = self._buckets.get(question.record)
         return TOO_OFTEN if bucket is not None and not bucket.room(now) else ""
 
     def ask(self, question: Question, now: float) -> int | PersonAnswer:
@@ -112,9 +114,7 @@ class Queue:
             return PersonAnswer(allow=False, reason=reason)
         entry = self._equal(question)
         if entry is None:
-            burst = float(limits.QUESTIONS_BURST)
-            bucket = self._buckets.setdefault(question.lease, _Bucket(burst, now))
-            bucket.left -= 1
+            self._bucket(question, now).left -= 1
             entry = QueueEntry(
                 self._next_id, question, now, now + limits.QUESTION_SECONDS
             )
@@ -151,6 +151,10 @@ class Queue:
                 return True
         return False
 
+    def _bucket(self, question: Question, now: float) -> _Bucket:
+        burst = float(limits.QUESTIONS_BURST)
+        return self._buckets.setdefault(question.record, _Bucket(burst, now))
+
     def _equal(self, question: Question) -> QueueEntry | None:
         for entry in self._entries.values():
             if entry.question == question:
@@ -160,19 +164,19 @@ class Queue:
     # -- showing --------------------------------------------------------------------
 
     def front(self) -> QueueEntry | None:
-        """Return the entry to show: of the sandbox that was shown longest ago."""
+        """Return the entry to show: of the record that was shown longest ago."""
         # guard: shown after it is recorded
         waiting = [entry for entry in self._entries.values() if entry.ready]
         # guard: fair turns
         return min(waiting, key=lambda e: (self._turn(e), e.id), default=None)
 
     def showing(self, entry: QueueEntry) -> None:
-        """Mark an entry as shown; its sandbox waits until others had their turn."""
+        """Mark an entry as shown; its record waits until others had their turn."""
         self._shows += 1
-        self._shown_at[entry.question.lease] = self._shows
+        self._shown_at[entry.question.record] = self._shows
 
     def _turn(self, entry: QueueEntry) -> int:
-        return self._shown_at.get(entry.question.lease, 0)
+        return self._shown_at.get(entry.question.record, 0)
 
     # -- ends ----------------------------------------------------------------------------
 
@@ -201,7 +205,7 @@ class Queue:
         left = [(one, gone) for one in entry.askers[1:] if one in entry.absent]
         if not others:
             return left
-        bucket = self._buckets[entry.question.lease]
+        bucket = self._bucket(entry.question, now)
         if not bucket.room(now):
             no = PersonAnswer(allow=False, reason=TOO_OFTEN)
             return [*left, *((asker, no) for asker in others)]
@@ -229,8 +233,6 @@ class Queue:
 
     def forget(self, lease: str) -> Settled:
         """A sandbox has stopped."""
-        self._buckets.pop(lease, None)
-        self._shown_at.pop(lease, None)
         mine = [e for e in self._entries.values() if e.question.lease == lease]
         gone = PersonAnswer(allow=False, by="gone", reason="the sandbox has stopped")
         return self._end(mine, gone)
@@ -247,3 +249,7 @@ class Queue:
     def _forget(self, now: float) -> None:
         for question in [q for q, until in self._refused.items() if until <= now]:
             del self._refused[question]
+        for record, bucket in list(self._buckets.items()):
+            if bucket.room(now) and bucket.left >= limits.QUESTIONS_BURST:
+                del self._buckets[record]
+                self._shown_at.pop(record, None)

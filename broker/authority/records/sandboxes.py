@@ -86,7 +86,7 @@ class Records:
             # A stricter set does not wait for the log; see authz.rules.
             self.pending = fresh
             self.tightened()
-            await self._say(fresh)
+            await self._record_set_loaded(fresh)
             self.now = fresh
             self._keep()
         self.pending = None
@@ -94,7 +94,7 @@ class Records:
 
     async def record(self) -> None:
         """Record the records in force in the log.  Raises UpstreamError."""
-        await self._say(self.now)
+        await self._record_set_loaded(self.now)
         self._keep()
 
     def _keep(self) -> None:
@@ -103,8 +103,8 @@ class Records:
         except OSError as error:
             log_stderr(f"vitrail: the records could not be kept for a restart: {error}")
 
-    async def _say(self, found: RecordSet) -> None:
-        """Record a set before it takes effect."""
+    async def _record_set_loaded(self, found: RecordSet) -> None:
+        """Write the events of a new set of records before it takes effect."""
         files = [str(record.source) for record in found.records.values()]
         await self._log.require(
             schema.PolicyLoaded(

@@ -18,7 +18,9 @@ _HOW = {"o": "once", "a": "always", "k": "ask", "n": "no"}
 
 @click.command("allow")
 @click.argument("event", metavar="[EVENT]", type=click.IntRange(1), required=False)
-@click.option("--once", "how", flag_value="once", help="For one call in a minute.")
+@click.option(
+    "--once", "how", flag_value="once", help="Allow one call within a minute."
+)
 @click.option("--always", "how", flag_value="always", help="Add the line to the rules.")
 @click.option("--ask", "how", flag_value="ask", help="Add a line that asks each time.")
 @click.option("--list", "listed", is_flag=True, help="List the last refusals.")
@@ -56,7 +58,7 @@ def command(
     if event is None:
         found = last_refusals(1)
         if not found:
-            render.note("the log has no refusal by rules")
+            render.note("the log does not contain a refusal by a rule")
             sys.exit(1)
         event = found[0].sequence
     offer = offer_for(event)
@@ -86,13 +88,14 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
         )
         return
     render.note(f"event {offer.sequence} was refused: {offer.what}")
-    render.note(printable(f"  because {offer.reason} [{offer.rule or 'no rule'}]", 500))
+    rule = f" [{offer.rule}]" if offer.rule else ""
+    render.note(printable(f"  reason: {offer.reason}{rule}", 500))
     render.note(f"this line allows it:\n    {offer.line}")
     render.note(f"  in {offer.file}")
     if not offer.others:
-        render.note("it allows no call between others")
+        render.note("the line does not change decisions about other sandboxes")
     else:
-        render.note("it also decides otherwise:")
+        render.note("the line also changes decisions about other sandboxes:")
     for change in offer.others[:20]:
         print_change(change)
 
@@ -100,7 +103,7 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
 def _asked() -> str:
     """The user's choice; no where nobody answers."""
     if not sys.stdin.isatty():
-        render.note("choose by --once, --always or --ask")
+        render.note("choose with --once, --always or --ask")
         return "no"
     while True:
         render.note("allow [o]nce, [a]lways, as[k] each time, or [n]o? (n)")
@@ -116,7 +119,7 @@ def _write(offer: RuleOffer, choice: str) -> None:
 
     if choice == "once":
         once(offer)
-        render.note(f"allowed once within {ONCE_SECONDS} s: do it again now")
+        render.note(f"allowed once within {ONCE_SECONDS} s; repeat the action now")
         return
     line = offer.asking if choice == "ask" else offer.line
     render.note(f"wrote {always(offer, line)}: {line}")

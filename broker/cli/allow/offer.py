@@ -106,8 +106,8 @@ class RuleOffer:
             return tuple(diff(old.rules, new.rules, world_of(new.records)))
         except TooManyError as error:
             raise RefusedError(
-                f"what else the line allows cannot be told: {error}",
-                hint="'brokerctl policy edit' takes the line by hand",
+                f"cannot compare the decisions with and without the line: {error}",
+                hint="add the line with 'brokerctl policy edit'",
             ) from error
 
     @property
@@ -134,7 +134,7 @@ def offer_for(number: int) -> RuleOffer:
     _refuse_other_gates(then, known.decide(found.call, lambda: found.answer))
     if found.flip is None:
         raise RefusedError(
-            f"no line of its own would allow event {number}",
+            f"no single rule would allow the call of event {number}",
             hint=f"'brokerctl policy explain --event {number}' shows why",
         )
     offer = RuleOffer(
@@ -154,15 +154,15 @@ def _refuse_other_gates(then: Recorded, verdict: Verdict) -> None:
     """Raise RefusedError where rules allow it by now, or where no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
-            "the record refuses it, whatever the rules say",
+            "the sandbox's record refuses the call, whatever the rules are",
             where=verdict.where,
             hint=f"'brokerctl policy edit {then.call.source}' changes the record",
         )
     if verdict.answer.verdict != "deny":
         raise RefusedError(
-            f"the rules say {verdict.answer.verdict} by now",
+            f"the rules now answer '{verdict.answer.verdict}' to this call",
             where=verdict.where,
-            hint="do it again",
+            hint="repeat the action",
         )
 
 
@@ -201,7 +201,7 @@ def _read(file: Path) -> bytes:
         return b""
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
-        raise RefusedError(content.first_line(), hint="look at the file")
+        raise RefusedError(content.first_line(), hint="correct the file first")
     if content and not content.endswith(b"\n"):
         content += b"\n"
     return content

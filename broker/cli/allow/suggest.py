@@ -33,7 +33,7 @@ _BROKEN = 3
     help="Decisions from this time on, as -7d or yesterday.",
 )
 @click.option("-U", "--until", help="Decisions until this time.")
-@click.option("--lines", "bare", is_flag=True, help="Print the lines alone.")
+@click.option("--lines", "bare", is_flag=True, help="Print only the lines.")
 @JSON
 def suggest(
     sandbox: str, *, since: str, until: str | None, bare: bool, as_json: bool
@@ -67,9 +67,11 @@ def suggest(
     if not as_json:
         _explain(found.lines)
         for reason, count in found.left.most_common():
-            render.note(f"without a line: {count} ({printable(reason, 200)})")
+            render.note(f"refusals without a line: {count} ({printable(reason, 200)})")
     if not found.lines:
-        render.note("no rule refused anything of it in this time")
+        render.note(
+            f"the rules did not refuse any call of '{printable(sandbox, 60)}' in this time"
+        )
         sys.exit(1)
 
 
@@ -79,7 +81,7 @@ def _explain(lines: list[Suggestion]) -> None:
         render.note(f"{render.count(count, 'line')} must precede {place}")
     if guessed := [one.line.split()[1][1:] for one in lines if one.guessed]:
         names = ", ".join(guessed[:5]) + (", …" if guessed[5:] else "")
-        render.note(f"only looked up, so the port is a guess: {names}")
+        render.note(f"names that were only looked up, so the port is a guess: {names}")
 
 
 def _decisions(

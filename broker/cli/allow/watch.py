@@ -95,7 +95,7 @@ def _only_one(paths: Paths) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
-        raise SetupError("'brokerctl allow --watch' runs already") from error
+        raise SetupError("'brokerctl allow --watch' is already running") from error
     return lock
 
 

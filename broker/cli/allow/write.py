@@ -24,7 +24,8 @@ def always(offer: RuleOffer, line: str) -> Path:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RefusedError(
-                f"an edit in {offer.base} is in progress", hint="wait until it is done"
+                f"another edit in {offer.base} is in progress",
+                hint="wait until it is finished",
             ) from error
         put(offer.file, offer.content(line))
         once_file().unlink(missing_ok=True)  # it would come first, used up or not

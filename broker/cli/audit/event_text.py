@@ -86,7 +86,7 @@ _OPTIONS = (
                  help="From this time on: 'today', '-2h', '2026-11-20 06:00', '@SECONDS'."),
     click.option("-U", "--until", default="", metavar="TIME", help="Up to this time."),
     click.option("-b", "--boot", default="", metavar="[BOOT]",
-                 help="Of one boot: its id, or 0 (this one), -1 (the one before)."),
+                 help="Events of one boot: its ID, 0 (this boot) or -1 (the previous boot)."),
     click.option("--sandbox", "sandboxes", multiple=True, metavar="NAME",
                  shell_complete=logged_sandboxes,
                  help="Of this sandbox."),
@@ -162,7 +162,7 @@ def _asked(
         if values and not fleet:
             raise click.UsageError(f"{option} needs --store postgresql://…")
     if fleet and boot not in {"", "all"} and len(boot) < 32:
-        raise click.UsageError("in a fleet's store --boot takes a boot's id only")
+        raise click.UsageError("--boot takes only a boot ID together with --store")
     filters = Filters(
         since_ns=_time("--since", since) if since else None,
         until_ns=_time("--until", until) if until else None,
@@ -214,6 +214,6 @@ def _check_kinds(kinds: Sequence[str]) -> None:
     for kind in kinds:
         if kind not in known:
             raise click.UsageError(
-                f"no kind of event is named {kind!r}; there are: "
+                f"no kind of event is named {kind!r}; the kinds are: "
                 + ", ".join(sorted(schema.KINDS))
             )

@@ -34,7 +34,7 @@ _FORMATS = ("raw", "jsonl", "json", "csv")
     show_default=True,
     help="'raw': each event as it was recorded, one a line.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(*, path: Path, asked: Asked, output: str, force: bool) -> None:
     """Write events to FILE, whole or not at all; '-' is standard output.
 

@@ -35,8 +35,8 @@ def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
     except FileExistsError as error:
         raise _there(path) from error
     except OSError as error:
-        raise UpstreamError(f"{path} cannot be written: {error.strerror}") from error
+        raise UpstreamError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _there(path: Path) -> click.UsageError:
-    return click.UsageError(f"{path} is there already: --force replaces it")
+    return click.UsageError(f"{path} already exists; --force replaces it")

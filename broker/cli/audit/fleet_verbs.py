@@ -6,11 +6,13 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import rich_click as click
 
 from broker.authority.audit.proof.note import origin_of
@@ -18,20 +20,13 @@ from broker.cli import render
 from broker.cli.audit.query.fleet_database import open_fleet
 from broker.core.errors import SetupError
 from broker.core.escape import printable
-from broker.helpers.shipper.database import (
-    Connection,
-    Error,
-    connect,
-    migrate,
-    problem,
-)
+from broker.helpers.shipper.database import migrate, opened
 
 _VIEWS = Path(__file__).parents[2] / "data/sql/fleet-views.sql"
 _STORE = click.option(
     "--store", required=True, metavar="ADDRESS", help="The database: postgresql://…"
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
-Row = tuple[object, ...]
 _KEEP = re.compile(r"([1-9]\d{0,4})d")
 
 # A group for the machines: a table's list of rights has room for some 2,400 roles.
@@ -69,23 +64,9 @@ def fleet() -> None:
 
 def _run(store: str, *scripts: str) -> list[tuple[object, ...]]:
     """Run scripts in one transaction; returns the rows of the last one."""
-    connection = connect(store)
-    try:
-        with connection.transaction():
-            for script in scripts[:-1]:
-                connection.execute(script)
-            return _rows(connection, scripts[-1])
-    except Error as error:
-        raise problem(error) from error
-    finally:
-        connection.close()
-
-
-def _rows(
-    connection: Connection, query: str, values: tuple[object, ...] = ()
-) -> list[tuple[object, ...]]:
-    cursor = connection.execute(query, values or None)
-    return cursor.fetchall() if cursor.description else []
+    with opened(store) as connection, connection.transaction():
+        done = [connection.execute(script) for script in scripts]
+        return done[-1].fetchall() if done[-1].description else []
 
 
 @fleet.command("init")
@@ -98,17 +79,11 @@ def init_command(*, store: str) -> None:
 
     Exit code: 0, 1 the database refuses.
     """
-    connection = connect(store)
-    try:
+    with opened(store) as connection:
         done = migrate(connection)
         connection.commit()
-    except Error as error:
-        raise problem(error) from error
-    finally:
-        connection.close()
-    _run(
-        store, _ROLES, _VIEWS.read_text().replace("BEGIN;\n", "").replace("COMMIT;", "")
-    )
+    views = _VIEWS.read_text().replace("BEGIN;\n", "").replace("COMMIT;", "")
+    _run(store, _ROLES, views)
     render.note(
         f"tables made or updated by {render.count(done, 'version')}; grant vitrail_machine to "
         "each machine's role, vitrail_reader to those who ask, vitrail_ingest to the "
@@ -116,83 +91,80 @@ def init_command(*, store: str) -> None:
     )
 
 
+_SHOWN: dict[str, Callable[[Any], str]] = {
+    "last_heard": lambda time_s: f"{render.seconds(max(time.time() - time_s, 0))} ago",
+    "noted": lambda time_s: f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%d %H:%MZ}",
+    "policy": lambda text: text[:16],
+}
+"""Fields that a table shows in another form than JSON."""
+
+
 def _show(
-    rows: Sequence[Row],
-    header: tuple[str, ...],
-    cells: Callable[[Row], tuple[str, ...]],
-    fields: Callable[[Row], dict[str, object]] | None,
+    store: str,
+    query: str,
+    columns: dict[str, str],
     *,
+    as_json: bool,
     none: str = "there is none",
 ) -> None:
-    """Print rows as a table, or with ``fields`` as JSON; exit with 1 for none."""
-    if fields:
+    """Print a question's rows as a table of ``columns``, or as JSON; exit with 1 for none.
+
+    ``columns`` are headings and the fields below them.
+    """
+    with open_fleet(store) as asked:
+        found = asked.rows(f"SELECT row_to_json(one) FROM ({query}) AS one", [])  # noqa: S608
+    rows: list[dict[str, Any]] = [msgspec.convert(row, dict) for (row,) in found]
+    if as_json:
         for row in rows:
-            render.json_line(fields(row))
+            render.json_line(row)
     elif rows:
-        render.table(header, [cells(row) for row in rows])
+        cells = [
+            [
+                printable(_SHOWN.get(name, str)(row[name]), 60) or "-"
+                for name in columns.values()
+            ]
+            for row in rows
+        ]
+        render.table([*columns], cells)
     if not rows:
         render.note(none)
         sys.exit(1)
-
-
-# The log that was heard of last is the machine's.
-_MACHINES = """
-SELECT DISTINCT ON (machine) machine, owner, encode(name, 'hex'), sequence, extract(epoch FROM heard)::float8,
-    bundle, policy, extract(epoch FROM loaded)::float8
-FROM vitrail.head JOIN vitrail.log ON id = head.log ORDER BY machine, heard DESC
-"""
 
 
 @fleet.command("machines")
 @_STORE
 @click.option(
     "--silent",
-    type=click.IntRange(1, 10_000),
-    default=None,
+    type=click.IntRange(0, 10_000),
+    default=0,
     metavar="HOURS",
-    help="Only those that were not heard of for so long.",
+    help="Only machines that have not shipped for this long.",
 )
 @_JSON
-def machines_command(*, store: str, silent: int | None, as_json: bool) -> None:
+def machines_command(*, store: str, silent: int, as_json: bool) -> None:
     """Show each machine: when it was last heard of, its events, its policy.
 
     A machine without events says once an hour that it lives.
 
     Exit code: 0, 1 there is none.
     """
-    with open_fleet(store) as opened:
-        rows = opened.rows(_MACHINES, [])
-    now = time.time()
-    _show(
-        [
-            row
-            for row in rows
-            if silent is None or now - float(str(row[4])) >= 3600 * silent
-        ],
-        ("MACHINE", "ROLE", "EVENTS", "LAST HEARD OF", "BUNDLE"),
-        lambda row: (
-            printable(str(row[0]), 60),
-            printable(str(row[1]), 40),
-            str(row[3]),
-            f"{render.seconds(max(now - float(str(row[4])), 0))} ago",
-            printable(str(row[5]), 60) or "-",
-        ),
-        _machine if as_json else None,
-    )
-
-
-def _machine(row: Row) -> dict[str, object]:
-    machine, owner, log, sequence, heard, bundle, policy, loaded = row
-    return {
-        "machine": str(machine),
-        "role": str(owner),
-        "log": str(log),
-        "events": int(str(sequence)),
-        "last_heard": float(str(heard)),
-        "bundle": str(bundle),
-        "policy": str(policy),
-        "policy_loaded": None if loaded is None else float(str(loaded)),
+    # The log that was heard of last is the machine's.
+    query = f"""
+        SELECT * FROM (SELECT DISTINCT ON (machine) machine, owner AS role,
+            encode(name, 'hex') AS log, sequence AS events,
+            extract(epoch FROM heard)::float8 AS last_heard, bundle, policy,
+            extract(epoch FROM loaded)::float8 AS policy_loaded
+        FROM vitrail.head JOIN vitrail.log ON id = head.log
+        ORDER BY machine, heard DESC) AS machines
+        WHERE last_heard <= extract(epoch FROM now() - interval '{silent} hours')"""  # noqa: S608
+    columns = {
+        "MACHINE": "machine",
+        "ROLE": "role",
+        "EVENTS": "events",
+        "LAST HEARD OF": "last_heard",
+        "BUNDLE": "bundle",
     }
+    _show(store, query, columns, as_json=as_json)
 
 
 @fleet.command("policies")
@@ -203,37 +175,19 @@ def policies_command(*, store: str, as_json: bool) -> None:
 
     Exit code: 0, 1 there is none.
     """
-    query = (
-        "SELECT bundle, policy, count(DISTINCT machine), min(machine), "
-        "extract(epoch FROM max(loaded))::float8 FROM vitrail.head "
-        "JOIN vitrail.log ON id = head.log WHERE loaded IS NOT NULL "
-        "GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"
-    )
-    with open_fleet(store) as opened:
-        rows = opened.rows(query, [])
-    _show(
-        rows,
-        ("BUNDLE", "POLICY", "MACHINES", "AS ON"),
-        lambda row: (
-            printable(str(row[0]), 60) or "-",
-            printable(str(row[1]), 16) or "-",
-            str(row[2]),
-            printable(str(row[3]), 40),
-        ),
-        _policy if as_json else None,
-        none="no machine has said which policy it loaded",
-    )
-
-
-def _policy(row: Row) -> dict[str, object]:
-    bundle, policy, machines, example, loaded = row
-    return {
-        "bundle": str(bundle),
-        "policy": str(policy),
-        "machines": int(str(machines)),
-        "example": str(example),
-        "last_loaded": float(str(loaded)),
+    query = """
+        SELECT bundle, policy, count(DISTINCT machine) AS machines,
+            min(machine) AS example, extract(epoch FROM max(loaded))::float8 AS last_loaded
+        FROM vitrail.head JOIN vitrail.log ON id = head.log WHERE loaded IS NOT NULL
+        GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"""
+    columns = {
+        "BUNDLE": "bundle",
+        "POLICY": "policy",
+        "MACHINES": "machines",
+        "AS ON": "example",
     }
+    none = "no machine has reported which policy it loaded"
+    _show(store, query, columns, as_json=as_json, none=none)
 
 
 @fleet.command("gaps")
@@ -244,35 +198,12 @@ def gaps_command(*, store: str, as_json: bool) -> None:
 
     Exit code: 0 there are some, 1 there is none.
     """
-    query = (
-        "SELECT machine, encode(name, 'hex'), first, last, "
-        "extract(epoch FROM noted)::float8 FROM vitrail.gap JOIN vitrail.log "
-        "ON id = gap.log ORDER BY noted, machine, first"
-    )
-    with open_fleet(store) as opened:
-        rows = opened.rows(query, [])
-    _show(
-        rows,
-        ("MACHINE", "FIRST", "LAST", "NOTED"),
-        lambda row: (
-            printable(str(row[0]), 60),
-            str(row[2]),
-            str(row[3]),
-            f"{datetime.fromtimestamp(float(str(row[4])), UTC):%Y-%m-%d %H:%MZ}",
-        ),
-        _gap if as_json else None,
-    )
-
-
-def _gap(row: Row) -> dict[str, object]:
-    machine, log, first, last, noted = row
-    return {
-        "machine": str(machine),
-        "log": str(log),
-        "first": int(str(first)),
-        "last": int(str(last)),
-        "noted": float(str(noted)),
-    }
+    query = """
+        SELECT machine, encode(name, 'hex') AS log, first, last,
+            extract(epoch FROM noted)::float8 AS noted
+        FROM vitrail.gap JOIN vitrail.log ON id = gap.log ORDER BY gap.noted, machine, first"""
+    columns = {"MACHINE": "machine", "FIRST": "first", "LAST": "last", "NOTED": "noted"}
+    _show(store, query, columns, as_json=as_json)
 
 
 @fleet.command("enrol")
@@ -294,35 +225,29 @@ def enrol_command(
     Exit code: 0, 1 the database refuses.
     """
     if sum((token, bool(certificate), bool(log), revoke)) != 1:
-        raise click.UsageError("one of --token, --certificate, --log or --revoke")
+        raise click.UsageError("give one of --token, --certificate, --log or --revoke")
     name = log.rpartition("/")[2]
     if log and not re.fullmatch("[0-9a-f]{32}", name):
         example = origin_of(bytes(32))
-        raise click.UsageError(f"--log: not a log's name, as {example}")
+        raise click.UsageError(f"--log takes the name of a log, such as {example}")
     made = secrets.token_urlsafe(32) if token else ""
-    connection = connect(store)
-    try:
-        with connection.transaction():
-            connection.execute(
-                "INSERT INTO vitrail.enrolled AS there (machine, secret, certificate, "
-                "log, renew, revoked) VALUES (%s, %s, %s, %s, %s, %s) "
-                "ON CONFLICT (machine) DO UPDATE SET revoked = excluded.revoked, "
-                "secret = excluded.secret, certificate = excluded.certificate, "
-                "log = coalesce(excluded.log, there.log), renew = excluded.renew, "
-                "since = now()",
-                [
-                    machine,
-                    sha256(made.encode()).digest() if token else None,
-                    certificate or None,
-                    bytes.fromhex(name) if log else None,
-                    not log,
-                    revoke,
-                ],
-            )
-    except Error as error:
-        raise problem(error) from error
-    finally:
-        connection.close()
+    with opened(store) as connection, connection.transaction():
+        connection.execute(
+            "INSERT INTO vitrail.enrolled AS there (machine, secret, certificate, "
+            "log, renew, revoked) VALUES (%s, %s, %s, %s, %s, %s) "
+            "ON CONFLICT (machine) DO UPDATE SET revoked = excluded.revoked, "
+            "secret = excluded.secret, certificate = excluded.certificate, "
+            "log = coalesce(excluded.log, there.log), renew = excluded.renew, "
+            "since = now()",
+            [
+                machine,
+                sha256(made.encode()).digest() if token else None,
+                certificate or None,
+                bytes.fromhex(name) if log else None,
+                not log,
+                revoke,
+            ],
+        )
     if token:
         sys.stdout.write(f"{made}\n")
     render.note(f"{printable(machine, 100)} is {'revoked' if revoke else 'enrolled'}")
@@ -334,14 +259,15 @@ def enrol_command(
 def upkeep_command(*, store: str, keep: str) -> None:
     """Count new events, thin out checkpoints, drop old days; for a timer.
 
-    A day is dropped whole.  What proves the rest is kept: the left edge of each log's
+    The indexes of the oldest day that has ended are built again, once, which makes them a
+    third smaller; questions and batches go on meanwhile.  A day is dropped whole.  What proves the rest is kept: the left edge of each log's
     tree.  Nothing is dropped while a log has events there and no later edge.
 
     Exit code: 0, 1 the database refuses or a day cannot be dropped.
     """
     found = _KEEP.fullmatch(keep)
     if keep and found is None:
-        raise click.UsageError("--keep: a number of days, as 90d")
+        raise click.UsageError("--keep takes a number of days, such as 90d")
     ((counted,),) = _run(store, "SELECT vitrail.count_events()")
     ((thinned,),) = _run(store, "SELECT vitrail.thin_checkpoints()")
     dropped: object = 0
@@ -349,9 +275,39 @@ def upkeep_command(*, store: str, keep: str) -> None:
         before = datetime.now(UTC).date() - timedelta(days=int(found[1]))
         _refuse_unproved(store, before)
         ((dropped,),) = _run(store, f"SELECT vitrail.drop_days('{before}')")
+    packed = pack_day(store, datetime.now(UTC).date())
     render.note(
         f"{counted} events counted, {thinned} checkpoints removed, {dropped} days dropped"
+        + (f", indexes of {packed} built again" if packed else "")
     )
+
+
+_PACKED = "its indexes were built again after its end"
+
+
+def pack_day(store: str, today: date) -> str:
+    """Build the indexes of a table of an ended day again; returns its name, or nothing.
+
+    Events arrive in no order of an index, whose pages are two thirds full then.  The
+    oldest day that this was not done for; the table's comment says that it was.
+    """
+    rows = _run(
+        store,
+        "SELECT relname FROM pg_class JOIN pg_inherits ON inhrelid = pg_class.oid "  # noqa: S608 -- a date
+        f"WHERE inhparent = 'vitrail.event'::regclass AND relname ~ '^event_\\d{{8}}$' "
+        f"AND relname < 'event_{today:%Y%m%d}' "
+        f"AND obj_description(pg_class.oid) IS DISTINCT FROM '{_PACKED}' "
+        "ORDER BY 1 LIMIT 1",
+    )
+    if not rows:
+        return ""
+    table = str(rows[0][0])
+    with opened(store) as connection:
+        # Each in a transaction of its own: batches and questions wait for nothing.
+        connection.autocommit = True
+        connection.execute(f"REINDEX TABLE CONCURRENTLY vitrail.{table}")
+        connection.execute(f"COMMENT ON TABLE vitrail.{table} IS '{_PACKED}'")
+    return table
 
 
 def _refuse_unproved(store: str, before: date) -> None:
@@ -370,6 +326,6 @@ def _refuse_unproved(store: str, before: date) -> None:
     if rows:
         names = ", ".join(printable(str(name), 60) for (name,) in rows)
         raise SetupError(
-            f"the events after {before} could not be proved any more, of: {names}",
-            hint="a shipper of this release must have shipped on a later day",
+            f"the events after {before} could no longer be proved for: {names}",
+            hint="wait until a shipper of this release has shipped on a later day",
         )

@@ -50,7 +50,7 @@ def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
 
 async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> int:
     if not paths.audit.exists():
-        raise SetupError("there is no audit log yet")
+        raise SetupError("the audit log does not exist yet")
     request = AuditPruneRequest(keep_seconds=seconds, max_megabytes=megabytes)
     if await _broker_runs(paths):
         async with open_client(paths) as client:

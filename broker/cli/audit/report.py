@@ -36,7 +36,7 @@ from broker.ipc.audit.filters import Filters, value_texts
     help="Above the report.",
 )
 @click.option("--utc", is_flag=True, help="Times in UTC.")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(*, asked: Asked, path: Path, title: str, utc: bool, force: bool) -> None:
     """Write a report: one HTML file that needs nothing else.
 
@@ -53,7 +53,7 @@ def command(*, asked: Asked, path: Path, title: str, utc: bool, force: bool) -> 
         raise SetupError(
             f"a report needs the Python package {error.name}",
             hint="install python3-jinja2, or 'pip install vitrail[report]'; "
-            "'brokerctl audit stats' needs nothing",
+            "'brokerctl audit stats' works without it",
         ) from error
     with reader_may_leave(), open_source(asked) as source:
         digest = _digest(source, asked)

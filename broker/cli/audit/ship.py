@@ -37,7 +37,7 @@ from broker.ipc.audit.query import open_log
     "how",
     flag_value="status",
     default=True,
-    help="Show how far each receiver has got (what happens without a word).",
+    help="Show how far each receiver has got (the default).",
 )
 @click.option(
     "--target", "names", multiple=True, metavar="NAME", help="Only this receiver."
@@ -67,7 +67,7 @@ def command(
     if path is None:
         raise SetupError(
             "audit shipping is not configured: there is no ship.toml",
-            hint=f"write {paths.config[0] / 'ship.toml'}: docs/audit.md, 'Shipping'",
+            hint=f"write {paths.config[0] / 'ship.toml'}; see docs/audit.md, 'Shipping'",
         )
     found = load_config(path)
     targets = _chosen(found, names)
@@ -84,7 +84,7 @@ def _chosen(config: ShipConfig, names: tuple[str, ...]) -> list[AnyTarget]:
     for name in names:
         if name not in known:
             raise click.UsageError(
-                f"no receiver is named {name!r}; there are: {', '.join(known) or 'none'}"
+                f"no receiver is named {name!r}; the receivers are: {', '.join(known) or 'none'}"
             )
     return [target for target in config.target if not names or target.name in names]
 

@@ -107,21 +107,23 @@ class LocalSource:
     def _after(self, cursor: str) -> int:
         match = _CURSOR.fullmatch(cursor)
         if match is None:
-            raise click.UsageError(f"no cursor of a log: {printable(cursor, 80)!r}")
+            raise click.UsageError(
+                f"{printable(cursor, 80)!r} is not a cursor of a log"
+            )
         sequence, digest = int(match[1]), match[2]
         newest = self.log.newest()
         if sequence > newest:
             raise IntegrityError(
-                f"the cursor is of event {sequence}, and the log ends at {newest}",
-                hint="it is the cursor of another log, or this one has been cut "
+                f"the cursor is of event {sequence}, but the log ends at event {newest}",
+                hint="it is the cursor of another log, or this log was cut "
                 "short or rolled back: 'brokerctl audit verify'",
             )
         there = self.log.digest(sequence)
         # One that retention has removed cannot be compared.
         if there and there[:_HASH] != digest:
             raise IntegrityError(
-                f"event {sequence} is not the one that the cursor was made of",
-                hint="it is the cursor of another log, or this one has been "
+                f"event {sequence} is not the event that the cursor names",
+                hint="it is the cursor of another log, or this log was "
                 "changed: 'brokerctl audit verify'",
             )
         return sequence
@@ -147,9 +149,9 @@ def open_source(asked: Asked) -> Iterator[Source]:
     """
     if is_fleet(asked.store):
         # Only here, so that the package is needed only by those who have one.
-        from broker.cli.audit.fleet import open_fleet_source
+        from broker.cli.audit.query.fleet_database import open_fleet
 
-        with open_fleet_source(asked.store) as fleet:
+        with open_fleet(asked.store) as fleet:
             yield fleet
         return
     own = not asked.store

@@ -45,7 +45,7 @@ def command(*, asked: Asked, top: int, as_json: bool) -> None:
     Exit code: as audit.
     """
     if asked.grep is not None:
-        raise click.UsageError("--grep is for single events, not for counting")
+        raise click.UsageError("--grep cannot be used to count events")
     with reader_may_leave(), open_source(asked) as source:
         filters = source.filters(asked)
         counts = Counts(0) if filters is None else source.counts(filters, top)
@@ -83,7 +83,7 @@ def _object(counts: Counts) -> dict[str, object]:
 
 def _show(counts: Counts) -> None:
     if not counts.events:
-        render.note("nothing was found")
+        render.note("no events match")
         return
     first, last = (_day(ns) for ns in (counts.first_ns, counts.last_ns))
     events = render.count(counts.events, "event")

@@ -87,7 +87,7 @@ _LATER = MappingProxyType(
     "--output",
     type=click.Choice(OUTPUTS),
     default=None,
-    help="How events are written (short).",
+    help="Output format; default: short.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as -o jsonl.")
 @click.option("--utc", is_flag=True, help="Times in UTC.")
@@ -101,12 +101,12 @@ _LATER = MappingProxyType(
     help="Only events after this cursor.",
 )
 @click.option(
-    "--show-cursor", is_flag=True, help="End with the cursor of the last one."
+    "--show-cursor", is_flag=True, help="Print the cursor of the last event at the end."
 )
 @click.option(
     "--cursor-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Go on after the cursor in this file, and write the new one there.",
+    help="Continue after the cursor in this file, and update the file.",
 )
 @click.pass_context
 def command(
@@ -136,14 +136,17 @@ def command(
         _no_words_before(context)
         return
     if as_json and output not in {None, "jsonl"}:
-        raise click.UsageError("--json is -o jsonl: give one of them")
+        raise click.UsageError("--json means -o jsonl; give only one of them")
     whole = output in {"json", "csv"}
     if follow and (reverse or show_cursor or cursor_file or whole):
         raise click.UsageError(
-            "--follow has no end, so no -r, no cursor, and -o short, cat or jsonl"
+            "--follow cannot be used together with -r, a cursor, or an -o other than "
+            "short, cat or jsonl"
         )
     if after and cursor_file:
-        raise click.UsageError("--after-cursor and --cursor-file: give one of them")
+        raise click.UsageError(
+            "--after-cursor and --cursor-file cannot be used together"
+        )
     first, last = _lines(lines)
     if follow and not lines and asked.filters.since_ns is None and not after:
         last = _BEFORE_FOLLOWING
@@ -179,7 +182,7 @@ _INTEGRITY = 3
 def _list_boots(source: Source) -> None:
     """Print the boots as journalctl does: number, id, first and last event."""
     if not isinstance(source, LocalSource):
-        raise click.UsageError("--list-boots is for one machine's log")
+        raise click.UsageError("--list-boots works only on the log of one machine")
     boots = source.log.boots()
     rows = [
         (
@@ -203,7 +206,7 @@ def _no_words_before(context: click.Context) -> None:
         source = context.get_parameter_source(name)
         if source is ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"{parameter.opts[-1]} goes behind '{context.invoked_subcommand}'"
+                f"give {parameter.opts[-1]} after '{context.invoked_subcommand}'"
             )
 
 
@@ -211,7 +214,9 @@ def _lines(text: str) -> tuple[int | None, int | None]:
     if text in {"", "all"}:
         return None, None
     if not text.removeprefix("+").isdecimal() or len(text) > 10:
-        raise click.UsageError(f"--lines: a number, +NUMBER or 'all', not {text!r}")
+        raise click.UsageError(
+            f"--lines takes a number, +NUMBER or 'all', not {text!r}"
+        )
     return (int(text[1:]), None) if text[0] == "+" else (None, int(text))
 
 
@@ -302,7 +307,7 @@ def _keep_cursor(path: Path, cursor: str) -> None:
         # guard: the cursor's file replaces a link
         replace_file(path, f"{cursor}\n".encode())
     except OSError as error:
-        raise SetupError(f"the cursor cannot be kept: {error}") from error
+        raise SetupError(f"cannot write {path}: {render.cause(error)}") from error
 
 
 _CURSOR_BYTES = 4096
@@ -314,12 +319,12 @@ def _read_cursor(path: Path) -> str:
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise click.UsageError("--cursor-file: not a regular file")
+                raise click.UsageError(f"--cursor-file: {path} is not a regular file")
             return file.read(_CURSOR_BYTES).decode().strip()
     except FileNotFoundError:
         return ""  # the first time
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--cursor-file: {error}") from error
+        raise click.UsageError(f"cannot read {path}: {render.cause(error)}") from error
 
 
 def _page(lines: Iterator[str], *, colour: bool) -> None:

@@ -40,7 +40,7 @@ _against = click.option(
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     multiple=True,
     metavar="CHECKPOINT",
-    help="A file with checkpoints that were kept elsewhere; '-' reads them.",
+    help="A file with checkpoints that were stored elsewhere; '-' for standard input.",
 )
 
 
@@ -57,7 +57,7 @@ _machine = click.option(
 
 @click.command("verify")
 @_against
-@click.option("--origin", default="", help="The log's name, as it was noted down.")
+@click.option("--origin", default="", help="The name of the log, as noted earlier.")
 @click.option("--copy", is_flag=True, help="This copy is without its signing key.")
 @_log
 @_store
@@ -65,7 +65,7 @@ _machine = click.option(
 @click.option(
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Go on from what was proved before, as this file says (with --store).",
+    help="Continue from what was proved before, as stored in this file (with --store).",
 )
 @click.option(
     "--jobs", type=click.IntRange(1, 256), default=None, help="Processes (--store)."
@@ -94,7 +94,9 @@ def verify_command(
     kept = [(str(file), note) for file in against for note in _notes(file)]
     if store:
         if path or origin or copy:
-            raise click.UsageError("--log, --origin and --copy are not for --store")
+            raise click.UsageError(
+                "--log, --origin and --copy cannot be used with --store"
+            )
         _verify_fleet(store, machines, kept, state, jobs or 0, as_json=as_json)
         return
     if machines or state or jobs:
@@ -221,7 +223,7 @@ def _notes(file: Path) -> list[Note]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--against: {error}") from error
+        raise click.UsageError(f"cannot read {file}: {render.cause(error)}") from error
     found: list[Note] = []
     # A note ends with its signatures, and the next one begins with its origin.
     lines: list[str] = []
@@ -233,9 +235,13 @@ def _notes(file: Path) -> list[Note]:
         if line or lines:
             lines.append(line)
     if lines and any(lines):
-        raise click.UsageError(f"--against {file}: not a checkpoint at its end")
+        raise click.UsageError(
+            f"--against {file}: the file does not end with a checkpoint"
+        )
     if not found:
-        raise click.UsageError(f"--against {file}: there is no checkpoint in it")
+        raise click.UsageError(
+            f"--against {file}: the file does not contain a checkpoint"
+        )
     return found
 
 
@@ -304,7 +310,7 @@ def checkpoint_command(
     else:
         notes = _here(path or offline_paths().audit, peer)
     if not notes:
-        raise SetupError("there is no checkpoint yet")
+        raise SetupError("the log does not have a checkpoint yet")
     for text in notes if every else notes[-1:]:
         assert len(text) <= audit_limits.AUDIT_NOTE_BYTES
         click.echo(text, nl=False)

@@ -52,7 +52,7 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
             render.json_line(offer._asdict())
         return
     if not found:
-        render.note("no record offers a service; docs/calls.md says how")
+        render.note("no record offers a service; see docs/calls.md")
         return
     render.table(("SANDBOX", "SERVICE", "PROGRAM", "FROM"), found)
 

@@ -219,7 +219,7 @@ def explain(port: str, sandbox: str, *, as_json: bool) -> None:
                 line = f"  {miss.rule.where}: {miss.why}"
                 sys.stdout.write(printable(line, 400) + "\n")
         if not leaves:
-            render.note("this machine's devices.toml does not let it go there")
+            render.note("this machine's devices.toml does not allow that")
     sys.exit(EXIT[found.answer.verdict] if leaves else 1)
 
 

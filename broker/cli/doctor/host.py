@@ -18,12 +18,13 @@ import trio
 from broker.cli import render
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.images.building import build_room
+from broker.cli.images.installed import list_images
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
 from broker.core.services import PORTS
 from broker.helpers.process.spawn import run_tool
-from broker.host.images.store import DEFAULT_NAME, list_images
+from broker.host.images.store import DEFAULT_NAME
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 from broker.host.vmm import accel, hosttools
 from broker.host.vmm.qemu_arguments import Accel
@@ -50,7 +51,7 @@ async def check_user(context: Context) -> Sequence[Finding]:
             warn(
                 "user",
                 "you are root; brokers and compositors run as an ordinary user",
-                "run this as the user who sits at the screen",
+                "run this as the user of the desktop session",
             )
         ]
     return [ok("user", f"{user}, an ordinary user")]
@@ -69,7 +70,9 @@ async def check_runtime(context: Context) -> Sequence[Finding]:
         return [fail("runtime directory", f"{run} is not yours", mend)]
     if stat.S_IMODE(info.st_mode) & 0o077:
         return [
-            fail("runtime directory", f"others may enter {run}", f"chmod 700 {run}")
+            fail(
+                "runtime directory", f"other users may enter {run}", f"chmod 700 {run}"
+            )
         ]
     return [ok("runtime directory", str(run))]
 
@@ -91,13 +94,13 @@ async def check_kernel(context: Context) -> Sequence[Finding]:
         return [
             warn(
                 "kernel",
-                f"{release} lacks {', '.join(lacks)}: peers are known by the private "
-                "directory of their socket and a process that lives; containers of "
+                f"{release} lacks {', '.join(lacks)}: peers are identified by the private "
+                "directory of their socket and a running process; containers of "
                 "other launchers are refused",
-                "a newer kernel (on Debian 12: from backports)",
+                "install a newer kernel (on Debian 12: from backports)",
             )
         ]
-    return [ok("kernel", f"{release}: peers are known by their pidfd")]
+    return [ok("kernel", f"{release}: peers are identified by their pidfd")]
 
 
 def _has_peerpidfd() -> bool:
@@ -118,7 +121,9 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
     try:
         await run_tool([*argv, "--ipc", "--uts", "--cgroup", "--fork", "true"])
     except UpstreamError as error:
-        text = f"no user namespaces, so no jails: {error.message}"
+        text = (
+            f"user namespaces do not work, so jails cannot be created: {error.message}"
+        )
         return [fail("namespaces", text, _NAMESPACES_MEND)]
     return [ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup: all work")]
 
@@ -137,10 +142,10 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
         return [fail("bubblewrap", error.message, _NAMESPACES_MEND)]
     with ExitStack() as stack:
         own = subordinate_namespace(stack, (os.getuid(), os.getgid()))
-    ids = "boxes without files of yours have a user id of their own"
+    ids = "boxes without your files have their own user ID"
     if own is None:
         ids = (
-            "boxes have your user id; another one takes newuidmap (uidmap), a range of "
+            "boxes have your user ID; another one needs newuidmap (uidmap), a range of "
         )
         ids += "yours in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
     return [ok("bubblewrap", f"{version} makes a jail; {ids}")]
@@ -170,7 +175,9 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
         missing = accel.permission()
         if missing is not None:
             return [_emulated(missing)]
-        text = f"{accel.DEVICE} opens; whether a guest boots is tried at the first run"
+        text = (
+            f"{accel.DEVICE} can be opened; the first run tries whether a guest boots"
+        )
         return [ok("KVM", text)]
     choice = await accel.choose_accel(
         Path(qemu),
@@ -194,7 +201,7 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
     device = hosttools.KERNEL_DEVICE
     if hosttools.kernel_vsock_usable():
         return [ok("vsock", f"{device} can be used")]
-    why = "cannot be opened by you" if device.exists() else "is not there"
+    why = "cannot be opened by this user" if device.exists() else "does not exist"
     tool = hosttools.find_vhost_device_vsock(context.paths)
     mend = "sudo modprobe vhost_vsock" if not device.exists() else ""
     mend = mend or f"sudo setfacl -m u:$USER:rw {device}"
@@ -205,7 +212,7 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
     version = said.decode(errors="replace").strip()
     text = f"{device} {why}; {version} ({tool}) is used in its place"
     if not hybrid_environment():
-        text += ", and stands still where a stream is full both ways: what mends that was not built"
+        text += ", but blocks where a stream is full both ways: the part that prevents this was not built"
         return [warn("vsock", text, "install gcc and python3-dev, then Vitrail again")]
     return [ok("vsock", text)]
 
@@ -213,7 +220,7 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
 async def check_ports(context: Context) -> Sequence[Finding]:
     """Our ports on AF_VSOCK: free, or our own broker's."""
     if not hosttools.kernel_vsock_usable():
-        return [ok("ports", "not used: every sandbox has sockets of its own")]
+        return [ok("ports", "not used: every sandbox has its own sockets")]
     taken = [
         f"{port} ({service})"
         for service, port in PORTS.items()
@@ -224,7 +231,7 @@ async def check_ports(context: Context) -> Sequence[Finding]:
     text = f"vsock ports in use: {', '.join(taken)}"
     if await _broker_runs(context):
         return [ok("ports", f"{text}, by this user's broker")]
-    mend = "sudo ss --vsock --listening --processes says by whom; end that program"
+    mend = "find the program with 'sudo ss --vsock --listening --processes', and end it"
     return [fail("ports", text, mend)]
 
 
@@ -263,8 +270,8 @@ def passt_words(version: str) -> str:
     found = re.search(r"\b20\d\d_\d\d_\d\d\b", version.partition("\n")[0])
     if found is None or found[0] < _PASST_KEEPS_STEP:
         return (
-            "passt is there; it is of before August 2024 or does not tell, and might "
-            "lose its place among frames: our filter's sends alone prevent that"
+            "passt is installed; it is older than August 2024 or of unknown age, and might "
+            "lose its position among frames: only our filter's sends prevent that"
         )
     return "passt is there"
 
@@ -276,7 +283,7 @@ async def check_image_tools(context: Context) -> Sequence[Finding]:
     except VitrailError as error:
         judge = warn if list_images(context.paths) else fail
         return [judge("image tools", str(error), error.hint)]
-    return [ok("image tools", "mmdebstrap and its requirements are there")]
+    return [ok("image tools", "mmdebstrap and its requirements are installed")]
 
 
 async def check_images(context: Context) -> Sequence[Finding]:
@@ -284,7 +291,9 @@ async def check_images(context: Context) -> Sequence[Finding]:
     images = list_images(context.paths)
     if not images:
         mend = f"brokerctl image build {DEFAULT_NAME}"
-        return [warn("images", "none yet; the first run builds one", mend)]
+        return [
+            warn("images", "there are no images yet; the first run builds one", mend)
+        ]
     found: list[Finding] = []
     for image in images:
         age = image.age()
@@ -312,7 +321,7 @@ async def check_disk(context: Context) -> Sequence[Finding]:
         if not os.access(there, os.W_OK):
             found.append(fail("disk", f"{there} is not writable", f"ls -ld {there}"))
         elif usage.free < need:
-            mend = f"make room: {render.size(need)} are needed"
+            mend = f"free some space: {render.size(need)} are needed"
             found.append(judge("disk", text, mend))
         else:
             found.append(ok("disk", text))

@@ -51,7 +51,7 @@ def _missing(context: Context, records: Sequence[Record]) -> list[Finding]:
         path = context.environ.get("PATH")
         if kind in kinds and shutil.which(program, path=path) is None:
             text = f"records need {program}, which is not installed"
-            found.append(warn("launchers", text, f"apt install {package}"))
+            found.append(warn("launchers", text, f"sudo apt install {package}"))
     return found
 
 
@@ -63,7 +63,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     boxes = _of_kind(wanting, Bwrap)
     if boxes and shutil.which("Xwayland", path=path) is None:
         text = "records of boxes show X11 programs, and Xwayland is not installed"
-        found.append(warn("launchers", text, "apt install xwayland"))
+        found.append(warn("launchers", text, "sudo apt install xwayland"))
     for launch in _of_kind(wanting, MicroVM):
         if launch.root != "host" and x11_needs.lacks_x11(context.paths, launch.image):
             text = f"the image {launch.image} lacks Xwayland, which its records ask for"
@@ -107,8 +107,10 @@ async def _refused_by_crun(
         return [warn("launchers", f"'podman info' fails: {error}", "podman info")]
     if name != "crun":
         return []
-    text = "crun starts no container where both versions of control groups are mixed"
-    mend = 'apt install runc; [engine] runtime = "runc" in containers.conf'
+    text = (
+        "crun does not start containers where both versions of control groups are mixed"
+    )
+    mend = 'sudo apt install runc; [engine] runtime = "runc" in containers.conf'
     return [warn("launchers", text, mend)]
 
 
@@ -125,7 +127,9 @@ async def _without_network(
     # ip(8) is where administrators have their programs, on some systems only there.
     path = f"{context.environ.get('PATH', '')}:/usr/sbin:/sbin"
     found = [
-        warn("launchers", f"{text}{name} is not installed", f"apt install {package}")
+        warn(
+            "launchers", f"{text}{name} is not installed", f"sudo apt install {package}"
+        )
         for name, package in (("ip", "iproute2"), ("passt", "passt"))
         if shutil.which(name, path=path) is None
     ]
@@ -134,7 +138,7 @@ async def _without_network(
         try:
             await run_tool(["unshare", "-Urn", ip, "link", "add", "type", "veth"])
         except (UpstreamError, SetupError, OSError) as error:
-            why = f"{text}no veth pair can be made ({error})"
+            why = f"{text}a veth pair cannot be created ({error})"
             found.append(warn("launchers", why, "sudo modprobe veth"))
     return found
 
@@ -149,7 +153,7 @@ def _abstract(records: Sequence[Record]) -> list[Finding]:
         return []
     text = f"{', '.join(sorted(names))}: share_network lets these applications reach "
     text += "abstract sockets, such as that of an Xwayland"
-    return [warn("launchers", text, "docs/launchers/flatpak.md")]
+    return [warn("launchers", text, "see docs/launchers/flatpak.md")]
 
 
 def _labels(records: Sequence[Record]) -> list[Finding]:
@@ -158,4 +162,4 @@ def _labels(records: Sequence[Record]) -> list[Finding]:
         return []
     text = f"{', '.join(sorted(names))}: a label, not a boundary: programs in these "
     text += "boxes can reach your files and sockets"
-    return [warn("launchers", text, "docs/launchers/boxes.md")]
+    return [warn("launchers", text, "see docs/launchers/boxes.md")]

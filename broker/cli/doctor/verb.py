@@ -97,7 +97,7 @@ async def _careful(context: Context, name: str, check: Check) -> Sequence[Findin
         except VitrailError as error:
             return [fail(name, str(error), error.hint)]
         except OSError as error:
-            return [fail(name, f"cannot be looked at: {error}")]
+            return [fail(name, f"the check failed: {error}")]
     return [fail(name, f"no answer within {_CHECK_SECONDS:g} s")]
 
 

@@ -43,7 +43,7 @@ NEEDED: Mapping[str, int] = MappingProxyType(
 
 WANTED: Mapping[str, str] = MappingProxyType(
     {
-        "wp_security_context_manager_v1": "the filter alone marks and bounds a "
+        "wp_security_context_manager_v1": "only the filter marks and bounds a "
         "sandbox's windows; the compositor itself cannot distinguish them from yours",
         "zwlr_layer_shell_v1": "Vitrail's questions are ordinary windows, and others "
         "may cover them",
@@ -59,9 +59,13 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
     path = find_compositor(context.environ)
     if path is None:
         display = context.environ.get("WAYLAND_DISPLAY", "")
-        text = f"nothing answers at {display}" if display else "none runs here"
+        text = (
+            f"no compositor answers at {display}"
+            if display
+            else "no compositor is running"
+        )
         mend = "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; "
-        mend += "'brokerctl demo' brings a headless one"
+        mend += "'brokerctl demo' starts a headless one"
         return [warn("compositor", printable(text), mend)]
     with trio.move_on_after(_COMPOSITOR_SECONDS):
         # libwayland waits inside; a compositor that hangs must not hang us.
@@ -69,8 +73,10 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
             list_globals, path, abandon_on_cancel=True
         )
         return judge_globals(path, globals_)
-    text = f"{path} takes connections but does not answer"
-    return [fail("compositor", text, "is the compositor stopped or stuck?")]
+    text = f"{path} accepts connections but does not answer"
+    return [
+        fail("compositor", text, "check whether the compositor is stopped or hangs")
+    ]
 
 
 def list_globals(path: Path) -> dict[str, int]:
@@ -93,7 +99,7 @@ def list_globals(path: Path) -> dict[str, int]:
         registry = display.get_registry()
         registry.dispatcher["global"] = announce
         if display.roundtrip() < 0:
-            raise SetupError(f"the compositor at {path} hung up")
+            raise SetupError(f"the compositor at {path} closed the connection")
     finally:
         display.disconnect()
     return found
@@ -110,7 +116,7 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
         return [fail("compositor", text, "use a newer compositor, or another one")]
     findings = [ok("compositor", f"{path}: {len(found)} globals, all that we need")]
     findings += [
-        warn("compositor", f"no {name}: {without}", "a newer compositor has it")
+        warn("compositor", f"{name} is missing: {without}", "use a newer compositor")
         for name, without in WANTED.items()
         if name not in found
     ]
@@ -149,8 +155,8 @@ async def check_questions(context: Context) -> Sequence[Finding]:
     except SetupError as error:
         missing.append(fail("questions", error.message, error.hint))
     if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
-        text = "no notify-send: warnings are only in 'brokerctl status' and the log"
-        missing.append(warn("questions", text, "apt install libnotify-bin"))
+        text = "notify-send is not installed: warnings are only in 'brokerctl status' and the log"
+        missing.append(warn("questions", text, "sudo apt install libnotify-bin"))
     return missing or [ok("questions", "a dialog and notifications can be shown")]
 
 
@@ -158,14 +164,16 @@ async def check_broker(context: Context) -> Sequence[Finding]:
     """Whether one runs, and whether it answers."""
     path = context.paths.control
     if not path.exists():
-        return [ok("broker", "none runs; 'brokerctl run SANDBOX' starts one")]
+        return [
+            ok("broker", "no broker is running; 'brokerctl run SANDBOX' starts one")
+        ]
     try:
         async with client.open_client(path) as connection:
             version = await connection.call(GET_VERSION, Nothing())
     except SetupError:
-        text = f"one was killed and left {path}; the next start clears it away"
+        text = f"a broker was killed and left {path}; the next start removes it"
         return [ok("broker", text)]
-    text = f"version {version.version} ({version.role}) runs, pid {version.pid}"
+    text = f"version {version.version} ({version.role}) is running, pid {version.pid}"
     return [ok("broker", printable(text))]
 
 
@@ -173,17 +181,19 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     """Whether the log can be read and is whole."""
     path = context.paths.audit
     if not path.exists():
-        return [ok("audit", "no log yet; it begins with the first start")]
+        return [ok("audit", "there is no log yet; the first start creates it")]
     with open_log(path) as log:
         state = await trio.to_thread.run_sync(log.check)
     if state != "ok":
-        mend = f"keep {path} for a look, move it away, and start again"
+        mend = f"move {path} away, keep it for inspection, and start again"
         return [fail("audit", f"{path} is damaged: {state}", mend)]
     keys = KeyFile(path).any()
     with open_sealed(path) as db:
         report = verify_end(db, keys)
     if not report.good:
         what = report.problems[0].what
-        mend = "'brokerctl audit verify' says more; a broker does not go on with it"
+        mend = (
+            "'brokerctl audit verify' shows more; a broker does not continue this log"
+        )
         return [fail("audit", f"{path} does not match its signatures: {what}", mend)]
     return [ok("audit", f"{report.size} events in {path}, the end signed")]

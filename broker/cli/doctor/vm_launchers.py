@@ -62,19 +62,17 @@ def _libvirt(context: Context) -> Iterator[Finding]:
     path = context.environ.get("PATH", os.defpath)
     if shutil.which("virsh", path=path) is None:
         text = "records name domains of libvirt, and virsh is not installed"
-        yield warn("virtual machines", text, "apt install libvirt-clients")
+        yield warn("virtual machines", text, "sudo apt install libvirt-clients")
     yield from _drivers()
     hook = hook_program(HOOKS)
     if not os.access(hook, os.X_OK):
-        text = (
-            f"records name domains of libvirt, and {hook} is missing: no lease begins"
-        )
+        text = f"records name domains of libvirt, and {hook} is missing: leases cannot begin"
         yield warn("virtual machines", text, _INSTALL_HOOK)
     elif hook.read_bytes() != hook_source():
         text = f"{hook} is of another version of Vitrail"
         yield warn("virtual machines", text, _INSTALL_HOOK)
     if not VHOST_VSOCK.exists() and find_vhost_device_vsock(context.paths) is None:
-        text = f"domains have no vsock: no {VHOST_VSOCK} and no vhost-device-vsock"
+        text = f"domains do not get a vsock without {VHOST_VSOCK} or vhost-device-vsock"
         yield warn("virtual machines", text, "sudo modprobe vhost_vsock")
 
 
@@ -87,12 +85,14 @@ def _drivers() -> Iterator[Finding]:
         if any(LIBRARIES.glob(f"{folder}/{_DRIVERS.format(kind)}"))
     }
     if not found:
-        text = "records name domains of libvirt, and libvirt has no driver for any"
-        mend = "apt install libvirt-daemon-driver-qemu (containers: -driver-lxc)"
+        text = "records name domains of libvirt, and libvirt does not have a driver"
+        mend = "sudo apt install libvirt-daemon-driver-qemu (containers: -driver-lxc)"
         yield warn("virtual machines", text, mend)
     elif found == {"qemu"}:
-        text = "libvirt has no driver for containers, if a record names one"
-        yield ok("virtual machines", f"{text}: apt install libvirt-daemon-driver-lxc")
+        text = "libvirt does not have a driver for containers"
+        yield ok(
+            "virtual machines", f"{text}: sudo apt install libvirt-daemon-driver-lxc"
+        )
 
 
 def _throwaway(context: Context, manager: str) -> Iterator[Finding]:
@@ -101,10 +101,10 @@ def _throwaway(context: Context, manager: str) -> Iterator[Finding]:
         # virsh starts libvirtd, which is not on everybody's PATH.
         if shutil.which(program, path=f"{path}:/usr/sbin:/usr/local/sbin") is None:
             text = f'records of kind "{_KINDS[manager]}" need {program}'
-            yield warn("virtual machines", text, f"apt install {package}")
+            yield warn("virtual machines", text, f"sudo apt install {package}")
     runtime = context.environ.get("XDG_RUNTIME_DIR", "")
     if manager == "vmspawn" and not Path(runtime, "systemd/private").is_socket():
-        text = 'records of kind "vmspawn" need a systemd of this user'
+        text = 'records of kind "vmspawn" need a service manager of this user'
         yield warn("virtual machines", text, "loginctl enable-linger")
 
 
@@ -118,11 +118,9 @@ def _monitors(context: Context, records: Iterable[Record]) -> Iterator[Finding]:
     for monitor in sorted(wanted):
         if shutil.which(monitor.value, path=path) is None:
             text = f'records of kind "{monitor}" need {monitor}, which is not installed'
-            yield warn("virtual machines", text, "docs/launchers/vmm.md")
-        text = (
-            f'the kind "{monitor}" is experimental: it was tried with a stand-in only'
-        )
-        yield warn("virtual machines", text, 'kind = "microvm" is QEMU\'s')
+            yield warn("virtual machines", text, "see docs/launchers/vmm.md")
+        text = f'the kind "{monitor}" is experimental: it was only tested with a substitute'
+        yield warn("virtual machines", text, 'use kind = "microvm", which is QEMU')
     missing = accel.permission() if wanted else None
     if missing is not None:
         kinds = " and ".join(f'"{monitor}"' for monitor in sorted(wanted))
@@ -134,7 +132,9 @@ def _machined() -> Iterator[Finding]:
     if not MACHINED.exists():
         text = f"records name machines of systemd-machined, and {MACHINED} is missing"
         yield warn(
-            "virtual machines", text, "apt install systemd-container (257 or later)"
+            "virtual machines",
+            text,
+            "sudo apt install systemd-container (257 or later)",
         )
     if not VHOST_VSOCK.exists():
         text = (

@@ -45,7 +45,7 @@ def command(
         return
     how = "to read and change" if answer.write else "to read"
     path, inside = printable(answer.path, 400), printable(answer.inside, 400)
-    render.note(f"{answer.sandbox} has {path} as {inside}, {how}")
+    render.note(f"shared {path} with {answer.sandbox} as {inside}, {how}")
 
 
 def _list(*, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.completion import images
-from broker.cli.images import foreign
+from broker.cli.images import foreign, installed
 from broker.cli.images.building.build import build_image
 from broker.cli.images.building.build_room import only_build
 from broker.cli.images.describe import age_text, describe
@@ -89,7 +89,7 @@ def build(
         render.json_line(describe(image))
     else:
         age = render.seconds(image.age())
-        render.note(f"image {image.name}: {image.suite}, built {age} ago")
+        render.note(f"image '{image.name}' is ready: {image.suite}, built {age} ago")
 
 
 def read_packages(path: Path) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def read_packages(path: Path) -> tuple[str, ...]:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
-            f"cannot read the package list {path}: {error}",
+            f"cannot read the package list {path}: {render.cause(error)}",
             hint="it is a text file of package names",
         ) from error
     return tuple(word for line in lines for word in line.partition("#")[0].split())
@@ -108,7 +108,7 @@ def read_packages(path: Path) -> tuple[str, ...]:
 @_JSON
 def list_(*, as_json: bool) -> None:
     """List the images that can be booted, with their age."""
-    found = store.list_images(find_paths())
+    found = installed.list_images(find_paths())
     if as_json:
         render.json_line([describe(image) for image in found])
         return
@@ -138,7 +138,7 @@ def remove(names: Sequence[str], *, as_json: bool) -> None:
     """Remove images.  Machines that run on one go on."""
     paths = find_paths()
     for name in names:
-        store.remove_image(paths, name)
+        installed.remove_image(paths, name)
     if as_json:
         render.json_line({"removed": list(names)})
 
@@ -151,7 +151,9 @@ def rebuild(*, as_json: bool) -> None:
     An imported image stays as it is: import it again.  This is what the user timer vitrail-image-rebuild.timer runs.
     """
     paths = find_paths()
-    done = [_rebuild(paths, image, quiet=as_json) for image in store.list_images(paths)]
+    done = [
+        _rebuild(paths, image, quiet=as_json) for image in installed.list_images(paths)
+    ]
     if as_json:
         render.json_line([describe(image) for image in done])
 
@@ -172,7 +174,7 @@ def rollback(name: str, *, as_json: bool) -> None:
         store.find_image(paths, name)
         lock = paths.images / f".{name}.lock"
         async with only_build(lock, render.note):
-            return store.roll_back(paths, name)
+            return installed.roll_back(paths, name)
 
     image = trio.run(swap)
     if as_json:

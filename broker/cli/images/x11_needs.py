@@ -16,9 +16,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
+from broker.cli.images.installed import list_images
 from broker.core.escape import printable
 from broker.core.paths import Paths
-from broker.host.images.store import list_images
+from broker.host.images.store import REQUIRED_PACKAGES
 
 X_SERVER = "xwayland"
 """The package by which an image shows X11 programs (docs/x11.md)."""
@@ -51,7 +52,8 @@ def x11_programs(archive: Path, packages: Iterable[str]) -> list[str]:
         image = _Image(tar, files, libraries)
         return sorted(
             posixpath.basename(name)
-            for name in _programs_of(tar, files, packages)
+            # The agent's own show no windows: waypipe 0.8 needs libX11 by libva only.
+            for name in _programs_of(tar, files, {*packages} - {*REQUIRED_PACKAGES})
             if image.needs_x11(name)
         )
 

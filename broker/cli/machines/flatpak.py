@@ -48,9 +48,12 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
     if as_json:
         return
     if not entries:
-        render.note(f"{app} has no menu entry: 'brokerctl run --flatpak {app}'")
+        render.note(
+            f"{app} does not have a menu entry; start it with "
+            f"'brokerctl run --flatpak {app}'"
+        )
     render.note(
-        f"instances of {app} that run already keep their permissions: "
+        f"running instances of {app} keep their permissions; "
         f"'flatpak kill {app}' ends them"
     )
 
@@ -86,12 +89,12 @@ def _entries(location: Path, app: str) -> dict[str, str]:
         try:
             made = text and menu.entry(text, app, default, command, quoted)
         except UpstreamError as error:
-            render.note(f"{path.name} is left out: {error.message}")
+            render.note(f"skipped {path.name}: {error.message}")
             continue
         if made:
             found[path.name] = made
         else:
-            render.note(f"{path.name} is left out: it starts another program")
+            render.note(f"skipped {path.name}: it starts another program")
     return found
 
 

@@ -46,7 +46,7 @@ def install(*, output: str | None, as_json: bool) -> None:
         replace_file(path, content, mode=0o755)
     except OSError as error:
         raise SetupError(
-            f"the installer cannot be written: {error.strerror}", where=str(path)
+            f"cannot write the installer: {error.strerror}", where=str(path)
         ) from error
     command_line = f"ssh root@GUEST sh -s < {shlex.quote(str(path))}"
     if as_json:

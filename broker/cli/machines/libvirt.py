@@ -45,10 +45,13 @@ def install_libvirt(uid: int | None, *, as_json: bool) -> None:
     if as_json:
         return
     if uid is None:
-        render.note("qemu:///system reports to no broker: add --uid NUMBER for that")
+        render.note(
+            "domains of qemu:///system do not report to a broker; --uid NUMBER names "
+            "the user whose broker they report to"
+        )
     render.note(
-        "next: 'sudo systemctl restart libvirtd' (or virtqemud); a session's libvirtd "
-        "ends automatically when it has been idle"
+        "run 'sudo systemctl restart libvirtd' (or virtqemud) next; a session's libvirtd "
+        "exits when it is idle"
     )
 
 
@@ -62,7 +65,7 @@ def remove_libvirt() -> None:
         except OSError as error:
             raise SetupError(
                 f"{path}: {error.strerror}",
-                hint="'sudo brokerctl launcher remove libvirt'",
+                hint="run 'sudo brokerctl launcher remove libvirt'",
             ) from error
         render.note(f"removed {path}")
 
@@ -87,7 +90,7 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
     """
     if shutil.which("virsh") is None:
         raise SetupError(
-            "virsh is not installed", hint="'sudo apt install libvirt-clients'"
+            "virsh is not installed", hint="sudo apt install libvirt-clients"
         )
     old = _virsh(connect, "dumpxml", "--inactive", "--", domain)
     try:
@@ -95,7 +98,9 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
     except DomainError as error:
         raise RefusedError(f"domain '{printable(domain, 60)}': {error}") from error
     if new is None:
-        render.note(f"{printable(domain, 60)} has a vsock already")
+        render.note(
+            f"domain '{printable(domain, 60)}' already has this vsock; nothing was changed"
+        )
         return
     lines = difflib.unified_diff(
         old.splitlines(), new.splitlines(), "now", "then", lineterm=""
@@ -110,7 +115,9 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         file.write(new)
         file.flush()
         _virsh(connect, "define", file.name)
-    render.note(f"{printable(domain, 60)} is defined; it has its vsock when it starts")
+    render.note(
+        f"defined domain '{printable(domain, 60)}'; it has the vsock from its next start"
+    )
 
 
 def _way(domain: str, xml: str, connect: str) -> VsockWay:
@@ -135,8 +142,8 @@ def _record_of(domain: str, xml: str) -> str:
             if name == domain or f"<uuid>{name}</uuid>" in xml:
                 return record.name
     raise RefusedError(
-        f"no record names the domain '{printable(domain, 60)}'",
-        hint=f'write one with [launch] kind = "external" and [peer] libvirt = "{domain}"',
+        f"no record names domain '{printable(domain, 60)}'",
+        hint=f'write a record with [launch] kind = "external" and [peer] libvirt = "{domain}"',
     )
 
 

@@ -38,7 +38,9 @@ def command(*, yes: bool, as_json: bool) -> None:
     """
     pid, ending = trio.run(_look)
     if ending and not as_json:
-        render.note("these windows end:\n" + "\n".join(f"  {one}" for one in ending))
+        render.note(
+            "these windows will be closed:\n" + "\n".join(f"  {one}" for one in ending)
+        )
     if ending and not yes:
         click.confirm("restart the broker?", abort=True, err=True)
     kept, ends = trio.run(_restart, pid)
@@ -47,9 +49,11 @@ def command(*, yes: bool, as_json: bool) -> None:
         return
     render.note("the broker was restarted")
     for name in kept:
-        render.note(f"{printable(name)} runs on; 'brokerctl run' shows its windows")
+        render.note(
+            f"{printable(name)} is still running; 'brokerctl run' shows its windows"
+        )
     for name in ends:
-        render.note(f"{printable(name)} ends with its program")
+        render.note(f"{printable(name)} was not kept; it ends when its program exits")
 
 
 async def _look() -> tuple[int, list[str]]:
@@ -59,7 +63,7 @@ async def _look() -> tuple[int, list[str]]:
         if version.role != "local":
             raise RefusedError(
                 f"this is the {version.role} of two machines, which share their sandboxes",
-                hint="restart its unit; 'brokerctl status' names what ends",
+                hint="restart its unit; 'brokerctl status' shows what that ends",
             )
         answer = await client.call(WINDOWS, WindowsRequest())
     shown = [f"[{one.sandbox}] {one.title}" for one in answer.windows]
@@ -76,7 +80,7 @@ async def _restart(pid: int) -> tuple[list[str], list[str]]:
             # The number is the one that was asked about only if it still answers so.
             version = await client.call(GET_VERSION, Nothing())
             if version.pid != pid:
-                raise RefusedError("another broker has been started meanwhile")
+                raise RefusedError("another broker was started in the meantime")
             before = await _sandboxes(client)
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             await wait_ended(pidfd)

@@ -23,12 +23,12 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     try:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError as error:
-        raise SetupError(f"there is no user with the number {uid}") from error
+        raise SetupError(f"no user has the ID {uid}") from error
     # guard: root's containers belong to a person's broker
     if uid == 0:
         raise SetupError(
-            "it is not known whose broker leases the containers of root",
-            hint="add '--uid NUMBER', or call it by sudo",
+            "the user whose broker leases the containers of root is not known",
+            hint="add '--uid NUMBER', or run this with sudo",
         )
     paths = find_paths({"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"})
     records = search_path(paths.runtime, paths.config)

@@ -19,6 +19,7 @@ from xml.etree import ElementTree as ET
 
 import trio
 
+from broker.cli import render
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
@@ -172,7 +173,7 @@ def require_program(name: str, package: str) -> Path:
     """Return where a program is.  Raises SetupError."""
     found = shutil.which(name)
     if found is None:
-        raise SetupError(f"{name} is not installed", hint=f"apt install {package}")
+        raise SetupError(f"{name} is not installed", hint=f"sudo apt install {package}")
     return Path(found)
 
 
@@ -251,7 +252,9 @@ def _pid(made: Made) -> int:
     try:
         return int(path.read_text("ascii"))
     except (OSError, ValueError) as error:
-        raise UpstreamError(f"cannot read QEMU's pid: {path}: {error}") from error
+        raise UpstreamError(
+            f"cannot read QEMU's pid in {path}: {render.cause(error)}"
+        ) from error
 
 
 async def _cid(made: Made) -> int | None:
@@ -262,7 +265,7 @@ async def _cid(made: Made) -> int | None:
     found = root.find("devices/vsock/cid")
     text = "" if found is None else found.get("address", "")
     if not text.isdecimal():
-        raise UpstreamError("libvirt gave the domain no CID")
+        raise UpstreamError("libvirt did not assign a CID to the domain")
     return int(text)
 
 

@@ -94,7 +94,7 @@ def _require_systemd() -> None:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if not Path(runtime, "systemd/private").is_socket():
         raise SetupError(
-            "systemd-vmspawn needs a unit of a systemd of this user, and there is none",
+            "systemd-vmspawn needs this user's service manager, which is not running",
             hint="'loginctl enable-linger' starts it",
         )
 
@@ -122,7 +122,7 @@ async def _wait_held(child: Child, made: Made, directory: Path) -> int:
             why = stderr_so_far(child, MESSAGE_CHARS)
         raise UpstreamError(
             f"systemd-vmspawn did not start the machine: {why}",
-            hint="it is of systemd 262 or later? 'systemd-vmspawn --version'",
+            hint="check that 'systemd-vmspawn --version' shows 262 or later",
         )
     pid, made.pidfd = found
     return pid

@@ -35,9 +35,11 @@ def command(sandbox: str | None, *, clear: bool, as_json: bool) -> None:
     for row in [] if as_json else found.notifications:
         sys.stdout.write("".join(f"{line}\n" for line in _text(row)))
     if found.omitted and not as_json:
-        render.note(f"{found.omitted} earlier ones did not fit into the answer")
+        render.note(
+            f"{found.omitted} earlier notifications did not fit into the answer"
+        )
     if not found.notifications:
-        render.note("no notification")
+        render.note("no notifications")
         sys.exit(1)
 
 

@@ -13,6 +13,7 @@ from broker.cli import launcher, render
 from broker.cli.run.connect import broker_runs, offline_paths, open_client
 from broker.cli.run.start import end_broker
 from broker.cli.sandboxes.desktop_entry import WINDOW_PREFIX
+from broker.cli.tray.tray_verb import autostart_file
 from broker.core.errors import RefusedError
 from broker.core.files.trees import remove_tree
 from broker.core.paths import Paths
@@ -43,11 +44,12 @@ def command(*, purge: bool, yes: bool) -> None:
     for path in doomed:
         render.note(f"will be removed: {path}")
     if broker_runs(paths):
-        render.note("all sandboxes and the broker will end")
+        render.note("will be stopped: the broker and all sandboxes")
     if not yes:
         if not sys.stdin.isatty():
             raise RefusedError(
-                "there is no terminal to ask at", hint="'--yes' does not ask"
+                "cannot ask for confirmation without a terminal",
+                hint="confirm with --yes",
             )
         click.confirm("Uninstall?", abort=True, err=True)
     if broker_runs(paths):
@@ -61,12 +63,14 @@ def command(*, purge: bool, yes: bool) -> None:
             path.unlink(missing_ok=True)
     if not purge:
         render.note(f"your records and homes stay: {paths.config[0]}, {paths.state}")
-    render.note(f"then: {_package()}")
+    render.note(f"next: {_package()}")
 
 
 def _entries() -> Iterator[Path]:
     applications = data_home() / "applications"
     icons = data_home() / "icons" / "hicolor" / "scalable" / "apps"
+    if autostart_file().is_file():
+        yield autostart_file()
     yield from sorted(applications.glob(f"{_ENTRY}*.desktop"))
     yield from sorted(applications.glob(f"{WINDOW_PREFIX}*.desktop"))
     yield from sorted(icons.glob(f"{_ENTRY}*.svg"))

@@ -34,8 +34,8 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
 
         render.wide_console().print(as_table(answer.flows, time.time()))
     else:
-        render.note("no flow is open")
+        render.note("no flows are open")
     if answer.omitted:
         render.note(
-            f"{answer.omitted} more flows: 'brokerctl network SANDBOX' lists one's"
+            f"{answer.omitted} more flows: 'brokerctl network SANDBOX' lists those of one"
         )

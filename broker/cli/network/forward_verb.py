@@ -47,7 +47,7 @@ def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
     if not 0 < port <= 65535 or local > 65535:
         raise click.UsageError(f"'{ports}': ports are 1 to 65535")
     if stdio and (found[2] or as_json):
-        raise click.UsageError("--stdio takes the sandbox's port alone")
+        raise click.UsageError("--stdio takes only the sandbox's port")
     request = ForwardRequest(sandbox=sandbox, port=port, local=0 if stdio else local)
     if stdio:
         trio.run(_stdio, request)

@@ -12,7 +12,9 @@ from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from policy.records.model import Record
 
+_PORT = 22
 _USER = "user"
 """The account of programs in guests that are made from our images."""
 
@@ -20,37 +22,48 @@ _USER = "user"
 @click.command("ssh-config")
 @click.argument("names", metavar="[SANDBOX…]", nargs=-1, shell_complete=sandboxes)
 @click.option("--user", default=_USER, show_default=True, help="The account inside.")
-def command(names: tuple[str, ...], *, user: str) -> None:
+@click.option(
+    "--port",
+    default=_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65535),
+    help="The port of sshd inside.",
+)
+def command(names: tuple[str, ...], *, user: str, port: int) -> None:
     """Print lines for ssh_config(5) by which 'ssh SANDBOX' connects; all by default.
 
     They serve ssh, scp, rsync, git and the remote modes of editors.  The sandbox needs
-    an sshd on port 22 of its loopback, and a rule: 'vitrail.Tcp +22 @adminvm SANDBOX
-    allow'.
+    an sshd on a port of its loopback, and a rule: 'vitrail.Tcp +22 @adminvm SANDBOX
+    allow'.  That of a box or container has a port from 1024 on.
 
     Exit code: 0, or 1 when a record is missing.
     """
     records = read_records(offline_paths()).records
-    known = [name for name, one in records.items() if one.host.launch.kind.agent]
+    known = [name for name, one in records.items() if _has_ports(one)]
     for name in names:
         if name not in records:
             raise RefusedError(f"no record is named '{printable(name, 64)}'")
         if name not in known:
-            raise RefusedError(
-                f"'{name}' is a container or box: its ports are not forwarded"
-            )
+            raise RefusedError(f"the ports of '{name}' are not forwarded")
     chosen = sorted(names or known)
-    sys.stdout.write("".join(_host(name, user) for name in chosen))
+    sys.stdout.write("".join(_host(name, user, port) for name in chosen))
     if not chosen:
-        render.note("no record is of a virtual machine")
+        render.note("no record describes a sandbox whose ports are forwarded")
     elif sys.stdout.isatty():
-        render.note("write them: brokerctl ssh-config > ~/.ssh/vitrail.conf")
+        render.note("to write the file: brokerctl ssh-config > ~/.ssh/vitrail.conf")
         render.note("and begin ~/.ssh/config with: Include ~/.ssh/vitrail.conf")
 
 
-def _host(name: str, user: str) -> str:
+def _has_ports(record: Record) -> bool:
+    kind = record.host.launch.kind
+    return kind.agent or (kind.holds and kind.own_command)
+
+
+def _host(name: str, user: str, port: int) -> str:
+    other = "" if port == _PORT else f"    Port {port}\n"
     return (
         f"Host {name}\n"
         f"    ProxyCommand brokerctl forward --stdio {name} %p\n"
         f"    HostKeyAlias {name}.vitrail\n"
-        f"    User {user}\n"
+        f"    User {user}\n{other}"
     )

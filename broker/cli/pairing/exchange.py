@@ -54,9 +54,9 @@ async def knock(config: LinkConfig) -> socket.socket:
         return await dial(config)
     except UpstreamError as error:
         raise UpstreamError(
-            f"no viewer waits to be paired: {error}",
-            hint="begin there: 'brokerctl pair NAME --as viewer' on the viewer's "
-            "machine waits for this one",
+            f"no viewer is waiting to be paired: {error}",
+            hint="first run 'brokerctl pair NAME --as viewer' on the viewer's "
+            "machine, which then waits for this one",
         ) from error
 
 
@@ -121,10 +121,10 @@ async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
             await _codes(sock, machine)
     except trio.TooSlowError as error:
         seconds = limits.LINK_HANDSHAKE_SECONDS
-        text = f"the other end sent nothing of use within {seconds:g} s"
+        text = f"the other end did not send its code within {seconds:g} s"
         raise _no_code(machine, text) from error
     except (LinkRefusedError, UpstreamError) as error:
-        hint = error.hint or "'brokerctl pair' on the other machine may say why"
+        hint = error.hint or "'brokerctl pair' on the other machine may show why"
         raise _no_code(machine, error.message, hint) from error
 
 
@@ -134,7 +134,7 @@ def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
     # guard: one nonce is shown in a run of pairing
     if machine.nonce_sent:
         return UpstreamError(
-            f"the other end began to pair and broke off: {text}",
+            f"the other end began the pairing and stopped: {text}",
             hint="start 'brokerctl pair' on both machines again; if it fails again, "
             "an attacker is in between",
         )

@@ -45,17 +45,15 @@ from broker.net.link.keys import (
     PublicKey,
     sha256,
 )
+from broker.net.link.link_reader import LinkReader, refuse_other_than, told_refusal
 from broker.net.link.wire_types import (
     HEADER,
     VERSION,
     ConnectionKind,
-    LinkReader,
     LinkRefusedError,
     RefusalReason,
     Role,
     refusal,
-    refuse_other_than,
-    told_refusal,
 )
 
 NONCE_BYTES = 32

@@ -31,6 +31,6 @@ def role_here(paths: Paths) -> Role | None:
         raise SetupError(
             "this machine is paired as a host and as a viewer, and no link.toml "
             "says which it is",
-            hint="write connect or listen into link.toml, or 'brokerctl link forget'",
+            hint="write connect or listen into link.toml, or run 'brokerctl link forget'",
         )
     return roles.pop() if roles else None

@@ -29,10 +29,12 @@ from broker.core.escape import printable
 from policy import limits
 from policy.records.device_json import device_from
 from policy.rules import compat as qubes
+from policy.rules.calls import canonical_service, canonical_target
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.ruleset import RuleSet, rules_of_map
-from policy.rules.verdict import Verdict, canonical_service, canonical_target
-from policy.rules.world import World, WorldError, world_from_json
+from policy.rules.verdict import Verdict
+from policy.rules.world import World
+from policy.rules.world_json import WorldError, world_from_json
 from policy.tools.explain import answer_json
 
 EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
@@ -46,8 +48,8 @@ def told_of(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--port", type=click.IntRange(1, 65535), help="Of a flow."),
         click.option("--protocol", help="Of a flow: tcp, udp, icmp, or dns: a lookup."),
         click.option("--size", type=click.IntRange(0), help="Bytes that would flow."),
-        click.option("--host", help="The host of its address; '' for none."),
-        click.option("--scheme", help="The scheme of its address; '' for none."),
+        click.option("--host", help="The host of the address; '' for none."),
+        click.option("--scheme", help="The scheme of the address; '' for none."),
         click.option("--mime", help="The type that the source claims for its data."),
         click.option(
             "--device",
@@ -95,7 +97,9 @@ def evaluate(
     """
     if batch:
         if service is not None:
-            raise click.UsageError("--batch takes its calls from standard input")
+            raise click.UsageError(
+                "--batch reads its calls from standard input; give no others"
+            )
         sys.exit(_batch(sys.stdin.buffer, _Asker(policy, world, compat=compat)))
     if service is None or source is None or target is None:
         raise click.UsageError("eval takes SERVICE[+ARG] SOURCE TARGET, or --batch")
@@ -166,7 +170,7 @@ class _Asker:
             if not isinstance(files, Mapping) or not all(
                 isinstance(text, str) for text in files.values()
             ):
-                raise ValueError("'policy' is a map of file name to text")
+                raise ValueError("'policy' must map file names to text")
             self._files_rules = rules_of_map(files, compat=self._compat)
             self._files = files
         return self._files_rules
@@ -234,22 +238,22 @@ def _one(line: bytes, asker: _Asker) -> Verdict:
         raise ValueError(f"more than {limits.WORLD_BYTES} bytes")
     asked = json.loads(line)
     if not isinstance(asked, dict):
-        raise ValueError("not an object")  # noqa: TRY004 -- all are ValueError here
+        raise ValueError("a call must be a JSON object")  # noqa: TRY004 -- all are ValueError here
     words: list[Any] = [asked.get("service"), asked.get("argument", "+")]
     words += [asked.get("source"), asked.get("target", "")]
     told: dict[str, Any] = {name: asked.get(name) for name in _ATTRIBUTES}
     size = told["size"]
     if not all(isinstance(word, str) for word in words):
-        raise ValueError("service, argument, source and target are text")
+        raise ValueError("service, argument, source and target must be text")
     if not all(isinstance(told[name], str | None) for name in _ATTRIBUTES[:3]):
-        raise ValueError("mime, scheme and host are text")
+        raise ValueError("mime, scheme and host must be text")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
-        raise ValueError("size is a whole number")
+        raise ValueError("size must be a whole number")
     port = told["port"]
     if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
-        raise ValueError("port is a whole number")
+        raise ValueError("port must be a whole number")
     if not all(isinstance(told[name], str | None) for name in ("protocol", "key")):
-        raise ValueError("protocol and key are text")
+        raise ValueError("protocol and key must be text")
     device = asked.get("device")
     told["device"] = None if device is None else device_from(device, "device")
     unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}

@@ -31,7 +31,7 @@ from policy.tools.unknown import unknown_names, unknown_services
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
 @click.option(
-    "--compat", is_flag=True, help="Also say where Qubes would decide otherwise."
+    "--compat", is_flag=True, help="Also show where Qubes would decide differently."
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
 def check(
@@ -91,7 +91,9 @@ def check(
 def _warnings(
     records: list[RecordSet], rules: list[RuleSet], *, alone: bool
 ) -> list[Finding]:
-    """Return the words of valid rules that mean nothing here.
+    """Return warnings about services and names that do not exist here.
+
+    Valid rules use them.
 
     ``alone``: the rules may be for another machine, with other sandboxes.
     """

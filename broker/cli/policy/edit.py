@@ -15,9 +15,11 @@ import fcntl
 import os
 import shlex
 import shutil
+import signal
+import subprocess  # noqa: TID251 -- the editor has our terminal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +38,8 @@ from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
 from broker.cli.policy.trial import LINES, on_trial, refuse_trial
 from broker.cli.run.connect import offline_paths
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
-from broker.helpers.process.spawn import run_in_foreground
 from policy import limits
 from policy.errors import Problem
 from policy.files import read_file
@@ -136,11 +137,14 @@ def edit(
             return
         if job.before != job.old:
             raise RefusedError(
-                f"{job.file} was changed meanwhile", hint="look at it and edit again"
+                f"{job.file} was changed during the edit",
+                hint="check the file and edit it again",
             )
         if confirm is None:
             put(job.file, new)
-            render.note(f"installed {job.file}; a broker that runs takes it up itself")
+            render.note(
+                f"installed {job.file}; a running broker reloads it automatically"
+            )
             if folder == RECORDS:
                 _follow(job)
         else:
@@ -187,7 +191,7 @@ def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
     }
     if len(found) > 1:
         raise RefusedError(
-            f"'{printable(name, 100)}' is a record and a file of rules",
+            f"'{printable(name, 100)}' is the name of a record and of a file of rules",
             hint=f"'brokerctl policy edit {record}' or '… {rules}'",
         )
     return found.pop() if found else rules if name[:1].isdigit() else record
@@ -198,15 +202,15 @@ def _folder(name: str) -> str:
         if belongs(f"{folder}/{name}"):
             return folder
     raise RefusedError(
-        f"'{printable(name, 100)}' is the name of neither rules nor a record",
-        hint="as 30-user.policy (0-9, a-z, '_', '.' and '-') or work.toml",
+        f"'{printable(name, 100)}' is not the name of a file of rules or of a record",
+        hint="use a name such as 30-user.policy (0-9, a-z, '_', '.' and '-') or work.toml",
     )
 
 
 def _read(file: Path) -> bytes:
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
-        raise RefusedError(content.first_line(), hint="look at the file")
+        raise RefusedError(content.first_line(), hint="correct the file first")
     return content
 
 
@@ -218,7 +222,7 @@ def _one_at_a_time(base: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise RefusedError(
-            f"another edit in {base} is in progress", hint="wait until that is done"
+            f"another edit in {base} is in progress", hint="wait until that is finished"
         ) from error
     finally:
         os.close(fd)
@@ -238,7 +242,7 @@ def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
             code = run_in_foreground([*_editor(), copy])
             if code != 0:
                 raise RefusedError(
-                    f"the editor ended with code {code}", hint="nothing was installed"
+                    f"the editor exited with code {code}", hint="nothing was installed"
                 )
             new = _read(copy)
             if new == job.old or (job.old is None and new == first):
@@ -259,7 +263,7 @@ def _beginning(job: _Edit, folder: str) -> bytes:
     for base in offline_paths().config:
         hidden = base / folder / job.file.name
         if hidden != job.file and hidden.is_file():
-            render.note(f"a copy of {hidden}, which yours will stand before")
+            render.note(f"copied {hidden}, over which your file takes precedence")
             return _read(hidden)
     return (_NEW_RULES if folder == RULES else _NEW_RECORD).encode()
 
@@ -316,3 +320,25 @@ def _asked(question: str, letters: str, otherwise: str) -> str:
         choice = line.lower()[:1] or otherwise
         if choice in letters:
             return choice
+
+
+def run_in_foreground(argv: Sequence[str | os.PathLike[str]]) -> int:
+    """Run a program of the user's own (an editor) on our terminal, to its end.
+
+    It has the terminal's signals; an interrupt ends it and not us.  Returns
+    its exit code, or minus the signal's number.
+
+    Raises SetupError when it is not installed.
+    """
+    words = [os.fspath(word) for word in argv]
+    if shutil.which(words[0]) is None:
+        raise SetupError(
+            f"editor '{words[0]}' is not installed",
+            hint="set VISUAL or EDITOR to an installed editor",
+        )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # As the shell does it: the child must not ignore what we do.
+        return subprocess.call(["env", "--default-signal=INT", *words])
+    finally:
+        signal.signal(signal.SIGINT, before)

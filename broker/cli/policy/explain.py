@@ -85,7 +85,10 @@ def explain_call(
     then: Recorded | None = None
     if number is not None:
         if service is not None or any(value is not None for value in told.values()):
-            raise click.UsageError("--event stands instead of a call")
+            raise click.UsageError(
+                "--event cannot be used together with SERVICE, SOURCE, TARGET or options of "
+                "a call"
+            )
         # Late: it needs the audit log, and a call does not.
         from broker.cli.policy.replay import event as recorded_event
 
@@ -149,7 +152,7 @@ def as_json_of(found: Explanation) -> dict[str, object]:
 def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> None:
     print_verdict(verdict)
     if verdict.refused_by_record:
-        _line("the record denies, whatever the rules say; of the rules:")
+        _line("the record denies, whatever the rules are; the rules alone:")
         print_answer(found.answer)
         if found.answer.rule is not None:
             _line(f"  {found.answer.rule.where}: {found.answer.rule.text.strip()}")

@@ -40,7 +40,7 @@ _PICTURE_BYTES = 16 << 20
 @POLICY
 @WORLD
 @click.option(
-    "--sandbox", "sandboxes", multiple=True, help="Only arrows from or to this one."
+    "--sandbox", "sandboxes", multiple=True, help="Only arrows from or to this sandbox."
 )
 @click.option(
     "--service",
@@ -96,7 +96,7 @@ def graph(
             raise RefusedError(
                 f"no sandbox is named '{printable(name, 60)}'",
                 hint=did_you_mean(name, known.names)
-                or "a record or --world names them",
+                or "add a record for the sandbox, or name it in the file of --world",
             )
     try:
         found = flows(
@@ -109,7 +109,7 @@ def graph(
     except TooManyError as error:
         raise RefusedError(
             f"these rules distinguish too many calls: {error}",
-            hint="look at it with a smaller --world",
+            hint="use a smaller --world",
         ) from error
     if as_json:
         render.json_line({"flows": [flow._asdict() for flow in found]})
@@ -126,7 +126,7 @@ def graph(
         output.write_text(picture, encoding="utf-8")
     except OSError as error:
         raise RefusedError(
-            f"{output} cannot be written: {error.strerror}", hint="name another file"
+            f"cannot write {output}: {error.strerror}", hint="name another file"
         ) from error
     render.note(f"{len({(f.source, f.target) for f in found})} arrows in {output}")
 
@@ -155,7 +155,7 @@ def _draw(text: str) -> str:
         except UpstreamError as error:
             raise RefusedError(
                 error.message,
-                hint="name some with --sandbox or --service, or take --format dot",
+                hint="select some with --sandbox or --service, or use --format dot",
             ) from error
     # Without the document type, which names a file at w3.org: the picture is to
     # refer to nothing outside, and an SVG needs none.
@@ -166,8 +166,8 @@ def _refuse_too_many(found: list[Flow]) -> None:
     boxes = {name for flow in found for name in (flow.source, flow.target)}
     if len(boxes) > limits.GRAPH_NODES:
         raise RefusedError(
-            f"{len(boxes)} boxes, and a picture has at most {limits.GRAPH_NODES}",
-            hint="name some with --sandbox or --service, or take --json",
+            f"the graph has {len(boxes)} boxes; a picture shows at most {limits.GRAPH_NODES}",
+            hint="select some with --sandbox or --service, or use --json",
         )
 
 

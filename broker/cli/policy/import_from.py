@@ -84,7 +84,7 @@ def flatpak(app: str, to: Path, *, as_json: bool) -> None:
     taken over is reported.  Nothing is put in force: the file is written to --to.
     """
     if shutil.which("flatpak") is None:
-        raise SetupError("flatpak is not installed", hint="apt install flatpak")
+        raise SetupError("flatpak is not installed", hint="sudo apt install flatpak")
     words = ["flatpak", "info", "--show-permissions", take_app(app)]
     try:
         text = trio.run(partial(run_tool, words)).decode("utf-8", "replace")
@@ -110,7 +110,7 @@ def write_import(imported: Imported, to: Path, *, as_json: bool) -> None:
         to.mkdir(mode=0o700)
     except FileExistsError as error:
         raise RefusedError(
-            f"{to} exists already", hint="name a new directory with --to"
+            f"{to} already exists", hint="name a new directory with --to"
         ) from error
     for name, text in imported.files.items():
         path = to / name

@@ -77,7 +77,7 @@ def show_changes(old: Sets, new: Sets) -> int:
     if len(changes) > _SHOWN:
         render.note(f"and {len(changes) - _SHOWN} more")
     render.note(
-        f"decided otherwise: {render.count(len(changes), 'class', 'classes')} of calls"
+        f"changed decisions: {render.count(len(changes), 'class', 'classes')} of calls"
     )
     return len(found) + len(changes)
 
@@ -124,8 +124,8 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         replace_file(path, content, mode=mode)
     except OSError as error:
         raise RefusedError(
-            f"{path} cannot be written: {error.strerror}",
-            hint=f"who may write in {path.parent}?",
+            f"cannot write {path}: {error.strerror}",
+            hint=f"check the permissions of {path.parent}",
         ) from error
 
 
@@ -142,6 +142,6 @@ def open_lock(path: Path, *, doing: str) -> int:
         )
     except OSError as error:
         raise RefusedError(
-            f"{path.parent} cannot be used: {error.strerror}",
-            hint=f"{doing} as who owns that directory, or name another with --to",
+            f"cannot use {path.parent}: {error.strerror}",
+            hint=f"{doing} as the owner of that directory, or name another one with --to",
         ) from error

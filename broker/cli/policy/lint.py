@@ -39,7 +39,7 @@ _BROKEN = 3
     "--records",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A directory of records, instead of those that the broker reads.",
+    help="A directory of records, instead of the broker's.",
 )
 @JSON
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")

@@ -21,17 +21,14 @@ from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
 from policy.records.loader import load_records, search_path
 from policy.records.model import RecordSet
+from policy.rules.calls import Sandboxes, canonical_service, canonical_target
 from policy.rules.checks import SERVICES
 from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 from policy.rules.ruleset import RuleSet
-from policy.rules.verdict import (
-    Sandboxes,
-    Verdict,
-    canonical_service,
-    canonical_target,
-)
-from policy.rules.world import DISPOSABLE, World, WorldError, world_from_json, world_of
+from policy.rules.verdict import Verdict
+from policy.rules.world import DISPOSABLE, World, world_of
+from policy.rules.world_json import WorldError, world_from_json
 from policy.suggestions import did_you_mean, nearest
 from policy.tools.effective import Grant
 from policy.tools.unknown import meant_service
@@ -108,7 +105,7 @@ def world_from(file: Path | None, policy: tuple[Path, ...] = ()) -> World:
     except (OSError, ValueError, RecursionError) as error:
         raise RefusedError(
             f"{printable(str(file), 200)} is not a world: {printable(str(error), 200)}",
-            hint='as {"domains": {"work": {"tags": [], "type": "AppVM"}}}',
+            hint='write it as {"domains": {"work": {"tags": [], "type": "AppVM"}}}',
         ) from error
 
 
@@ -190,7 +187,7 @@ def refuse_unknown_source(call: PolicyCall, known: Situation, rules: RuleSet) ->
     meant = canonical_service(call.source)
     if meant in services and call.service in world.domains:
         words = printable(f"{meant} {call.service}", 120)
-        raise click.UsageError(f"the service comes first, then the sandbox: {words}")
+        raise click.UsageError(f"name the service first, then the sandbox: {words}")
     there = call.source in world.domains or known.has_broken_record(call.source)
     if not there and not call.source.startswith("@"):
         hint = did_you_mean(call.source, world.names)

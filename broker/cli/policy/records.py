@@ -56,7 +56,7 @@ def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoRetu
     print_problems(of_file or [problem], stderr=stderr)
     name = Path(problem.file).stem
     raise RefusedError(
-        f"the record '{printable(name, 60)}' has an error, so it denies all",
+        f"the record '{printable(name, 60)}' has an error, so it denies everything",
         where=problem.where,
         hint="correct it; 'brokerctl policy check' reports every error",
     )
@@ -78,7 +78,7 @@ def hint_for_unknown(name: str, known: Iterable[str]) -> str:
         if near:
             return near
     example = name if name in examples else nearest(name, examples)
-    there = f"there are: {', '.join(known)}; " if known else "there are none yet; "
+    there = f"records: {', '.join(known)}; " if known else "there are no records yet; "
     shown = printable(name, 31)
     if example:
         made = f"brokerctl new {shown} --from {example}"

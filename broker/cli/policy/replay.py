@@ -23,8 +23,8 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
 from broker.ipc.audit.query import open_log
+from policy.rules.calls import Sandboxes
 from policy.rules.ruleset import RuleSet
-from policy.rules.verdict import Sandboxes
 from policy.rules.world import world_of
 from policy.tools.replay import (
     Group,
@@ -86,7 +86,7 @@ def simulate(
     times = (parsed_time(since), None if until is None else parsed_time(until))
     policy = (new,) if new.is_dir() else ()
     if machines and not store:
-        raise click.UsageError("--machine: of a fleet, so with --store")
+        raise click.UsageError("--machine needs --store")
     if store:
         found = _of_fleet(store, machines, rules, policy, times)
     else:
@@ -175,7 +175,8 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
         found = next(log.find(Filters(), after=number - 1, last=None), None)
         if found is None or found.sequence != number:
             raise RefusedError(
-                f"no event {number} is in the log", hint="'brokerctl audit' shows them"
+                f"the log does not contain event {number}",
+                hint="'brokerctl audit' shows the events",
             )
         fields = found.fields()
         try:
@@ -230,7 +231,7 @@ def _print(found: Simulation) -> None:
             ("TIMES", "FROM", "SERVICE", "TO", "DECISION", "RULE", "EVENT"), rows
         )
     asked = found.same + found.changed
-    out.print(Text(f"{found.changed} of {asked} decisions would be others"))
+    out.print(Text(f"{found.changed} of {asked} decisions would change"))
     for what, counted in (
         ("not replayable", found.skipped),
         ("not decided by rules", found.others),

@@ -54,7 +54,8 @@ def install_starter(paths: Paths) -> list[Path]:
     target = base / RULES / NAME
     if target.exists():
         raise RefusedError(
-            f"{target} is there already", hint="'brokerctl policy edit 50-starter'"
+            f"{target} already exists",
+            hint="'brokerctl policy edit 50-starter' changes it",
         )
     known = read_records(paths)
     written = []

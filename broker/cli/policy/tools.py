@@ -30,7 +30,9 @@ from broker.core.escape import printable
 from policy import limits
 from policy.errors import Problem
 from policy.files import read_file
+from policy.names import ADMIN_NAMES
 from policy.records.device_json import device_json
+from policy.rules.calls import canonical_target
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules
@@ -42,8 +44,6 @@ from policy.rules.ruleset import (
     is_rule_file,
     rules_of_map,
 )
-from policy.rules.verdict import canonical_target
-from policy.rules.world import ADMIN_NAMES
 from policy.suggestions import did_you_mean
 from policy.tools.cases import (
     SUFFIX,
@@ -120,7 +120,7 @@ def test_policy(
     else:
         sys.stdout.write(junit(results) if as_junit else tap(results))
         for rule in missed:
-            render.note(f"no case is decided by {rule.where}: {rule.text.strip()}")
+            render.note(f"no test case covers {rule.where}: {rule.text.strip()}")
         bad = sum(1 for result in results if result.wrong)
         covered_by = f"{share:.0%} of {render.count(len(own), 'rule')} covered"
         tried = render.count(len(results), "case")
@@ -143,13 +143,13 @@ def _refuse_nothing(
     where = ", ".join(map(str, directories))
     if not own:
         raise RefusedError(
-            f"no rule to test in {where}",
+            f"there are no rules to test in {where}",
             hint="name the directory that holds policy.d, or policy.d itself",
         )
     if not cases:
         raise RefusedError(
-            f"no expectation (*{SUFFIX}) to test in {where}",
-            hint="write one beside the rules, or name its file",
+            f"there are no expectations (*{SUFFIX}) to test in {where}",
+            hint="write a file of expectations beside the rules, or name one",
         )
 
 
@@ -205,7 +205,7 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
     except TooManyError as error:
         raise RefusedError(
             f"these sets distinguish too many calls: {error}",
-            hint="compare them with a smaller --world",
+            hint="use a smaller --world",
         ) from error
     records = _changed_records(old, new)
     if as_json:
@@ -217,7 +217,7 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
         for line in records:
             render.note(line)
         render.note(
-            f"decided otherwise: {render.count(len(changes), 'class', 'classes')} of calls"
+            f"changed decisions: {render.count(len(changes), 'class', 'classes')} of calls"
         )
     sys.exit(bool(changes or records))
 
@@ -292,7 +292,8 @@ def effective(
     if sandbox not in known.domains:
         raise RefusedError(
             f"no sandbox is named '{printable(sandbox, 60)}'",
-            hint=did_you_mean(sandbox, known.names) or "a record or --world names them",
+            hint=did_you_mean(sandbox, known.names)
+            or "add a record for the sandbox, or name it in the file of --world",
         )
     try:
         mine = situation.permitted(grants(rules, known, sandbox))
@@ -300,7 +301,7 @@ def effective(
     except TooManyError as error:
         raise RefusedError(
             f"these rules distinguish too many calls: {error}",
-            hint="look at it with a smaller --world",
+            hint="use a smaller --world",
         ) from error
     if as_json:
         made = {
@@ -349,7 +350,10 @@ def _row(grant: Grant) -> tuple[str, ...]:
     "--write", is_flag=True, help="Write the files; otherwise they are printed."
 )
 @click.option(
-    "--check", "only_check", is_flag=True, help="Only say which would change."
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="List files that would change; write nothing.",
 )
 @JSON
 def fmt(

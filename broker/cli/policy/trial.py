@@ -57,27 +57,27 @@ def _trial_file(file: Path) -> Path:
 
 
 def refuse_trial(base: Path, file: Path) -> None:
-    """On trial is only what this user's broker reads, and what nothing hides.
+    """Refuse a directory that this user's broker does not read, and a second trial.
 
     Raises RefusedError.
     """
     trial = _trial_file(file)
     if base not in find_paths().config:
         raise RefusedError(
-            f"--confirm works for what your own broker reads, and not for {base}",
-            hint="edit without --confirm, or as the user whose broker it is",
+            f"--confirm works only for directories that your own broker reads, not {base}",
+            hint="edit without --confirm, or as the user whose broker reads it",
         )
     if os.path.lexists(trial):
         raise RefusedError(
-            f"{trial} stands before it already",
-            hint="another edit waits for its confirmation, or you put it there",
+            f"{trial} already exists and takes precedence",
+            hint="wait until the other edit is confirmed or reverted, or remove the file",
         )
 
 
 def on_trial(file: Path, new: bytes, seconds: int) -> None:
-    """Have it in force for a time; keep it only if the user says so.
+    """Put a new content in force for a time; keep it only if the user confirms it.
 
-    Raises RefusedError when it was not confirmed.
+    Raises RefusedError if the user has not confirmed it.
     """
     trial = _trial_file(file)
     digest = hashlib.sha256(new).hexdigest()
@@ -92,8 +92,8 @@ def on_trial(file: Path, new: bytes, seconds: int) -> None:
         with _signals_end_us():
             put(trial, new)
             render.note(
-                f"in force for {seconds} s, until then on trial; "
-                "type 'keep' and Enter to keep it"
+                f"the edit is in force for {seconds} s; "
+                "type 'keep' and press Enter to keep it"
             )
             kept = _kept(seconds)
             if kept:
@@ -102,11 +102,23 @@ def on_trial(file: Path, new: bytes, seconds: int) -> None:
         # Also when the permanent place could not be written.
         taken = take_back(trial, digest)
         undo.kill_now()
+    changed = not taken and os.path.lexists(trial)
+    since = f"{trial} has been changed since and stays in force"
     if kept:
         render.note(f"installed {file}")
+        if changed:
+            render.note(f"warning: {since}; remove {trial} to revert that")
         return
-    what = "taken back" if taken else "it was taken back already"
-    raise RefusedError(f"not confirmed: {what}", hint="edit again, and type 'keep'")
+    if changed:
+        raise RefusedError(
+            f"the edit was not confirmed, but {since}",
+            hint=f"remove {trial} to revert it",
+        )
+    what = "was reverted" if taken else "had already been reverted"
+    raise RefusedError(
+        f"the edit was not confirmed and {what}",
+        hint="edit the file again and type 'keep' to confirm",
+    )
 
 
 def _make(folder: Path) -> None:
@@ -116,13 +128,13 @@ def _make(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise RefusedError(
-            f"{folder} cannot be made: {error.strerror}",
-            hint="is XDG_RUNTIME_DIR that of your own session?",
+            f"cannot create {folder}: {error.strerror}",
+            hint="set XDG_RUNTIME_DIR to the runtime directory of your own session",
         ) from error
 
 
 def _kept(seconds: int) -> bool:
-    """Whether the user types the word in time; another word is a no."""
+    """Return whether the user types 'keep' in time; any other line is a refusal."""
     deadline = time.monotonic() + seconds
     while (line := LINES.next(deadline)) == "":
         continue
@@ -131,7 +143,7 @@ def _kept(seconds: int) -> bool:
 
 @contextlib.contextmanager
 def _signals_end_us() -> Iterator[None]:
-    """A lost terminal takes the edit back at once, not at the end of the time."""
+    """Exit on SIGHUP and SIGTERM, so that a lost terminal reverts the edit at once."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         del frame

@@ -1,11 +1,11 @@
-"""A process of its own that takes an edit back unless it was confirmed.
+"""A separate process that reverts an edit unless it was confirmed.
 
     python broker broker.cli.policy.undo FILE SHA256 SECONDS
 
-FILE is a copy in the runtime directory, in force only because it stands before
-the permanent one.  When the time is over and the file is still that one, it is
-removed.  This lives on when brokerctl is killed or its terminal goes; when the
-machine goes, the runtime directory goes with it.
+FILE is a copy in the runtime directory, which takes precedence over the permanent
+file.  When the time is over and the file is still that copy, it is removed.  This
+process outlives brokerctl and its terminal; when the machine stops, the runtime
+directory is removed, too.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ def undo(file: Path, digest: str, deadline: float) -> bool:
 
 
 def take_back(file: Path, digest: str) -> bool:
-    """Remove the file if it is still the one with this digest."""
+    """Remove the file if it is still the one with this digest; False otherwise.
+
+    False also where the file is missing, a link, or cannot be read.
+    """
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(fd, "rb") as opened:
             same = hashlib.sha256(opened.read()).hexdigest() == digest
-    except FileNotFoundError:
+    except OSError:
         return False
     if same:
         file.unlink(missing_ok=True)

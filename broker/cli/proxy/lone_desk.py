@@ -67,7 +67,11 @@ class LoneDesk:
         sandbox.set_level(level)
 
     async def set_microphone(self, *, allow: bool) -> None:
-        """Let it hear, or no longer; returns when it is so."""
+        """Allow or deny the sandbox the microphone.
+
+        Returns when the change is in effect.  Raises RefusedError where the filter was
+        started without one.
+        """
         sandbox = self._service.sandbox
         if not allow:
             await self._service.revoke_microphone()

@@ -51,14 +51,14 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     type=click.Choice([m.value for m in Microphone]),
     default=Microphone.DENY.value,
     show_default=True,
-    help="Whether recordings ever hear the real source.",
+    help="Whether recordings may use the real source.",
 )
 @click.option(
     "--revoked",
     type=click.Choice([r.value for r in Revoked]),
     default=Revoked.SILENCE.value,
     show_default=True,
-    help="What a recording becomes when the microphone is taken away.",
+    help="What a recording receives when the microphone is taken away.",
 )
 @click.option("--sink", help="Where it plays [default: the server's default].")
 @click.option(
@@ -69,7 +69,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     type=_most(pulse_limits.PULSE_STREAMS_PER_SANDBOX),
     default=_DEFAULT.streams,
     show_default=True,
-    help="Streams at one time.",
+    help="Number of streams at one time.",
 )
 @click.option(
     "--rate",
@@ -165,7 +165,7 @@ class _Told:
             render.json_line({"event": kind, **values, "unshown": repeats})
             return
         words = " ".join(f"{key}={value}" for key, value in values.items())
-        more = f" (and {repeats} more like it)" if repeats else ""
+        more = f" ({repeats} similar events not shown)" if repeats else ""
         render.note(f"{kind}: {words}{more}")
 
     def failed(self, error: Exception) -> None:
@@ -207,7 +207,7 @@ def _folders() -> _Folders | None:
     try:
         return _Folders(desks_folder(), levels_folder())
     except SetupError as error:
-        render.note(f"'brokerctl audio' will not see this filter: {error}")
+        render.note(f"'brokerctl audio' cannot control this filter: {error}")
         return None
 
 
@@ -219,7 +219,7 @@ async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
     try:
         await serve_desk(folder, name, desk)
     except (SetupError, OSError) as error:
-        render.note(f"'brokerctl audio' will not see this filter: {error}")
+        render.note(f"'brokerctl audio' cannot control this filter: {error}")
 
 
 async def _run(
@@ -241,9 +241,9 @@ async def _run(
     path = server_path(server)
     if not path.is_socket():  # a wrong server is reported at once
         raise SetupError(
-            f"there is no sound server at {path}",
-            hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
-            "(or --server) its socket?",
+            f"no sound server answers at {path}",
+            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER "
+            "(or --server) to its socket",
         )
     folders = _folders()
     level = None if folders is None else load_level(folders.levels, rules.name)

@@ -44,8 +44,8 @@ async def connect_server(path: Path) -> socket.socket:
         why = cause.strerror if isinstance(cause, OSError) else error.message
         raise UpstreamError(
             f"no sound server answers at {path}: {why}",
-            hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
-            "(or --server) its socket?",
+            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER "
+            "(or --server) to its socket",
         ) from error
 
 
@@ -62,7 +62,7 @@ def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path
         if first.startswith("/"):
             return Path(first)
         raise SetupError(
-            f"not a UNIX socket: {name}",
+            f"{name} is not a UNIX socket",
             hint="give --server the path of the sound server's socket",
         )
     for variable, below in (

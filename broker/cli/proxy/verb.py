@@ -169,7 +169,7 @@ async def serve(order: Order, handle: PumpHandle) -> None:
 async def _fail_with(pump: Pump) -> None:
     await pump.wait_died()
     raise UpstreamError(
-        "the relay's process has died, and all connections with it",
+        "the relay's process died, and all connections ended",
         hint="start 'brokerctl proxy relay' again",
     )
 

@@ -62,7 +62,7 @@ _LABEL_TOP = 18
     "shown in framed popups.",
 )
 @click.option(
-    "--translucent", is_flag=True, help="Let what lies behind a window shine through."
+    "--translucent", is_flag=True, help="Show what is behind translucent windows."
 )
 def command(
     *,

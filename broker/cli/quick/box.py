@@ -107,7 +107,7 @@ def _described(broker: Calls, name: str) -> dict[str, object] | None:
 
 def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
     resolver = None
-    if found["network"] in {"user", "rules"}:
+    if found["network"] != "none":
         # Late, as above.
         from broker.host.network.namespace import resolver_lines
 

@@ -74,9 +74,9 @@ class Attached:
             return error
         name = printable(self._started.sandbox, 60)
         return UpstreamError(
-            f"the broker ended; program {self._started.program} goes on if {name} does",
-            hint="its output from now on is in its log: start the broker ('brokerctl "
-            f"status' says whether {name} still runs), then 'brokerctl logs {name}'",
+            f"the broker ended; program {self._started.program} continues if {name} does",
+            hint="its further output is in its log: start the broker ('brokerctl "
+            f"status' shows whether {name} is still running), then 'brokerctl logs {name}'",
         )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:

@@ -151,8 +151,8 @@ def local_paths() -> Paths:
     paths = find_paths()
     if role_here(paths) is not None:
         raise SetupError(
-            "boxes and containers are for one machine, and this is one of two",
-            hint="'brokerctl run SANDBOX' runs a sandbox of the host's",
+            "boxes and containers cannot run where host and viewer are two machines",
+            hint="'brokerctl run SANDBOX' runs a sandbox on the host",
         )
     return paths
 

@@ -47,7 +47,7 @@ def broker_runs(paths: Paths) -> bool:
         except OSError as error:
             raise SetupError(
                 f"the broker at {paths.control} cannot be reached: {error.strerror}",
-                hint="a broker serves the user who started it: are you that user?",
+                hint="run this as the user who started the broker",
             ) from error
     return True
 

@@ -89,7 +89,7 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
             async with bound_for_podman(hooks, without_links, env) as places:
                 # guard: Podman gets no path that a sandbox can change
                 container = replace(container, places=places)
-                return await _contained(paths, container, home, steps)
+                return await _run_container(paths, container, home, steps)
 
 
 def _environment() -> dict[str, str]:
@@ -106,7 +106,7 @@ def _resolver(paths: Paths, network: str) -> Path:
     return target
 
 
-async def _contained(
+async def _run_container(
     paths: Paths, container: Container, home: KeptHome | None, steps: Steps
 ) -> int:
     hooks = _hooks(paths)
@@ -200,8 +200,8 @@ def described(
     limits = Limits(launch.memory_mib, launch.pids)
     if not can_limit():
         render.note(
-            "no limits of memory and processes: this user's control group has no "
-            "memory and pids controllers"
+            "memory and processes are not limited: this user's control group does "
+            "not have the memory and pids controllers"
         )
     return Container(
         record=record.name,

@@ -85,7 +85,7 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
             return
         if broker_runs(paths):
             raise SetupError(
-                "there is no compositor here, and a broker runs already",
+                "there is no compositor here, but a broker is already running",
                 hint="'brokerctl stop --broker' ends it; then the demo starts its "
                 "own with a headless compositor",
             )
@@ -124,7 +124,7 @@ def _one_machine(paths: Paths) -> None:
     if role is not None:
         raise SetupError(
             f"this machine is the {role.name.lower()} of two (link.toml says so), "
-            "and the demo is for one",
+            "but the demo needs a single machine",
             hint="'brokerctl run' on the viewer shows the same; or set "
             "XDG_CONFIG_HOME to an empty directory for the demo",
         )
@@ -157,7 +157,7 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
             with trio.CancelScope(shield=True):
                 await _end_if_idle(paths)
     if last.exited is not None:
-        render.note(f"{last.exited.sandbox} is gone.  {_told_more()}")
+        render.note(f"{last.exited.sandbox} has ended.  {_told_more()}")
 
 
 async def _end_if_idle(paths: Paths) -> None:

@@ -61,7 +61,7 @@ def the_running(name: str) -> str:
             hint=f"name one of them: {', '.join(found)}",
         )
     raise NotFoundError(
-        f"no sandbox '{shown}' runs",
+        f"no sandbox named '{shown}' is running",
         hint=f"'brokerctl run {shown} -- COMMAND' starts one; "
         "'brokerctl status' lists the running ones",
     )

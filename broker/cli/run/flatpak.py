@@ -72,7 +72,7 @@ def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> in
 def installed_at(app: str) -> Path:
     """Return where an application is installed.  Raises SetupError when it is not."""
     if shutil.which("flatpak") is None:
-        raise SetupError("flatpak is not installed", hint="apt install flatpak")
+        raise SetupError("flatpak is not installed", hint="sudo apt install flatpak")
     words = ["flatpak", "info", "--show-location", app]
     try:
         printed = trio.run(partial(run_tool, words, env=os.environ))

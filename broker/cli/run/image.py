@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.cli import render
-from broker.cli.images import x11_needs
+from broker.cli.images import installed, x11_needs
 from broker.cli.images.building.build import build_image
 from broker.cli.images.record_images import micro_vm_of, spec_of
 from broker.cli.policy.records import EXAMPLES
@@ -41,7 +41,7 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         return
     if launch.image == store.DEFAULT_NAME:
         raise RefusedError(
-            "a record with packages needs an image of its own",
+            "a record with packages needs its own image",
             where=record.where("launch.packages"),
             hint=f'add image = "{record.name}" to [launch]',
         )
@@ -66,7 +66,7 @@ def _tell_x11(paths: Paths, record: Record, launch: MicroVM) -> None:
 
 
 async def _ensure_default(paths: Paths, steps: Steps) -> None:
-    if any(image.name == store.DEFAULT_NAME for image in store.list_images(paths)):
+    if any(image.name == store.DEFAULT_NAME for image in installed.list_images(paths)):
         return
     async with steps.step(f"{_STEP} {store.DEFAULT_NAME}"):
         await build_image(paths, ImageSpec(), steps.tell)
@@ -76,7 +76,7 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
     # Late: few records have such a root.
     from broker.cli.images.foreign_images.hostroot import build_host_image, is_current
 
-    present = {image.name: image for image in store.list_images(paths)}
+    present = {image.name: image for image in installed.list_images(paths)}
     host = present.get(store.HOST_IMAGE)
     if host is not None and is_current(host):
         return
@@ -101,6 +101,6 @@ def record_of_host(paths: Paths, known: Iterable[str]) -> str:
 
 def _is_there(paths: Paths, spec: ImageSpec) -> bool:
     return any(
-        image.name == spec.name and store.is_made_of(image.manifest, spec)
-        for image in store.list_images(paths)
+        image.name == spec.name and installed.is_made_of(image.manifest, spec)
+        for image in installed.list_images(paths)
     )

@@ -48,9 +48,11 @@ def command(
     Works without a broker.  Exit code: 0, or 1 when there is no such log.
     """
     if console and program is not None:
-        raise click.UsageError("--console or --program, not both")
+        raise click.UsageError("--console and --program cannot be used together")
     if raw and sys.stdout.isatty():
-        raise click.UsageError("--raw could drive your terminal; send it to a file")
+        raise click.UsageError(
+            "--raw output can control the terminal; redirect it to a file"
+        )
     folder = _folder(offline_paths(), take_sandbox_name(sandbox))
     sandbox = folder.name
     name = _choose(folder, sandbox, console=console, program=program)
@@ -97,7 +99,7 @@ def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -
         )
     raise SetupError(
         f"{sandbox} has no log {wanted}",
-        hint=f"in {folder} there is: {', '.join(sorted(found))}",
+        hint=f"logs in {folder}: {', '.join(sorted(found))}",
     )
 
 

@@ -61,7 +61,7 @@ def _starter(
     assert isinstance(launch, Nspawn)
     scope = choose_scope(os.environ, launch.memory_mib, launch.pids)
     if scope is None:
-        render.note("no limits of memory and processes: there is no systemd to ask")
+        render.note("memory and processes are not limited: systemd is not available")
 
     async def start(sockets: Path) -> HeldTree:
         tree = Tree(

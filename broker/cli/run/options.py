@@ -45,7 +45,7 @@ class StreamWords:
             here = terminal.has_terminal() and not self.as_json
             return self.tty is None and by_default and here
         if self.as_json:
-            raise click.UsageError("--tty writes to a terminal, --json for a program")
+            raise click.UsageError("--tty and --json cannot be used together")
         if not terminal.has_terminal():
             raise click.UsageError(
                 "--tty needs a terminal as standard input and output"
@@ -144,7 +144,7 @@ class _Memory(_IntParameter):
     ) -> int:
         found = re.fullmatch(r"([1-9][0-9]{0,6})(M|MiB|G|GiB)?", str(value))
         if found is None:
-            self.fail(f"{str(value)!r} is not an amount: 768M, 2G", param, ctx)
+            self.fail(f"{str(value)!r} is not an amount such as 768M or 2G", param, ctx)
         return int(found[1]) * (1024 if (found[2] or "").startswith("G") else 1)
 
 
@@ -177,7 +177,7 @@ _CHANGES = (
     click.option(
         "--network",
         type=click.Choice(["none", "user"]),
-        help="For this start: user only where the record has it.",
+        help="For this start; user only if the record has it.",
     ),
     click.option(
         "--image",
@@ -194,8 +194,7 @@ def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
         return list(words[1:]) or None
     if words and words[0].startswith("-"):
         raise click.UsageError(
-            f"{words[0]} stands where the program's name would: "
-            "options come before SANDBOX"
+            f"{words[0]} is where the program's name must be: options precede SANDBOX"
         )
     return list(words) or None
 

@@ -83,7 +83,9 @@ def run_bwrap(
 ) -> NoReturn:
     """Run a program of this machine's in a box, and exit as it does."""
     if detach:
-        raise click.UsageError("--detach is not for --bwrap: it ends with the run")
+        raise click.UsageError(
+            "--detach cannot be used with --bwrap, which ends with the run"
+        )
     if changed:
         raise click.UsageError(
             "--memory, --cpus, --network and --image are for machines, not --bwrap"
@@ -163,7 +165,9 @@ def run_request(
             }
         )
     elif last.started is not None:
-        render.note(f"{last.started.sandbox} runs it (program {last.started.program})")
+        render.note(
+            f"the program is running in {last.started.sandbox} (program {last.started.program})"
+        )
     sys.exit(code)
 
 
@@ -219,7 +223,7 @@ async def _its_domain(
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(
-            f"the machine of '{record.name}' is as its record says, and ends with its run",
+            f"options cannot change the machine of '{record.name}', which ends with its run",
             where=record.where("launch.kind"),
             hint="leave out --detach, --memory, --cpus, --network and --image",
         )
@@ -228,9 +232,9 @@ async def _its_domain(
 
 
 def _own_record(request: RunRequest, paths: Paths) -> Record | None:
-    """The record by which this machine would start the sandbox; None if none.
+    """Return the record whose image brokerctl builds before the run, or None.
 
-    On a viewer the host builds its own images.
+    None on a host or a viewer of two machines: there the host builds its images.
     """
     if role_here(paths) is not None:
         return None
@@ -246,8 +250,8 @@ def _module_here(paths: Paths) -> str:
     match role_here(paths):
         case Role.HOST:
             raise SetupError(
-                "this machine is a host: windows, and the decision about them, "
-                "are its viewer's",
+                "this machine is a host; its viewer shows the windows and "
+                "decides about them",
                 hint="run it on the viewer; 'vitrail-host' must run here",
             )
         case Role.VIEWER:
@@ -285,9 +289,8 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
     if request.window is not False and find_compositor() is None:
         display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
         raise SetupError(
-            f"no compositor answers at {printable(display)}, so there is nowhere to "
-            "show a window",
+            f"no compositor answers at {printable(display)}, so no window can be shown",
             hint="run this inside your Wayland session, or set WAYLAND_DISPLAY to its "
-            "socket; 'brokerctl demo' brings a compositor without a screen, and "
-            "--no-window is for programs that need none",
+            "socket; 'brokerctl demo' starts a headless compositor, and "
+            "--no-window runs programs that do not need a window",
         )

@@ -175,6 +175,6 @@ def _record(paths: Paths, kind: str, words: Sequence[str]) -> SandboxName:
         if record is not None and isinstance(record.host.launch, SharedBox):
             return SandboxName(record.name)
     raise SetupError(
-        f"there is no record '{kind}' with [launch] kind = \"shared-box\"",
+        f"no record is named '{kind}' with [launch] kind = \"shared-box\"",
         hint=f"'brokerctl launcher install {kind}' writes it",
     )

@@ -37,7 +37,7 @@ def refuse_root() -> None:
         raise SetupError(
             "this does not run as root: nothing Vitrail does needs that",
             hint="run it as the user whose desktop it is for; in a checkout, "
-            "'make demo' and './brokerctl' become an ordinary user by themselves",
+            "'make demo' and './brokerctl' switch to an ordinary user",
         )
 
 
@@ -142,7 +142,7 @@ async def _answers(paths: Paths) -> bool:
                 return True
         return False
     raise UpstreamError(
-        f"something listens at {paths.control} and does not answer",
+        f"a program listens at {paths.control} but does not answer",
         hint="'brokerctl doctor' looks for the reason",
     )
 
@@ -231,5 +231,5 @@ async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
     message, _, hint = text.partition("\n  hint: ")
     raise UpstreamError(
         f"the broker did not start: {_PROGRAM.sub('', message)}",
-        hint=hint or "'vitrail-local' in a terminal shows the whole of it",
+        hint=hint or "run 'vitrail-local' in a terminal to see its whole output",
     )

@@ -47,9 +47,9 @@ def command(
         render.json_line({"stopped": stopped, "broker": broker})
         return
     for name in stopped:
-        render.note(f"{printable(name)} is gone")
+        render.note(f"{printable(name)} was stopped")
     if broker:
-        render.note("the broker has ended")
+        render.note("the broker was stopped")
     elif not stopped:
         render.note("no sandbox was running")
 

@@ -38,7 +38,7 @@ _X11_ELSEWHERE = (
 @click.option(
     "--root",
     type=click.Choice(["host"]),
-    help="Run a program of this machine's in a micro VM of its own: -- COMMAND…",
+    help="Run a program of this machine in its own micro VM: -- COMMAND…",
 )
 @options_of_changes
 @options_of_streams
@@ -85,7 +85,7 @@ def command(
     if flatpak is not None:
         if bwrap or detach or changed:
             others = "--bwrap, --detach and the options of machines"
-            raise click.UsageError(f"{others} are not for --flatpak")
+            raise click.UsageError(f"{others} cannot be used with --flatpak")
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if x11 and not bwrap:
         raise click.UsageError(_X11_ELSEWHERE)

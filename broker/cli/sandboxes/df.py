@@ -10,13 +10,13 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.images.installed import list_images
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes.leftovers import images_in_use
 from broker.core.files.trees import disk_usage
 from broker.core.paths import Paths
 from broker.host.homes.store import TREE, HomeStore
-from broker.host.images.store import list_images
 from policy.records.model import RecordSet
 
 LOGS, PARENT, IMAGE = "logs", "parent machine", "image"
@@ -112,7 +112,7 @@ def command(*, as_json: bool) -> None:
         render.json_line([asdict(one) for one in found])
         return
     if not found:
-        render.note("nothing is kept on disk")
+        render.note("there is nothing on disk")
         return
     rows = [(one.kind, one.name, render.size(one.bytes), one.unused) for one in found]
     render.table(("WHAT", "NAME", "ON DISK", "UNUSED BECAUSE"), rows)
@@ -123,9 +123,9 @@ def command(*, as_json: bool) -> None:
     if unbounded:
         left = render.size(shutil.disk_usage(unbounded[0].path).free)
         render.note(
-            "warning: without a limit are the homes of "
-            f"{', '.join(one.name for one in unbounded)}: their programs may fill the "
-            f"file system, of which {left} are free"
+            "warning: no size limit applies to the homes of "
+            f"{', '.join(one.name for one in unbounded)}: their programs can fill the "
+            f"file system, which has {left} free"
         )
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.cli import render
+from broker.cli.images.installed import remove_image
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.names import is_disposable_of
 from broker.core.paths import Paths
-from broker.host.images.store import remove_image
 from policy.records.model import Record
 
 

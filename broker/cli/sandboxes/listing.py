@@ -53,7 +53,7 @@ def command(*, as_json: bool) -> None:
     print_problems(found.problems, stderr=True)
     if found.broken:
         names = ", ".join(printable(name, 60) for name in sorted(found.broken))
-        render.note(f"not usable because of an error: {names}")
+        render.note(f"records that cannot be used because of an error: {names}")
 
 
 def _as_json(record: Record, running: list[str]) -> dict[str, object]:

@@ -71,7 +71,7 @@ class _Wishes:
     "example",
     default=None,
     shell_complete=examples,
-    help="An example, or a record of yours.",
+    help="An example, or one of your records.",
 )
 @click.option(
     "-p", "--package", "packages", multiple=True, help="A Debian package that it needs."
@@ -86,7 +86,9 @@ class _Wishes:
 @click.option("--network", type=click.Choice(["none", "user"]), default=None)
 @click.option("--memory", default=None, help="As 2G.")
 @click.option(
-    "--persistent", is_flag=True, help="One that stays, instead of one for each run."
+    "--persistent",
+    is_flag=True,
+    help="Keep the sandbox, instead of a new one for each run.",
 )
 @click.option(
     "--timezone", type=click.Choice(["utc", "desktop"]), help="Of its programs."
@@ -284,7 +286,7 @@ def _write(target: Path, text: str) -> None:
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError as error:
         raise RefusedError(
-            f"there is a record '{target.stem}' already: {target}",
+            f"a record named '{target.stem}' already exists: {target}",
             hint=f"'brokerctl policy edit {target.stem}' changes it",
         ) from error
     with os.fdopen(fd, "w", encoding="utf-8") as file:

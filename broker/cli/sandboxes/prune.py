@@ -10,12 +10,12 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.images.installed import remove_image
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.df import IMAGE, PARENT, Stored, removable, stored
 from broker.core.errors import RefusedError
 from broker.core.files.trees import remove_tree
 from broker.core.paths import Paths
-from broker.host.images.store import remove_image
 
 
 @click.command("prune")
@@ -41,7 +41,8 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise RefusedError(
-                "there is no terminal to ask at", hint="'--yes' does not ask"
+                "cannot ask for confirmation without a terminal",
+                hint="confirm with --yes",
             )
         click.confirm("Remove these?", abort=True, err=True)
     for one in found:

@@ -131,15 +131,19 @@ def take(client: BlockingClient, cpu: Cpu) -> Snapshot:
             windows.setdefault(one.sandbox, []).append(window)
         pending = client.call(PENDING, Nothing())
         questions = tuple(
-            WaitingQuestion(q.id, printable(_words(q), 300)) for q in pending.questions
+            WaitingQuestion(q.id, printable(_question_text(q), 300))
+            for q in pending.questions
         )
     return Snapshot(
         _rows(status, windows, cpu), questions, _events(), _warnings(status)
     )
 
 
-def _words(question: PendingQuestion) -> str:
-    """A question with what an answer of one key allows."""
+def _question_text(question: PendingQuestion) -> str:
+    """Return a question's text, with all that a one-key answer allows.
+
+    That is the default target, the argument and the details.
+    """
     target = question.default_target
     argument = question.argument.removeprefix("+")
     parts = [

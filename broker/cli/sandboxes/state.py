@@ -95,7 +95,7 @@ def _ask(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise RefusedError(
-            f"{question} There is no terminal to ask at", hint="'--yes' does not ask"
+            f"{question}  Cannot ask without a terminal", hint="confirm with --yes"
         )
     click.confirm(question, abort=True, err=True)
 
@@ -117,7 +117,10 @@ def list_homes(*, as_json: bool) -> None:
         render.json_line({"sandboxes": rows})
         return
     if not rows:
-        render.note("no sandbox keeps anything: none of class 'persistent' has run yet")
+        render.note(
+            "no sandbox has a home; "
+            "a sandbox of class 'persistent' gets one when it first runs"
+        )
         return
     render.table(
         ("NAME", "SIZE", "ON DISK", "SNAPSHOTS", "STATE"),
@@ -215,7 +218,7 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
     if name not in found:
         raise SetupError(f"no record is named '{name}'")
     if new in found or _place(new).exists():
-        raise RefusedError(f"a record is named '{new}' already")
+        raise RefusedError(f"a record named '{new}' already exists")
     text = found[name].source.read_text(encoding="utf-8")
     text = re.sub(rf'(?m)^name = "{re.escape(name)}"', f'name = "{new}"', text)
     record, problems = parse_record(new, _place(new), text.encode())
@@ -275,8 +278,8 @@ def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
 
 @command.command()
 @_NAME
-@click.option("--keep-record", is_flag=True, help="Remove the home alone.")
-@click.option("--keep-logs", is_flag=True, help="Keep what its programs printed.")
+@click.option("--keep-record", is_flag=True, help="Remove only the home.")
+@click.option("--keep-logs", is_flag=True, help="Keep the output of its programs.")
 @click.option(
     "--image", is_flag=True, help="Its image too, if no other record uses it."
 )
@@ -303,7 +306,9 @@ def remove(
         records = read_records(paths).records.values()
         left = find_leftovers(paths, sandbox, records, logs=not keep_logs, image=image)
         if image and not left.image:
-            render.note(f"no image is removed: none is '{sandbox}' alone's")
+            render.note(
+                f"no image is removed: '{sandbox}' does not have an image of its own"
+            )
     if record is not None and store.find(sandbox) is None:
         _remove_record(record, left, yes=yes, as_json=as_json)
         return
@@ -334,7 +339,7 @@ def _remove_record(
         running = [s.name for s in status.sandboxes if s.record == record.name]
         if running:
             raise RefusedError(
-                f"{', '.join(running)} runs by this record",
+                f"this record is in use by running sandboxes: {', '.join(running)}",
                 hint=f"'brokerctl stop {record.name}' ends it",
             )
     goes = f"{record.source}{left.describe()}"
@@ -360,35 +365,41 @@ def reset(name: str, *, yes: bool, as_json: bool) -> None:
             raise RefusedError(f"the home of '{sandbox}' is not a disk")
         if home.meta.encrypted:
             raise RefusedError(
-                f"the home of '{sandbox}' is encrypted",
-                hint=f"'brokerctl sandbox remove --keep-record {sandbox}' removes it, "
-                "and the next start makes a new one",
+                f"cannot empty the encrypted home of '{sandbox}'",
+                hint=f"remove it with 'brokerctl sandbox remove --keep-record {sandbox}'; "
+                "the next start makes a new one",
             )
         _ask(f"Empty the home of '{sandbox}' ({render.size(home.used())})?", yes=yes)
         with store.new(DISK) as prepared:
             trio.run(make_disk, prepared / DISK, home.size())
             store.replace(prepared, sandbox)
-    _done(f"the home of '{sandbox}' is empty", {"name": sandbox}, as_json=as_json)
+    _done(f"emptied the home of '{sandbox}'", {"name": sandbox}, as_json=as_json)
 
 
 @command.command()
 @_NAME
 @click.argument("label", required=False)
-@click.option("--remove", "gone", is_flag=True, help="Remove that snapshot.")
+@click.option("--remove", is_flag=True, help="Remove that snapshot.")
 @_JSON
-def snapshot(name: str, label: str | None, *, gone: bool, as_json: bool) -> None:
-    """Keep a copy of a sandbox's home, as LABEL or by the present time."""
+def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> None:
+    """Save a copy of a sandbox's home as LABEL, by default the current time.
+
+    With --remove, delete it.
+    """
     sandbox = take_sandbox_name(name)
     chosen = take_sandbox_name(label or time.strftime("s%Y%m%d-%H%M%S"))
     store = _store()
     with store.lock(sandbox):
-        if gone:
+        if remove:
             store.remove_snapshot(sandbox, chosen)
         else:
             with _bar(f"copy {sandbox}") as bar:
                 store.snapshot(sandbox, chosen, bar)
-    text = f"'brokerctl sandbox restore {sandbox} {chosen}' brings it back"
-    if gone:
+    text = (
+        f"saved the home of '{sandbox}' as snapshot '{chosen}'; "
+        f"'brokerctl sandbox restore {sandbox} {chosen}' restores it"
+    )
+    if remove:
         text = f"removed snapshot '{chosen}' of '{sandbox}'"
     _done(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
 
@@ -407,7 +418,7 @@ def restore(name: str, label: str, *, yes: bool, as_json: bool) -> None:
         _ask(f"Replace the home of '{sandbox}' ({size}) by '{chosen}'?", yes=yes)
         with _bar(f"copy {chosen}") as bar:
             store.restore(sandbox, chosen, bar)
-    text = f"the home of '{sandbox}' is that of '{chosen}'"
+    text = f"restored the home of '{sandbox}' from snapshot '{chosen}'"
     _done(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
 
 

@@ -101,8 +101,8 @@ def only(status: Status, sandbox: str) -> Status:
     if not sandboxes:
         names = ", ".join(s.name for s in status.sandboxes) or "none"
         raise NotFoundError(
-            f"no sandbox runs under the name {printable(sandbox, 60)}",
-            hint=f"there are: {names}",
+            f"no sandbox named '{printable(sandbox, 60)}' is running",
+            hint=f"running sandboxes: {names}",
         )
     return msgspec.structs.replace(
         status,

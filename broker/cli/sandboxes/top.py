@@ -41,7 +41,7 @@ def command(*, as_json: bool) -> None:
         raise SetupError(
             f"the live screen needs the Python package {error.name}",
             hint="install python3-textual, or 'pip install vitrail[top]'; "
-            "'brokerctl status --watch' needs nothing",
+            "'brokerctl status --watch' works without it",
         ) from error
     screen = Screen(paths, cpu)
     while chosen := screen.run():

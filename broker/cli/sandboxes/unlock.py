@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import rich_click as click
@@ -10,14 +11,25 @@ import trio
 
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import offline_paths
-from broker.core.errors import RefusedError
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.helpers.process.spawn import run_tool
+from broker.helpers.process.tool_jail import jail_words
 from broker.host.homes import keyring
-from broker.host.homes.encrypted import opens
+from broker.host.homes.encrypted import (
+    IO,
+    image_options,
+    passphrase_pipe,
+    secret_args,
+    tool,
+)
 from broker.host.homes.store import HomeStore
 
 _NAME = click.argument("name", shell_complete=sandboxes)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+_SHOWN_DISK = Path("/home.luks")
 
 
 @click.command()
@@ -62,7 +74,7 @@ def lock(name: str, *, as_json: bool) -> None:
     """Remove the passphrase of a home from the keyring; what runs goes on."""
     sandbox = take_sandbox_name(name)
     if not keyring.forget(sandbox):
-        raise RefusedError(f"no passphrase of '{sandbox}' is in the keyring")
+        raise RefusedError(f"the keyring does not contain a passphrase of '{sandbox}'")
     _done(f"the home of '{sandbox}' is locked", sandbox, as_json=as_json, is_open=False)
 
 
@@ -87,3 +99,37 @@ def _done(text: str, sandbox: SandboxName, *, as_json: bool, is_open: bool) -> N
         click.echo(json.dumps({"name": sandbox, "unlocked": is_open}))
     else:
         click.echo(text)
+
+
+async def opens(disk: Path, passphrase: bytes) -> bool:
+    """Whether a passphrase opens an encrypted disk; nothing is written.
+
+    Raises SetupError without the program, UpstreamError when it fails otherwise.
+    """
+    tool(IO[0])
+    key = passphrase_pipe(passphrase)
+    try:
+        asked = [
+            "-r",
+            *secret_args(key),
+            "--image-opts",
+            image_options(_SHOWN_DISK),
+            "-c",
+        ]
+        words = [*IO, *asked, "length"]
+        # The machine's QEMU, which its guest may have taken over, writes to this file, and
+        # a backup's comes from elsewhere: its header is a parser's input.
+        # guard: the header of an encrypted home is read in a jail
+        words = [*jail_words(None, {disk: str(_SHOWN_DISK)}, proc=True), *words]
+        await run_tool(
+            words,
+            pass_fds=(key,),
+            deadline=limits.HOME_ENCRYPT_SECONDS,
+        )
+    except UpstreamError as error:
+        if "Invalid password" not in error.message:
+            raise
+        return False
+    finally:
+        os.close(key)
+    return True

@@ -35,10 +35,10 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
     elif answer.windows:
         render.wide_console().print(as_table(answer.windows))
     else:
-        render.note("no window is shown")
+        render.note("no windows are shown")
     if answer.omitted:
         render.note(
-            f"{answer.omitted} more windows: 'brokerctl windows SANDBOX' lists one's"
+            f"{answer.omitted} more windows: 'brokerctl windows SANDBOX' lists those of one"
         )
     for name in answer.silent:
         render.note(f"{printable(name)} does not answer; its windows are not listed")

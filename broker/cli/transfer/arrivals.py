@@ -50,14 +50,15 @@ class Arrivals:
             arrived = next((fresh[one] for one in fresh if _is(one, name)), None)
             if arrived is None:
                 raise RefusedError(
-                    f"nothing named '{printable(name, 100)}' has arrived",
-                    hint=f"look into {folder}",
+                    f"no file or directory named '{printable(name, 100)}' has arrived "
+                    f"from '{source}'",
+                    hint=f"see {folder} for what has arrived",
                 )
             place = target / name
             if os.path.lexists(place):
                 raise RefusedError(
-                    f"{place} exists and is not replaced",
-                    hint=f"the copy is {arrived}",
+                    f"{place} already exists; it was not replaced",
+                    hint=f"the copy stays at {arrived}",
                 )
             _move(arrived, place)
             moved.append(place)
@@ -88,7 +89,7 @@ def _move(arrived: Path, place: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise RefusedError(
-                f"{place} cannot be written: {error.strerror}",
-                hint=f"the copy is {arrived}",
+                f"cannot write {place}: {error.strerror}",
+                hint=f"the copy stays at {arrived}",
             ) from error
         shutil.move(arrived, place)

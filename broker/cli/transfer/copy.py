@@ -81,7 +81,7 @@ def _existing(path: str) -> str:
     """Return a path here as absolute; raises RefusedError before a machine boots."""
     full = Path(path).absolute()
     if not full.exists():
-        raise RefusedError(f"there is no {path} here", hint="look for a slip in it")
+        raise RefusedError(f"{path} does not exist", hint="check the spelling")
     return str(full)
 
 
@@ -90,7 +90,7 @@ def _in_sandbox(source: str) -> str:
     path = source.partition(":")[2]
     path = path.removeprefix("~/") or "."
     if posixpath.basename(path.rstrip("/")) in {"", ".", ".."}:
-        raise click.UsageError("SANDBOX:PATH names a file or a directory of its own.")
+        raise click.UsageError("PATH of SANDBOX:PATH must name a file or a directory.")
     return path
 
 

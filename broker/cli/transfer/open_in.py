@@ -38,7 +38,9 @@ OPENING = "VITRAIL_OPENING"
     help="The sandbox, by its own or its record's name.",
 )
 @click.option("--edit", is_flag=True, help="Replace the file by the edited one.")
-@click.option("--check", is_flag=True, help="Print what would be accepted, do nothing.")
+@click.option(
+    "--check", is_flag=True, help="Print what would be accepted; change nothing."
+)
 @click.option(
     "--batch", is_flag=True, help="With --check: questions, a JSON object a line."
 )
@@ -79,12 +81,12 @@ def command(
         _check_all(objects, batch=batch, schemes=schemes)
         return
     if batch or schemes:
-        raise click.UsageError("--batch and --scheme go with --check.")
+        raise click.UsageError("--batch and --scheme need --check.")
     if not objects:
         raise click.UsageError("Give an address or a file.")
     if os.environ.get(OPENING):
         raise RefusedError(
-            "the program that opens addresses on this desktop leads back here",
+            "the desktop's program for addresses would call brokerctl again",
             hint="choose another default browser, or a rule whose target is a sandbox",
         )
     for one in objects:

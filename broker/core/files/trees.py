@@ -40,7 +40,7 @@ def remove_tree(path: Path) -> OSError | None:
 
 
 def disk_usage(path: Path) -> int:
-    """Return the bytes on disk of all below a directory.
+    """Return the bytes on disk of all files below a directory, as du(1).
 
     Entries that cannot be read are not counted, nor are those behind a directory that
     a running sandbox moves at the same time.
@@ -61,7 +61,7 @@ def _walk(
     A directory comes behind its content.  ``errors`` gets those of directories that
     cannot be entered.  Raises OSError where ``top`` cannot be, or a directory was moved.
     """
-    fd = _enter(os.fspath(top), None, unlock=unlock)
+    fd = _open_directory(os.fspath(top), None, unlock=unlock)
     above: list[tuple[str, tuple[int, int], list[str]]] = []
     try:
         files, waiting = _listed(fd)
@@ -77,7 +77,7 @@ def _walk(
                 continue
             name = waiting.pop()
             try:
-                below = _enter(name, fd, unlock=unlock)
+                below = _open_directory(name, fd, unlock=unlock)
             except OSError as error:
                 errors.append(error)
                 continue
@@ -94,8 +94,11 @@ def _exchange(old: int, new: int) -> int:
     return new
 
 
-def _enter(name: str, above: int | None, *, unlock: bool) -> int:
-    """Open a directory, for reading and to go on from there.  Raises OSError."""
+def _open_directory(name: str, above: int | None, *, unlock: bool) -> int:
+    """Open a directory for reading.  Raises OSError.
+
+    With ``unlock``, give its owner all rights first.
+    """
     place = os.open(name, os.O_PATH | _DIRECTORY, dir_fd=above)
     try:
         # guard: a directory that is closed to its owner is opened

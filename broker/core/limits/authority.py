@@ -7,11 +7,16 @@ AUTHORITY_REQUEST_BYTES = 2 << 20
 QUESTION_TARGETS sandboxes for one device."""
 
 AUTHORITY_ANSWER_BYTES = 65 << 20
-"""A message of the authority: the rules in force, of which 64 MiB are kept."""
+"""A message of the authority: rules that a client asked about, of which 64 MiB are
+kept."""
 
 AUTHORITY_WAITING_BYTES = 144 << 20
 """Messages of the authority that wait for a client: one set of rules, the records of
 a thousand full files, and answers."""
+
+AUTHORITY_PREVIEWS = 64
+"""Requests whose answers a client asks for in one message, to show or to offer
+something: a millisecond's work."""
 
 AUTHORITY_REQUESTS = 16384
 """Requests of one client to the authority at one time: LIVE_PERMITS, and as many

@@ -28,8 +28,16 @@ NEIGHBOURS_BURST = 64
 QUESTIONS = 128
 """Questions that the resolver has not answered yet."""
 LOOKUP_SECONDS = 10.0
+QUESTION_BYTES = 512
+"""Of one by TCP; a name has 254."""
+DNS_STREAMS = 16
+"""Connections to the name server, and questions of one without an answer."""
+TRIES = 4
+"""How often an answer by TCP is sent again, a second apart."""
 ANSWER_BYTES = 1400
 """Of an answer that is carried as it is: it fits into a packet."""
+STREAM_ANSWER_BYTES = 65535
+"""Of one that is asked for by TCP."""
 BINDINGS = 4096
 NAMES_PER_ADDRESS = 32
 """Addresses that belong to a name; a guest's largest page names some hundreds."""
@@ -52,3 +60,9 @@ REPORT_SECONDS = 1.0
 """Between two reports of the bytes that flows have moved."""
 FLOW_REPORT_BYTES = 1 << 18
 """Messages that the viewer has not read; beyond it every flow ends."""
+SWITCH_PORTS = 64
+"""Sandboxes at one switch: each may leave a read of frames unread there."""
+PASST_SOCKET_BYTES = 1 << 22
+"""SO_SNDBUF of passt's end, and SO_RCVBUF of a box's frames: windows of fast connections."""
+BOX_FRAMES = 4096
+"""Frames that wait for a box's interface; a read of passt's is a few hundred."""

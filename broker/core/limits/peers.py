@@ -117,6 +117,13 @@ WAYLAND_READ_BYTES = 65536
 WAYLAND_CLIENTS_PER_SANDBOX = 128
 """Connections to the compositor held by one sandbox."""
 
+COMPOSITOR_FIRST_CLIENTS = 4
+COMPOSITOR_LEFT_FOR_FIRST = 1 / 8
+COMPOSITOR_LEFT_FOR_MORE = 1 / 4
+"""Sandboxes leave this share of the compositor's descriptors to others: it is the
+desktop's own programs' below an eighth; up to a quarter a sandbox has its first
+connections only."""
+
 ACCEPTOR_START_SECONDS = 30.0
 """The process that forks acceptors has to be started for the first one, on a machine
 that may be busy; it is killed and started again after this time."""

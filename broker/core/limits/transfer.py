@@ -42,6 +42,10 @@ CALL_JOIN_SECONDS = 10.0
 and before it for one that serves calls: the start of one Python program each.  The box's
 other callers wait as long."""
 
+SAVED_AT_ONCE = 16
+"""Files that one sandbox may write at one time where the user chose: the tokens of one
+dialog's fit into a message."""
+
 CALL_NAME_CHARS = 64
 """Characters of a service's name, and of its argument: as in Qubes' qrexec."""
 
@@ -54,6 +58,12 @@ whole, before anybody reads."""
 
 SECRET_SECONDS = 120.0
 """For the desktop's Secret Service, which may ask its user for the keyring's password."""
+
+SETTINGS_SECONDS = 5.0
+"""For each answer of the desktop's portal about its settings."""
+
+SETTINGS_AGAIN_SECONDS = 10.0
+"""Until a portal that has gone, or is not there, is asked again."""
 
 TRANSFER_PIPE_BYTES = 1 << 20
 """A pipe between two processes of ours: the most that pipe(7) lets a user set."""

@@ -52,6 +52,20 @@ the very most."""
 WAYPIPE_SPANS_BURST = 1_000_000
 """Spans saved up: the same comb over a 3840x2160 window has 260,000 a frame."""
 
+WAYPIPE_ARENA_FILL_BYTES = 1 << 20
+"""Bytes that one block copies out of an arena, so that streams take turns: 0.2 ms, and
+1 ms in WAYPIPE_ARENA_ROWS rows; 6 ms where each of these takes two pages for the first
+time."""
+
+WAYPIPE_ARENA_ROWS = 1024
+"""Rows with gaps between them that one block copies, by one system call (IOV_MAX).  Each
+may touch two pages, so 8 MiB at most are taken before they are counted."""
+
+WAYPIPE_ARENA_SPAN_BYTES = 1024
+"""Copied bytes that are paced as one span: both take 0.2 us.  A block of 28 bytes has a
+MiB copied, so it is not its sender whom a flood of them keeps busy.  3840x2160 at 60
+frames a second, wholly new each time, is 1.9 million of these."""
+
 WAYPIPE_UNACKNOWLEDGED_BYTES = 1 << 20
 """Bytes of counted blocks that we take before we say so; waypipe 0.8 and 0.9
 keep them until then, in the sandbox.  A video sends 50 times as much in a

@@ -98,6 +98,18 @@ _ROWS = (
         "Agrees on who draws the title bar inside the frame.",
     ),
     _yes("xdg_activation_v1", 1, "Asks for attention after input to its own window."),
+    _yes(
+        "zxdg_exporter_v2",
+        1,
+        "Hands a window to other programs of the sandbox as a parent.",
+        local=True,
+    ),
+    _yes(
+        "zxdg_importer_v2",
+        1,
+        "Places windows over another window of the sandbox.",
+        local=True,
+    ),
     _yes("xdg_wm_dialog_v1", 1, "Marks a dialog of its own window as modal."),
     _yes(
         "zwp_text_input_manager_v3",
@@ -195,9 +207,7 @@ _ROWS = (
     _no("xwayland_shell_v1", "For the compositor's own X server only."),
     # -- links between clients -----------------------------------------------------------------
     _no("zxdg_exporter_v1", "Hands a window to other applications as a parent."),
-    _no("zxdg_exporter_v2", "Hands a window to other applications as a parent."),
     _no("zxdg_importer_v1", "Places windows over another application's window."),
-    _no("zxdg_importer_v2", "Places windows over another application's window."),
     _no(
         "xdg_session_manager_v1",
         "Restores windows by names shared with other sandboxes.",

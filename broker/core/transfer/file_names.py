@@ -98,6 +98,20 @@ def display_name(untrusted_name: bytes) -> str:
     return "".join("_" if _fault(char) else char for char in text) or "_"
 
 
+def suggested_name(untrusted_name: str) -> str:
+    """Return a name to offer to the user, who may change it; "" for one to invent.
+
+    It is not hidden: nobody looks for what they have saved among such files.
+    """
+    shown = display_name(untrusted_name.encode("utf-8", "replace"))
+    # guard: no hidden file is suggested
+    shown = shown.strip(" ").lstrip(".-").strip(" ")
+    try:
+        return take_file_name(shown.encode())
+    except RefusedError:
+        return ""
+
+
 def _refuse_form(text: str) -> None:
     """Refuse what depends on more than a single character."""
     # guard: names that walk

@@ -5,6 +5,15 @@
 -- the days inherit: a partitioned table would want its key in the unique index that
 -- the release before names (ON CONFLICT (log, sequence)).
 
+-- The release before reads vitrail.migration alone: ``oldest`` is the oldest release that
+-- works with a version, which ships and reads for as long as the fleet is updated.
+CREATE TABLE vitrail.revision (
+    version integer PRIMARY KEY,
+    oldest integer NOT NULL,
+    applied timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO vitrail.revision (version, oldest) VALUES (7, 6);
+
 -- The views of fleet-views.sql are made again by that file.
 DROP VIEW IF EXISTS vitrail_views.transfers, vitrail_views.streams,
     vitrail_views.decisions, vitrail_views.events;
@@ -167,8 +176,10 @@ BEGIN
         begins + 86400000000000, begins + 86460000000000);
     -- guard: a day's table is read through the policies of the whole
     EXECUTE format('ALTER TABLE vitrail.%I ENABLE ROW LEVEL SECURITY', name);
-    EXECUTE format('CREATE UNIQUE INDEX ON vitrail.%I (log, sequence)', name);
-    EXECUTE format('CREATE INDEX ON vitrail.%I (place_ns)', name);
+    -- Rows are added and never changed, so pages of an index need no room.
+    EXECUTE format('CREATE UNIQUE INDEX ON vitrail.%I (log, sequence) '
+        'WITH (fillfactor = 100)', name);
+    EXECUTE format('CREATE INDEX ON vitrail.%I (place_ns) WITH (fillfactor = 100)', name);
     EXECUTE format('CREATE INDEX ON vitrail.%I USING brin (received_ns)', name);
     EXECUTE format('CREATE INDEX ON vitrail.%I (kind)', name);
     EXECUTE format('CREATE INDEX ON vitrail.%I (sandbox) WHERE sandbox <> %L', name, '');

@@ -50,9 +50,10 @@ def main(argv: Sequence[str]) -> int:
     command = rest[end + 1 :]
     if command:
         # Late: Podman's files are bound without it.
-        from broker.helpers.process import program_filters, seccomp
+        from broker.helpers import box_filters
+        from broker.helpers.process import seccomp
 
-        seccomp.install(program_filters.tree_filter())
+        seccomp.install(box_filters.tree_filter())
         os.execvp(command[0], command)  # noqa: S606 (our own words)
     return 0
 

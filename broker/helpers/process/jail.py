@@ -24,6 +24,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -312,8 +313,8 @@ def _become_root(place: str) -> None:
     _mount(None, "/", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _TMPFS)
 
 
-def try_to_enclose() -> str:
-    """Return why ``enclose`` does not work on this machine, or ""."""
+def why_enclose_fails() -> str:
+    """Call ``enclose`` in a child of the fork server; return the error, or ""."""
     reason_in, reason_out = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -353,7 +354,7 @@ def enclose() -> None:
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     lower_limit(resource.RLIMIT_CORE, 1)
     # guard: the fork server starts no program
-    seccomp.install(seccomp.fork_server_filter())
+    seccomp.install(_fork_server_filter())
 
 
 def _program_files() -> list[Path]:
@@ -426,3 +427,20 @@ def _landlock() -> int:
     finally:
         os.close(ruleset)
     return abi
+
+
+def _fork_server_filter() -> bytes:
+    """The BPF program of the fork server: it imports, forks, and builds jails.
+
+    A deny-list, which its children inherit.  The only signal that it sends is one
+    that kills: a child, when the broker has gone.
+    """
+    rules = seccomp.SeccompRules(default=libseccomp.ALLOW)
+    building = seccomp.words("mount umount2 pivot_root unshare capset")
+    signals = seccomp.words("pidfd_open pidfd_send_signal")
+    rules.kill(name for name in seccomp.NEVER if name not in building + signals)
+    rules.kill(["execve", "execveat", "connect", "bind"])
+    rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
+    killing = libseccomp.Arg(1, libseccomp.NE, signal.SIGKILL)
+    rules.deny_if("pidfd_send_signal", killing)
+    return rules.program()

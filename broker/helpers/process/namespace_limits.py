@@ -64,8 +64,9 @@ def limit_namespace(namespace: int, *, nested: bool) -> None:
     """
     most = limits.BOX_NAMESPACES if nested else 0
     namespaces = {f"{kind}_namespaces": most for kind in _NAMESPACES}
-    # The box has one, and the far end of its cable is in another (``host.network.veth``).
-    namespaces["net_namespaces"] = max(most, 2)
+    # The box has one, and the far ends of its cables are in others (``host.network.veth``):
+    # one to its own network, one to those whose network it provides.
+    namespaces["net_namespaces"] = max(most, 3)
     # guard: a box takes few of what is counted for its user
     counted = {**namespaces, **_COUNTED}
     child = os.fork()

@@ -1,7 +1,7 @@
 """System-call filters of programs that bubblewrap starts: not our own code.
 
 Apart from ``seccomp``, which every worker has: here are the lists of
-QEMU and its backend, and of what runs in a box.
+QEMU and its backend; ``box_filters`` has those of what runs in a box.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from broker.helpers.process.seccomp import NEVER, SeccompRules, words
 
 _PROT_EXEC, _PROT_WRITE = 4, 2
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
-_CLONE_NEW = 0x7E020000
+CLONE_NEW = 0x7E020000
 
 _MODES = (
     *(("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)),
@@ -51,7 +51,7 @@ def vmm_filter() -> bytes:
     # Its flags are behind a pointer; glibc falls back to clone.
     rules.deny("clone3", errno.ENOSYS)
     for bit in range(32):
-        if _CLONE_NEW >> bit & 1:
+        if CLONE_NEW >> bit & 1:
             rules.deny_if("clone", rules.has(0, 1 << bit))
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
@@ -111,86 +111,17 @@ def folder_server_filter() -> bytes:
     rules.deny("clone3", errno.ENOSYS)
     rules.refuse("setgroups", 0)
     for bit in range(32):
-        if _CLONE_NEW >> bit & 1:
+        if CLONE_NEW >> bit & 1:
             rules.deny_if("clone", rules.has(0, 1 << bit))
             # guard: a folder's server makes no namespaces
             rules.deny_if("unshare", rules.has(0, 1 << bit))
     # guard: a guest makes no setuid files in a folder
-    _close_set_id(rules)
+    close_set_id(rules)
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
 
-_BOX_FAMILIES = frozenset(
-    {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
-)
-_LAST_FAMILY = 64
-"""Beyond all that Linux has (AF_MAX is 46)."""
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-
-
-@cache
-def tree_filter() -> bytes:
-    """The BPF program of systemd-nspawn and of its container, before nspawn's own.
-
-    That one knows names of calls; this one knows AF_VSOCK, which no namespace divides,
-    and io_uring, which makes sockets without socket(2).
-    """
-    rules = SeccompRules(default=libseccomp.ALLOW)
-    # guard: a tree has no AF_VSOCK
-    rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, socket.AF_VSOCK))
-    for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
-        rules.deny(name, errno.ENOSYS)
-    return rules.program()
-
-
-# Calls with which a program with capabilities in a user namespace of its own changes
-# what it sees; without such a namespace the kernel would refuse each of them as well.
-_MOUNTING = words("""
- setns mount umount2 pivot_root move_mount open_tree fsopen fsconfig fsmount fspick
- mount_setattr
-""")
-
-
-@cache
-def box_filter(*, nested: bool = False) -> bytes:
-    """The BPF program of a box of the user's own programs (by bubblewrap).
-
-    A deny-list, as programs of every kind run in a box.  Namespaces divide most of
-    the kernel; this closes what they do not: AF_VSOCK (one port space for the
-    machine, so a box could take the broker's ports or speak with other machines),
-    further socket families, keys, bpf, perf, io_uring (which makes sockets without
-    socket(2)), typing into a terminal, and setuid files, which are real ones outside
-    where a folder is shared.  Unless ``nested``, it makes no namespaces:
-    with capabilities in one a program has large parts of the kernel to itself
-    (nf_tables, overlayfs, mounts), where most holes of the last years were.
-    """
-    rules = SeccompRules(default=libseccomp.ALLOW)
-    # guard: a box has no sockets that namespaces do not divide
-    for family in sorted(set(range(_LAST_FAMILY)) - _BOX_FAMILIES):
-        rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, family))
-    rules.refuse(
-        "socket",
-        errno.EAFNOSUPPORT,
-        libseccomp.Arg(0, libseccomp.GE, _LAST_FAMILY),
-    )
-    for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
-        # guard: a box has no io_uring
-        rules.deny(name, errno.ENOSYS)
-    for name in ("keyctl", "add_key", "request_key", "bpf", "perf_event_open"):
-        # guard: a box has no keys and no programs of the kernel
-        rules.deny(name, errno.EPERM)
-    for request in (_TIOCSTI, _TIOCLINUX):
-        # guard: a box types into no terminal
-        rules.refuse("ioctl", errno.EPERM, rules.equal(1, request))
-    # guard: a box makes no setuid files
-    _close_set_id(rules)
-    if not nested:
-        _close_namespaces(rules)
-    return rules.program()
-
-
-def _close_set_id(rules: SeccompRules) -> None:
+def close_set_id(rules: SeccompRules) -> None:
     """No file is made setuid or setgid: the user's own outside, and not ours to run.
 
     The mount is nosuid; another user of this machine has another mount.
@@ -201,17 +132,3 @@ def _close_set_id(rules: SeccompRules) -> None:
     # Its mode is behind a pointer; programs fall back to openat.
     # guard: a guest hides no setuid bit behind a pointer
     rules.deny("openat2", errno.ENOSYS)
-
-
-def _close_namespaces(rules: SeccompRules) -> None:
-    # Its flags are behind a pointer; glibc falls back to clone.
-    rules.deny("clone3", errno.ENOSYS)
-    for bit in range(32):
-        if _CLONE_NEW >> bit & 1:
-            # guard: a box forks into no namespace
-            rules.deny_if("clone", rules.has(0, 1 << bit))
-            # guard: a box makes no namespaces
-            rules.deny_if("unshare", rules.has(0, 1 << bit))
-    for name in _MOUNTING:
-        # guard: a box mounts nothing
-        rules.deny(name, errno.EPERM)

@@ -58,7 +58,7 @@ async def open_stream(path: Path) -> trio.SocketStream:
 
 
 async def connect_when_ready(path: Path, process: Tracked) -> socket.socket:
-    """Connect to a socket that ``process`` is about to listen on.
+    """Connect to the socket of a program that was just started, once it listens.
 
     Raises UpstreamError, with the program's output, when it ends first or takes too
     long.
@@ -76,7 +76,9 @@ async def wait_listening(path: Path, process: Tracked) -> None:
 
 
 async def wait_ready(process: Tracked, look: Callable[[], _Found | None]) -> _Found:
-    """Look every 10 ms until something is found.  Raises UpstreamError.
+    """Call ``look`` every 10 ms until it returns something, and return that.
+
+    Raises UpstreamError when the process ends first, or after VM_READY_SECONDS.
 
     A socket's file exists before it is listened on, and no event reports the second.
     """

@@ -1,6 +1,7 @@
 """System-call filters: which calls a jailed process may make at all.
 
-Both filters are allow-lists.  A call on neither list gets an error and the
+Here is the worker's filter, an allow-list; ``hardening``, ``jail``, ``program_filters``
+and ``box_filters`` have the others.  A call that is not on the list gets an error and the
 program continues (libraries try things they can do without); what only an
 attacker calls kills the process at once, so that an attempt shows as a death
 by SIGSYS.  A call of another architecture (32-bit, x32) kills too.
@@ -15,8 +16,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import signal
-import socket
 import struct
 from collections.abc import Iterable
 from functools import cache
@@ -30,7 +29,6 @@ _SECCOMP_MODE_FILTER = 2
 _BPF_INSN_BYTES = 8
 _PROT_EXEC = 4
 _AT_EMPTY_PATH = 0x1000
-_CLONE_THREAD = 0x10000
 _FIONBIO = 0x5421
 _FIONREAD = 0x541B
 _F_DUPFD_CLOEXEC = 1030
@@ -111,62 +109,6 @@ def worker_filter() -> bytes:
     # glibc's fstat() calls this; the jail's only directory is empty.
     rules.allow_if("newfstatat", rules.has(3, _AT_EMPTY_PATH))
     return rules.program()
-
-
-@cache
-def fork_server_filter() -> bytes:
-    """The BPF program of the fork server: it imports, forks, and builds jails.
-
-    A deny-list, which its children inherit.  The only signal that it sends is one
-    that kills: a child, when the broker has gone.
-    """
-    rules = SeccompRules(default=libseccomp.ALLOW)
-    building = words("mount umount2 pivot_root unshare capset")
-    signals = words("pidfd_open pidfd_send_signal")
-    rules.kill(name for name in NEVER if name not in building + signals)
-    rules.kill(["execve", "execveat", "connect", "bind"])
-    rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
-    killing = libseccomp.Arg(1, libseccomp.NE, signal.SIGKILL)
-    rules.deny_if("pidfd_send_signal", killing)
-    return rules.program()
-
-
-@cache
-def keeper_filter() -> bytes:
-    """The BPF program of a keeper: it stays in the session, so a deny-list.
-
-    It makes UNIX connections and waits; it starts nothing and inspects no other
-    process.  It can signal only the process of which it was given a pidfd.
-    """
-    rules = _in_session(frozenset({"pidfd_send_signal"}))
-    rules.kill(["clone", "clone3"])
-    return rules.program()
-
-
-@cache
-def authority_filter() -> bytes:
-    """The BPF program of the authority: a keeper's, but with threads and pidfds.
-
-    It signals the helpers whose pidfds its starter sent, and asks the kernel who
-    calls its control socket.
-    """
-    rules = _in_session(frozenset({"pidfd_send_signal", "pidfd_open"}))
-    # Its flags are behind a pointer; glibc falls back to clone.
-    rules.deny("clone3", errno.ENOSYS)
-    # guard: the authority makes threads and no processes
-    rules.kill_if("clone", rules.clear(0, _CLONE_THREAD))
-    return rules.program()
-
-
-def _in_session(needed: frozenset[str]) -> SeccompRules:
-    """Rules for a process that executes nothing and has UNIX sockets only."""
-    rules = SeccompRules(default=libseccomp.ALLOW)
-    rules.kill([name for name in NEVER if name not in needed])
-    rules.kill(["execve", "execveat", "fork", "vfork"])
-    # guard: a keeper signals its jailed half alone
-    rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
-    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
-    return rules
 
 
 class SeccompRules:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import trio
 
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process import popen
 
@@ -172,28 +171,6 @@ def spawn(
         started.wait()
         raise
     return Child(started, pidfd, name or Path(argv[0]).name)
-
-
-def run_in_foreground(argv: Sequence[str | os.PathLike[str]]) -> int:
-    """Run a program of the user's own (an editor) on our terminal, to its end.
-
-    It has the terminal's signals; an interrupt ends it and not us.  Returns
-    its exit code, or minus the signal's number.
-
-    Raises SetupError when it is not installed.
-    """
-    words = [os.fspath(word) for word in argv]
-    if shutil.which(words[0]) is None:
-        raise SetupError(
-            f"the program {words[0]} is not installed",
-            hint="name one that is in VISUAL or EDITOR",
-        )
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        # As the shell does it: the child must not ignore what we do.
-        return subprocess.call(["env", "--default-signal=INT", *words])
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 async def run_tool(

@@ -82,7 +82,10 @@ def _pair(active: float, a: _Numbers, b: _Numbers) -> Pair:
 
 
 def available() -> bool:
-    """Whether pumps of this installation have the C part."""
+    """Whether this process can use the C part of the pump.
+
+    It can if the C part was built and VITRAIL_RELAY_PYTHON is not set.
+    """
     if os.environ.get("VITRAIL_RELAY_PYTHON"):
         return False
     try:

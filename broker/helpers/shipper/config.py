@@ -33,6 +33,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+from typing_extensions import override
 
 from broker.core.errors import SetupError
 from broker.core.limits import audit as audit_limits
@@ -47,121 +48,105 @@ _LOGIN = re.compile("//.*:.*@")
 _OPEN = re.compile("dbname|host|hostaddr|port|ssl(cert|key|mode|rootcert)|user")
 
 
-class PostgresTarget(
-    msgspec.Struct, tag="postgresql", tag_field="to", forbid_unknown_fields=True
-):
+class _Receiver(msgspec.Struct, tag_field="to", forbid_unknown_fields=True):
+    name: str
+
+    def where(self) -> str:
+        """For people, without secrets.  Raises ValueError."""
+        return str(self.__struct_config__.tag)
+
+    def secret(self) -> bool:
+        """Whether the file has a secret in it."""
+        return False
+
+
+class PostgresTarget(_Receiver, tag="postgresql"):
     """A database, PostgreSQL 13 or later."""
 
-    name: str
     address: str
     """As libpq takes it: a URI or ``key=value`` words."""
     plaintext: bool = False
     """Allow another machine without ``sslmode=verify-full`` or ``verify-ca``."""
 
+    @override
     def where(self) -> str:
-        """For people, without secrets.  Raises ValueError."""
         if not self.address.startswith(("postgresql://", "postgres://")):
-            return "postgresql"
+            return super().where()
         # guard: no part of a password is taken for a host
         if _URI.fullmatch(self.address) is None:
             raise ValueError
         parts = urlsplit(self.address)
         return f"postgresql {parts.hostname or 'here'}{parts.path}"
 
+    @override
     def secret(self) -> bool:
-        """Whether the file has a secret in it, or an option not known to be none."""
+        """Also where an option is not known to be none."""
         named = re.findall(r"(\w+)\s*=", unquote(self.address))
         # guard: a secret of an address is one under any name
         return not all(map(_OPEN.fullmatch, named)) or bool(_LOGIN.search(self.address))
 
 
-class OtlpTarget(
-    msgspec.Struct, tag="otlp", tag_field="to", forbid_unknown_fields=True
-):
-    """An OTLP/HTTP collector."""
+class HttpTarget(_Receiver):
+    """What is reached by HTTP."""
 
-    name: str
     endpoint: str
-    """The whole address, with ``/v1/logs``."""
-    headers: dict[str, str] = {}
+    """An OTLP/HTTP collector's whole address, with ``/v1/logs``; an ingest service's:
+    https://HOST:PORT."""
     ca: str = ""
     """A file of certificates to believe instead of the system's."""
     certificate: str = ""
     key: str = ""
-    """Files of ours, where the collector wants to know who we are."""
-    gzip: bool = True
+    """Files of ours, where it wants to know who we are."""
     plaintext: bool = False
     """Allow ``http://`` to another machine: every hop on the way can read it."""
 
+    @override
     def where(self) -> str:
-        """For people, without secrets."""
         parts = urlsplit(self.endpoint)
-        return f"otlp {parts.scheme}://{parts.hostname or ''}"
+        return f"{super().where()} {parts.scheme}://{parts.hostname or ''}"
 
+    @override
     def secret(self) -> bool:
-        """Whether the file has a secret in it."""
         # guard: a collector's address may be its secret
-        return bool(self.headers) or _PLAIN.fullmatch(self.endpoint) is None
+        return _PLAIN.fullmatch(self.endpoint) is None
 
 
-class IngestTarget(
-    msgspec.Struct, tag="ingest", tag_field="to", forbid_unknown_fields=True
-):
+class OtlpTarget(HttpTarget, tag="otlp"):
+    """An OTLP/HTTP collector."""
+
+    headers: dict[str, str] = {}
+    gzip: bool = True
+
+    @override
+    def secret(self) -> bool:
+        return bool(self.headers) or super().secret()
+
+
+class IngestTarget(HttpTarget, tag="ingest"):
     """A fleet's ingest service (``vitrail-ingest``)."""
 
-    name: str
-    endpoint: str
-    """Its address: https://HOST:PORT."""
     token: str = ""
     """As 'brokerctl audit fleet enrol --token' has printed it."""
-    ca: str = ""
-    certificate: str = ""
-    key: str = ""
-    """Files, as for a collector."""
-    plaintext: bool = False
 
-    def where(self) -> str:
-        """For people, without secrets."""
-        parts = urlsplit(self.endpoint)
-        return f"ingest {parts.scheme}://{parts.hostname or ''}"
-
+    @override
     def secret(self) -> bool:
-        """Whether the file has a secret in it."""
-        return bool(self.token) or _PLAIN.fullmatch(self.endpoint) is None
+        return bool(self.token) or super().secret()
 
 
-class JournaldTarget(
-    msgspec.Struct, tag="journald", tag_field="to", forbid_unknown_fields=True
-):
+class JournaldTarget(_Receiver, tag="journald"):
     """This machine's journal."""
 
-    name: str
     socket: str = "/run/systemd/journal/socket"
 
-    def where(self) -> str:
-        """For people."""
-        return "journald"
 
-    def secret(self) -> bool:
-        """Whether the file has a secret in it."""
-        return False
-
-
-class JsonlTarget(
-    msgspec.Struct, tag="jsonl", tag_field="to", forbid_unknown_fields=True
-):
+class JsonlTarget(_Receiver, tag="jsonl"):
     """A file that is added to."""
 
-    name: str
     path: str
 
+    @override
     def where(self) -> str:
-        """For people."""
         return f"file {self.path}"
-
-    def secret(self) -> bool:
-        """Whether the file has a secret in it."""
-        return False
 
 
 AnyTarget = PostgresTarget | OtlpTarget | IngestTarget | JournaldTarget | JsonlTarget

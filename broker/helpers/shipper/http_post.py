@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
-from broker.helpers.shipper.config import IngestTarget, OtlpTarget
+from broker.helpers.shipper.config import HttpTarget
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -19,9 +19,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 class HttpEnd:
     """The server that a target names; ``what`` it is called in messages."""
 
-    def __init__(
-        self, config: OtlpTarget | IngestTarget, what: str, example: str, port: int
-    ) -> None:
+    def __init__(self, config: HttpTarget, what: str, example: str, port: int) -> None:
         self._config, self._what, self._port = config, what, port
         self._parts = urlsplit(config.endpoint)
         self._connection: http.client.HTTPConnection | None = None

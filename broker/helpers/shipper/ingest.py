@@ -7,20 +7,16 @@ import gzip
 import msgspec
 from typing_extensions import override
 
-from broker.core.errors import (
-    IntegrityError,
-    SetupError,
-    UpstreamError,
-)
+from broker.core.errors import IntegrityError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.shipper.config import IngestTarget
 from broker.helpers.shipper.http_post import HttpEnd
 from broker.helpers.shipper.terms import Batch, Target
-from broker.ipc.audit.ingest import Position, Refusal, SignedBatch, SignedNote
+from broker.ipc.audit.ingest import Position, Refusal, SignedBatch
 
 
 class Ingest(Target):
-    """The service."""
+    """A target: the ingest service of a fleet (``vitrail-ingest``), over HTTP."""
 
     proves = True
     waits = True
@@ -39,6 +35,7 @@ class Ingest(Target):
 
     @override
     def send(self, batch: Batch) -> None:
+        """Post a batch, with the log's signed proof of it, to ``vitrail-ingest``."""
         proof = batch.proof
         message = SignedBatch(
             batch.log.hex(),
@@ -46,7 +43,7 @@ class Ingest(Target):
             batch.first if batch.items else 0,
             [item.body for item in batch.items],
             batch.before.hex(),
-            [SignedNote(one.size, one.kind, one.note) for one in batch.notes],
+            [*batch.notes],
             proof.note if proof else "",
             [one.hex() for one in proof.hashes] if proof else [],
             list(proof.keys) if proof else [],

@@ -14,7 +14,8 @@ from typing_extensions import override
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.limits import audit as audit_limits
-from broker.helpers.shipper.terms import Batch, Sealed, ShippedItem, Target
+from broker.helpers.shipper.terms import Batch, ShippedItem, Target
+from broker.ipc.audit.ingest import SignedNote
 
 _FRONT = b'{"log":"'
 """How every line begins."""
@@ -32,7 +33,7 @@ def line(batch: Batch, item: ShippedItem) -> bytes:
     return b"%b,%b\n" % (front[:-1], item.body.encode()[1:])
 
 
-def note_line(batch: Batch, sealed: Sealed) -> bytes:
+def note_line(batch: Batch, sealed: SignedNote) -> bytes:
     """A checkpoint as a line."""
     fields = {"size": sealed.size, "kind": sealed.kind, "note": sealed.note}
     whose = {"log": batch.log.hex(), "machine": batch.machine}

@@ -21,13 +21,13 @@ from broker.helpers.shipper.config import OtlpTarget
 from broker.helpers.shipper.http_post import HttpEnd
 from broker.helpers.shipper.terms import (
     Batch,
-    Sealed,
     ShippedItem,
     Target,
     is_bad,
     note_id,
     record_id,
 )
+from broker.ipc.audit.ingest import SignedNote
 
 try:
     from google.protobuf.message import DecodeError
@@ -85,7 +85,7 @@ def _record(record: logs.LogRecord, batch: Batch, item: ShippedItem, now: int) -
     )
 
 
-def _note(record: logs.LogRecord, batch: Batch, sealed: Sealed, now: int) -> None:
+def _note(record: logs.LogRecord, batch: Batch, sealed: SignedNote, now: int) -> None:
     """A checkpoint: its note is the body; without a time it would be one of 1970."""
     record.time_unix_nano = record.observed_time_unix_nano = now
     record.severity_number, record.severity_text = _INFO, "INFO"

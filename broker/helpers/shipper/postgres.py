@@ -1,4 +1,4 @@
-"""To a fleet's database, many machines in one.
+"""Ship events to a fleet's database; in the shipper and in 'brokerctl audit ship'.
 
 A batch is one statement and one transaction: ``vitrail.take`` looks at the head of the
 log there, adds what comes after it and compares what came before.  So a batch that
@@ -11,6 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from typing_extensions import override
 
@@ -23,14 +26,53 @@ from broker.helpers.shipper.database import (
     usable,
 )
 from broker.helpers.shipper.terms import Batch, Target
+from broker.ipc.audit.ingest import SignedNote
 
-_TEXTS = ("sandbox", "service", "verdict", "rule")
+_TEXTS = ("kind", "sandbox", "service", "verdict", "rule")
 # %b: an array as text is escaped here and read again there, for three times the time.
 TAKE = (
     "SELECT vitrail.take(%s, %s, %s, %s::bigint, %s::bigint[], %b::text[], %b::text[], "
     "%b::text[], %b::text[], %b::text[], %b::text[], %s, %s, %s::bigint[], %b::text[], "
     "%b::text[])"
 )
+EventRow: TypeAlias = tuple[int, Sequence[str]]
+"""An event's time, and of ``_TEXTS`` each, and its body."""
+
+
+@dataclass(frozen=True)
+class ProvedEvents:
+    """Events as the database takes them; none by default."""
+
+    first: int = 0
+    broker: str = ""
+    rows: Sequence[EventRow] = ()
+    before: bytes = b""
+    edge: bytes = b""
+    """The tree's left edge before and after them, as in a ``Batch``."""
+
+
+def take(
+    connection: Connection,
+    log: bytes,
+    machine: str,
+    events: ProvedEvents,
+    notes: Sequence[SignedNote],
+) -> None:
+    """Call vitrail.take.  Raises psycopg.Error."""
+    times = [time_ns for time_ns, _ in events.rows]
+    columns = [
+        [_text(texts[n]) for _, texts in events.rows] for n in range(1 + len(_TEXTS))
+    ]
+    arguments: list[object] = [log, _text(machine), _text(events.broker), events.first]
+    arguments += [times, *columns, events.before, events.edge]
+    for name in ("size", "kind", "note"):
+        arguments.append([getattr(one, name) for one in notes])
+    connection.execute(TAKE, arguments)
+
+
+def _text(text: str) -> str:
+    """PostgreSQL's text has no zero character; the body has it, escaped."""
+    return text.replace("\0", "\\x00")
 
 
 class Postgres(Target):
@@ -67,11 +109,12 @@ class Postgres(Target):
 
     @override
     def send(self, batch: Batch) -> None:
+        """Insert a batch of events; create or update the tables first if needed."""
         try:
             connection = self._connection()
             self._migrated(connection)
             with connection.transaction():
-                connection.execute(TAKE, _arguments(batch))
+                take(connection, batch.log, batch.machine, _events(batch), batch.notes)
         except Error as error:
             self._failed()
             raise problem(error) from error
@@ -109,27 +152,9 @@ class Postgres(Target):
                     shut.shutdown(socket.SHUT_RDWR)
 
 
-def _arguments(batch: Batch) -> list[object]:
-    """The arguments of vitrail.take."""
-    items = batch.items
-    columns = [[_text(item.text(name)) for item in items] for name in _TEXTS]
-    return [
-        batch.log,
-        _text(batch.machine),
-        _text(items[0].text("broker")) if items else "",
-        batch.first if items else 0,
-        [item.time_ns for item in items],
-        [_text(item.kind) for item in items],
-        *columns,
-        [item.body for item in items],
-        batch.before,
-        batch.edge,
-        [sealed.size for sealed in batch.notes],
-        [sealed.kind for sealed in batch.notes],
-        [sealed.note for sealed in batch.notes],
-    ]
-
-
-def _text(text: str) -> str:
-    """PostgreSQL's text has no zero character; the body has it, escaped."""
-    return text.replace("\0", "\\x00")
+def _events(batch: Batch) -> ProvedEvents:
+    if not batch.items:
+        return ProvedEvents()
+    broker = batch.items[0].text("broker")
+    rows = [(i.time_ns, [*map(i.text, _TEXTS), i.body]) for i in batch.items]
+    return ProvedEvents(batch.first, broker, rows, batch.before, batch.edge)

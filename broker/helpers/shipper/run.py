@@ -31,14 +31,9 @@ from broker.helpers.shipper.config import (
 )
 from broker.helpers.shipper.cursor import load_cursor, locked, save_cursor
 from broker.helpers.shipper.edges import edge, grown, proof_of, tree_at
-from broker.helpers.shipper.terms import (
-    BAD_ENDS,
-    Batch,
-    Sealed,
-    ShippedItem,
-    Target,
-)
+from broker.helpers.shipper.terms import BAD_ENDS, Batch, ShippedItem, Target
 from broker.ipc.audit.filters import Found
+from broker.ipc.audit.ingest import SignedNote
 from broker.ipc.audit.query import Log, open_log
 from broker.ipc.audit.tree import Growing, leaf_hash
 
@@ -401,11 +396,11 @@ class Shipper:
             edge=edge(self._tree),
         )
 
-    def _notes(self, log: Log, upto: int) -> list[Sealed]:
+    def _notes(self, log: Log, upto: int) -> list[SignedNote]:
         """The checkpoints that the receiver has not got, none beyond ``upto``."""
         cursor = self._cursor
         fresh = [
-            Sealed(*row)
+            SignedNote(*row)
             for row in log.notes(cursor.noted, upto)
             if row[0] > cursor.noted or row[1] not in cursor.noted_kinds
         ]

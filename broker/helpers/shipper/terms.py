@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from broker.core.escape import printable
+from broker.ipc.audit.ingest import SignedNote
 
 Fields = dict[str, object]
 
@@ -31,16 +32,6 @@ class ShippedItem:
         """A field as text, "" when it does not apply."""
         value = self.fields.get(name)
         return "" if value is None else str(value)
-
-
-@dataclass(frozen=True)
-class Sealed:
-    """A signed checkpoint of the log (c2sp.org/tlog-checkpoint)."""
-
-    size: int
-    kind: str
-    """``kept``, or ``key N`` when it certifies a key."""
-    note: str
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ class Batch:
     missing: int = 0
     """So many events before the first one are gone: retention removed them, or
     the log is not whole."""
-    notes: Sequence[Sealed] = ()
+    notes: Sequence[SignedNote] = ()
     """Checkpoints of sizes up to the last event that the receiver then has."""
     before: bytes = b""
     edge: bytes = b""
@@ -131,7 +122,7 @@ def record_id(log: bytes, sequence: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{log.hex()}/{sequence}"))
 
 
-def note_id(log: bytes, sealed: Sealed) -> str:
+def note_id(log: bytes, sealed: SignedNote) -> str:
     """The same for a checkpoint."""
     return str(uuid.uuid5(_NAMESPACE, f"{log.hex()}/{sealed.size}/{sealed.kind}"))
 

@@ -74,6 +74,7 @@ class DeviceClient:
             self._sock.close()
 
     def _take(self) -> None:
+        """Read one message of vitrail-devices and deliver it."""
         try:
             most = limits.DEVICE_HELPER_MESSAGE_BYTES * limits.DEVICES
             got = fdpass.receive(self._sock, most, 1)
@@ -139,6 +140,7 @@ class DeviceClient:
         )
 
     async def _send(self, data: bytes, fds: tuple[int, ...]) -> None:
+        """Send one request to vitrail-devices, whole before the next one."""
         async with self._lock:
             while True:
                 try:

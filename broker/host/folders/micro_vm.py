@@ -20,7 +20,7 @@ from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
 from broker.helpers.process.identity import Tracked
 from broker.helpers.process.spawn import wait_ended
-from broker.host.launchers.microvm import MicroVmMachine
+from broker.host.launchers.microvm_machine import MicroVmMachine
 
 _ROOT, _HERE = "/shared", "here"
 """As ``launch.microvm.folder_server.ROOT`` and ``PLACE``, loaded with a machine."""

@@ -25,7 +25,7 @@ from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke
 from broker.host.folders.notes import FolderNotes
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.launched_machine import LaunchedMachine
-from broker.host.launchers.microvm import MicroVmMachine
+from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.machine import Machine
 from broker.host.role import ActiveLease, HostRole
 from broker.net.peers.identity import ContainerClaim, SharedClaim

@@ -22,7 +22,6 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import run_tool
-from broker.helpers.process.tool_jail import jail_words
 from broker.host.homes import keyring
 from broker.host.homes.disk import make_disk
 from broker.host.homes.store import DISK, Home, HomeStore
@@ -31,10 +30,8 @@ LUKS_BYTES = 2 << 20
 """Bytes that the LUKS header takes in the file, rounded up."""
 KEY = "homekey"
 """Name of the secret in QEMU."""
-_IO = ("qemu-io",)
+IO = ("qemu-io",)
 _MEASURED_TIMES = 5
-_SHOWN = Path("/home.luks")
-"""Where a jail shows the disk."""
 _PIECE = 16 << 20
 _OPEN_MILLISECONDS = 1000
 """How long this machine takes to try one passphrase."""
@@ -63,7 +60,8 @@ def passphrase_pipe(passphrase: bytes) -> int:
     return read
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
+    """Return the path of a program of QEMU's.  Raises SetupError without it."""
     found = shutil.which(name)
     if found is None:
         raise SetupError(
@@ -78,11 +76,11 @@ async def make_encrypted_disk(path: Path, size: int, passphrase: bytes) -> None:
 
     Raises SetupError without the programs, UpstreamError when one fails.
     """
-    io = _tool(_IO[0])
+    io = tool(IO[0])
     plain = path.with_name("plain")
     try:
         await make_disk(plain, size)
-        await _make_luks(_tool("qemu-img"), path, size, passphrase)
+        await _make_luks(tool("qemu-img"), path, size, passphrase)
         path.chmod(0o600)
         await _write_all(io, plain, path, passphrase)
     finally:
@@ -127,7 +125,7 @@ async def _write_all(io: str, plain: Path, path: Path, passphrase: bytes) -> Non
         key = passphrase_pipe(passphrase)
         try:
             await run_tool(
-                [io, *secret_args(key), "--image-opts", _options(path), *commands],
+                [io, *secret_args(key), "--image-opts", image_options(path), *commands],
                 cwd=room,
                 pass_fds=(key,),
                 deadline=limits.HOME_ENCRYPT_SECONDS,
@@ -136,35 +134,8 @@ async def _write_all(io: str, plain: Path, path: Path, passphrase: bytes) -> Non
             os.close(key)
 
 
-async def opens(disk: Path, passphrase: bytes) -> bool:
-    """Whether a passphrase opens an encrypted disk; nothing is written.
-
-    Raises SetupError without the program, UpstreamError when it fails otherwise.
-    """
-    _tool(_IO[0])
-    key = passphrase_pipe(passphrase)
-    try:
-        asked = ["-r", *secret_args(key), "--image-opts", _options(_SHOWN), "-c"]
-        words = [*_IO, *asked, "length"]
-        # The machine's QEMU, which its guest may have taken over, writes to this file, and
-        # a backup's comes from elsewhere: its header is a parser's input.
-        # guard: the header of an encrypted home is read in a jail
-        words = [*jail_words(None, {disk: str(_SHOWN)}, proc=True), *words]
-        await run_tool(
-            words,
-            pass_fds=(key,),
-            deadline=limits.HOME_ENCRYPT_SECONDS,
-        )
-    except UpstreamError as error:
-        if "Invalid password" not in error.message:
-            raise
-        return False
-    finally:
-        os.close(key)
-    return True
-
-
-def _options(disk: Path) -> str:
+def image_options(disk: Path) -> str:
+    """Return the words by which QEMU opens an encrypted disk with the secret ``KEY``."""
     name = str(disk).replace(",", ",,")  # the only character that means anything
     return f"driver=luks,key-secret={KEY},file.driver=file,file.filename={name}"
 

@@ -11,7 +11,7 @@ import json
 import lzma
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +54,36 @@ USB_MODULES = (
 )
 # What a machine with folders loads beside these: ``modules_overlay``.
 FOLDER_MODULES = ("fuse", "virtiofs")
+# What a machine loads whose image is memory that it shares with others.
+SHARED_IMAGE_MODULES = (
+    "libnvdimm",
+    "nd_virtio",
+    "virtio_pmem",
+    "nd_btt",
+    "nd_pmem",
+)
+# What a machine loads that is the network of others: tunnels and address translation.
+ROUTER_MODULES = (
+    "wireguard",
+    "tun",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_nat",
+    "nft_redir",
+    "nft_ct",
+    "nft_reject_inet",
+)
+_AT_ONCE = frozenset({*MODULES, *NETWORK_MODULES, *USB_MODULES})
+# What a machine loads that has an arena for its windows: the same, and a device of memory
+# that a program can map.
+ARENA_MODULES = (*SHARED_IMAGE_MODULES, "device_dax", "dax_pmem")
+_ON_DEMAND = (*FOLDER_MODULES, *ARENA_MODULES, *ROUTER_MODULES)
 OPTIONAL = frozenset(
     {
         *("vsock_loopback", "virtio_rng", "virtio_balloon", "crc32c_generic"),
         *USB_MODULES,
-        *FOLDER_MODULES,
+        *_ON_DEMAND,
     }
 )
 _SOFT_DEPENDENCIES = {"ext4": ("crc32c_generic",)}
@@ -150,10 +175,35 @@ def passes_settings(initramfs: bytes) -> bool:
     return f"/{_SETTINGS}".encode() in initramfs
 
 
-def modules_overlay(initramfs: bytes, *, folders: bool, network: bool) -> bytes:
+def shares_image(initramfs: bytes) -> bool:
+    """Return whether a machine with it can have its root file system as memory."""
+    return b"vitrail.root=pmem" in initramfs and _has(initramfs, "virtio_pmem")
+
+
+def has_router(initramfs: bytes) -> bool:
+    """Return whether a machine with it can be the network of others."""
+    return _has(initramfs, "nf_tables") and _has(initramfs, "tun")
+
+
+def takes_arena(initramfs: bytes) -> bool:
+    """Return whether a machine with it can have an arena for its windows."""
+    return _has(initramfs, "virtio_pmem") and _has(initramfs, "dax_pmem")
+
+
+def modules_overlay(
+    initramfs: bytes,
+    *,
+    folders: bool,
+    network: bool,
+    shared_image: bool = False,
+    router: bool = False,
+    arena: bool = False,
+) -> bytes:
     """Return an archive that, put behind this one, has it load what is needed.
 
-    ``FOLDER_MODULES`` with ``folders``; without ``network`` none of
+    ``FOLDER_MODULES`` with ``folders``, ``SHARED_IMAGE_MODULES`` with
+    ``shared_image``, ``ARENA_MODULES`` with ``arena``, ``ROUTER_MODULES`` with
+    ``router``; without ``network`` none of
     ``NETWORK_MODULES`` and what only they depend on, which is a quarter of a second
     of an emulated boot.  Nothing where the archive does so as it is.  A kernel of
     Debian 13 has the folders' modules built in; one that has neither is found by the
@@ -165,8 +215,14 @@ def modules_overlay(initramfs: bytes, *, folders: bool, network: bool) -> bytes:
     order = [*present]
     if not network:
         _drop(order, NETWORK_MODULES, initramfs)
-    if folders and f"{_module('virtiofs')}\0".encode() in initramfs:
+    if folders and _has(initramfs, "virtiofs"):
         order += FOLDER_MODULES
+    if shared_image or arena:
+        memory = ARENA_MODULES if arena else SHARED_IMAGE_MODULES
+        order += [name for name in memory if _has(initramfs, name)]
+    if router:
+        wanted = _in_order(ROUTER_MODULES, lambda name: _find_module(initramfs, name))
+        order += [name for name in wanted if name not in order]
     if order == present:
         return b""
     text = "".join(f"{name}\n" for name in order).encode()
@@ -192,8 +248,29 @@ def _drop(order: list[str], unwanted: Iterable[str], initramfs: bytes) -> None:
                 dropped.append(one)
 
 
+def _in_order(
+    wanted: Iterable[str], find: Callable[[str], bytes | None]
+) -> dict[str, None]:
+    """Return the modules that are there and what they depend on, in loading order."""
+    found: dict[str, None] = {}
+    for name in wanted:
+        content = find(name)
+        if content is not None:
+            found |= _in_order(dependencies(content), find)
+            found[name] = None
+    return found
+
+
+def _find_module(archive: bytes, name: str) -> bytes | None:
+    return _read_entry(archive, _module(name)) if _has(archive, name) else None
+
+
 def _module(name: str) -> str:
     return f"modules/{name}.ko"
+
+
+def _has(archive: bytes, name: str) -> bool:
+    return f"{_module(name)}\0".encode() in archive
 
 
 def _read_entry(archive: bytes, name: str) -> bytes:
@@ -213,7 +290,9 @@ def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -
     entries["bin/busybox"] = ArchiveEntry(stat.S_IFREG | 0o755, busybox)
     # init's standard streams, open before it has mounted anything.
     entries["dev/console"] = ArchiveEntry(stat.S_IFCHR | 0o600, device=(5, 1))
-    order = "".join(f"{name}\n" for name in modules if name not in FOLDER_MODULES)
+    late = _in_order(_ON_DEMAND, modules.get)
+    now = [name for name in modules if name not in late or name in _AT_ONCE]
+    order = "".join(f"{name}\n" for name in _in_order(now, modules.get))
     entries[_ORDER] = ArchiveEntry(stat.S_IFREG | 0o644, order.encode())
     for name, content in modules.items():
         entries[_module(name)] = ArchiveEntry(stat.S_IFREG | 0o644, content)
@@ -240,7 +319,7 @@ def read_modules(directory: Path, wanted: Iterable[str] = MODULES) -> dict[str, 
 def boot_modules(directory: Path) -> dict[str, bytes]:
     """Return what an image has; for USB where its kernel has that."""
     usb = any(directory.glob("kernel/**/vhci-hcd.ko*"))
-    more = (*NETWORK_MODULES, *(USB_MODULES if usb else ()), *FOLDER_MODULES)
+    more = (*NETWORK_MODULES, *(USB_MODULES if usb else ()), *_ON_DEMAND)
     return read_modules(directory, (*MODULES, *more))
 
 

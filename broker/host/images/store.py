@@ -11,11 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -44,6 +42,9 @@ REQUIRED_PACKAGES = ("python3", "waypipe")
 
 FORMAT = 1
 """Of the directory and its manifest; another one is built again."""
+SHARED_IMAGE_ALIGN = 2 << 20
+"""Sizes of root file systems are multiples of this: Linux maps memory devices in
+parts of 2 MiB (``SUBSECTION_SIZE`` in include/linux/mmzone.h)."""
 BOOT_MARKER = b"vitrail: kernel up"
 """First words of our init on the console: the kernel runs user space."""
 
@@ -159,6 +160,45 @@ class Image:
         files = (self.kernel, self.initrd, self.root)
         return sum(path.stat().st_blocks * 512 for path in files)
 
+    def shared_bytes(self) -> int:
+        """Return the size of its root file system for machines that map it as memory.
+
+        Raises SetupError where they cannot: an image that an older version built has
+        no driver for that, or a size that the guest's kernel refuses.
+        """
+        from broker.host.images import initramfs
+
+        size = self.root.stat().st_size
+        whole = size > 0 and size % SHARED_IMAGE_ALIGN == 0
+        if not whole or not initramfs.shares_image(self.initrd.read_bytes()):
+            again = f"'brokerctl image build {self.name} --force' builds it again"
+            if self.manifest.source:
+                # Its kernel and initramfs are those of another image.
+                again = "build the image whose kernel it has again, and then this one"
+            raise SetupError(
+                f"the image {self.name!r} cannot be shared as memory: it was built by an "
+                "older version, or its kernel has no virtio_pmem",
+                hint=f"{again}; or remove shared_image from the record",
+            )
+        return size
+
+    def arena_bytes(self) -> int:
+        """Return the size of the arena for windows of its machines.
+
+        Raises SetupError where they cannot have one.
+        """
+        from broker.host.images import initramfs
+        from broker.host.vmm.arena import ARENA_BYTES
+
+        if not initramfs.takes_arena(self.initrd.read_bytes()):
+            raise SetupError(
+                f"the image {self.name!r} has no drivers for an arena: it was built by an "
+                "older version, or its kernel has no dax_pmem",
+                hint=f"'brokerctl image build {self.name} --force' builds it again; or "
+                "remove pixel_arena from the record",
+            )
+        return ARENA_BYTES
+
     def write_initrd(
         self,
         directory: Path,
@@ -166,6 +206,9 @@ class Image:
         *,
         folders: bool = False,
         network: bool = True,
+        shared_image: bool = False,
+        router: bool = False,
+        arena: bool = False,
     ) -> Path:
         """Return the initramfs to boot with, with the agent that we ship.
 
@@ -174,23 +217,38 @@ class Image:
         brings them is written below ``directory``, readable for us alone; so a
         new agent needs no new image.
 
-        ``folders``, ``network``: it loads what a machine with them needs; see
-        ``modules_overlay``.
+        ``folders``, ``network``, ``shared_image``, ``arena``, ``router``: it loads what a
+        machine with them needs; see ``modules_overlay``.  Raises SetupError where a router's
+        modules are not in the image.
         """
         shim = guest_agent()
         same = hashlib.sha256(shim).hexdigest() == self.manifest.agent
-        if same and network and not folders and not settings:
+        as_it_is = network and not (folders or shared_image or arena or router)
+        if same and as_it_is and not settings:
             return self.initrd
         # The module that builds images is needed nowhere else in a broker.
         from broker.host.images import initramfs
 
         data = self.initrd.read_bytes()
+        if router and not initramfs.has_router(data):
+            raise SetupError(
+                f"the image {self.name!r} cannot be the network of others: it was built by "
+                "an older version, or its kernel has no nf_tables or tun",
+                hint=f"'brokerctl image build {self.name} --force' builds it again",
+            )
         if settings and not initramfs.passes_settings(data):
             # The init of an older image: the agent has them in its source, and the
             # guest compiles it.
             shim = with_constants(shim.decode(), settings).encode()
             same, settings = False, {}
-        data += initramfs.modules_overlay(data, folders=folders, network=network)
+        data += initramfs.modules_overlay(
+            data,
+            folders=folders,
+            network=network,
+            shared_image=shared_image,
+            router=router,
+            arena=arena,
+        )
         data += initramfs.agent_overlay(b"" if same else shim, settings or {})
         path = directory / "initrd"
         path.unlink(missing_ok=True)
@@ -209,28 +267,6 @@ def launch_settings(secret: bytes, *, privileged: bool) -> dict[str, str]:
     """
     low = {"LAUNCH_LOW_PORTS": "yes"} if privileged else {}
     return {"LAUNCH_SECRET": secret.hex(), **low}
-
-
-def recipe(kernel: str = DEFAULT_KERNEL) -> str:
-    """Return the digest of the scripts that an image is made with.
-
-    With another kernel than the default also of the modules that it may need: an image
-    of an older Vitrail, which does not boot with it, is built again.
-    """
-    total = hashlib.sha256()
-    if kernel != DEFAULT_KERNEL:
-        from broker.host.images.initramfs import (
-            MODULES,
-            NETWORK_MODULES,
-            USB_MODULES,
-        )
-
-        names = (*MODULES, *NETWORK_MODULES, *USB_MODULES)
-        total.update("\n".join(names).encode())
-    for name in ("customize.sh", "init"):
-        data = (resources.files("broker") / "data/image" / name).read_bytes()
-        total.update(hashlib.sha256(data).digest())
-    return total.hexdigest()
 
 
 def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
@@ -262,118 +298,3 @@ def read_image(name: str, directory: Path) -> Image:
     for path in (image.kernel, image.initrd, image.root):
         path.stat()
     return image
-
-
-def list_images(paths: Paths) -> list[Image]:
-    """Return every image that can be used, by name."""
-    found = []
-    for link in sorted(paths.images.glob("[a-z]*")):
-        try:
-            found.append(find_image(paths, link.name))
-        except (SetupError, RefusedError):
-            continue  # 'image list' shows what can be booted; build replaces it
-    return found
-
-
-def previous_image(paths: Paths, name: str) -> Image | None:
-    """Return the image that the present one replaced, if it is still there."""
-    take_image_name(name)
-    try:
-        return read_image(name, _previous(paths, name).resolve(strict=True))
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
-def keep_previous(paths: Paths, name: str) -> None:
-    """Remember the image in use as the previous one: it is about to be replaced."""
-    link = paths.images / name
-    if link.is_symlink():
-        point(_previous(paths, name), link.readlink().name)
-
-
-def roll_back(paths: Paths, name: str) -> Image:
-    """Let the previous image take the place of the present one, and the reverse.
-
-    Machines that run keep the files that they have open.  The build's lock is
-    held.  Raises SetupError when there is no previous image.
-    """
-    present = find_image(paths, name)
-    previous = previous_image(paths, name)
-    if previous is None or previous.directory == present.directory.resolve():
-        raise SetupError(
-            f"there is no earlier version of the guest image {name!r}",
-            hint="one is kept when an image is built again",
-        )
-    point(paths.images / name, previous.directory.name)
-    point(_previous(paths, name), present.directory.resolve().name)
-    return find_image(paths, name)
-
-
-def _previous(paths: Paths, name: str) -> Path:
-    return paths.images / f".{name}.previous"
-
-
-def point(link: Path, target: str) -> None:
-    """Make a symbolic link, in place of the old one."""
-    fresh = link.with_name(f"{link.name.removeprefix('.')}.link")
-    fresh = fresh.with_name(f".{fresh.name}")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.rename(link)
-
-
-def unused_versions(paths: Paths, name: str) -> list[Path]:
-    """Return the directories that are neither the present nor the previous image."""
-    links = (paths.images / name, _previous(paths, name))
-    used = {link.resolve() for link in links}
-    return [
-        directory
-        for directory in versions(paths, name)
-        if not directory.is_symlink() and directory.resolve() not in used
-    ]
-
-
-def remove_image(paths: Paths, name: str) -> None:
-    """Remove an image.  Machines that run on it go on.
-
-    Raises SetupError when there is none, RefusedError for an invalid name.
-    """
-    take_image_name(name)
-    link = paths.images / name
-    if not link.is_symlink():
-        raise SetupError(
-            f"there is no guest image {name!r}", hint="'brokerctl image list' shows all"
-        )
-    link.unlink()
-    _previous(paths, name).unlink(missing_ok=True)
-    for directory in versions(paths, name):
-        shutil.rmtree(directory)
-
-
-def versions(paths: Paths, name: str) -> list[Path]:
-    """Return the directories of an image: in use, previous, and left-overs."""
-    return sorted(paths.images.glob(f".{name}.*/"))
-
-
-def manifest_bytes(manifest: Manifest) -> bytes:
-    """Return the manifest as it is stored: sorted and indented."""
-    encoded = msgspec.json.encode(manifest, order="sorted")
-    return msgspec.json.format(encoded, indent=1) + b"\n"
-
-
-def is_made_of(manifest: Manifest, spec: ImageSpec) -> bool:
-    """Whether a build of ``spec`` would do again what made this image.
-
-    Names, the order of packages and the archive's state do not matter.
-    """
-    same = _canonical(manifest.spec) == _canonical(spec) and not manifest.source
-    return same and manifest.recipe == recipe(spec.kernel)
-
-
-def renamed(spec: ImageSpec, name: str) -> ImageSpec:
-    """Return the same under another name.  Raises RefusedError for an invalid one."""
-    return replace(spec, name=name)
-
-
-def _canonical(spec: ImageSpec) -> ImageSpec:
-    return replace(spec, name=DEFAULT_NAME, packages=spec.all_packages)

@@ -243,6 +243,7 @@ def _lz4() -> ctypes.CDLL:
 
 @cache
 def _zstd() -> ctypes.CDLL:
+    """Load libzstd, to unpack a compressed kernel."""
     library = _library("libzstd.so.1", "libzstd1")
     library.ZSTD_decompress.restype = ctypes.c_size_t
     library.ZSTD_decompress.argtypes = [

@@ -1,4 +1,4 @@
-"""The interface of a launcher: the steps by which a sandbox comes up and goes.
+"""A launch: the steps by which a sandbox comes up and goes.
 
 Every sandbox passes the same steps, whichever program starts it:
 
@@ -14,72 +14,27 @@ Every sandbox passes the same steps, whichever program starts it:
 5. *after a crash* of the broker: prepared sandboxes are still awaited, live ones are
    leased again, and the rest is removed.
 
-A launcher of the first kind (``StartingLauncher``, the micro VM) starts the
-process itself and passes steps 1 to 3 in ``open``.  A launcher of the second kind
-(``BindingLauncher``) is called by the program that starts it: a hook of a container
-runtime or of libvirt, or ``brokerctl run``.  ``tests/conformance/launchers`` holds
+A launcher of the first kind (the micro VM's) starts the process itself and passes steps
+1 to 3 in ``open``.  A launcher of the second kind (``host.launches``) is called by the
+program that starts it: a hook of a container runtime or of libvirt, or ``brokerctl run``.  ``tests/conformance/launchers`` holds
 both to the steps.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import msgspec
-import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.core.names import SandboxName
 from broker.helpers.process.identity import ProcessIdentity
-
-MachineT_co = TypeVar("MachineT_co", covariant=True)
-"""The type that the caller leases (``host.machine.Machine``)."""
 
 SOCKETS = "s"
 """The directory of the sockets, inside a launch's own."""
 
 _STATE_FILE = "launch.json"
-
-
-class Launcher(Protocol[MachineT_co]):
-    """The interface of every launcher."""
-
-    warnings: list[str]
-    """Problems with earlier sandboxes, for ``brokerctl status``."""
-
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Watch the started sandboxes until cancelled; sandboxes outlive that."""
-        ...
-
-    async def adopt(self) -> Sequence[tuple[SandboxName, SandboxName, MachineT_co]]:
-        """Return what outlived an earlier broker: sandbox, record, machine.
-
-        What does not live any more, or whose record is gone, is removed.
-        """
-        ...
-
-
-class StartingLauncher(Launcher[MachineT_co], Protocol[MachineT_co]):
-    """A launcher that starts the sandbox's first process itself."""
-
-    async def open(
-        self,
-        sandbox: SandboxName,
-        record: SandboxName,
-        closed: frozenset[int],
-        progress: Callable[[str], None],
-    ) -> MachineT_co:
-        """Return a machine that waits for its lease; CIDs in ``closed`` are not used.
-
-        Raises RefusedError, SetupError or UpstreamError; nothing is left then.
-        """
-        ...
 
 
 class Prepared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,32 +58,6 @@ class Prepared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def sockets(self) -> Path:
         """The directory to be mounted into the sandbox, read-only."""
         return Path(self.directory, SOCKETS)
-
-
-class BindingLauncher(Launcher[MachineT_co], Protocol[MachineT_co]):
-    """A launcher whose sandboxes are started by another program."""
-
-    async def prepare(
-        self, record: str, sandbox: str | None, *, ours: bool
-    ) -> Prepared:
-        """Give a launch its name and directory.
-
-        Raises RefusedError when there is no such record, it is not of this
-        launcher's kind, or the sandbox runs already.
-        """
-        ...
-
-    async def bind(self, launch: str, leader: int) -> object:
-        """Lease the sandbox to its first process, which has not run anything yet.
-
-        Raises RefusedError when the launch is unknown or too old, or the kernel
-        does not tell the process apart from others.
-        """
-        ...
-
-    async def end(self, launch: str) -> None:
-        """End a launch, bound or not; one that has ended is passed over."""
-        ...
 
 
 def write_state(state: Prepared) -> None:

@@ -7,7 +7,6 @@ broker that was killed.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
@@ -20,27 +19,20 @@ import trio
 from broker.authority.audit.event_log import EventLog
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
-from broker.core.names import SandboxName, ServiceName, take_sandbox_name
+from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception
-from broker.helpers.process.identity import Tracked
-from broker.host.acceptor import Acceptors
-from broker.host.foreign_machine import hybrid_doors
-from broker.host.machine import MachineFacts
+from broker.host.launchers.microvm_machine import MicroVmMachine, remove_directory
 from broker.ipc.audit import schema
-from broker.net.listeners import Listener
-from broker.net.peers import credentials
-from broker.net.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from policy.records.model import MicroVM, Record, State
 
 if TYPE_CHECKING:
-    import socket
-
     from broker.host.images.store import Image
+    from broker.host.network.switch.switches import SwitchSeat
+    from broker.host.places import FindSeats
     from broker.host.vmm.control import Monitor
-    from broker.host.vmm.launcher import HomeDisk, Tools, Vm, VmSpec
+    from broker.host.vmm.launcher import HomeDisk, Tools, VmSpec
     from broker.host.vmm.parent.starting import StartedVm, Starter
-    from broker.host.vmm.qmp import Qmp
     from broker.net.peers.launch_secret import LaunchSecret
 
 ListenVsock = Callable[[], Awaitable[bool]]
@@ -49,154 +41,6 @@ FindTools: TypeAlias = Callable[
     ["Image", "Monitor", Callable[[str], None]], Awaitable["Tools"]
 ]
 _RECORD_FILE = "record"
-FOLDERS = "virtiofsd-"
-"""As ``launch.microvm.state.FOLDERS``, which is loaded with the first machine."""
-_BACKENDS = {
-    "vhost-device-vsock": schema.Process.VHOST_DEVICE_VSOCK,
-    "port-mux": schema.Process.PORT_MUX,
-}
-"""What carries a machine's streams, by its role."""
-
-
-class MicroVmMachine:
-    """Implements ``host.machine.Machine`` for a micro VM of ours."""
-
-    def __init__(
-        self,
-        sandbox: SandboxName,
-        vm: Vm,
-        log: EventLog,
-        image: Image | None,
-        secret: LaunchSecret | None = None,
-    ) -> None:
-        self._secret = secret
-        self._sandbox = sandbox
-        self._vm = vm
-        self._log = log
-        self._image = image
-        self._began = time.monotonic()
-        self._claim = _claim(vm)
-
-    @property
-    def claim(self) -> Claim:
-        """Its hybrid socket and the process behind it, or its CID."""
-        return self._claim
-
-    @property
-    def secret(self) -> LaunchSecret | None:
-        """Of its launch; None behind a socket in a directory that is ours alone."""
-        return self._secret
-
-    @property
-    def facts(self) -> MachineFacts:
-        """For status and events."""
-        image = self._image
-        return MachineFacts(
-            pid=self._vm.vmm.pid,
-            cid=self._vm.cid,
-            accel=self._vm.state.accel.value,
-            image="" if image is None else image.name,
-            image_built=None if image is None else image.manifest.built,
-            processes=tuple((p.role, p.pid) for p in self._vm.processes),
-        )
-
-    @property
-    def qmp(self) -> Qmp:
-        """QEMU's monitor.  Raises UpstreamError when it is not connected."""
-        return self._vm.qmp
-
-    @property
-    def flows(self) -> socket.socket | None:
-        """Its frame filter's questions; None: it asks nothing."""
-        return self._vm.flows
-
-    @property
-    def folder_servers(self) -> dict[int, Tracked]:
-        """What serves folders, by the number of its place."""
-        return {
-            int(process.role.removeprefix(FOLDERS)): process
-            for process in self._vm.processes
-            if process.role.startswith(FOLDERS)
-        }
-
-    def alive(self) -> frozenset[int]:
-        """Pids of those of its processes that may connect and do not end."""
-        return frozenset(
-            p.pid
-            for p in _connectors(self._vm)
-            if not credentials.is_ending(p.pid) and not p.ended
-        )
-
-    async def open_doors(self, acceptors: Acceptors) -> Mapping[ServiceName, Listener]:
-        """Listen on ``<uds>_<port>``; after the backend, which clears its files."""
-        del acceptors  # a machine passes no descriptors
-        uds = self._vm.uds
-        # What carries its streams has the directory in its jail, and can lock it.
-        # guard: a machine's lock on its sockets is not waited for
-        return {} if uds is None else await hybrid_doors(uds, alone=True)
-
-    async def go(self) -> None:
-        """Let the guest run.
-
-        Also one that was adopted: its broker may have been killed between
-        starting it and letting it run.  To one that runs QEMU does nothing.
-        """
-        await self._vm.cont()
-
-    async def wait(self) -> str:
-        """Wait for its end; one without a request is an event."""
-        from broker.host.vmm.running import EndKind
-
-        end = await self._vm.wait()
-        if end.kind is EndKind.LOST:
-            died = schema.Process.VMM
-            for role, process in _BACKENDS.items():
-                if end.reason.startswith(role):
-                    died = process
-            await self._log.note(
-                schema.ProcessDied(
-                    sandbox=self._sandbox, process=died, reason=end.reason
-                )
-            )
-        return end.reason
-
-    async def power_down(self, grace: float) -> None:
-        """End it."""
-        await self._vm.power_down(grace)
-
-    async def close(self) -> None:
-        """Remove everything that is left of it."""
-        await self._vm.close()
-        _remove(self._vm.directory)
-        await self._log.note(
-            schema.SandboxStop(
-                sandbox=self._sandbox,
-                outcome="gone",
-                seconds=time.monotonic() - self._began,
-            )
-        )
-
-
-def _remove(directory: Path) -> None:
-    # Late: a host of others' machines needs none of it.
-    from broker.core.files.trees import remove_tree
-
-    remove_tree(directory)
-
-
-def _connectors(vm: Vm) -> tuple[Tracked, ...]:
-    backends = tuple(p for p in vm.processes if p.role in _BACKENDS)
-    # Without one the VMM connects, or the kernel for the CID that QEMU holds.
-    return backends or (vm.vmm,)
-
-
-def _claim(vm: Vm) -> Claim:
-    if vm.uds is None:
-        return VsockClaim(credentials.network_namespace(), vm.cid, vm.vmm.pid)
-    pids = frozenset(
-        Connector(p.pid, credentials.pidfd_inode(p.pidfd)) for p in _connectors(vm)
-    )
-    return HybridClaim(str(vm.uds), pids)
 
 
 def _changed(launch: MicroVM, changes: LaunchChanges) -> MicroVM:
@@ -231,8 +75,9 @@ class MicroVms:
         find_tools: FindTools,
         listen_vsock: ListenVsock,
         log: EventLog,
+        seats: FindSeats | None = None,
     ) -> None:
-        self._listen_vsock = listen_vsock
+        self._listen_vsock, self._seats = listen_vsock, seats
         self._paths = paths
         self._record = record
         self._find_tools = find_tools
@@ -297,6 +142,8 @@ class MicroVms:
                 home = await self._home(sandbox, wanted.host.state, held)
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 files = await host_settings(launch.host_files)
+                find = self._seats if changes.network != "none" else None
+                seats = () if find is None else find(sandbox, wanted, undo)
                 spec = self._spec(
                     sandbox,
                     wanted,
@@ -309,9 +156,13 @@ class MicroVms:
                         directory,
                         {**settings, **files},
                         folders=wanted.folder_places > 0,
-                        network=launch.network != "none",
+                        network=launch.network != "none" or bool(seats),
+                        shared_image=launch.shared_image,
+                        router=launch.provides_network,
+                        arena=launch.pixel_arena,
                     ),
                     home=home,
+                    seats=seats,
                 )
                 started = await self._start(
                     wanted, image, spec, tools, closed, files=files
@@ -330,7 +181,9 @@ class MicroVms:
                 secret.write(directory)
             # Last: a machine is adopted by this file, and so only a whole one.
             (directory / _RECORD_FILE).write_text(record)
-        return MicroVmMachine(sandbox, started.vm, self._log, image, secret)
+        return MicroVmMachine(
+            sandbox, started.vm, self._log, image, secret, seats=seats
+        )
 
     def _wanted(self, record: SandboxName) -> tuple[Record, MicroVM]:
         """Return a record and its launch.  Raises RefusedError for none of a micro VM."""
@@ -364,7 +217,7 @@ class MicroVms:
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await undo.aclose()
-                _remove(directory)
+                remove_directory(directory)
                 if isinstance(error, VitrailError | OSError):
                     failed = schema.SandboxFailed(
                         sandbox=sandbox, step="machine", reason=str(error)
@@ -388,6 +241,7 @@ class MicroVms:
         kernel: Path,
         initrd: Path,
         home: HomeDisk | None,
+        seats: tuple[SwitchSeat, ...],
     ) -> VmSpec:
         from broker.host.vmm.launcher import Network, VmSpec
 
@@ -400,11 +254,15 @@ class MicroVms:
             logs=self._paths.logs(sandbox),
             memory_mib=launch.memory_mib,
             cpus=launch.cpus,
-            network=Network(launch.network),
+            network=Network.of(launch.network),
+            router=launch.provides_network,
+            seats=seats,
             disposable=record.host.sandbox_class == "disposable",
             home=home,
             folders=record.folder_places,
             huge_pages=launch.huge_pages,
+            shared_image_bytes=image.shared_bytes() if launch.shared_image else 0,
+            arena_bytes=image.arena_bytes() if launch.pixel_arena else 0,
         )
 
     async def _launch_secret(
@@ -550,7 +408,7 @@ class MicroVms:
                 log_exception(error)
             reason = str(error)
         ended = await clean_leftovers(directory)
-        _remove(directory)
+        remove_directory(directory)
         await self._log.note(
             schema.SandboxStop(
                 sandbox=sandbox,

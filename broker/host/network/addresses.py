@@ -20,12 +20,25 @@ GATEWAY6 = "fe80::2"
 MAC = "52:56:0a:00:02:02"
 """Of passt; without it, passt has that of this machine's card."""
 
+LAN = "10.0.3"
+"""The first octets of sandboxes that share a network (``lan:``)."""
+PROVIDED = "10.0.4"
+"""Those of a provider and its clients (``through:``)."""
+
+
+def ipv6_beside(address: str) -> str:
+    """Return the address of IPv6 of who has this one: 10.0.3.20 and …:3::20."""
+    *_, network, host = address.split(".")
+    return f"fd76:6974:7261:{network}::{host}"
+
+
 MTU = 1500
 """Of the interfaces that we make: a VMM's device may know no larger frames."""
 
 TAP = "vitrail0"
 """The device of a VMM in the network namespace of its jail."""
 
+_DISABLED = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 _ROUTES = Path("/proc/net/ipv6_route")
 _UP, _REJECT = 0x1, 0x200
 
@@ -42,3 +55,11 @@ def has_ipv6(routes: Path = _ROUTES) -> bool:
         if is_default and int(flags, 16) & (_UP | _REJECT) == _UP:
             return True
     return False
+
+
+def can_ipv6(disabled: Path = _DISABLED) -> bool:
+    """Whether interfaces of this kernel have IPv6, as it is set."""
+    try:
+        return disabled.read_text().strip() == "0"
+    except OSError:  # a kernel without IPv6
+        return False

@@ -46,8 +46,9 @@ from broker.host.network.packets import (
     segment,
 )
 from broker.host.network.public_resolvers import RESOLVERS
+from broker.host.network.quic_hello import QuicHellos
 from broker.host.network.rates import TrafficRates
-from broker.host.network.tls_hello import HelloError, read_hello
+from broker.host.network.tls_hello import Hello, HelloError, read_hello
 from policy.destinations import is_inner
 
 _PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
@@ -133,7 +134,7 @@ class FlowFilter:
         if not self._link.is_guest(packet.sender):
             return
         key = (packet.protocol, packet.source, packet.receiver, packet.target)
-        flow = self._open_flow(key, packet)
+        flow = self._known_flow(key, packet)
         if flow is not None:
             self._carry(flow, packet, now)
         elif packet.receiver == self._resolver:
@@ -143,8 +144,11 @@ class FlowFilter:
         elif packet.protocol == TCP and packet.flags & (SYN | RST | ACK) == SYN:
             self.to_guest.append(refusal(packet))  # nobody waits for a timeout
 
-    def _open_flow(self, key: FlowKey, packet: Packet) -> CarriedFlow | None:
-        """Return the flow of a packet; one that passt has forgotten is ended."""
+    def _known_flow(self, key: FlowKey, packet: Packet) -> CarriedFlow | None:
+        """Return the flow that a packet belongs to, if there is one.
+
+        Ends a flow if the packet begins another connection by its ports.
+        """
         flow = self._flows.get(key)
         # guard: a connection by the ports of an earlier one is a flow of its own
         if flow is not None and flow.begins_another(packet):
@@ -210,10 +214,6 @@ class FlowFilter:
         if key in self._flows or len(self._flows) >= self._most_flows:
             return  # it was sent again while its first packet waited
         names = attempt.names if place.host in attempt.names else ()
-        # guard: QUIC's names are not read, so it is open by address only
-        if packet.protocol == UDP and packet.target == _HTTPS and names:
-            self.to_guest.append(refusal(packet))
-            return
         self._numbers += 1
         flow = CarriedFlow(self._numbers, key, place, names, packet.frame, now)
         flow.first = packet.sequence + 1 & 0xFFFFFFFF
@@ -223,8 +223,9 @@ class FlowFilter:
         self._flows[key] = flow
         address = str(ip_address(packet.receiver))
         self.to_viewer.append(m.FlowBegun(flow.number, place.number, address))
-        flow.sent += len(packet.frame)
-        self.to_passt.append(packet.frame)
+        if packet.protocol == UDP and packet.target == _HTTPS and names:
+            flow.quic = QuicHellos()
+        self._carry(flow, packet, now)
 
     def _carry(self, flow: CarriedFlow, packet: Packet, now: float) -> None:
         flow.used = now
@@ -240,6 +241,8 @@ class FlowFilter:
             if packet.flags & FIN:
                 flow.ending |= 1
         elif packet.kind != _ECHO.get(packet.protocol, 0):
+            return
+        if flow.quic is not None and not self._check_quic(flow, packet, now):
             return
         flow.frame = packet.frame
         flow.sent += len(packet.frame)
@@ -272,15 +275,43 @@ class FlowFilter:
         if hello is None:
             flow.hello += data
             return True
+        if not self._may_begin(flow, hello, packet, now):
+            return False
+        flow.checked, flow.hello = known + data, None
+        return True
+
+    def _check_quic(self, flow: CarriedFlow, packet: Packet, now: float) -> bool:
+        """Whether a datagram of QUIC passes."""
+        quic = flow.quic
+        assert quic is not None
+        if not quic.take(packet.data):
+            # guard: a hello of QUIC that cannot be read ends its flow
+            if quic.unreadable:
+                self.cut(flow, f"its hello cannot be read: {quic.unreadable}", packet)
+            # guard: a flow of QUIC begins with a hello that is read
+            elif not quic.begun and not quic.reads:
+                self.cut(flow, "it does not begin as QUIC does", packet)
+            return False
+        while quic.unchecked:
+            if not self._may_begin(flow, quic.unchecked[0], packet, now):
+                return False
+            quic.unchecked.pop(0)
+        return True
+
+    def _may_begin(
+        self, flow: CarriedFlow, hello: Hello, packet: Packet, now: float
+    ) -> bool:
+        """Whether a connection may begin with this hello, which ``packet`` ends."""
         # guard: a record closes encrypted hellos
         if hello.encrypted and not self._may_encrypt_hello:
             self.cut(flow, "a part of its hello is encrypted", packet)
             return False
-        name = hello.name
-        if name and not self._may_name(flow, name, packet, now):
+        # guard: a flow of QUIC is to one server
+        if flow.quic is not None and flow.named not in {None, hello.name}:
+            self.cut(flow, "it goes on to another server", packet)
             return False
-        flow.checked, flow.hello = known + data, None
-        return True
+        flow.named = hello.name
+        return not hello.name or self._may_name(flow, hello.name, packet, now)
 
     def _may_name(
         self, flow: CarriedFlow, name: str, packet: Packet, now: float
@@ -433,6 +464,7 @@ class FlowFilter:
 
     def tick(self, now: float) -> None:
         """End flows that are idle, and forget what has passed; once a second or so."""
+        self._names.tick(now)
         for flow in list(self._flows.values()):
             idle = limits.IDLE_SECONDS[_PROTOCOLS[flow.key[0]]]
             if flow.ending == 3:
@@ -474,6 +506,8 @@ class FlowFilter:
             if tell:
                 self.to_guest.append(reset_back(last or passed))
             self.to_passt.append(reset_on(passed))
+        elif last is not None:
+            self.to_guest.append(refusal(last))
         self._end(flow, reason)
 
     def _end(self, flow: CarriedFlow, reason: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from broker.core.token_bucket import TokenBucket
 from broker.host.network.packets import SYN, TCP, Packet
+from broker.host.network.quic_hello import QuicHellos
 
 FlowKey = tuple[int, int, bytes, int]
 """Protocol, the guest's port, the other address (4 or 16 bytes) and its port."""
@@ -49,6 +50,10 @@ class CarriedFlow:
     """The sequence number of the first of a connection."""
     checked: bytes = b""
     """They, until the far end has them: a segment may not change them."""
+    quic: QuicHellos | None = None
+    """The hellos of one of UDP that is open by name."""
+    named: str | None = None
+    """The server that these name; None: there was none yet."""
     ending: int = 0
 
     def begins_another(self, packet: Packet) -> bool:

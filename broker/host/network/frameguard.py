@@ -129,6 +129,7 @@ class Guard:
     ) -> None:
         self._leader = leader
         self._addresses = addresses
+        self._always = (addresses.news.fileno(), *([leader] if leader >= 0 else []))
         self._filter = FrameFilter(addresses.read())
         self._sides = (qemu, passt)
         self._inward = memoryview(b"")  # waits to be written to QEMU
@@ -140,25 +141,30 @@ class Guard:
     def run(self) -> None:
         """Return when QEMU or passt has gone, or QEMU sends no frames any more."""
         poll = select.poll()
-        if self._leader >= 0:
-            poll.register(self._leader, select.POLLIN)
-        more: dict[int, int] = {}
+        watched: dict[int, int] = {}
         while True:
-            poll.register(self._addresses.news.fileno(), select.POLLIN)
-            for side in self._sides:
-                poll.register(side.fileno(), self._wanted(side))
-            more = {**dict.fromkeys(more, 0), **self._more()}
-            for fd, wanted in more.items():
-                poll.register(fd, wanted)
+            wanted = self._wanted()
+            if wanted != watched:  # seldom, and most of what a frame would cost
+                for fd in watched.keys() - wanted.keys():
+                    poll.unregister(fd)
+                for fd, events in wanted.items():
+                    poll.register(fd, events)
+                watched = wanted
             try:
                 for fd, happened in poll.poll(self._pause):
                     if not self._happened(fd, happened):
                         return
-                    if fd in more:
-                        poll.unregister(fd)  # it may not be wanted any more
                 self._look()
             except (FrameError, ConnectionError):
                 return
+
+    def _wanted(self) -> dict[int, int]:
+        """Return what to poll, and for what."""
+        inside, outside = self._sides
+        always = dict.fromkeys(self._always, select.POLLIN)
+        always[inside.fileno()] = self._poll_events(inside)
+        always[outside.fileno()] = self._poll_events(outside)
+        return always | self._more()
 
     def _happened(self, fd: int, happened: int) -> bool:
         """Serve a descriptor; whether to go on."""
@@ -193,7 +199,7 @@ class Guard:
     def _other(self, side: socket.socket) -> socket.socket:
         return self._sides[side is self._sides[0]]
 
-    def _wanted(self, side: socket.socket) -> int:
+    def _poll_events(self, side: socket.socket) -> int:
         wanted = select.POLLOUT if self._waits(side) else 0
         return wanted if self._waits(self._other(side)) else wanted | select.POLLIN
 
@@ -253,10 +259,10 @@ def _make_room(passt: socket.socket) -> None:
         raise OSError(errno.ENOBUFS, "the socket's buffer is too small (wmem_max)")
 
 
-def lock() -> None:
-    """Give up every system call that carrying frames does not need."""
+def lock(*more: str) -> None:
+    """Give up every system call that carrying frames does not need, except ``more``."""
     rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
-    for name in _ALLOWED:
+    for name in (*_ALLOWED, *more):
         rules.add_rule(libseccomp.ALLOW, name)
     no_code = libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0)
     rules.add_rule(libseccomp.ALLOW, "mmap", no_code)

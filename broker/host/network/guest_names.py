@@ -8,17 +8,27 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from broker.core.limits import network as limits
 from broker.core.token_bucket import TokenBucket
 from broker.host.network import dns_messages as dns
+from broker.host.network.dns_streams import DnsStreams
 from broker.host.network.flows import Destination, took
-from broker.host.network.packets import UDP, Packet, datagram_back, refusal
+from broker.host.network.packets import TCP, UDP, Packet, datagram_back, refusal
 from broker.host.network.public_resolvers import CANARY
 from policy.destinations import LOOKUP, destination_of
 
 _DNS = 53
 _Ask = Callable[[str, str, int | None, float], Destination | None]
+
+
+class _Asker(NamedTuple):
+    """Where an answer goes, and how many bytes it may have."""
+
+    answer: Callable[[bytes], None]
+    most: int
 
 
 class GuestNames:
@@ -39,9 +49,11 @@ class GuestNames:
         self._has_ipv6 = has_ipv6
         self.to_resolver: list[bytes] = []
         self._bindings: OrderedDict[bytes, dict[str, float]] = OrderedDict()
-        self._questions: OrderedDict[int, tuple[dns.DnsQuestion, Packet, float]] = (
+        self._questions: OrderedDict[int, tuple[dns.DnsQuestion, _Asker, float]] = (
             OrderedDict()
         )
+        self._streams = DnsStreams(to_guest, self._take_by_stream)
+        self.tick = self._streams.tick
         self._pace = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
 
     def limit(self, lookups: int) -> None:
@@ -52,11 +64,26 @@ class GuestNames:
 
     def take(self, packet: Packet, now: float) -> None:
         """Take a packet of the guest to its name server."""
-        if packet.protocol != UDP or packet.target != _DNS:
+        if packet.protocol not in {UDP, TCP} or packet.target != _DNS:
             self._to_guest(refusal(packet))
-            return
+        elif packet.protocol == TCP:
+            self._streams.take(packet, now)
+        else:
+            asker = _Asker(partial(self._send, packet), limits.ANSWER_BYTES)
+            self._take_question(packet.data, asker, now)
+
+    def _send(self, packet: Packet, data: bytes) -> None:
+        self._to_guest(datagram_back(packet, data))
+
+    def _take_by_stream(
+        self, untrusted_data: bytes, answer: Callable[[bytes], None], now: float
+    ) -> None:
+        asker = _Asker(answer, limits.STREAM_ANSWER_BYTES)
+        self._take_question(untrusted_data, asker, now)
+
+    def _take_question(self, untrusted_data: bytes, asker: _Asker, now: float) -> None:
         try:
-            question = dns.read_question(packet.data)
+            question = dns.read_question(untrusted_data)
         except dns.DnsError:
             return
         host = destination_of(question.name)
@@ -64,16 +91,16 @@ class GuestNames:
         # guard: questions have a pace
         slow = not took(self._pace, now)
         if host == CANARY and not slow:
-            self._reply(packet, question, dns.NXDOMAIN)
+            self._reply(asker, question, dns.NXDOMAIN)
             return
         if host is None or slow or not self._may_ask():
-            self._reply(packet, question, dns.REFUSED)
+            self._reply(asker, question, dns.REFUSED)
             return
-        self._look_up(packet, question, host, now, known=known)
+        self._look_up(asker, question, host, now, known=known)
 
     def _look_up(
         self,
-        packet: Packet,
+        asker: _Asker,
         question: dns.DnsQuestion,
         host: str,
         now: float,
@@ -84,18 +111,18 @@ class GuestNames:
         if place is not None and place.allowed is None:
             if len(place.waiting) < limits.WAITING:
                 place.waiting.append(
-                    lambda: self._look_up(packet, question, host, now, known=known)
+                    lambda: self._look_up(asker, question, host, now, known=known)
                 )
         # guard: a name that no rule allows is refused
         elif place is None or not place.allowed:
-            self._reply(packet, question, dns.REFUSED)
+            self._reply(asker, question, dns.REFUSED)
         elif not known or (question.kind == dns.AAAA and not self._has_ipv6):
-            self._reply(packet, question, dns.NOERROR)
+            self._reply(asker, question, dns.NOERROR)
         else:
             while len(self._questions) >= limits.QUESTIONS:
                 self._questions.popitem(last=False)
             number = secrets.randbelow(1 << 16)
-            self._questions[number] = (question, packet, now + limits.LOOKUP_SECONDS)
+            self._questions[number] = (question, asker, now + limits.LOOKUP_SECONDS)
             self.to_resolver.append(dns.query(number, host, question.kind))
 
     def answered(self, untrusted_answer: bytes, now: float) -> None:
@@ -104,7 +131,7 @@ class GuestNames:
         known = self._questions.get(number)
         if known is None:
             return
-        question, packet, until = known
+        question, asker, until = known
         try:
             code, found = dns.read_answer(
                 untrusted_answer, question.name, question.kind
@@ -115,14 +142,13 @@ class GuestNames:
         if now > until:
             return
         if question.kind not in {dns.A, dns.AAAA}:
-            data = dns.renumbered(question, untrusted_answer, limits.ANSWER_BYTES)
-            self._to_guest(datagram_back(packet, data))
+            asker.answer(dns.renumbered(question, untrusted_answer, asker.most))
             return
         least, most = limits.BINDING_SECONDS
         for address in found.found:
             kept = min(max(found.ttl, least), most)
             self.bind(address, question.name, now + kept)
-        self._reply(packet, question, code, found)
+        self._reply(asker, question, code, found)
 
     def bind(self, address: bytes, name: str, until: float) -> None:
         """Note that a name leads to an address, until then."""
@@ -144,10 +170,9 @@ class GuestNames:
 
     def _reply(
         self,
-        packet: Packet,
+        asker: _Asker,
         question: dns.DnsQuestion,
         code: int,
         found: dns.NameAddresses | None = None,
     ) -> None:
-        data = dns.reply(question, code, found)
-        self._to_guest(datagram_back(packet, data))
+        asker.answer(dns.reply(question, code, found))

@@ -6,7 +6,6 @@ setting reaches (``microvm.network``): other machines by passt, not this one.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
@@ -24,15 +23,15 @@ from broker.helpers.process.identity import Tracked, spawn_helper
 from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import MTU, RESOLVER
 from broker.host.network.passt import (
+    give_room,
     has_only_loopback,
     passt_args,
     require_passt,
-    resolver_socket,
 )
+from broker.host.network.switch.switch_ports import is_shared, name_server
 
-_PIDFD_GET_NET_NAMESPACE = 0xFF04
 _START_SECONDS = 15.0
-_RESOLV_CONF = Path("/etc/resolv.conf")
+RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 @dataclass(eq=False)
@@ -48,11 +47,13 @@ class BoxNetwork:
             process.close()
 
 
-def resolver_lines(resolv_conf: Path = _RESOLV_CONF, *, network: str = "user") -> str:
+def resolver_lines(resolv_conf: Path = RESOLV_CONF, *, network: str = "user") -> str:
     """Return the resolv.conf(5) of a box: the host's servers, or passt's for them.
 
-    With ``network = "rules"`` it is the frame filter.
+    With ``network = "rules"`` it is the frame filter; see ``name_server`` for a switch.
     """
+    if is_shared(network):
+        return f"nameserver {name_server(network)}\n"
     if network == "rules":
         return f"nameserver {RESOLVER}\n"
     try:
@@ -70,28 +71,6 @@ def resolver_lines(resolv_conf: Path = _RESOLV_CONF, *, network: str = "user") -
     return "".join(f"{line}\n" for line in lines)
 
 
-async def start_box_network(
-    leader: int, resolv_conf: Path = _RESOLV_CONF, *, asks: socket.socket | None = None
-) -> BoxNetwork:
-    """Give the network namespace of a process an interface behind the frame filter.
-
-    ``asks``: where the filter asks about each flow; None: it carries all of them.
-    ``leader`` is its pidfd.  Raises SetupError when passt or the kernel's veth is
-    missing, UpstreamError when the process has ended or has no namespace of its own.
-    """
-    passt = require_passt(_find_passt())
-    forward = resolver_lines(resolv_conf) == f"nameserver {RESOLVER}\n"
-    with ExitStack() as ours:
-        namespace = _namespace_of(leader)
-        ours.callback(os.close, namespace)
-        argv = partial(passt_args, passt, forward_dns=forward and asks is None)
-        given: tuple[int, ...] = (namespace,)
-        if asks is not None:
-            names = ours.enter_context(resolver_socket(resolv_conf))
-            given = (namespace, asks.fileno(), names.fileno())
-        return await _start("veth" if asks is None else "rules", given, argv)
-
-
 async def start_tap_network(
     vmm: Tracked, *, forward_dns: bool, known: Callable[[Tracked], None]
 ) -> BoxNetwork:
@@ -100,7 +79,7 @@ async def start_tap_network(
     ``known`` writes each helper down for a later broker.  Raises SetupError when passt
     or the device is missing, UpstreamError when the VMM has ended.
     """
-    passt = require_passt(_find_passt())
+    passt = require_passt(find_passt())
     with ExitStack() as ours:
         try:
             namespace = os.open(f"/proc/{vmm.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -110,17 +89,18 @@ async def start_tap_network(
         # It lives after the name was opened: the name was its own.
         if vmm.ended:
             raise UpstreamError(f"{vmm.role} ended as it started")
-        _refuse_own(namespace)
+        refuse_own(namespace)
         argv = partial(passt_args, passt, forward_dns=forward_dns, mtu=MTU)
-        return await _start("tap", (namespace, vmm.pidfd), argv, known)
+        return await start_network("tap", (namespace, vmm.pidfd), argv, known)
 
 
-def _find_passt() -> Path | None:
+def find_passt() -> Path | None:
+    """Return the program's path; None where it is not installed."""
     found = shutil.which("passt")
     return None if found is None else Path(found)
 
 
-async def _start(
+async def start_network(
     kind: str,
     given: tuple[int, ...],
     passt: Callable[[int], list[str]],
@@ -131,17 +111,10 @@ async def _start(
         inner, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.enter_context(inner)
         ours.enter_context(host)
-        heard, ready = os.pipe()
-        ours.callback(os.close, heard)
-        with ExitStack() as theirs:
-            theirs.callback(os.close, ready)
-            fds = (inner.fileno(), ready, *given)
-            more = ("box",) if kind == "rules" else ()
-            words = our_program(f"broker.host.network.{kind}", *more, *map(str, fds))
-            guard = spawn_helper("netguard", words, pass_fds=fds)
-            failed.callback(guard.kill_now)
-            known(guard)
-        await _wait_ready(heard, guard, kind)
+        give_room(host)
+        fds = (inner.fileno(), *given)
+        guard = await start_guard(kind, fds, known)
+        failed.callback(guard.kill_now)
         helper = spawn_helper("passt", passt(host.fileno()), pass_fds=(host.fileno(),))
         failed.callback(helper.kill_now)
         known(helper)
@@ -149,22 +122,34 @@ async def _start(
     return BoxNetwork((guard, helper))
 
 
-def _namespace_of(leader: int) -> int:
-    try:
-        namespace = fcntl.ioctl(leader, _PIDFD_GET_NET_NAMESPACE)
-    except OSError as error:
-        raise UpstreamError(
-            f"the network of the box cannot be found: {error.strerror}"
-        ) from error
-    try:
-        _refuse_own(namespace)
-    except UpstreamError:
-        os.close(namespace)
-        raise
-    return int(namespace)
+async def start_guard(
+    kind: str,
+    given: tuple[int, ...],
+    known: Callable[[Tracked], None] = lambda _: None,
+    *,
+    words: tuple[str, ...] = (),
+) -> Tracked:
+    """Start what makes an interface and carries its frames; returns when it is up."""
+    with ExitStack() as ours, ExitStack() as failed:
+        heard, ready = os.pipe()
+        ours.callback(os.close, heard)
+        with ExitStack() as theirs:
+            theirs.callback(os.close, ready)
+            fds = (given[0], ready, *given[1:])
+            more = ("box",) if kind == "rules" else ()
+            argv = our_program(
+                f"broker.host.network.{kind}", *more, *map(str, fds), *words
+            )
+            guard = spawn_helper("netguard", argv, pass_fds=fds)
+            failed.callback(guard.kill_now)
+            known(guard)
+        await _wait_ready(heard, guard, kind)
+        failed.pop_all()
+    return guard
 
 
-def _refuse_own(namespace: int) -> None:
+def refuse_own(namespace: int) -> None:
+    """Raise UpstreamError for the network namespace of this process."""
     mine = Path("/proc/self/ns/net").stat()
     # guard: the host's own network is not a box's
     if os.fstat(namespace).st_ino == mine.st_ino:
@@ -174,6 +159,7 @@ def _refuse_own(namespace: int) -> None:
 _NEEDS = {
     "rules": "the kernel's module veth and the package iproute2",
     "veth": "the kernel's module veth and the package iproute2",
+    "switch.cable": "the kernel's module veth and the package iproute2",
     "tap": "/dev/net/tun and the package iproute2",
 }
 

@@ -22,6 +22,10 @@ _TCP = struct.Struct(">HHIIBBHHH")
 _SEGMENT = struct.Struct(">12xHBxH2xHxB2x4s4sHH8xBB")
 _SEGMENT6 = struct.Struct(">12xHIHBx16s16sHH8xBB")
 _UDP = struct.Struct(">4H")
+_NEIGHBOUR = struct.Struct(">BBHI16sBB6s")
+_SOLICITED_OVERRIDE = 3 << 29
+_WINDOW = 4096
+"""Bytes that a guest may send to its name server before the next acknowledgement."""
 _UNREACHABLE, _PROHIBITED = 3, 13
 _UNREACHABLE6, _PROHIBITED6 = 1, 1
 
@@ -178,10 +182,16 @@ def checksum(data: bytes) -> int:
 
 
 def _frame(
-    to: bytes, sender: bytes, receiver: bytes, protocol: int, body: bytes
+    to: bytes,
+    sender: bytes,
+    receiver: bytes,
+    protocol: int,
+    body: bytes,
+    *,
+    hops: int = 64,
 ) -> bytes:
     if len(sender) == 16:
-        head = _IP6.pack(6 << 28, len(body), protocol, 64, sender, receiver)
+        head = _IP6.pack(6 << 28, len(body), protocol, hops, sender, receiver)
         return to + IPV6 + head + body
     head = _IP.pack(
         0x45, 0, IP_HEADER + len(body), 0, 0x4000, 64, protocol, 0, sender, receiver
@@ -209,6 +219,14 @@ def datagram_back(packet: Packet, data: bytes) -> bytes:
     return _frame(_back(packet), packet.receiver, packet.sender, UDP, body)
 
 
+def neighbour_back(packet: Packet, asked: bytes, mac: bytes) -> bytes:
+    """Return the answer of a neighbour (RFC 4861, 4.4) to a question for its card."""
+    body = _NEIGHBOUR.pack(136, 0, 0, _SOLICITED_OVERRIDE, asked, 2, 1, mac)
+    body = _summed(asked, packet.sender, ICMP6, body, 2)
+    to = packet.frame[6:12] + mac
+    return _frame(to, asked, packet.sender, ICMP6, body, hops=255)
+
+
 def refusal(packet: Packet) -> bytes:
     """Return what tells a guest that its first packet is refused."""
     if packet.protocol == TCP:
@@ -234,6 +252,18 @@ def reset_back(packet: Packet) -> bytes:
         packet.target, packet.source, sequence, acknowledged, 5 << 4, flags, 0, 0, 0
     )
     body = _summed(packet.receiver, packet.sender, TCP, body, 16)
+    return _frame(_back(packet), packet.receiver, packet.sender, TCP, body)
+
+
+def segment_back(
+    packet: Packet, sequence: int, acknowledged: int, flags: int, data: bytes = b""
+) -> bytes:
+    """Return a segment to the sender of one."""
+    body = _TCP.pack(
+        packet.target, packet.source, sequence, acknowledged,
+        5 << 4, flags, _WINDOW, 0, 0,
+    )  # fmt: skip
+    body = _summed(packet.receiver, packet.sender, TCP, body + data, 16)
     return _frame(_back(packet), packet.receiver, packet.sender, TCP, body)
 
 

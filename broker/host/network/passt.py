@@ -25,6 +25,7 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.limits import network as network_limits
 from broker.helpers.process.identity import Tracked, spawn_helper
 from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import (
@@ -128,6 +129,7 @@ def start_user_network(
         inner, host = _pair()
         ours.enter_context(inner)
         ours.enter_context(host)
+        give_room(host)
         started: list[Tracked] = []
         mine.callback(_kill, started)
         fds: tuple[int, ...] = (outer.fileno(), inner.fileno())
@@ -146,6 +148,16 @@ def start_user_network(
         mine.pop_all()
     words = guest_words(forward=forward or decided)
     return UserNetwork(tuple(started), guest, words, flows)
+
+
+def give_room(passt: socket.socket) -> None:
+    """Let passt write much at once: what does not fit is lost, and sent seconds later.
+
+    The kernel gives what the machine lets a user have (wmem_max).
+    """
+    passt.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, network_limits.PASST_SOCKET_BYTES
+    )
 
 
 def resolver_socket(resolv_conf: Path = RESOLV_CONF) -> socket.socket:

@@ -26,6 +26,11 @@ class TrafficRates:
             if rate is not None
         }
 
+    @property
+    def limited(self) -> bool:
+        """Whether a side has a rate."""
+        return bool(self._buckets)
+
     def count(self, size: int, now: float, *, outward: bool) -> None:
         """Count bytes that have been read."""
         if (bucket := self._buckets.get(outward)) is not None:

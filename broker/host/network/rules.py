@@ -27,6 +27,7 @@ from broker.core import limits
 from broker.core.framing import FrameReader
 from broker.core.limits import network as network_limits
 from broker.core.streams import network_flows as m
+from broker.host.network import quic_hello
 from broker.host.network.addresses import (
     GATEWAY6,
     GUEST,
@@ -83,10 +84,12 @@ class FlowGuard(PacketGuard):
         )
 
     @override
-    def _wanted(self, side: socket.socket) -> int:
-        wanted = super()._wanted(side)
-        outward = side is self._packets
-        early = self.flows.rates.early(time.monotonic(), outward=outward)
+    def _poll_events(self, side: socket.socket) -> int:
+        """Return the poll(2) events of a socket; no POLLIN while it exceeds its rate."""
+        wanted = super()._poll_events(side)
+        if not self.flows.rates.limited:
+            return wanted
+        early = self.flows.rates.early(time.monotonic(), outward=side is self._packets)
         # guard: a side that is too fast is not read
         if early > 0:
             self._pause = min(self._pause or _PAUSE, int(early * 1000) + 1)
@@ -163,10 +166,12 @@ class FlowGuard(PacketGuard):
         for message in flows.to_viewer:
             self._unsent += m.encode(message)
         flows.to_viewer.clear()
-        self._tell_viewer()
-        frames = tuple(flows.to_passt)
-        flows.to_passt.clear()
-        self._send_outward(joined(LENGTH.pack(len(frame)) + frame for frame in frames))
+        if self._unsent:
+            self._tell_viewer()
+        if flows.to_passt:
+            frames = [LENGTH.pack(len(frame)) + frame for frame in flows.to_passt]
+            flows.to_passt.clear()
+            self._send_outward(joined(frames))
         for frame in flows.to_guest:
             self._put(frame)
         flows.to_guest.clear()
@@ -255,6 +260,7 @@ class QemuFlowGuard(FlowGuard):
 
 def main() -> int:
     """Entry point; see the head of this module."""
+    quic_hello.load()
     kind, *words = sys.argv[1:]
     if kind == "qemu":
         return _serve_qemu(*map(int, words))

@@ -31,17 +31,22 @@ import socket
 import struct
 import subprocess  # noqa: TID251 -- in namespaces that only this process enters
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from typing_extensions import override
 
 from broker.core import limits
+from broker.core.limits import network as network_limits
 from broker.host.network.addresses import GATEWAY, GATEWAY6, GUEST, GUEST6, MTU
 from broker.host.network.ethernet_frames import FrameError, joined
 from broker.host.network.frameguard import Addresses, Guard, lock
 
-INSIDE, _OUTSIDE = "eth0", "vitrail0"
+_OUTSIDE = "vitrail0"
 
 NEWUSER, NEWNET = 0x10000000, 0x40000000
 NS_GET_USERNS = 0xB701
@@ -50,6 +55,7 @@ _CAP_VERSION = 0x20080522
 _PR_CAP_AMBIENT, _RAISE = 47, 2
 _SOL_PACKET, _IGNORE_OUTGOING, _ALL_PROTOCOLS = 263, 23, 3
 _SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
+_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where ip(8) is: on some systems only where administrators have their programs."""
 _BATCH = 64
@@ -58,7 +64,28 @@ LENGTH = struct.Struct(">I")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def lay_cable(namespace: int, *, ipv6: bool = False) -> socket.socket:
+@dataclass(frozen=True)
+class Card:
+    """A box's interface, and its address of IPv4."""
+
+    name: str = "eth0"
+    address: str = GUEST
+    router: str = GATEWAY
+    """Empty: only its own network is reached by it."""
+    mac: str = ""
+    """Empty: one that the kernel draws."""
+    address6: str = GUEST6
+    router6: str = GATEWAY6
+    """As ``router``."""
+
+
+PASST_CARD = Card()
+"""That of a box behind passt."""
+
+
+def lay_cable(
+    namespace: int, *, ipv6: bool = False, card: Card = PASST_CARD
+) -> socket.socket:
     """Give a network namespace an interface; returns the cable's other end.
 
     ``ipv6``: with an address of that, too.
@@ -73,28 +100,40 @@ def lay_cable(namespace: int, *, ipv6: bool = False) -> socket.socket:
     outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     # No address of ours on it, IPv6's included: it is a wire, not a network.
     run_ip(
-        f"link add {_OUTSIDE} type veth peer name {INSIDE} netns /proc/self/fd/{namespace}\n"
+        f"link add {_OUTSIDE} type veth peer name {card.name} netns /proc/self/fd/{namespace}\n"
         f"link set {_OUTSIDE} mtu {MTU} addrgenmode none up\n",
         namespace,
     )
     packets = open_packets(_OUTSIDE)
     check(libc.setns(namespace, NEWNET), "its network cannot be entered")
-    _checksums_in_software()
-    more = (
-        f"address add {GUEST6}/64 dev {INSIDE} nodad\n"
-        f"route add default via {GATEWAY6} dev {INSIDE}\n"
-    )
-    run_ip(
-        "link set lo up\n"
-        f"link set {INSIDE} mtu {MTU} addrgenmode none up\n"
-        f"address add {GUEST}/24 dev {INSIDE}\n"
-        f"route add default via {GATEWAY}\n" + (more if ipv6 else ""),
-        namespace,
-    )
+    _checksums_in_software(card.name)
+    _set_congestion_control()
+    run_ip(_card_lines(card, ipv6=ipv6), namespace)
     check(libc.setns(outside, NEWNET), "")
     for fd in (owner, outside, namespace):
         os.close(fd)
     return packets
+
+
+def _card_lines(card: Card, *, ipv6: bool) -> str:
+    lines = [
+        "link set lo up",
+        f"link set {card.name} mtu {MTU} addrgenmode none",
+        *([f"link set {card.name} address {card.mac}"] if card.mac else []),
+        f"link set {card.name} up",
+        f"address add {card.address}/24 dev {card.name}",
+        *([f"route add default via {card.router}"] if card.router else []),
+    ]
+    if ipv6:
+        lines += [
+            f"address add {card.address6}/64 dev {card.name} nodad",
+            *(
+                [f"route add default via {card.router6} dev {card.name}"]
+                if card.router6
+                else []
+            ),
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def keep_rights() -> None:
@@ -132,21 +171,37 @@ def open_packets(interface: str) -> socket.socket:
     packets = socket.socket(socket.AF_PACKET, kind, 0)
     # Set before frames arrive: the socket would receive its own frames.
     packets.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
-    packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, limits.FRAMES_READ_BYTES)
+    # As much as the machine lets a user have (rmem_max): a window of a fast connection
+    # arrives at once, and what does not fit is lost.
+    packets.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVBUF, network_limits.PASST_SOCKET_BYTES
+    )
     packets.bind((interface, _ALL_PROTOCOLS))
     return packets
 
 
-def _checksums_in_software() -> None:
+def _checksums_in_software(interface: str) -> None:
     """Have the kernel compute checksums and cut segments before the cable.
 
     A veth pair leaves both out (the frames never reach a wire), and passt passes on
     what it is given.
     """
     value = array.array("I", [_SET_TX_CHECKSUMS, 0])
-    request = struct.pack("16sP", INSIDE.encode(), value.buffer_info()[0])
+    request = struct.pack("16sP", interface.encode(), value.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, _SIOCETHTOOL, request.ljust(40, b"\0"))
+
+
+def _set_congestion_control() -> None:
+    """Set the box's TCP congestion control to reno (tcp(7)).
+
+    Its connections end at passt or at a neighbour, behind queues of a few MiB, and the
+    machine's default may be BBR, which does not slow down where they overflow.  Towards
+    the world passt's sockets have that of the machine.
+    """
+    # Where /proc/sys is read-only, as in a container, it stays.
+    with suppress(OSError):
+        _CONGESTION.write_text("reno")
 
 
 def check(result: int, what: str) -> None:
@@ -190,6 +245,7 @@ class PacketGuard(Guard):
         super().__init__(packets, passt, addresses, leader=leader)
         self._packets = packets
         self._unread = bytearray()  # of passt
+        self._unput: deque[bytes] = deque()  # frames that wait for the interface
 
     @override
     def _carry(self, side: socket.socket) -> bool:
@@ -224,17 +280,33 @@ class PacketGuard(Guard):
         return take_frames(self._unread)
 
     def _put(self, frame: bytes) -> None:
-        try:
-            self._packets.send(frame)
-        except OSError as error:
-            # A full queue or an odd frame is a lost frame, as on every network.
-            if error.errno not in {
-                errno.ENOBUFS,
-                errno.EAGAIN,
-                errno.EINVAL,
-                errno.EMSGSIZE,
-            }:
-                raise
+        # passt of 2023 takes seconds to notice that a frame was lost, so none is lost
+        # for want of room here.
+        # guard: a box's interface that takes nothing holds few frames
+        if len(self._unput) < network_limits.BOX_FRAMES:
+            self._unput.append(frame)
+        self._flush(self._packets)
+
+    @override
+    def _waits(self, side: socket.socket) -> bool:
+        return bool(self._unput) if side is self._packets else super()._waits(side)
+
+    @override
+    def _flush(self, side: socket.socket) -> None:
+        if side is not self._packets:
+            super()._flush(side)
+            return
+        while self._unput:
+            try:
+                self._packets.send(self._unput[0])
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # A full queue or an odd frame is a lost frame, as on every network.
+                lost = {errno.ENOBUFS, errno.EINVAL, errno.EMSGSIZE}
+                if error.errno not in lost:
+                    raise
+            self._unput.popleft()
 
     @override
     def _serve(self, side: socket.socket, happened: int) -> bool:

@@ -4,6 +4,8 @@ An openable /dev/kvm proves nothing: there are hosts where machines are made,
 processors run, and no Linux ever prints a line.  So our own guest kernel is
 booted once under it, in each boot of the host, and the answer is kept.
 ``VITRAIL_ACCEL=kvm`` or ``tcg`` decides without a look.
+
+Used by the host's process, and by brokerctl (doctor, and run of throwaway machines).
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ async def choose_accel(
         return missing
     kept = _read(cache / _CACHE_FILE)
     if kept is None:
-        kept = await _probe(qemu, kernel, initrd)
+        kept = await _probe_kvm(qemu, kernel, initrd)
         _write(cache / _CACHE_FILE, kept)
     return AcceleratorChoice(Accel.KVM if kept.works else Accel.TCG, kept.reason)
 
@@ -131,7 +133,8 @@ def _join(device: Path) -> str:
     return f"join its group: 'sudo usermod -aG {group} $USER', and log in again"
 
 
-async def _probe(qemu: Path, kernel: Path, initrd: Path) -> _Kept:
+async def _probe_kvm(qemu: Path, kernel: Path, initrd: Path) -> _Kept:
+    """Boot our kernel under KVM; ``choose_accel`` keeps the result for this boot."""
     try:
         said = await boot_probe(qemu, kernel, initrd, Accel.KVM)
     except UpstreamError as error:

@@ -8,6 +8,7 @@ broker that was restarted can take the machine over or end its remains.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
@@ -24,6 +25,7 @@ from broker.helpers.console_log import ConsoleLog
 from broker.helpers.process.identity import Tracked
 from broker.helpers.process.ready import listen_unix
 from broker.helpers.process.removal import remove_aside
+from broker.host.vmm.arena import make_arena
 from broker.host.vmm.control import (
     CONSOLE_SOCKET,
     HYBRID,
@@ -222,6 +224,7 @@ class Plan:
         self._state: VmState | None = None
         self._helpers: tuple[Tracked, ...] = ()
         self._folder_conns: list[socket.socket] = []
+        self._arena = -1
 
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
         """Start the vsock backend and the network, writing each down."""
@@ -309,6 +312,7 @@ class Plan:
             on_loss=self._on_loss,
             connect=self.connect,
             flows=None if self._network is None else self._network.flows,
+            arena=self._arena,
         )
 
     async def prepare(self, vm: Vm) -> None:
@@ -343,6 +347,15 @@ class Plan:
             fds.append(nic)
             words = self._network.kernel_args
             wiring = replace(wiring, nic_fd=nic, kernel_args=words)
+        if spec.arena_bytes:
+            arena = make_arena(spec.arena_bytes)
+            passed.callback(os.close, arena)
+            self._arena = os.dup(arena)
+            self._undo.callback(os.close, self._arena)
+            fds.append(arena)
+            wiring = replace(wiring, arena_fd=arena)
+        # The guest's end closes with QEMU.
+        fds += [passed.enter_context(seat.conn).fileno() for seat in spec.seats]
         argv = qemu_args(spec, tools.vmm, tools.accel, wiring)
         return await spawn_jailed(
             QEMU,

@@ -17,10 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
+
+if TYPE_CHECKING:
+    from broker.host.network.switch.switches import SwitchSeat
 
 HOME_SERIAL = "vitrail-home"
 """Serial number of the home's disk (at most 20 characters): the guest looks for it."""
@@ -45,6 +49,11 @@ class Network(StrEnum):
     NONE = "none"
     USER = "user"
     RULES = "rules"
+
+    @classmethod
+    def of(cls, text: str) -> Network:
+        """Return that of a ``launch.network``; a switch's cards are not among them."""
+        return cls.NONE if ":" in text else cls(text)
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,15 @@ class VmSpec:
     """Places for the user's folders; each has a process of its own."""
     huge_pages: bool = False
     """Its memory is of pages of 2 MiB, which the host has set aside."""
+    seats: tuple[SwitchSeat, ...] = ()
+    """Its ports at switches; it has a card for each, after that of ``network``."""
+    router: bool = False
+    """It is the network of others: its user has rights over the guest's network."""
+    shared_image_bytes: int = 0
+    """Size of the root file system, whose pages all machines of the image share; 0: it
+    is a disk."""
+    arena_bytes: int = 0
+    """Size of the arena for the pixels of its windows; 0: it has none."""
 
     def __post_init__(self) -> None:
         """Refuse what QEMU or the kernel would misread.  Raises SetupError."""
@@ -104,6 +122,16 @@ class VmSpec:
             if not word.isascii() or not word.isprintable() or set(word) & set(' "'):
                 raise SetupError(f"{self.name}: {word!r} is no kernel argument")
 
+    def machine(self, accel: Accel) -> MachineType:
+        """Return its machine type."""
+        # QEMU's microvm has no memory devices.
+        return (FORKABLE if self.memory_devices else MACHINES)[accel]
+
+    @property
+    def memory_devices(self) -> tuple[int, ...]:
+        """Sizes of its devices that are memory, in bytes."""
+        return tuple(filter(None, (self.shared_image_bytes, self.arena_bytes)))
+
 
 @dataclass(frozen=True)
 class Wiring:
@@ -119,6 +147,7 @@ class Wiring:
     kernel_args: tuple[str, ...] = ()
     """Words that the network adds to the kernel's command line."""
     mac: str = "52:54:00:12:34:56"
+    arena_fd: int = -1
 
 
 @dataclass(frozen=True)
@@ -192,7 +221,15 @@ def base_args(
 def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
     """The kernel's command line; the guest agent reads ``vitrail.*``."""
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
-    words += [*MACHINES[accel].kernel_args, *agent_args(spec)]
+    words += [*spec.machine(accel).kernel_args, *agent_args(spec)]
+    if spec.shared_image_bytes:
+        words.append("vitrail.root=pmem")
+    if spec.arena_bytes:
+        words.append("vitrail.pixels=arena")
+    if spec.memory_devices:
+        # Memory above 4 GiB has Linux set 64 MiB aside for devices that cannot reach
+        # it (swiotlb); virtio's reach all of it.
+        words.append("swiotlb=noforce")
     return " ".join((*words, *wiring.kernel_args, *spec.kernel_args))
 
 
@@ -203,19 +240,32 @@ def agent_args(spec: VmSpec) -> list[str]:
         words.append("vitrail.disposable=1")
     if spec.home is not None:
         words.append(f"vitrail.keep={','.join(sorted(spec.home.keep))}")
+    if spec.seats:
+        cards = (
+            f"{s.mac},{s.address},{s.router},{s.name_server},{s.address6},{s.router6}"
+            for s in spec.seats
+        )
+        words.append(f"vitrail.cards={'/'.join(cards)}")
+    if spec.router:
+        words.append("vitrail.router=1")
     return words
 
 
 def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[str]:
     """QEMU's whole command line; the machine starts paused (``-S``)."""
-    bus = MACHINES[accel].bus
+    machine = spec.machine(accel)
+    bus = machine.bus
     words = base_args(
         qemu,
         accel,
         name=f"vitrail-{spec.name}",
         translated_mib=translated_mib(spec.memory_mib),
+        machine=machine.machine,
     )
     memory = f"{spec.memory_mib}M"
+    if spec.memory_devices:
+        most = spec.memory_mib + sum(-(-size >> 20) for size in spec.memory_devices)
+        memory += f",slots={len(spec.memory_devices)},maxmem={most}M"
     words += [
         "-S",
         *("-smp", str(spec.cpus)),
@@ -233,15 +283,22 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     ]
     if not spec.huge_pages:
         words += free_page_args(bus)
-    if spec.root is not None:
+    if spec.root is not None and spec.shared_image_bytes:
+        words += shared_image_args(spec.root, spec.shared_image_bytes)
+    elif spec.root is not None:
         words += root_args(spec.root, bus)
+    if spec.arena_bytes:
+        words += arena_args(wiring.arena_fd, spec.arena_bytes)
     if spec.home is not None:
         words += _home(spec.home, bus)
     words += [word.format(bus=bus) for word in wiring.vsock]
     for place, fd in enumerate(wiring.folder_fds):
         words += _folder(place, fd, bus)
     if wiring.nic_fd is not None:
-        words += _nic(wiring.nic_fd, wiring.mac, MACHINES[accel])
+        words += _nic("net", wiring.nic_fd, wiring.mac, machine)
+    for number, seat in enumerate(spec.seats):
+        fd = seat.conn.fileno()
+        words += _nic(f"seat{number}", fd, seat.mac, machine)
     return words
 
 
@@ -288,6 +345,36 @@ def root_args(path: Path, bus: str, options: str = "") -> list[str]:
     ]
 
 
+def shared_image_args(path: Path, size: int) -> list[str]:
+    """Return the words by which a machine maps its image instead of reading it.
+
+    The pages are those of the host's page cache, so machines of one image have them
+    in common.  No machine can change one: the file is open for reading, and is a ROM
+    to the guest, which also keeps it out of what a vhost-user back end maps and what
+    the balloon discards.
+    """
+    backend: dict[str, str | int] = {
+        "qom-type": "memory-backend-file",
+        "id": "image",
+        "mem-path": str(path),
+        "size": size,
+        "share": True,
+    }
+    # guard: no machine writes to the image that others map
+    backend["readonly"] = True
+    return [
+        *("-object", json.dumps(backend)),
+        *("-device", "virtio-pmem-pci,memdev=image"),
+    ]
+
+
+def arena_args(fd: int, size: int) -> list[str]:
+    """Return the words by which a machine has its arena: a memfd, by its descriptor."""
+    path = f"/proc/self/fd/{fd}"
+    backend = f"memory-backend-file,id=arena,share=on,mem-path={path},size={size}"
+    return ["-object", backend, "-device", "virtio-pmem-pci,memdev=arena"]
+
+
 def _home(home: HomeDisk, bus: str) -> list[str]:
     secret: list[str] = []
     layer = {"driver": "raw"}
@@ -318,9 +405,9 @@ def _folder(place: int, fd: int, bus: str) -> list[str]:
     return ["-chardev", f"socket,id=folder{place},fd={fd}", "-device", device]
 
 
-def _nic(fd: int, mac: str, machine: MachineType) -> list[str]:
+def _nic(name: str, fd: int, mac: str, machine: MachineType) -> list[str]:
     return [
-        *("-netdev", f"stream,id=net,server=off,addr.type=fd,addr.str={fd}"),
+        *("-netdev", f"stream,id={name},server=off,addr.type=fd,addr.str={fd}"),
         "-device",
-        f"virtio-net-{machine.bus},netdev=net,mac={mac}{machine.nic_options}",
+        f"virtio-net-{machine.bus},netdev={name},mac={mac}{machine.nic_options}",
     ]

@@ -227,6 +227,7 @@ class Qmp:
         await trio.aclose_forcefully(self._stream)
 
     def _take(self, message: Message) -> None:
+        """Dispatch one message of QEMU to its event handler or to the waiting call."""
         match message:
             case QmpEvent():
                 self._take_event(message)
@@ -286,6 +287,7 @@ class Qmp:
         return answer.value
 
     async def _send(self, line: bytes, fds: tuple[int, ...]) -> None:
+        """Send one command line to QEMU, with its descriptors."""
         async with self._sending:
             try:
                 if fds:

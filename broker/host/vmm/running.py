@@ -7,6 +7,7 @@ machine lives on; only ``power_down`` and ``close`` end it.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -85,7 +86,10 @@ class Vm:
         on_loss: Callable[[str], None] | None = None,
         connect: Connect = connect_qemu,
         flows: socket.socket | None = None,
+        arena: int = -1,
     ) -> None:
+        self.arena = arena
+        """A descriptor of its arena, closed with it; -1: it has none."""
         self.flows = flows
         """Its frame filter's questions, for the viewer, which closes it."""
         self.directory = directory
@@ -223,6 +227,9 @@ class Vm:
             self._kernel_vsock.close()
         for sock in filter(None, (self._port, self.flows)):
             sock.close()
+        if self.arena >= 0:
+            os.close(self.arena)
+            self.arena = -1
         self.console.close()
         await remove_aside(remove_files, self.directory)
 

@@ -105,8 +105,8 @@ def qemu_view(
     files += (spec.root,) if spec.root else ()
     devices = (DEVICE,) if accel is Accel.KVM else ()
     home = () if spec.home is None else (spec.home.path,)
-    # A passphrase is read by the name of its descriptor.
-    proc = spec.home is not None and spec.home.key >= 0
+    # A passphrase and an arena are opened by the names of their descriptors.
+    proc = (spec.home is not None and spec.home.key >= 0) or spec.arena_bytes > 0
     return JailView(qemu, readable=files, writable=home, devices=devices, proc=proc)
 
 

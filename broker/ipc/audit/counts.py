@@ -111,7 +111,7 @@ _STEP = 50_000
 
 
 def _in_one_pass(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
-    """Every event once, and all numbers at the same time: where much matches."""
+    """Read every matching event once and count all numbers; for many matching events."""
     tally = _Tally()
     columns = ", ".join(planner.column[name] for name in FIELDS)
     moved = ", ".join(

@@ -12,11 +12,12 @@ BATCH_BYTES = 8 << 20
 """Of one batch, unpacked; a shipper sends events of 1 MiB, escaped, and checkpoints."""
 
 
-class SignedNote(msgspec.Struct, forbid_unknown_fields=True):
-    """A checkpoint of the log."""
+class SignedNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A signed checkpoint of the log (c2sp.org/tlog-checkpoint)."""
 
     size: int
     kind: str
+    """``kept``, or ``key N`` when it certifies a key."""
     note: str
 
 

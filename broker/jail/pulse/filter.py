@@ -267,10 +267,10 @@ class PulseFilter(Conversation):
             return False
 
     def passes_request(self, data: bytes, now: float) -> bool:
-        """Take bytes of the server, if they go on to the client as they are.
+        """Account for requests of the server for samples.
 
-        As ``passes_samples``, behind what stands in ``down``; it may have put
-        something into ``up``, too.
+        True: the caller sends the bytes to the client unchanged, after those in
+        ``down``.  As ``passes_samples``, it may have added bytes to ``up``.
         """
         try:
             requests = frames.plain_requests(data)

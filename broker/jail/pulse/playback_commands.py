@@ -296,18 +296,19 @@ def set_rate(f: PulseFilter, tag: int, fields: Fields) -> None:
 def update_stream(f: PulseFilter, tag: int, fields: Fields) -> None:
     """UPDATE_PLAYBACK_STREAM_PROPLIST, of allowed properties."""
     stream = f.playback(fields)
-    _retitle(f, tag, stream, fields.number(1), fields.properties(2))
+    _update_properties(f, tag, stream, fields.number(1), fields.properties(2))
 
 
 def name_stream(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SET_PLAYBACK_STREAM_NAME, as the property that it became."""
     name = (fields.text(1) or "").encode()
-    _retitle(f, tag, f.playback(fields), 2, {"media.name": name})
+    _update_properties(f, tag, f.playback(fields), 2, {"media.name": name})
 
 
-def _retitle(
+def _update_properties(
     f: PulseFilter, tag: int, stream: Playback, mode: int, untrusted: Properties
 ) -> None:
+    """Send the allowed properties of a playback stream to the server."""
     f.may_retitle()
     changed = f.sandbox.labels.update(untrusted)
     stream.properties = stream.properties | changed

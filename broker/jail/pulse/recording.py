@@ -298,8 +298,8 @@ class Recording:
         if self._due is None and not self.corked:
             self._due = now + self._fragment_seconds()
 
-    def lost(self, now: float) -> None:
-        """The server has ended the stream behind it (the user, perhaps)."""
+    def source_ended(self, now: float) -> None:
+        """The sound server ended the real stream: continue silently, and tell the user."""
         if self._real is not None:
             self.owner.recordings.by_real.pop(self._real, None)
             self._real = None
@@ -372,7 +372,7 @@ class Recordings:
             if name is not None and not name.endswith(".monitor"):
                 return
             recording.deafen(self._owner.now)
-        recording.lost(self._owner.now)
+        recording.source_ended(self._owner.now)
 
     def close(self) -> None:
         """The connection is over."""

@@ -40,6 +40,7 @@ from broker.jail.wayland.handlers import (
     attention,
     cursor,
     drag_start,
+    exported_windows,
     host_seat,
     outputs,
     popups,
@@ -47,7 +48,8 @@ from broker.jail.wayland.handlers import (
     surfaces,
 )
 from broker.jail.wayland.handlers.registry import Advertised, Globals, told
-from broker.jail.wayland.model import COMPOSITOR_VERSION, OwnSurface, Surface
+from broker.jail.wayland.input_model import OwnSurface
+from broker.jail.wayland.model import COMPOSITOR_VERSION, Surface
 from broker.jail.wayland.ports import Machine
 from broker.jail.wayland.protocol import dispatch, emit, wire
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -217,6 +219,7 @@ class WaylandFilter(ClientState):
             device.go_on()
         self.palette.close()
         self.usage.give_all()
+        exported_windows.close(self)
         self.hands.close()
         self.focused.clear()
         self.sandbox.filters.discard(self)

@@ -17,6 +17,7 @@ from broker.jail.wayland.budget import Shared
 from broker.jail.wayland.protocol.wire import HEADER, NO_MEMORY, ProtocolFault
 
 if TYPE_CHECKING:
+    from broker.jail.wayland.handlers.exported_windows import ExportedWindow
     from broker.jail.wayland.handlers.selection import DataSource
     from broker.jail.wayland.ports import InputListener, Selection
     from broker.jail.wayland.state import ClientState
@@ -131,9 +132,12 @@ class Sandbox:
         """Receives focus and chords; None where nothing ever crosses."""
         self._focused = False
         self.drags: dict[bytes, DataSource] = {}
+        self.exports: dict[bytes, ExportedWindow] = {}
+        """Windows that its programs may have as parents, by our handle."""
         self.tokens: OrderedDict[bytes, float] = OrderedDict()
         self._drag_number = 0
         self._window_number = 0
+        self._handle_number = 0
         self._rings: dict[str, deque[float]] = {}
         self.acted: float | None = None
         """When the user last acted in a window of it (key, button, touch)."""
@@ -228,6 +232,12 @@ class Sandbox:
         mime = DRAG_MARK + hashlib.blake2b(word, digest_size=16).hexdigest().encode()
         self.drags[mime] = source
         return mime
+
+    def new_handle(self) -> bytes:
+        """A handle of a window, which no client can guess."""
+        self._handle_number += 1
+        word = f"{self._secret}-window-{self._handle_number}".encode()
+        return hashlib.blake2b(word, digest_size=16).hexdigest().encode()
 
     def may(self, what: str, per_minute: int, now: float) -> bool:
         """Whether something happens at most so often; counts if it may."""

@@ -18,16 +18,8 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.jail.wayland import choice
-from broker.jail.wayland.model import (
-    Buffer,
-    Keyboard,
-    OwnSurface,
-    Pointer,
-    Pool,
-    Subsurface,
-    Surface,
-    XdgSurface,
-)
+from broker.jail.wayland.input_model import Keyboard, OwnSurface, Pointer
+from broker.jail.wayland.model import Buffer, Pool, Subsurface, Surface, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.ids import HandlerTables, ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -70,12 +62,12 @@ class ClientState(ObjectTable, ABC):
         self.rules = rules
         self.machine = machine
         self.wake = wake
-        self._set_life()
-        self._set_compositor()
-        self._set_windows()
-        self._set_input()
+        self._init_life()
+        self._init_compositor()
+        self._init_windows()
+        self._init_input()
 
-    def _set_life(self) -> None:
+    def _init_life(self) -> None:
         self.ready = False
         self.fault: Exception | None = None
         self.paused = False
@@ -86,7 +78,7 @@ class ClientState(ObjectTable, ABC):
         self.copied: tuple[int, int] | None = None
         """Rows that are left of the picture that is being copied."""
 
-    def _set_compositor(self) -> None:
+    def _init_compositor(self) -> None:
         """The compositor's globals and our objects there; 0 for absent ones."""
         self.globals: Globals
         self.registries: dict[int, ProtocolObject] = {}
@@ -110,7 +102,8 @@ class ClientState(ObjectTable, ABC):
         self._screen_names: dict[bytes, bytes] = {}
         self._empty_region = 0
 
-    def _set_windows(self) -> None:
+    def _init_windows(self) -> None:
+        """Initialise the fields for windows, frames and buffers."""
         rules = self.rules
         self.edges = Edges(rules.border, max(rules.top, 1), rules.border, rules.border)
         # Menus get no thicker strip: there is a window below that has it.
@@ -125,7 +118,7 @@ class ClientState(ObjectTable, ABC):
         self.inhibitors: list[IdleInhibitor] = []
         self.window_changes = 0
 
-    def _set_input(self) -> None:
+    def _init_input(self) -> None:
         self.pointers: list[Pointer] = []
         self.devices: list[Device] = []
         self.hands: Hands

@@ -41,6 +41,9 @@ class Kind(enum.IntEnum):
     OPEN_TIMELINE = 21
     SIGNAL_TIMELINE = 22
     VERSION = 23
+    # Ours alone (docs/pixels.md): a sender says in its header that it knows them.
+    OPEN_ARENA = 30
+    ARENA_FILL = 31
 
 
 # Shortest and longest body.  Other types are refused.
@@ -51,6 +54,7 @@ _BODIES = {
     Kind.EXTEND_FILE: (8, 8),
     Kind.BUFFER_FILL: (12, waypipe_limits.WAYPIPE_BLOCK_BYTES - 4),
     Kind.BUFFER_DIFF: (12, waypipe_limits.WAYPIPE_BLOCK_BYTES - 4),
+    Kind.ARENA_FILL: (24, 24),
     Kind.OPEN_IR_PIPE: (4, 4),
     Kind.OPEN_RW_PIPE: (4, 4),
     Kind.PIPE_TRANSFER: (4, 4 + waypipe_limits.WAYPIPE_PIPE_BLOCK_BYTES),
@@ -70,6 +74,7 @@ _WHY_NOT = {
     Kind.SIGNAL_TIMELINE: "a synchronisation timeline",
     Kind.RESTART: "a reconnection",
     Kind.VERSION: "a version, which only our end would choose",
+    Kind.OPEN_ARENA: "an arena, which only our end has",
     Kind.OPEN_IW_PIPE: "a pipe for an application to read, which no request of ours has",
 }
 _NAMES = {
@@ -147,6 +152,11 @@ def fill(rid: int, start: int, data: bytes) -> bytes:
     """Bytes of a file of ours."""
     head = struct.pack("<iII", rid, start, start + len(data))
     return block(Kind.BUFFER_FILL, head, data)
+
+
+def open_arena(size: int) -> bytes:
+    """The sender may put pixels into its arena, of so many bytes."""
+    return block(Kind.OPEN_ARENA, struct.pack("<Q", size))
 
 
 def of_pipe(kind: Kind, rid: int, data: bytes = b"") -> bytes:

@@ -25,7 +25,7 @@ from broker.jail.waypipe.blocks import Kind
 from broker.jail.waypipe.files import Files
 from broker.jail.waypipe.header import HEADER_BYTES, Header, read_header
 from broker.jail.waypipe.ids import OwnIds, RemoteIds
-from broker.jail.waypipe.ports import Memory
+from broker.jail.waypipe.ports import Arena, Memory
 
 _WORD = struct.Struct("<I")
 _ID = struct.Struct("<i")
@@ -104,8 +104,11 @@ class WaypipeChannel:
     not acknowledged to the sender yet.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, arena: Arena | None = None) -> None:
+        """``arena``: the sandbox's; owned and closed with the stream."""
         self._memory = memory
+        self._arena = arena
+        self._announced = False
         # Pages of an application that says little are never touched.
         self._buffer = mmap.mmap(
             -1,
@@ -138,6 +141,9 @@ class WaypipeChannel:
 
     def close(self) -> None:
         """The stream is over: give back what no message has got."""
+        if self._arena is not None:
+            self._arena.close()
+            self._arena = None
         self.files.close()
         for fd in [*self._pipes.values(), *self._injected]:
             self._memory.discard(fd)
@@ -170,6 +176,10 @@ class WaypipeChannel:
             raw = self._view[self._start : self._start + HEADER_BYTES]
             self._start += HEADER_BYTES
             self.header = read_header(bytes(raw))
+            # guard: no arena for an end that does not know it
+            if self.header.arena and self._arena is not None:
+                self._announced = True
+                self._say(blocks.open_arena(self._arena.size))
         return self.header is not None
 
     def next(self) -> tuple[bool, Event | None]:
@@ -235,6 +245,11 @@ class WaypipeChannel:
                 f"messages with {expected} descriptors come with {len(fds)} of them"
             )
         return Messages(bytes(data), fds)
+
+    def _copy(self, body: memoryview) -> None:
+        """Copied bytes count as received, so that the sender can use their place again."""
+        arena = self._arena if self._announced else None
+        self.unacknowledged += self.files.copy(body, arena)
 
     def _inject(self, body: memoryview) -> None:
         # guard: whole ids
@@ -398,6 +413,7 @@ _HANDLERS: dict[Kind, Callable[[WaypipeChannel, memoryview], Event | None]] = {
     Kind.EXTEND_FILE: lambda channel, body: channel.files.extend(body),
     Kind.BUFFER_FILL: lambda channel, body: channel.files.fill(body),
     Kind.BUFFER_DIFF: lambda channel, body: channel.files.diff(body),
+    Kind.ARENA_FILL: WaypipeChannel._copy,  # noqa: SLF001
     Kind.OPEN_IR_PIPE: WaypipeChannel._open_pipe,  # noqa: SLF001
     Kind.OPEN_RW_PIPE: WaypipeChannel._open_pipe,  # noqa: SLF001
     Kind.PIPE_TRANSFER: WaypipeChannel._transfer,  # noqa: SLF001

@@ -13,10 +13,11 @@ import struct
 from broker.core.errors import PeerError
 from broker.core.limits import waypipe as waypipe_limits
 from broker.jail.waypipe.ids import RemoteIds
-from broker.jail.waypipe.ports import Memory, WaypipeFile
+from broker.jail.waypipe.ports import Arena, Memory, WaypipeFile
 
 _TWO = struct.Struct("<iI")
 _THREE = struct.Struct("<iII")
+_RECTANGLE = struct.Struct("<iIIIII")
 _CHECK = waypipe_limits.WAYPIPE_SPANS_PER_CHECK
 _RUN = 16
 """Spans of one word in a row, after which more of them are expected."""
@@ -62,7 +63,7 @@ class Files:
                 raise PeerError(
                     f"more than {waypipe_limits.WAYPIPE_FILES} files are open"
                 )
-        self._declare(size)
+        self._check_declared(size)
         try:
             self._open[rid] = self._memory.file(size)
         except ValueError as error:
@@ -78,7 +79,7 @@ class Files:
         # guard: files only grow
         if size < len(file.view):
             raise PeerError(f"a file of {len(file.view)} bytes shrinks to {size}")
-        self._declare(size - len(file.view))
+        self._check_declared(size - len(file.view))
         try:
             file.grow(size)
         except ValueError as error:
@@ -125,6 +126,59 @@ class Files:
             view[len(view) - trailing :] = body[12 + size :]
         _account(file)
 
+    def copy(self, body: memoryview, arena: Arena | None) -> int:
+        """ArenaFill: rows of a file from the sandbox's arena; returns how many bytes.
+
+        Raises PeerError.
+        """
+        rid, start, stride, width, rows, base = _RECTANGLE.unpack(body)
+        # guard: an arena that was announced
+        if arena is None:
+            raise PeerError("bytes in an arena, where none was announced")
+        size: int = width * rows
+        # guard: copies are short
+        if not 0 < size <= waypipe_limits.WAYPIPE_ARENA_FILL_BYTES:
+            raise PeerError(
+                f"a copy of {size} bytes, where "
+                f"{waypipe_limits.WAYPIPE_ARENA_FILL_BYTES} may be"
+            )
+        # guard: copies inside their arena
+        if base + size > arena.size:
+            raise PeerError(f"{size} bytes at {base} in an arena of {arena.size}")
+        file = self._find(rid)
+        if file is None:
+            return 0
+        # guard: copies inside their file
+        if stride < width or start + stride * (rows - 1) + width > len(file.view):
+            raise PeerError(
+                f"{rows} rows of {width} bytes, {stride} apart, at {start} in a file "
+                f"of {len(file.view)}"
+            )
+        if stride == width:
+            stride, width, rows = size, size, 1
+        # Each row may touch a page, so what a copy takes unseen has a bound.
+        # guard: copies have few rows
+        if rows > waypipe_limits.WAYPIPE_ARENA_ROWS:
+            raise PeerError(
+                f"a copy of {rows} rows, where "
+                f"{waypipe_limits.WAYPIPE_ARENA_ROWS} may be"
+            )
+        self.spans += rows + size // waypipe_limits.WAYPIPE_ARENA_SPAN_BYTES
+        view, ends = file.view, start + rows * stride
+        parts = [view[at : at + width] for at in range(start, ends, stride)]
+        try:
+            # All by one system call; they are without gaps in the arena.
+            arena.read(parts, base)
+        except ValueError as error:
+            raise PeerError(f"the arena cannot be read: {error}") from error
+        finally:
+            # An error of this frame would keep them, and a file that is closed has none.
+            # guard: an error keeps no part of a file
+            for part in parts:
+                part.release()
+        _account(file)
+        return size
+
     def _find(self, rid: int) -> WaypipeFile | None:
         file = self._open.get(rid)
         if file is not None:
@@ -140,8 +194,8 @@ class Files:
         for rid in [rid for rid, file in self._open.items() if file.closed]:
             del self._open[rid]
 
-    def _declare(self, more: int) -> None:
-        """Check a file's declared size, and that of all together."""
+    def _check_declared(self, more: int) -> None:
+        """Raise PeerError if a file's declared size, or the sum of all, is too large."""
         # guard: a file's size
         if more > waypipe_limits.WAYPIPE_POOL_BYTES:
             raise PeerError(

@@ -3,7 +3,8 @@
 A u32 of flags, then twelve bytes that only reconnection needs.  waypipe's two
 ends negotiate nothing: the server says how it was started, and an end that
 does not like that can only leave.  We speak version 16 whatever is offered,
-and say nothing first: a newer server takes silence for 16.
+and say nothing first: a newer server takes silence for 16.  Bit 30, which waypipe
+leaves at zero, is our own guest end's: it knows the blocks of an arena.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _RECONNECTS = 1 << 0
 _RECONNECTION = 1 << 1
 _NO_GPU = 1 << 2
 _ALWAYS = 1 << 7
+_ARENA = 1 << 30
 _NEVER = 1 << 31
 _LEAST_VERSION = 16
 _COMPRESSIONS = {0: "unknown", 1: "none", 2: "lz4", 3: "zstd"}
@@ -29,9 +31,13 @@ _OPTIONS = "waypipe --no-gpu --compress none server -- …"
 
 @dataclass(frozen=True)
 class Header:
-    """``version`` is the server's offer (16 or more)."""
+    """``version`` is the server's offer (16 or more).
+
+    ``arena``: it can put pixels into an arena, if it is told of one.
+    """
 
     version: int
+    arena: bool = False
 
 
 def read_header(untrusted_bytes: bytes) -> Header:
@@ -74,4 +80,4 @@ def read_header(untrusted_bytes: bytes) -> Header:
             f"the guest's waypipe sends video ({_VIDEOS.get(video, video)})",
             hint=f"start it without --video: {_OPTIONS}",
         )
-    return Header(version)
+    return Header(version, arena=bool(word & _ARENA))

@@ -5,6 +5,7 @@ Synchronous and short, like the filter's own ports.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -34,6 +35,29 @@ class WaypipeFile(Protocol):
     @property
     def closed(self) -> bool:
         """Whether the file is no longer needed on our side."""
+        ...
+
+
+class Arena(Protocol):
+    """Memory that a sandbox writes its pixels into, instead of sending them.
+
+    Nothing of it is trusted: bytes may change at any time, and are copied once.
+    """
+
+    @property
+    def size(self) -> int:
+        """Its bytes; it never grows or shrinks."""
+        ...
+
+    def read(self, into: Sequence[memoryview], base: int) -> None:
+        """Copy bytes from ``base`` on into these, one after the other.
+
+        Raises ValueError where it has fewer.
+        """
+        ...
+
+    def close(self) -> None:
+        """No more is read."""
         ...
 
 

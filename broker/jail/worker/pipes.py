@@ -14,7 +14,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
-from broker.core.transfer.entries import EntryReader
+from broker.jail.transfer.entry_reader import EntryReader
 
 
 async def write_pipe(pipe: int, data: bytes) -> None:

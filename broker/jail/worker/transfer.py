@@ -14,21 +14,23 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 
+import msgspec
 import trio
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.framing import FrameReader
-from broker.core.transfer.contents import HeadCheck
-from broker.core.transfer.entries import EntryReader, Quota, entry_frame
-from broker.core.transfer.file_names import take_file_name
+from broker.core.transfer.entries import entry_frame
+from broker.core.transfer.file_names import suggested_name, take_file_name
+from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import take_url
 from broker.ipc import fdpass
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import (
     Ask,
     CallService,
+    ChooseFiles,
     CopyFiles,
     GiveFiles,
     Go,
@@ -37,6 +39,7 @@ from broker.ipc.transfer_guest import (
     OfferServices,
     OpenFile,
     OpenUrl,
+    PrintPages,
     Reply,
     ReturnFile,
     Take,
@@ -47,6 +50,8 @@ from broker.ipc.transfer_guest import (
     decode_ask,
     reply_frame,
 )
+from broker.jail.transfer.contents import HeadCheck
+from broker.jail.transfer.entry_reader import EntryReader
 from broker.jail.worker.agent_stream import SshAgentStream
 from broker.jail.worker.pipes import read_pipe, splice_file, write_pipe
 
@@ -72,7 +77,8 @@ class WorkerTransfers:
             if len(fds) != 1:
                 fdpass.close_all(fds)
                 raise InternalError("a transfer without its descriptor")
-            stream = _Stream(order.stream, socket.socket(fileno=fds[0]), self._say)
+            sock = socket.socket(fileno=fds[0])
+            stream = _Stream(order.stream, sock, self._say, agent=order.agent)
             self._streams[order.stream] = stream
             nursery.start_soon(self._serve, stream)
             return
@@ -98,9 +104,13 @@ class WorkerTransfers:
 class _Stream:
     """One connection, and the orders about it."""
 
-    def __init__(self, number: int, sock: socket.socket, say: Say) -> None:
+    def __init__(
+        self, number: int, sock: socket.socket, say: Say, *, agent: bool
+    ) -> None:
         sock.settimeout(0)
         self.number = number
+        self._agent = agent
+        """Its program knows the ssh agent's protocol alone."""
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._say = say
         # Wait, then Send or Deliver, then Finish: the broker is not faster.
@@ -132,6 +142,8 @@ class _Stream:
     async def run(self) -> str:
         """Serve it; returns why it ended."""
         try:
+            if self._agent:
+                return await self._follow()
             with trio.move_on_after(limits.TRANSFER_HEAD_SECONDS) as patience:
                 ask = await self._ask()
             if patience.cancelled_caught:
@@ -195,6 +207,8 @@ class _Stream:
                     await self._discard()
                 return
             await trio.lowlevel.wait_readable(self._sock)
+            if self._agent and await self._sock.recv(1, socket.MSG_PEEK):
+                return  # its first request, which waits
             hung_up = True
             nursery.cancel_scope.cancel()
 
@@ -387,6 +401,8 @@ class _Stream:
 
     async def _answer(self, reply: Reply) -> None:
         """Answer the program; one that does not read is not waited for long."""
+        if self._agent:
+            return
         with suppress(OSError), trio.move_on_after(1.0):
             await self._send(reply_frame(reply))
 
@@ -410,6 +426,20 @@ def _checked(untrusted_ask: Ask) -> Ask:
         ):
             # guard: name checked in the worker
             take_file_name(untrusted_name.encode())
+        case ChooseFiles(name=untrusted_name) | PrintPages(name=untrusted_name):
+            # guard: suggested name checked in the worker
+            name = suggested_name(untrusted_name)
+            checked = msgspec.structs.replace(untrusted_ask, name=name)
+            if isinstance(checked, ChooseFiles) and checked.names:
+                # guard: names are of files that are saved
+                if checked.kind != "save":
+                    raise PeerError("names of files that are not saved")
+                names = tuple(map(suggested_name, checked.names))
+                # guard: several files have names that differ
+                if not all(names) or len(set(names)) < len(names):
+                    raise PeerError("files without names, or with the same one")
+                checked = msgspec.structs.replace(checked, names=names)
+            return checked
         case Take() | ReturnFile() | CallService() | OfferServices():
             pass  # a token or a name, whose form was checked when it was decoded
     return untrusted_ask

@@ -60,6 +60,12 @@ class OfferStream(m.LinkRequest, frozen=True, tag="offer"):
     direct: bool = False
 
 
+class LendArena(m.LinkRequest, frozen=True, tag="arena"):
+    """Lend the memory, whose descriptor comes along, where a guest leaves its pixels."""
+
+    lease: _LeaseId
+
+
 class CutStream(m.LinkRequest, frozen=True, tag="cut-stream"):
     """Cut a stream that was taken; answered Done when it has ended."""
 
@@ -199,7 +205,7 @@ class HostRowsReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 FromHost: TypeAlias = (
     m.LeaseBegun | m.LeaseEnded | m.StartProgress | m.DevicesChanged | m.DeviceEnded
-    | HostReady | HostFailed | OfferStream | CutStream | FolderLost
+    | HostReady | HostFailed | OfferStream | LendArena | CutStream | FolderLost
     | m.RequestDone | m.SandboxStarted | m.DevicesReply | m.DeviceHanded
     | FolderMounted | FolderState | HostRowsFile | RequestFailed | CancelRequest
 )  # fmt: skip
@@ -223,7 +229,7 @@ REPLIES: Mapping[type[m.LinkRequest], type[m.LinkReply]] = MappingProxyType(
 )
 """The reply to a request, if it is not ``RequestDone``; or ``RequestFailed``."""
 
-WITH_DESCRIPTOR = (OfferStream, MountFolder, HostRowsFile)
+WITH_DESCRIPTOR = (OfferStream, LendArena, MountFolder, HostRowsFile)
 """The messages with which exactly one descriptor comes; with the others none does."""
 
 _from_host: msgspec.json.Decoder[FromHost] = msgspec.json.Decoder(FromHost)

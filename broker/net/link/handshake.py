@@ -61,19 +61,17 @@ from broker.net.link.keys import (
     Peers,
     sha256,
 )
+from broker.net.link.link_reader import LinkReader, refuse_other_than, told_refusal
 from broker.net.link.wire_types import (
     HEADER,
     PAIR_HINT,
     VERSION,
     ConnectionKind,
     Direction,
-    LinkReader,
     LinkRefusedError,
     RefusalReason,
     Role,
     refusal,
-    refuse_other_than,
-    told_refusal,
 )
 
 _OPENING_BYTES = HEADER.size + 2 * KEY_BYTES + EPOCH_PART_BYTES

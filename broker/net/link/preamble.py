@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError
 from broker.core.names import LeaseId, ServiceName, take_lease_id
-from broker.core.services import PORTS, SERVICES
+from broker.core.services import LINK_PORTS, SERVICES
 from broker.net.link.epoch import (
     EPOCH_BYTES,
     MAC_BYTES,
@@ -51,11 +51,11 @@ from broker.net.link.epoch import (
     mac_holds,
     make_mac,
 )
+from broker.net.link.link_reader import LinkReader
 from broker.net.link.wire_types import (
     HEADER,
     VERSION,
     ConnectionKind,
-    LinkReader,
     LinkRefusedError,
     RefusalReason,
     Role,
@@ -195,7 +195,7 @@ class Opener:
         session = self._session
         head = HEADER.pack(ConnectionKind.STREAM.value, VERSION, _KIND, session.role)
         signed = head + _BODY.pack(
-            session.epoch, self._last, PORTS[service], bytes.fromhex(lease)
+            session.epoch, self._last, LINK_PORTS[service], bytes.fromhex(lease)
         )
         mac = make_mac(session.key(Purpose.STREAM, session.sends), signed)
         return StreamOffer(signed + mac, session.key(Purpose.ANSWER, session.sends))

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Mapping
-from typing import Self
 
 from broker.core.errors import PeerError
 
@@ -70,16 +68,6 @@ class RefusalReason(enum.IntEnum):
     """Internal, never sent: the other end went away."""
 
 
-_TOLD: Mapping[int, str] = {
-    RefusalReason.MALFORMED: "it could not read what we sent",
-    RefusalReason.VERSION: "it speaks another version of the link",
-    RefusalReason.ROLE: "it has the same role as this broker, or another pinned one",
-    RefusalReason.UNKNOWN_KEY: "it does not know this broker's key",
-    RefusalReason.PROOF: "our proof was wrong, or was changed on the way",
-    RefusalReason.BUSY: "it has too many unfinished connections",
-    RefusalReason.PERSON: "the user there did not confirm the code",
-}
-
 PAIR_HINT = "pair the two brokers: 'brokerctl pair' on both machines"
 
 
@@ -103,19 +91,6 @@ class LinkRefusedError(PeerError):
         self.answer = answer
 
 
-def take_door(untrusted_first: bytes) -> ConnectionKind:
-    """Return what a connection is for, from its first eight bytes.
-
-    Raises LinkRefusedError when it is nothing of ours.
-    """
-    try:
-        return ConnectionKind(untrusted_first)
-    except ValueError as error:
-        raise LinkRefusedError(
-            "the first bytes are not of Vitrail's link", reason=RefusalReason.MALFORMED
-        ) from error
-
-
 def other_version(untrusted_version: int) -> LinkRefusedError:
     """The refusal of another version, in plain text (and without proof)."""
     return LinkRefusedError(
@@ -131,79 +106,3 @@ def refusal(
 ) -> bytes:
     """Return the message whose form never changes: header and a reason."""
     return HEADER.pack(door.value, VERSION, kind, role) + bytes([reason])
-
-
-def told_refusal(untrusted_message: bytes) -> LinkRefusedError:
-    """The error for a refusal that the other end sent; the text is ours."""
-    code = untrusted_message[HEADER.size]
-    reason = RefusalReason(code) if code in _TOLD else RefusalReason.MALFORMED
-    text = _TOLD.get(code, f"for a reason that we do not know ({code})")
-    return LinkRefusedError(
-        f"the other broker refused: {text} (said without proof)",
-        reason=reason,
-        hint=PAIR_HINT if reason is RefusalReason.UNKNOWN_KEY else "",
-    )
-
-
-def refuse_other_than(expected: Role, untrusted_role: int) -> None:
-    """Raise LinkRefusedError unless the other end says the role that is not ours."""
-    if untrusted_role == expected:
-        return
-    raise LinkRefusedError(
-        f"both ends say that they are the {expected.other.name.lower()}"
-        if untrusted_role == expected.other
-        else "an unknown role",
-        reason=RefusalReason.ROLE,
-        hint="one broker is the host, the other one the viewer",
-    )
-
-
-class LinkReader:
-    """Cuts a stream of bytes into messages whose size their kind fixes.
-
-    Refuses at the first byte that cannot be right, so a wrong start never
-    waits for more.  Holds at most one unfinished message beyond its input.
-    """
-
-    def __init__(self, door: ConnectionKind, sizes: Mapping[int, int]) -> None:
-        self._magic = door.value
-        self._sizes = sizes
-        self._buffer = bytearray()
-
-    def feed(self, untrusted_data: bytes) -> Self:
-        """Add bytes."""
-        self._buffer += untrusted_data
-        return self
-
-    def take(self) -> tuple[int, int, bytes] | None:
-        """Return kind, role (a number still) and the whole next message.
-
-        None when it is not complete.  Raises LinkRefusedError.
-        """
-        start = bytes(self._buffer[:MAGIC_BYTES])
-        if not self._magic.startswith(start):
-            raise LinkRefusedError(
-                "the other end does not speak this protocol",
-                reason=RefusalReason.MALFORMED,
-            )
-        if len(self._buffer) < HEADER.size:
-            return None
-        _, version, kind, role = HEADER.unpack_from(self._buffer)
-        if version != VERSION:
-            raise other_version(version)
-        size = self._sizes.get(kind)
-        if size is None:
-            raise LinkRefusedError(
-                f"unknown kind of message ({kind})", reason=RefusalReason.MALFORMED
-            )
-        if len(self._buffer) < size:
-            return None
-        message = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return kind, role, message
-
-    def rest(self) -> bytes:
-        """Return and forget the bytes after the last message taken."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        return rest

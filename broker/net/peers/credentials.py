@@ -97,7 +97,10 @@ def control_group(pid: int, pidfd: int) -> str:
 
 
 def _group_of(lines: list[bytes]) -> bytes:
-    """Return the path that ``control_group`` describes, from /proc/PID/cgroup."""
+    """Return the unified path from the lines of /proc/PID/cgroup.
+
+    The memory controller's path if the unified one is missing or "/".
+    """
     groups: dict[bytes, bytes] = {}
     for line in filter(None, lines):
         # "number:controllers:path", the unified one without controllers; a path may

@@ -12,7 +12,6 @@ import errno
 import secrets
 import signal
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -28,22 +27,23 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Opening
 from broker.core.names import LeaseId
-from broker.core.services import SECRET, SSH_AGENT, TCP
+from broker.core.services import SECRET, SETTINGS, SSH_AGENT, TCP
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
-from broker.net.hangup import when_hung_up
 from broker.viewer.calls.box_calls import is_box, joined_in_box
 from broker.viewer.calls.desktop_services import DesktopServices
+from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.ssh_agents import SandboxAgent
 from broker.viewer.calls.ssh_keys import SshKeys
 from broker.viewer.calls.tcp_ports import take_port, user_port
 from broker.viewer.calls.user_secrets import user_secret
+from broker.viewer.hung_up import when_hung_up
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
 from broker.viewer.opening.targets import Targets, Wait
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
+from policy.names import ADMIN_NAMES
 from policy.records.model import CalledService, Record
-from policy.rules.world import ADMIN_NAMES
 from policy.services.record import DEFAULT_CALLS
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ RESERVED = "vitrail."
 """Services of this name are the broker's own, with a port each."""
 
 
+_SETTINGS_CALLS = 4
+"""Of one sandbox: a listener for each session bus of it."""
 _LINGER_SECONDS = 2.0
 """For the bytes that are on their way when the caller goes."""
 
@@ -122,7 +124,7 @@ class SandboxCalls:
     ) -> None:
         self._decider = decider
         self._desktop = desktop
-        self._running: Counter[tuple[str, str]] = Counter()
+        self._places = CallPlaces()
         self._targets = targets
         self._pump = pump
         self._meetings = Meetings()
@@ -180,9 +182,17 @@ class SandboxCalls:
             async with user_secret(ask.argument) as far:
                 await self._relay(call, far)
             return
+        if ask.service == SETTINGS:
+            # A place of its own, which no other caller can take.
+            own = call.guest.lease.id
+            with self._places.one(own, SETTINGS, 2 * _SETTINGS_CALLS, source):
+                async with self._desktop.settings.serving() as far:
+                    await self._relay(call, far)
+            return
         service = self._desktop.find(ask.service)
         asked = GuestCall(source, ask.service, ask.argument, service.command)
-        with self._one_of("", ask.service, service.concurrent):
+        caller = call.guest.lease.record
+        with self._places.one("", ask.service, service.concurrent, caller):
             async with self._desktop.serving(asked, service) as far:
                 await self._relay(call, far)
 
@@ -199,9 +209,10 @@ class SandboxCalls:
         user = call.permit.user or named.user
         # guard: calls leave room for the target's own programs
         half = max(target.valid_record().viewer.limits.programs // 2, 1)
+        place, caller = self._places.one, source.lease.record
         with (
-            self._one_of(target.lease.id, "", half),
-            self._one_of(target.lease.id, ask.service, named.concurrent),
+            place(target.lease.id, "", half, caller),
+            place(target.lease.id, ask.service, named.concurrent, caller),
         ):
             async with self.served(target, asked, user) as far:
                 await self._relay(call, far)
@@ -231,7 +242,8 @@ class SandboxCalls:
         ) as target:
             asked = GuestCall(source.lease.sandbox, SSH_AGENT, "")
             half = max(target.valid_record().viewer.limits.programs // 2, 1)
-            with self._one_of(target.lease.id, "", half):
+            caller = source.lease.record
+            with self._places.one(target.lease.id, "", half, caller):
                 async with self._met(target, asked, permit.user or "") as meeting:
                     if meeting.exchange is None:
                         raise UpstreamError("no program took the call")
@@ -297,20 +309,6 @@ class SandboxCalls:
         if end.errno == errno.EFBIG:
             raise ToldError(f"{call.permit.where} lets {most} bytes pass")
 
-    @contextmanager
-    def _one_of(self, target: str, service: str, most: int) -> Iterator[None]:
-        """Count a call of a service.  Raises ToldError where as many run as may."""
-        # guard: calls of a service at one time
-        if self._running[target, service] >= most:
-            what = f"calls of {service}" if service else "calls"
-            raise ToldError(f"{most} {what} run there, as many as may")
-        self._running[target, service] += 1
-        try:
-            yield
-        finally:
-            self._running[target, service] -= 1
-            self._running += Counter()  # without those of which none runs
-
     async def join(
         self,
         guest: Guest,
@@ -352,6 +350,8 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         return _port_request(opening, ask)
     if ask.service == SECRET:
         return _secret_request(opening, ask)
+    if ask.service == SETTINGS:
+        return _settings_request(opening, ask)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
         raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
@@ -423,6 +423,20 @@ def _secret_request(opening: Opening, ask: CallService) -> Request:
         peer=opening.peer,
         words=f"to have the secret {ask.argument}",
         details=(("secret", ask.argument),),
+        tells=True,
+    )
+
+
+def _settings_request(opening: Opening, ask: CallService) -> Request:
+    """Return the request for the desktop's settings.  Raises RefusedError."""
+    if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
+        raise RefusedError("the settings are the desktop's, and have no argument")
+    return Request(
+        lease=opening.lease,
+        service=SETTINGS,
+        stream=opening.stream,
+        peer=opening.peer,
+        words="to follow the looks of your desktop",
         tells=True,
     )
 

@@ -20,14 +20,15 @@ import trio
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths, read_config
 from broker.core.stderr_log import log_stderr
+from broker.helpers import box_filters
 from broker.helpers.console_log import ConsoleLog
 from broker.helpers.mounts.bound_files import BoundFiles
-from broker.helpers.process import program_filters
 from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.spawn import Child, spawn
 from broker.helpers.process.tool_jail import python_words
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.transfer_guest import GuestCall, reply_frame
+from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.opening.failures import ToldError
 from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import files_tool
@@ -44,6 +45,7 @@ class DesktopServices:
     def __init__(self, paths: Paths) -> None:
         self._folder = paths.config[0] / FOLDER
         self._logs = paths.state / "services"
+        self.settings = DesktopSettings()
 
     def find(self, name: str) -> DesktopService:
         """Return a service; its file is read for each call.
@@ -114,7 +116,7 @@ def _start(
     ours.callback(os.close, status)
     with ExitStack() as closing:
         closing.callback(os.close, theirs)
-        tool, rules = sealed([files_tool()]), sealed([program_filters.box_filter()])
+        tool, rules = sealed([files_tool()]), sealed([box_filters.box_filter()])
         closing.callback(os.close, tool)
         closing.callback(os.close, rules)
         words = [

@@ -9,17 +9,18 @@ was taken over may ask, and not have anything else signed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from broker.authority.permit import Permit, Request
-from broker.core.errors import PeerError, RefusedError
-from broker.core.lease import Opening
+from broker.core.errors import PeerError, RefusedError, VitrailError, sole
+from broker.core.lease import Lease, Opening
 from broker.core.limits import ssh_agent as limits
 from broker.core.prompt_words import VIEWER
 from broker.core.question import untrusted_word
@@ -39,13 +40,13 @@ from broker.core.ssh_agent import (
 )
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
+from broker.ipc.authority import Preview, ShownRule
 from broker.viewer.calls.known_hosts import names_of
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, user_agent
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.opening.failures import ToldError, told
 from broker.viewer.opening.targets import Wait
-from policy.rules.conditions import ANY_KEY
-from policy.rules.world import ADMIN_NAMES
+from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME, sample_hosts
 
 if TYPE_CHECKING:
     from broker.authority.channel.interface import Permits
@@ -54,8 +55,8 @@ if TYPE_CHECKING:
 LIST, LOGIN, CONTENT = "+list", "+login.", "+sign."
 """Arguments of requests: of a list, of a login before the user's name there, and of a
 signature before the content's namespace."""
-_BY_RULE = "@default"
-_OTHER = "a-name-that-no-rule-has"
+_REDIRECTED = "@default"
+
 
 FarAgent = Callable[[Permit, "Guest", Wait], AbstractAsyncContextManager[SandboxAgent]]
 
@@ -81,35 +82,47 @@ class SshKeys:
         request = Request(
             lease=opening.lease,
             service=SSH_AGENT,
-            argument=LIST,
-            target={"": VIEWER, _BY_RULE: ""}.get(target, target),
-            key=ANY_KEY,
             stream=opening.stream,
             peer=opening.peer,
-            settled=target != _BY_RULE,
-            ahead=True,
             tells=True,
-            counts_bytes=False,
         )
+        if target:
+            request = _to(request, target)
+        else:
+            usual = await usual_request(self._decider, request)
+            request = usual or _to(request, VIEWER)
         async with self._decider.permit(request) as permit:
             if permit.target == guest.lease.sandbox:
                 raise ToldError("a sandbox asks its own agent itself")
             if permit.target in ADMIN_NAMES and permit.user is not None:
                 raise ToldError(f"{permit.where}: at the desktop there is no user=")
-            async with self._agent(permit, guest, wait) as agent:
-                await guest.order(messages.SshServe(exchange.stream))
-                talk = _Conversation(
-                    self._decider, request, agent, guest, permit.target
-                )
-                while True:
-                    asked = await exchange.agent_said()
-                    # Requests of a sandbox to ssh agents are paced.
-                    pace = self._pace(opening.lease.id)
-                    await trio.sleep(pace.take(trio.current_time()))
-                    if not isinstance(asked, AgentAsk):
-                        raise PeerError("an ssh agent's answer to nobody")
-                    answer = await talk.answer(asked)
-                    await guest.order(messages.SshAnswer(exchange.stream, answer))
+            try:
+                async with self._agent(permit, guest, wait) as agent:
+                    await guest.order(messages.SshServe(exchange.stream))
+                    talk = _Conversation(
+                        self._decider, request, agent, guest, permit.target
+                    )
+                    await self._talk(talk, guest, exchange)
+            except (VitrailError, ExceptionGroup) as error:
+                found = sole(error)
+                if not isinstance(found, VitrailError):
+                    raise
+                # guard: a failure of an ssh agent has nothing of its target's
+                raise told(found, permit.target) from error
+
+    async def _talk(
+        self, talk: _Conversation, guest: Guest, exchange: OpenExchange
+    ) -> None:
+        """Answer the requests of a connection until it ends."""
+        while True:
+            asked = await exchange.agent_said()
+            # Requests of a sandbox to ssh agents are paced.
+            pace = self._pace(guest.lease.id)
+            await trio.sleep(pace.take(trio.current_time()))
+            if not isinstance(asked, AgentAsk):
+                raise PeerError("an ssh agent's answer to nobody")
+            answer = await talk.answer(asked)
+            await guest.order(messages.SshAnswer(exchange.stream, answer))
 
     def _agent(
         self, permit: Permit, guest: Guest, wait: Wait
@@ -144,14 +157,15 @@ class _Conversation:
     """The key of the host by session, which the agent has checked."""
     way: list[bytes] = field(default_factory=list)
     """Keys of the hosts that carry the agent on."""
+    left: bool = False
+    """Whether the agent has a request whose answer was not awaited to its end."""
 
     async def answer(self, ask: AgentAsk) -> AgentAnswer:
         """Return the answer to a request; one that is denied has failed."""
         match ask:
             case ListKeys():
                 await self._list()
-                offered = [one for one in self.keys.values() if self._is_offered(one)]
-                return KeyList(tuple(offered))
+                return KeyList(tuple(await self._offered()))
             case BindSession():
                 return await self._bind(ask)
             case SignLogin() | SignContent():
@@ -166,6 +180,12 @@ class _Conversation:
         """Have the agent check that the host has signed the session's id."""
         # guard: sessions of a connection to an ssh agent are few
         if len(self.hosts) + len(self.way) >= limits.SSH_SESSIONS:
+            return KeyRefused()
+        # The gpg-agent of newer GnuPG accepts any signature of a session (T5931).
+        last = bytes([ask.signature[-1] ^ 1]) if ask.signature else b""
+        wrong = msgspec.structs.replace(ask, signature=ask.signature[:-1] + last)
+        # guard: an agent that accepts any signature names no host
+        if not isinstance(await self.agent.ask(wrong), KeyRefused):
             return KeyRefused()
         answer = await self.agent.ask(ask)
         # guard: a host is known by its signature
@@ -186,19 +206,26 @@ class _Conversation:
         # guard: a login names the host of its session
         if isinstance(ask, SignLogin) and ask.host_key and bound != ask.host_key:
             return KeyRefused()
-        request = self._request(ask, key, bound)
+        request = await self._request(ask, key, bound)
         try:
             async with self.decider.permit(request) as permit:
                 # guard: a use is of the agent that its rule leads to
                 if permit.target != self.target:
                     return KeyRefused()
-                return await self.agent.ask(ask)
+                self.left = True
+                answer = await self.agent.ask(ask)
+                self.left = False
+                return answer
         except RefusedError:
+            # Its late answer would be taken for that of the next request.
+            # guard: an agent that was left with a request is not asked again
+            if self.left:
+                raise
             return KeyRefused()  # the decision is on record; another key may do
 
     # -- requests -----------------------------------------------------------------------
 
-    def _request(
+    async def _request(
         self, ask: SignLogin | SignContent, key: AgentKey, bound: bytes | None
     ) -> Request:
         """Return the request for one use of a key."""
@@ -212,11 +239,11 @@ class _Conversation:
         else:
             argument = f"{LOGIN}{ask.user}"
             words = "to log in with an ssh key"
-            host = None if bound is None else self._host(bound)
+            host = None if bound is None else await self._host(bound)
             details += [("user", ask.user), ("host", host or "not known")]
             if bound is not None:
                 details.append(("host key", fingerprint(bound)))
-            details += [("by way of", self._host(one)) for one in self.way]
+            details += [("by way of", await self._host(one)) for one in self.way]
         if self.target not in ADMIN_NAMES:
             words += f" of {untrusted_word(self.target)}"
         return replace(
@@ -229,37 +256,89 @@ class _Conversation:
             ahead=False,
         )
 
-    def _host(self, key: bytes) -> str:
+    async def _host(self, key: bytes) -> str:
         """Return a host's name, or its key's fingerprint where the user has no name."""
-        names = names_of(key, self._named_hosts(), Path.home())
+        names = names_of(key, _named_hosts(await self._rules()), Path.home())
         return names[0] if names else fingerprint(key)
 
-    def _named_hosts(self) -> tuple[str, ...]:
-        engine, world = self.decider.world()
-        return engine.sample_hosts(SSH_AGENT, self.guest.lease.sandbox, world)
+    async def _rules(self) -> Sequence[ShownRule]:
+        return await self.decider.rules_about(SSH_AGENT, self.guest.lease.sandbox)
 
-    def _is_offered(self, key: AgentKey) -> bool:
-        """Whether a rule lets a use of a key happen, or asks about it."""
-        engine, _ = self.decider.world()
-        arguments = {f"{LOGIN}{_OTHER}", f"{CONTENT}{_OTHER}"} | {
+    async def _offered(self) -> list[AgentKey]:
+        """Return the keys of which a rule lets a use happen, or asks about it."""
+        rules = await self._rules()
+        arguments = {f"{LOGIN}{NO_NAME}", f"{CONTENT}{NO_NAME}"} | {
             rule.argument
-            for rule in engine.rules
+            for rule in rules
             if rule.service == SSH_AGENT and rule.argument is not None
         }
+        offered: set[bytes] = set()
         for argument in sorted(arguments):
-            for host in self._named_hosts():
-                request = replace(
-                    self.listing,
-                    argument=argument,
-                    key=_name(key),
-                    host="" if argument.startswith(CONTENT) else host,
-                    ahead=False,
+            hosts = [""] if argument.startswith(CONTENT) else _named_hosts(rules)
+            uses = [
+                (
+                    key,
+                    replace(
+                        self.listing,
+                        argument=argument,
+                        key=_name(key),
+                        host=host,
+                        ahead=False,
+                    ),
                 )
-                answer = self.decider.preview(request)
-                # guard: keys are listed by rule
-                if answer is not None and answer.verdict in {"allow", "ask"}:
-                    return True
-        return False
+                for key in self.keys.values()
+                if key.key not in offered
+                for host in hosts
+            ]
+            answers = await self.decider.preview([use for _, use in uses])
+            # guard: keys are listed by rule
+            offered |= {
+                key.key
+                for (key, _), one in zip(uses, answers, strict=True)
+                if _grants(one)
+            }
+        return [one for one in self.keys.values() if one.key in offered]
+
+
+def _named_hosts(rules: Iterable[ShownRule]) -> tuple[str, ...]:
+    return sample_hosts(h for rule in rules if rule.action != "deny" for h in rule.host)
+
+
+def _grants(answer: Preview | None) -> bool:
+    return answer is not None and answer.verdict in {"allow", "ask"}
+
+
+async def usual_request(decider: Permits, request: Request) -> Request | None:
+    """Return the request for keys of the first agent that a rule leads to.
+
+    None where no rule lets this sandbox use a key, or asks about it.
+    """
+    rules = await decider.rules_about(SSH_AGENT, request.lease.sandbox)
+    # Of many sandboxes none is the usual one.
+    named = [VIEWER if x.target == "*" else x.target for x in rules if x.service]
+    found = [_to(request, target) for target in dict.fromkeys(named)]
+    answers = await decider.preview(found)
+    return next((x for x, y in zip(found, answers, strict=True) if _grants(y)), None)
+
+
+async def has_keys(decider: Permits, lease: Lease) -> bool:
+    """Whether a rule lets a sandbox use keys of some agent, or asks about it."""
+    request = Request(lease=lease, service=SSH_AGENT)
+    return await usual_request(decider, request) is not None
+
+
+def _to(request: Request, target: str) -> Request:
+    """Return the request for the list of keys of a target's agent."""
+    redirected = target == _REDIRECTED
+    return replace(
+        request,
+        argument=LIST,
+        target="" if redirected else target,
+        key=ANY_KEY,
+        settled=not redirected,
+        ahead=True,
+        counts_bytes=False,
+    )
 
 
 def _name(key: AgentKey) -> str:

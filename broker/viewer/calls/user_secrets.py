@@ -24,9 +24,10 @@ _DATA, _EXIT = 0, 1
 
 @asynccontextmanager
 async def user_secret(name: str) -> AsyncIterator[socket.socket]:
-    """Yield the connection of a service that gives one secret.
+    """Read a secret with secret-tool(1) and yield a socket that delivers it.
 
-    ``name`` has the form of a service's argument.  Raises ToldError where there is none.
+    It is delivered as a service would.  ``name`` has the form of a service's argument.
+    Raises ToldError when the user has no secret of this name or it cannot be read.
     """
     words = ["secret-tool", "lookup", "vitrail", name]
     try:

@@ -6,7 +6,7 @@ those that say something; where none does, the service's own default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from broker.authority.channel.interface import Permits
@@ -15,11 +15,10 @@ from broker.core.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.limits import clipboard as limits
+from broker.ipc.authority import Preview, ShownRule
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.reasons import DRAG
 from policy.records.model import Clipboard, Record
-from policy.rules.engine import PolicyAnswer
-from policy.rules.rule import Rule
 
 SERVICE = "vitrail.ClipboardPaste"
 INWARD_WORDS = "to get what you have copied"
@@ -35,7 +34,8 @@ class _Kind:
 
     kind: str
     size: int | None
-    answer: PolicyAnswer
+    answer: Preview
+    rule: ShownRule
 
 
 class Terms:
@@ -47,23 +47,23 @@ class Terms:
 
     # -- before the target is known ---------------------------------------------------
 
-    def copy(self, lease: Lease) -> w.CopyTerms:
+    async def copy(self, lease: Lease) -> w.CopyTerms:
         """The content worth reading: the most that any rule could let out of it."""
-        return _widest(list(self._rules(lease.sandbox)), self._speaking(lease))
+        return _widest(await self._rules(lease.sandbox), self._speaking(lease))
 
-    def outward(self, lease: Lease) -> bool:
+    async def outward(self, lease: Lease) -> bool:
         """Whether a rule could let it into the user's own selection."""
-        return any(True for _ in self._rules(lease.sandbox, w.VIEWER))
+        return bool(await self._rules(lease.sandbox, w.VIEWER))
 
-    def inward(self, lease: Lease) -> w.CopyTerms | None:
+    async def inward(self, lease: Lease) -> w.CopyTerms | None:
         """Return the terms for pasting the user's own selection; None: no rule."""
-        rules = list(self._rules("dom0", lease.sandbox))
+        rules = await self._rules("dom0", lease.sandbox)
         # guard: rules for the person's own
         return _widest(rules, self._speaking(lease)) if rules else None
 
     # -- drags ----------------------------------------------------------------------------
 
-    def drags(self, lease: Lease) -> tuple[bool, list[str]]:
+    async def drags(self, lease: Lease) -> tuple[bool, list[str]]:
         """Whether its drags may cross at all; the kinds that may go out at once.
 
         The user cannot be asked while the pointer waits, and no filter sees a drop on
@@ -73,17 +73,15 @@ class Terms:
         if not self._dragging(lease):
             return False, []
         kinds = set(DEFAULT_PATTERNS)
-        for rule in self._rules(lease.sandbox, w.VIEWER):
-            kinds.update(k for k in rule.match.mime if "*" not in k)
-        speaking = self._speaking(lease)
-        out = []
-        for kind in sorted(kinds):
-            found = self._may(lease, None, kind, None, speaking)
-            if found is not None and found.answer.verdict == "allow":
-                out.append(kind)
-        return True, out
+        for rule in await self._rules(lease.sandbox, w.VIEWER):
+            kinds.update(k for k in rule.mime if "*" not in k)
+        wanted = [(kind, None) for kind in sorted(kinds)]
+        may = await self._may(lease, None, wanted, self._speaking(lease))
+        return True, [one.kind for one in may if one.answer.verdict == "allow"]
 
-    def dragged(self, source: Lease | None, target: Lease | None) -> w.CopyTerms | None:
+    async def dragged(
+        self, source: Lease | None, target: Lease | None
+    ) -> w.CopyTerms | None:
         """Return the terms of a drag from one to the other; None: it is not allowed.
 
         None in the place of a lease: the user's own programs.
@@ -92,7 +90,7 @@ class Terms:
             return None
         here = source.sandbox if source is not None else "dom0"
         there = target.sandbox if target is not None else w.VIEWER
-        rules = list(self._rules(here, there))
+        rules = await self._rules(here, there)
         return _widest(rules, self._speaking(source or target)) if rules else None
 
     def _dragging(self, *leases: Lease | None) -> bool:
@@ -101,19 +99,10 @@ class Terms:
         said = self._speaking(*known)
         return len(said) == len(known) and all(one.drag == "rules" for one in said)
 
-    def _rules(self, source: str, target: str = "") -> Iterator[Rule]:
+    async def _rules(self, source: str, target: str = "") -> list[ShownRule]:
         """Those that could say yes; which of them decides is not asked here."""
-        engine, world = self._decider.world()
-        sources = frozenset(world.source_keys(source))
-        targets = frozenset(world.target_keys(target, source)) if target else None
-        for rule in engine.rules:
-            if rule.action not in _ACTIONS or rule.observe or rule.broken:
-                continue
-            if rule.service not in {None, SERVICE} or rule.argument not in {None, "+"}:
-                continue
-            here = rule.source.key in sources
-            if here and (targets is None or rule.target.key in targets):
-                yield rule
+        found = await self._decider.rules_about(SERVICE, source, target)
+        return [r for r in found if r.action in _ACTIONS and r.argument in {None, "+"}]
 
     def _speaking(self, *leases: Lease | None) -> list[Clipboard]:
         found = [self._record(lease) for lease in leases if lease is not None]
@@ -144,34 +133,28 @@ class Terms:
             return terms
         return _both(terms, await self._allowed(action, origin, target))
 
-    def record_allows(
+    async def record_allows(
         self, source: Lease | None, target: Lease, kinds: Iterable[str]
     ) -> str:
         """Why pasted content must not stay there; empty: it may."""
-        for kind in kinds:
-            answer = self._decider.preview(_request(source, target, kind, None))
-            if answer is None or answer.verdict not in _ACTIONS:
-                return "the rules do not let it stand any more"
+        requests = [_request(source, target, kind, None) for kind in kinds]
+        answers = await self._decider.preview(requests)
+        if any(x is None or x.verdict not in _ACTIONS for x in answers):
+            return "the rules do not let it stand any more"
         return ""
 
     async def _allowed(
         self, action: w.AskPolicy, source: Lease | None, target: Lease | None
     ) -> w.PasteTerms:
         speaking = self._speaking(source, target)
-        may = [
-            found
-            for kind, size in action.kinds
-            if (found := self._may(source, target, kind, size, speaking))
-        ]
+        may = await self._may(source, target, action.kinds, speaking)
         asking = [one for one in may if one.answer.verdict == "ask"]
         # The user is asked once, about all that the same rule asks about as the
         # first, which is text where there is any.  What would need a further
         # question stays out.
         # guard: one question
         crossing = [
-            one
-            for one in may
-            if one not in asking or one.answer.rule is asking[0].answer.rule
+            one for one in may if one not in asking or one.rule == asking[0].rule
         ]
         if not crossing and target is None:
             raise RefusedError("no rule lets it into your own clipboard")
@@ -190,9 +173,9 @@ class Terms:
                 request = replace(request, words=DRAG_WORDS)
             async with self._decider.permit(request, covered=covered) as permit:
                 where, covered = where or permit.where, covered or permit
-        return self._as_now(crossing, source, target, where)
+        return await self._as_now(crossing, source, target, where)
 
-    def _as_now(
+    async def _as_now(
         self,
         crossing: list[_Kind],
         source: Lease | None,
@@ -201,17 +184,15 @@ class Terms:
     ) -> w.PasteTerms:
         """The terms as rules and records are by now: a user takes their time."""
         speaking, clean = self._speaking(source, target), self._speaking(target)
-        found = [
-            self._may(source, target, one.kind, one.size, speaking) for one in crossing
-        ]
-        now = [one for one in found if one is not None]
+        wanted = [(one.kind, one.size) for one in crossing]
+        now = await self._may(source, target, wanted, speaking)
         if len(now) < len(crossing):
             raise RefusedError("rules or records do not let it cross any more")
         return w.PasteTerms(
             patterns=tuple(one.kind for one in now),
             max_bytes=_bytes(now, speaking),
             ttl=_strictest(
-                (one.answer.limits.ttl for one in now),
+                (one.answer.ttl for one in now),
                 (record.ttl for record in speaking),
                 limits.CLIPBOARD_SECONDS,
             ),
@@ -220,24 +201,28 @@ class Terms:
             rule=where,
         )
 
-    def _may(
+    async def _may(
         self,
         source: Lease | None,
         target: Lease | None,
-        kind: str,
-        size: int | None,
+        wanted: Iterable[tuple[str, int | None]],
         speaking: list[Clipboard],
-    ) -> _Kind | None:
-        answer = self._decider.preview(_request(source, target, kind, size))
-        if answer is None or answer.verdict not in _ACTIONS or answer.rule is None:
-            return None
-        said: list[Collection[str]] = [one.types for one in speaking if one.types]
-        if answer.rule.match.mime:
-            said.append(answer.rule.match.mime)
-        # guard: records are stricter than rules
-        if not all(fits(kind, types) for types in said or [DEFAULT_PATTERNS]):
-            return None
-        return _Kind(kind, size, answer)
+    ) -> list[_Kind]:
+        """Return those of the wanted kinds and sizes that may cross."""
+        asked = [(*one, _request(source, target, *one)) for one in wanted]
+        answers = await self._decider.preview([request for _, _, request in asked])
+        found = []
+        for (kind, size, _), answer in zip(asked, answers, strict=True):
+            if answer is None or answer.verdict not in _ACTIONS or answer.rule is None:
+                continue
+            said: list[Collection[str]] = [one.types for one in speaking if one.types]
+            if answer.rule.mime:
+                said.append(answer.rule.mime)
+            # guard: records are stricter than rules
+            if not all(fits(kind, types) for types in said or [DEFAULT_PATTERNS]):
+                continue
+            found.append(_Kind(kind, size, answer, answer.rule))
+        return found
 
 
 def _details(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
@@ -290,7 +275,7 @@ def _bytes(crossing: list[_Kind], speaking: list[Clipboard]) -> int:
     """
     default = limits.CLIPBOARD_BYTES
     of_records = [one.max_size for one in speaking if one.max_size is not None]
-    of_rules = [one.answer.limits.max_size for one in crossing]
+    of_rules = [one.answer.max_size for one in crossing]
     said = [size for size in of_rules if size is not None]
     silent = len(said) < len(of_rules)
     if silent:
@@ -307,13 +292,13 @@ def _strictest(
     return min(said, default=default)
 
 
-def _widest(rules: list[Rule], speaking: list[Clipboard]) -> w.CopyTerms:
+def _widest(rules: list[ShownRule], speaking: list[Clipboard]) -> w.CopyTerms:
     """The most that could be allowed; the record of the sandbox bounds it."""
     types: set[str] = set(DEFAULT_PATTERNS)
     for rule in rules:
-        types.update(rule.match.mime)
-    sizes = [rule.limits.max_size for rule in rules]
-    times = [rule.limits.ttl for rule in rules]
+        types.update(rule.mime)
+    sizes = [rule.max_size for rule in rules]
+    times = [rule.ttl for rule in rules]
     size: float = max([limits.CLIPBOARD_BYTES, *(s for s in sizes if s is not None)])
     ttl: float = max([limits.CLIPBOARD_SECONDS, *(t for t in times if t is not None)])
     for record in speaking:

@@ -72,6 +72,8 @@ class Party:
         """Of the task that waits for that one's source."""
         self._told: messages.DragsMessage | None = None
         """The last message about drags to the worker; None before it has begun."""
+        self._telling = trio.Lock()
+        """Of the rules for drags: what is told last is what was decided last."""
         self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
         self._confirming = False
 
@@ -80,10 +82,11 @@ class Party:
         choice = self._clipboard.choice
         return messages.ChordsMessage(choice.copy, choice.paste)
 
-    def drags(self) -> messages.DragsMessage:
-        """Which of its drags may cross, as records and rules are now."""
-        self._told = self._clipboard.drags_of(self.lease)
-        return self._told
+    async def tell_drags(self, worker: clipboard_member.Orders) -> None:
+        """Tell a worker that has begun which of its drags may cross."""
+        async with self._telling:
+            self._told = await self._clipboard.drags_of(self.lease)
+            await worker.send(self._told)
 
     async def take(self, said: clipboard_member.Said) -> None:
         """Its worker says something; claims of a process that may be hostile."""
@@ -94,7 +97,9 @@ class Party:
             case messages.ChordPressed(press, paste):
                 # guard: chords in a row
                 if self._pace.take(trio.current_time()):
-                    event = self._clipboard.pressed(self.lease, press, paste=paste)
+                    event = await self._clipboard.pressed(
+                        self.lease, press, paste=paste
+                    )
                     await self._clipboard.put(self, event)
             case messages.ForeignDragMessage() | messages.DragOverMessage():
                 await self._drag_came(said)
@@ -133,7 +138,7 @@ class Party:
         event: w.Event = w.ForeignDrag(self.lease.sandbox)
         hopeless = True
         if isinstance(said, messages.DragOverMessage):
-            event = self._clipboard.dragged_over(self.lease, said)
+            event = await self._clipboard.dragged_over(self.lease, said)
             hopeless = event.terms is None
         # A refusal is reported once: the drag comes over the next window, too.
         if not hopeless or self._refusals.take(trio.current_time()):
@@ -148,7 +153,7 @@ class Party:
             return
         event: w.Event = w.DragDropped(name, said.number)
         if isinstance(said, messages.DragWantedMessage):
-            terms = self._clipboard.dragged_out(self.lease)
+            terms = await self._clipboard.dragged_out(self.lease)
             event = w.DragWanted(name, said.number, said.mark, said.name, terms)
         await self._clipboard.put(self, event)
 
@@ -207,18 +212,24 @@ class Party:
         self._orders.close()
 
     async def follow(self) -> None:
-        """Know other chords from now on."""
+        """Send the present chords to the worker."""
         await self._tell(self.chords())
 
     async def follow_rules(self) -> None:
-        """Know other rules for drags from now on, if they are others."""
-        before = self._told
-        if before is not None and self.drags() != before:
-            await self._tell(self.drags())
+        """Send the present rules for drags to the worker, if they have changed."""
+        # guard: rules for drags that change again
+        async with self._telling:
+            if self._told is None:
+                return
+            now = await self._clipboard.drags_of(self.lease)
+            if now != self._told:
+                self._told = now
+                await self._tell(now)
 
     async def _tell(
         self, order: messages.ChordsMessage | messages.DragsMessage
     ) -> None:
+        """Send new chords or drag settings to the sandbox's worker, if it has one."""
         mine = self.guest.worker
         if mine is None:
             return
@@ -350,16 +361,17 @@ class ClipboardService:
         if self._parties.get(party.lease.sandbox) is party:
             await self._post(event)
 
-    def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
+    async def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
         """The meaning of a chord, with the current terms."""
         if paste:
-            return w.PastePressed(lease.sandbox, self._terms.inward(lease))
-        terms, outward = self._terms.copy(lease), self._terms.outward(lease)
+            return w.PastePressed(lease.sandbox, await self._terms.inward(lease))
+        terms = await self._terms.copy(lease)
+        outward = await self._terms.outward(lease)
         return w.CopyPressed(lease.sandbox, terms, press, outward)
 
-    def drags_of(self, lease: Lease) -> messages.DragsMessage:
+    async def drags_of(self, lease: Lease) -> messages.DragsMessage:
         """Which of its drags may cross."""
-        cross, outward = self._terms.drags(lease)
+        cross, outward = await self._terms.drags(lease)
         return messages.DragsMessage(cross, outward)
 
     def knows(self, mark: str) -> bool:
@@ -371,7 +383,9 @@ class ClipboardService:
         while not self.knows(mark):
             await self._drag_began.wait()
 
-    def dragged_over(self, lease: Lease, said: messages.DragOverMessage) -> w.DragOver:
+    async def dragged_over(
+        self, lease: Lease, said: messages.DragOverMessage
+    ) -> w.DragOver:
         """The meaning of a drag over a window, with the current terms."""
         name = self._core.dragged_by(said.mark)
         source = self._lease(name)
@@ -379,12 +393,12 @@ class ClipboardService:
         # Its own comes as no drag from elsewhere, whatever a rule about it says.
         # guard: a drag over its own windows
         if name == w.VIEWER or (source is not None and name != lease.sandbox):
-            terms = self._terms.dragged(source, lease)
+            terms = await self._terms.dragged(source, lease)
         return w.DragOver(lease.sandbox, said.number, said.mark, terms)
 
-    def dragged_out(self, lease: Lease) -> w.CopyTerms | None:
+    async def dragged_out(self, lease: Lease) -> w.CopyTerms | None:
         """Return the terms of a drag to the user's programs; None: not allowed."""
-        return self._terms.dragged(lease, None)
+        return await self._terms.dragged(lease, None)
 
     def troubled(self, party: Party) -> None:
         """Notify the user, once, that there are no chords, and why."""
@@ -431,14 +445,18 @@ class ClipboardService:
 
     async def decide_again(self) -> None:
         """Rules or records have changed: take back content that is now denied."""
-        async with trio.open_nursery() as nursery:
-            for party in self._parties.values():
-                nursery.start_soon(party.follow_rules)
+        for party in self._parties.values():
+            self.start(party.follow_rules)
         for target, transfer, source, kinds in self._core.standing:
             there, here = self._lease(target), self._lease(source)
             if there is None or (here is None and source != w.VIEWER):
                 continue
-            why = self._terms.record_allows(here, there, kinds)
+            try:
+                why = await self._terms.record_allows(here, there, kinds)
+            # guard: what cannot be decided again does not stand
+            except Exception as error:  # noqa: BLE001 -- any failure is a denial
+                log_exception(error)
+                why = "it could not be decided"
             if why:
                 # guard: rules that change
                 await self._post(w.ConsentRevoked(target, transfer, why))

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import trio
 
 from broker.authority.channel.interface import Permits
-from broker.authority.decisions.choice import ChoiceText, ChosenRequest
-from broker.authority.permit import Request
+from broker.authority.permit import ChoiceText, ChosenRequest, Request
 from broker.core.errors import VitrailError
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_stderr

@@ -18,9 +18,7 @@ from typing_extensions import override
 
 from broker.authority.audit import event_log
 from broker.authority.channel.interface import Permits
-from broker.authority.decisions.choice import ChosenRequest
-from broker.authority.decisions.decision_events import Asked
-from broker.authority.permit import Request
+from broker.authority.permit import Asked, ChosenRequest, Request
 from broker.authority.records.sandbox_names import one_lease
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
@@ -28,6 +26,7 @@ from broker.core.names import LeaseId
 from broker.core.services import DEVICE
 from broker.core.stderr_log import isolated, log_exception
 from broker.ipc.audit import schema
+from broker.ipc.authority import ShownRule
 from broker.ipc.devices.messages import DeviceItem, Devices
 from broker.ipc.host_viewer import DeviceSource, first_of
 from broker.viewer.devices.choices import DeviceChoices
@@ -116,16 +115,15 @@ class DeviceDesk:
         for item in items:
             if item.number not in self._known and item.state == "plugged":
                 self._known.add(item.number)
-                self._consider(item)
+                await self._consider(item)
 
-    def candidates(self, item: DeviceItem) -> Candidates:
+    async def candidates(self, item: DeviceItem) -> Candidates:
         """Return the sandboxes that rules give a device to, or ask about it."""
         found = Candidates([], [])
-        for lease in self._leases():
-            # guard: records bound attached devices
-            if not {lease.sandbox, "*"}.intersection(item.sandboxes):
-                continue
-            answer = self._decider.preview(request_of(item, lease))
+        # guard: records bound attached devices
+        leases = [x for x in self._leases() if {x.sandbox, "*"} & {*item.sandboxes}]
+        answers = await self._decider.preview([request_of(item, x) for x in leases])
+        for lease, answer in zip(leases, answers, strict=True):
             if answer is None or answer.rule is None:
                 continue
             if answer.verdict == "allow" and answer.rule.attach in _AUTOMATIC:
@@ -136,10 +134,12 @@ class DeviceDesk:
                 found.asked.append(lease)
         return found
 
-    def _consider(self, item: DeviceItem) -> None:
+    async def _consider(self, item: DeviceItem) -> None:
         if item.number in self._holdings:
             return
-        automatic, asked = self.candidates(item)
+        automatic, asked = await self.candidates(item)
+        if item.number in self._holdings:  # attached meanwhile
+            return
         wanted = automatic or asked
         # guard: one candidate or none
         if len(wanted) == 1:
@@ -311,45 +311,43 @@ class DeviceDesk:
 
         Raises RefusedError when a device that a rule requires for it is not there.
         """
-        missing = self.required(lease)
+        missing = await self.required(lease)
         if not missing:
             return
         try:
             items = (await self._source.devices()).devices
         except VitrailError as error:
             raise RefusedError(f"it needs a device, and {error}") from error
-        if not any(self._is_required(item, lease) for item in items):
+        if not await self._has_required(items, lease):
             raise RefusedError(
                 f"'{lease.sandbox}' does not start without a device that "
                 f"{missing} requires",
                 hint="plug it in; 'brokerctl device list' shows the devices",
             )
 
-    def required(self, lease: Lease) -> str:
+    async def required(self, lease: Lease) -> str:
         """Return the place of a rule that requires a device for a sandbox, or ''."""
-        engine, world = self._decider.world()
-        keys = set(world.source_keys(lease.sandbox))
-        for rule in engine.rules:
-            wanted = rule.action == "allow" and rule.attach == "required"
-            if wanted and rule.service == DEVICE and rule.source.key in keys:
-                return rule.where
-        return ""
+        rules = await self._decider.rules_about(DEVICE, lease.sandbox)
+        return next((rule.where for rule in rules if _requires(rule)), "")
 
-    def _is_required(self, item: DeviceItem, lease: Lease) -> bool:
-        if item.state != "plugged":
-            return False
-        answer = self._decider.preview(request_of(item, lease))
-        return (
+    async def _has_required(self, items: Iterable[DeviceItem], lease: Lease) -> bool:
+        plugged = [request_of(x, lease) for x in items if x.state == "plugged"]
+        return any(
             answer is not None
             and answer.verdict == "allow"
             and answer.rule is not None
-            and answer.rule.attach == "required"
+            and _requires(answer.rule)
+            for answer in await self._decider.preview(plugged)
         )
 
     def look_again(self) -> None:
         """Consider unattached devices again: a sandbox runs, or rules changed."""
         self._known &= set(self._holdings)
         self._again.set()
+
+
+def _requires(rule: ShownRule) -> bool:
+    return rule.action == "allow" and rule.attach == "required"
 
 
 class _Once(trio.TaskStatus[Holding]):

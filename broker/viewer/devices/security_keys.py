@@ -39,6 +39,7 @@ from broker.helpers.process.spawn import spawn
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
 from broker.viewer.devices.shared_key import SharedKey
+from policy.names import sample_hosts
 
 _HIDRAW = Path("/sys/class/hidraw")
 _FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
@@ -113,7 +114,7 @@ async def carry(
     """
     with shared.place(opening.lease.id):
         # guard: no rule, no key
-        async with decider.permit(connection(opening, decider)):
+        async with decider.permit(await connection(opening, decider)):
             await _carry(opening, conn, (decider, shared), root, task_status)
 
 
@@ -190,17 +191,17 @@ def _log(opening: Opening, text: str) -> None:
         log_stderr(f"vitrail: {opening.lease.sandbox}: {reason}")
 
 
-def connection(opening: Opening, decider: Permits) -> Request:
+async def connection(opening: Opening, decider: Permits) -> Request:
     """Return the request for the key itself, whatever the relying party.
 
     What passes unasked (which key it is) is permitted by it.  A rule with ``host=``
     grants it, too: of all hosts that are named it takes one that is granted.
     """
-    engine, world = decider.world()
-    hosts = engine.sample_hosts(SECURITY_KEY, opening.lease.sandbox, world)
+    rules = await decider.rules_about(SECURITY_KEY, opening.lease.sandbox)
+    hosts = sample_hosts(h for r in rules if r.action != "deny" for h in r.host)
     requests = [replace(_of(opening), host=host, ahead=True) for host in hosts]
-    for request in requests:
-        answer = decider.preview(request)
+    answers = await decider.preview(requests)
+    for request, answer in zip(requests, answers, strict=True):
         if answer is not None and answer.verdict == "allow":
             return request
     return requests[0]
@@ -264,6 +265,7 @@ class _Questions:
                 continue
 
     def _take(self, said: _Said) -> None:
+        """Handle a report of the key's process: a new request, or the end of one."""
         if said.over and said.over == self._current:
             if said.right:
                 self._shared.right_pin(self._opening.lease)
@@ -338,25 +340,26 @@ class _Questions:
         lease, permitted = self._opening.lease, False
         wrong = self._shared.enter_pin(lease)
         try:
-            async with self._decider.permit(self._pin(wrong)):
+            async with self._decider.permit(await self._pin(wrong)):
                 permitted = True
                 yield
         finally:
             if not permitted:
                 self._shared.not_entered(lease)
 
-    def _pin(self, wrong: int) -> Request:
+    async def _pin(self, wrong: int) -> Request:
         """Entering a PIN is in no rule: whoever may use the key has two at once."""
         # guard: the person is asked about a PIN after wrong ones
         asks = wrong >= device_limits.SECURITY_KEY_PIN_TRIES
         return replace(
-            connection(self._opening, self._decider),
+            await connection(self._opening, self._decider),
             words=f"to enter a PIN of your security key, after {wrong} wrong ones",
             details=(("wrong PINs of this sandbox", str(wrong)),),
             asks=asks,
         )
 
     def _say(self, number: int, *, allow: bool) -> None:
+        """Send the verdict on a request to the key's process."""
         with contextlib.suppress(OSError):  # it has ended
             self._sock.send(json.dumps({"verdict": number, "allow": allow}).encode())
 

@@ -33,7 +33,7 @@ from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.limits import host_viewer as pair_limits
 from broker.core.names import LeaseId, SandboxName, ServiceName, take_lease_id
-from broker.core.services import NETWORK, PORTS
+from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
 from broker.ipc import sealed_memfd
 from broker.ipc.host_viewer import Viewer
@@ -216,6 +216,11 @@ class HostProcess:
         match request:
             case p.OfferStream():
                 await self._offered(request, fd)
+            case p.LendArena():
+                try:
+                    await self._viewer().arena_lent(take_lease_id(request.lease), fd)
+                finally:
+                    os.close(fd)
             case p.CutStream():
                 await self._cut(request.stream)
             case m.LeaseBegun():
@@ -230,6 +235,7 @@ class HostProcess:
         return PairAnswer(m.RequestDone(request.request))
 
     def _told(self, request: m.LinkRequest) -> None:
+        """Handle a message that the host's process sends unasked."""
         match request:
             case m.StartProgress():
                 progress = self._progress.get(request.start)
@@ -261,7 +267,7 @@ class HostProcess:
             if announced is None:
                 raise RefusedError("the lease is not one that was announced here")
             # guard: the host names a service that there is
-            if service not in PORTS and service != NETWORK:
+            if service not in PORTS and service not in {NETWORK, SSH_AGENT}:
                 raise RefusedError("the host names no service of ours")
             # guard: a stream has a number of its own
             if offer.stream in self._streams or self._nursery is None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from broker.core.escape import printable
+from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
 from broker.core.sliding_window import SlidingWindow
@@ -118,7 +119,7 @@ class Board:
         """
         past = self._remember(lease.sandbox, ask, when)
         notice = self.known(lease, stream, ask.number)
-        if not self._may(lease.sandbox, now, changes=notice is not None):
+        if not self._may(lease.record, now, changes=notice is not None):
             past.outcome = "counted"
             counted = self._counted.get(lease.sandbox, 0)
             self._counted[lease.sandbox] = counted + 1
@@ -131,26 +132,32 @@ class Board:
         notice.keys = tuple(key for key, _ in ask.actions)
         return notice
 
-    def _may(self, sandbox: str, now: float, *, changes: bool) -> bool:
-        budget = self._budget(sandbox, now)
+    def _may(self, record: str, now: float, *, changes: bool) -> bool:
+        budget = self._budget(record, now)
         if changes:
             # guard: changes of a notification are paced
             return budget.changes.take(now)
-        own = sum(one.lease.sandbox == sandbox for one in self._notices.values())
+        # guard: notifications of disposables are their record's
+        own = sum(one.lease.record == record for one in self._notices.values())
         # guard: notifications of a sandbox are few
         if own >= limits.SHOWN_PER_SANDBOX or not budget.fresh.take(now):
             return False
         # Its own first: what that one refuses costs the others nothing.
+        before = budget.fresh.counted(now) - 1
         # guard: notifications of all sandboxes are few
-        return len(self._notices) < limits.SHOWN_TOTAL and self._total.take(now)
+        return (
+            may_take(own, len(self._notices), limits.SHOWN_TOTAL)
+            and may_take(before, self._total.counted(now), limits.PER_MINUTE_TOTAL)
+            and self._total.take(now)
+        )
 
-    def _budget(self, sandbox: str, now: float) -> _Budget:
-        found = self._budgets.get(sandbox)
+    def _budget(self, record: str, now: float) -> _Budget:
+        found = self._budgets.get(record)
         if found is None:
             for name, one in list(self._budgets.items()):
                 if one.fresh.idle(now) and one.changes.idle(now):
                     del self._budgets[name]
-            found = self._budgets[sandbox] = _Budget()
+            found = self._budgets[record] = _Budget()
         return found
 
     def end(self, number: int, outcome: str) -> Notice | None:

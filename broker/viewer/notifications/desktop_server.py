@@ -134,26 +134,25 @@ class DesktopServer:
             ),
         )
         rules[1].add_arg_condition(0, _NAME)
-        async with (
-            router.filter(rules[0], channel=send),
-            router.filter(rules[1], channel=send.clone()),
-        ):
-            for rule in rules:
-                await _reply(router, message_bus.AddMatch(rule))
-            facts = await _reply(router, method_call(_SERVICE, "GetServerInformation"))
-            owner = str(facts.header.fields[HeaderFields.sender])
-            session = _Session(router, owner, *await _abilities(router))
-            async with trio.open_nursery() as nursery:
-                try:
-                    nursery.start_soon(self._listen, session, signals)
-                    while not self._stopped:
-                        await self._bring(session)
-                        await self._changed.wait()
-                        self._changed = trio.Event()
-                finally:
-                    if not session.gone:
-                        await self._empty(session)
-                nursery.cancel_scope.cancel()
+        # Not as context managers, see DesktopSettings: they end with the router.
+        router.filter(rules[0], channel=send)
+        router.filter(rules[1], channel=send.clone())
+        for rule in rules:
+            await _reply(router, message_bus.AddMatch(rule))
+        facts = await _reply(router, method_call(_SERVICE, "GetServerInformation"))
+        owner = str(facts.header.fields[HeaderFields.sender])
+        session = _Session(router, owner, *await _abilities(router))
+        async with trio.open_nursery() as nursery:
+            try:
+                nursery.start_soon(self._listen, session, signals)
+                while not self._stopped:
+                    await self._bring(session)
+                    await self._changed.wait()
+                    self._changed = trio.Event()
+            finally:
+                if not session.gone:
+                    await self._empty(session)
+            nursery.cancel_scope.cancel()
 
     async def _bring(self, session: _Session) -> None:
         for number in list(self._closing):

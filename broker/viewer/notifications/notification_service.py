@@ -193,7 +193,7 @@ class NotificationService:
     async def _critical(self, opening: Opening) -> bool:
         """Whether a rule allows this sandbox a critical notification."""
         request = notification_request(opening, "+critical")
-        answer = self._decider.preview(request)
+        (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict != "allow":
             return False  # a question about urgency would be more urgent than its cause
         with suppress(RefusedError):

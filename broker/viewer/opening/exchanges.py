@@ -16,7 +16,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import Ask
 from broker.viewer.opening.returns import Return

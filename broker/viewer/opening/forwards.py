@@ -30,7 +30,6 @@ from broker.ipc.control.methods import Exchange, serves
 from broker.ipc.transfer_guest import GuestCall
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listen, take_port
-from broker.viewer.sandboxes.guest import WITHOUT_AGENT
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -105,19 +104,13 @@ class PortForwards:
         raise RefusedError("the forward has ended")
 
     def _one(self, untrusted_name: str) -> Guest:
-        """Return the guest that a name means, which has an agent.  Raises RefusedError."""
+        """Return the guest that a name means.  Raises RefusedError."""
         found = self._named(untrusted_name)
         if len(found) > 1:
             names = ", ".join(guest.lease.sandbox for guest in found)
             raise api.NotFoundError(
                 f"'{printable(untrusted_name, 64)}' has {len(found)} sandboxes",
                 hint=f"name one of them: {names}",
-            )
-        if isinstance(found[0].valid_record().host.launch, WITHOUT_AGENT):
-            raise RefusedError(
-                f"{found[0].lease.sandbox} is a container or box, which has no agent of "
-                "Vitrail's: nothing in it connects to its ports",
-                hint="forward a port of a virtual machine",
             )
         return found[0]
 
@@ -133,6 +126,7 @@ class PortForwards:
                 async def one(
                     conn: socket.socket = conn, place: object = place
                 ) -> None:
+                    """Serve one forwarded connection and free its place."""
                     with conn:
                         await self._connected(forward, conn)
                     places.release_on_behalf_of(place)

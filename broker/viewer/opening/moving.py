@@ -16,7 +16,7 @@ from broker.authority.permit import Permit
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.services import OPEN_FILE
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
@@ -107,6 +107,10 @@ class Mover:
     async def _send(
         self, job: Job, quota: Quota, write: PipeEnd, delivery: Delivery
     ) -> None:
+        """Let the source's worker send the entries, and wait until the target has them.
+
+        Raises ToldError, RefusedError.
+        """
         await job.guest.order(
             messages.TransferSend(
                 stream=job.exchange.stream,
@@ -202,10 +206,12 @@ class Mover:
         reason = "the editing sandbox broke it off"
         try:
             end = await way.wait_open(ask.size)
+            # guard: no more comes back than was announced
+            most = min(way.quota.file_size, ask.size)
             order = messages.TransferSend(
                 stream=exchange.stream,
-                file_size=way.quota.file_size,
-                size=way.quota.size,
+                file_size=most,
+                size=most,
                 files=1,
                 single=True,
                 name=way.quota.name,

@@ -63,6 +63,13 @@ class EditResult:
     text: str = ""
 
 
+@dataclass
+class KeptPages:
+    """A document that was made of a sandbox's pages."""
+
+    pages: int = 0
+
+
 class Own:
     """Files below the user's home, and the user's browser."""
 
@@ -76,7 +83,16 @@ class Own:
         The address is one word after ``--``.  Raises SetupError without a program
         for it, UpstreamError where that fails at once.
         """
-        argv = [*(self._browser or _find_browser()), url.canonical]
+        await self._open([*(self._browser or _find_browser()), url.canonical])
+
+    async def open_file(self, path: Path) -> None:
+        """Open a file of our own making by the user's program for it.
+
+        Raises as ``open_url``.
+        """
+        await self._open([*_find_browser(), str(path)])
+
+    async def _open(self, argv: list[str]) -> None:
         env = {key: os.environ[key] for key in _SESSION if key in os.environ}
         child = spawn(argv, env={**env, LOOP: "1"}, outlive_us=True)
         with trio.move_on_after(1.0):
@@ -130,6 +146,49 @@ class Own:
             write.close()  # the process has its own, whose end is the pipe's
             yield
             nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def saving(
+        self, path: str, origin: str, read: PipeEnd, before: str
+    ) -> AsyncIterator[EditResult]:
+        """Put the one entry of a pipe in the place of a file, once the block has ended.
+
+        Takes the end of the pipe over.  ``before``: what has to be there, see ``Saved``.
+        ``before`` of the result is then the SHA-256 of what was kept.  Raises
+        UpstreamError where it cannot be kept.
+        """
+        started, result = trio.Event(), EditResult()
+
+        async def save() -> None:
+            words = ["save", path, origin, before, str(KEEP_FREE_BYTES)]
+            wrote = await run_tool(words, stdin=read.fileno(), started=started)
+            digest, _, _ = wrote.partition(b"\n")
+            result.before = bytes.fromhex(digest.removeprefix(b"sha256 ").decode())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(save)
+            await started.wait()
+            read.close()
+            yield result
+
+    @asynccontextmanager
+    async def keeping_pages(self, path: str, read: PipeEnd) -> AsyncIterator[KeptPages]:
+        """Make a PDF file of the pages in a pipe, once the block has ended.
+
+        Takes the end of the pipe over.  Raises UpstreamError where it cannot be made.
+        """
+        started, result = trio.Event(), KeptPages()
+
+        async def keep() -> None:
+            words = ["pages", path, str(KEEP_FREE_BYTES)]
+            wrote = await run_tool(words, stdin=read.fileno(), started=started)
+            result.pages = int(wrote.removeprefix(b"pages "))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep)
+            await started.wait()
+            read.close()
+            yield result
 
     @asynccontextmanager
     async def editing(

@@ -17,15 +17,17 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.channel.interface import Permits
-from broker.core.errors import RefusedError, VitrailError
+from broker.authority.permit import USER, Request
+from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
 from broker.core.names import take_sandbox_name
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
-from broker.core.transfer.contents import claimed
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.claimed_type import claimed
+from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url, take_url
 from broker.ipc.audit import schema
+from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.methods import Exchange, serves
 from broker.viewer.opening.exchanges import Delivery
@@ -33,9 +35,9 @@ from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.targets import Targets, Wait, shown
-from policy.rules.engine import PolicyAnswer, PolicyCall
+from policy.names import ADMIN
 
-_PERSON = "@adminvm"
+_PERSON = ADMIN
 _NAME = "desktop"
 """The directory below ~/Incoming where the user's files arrive."""
 _LARGEST = 1 << 50
@@ -94,7 +96,7 @@ class PersonOpens:
         """
         emit = exchange.emit
         wanted = await _wanted(request, tuple(self._writable()))
-        target, where = self._target(wanted, request.sandbox)
+        target, where = await self._target(wanted, request.sandbox)
 
         async def wait(what: str) -> None:
             await emit(_begun(what))
@@ -137,43 +139,43 @@ class PersonOpens:
                 )
         return done
 
-    def _target(self, wanted: _Wanted, named: str | None) -> tuple[str, str]:
+    async def _target(self, wanted: _Wanted, named: str | None) -> tuple[str, str]:
         """Return the target and what chose it.  Raises RefusedError."""
-        answer = self._answer(wanted, named)
+        answer = await self._answer(wanted, named)
         if named:
             return take_sandbox_name(named), "name"
         return _chosen(answer), answer.where
 
-    def _require_return(self, wanted: _Wanted, target: str, named: str | None) -> None:
+    async def _require_return(
+        self, wanted: _Wanted, target: str, named: str | None
+    ) -> None:
         """Raise RefusedError unless the file may come back from its target now."""
-        answer = self._answer(wanted, named)
+        answer = await self._answer(wanted, named)
         # Not the target that would be chosen now: an "ask" may offer more by now.
         offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
         # guard: a file comes back from where the rules lead
         if not named and target not in offered:
             raise RefusedError(f"{answer.where} leads elsewhere now")
 
-    def _answer(self, wanted: _Wanted, named: str | None) -> PolicyAnswer:
+    async def _answer(self, wanted: _Wanted, named: str | None) -> Preview:
         """Return the rules' answer.  Raises RefusedError for a denial."""
         target = take_sandbox_name(named) if named is not None else ""
-        engine, world = self._decider.world()
         url = wanted.url
-        answer = engine.answer(
-            PolicyCall(
-                wanted.service,
-                "+",
-                _PERSON,
-                target,
-                wanted.mime or None,
-                url.scheme if url else None,
-                url.host if url else None,
-                wanted.size,
-            ),
-            world,
+        request = Request(
+            lease=USER,
+            service=wanted.service,
+            target=target,
+            mime=wanted.mime or None,
+            scheme=url.scheme if url else None,
+            host=url.host if url else None,
+            size=wanted.size,
         )
+        (answer,) = await self._decider.preview([request])
+        if answer is None:
+            raise InternalError("rules without an answer")
         if answer.verdict == "deny" and answer.rule is not None:
             raise RefusedError(f"denied: {answer.reason}", where=answer.where)
-        if wanted.edit and not answer.limits.returns:
+        if wanted.edit and not answer.returns:
             raise RefusedError(
                 "no rule lets the file come back",
                 hint="add one with the source @adminvm and return=yes",
@@ -246,7 +248,7 @@ class PersonOpens:
                     if await way.wait_asked(receiver.program):
                         # The editor may have run for hours.
                         # guard: a file comes back by the rules of that time
-                        self._require_return(wanted, target, named)
+                        await self._require_return(wanted, target, named)
                         way.accept(back_write)
                         await way.wait_done()
                     back_write.close()
@@ -283,7 +285,7 @@ async def _followed(delivery: Delivery, emit: api.Emit[api.OpenItem]) -> None:
         await emit(api.OpenItem(progress=step))
 
 
-def _chosen(answer: PolicyAnswer) -> str:
+def _chosen(answer: Preview) -> str:
     """The target that the rules choose.  Raises RefusedError without one."""
     found = answer.target
     if answer.verdict == "ask":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import trio
 
 from broker.core.errors import RefusedError
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
 from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 
@@ -26,6 +26,8 @@ class Return:
     sha256: bytes = b""
     """Of the edited file; empty while none came."""
     size: int = 0
+    announced: int = 0
+    """Bytes, as the target has announced them."""
     _asked: trio.Event = field(default_factory=trio.Event)
     _open: trio.Event = field(default_factory=trio.Event)
     _done: trio.Event = field(default_factory=trio.Event)
@@ -43,6 +45,15 @@ class Return:
         if self._reason:
             raise RefusedError(self._reason)
         return self._asked.is_set()
+
+    async def wait_announced(self) -> None:
+        """Wait until the target asks to return it, however long its program runs.
+
+        Raises RefusedError where it asks for more than may come back.
+        """
+        await self._asked.wait()
+        if self._reason:
+            raise RefusedError(self._reason)
 
     def accept(self, pipe: PipeEnd) -> None:
         """Take the file; it will be written to this end, which is given away."""
@@ -77,6 +88,7 @@ class Return:
             self.end(reason)
             self._asked.set()
             raise RefusedError(reason)
+        self.announced = size
         self._asked.set()
         await self._open.wait()
         if self._pipe is None or self._pipe.fileno() < 0:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import itertools
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,8 +29,8 @@ from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
-from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL
-from broker.core.transfer.contents import claimed
+from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL, SSH_AGENT
+from broker.core.transfer.claimed_type import claimed
 from broker.core.transfer.file_names import take_file_name
 from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.ipc import transfer as messages
@@ -37,11 +38,13 @@ from broker.ipc.audit import schema
 from broker.ipc.transfer_guest import (
     Ask,
     CallService,
+    ChooseFiles,
     CopyFiles,
     GiveFiles,
     OfferServices,
     OpenFile,
     OpenUrl,
+    PrintPages,
     ReturnFile,
     Take,
 )
@@ -50,11 +53,14 @@ from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.failures import told
+from broker.viewer.opening.file_dialogs import FileDialogs
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.moving import Job, Mover, Wanted, refuse_return
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.printing import Printing
 from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.programs import wait_unless_ended
-from policy.rules.world import ADMIN_NAMES
+from policy.names import ADMIN_NAMES
 
 if TYPE_CHECKING:
     from broker.authority.channel.interface import Permits
@@ -75,6 +81,9 @@ class OpeningService:
         targets: Targets,
         pump: PumpSupervisor,
         desktop: DesktopServices,
+        own: Own,
+        writable: Callable[[], Iterable[Path]],
+        spool: Path,
     ) -> None:
         self._decider = decider
         self._log = log
@@ -83,6 +92,12 @@ class OpeningService:
         self._mover = Mover(targets, log)
         self.calls = SandboxCalls(decider, targets, pump, desktop)
         self._meter = DayMeter()
+        self._dialogs = FileDialogs(
+            decider=decider, log=log, own=own, writable=writable, meter=self._meter
+        )
+        self._printing = Printing(
+            decider=decider, log=log, own=own, meter=self._meter, spool=spool
+        )
         self._numbers = itertools.count(1)
 
     async def stream(
@@ -98,10 +113,11 @@ class OpeningService:
         sandbox has too many of them.
         """
         began = trio.current_time()
-        calls = opening.service == CALL
+        keys = opening.service == SSH_AGENT
+        calls = keys or opening.service == CALL
         with guest.transfers.one(opening.stream, call=calls) as exchange:
             async with self._events.carry(opening, "worker", began) as outcome:
-                order = messages.TransferStream(opening.stream)
+                order = messages.TransferStream(opening.stream, agent=keys)
                 await guest.order(order, [conn.fileno()])
                 await taken()
                 try:
@@ -140,14 +156,12 @@ class OpeningService:
     ) -> str:
         """Serve the request; returns why not, for the program that asked."""
         try:
-            ask = await exchange.asked()
+            # A program that knows an ssh agent alone makes no request.
+            keys = opening.service == SSH_AGENT
+            ask = CallService(SSH_AGENT) if keys else await exchange.asked()
             match ask:
-                case CallService() if opening.service == CALL:
-                    await self.calls.call(guest, opening, exchange, ask, conn)
-                case Take() if opening.service == CALL:
-                    await self.calls.join(guest, exchange, ask.token, conn)
-                case OfferServices() if opening.service == CALL:
-                    await offer_services(guest, exchange)
+                case _ if keys or opening.service == CALL:
+                    await self._called(guest, opening, exchange, conn, ask)
                 case Take():
                     await self._mover.hand_over(guest, exchange, ask.token)
                 case GiveFiles():
@@ -165,6 +179,29 @@ class OpeningService:
                 raise
             return printable(found.message, 900)
         return ""
+
+    async def _called(
+        self,
+        guest: Guest,
+        opening: Opening,
+        exchange: OpenExchange,
+        conn: socket.socket,
+        ask: Ask,
+    ) -> None:
+        """Serve a request on the port of calls."""
+        match ask:
+            case CallService():
+                await self.calls.call(guest, opening, exchange, ask, conn)
+            case Take():
+                await self.calls.join(guest, exchange, ask.token, conn)
+            case OfferServices():
+                await offer_services(guest, exchange)
+            case ChooseFiles():
+                await self._dialogs.serve(guest, opening, exchange, ask)
+            case PrintPages():
+                await self._printing.serve(guest, opening, exchange, ask)
+            case _:
+                raise RefusedError(f"that is not asked on the port of {CALL}")
 
     # -- files that were pasted or dropped ----------------------------------------------
 

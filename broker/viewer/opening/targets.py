@@ -19,7 +19,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.failures import ToldError
@@ -30,8 +30,8 @@ from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.opening.returns import Return
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
+from policy.names import ADMIN_NAMES
 from policy.records.model import Record, boots
-from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
     from broker.ipc.host_viewer import Host
@@ -71,7 +71,10 @@ class Targets:
     def delivery(
         self, source: str, pipe: PipeEnd, quota: Quota, *, opened: bool
     ) -> Iterator[Delivery]:
-        """Yield the delivery; takes the pipe over, and closes it in any case."""
+        """Offer the entries in a pipe to a program of the target while the block runs.
+
+        Takes the pipe over, and closes it at the end.
+        """
         sent = Delivery(source, opened, quota, pipe.detach())
         try:
             yield sent

@@ -69,6 +69,9 @@ from policy.records.model import (
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one goes on in the background."""
+SSH_KEYS = "VITRAIL_SSH_KEYS"
+"""By this variable its agent knows that a program gets SSH_AUTH_SOCK, with the path that
+the guest's end of it has there (``shims/guest/ssh_keys.py``)."""
 WITHOUT_AGENT = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
 _WITH_OUR_AGENT = (MicroVM, ThrowawayVm)
 """Machines of other programs may have it: they are not waited for."""
@@ -78,6 +81,11 @@ _WARNINGS = 3
 
 def _unheard(_ago: float) -> None:
     """Ignore the user's action."""
+
+
+async def _no_keys() -> bool:
+    """No rule is known."""
+    return False
 
 
 class Guest:
@@ -122,6 +130,8 @@ class Guest:
         """Set when the last program has ended."""
         self.acted: Callable[[float], None] = _unheard
         """Called when the user has acted in its windows, so many seconds ago."""
+        self.has_keys: Callable[[], Awaitable[bool]] = _no_keys
+        """Whether a rule lets its programs use ssh keys."""
         self.crossing: clipboard_member.ClipboardMember = clipboard_member.Nowhere()
         """Receives its worker's messages about the clipboard."""
         self.screen = GuestScreen(
@@ -185,6 +195,7 @@ class Guest:
             if gone is not None:
                 await gone.close()
             self._frames.gone()
+            self.streams.drop_arena()
             self._settle_streams("the lease ended")
             # The task that takes the worker's end was cancelled above.
             # guard: a sandbox that has ended hears nothing
@@ -286,7 +297,7 @@ class Guest:
             self.worker = made
             # guard: a record that changed while the worker began
             await self.follow_record()
-            await made.send(self.crossing.drags())
+            await self.crossing.tell_drags(made)
             self.streams.displays_changed.set()
             return made
 
@@ -330,6 +341,7 @@ class Guest:
         )
 
     async def _take(self, message: worker.FromRest) -> None:
+        """Handle one message of the sandbox's worker."""
         match message:
             case worker.FromAgent():
                 await self._take_agent(message)
@@ -396,7 +408,7 @@ class Guest:
                 await self._mount_folders()
                 self.programs.agent_up()
                 self.programs.adopt(untrusted.programs)
-                await self._forget_lost(untrusted.programs)
+                await self._record_lost(untrusted.programs)
                 if not self.programs.live():
                     self.idle.set()  # nothing runs, and no other program is requested
             case agent.AgentMounted():
@@ -418,8 +430,8 @@ class Guest:
         except VitrailError as error:
             self.warnings.append(str(error))
 
-    async def _forget_lost(self, claimed: Sequence[int]) -> None:
-        """Programs that the current agent does not know have ended unseen."""
+    async def _record_lost(self, claimed: Sequence[int]) -> None:
+        """Record the end, with code -1, of programs that a new agent does not report."""
         for program in self.programs.live():
             known = program.number in claimed or program.way.next in {
                 Step.AGENT,
@@ -468,6 +480,7 @@ class Guest:
                 "Vitrail's: nothing can be started or kept in it from outside",
                 hint="its own programs can copy files out of it, and open addresses",
             )
+        keys = {SSH_KEYS: "1"} if await self.has_keys() else {}
         display = display and record.viewer.display != "none"
         program = self.programs.new(
             Path(argv[0]).name,
@@ -484,9 +497,8 @@ class Guest:
             program.way.reach(Step.AGENT, trio.current_time())
         # The guest has UTC without it.
         zone = {"TZ": time_zone()} if record.viewer.timezone == "desktop" else {}
-        message = run_message(
-            program.number, argv, {**zone, **env}, streams, display=display
-        )
+        given = {**zone, **keys, **env}
+        message = run_message(program.number, argv, given, streams, display=display)
         try:
             await self._tools.log.require(
                 schema.ProgramStarted(

@@ -118,6 +118,10 @@ class GuestFolders:
         return "" if answer.ok else printable(answer.detail, 200) or "no reason"
 
     async def _send(self, message: _Message) -> None:
+        """Send a message about a folder to the guest's agent.
+
+        Raises UpstreamError if the agent is too old.
+        """
         version, needed = self._version(), agent.FOLDERS_VERSION
         if isinstance(message, agent.AgentMount) and message.stream:
             needed = agent.STREAMED_FOLDERS_VERSION

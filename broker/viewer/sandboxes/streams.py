@@ -17,7 +17,7 @@ from broker.authority.stream_events import StreamEvents, StreamOutcome
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
-from broker.ipc import worker
+from broker.ipc import fdpass, worker
 from broker.ipc.acceptor import deliver
 from broker.net.display_header import read_header
 from broker.net.hangup import given, hang_up
@@ -56,6 +56,18 @@ class GuestStreams:
         self._places = 0
         self._displays = 0
         self.displays_changed = trio.Event()
+        self._arena: list[int] = []
+        """A descriptor of the memory where the guest leaves its pixels, if it was lent."""
+
+    def take_arena(self, fd: int) -> None:
+        """Keep a duplicate of the guest's arena.  Raises UpstreamError."""
+        self.drop_arena()
+        self._arena = fdpass.duplicates([fd])
+
+    def drop_arena(self) -> None:
+        """The sandbox has ended."""
+        fdpass.close_all(self._arena)
+        self._arena = []
 
     # -- counts ---------------------------------------------------------------------
 
@@ -236,7 +248,7 @@ class GuestStreams:
                 mine = await self._worker_for_display()
                 with self._handing(opening) as ended:
                     async with self._events.carry(opening, "worker", began) as outcome:
-                        await mine.send(order, [conn.fileno()])
+                        await mine.send(order, [conn.fileno(), *self._arena])
                         self._programs.display(Step.WAYPIPE)
                         await self._until_end(opening, conn, ended, outcome)
             except VitrailError as error:

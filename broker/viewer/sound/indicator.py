@@ -121,6 +121,7 @@ class Indicator:
 
     @property
     def _told(self) -> bool:
+        """Whether the notifications shown are those that are wanted."""
         return self._wanted.keys() == self._shown.keys()
 
     async def _bring(self) -> None:
@@ -129,7 +130,7 @@ class Indicator:
         try:
             with trio.fail_after(_SECONDS):
                 async with open_dbus_router() as router:
-                    await self._change(router)
+                    await self._update_notifications(router)
         except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies: sound goes on
             self._complain(error)
 
@@ -143,7 +144,8 @@ class Indicator:
             f"no notification can show {self._wording.fact}: {printable(_why(error))}\n"
         )
 
-    async def _change(self, router: DBusRouter) -> None:
+    async def _update_notifications(self, router: DBusRouter) -> None:
+        """Close the notifications no longer wanted, and send those that are missing."""
         for sandbox in self._shown.keys() - self._wanted.keys():
             number = self._shown[sandbox]
             await router.send_and_get_reply(

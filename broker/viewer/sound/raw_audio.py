@@ -40,7 +40,7 @@ async def raw_stream(
     *,
     pump: PumpSupervisor,
     log: event_log.EventLog,
-    answer: Callable[[None], Awaitable[None]],
+    answer: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[None],
 ) -> None:
     """Relay one connection to the sound server; returns at its end.
@@ -56,6 +56,6 @@ async def raw_stream(
     with server:
         async with StreamEvents(log).carry(opening, "auto", began) as outcome:
             outcome.counts = 0, 0
-            await answer(None)
+            await answer()
             task_status.started()
             await relay_stream(pump, opening, (conn.detach(), server.detach()), outcome)

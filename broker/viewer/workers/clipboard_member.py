@@ -71,9 +71,8 @@ class ClipboardMember(Protocol):
         """Return the chords that its windows recognise."""
         ...
 
-    def drags(self) -> messages.DragsMessage:
-        """Which of its drags may cross."""
-        ...
+    async def tell_drags(self, worker: Orders) -> None:
+        """Tell a worker that has begun which of its drags may cross."""
 
     async def take(self, said: Said) -> None:
         """Its worker says something."""
@@ -91,9 +90,9 @@ class Nowhere:
         """The default ones, by which nothing happens."""
         return DEFAULT_CHORDS
 
-    def drags(self) -> messages.DragsMessage:
-        """None."""
-        return messages.DragsMessage(cross=False, outward=[])
+    async def tell_drags(self, worker: Orders) -> None:
+        """None may."""
+        await worker.send(messages.DragsMessage(cross=False, outward=[]))
 
     async def take(self, said: Said) -> None:
         """Discard the message: there is no listener."""

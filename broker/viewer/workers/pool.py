@@ -21,9 +21,10 @@ from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_exception
 from broker.core.streams.wayland_rules import WindowRules
+from broker.helpers.order_channel import order_pair
 from broker.helpers.process.fork_client import ForkServer, ForkServerProgram
 from broker.helpers.process.spawn import Child
-from broker.ipc.channel import order_pair, pair
+from broker.ipc.channel import pair
 from broker.ipc.clipboard import ChordsMessage
 from broker.ipc.fork_server import ForkKeeper, ForkWorker
 from broker.viewer.workers.process import Worker, WorkerProcesses

@@ -20,11 +20,12 @@ from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.token_bucket import TokenBucket
+from broker.helpers.order_channel import OrderChannel
 from broker.helpers.process.fork_client import ForkedProcess
 from broker.helpers.process.memory import ProcessMemory
 from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
 from broker.ipc import worker as messages
-from broker.ipc.channel import Channel, OrderChannel
+from broker.ipc.channel import Channel
 from broker.ipc.desktop import notification
 from broker.ipc.fork_server import Jail
 from broker.ipc.wayland_rules import order_of
@@ -329,6 +330,7 @@ class Worker:
         | transfer.FromWorker
         | notification.FromWorker,
     ) -> None:
+        """Handle one message of the worker, or pass it on to its handler."""
         match message:
             case messages.WorkerStatistics():
                 self._statistics = message

@@ -18,6 +18,9 @@ from docs.tables.wayland.terms import (
 )
 
 _RESIZED = event("Learns the size that the compositor wants for its own window.")
+_FOREIGN = event(
+    "Learns of a window of its own sandbox that may be a parent.", Sender.FILTER
+)
 _HIDDEN_HOST = event("Learns the size of a screen; the model and name are ours.")
 
 REQUESTS: Policies = {
@@ -153,6 +156,15 @@ REQUESTS: Policies = {
         Cost.OBJECT,
     ),
     ("zwp_idle_inhibitor_v1", "destroy"): END,
+    ("zxdg_exporter_v2", "destroy"): END_LOCAL,
+    ("zxdg_exporter_v2", "export_toplevel"): MAKE_LOCAL,
+    ("zxdg_exported_v2", "destroy"): END_LOCAL,
+    ("zxdg_importer_v2", "destroy"): END_LOCAL,
+    ("zxdg_importer_v2", "import_toplevel"): MAKE_LOCAL,
+    ("zxdg_imported_v2", "destroy"): END_LOCAL,
+    ("zxdg_imported_v2", "set_parent_of"): request(
+        "Its window is kept above another window of the same sandbox."
+    ),
     # -- screens ---------------------------------------------------------------
     ("wl_output", "release"): END,
     ("zxdg_output_manager_v1", "destroy"): END,
@@ -160,6 +172,8 @@ REQUESTS: Policies = {
     ("zxdg_output_v1", "destroy"): END,
 }
 EVENTS: Policies = {
+    ("zxdg_exported_v2", "handle"): _FOREIGN,
+    ("zxdg_imported_v2", "destroyed"): _FOREIGN,
     ("xdg_wm_base", "ping"): event(
         "Learns that the compositor wants an answer.", serial=Serial.GIVES
     ),

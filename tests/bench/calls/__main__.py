@@ -7,7 +7,8 @@ and its pump; no machine between them): what a call costs beside the machines.  
 so that a busy moment falls on all: a call of ``true`` by each way, ``--rounds`` (30)
 times, and ``--mib`` MiB (512) into a program that discards them.  ``relay`` is a port by
 rule (``vitrail-connect``), which has the same broker and pump and no frames.  Prints
-medians in milliseconds and MiB/s; ``--json`` prints all values.
+medians in milliseconds and MiB/s, and the processor's time of a call by process, which
+depends less on what else runs; ``--json`` prints all values.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
+import resource
 import shlex
 import statistics
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -51,6 +54,7 @@ for _ in range(rounds):
         found[name].append(time.monotonic() - began)
 print(json.dumps(found))
 """
+CHILDREN = resource.RUSAGE_CHILDREN
 SINK = """
 import socket
 server = socket.create_server(("127.0.0.1", {port}))
@@ -105,6 +109,7 @@ async def ways(port):
                     await eventually(lambda path=path: takes_connections(path))
                 to = f"{ssh} {getpass.getuser()}@there"
                 yield (
+                    w,
                     guests["work"],
                     {
                         "vitrail-call": "vitrail-call -t vault nothing",
@@ -131,18 +136,59 @@ async def measured(guest, commands, rounds, mib):
     return json.loads(said.splitlines()[-1])
 
 
+async def processor_time(w, guest):
+    """Return the seconds that each process has had, those of its children included."""
+    named = {
+        one.pid: f"{one.role} {one.sandbox or ''}" for one in await processes_of(w)
+    }
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+            if (
+                b"guest.py" in words
+                and str(guest.folder.parent).encode()
+                in (entry / "environ").read_bytes()
+            ):
+                named[int(entry.name)] = "agents, and services"
+    found = {}
+    for pid, name in named.items():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        ticks = sum(map(int, fields[11:15]))
+        found[name] = found.get(name, 0) + ticks / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+async def processes_of(w):
+    return (await w.status()).processes
+
+
+async def shares(w, guest, calls, rounds):
+    """Return the processor's seconds of one call by process."""
+    before, own = await processor_time(w, guest), resource.getrusage(CHILDREN)
+    await measured(guest, {"vitrail-call": calls["vitrail-call"]}, rounds, 0)
+    after, late = await processor_time(w, guest), resource.getrusage(CHILDREN)
+    found = {name: (t - before.get(name, 0)) / rounds for name, t in after.items()}
+    spent = late.ru_utime + late.ru_stime - own.ru_utime - own.ru_stime
+    return {**found, "vitrail-call": spent / rounds}
+
+
 async def main(words):
-    async with ways(words.port) as (guest, calls, bulk):
+    async with ways(words.port) as (w, guest, calls, bulk):
         await measured(guest, calls, 2, 0)
         took = await measured(guest, calls, words.rounds, 0)
+        spent = await shares(w, guest, calls, words.rounds)
         moved = await measured(guest, bulk, 3, words.mib)
     if words.json:
-        print(json.dumps({"seconds": took, "bulk_seconds": moved, "mib": words.mib}))
+        made = {"seconds": took, "processor_seconds": spent}
+        print(json.dumps({**made, "bulk_seconds": moved, "mib": words.mib}))
         return
     print(f"{'a call of true':24}{'median ms':>12}{'worst ms':>12}")
     for name, values in took.items():
         middle, worst = statistics.median(values) * 1000, max(values) * 1000
         print(f"{name:24}{middle:12.1f}{worst:12.1f}")
+    print(f"\n{'the processor, by call':24}{'ms':>12}")
+    for name, value in sorted(spent.items(), key=lambda one: -one[1]):
+        print(f"{name:24}{value * 1000:12.1f}")
     print(f"\n{f'{words.mib} MiB':24}{'MiB/s':>12}")
     for name, values in moved.items():
         print(f"{name:24}{words.mib / statistics.median(values):12.0f}")

@@ -18,6 +18,7 @@ import json
 import os
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,7 @@ from typing import Any
 import psycopg
 import trio
 
+from broker.cli.audit.fleet_verbs import pack_day
 from broker.cli.audit.query.fleet_database import open_fleet
 from broker.helpers.shipper.database import connect
 from broker.helpers.shipper.postgres import TAKE
@@ -321,6 +323,12 @@ async def run(words: argparse.Namespace) -> dict[str, Any]:
                 ),
             }
             print(result["bytes"], flush=True)
+            began = time.monotonic()
+            tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+            await trio.to_thread.run_sync(pack_day, server.address, tomorrow)
+            _, size, _ = server.rows(_SIZE)[0]
+            result["bytes"]["after_the_day"] = round(int(size) / events)
+            result["packing_seconds"] = round(time.monotonic() - began, 1)
             server.run("VACUUM ANALYZE")
             result["questions_seconds"] = await trio.to_thread.run_sync(
                 questions, server, [row[5] for row in rows if row[4] == "deny"]

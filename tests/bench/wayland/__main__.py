@@ -1,6 +1,7 @@
 """What the filter costs: its core on recorded sessions, and in front of sway.
 
-    python -m tests.bench.wayland [--json FILE] [--quick] [--core] [--flood] [--firefox] [--firefox-alone]
+    python -m tests.bench.wayland [--json FILE] [--quick] [--core] [--flood] [--firefox]
+        [--firefox-alone] [--film]
 
 Core: CPU time for each message of the recorded sessions, beside a dict look-up
 measured in the same run, because machines differ.  Live: the same clients
@@ -8,7 +9,8 @@ directly on the compositor, behind the filter, behind a jailed worker, behind
 waypipe, and behind waypipe and the filter, in turns within each repetition: round trips, an
 animation, video, a 2560x1440 scroll, an interactive resize, each with the CPU
 time of what stands between.  ``--firefox`` adds the dropped frames of a page
-that plays 720p30, also behind our own end of waypipe's wire.  ``--flood`` measures
+that plays 720p30, also behind our own end of waypipe's wire; ``--film`` measures
+1080p30 in Firefox and in mpv, and nothing else.  ``--flood`` measures
 a window beside another sandbox's clients that send as fast as they can.
 """
 
@@ -21,12 +23,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from tests.bench.wayland import firefox, flood, loads
+from tests.bench.wayland import firefox, flood, loads, mpv
 from tests.bench.wayland.peers import Peer, all_peers, family, memory_of
 from tests.kit.result_file import result_file
 from tests.kit.wayland import sessions
@@ -180,6 +183,21 @@ def print_live(result: dict[str, Any]) -> None:
     print(f"\nmemory of its own: {own} (worker: both halves)")
 
 
+FILM = (1920, 1080)
+
+
+def film(quick: bool, repeats: int | None, peers: list[str]) -> dict[str, Any]:
+    """Measure and print 1080p30 in two players."""
+    words = (8.0, 1) if quick else (20.0, 3)
+    found: dict[str, Any] = {}
+    for name, play in (("mpv", mpv.play), ("Firefox", None)):
+        measure = partial(firefox.measure, size=FILM, play=play)
+        played = trio.run(measure, words[0], repeats or words[1], peers)
+        firefox.print_table(played, f"{name}, 1080p30")
+        found[name] = {k: [asdict(r) for r in v] for k, v in played.items()}
+    return found
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser()
@@ -191,6 +209,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--firefox-alone", action="store_true", help="nothing but those"
+    )
+    parser.add_argument(
+        "--film", action="store_true", help="nothing but 1080p30 in Firefox and mpv"
     )
     parser.add_argument(
         "--flood", action="store_true", help="nothing but a window beside a flood"
@@ -208,7 +229,7 @@ def main() -> None:
         beside = trio.run(flood.measure, *((2.0, 1) if options.quick else (5.0, 3)))
         flood.print_table(beside)
         found["flood"] = {k: [asdict(r) for r in v] for k, v in beside.items()}
-    alone = options.firefox_alone or options.flood
+    alone = options.firefox_alone or options.flood or options.film
     if not alone:
         found["core"] = core()
         print_core(found["core"])
@@ -222,6 +243,8 @@ def main() -> None:
         played = trio.run(firefox.measure, seconds, repeats, options.peer)
         firefox.print_table(played)
         found["firefox"] = {k: [asdict(r) for r in v] for k, v in played.items()}
+    if options.film:
+        found["film"] = film(options.quick, options.repeats, options.peer)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

@@ -1,4 +1,4 @@
-"""Dropped frames of a page that plays generated 720p30, told in its title.
+"""Dropped frames of a page that plays a generated film, told in its title.
 
 Firefox counts itself (getVideoPlaybackQuality): frames that were due, and those
 of them that it dropped because the last one was not yet shown.  Each peer has a
@@ -12,7 +12,7 @@ import re
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +25,22 @@ from tests.kit.eventually import NeverError, eventually
 from tests.kit.wayland.compositor import desktop, windows
 
 _PAGE = """<html><title>wait</title><body style="margin:0;background:#000">
-<video id=v src="clip.webm" width=1280 height=720 autoplay loop muted></video>
+<video id=v src="clip.webm" width=WIDTH height=HEIGHT autoplay loop muted></video>
 <script>setInterval(()=>{let q=v.getVideoPlaybackQuality();
 document.title='shown '+q.totalVideoFrames+' dropped '+q.droppedVideoFrames+' .'},250)</script>"""
 _TITLE = re.compile(r"shown (\d+) dropped (\d+) ")
 FRAMES_A_SECOND = 30
+LEAD_SECONDS = 3.0
+"""Of a player's own start, which is not measured."""
 
 
-def clip(place: Path) -> None:
-    """Twelve seconds of moving test picture, VP8."""
-    (place / "page.html").write_text(_PAGE)
+def clip(
+    place: Path, size: tuple[int, int] = (1280, 720), *, seconds: float = 12
+) -> None:
+    """A moving test picture, VP8, and the page that plays it again and again."""
+    width, height = map(str, size)
+    page = _PAGE.replace("WIDTH", width).replace("HEIGHT", height)
+    (place / "page.html").write_text(page)
     words = [
         "ffmpeg",
         "-nostdin",
@@ -43,9 +49,9 @@ def clip(place: Path) -> None:
         "-f",
         "lavfi",
         "-i",
-        "testsrc2=size=1280x720:rate=30",
+        f"testsrc2=size={width}x{height}:rate={FRAMES_A_SECOND}",
         "-t",
-        "12",
+        str(seconds),
         "-c:v",
         "libvpx",
         "-deadline",
@@ -108,7 +114,7 @@ class Watch:
         if shown < self._shown:
             raise RuntimeError(f"{shown} frames after {self._shown}: another player's")
         if self._since >= 0:
-            self.revalidate = max(self.revalidate, now - self._since)
+            self.still = max(self.still, now - self._since)
         if shown > self._shown or self._since < 0:
             self._shown, self._since = shown, now
 
@@ -129,19 +135,26 @@ class Played:
 
 
 async def measure(
-    seconds: float, repeats: int, only: Sequence[str] = ()
+    seconds: float,
+    repeats: int,
+    only: Sequence[str] = (),
+    *,
+    size: tuple[int, int] = (1280, 720),
+    play: Play | None = None,
 ) -> dict[str, list[Played]]:
     """Every peer in turns, or ``only`` those of these names.
 
-    A peer that does not play has an empty list.  Raises ValueError for a name
-    that no peer has.
+    ``play`` is another player than Firefox.  A peer that does not play has an empty
+    list.  Raises ValueError for a name that no peer has.
     """
     found: dict[str, list[Played]] = {}
+    screen = (size[0] + 160, size[1] + 200)
     with tempfile.TemporaryDirectory(prefix="vt-") as name:
         place = Path(name)
-        clip(place)
+        # Firefox plays it again and again, mpv once.
+        clip(place, size, seconds=12 if play is None else seconds + LEAD_SECONDS + 2)
         async with (
-            desktop() as comp,
+            desktop(size=screen, config_extra="default_border none\n") as comp,
             all_peers(comp) as peers,
             own_end(comp) as own,
         ):
@@ -154,7 +167,7 @@ async def measure(
                         continue
                     profile = place / f"{peer.name}-{turn}"
                     profile.mkdir()
-                    row = await _played(comp, peer, place, profile, seconds)
+                    row = await (play or _played)(comp, peer, place, profile, seconds)
                     found.setdefault(peer.name, []).extend([row] if row else [])
     return found
 
@@ -184,19 +197,21 @@ async def _played(
         last = await watch.played(first[0] + due, seconds * 3 + 30)
         took = trio.current_time() - began
         spent = (peer.cpu() - cpu) / took
-        return Played(
-            last[0] - first[0], last[1] - first[1], took, spent, watch.revalidate
-        )
+        return Played(last[0] - first[0], last[1] - first[1], took, spent, watch.still)
     except NeverError:
         return None
     finally:
         await child.stop()
 
 
-def print_table(found: dict[str, list[Played]]) -> None:
+Play = Callable[[HeadlessCompositor, Peer, Path, Path, float], Awaitable[Played | None]]
+"""Plays the clip of a directory with a profile, for so many seconds."""
+
+
+def print_table(found: dict[str, list[Played]], what: str = "Firefox, 720p30") -> None:
     """All repetitions of a peer together."""
     print(
-        f"\n{'Firefox, 720p30':18}{'due':>6}{'dropped':>9}{'%':>7}{'shown/s':>9}"
+        f"\n{what:18}{'due':>6}{'dropped':>9}{'%':>7}{'shown/s':>9}"
         f"{'CPU %':>8}{'still s':>9}   (each repetition's % dropped)"
     )
     for peer, rows in found.items():

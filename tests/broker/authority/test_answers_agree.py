@@ -23,10 +23,10 @@ from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc.audit.schema import LeaseBegin
+from policy.names import ADMIN_NAMES
+from policy.rules.calls import canonical_target
 from policy.rules.engine import PolicyCall
 from policy.rules.ruleset import rules_of_map
-from policy.rules.verdict import canonical_target
-from policy.rules.world import ADMIN_NAMES
 from tests.kit.rulebook import no, rulebook
 from tests.kit.world import record
 
@@ -107,12 +107,17 @@ def random_call(pick):
     return call
 
 
+def in_force(book):
+    """The engine and the world of the decider in the broker."""
+    return book.decider._rules.engine, book.decider._judge.world()
+
+
 def brokers_answer(book, call):
     """The decision of the decider in the broker; nothing is recorded or asked."""
     target = canonical_target(call["target"])
     facts = [call.get(key) for key in ("mime", "scheme", "host", "size")]
     if canonical_target(call["source"]) in ADMIN_NAMES:
-        engine, world = book.decider.world()
+        engine, world = in_force(book)
         return engine.answer(
             PolicyCall(call["service"], "+", "@adminvm", target, *facts), world
         )
@@ -259,7 +264,7 @@ def check_effective(site, book, calls):
 
 def in_classes(book, service):
     """The name under which 'effective' lists a service: one that no rule names is any."""
-    engine, _ = book.decider.world()
+    engine, _ = in_force(book)
     named = {rule.service for rule in engine.rules}
     return service if service in named else "(any other service)"
 
@@ -272,7 +277,7 @@ def check_graph(site, book):
         for flow in shown
         if not flow["told"]
     }
-    named = {rule.service for rule in book.decider.world()[0].rules}
+    named = {rule.service for rule in in_force(book)[0].rules}
     wanted = set()
     for source in ("dom0", *PERSISTENT):
         for service in {*SERVICES, "vitrail.Nothing", *named} - {None}:
@@ -360,7 +365,7 @@ def short(answer):
 
 def replayable(book, call, then):
     """Whether rules decided then, and the sandboxes of the call are known now."""
-    _, world = book.decider.world()
+    _, world = in_force(book)
     target = canonical_target(call["target"]).removeprefix("@dispvm:")
     named = target and not target.startswith("@") and target != "dom0"
     source = canonical_target(call["source"])

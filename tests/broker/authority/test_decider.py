@@ -442,7 +442,7 @@ async def test_too_many_targets_are_no_choice(monkeypatch):
 
 
 async def test_a_broker_without_a_person_says_no():
-    from broker.authority.permit import NoPrompt
+    from broker.authority.decisions.put_question import NoPrompt
 
     async with rulebook(ASKS) as b:
         b.decider.asker = NoPrompt()

@@ -6,6 +6,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker.authority.decisions.evaluator import call_of
 from broker.core.errors import RefusedError
 from broker.core.question import PersonAnswer
 from policy.rules.engine import Engine
@@ -84,9 +85,9 @@ async def swapped(first, second, answers):
 
 def check(b, live):
     """The oracle asks an engine of its own about each that is live still."""
-    world = b.decider.world()[1]
+    world = b.decider._judge.world()
     for (lease, service, target), permit in live.items():
-        call = b.request(service, lease=lease, target=target).call
+        call = call_of(b.request(service, lease=lease, target=target))
         answer = Engine(b.rules.now.rules).answer(call, world)
         assert answer.verdict in {"allow", "ask"}
         offered = answer.targets or (answer.target,)

@@ -161,6 +161,7 @@ def test_only_what_is_listed_is_left(tmp_path):
         "vitrail.Network",
         "vitrail.Notification",
         "vitrail.SecurityKey",
+        "vitrail.Settings",
     }
     # A service of somebody's, or one that a later version has.
     assert lockdown.denies(request("qubes.Gpg"))

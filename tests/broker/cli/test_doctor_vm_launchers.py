@@ -47,7 +47,7 @@ async def test_without_such_records_nothing_is_needed(place):
 async def test_what_libvirts_records_need_is_named_with_its_command(place, tmp_path):
     found = await place("libvirt")
     mends = [one.mend for one in found]
-    assert "apt install libvirt-clients" in mends
+    assert "sudo apt install libvirt-clients" in mends
     assert "sudo brokerctl launcher install libvirt" in mends
     install_hook(None, tmp_path / "HOOKS", tmp_path / "settings")
     texts = [one.text for one in await place("libvirt")]
@@ -61,7 +61,9 @@ async def test_missing_drivers_of_libvirt_are_named_with_their_packages(
 
     async def said():
         found = await place("libvirt")
-        return [(f.state, f.text + f.mend) for f in found if "no driver" in f.text]
+        return [
+            (f.state, f.text + f.mend) for f in found if "not have a driver" in f.text
+        ]
 
     (alone,) = await said()
     assert alone[0] is State.WARN
@@ -102,7 +104,10 @@ async def test_what_a_domain_for_a_run_needs_is_named(place, tmp_path):
     programs = tmp_path / "bin"
     programs.mkdir()
     missing = {one.mend for one in await place(path=str(programs))}
-    assert {"apt install libvirt-clients", "apt install qemu-system-x86"} <= missing
+    assert {
+        "sudo apt install libvirt-clients",
+        "sudo apt install qemu-system-x86",
+    } <= missing
     for name in ("virsh", "libvirtd", "qemu-system-x86_64"):
         (programs / name).write_text("")
         (programs / name).chmod(0o755)
@@ -117,8 +122,8 @@ async def test_what_a_machine_of_vmspawn_needs_is_named(place, tmp_path):
     (folder / "scan.toml").write_text(text)
     found = await place()
     assert [f.mend for f in found] == [
-        "apt install systemd-container",
-        "apt install qemu-system-x86",
+        "sudo apt install systemd-container",
+        "sudo apt install qemu-system-x86",
         "loginctl enable-linger",
     ]
     programs = tmp_path / "bin"
@@ -126,7 +131,7 @@ async def test_what_a_machine_of_vmspawn_needs_is_named(place, tmp_path):
     for name in ("systemd-vmspawn", "qemu-system-x86_64"):
         (programs / name).touch(0o755)
     (found,) = await place(path=str(programs))
-    assert "need a systemd of this user" in found.text
+    assert "need a service manager of this user" in found.text
 
 
 @pytest.mark.parametrize("kind", MONITORS)
@@ -139,7 +144,7 @@ async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind)
     monkeypatch.setattr(vm_launchers.accel, "permission", lambda: missing)
     program, experimental, kvm = await place()
     assert kind in program.text
-    assert program.mend == "docs/launchers/vmm.md"
+    assert program.mend == "see docs/launchers/vmm.md"
     assert ("no permission to open it" in kvm.text, kvm.mend) == (True, "join a group")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / kind).touch(0o755)

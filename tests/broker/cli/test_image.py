@@ -5,11 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from broker.cli.images import installed
 from broker.cli.images.verbs import age_text, command, read_packages
 from broker.cli.run.image import record_of_host
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
-from broker.host.images import store
 from broker.host.images.store import FORMAT, ImageSpec, Manifest
 from policy.records.loader import load_records
 
@@ -61,12 +61,12 @@ def test_a_rebuild_leaves_an_imported_image_as_it_is(tmp_path, monkeypatch):
     for name in ("kernel", "initrd", "root"):
         (directory / name).write_bytes(b"x")
     manifest = Manifest(FORMAT, ImageSpec("mine"), "6.1", {}, 1.0, "d", "a", "r", "oci")
-    (directory / "manifest.json").write_bytes(store.manifest_bytes(manifest))
+    (directory / "manifest.json").write_bytes(installed.manifest_bytes(manifest))
     (directory.parent / "mine").symlink_to(directory.name)
     result = CliRunner().invoke(command, ["rebuild", "--json"], catch_exceptions=False)
     (shown,) = json.loads(result.stdout)
     assert (shown["name"], shown["suite"], shown["built"]) == ("mine", "oci", 1.0)
-    assert not store.is_made_of(manifest, ImageSpec("mine")), "a build replaces it"
+    assert not installed.is_made_of(manifest, ImageSpec("mine")), "a build replaces it"
 
 
 def test_an_import_of_something_that_is_no_file(tmp_path, monkeypatch):

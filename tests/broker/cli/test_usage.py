@@ -45,7 +45,7 @@ def test_the_verb_that_was_meant_is_named(capsys, words, meant):
 def test_an_unknown_verb_that_is_near_none_names_the_list(capsys):
     said = answer(capsys, "frobnicate")
     assert said == (
-        "error: No such command 'frobnicate'\n  hint: 'brokerctl --help' lists them\n"
+        "error: No such command 'frobnicate'\n  hint: 'brokerctl --help' lists the commands\n"
     )
 
 
@@ -85,7 +85,7 @@ def test_a_message_of_several_lines_becomes_one(capsys):
     [
         (["cp", "x", "demo:/tmp"], "TARGET is 'demo:' without a path"),
         (["cp", "demo:x", "/nowhere"], "or a directory here, as '.'"),
-        (["cp", "demo:~/", "/tmp"], "SANDBOX:PATH names a file"),
+        (["cp", "demo:~/", "/tmp"], "PATH of SANDBOX:PATH must name a file"),
     ],
 )
 def test_cp_says_where_files_arrive(capsys, words, says):

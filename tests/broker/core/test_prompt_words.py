@@ -15,7 +15,7 @@ from broker.authority.questions.phrase import (
 )
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.core.paths import find_paths
-from broker.core.prompt_words import duration, target_words, wants
+from broker.core.prompt_words import CHECKED, claims, duration, target_words, wants
 from broker.core.question import PersonAnswer, untrusted_word
 from broker.ipc import prompt as m
 from tests.kit.prompting import MANY, question
@@ -48,6 +48,12 @@ def test_look_alikes_are_told_apart():
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words
+
+
+def test_what_the_broker_knows_is_not_a_claim():
+    details = {"details": (("host", "git.example.test"),), "argument": ""}
+    assert claims(question(**details)) == ["host, it says: git.example.test"]
+    assert claims(question(service=CHECKED, **details)) == ["host: git.example.test"]
 
 
 def test_services_and_targets():

@@ -9,8 +9,8 @@ from broker.core import services
 
 def test_one_port_for_each_service():
     """No two share one, and the way back is the same table."""
-    assert len(services.SERVICES) == len(services.PORTS)
-    for service, port in services.PORTS.items():
+    assert len(services.SERVICES) == len(services.LINK_PORTS)
+    for service, port in services.LINK_PORTS.items():
         assert services.SERVICES[port] == service
 
 

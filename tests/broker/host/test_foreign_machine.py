@@ -10,7 +10,15 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
-from broker.core.services import AUDIO, DISPLAY, PORTS, TRANSFERS, WAYLAND_DOOR
+from broker.core.services import (
+    AUDIO,
+    DISPLAY,
+    NOTIFICATION,
+    PORTS,
+    SSH_AGENT,
+    TRANSFERS,
+    WAYLAND_DOOR,
+)
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import HeldMachine, hybrid_doors, take_foreign
@@ -167,7 +175,7 @@ async def test_a_container_is_its_namespace(private, monkeypatch):
     assert mine.claim == ContainerClaim(str(private), 7)
     acceptors = Acceptors()
     doors = await mine.open_doors(acceptors)
-    wanted = {DISPLAY, AUDIO, WAYLAND_DOOR, *TRANSFERS}
+    wanted = {DISPLAY, AUDIO, NOTIFICATION, SSH_AGENT, WAYLAND_DOOR, *TRANSFERS}
     assert set(doors) == wanted, "no agent of ours is in there"
     for service, door in doors.items():
         assert oct((private / service).stat().st_mode)[-3:] == "600"

@@ -51,6 +51,13 @@ class Host:
             raise UpstreamError("the host cannot be reached")
 
 
+class InProcess(PolicyAuthority):
+    """An authority in the process of the test, whose decider permits."""
+
+    def __getattr__(self, name):
+        return getattr(self.decider, name)
+
+
 class Stand:
     def __init__(self, path, log):
         self.path = path
@@ -62,9 +69,7 @@ class Stand:
         (path / "sandboxes.d").mkdir()
         self.write("a", record("persistent"))
         environ = {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
-        self.authority = PolicyAuthority(
-            paths=find_paths(environ), log=log, source=self
-        )
+        self.authority = InProcess(paths=find_paths(environ), log=log, source=self)
         self.role = ViewerRole(
             paths=find_paths(environ),
             authority=self.authority,
@@ -257,6 +262,23 @@ async def test_a_lease_without_a_valid_record_is_refused():
         with pytest.raises(RefusedError, match="no valid record 'b'"):
             await s.role.lease_begun(other)
         assert s.role.guests() == []
+
+
+async def test_an_arena_is_kept_until_its_sandbox_ends():
+    fd = os.memfd_create("arena")
+    async with viewer() as s:
+        with pytest.raises(RefusedError, match="not one that was announced"):
+            await s.role.arena_lent(LeaseId("f" * 16), fd)
+        await s.role.lease_begun(LEASE)
+        (guest,) = s.role.guests()
+        await s.role.arena_lent(LEASE.id, fd)
+        await s.role.arena_lent(LEASE.id, fd)  # again: one is kept
+        (mine,) = guest.streams._arena
+        assert os.path.sameopenfile(mine, fd)
+        await s.role.lease_ended(LEASE.id, "over")
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(mine)
+    os.close(fd)
 
 
 class SlowFolders:
@@ -561,7 +583,7 @@ async def test_sound_without_a_filter_ends_when_the_record_filters_it(monkeypatc
     async def unfiltered(opening, conn, _server, *, answer, task_status, **_):
         del opening
         with conn:
-            await answer(None)
+            await answer()
             task_status.started()
             hears.set()
             await trio.sleep_forever()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.core.errors import IntegrityError, UpstreamError
-from broker.helpers.shipper.database import MIGRATIONS, Connection, Error
+from broker.helpers.shipper.database import _SCRIPTS, Connection, Error
 from broker.helpers.shipper.postgres import Postgres
 from broker.helpers.shipper.terms import Batch
 from tests.kit.audit.postgres import Postgres as Server
@@ -15,11 +15,8 @@ _COLUMNS = f"sequence, time_ns, kind, {', '.join(_TEXTS)}, body, leaf"
 def make_tables(server: Server) -> None:
     """Make the tables as that release did, with its page's grants for a role desk."""
     server.run(
-        "CREATE SCHEMA vitrail; CREATE TABLE vitrail.migration (version integer "
-        "PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now());"
-        + "".join(MIGRATIONS[:6])
-        + "INSERT INTO vitrail.migration SELECT generate_series(1, 6);"
-        "CREATE ROLE desk LOGIN; CREATE ROLE vitrail_reader; CREATE ROLE reader LOGIN "
+        _SCRIPTS[6].read_text()
+        + "CREATE ROLE desk LOGIN; CREATE ROLE vitrail_reader; CREATE ROLE reader LOGIN "
         "IN ROLE vitrail_reader;"
         "GRANT USAGE ON SCHEMA vitrail TO desk, vitrail_reader;"
         "GRANT SELECT ON ALL TABLES IN SCHEMA vitrail TO desk, vitrail_reader;"

@@ -62,7 +62,7 @@ GUARDS = (
     Guard("malformed devices are gone", "", "tests/broker/root/test_sysfs.py", "malformed"),
     Guard("HID interfaces in records", "found = dict.fromkeys((name for record in self.records if record.rule.matches(facts) for name in record.sandboxes))", "tests/broker/root/test_records.py", "never_leave"),
     Guard("a record has a condition", "if False:", "tests/broker/root/test_records.py", "mistakes"),
-    Guard("records bound attached devices", "if False:", "tests/broker/viewer/devices/test_desk.py", "records_of_the_host"),
+    Guard("records bound attached devices", "leases = [*self._leases()]", "tests/broker/viewer/devices/test_desk.py", "records_of_the_host"),
     Guard("one candidate or none", "if wanted:", "tests/broker/viewer/devices/test_desk.py", "two_sandboxes"),
     Guard("a declined device is not asked about again", "if answer.verdict == 'ask':", "tests/broker/viewer/devices/test_desk.py", "declined"),
     Guard("a device that is declined for one sandbox is not asked about again", "", "tests/broker/viewer/devices/test_desk.py", "declined"),

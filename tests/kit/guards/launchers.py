@@ -15,6 +15,18 @@ GUARDS = (
         "number",
     ),
     Guard(
+        "no machine writes to the image that others map",
+        "",
+        "tests/attack/test_shared_image.py",
+        "writes_to_a_shared_image",
+    ),
+    Guard(
+        "an arena keeps its size",
+        "pass",
+        "tests/attack/test_pixel_arena.py",
+        "keeps_its_size",
+    ),
+    Guard(
         "a chain of starts has one budget",
         "pass",
         "tests/attack/test_started_machines.py",
@@ -31,6 +43,18 @@ GUARDS = (
         "promised = 0",
         "tests/attack/test_started_machines.py",
         "promised",
+    ),
+    Guard(
+        "a start of a box goes on without its caller",
+        "with trio.move_on_after(_START_SECONDS):\n    await first_of(leased, ended)",
+        "tests/attack/test_started_machines.py",
+        "hang_up",
+    ),
+    Guard(
+        "an arena is memory that is promised",
+        "",
+        "tests/attack/test_started_machines.py",
+        "arena",
     ),
     Guard(
         "no machine is larger than this one",

@@ -82,6 +82,7 @@ GUARDS = (
     Guard("a press while inert", "self.pressed = self._button()", "tests/broker/helpers/prompt/test_dialog.py"),
     Guard("choices that were not offered", "reason = ''", "tests/broker/authority/questions/test_queue.py"),
     Guard("questions of one sandbox", "if False:", "tests/broker/authority/questions/test_queue.py"),
+    Guard("disposables have their record's questions", "mine = sum(e.question.lease == question.lease for e in self._entries.values())", "tests/attack/test_budgets.py", "disposables_leave"),
     Guard("questions in all", "if False:", "tests/broker/authority/questions/test_queue.py"),
     Guard("how often", "return True", "tests/broker/authority/questions/test_queue.py"),
     Guard("the same again", "", "tests/broker/authority/questions/test_queue.py"),

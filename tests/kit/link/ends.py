@@ -6,8 +6,11 @@ the right key, so it is what a broker that was taken over could be.
 
 from __future__ import annotations
 
+import os
+
 import trio
 
+from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.host.viewer_link import RemoteViewer
 from broker.net.endpoints import UnixEndpoint, open_listener
@@ -121,11 +124,17 @@ class HoldingViewer:
     def __init__(self):
         self.takes = False
         self.leases: list[Lease] = []
+        self.arenas = []
         self.offered = []
         self.more = trio.Event()
 
     async def lease_begun(self, lease):
         self.leases.append(lease)
+
+    async def arena_lent(self, lease, fd):
+        if lease not in [one.id for one in self.leases]:
+            raise RefusedError("the lease is not one that was announced here")
+        self.arenas.append((lease, os.fstat(fd).st_ino))
 
     async def lease_ended(self, lease, reason):
         del reason

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+from collections import Counter
 from typing import Any
 
 from broker.jail.wayland.protocol import emit
@@ -110,6 +111,15 @@ class Connection(Window):
     def keys(self, since: int = 0) -> list[int]:
         """Codes of all keys that it heard."""
         return [e[3][2] for e in self.events[since:] if e[2] == "key"]
+
+    def times_heard(self, code: int, since: int = 0) -> int:
+        """How often a key was pressed or released for it.
+
+        Each of a client's keyboards hears the same key: it is counted once.
+        """
+        of_keys = (e for e in self.events[since:] if e[2] == "key")
+        by = Counter(oid for oid, _, _, args in of_keys if args[2] == code)
+        return max(by.values(), default=0)
 
     def listen(self) -> None:
         """Hear all that was said so far."""

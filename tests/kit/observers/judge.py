@@ -309,8 +309,8 @@ class Judge:
                     f"windows without input took the keyboard {self.taken} times"
                 )
         # Each is heard when it is pressed and when it is released.
-        heard = [key for c, at in marks for key in c.keys(at)]
-        self.gains.stolen = -(-heard.count(letter) // 2)
+        heard = sum(c.times_heard(letter, at) for c, at in marks)
+        self.gains.stolen = -(-heard // 2)
         self.gains.judge()
 
     def prompted(self, prompt: Prompt) -> None:

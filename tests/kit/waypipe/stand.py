@@ -23,7 +23,7 @@ from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
 from broker.jail.worker.wayland.connection import WaylandService, serve_client
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
-from broker.jail.worker.wayland.waypipe_memory import StreamMachine
+from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
 from tests.kit.vm.suite_root import inside, suite_root
@@ -45,6 +45,8 @@ class Wire:
     def __init__(self, comp: HeadlessCompositor, path: str) -> None:
         self.comp, self.path = comp, path
         self.machine = StreamMachine()
+        self.arena = -1
+        """Descriptor of the sandbox's arena; -1: it has none."""
         self.connections: list[StreamConnection] = []
         self.ends: list[Exception] = []
         self.children: list[Child] = []
@@ -131,6 +133,8 @@ async def wire(
         sandbox = Sandbox(rules.name)
 
         def make(*args, **options) -> StreamConnection:
+            if it.arena >= 0:
+                options["arena"] = ArenaFile(os.dup(it.arena))
             it.connections.append(StreamConnection(*args, **options))
             return it.connections[-1]
 

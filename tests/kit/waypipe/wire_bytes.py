@@ -8,6 +8,8 @@ from broker.jail.waypipe.blocks import Kind
 
 HEADER = 1 << 2 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 16
 """Version 16, no GPU, no compression, no video."""
+ARENA_HEADER = HEADER | 1 << 30
+"""Of our own guest end, which knows the blocks of an arena."""
 
 
 def header(word: int = HEADER) -> bytes:
@@ -29,6 +31,13 @@ def extend(rid: int, size: int) -> bytes:
 
 def fill(rid: int, start: int, end: int, data: bytes) -> bytes:
     return block(Kind.BUFFER_FILL, struct.pack("<iII", rid, start, end) + data)
+
+
+def arena_fill(
+    rid: int, start: int, base: int, width: int, rows: int = 1, stride: int = 0
+) -> bytes:
+    shape = (start, stride or width, width, rows, base)
+    return block(Kind.ARENA_FILL, struct.pack("<iIIIII", rid, *shape))
 
 
 def span(start: int, end: int, words: bytes) -> bytes:
@@ -95,6 +104,25 @@ class MemoryFile:
 
     def close(self) -> None:
         pass
+
+
+class MemoryArena:
+    """An arena whose byte at each place tells the place."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytes(number * 7 & 255 for number in range(size))
+        self.size = size
+        self.closed = False
+
+    def read(self, into: list[memoryview], base: int) -> None:
+        for part in into:
+            if base + len(part) > self.size:
+                raise ValueError("it is cut short")
+            part[:] = self.data[base : base + len(part)]
+            base += len(part)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Memory:

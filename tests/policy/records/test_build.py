@@ -329,6 +329,8 @@ def test_a_machine_of_another_vmm_is_a_micro_vm_that_boots(kind):
     [
         ("folders = 1", "launch.folders", "no meaning for kind"),
         ("huge_pages = true", "launch.huge_pages", "no meaning for kind"),
+        ("shared_image = true", "launch.shared_image", "no meaning for kind"),
+        ("pixel_arena = true", "launch.pixel_arena", "no meaning for kind"),
         ('fork = "copy"', "launch.fork", "no meaning for kind"),
         ("standby = 1", "launch.standby", "no meaning for kind"),
         ("[state]\nencrypted = true", "state.encrypted", "knows no LUKS"),
@@ -351,6 +353,23 @@ def test_what_another_vmm_cannot_do_is_refused_with_what_to_write(
     assert problem.span.line == line
 
 
+@pytest.mark.parametrize("kind", ["persistent", "disposable"])
+def test_any_booted_machine_may_share_its_image(kind):
+    for line, shared in (("", False), ("shared_image = true", True)):
+        text = f'class = "{kind}"\n[launch]\nhuge_pages = true\n{line}\n'
+        made, problems = parse_record("work", Path("work.toml"), text.encode())
+        assert made is not None, problems
+        assert made.host.launch.shared_image is shared
+
+
+def test_no_machine_has_an_arena_that_does_not_ask_for_it():
+    for line, arena in (("", False), ("pixel_arena = true", True)):
+        text = f'class = "persistent"\n[launch]\n{line}\n'
+        made, problems = parse_record("work", Path("work.toml"), text.encode())
+        assert made is not None, problems
+        assert made.host.launch.pixel_arena is arena
+
+
 def _forked(lines, kind="disposable", rest=""):
     text = f'class = "{kind}"\n[launch]\nfork = "shared"\n{lines}\n{rest}'
     return parse_record("work", Path("work.toml"), text.encode())
@@ -369,6 +388,8 @@ def test_a_disposable_sandbox_may_share_its_templates_memory():
         ("persistent", "", "", "only disposable machines share memory"),
         ("template", "", "", "only disposable machines share memory"),
         ("disposable", "huge_pages = true", "", "huge_pages"),
+        ("disposable", "shared_image = true", "", "shared_image"),
+        ("disposable", "pixel_arena = true", "", "pixel_arena"),
         ("disposable", "folders = 1", "", "virtiofsd"),
         ("disposable", "", '[folders]\nread_only = ["/srv"]', "virtiofsd"),
     ],

@@ -327,4 +327,4 @@ def test_a_machine_whose_flows_nobody_decides_is_refused(kind):
     text = f'class = "disposable"\n[launch]\nkind = "{kind}"\nnetwork = "rules"\n'
     record, problems = parse_record("vm", Path("vm.toml"), text.encode())
     assert record is None
-    assert "flows decided yet" in problems[0].message
+    assert "such a network yet" in problems[0].message

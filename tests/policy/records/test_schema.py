@@ -18,7 +18,7 @@ from policy.records.schema import reference, schema
 from policy.records.schema_calls import SCHEMAS, text_of
 from policy.rules.engine import Engine
 from policy.rules.ruleset import rules_of_map
-from policy.rules.world import WorldError, world_from_json
+from policy.rules.world_json import WorldError, world_from_json
 from policy.tools.explain import answer_json
 from tests.policy import strategies
 

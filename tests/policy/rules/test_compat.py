@@ -12,7 +12,7 @@ import pytest
 from policy.rules import compat
 from policy.rules.engine import PolicyCall
 from policy.rules.ruleset import rules_of_map
-from policy.rules.world import world_from_json
+from policy.rules.world_json import world_from_json
 
 RECORDED = Path(__file__).parent.parent.parent / "corpus" / "policy" / "qubes.jsonl.gz"
 

@@ -6,9 +6,10 @@ from functools import partial
 
 import pytest
 
-from policy.records.device import DeviceFacts, Interface, example
+from policy.records.device import DeviceFacts, Interface
 from policy.records.device_json import device_text
 from policy.rules.conditions import DEVICE_KEYS
+from policy.rules.device_example import example
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.last_good import written
 from policy.rules.ruleset import rules_of_map

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policy.rules.conditions import ANY_KEY
+from policy.names import ANY_KEY
 from policy.rules.engine import HOST_KEY, Engine, PolicyCall
 from policy.rules.last_good import written
 from policy.rules.ruleset import rules_of_map

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rulefiles import load_rules
 from policy.rules.ruleset import rules_of_map
-from policy.rules.world import Domain, World, world_from_json
+from policy.rules.world import Domain, World
+from policy.rules.world_json import world_from_json
 from policy.tools.flows import flows
 from policy.tools.graph import graph_text
 from tests.policy import strategies

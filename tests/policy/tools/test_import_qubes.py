@@ -11,7 +11,8 @@ from policy.records.loader import load_records
 from policy.rules import compat
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
-from policy.rules.world import world_from_json, world_of
+from policy.rules.world import world_of
+from policy.rules.world_json import world_from_json
 from policy.tools.importers import ImportFileError
 from policy.tools.importers.qubes import Names, import_qubes
 from policy.tools.importers.qubes_xml import read_qubes_xml

@@ -54,12 +54,26 @@ def test_the_examples_need_no_second_look():
         ('[window]\ntitle_prefix = "pаypal"', "mixed-scripts", 4, 16),
         ('default_disposable = "nobody"', "no-disposable", 3, 22),
         ('default_disposable = "a"', "no-disposable", 3, 22),
+        ('[launch]\nkind = "bwrap"\nnetwork = "through:nobody"', "no-provider", 5, 11),
+        ('[launch]\nkind = "bwrap"\nnetwork = "through:a"', "no-provider", 5, 11),
         ('[audio]\nplayback = "allow"\nmicrophone = "ask"', "rules-deny", 5, 14),
     ],
 )  # fmt: skip
 def test_one_record(tmp_path, text, check, line, column):
     """The check and the place of the value."""
     assert _find(tmp_path, a=text) == [(check, "a", line, column)]
+
+
+def test_a_network_through_another_sandbox(tmp_path):
+    """One that provides a network of its own is none of the findings."""
+    text = '[launch]\nkind = "bwrap"\nnetwork = "{}"'
+    networks = {"a": "through:b", "b": "through:c", "c": "user", "d": "through:e"}
+    records = {name: text.format(network) for name, network in networks.items()}
+    for name in ("b", "c"):
+        records[name] += "\nprovides_network = true"
+    records["e"] = text.format("user")
+    found = [one for one in _find(tmp_path, **records) if one[0] == "no-provider"]
+    assert found == [("no-provider", "a", 5, 11), ("no-provider", "d", 5, 11)]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from policy.rules.engine import Engine, of_rules
+from policy.rules.engine import Engine
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
-from policy.tools.replay import NoRuleError, NotReplayableError, recorded, simulate
+from policy.tools.replay import (
+    NoRuleError,
+    NotReplayableError,
+    of_rules,
+    recorded,
+    simulate,
+)
 from tests.policy import strategies
 
 _QUIET = settings(

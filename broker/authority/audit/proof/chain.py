@@ -71,16 +71,24 @@ class Chain:
         return verifier_key(self.origin, self.keys[0].public) if self.keys else ""
 
 
-def read_chain(changes: Iterable[Note]) -> Chain:
-    """Follow the keys from the first one; stops at the first mistake."""
+def read_chain(changes: Iterable[Note], known: Iterable[Note] = ()) -> Chain:
+    """Follow the keys from the first one; stops at the first mistake.
+
+    Those of ``known`` were followed before, and are some of the log's: ``changes`` come
+    after the last of them.
+    """
     notes = [note for note in changes if note.checkpoint.change is not None]
     notes.sort(key=_index)
     chain = Chain()
-    if not notes:
+    for note in sorted(known, key=_index):
+        chain.origin = note.checkpoint.origin
+        _append(chain, note)
+    if not notes and not chain.keys:
         chain.problems.append(Problem(0, 0, "it has no signing key"))
         return chain
-    chain.origin = notes[0].checkpoint.origin
-    for expected, note in enumerate(notes):
+    chain.origin = chain.origin or notes[0].checkpoint.origin
+    begin = chain.keys[-1].index + 1 if chain.keys else 0
+    for expected, note in enumerate(notes, begin):
         wrong = _wrong(chain.keys, chain.origin, expected, note)
         if wrong:
             size = note.checkpoint.size
@@ -88,10 +96,14 @@ def read_chain(changes: Iterable[Note]) -> Chain:
             place = (first, size) if size >= first else (0, 0)
             chain.problems.append(Problem(*place, wrong))
             break
-        change = note.checkpoint.change
-        assert change is not None
-        chain.keys.append(Key(change.index, change.key, note.checkpoint.size))
+        _append(chain, note)
     return chain
+
+
+def _append(chain: Chain, note: Note) -> None:
+    change = note.checkpoint.change
+    assert change is not None
+    chain.keys.append(Key(change.index, change.key, note.checkpoint.size))
 
 
 def _index(note: Note) -> int:

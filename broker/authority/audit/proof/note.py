@@ -34,7 +34,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
-from broker.ipc.audit.tree import HASH_BYTES
 
 _ORIGIN = "vitrail.invalid/audit/"
 _ORIGIN_LABEL = b"vitrail audit 1 origin\0"
@@ -122,10 +121,10 @@ class Note:
     def signed_by(self, key: bytes) -> bool:
         """Whether a signature in it was made with this key over its text."""
         wanted = key_id(self.checkpoint.origin, key)
-        verifier = Ed25519PublicKey.from_public_bytes(key)
         for found, signature in self.signatures:
             if found != wanted:
                 continue
+            verifier = Ed25519PublicKey.from_public_bytes(key)
             try:
                 verifier.verify(signature, self.text.encode())
             except InvalidSignature:
@@ -174,7 +173,7 @@ def _parse_checkpoint(lines: list[str]) -> Checkpoint:
     if not _NUMBER.fullmatch(size):
         raise _wrong("its size is not a number")
     hash_ = _base64(root)
-    if len(hash_) != HASH_BYTES:
+    if len(hash_) != sha256().digest_size:
         raise _wrong("its root is not a SHA-256")
     if len(lines) == 3:
         return Checkpoint(origin, int(size), hash_)
@@ -188,7 +187,7 @@ def _parse_change(line: str) -> KeyChange:
     if len(words) != 3 or words[0] != "vitrail-key" or not _NUMBER.fullmatch(words[1]):
         raise _wrong("an extension line that we do not know")
     change = KeyChange(int(words[1]), _base64(words[2]))
-    if len(change.key) != HASH_BYTES:
+    if len(change.key) != sha256().digest_size:
         raise _wrong("a key of a wrong size")
     return change
 

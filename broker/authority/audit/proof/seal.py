@@ -56,7 +56,7 @@ class Seal:
             # guard: a size that was not noted stops the next commit
             self._file.record_newest(self._head)
             self._unnoted = False
-        self._remove_head()
+        self._delete_head_row()
         signed = self._signed_note(tree, head=True)
         row = (tree.size, "head", time.time_ns(), signed)
         self._db.execute(_INSERT, row)
@@ -66,7 +66,8 @@ class Seal:
         note = Checkpoint(self.key.origin, tree.size, tree.root(), head=head)
         return note.signed(self.key.private, self.key.public)
 
-    def _remove_head(self) -> None:
+    def _delete_head_row(self) -> None:
+        """Delete the row of the last head; ``sign_head`` inserts the new one."""
         if self._head >= 0:
             self._db.execute(
                 "DELETE FROM checkpoint WHERE size = ? AND kind = 'head'",

@@ -41,6 +41,7 @@ def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> Witness
 
 
 def _hold(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
+    """Check a peer's checkpoint and store it if it extends the last one."""
     origin = offer.note.checkpoint.origin
     other = newest_origin(db, peer)
     _check_logs(db, peer, origin)

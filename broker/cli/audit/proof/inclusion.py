@@ -43,20 +43,21 @@ def prove(db: sqlite3.Connection, number: int, against: Note | None = None) -> P
     row = db.execute("SELECT body FROM event WHERE sequence = ?", (number,)).fetchone()
     if row is None:
         raise SetupError(
-            f"there is no event {number}, or retention has removed it",
-            hint="'brokerctl audit -n' shows the newest ones",
+            f"event {number} does not exist, or retention has removed it",
+            hint="'brokerctl audit -n' shows the newest events",
         )
     note = against or _head(db)
     size = note.checkpoint.size
     if number > size:
         raise RefusedError(
-            f"event {number} is newer than the checkpoint, which has {size} events"
+            f"event {number} is newer than the checkpoint, which covers {size} events",
+            hint="leave out --against to use the newest checkpoint" if against else "",
         )
     nodes = Nodes(db)
     if nodes.root(size) != note.checkpoint.root:
         raise IntegrityError(
             f"the log differs from the signed log at {size} events",
-            hint="'brokerctl audit verify' says where",
+            hint="'brokerctl audit verify' shows where",
         )
     hashes = inclusion_proof(number - 1, size, nodes)
     lines = [FORMAT, f"index {number - 1}"]
@@ -70,7 +71,7 @@ def _head(db: sqlite3.Connection) -> Note:
     ).fetchone()
     if row is None:
         raise IntegrityError(
-            "the log has no signed head", hint="'brokerctl audit verify' says more"
+            "the log has no signed head", hint="'brokerctl audit verify' shows more"
         )
     return parse_note(row[0])
 
@@ -89,7 +90,7 @@ def _keys(db: sqlite3.Connection, note: Note) -> list[str]:
             return found
     raise IntegrityError(
         "the checkpoint is not signed by a key of this log",
-        hint="is it this log's? 'brokerctl audit verify' says more",
+        hint="name a checkpoint of this log, or run 'brokerctl audit verify'",
     )
 
 

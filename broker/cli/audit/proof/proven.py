@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.cli import render
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.ipc.audit.nodes import split
@@ -30,8 +31,8 @@ class Proven:
             self._trees = {}
         except (OSError, msgspec.DecodeError, ValueError) as error:
             raise SetupError(
-                f"{path} does not say what was verified before: {error}",
-                hint="remove it, and all is verified from the beginning",
+                f"cannot read from {path} what was verified before: {render.cause(error)}",
+                hint="remove the file; the whole log is then verified again",
             ) from error
 
     def of(self, name: str) -> Growing | None:

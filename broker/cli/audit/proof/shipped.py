@@ -20,24 +20,24 @@ from broker.ipc.audit.nodes import split
 from broker.ipc.audit.tree import HASH_BYTES, Growing, leaf_hash
 
 
+@dataclass(frozen=True)
+class ShippedLog:
+    """One log of those that are shipped to a store."""
+
+    number: int
+    name: str
+    """The end of its checkpoints' origin, hex."""
+    machine: str
+    role: str = "-"
+    """The role of the database that has made it; a name has one."""
+
+
 @dataclass
 class Checked:
     """The result: the report, and the tree at the last checkpoint that fits."""
 
     report: Report
     proven: Growing
-
-
-def check(
-    name: str,
-    notes: Iterable[str],
-    events: Iterable[tuple[int, str | None, bytes]],
-    *,
-    frontiers: Mapping[int, bytes] | None = None,
-    start: Growing | None = None,
-) -> Report:
-    """Compare a log's events with its checkpoints; see ``compare``."""
-    return compare(name, notes, events, frontiers=frontiers, start=start).report
 
 
 def compare(
@@ -162,7 +162,9 @@ class _Reader:
         # An edge is the tree's while its events are there.
         kept = self._frontiers.get(number, b"")
         if kept and kept != b"".join(self._tree.peaks):
-            self._report.add(number, number, "the edge of the tree here is another one")
+            self._report.add(
+                number, number, "the edge of the tree differs from the local one"
+            )
         return True
 
     def _say_end(self) -> None:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from broker.cli.audit.proof.shipped import ShippedLog
 from broker.core.errors import IntegrityError, SetupError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit.tree import leaf_hash
@@ -105,7 +106,7 @@ class EventArchive:
             where = f"{name}, line {number}"
             # A line of an archive does not fill the memory.
             if len(line) > _LINE_BYTES:
-                raise SetupError(f"{where}: longer than {_LINE_BYTES} bytes")
+                raise SetupError(f"{where}: the line has more than {_LINE_BYTES} bytes")
             if line.strip():
                 try:
                     self._line(line.decode().strip(), where)
@@ -167,7 +168,7 @@ class EventArchive:
             # An event that comes twice is the same.
             if there != body:
                 raise IntegrityError(
-                    f"{where}: event {sequence} was there, differently"
+                    f"{where}: event {sequence} differs from an earlier copy of it"
                 )
 
     def _note(self, log: str, machine: str, note: str) -> None:
@@ -176,24 +177,30 @@ class EventArchive:
         self._db.execute("INSERT OR IGNORE INTO log VALUES (?, ?)", (log, machine))
         self._db.execute("INSERT OR IGNORE INTO note VALUES (?, ?)", (log, note))
 
-    def logs(self) -> list[tuple[str, str]]:
+    def logs(self) -> list[ShippedLog]:
         """The logs in it and their machines."""
-        return self._db.execute("SELECT log, machine FROM log ORDER BY 2, 1").fetchall()
+        rows = self._db.execute("SELECT log, machine FROM log ORDER BY 2, 1")
+        return [ShippedLog(number, *row) for number, row in enumerate(rows)]
 
-    def notes(self, log: str) -> list[str]:
+    def notes(self, log: ShippedLog) -> list[str]:
         """The log's checkpoints."""
-        rows = self._db.execute("SELECT note FROM note WHERE log = ?", (log,))
+        rows = self._db.execute("SELECT note FROM note WHERE log = ?", (log.name,))
         return [note for (note,) in rows]
 
+    def frontiers(self, log: ShippedLog) -> dict[int, bytes]:
+        """No edges of the tree are kept here."""
+        del log
+        return {}
+
     def leaves(
-        self, log: str, after: int = 0
+        self, log: ShippedLog, after: int = 0
     ) -> Iterator[tuple[int, str | None, bytes]]:
         """The log's events in their order: number, body, its hash."""
         while True:
             rows = self._db.execute(
                 "SELECT sequence, body FROM event WHERE log = ? AND sequence > ? "
                 "ORDER BY sequence LIMIT ?",
-                (log, after, _BATCH),
+                (log.name, after, _BATCH),
             ).fetchall()
             for sequence, body in rows:
                 yield sequence, body, leaf_hash(body.encode())
@@ -231,12 +238,15 @@ def open_archive(store: str) -> Iterator[EventArchive]:
                         with _opened(one) as opened:
                             archive.read(opened, str(one))
             except (OSError, EOFError) as error:
-                raise SetupError(f"{store}: {error}") from error
+                raise SetupError(
+                    f"cannot read {store}: {getattr(error, 'strerror', None) or error}",
+                    hint="name a file, a directory or '-' for standard input",
+                ) from error
         db.commit()
         if not archive.logs():
             raise SetupError(
-                f"there is no event of an audit log in {store}",
-                hint="docs/audit.md, 'Archives', has the formats that are read",
+                f"{store} does not contain any event of an audit log",
+                hint="see docs/audit.md, 'Archives', for the formats that are supported",
             )
         yield archive
 

@@ -17,12 +17,6 @@ Rows = Callable[[str, Sequence[object]], list[tuple[object, ...]]]
 _SECOND = 1_000_000_000
 _DAY = 86400 * _SECOND
 
-# A machine's role can put any text into its own rows.  A body that is not JSON, or a
-# word in the place of a number, must not end the questions about all machines, as a
-# cast would.  In a body of ours a text cannot look like a field: its quotes are escaped.
-# guard: numbers of a fleet are looked for, not cast
-_NUMBER = "vitrail.number_of(body, '{}')"
-
 _COLUMNS = (
     "day, log, field, value, events, denied, refused, streams, sent, got, seconds, "
     "first_ns, last_ns"
@@ -116,23 +110,22 @@ def _summed(found: list[tuple[object, ...]], top: int) -> Counts:
     traffic: list[Traffic] = []
     denied: list[tuple[str, int]] = []
     whole = (0, 0, 0, 0)
-    for field, text, *numbers in found:
+    for field, text, *numbers, first, last in found:
         value = str(text)
-        events, deny, refused, streams, sent, got = (
-            int(float(str(n))) for n in numbers[:6]
+        events, deny, refused, streams, sent, got, seconds = (
+            float(str(number or 0)) for number in numbers
         )
         if field == "":
-            whole = (events, int(str(numbers[7])), int(str(numbers[8])), refused)
+            whole = (int(events), int(str(first)), int(str(last)), int(refused))
             continue
         if value:
-            by[str(field)].append((value, events))
+            by[str(field)].append((value, int(events)))
         if field == "sandbox":
             if streams:
-                traffic.append(
-                    Traffic(value, streams, sent, got, float(str(numbers[6])))
-                )
+                moved = Traffic(value, int(streams), int(sent), int(got), seconds)
+                traffic.append(moved)
             if deny:
-                denied.append((value, deny))
+                denied.append((value, int(deny)))
     traffic.sort(key=lambda one: (-one.sent - one.got, one.sandbox))
     return Counts(
         *whole[:3],
@@ -149,53 +142,25 @@ def _most(pairs: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 def count(rows: Rows, where: str, values: list[object], top: int) -> Counts:
     """Count what fulfils a condition, event by event."""
-    (whole,) = rows(
-        "SELECT count(*), coalesce(min(place_ns), 0), coalesce(max(place_ns), 0), "  # noqa: S608
-        "coalesce(sum(CASE WHEN kind IN ('stream.refused', 'lease.refused', "
-        f"'link.refused') THEN coalesce({_NUMBER.format('count')}, 1) END), 0) "
-        f"FROM vitrail.event WHERE {where}",
-        values,
-    )
-
-    def ask(what: str, extra: str, most: int) -> list[tuple[object, ...]]:
-        return rows(
-            f"SELECT {what} FROM vitrail.event WHERE {extra} AND {where} "  # noqa: S608
-            "GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %s",
-            [*values, most],
-        )
-
-    def pairs(what: str, extra: str, most: int = top) -> list[tuple[str, int]]:
-        found = ask(f"{what}, count(*)", extra, most)
-        return [(str(v), int(str(n))) for v, n in found]
-
-    def column(name: str) -> str:
-        return (
-            f"vitrail.text_of(body, '{name}')" if name in {"peer", "outcome"} else name
-        )
-
-    out, back, took = (
-        f"sum(coalesce({_NUMBER.format(name)}, 0))"
-        for name in ("bytes_from_sandbox", "bytes_to_sandbox", "seconds")
-    )
-    traffic = ask(
-        f"sandbox, {out} + {back}, count(*), {out}, {back}, {took}",
-        "kind = 'stream.closed'",
-        top,
-    )
-    events, first, last, refused = map(_int, whole)
-    return Counts(
-        events,
-        first,
-        last,
-        by={name: pairs(column(name), f"{column(name)} <> ''") for name in FIELDS},
-        traffic=[
-            Traffic(str(r[0]), _int(r[2]), _int(r[3]), _int(r[4]), float(str(r[5])))
-            for r in traffic
-        ],
-        denied=pairs("sandbox", "verdict = 'deny'", 1 << 31),
-        refusals=refused,
-    )
+    return _summed(rows(_BY_EVENT.format(where=where), values), top)
 
 
-def _int(value: object) -> int:
-    return value if isinstance(value, int) else int(float(str(value)))
+# A machine's role can put any text into its own rows.  A body that is not JSON, or a
+# word in the place of a number, must not end the questions about all machines, as a
+# cast would.  In a body of ours a text cannot look like a field: its quotes are escaped.
+# guard: numbers of a fleet are looked for, not cast
+_NUMBER = "vitrail.number_of(body, '{}')"
+_CLOSED = f"sum({_NUMBER}) FILTER (WHERE kind = 'stream.closed')"
+_BY_EVENT = f"""
+    SELECT one.field, one.value, count(*), count(*) FILTER (WHERE verdict = 'deny'),
+        sum(coalesce({_NUMBER.format("count")}, 1)) FILTER (WHERE kind IN
+            ('stream.refused', 'lease.refused', 'link.refused')),
+        count(*) FILTER (WHERE kind = 'stream.closed'),
+        {_CLOSED.format("bytes_from_sandbox")}, {_CLOSED.format("bytes_to_sandbox")},
+        {_CLOSED.format("seconds")}, min(place_ns), max(place_ns)
+    FROM vitrail.event, LATERAL (VALUES ('', ''), ('kind', kind), ('verdict', verdict),
+        ('sandbox', sandbox), ('service', service), ('rule', rule),
+        ('peer', vitrail.text_of(body, 'peer')),
+        ('outcome', vitrail.text_of(body, 'outcome'))) AS one (field, value)
+    WHERE (one.value <> '' OR one.field IN ('', 'sandbox')) AND {{where}}
+    GROUP BY 1, 2"""  # noqa: S608 -- words of ours

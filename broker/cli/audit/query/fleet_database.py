@@ -9,18 +9,23 @@ import os
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import msgspec
+import rich_click as click
 import trio
 
+from broker.cli.audit.event_text import Asked
+from broker.cli.audit.proof.shipped import ShippedLog
 from broker.cli.audit.query.fleet_counts import count, counted
 from broker.core.errors import SetupError
+from broker.core.escape import printable
 from broker.helpers.shipper.database import (
+    VERSION,
     Connection,
     Error,
-    connect,
+    opened,
     problem,
     usable,
 )
@@ -29,7 +34,6 @@ from broker.ipc.audit.counts import Counts
 from broker.ipc.audit.event import Scalar
 from broker.ipc.audit.filters import Filters, Found, choose
 
-_VERSION = 7
 _FOLLOW_SECONDS = 1.0
 _PAGE = 1000
 _CURSOR = re.compile(r"l=((?:\d{1,19}:\d{1,19})(?:,\d{1,19}:\d{1,19})*)?")
@@ -51,18 +55,6 @@ _Span = tuple[int, int, int]
 """A log, and numbers: events after the first one, up to the second."""
 
 
-@dataclass(frozen=True)
-class FleetLog:
-    """One log of those that are shipped there."""
-
-    number: int
-    name: str
-    """The end of its checkpoints' origin, hex."""
-    machine: str
-    role: str
-    """The role of the database that has made it; a name has one."""
-
-
 class Fleet:
     """The database, opened for reading; made by ``open_fleet``."""
 
@@ -72,6 +64,10 @@ class Fleet:
         self.horizon = ""
         """The newest event of each log when ``find`` was called; the cursor to go on
         with.  A log is shipped in its order, so nothing comes before it later."""
+
+    def filters(self, asked: Asked) -> Filters:
+        """As they were asked."""
+        return asked.filters
 
     def find(
         self,
@@ -84,7 +80,7 @@ class Fleet:
         """Yield the events that match, oldest first by default.
 
         ``cursor`` is an earlier ``horizon``; ``last`` keeps only the newest.
-        Raises UpstreamError when the database fails, ValueError for a cursor
+        Raises UpstreamError when the database fails, UsageError for a cursor
         that is none.
         """
         begin, end = _read_cursor(cursor), self._now()
@@ -232,7 +228,7 @@ class Fleet:
         rows = self._rows("SELECT DISTINCT machine FROM vitrail.log ORDER BY 1", [])
         return [str(row[0]) for row in rows]
 
-    def logs(self, machines: Sequence[str]) -> list[FleetLog]:
+    def logs(self, machines: Sequence[str]) -> list[ShippedLog]:
         """The logs of these machines, or all."""
         wanted = choose("machine", machines or ["*"], self.machines)
         rows = self._rows(
@@ -241,12 +237,12 @@ class Fleet:
             [wanted],
         )
         return [
-            FleetLog(_int(number), name.hex(), str(machine), str(role))
+            ShippedLog(_int(number), name.hex(), str(machine), str(role))
             for number, name, machine, role in rows
             if isinstance(name, bytes)
         ]
 
-    def notes(self, log: FleetLog) -> list[str]:
+    def notes(self, log: ShippedLog) -> list[str]:
         """The log's signed checkpoints, by size."""
         rows = self._rows(
             "SELECT note FROM vitrail.checkpoint WHERE log = %s ORDER BY size, kind",
@@ -254,7 +250,7 @@ class Fleet:
         )
         return [str(note) for (note,) in rows]
 
-    def frontiers(self, log: FleetLog) -> dict[int, bytes]:
+    def frontiers(self, log: ShippedLog) -> dict[int, bytes]:
         """The kept left edges of the log's tree, by size."""
         rows = self._rows(
             "SELECT size, peaks FROM vitrail.frontier WHERE log = %s AND size > 0",
@@ -263,7 +259,7 @@ class Fleet:
         return {_int(n): peaks for n, peaks in rows if isinstance(peaks, bytes)}
 
     def leaves(
-        self, log: FleetLog, after: int = 0
+        self, log: ShippedLog, after: int = 0
     ) -> Iterator[tuple[int, str | None, bytes]]:
         """The log's events in their order: number, body, hash as it was shipped.
 
@@ -284,15 +280,21 @@ class Fleet:
             if not rows:
                 return
 
+    def cursor(self, found: Found) -> str:
+        """Everything that had arrived when the question was asked."""
+        del found
+        return self.horizon
+
     async def follow(
-        self, filters: Filters, *, cursor: str
+        self, filters: Filters, *, shown: Found | None = None, cursor: str = ""
     ) -> AsyncGenerator[Found, None]:
-        """Yield events as they arrive, after ``cursor``, until cancelled.
+        """Yield events as they arrive after the question, until cancelled.
 
         In the order of their times within what arrives together.  For
         ``contextlib.aclosing``.
         """
-        before = _read_cursor(cursor)
+        del shown, cursor  # the events after it have been shown
+        before = _read_cursor(self.horizon)
         while True:
             now = await trio.to_thread.run_sync(self._now)
             for found in self._find(filters, _spans(before, now), None, False):  # noqa: FBT003
@@ -374,7 +376,9 @@ def _readable(untrusted_body: str, kind: str) -> str:
 def _read_cursor(cursor: str) -> dict[int, int]:
     found = _CURSOR.fullmatch(cursor or "l=")
     if found is None:
-        raise ValueError(cursor)
+        raise click.UsageError(
+            f"{printable(cursor, 80)!r} is not a cursor of a fleet's store"
+        )
     pairs = (pair.split(":") for pair in (found[1] or "").split(",") if pair)
     return {int(log): int(last) for log, last in pairs}
 
@@ -432,33 +436,28 @@ def _int(value: object) -> int:
 
 
 @contextmanager
-def open_fleet(address: str, *, seconds: float = 0.0) -> Iterator[Fleet]:
-    """Connect for reading; a question may take ``seconds``, or ask_seconds().
+def open_fleet(address: str) -> Iterator[Fleet]:
+    """Connect for reading; a question may take ``ask_seconds()``.
 
     Raises SetupError when nothing was ever shipped there, by a newer Vitrail, or its
     tables are older; UpstreamError when the database fails.
     """
-    connection = connect(address, read_only=True)
-    try:
-        try:
-            version = usable(connection)
-            connection.rollback()
-        except Error as error:
-            raise problem(error) from error
+    with opened(address, read_only=True) as connection:
+        version = usable(connection)
+        connection.rollback()
         if version == 0:
             raise SetupError(
                 "nothing has been shipped to this database yet",
-                hint="a machine's ship.toml names it: docs/audit.md, 'Shipping'",
+                hint="name this database in a machine's ship.toml; see docs/audit.md, "
+                "'Shipping'",
             )
-        if version < _VERSION:
+        if version < VERSION:
             raise SetupError(
                 f"the database's tables are of version {version}",
-                hint=f"its owner brings them to version {_VERSION}: 'brokerctl audit "
+                hint=f"let its owner update them to version {VERSION}: 'brokerctl audit "
                 "fleet init --store ADDRESS'",
             )
-        yield Fleet(connection, seconds or ask_seconds())
-    finally:
-        connection.close()
+        yield Fleet(connection, ask_seconds())
 
 
 def ask_seconds() -> float:

@@ -72,7 +72,7 @@ def parse_time(text: str, now: datetime) -> int:
         found.to_bytes(8, signed=True)
     except (ValueError, OverflowError, InvalidOperation, OSError, KeyError) as error:
         raise SetupError(
-            f"not a time: {printable(text, 60)!r}",
+            f"{printable(text, 60)!r} is not a valid time",
             hint=_HINT,
         ) from error
     return found
@@ -87,7 +87,7 @@ def parse_span(text: str) -> int:
         return _span(" ".join(text.split()))
     except (ValueError, KeyError, InvalidOperation) as error:
         raise SetupError(
-            f"not a length of time: {printable(text, 60)!r}",
+            f"{printable(text, 60)!r} is not a valid time span",
             hint="for example '90d', '12h' or '1h 30min'",
         ) from error
 

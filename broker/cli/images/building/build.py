@@ -31,7 +31,7 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
-from broker.cli.images import x11_needs
+from broker.cli.images import installed, x11_needs
 from broker.cli.images.building import files
 from broker.cli.images.building.build_room import (
     Progress,
@@ -89,7 +89,7 @@ async def build_image(
     async with only_build(paths.images / f".{spec.name}.lock", progress):
         with contextlib.suppress(SetupError):
             present = store.find_image(paths, spec.name)
-            if not force and store.is_made_of(present.manifest, spec):
+            if not force and installed.is_made_of(present.manifest, spec):
                 return present
         await remove_leftovers(paths, spec.name)
         await check_machine()
@@ -129,10 +129,10 @@ async def _build(
         built=time.time(),
         digest=digest,
         agent=hashlib.sha256(guest_agent()).hexdigest(),
-        recipe=store.recipe(spec.kernel),
+        recipe=installed.recipe(spec.kernel),
     )
     shutil.rmtree(work / "boot")
-    (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))
+    (work / "manifest.json").write_bytes(installed.manifest_bytes(manifest))
     return put_in_place(paths, spec.name, work)
 
 
@@ -150,9 +150,9 @@ def put_in_place(paths: Paths, name: str, work: Path) -> Image:
     """Let ``images/NAME`` name the new image, in one step."""
     work.chmod(0o755)
     image = store.read_image(name, work)
-    store.keep_previous(paths, name)
-    store.point(paths.images / name, work.name)
-    for directory in store.unused_versions(paths, name):
+    installed.keep_previous(paths, name)
+    installed.point(paths.images / name, work.name)
+    for directory in installed.unused_versions(paths, name):
         shutil.rmtree(directory)
     return image
 

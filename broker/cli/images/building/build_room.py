@@ -20,11 +20,11 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.images import installed
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import run_tool
-from broker.host.images import store
 
 Progress = Callable[[str], None]
 """Called with one line of text at each step; must return at once."""
@@ -157,7 +157,7 @@ def make_scratch(paths: Paths, name: str) -> Path:
 
 async def remove_leftovers(paths: Paths, name: str) -> None:
     """Remove what a killed build of this name left; the lock is held."""
-    for directory in store.unused_versions(paths, name):
+    for directory in installed.unused_versions(paths, name):
         shutil.rmtree(directory)
     scratch = noted_scratch(paths, name)
     if scratch is not None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import stat
 import tempfile
@@ -22,6 +23,7 @@ from broker.core.files.trees import remove_tree
 from broker.helpers.process.spawn import run_tool
 from broker.helpers.process.tool_jail import jail_words, python_words
 from broker.host.images.initramfs import boot_modules, build_initramfs
+from broker.host.images.store import SHARED_IMAGE_ALIGN as _ALIGN
 
 _GENEXT2FS = ("genext2fs",)
 _E2FSCK = ("e2fsck",)
@@ -45,6 +47,8 @@ async def make_root(work: Path, least: int) -> None:
         # guard: a file system is a file, and no link to one
         if not stat.S_ISREG(made.lstat().st_mode):
             raise UpstreamError("genext2fs made something else than a file")
+        # Behind the file system is a hole: it costs nothing.
+        os.truncate(made, -(-made.stat().st_size // _ALIGN) * _ALIGN)
         made.rename(work / "root")
     except FileNotFoundError as error:
         raise UpstreamError("genext2fs made no file") from error

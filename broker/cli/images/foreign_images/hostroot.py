@@ -20,6 +20,7 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.images import installed
 from broker.cli.images.building.build_room import Progress
 from broker.cli.images.foreign_images.furnish import (
     MissingError,
@@ -33,7 +34,6 @@ from broker.cli.images.foreign_images.tree import FileTree, HostFile, Node, Tree
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
-from broker.host.images import store
 from broker.host.images.store import HOST_IMAGE, Image
 from shims.bundle import guest_agent
 
@@ -71,7 +71,7 @@ def package_state(root: Path = Path("/")) -> str:
     a start; ``/usr/local``'s own directories stand for programs without a package.
     """
     total = hashlib.sha256(f"vitrail host root {_FORMAT}\n".encode())
-    total.update(store.recipe().encode())
+    total.update(installed.recipe().encode())
     places = (*_DATABASES, "usr", "usr/bin", "usr/lib", "usr/local/bin")
     for place in places:
         try:
@@ -95,7 +95,7 @@ async def build_host_image(
     Kernel and initramfs are those of ``base``.  Raises SetupError when this machine
     lacks something.
     """
-    present = {image.name: image for image in store.list_images(paths)}
+    present = {image.name: image for image in installed.list_images(paths)}
     if HOST_IMAGE in present and is_current(present[HOST_IMAGE], root):
         return present[HOST_IMAGE]
 
@@ -112,10 +112,10 @@ def _write_root(root: Path, work: Path) -> dict[str, str]:
         tree = host_tree(root)
         furnish(tree, guest_agent())
     except TreeError as error:
-        raise SetupError(f"/usr cannot be a guest's: {error}") from error
+        raise SetupError(f"cannot use /usr for a guest: {error}") from error
     except MissingError as error:
         raise SetupError(
-            f"this machine has no {error}, which its programs need in a guest",
+            f"the guest agent needs {error}, which this machine does not have",
             hint="sudo apt install waypipe python3",
         ) from error
     with (work / "root.tar").open("xb") as out:

@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from broker.cli.images import installed
 from broker.cli.images.building import files
 from broker.cli.images.building.build import put_in_place
 from broker.cli.images.building.build_room import (
@@ -133,7 +134,7 @@ async def make_foreign(
                 await trio.to_thread.run_sync(_borrow_kernel, kernel, work)
                 manifest = await _manifest(name, origin, kernel, work)
                 full = msgspec.structs.replace(manifest, versions=versions)
-                (work / "manifest.json").write_bytes(store.manifest_bytes(full))
+                (work / "manifest.json").write_bytes(installed.manifest_bytes(full))
                 return put_in_place(paths, name, work)
 
 
@@ -147,7 +148,7 @@ async def _manifest(
 ) -> Manifest:
     return Manifest(
         format=store.FORMAT,
-        spec=replace(store.renamed(kernel.manifest.spec, name), packages=()),
+        spec=replace(installed.renamed(kernel.manifest.spec, name), packages=()),
         kernel=kernel.manifest.kernel,
         versions={},
         built=time.time(),
@@ -161,7 +162,7 @@ async def _manifest(
 @contextlib.asynccontextmanager
 async def image_room(paths: Paths, name: str) -> AsyncIterator[Path]:
     """Give a directory to make an image in; removed where that fails."""
-    for left in store.unused_versions(paths, name):
+    for left in installed.unused_versions(paths, name):
         shutil.rmtree(left)
     work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=paths.images))
     try:
@@ -175,7 +176,8 @@ def _check_tools() -> None:
     for tool, package in (("genext2fs", "genext2fs"), ("e2fsck", "e2fsprogs")):
         if not which(tool):
             raise SetupError(
-                f"making an image needs {package}", hint=f"sudo apt install {package}"
+                f"cannot make an image: {tool} is not installed",
+                hint=f"sudo apt install {package}",
             )
 
 

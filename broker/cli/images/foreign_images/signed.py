@@ -35,6 +35,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from broker.cli import render
+from broker.cli.images import installed
 from broker.cli.images.building import files
 from broker.cli.images.building.build import put_in_place
 from broker.cli.images.building.build_room import Progress, need_space, only_build
@@ -52,7 +54,10 @@ _FILES = ("kernel", "initrd", "root")
 _MANIFEST_BYTES = 4 << 20
 _SIGNATURE_BYTES = 64
 _CHUNK = 1 << 20
-_HINT = "'openssl genpkey -algorithm ed25519 -out KEY' makes one; 'openssl pkey -in KEY -pubout -out PUBLIC' has its public part"
+_HINT = (
+    "create a key with 'openssl genpkey -algorithm ed25519 -out KEY'; write its "
+    "public part with 'openssl pkey -in KEY -pubout -out PUBLIC'"
+)
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
@@ -60,7 +65,9 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SetupError(f"cannot read the key {path}: {error}", hint=_HINT) from error
+        raise SetupError(
+            f"cannot read the key {path}: {render.cause(error)}", hint=_HINT
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise SetupError(f"{path} is not an Ed25519 key", hint=_HINT)
     return key
@@ -71,7 +78,9 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise SetupError(f"cannot read the key {path}: {error}", hint=_HINT) from error
+        raise SetupError(
+            f"cannot read the key {path}: {render.cause(error)}", hint=_HINT
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
         raise SetupError(f"{path} is not an Ed25519 key", hint=_HINT)
     return key
@@ -85,7 +94,7 @@ def fingerprint(key: Ed25519PublicKey) -> str:
 
 def export_image(image: Image, target: Path, key: Ed25519PrivateKey) -> None:
     """Write a signed image to a new file.  Blocks; raises OSError."""
-    manifest = store.manifest_bytes(image.manifest)
+    manifest = installed.manifest_bytes(image.manifest)
     try:
         with target.open("xb") as out, tarfile.open(fileobj=out, mode="w") as tar:
             _add(tar, _MANIFEST, manifest)
@@ -158,9 +167,9 @@ def _import(
     spec = msgspec.structs.replace(
         manifest,
         source=f"signed:{fingerprint(key)}",
-        spec=store.renamed(manifest.spec, name),
+        spec=installed.renamed(manifest.spec, name),
     )
-    (work / _MANIFEST).write_bytes(store.manifest_bytes(spec))
+    (work / _MANIFEST).write_bytes(installed.manifest_bytes(spec))
     return put_in_place(paths, name, work)
 
 
@@ -180,9 +189,14 @@ def _manifest(
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.MsgspecError as error:
-        raise UpstreamError(f"its manifest is of another version: {error}") from error
+        raise UpstreamError(
+            f"the archive's manifest is of another version: {error}"
+        ) from error
     if manifest.format != store.FORMAT:
-        raise UpstreamError(f"its format is {manifest.format}, not {store.FORMAT}")
+        raise UpstreamError(
+            f"the archive has format {manifest.format}; "
+            f"this version reads format {store.FORMAT}"
+        )
     return manifest
 
 
@@ -191,7 +205,10 @@ def _small(
 ) -> bytes:
     info = next(members, None)
     if info is None or info.name != name or not info.isreg() or info.size > most:
-        raise UpstreamError(f"it has no {name} where a signed image has it")
+        raise UpstreamError(
+            f"the archive is not a signed image: "
+            f"member '{name}' is missing, out of order or too large"
+        )
     file = tar.extractfile(info)
     return b"" if file is None else file.read(most)
 
@@ -202,10 +219,13 @@ def _unpack(
     for name in _FILES:
         info = next(members, None)
         if info is None or info.name != name or not info.isreg():
-            raise UpstreamError(f"it has no {name} where a signed image has it")
+            raise UpstreamError(
+                f"the archive is not a signed image: "
+                f"member '{name}' is missing or out of order"
+            )
         file = tar.extractfile(info)
         if file is None:
-            raise UpstreamError(f"its {name} has no content")
+            raise UpstreamError(f"the archive's member '{name}' has no content")
         # Names are ours, from the list; those in the archive are compared only.
         with (work / name).open("xb") as out:
             source = gzip.GzipFile(fileobj=file) if name == "root" else file

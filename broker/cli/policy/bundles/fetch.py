@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import json
 import random
 import ssl
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
+
+import msgspec
 
 from broker.cli import render
 from broker.cli.policy.bundles.files import (
@@ -18,6 +18,7 @@ from broker.cli.policy.bundles.files import (
     content_of,
     one_at_a_time,
     trusted_by,
+    verified,
 )
 from broker.cli.policy.install import put
 from broker.cli.run.connect import offline_paths
@@ -25,7 +26,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from policy import limits
 from policy.rules.applied import FOLDER as STATE
-from policy.tools.bundles.bundle import Bundle, BundleError, Signer, take_name, verify
+from policy.tools.bundles.bundle import BundleError, Signer, take_name
 from policy.tools.bundles.index import (
     FIRST,
     RingEntry,
@@ -68,9 +69,11 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
     """
     base, url = server.base, server.url
     time.sleep(random.uniform(0, jitter))  # noqa: S311 -- no secret
-    tag, answered, index = _seen(base, url)
-    if answered and time.time() - answered > _OLD_SECONDS:
-        days = int((time.time() - answered) / 86400)
+    seen = _seen(server)
+    tag, index = seen.tag, seen.index
+    age = time.time() - seen.answered
+    if seen.answered and age > _OLD_SECONDS:
+        days = int(age / 86400)
         render.note(
             f"warning: the last answer of {printable(url, 200)} is {days} days old"
         )
@@ -83,7 +86,7 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
         return Fetched(_kept_index(base, index), tag) if index else None
     if status != http.client.OK:
         raise UpstreamError(
-            f"{printable(url, 200)} answers {status}",
+            f"{printable(url, 200)} answers with status {status}",
             hint="the rules that were applied last stay in force",
         )
     # Kept by 'remember' when it is applied: one that is refused is asked for again.
@@ -100,10 +103,10 @@ def choose(
     base = server.base
     if not is_index(fetched.content):
         # guard: a machine that follows an index takes no bundle in its place
-        if _seen(base, server.url)[2]:
+        if _seen(server).index:
             raise RefusedError(
-                f"{printable(server.url, 200)} was an index and is a bundle now",
-                hint=f"where that is meant, remove {_file(base)}",
+                f"{printable(server.url, 200)} served an index before, and now serves a bundle",
+                hint=f"if that is intended, remove {_file(base)}",
             )
         return fetched.content, False
     try:
@@ -119,7 +122,7 @@ def choose(
     remember(server, fetched.tag, index.name)
     state = applied_in(base, index.name)
     if (state.version, state.digest) == (entry.version, entry.digest):
-        render.note(f"nothing new: version {entry.version} of '{index.name}'")
+        render.note(f"already up to date: version {entry.version} of '{index.name}'")
         return None
     # guard: a ring waits for its time
     if entry.not_before > time.time():
@@ -129,7 +132,7 @@ def choose(
     status, _, content = _get(urljoin(server.url, entry.file), "", server.ca)
     if status != http.client.OK:
         raise UpstreamError(
-            f"{printable(entry.file, 200)} is not there: {status}",
+            f"the server does not send {printable(entry.file, 200)}: status {status}",
             hint="the rules that were applied last stay in force",
         )
     back = (entry.version, entry.digest) == state.before
@@ -146,20 +149,14 @@ def _compare(
     back: bool,
 ) -> None:
     """Refuse a bundle that is not the one in the index."""
-    try:
-        found: Bundle = verify(content, trusted_for(server, back=back))
-    except BundleError as error:
-        raise RefusedError(
-            f"{printable(entry.file, 200)}: {printable(str(error), 300)}",
-            hint="the rules that were applied last stay in force",
-        ) from error
+    found = verified(content, entry.file, trusted_for(server, back=back))
     # guard: the bundle is the one that the index names
     if (found.name, found.version, found.digest) != (
         *(index.name, entry.version, entry.digest),
     ):
         raise RefusedError(
             f"{printable(entry.file, 200)} is not the bundle that the index names",
-            hint="the server's files do not belong together: sign the index again",
+            hint="sign the index again: the files on the server do not match",
         )
 
 
@@ -179,7 +176,7 @@ def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
     # guard: the number of an index is not a time to come
     if index.serial > time.time() + 86400:
         raise BundleError(
-            f"the index with number {index.serial} is signed at a time to come, or this "
+            f"the index with number {index.serial} was signed in the future, or this "
             "machine's clock is wrong"
         )
     kept = _kept_index(base, index.name)
@@ -191,7 +188,7 @@ def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
         ):
             raise BundleError(
                 f"the index with number {index.serial} is older than {before.serial}, "
-                "which was followed, or another one of that number"
+                "the last one that was accepted, or differs from it"
             )
     put(_index_file(base, index.name), content)
 
@@ -207,15 +204,11 @@ def _kept_index(base: Path, name: str) -> bytes:
         return b""
     content = content_of(file, limits.BUNDLE_BYTES, check_owner=True)
     if not content.startswith(FIRST.encode()):
-        raise RefusedError(f"{file} is not an index", hint="remove it")
+        raise RefusedError(
+            f"{file} is not an index of bundles",
+            hint="remove the file, and run 'brokerctl policy bundle fetch' again",
+        )
     return content
-
-
-def written(content: bytes) -> Path:
-    """A file with the content, for who reads bundles from files; the caller removes it."""
-    with tempfile.NamedTemporaryFile(prefix="vitrail-bundle-", delete=False) as file:
-        file.write(content)
-    return Path(file.name)
 
 
 def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
@@ -223,7 +216,10 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
     host, port = parts.hostname or "", parts.port
     # guard: a bundle comes over TLS, so nobody on the way holds it back unseen
     if parts.scheme != "https" and host not in _LOOPBACK:
-        raise RefusedError("a bundle is fetched by https:// only", hint=url[:200])
+        raise RefusedError(
+            f"cannot fetch a bundle from {printable(url, 200)}",
+            hint="name an address that begins with https://",
+        )
     try:
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
@@ -246,7 +242,7 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UpstreamError(
-            f"{printable(url, 200)} cannot be reached: {printable(str(error), 200)}",
+            f"cannot reach {printable(url, 200)}: {printable(str(error), 200)}",
             hint="the rules that were applied last stay in force",
         ) from error
 
@@ -255,25 +251,34 @@ def _file(base: Path) -> Path:
     return base / STATE / "fetched.state"
 
 
-def _seen(base: Path, url: str) -> tuple[str, float, str]:
-    """The tag of the last answer, when that was, the index's name; "" and 0: none."""
-    if not _file(base).exists():
-        return "", 0.0, ""
+class _Seen(msgspec.Struct):
+    url: str
+    tag: str
+    """Of the last answer."""
+    answered: float
+    index: str = ""
+    """The name of the index that it was, if it was one."""
+
+
+def _seen(server: BundleServer) -> _Seen:
+    """The last answer of this address; without an address: none."""
+    file = _file(server.base)
+    if not file.exists():
+        return _Seen("", "", 0.0)
     try:
-        data = json.loads(content_of(_file(base), 4096, check_owner=True))
-        if data["url"] != url:
-            return "", 0.0, ""
-        index = str(data.get("index", ""))
-        if index:
-            take_name(index)
-        return str(data["tag"]), float(data["answered"]), index
-    except (ValueError, KeyError, TypeError) as error:
+        content = content_of(file, 4096, check_owner=True)
+        seen = msgspec.json.decode(content, type=_Seen)
+        if seen.index:
+            take_name(seen.index)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise RefusedError(
-            f"{_file(base)} is not what was fetched last: {error}", hint="remove it"
+            f"{file} does not record the last answer: {error}",
+            hint="remove the file, and run 'brokerctl policy bundle fetch' again",
         ) from error
+    return seen if seen.url == server.url else _Seen("", "", 0.0)
 
 
 def remember(server: BundleServer, tag: str, index: str = "") -> None:
     """Keep the answer's tag: its bundle is in force, or its index was followed."""
-    state = {"url": server.url, "tag": tag, "answered": time.time(), "index": index}
-    put(_file(server.base), json.dumps(state).encode())
+    state = _Seen(server.url, tag, time.time(), index)
+    put(_file(server.base), msgspec.json.encode(state))

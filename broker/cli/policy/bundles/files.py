@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -58,7 +57,7 @@ def tree(base: Path) -> Iterator[tuple[str, Path]]:
         if belongs(name):
             yield name, path
         else:
-            render.note(f"left out: {printable(name, 200)}")
+            render.note(f"skipped: {printable(name, 200)}")
 
 
 def text_of(file: Path) -> str:
@@ -75,7 +74,7 @@ def content_of(file: Path, most: int, *, check_owner: bool = False) -> bytes:
     content = read_file(file, check_owner=check_owner, most=most)
     if isinstance(content, Problem):
         raise RefusedError(
-            content.first_line(), hint=content.hint or "look at the file"
+            content.first_line(), hint=content.hint or "correct the file first"
         )
     return content
 
@@ -85,18 +84,19 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     info = file.stat()
     if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RefusedError(
-            f"others may read the private key {file}", hint=f"chmod 600 {file}"
+            f"other users may read the private key {file}", hint=f"chmod 600 {file}"
         )
     try:
         found = serialization.load_pem_private_key(content_of(file, 1 << 16), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RefusedError(
             f"{file} is not a private key in PEM: {error}",
-            hint="'bundle key' makes one",
+            hint="'brokerctl policy bundle key' creates one",
         ) from error
     if not isinstance(found, Ed25519PrivateKey):
         raise RefusedError(
-            f"{file} is no Ed25519 key", hint="'brokerctl policy bundle key' makes one"
+            f"{file} is not an Ed25519 key",
+            hint="'brokerctl policy bundle key' creates one",
         )
     return found
 
@@ -135,27 +135,27 @@ def _trusted(named: tuple[str, ...]) -> dict[str, Signer]:
     except (BundleError, UnicodeDecodeError) as error:
         raise RefusedError(
             f"the trusted keys cannot be read: {error}",
-            hint=f"a line in {KEYS} is 'NAME ed25519:… [BUNDLE…]'",
+            hint=f"write lines in {KEYS} as 'NAME ed25519:… [BUNDLE…]'",
         ) from error
     return found
 
 
-def verified(file: Path, trusted: dict[str, Signer]) -> Bundle:
-    """Return the bundle in a file, by a trusted key; raises RefusedError."""
+def verified(content: bytes, where: str, trusted: dict[str, Signer]) -> Bundle:
+    """Return the bundle of a file or an address, by a trusted key; raises RefusedError."""
     if not trusted:
         raise RefusedError(
-            "no key is trusted here, so no bundle is",
-            hint=f"a line 'NAME ed25519:…' in {offline_paths().config[0] / KEYS}, "
+            "this machine does not trust any key, so it cannot verify a bundle",
+            hint=f"add a line 'NAME ed25519:…' to {offline_paths().config[0] / KEYS}, "
             "with the key that the signer gave you",
         )
     try:
-        return verify(content_of(file, limits.BUNDLE_BYTES), trusted)
+        return verify(content, trusted)
     except BundleError as error:
         raise RefusedError(
-            f"{printable(str(file), 200)}: {printable(str(error), 300)}",
-            hint="trusted are: "
+            f"{printable(where, 200)}: {printable(str(error), 300)}",
+            hint="trusted signers: "
             f"{', '.join(sorted({signer.name for signer in trusted.values()}))}; "
-            f"a line in {KEYS} may name further bundles behind the key",
+            f"a line in {KEYS} may name further bundles after the key",
         ) from error
 
 
@@ -169,13 +169,14 @@ def refuse_problems(problems: list[Problem]) -> None:
 # -- applied bundles -------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """The last bundle of a name; ``files`` has the SHA-256 of each."""
 
     version: int
     digest: str
     files: dict[str, str]
+    key: str = ""
+    """That signed it."""
     keys: tuple[str, ...] = ()
     """The only ones that sign this name; (): as ``bundle.keys`` says."""
     before: tuple[int, str] = (0, "")
@@ -189,25 +190,19 @@ def applied_in(base: Path, name: str) -> Applied:
         return Applied(0, "", {})
     content = content_of(file, limits.BUNDLE_BYTES, check_owner=True)
     try:
-        data = json.loads(content)
-        files = {path: str(value) for path, value in data["files"].items()}
-        before = data.get("before", [0, ""])
-        found = Applied(
-            *(int(data["version"]), str(data["digest"]), files),
-            keys=tuple(map(str, data.get("keys", []))),
-            before=(int(before[0]), str(before[1])),
-        )
+        found = msgspec.json.decode(content, type=Applied)
         for one in found.keys:
             take_key(one.removeprefix("index "))
-        wrong = [path for path in files if not belongs(path)]
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         # Without it an older bundle could be applied: nothing is guessed.
         raise RefusedError(
             f"{file} does not record the applied version: {error}",
-            hint="look at it; removing it lets any version be applied",
+            hint="check the file; without it, any version can be applied",
         ) from error
-    if wrong:
-        raise RefusedError(f"{file} names a file that is none: {wrong[0][:100]}")
+    if wrong := [path for path in found.files if not belongs(path)]:
+        raise RefusedError(
+            f"{file} names a file that is not of a bundle: {wrong[0][:100]}"
+        )
     return found
 
 
@@ -218,19 +213,16 @@ def keep_applied(base: Path, applied: Bundle, state: Applied) -> None:
     comes after it.
     """
     back = applied.version < state.version
-    files = {path: _digest(text.encode()) for path, text in applied.files.items()}
-    text = json.dumps(
-        {
-            "version": applied.version,
-            "digest": applied.digest,
-            "key": applied.key,
-            "keys": state.keys if back or not applied.keys else applied.keys,
-            "before": (0, "") if back else (state.version, state.digest),
-            "files": files,
-        },
-        indent=1,
+    made = Applied(
+        applied.version,
+        applied.digest,
+        {path: _digest(text.encode()) for path, text in applied.files.items()},
+        key=applied.key,
+        keys=state.keys if back or not applied.keys else applied.keys,
+        before=(0, "") if back else (state.version, state.digest),
     )
-    put(base / STATE / f"{applied.name}.json", text.encode())
+    text = msgspec.json.format(msgspec.json.encode(made), indent=1)
+    put(base / STATE / f"{applied.name}.json", text)
 
 
 def _digest(content: bytes) -> str:
@@ -263,8 +255,9 @@ def refuse_changed(
             changed.append(path)
     if changed:
         raise RefusedError(
-            "changed or made here, not by the last bundle: " + ", ".join(changed),
-            hint="move them away, or let --replace overwrite them",
+            "files that were changed or created on this machine, not by the last bundle: "
+            + ", ".join(changed),
+            hint="move them away, or overwrite them with --replace",
         )
 
 

@@ -28,12 +28,12 @@ from policy.tools.bundles.index import (
     verify_index,
 )
 
-_KEY = click.option(
+KEY = click.option(
     "--key",
     "key_file",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The private key ('bundle key'), of the bundles or of their index alone.",
+    help="The private key ('bundle key'), of the bundles or only of their index.",
 )
 _BEFORE_DAYS = 7
 """The days before a bundle that show how many denials are usual on a machine."""
@@ -62,7 +62,7 @@ def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
     for word in words:
         ring, sign, value = word.partition("=")
         if not sign or ring in found:
-            raise click.UsageError(f"{option}: RING=VALUE, each ring once")
+            raise click.UsageError(f"{option} takes RING=VALUE, once for each ring")
         found[ring] = value
     return found
 
@@ -75,7 +75,7 @@ def _time(text: str) -> int:
 
 
 @click.command("index")
-@_KEY
+@KEY
 @click.option(
     "--ring",
     "rings",
@@ -123,7 +123,7 @@ def index_command(
     times = {ring: _time(text) for ring, text in _pairs(begins, "--not-before").items()}
     files = _pairs(rings, "--ring")
     if times.keys() - files.keys():
-        raise click.UsageError("--not-before: of a ring that --ring names")
+        raise click.UsageError("--not-before must name a ring of --ring")
     try:
         found = {ring: _bundle_in(Path(file)) for ring, file in files.items()}
         entries = {
@@ -222,13 +222,16 @@ def _denials(store: str, bundle: str) -> list[Denials]:
     metavar="INDEX",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@_KEY
+@KEY
 @click.option("--store", required=True, metavar="ADDRESS", help="The fleet's database.")
 @click.option(
     "--ring", default="canary", show_default=True, help="Whose denials count."
 )
 @click.option(
-    "--back-to", default="all", show_default=True, help="The ring whose bundle returns."
+    "--back-to",
+    default="all",
+    show_default=True,
+    help="The ring whose version the ring returns to.",
 )
 @click.option(
     "--machines",
@@ -282,8 +285,8 @@ def watch_command(
     # guard: a ring does not return to what another one does not have yet
     if old.not_before > now:
         raise RefusedError(
-            f"ring '{printable(back_to, 60)}' has version {old.version} only later",
-            hint="sign the index with the bundle that it has now, or name --back-to",
+            f"ring '{printable(back_to, 60)}' does not have version {old.version} yet",
+            hint="sign the index with the bundle that the ring has now, or give another --back-to",
         )
     found: list[Denials] = []
     if new.version != old.version:
@@ -304,7 +307,7 @@ def watch_command(
         )
     names = ", ".join(printable(one.machine, 60) for one in high[:5])
     render.note(
-        f"version {new.version} of '{index.name}': denials have jumped on {len(high)} "
+        f"version {new.version} of '{index.name}': denials increased on {len(high)} "
         f"of {render.count(len(found), 'machine')}" + (f": {names}" if names else "")
     )
     if back:
@@ -319,7 +322,7 @@ def _sign_back(
         # guard: an index that was signed meanwhile is not signed over
         if _index_in(file) != index:
             raise RefusedError(
-                f"{file} was signed again meanwhile", hint="ask once more"
+                f"{file} was signed again in the meantime", hint="run the command again"
             )
         serial = max(int(time.time()), index.serial + 1)
         made = replace(index, serial=serial, rings={**index.rings, **rings})

@@ -17,12 +17,12 @@ from broker.cli.policy.bundles.fetch import (
     fetch,
     remember,
     trusted_for,
-    written,
 )
 from broker.cli.policy.bundles.files import (
     BROKEN,
     KEYS,
     applied_in,
+    content_of,
     install,
     keep_applied,
     one_at_a_time,
@@ -35,7 +35,7 @@ from broker.cli.policy.bundles.files import (
     verified,
     wanted_in,
 )
-from broker.cli.policy.bundles.rollout import index_command, watch_command
+from broker.cli.policy.bundles.rollout import KEY, index_command, watch_command
 from broker.cli.policy.install import new_problems, put, sets_with, show_changes
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
@@ -58,15 +58,18 @@ _FILE = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 _TRUST = click.option(
-    "--trust",
-    multiple=True,
-    help=f"A public key to trust, instead of those in {KEYS}.",
+    "--trust", multiple=True, help=f"A public key to trust, instead of those in {KEYS}."
 )
 _TO = click.option(
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
     help="The directory with policy.d and sandboxes.d, as /etc/vitrail; "
     "otherwise your own.",
+)
+_REPLACE = click.option(
+    "--replace",
+    is_flag=True,
+    help="Also replace files that were changed or created here.",
 )
 
 
@@ -95,27 +98,23 @@ def key(file: Path, *, as_json: bool) -> None:
             opened.write(content)
     except OSError as error:
         raise RefusedError(
-            f"{file} cannot be made: {error.strerror}", hint="name another file"
+            f"cannot create {file}: {error.strerror}", hint="name another file"
         ) from error
     public = written_key(private.public_key())
     if as_json:
         render.json_line({"file": str(file), "public": public})
     else:
         sys.stdout.write(f"{public}\n")
-    render.note(f"machines trust it by a line 'NAME KEY' in /etc/vitrail/{KEYS}")
+    render.note(
+        f"a machine trusts this key by a line 'NAME KEY' in /etc/vitrail/{KEYS}"
+    )
 
 
 @bundle.command("sign")
 @click.argument(
     "directory", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-@click.option(
-    "--key",
-    "key_file",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The private key ('bundle key').",
-)
+@KEY
 @click.option("--name", required=True, help="What the bundle is called, as acme.")
 @click.option(
     "--version",
@@ -173,16 +172,13 @@ def sign_bundle(
     number = render.count(len(files), "file")
     render.note(f"{number}, version {version} of '{name}', in {output}")
     if as_json:
-        render.json_line(
-            {
-                "name": taken.name,
-                "version": taken.version,
-                "digest": taken.digest,
-                "key": taken.key,
-                "to": str(output),
-                "files": sorted(files),
-            }
-        )
+        _say(taken, key=taken.key, to=str(output), files=sorted(files))
+
+
+def _say(found: Bundle, **more: render.Json) -> None:
+    """Print a bundle as JSON."""
+    whole: dict[str, render.Json] = {"name": found.name, "version": found.version}
+    render.json_line({**whole, "digest": found.digest, **more})
 
 
 @bundle.command("verify")
@@ -196,19 +192,15 @@ def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
     have an error.
     """
     trusted = trusted_by(trust, *offline_paths().config)
-    found = verified(file, trusted)
+    found = verified(content_of(file, limits.BUNDLE_BYTES), str(file), trusted)
     problems = found.problems()
     if as_json:
-        render.json_line(
-            {
-                "name": found.name,
-                "version": found.version,
-                "digest": found.digest,
-                "key": found.key,
-                "signer": trusted[found.key].name,
-                "files": sorted(found.files),
-                "problems": [problem.as_json() for problem in problems],
-            }
+        _say(
+            found,
+            key=found.key,
+            signer=trusted[found.key].name,
+            files=sorted(found.files),
+            problems=[problem.as_json() for problem in problems],
         )
     else:
         signer = printable(trusted[found.key].name, 100)
@@ -223,9 +215,7 @@ def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
 @_FILE
 @_TRUST
 @_TO
-@click.option(
-    "--replace", is_flag=True, help="Also files that were changed or made here."
-)
+@_REPLACE
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @JSON
 def apply_bundle(
@@ -247,12 +237,16 @@ def apply_bundle(
     records would have an error.
     """
     server = BundleServer(Path.cwd() / (to or offline_paths().config[0]), "", "", trust)
-    _apply(server, file, replace=replace, dry_run=dry_run, as_json=as_json)
+    content = content_of(file, limits.BUNDLE_BYTES)
+    _apply(
+        server, content, str(file), replace=replace, dry_run=dry_run, as_json=as_json
+    )
 
 
 def _apply(
     server: BundleServer,
-    file: Path,
+    content: bytes,
+    where: str,
     *,
     replace: bool,
     dry_run: bool,
@@ -263,7 +257,7 @@ def _apply(
     base = server.base
     with one_at_a_time(base / STATE):
         # The one before it may have revoked its key while this one waited.
-        found = verified(file, trusted_for(server, back=back))
+        found = verified(content, where, trusted_for(server, back=back))
         refuse_problems(found.problems())
         state = applied_in(base, found.name)
         overlay = wanted_in(base, found, state)
@@ -272,12 +266,13 @@ def _apply(
             fresh = newer(found, state.version, state.digest, back_to=back_to)
         except BundleError as error:
             raise RefusedError(
-                f"'{found.name}': {error}", hint="ask who signs for a newer one"
+                f"cannot apply bundle '{found.name}': {error}",
+                hint="ask the signer for a newer bundle",
             ) from error
         if not overlay:
             if fresh and not dry_run:
                 keep_applied(base, found, state)
-            _say(found, base, [], as_json=as_json, what="is in place")
+            _report(found, base, [], as_json=as_json, result="is in place")
             return
         if not replace:
             refuse_changed(base, found, state, overlay)
@@ -286,35 +281,33 @@ def _apply(
         show_changes(old, new)
         files = sorted(overlay)
         if dry_run:
-            _say(found, base, files, as_json=as_json, what="would be applied")
+            _report(found, base, files, as_json=as_json, result="would be applied")
             return
         install(overlay)
         keep_applied(base, found, state)
-    what = f"has returned in {base}" if back else f"applied in {base}"
-    _say(found, base, files, as_json=as_json, what=what)
+    result = f"was restored in {base}" if back else f"was applied in {base}"
+    _report(found, base, files, as_json=as_json, result=result)
 
 
-def _say(
-    found: Bundle, base: Path, files: list[str], *, as_json: bool, what: str
+def _report(
+    found: Bundle, base: Path, files: list[str], *, as_json: bool, result: str
 ) -> None:
-    render.note(f"version {found.version} of '{found.name}' {what}")
+    """Print what happened to the bundle (stderr), and as JSON its files."""
+    render.note(f"version {found.version} of '{found.name}' {result}")
     if as_json:
-        render.json_line(
-            {
-                "name": found.name,
-                "version": found.version,
-                "digest": found.digest,
-                "to": str(base),
-                "files": files,
-            }
-        )
+        _say(found, to=str(base), files=files)
 
 
 @bundle.command("fetch")
 @click.argument("url")
 @_TRUST
 @_TO
-@click.option("--ca", default="", metavar="FILE", help="Certificates to believe.")
+@click.option(
+    "--ca",
+    default="",
+    metavar="FILE",
+    help="Certificates to trust instead of the system's.",
+)
 @click.option(
     "--jitter",
     type=click.IntRange(0, 86400),
@@ -329,9 +322,7 @@ def _say(
     metavar="NAME",
     help="This machine's ring, where URL is an index.",
 )
-@click.option(
-    "--replace", is_flag=True, help="Also files that were changed or made here."
-)
+@_REPLACE
 @JSON
 def fetch_bundle(
     url: str,
@@ -357,17 +348,15 @@ def fetch_bundle(
     server = BundleServer(base, url, ca, trust)
     fetched = fetch(server, jitter)
     if fetched is None:
-        render.note("nothing new")
+        render.note("already up to date")
         return
     chosen = choose(server, fetched, ring)
     if chosen is None:
         return
     content, back = chosen
-    file = written(content)
-    try:
-        _apply(server, file, replace=replace, dry_run=False, as_json=as_json, back=back)
-    finally:
-        file.unlink(missing_ok=True)
+    _apply(
+        server, content, url, replace=replace, dry_run=False, as_json=as_json, back=back
+    )
     if content is fetched.content:
         remember(server, fetched.tag)
 

@@ -70,7 +70,7 @@ class Unpacked:
     def describe(self) -> str:
         """Return the sandbox, the time and the kind, for a user who decides by them."""
         if self.name is None or self.made is None:
-            whose = "a backup that does not say of which sandbox it is"
+            whose = "a backup that does not name its sandbox"
         else:
             when = time.strftime("%d %B %Y, %H:%M", time.localtime(self.made))
             whose = f"a backup of '{self.name}', of {when}"
@@ -121,14 +121,15 @@ class Lock:
         if head == _AGE_HEAD:
             if self.identity is None:
                 raise RefusedError(
-                    "the backup is encrypted with age", hint="name its key: --identity"
+                    "the backup is encrypted with age",
+                    hint="name the key with --identity",
                 )
             return ["age", "--decrypt", "--identity", f"/proc/self/fd/{self.identity}"]
         # guard: with a key of age's a backup is age's
         if self.identity is not None:
             raise RefusedError(
                 "the backup is not encrypted with age",
-                hint="without --identity it is read by gpg",
+                hint="leave out --identity; gpg decrypts this backup",
             )
         return [*_GPG, *self._passphrase(), "--decrypt"]
 
@@ -156,7 +157,9 @@ def secret_of(file: Path | None) -> Iterator[int | None]:
         raise RefusedError(f"{file} cannot be read: {error.strerror}") from error
     if not secret or len(secret) > _RECORD_BYTES:
         what = "is empty" if not secret else "is too long"
-        raise RefusedError(f"{file} {what}", hint="it has the passphrase or the key")
+        raise RefusedError(
+            f"{file} {what}", hint="write the passphrase or the key into the file"
+        )
     fd = os.memfd_create("secret", os.MFD_CLOEXEC)
     try:
         os.write(fd, secret)
@@ -204,7 +207,7 @@ async def back_up(
             commands = [words, ["gzip", "-1"], lock.close_words()]
             await _pipeline(commands, count, lock.secrets, output=file.fileno())
     except FileExistsError as error:
-        raise RefusedError(f"{target} exists already") from error
+        raise RefusedError(f"{target} already exists") from error
     finally:
         room.unlink(missing_ok=True)
         label.unlink(missing_ok=True)
@@ -239,7 +242,7 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpa
     if status is not None:
         why = status.why_not_closed(by_passphrase=lock.passphrase is not None)
         if why is not None:
-            raise RefusedError(f"{source} is not imported: {why}")
+            raise RefusedError(f"cannot import {source}: {why}")
     return _take_members(source, prepared, own)
 
 
@@ -443,11 +446,11 @@ async def _end(children: list[Child]) -> None:
 
 
 def check_programs(lock: Lock) -> None:
-    """Raise SetupError unless one of the programs is there."""
+    """Raise SetupError unless the program that encrypts is installed."""
     import shutil
 
     words = lock.close_words()
     if shutil.which(words[0]) is None:
         raise SetupError(
-            f"{words[0]} is not installed", hint=f"'sudo apt install {words[0]}'"
+            f"{words[0]} is not installed", hint=f"sudo apt install {words[0]}"
         )

@@ -18,22 +18,31 @@ from typing import TextIO
 
 from broker.core.limits import SANDBOX_FDS
 from broker.helpers.process.gate import box_gate_words
+from broker.host.launchers.session_bus import (
+    CALL_COMMANDS,
+    CALL_TOOL,
+    SCRIPT,
+    SOCKETS,
+    TOOL,
+)
 
-SOCKETS = "/run/vitrail"
-TOOL = "vitrail-files"
-"""The program for files, links and calls, beside the sockets of a container or box."""
 _TOOLS = "/run/vitrail-tools"
 _TOOL_NAMES = (
-    *("vitrail-call", "vitrail-services", "vitrail-ssh-agent", "vitrail-connect"),
-    *("vitrail-open", "vitrail-copy", "vitrail-sanitize", "qrexec-client-vm"),
+    *("vitrail-services", "vitrail-ssh-agent", "vitrail-connect", "vitrail-open"),
+    *("vitrail-copy", "vitrail-sanitize", "vitrail-harmless"),
+    "vitrail-print",
 )
+_PROGRAMS = {
+    **dict.fromkeys(_TOOL_NAMES, TOOL),
+    **dict.fromkeys(CALL_COMMANDS, CALL_TOOL),
+}
 _TOOL_LINKS = (
     # The box's user is not the one that bubblewrap makes directories as.
     *("--perms", "0755", "--dir", _TOOLS),
     *(
         word
-        for name in _TOOL_NAMES
-        for word in ("--symlink", f"{SOCKETS}/{TOOL}", f"{_TOOLS}/{name}")
+        for name, program in _PROGRAMS.items()
+        for word in ("--symlink", f"{SOCKETS}/{program}", f"{_TOOLS}/{name}")
     ),
 )
 _X11_BRIDGE = "/run/vitrail-x11.py"
@@ -142,6 +151,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int, gid: int = 0) -> list[str]:
         "--",
         *(() if fds.namespace is None else _changed_id(uid, gid)),
         *box_gate_words(box.open_files, stdin=box.stdin),
+        *("/bin/sh", "-c", SCRIPT, "sh"),
         *(_X11_START if box.x11 else ()),
         *box.command,
     ]
@@ -242,6 +252,7 @@ def _environment(box: Box, uid: int) -> Iterator[str]:
         "XDG_SESSION_TYPE": "wayland",
         "WAYLAND_DISPLAY": f"{SOCKETS}/wayland-0",
         "PULSE_SERVER": f"unix:{SOCKETS}/vitrail.Audio",
+        "SSH_AUTH_SOCK": f"{SOCKETS}/vitrail.SshAgent",
         "GDK_BACKEND": "wayland,x11" if box.x11 else "wayland",
         "QT_QPA_PLATFORM": "wayland;xcb" if box.x11 else "wayland",
         "MOZ_ENABLE_WAYLAND": "1",

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from broker.core.errors import UpstreamError
-from broker.helpers.process import program_filters
+from broker.helpers import box_filters
 from broker.helpers.process.gate import READY, Gate
 from broker.host.launchers.bubblewrap.arguments import Box, Descriptors, bwrap_args
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
@@ -51,7 +51,7 @@ def prepare(box: Box, ours: ExitStack) -> BoxCommand:
     theirs.callback(os.close, status)
     passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n".encode())
     group = _memory(theirs, f"user:x:{gid}:\n".encode())
-    rules = _memory(theirs, program_filters.box_filter(nested=box.user_namespaces))
+    rules = _memory(theirs, box_filters.box_filter(nested=box.user_namespaces))
     hosts = _memory(theirs, _HOSTS)
     resolver = None if box.resolver is None else _memory(theirs, box.resolver.encode())
     x11 = _memory(theirs, _x11_bridge()) if box.x11 else None

@@ -97,6 +97,7 @@ async def start_held(box: Box) -> HeldBox:
 
 
 def _hold(leader: int) -> int:
+    """Return a pidfd of a box's first process.  Raises UpstreamError if it ended."""
     try:
         return open_pidfd(leader)
     except OSError as error:

@@ -1,1 +1,6 @@
-"""Flatpak: an installed application with its sockets replaced by those of a lease."""
+"""Flatpak: an installed application with its sockets replaced by those of a lease.
+
+brokerctl edits the override and starts the application (``broker/cli/run/flatpak.py``,
+``broker/cli/machines/flatpak.py``); the host's process only recognises its connections
+(``claim.py``).
+"""

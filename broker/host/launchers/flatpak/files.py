@@ -120,6 +120,7 @@ def _folder(paths: Paths) -> Path:
 
 
 def _change(paths: Paths, app: str) -> Change | None:
+    """Read how an application's override was changed; None if it was not."""
     path = _folder(paths) / f"{app}.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Change)

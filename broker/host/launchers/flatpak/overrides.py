@@ -100,7 +100,7 @@ def wanted_change(wanted: Wanted) -> Change:
 
 
 def apply(groups: Groups, change: Change) -> Groups:
-    """Return an override file with a change; the change learns the entries that it displaced."""
+    """Return an override file's groups with a change, which records what it displaced."""
     made = {group: dict(values) for group, values in groups.items()}
     context = made.setdefault(CONTEXT, {})
     for key, added in change.lists.items():

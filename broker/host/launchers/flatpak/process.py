@@ -50,7 +50,7 @@ class HeldFlatpak:
 
 
 def flatpak_words(app: str, words: Sequence[str], files: Sequence[Path]) -> list[str]:
-    """Return the command line; the application can read ``files``.
+    """Return brokerctl's ``flatpak run``; the application can read ``files``.
 
     Its instance ends with the process that starts it, and has no accessibility bus:
     that shows the windows of others.

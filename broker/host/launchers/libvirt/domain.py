@@ -1,4 +1,4 @@
-"""A libvirt domain's XML with a vsock in it: pure, text in and text out.
+"""Add a vsock to a libvirt domain's XML, for brokerctl: text in, text out.
 
 Source: https://libvirt.org/formatdomain.html (vsock, memoryBacking) and
 https://libvirt.org/kbase/qemu-passthrough-security.html (qemu:commandline).
@@ -73,7 +73,7 @@ def _refuse_doctype(xml: str) -> None:
 
 
 def _share_memory(root: ET.Element) -> None:
-    """vhost-user needs the guest's memory as a file that can be shared."""
+    """Back the domain's memory by a shared memfd, as vhost-user devices require."""
     backing = root.find("memoryBacking")
     if backing is None:
         backing = ET.SubElement(root, "memoryBacking")

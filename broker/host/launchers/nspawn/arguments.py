@@ -155,6 +155,7 @@ def _environment(tree: Tree) -> Iterator[str]:
         "XDG_SESSION_TYPE": "wayland",
         "WAYLAND_DISPLAY": f"{SOCKETS}/wayland-0",
         "PULSE_SERVER": f"unix:{SOCKETS}/vitrail.Audio",
+        "SSH_AUTH_SOCK": f"{SOCKETS}/vitrail.SshAgent",
         "GDK_BACKEND": "wayland",
         "QT_QPA_PLATFORM": "wayland",
         "MOZ_ENABLE_WAYLAND": "1",

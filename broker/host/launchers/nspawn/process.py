@@ -124,7 +124,7 @@ async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
         if shutil.which(program) is None:
             raise SetupError(
                 f"the program {program} is not installed",
-                hint="apt install systemd-container uidmap",
+                hint="sudo apt install systemd-container uidmap",
             )
     group = scope or _make_group()
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}

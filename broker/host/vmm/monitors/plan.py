@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from broker.core.errors import SetupError
 from broker.helpers.process.identity import Tracked
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.control import CONSOLE_SOCKET, Monitor
@@ -84,6 +85,13 @@ class MonitorPlan(Plan):
 
     @override
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
+        # guard: a machine without a card for it provides no network
+        if self._spec.seats:
+            raise SetupError(
+                f"{self._spec.name}: a machine of {self.monitor.program} cannot provide "
+                "a network yet",
+                hint='kind = "microvm", "bwrap" and "podman" can',
+            )
         if self._spec.network is Network.USER:
             # Late: most machines have no network.
             from broker.host.network.passt import forwards_names, guest_words

@@ -159,12 +159,17 @@ class Starter:
             return 'the record says fork = "no"'
         if os.environ.get(VARIABLE) == "no":
             return f"{VARIABLE}=no"
-        if spec.folders:
-            return "machines with folders are not copied"
         if not spec.disposable:
             return "only disposable sandboxes are copied"
-        if spec.huge_pages:
-            return "machines with huge pages are not copied"
+        for there, what in (
+            (spec.folders, "folders"),
+            (spec.seats, "a port at a switch"),
+            (spec.huge_pages, "huge pages"),
+            (spec.shared_image_bytes, "a shared image"),
+            (spec.arena_bytes, "an arena"),
+        ):
+            if there:
+                return f"machines with {what} are not copied"
         # What carries their streams is the kernel's, whose state cannot be saved, or a
         # process that was not tried with copies under KVM.
         if not request.shared and tools.accel is not Accel.TCG:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from broker.core import limits
 from broker.jail.wayland import identity
 from broker.jail.wayland.handlers import popups
-from broker.jail.wayland.model import OwnSurface, Surface
+from broker.jail.wayland.input_model import OwnSurface
+from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.jail.wayland.handlers.attention import window_sid
-from broker.jail.wayland.model import Constraint, Pointer, Region, RegionOps, Surface
+from broker.jail.wayland.input_model import Pointer
+from broker.jail.wayland.model import Constraint, Region, RegionOps, Surface
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject

@@ -10,14 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.jail.wayland.model import (
-    HostPointer,
-    Pointer,
-    Role,
-    Surface,
-    Toplevel,
-    free_cap,
-)
+from broker.jail.wayland.input_model import HostPointer, Pointer
+from broker.jail.wayland.model import Role, Surface, Toplevel, free_cap
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject

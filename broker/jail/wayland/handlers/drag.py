@@ -26,7 +26,8 @@ from broker.jail.wayland.handlers.selection import (
     offer_mime,
     source_actions,
 )
-from broker.jail.wayland.model import OwnSurface, Role, Surface
+from broker.jail.wayland.input_model import OwnSurface
+from broker.jail.wayland.model import Role, Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject

@@ -47,8 +47,8 @@ class Start:
 
 
 def send(core: ClientState, asked: Asked) -> None:
-    """Have the compositor start a drag; twice, if it says nothing to that."""
-    _say(core, asked, asked.origin.sid)
+    """Ask the compositor to start a drag; ask again if it sends no event of it."""
+    _request_drag(core, asked, asked.origin.sid)
     it = core.drag
     it.asked = asked if any(p.focus is not None for p in core.pointers) else None
     # guard: one question about a start
@@ -66,7 +66,8 @@ def heard(core: ClientState) -> None:
     core.drag.asked = None
 
 
-def _done(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
+def _retry(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
+    """Ask for the drag again, from the frame, if the compositor sent no event of it."""
     it = core.drag
     asked, it.asked, it.waiting = it.asked, None, False
     if asked is None or asked.device.dead or asked.origin.dead:
@@ -77,10 +78,11 @@ def _done(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
         return
     xdg = asked.origin.root().xdg
     if xdg is not None and xdg.frame is not None:
-        _say(core, asked, xdg.frame.root.sid)
+        _request_drag(core, asked, xdg.frame.root.sid)
 
 
-def _say(core: ClientState, asked: Asked, origin: int) -> None:
+def _request_drag(core: ClientState, asked: Asked, origin: int) -> None:
+    """Send wl_data_device.start_drag with an origin's object ID."""
     source, icon = asked.source, asked.icon
     # guard: a dragged picture has a frame
     core.up.data += _start_drag(
@@ -92,5 +94,5 @@ def _say(core: ClientState, asked: Asked, origin: int) -> None:
     )
 
 
-_DONE: dispatch.Handlers = {"done": _done}
+_DONE: dispatch.Handlers = {"done": _retry}
 _start_drag = emit.request("wl_data_device", "start_drag")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from broker.jail.wayland import choice
 from broker.jail.wayland.handlers import cursor, popups, windows
-from broker.jail.wayland.model import HostPointer, OwnSurface
+from broker.jail.wayland.input_model import HostPointer, OwnSurface
 from broker.jail.wayland.protocol.dispatch import Handlers
 from broker.jail.wayland.protocol.objects import ProtocolObject
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from broker.core import limits
 from broker.core.keys import KeyVerdict
 from broker.jail.wayland.handlers import cursor, host_pointer
-from broker.jail.wayland.handlers.seat import shown_keys, told
+from broker.jail.wayland.handlers.seat import client_surface, shown_keys
 from broker.jail.wayland.handlers.selection import HostOffer, host_offer
-from broker.jail.wayland.model import HostPointer, Keyboard, Seat
+from broker.jail.wayland.input_model import HostPointer, Keyboard, Seat
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.event_clock import EventClock
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -130,7 +130,7 @@ class Hands:
         return self._seats.get(seat.host_name) if isinstance(seat, Seat) else None
 
     def make_keyboard(self, seat: OwnSeat) -> None:
-        """Create a keyboard of ours for a seat that has one."""
+        """Create our own keyboard on a seat that has a keyboard."""
         core = self._core
         keyboard = Keyboard("wl_keyboard", seat.version)
         core.own("wl_keyboard", keyboard)
@@ -139,7 +139,7 @@ class Hands:
         core.up.data += _get_keyboard(seat.sid, keyboard.sid)
 
     def drop_keyboard(self, seat: OwnSeat) -> None:
-        """Drop our keyboard of a seat that has none any more."""
+        """Drop our own keyboard on a seat that no longer has a keyboard."""
         keyboard, seat.keyboard = seat.keyboard, None
         if keyboard is None:
             return
@@ -148,7 +148,7 @@ class Hands:
             self._core.end_own(keyboard)
 
     def make_pointer(self, seat: OwnSeat) -> None:
-        """Create a pointer of ours for a seat that has one: it serves the frames."""
+        """Create our own pointer on a seat that has a pointer; it serves the frames."""
         pointer = HostPointer(seat.version, seat.sid)
         self._core.own("wl_pointer", pointer)
         pointer.events = dispatch.own_events("wl_pointer", host_pointer.EVENTS)
@@ -346,7 +346,8 @@ def _enter(
     surface: ProtocolObject | None,
     keys: bytes,
 ) -> None:
-    keyboard.focus = told(surface)
+    """The compositor has given a keyboard the focus, on a surface of the client's."""
+    keyboard.focus = client_surface(surface)
     if keyboard.focus is not None:
         core.focus_keyboard(keyboard, keyboard.focus)
         shown_keys(keyboard, keys)

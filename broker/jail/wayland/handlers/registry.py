@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.core.streams.wayland_verdicts import GLOBALS, advertised_version
-from broker.jail.wayland.model import COMPOSITOR_VERSION, Seat
+from broker.jail.wayland.input_model import Seat
+from broker.jail.wayland.model import COMPOSITOR_VERSION
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject

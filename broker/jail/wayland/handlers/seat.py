@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from broker.jail.wayland import choice
 from broker.jail.wayland.handlers import drag_start, popups
-from broker.jail.wayland.model import (
+from broker.jail.wayland.input_model import (
     Gesture,
     Keyboard,
     OwnSurface,
     Pointer,
     Seat,
-    Surface,
     Touch,
 )
+from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -39,8 +39,11 @@ _PRESSED = 1
 _FOUR = struct.Struct("=IIII")
 
 
-def told(surface: ProtocolObject | None) -> Surface | None:
-    """The client's surface that stands for one of the compositor's events."""
+def client_surface(surface: ProtocolObject | None) -> Surface | None:
+    """Return the client's surface for a surface that an event names.
+
+    None if the client has none.
+    """
     if isinstance(surface, OwnSurface):
         surface = surface.alias
     if isinstance(surface, Surface) and not surface.dead:
@@ -229,7 +232,7 @@ def keyboard_enter(
     surface: ProtocolObject | None,
     keys: bytes,
 ) -> None:
-    known = told(surface)
+    known = client_surface(surface)
     keyboard.focus = known
     if known is None:
         return
@@ -237,10 +240,12 @@ def keyboard_enter(
     core.focus_keyboard(keyboard, known)
     shown = shown_keys(keyboard, keys)
     core.down.data += _keyboard_enter(keyboard.cid, serial, known.cid, shown)
-    # Some compositors send them just before the enter.
+    # Some compositors send them just before the enter.  The judge of chords has had
+    # them then; it must not take earlier ones (weston's) for those of this enter.
     waiting, keyboard.waiting = keyboard.waiting, b""
     if waiting:
-        modifiers(core, keyboard, waiting, 0, len(waiting))
+        # guard: modifiers of before are not those of the enter
+        _pass_modifiers(core, keyboard, waiting, 0, len(waiting))
 
 
 _keyboard_enter = emit.event("wl_keyboard", "enter")
@@ -263,7 +268,7 @@ def keyboard_leave(
         keyboard.judge.leave()
     # Our own keyboard of the seat ends it, too (``host_seat.blur``): either suffices.
     core.blur_keyboard(keyboard)
-    if before is None or told(surface) is not before:
+    if before is None or client_surface(surface) is not before:
         return  # of a window that its client has ended meanwhile, perhaps
     core.serials.note(serial)
     core.down.data += _keyboard_leave(keyboard.cid, serial, before.cid)
@@ -299,6 +304,12 @@ def modifiers(
     if keyboard.focus is None:
         keyboard.waiting = data[pos : pos + size]
         return
+    _pass_modifiers(core, keyboard, data, pos, size)
+
+
+def _pass_modifiers(
+    core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
+) -> None:
     core.serials.note(_SERIAL.unpack_from(data, pos + 8)[0])
     _pass(core, keyboard, data, pos, size)
 

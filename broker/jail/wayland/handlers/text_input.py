@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.jail.wayland.handlers.seat import told
-from broker.jail.wayland.model import Surface, TextInput
+from broker.jail.wayland.handlers.seat import client_surface
+from broker.jail.wayland.input_model import TextInput
+from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -117,7 +118,7 @@ def commit(core: ClientState, text: TextInput) -> None:
 
 
 def enter(core: ClientState, text: TextInput, surface: ProtocolObject | None) -> None:
-    text.focus = told(surface)
+    text.focus = client_surface(surface)
     if text.focus is not None:
         core.down.data += _enter(text.cid, text.focus.cid)
 

@@ -276,6 +276,9 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
     core.usage.give("windows", 1)
     end_role(core, toplevel.xdg)
     _leave_family(core, toplevel)
+    for export in list(core.sandbox.exports.values()):
+        if export.toplevel is toplevel:
+            export.withdraw()
 
 
 def _leave_family(core: ClientState, toplevel: Toplevel) -> None:

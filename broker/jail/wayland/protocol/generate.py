@@ -103,13 +103,13 @@ def render() -> str:
         + "INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType({\n"
     ]
     for name, cap in sorted(_caps(interfaces).items()):
-        lines.append(f'    "{name}": (\n')
+        lines.append(f'"{name}": (\n')
         for messages in (interfaces[name].requests, interfaces[name].events):
             rows = _messages(messages, cap)
-            lines.append("        (\n" if rows else "        (),\n")
-            lines += [f'            "{row}",\n' for row in rows]
-            lines += ["        ),\n"] if rows else []
-        lines.append("    ),\n")
+            # Without a last comma the formatter puts short rows into one line.
+            inside = ", ".join(f'"{row}"' for row in rows)
+            lines.append(f"({inside}{',' if len(rows) == 1 else ''}),\n")
+        lines.append("),\n")
     lines.append("})\n")
     return "".join(lines)
 

@@ -21,10 +21,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("done 1 u",),
         ),
         "wl_compositor": (
-            (
-                "create_surface 1 n:wl_surface",
-                "create_region 1 n:wl_region",
-            ),
+            ("create_surface 1 n:wl_surface", "create_region 1 n:wl_region"),
             (),
         ),
         "wl_data_device": (
@@ -57,18 +54,10 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
                 "finish 3",
                 "set_actions 3 u u",
             ),
-            (
-                "offer 1 s",
-                "source_actions 3 u",
-                "action 3 u",
-            ),
+            ("offer 1 s", "source_actions 3 u", "action 3 u"),
         ),
         "wl_data_source": (
-            (
-                "offer 1 s",
-                "destroy 1",
-                "set_actions 3 u",
-            ),
+            ("offer 1 s", "destroy 1", "set_actions 3 u"),
             (
                 "target 1 ?s",
                 "send 1 s h",
@@ -79,20 +68,11 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
         ),
         "wl_display": (
-            (
-                "sync 1 n:wl_callback",
-                "get_registry 1 n:wl_registry",
-            ),
-            (
-                "error 1 o u s",
-                "delete_id 1 u",
-            ),
+            ("sync 1 n:wl_callback", "get_registry 1 n:wl_registry"),
+            ("error 1 o u s", "delete_id 1 u"),
         ),
         "wl_fixes": (
-            (
-                "destroy 1",
-                "destroy_registry 1 o:wl_registry",
-            ),
+            ("destroy 1", "destroy_registry 1 o:wl_registry"),
             (),
         ),
         "wl_keyboard": (
@@ -118,10 +98,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
         ),
         "wl_pointer": (
-            (
-                "set_cursor 1 u ?o:wl_surface i i",
-                "release 3",
-            ),
+            ("set_cursor 1 u ?o:wl_surface i i", "release 3"),
             (
                 "enter 1 u o:wl_surface f f",
                 "leave 1 u o:wl_surface",
@@ -137,19 +114,12 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
         ),
         "wl_region": (
-            (
-                "destroy 1",
-                "add 1 i i i i",
-                "subtract 1 i i i i",
-            ),
+            ("destroy 1", "add 1 i i i i", "subtract 1 i i i i"),
             (),
         ),
         "wl_registry": (
             ("bind 1 u s u n",),
-            (
-                "global 1 u s u",
-                "global_remove 1 u",
-            ),
+            ("global 1 u s u", "global_remove 1 u"),
         ),
         "wl_seat": (
             (
@@ -158,28 +128,18 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
                 "get_touch 1 n:wl_touch",
                 "release 5",
             ),
-            (
-                "capabilities 1 u",
-                "name 2 s",
-            ),
+            ("capabilities 1 u", "name 2 s"),
         ),
         "wl_shm": (
             ("create_pool 1 n:wl_shm_pool h i",),
             ("format 1 u",),
         ),
         "wl_shm_pool": (
-            (
-                "create_buffer 1 n:wl_buffer i i i i u",
-                "destroy 1",
-                "resize 1 i",
-            ),
+            ("create_buffer 1 n:wl_buffer i i i i u", "destroy 1", "resize 1 i"),
             (),
         ),
         "wl_subcompositor": (
-            (
-                "destroy 1",
-                "get_subsurface 1 n:wl_subsurface o:wl_surface o:wl_surface",
-            ),
+            ("destroy 1", "get_subsurface 1 n:wl_subsurface o:wl_surface o:wl_surface"),
             (),
         ),
         "wl_subsurface": (
@@ -227,10 +187,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
         ),
         "wp_cursor_shape_device_v1": (
-            (
-                "destroy 1",
-                "set_shape 1 u u",
-            ),
+            ("destroy 1", "set_shape 1 u u"),
             (),
         ),
         "wp_cursor_shape_manager_v1": (
@@ -253,40 +210,23 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("preferred_scale 1 u",),
         ),
         "wp_presentation": (
-            (
-                "destroy 1",
-                "feedback 1 o:wl_surface n:wp_presentation_feedback",
-            ),
+            ("destroy 1", "feedback 1 o:wl_surface n:wp_presentation_feedback"),
             ("clock_id 1 u",),
         ),
         "wp_presentation_feedback": (
             (),
-            (
-                "sync_output 1 o:wl_output",
-                "presented 1 u u u u u u u",
-                "discarded 1",
-            ),
+            ("sync_output 1 o:wl_output", "presented 1 u u u u u u u", "discarded 1"),
         ),
         "wp_single_pixel_buffer_manager_v1": (
-            (
-                "destroy 1",
-                "create_u32_rgba_buffer 1 n:wl_buffer u u u u",
-            ),
+            ("destroy 1", "create_u32_rgba_buffer 1 n:wl_buffer u u u u"),
             (),
         ),
         "wp_viewport": (
-            (
-                "destroy 1",
-                "set_source 1 f f f f",
-                "set_destination 1 i i",
-            ),
+            ("destroy 1", "set_source 1 f f f f", "set_destination 1 i i"),
             (),
         ),
         "wp_viewporter": (
-            (
-                "destroy 1",
-                "get_viewport 1 n:wp_viewport o:wl_surface",
-            ),
+            ("destroy 1", "get_viewport 1 n:wp_viewport o:wl_surface"),
             (),
         ),
         "xdg_activation_token_v1": (
@@ -308,24 +248,12 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             (),
         ),
         "xdg_dialog_v1": (
-            (
-                "destroy 1",
-                "set_modal 1",
-                "unset_modal 1",
-            ),
+            ("destroy 1", "set_modal 1", "unset_modal 1"),
             (),
         ),
         "xdg_popup": (
-            (
-                "destroy 1",
-                "grab 1 o:wl_seat u",
-                "reposition 3 o:xdg_positioner u",
-            ),
-            (
-                "configure 1 i i i i",
-                "popup_done 1",
-                "repositioned 3 u",
-            ),
+            ("destroy 1", "grab 1 o:wl_seat u", "reposition 3 o:xdg_positioner u"),
+            ("configure 1 i i i i", "popup_done 1", "repositioned 3 u"),
         ),
         "xdg_positioner": (
             (
@@ -353,10 +281,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("configure 1 u",),
         ),
         "xdg_system_bell_v1": (
-            (
-                "destroy 1",
-                "ring 1 ?o:wl_surface",
-            ),
+            ("destroy 1", "ring 1 ?o:wl_surface"),
             (),
         ),
         "xdg_toplevel": (
@@ -393,27 +318,15 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("ping 1 u",),
         ),
         "xdg_wm_dialog_v1": (
-            (
-                "destroy 1",
-                "get_xdg_dialog 1 n:xdg_dialog_v1 o:xdg_toplevel",
-            ),
+            ("destroy 1", "get_xdg_dialog 1 n:xdg_dialog_v1 o:xdg_toplevel"),
             (),
         ),
         "zwp_confined_pointer_v1": (
-            (
-                "destroy 1",
-                "set_region 1 ?o:wl_region",
-            ),
-            (
-                "confined 1",
-                "unconfined 1",
-            ),
+            ("destroy 1", "set_region 1 ?o:wl_region"),
+            ("confined 1", "unconfined 1"),
         ),
         "zwp_idle_inhibit_manager_v1": (
-            (
-                "destroy 1",
-                "create_inhibitor 1 n:zwp_idle_inhibitor_v1 o:wl_surface",
-            ),
+            ("destroy 1", "create_inhibitor 1 n:zwp_idle_inhibitor_v1 o:wl_surface"),
             (),
         ),
         "zwp_idle_inhibitor_v1": (
@@ -429,10 +342,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
         ),
         "zwp_keyboard_shortcuts_inhibitor_v1": (
             ("destroy 1",),
-            (
-                "active 1",
-                "inactive 1",
-            ),
+            ("active 1", "inactive 1"),
         ),
         "zwp_locked_pointer_v1": (
             (
@@ -440,10 +350,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
                 "set_cursor_position_hint 1 f f",
                 "set_region 1 ?o:wl_region",
             ),
-            (
-                "locked 1",
-                "unlocked 1",
-            ),
+            ("locked 1", "unlocked 1"),
         ),
         "zwp_pointer_constraints_v1": (
             (
@@ -455,26 +362,15 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
         ),
         "zwp_pointer_gesture_hold_v1": (
             ("destroy 3",),
-            (
-                "begin 3 u u o:wl_surface u",
-                "end 3 u u i",
-            ),
+            ("begin 3 u u o:wl_surface u", "end 3 u u i"),
         ),
         "zwp_pointer_gesture_pinch_v1": (
             ("destroy 1",),
-            (
-                "begin 1 u u o:wl_surface u",
-                "update 1 u f f f f",
-                "end 1 u u i",
-            ),
+            ("begin 1 u u o:wl_surface u", "update 1 u f f f f", "end 1 u u i"),
         ),
         "zwp_pointer_gesture_swipe_v1": (
             ("destroy 1",),
-            (
-                "begin 1 u u o:wl_surface u",
-                "update 1 u f f",
-                "end 1 u u i",
-            ),
+            ("begin 1 u u o:wl_surface u", "update 1 u f f", "end 1 u u i"),
         ),
         "zwp_pointer_gestures_v1": (
             (
@@ -494,31 +390,19 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             (),
         ),
         "zwp_primary_selection_device_v1": (
-            (
-                "set_selection 1 ?o:zwp_primary_selection_source_v1 u",
-                "destroy 1",
-            ),
+            ("set_selection 1 ?o:zwp_primary_selection_source_v1 u", "destroy 1"),
             (
                 "data_offer 1 n:zwp_primary_selection_offer_v1",
                 "selection 1 ?o:zwp_primary_selection_offer_v1",
             ),
         ),
         "zwp_primary_selection_offer_v1": (
-            (
-                "receive 1 s h",
-                "destroy 1",
-            ),
+            ("receive 1 s h", "destroy 1"),
             ("offer 1 s",),
         ),
         "zwp_primary_selection_source_v1": (
-            (
-                "offer 1 s",
-                "destroy 1",
-            ),
-            (
-                "send 1 s h",
-                "cancelled 1",
-            ),
+            ("offer 1 s", "destroy 1"),
+            ("send 1 s h", "cancelled 1"),
         ),
         "zwp_relative_pointer_manager_v1": (
             (
@@ -532,10 +416,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("relative_motion 1 u u f f f f",),
         ),
         "zwp_text_input_manager_v3": (
-            (
-                "destroy 1",
-                "get_text_input 1 n:zwp_text_input_v3 o:wl_seat",
-            ),
+            ("destroy 1", "get_text_input 1 n:zwp_text_input_v3 o:wl_seat"),
             (),
         ),
         "zwp_text_input_v3": (
@@ -565,11 +446,24 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             (),
         ),
+        "zxdg_exported_v2": (
+            ("destroy 1",),
+            ("handle 1 s",),
+        ),
+        "zxdg_exporter_v2": (
+            ("destroy 1", "export_toplevel 1 n:zxdg_exported_v2 o:wl_surface"),
+            (),
+        ),
+        "zxdg_imported_v2": (
+            ("destroy 1", "set_parent_of 1 o:wl_surface"),
+            ("destroyed 1",),
+        ),
+        "zxdg_importer_v2": (
+            ("destroy 1", "import_toplevel 1 n:zxdg_imported_v2 s"),
+            (),
+        ),
         "zxdg_output_manager_v1": (
-            (
-                "destroy 1",
-                "get_xdg_output 1 n:zxdg_output_v1 o:wl_output",
-            ),
+            ("destroy 1", "get_xdg_output 1 n:zxdg_output_v1 o:wl_output"),
             (),
         ),
         "zxdg_output_v1": (
@@ -583,11 +477,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
         ),
         "zxdg_toplevel_decoration_v1": (
-            (
-                "destroy 1",
-                "set_mode 1 u",
-                "unset_mode 1",
-            ),
+            ("destroy 1", "set_mode 1 u", "unset_mode 1"),
             ("configure 1 u",),
         ),
     }

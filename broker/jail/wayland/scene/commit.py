@@ -337,7 +337,7 @@ def _apply_rest(core: ClientState, surface: Surface, state: State) -> bool:
                 base.sid, surface.sid, core.give_sid(callback)
             )
     for kind, sub, argument in state.children or ():
-        _child(core, surface, kind, sub, argument)
+        _apply_subsurface_change(core, surface, kind, sub, argument)
     for constraint, kind, value in state.constraints or ():
         regions.apply_constraint(core, surface, constraint, kind, value)
     if surface.xdg is not None:
@@ -381,7 +381,7 @@ def _apply_shell(
         surface.relayout = True
 
 
-def _child(
+def _apply_subsurface_change(
     core: ClientState, parent: Surface, kind: str, sub: Subsurface, argument: object
 ) -> None:
     if sub.dead or sub.parent is not parent:

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.jail.wayland.model import OwnSurface, Surface
+from broker.jail.wayland.input_model import OwnSurface
+from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit, signatures
 from broker.jail.wayland.scene import label
 

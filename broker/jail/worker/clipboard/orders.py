@@ -22,13 +22,14 @@ import trio
 from typing_extensions import override
 
 from broker.core import limits
-from broker.core.clipboard.chords import Chord, ChordPair, Recogniser
+from broker.core.clipboard.chords import Chord, ChordPair
 from broker.core.errors import InternalError, PeerError
 from broker.core.limits import clipboard as clipboard_limits
 from broker.core.stderr_log import log_exception
 from broker.ipc import clipboard as messages
 from broker.ipc import fdpass, sealed_memfd
 from broker.ipc import worker as all_messages
+from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.clipboard.cleaning import clean
 from broker.jail.wayland.ports import InputListener, Judge
 from broker.jail.worker.clipboard.drags import Origin, WorkerDrags

@@ -59,7 +59,7 @@ class Serving:
         self._nursery = nursery
 
     def serve(self, fd: int, content: int, start: int, size: int) -> bool:
-        """Write a part of a file into a descriptor, which is ours if it answers true."""
+        """Write a part of a file into a descriptor; True: we own and close the descriptor."""
         # guard: number of serves
         if self._nursery is None or self._now >= limits.CLIPBOARD_SERVES:
             return False
@@ -73,7 +73,7 @@ class Serving:
         return True
 
     def serve_secret(self, fd: int) -> bool:
-        """The same with what SECRET_HINT holds."""
+        """Write the content of SECRET_HINT into a descriptor; True as for ``serve``."""
         try:
             content = sealed_memfd.sealed([_SECRET])
         except OSError as error:

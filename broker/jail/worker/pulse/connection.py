@@ -63,7 +63,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
 
     @override
     def _tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        return self._read, self._keep_time
+        return self._read, self._tick_at_deadlines
 
     @override
     async def _begin(self) -> None:
@@ -219,6 +219,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
                 nursery.start_soon(self._from_server, server)
 
     async def _from_client(self, watch: Watch) -> None:
+        """Let the client be read, except while the filter is stalled."""
         while not self._over.is_set():
             while self.core.stalled:  # as it is after the end, too
                 if self._over.is_set():
@@ -317,7 +318,8 @@ class PulseConnection(DuplexConnection[PulseFilter]):
 
     # -- time ----------------------------------------------------------------------
 
-    async def _keep_time(self) -> None:
+    async def _tick_at_deadlines(self) -> None:
+        """Call the filter's ``tick`` at each deadline that it sets."""
         while not self._over.is_set():
             self._timer = self.core.deadline
             self._kick = trio.Event()

@@ -85,13 +85,14 @@ class CopiedFile(PoolFile):
         self._parts: OrderedDict[int, None] = OrderedDict()
         self._given_back = 0
         try:
-            self._extend(size)
+            self._resize_copy(size)
             fcntl.fcntl(self._copy, fcntl.F_ADD_SEALS, _SEALS)
         except (OSError, ValueError):
             os.close(self._copy)
             raise
 
-    def _extend(self, size: int) -> None:
+    def _resize_copy(self, size: int) -> None:
+        """Set the size of our copy of the client's file, and map it again."""
         self._size = size
         os.ftruncate(self._copy, size)
         if self._map is not None:
@@ -107,7 +108,7 @@ class CopiedFile(PoolFile):
     def grow(self, size: int) -> None:
         if os.fstat(self._source).st_size < size:
             raise ValueError("the file has not grown")
-        self._extend(size)
+        self._resize_copy(size)
 
     @override
     def keep(self, offset: int, length: int) -> int:

@@ -25,7 +25,7 @@ from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker.wayland.connection import WaylandConnection
 from broker.jail.worker.wayland.machine import RealMachine
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
-from broker.jail.worker.wayland.waypipe_memory import StreamMachine
+from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 
 Outbox = trio.MemorySendChannel[messages.FromWorker]
 
@@ -64,7 +64,7 @@ class SandboxWindows:
         self._acted.set()  # the current event; each report makes a new one
 
     async def tell_acts(self, outbox: Outbox) -> None:
-        """Say that the user has acted in a window, not more often than needed."""
+        """Report that the user has acted in a window, at most every 250 ms."""
         while True:
             await self._acted.wait()
             self._acted = trio.Event()
@@ -104,16 +104,27 @@ class SandboxWindows:
         client: socket.socket,
         compositor: socket.socket,
         untrusted_head: bytes,
+        arena: int = -1,
     ) -> StreamConnection:
-        """The same in front of a waypipe stream, whose first bytes are here."""
-        made = StreamConnection(
-            client,
-            compositor,
-            self._rules,
-            self._sandbox,
-            self._memory,
-            trace=self._tracer(number),
-        )
+        """The same in front of a waypipe stream, whose first bytes are here.
+
+        ``arena``: the sandbox's, owned from the call on; -1: it has none.
+        """
+        memory = None if arena < 0 else ArenaFile(arena)
+        try:
+            made = StreamConnection(
+                client,
+                compositor,
+                self._rules,
+                self._sandbox,
+                self._memory,
+                trace=self._tracer(number),
+                arena=memory,
+            )
+        except BaseException:
+            if memory is not None:
+                memory.close()
+            raise
         made.begin_with(untrusted_head)
         return made
 

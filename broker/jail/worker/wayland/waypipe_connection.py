@@ -43,6 +43,7 @@ from broker.jail.worker.wayland.connection import WaylandConnection
 if TYPE_CHECKING:
     from broker.core.streams.wayland_rules import WindowRules
     from broker.jail.wayland.sandbox import Sandbox
+    from broker.jail.waypipe.ports import Arena
     from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 
 _EPROTO = 71
@@ -112,11 +113,12 @@ class StreamConnection(WaylandConnection):
         machine: StreamMachine,
         *,
         trace: Callable[[str], None] | None = None,
+        arena: Arena | None = None,
     ) -> None:
         super().__init__(client, server, rules, sandbox, machine, trace=trace)
         self.core.clock_shift = _to_realtime
         self._stream = client
-        self.channel = WaypipeChannel(machine)
+        self.channel = WaypipeChannel(machine, arena)
         self.work = 0.0
         self._began = 0.0
         """Since when this stream is worked on by its task, while it is."""
@@ -161,9 +163,12 @@ class StreamConnection(WaylandConnection):
 
     @override
     def _flush(self) -> None:
+        """Send queued messages, then the rest of waypipe's protocol.
+
+        The rest is acknowledgements and pipe data that no message carried.
+        """
         super()._flush()
         if self.channel.out and not self._over.is_set():
-            # Acknowledgements and pipes, when no message took them along.
             try:
                 if not self._push():
                     self._work.set()

@@ -10,15 +10,18 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from collections.abc import Sequence
 
 from typing_extensions import override
 
+from broker.core.errors import InternalError
 from broker.core.limits import waypipe as waypipe_limits
 from broker.jail.wayland.ports import PoolFile
-from broker.jail.waypipe.ports import Memory, WaypipeFile
+from broker.jail.waypipe.ports import Arena, Memory, WaypipeFile
 from broker.jail.worker.wayland.machine import RealMachine
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+ARENA_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _PART = 1 << 20
 """Bytes that are filled at a time where a buffer has holes."""
 _BLOCK = 512
@@ -203,6 +206,45 @@ class StreamFile(WaypipeFile):
             self._fd = -1
             self._machine.charge_touched(-self._charged)
             self._charged = 0
+
+
+class ArenaFile(Arena):
+    """A sandbox's arena: a memfd that its VMM has, too, sealed against other sizes.
+
+    Read, never mapped: a VMM that was taken over punches holes into it, and a mapping of
+    it would wait for that in the kernel (see ``machine``).  Neither is the compositor
+    given it, but the files above, for the same reason.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Own ``fd``.  Raises InternalError for what is no arena."""
+        self._fd = fd
+        # guard: an arena is sealed
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & ARENA_SEALS != ARENA_SEALS:
+            self.close()
+            raise InternalError("an arena is not sealed")
+        self._size = os.fstat(fd).st_size
+
+    @property
+    @override
+    def size(self) -> int:
+        return self._size
+
+    @override
+    def read(self, into: Sequence[memoryview], base: int) -> None:
+        try:
+            got = os.preadv(self._fd, into, base)
+        except OSError as error:
+            raise ValueError(error.strerror) from error
+        # No size of ours can be short, and no signal cuts a read of memory.
+        if got != sum(map(len, into)):
+            raise ValueError("it is cut short")
+
+    @override
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 class StreamPool(PoolFile):

@@ -84,9 +84,12 @@ class Giving:
         """Offer these to the paste's target, clean where that is asked for."""
         until = now + limits.CLIPBOARD_COPY_SECONDS
         self._cleaning = Cleaning(paste, terms, list(items), until)
-        yield from self._clean_next(self._cleaning, now)
+        yield from self._clean_next_or_offer(self._cleaning, now)
 
-    def _clean_next(self, cleaning: Cleaning, now: float) -> Iterator[w.Action]:
+    def _clean_next_or_offer(
+        self, cleaning: Cleaning, now: float
+    ) -> Iterator[w.Action]:
+        """Ask for the next item to be rewritten; when none is left, offer the result."""
         while cleaning.left:
             item = cleaning.left[0]
             if to_clean(item, cleaning.terms.clean):
@@ -123,7 +126,7 @@ class Giving:
             case w.DataEnded():
                 before = cleaning.left.pop(0)
                 cleaning.done.append(w.Item(before.kind, cleaning.data))
-                yield from self._clean_next(cleaning, now)
+                yield from self._clean_next_or_offer(cleaning, now)
             case w.DataTooLarge():
                 yield from self.drop(LARGE)
             case w.SourceFailed():

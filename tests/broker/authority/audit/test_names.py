@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.authority.audit.names import load_namer
+from broker.authority.audit.names import Names
+from broker.authority.audit.names_key import load_namer
 from broker.authority.audit.settings import (
     AuditMode,
-    Names,
     Settings,
     load_settings,
     take_span,

@@ -12,7 +12,7 @@ import trio
 from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.request_messages import asked_of, request_of
-from broker.authority.permit import Request
+from broker.authority.permit import USER, Request
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
@@ -201,7 +201,7 @@ async def test_a_covered_request_is_not_asked_about_again():
 
 
 async def test_the_user_chooses_one_of_several():
-    from broker.authority.decisions.choice import ChoiceText
+    from broker.authority.permit import ChoiceText
 
     async with client_of("t.Do * @anyvm @adminvm ask\n") as (s, client):
         for lease in (WORK, VAULT):
@@ -226,24 +226,115 @@ async def test_a_permit_follows_the_rules_in_force():
             await eventually(lambda: (permit.max_size, permit.returns) == (5, False))
 
 
-async def test_copies_are_what_is_in_force():
+async def verdict_of(client, asked):
+    (answer,) = await client.preview([asked])
+    return answer.verdict
+
+
+async def test_a_preview_is_by_what_is_in_force():
     async with client_of("t.Do * work @adminvm allow\n") as (s, client):
         await client.lease_begun(WORK)
-        assert client.preview(request()).verdict == "allow"
-        assert client.world()[1] == s.authority.world()[1]
+        assert await verdict_of(client, request()) == "allow"
         s.book.write("50-test.policy", "t.Do * work @adminvm deny\n")
         s.book.write_record("third", "[sandbox]\n")
         await client.reload()
-        assert client.preview(request()).verdict == "deny"
-        assert client.records.digest == s.authority.records.digest
+        await eventually(lambda: client.records.digest == s.authority.records.digest)
+        assert await verdict_of(client, request()) == "deny"
         with trio.fail_after(30):
             await client.wait_changed()
 
 
-async def test_rules_with_an_error_deny_everything_in_the_copy():
+async def test_a_preview_is_asked_for_once_until_something_changes(monkeypatch):
+    async with client_of("t.Do * @anyvm @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+        asked = []
+        preview = s.authority.decider.preview
+
+        async def counted(requests):
+            asked.extend(requests)
+            return await preview(requests)
+
+        monkeypatch.setattr(s.authority.decider, "preview", counted)
+        for _ in range(2):
+            assert await verdict_of(client, request()) == "allow"
+        assert len(asked) == 1
+        await client.lease_begun(VAULT)
+        await verdict_of(client, request())
+        await client.lease_ended(VAULT.id)
+        await verdict_of(client, request())
+        assert len(asked) == 3
+
+
+async def test_a_preview_that_crosses_a_change_is_not_kept(monkeypatch):
+    async with client_of("t.Do * work @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+        preview, held = s.authority.decider.preview, trio.Event()
+
+        async def late(requests):
+            answers = await preview(requests)
+            await held.wait()
+            return answers
+
+        monkeypatch.setattr(s.authority.decider, "preview", late)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(verdict_of, client, request())
+            await trio.testing.wait_all_tasks_blocked()
+            s.book.write("50-test.policy", "t.Do * work @adminvm deny\n")
+            await client.reload()
+            held.set()
+        assert await verdict_of(client, request()) == "deny"
+
+
+async def test_many_previews_are_several_messages():
+    async with client_of("t.Do * work @adminvm allow\n") as (_, client):
+        await client.lease_begun(WORK)
+        many = authority_limits.AUTHORITY_PREVIEWS + 1
+        answers = await client.preview([request(size=n) for n in range(many)])
+        assert [one.verdict for one in answers] == ["allow"] * many
+        assert await client.preview([]) == []
+
+
+async def test_rules_are_shown_as_they_are_written():
+    rules = (
+        "t.Do +a work @adminvm allow mime=text/plain max-size=9 ttl=5s\n"
+        "t.Do * vault @adminvm allow\n"
+        "t.Other * work @adminvm deny\n"
+        "t.Do * work vault ask mode=observe\n"
+        "* * @anyvm vault deny host=example.org\n"
+    )
+    async with client_of(rules) as (_, client):
+        await client.lease_begun(WORK)
+        first, last = await client.rules_about("t.Do", "work")
+        assert (first.argument, first.target, first.action) == (
+            "+a",
+            "@adminvm",
+            "allow",
+        )
+        assert (first.mime, first.max_size, first.ttl) == (("text/plain",), 9, 5)
+        assert (last.service, last.host) == (None, ("example.org",))
+        assert await client.rules_about("t.Do", "work", "vault") == [last]
+
+
+async def test_the_users_own_requests_are_for_the_rules_alone():
+    rules = "t.Do * @adminvm work allow target=vault return=yes\n"
+    async with client_of(rules) as (_, client):
+        asked = request(lease=USER, target="work")
+        (answer,) = await client.preview([asked])
+        assert (answer.verdict, answer.target, answer.returns) == (
+            "allow",
+            "vault",
+            True,
+        )
+        await client.lease_begun(WORK)
+        with pytest.raises(RefusedError):
+            async with client.permit(request(service="t.None")):
+                raise AssertionError
+
+
+async def test_rules_with_an_error_deny_everything_that_is_shown():
     async with client_of("t.Do * work\n") as (_, client):
         await client.lease_begun(WORK)
-        assert client.preview(request()).verdict == "deny"
+        assert await verdict_of(client, request()) == "deny"
 
 
 async def test_events_are_recorded_before_they_are_answered():
@@ -321,7 +412,7 @@ async def scripted(monkeypatch, answers):
         async def authority():
             for said in (
                 m.Welcome(1, b"a key", clipboard_digest=True),
-                m.Policy("", b"", ""),
+                m.Policy(""),
             ):
                 far.put(m.encode_from_authority(said))
             while True:
@@ -367,6 +458,25 @@ async def test_reports_are_asked_for_though_all_other_places_are_taken(monkeypat
         with trio.fail_after(30):
             await lost.receive()
         nursery.cancel_scope.cancel()
+
+
+async def test_shielded_request_ends_when_its_client_is_cancelled(monkeypatch):
+    """Killed under load, the viewer waited for ever for an event that it recorded."""
+
+    async def silent(far, message):
+        del far, message
+
+    async def record(client):
+        with trio.CancelScope(shield=True), pytest.raises(UpstreamError, match="ended"):
+            await client.reload()
+
+    with trio.fail_after(30):
+        async with (
+            trio.open_nursery() as nursery,
+            scripted(monkeypatch, silent) as (client, _),
+        ):
+            nursery.start_soon(record, client)
+            await eventually(lambda: client._calls)
 
 
 async def test_an_authority_that_answers_late_is_not_lost(monkeypatch):

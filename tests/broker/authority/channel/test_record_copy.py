@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.authority.channel.record_copy import RecordCopy
-from broker.authority.channel.record_messages import SentRecords
+from broker.authority.channel.sent_records import SentRecords
 from broker.core.errors import InternalError
 from broker.ipc import authority as m
 from policy.records.loader import load_records

@@ -30,7 +30,9 @@ NO = PersonAnswer(allow=False, by="person")
 
 
 def of(sandbox, number=0):
-    return question(sandbox=sandbox, lease=sandbox, argument=str(number))
+    return question(
+        sandbox=sandbox, lease=sandbox, record=sandbox, argument=str(number)
+    )
 
 
 def test_equal_questions_are_one():
@@ -240,9 +242,9 @@ class Asking(RuleBasedStateMachine):
     def show(self):
         entry = self.queue.front()
         if entry is not None:
-            others = [e.question.lease for e in self.queue.all()]
+            others = [e.question.record for e in self.queue.all()]
             turn = self.queue._shown_at.get
-            assert turn(entry.question.lease, 0) == min(turn(x, 0) for x in others)
+            assert turn(entry.question.record, 0) == min(turn(x, 0) for x in others)
             self.queue.showing(entry)
 
     @rule(seconds=st.floats(0, 90))

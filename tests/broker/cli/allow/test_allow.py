@@ -31,7 +31,7 @@ def test_the_line_its_file_and_what_else_it_allows_are_shown_first(run):
     assert "event 2 was refused: vitrail.FileCopy: work → mail" in out
     assert f"{COPY} + work mail allow" in out
     assert str(run.folder / "10-allowed.policy") in out
-    assert "it allows no call between others" in out
+    assert "the line does not change decisions about other sandboxes" in out
     assert not (run.folder / "10-allowed.policy").exists()
 
 

@@ -10,6 +10,7 @@ import tarfile
 
 import pytest
 
+from broker.cli.images import x11_needs
 from broker.cli.images.x11_needs import (
     FILE,
     needed_libraries,
@@ -62,6 +63,12 @@ def _archive(tmp_path):
 def test_a_program_whose_libraries_speak_only_x11(archive):
     """By another library, too; only programs of the named packages count."""
     assert x11_programs(archive, ["pkg", "not-there"]) == ["old"]
+
+
+def test_programs_of_the_agent_show_no_windows(archive, monkeypatch):
+    """waypipe of Debian 12 was said to need X11."""
+    monkeypatch.setattr(x11_needs, "REQUIRED_PACKAGES", ("python3", "pkg"))
+    assert x11_programs(archive, ["pkg"]) == []
 
 
 def test_it_is_told_before_a_start(archive, tmp_path):

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from broker.cli.policy.load import Situation, refuse_unknown_source, rules_of
 from broker.cli.policy.verbs import command
 from policy.rules.engine import PolicyCall
-from policy.rules.world import world_from_json
+from policy.rules.world_json import world_from_json
 
 RULES = """\
 a * work @dispvm allow scheme=https rate=3/min
@@ -127,7 +127,7 @@ def test_the_service_comes_first(run, service):
     """The other order is named, not taken for a misspelt sandbox."""
     rules = rules_of((run.folder,))
     world = world_from_json(WORLD)
-    with pytest.raises(click.UsageError, match="the service comes first"):
+    with pytest.raises(click.UsageError, match="name the service first"):
         refuse_unknown_source(
             PolicyCall("work", "+", service, "@adminvm"), Situation(world, None), rules
         )

@@ -85,7 +85,7 @@ def test_installed(home):
     assert code == 0, out
     assert one.file.read_text() == GOOD
     assert "+a * work vault deny" in out
-    assert "decided otherwise: " in out
+    assert "changed decisions: " in out
     assert not one.trial.exists()
     code, out = Editing(home, GOOD, "--json").say()
     assert code == 0, "unchanged"
@@ -140,7 +140,7 @@ def test_a_name_that_is_none(home):
     for name in ("../x.policy", "X.policy", "X", "work.tml", "a/b.policy"):
         code, out = Editing(home, GOOD, name).say()
         assert code == 1
-        assert "the name of neither rules nor a record" in out
+        assert "is not the name of a file of rules or of a record" in out
 
 
 def test_kept_in_time(home):
@@ -162,9 +162,31 @@ def test_not_kept(home, said):
     one.until(there=True)
     code, out = one.say(said)
     assert code == 1
-    assert "taken back" in out
+    assert "the edit was not confirmed and was reverted" in out
     assert not one.trial.exists()
     assert not one.file.exists()
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("said", ["no\n", "keep\n"])
+def test_the_trial_file_was_changed(home, said, link):
+    """Somebody has edited the trial file: it stays in force, and the message says so."""
+    one = Editing(home, GOOD, "--yes", "--confirm", "60s")
+    one.until(there=True)
+    if link:
+        one.trial.unlink()
+        (home / "other").write_text("a * work vault deny\n")
+        one.trial.symlink_to(home / "other")
+    else:
+        one.trial.write_text("a * work vault deny\n")
+    code, out = one.say(said)
+    assert f"{one.trial} has been changed since and stays in force" in out
+    assert f"remove {one.trial}" in out
+    assert "was reverted" not in out
+    assert "already been reverted" not in out
+    assert code == (0 if one.file.exists() else 1)
+    assert one.file.exists() is (said == "keep\n")
+    assert one.trial.read_text() == "a * work vault deny\n"
 
 
 def test_the_time_is_over(home):
@@ -206,7 +228,7 @@ def test_no_trial_for_another_directory(home, tmp_path):
     one = Editing(home, GOOD, "--to", str(tmp_path / "etc"), "--confirm", "9s")
     code, out = one.say()
     assert code == 1
-    assert "your own broker reads" in out
+    assert "your own broker reads, not " in out
     code, out = Editing(home, GOOD, "--to", str(tmp_path / "etc"), "--yes").say()
     assert code == 0, out
     assert (tmp_path / "etc/policy.d/30-user.policy").read_text() == GOOD
@@ -243,4 +265,4 @@ def test_a_name_of_two_files_is_not_guessed(home):
     (config / "sandboxes.d/two.toml").write_text('class = "disposable"\n')
     code, out = Editing(home, GOOD, "two", "--yes").say()
     assert code == 1
-    assert "is a record and a file of rules" in out
+    assert "is the name of a record and of a file of rules" in out

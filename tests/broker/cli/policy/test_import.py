@@ -37,7 +37,7 @@ def test_a_directory_that_is_there_is_left_alone(tmp_path):
     (tmp_path / "new").mkdir()
     done = run(dom0(tmp_path), "--to", tmp_path / "new")
     assert done.exit_code == 1
-    assert "exists already" in str(done.exception)
+    assert "already exists" in str(done.exception)
     assert os.listdir(tmp_path / "new") == []
 
 

@@ -8,10 +8,12 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from broker.authority.audit.settings import Names, Settings
+from broker.authority.audit.names import Names
+from broker.authority.audit.settings import Settings
 from broker.authority.audit.store import open_store
-from broker.authority.decisions.decision_events import Asked, decision
-from broker.authority.permit import Request
+from broker.authority.decisions.decision_events import decision
+from broker.authority.decisions.evaluator import call_of
+from broker.authority.permit import Asked, Request
 from broker.cli.policy.verbs import command
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
@@ -78,7 +80,7 @@ def _write(run, names=Names.KEEP):
                         sandbox=lease.sandbox, lease=lease.id, record=lease.record
                     )
                 )
-                answer = engine.answer(request.call, world)
+                answer = engine.answer(call_of(request), world)
                 await store.record(
                     decision(
                         request,
@@ -126,7 +128,7 @@ def test_other_rules(run):
     }
     code, out = run("simulate", run.new)
     assert code == 1
-    assert "2 of 5 decisions would be others" in out
+    assert "2 of 5 decisions would change" in out
 
 
 def test_a_time_without_decisions(run):
@@ -174,7 +176,7 @@ def test_explain_event(run):
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(1, "not a decision"), (11, "not a decision"), (99, "no event")],
+    [(1, "not a decision"), (11, "not a decision"), (99, "does not contain event 99")],
 )
 def test_explain_of_an_event_that_is_not_a_decision(run, number, said):
     """1, and why."""
@@ -209,7 +211,7 @@ def test_suggested_lines_are_for_what_was_refused(run):
     code, out = run("suggest", "work")
     assert out.splitlines()[0].split() == ["TIMES", "EVENT", "LINE"]
     code, out = run("suggest", "web")
-    assert (code, "no rule refused anything" in out) == (1, True)
+    assert (code, "the rules did not refuse any call" in out) == (1, True)
     (run.rules / "10-new.policy").write_text("".join(f"{line}\n" for line in lines))
     code, out = run("suggest", "work")
     assert code == 1, out

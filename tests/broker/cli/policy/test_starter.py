@@ -10,12 +10,12 @@ from policy.records.loader import load_records
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rulefiles import SHIPPED, load_rules
 from policy.rules.world import world_of
-from tests.kit.brokerctl import brokerctl, home
+from tests.kit.brokerctl import called, home
 
 SERVICES = ("ClipboardPaste", "FileCopy", "OpenURL", "OpenFile")
 
 
-async def test_it_is_clean_with_every_shipped_example():
+def test_it_is_clean_with_every_shipped_example():
     with home() as env:
         for name in (
             "demo",
@@ -26,24 +26,24 @@ async def test_it_is_clean_with_every_shipped_example():
             "web",
             "viewer",
         ):
-            made = await brokerctl("new", name, "--from", name, "--no-menu", env=env)
+            made = called("new", name, "--from", name, "--no-menu", env=env)
             assert made.code == 0, made.err
-        assert (await brokerctl("policy", "starter", env=env)).code == 0
+        assert called("policy", "starter", env=env).code == 0
         for verb in ("check", "lint"):
-            answer = await brokerctl("policy", verb, env=env)
+            answer = called("policy", verb, env=env)
             assert answer.code == 0, answer.out + answer.err
 
 
-async def test_with_one_sandbox_it_brings_the_disposables_that_it_names():
+def test_with_one_sandbox_it_brings_the_disposables_that_it_names():
     with home() as env:
-        assert (await brokerctl("new", "mine", "--no-menu", env=env)).code == 0
-        made = await brokerctl("policy", "starter", "--json", env=env)
+        assert called("new", "mine", "--no-menu", env=env).code == 0
+        made = called("policy", "starter", "--json", env=env)
         names = [Path(file).name for file in made.objects[0]["written"]]
         assert names == [NAME, "web.toml", "viewer.toml"]
-        answer = await brokerctl("policy", "lint", env=env)
+        answer = called("policy", "lint", env=env)
         assert answer.code == 0, answer.out + answer.err
-        again = await brokerctl("policy", "starter", env=env)
-        assert (again.code, "is there already" in again.err) == (1, True)
+        again = called("policy", "starter", env=env)
+        assert (again.code, "already exists" in again.err) == (1, True)
 
 
 def test_nothing_is_allowed_without_a_question(tmp_path):
@@ -75,10 +75,10 @@ def test_nothing_is_allowed_without_a_question(tmp_path):
     assert asked.targets == ("@dispvm:web",)
 
 
-async def test_the_first_sandbox_offers_it():
+def test_the_first_sandbox_offers_it():
     with home() as env:
-        made = await brokerctl("new", "mine", "--no-menu", env=env)
+        made = called("new", "mine", "--no-menu", env=env)
         assert "brokerctl policy starter" in made.err
-        assert (await brokerctl("policy", "starter", env=env)).code == 0
-        second = await brokerctl("new", "other", "--no-menu", env=env)
+        assert called("policy", "starter", env=env).code == 0
+        second = called("new", "other", "--no-menu", env=env)
         assert "brokerctl policy starter" not in second.err

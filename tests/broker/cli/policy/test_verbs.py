@@ -174,13 +174,13 @@ def test_show_as_json(world):
         pytest.param(
             {},
             "nobody",
-            "there are none yet; to make one: brokerctl new nobody",
+            "there are no records yet; to make one: brokerctl new nobody",
             id="none at all",
         ),
         pytest.param({"demo": OPEN}, "dmeo", "did you mean 'demo'?", id="typo"),
-        pytest.param({"demo": OPEN}, "zzz", "there are: demo", id="another"),
+        pytest.param({"demo": OPEN}, "zzz", "records: demo", id="another"),
         pytest.param(
-            {"demo": "x"}, "demo", "has an error, so it denies all", id="broken"
+            {"demo": "x"}, "demo", "has an error, so it denies everything", id="broken"
         ),
         pytest.param({}, "a\x1b[2Jb", "a\\x1b[2Jb", id="hostile"),
     ],

@@ -7,6 +7,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from broker.cli.images import installed
+from broker.cli.images.installed import manifest_bytes
 from broker.cli.sandboxes import df, prune
 from broker.cli.sandboxes.state import command as sandbox
 from broker.core.errors import RefusedError
@@ -14,7 +16,7 @@ from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.host.homes.store import DISK, TREE, HomeStore
 from broker.host.images import store as images
-from broker.host.images.store import ImageSpec, Manifest, manifest_bytes
+from broker.host.images.store import ImageSpec, Manifest
 
 RECORD = 'class = "persistent"\n[label]\ncolour = "red"\n[launch]\nimage = "{}"\n'
 
@@ -54,7 +56,7 @@ def make_image(paths, name):
     (directory / "manifest.json").write_bytes(manifest_bytes(manifest))
     for file in ("kernel", "initrd", "root.ext4", "root"):
         (directory / file).write_bytes(b"x")
-    images.point(paths.images / name, directory.name)
+    installed.point(paths.images / name, directory.name)
 
 
 def run(command, *words, code=0, given=None):
@@ -88,7 +90,10 @@ def test_prune_removes_what_belongs_to_no_sandbox_and_images_by_choice(paths):
     assert paths.logs("mail").is_dir()
     run(prune.command, "--yes", "--images")
     assert unused() == set()
-    assert [image.name for image in images.list_images(paths)] == ["letters", "shared"]
+    assert [image.name for image in installed.list_images(paths)] == [
+        "letters",
+        "shared",
+    ]
     assert "nothing is unused" in run(prune.command, "--yes").output
 
 
@@ -106,27 +111,27 @@ def test_remove_takes_logs_and_the_booted_copy_with_it(paths):
     assert not paths.logs("mail").exists()
     assert not (paths.parents / "mail").exists()
     assert str(paths.logs("mail")) in json.loads(done.stdout)["removed"]
-    assert "letters" in {image.name for image in images.list_images(paths)}
+    assert "letters" in {image.name for image in installed.list_images(paths)}
 
 
 def test_remove_takes_an_image_only_by_choice_and_only_where_no_other_starts_it(paths):
     run(sandbox, "remove", "mail", "--yes", "--image", "--keep-logs")
     assert paths.logs("mail").is_dir()
-    assert {i.name for i in images.list_images(paths)} == {"shared", "old"}
+    assert {i.name for i in installed.list_images(paths)} == {"shared", "old"}
     run(sandbox, "remove", "web", "--yes", "--image")
-    assert {i.name for i in images.list_images(paths)} == {"shared", "old"}
+    assert {i.name for i in installed.list_images(paths)} == {"shared", "old"}
     assert not paths.logs("web").exists()
 
 
 def test_home_that_is_a_directory_is_named_as_without_a_limit(paths):
     """A box or container may fill the file system that the homes are on."""
-    assert "without a limit" not in run(df.command).output
+    assert "no size limit" not in run(df.command).output
     homes = HomeStore(paths.homes)
     with homes.new(TREE) as prepared:
         (prepared / TREE).mkdir()
         homes.publish(prepared, SandboxName("box-mail"))
     output = run(df.command).output
-    assert "without a limit are the homes of box-mail:" in output
+    assert "no size limit applies to the homes of box-mail:" in output
     rows = json.loads(run(df.command, "--json").stdout)
     unbounded = [row["name"] for row in rows if row["unbounded"]]
     assert unbounded == ["box-mail"]

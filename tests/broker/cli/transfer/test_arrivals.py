@@ -45,7 +45,7 @@ def test_existing_file_is_not_replaced(tmp_path, incoming, target):
     (target / "notes").symlink_to(tmp_path / "missing")
     arrivals = Arrivals(tmp_path)
     (incoming / "notes").write_text("now")
-    with pytest.raises(RefusedError, match="is not replaced") as caught:
+    with pytest.raises(RefusedError, match="was not replaced") as caught:
         arrivals.move("work", ["notes"], target)
     assert str(incoming / "notes") in caught.value.hint
 
@@ -61,7 +61,9 @@ def test_directory_is_moved_whole(tmp_path, incoming, target):
 def test_name_that_did_not_arrive_is_reported(tmp_path, incoming, target):
     arrivals = Arrivals(tmp_path)
     (incoming / "other (1)").write_text("")
-    with pytest.raises(RefusedError, match="nothing named 'notes' has arrived"):
+    with pytest.raises(
+        RefusedError, match="no file or directory named 'notes' has arrived"
+    ):
         arrivals.move("work", ["notes"], target)
 
 

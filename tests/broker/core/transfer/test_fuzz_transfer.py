@@ -17,7 +17,7 @@ def test_the_seeds_reach_the_inside_of_every_door():
         assert mine, door.__name__
     assert "door_entries: deep kept 2" in outcomes
     asks = {o.split()[-1] for o in outcomes if o.startswith("door_asks: deep")}
-    assert len(asks) == 6
+    assert len(asks) == 8
 
 
 @pytest.mark.parametrize("seed", range(2))

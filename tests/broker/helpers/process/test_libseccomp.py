@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from broker.helpers.process import libseccomp, program_filters, seccomp
+from broker.helpers import box_filters
+from broker.helpers.process import hardening, libseccomp, program_filters, seccomp
 
 FILTERS = (
     (seccomp, "worker_filter"),
-    (seccomp, "keeper_filter"),
+    (hardening, "keeper_filter"),
     (program_filters, "vmm_filter"),
-    (program_filters, "box_filter"),
+    (box_filters, "box_filter"),
 )
 
 
@@ -32,7 +33,7 @@ def debians():
 
 
 def programs(monkeypatch, binding):
-    for module in (seccomp, program_filters):
+    for module in (seccomp, hardening, program_filters, box_filters):
         monkeypatch.setattr(module, "libseccomp", binding)
     return {name: getattr(module, name).__wrapped__() for module, name in FILTERS}
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import sqlite3
 import threading
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -143,6 +146,89 @@ async def test_following_tries_again_and_ends_with_everything(
         await record(store, 11, 10)
         stop.set()
     assert receiver.sequences == [*range(1, 21)]
+
+
+async def test_pauses_are_drawn_from_nothing_to_ten_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet that has lost its store in one second does not come back in one."""
+    drawn = []
+    monkeypatch.setattr("random.uniform", lambda *ends: drawn.append(ends) or 0.0)
+    await filled(tmp_path, 5)
+    receiver = Receiver()
+    receiver.failures = 12
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shipper(tmp_path, receiver).follow, trio.Event())
+        while not receiver.batches:
+            await trio.sleep(0)
+        nursery.cancel_scope.cancel()
+    pauses = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
+    assert drawn == [(0, pause) for pause in pauses]
+
+
+class Collecting(Receiver):
+    """A fleet's store; says when it is let go of."""
+
+    waits = beats = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rests: queue.Queue[int] = queue.Queue()
+
+    def close(self) -> None:
+        self._rests.put(len(self.batches))
+
+    async def rests(self) -> int:
+        """The number of batches when its connection was closed."""
+        return await trio.to_thread.run_sync(partial(self._rests.get, timeout=60))
+
+
+async def test_events_wait_to_be_one_batch_without_a_connection(
+    tmp_path: Path, mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda _, most: most)
+    monkeypatch.setattr(audit_limits, "SHIP_BATCH_EVENTS", 10)
+    receiver = Collecting()
+    (tmp_path / "ship").mkdir()
+    held = replace(place(tmp_path), batch_seconds=30.0)
+    quiet = schema.LeaseEnd(sandbox="web", lease="one")
+    denial = schema.Decision(sandbox="web", verdict=schema.EventVerdict.DENY)
+
+    async def passes(seconds: float) -> None:
+        mock_clock.jump(seconds)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def recorded(*events: schema.Event) -> None:
+        # The store has a clock of its own, which goes on.
+        mock_clock.rate = 1.0
+        async with open_store(tmp_path / "audit.sqlite") as store:
+            for event in events:
+                await store.record(event)
+        mock_clock.rate = 0.0
+
+    await recorded(quiet)
+    made = Shipper(held, "r", "a list", lambda: receiver)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(made.follow, trio.Event())
+        assert await receiver.rests() == 1
+        await recorded(quiet, quiet)
+        await passes(1)
+        await passes(29)
+        assert len(receiver.batches) == 1, "they wait for others"
+        await passes(2)
+        assert await receiver.rests() == 2
+        # One that a person should see goes at once, and so do many.
+        await recorded(denial)
+        await passes(1)
+        assert await receiver.rests() == 3
+        await recorded(*[quiet] * 10)
+        await passes(1)
+        assert await receiver.rests() == 4
+        # Nothing for an hour: a sign of life.
+        await passes(3601)
+        assert await receiver.rests() == 5
+        nursery.cancel_scope.cancel()
+    assert [len(batch.items) for batch in receiver.batches] == [1, 2, 1, 10, 0]
 
 
 class Hostile(Receiver):

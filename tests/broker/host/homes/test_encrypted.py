@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.sandboxes import unlock
+from broker.cli.sandboxes.unlock import opens
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes import encrypted, keyring
@@ -17,7 +19,6 @@ from broker.host.homes.disk import LABEL, ready_disk
 from broker.host.homes.encrypted import (
     LUKS_BYTES,
     make_encrypted_disk,
-    opens,
     pieces,
     ready_encrypted_disk,
     require_passphrase,
@@ -113,8 +114,8 @@ async def test_a_failure_of_qemu_s_is_not_a_wrong_passphrase(tmp_path, monkeypat
         await trio.lowlevel.checkpoint()
         raise UpstreamError(f"qemu-io failed with code 1: {why}")
 
-    monkeypatch.setattr(encrypted, "run_tool", fails)
-    monkeypatch.setattr(encrypted, "_tool", lambda name: name)
+    monkeypatch.setattr(unlock, "run_tool", fails)
+    monkeypatch.setattr(unlock, "tool", lambda name: name)
     why = "qemu-io: can't open: Invalid password, cannot unlock any keyslot"
     assert not await opens(tmp_path / "disk", PASSPHRASE)
     why = "qemu-io: can't open: Volume is not in LUKS format"

@@ -4,6 +4,7 @@ import lzma
 import shutil
 import stat
 import subprocess
+from importlib import resources
 
 import pytest
 
@@ -18,6 +19,8 @@ from broker.host.images.initramfs import (
     dependencies,
     modules_overlay,
     read_modules,
+    shares_image,
+    takes_arena,
     write_cpio,
 )
 
@@ -184,6 +187,51 @@ def test_what_other_modules_need_is_loaded_without_a_network_too():
     archive = made("virtio_blk", "virtio_net", virtio_net="virtio_blk")
     more = modules_overlay(archive, folders=False, network=False)
     assert order_of(archive + more) == ["virtio_blk"]
+
+
+def test_a_machine_that_shares_its_image_loads_its_driver():
+    names = ("libnvdimm", "nd_virtio", "virtio_pmem", "nd_btt", "nd_pmem")
+    archive = made("virtio_pci", *names)
+    assert order_of(archive) == ["virtio_pci"]
+    more = modules_overlay(archive, folders=False, network=True, shared_image=True)
+    assert order_of(archive + more) == ["virtio_pci", *names]
+
+
+def test_a_router_loads_its_modules_and_nobody_else_what_they_need():
+    archive = made(
+        *("crc", "ext4", "udp_tunnel", "wireguard", "nf_conntrack", "nft_ct"),
+        ext4="crc",
+        wireguard="udp_tunnel",
+        nf_conntrack="crc",
+        nft_ct="nf_conntrack",
+    )
+    assert order_of(archive) == ["crc", "ext4"]
+    more = modules_overlay(archive, folders=False, network=True, router=True)
+    assert order_of(archive + more) == [
+        *("crc", "ext4", "udp_tunnel", "wireguard", "nf_conntrack", "nft_ct"),
+    ]
+
+
+def test_a_machine_with_an_arena_loads_what_makes_a_device_of_it():
+    names = ("libnvdimm", "nd_virtio", "virtio_pmem", "nd_btt", "nd_pmem")
+    more = ("device_dax", "dax_pmem")
+    archive = made("virtio_pci", *names, *more)
+    assert order_of(archive) == ["virtio_pci"]
+    for shared in (False, True):
+        added = modules_overlay(
+            archive, folders=False, network=True, shared_image=shared, arena=True
+        )
+        assert order_of(archive + added) == ["virtio_pci", *names, *more]
+    assert takes_arena(archive)
+    assert not takes_arena(made("virtio_pci", *names))
+
+
+def test_an_image_is_shared_by_machines_that_have_driver_and_init_for_it():
+    init = (resources.files("broker") / "data/image/init").read_bytes()
+    driver = {"virtio_pmem": b""}
+    assert shares_image(build_initramfs(b"", driver, init))
+    assert not shares_image(build_initramfs(b"", {}, init))
+    assert not shares_image(build_initramfs(b"", driver, b"mount /dev/vda"))
 
 
 @pytest.mark.parametrize("network", [False, True])

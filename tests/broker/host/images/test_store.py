@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker.cli.images import installed
 from broker.cli.images.building import build
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
@@ -49,7 +50,7 @@ def put_image(paths, name="default", **changes):
         agent=hashlib.sha256(guest_agent()).hexdigest(),
     )
     manifest = msgspec.structs.replace(manifest, **changes)
-    (directory / "manifest.json").write_bytes(store.manifest_bytes(manifest))
+    (directory / "manifest.json").write_bytes(installed.manifest_bytes(manifest))
     for file in ("kernel", "initrd", "root"):
         (directory / file).write_bytes(file.encode())
     (paths.images / name).symlink_to(directory.name)
@@ -79,7 +80,7 @@ def test_image_with_a_missing_file_is_none(paths, file):
     (directory / file).unlink()
     with pytest.raises(SetupError, match="default"):
         store.find_image(paths, "default")
-    assert store.list_images(paths) == []
+    assert installed.list_images(paths) == []
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"\xff", b'{"format":1,"more":2}'])
@@ -98,7 +99,7 @@ def test_image_of_another_format_is_built_again(paths):
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".x", "A", "a" * 32, "a\n"])
 def test_names_that_are_no_names(paths, name):
-    for action in (store.find_image, store.remove_image):
+    for action in (store.find_image, installed.remove_image):
         with pytest.raises(RefusedError, match="not an image name"):
             action(paths, name)
     with pytest.raises(RefusedError):
@@ -142,39 +143,41 @@ def test_what_the_agent_needs_is_always_in():
 
 def test_what_an_image_is_made_of(paths):
     spec = ImageSpec(name="a", packages=("foot", "bash"))
-    put_image(paths, "a", spec=spec, recipe=store.recipe())
+    put_image(paths, "a", spec=spec, recipe=installed.recipe())
     manifest = store.find_image(paths, "a").manifest
-    assert store.is_made_of(manifest, ImageSpec(name="b", packages=("bash", "foot")))
+    assert installed.is_made_of(
+        manifest, ImageSpec(name="b", packages=("bash", "foot"))
+    )
     for other in (
         replace(spec, suite="bookworm"),
         replace(spec, packages=("foot",)),
         replace(spec, kernel="linux-image-amd64"),
     ):
-        assert not store.is_made_of(manifest, other)
+        assert not installed.is_made_of(manifest, other)
 
 
 def test_image_of_another_recipe_is_usable_but_built_again(paths):
     put_image(paths)
     manifest = store.find_image(paths).manifest
-    assert not store.is_made_of(manifest, manifest.spec)
+    assert not installed.is_made_of(manifest, manifest.spec)
 
 
 def test_list_and_remove(paths):
     put_image(paths, "one")
     put_image(paths, "two")
     (paths.images / ".one.lock").touch()
-    assert [image.name for image in store.list_images(paths)] == ["one", "two"]
-    store.remove_image(paths, "one")
-    assert [image.name for image in store.list_images(paths)] == ["two"]
+    assert [image.name for image in installed.list_images(paths)] == ["one", "two"]
+    installed.remove_image(paths, "one")
+    assert [image.name for image in installed.list_images(paths)] == ["two"]
     assert not (paths.images / ".one.0").exists()
     with pytest.raises(SetupError, match="no guest image 'one'"):
-        store.remove_image(paths, "one")
+        installed.remove_image(paths, "one")
 
 
 def test_removed_image_stays_readable_for_who_has_it_open(paths):
     put_image(paths)
     with store.find_image(paths).root.open("rb") as file:
-        store.remove_image(paths, "default")
+        installed.remove_image(paths, "default")
         assert file.read() == b"root"
 
 
@@ -226,6 +229,46 @@ def test_the_modules_of_a_network_stay_for_a_machine_that_may_get_one(paths, tmp
     assert content == image.initrd.read_bytes() + more
 
 
+@pytest.mark.parametrize(
+    ("size", "driver", "shared"),
+    [
+        (4 << 20, True, True),
+        (4 << 20, False, False),
+        ((4 << 20) - 4096, True, False),
+        ((4 << 20) + 4096, True, False),
+        (0, True, False),
+    ],
+)
+def test_an_image_of_an_older_version_is_not_shared_as_memory(
+    paths, size, driver, shared
+):
+    directory = put_image(paths)
+    init = (resources.files("broker") / "data/image/init").read_bytes()
+    modules = {"virtio_pmem": b""} if driver else {}
+    (directory / "initrd").write_bytes(build_initramfs(b"", modules, init))
+    os.truncate(directory / "root", size)
+    image = store.find_image(paths)
+    if shared:
+        assert image.shared_bytes() == size
+        return
+    with pytest.raises(SetupError, match="cannot be shared as memory") as caught:
+        image.shared_bytes()
+    assert "brokerctl image build default --force" in caught.value.hint
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_an_image_of_an_older_version_has_no_drivers_for_an_arena(paths, driver):
+    modules = {"virtio_pmem": b"", **({"dax_pmem": b""} if driver else {})}
+    (put_image(paths) / "initrd").write_bytes(build_initramfs(b"", modules, b""))
+    image = store.find_image(paths)
+    if driver:
+        image.arena_bytes()
+        return
+    with pytest.raises(SetupError, match="no drivers for an arena") as caught:
+        image.arena_bytes()
+    assert "brokerctl image build default --force" in caught.value.hint
+
+
 def test_the_init_that_we_ship_gives_the_settings_to_the_agent():
     init = (resources.files("broker") / "data/image/init").read_bytes()
     assert passes_settings(init)
@@ -254,7 +297,7 @@ def replace_image(paths, digest):
     manifest = msgspec.structs.replace(
         store.find_image(paths).manifest, digest=digest * 64
     )
-    (work / "manifest.json").write_bytes(store.manifest_bytes(manifest))
+    (work / "manifest.json").write_bytes(installed.manifest_bytes(manifest))
     build.put_in_place(paths, "default", work)
 
 
@@ -265,11 +308,11 @@ def digest(paths):
 def test_rollback_uses_the_version_before_and_returns(paths):
     put_image(paths)
     with pytest.raises(SetupError, match="no earlier version"):
-        store.roll_back(paths, "default")
+        installed.roll_back(paths, "default")
     replace_image(paths, "1")
-    store.roll_back(paths, "default")
+    installed.roll_back(paths, "default")
     assert digest(paths) == "0"
-    store.roll_back(paths, "default")
+    installed.roll_back(paths, "default")
     assert digest(paths) == "1"
 
 
@@ -278,7 +321,7 @@ def test_one_earlier_version_is_kept(paths):
     for number in ("1", "2", "3"):
         replace_image(paths, number)
     assert digest(paths) == "3"
-    assert store.roll_back(paths, "default").manifest.digest[0] == "2"
+    assert installed.roll_back(paths, "default").manifest.digest[0] == "2"
     names = sorted(p.name for p in paths.images.iterdir())
     assert names == [".default.2", ".default.3", ".default.previous", "default"]
 
@@ -286,7 +329,7 @@ def test_one_earlier_version_is_kept(paths):
 def test_a_removed_image_has_no_earlier_version(paths):
     put_image(paths)
     replace_image(paths, "1")
-    store.remove_image(paths, "default")
+    installed.remove_image(paths, "default")
     assert list(paths.images.iterdir()) == []
 
 
@@ -295,5 +338,5 @@ def test_an_earlier_version_that_is_not_whole_is_not_used(paths):
     replace_image(paths, "1")
     (before / "kernel").unlink()
     with pytest.raises(SetupError, match="no earlier version"):
-        store.roll_back(paths, "default")
+        installed.roll_back(paths, "default")
     assert digest(paths) == "1"

@@ -18,7 +18,8 @@ from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.host.images import store
-from broker.host.launchers.microvm import MicroVmMachine, MicroVms
+from broker.host.launchers.microvm import MicroVms
+from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.vmm import launcher
 from broker.host.vmm.launcher import Accel, Tools, VmSpec
 from broker.host.vmm.parent import starting
@@ -201,7 +202,8 @@ async def test_a_machine_has_the_modules_of_its_network(stand, network):
         text = record("persistent").replace('"none"', f'"{network}"')
         s.add("work", text)
         await s.open()
-        assert s.initrds == [{"folders": False, "network": network == "user"}]
+        (loaded,) = s.initrds
+        assert loaded["network"] == (network == "user")
 
 
 async def test_a_disposable_sandbox_leaves_nothing(stand, monkeypatch):

@@ -388,7 +388,7 @@ def test_a_hello_of_nonsense_ends_the_flow():
         assert is_reset(talk.send(tcp(ACK, data, seq=1001, ack=5))["passt"][0])
 
 
-def test_quic_by_name_is_refused_and_other_udp_is_not():
+def test_udp_of_the_port_of_quic_by_name_is_quic_and_other_udp_is_not():
     talk = Talk(("www.test", "*"))
     talk.resolve("www.test", WWW)
     assert talk.send(udp(b"x", ports=(4000, 443)))["passt"] == []

@@ -10,17 +10,12 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from broker.core import limits as machine_limits
-from broker.core.errors import UpstreamError
-from broker.core.lease import Lease, Opening
 from broker.core.limits import network as limits
-from broker.core.names import LeaseId, SandboxName
-from broker.core.services import NETWORK
 from broker.core.streams import network_flows as m
 from broker.host.network.ethernet_frames import FrameError
 from broker.host.network.frameguard import Addresses
 from broker.host.network.rules import FlowGuard, QemuFlowGuard
 from broker.host.network.veth import LENGTH, take_frames
-from broker.host.viewer_link import RemoteViewer
 from tests.broker.host.network.test_flow_filter import WWW, is_reset, tcp
 
 
@@ -95,7 +90,7 @@ def test_a_guest_that_does_not_read_holds_few_frames(machine):
     held = len(guard._unsent_frames)
     most = machine_limits.FRAMES_READ_BYTES + machine_limits.FRAME_BYTES
     assert 0 < held <= most
-    assert not guard._wanted(guard._sides[1]) & select.POLLIN
+    assert not guard._poll_events(guard._sides[1]) & select.POLLIN
 
 
 def test_a_side_that_is_too_fast_is_not_read(guard):
@@ -104,12 +99,12 @@ def test_a_side_that_is_too_fast_is_not_read(guard):
     allowed = m.FlowLimits(1024, 100, 50, 10_000, None, encrypted_hello=True)
     made.flows.decided(allowed, 1.0)
     inside, outside = made._sides
-    assert made._wanted(inside) & select.POLLIN
+    assert made._poll_events(inside) & select.POLLIN
     made.flows.rates.count(50_000, time.monotonic(), outward=True)
-    assert not made._wanted(inside) & select.POLLIN
-    assert made._wanted(outside) & select.POLLIN
+    assert not made._poll_events(inside) & select.POLLIN
+    assert made._poll_events(outside) & select.POLLIN
     made.flows.rates.limit(None, None)
-    assert made._wanted(inside) & select.POLLIN
+    assert made._poll_events(inside) & select.POLLIN
 
 
 def test_a_viewer_that_does_not_read_decides_nothing(guard):
@@ -135,14 +130,3 @@ def test_the_end_of_the_viewer_ends_the_flows(guard):
     guard._serve_more(guard._viewer.fileno(), 1)
     assert not guard.flows.connected
     assert guard._viewer.fileno() not in guard._more()
-
-
-async def test_no_link_carries_a_filters_questions():
-    """On two machines such a sandbox has no flow, until a link carries them."""
-    lease = Lease(LeaseId("0" * 16), SandboxName("work"), SandboxName("work"), 1)
-    viewer = RemoteViewer.__new__(RemoteViewer)
-    mine, theirs = socket.socketpair()
-    with theirs, pytest.raises(UpstreamError, match="no link carries"):
-        await viewer.stream_opened(
-            Opening(lease, NETWORK, 1, ""), mine, task_status=None
-        )

@@ -29,6 +29,7 @@ from broker.host.vmm.state import (
     state_of,
     write_state,
 )
+from broker.host.vmm.vmm_jail import qemu_view
 from broker.host.vmm.vsock_backend import hybrid_device, kernel_device
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
@@ -102,6 +103,57 @@ def test_huge_pages_are_not_given_back_one_by_one(spec):
     memory = "memory-backend-memfd,id=mem,size=768M,share=on,hugetlb=on,hugetlbsize=2M"
     assert after(words, "-object") == [memory]
     assert not any("balloon" in word for word in words)
+
+
+@pytest.mark.parametrize("accel", Accel)
+def test_a_shared_image_is_a_read_only_memory_device(spec, accel):
+    """Of a q35 also under KVM: QEMU's microvm has no memory devices."""
+    shared = replace(spec, root=Path("/i,j/root"), shared_image_bytes=(5 << 20) - 4096)
+    words = qemu_args(shared, QEMU, accel, HYBRID)
+    assert after(words, "-machine")[0].startswith("q35,")
+    assert after(words, "-m") == ["768M,slots=1,maxmem=773M"]
+    assert json.loads(after(words, "-object")[1]) == {
+        "qom-type": "memory-backend-file",
+        "id": "image",
+        "mem-path": "/i,j/root",
+        "size": (5 << 20) - 4096,
+        "share": True,
+        "readonly": True,
+    }
+    assert after(words, "-device")[1:] == [
+        "virtio-pmem-pci,memdev=image",
+        "vhost-user-vsock-pci,chardev=vsock",
+    ]
+    assert not after(words, "-blockdev")
+    kernel_words = after(words, "-append")[0].split()
+    # Memory above 4 GiB would cost 64 MiB for bounce buffers that no device needs.
+    assert {"vitrail.root=pmem", "swiotlb=noforce"} <= set(kernel_words)
+    # What calibrates a clock is for an emulated machine.
+    assert ("no_timer_check" in after(words, "-append")[0]) is (accel is Accel.TCG)
+
+
+@pytest.mark.parametrize("accel", Accel)
+@pytest.mark.parametrize("image", [0, 5 << 20])
+def test_an_arena_is_memory_by_a_descriptor_behind_the_image(spec, accel, image):
+    """The agent takes the last region; the first is the root, where that is memory."""
+    shared = replace(spec, shared_image_bytes=image, arena_bytes=64 << 20)
+    words = qemu_args(shared, QEMU, accel, replace(HYBRID, arena_fd=9))
+    assert after(words, "-machine")[0].startswith("q35,")
+    slots, most = (2, 768 + 64 + 5) if image else (1, 768 + 64)
+    assert after(words, "-m") == [f"768M,slots={slots},maxmem={most}M"]
+    backend = (
+        "memory-backend-file,id=arena,share=on,mem-path=/proc/self/fd/9,size=67108864"
+    )
+    assert after(words, "-object")[-1] == backend
+    devices = [word for word in after(words, "-device") if "pmem" in word]
+    assert devices[-1] == "virtio-pmem-pci,memdev=arena"
+    assert len(devices) == slots
+    told = after(words, "-append")[0].split()
+    assert {"vitrail.pixels=arena", "swiotlb=noforce"} <= set(told)
+    assert ("vitrail.root=pmem" in told) is bool(image)
+    # A name below /proc is there in the jail only if it has a /proc.
+    assert qemu_view(shared, QEMU, accel).proc
+    assert not qemu_view(spec, QEMU, accel).proc
 
 
 @pytest.mark.parametrize("path", ["/a,b/root", '/a"b', "/a b,file.locking=off", "/ä"])

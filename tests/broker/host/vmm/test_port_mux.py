@@ -557,6 +557,7 @@ def test_a_guard_of_the_program_is_missed_when_it_is_gone(name, tmp_path):
         assert reason not in mux.ended()[1]
 
 
+@pytest.mark.slow
 def test_sessions_drawn_at_random():
     """A few seconds of the fuzz target, always the same ones."""
     done = port_mux_fuzz.play(seconds=120, seed=1, steps=60_000)

@@ -21,7 +21,7 @@ from broker.core.errors import SetupError
 from broker.core.services import PORTS
 from broker.host.vmm.port_mux import PORT_NAME, mux_program
 from shims import vitrail_devices, vitrail_security_key
-from shims.files import connection
+from shims.files import connection, doors
 from shims.files.protocol import TransferError
 from shims.guest import port_streams, protocol
 from shims.guest.address import Address
@@ -443,12 +443,12 @@ def test_the_agent_reads_the_brokers_answer(greeted, stack):
 
 def test_the_programs_for_files_and_devices_read_it_too(greeted, stack, monkeypatch):
     path = greeted._directory / str(PORT)
-    monkeypatch.setattr(connection, "PORT_SOCKETS", str(greeted._directory))
-    monkeypatch.setattr(connection, "BOX_SOCKETS", str(greeted._directory / "none"))
-    monkeypatch.setitem(connection.PORTS, "VITRAIL_CALL", PORT)
-    monkeypatch.setitem(connection.PORTS, "VITRAIL_OPEN_URL", 1)
-    assert connection.standard_address("VITRAIL_CALL") == f"port:{path}"
-    assert connection.standard_address("VITRAIL_OPEN_URL") == "vsock:2:1"
+    monkeypatch.setattr(doors, "PORT_SOCKETS", str(greeted._directory))
+    monkeypatch.setattr(doors, "BOX_SOCKETS", str(greeted._directory / "none"))
+    monkeypatch.setitem(doors.PORTS, "VITRAIL_CALL", PORT)
+    monkeypatch.setitem(doors.PORTS, "VITRAIL_OPEN_URL", 1)
+    assert doors.standard_address("VITRAIL_CALL") == f"port:{path}"
+    assert doors.standard_address("VITRAIL_OPEN_URL") == "vsock:2:1"
     monkeypatch.setenv("VITRAIL_COPY", f"port:{path}")
     tools = (
         lambda: connection.Connection("VITRAIL_COPY"),

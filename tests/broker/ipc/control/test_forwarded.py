@@ -15,10 +15,10 @@ from broker.ipc.control.forwarded import (
     Begin,
     CallItem,
     CallItemTaken,
-    Calls,
     Cancel,
     Done,
 )
+from broker.ipc.control.forwarder import Calls
 
 EMPTY = msgspec.Raw(b"{}")
 CALLER = (7, 1000)

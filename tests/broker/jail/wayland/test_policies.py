@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from broker.core import limits
-from broker.core.clipboard.chords import Recogniser
+from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.wayland.protocol.signatures import events_of, requests_of
 from broker.jail.wayland.protocol.tables import INTERFACES
 from broker.jail.wayland.sandbox import Sandbox

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker.core.errors import PeerError
 from broker.jail.waypipe.header import read_header
-from tests.kit.waypipe.wire_bytes import HEADER, header
+from tests.kit.waypipe.wire_bytes import ARENA_HEADER, HEADER, header
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,11 @@ from tests.kit.waypipe.wire_bytes import HEADER, header
 def test_the_headers_of_real_servers(word, version):
     """0.8.4 and 0.9.2; 0.11.2; and one to come."""
     assert read_header(header(word)).version == version
+
+
+@pytest.mark.parametrize(("word", "arena"), [(HEADER, False), (ARENA_HEADER, True)])
+def test_only_our_own_end_knows_of_arenas(word, arena):
+    assert read_header(header(word)).arena is arena
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import os
 import pytest
 
 from broker.core.errors import PeerError, RefusedError
-from broker.core.transfer.entries import EntryReader, FileEntry, Quota, entry_frame
+from broker.core.transfer.entries import FileEntry, entry_frame
+from broker.core.transfer.quota import Quota
+from broker.jail.transfer.entry_reader import EntryReader
 from broker.jail.worker.pipes import splice_file
 
 SIZE = 50_000

@@ -14,6 +14,8 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.services import PORTS
+from broker.core.ssh_agent import KeyRefused, ListKeys
 from broker.core.transfer.entries import Directory, End, FileEntry, entry_frame
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.ipc import transfer as messages
@@ -29,7 +31,7 @@ from broker.ipc.transfer_guest import (
     decode_reply,
 )
 from broker.jail.worker.transfer import WorkerTransfers
-from shims.files import connection
+from shims.files import doors
 from shims.files import protocol as files_protocol
 from tests.kit.shims import files_program
 
@@ -56,9 +58,9 @@ class Broker:
         await trio.lowlevel.wait_readable(self.door)
         self.hand_over(self.door.accept()[0])
 
-    def hand_over(self, sock):
+    def hand_over(self, sock, *, agent=False):
         self.streams += 1
-        self.order(_M.TransferStream(self.streams), sock.detach())
+        self.order(_M.TransferStream(self.streams, agent), sock.detach())
 
     def order(self, message, *fds):
         self.transfers.obey(message, fds, self.nursery)
@@ -114,10 +116,10 @@ async def guest(b, *words, cwd="/"):
 
 
 @asynccontextmanager
-async def raw(b):
+async def raw(b, *, agent=False):
     """A program that says what a test wants."""
     mine, theirs = socket.socketpair()
-    b.hand_over(theirs)
+    b.hand_over(theirs, agent=agent)
     mine.settimeout(0)
     with trio.socket.from_stdlib_socket(mine) as sock:
         yield sock
@@ -409,12 +411,57 @@ async def test_orders_for_an_ended_transfer_close_their_descriptors(tmp_path):
 
 
 def test_the_tables_are_the_guests():
-    for variable, kind in (
-        ("VITRAIL_OPEN_URL", "vitrail.OpenURL"),
-        ("VITRAIL_OPEN_FILE", "vitrail.OpenFile"),
-        ("VITRAIL_COPY", "vitrail.FileCopy"),
-    ):
-        from broker.core.services import PORTS
-
-        assert connection.PORTS[variable] == PORTS[kind]
+    for variable, kind in doors.SERVICES.items():
+        assert doors.PORTS[variable] == PORTS[kind]
     assert json.loads(frame(type="take")[4:]) == {"type": "take"}
+
+
+# -- programs that know an ssh agent alone ------------------------------------------------
+
+LIST = b"\0\0\0\1\x0b"
+FAILED = b"\0\0\0\1\5"
+
+
+async def test_a_program_of_an_agent_gets_no_message_of_ours(tmp_path):
+    """It speaks first, and is answered once the broker has decided."""
+    async with broker(tmp_path) as b, raw(b, agent=True) as sock:
+        await sock.send(LIST + LIST)
+        b.order(_M.TransferWait(1, "starting vault"))
+        b.order(_M.SshServe(1))
+        for _ in range(2):
+            assert (await b.hear(_M.SshAsked)).ask == ListKeys()
+            b.order(_M.SshAnswer(1, KeyRefused()))
+            assert await exactly(sock, len(FAILED)) == FAILED
+        b.order(_M.TransferFinish(1))
+        await b.hear(_M.TransferClosed)
+        assert await sock.recv(100) == b""
+
+
+async def test_a_program_of_an_agent_that_is_refused_sees_an_end(tmp_path):
+    async with broker(tmp_path) as b, raw(b, agent=True) as sock:
+        await sock.send(frame(type="call", service="vitrail.SshAgent", argument=""))
+        b.order(_M.TransferFinish(1, "no rule"))
+        closed = await b.hear(_M.TransferClosed)
+        assert (closed.reason, await ended(sock)) == ("no rule", b"")
+
+
+async def test_a_program_of_an_agent_that_goes_is_not_waited_for(tmp_path):
+    async with broker(tmp_path) as b, raw(b, agent=True) as sock:
+        await sock.send(LIST)
+        sock.close()
+        b.order(_M.SshServe(1))
+        closed = await b.hear(_M.TransferClosed)
+        assert "closed the connection" in closed.reason
+    second = tmp_path / "second"
+    second.mkdir()
+    async with broker(second) as b, raw(b, agent=True) as sock:
+        sock.close()
+        closed = await b.hear(_M.TransferClosed)
+        assert "hung up" in closed.reason
+
+
+async def ended(sock):
+    """What comes until the end; a reset is one, as the worker has not read all."""
+    with suppress(ConnectionResetError):
+        return await sock.recv(100)
+    return b""

@@ -98,7 +98,7 @@ def test_a_proved_verdict_that_we_do_not_know_is_a_refusal():
 
 def test_a_proved_port_that_we_do_not_know_is_a_refusal(monkeypatch):
     opener, gate = both()
-    monkeypatch.setattr("broker.net.link.preamble.PORTS", {AGENT: 9})
+    monkeypatch.setattr("broker.net.link.preamble.LINK_PORTS", {AGENT: 9})
     offer = opener.open(AGENT, LEASE)
     with pytest.raises(LinkRefusedError, match="port 9"):
         gate.check(offer.preamble)

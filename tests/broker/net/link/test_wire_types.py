@@ -5,19 +5,18 @@ from __future__ import annotations
 import pytest
 
 from broker.net.link.handshake import SIZES, HandshakeKind
+from broker.net.link.link_reader import LinkReader, told_refusal
 from broker.net.link.wire_types import (
     HEADER,
     VERSION,
     ConnectionKind,
     Direction,
-    LinkReader,
     LinkRefusedError,
     RefusalReason,
     Role,
     refusal,
-    take_door,
-    told_refusal,
 )
+from broker.viewer.host_door import take_door
 
 
 def test_roles_and_directions():

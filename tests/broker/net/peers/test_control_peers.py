@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from broker.core.errors import RefusedError
-from broker.net.peers import peer_process
+from broker.net.peers import control_peers, peer_process
 from broker.net.peers.control_peers import why_not_served
 
 
@@ -29,14 +29,14 @@ def test_a_process_of_a_namespace_inside_has_two_numbers(pair, monkeypatch):
     mine = os.getpid()
     own = [mine]
     answers = iter([own, [mine, 7]])
-    monkeypatch.setattr(peer_process, "_numbers", lambda pidfd: next(answers))
+    monkeypatch.setattr(control_peers, "_numbers", lambda pidfd: next(answers))
     assert "container or box" in why_not_served(pair.fileno())
 
 
 @pytest.mark.parametrize("answers", [[[], [5]], [[5, 6], [5, 6]], [[5], []]])
 def test_what_the_kernel_does_not_tell_is_a_no(pair, monkeypatch, answers):
     told = iter(answers)
-    monkeypatch.setattr(peer_process, "_numbers", lambda pidfd: next(told))
+    monkeypatch.setattr(control_peers, "_numbers", lambda pidfd: next(told))
     assert "does not tell" in why_not_served(pair.fileno())
 
 
@@ -45,14 +45,14 @@ def test_without_a_descriptor_nothing_is_known(pair, monkeypatch):
         raise OSError(errno.EMFILE, "too many open files")
 
     monkeypatch.setattr(os, "pidfd_open", full)
-    assert peer_process.in_our_pid_namespace(pair) is None
+    assert control_peers.in_our_pid_namespace(pair) is None
 
 
 def test_before_linux_6_5_the_number_serves(pair, monkeypatch):
     monkeypatch.setattr(peer_process, "peer_pidfd", lambda conn: -1)
-    assert peer_process.in_our_pid_namespace(pair) is True
+    assert control_peers.in_our_pid_namespace(pair) is True
     monkeypatch.setattr(peer_process, "peer_numbers", lambda conn: (0, 0, 0))
-    assert peer_process.in_our_pid_namespace(pair) is None
+    assert control_peers.in_our_pid_namespace(pair) is None
 
 
 def test_a_process_that_has_ended_is_not_one():
@@ -61,6 +61,6 @@ def test_a_process_that_has_ended_is_not_one():
     try:
         os.waitpid(child, 0)
         with pytest.raises(RefusedError, match="has ended"):
-            peer_process._numbers(pidfd)
+            control_peers._numbers(pidfd)
     finally:
         os.close(pidfd)

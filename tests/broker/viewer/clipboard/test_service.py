@@ -705,11 +705,9 @@ async def test_your_own_drag_is_read_after_the_rule_has_said_yes():
 )
 async def test_at_once_goes_out_what_a_rule_allows_without_a_question(rule, kinds):
     async with board(rule, records=BOTH) as b:
-        order = b.guests["work"].crossing.drags()
+        order = await _told_drags(b, "work")
         assert (order.cross, order.outward) == (True, kinds)
-        assert b.guests["web"].crossing.drags() == m.DragsMessage(
-            cross=False, outward=[]
-        )
+        assert await _told_drags(b, "web") == m.DragsMessage(cross=False, outward=[])
 
 
 async def test_a_drag_to_the_desktop_is_decided_and_served():
@@ -762,13 +760,65 @@ async def test_who_asks_for_what_cannot_be_recorded_hears_its_end(monkeypatch):
 
 async def test_rules_for_drags_that_change_are_told_to_the_workers():
     async with board(ALLOW, records=BOTH) as b:
-        before = b.guests["work"].crossing.drags()
+        before = await _told_drags(b, "work")
         assert before.outward == []
         rule = "vitrail.ClipboardPaste * work @adminvm allow\n"
         await b.book.change("50-test.policy", rule)
         await b.clipboard.decide_again()
         told = await b.guests["work"].worker.next(m.DragsMessage)
         assert told.outward == ["image/png", "text/plain"]
+
+
+async def _told_drags(b, name) -> m.DragsMessage:
+    """What a worker is told when it has begun."""
+    guest = b.guests[name]
+    await guest.crossing.tell_drags(guest.worker)
+    return await guest.worker.next(m.DragsMessage)
+
+
+async def test_rules_that_change_while_they_are_told_hold_at_last(monkeypatch):
+    """Attack: a rule that was there for a moment stays with the worker."""
+    async with board(ALLOW, records=BOTH) as b:
+        await _told_drags(b, "work")
+        drags_of, said = b.clipboard.drags_of, trio.Event()
+
+        async def slow(lease):
+            found = await drags_of(lease)
+            if found.outward:
+                await said.wait()
+            return found
+
+        monkeypatch.setattr(b.clipboard, "drags_of", slow)
+        crossing, worker = b.guests["work"].crossing, b.guests["work"].worker
+        async with trio.open_nursery() as nursery:
+            for rule in ("work @adminvm allow\n", ALLOW):
+                await b.book.change(
+                    "50-test.policy", f"vitrail.ClipboardPaste * {rule}"
+                )
+                nursery.start_soon(crossing.follow_rules)
+                await trio.testing.wait_all_tasks_blocked()
+            said.set()
+        assert worker.orders[-1].outward == []
+
+
+async def test_what_cannot_be_decided_again_is_taken_back(monkeypatch):
+    """A mistake about one offer, or about drags, leaves no other one standing."""
+    async with board("work vault allow\nwork web allow\n") as b:
+        for name in ("vault", "web"):
+            await b.copy()
+            await b.paste(name)
+            await b.wait_told(f"work → {name}")
+        assert len(b.clipboard._core.standing) == 2
+        for crossing in (b.guests[name].crossing for name in b.guests):
+            monkeypatch.setattr(crossing, "follow_rules", _mistaken)
+        monkeypatch.setattr(b.clipboard._terms, "record_allows", _mistaken)
+        await b.clipboard.decide_again()
+        for name in ("vault", "web"):
+            await b.guests[name].worker.next(m.WithdrawMessage)
+
+
+async def _mistaken(*_):
+    raise IndexError("a mistake of ours")
 
 
 async def _two_claims(b) -> None:

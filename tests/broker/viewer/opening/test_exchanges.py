@@ -9,7 +9,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import OpenUrl
 from broker.viewer.opening.exchanges import Delivery, Exchanges, Gift

@@ -11,7 +11,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.keeping import NO_ROOM, keeping
 from broker.viewer.sandboxes.programs import Programs

@@ -10,10 +10,12 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
+from broker.ipc.transfer_guest import ReturnFile
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import Mover
 from broker.viewer.opening.pipes import pipe
+from broker.viewer.opening.returns import Return
 
 
 async def nothing(*_):
@@ -50,6 +52,24 @@ async def test_a_keeper_that_does_not_end_is_given_up(sent, autojump_clock):
     ):
         await send(sent)
     assert trio.current_time() - began == limits.TRANSFER_KEEP_SECONDS
+
+
+async def test_no_more_comes_back_than_was_announced():
+    """A sandbox announced nothing, and its record's budget of a day bound nothing."""
+    orders = []
+
+    async def order(message, fds):
+        await trio.lowlevel.checkpoint()
+        orders.append(message)
+
+    way = Return("token", Quota(1 << 31, 1 << 31, 1, single=True, name="x"))
+    transfers = SimpleNamespace(take_return=lambda _: way)
+    guest = SimpleNamespace(order=order, transfers=transfers)
+    exchange = SimpleNamespace(stream=1, passed=passed, sha256=b"", size=0)
+    with pipe() as (_, write):
+        way.accept(write)
+        await Mover(None, None).give_back(guest, exchange, ReturnFile("0" * 32, 5))
+    assert [(one.file_size, one.size) for one in orders] == [(5, 5)]
 
 
 async def test_the_sender_is_told_when_it_is_kept(sent, autojump_clock):

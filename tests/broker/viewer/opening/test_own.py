@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from broker.core.errors import UpstreamError
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import take_url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.own import LOOP, Own

@@ -6,7 +6,7 @@ import os
 
 import trio
 
-from broker.core.transfer.entries import Quota
+from broker.core.transfer.quota import Quota
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.person import _followed
 

@@ -127,7 +127,10 @@ def test_the_checker_is_a_program_of_its_own(made, tmp_path: Path) -> None:
 
 def test_there_is_no_such_event(made) -> None:
     path, _ = made
-    with opened(path) as db, pytest.raises(SetupError, match="no event 601"):
+    with (
+        opened(path) as db,
+        pytest.raises(SetupError, match="event 601 does not exist"),
+    ):
         prove(db, 601)
 
 

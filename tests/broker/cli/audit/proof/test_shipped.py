@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from broker.authority.audit.store import open_store
-from broker.cli.audit.proof.shipped import check
+from broker.cli.audit.proof.shipped import compare
 from broker.ipc.audit.query import open_log
 from broker.ipc.audit.tree import leaf_hash
 from tests.kit.audit.shipping import record
@@ -40,7 +40,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], R
 def test_a_shipped_log_matches_its_signatures(
     shipped: tuple[str, list[str], Rows],
 ) -> None:
-    report = check(*shipped)
+    report = compare(*shipped).report
     assert report.good, report.problems
     assert report.checked == report.size == COUNT
     assert report.checkpoints == 4  # at 30, 40, 50 and 60
@@ -73,7 +73,7 @@ def test_every_single_change_is_found(
     name, notes, rows = shipped
     for n in range(COUNT - 1):
         changed = CHANGES[change](rows, n)
-        report = check(name, notes, changed)
+        report = compare(name, notes, changed).report
         assert not report.good, (change, n)
         assert any(p.first <= n + 1 <= max(p.last, n + 1) for p in report.problems)
 
@@ -83,7 +83,7 @@ def test_rows_that_are_missing_are_a_problem_and_prove_nothing_after_them(
 ) -> None:
     """Without the hashes of removed events no later event can be compared."""
     name, notes, rows = shipped
-    report = check(name, notes, rows[20:])
+    report = compare(name, notes, rows[20:]).report
     assert not report.good
     (problem,) = report.problems
     assert (problem.first, problem.last) == (1, 20)
@@ -94,12 +94,12 @@ def test_checkpoints_that_are_not_this_logs(
     shipped: tuple[str, list[str], Rows],
 ) -> None:
     name, notes, rows = shipped
-    assert not check("0" * 32, notes, rows).good
+    assert not compare("0" * 32, notes, rows).report.good
     forged = [note.replace("A", "B", 1) for note in notes[:3]]
     for one in forged:
         if one not in notes:
-            assert not check(name, [*notes, one], rows).good
-    assert not check(name, [], rows).good
-    assert not check(name, [*notes, "moon"], rows).good
+            assert not compare(name, [*notes, one], rows).report.good
+    assert not compare(name, [], rows).report.good
+    assert not compare(name, [*notes, "moon"], rows).report.good
     without_keys = [note for note in notes if "vitrail-key" not in note]
-    assert not check(name, without_keys, rows).good
+    assert not compare(name, without_keys, rows).report.good

@@ -90,7 +90,7 @@ def test_forms(text: str, expected: str) -> None:
     ],
 )
 def test_a_malformed_time_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(SetupError, match="not a time") as caught:
+    with pytest.raises(SetupError, match=r"is not a valid time$") as caught:
         parse_time(text, NOW)
     assert "today" in caught.value.hint
 
@@ -131,21 +131,27 @@ def test_spans(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "-5d", "5 5lightyears", "d"])
 def test_a_malformed_span_is_refused(text: str) -> None:
-    with pytest.raises(SetupError, match="not a length of time"):
+    with pytest.raises(SetupError, match="is not a valid time span"):
         parse_span(text)
 
 
-@needs("systemd-analyze", "systemd")
-@pytest.mark.parametrize(
-    "text",
-    ["today", "yesterday", "tomorrow", "2026-11-20", "Fri 2026-11-20 06:00",
-     "2026-11-20 06:00:59", "06:00", "@1790000000", "today UTC", "2026-11-20 UTC",
-     "-1M", "-2h30min", "1w 2d ago", "-1y", "+3h30min", "55s500ms ago", "300ms20s 5day ago",
-     "1y 12month ago", "2 minutes ago", "-5", "5h left"],
+AS_SYSTEMD = (
+    "today", "yesterday", "tomorrow", "2026-11-20", "Fri 2026-11-20 06:00",
+    "2026-11-20 06:00:59", "06:00", "@1790000000", "today UTC", "2026-11-20 UTC",
+    "-1M", "-2h30min", "1w 2d ago", "-1y", "+3h30min", "55s500ms ago", "300ms20s 5day ago",
+    "1y 12month ago", "2 minutes ago", "-5", "5h left",
 )  # fmt: skip
-async def test_systemd_reads_the_same(text: str) -> None:
+
+
+@needs("systemd-analyze", "systemd")
+async def test_systemd_reads_the_same() -> None:
     now = datetime.now().astimezone()
-    said = (await run_tool(["systemd-analyze", "timestamp", "--", text])).decode()
-    (theirs,) = re.findall(r"UNIX seconds: @([\d.]+)", said)
+    said = await run_tool(["systemd-analyze", "timestamp", "--", *AS_SYSTEMD])
+    found = re.findall(r"UNIX seconds: @([\d.]+)", said.decode())
     # It asks the clock itself, a moment after us.
-    assert abs(parse_time(text, now) / 1e9 - float(theirs)) < 20
+    wrong = {
+        text: theirs
+        for text, theirs in zip(AS_SYSTEMD, found, strict=True)
+        if abs(parse_time(text, now) / 1e9 - float(theirs)) >= 20
+    }
+    assert wrong == {}

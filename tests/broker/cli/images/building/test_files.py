@@ -11,6 +11,7 @@ import pytest
 from broker.cli.images.building import build_room
 from broker.cli.images.building import files as image_files
 from broker.core.errors import UpstreamError
+from broker.host.images.store import SHARED_IMAGE_ALIGN
 
 needs_tools = pytest.mark.skipif(
     shutil.which("genext2fs") is None, reason="genext2fs is not installed"
@@ -57,6 +58,7 @@ async def test_root_has_owners_modes_and_contents(tmp_path):
     assert "User:  1000   Group:    42" in said
     assert b"xc3" in debugfs(tmp_path / "root", "ls /"), "not only ASCII"
     assert not (tmp_path / "root.tar").exists()
+    assert (tmp_path / "root").stat().st_size % SHARED_IMAGE_ALIGN == 0
 
 
 @needs_tools

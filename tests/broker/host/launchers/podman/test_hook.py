@@ -147,6 +147,7 @@ def test_a_container_gets_its_sockets_and_no_other_display(place):
         "XDG_RUNTIME_DIR=/run/user/1000",
         "WAYLAND_DISPLAY=/run/vitrail/wayland-0",
         "PULSE_SERVER=unix:/run/vitrail/vitrail.Audio",
+        "SSH_AUTH_SOCK=/run/vitrail/vitrail.SshAgent",
     ]
     assert made["annotations"]["io.vitrail.launch"] == LAUNCH
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from broker.core.clipboard.chords import Recogniser
+from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.sandbox import Sandbox
 from tests.kit.wayland.client import ServerError

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from types import SimpleNamespace
+
 import pytest
 
 from broker.core import limits
+from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.wayland.handlers import cursor
+from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.wayland.scene import resize_timeout
 from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.keymaps import compiled
 from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.talk import Talk
 
@@ -632,3 +638,55 @@ def test_relative_motion_on_the_frame_is_never_told():
         says(it, it.pointer, "enter", 9, it.server_side(it.win), 0, 0)
         says(it, made, "relative_motion", *moved)
         assert it.heard("relative_motion") == [list(moved)]
+
+
+class _Chords:
+    """A sandbox's part of the clipboard: it counts chords."""
+
+    def __init__(self):
+        self.chords = []
+        self.drags = SimpleNamespace(
+            started=lambda source: None, ended=lambda source: None
+        )
+
+    def judge(self):
+        made = Recogniser()
+        made.keymap(compiled("us"))
+        return made
+
+    def focus(self, *, taken):
+        pass
+
+    def pressed(self, core, seat, serial, *, paste):
+        self.chords.append("paste" if paste else "copy")
+
+    def trouble(self, reason):
+        pass
+
+
+def test_old_modifiers_are_not_those_of_the_enter():
+    """weston tells clients under the pointer of them, and again behind the enter.
+
+    A window that came between the modifiers and the letter of somebody else's chord
+    took it: the old ones, that none is held, made the ones that are held its own.
+    """
+    sandbox = Sandbox("work")
+    sandbox.hand = hand = _Chords()
+    with Talk(sandbox=sandbox) as talk:
+        talk.start()
+        seat = talk.bind("wl_seat")
+        keyboard = talk.make(seat, "get_keyboard", "wl_keyboard")
+        win, _, _ = talk.show(200, 100, 0)
+        says(talk, keyboard, "modifiers", 5, 0, 0, 0, 0)
+        held = struct.pack("=2I", 125, 42)
+        says(talk, keyboard, "enter", 9, root(talk), held)
+        says(talk, keyboard, "modifiers", 9, 65, 0, 0, 0)
+        says(talk, keyboard, "key", 10, 1, 46, 1)
+        assert win
+        assert hand.chords == []
+        # Its own chord is one.
+        says(talk, keyboard, "key", 11, 2, 46, 0)
+        says(talk, keyboard, "modifiers", 12, 0, 0, 0, 0)
+        says(talk, keyboard, "modifiers", 13, 65, 0, 0, 0)
+        says(talk, keyboard, "key", 14, 3, 46, 1)
+        assert hand.chords == ["copy"]

@@ -10,11 +10,12 @@ import struct
 
 import pytest
 
-from broker.core.errors import PeerError
+from broker.core.errors import InternalError, PeerError
 from broker.core.limits import waypipe as waypipe_limits
 from broker.jail.waypipe.files import Files
 from broker.jail.waypipe.ids import RemoteIds
-from broker.jail.worker.wayland.waypipe_memory import StreamMachine
+from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
+from tests.kit.waypipe.guest_end import arena
 
 
 @pytest.fixture
@@ -142,3 +143,32 @@ def test_a_file_without_bytes_takes_none(machine):
     with pytest.raises(PeerError, match="a fill of 0 to 1"):
         files.fill(memoryview(struct.pack("<iII", 1, 0, 1) + b"x"))
     files.close()
+
+
+def test_an_arena_is_read_as_it_is_and_never_made_larger():
+    with arena(1 << 20) as fd:
+        os.pwrite(fd, b"pixels", 4096)
+        mine = ArenaFile(os.dup(fd))
+        blocks = os.fstat(fd).st_blocks
+        first, second, hole = bytearray(3), bytearray(3), bytearray(b"x" * 8192)
+        mine.read([memoryview(first), memoryview(second)], 4096)
+        mine.read([memoryview(hole)], mine.size - 8192)
+        assert (bytes(first), bytes(second)) == (b"pix", b"els")
+        assert not any(hole)
+        # A hole that is read through a mapping would be memory from then on.
+        assert os.fstat(fd).st_blocks == blocks
+        with pytest.raises(ValueError, match="cut short"):
+            mine.read([memoryview(hole)], mine.size - 8191)
+        mine.close()
+        mine.close()
+        with pytest.raises(ValueError, match="descriptor"):
+            mine.read([memoryview(hole)], 0)
+
+
+@pytest.mark.parametrize("seals", [0, fcntl.F_SEAL_SHRINK])
+def test_a_file_of_changing_size_is_no_arena(seals):
+    fd = os.memfd_create("x", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    with pytest.raises(InternalError, match="not sealed"):
+        ArenaFile(fd)
+    assert closed(fd)

@@ -1,0 +1,42 @@
+"""The key that replaces names in events, beside the log."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from broker.authority.audit.names import Namer, Names
+from broker.core.errors import SetupError, UpstreamError
+
+_KEY_BYTES = 32
+
+
+def load_namer(setting: Names, log: Path, *, clipboard_digest: bool = False) -> Namer:
+    """The namer of a log, its key made where there is none.
+
+    Raises SetupError for a key file that is not one of ours, UpstreamError
+    when the disk refuses.
+    """
+    path = log.with_suffix(".names")
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(path, flags, 0o600)
+        with os.fdopen(fd, "rb+") as file:
+            key = file.read(_KEY_BYTES + 1)
+            if not key:
+                key = secrets.token_bytes(_KEY_BYTES)
+                file.write(key)
+                file.flush()
+                os.fsync(fd)
+    except OSError as error:
+        raise UpstreamError(
+            f"the key for names in the audit log cannot be used: {error}"
+        ) from error
+    if len(key) != _KEY_BYTES:
+        raise SetupError(
+            "not the key for names in the audit log",
+            where=str(path),
+            hint="move it away; hashes of before will not compare with later ones",
+        )
+    return Namer(setting, key, clipboard_digest=clipboard_digest)

@@ -1,0 +1,135 @@
+"""``brokerctl sanitize``: documents made harmless in a sandbox that ends afterwards."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.completion import sandboxes
+from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.escape import printable
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import PIPE, spawn
+from shims.files.page_writers import write_document
+from shims.files.pages import BrokeOffError, PagesError, read_pages
+from shims.files.protocol import TransferError
+
+_END_SECONDS = 5.0
+
+
+@click.command("sanitize")
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--in",
+    "sandbox",
+    default="sanitize",
+    show_default=True,
+    shell_complete=sandboxes,
+    help="The disposable record whose programs read the documents.",
+)
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the new documents go; else beside each document.",
+)
+def command(files: tuple[Path, ...], *, sandbox: str, folder: Path | None) -> None:
+    """Make documents harmless: PDF and office documents, and pictures.
+
+    Each is read by programs of a fresh disposable SANDBOX, which gives back pixels and
+    the words that it finds in them.  Of these a new PDF (of a picture: PNG) is written
+    here, NAME.safe.pdf, which has nothing else of the document.  The document stays.
+
+    Exit code: 0, or 1 when one was not made.
+    """
+    _require_disposable(sandbox)
+    failed = False
+    for file in files:
+        try:
+            made = sanitize(file, sandbox, folder or file.parent)
+        except (PeerError, UpstreamError) as error:
+            failed = True
+            render.error(error)
+        else:
+            click.echo(printable(str(made), 4000))
+    if failed:
+        sys.exit(1)
+
+
+def _require_disposable(sandbox: str) -> None:
+    """Refuse a sandbox that keeps what a document has done to it, or has a network."""
+    from broker.cli.policy.records import read_records
+    from broker.cli.run.connect import offline_paths
+
+    record = read_records(offline_paths()).records.get(sandbox)
+    if record is None:
+        raise RefusedError(
+            f"no record is named '{printable(sandbox, 60)}'",
+            hint="see docs/opening.md, 'Documents made harmless', for an example",
+        )
+    network = getattr(record.host.launch, "network", "none")
+    # guard: a document is opened where nothing stays and nothing leaves
+    if record.host.sandbox_class != "disposable" or network != "none":
+        raise RefusedError(
+            f"'{sandbox}' is not a disposable without a network",
+            where=record.where("class"),
+            hint='set class = "disposable", and leave out launch.network',
+        )
+
+
+def sanitize(file: Path, sandbox: str, folder: Path) -> Path:
+    """Make a new document of one; returns its path.
+
+    Raises UpstreamError where the sandbox does not run or fails, PeerError for pages
+    that are not in their form.
+    """
+    # guard: no module is loaded from the directory of the documents
+    words = our_program("broker.cli.app", "run", "-q", "--no-window", sandbox, "--")
+    with file.open("rb") as document:
+        child = spawn(
+            [*words, "vitrail-sanitize", f"document{file.suffix}"],
+            stdin=document.fileno(),
+            stdout=PIPE,
+            cwd=Path.cwd(),
+        ).popen
+    with child:
+        if child.stdout is None:
+            raise UpstreamError("the sandbox does not have an output")
+        try:
+            pages = read_pages(child.stdout)
+            made = write_document(pages, file.name, str(folder))
+            _ended(child.pid)
+        except BrokeOffError as error:
+            # Where it failed, it has said why, above.
+            if _ended(child.pid) and child.wait():
+                raise UpstreamError(
+                    f"the sandbox did not make a copy of {printable(file.name)}"
+                ) from None
+            raise PeerError(str(error)) from error
+        except PagesError as error:
+            raise PeerError(str(error)) from error
+        except TransferError as error:
+            raise UpstreamError(str(error)) from error
+        finally:
+            # It may go on for as long as it likes; its sandbox ends with it.
+            child.kill()
+    return Path(made)
+
+
+def _ended(pid: int) -> bool:
+    """Wait a moment for the end of a child; returns whether it has ended."""
+    held = os.pidfd_open(pid)
+    try:
+        return bool(select.select([held], [], [], _END_SECONDS)[0])
+    finally:
+        os.close(held)

@@ -1,1 +1,0 @@
-"""``brokerctl sanitize``: documents made harmless, as pixels from a sandbox."""

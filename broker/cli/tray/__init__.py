@@ -1,0 +1,1 @@
+"""``brokerctl tray``: what runs, in the desktop's panel (StatusNotifierItem)."""

@@ -1,0 +1,191 @@
+"""The rows of the panel's menu, from what the broker reports; no input or output.
+
+Each row but a headline ends something, and lifting a lockdown is the one exception.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from broker.core.escape import printable
+from broker.ipc.control.api import (
+    FolderStatus,
+    LockdownAnswer,
+    PendingQuestion,
+    SandboxStatus,
+)
+from broker.viewer.sound.mixer import SoundStatus
+
+_LABEL_CHARS = 100
+_SANDBOXES = 40
+_QUESTIONS = 10
+"""More rows than these would leave the screen; one row counts the rest."""
+
+
+class Act(Enum):
+    """What a click on a row does."""
+
+    STOP = "stop"
+    DENY = "deny"
+    MICROPHONE = "microphone"
+    DETACH = "detach"
+    UNSHARE = "unshare"
+    LOCK = "lock"
+    LOCK_NETWORKS = "lock networks"
+    LIFT = "lift"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True)
+class Click:
+    """A click's meaning.  It names its object, so it cannot reach another one."""
+
+    act: Act
+    subject: str = ""
+    """A sandbox, or a question's number."""
+    detail: str = ""
+    """A port, or the host path of a directory."""
+
+
+@dataclass(frozen=True)
+class MenuRow:
+    """A row: ``click`` None only informs, an empty label separates."""
+
+    label: str = ""
+    click: Click | None = None
+    colour: str = ""
+    """``#rrggbb`` of a sandbox; empty: no square."""
+    children: tuple[MenuRow, ...] = ()
+
+
+_OPEN = LockdownAnswer(locked=False, networks=False)
+
+
+@dataclass(frozen=True)
+class TrayState:
+    """All that the panel shows at one moment; ``reachable`` False: no broker runs."""
+
+    reachable: bool = False
+    sandboxes: tuple[SandboxStatus, ...] = ()
+    questions: tuple[PendingQuestion, ...] = ()
+    sound: tuple[SoundStatus, ...] = ()
+    folders: tuple[FolderStatus, ...] = ()
+    lockdown: LockdownAnswer = _OPEN
+    warnings: int = 0
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """The sandboxes that hear the microphone now."""
+        return tuple(one.sandbox for one in self.sound if one.active)
+
+
+def rows(now: TrayState) -> tuple[MenuRow, ...]:
+    """Return the menu."""
+    if not now.reachable:
+        return (MenuRow("No broker runs"), MenuRow(), _LEAVE)
+    found = [*_questions(now), *_sandboxes(now)]
+    if now.warnings:
+        count = f"{now.warnings} warning{'' if now.warnings == 1 else 's'}"
+        found.append(MenuRow(f"{count}: see 'brokerctl status'"))
+    return (*found, MenuRow(), *_lockdown(now.lockdown), MenuRow(), _LEAVE)
+
+
+_LEAVE = MenuRow("Remove from the panel", Click(Act.LEAVE))
+
+
+def _text(text: str) -> str:
+    return printable(text, _LABEL_CHARS)
+
+
+def _questions(now: TrayState) -> list[MenuRow]:
+    if not now.questions:
+        return []
+    found = [
+        MenuRow(
+            _text(f"Deny: {one.sandbox} wants {one.words}"),
+            Click(Act.DENY, str(one.id)),
+            one.color,
+        )
+        for one in now.questions[:_QUESTIONS]
+    ]
+    if more := len(now.questions) - len(found):
+        found.append(MenuRow(f"{more} more questions: see 'brokerctl pending'"))
+    return [*found, MenuRow()]
+
+
+def _sandboxes(now: TrayState) -> list[MenuRow]:
+    if not now.sandboxes:
+        return [MenuRow("No sandbox runs")]
+    found = [_sandbox(now, one) for one in now.sandboxes[:_SANDBOXES]]
+    if more := len(now.sandboxes) - len(found):
+        found.append(MenuRow(f"{more} more sandboxes: see 'brokerctl status'"))
+    return found
+
+
+def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
+    uses: list[str] = [] if one.state == "running" else [one.state]
+    inside: list[MenuRow] = []
+    if one.name in now.listening:
+        uses.append("MICROPHONE")
+        inside.append(MenuRow("End its microphone", Click(Act.MICROPHONE, one.name)))
+    for device in one.devices:
+        uses.append("a device")
+        port = device.split(" ", 1)[0]
+        inside.append(
+            MenuRow(_text(f"Take back {device}"), Click(Act.DETACH, one.name, port))
+        )
+    inside.extend(
+        MenuRow(
+            _text(f"Take back {folder.path}"),
+            Click(Act.UNSHARE, one.name, folder.path),
+        )
+        for folder in now.folders
+        if folder.sandbox == one.name
+    )
+    if (net := one.network) is not None and net.flows:
+        words = f"{_rate(net.rate_from_sandbox)} out, {_rate(net.rate_to_sandbox)} in"
+        uses.append(f"network {words}")
+        inside.append(
+            MenuRow(
+                f"End all networks: {net.flows} flows, {words}",
+                Click(Act.LOCK_NETWORKS),
+            )
+        )
+    inside.append(MenuRow("Stop", Click(Act.STOP, one.name)))
+    label = f"{one.name}: {', '.join(dict.fromkeys(uses))}" if uses else one.name
+    return MenuRow(_text(label), None, one.color, tuple(inside))
+
+
+def _lockdown(lockdown: LockdownAnswer) -> tuple[MenuRow, ...]:
+    if not lockdown.locked:
+        return (MenuRow("Lockdown", Click(Act.LOCK)),)
+    networks = () if lockdown.networks else (MenuRow("… networks, too", _NETWORKS),)
+    return (MenuRow("Lift the lockdown", Click(Act.LIFT)), *networks)
+
+
+_NETWORKS = Click(Act.LOCK_NETWORKS)
+
+
+def _rate(bytes_a_second: float) -> str:
+    for unit in ("B/s", "KiB/s", "MiB/s"):
+        if bytes_a_second < 1024:
+            return f"{bytes_a_second:.0f} {unit}"
+        bytes_a_second /= 1024
+    return f"{bytes_a_second:.1f} GiB/s"
+
+
+def summary(now: TrayState) -> str:
+    """Return the text of the tool tip: one line for each fact."""
+    if not now.reachable:
+        return "no broker runs"
+    lines = []
+    if now.lockdown.locked:
+        lines.append("lockdown")
+    if now.questions:
+        asked = len(now.questions)
+        lines.append("1 question waits" if asked == 1 else f"{asked} questions wait")
+    lines += [f"{name} hears your microphone" for name in now.listening]
+    count = len(now.sandboxes)
+    lines.append(f"{count or 'no'} sandbox{'' if count == 1 else 'es'}")
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""The panel's end: a name on the session bus, and calls of the panel (D-Bus)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+import trio
+from jeepney import (
+    DBusAddress,
+    HeaderFields,
+    MatchRule,
+    Message,
+    MessageFlag,
+    MessageType,
+    new_error,
+    new_method_call,
+    new_method_return,
+    new_signal,
+)
+from jeepney.bus_messages import message_bus
+from jeepney.io.trio import DBusRouter, open_dbus_router
+
+from broker.cli import render
+from broker.cli.tray.item import PanelSignal, TrayItem, UnknownCallError
+from broker.cli.tray.menu_rows import Click, TrayState
+from broker.core.errors import SetupError
+from broker.core.stderr_log import log_stderr
+
+_WATCHER = "org.kde.StatusNotifierWatcher"
+_REGISTER = DBusAddress("/StatusNotifierWatcher", _WATCHER, _WATCHER)
+_SECONDS = 5.0
+_CALLS = 256
+"""Calls that may wait; those beyond it get no reply."""
+
+
+class Panel:
+    """Shows an item in the panel; ``show`` is for the task that watches."""
+
+    def __init__(self, clicked: Callable[[Click], Awaitable[None]]) -> None:
+        self._item = TrayItem()
+        self._clicked = clicked
+        self._router: DBusRouter | None = None
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve panels until cancelled.  Raises SetupError without a session bus."""
+        name = f"org.kde.StatusNotifierItem-{os.getpid()}-1"
+        try:
+            async with open_dbus_router() as router, trio.open_nursery() as nursery:
+                await _reply(router, message_bus.RequestName(name))
+                self._router = router
+                await nursery.start(self._answer, router)
+                nursery.start_soon(self._register, router, name)
+                task_status.started()
+        except KeyError as error:
+            raise SetupError(
+                "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)",
+                hint="start 'brokerctl tray' from your desktop's session",
+            ) from error
+        except OSError as error:
+            raise SetupError(
+                f"cannot use the session bus: {render.cause(error)}"
+            ) from error
+
+    async def show(self, now: TrayState) -> None:
+        """Show another state."""
+        told = self._item.update(now)
+        if self._router is not None:
+            for one in told:
+                await self._router.send(_signal(one))
+
+    async def _register(self, router: DBusRouter, name: str) -> None:
+        """Enter the panel, and again when another panel takes its place."""
+        rule = MatchRule(
+            type="signal", interface=message_bus.interface, member="NameOwnerChanged"
+        )
+        rule.add_arg_condition(0, _WATCHER)
+        complained = False
+        # Not as a context manager, see DesktopSettings: it ends with the router.
+        changes = router.filter(rule, bufsize=_CALLS).receive_channel
+        await _reply(router, message_bus.AddMatch(rule))
+        while True:
+            call = new_method_call(
+                _REGISTER, "RegisterStatusNotifierItem", "s", (name,)
+            )
+            call.header.flags |= MessageFlag.no_auto_start
+            with trio.move_on_after(_SECONDS):
+                answer = await router.send_and_get_reply(call)
+                wrong = answer.header.message_type is MessageType.error
+                if wrong and not complained:
+                    complained = True
+                    log_stderr(
+                        "vitrail: no panel takes icons now (StatusNotifierWatcher); "
+                        "waiting for one"
+                    )
+            await changes.receive()
+
+    async def _answer(
+        self,
+        router: DBusRouter,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        rule = MatchRule(type="method_call")
+        calls = router.filter(rule, bufsize=_CALLS).receive_channel
+        task_status.started()
+        async for call in calls:
+            reply, click = _answered(self._item, call)
+            if not call.header.flags & MessageFlag.no_reply_expected:
+                await router.send(reply)
+            if click is not None:
+                await self._clicked(click)
+
+
+def _answered(item: TrayItem, call: Message) -> tuple[Message, Click | None]:
+    fields = call.header.fields
+    words = [
+        str(fields.get(key, ""))
+        for key in (HeaderFields.path, HeaderFields.interface, HeaderFields.member)
+    ]
+    try:
+        (signature, values), click = item.call(words[0], words[1], words[2], call.body)
+    except UnknownCallError as error:
+        name = "org.freedesktop.DBus.Error.UnknownMethod"
+        return new_error(call, name, "s", (str(error),)), None
+    return new_method_return(call, signature or None, values), click
+
+
+def _signal(told: PanelSignal) -> Message:
+    emitter = DBusAddress(told.path, interface=told.interface)
+    return new_signal(emitter, told.member, told.signature or None, told.values)
+
+
+async def _reply(router: DBusRouter, call: Message) -> Message:
+    with trio.fail_after(_SECONDS):
+        return await router.send_and_get_reply(call)

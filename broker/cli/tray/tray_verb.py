@@ -1,0 +1,93 @@
+"""``brokerctl tray``: what runs, in the desktop's panel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.core.errors import VitrailError
+from broker.core.paths import Paths, find_paths
+
+_AUTOSTART = """\
+[TrayState Entry]
+Type=Application
+Name=Vitrail in the panel
+Exec={program} tray
+Icon=security-high
+NoDisplay=true
+X-GNOME-Autostart-enabled=true
+"""
+
+
+@click.command("tray")
+@click.option(
+    "--autostart", is_flag=True, help="Start it with the desktop from now on."
+)
+@click.option("--no-autostart", is_flag=True, help="Start it by hand only.")
+def command(*, autostart: bool, no_autostart: bool) -> None:
+    """Show what runs in the desktop's panel, with one click to end each part.
+
+    The icon has the colours of running sandboxes, a red spot while one hears the
+    microphone, a yellow one while a question waits, and a red bar in a lockdown.  Its
+    menu stops sandboxes, ends microphones, takes devices and folders back, denies
+    questions, and begins a lockdown.
+
+    It runs until Ctrl-C.  With one of the options it only writes or removes
+    ~/.config/autostart/vitrail-tray.desktop.
+    """
+    if autostart and no_autostart:
+        raise click.UsageError("--autostart and --no-autostart exclude each other")
+    if autostart or no_autostart:
+        _write(autostart=autostart)
+        return
+    trio.run(_run, find_paths())
+
+
+def autostart_file() -> Path:
+    """Where the desktop looks for it (TrayState Application Autostart Specification)."""
+    given = os.environ.get("XDG_CONFIG_HOME", "")
+    home = Path(given) if given.startswith("/") else Path.home() / ".config"
+    return home / "autostart" / "vitrail-tray.desktop"
+
+
+def _write(*, autostart: bool) -> None:
+    path = autostart_file()
+    if not autostart:
+        path.unlink(missing_ok=True)
+        render.note(f"removed {path}")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    program = shutil.which("brokerctl") or Path(sys.argv[0]).absolute()
+    path.write_text(_AUTOSTART.format(program=program))
+    render.note(f"wrote {path}")
+
+
+async def _run(paths: Paths) -> None:
+    from broker.cli.tray.menu_rows import Act, Click
+    from broker.cli.tray.panel_bus import Panel
+    from broker.cli.tray.watching import carry_out, watch
+
+    async def clicked(click: Click) -> None:
+        await trio.lowlevel.checkpoint()
+        if click.act is Act.LEAVE:
+            nursery.cancel_scope.cancel()
+        else:
+            # A stop takes seconds, and the panel is served meanwhile.
+            nursery.start_soon(_carried_out, click)
+
+    async def _carried_out(click: Click) -> None:
+        try:
+            await carry_out(paths, click)
+        except VitrailError as error:
+            render.error(error)
+
+    panel = Panel(clicked)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(panel.run)
+        await watch(paths, panel.show)

@@ -1,0 +1,139 @@
+"""The state that the panel shows, asked of the broker when an event says it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+from broker.cli.audio import running_filters
+from broker.cli.run.connect import open_client
+from broker.cli.tray.menu_rows import Act, Click, TrayState
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.paths import Paths
+from broker.ipc.control import methods
+from broker.ipc.control.api import (
+    DeviceDetachRequest,
+    EventItem,
+    EventsRequest,
+    FolderStatus,
+    FolderUnshareRequest,
+    LockdownRequest,
+    Nothing,
+    PendingQuestion,
+    QuestionAnswerRequest,
+    StopRequest,
+)
+from broker.ipc.control.client import Client
+from broker.viewer.sound.mixer import MixerRequest, ask_desk, desks_folder
+
+_BUSY_SECONDS = 5.0
+"""Between two looks at rates while a sandbox runs; its other changes are events."""
+_AGAIN_SECONDS = 5.0
+"""Until a broker that has gone is looked for again."""
+_TOGETHER_SECONDS = 0.2
+"""Events within this time are one change."""
+
+Show = Callable[[TrayState], Awaitable[None]]
+
+
+async def watch(paths: Paths, show: Show) -> None:
+    """Call ``show`` with each new state, until cancelled."""
+    while True:
+        with suppress(VitrailError, trio.BrokenResourceError):
+            await _while_it_runs(paths, show)
+        await show(TrayState())
+        await trio.sleep(_AGAIN_SECONDS)
+
+
+async def _while_it_runs(paths: Paths, show: Show) -> None:
+    changed = trio.Event()
+
+    async def note(_item: EventItem) -> None:
+        await trio.lowlevel.checkpoint()
+        changed.set()
+
+    async def follow() -> None:
+        async with open_client(paths) as events:
+            await events.call(methods.EVENTS, EventsRequest(), note)
+        nursery.cancel_scope.cancel()
+
+    async with (
+        open_client(paths) as asked,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_quietly, follow, nursery.cancel_scope)
+        while True:
+            changed = trio.Event()
+            now = await look(asked)
+            await show(now)
+            busy = any(one.network or one.devices for one in now.sandboxes)
+            with trio.move_on_after(_BUSY_SECONDS if busy else float("inf")):
+                await changed.wait()
+                await trio.sleep(_TOGETHER_SECONDS)
+
+
+async def _quietly(
+    work: Callable[[], Awaitable[None]], scope: trio.CancelScope
+) -> None:
+    """End ``scope`` when the broker hangs up, which is no mistake."""
+    with suppress(VitrailError):
+        await work()
+    scope.cancel()
+
+
+async def look(asked: Client) -> TrayState:
+    """Ask once.  Raises what the broker refuses with, UpstreamError where it is gone."""
+    status = await asked.call(methods.STATUS, Nothing())
+    lockdown = await asked.call(methods.LOCKDOWN, LockdownRequest())
+    questions: list[PendingQuestion] = []
+    folders: list[FolderStatus] = []
+    with suppress(RefusedError):  # a host has no dialogs and no folders
+        questions = (await asked.call(methods.PENDING, Nothing())).questions
+        folders = (await asked.call(methods.FOLDERS, Nothing())).folders
+    sound = await trio.to_thread.run_sync(running_filters)
+    return TrayState(
+        reachable=True,
+        sandboxes=tuple(sorted(status.sandboxes, key=lambda one: one.name)),
+        questions=tuple(questions),
+        sound=tuple(sound.values()),
+        folders=tuple(folders),
+        lockdown=lockdown,
+        warnings=len(status.warnings) + len(status.policy.problems),
+    )
+
+
+async def carry_out(paths: Paths, click: Click) -> None:
+    """Do what a click says.  Raises what the broker refuses with."""
+    if click.act is Act.MICROPHONE:
+        mixer = desks_folder() / click.subject
+        order = partial(ask_desk, mixer, MixerRequest(microphone=False))
+        await trio.to_thread.run_sync(order)
+        return
+    async with open_client(paths) as asked:
+        await _order(asked, click)
+
+
+async def _order(asked: Client, click: Click) -> None:
+    match click.act:
+        case Act.STOP:
+            await asked.call(methods.STOP, StopRequest(sandbox=click.subject))
+        case Act.DENY:
+            number = int(click.subject)
+            no = QuestionAnswerRequest(id=number, allow=False)
+            await asked.call(methods.ANSWER, no)
+        case Act.DETACH:
+            await asked.call(methods.DEVICE_DETACH, DeviceDetachRequest(click.detail))
+        case Act.UNSHARE:
+            back = FolderUnshareRequest(folder=click.detail, sandbox=click.subject)
+            await asked.call(methods.FOLDER_UNSHARE, back)
+        case Act.LOCK | Act.LOCK_NETWORKS:
+            networks = True if click.act is Act.LOCK_NETWORKS else None
+            order = LockdownRequest(begin=True, networks=networks)
+            await asked.call(methods.LOCKDOWN, order)
+        case Act.LIFT:
+            await asked.call(methods.LOCKDOWN, LockdownRequest(begin=False))
+        case Act.LEAVE | Act.MICROPHONE:
+            raise ValueError(click)

@@ -1,0 +1,93 @@
+"""System-call filters of the user's own programs in boxes and trees of files."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from functools import cache
+
+from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.process.program_filters import CLONE_NEW, close_set_id
+from broker.helpers.process.seccomp import SeccompRules, words
+
+_BOX_FAMILIES = frozenset(
+    {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
+)
+_LAST_FAMILY = 64
+"""Beyond all that Linux has (AF_MAX is 46)."""
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+
+
+@cache
+def tree_filter() -> bytes:
+    """The BPF program of systemd-nspawn and of its container, before nspawn's own.
+
+    That one knows names of calls; this one knows AF_VSOCK, which no namespace divides,
+    and io_uring, which makes sockets without socket(2).
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    # guard: a tree has no AF_VSOCK
+    rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, socket.AF_VSOCK))
+    for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
+        rules.deny(name, errno.ENOSYS)
+    return rules.program()
+
+
+# Calls with which a program with capabilities in a user namespace of its own changes
+# what it sees; without such a namespace the kernel would refuse each of them as well.
+_MOUNTING = words("""
+ setns mount umount2 pivot_root move_mount open_tree fsopen fsconfig fsmount fspick
+ mount_setattr
+""")
+
+
+@cache
+def box_filter(*, nested: bool = False) -> bytes:
+    """The BPF program of a box of the user's own programs (by bubblewrap).
+
+    A deny-list, as programs of every kind run in a box.  Namespaces divide most of
+    the kernel; this closes what they do not: AF_VSOCK (one port space for the
+    machine, so a box could take the broker's ports or speak with other machines),
+    further socket families, keys, bpf, perf, io_uring (which makes sockets without
+    socket(2)), typing into a terminal, and setuid files, which are real ones outside
+    where a folder is shared.  Unless ``nested``, it makes no namespaces:
+    with capabilities in one a program has large parts of the kernel to itself
+    (nf_tables, overlayfs, mounts), where most holes of the last years were.
+    """
+    rules = SeccompRules(default=libseccomp.ALLOW)
+    # guard: a box has no sockets that namespaces do not divide
+    for family in sorted(set(range(_LAST_FAMILY)) - _BOX_FAMILIES):
+        rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, family))
+    rules.refuse(
+        "socket",
+        errno.EAFNOSUPPORT,
+        libseccomp.Arg(0, libseccomp.GE, _LAST_FAMILY),
+    )
+    for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
+        # guard: a box has no io_uring
+        rules.deny(name, errno.ENOSYS)
+    for name in ("keyctl", "add_key", "request_key", "bpf", "perf_event_open"):
+        # guard: a box has no keys and no programs of the kernel
+        rules.deny(name, errno.EPERM)
+    for request in (_TIOCSTI, _TIOCLINUX):
+        # guard: a box types into no terminal
+        rules.refuse("ioctl", errno.EPERM, rules.equal(1, request))
+    # guard: a box makes no setuid files
+    close_set_id(rules)
+    if not nested:
+        _close_namespaces(rules)
+    return rules.program()
+
+
+def _close_namespaces(rules: SeccompRules) -> None:
+    # Its flags are behind a pointer; glibc falls back to clone.
+    rules.deny("clone3", errno.ENOSYS)
+    for bit in range(32):
+        if CLONE_NEW >> bit & 1:
+            # guard: a box forks into no namespace
+            rules.deny_if("clone", rules.has(0, 1 << bit))
+            # guard: a box makes no namespaces
+            rules.deny_if("unshare", rules.has(0, 1 << bit))
+    for name in _MOUNTING:
+        # guard: a box mounts nothing
+        rules.deny(name, errno.EPERM)

@@ -1,0 +1,132 @@
+"""The channel of orders to a process that a sandbox may have taken over.
+
+``OrderChannel`` is the broker's end towards a process that a sandbox may have
+taken over: orders and descriptors go down a socket that nothing can come back
+on, and messages come up a pipe, because no descriptor can be attached to what
+is written to a pipe.  One that is attached to a packet is closed by the process
+that reads or drops the packet, and close(2) of a socket that lingers (or of a
+file of FUSE) waits for as long as its maker has chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Sequence
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError
+from broker.ipc.channel import Channel
+
+_LENGTH = struct.Struct("<I")
+_READ_BYTES = 1 << 14
+
+
+class OrderChannel:
+    """The broker's end: ``send`` orders down a socket, ``receive`` from a pipe."""
+
+    def __init__(self, orders: Channel, pipe: int) -> None:
+        os.set_blocking(pipe, False)
+        self._orders = orders
+        self._pipe = pipe
+        self._buffer = bytearray()
+
+    async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """As ``Channel.send``."""
+        await self._orders.send(data, fds)
+
+    async def receive(self) -> bytes:
+        """Return the next message; empty when the other side has closed.
+
+        Raises PeerError for a message that is longer than
+        WORKER_MESSAGE_BYTES, or empty.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            message = self._take()
+            if message:
+                return message
+            if self._pipe < 0:
+                raise trio.ClosedResourceError
+            try:
+                data = os.read(self._pipe, _READ_BYTES)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._pipe)
+                continue
+            if not data:
+                return b""
+            self._buffer += data
+
+    def _take(self) -> bytes:
+        """Take a whole message out of the buffer; empty when there is none."""
+        if len(self._buffer) < _LENGTH.size:
+            return b""
+        (length,) = _LENGTH.unpack_from(self._buffer)
+        # guard: a worker's messages have a length
+        if not 0 < length <= limits.WORKER_MESSAGE_BYTES:
+            most = limits.WORKER_MESSAGE_BYTES
+            raise PeerError(f"the peer sent a message longer than {most} bytes")
+        end = _LENGTH.size + length
+        if len(self._buffer) < end:
+            return b""
+        message = bytes(self._buffer[_LENGTH.size : end])
+        del self._buffer[:end]
+        return message
+
+    def close(self) -> None:
+        """Close both; tasks that wait in it get ClosedResourceError."""
+        self._orders.close()
+        if self._pipe >= 0:
+            trio.lowlevel.notify_closing(self._pipe)
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+class MessagePipe:
+    """The other end's way up; owns the descriptor.  One task sends at a time."""
+
+    def __init__(self, pipe: int) -> None:
+        os.set_blocking(pipe, False)
+        self._pipe = pipe
+        self._rest = b""
+
+    async def send(self, data: bytes) -> None:
+        """Write one message; waits while the broker does not read.
+
+        Raises OSError (EPIPE) when the broker has closed.
+        """
+        await trio.lowlevel.checkpoint()
+        self._rest += _LENGTH.pack(len(data)) + data
+        while not self._write():
+            await trio.lowlevel.wait_writable(self._pipe)
+
+    def send_last(self, data: bytes) -> None:
+        """Write what fits of one message without a wait, after any begun one."""
+        self._rest += _LENGTH.pack(len(data)) + data
+        self._write()
+
+    def _write(self) -> bool:
+        """Write what the pipe takes; whether that was all."""
+        try:
+            self._rest = self._rest[os.write(self._pipe, self._rest) :]
+        except BlockingIOError:
+            return False
+        return not self._rest
+
+
+def order_pair() -> tuple[OrderChannel, socket.socket, int]:
+    """Return the broker's end, and the socket and the pipe to give away."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        # Data that the far end sends here must not get into our queue.
+        # guard: a worker sends no descriptor
+        ours.shutdown(socket.SHUT_RD)
+        up, into = os.pipe2(os.O_CLOEXEC)
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
+    return OrderChannel(Channel(ours), up), theirs, into

@@ -1,0 +1,82 @@
+"""Boxes and containers that a call of another sandbox starts.
+
+``brokerctl run`` starts one as it does for the user, in a process of its own, which holds
+it and outlives the broker, as a box that the user has started does.
+"""
+
+from __future__ import annotations
+
+from signal import SIGTERM
+
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.ipc.host_viewer import first_of
+from policy.records.model import Record, has_command, is_held
+
+SERVING_PROGRAM = "vitrail-services"
+_START_SECONDS = 60.0
+"""For a box or container to be leased: Podman may unpack an image first."""
+
+
+async def start_box(record: Record, leased: trio.Event, nursery: trio.Nursery) -> None:
+    """Start a box of a persistent record that serves calls; returns once it has ``leased``.
+
+    A start that has begun goes on: a caller that is cancelled waits for it, too, and the
+    box stays, as after any call.  ``nursery`` waits for the process that holds it.  Raises RefusedError for another
+    record, UpstreamError where it does not start, SetupError without the program.
+    """
+    _require_served(record)
+    words = our_program("broker.cli.app", "run", "--quiet", record.name)
+    # What its programs write goes nowhere: brokerctl's own errors are on standard error.
+    child = spawn(words, name="brokerctl", stdout=DEVNULL, outlive_us=True)
+    ended = trio.Event()
+
+    async def attend() -> None:
+        try:
+            await child.wait()
+        finally:
+            if child.returncode is None:
+                # The broker ends: a box that it has not leased ends, too.
+                if not leased.is_set():
+                    child.kill(SIGTERM)
+                child.abandon()
+            ended.set()
+
+    nursery.start_soon(attend)
+    # Who calls and hangs up has it started once, not each time.
+    # guard: a start of a box goes on without its caller
+    with trio.move_on_after(_START_SECONDS, shield=True):
+        await first_of(leased, ended)
+    if not leased.is_set():
+        # It ends its box, which nobody waits for.
+        with trio.CancelScope(shield=True):
+            await child.stop()
+    if not leased.is_set():
+        raise UpstreamError(
+            f"{record.name} did not start",
+            hint=f"'brokerctl run {record.name}' shows why",
+        )
+
+
+def _require_served(record: Record) -> None:
+    """Refuse a box whose program would start for nothing, or never end."""
+    launch = record.host.launch
+    command = " ".join(launch.command) if has_command(launch) else ""
+    # guard: a call starts no program that the user would start
+    if not is_held(launch) or SERVING_PROGRAM not in command:
+        raise RefusedError(
+            f"'{record.name}' is not started by a call: its program does not serve any",
+            where=record.where("launch.kind"),
+            hint=f'a box that only serves has command = ["{SERVING_PROGRAM}"] below '
+            "[launch]",
+        )
+    # guard: a box that a call starts is not one of many
+    if record.host.sandbox_class == "disposable":
+        raise RefusedError(
+            f"'{record.name}' is not started by a call: a disposable box has no end",
+            where=record.where("class"),
+            hint='class = "persistent" in its record',
+        )

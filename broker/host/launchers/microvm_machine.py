@@ -1,0 +1,186 @@
+"""A micro VM of ours while it runs, as a machine that a host leases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.authority.audit.event_log import EventLog
+from broker.core.names import SandboxName, ServiceName
+from broker.helpers.process.identity import Tracked
+from broker.host.acceptor import Acceptors
+from broker.host.foreign_machine import hybrid_doors
+from broker.host.machine import MachineFacts
+from broker.ipc.audit import schema
+from broker.net.listeners import Listener
+from broker.net.peers import credentials
+from broker.net.peers.identity import Claim, Connector, HybridClaim, VsockClaim
+
+if TYPE_CHECKING:
+    import socket
+
+    from broker.host.images.store import Image
+    from broker.host.network.switch.switches import SwitchSeat
+    from broker.host.vmm.launcher import Vm
+    from broker.host.vmm.qmp import Qmp
+    from broker.net.peers.launch_secret import LaunchSecret
+
+FOLDERS = "virtiofsd-"
+"""As ``launch.microvm.state.FOLDERS``, which is loaded with the first machine."""
+_BACKENDS = {
+    "vhost-device-vsock": schema.Process.VHOST_DEVICE_VSOCK,
+    "port-mux": schema.Process.PORT_MUX,
+}
+"""What carries a machine's streams, by its role."""
+
+
+class MicroVmMachine:
+    """Implements ``host.machine.Machine`` for a micro VM of ours."""
+
+    def __init__(
+        self,
+        sandbox: SandboxName,
+        vm: Vm,
+        log: EventLog,
+        image: Image | None,
+        secret: LaunchSecret | None = None,
+        *,
+        seats: tuple[SwitchSeat, ...] = (),
+    ) -> None:
+        self._secret = secret
+        self._seats = seats
+        self._sandbox = sandbox
+        self._vm = vm
+        self._log = log
+        self._image = image
+        self._began = time.monotonic()
+        self._claim = _claim(vm)
+
+    @property
+    def claim(self) -> Claim:
+        """Its hybrid socket and the process behind it, or its CID."""
+        return self._claim
+
+    @property
+    def secret(self) -> LaunchSecret | None:
+        """Of its launch; None behind a socket in a directory that is ours alone."""
+        return self._secret
+
+    @property
+    def facts(self) -> MachineFacts:
+        """For status and events."""
+        image = self._image
+        return MachineFacts(
+            pid=self._vm.vmm.pid,
+            cid=self._vm.cid,
+            accel=self._vm.state.accel.value,
+            image="" if image is None else image.name,
+            image_built=None if image is None else image.manifest.built,
+            processes=tuple((p.role, p.pid) for p in self._vm.processes),
+        )
+
+    @property
+    def qmp(self) -> Qmp:
+        """QEMU's monitor.  Raises UpstreamError when it is not connected."""
+        return self._vm.qmp
+
+    @property
+    def arena(self) -> int:
+        """A descriptor of its arena, closed with the machine; -1: it has none."""
+        return self._vm.arena
+
+    @property
+    def flows(self) -> socket.socket | None:
+        """Its frame filter's questions; None: it asks nothing."""
+        return self._vm.flows
+
+    @property
+    def folder_servers(self) -> dict[int, Tracked]:
+        """What serves folders, by the number of its place."""
+        return {
+            int(process.role.removeprefix(FOLDERS)): process
+            for process in self._vm.processes
+            if process.role.startswith(FOLDERS)
+        }
+
+    def alive(self) -> frozenset[int]:
+        """Pids of those of its processes that may connect and do not end."""
+        return frozenset(
+            p.pid
+            for p in _connectors(self._vm)
+            if not credentials.is_ending(p.pid) and not p.ended
+        )
+
+    async def open_doors(self, acceptors: Acceptors) -> Mapping[ServiceName, Listener]:
+        """Listen on ``<uds>_<port>``; after the backend, which clears its files."""
+        del acceptors  # a machine passes no descriptors
+        uds = self._vm.uds
+        # What carries its streams has the directory in its jail, and can lock it.
+        # guard: a machine's lock on its sockets is not waited for
+        return {} if uds is None else await hybrid_doors(uds, alone=True)
+
+    async def go(self) -> None:
+        """Let the guest run.
+
+        Also one that was adopted: its broker may have been killed between
+        starting it and letting it run.  To one that runs QEMU does nothing.
+        """
+        await self._vm.cont()
+
+    async def wait(self) -> str:
+        """Wait for its end; one without a request is an event."""
+        from broker.host.vmm.running import EndKind
+
+        end = await self._vm.wait()
+        if end.kind is EndKind.LOST:
+            reason, found = end.reason, _BACKENDS.items()
+            died = (process for role, process in found if reason.startswith(role))
+            process = next(died, schema.Process.VMM)
+            event = schema.ProcessDied(
+                sandbox=self._sandbox, process=process, reason=reason
+            )
+            await self._log.note(event)
+        return end.reason
+
+    async def power_down(self, grace: float) -> None:
+        """End it."""
+        await self._vm.power_down(grace)
+
+    async def close(self) -> None:
+        """Remove everything that is left of it."""
+        await self._vm.close()
+        for seat in self._seats:
+            await seat.leave()
+        remove_directory(self._vm.directory)
+        await self._log.note(
+            schema.SandboxStop(
+                sandbox=self._sandbox,
+                outcome="gone",
+                seconds=time.monotonic() - self._began,
+            )
+        )
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove what a machine has on disk."""
+    # Late: a host of others' machines needs none of it.
+    from broker.core.files.trees import remove_tree
+
+    remove_tree(directory)
+
+
+def _connectors(vm: Vm) -> tuple[Tracked, ...]:
+    backends = tuple(p for p in vm.processes if p.role in _BACKENDS)
+    # Without one the VMM connects, or the kernel for the CID that QEMU holds.
+    return backends or (vm.vmm,)
+
+
+def _claim(vm: Vm) -> Claim:
+    if vm.uds is None:
+        return VsockClaim(credentials.network_namespace(), vm.cid, vm.vmm.pid)
+    pids = frozenset(
+        Connector(p.pid, credentials.pidfd_inode(p.pidfd)) for p in _connectors(vm)
+    )
+    return HybridClaim(str(vm.uds), pids)

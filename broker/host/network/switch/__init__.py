@@ -1,0 +1,1 @@
+"""A network of sandboxes: its frames, its process, and who is plugged in."""

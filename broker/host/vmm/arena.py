@@ -1,0 +1,29 @@
+"""Memory that a machine shares with its broker, for the pixels of its windows.
+
+A memfd of its own for each machine: never that of another one, never the machine's
+memory.  It cannot change its size.  What reads it does not map it, for its VMM can
+punch holes (``jail.worker.wayland.waypipe_memory.ArenaFile``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+ARENA_BYTES = 128 << 20
+"""Memory is behind what was written only; a window that is drawn takes a few MiB.  The
+first megabytes are the guest kernel's, for its books of this memory."""
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+def make_arena(size: int) -> int:
+    """Return a descriptor of a new one.  Raises OSError."""
+    fd = os.memfd_create("vitrail-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        # guard: an arena keeps its size
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -1,0 +1,1 @@
+"""Files on their way between sandboxes: entries, and whether they are what they say."""

@@ -1,0 +1,134 @@
+"""Objects of input: seats, pointers, keyboards, touch screens, and our own surfaces.
+
+Our own surfaces (frames) are here because events of input name them; the client's ones
+are in ``model.py``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.jail.wayland.protocol.objects import ProtocolObject
+
+if TYPE_CHECKING:
+    from broker.jail.wayland.handlers.host_seat import OwnSeat
+    from broker.jail.wayland.model import Surface
+    from broker.jail.wayland.ports import Judge
+
+
+class OwnSurface(ProtocolObject):
+    """A wl_surface of ours: a frame's root or one of its strips.
+
+    ``alias`` is the client's surface that stands for it where the client must learn of
+    a focus; None for strips.
+    """
+
+    __slots__ = ("alias",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.alias: Surface | None = None
+
+
+class Pointer(ProtocolObject):
+    """A wl_pointer of the client's; ``focus`` is None while it is elsewhere.
+
+    ``entered`` is the serial of its last enter, ``news`` says that a frame event
+    is due.
+    """
+
+    __slots__ = ("entered", "focus", "news", "seat")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.seat: ProtocolObject | None = None
+        self.focus: Surface | None = None
+        self.news = False
+        self.entered = 0
+
+
+class HostPointer(ProtocolObject):
+    """A wl_pointer of ours.  ``own`` is the frame that it is over.
+
+    ``x, y`` (wl_fixed_t) is where on it, ``entered`` the serial of its last enter
+    and ``shape`` the image that we show there.
+    """
+
+    __slots__ = ("entered", "own", "seat_sid", "shape", "shape_sid", "x", "y")
+
+    def __init__(self, version: int, seat_sid: int) -> None:
+        super().__init__("wl_pointer", version)
+        self.seat_sid = seat_sid
+        self.own: OwnSurface | None = None
+        self.entered = 0
+        self.shape = 0
+        self.shape_sid = 0
+        self.x = 0
+        self.y = 0
+
+
+class Seat(ProtocolObject):
+    """A wl_seat of the client's; ``host_name`` is the compositor's name of it."""
+
+    __slots__ = ("host_name",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.host_name = 0
+
+
+class Keyboard(ProtocolObject):
+    """A wl_keyboard.  Without a focus that the client knows, it gets no events.
+
+    ``judge`` finds the chords in its keys; shared by all keyboards of a seat.
+    ``waiting`` is the last modifiers event that came without a focus.
+    """
+
+    __slots__ = ("focus", "judge", "seat", "waiting")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.focus: Surface | None = None
+        self.judge: Judge | None = None
+        self.seat: OwnSeat | None = None
+        self.waiting = b""
+
+
+class Touch(ProtocolObject):
+    """A wl_touch, with the surface under each finger that the client knows.
+
+    ``told`` since something was passed on that a frame event has to end.
+    """
+
+    __slots__ = ("fingers", "told")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.fingers: dict[int, Surface] = {}
+        self.told = False
+
+
+class Gesture(ProtocolObject):
+    """A pointer gesture object; ``told`` between a begin and an end passed on."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.told = False
+
+
+class TextInput(ProtocolObject):
+    """A zwp_text_input_v3 and the surface that the client thinks has the focus.
+
+    ``enabled`` is the state last sent to the compositor, ``uncounted`` how many commits
+    it did not get, less those that only we made.
+    """
+
+    __slots__ = ("enabled", "focus", "uncounted")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.focus: Surface | None = None
+        self.enabled = False
+        self.uncounted = 0

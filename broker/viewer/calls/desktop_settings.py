@@ -1,0 +1,200 @@
+"""``vitrail.Settings``: how the user's desktop looks, followed live by programs of sandboxes.
+
+The desktop's portal is asked (org.freedesktop.portal.Settings) while a sandbox listens.
+What is in ``TOLD`` is passed on, and nothing else.  The caller's bytes are never read:
+it gets the frames of a service that writes a line of JSON at each change
+(``shims/files/calling.py``).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+import trio
+from jeepney import DBusAddress, MatchRule, Message, MessageType, new_method_call
+from jeepney.bus_messages import message_bus
+from jeepney.io.trio import DBusRouter, open_dbus_router
+
+from broker.core.escape import printable
+from broker.core.limits.transfer import SETTINGS_AGAIN_SECONDS, SETTINGS_SECONDS
+from broker.core.stderr_log import log_stderr
+
+_NAME = "org.freedesktop.portal.Desktop"
+_INTERFACE = "org.freedesktop.portal.Settings"
+_PORTAL = DBusAddress("/org/freedesktop/portal/desktop", _NAME, _INTERFACE)
+_FRAME = struct.Struct(">BI")
+_DATA = 0
+_FONT_CHARS = 100
+_SIGNALS = 64
+
+_APPEARANCE, _GNOME = "org.freedesktop.appearance", "org.gnome.desktop.interface"
+TOLD: Final[Mapping[tuple[str, str], tuple[str, float, float]]] = MappingProxyType(
+    {
+        (_APPEARANCE, "color-scheme"): ("u", 0, 2),
+        (_APPEARANCE, "accent-color"): ("(ddd)", 0, 1),
+        (_APPEARANCE, "contrast"): ("u", 0, 1),
+        (_GNOME, "text-scaling-factor"): ("d", 0.5, 3),
+        (_GNOME, "cursor-size"): ("i", 8, 256),
+        (_GNOME, "font-name"): ("s", 1, _FONT_CHARS),
+        (_GNOME, "document-font-name"): ("s", 1, _FONT_CHARS),
+        (_GNOME, "monospace-font-name"): ("s", 1, _FONT_CHARS),
+    }
+)
+"""Namespace and key, with the value's type (D-Bus) and its least and greatest value;
+of a text its length."""
+
+Setting = tuple[str, str, str, object]
+"""Namespace, key, type and value."""
+
+
+class DesktopSettings:
+    """The desktop's settings, for all sandboxes of one viewer that listen."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Setting] = {}
+        self._changed = trio.Event()
+        self._known = trio.Event()
+        self._listeners = 0
+        self._wanted = trio.Event()
+        self._complained = False
+
+    async def run(self) -> None:
+        """Ask the desktop while a sandbox listens, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            try:
+                await self._follow()
+            except Exception as error:  # noqa: BLE001 -- no bus, no portal, one that dies
+                self._complain(error)
+                self._known.set()
+                await trio.sleep(SETTINGS_AGAIN_SECONDS)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[socket.socket]:
+        """Yield the connection of a service that tells the settings at each change."""
+        near, far = socket.socketpair()
+        out = trio.SocketStream(trio.socket.from_stdlib_socket(far))
+        with near:
+            async with out, trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell, out)
+                try:
+                    yield near
+                finally:
+                    nursery.cancel_scope.cancel()
+
+    async def _tell(self, out: trio.SocketStream) -> None:
+        self._listeners += 1
+        self._wanted.set()
+        try:
+            with trio.move_on_after(SETTINGS_SECONDS):
+                await self._known.wait()
+            told: object = None
+            while True:
+                changed, now = self._changed, list(self._found.values())
+                if now != told:
+                    told = now
+                    data = msgspec.json.encode({"settings": now}) + b"\n"
+                    await out.send_all(_FRAME.pack(_DATA, len(data)) + data)
+                await changed.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the call has ended
+        finally:
+            self._listeners -= 1
+            if not self._listeners:
+                self._wanted = trio.Event()
+                self._known = trio.Event()
+                self._changed.set()  # nothing is to be followed any more
+                self._changed = trio.Event()
+
+    # -- the desktop's portal -----------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Follow the portal until nothing listens, or it has gone."""
+        rules = (
+            MatchRule(type="signal", interface=_INTERFACE, path=_PORTAL.object_path),
+            MatchRule(
+                type="signal",
+                interface=message_bus.interface,
+                member="NameOwnerChanged",
+            ),
+        )
+        rules[1].add_arg_condition(0, _NAME)
+        async with open_dbus_router() as router:
+            # Not as context managers: cancelled, jeepney's router fails where it closes
+            # a filter in the moment that its own context does.
+            changes, owners = (
+                router.filter(rule, bufsize=_SIGNALS).receive_channel for rule in rules
+            )
+            for rule in rules:
+                await _reply(router, message_bus.AddMatch(rule))
+            await self._read(router)
+            async with trio.open_nursery() as nursery:
+
+                async def again(
+                    signals: trio.MemoryReceiveChannel[Message],
+                ) -> None:
+                    async for _ in signals:
+                        await self._read(router)
+
+                nursery.start_soon(again, changes)
+                nursery.start_soon(again, owners)
+                while self._listeners:
+                    self._known.set()  # another one may listen than at the beginning
+                    await self._changed.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _read(self, router: DBusRouter) -> None:
+        """Ask for all: a signal only says that something has changed."""
+        spaces = list(dict.fromkeys(space for space, _ in TOLD))
+        call = new_method_call(_PORTAL, "ReadAll", "as", (spaces,))
+        found = settings_in((await _reply(router, call)).body)
+        self._known.set()
+        if found != self._found:
+            self._found = found
+            self._changed.set()
+            self._changed = trio.Event()
+
+    def _complain(self, error: Exception) -> None:
+        if self._complained:
+            return
+        self._complained = True
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        words = str(error) or type(error).__name__
+        if isinstance(error, KeyError):
+            words = "DBUS_SESSION_BUS_ADDRESS is not set"
+        log_stderr(
+            f"vitrail: sandboxes do not follow the desktop's settings: {printable(words)}"
+        )
+
+
+def settings_in(body: tuple[object, ...]) -> dict[tuple[str, str], Setting]:
+    """Return what is told of a reply of ReadAll; values of another form are left out."""
+    spaces = body[0] if body and isinstance(body[0], dict) else {}
+    found: dict[tuple[str, str], Setting] = {}
+    for (space, key), (form, least, most) in TOLD.items():
+        values = spaces.get(space)
+        variant = values.get(key) if isinstance(values, dict) else None
+        if variant is None or variant[0] != form:
+            continue
+        value = variant[1]
+        sizes = [len(value)] if form == "s" else value if form == "(ddd)" else [value]
+        plain = form != "s" or value == printable(value)
+        # guard: only settings of the table reach a sandbox
+        if plain and all(least <= size <= most for size in sizes):
+            found[space, key] = (space, key, form, value)
+    return found
+
+
+async def _reply(router: DBusRouter, call: Message) -> Message:
+    with trio.fail_after(SETTINGS_SECONDS):
+        answer = await router.send_and_get_reply(call)
+    if answer.header.message_type is not MessageType.method_return:
+        raise OSError(" ".join(map(str, answer.body)) or "it answers an error")
+    return answer

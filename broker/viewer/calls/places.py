@@ -1,0 +1,47 @@
+"""How many calls run at one time: of a service, and of a target."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from broker.core.fair_share import may_take
+from broker.core.names import LeaseId
+from broker.viewer.opening.failures import ToldError
+
+Service = tuple[LeaseId | str, str]
+"""A target and a service of it; empty: the desktop, and all services."""
+
+
+class CallPlaces:
+    """Those of one viewer's sandboxes."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[Service] = Counter()
+        self._callers: Counter[tuple[Service, str]] = Counter()
+
+    @contextmanager
+    def one(
+        self, target: LeaseId | str, service: str, most: int, caller: str
+    ) -> Iterator[None]:
+        """Hold a place for ``caller``, a record.
+
+        Raises ToldError where there is none for it: the text does not tell what other
+        callers have.
+        """
+        place = (target, service)
+        own = self._callers[place, caller]
+        # guard: calls of a service at one time
+        if not may_take(own, self._taken[place], most):
+            what = f"calls of {service}" if service else "calls"
+            raise ToldError(f"too many {what} are running there")
+        self._taken[place] += 1
+        self._callers[place, caller] += 1
+        try:
+            yield
+        finally:
+            self._taken[place] -= 1
+            self._callers[place, caller] -= 1
+            self._taken += Counter()  # without those of which none runs
+            self._callers += Counter()

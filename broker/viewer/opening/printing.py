@@ -1,0 +1,333 @@
+"""``vitrail.Print``: pages of a sandbox on a printer of the user's desktop.
+
+The sandbox draws its document, and sends the pixels of the pages.  A process of our own
+makes a PDF file of them, in a jail, which the user sees where a rule asks, and which
+lp(1) gives to CUPS: what is printed is what was seen, and no program of the desktop
+reads what a sandbox has written.  The rule chooses the printer, or the desktop.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.authority.audit import event_log
+from broker.authority.channel.interface import Permits
+from broker.authority.decisions.decision_events import subject
+from broker.authority.permit import Permit, Request
+from broker.core.errors import (
+    RefusedError,
+    SetupError,
+    VitrailError,
+    sole,
+)
+from broker.core.escape import printable
+from broker.core.lease import Opening
+from broker.core.services import PRINT
+from broker.core.sliding_window import SlidingWindow
+from broker.core.transfer.file_names import suggested_name
+from broker.helpers.process.spawn import run_tool
+from broker.ipc import transfer as messages
+from broker.ipc.audit import schema
+from broker.ipc.authority import Preview
+from broker.ipc.transfer_guest import PrintPages
+from broker.viewer.calls.places import CallPlaces
+from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.failures import ToldError, told
+from broker.viewer.opening.meter import DayMeter
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.pipes import pipe
+from policy.names import ADMIN_NAMES
+
+if TYPE_CHECKING:
+    from broker.viewer.sandboxes.guest import Guest
+
+PAGES_PER_DAY = 500
+"""Of one record: bytes say nothing about paper, and an empty page is 14 of them."""
+DOCUMENTS = 4
+"""That are received or asked about at one time."""
+REFUSED_PER_MINUTE = 4
+"""Documents of one record that the user has not let through; then it waits."""
+_FIRST_TRANSFER = 1 << 34
+"""Numbers in the log, apart from those of other transfers."""
+_NO_DEFAULT = "no system default destination"
+_HINT = "'lpoptions -d PRINTER' chooses the usual one, and printer= of the rule another"
+
+
+@dataclass(frozen=True)
+class _Document:
+    """Pages that were received."""
+
+    guest: Guest
+    exchange: OpenExchange
+    name: str
+    file: Path
+    pages: int
+    printer: str
+
+    @property
+    def words(self) -> str:
+        """What the user reads."""
+        return f"{self.pages} page{'s' * (self.pages != 1)} on {self.printer}"
+
+
+class Printing:
+    """What all sandboxes of one viewer print."""
+
+    def __init__(
+        self,
+        *,
+        decider: Permits,
+        log: event_log.EventLog,
+        own: Own,
+        meter: DayMeter,
+        spool: Path,
+    ) -> None:
+        """``spool``: a directory for nothing but the documents that wait."""
+        self._decider = decider
+        self._log = log
+        self._own = own
+        self._meter = meter
+        self._spool = spool
+        self._places = CallPlaces()
+        self._refused: dict[str, SlidingWindow] = {}
+        self._pages = DayMeter()
+        self._files = itertools.count(1)
+        self._numbers = itertools.count(_FIRST_TRANSFER)
+
+    async def serve(
+        self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: PrintPages
+    ) -> None:
+        """Serve one request to its end.  Raises VitrailError."""
+        request = _request(opening, ask.size)
+        (answer,) = await self._decider.preview([request])
+        if answer is None or answer.verdict == "deny":
+            if not ask.size:
+                raise RefusedError("no rule for vitrail.Print lets it")
+            async with self._decider.permit(request):
+                raise ToldError("the rules have changed")
+        if not ask.size:
+            return
+        lease = guest.lease
+        allowed, now = guest.valid_record().viewer.transfer, trio.current_time()
+        window = self._refused.get(lease.record)
+        # guard: what is not printed is not asked about for ever
+        if window and window.counted(now) >= REFUSED_PER_MINUTE:
+            raise ToldError(f"{REFUSED_PER_MINUTE} documents were refused in a minute")
+        # guard: size of what is printed
+        if ask.size > min(allowed.file_size, allowed.request_size):
+            raise ToldError("it is larger than the sandbox's record allows")
+        # guard: a sandbox prints one document at a time
+        with (
+            self._places.one(lease.record, PRINT, 2, lease.sandbox),
+            self._places.one("", PRINT, DOCUMENTS, lease.record),
+        ):
+            self._meter.take(lease.record, ask.size, allowed, now)
+            try:
+                await self._received(guest, opening, exchange, ask, answer)
+            except (VitrailError, ExceptionGroup) as error:
+                found = sole(error)
+                if not isinstance(found, VitrailError):
+                    raise
+                self._tell_failure(guest, found)
+                # guard: a sandbox learns nothing of the desktop's printers by a failure
+                raise told(found, "the desktop") from error
+
+    async def _received(
+        self,
+        guest: Guest,
+        opening: Opening,
+        exchange: OpenExchange,
+        ask: PrintPages,
+        answer: Preview,
+    ) -> None:
+        """Receive the pages, have them permitted, and print them."""
+        printer = answer.printer or await _usual_printer()
+        with self._folder() as folder:
+            # Another name each time: a window of an earlier document may still be there.
+            file = folder / f"{guest.lease.sandbox}-{next(self._files)}.pdf"
+            pages = await self._receive(guest, exchange, ask.size, file)
+            self._count(guest, pages)
+            name = suggested_name(ask.name) or "document"
+            document = _Document(guest, exchange, name, file, pages, printer)
+            request = _request(opening, ask.size, document)
+            on_ask = partial(self._show, document)
+            permitted = False
+            try:
+                async with self._decider.permit(request, on_ask=on_ask) as permit:
+                    permitted = True
+                    await self._require_same(permit, printer)
+                    await self._print(document, permit)
+            except RefusedError as error:
+                raise ToldError(error.message) from error
+            finally:
+                # guard: a document whose program hangs up was refused
+                if not permitted:
+                    new = SlidingWindow(REFUSED_PER_MINUTE, 60.0)
+                    window = self._refused.setdefault(guest.lease.record, new)
+                    window.take(trio.current_time())
+
+    def _count(self, guest: Guest, pages: int) -> None:
+        """Raise ToldError for more paper than a record has in a day."""
+        allowed = guest.valid_record().viewer.transfer
+        most = replace(allowed, day_size=PAGES_PER_DAY)
+        try:
+            # guard: paper of a record
+            self._pages.take(guest.lease.record, pages, most, trio.current_time())
+        except RefusedError as error:
+            raise ToldError(f"{PAGES_PER_DAY} pages within 24 hours") from error
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        self._spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(
+            dir=self._spool, ignore_cleanup_errors=True
+        ) as folder:
+            yield Path(folder)
+
+    async def _receive(
+        self, guest: Guest, exchange: OpenExchange, size: int, file: Path
+    ) -> int:
+        """Make a PDF file of the pages that the program sends; returns their number."""
+        with pipe() as (read, write):
+            async with self._own.keeping_pages(str(file), read) as kept:
+                order = messages.TransferSend(
+                    stream=exchange.stream,
+                    file_size=size,
+                    size=size,
+                    files=1,
+                    single=False,
+                    name="pages",
+                )
+                await guest.order(order, [write.fileno()])
+                write.close()
+                if reason := await exchange.passed():
+                    raise ToldError(reason)
+            return kept.pages
+
+    async def _show(self, document: _Document) -> None:
+        """Show the user what is to be printed, and tell the program to wait."""
+        what = "waiting for the answer of the user"
+        await document.guest.order(
+            messages.TransferWait(document.exchange.stream, what)
+        )
+        try:
+            await self._own.open_file(document.file)
+        except VitrailError as error:
+            sandbox = document.guest.lease.sandbox
+            text = f"{error.message}\nits pages are in {document.file}"
+            self._decider.notify(
+                f"{sandbox}: pages cannot be shown",
+                printable(text, 600),
+                sandbox=sandbox,
+            )
+
+    async def _require_same(self, permit: Permit, printer: str) -> None:
+        """Raise ToldError unless the rule in force prints at the desktop, and there."""
+        if permit.target not in ADMIN_NAMES:
+            raise ToldError(
+                f"{permit.where} leads to {permit.target}: what is printed is printed "
+                "at the desktop"
+            )
+        (now,) = await self._decider.preview([permit.request])
+        # guard: the printer is the one that the user was asked about
+        if now is None or (now.printer and now.printer != printer):
+            raise ToldError("the rules have changed")
+
+    async def _print(self, document: _Document, permit: Permit) -> None:
+        """Give it to the printer.  Raises UpstreamError, SetupError."""
+        sandbox, name = document.guest.lease.sandbox, document.name
+        number, began, reason = next(self._numbers), trio.current_time(), "cut"
+        size = permit.request.size or 0
+        await self._log.require(
+            schema.TransferBegin(
+                **subject(permit.request),
+                transfer=number,
+                target=permit.target,
+                rule=permit.where,
+                files=1,
+                size=size,
+                object=printable(f"{name}: {document.words}", 300),
+            )
+        )
+        try:
+            # Each value is one word, and none of them can begin as an option does.
+            words = ["-d", document.printer, "-t", f"{sandbox}: {printable(name, 100)}"]
+            await run_tool(["lp", *words, str(document.file)], env=_plain_environment())
+            reason = ""
+            if not permit.answered:
+                self._decider.notify(
+                    f"{sandbox} prints {document.words}",
+                    printable(name, 100),
+                    sandbox=sandbox,
+                )
+        except VitrailError as error:
+            reason = error.message
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.TransferEnd(
+                        **subject(permit.request),
+                        transfer=number,
+                        target=permit.target,
+                        bytes=size,
+                        files=1,
+                        seconds=trio.current_time() - began,
+                        outcome="failed" if reason else "done",
+                        reason=printable(reason, 2000),
+                    )
+                )
+
+    def _tell_failure(self, guest: Guest, error: VitrailError) -> None:
+        if isinstance(error, ToldError):
+            return  # the program that asked is told
+        text = "\n".join(one for one in (error.message, error.hint) if one)
+        name = guest.lease.sandbox
+        self._decider.notify(
+            f"{name}: nothing was printed", printable(text, 600), sandbox=name
+        )
+
+
+def _request(opening: Opening, size: int, document: _Document | None = None) -> Request:
+    words = ""
+    details: tuple[tuple[str, str], ...] = ()
+    if document is not None:
+        shown = f"the window of {document.file.name} shows"
+        words = f"to print {document.words}, which {shown}"
+        details = (("document", document.name),)
+    return Request(
+        lease=opening.lease,
+        service=PRINT,
+        size=size,
+        stream=opening.stream,
+        peer=opening.peer,
+        words=words,
+        details=details,
+    )
+
+
+def _plain_environment() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C"}
+
+
+async def _usual_printer() -> str:
+    """Return the name of the desktop's usual printer.  Raises SetupError."""
+    if shutil.which("lp") is None:
+        raise SetupError("nothing can be printed here", hint="install cups-client")
+    said = await run_tool(["lpstat", "-d"], env=_plain_environment())
+    _, found, name = said.decode(errors="replace").strip().partition(": ")
+    # A user's own instance of a queue is NAME/INSTANCE, as lp(1) takes it.
+    if not found or not name or name.startswith("-"):
+        raise SetupError("this desktop has no usual printer", hint=_HINT)
+    return name

@@ -1,0 +1,127 @@
+"""``org.freedesktop.portal.Settings``: how the user's desktop looks, followed live.
+
+The broker tells, where its rules allow it; programs of the guest read it here and get
+``SettingChanged``.  What does not come is not there for them, as on a desktop that has
+no such setting.  Source: the documentation of XDG Desktop Portal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from shims.files.calling import OWN_DESKTOP, start_thread
+from shims.files.connection import Connection
+from shims.files.frames import CALL_DATA, CALL_HEADER
+from shims.files.protocol import TransferError, frame
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Tuple
+
+SETTINGS = "org.freedesktop.portal.Settings"
+SETTINGS_SERVICE = "vitrail.Settings"
+SETTINGS_XML = f"""<interface name="{SETTINGS}">
+<method name="Read"><arg type="s" direction="in"/><arg type="s" direction="in"/>
+<arg type="v" direction="out"/></method>
+<method name="ReadOne"><arg type="s" direction="in"/><arg type="s" direction="in"/>
+<arg type="v" direction="out"/></method>
+<method name="ReadAll"><arg type="as" direction="in"/>
+<arg type="a{{sa{{sv}}}}" direction="out"/></method>
+<signal name="SettingChanged"><arg type="s"/><arg type="s"/><arg type="v"/></signal>
+<property name="version" type="u" access="read"/></interface>"""
+SETTINGS_VERSION = 2
+FIRST_SECONDS = 5.0  # programs wait for it at their start
+AGAIN_SECONDS = 30.0
+SETTINGS_LINE_BYTES = 1 << 16
+
+
+class Settings:
+    """The settings as the broker tells them; ``changed`` is called with each new one."""
+
+    def __init__(self, changed: Callable[[str, str, Tuple[str, Any]], None]) -> None:
+        import threading
+
+        self._changed = changed
+        self._values: Dict[Tuple[str, str], Tuple[str, Any]] = {}
+        self._first = threading.Event()
+        self._listening = False
+        self._tried = -AGAIN_SECONDS
+
+    @property
+    def listening(self) -> bool:
+        """Whether changes can come."""
+        return self._listening
+
+    def one(self, space: str, key: str) -> Tuple[str, Any]:
+        """Return a setting as a variant.  Raises KeyError."""
+        self._begin()
+        return self._values[space, key]
+
+    def matching(self, patterns: List[str]) -> Dict[str, Dict[str, Tuple[str, Any]]]:
+        """Return those whose namespace is named, or begins as ``PREFIX*``; all for none."""
+        self._begin()
+        found: Dict[str, Dict[str, Tuple[str, Any]]] = {}
+        for (space, key), value in list(self._values.items()):
+            if not any(patterns) or any(namespace_fits(space, p) for p in patterns):
+                found.setdefault(space, {})[key] = value
+        return found
+
+    def _begin(self) -> None:
+        """Ask the broker, where it does not tell already, and wait for the first word."""
+        now = time.monotonic()
+        if not self._listening and now - self._tried >= AGAIN_SECONDS:
+            self._tried = now
+            self._listening = True
+            self._first.clear()
+            start_thread(self._listen)
+        self._first.wait(FIRST_SECONDS)
+
+    def _listen(self) -> None:
+        try:
+            with contextlib.suppress(TransferError, OSError, ValueError, struct.error):
+                self._follow()
+        finally:
+            self._listening = False
+            self._first.set()
+
+    def _follow(self) -> None:
+        connection = Connection("VITRAIL_CALL")
+        with connection.socket:
+            ask = {"type": "call", "service": SETTINGS_SERVICE, "argument": ""}
+            connection.send(frame(dict(ask, target=OWN_DESKTOP)))
+            connection.wait("go")
+            line = b""
+            while True:
+                kind, left = CALL_HEADER.unpack(
+                    connection.reader.read(CALL_HEADER.size)
+                )
+                if kind != CALL_DATA or left > SETTINGS_LINE_BYTES:
+                    return
+                line += connection.reader.read(left)
+                if line.endswith(b"\n"):
+                    self._take(json.loads(line)["settings"])
+                    line = b""
+                if len(line) > SETTINGS_LINE_BYTES:
+                    return
+
+    def _take(self, rows: List[Any]) -> None:
+        before = self._values
+        self._values = {
+            (str(space), str(key)): (str(kind), value)
+            for space, key, kind, value in rows
+        }
+        first = not self._first.is_set()
+        self._first.set()
+        for place, value in self._values.items():
+            if not first and before.get(place) != value:
+                self._changed(*place, value)
+
+
+def namespace_fits(space: str, pattern: str) -> bool:
+    """Whether a pattern of ReadAll means a namespace."""
+    if pattern.endswith("*"):
+        return space.startswith(pattern[:-1])
+    return not pattern or space == pattern

@@ -1,0 +1,344 @@
+"""``org.freedesktop.portal.FileChooser``: files of the user's desktop, by its own dialog.
+
+What the user chooses to open is copied to ``~/Incoming/desktop``, and the program gets
+these copies.  A file that it saves is written there, too, and is sent each time that it
+has been closed: so the content is never only at the desktop.  Programs that find no
+rule for it use the dialogs of their own.  Source: the documentation of XDG Desktop
+Portal; inotify(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from shims.files.bus_service import CallError
+from shims.files.calling import start_thread
+from shims.files.connection import Connection, tell
+from shims.files.offers import PortalOffer
+from shims.files.protocol import TransferError, check_path, frame
+from shims.files.receiving import INCOMING
+from shims.files.sending import Walk, send_entries
+from shims.files.store import Store, keep
+from shims.files.syscalls import errno_of_call
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Tuple
+
+FILE_CHOOSER = "org.freedesktop.portal.FileChooser"
+CHOOSER_VERSION = 3
+CHOOSER_XML = f"""<interface name="{FILE_CHOOSER}">
+<method name="OpenFile"><arg type="s" direction="in"/><arg type="s" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
+<method name="SaveFile"><arg type="s" direction="in"/><arg type="s" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
+<method name="SaveFiles"><arg type="s" direction="in"/><arg type="s" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
+<property name="version" type="u" access="read"/></interface>"""
+DIALOGS_AT_ONCE = 32  # those of which a file is being saved count, too
+CHOSEN, DISMISSED, NOT_SHOWN = 0, 1, 2
+# A program may print the path and end, and another one writes.
+SAVED_LINGER_SECONDS = 60.0
+RETURN_TRIES = 5
+IN_CLOSE_WRITE, IN_MOVED_TO = 0x8, 0x80
+# As in the broker's messages: others are left out.
+GLOB = re.compile(r"(?!(?:[^*]*\*){4})[A-Za-z0-9*?.\[\]_+-]{1,64}")
+TYPE = re.compile(r"[A-Za-z0-9.+_-]{1,60}/[A-Za-z0-9.+_*-]{1,60}")
+INOTIFY_EVENT = struct.Struct("iIII")
+
+
+class FileDialog:
+    """A dialog of one program, and then the file that it saves."""
+
+    def __init__(self, sender: str) -> None:
+        import threading
+
+        self.sender = sender
+        self.over = False
+        """The program has closed the dialog, or left the bus."""
+        self.wake, self._woken = os.pipe()
+        self._asking: Optional[socket.socket] = None
+        self._open = True
+        self._lock = threading.Lock()
+
+    def asking(self, connection: Optional[socket.socket]) -> None:
+        """Note the connection that ``end`` breaks off; None: no more."""
+        with self._lock:
+            self._asking = connection
+            if self.over:
+                self._break_off()
+
+    def end(self) -> None:
+        """Close the dialog; a file that is being saved is followed a little longer."""
+        with self._lock:
+            if self._open and not self.over:
+                self.over = True
+                os.write(self._woken, b"x")
+                self._break_off()
+
+    def _break_off(self) -> None:
+        if self._asking is not None:
+            with contextlib.suppress(OSError):
+                self._asking.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close what is open."""
+        with self._lock:
+            self._open = False
+            os.close(self.wake)
+            os.close(self._woken)
+
+
+class PortalDialogs:
+    """The portal's dialogs; ``respond`` is called with a handle, a code and results."""
+
+    def __init__(
+        self, respond: Callable[[str, str, int, Dict[str, Tuple[str, Any]]], None]
+    ) -> None:
+        self._respond = respond
+        self._dialogs: Dict[str, FileDialog] = {}
+        self._offer = PortalOffer({"type": "choose", "kind": "offered"})
+
+    def __len__(self) -> int:
+        return len(self._dialogs)
+
+    def offered(self) -> bool:
+        """Whether a rule may allow it: else programs are to use their own dialogs."""
+        return self._offer.held()
+
+    def begin(self, sender: str, handle: str, member: str, options: object) -> None:
+        """Show a dialog.  Raises CallError."""
+        # guard: programs of a sandbox have bounds of their own dialogs
+        if len(self._dialogs) >= DIALOGS_AT_ONCE or handle in self._dialogs:
+            raise CallError("DBus.Error.LimitsExceeded", "too many dialogs are open")
+        try:
+            ask = request_of(member, options if isinstance(options, dict) else {})
+        except (TypeError, ValueError, AttributeError, KeyError):
+            raise CallError(
+                "DBus.Error.InvalidArgs", "options of another form"
+            ) from None
+        dialog = self._dialogs[handle] = FileDialog(sender)
+        start_thread(lambda: self._run(handle, dialog, ask))
+
+    def close(self, sender: str, handle: str) -> None:
+        """A program closes its dialog.  Raises CallError for another program's."""
+        dialog = self._dialogs.get(handle)
+        # guard: a program closes its own dialogs
+        if dialog is None or dialog.sender != sender:
+            raise CallError("DBus.Error.UnknownObject", "there is no such dialog")
+        dialog.end()
+
+    def gone(self, sender: str) -> None:
+        """A program has left the bus."""
+        for dialog in list(self._dialogs.values()):
+            if dialog.sender == sender:
+                dialog.end()
+
+    def _run(self, handle: str, dialog: FileDialog, ask: Dict[str, Any]) -> None:
+        answered: List[int] = []
+
+        def answer(code: int, paths: List[str]) -> None:
+            if not answered:
+                answered.append(code)
+                uris = [address_of(path) for path in paths]
+                results = {"uris": ("as", uris)} if uris else {}
+                self._respond(dialog.sender, handle, code, results)
+
+        try:
+            run_dialog(dialog, ask, answer)
+        except (TransferError, OSError, ValueError) as error:
+            tell(f"vitrail: the file dialog: {error}")
+        finally:
+            del self._dialogs[handle]
+            dialog.close()
+            answer(NOT_SHOWN, [])
+
+
+def run_dialog(
+    dialog: FileDialog, ask: Dict[str, Any], answer: Callable[[int, List[str]], None]
+) -> None:
+    """Have the user choose; answers with the paths here.  Raises TransferError."""
+    connection = Connection("VITRAIL_CALL")
+    with connection.socket:
+        dialog.asking(connection.socket)
+        try:
+            connection.send(frame(dict(ask, type="choose")))
+            reply = connection.wait("delivery", "done")
+            if reply["type"] == "done":
+                answer(DISMISSED, [])
+                return
+            paths, token = receive_chosen(connection, reply)
+        finally:
+            dialog.asking(None)
+        if not token:
+            connection.wait("done")
+            answer(CHOSEN, paths)
+            return
+        tokens = token.split(",")
+        if len(paths) != len(tokens):
+            raise TransferError("not as many files to be saved as tokens")
+        save(dialog, connection, dict(zip(paths, tokens)), answer)
+
+
+def receive_chosen(
+    connection: Connection, delivery: Dict[str, Any]
+) -> Tuple[List[str], str]:
+    """Keep what comes; returns the paths, and the token of a file to be saved."""
+    source, token = str(delivery.get("source")), str(delivery.get("back") or "")
+    check_path([source])
+    top = os.path.join(os.path.expanduser("~"), INCOMING, source)
+    names = keep(connection.reader, Store(top, source))
+    return [os.path.join(top, name) for name in names], token
+
+
+def save(
+    dialog: FileDialog,
+    connection: Connection,
+    tokens: Dict[str, str],
+    answer: Callable[[int, List[str]], None],
+) -> None:
+    """Let the program write files, and send them on.  Raises TransferError.
+
+    ``tokens`` by their paths, all of one folder.
+    """
+    watch = watched(os.path.dirname(next(iter(tokens))))
+    try:
+        answer(CHOSEN, list(tokens))
+        follow(dialog, connection, watch, tokens)
+    finally:
+        os.close(watch)
+        # One that was never written leaves nothing.
+        for path in tokens:
+            with contextlib.suppress(OSError):
+                if not size_at(path):
+                    os.unlink(path)
+
+
+def follow(
+    dialog: FileDialog, connection: Connection, watch: int, tokens: Dict[str, str]
+) -> None:
+    """Send a file each time that a program has written it, while the broker takes it."""
+    sent = dict.fromkeys(tokens, -1)
+    while True:
+        ends: List[Any] = [dialog.wake] if not dialog.over else []
+        seconds = SAVED_LINGER_SECONDS if dialog.over else None
+        ready = select.select([watch, connection.socket, *ends], [], [], seconds)[0]
+        if watch in ready:
+            # An editor closes the empty file before it puts another in its place.
+            names = names_of(os.read(watch, 1 << 16))
+            for path, token in tokens.items():
+                if os.path.basename(path).encode() in names:
+                    full = size_at(path) or sent[path] > 0
+                    sent[path] = send_saved(path, token) if full else 0
+        elif connection.socket in ready:
+            connection.wait("done")  # raises with the reason
+            return
+        elif not ready:
+            for path, token in tokens.items():
+                if sent[path] == 0:
+                    send_saved(path, token)
+            return
+
+
+def size_at(path: str) -> int:
+    """Return the size of a file, 0 where there is none."""
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
+
+
+def send_saved(path: str, token: str) -> int:
+    """Send what was saved; returns 1, 0 where it has gone.  Raises TransferError."""
+    for left in reversed(range(RETURN_TRIES)):
+        if not os.path.lexists(path):
+            return 0  # another program has moved it away
+        walk = Walk([path], follow=False)
+        if len(walk.found) != 1 or walk.found[0][2] < 0:
+            return 0
+        connection = Connection("VITRAIL_COPY")
+        try:
+            with connection.socket:
+                ask = {"type": "return", "token": token, "size": walk.size}
+                connection.send(frame(ask))
+                connection.wait("go")
+                send_entries(connection, walk)
+                return 1
+        except TransferError:
+            # The one before is still being kept, or the file is being written again.
+            if not left:
+                raise
+            time.sleep(0.3)
+    return 0
+
+
+def watched(folder: str) -> int:
+    """Return a descriptor that tells which files of a folder were written (inotify(7))."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_CLOEXEC)
+    mask = IN_CLOSE_WRITE | IN_MOVED_TO
+    if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(folder), mask) < 0:
+        code = errno_of_call()
+        if fd >= 0:
+            os.close(fd)
+        raise OSError(code, os.strerror(code), folder)
+    return int(fd)
+
+
+def names_of(events: bytes) -> List[bytes]:
+    """Return the names in events of inotify(7)."""
+    found, at = [], 0
+    while at < len(events):
+        size = INOTIFY_EVENT.unpack_from(events, at)[3]
+        at += INOTIFY_EVENT.size
+        found.append(events[at : at + size].rstrip(b"\0"))
+        at += size
+    return found
+
+
+def request_of(member: str, options: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the request to the broker; options of another form are left out."""
+    save = member in ("SaveFile", "SaveFiles")
+    folder = options.get("directory") is True or options.get("directory") == 1
+    kind = "save" if save else "folder" if folder else "open"
+    ask: Dict[str, Any] = {"kind": kind, "several": bool(options.get("multiple"))}
+    name = options.get("current_name")
+    file = options.get("current_file")
+    if isinstance(file, list) and file and all(type(byte) is int for byte in file):
+        name = name_of(file)
+    if save and isinstance(name, str):
+        ask["name"] = name[:200]
+    if member == "SaveFiles":
+        ask["names"] = [name_of(one) for one in options["files"]]
+    rows = options.get("filters")
+    if kind != "folder" and isinstance(rows, list):
+        ask["filters"] = [filter_of(row) for row in rows[:16]]
+    return ask
+
+
+def name_of(path: List[int]) -> str:
+    """Return the name of a file whose path is an array of bytes."""
+    return os.path.basename(bytes(path).rstrip(b"\0").decode("utf-8", "replace"))
+
+
+def filter_of(row: Tuple[str, List[Tuple[int, str]]]) -> Dict[str, object]:
+    """Return one filter: a name, with patterns (0) and types (1)."""
+    name, rules = row
+    globs = [text for kind, text in rules[:64] if kind == 0 and GLOB.fullmatch(text)]
+    types = [text for kind, text in rules[:64] if kind == 1 and TYPE.fullmatch(text)]
+    return {"name": name[:64], "globs": globs, "types": types}
+
+
+def address_of(path: str) -> str:
+    """Return the address of a file."""
+    from urllib.parse import quote
+
+    return "file://" + quote(path)

@@ -1,0 +1,257 @@
+"""``vitrail-print`` and ``org.freedesktop.portal.Print``: paper of the user's desktop.
+
+A document is drawn here, by pdftoppm(1), and what leaves the sandbox are the pixels of
+its pages (``pages.py``).  So no program of the desktop reads a document of a sandbox: a
+PDF file is written there (``keep_pages``), which the user sees and the printer prints.
+Source: the documentation of XDG Desktop Portal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from shims.files.bus_messages import INTERFACE, MEMBER, SENDER
+from shims.files.bus_service import CallError, unknown_method
+from shims.files.calling import start_thread
+from shims.files.confine import confine
+from shims.files.connection import Connection, tell
+from shims.files.offers import PortalOffer
+from shims.files.page_writers import PdfWriter
+from shims.files.pages import (
+    PAGES_MOST,
+    PIXELS_MAGIC,
+    PIXELS_PAGE,
+    PagesError,
+    read_pages,
+)
+from shims.files.protocol import (
+    EXIT_FAILED,
+    TransferError,
+    frame,
+    read_message,
+    size_of,
+)
+from shims.files.sanitizing import ppm_pages
+from shims.files.sending import Content, open_directory
+from shims.files.store import require_room
+
+if TYPE_CHECKING:
+    from typing import IO, Any, Callable, Dict, List, Tuple
+
+    from shims.files.bus_messages import BusMessage
+
+PRINT = "org.freedesktop.portal.Print"
+PRINT_VERSION = 1
+PRINT_XML = f"""<interface name="{PRINT}">
+<method name="PreparePrint"><arg type="s" direction="in"/><arg type="s" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="a{{sv}}" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
+<method name="Print"><arg type="s" direction="in"/><arg type="s" direction="in"/>
+<arg type="h" direction="in"/><arg type="a{{sv}}" direction="in"/>
+<arg type="o" direction="out"/></method>
+<property name="version" type="u" access="read"/></interface>"""
+PRINT_DPI = 300  # A4 in shades of grey has 9 MB
+# Of one page: SRA3 (320 x 450 mm), in which an A3 has its margins; 63 MB in colour.
+PRINT_PIXELS = 21_000_000
+# Of the process that keeps pages: one in colour, and Python with what compresses it.
+PRINT_MEMORY = 3 * PRINT_PIXELS + (64 << 20)
+PRINTS_AT_ONCE = 4
+PRINT_TOKEN = 1  # of a dialog: there is none here
+PRINTED, NOT_PRINTED = 0, 2
+TITLE_CHARS = 100
+PRINT_USAGE = "usage: vitrail-print [--title TITLE] [--] [FILE.pdf…]"
+VARIANTS = {str: "s", bool: "b", int: "i", float: "d"}
+
+
+def print_documents(words: List[str]) -> int:
+    """``vitrail-print [--title TITLE] [FILE.pdf…]``; without one, standard input."""
+    title = ""
+    if words[:1] == ["--title"] and len(words) > 1:
+        title, words = words[1], words[2:]
+    if words[:1] == ["--"]:
+        words = words[1:]
+    elif words and words[0].startswith("-"):
+        raise TransferError(PRINT_USAGE)
+    if not words:
+        with os.fdopen(os.dup(0), "rb") as source:
+            print_document(title or "document", source)
+    for path in words:
+        with open(path, "rb") as source:
+            print_document(title or os.path.basename(path), source)
+    return 0
+
+
+def print_document(title: str, source: IO[bytes]) -> None:
+    """Have the desktop print a document.  Raises TransferError, OSError."""
+    import shutil
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as document, tempfile.TemporaryFile() as pages:
+        shutil.copyfileobj(source, document)
+        document.flush()
+        document.seek(0)
+        if document.read(5) != b"%PDF-":
+            raise TransferError(f"{title} is not a PDF file")
+        draw_pages(document.name, pages)
+        size = pages.tell()
+        pages.seek(0)
+        connection = Connection("VITRAIL_CALL")
+        with connection.socket:
+            ask = {"type": "print", "name": title[:TITLE_CHARS], "size": size}
+            connection.send(frame(ask))
+            connection.wait("go")
+            connection.queue(frame({"type": "file", "path": ["pages"], "size": size}))
+            for _ in Content(pages.fileno(), title, size).take(connection.send_file):
+                pass
+            connection.queue(frame({"type": "end"}))
+            connection.wait("done")
+
+
+def draw_pages(document: str, out: IO[bytes]) -> None:
+    """Write the pages of a document, and their end.  Raises TransferError."""
+    number = 0
+    out.write(PIXELS_MAGIC)
+    command = ["pdftoppm", "-r", str(PRINT_DPI), "-l", str(PAGES_MOST), document]
+    for width, height, pixels in ppm_pages(command):
+        red, kind = pixels[0::3], b"P"
+        if red == pixels[1::3] and red == pixels[2::3]:
+            pixels, kind = red, b"G"  # noqa: PLW2901 -- a third of its bytes
+        out.write(PIXELS_PAGE.pack(kind, width, height, 0) + pixels)
+        number += 1
+    if not number:
+        raise TransferError("it has no page")
+    out.write(PIXELS_PAGE.pack(b"E", 0, 0, 0))
+
+
+def keep_pages(words: List[str]) -> int:
+    """``pages FILE FREE``: at the desktop, write a PDF file of pages.
+
+    They are the one entry on standard input.  Says how many there are.
+    """
+    import resource
+    import zlib  # noqa: F401 -- nothing can be loaded in the jail
+
+    # Before the jail, which refuses this call.
+    # guard: pages are kept with little memory
+    resource.setrlimit(resource.RLIMIT_DATA, (PRINT_MEMORY, PRINT_MEMORY))
+    count = 0
+    with open(words[0], "xb") as out, os.fdopen(0, "rb", closefd=False) as source:
+        # guard: pages are kept from a jail
+        confine(open_directory(os.path.dirname(words[0])))
+        entry = read_message(source)
+        if entry["type"] != "file" or not size_of(entry):
+            raise PagesError("the sandbox sent something else than pages")
+        pdf = PdfWriter(out, PRINT_DPI)
+        for page in read_pages(
+            source, grey=True, words_most=0, pixels_most=PRINT_PIXELS
+        ):
+            # guard: room for a page to be printed
+            require_room(out.fileno(), len(page[2]), int(words[1]))
+            pdf.add(page)
+            count += 1
+            del page  # before there is another one in memory
+        if not count or read_message(source)["type"] != "end":
+            raise PagesError("the sandbox sent something else than pages")
+        pdf.finish()
+    tell(f"pages {count}")
+    return 0
+
+
+class PortalPrinting:
+    """What programs of the sandbox print through the portal.
+
+    ``respond`` is called with a program, a handle, a code and results.
+    """
+
+    def __init__(
+        self, respond: Callable[[str, str, int, Dict[str, Tuple[str, Any]]], None]
+    ) -> None:
+        self._respond = respond
+        self._running = 0
+        self._prepared: List[Tuple[str, str, Dict[str, Tuple[str, Any]]]] = []
+        self._offer = PortalOffer({"type": "print"})
+
+    def __len__(self) -> int:
+        return self._running
+
+    def perform(
+        self,
+        call: BusMessage,
+        fds: List[int],
+        handle: Callable[[BusMessage], str],
+        command: List[str],
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        """Answer a call; ``command`` prints standard input.  Raises CallError."""
+        interface, member = call.text(INTERFACE), call.text(MEMBER)
+        known = (interface.rpartition(".")[2], member, call.signature)
+        if not self._offer.held():
+            raise unknown_method(call)
+        if known == ("Properties", "Get", "ss") and call.body[1] == "version":
+            return "v", (("u", PRINT_VERSION),)
+        if known == ("Properties", "GetAll", "s"):
+            return "a{sv}", ({"version": ("u", PRINT_VERSION)},)
+        if known == ("Print", "PreparePrint", "ssa{sv}a{sv}a{sv}"):
+            # The question is asked when there is something to see.
+            found = {
+                "settings": ("a{sv}", variants(call.body[2])),
+                "page-setup": ("a{sv}", variants(call.body[3])),
+                "token": ("u", PRINT_TOKEN),
+            }
+            path = handle(call)
+            self._prepared.append((call.text(SENDER), path, found))
+            return "o", (path,)
+        if known == ("Print", "Print", "ssha{sv}"):
+            return self._print(call, fds, handle(call), command)
+        raise unknown_method(call)
+
+    def answered(self) -> None:
+        """Respond to what was prepared: programs of GTK fail at one before the reply."""
+        while self._prepared:
+            sender, path, found = self._prepared.pop()
+            self._respond(sender, path, PRINTED, found)
+
+    def _print(
+        self, call: BusMessage, fds: List[int], handle: str, command: List[str]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        # guard: programs of a sandbox have bounds of their own printing
+        if self._running >= PRINTS_AT_ONCE:
+            raise CallError("DBus.Error.LimitsExceeded", "too much is being printed")
+        if call.body[2] >= len(fds):
+            raise CallError("DBus.Error.InvalidArgs", "there is no descriptor")
+        fd, sender = os.dup(fds[call.body[2]]), call.text(SENDER)
+        title = call.body[1].replace("\0", "")[:TITLE_CHARS]
+        words = [*command, *(("--title", title) if title else ())]
+        self._running += 1
+
+        def run() -> None:
+            import subprocess
+
+            code = EXIT_FAILED
+            try:
+                # A program that has written to it is at its end.
+                with contextlib.suppress(OSError):
+                    os.lseek(fd, 0, os.SEEK_SET)
+                code = subprocess.call(words, stdin=fd, stdout=sys.stderr)
+            except OSError as error:
+                tell(f"vitrail: printing: {error}")
+            finally:
+                os.close(fd)
+                self._running -= 1
+                self._respond(sender, handle, NOT_PRINTED if code else PRINTED, {})
+
+        start_thread(run)
+        return "o", (handle,)
+
+
+def variants(untrusted_values: object) -> Dict[str, Tuple[str, Any]]:
+    """Return a dictionary's plain values with their types, which reading has dropped."""
+    if not isinstance(untrusted_values, dict):
+        return {}
+    return {
+        key: (VARIANTS[type(value)], value)
+        for key, value in untrusted_values.items()
+        if isinstance(key, str) and type(value) in VARIANTS
+    }

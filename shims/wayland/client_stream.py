@@ -1,0 +1,393 @@
+"""One program's Wayland connection, and its stream to the host."""
+
+from __future__ import annotations
+
+import array
+import collections
+import os
+import selectors
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING, Callable, Deque, Dict, List, Optional, Tuple
+
+from shims.wayland.arena_places import CHUNK_BYTES, ROWS, ArenaMemory, ArenaPlaces
+from shims.wayland.client_objects import ClientObjects
+from shims.wayland.drawn_pixels import Box, ProgramBuffer, ProgramPool, Region, rows_of
+from shims.wayland.stream_blocks import (
+    ACK_NBLOCKS,
+    ARENA_FILL,
+    BUFFER_FILL,
+    CLOSE,
+    EXTEND_FILE,
+    FILL_BYTES,
+    HEADER,
+    INJECT_RIDS,
+    MESSAGES_BYTES,
+    OPEN_ARENA,
+    OPEN_FILE,
+    OPEN_IR_PIPE,
+    PIPE_SHUTDOWN_R,
+    PIPE_SHUTDOWN_W,
+    PIPE_TRANSFER,
+    PROTOCOL,
+    block,
+    split_messages,
+    take_blocks,
+)
+from shims.wayland.stream_pipes import StreamPipes
+
+if TYPE_CHECKING:
+    from shims.wayland.ready_loop import ReadyLoop
+
+READ_BYTES = 16384
+DESCRIPTORS = 28
+"""In one message of a socket, as libwayland has it."""
+QUEUE_BYTES = 1 << 19
+"""Bytes that wait for one side, before the other one is not read any more."""
+_TAG = 0xF800
+
+
+class Rows:
+    """Rows of a buffer that are still to be sent."""
+
+    def __init__(self, buffer: ProgramBuffer, box: Box) -> None:
+        self.pool, self.stride = buffer.pool, buffer.stride
+        self.start, self.width, self.count = rows_of(buffer, box)
+
+
+class ClientStream:
+    """Both sides, until one ends."""
+
+    def __init__(
+        self,
+        loop: "ReadyLoop",
+        client: socket.socket,
+        host: socket.socket,
+        memory: Optional[ArenaMemory],
+        closed: "Callable[[ClientStream], None]",
+    ) -> None:
+        self._loop, self._client, self._host, self._closed = loop, client, host, closed
+        self._memory = memory
+        self._places: Optional[ArenaPlaces] = None
+        """None until the host has announced the arena."""
+        self._pipes = StreamPipes(loop, self._say_and_go)
+        self._objects = ClientObjects(self._drawn, self._grown)
+        self._from_client = bytearray()
+        self._from_host = bytearray()
+        self._to_host = bytearray(HEADER)
+        self._to_client: Deque[Tuple[bytearray, List[int]]] = collections.deque()
+        self._to_client_bytes = 0
+        self._fds: Deque[int] = collections.deque()
+        self._injected: List[int] = []
+        self._batch = bytearray()
+        self._rows: Deque[Rows] = collections.deque()
+        self._last_rid = 0
+        self._said = 0
+        """Blocks that count for the host's acknowledgements."""
+        self._files: Dict[int, int] = {}
+        self._host_fds: List[int] = []
+        self._ended = False
+        self._open = True
+        self._watch()
+
+    def close(self) -> None:
+        """End both sides."""
+        if not self._open:
+            return
+        self._open = False
+        for sock in (self._client, self._host):
+            self._loop.forget(sock.fileno())
+            sock.close()
+        self._pipes.close()
+        self._objects.close()
+        for fd in [*self._fds, *self._host_fds, *self._files.values()]:
+            os.close(fd)
+        for _, fds in self._to_client:
+            for fd in fds:
+                os.close(fd)
+        if self._places is not None:
+            self._places.close()
+        self._closed(self)
+
+    def _watch(self) -> None:
+        client = host = 0
+        if not self._ended and not self._rows and len(self._to_host) < QUEUE_BYTES:
+            client |= selectors.EVENT_READ
+        if self._to_client:
+            client |= selectors.EVENT_WRITE
+        if self._to_client_bytes < QUEUE_BYTES:
+            host |= selectors.EVENT_READ
+        if self._to_host:
+            host |= selectors.EVENT_WRITE
+        self._loop.watch(self._client.fileno(), client, self._on_client)
+        self._loop.watch(self._host.fileno(), host, self._on_host)
+
+    def _on_client(self, events: int) -> None:
+        self._guarded(self._read_client, self._write_client, events)
+
+    def _on_host(self, events: int) -> None:
+        self._guarded(self._read_host, self._write_host, events)
+
+    def _guarded(
+        self, read: Callable[[], None], write: Callable[[], None], events: int
+    ) -> None:
+        try:
+            if events & selectors.EVENT_READ:
+                read()
+            if self._open and events & selectors.EVENT_WRITE:
+                write()
+            self._go_on()
+        except (OSError, ValueError, struct.error, KeyError) as error:
+            if not isinstance(error, (BrokenPipeError, ConnectionResetError)):
+                print(f"wayland: {type(error).__name__}: {error}", file=sys.stderr)
+            self.close()
+
+    def _go_on(self) -> None:
+        """Send what can be sent now, and wait for the rest."""
+        if not self._open:
+            return
+        self._advance()
+        self._write_host()
+        self._write_client()
+        if self._ended and not self._rows and not self._to_host:
+            self.close()
+            return
+        self._watch()
+
+    # -- to the host
+
+    def _say(self, kind: int, *parts: "bytes | memoryview") -> None:
+        if kind not in (ACK_NBLOCKS, CLOSE):
+            self._said += 1
+        self._to_host += block(kind, *parts)
+
+    def _say_and_go(self, kind: int, *parts: bytes) -> None:
+        self._say(kind, *parts)
+        if self._open:
+            self._watch()
+
+    def _write_host(self) -> None:
+        try:
+            while self._to_host:
+                del self._to_host[: self._host.send(self._to_host)]
+        except BlockingIOError:
+            return
+
+    def _read_client(self) -> None:
+        room = socket.CMSG_SPACE(DESCRIPTORS * 4)
+        try:
+            data, control, _, _ = self._client.recvmsg(
+                READ_BYTES, room, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        for level, kind, payload in control:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds = array.array("i")
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+                self._fds += fds
+        if not data:
+            self._ended = True
+            self._say(CLOSE, struct.pack("<i", 0))
+            return
+        self._from_client += data
+
+    def _advance(self) -> None:
+        """Work through the program's messages, as far as their pixels can be sent."""
+        while self._send_rows():
+            took = 0
+            for oid, opcode, begin, end in split_messages(self._from_client):
+                message = self._from_client[begin:end]
+                if len(self._batch) + len(message) > MESSAGES_BYTES:
+                    self._end_batch()
+                self._passed(oid, opcode, message)
+                self._objects.request(oid, opcode, bytes(message[8:]))
+                self._batch += message
+                took = end
+                # The rows are sent before the message that shows them.
+                if self._rows:
+                    break
+            del self._from_client[:took]
+            if not took:
+                break
+        if not self._rows:
+            self._end_batch()
+
+    def _end_batch(self) -> None:
+        if self._injected:
+            self._say(
+                INJECT_RIDS, struct.pack(f"<{len(self._injected)}i", *self._injected)
+            )
+            self._injected = []
+        if self._batch:
+            self._say(PROTOCOL, bytes(self._batch))
+            self._batch = bytearray()
+
+    def _passed(self, oid: int, opcode: int, message: bytearray) -> None:
+        """Take the descriptors of a request, and count them in its tag."""
+        count = self._objects.descriptors(oid, opcode)
+        if not count:
+            return
+        if not self._fds:
+            raise ValueError("a request without its descriptor")
+        fd, self._last_rid = self._fds.popleft(), self._last_rid + 1
+        rid = self._last_rid
+        if self._objects.kinds[oid] == "wl_shm":
+            new, size = struct.unpack_from("<Ii", message, 8)
+            size = max(0, size)
+            self._objects.make(new, "wl_shm_pool", ProgramPool(fd, size, rid))
+            self._say(OPEN_FILE, struct.pack("<iI", rid, size))
+        else:
+            self._pipes.to_program(rid, fd)
+        self._injected.append(rid)
+        struct.pack_into("<H", message, 4, opcode | count << 11)
+
+    def _grown(self, pool: ProgramPool, size: int) -> None:
+        self._say(EXTEND_FILE, struct.pack("<iI", pool.rid, size))
+
+    def _drawn(self, buffer: ProgramBuffer, region: Region) -> None:
+        self._rows += [Rows(buffer, box) for box in region]
+
+    def _send_rows(self) -> bool:
+        """Send pixels; false when some have to wait for room in the arena."""
+        while self._rows:
+            rows = self._rows[0]
+            while rows.count:
+                done = self._into_arena(rows)
+                if not done and self._places is not None and self._places.worth_waiting:
+                    return False
+                done = done or self._into_stream(rows)
+                rows.start += done * rows.stride
+                rows.count -= done
+            self._rows.popleft()
+        return True
+
+    def _into_arena(self, rows: Rows) -> int:
+        """Put the next rows into the arena; returns how many, 0 without room."""
+        if self._places is None or not 0 < rows.width <= CHUNK_BYTES:
+            return 0
+        count = min(rows.count, CHUNK_BYTES // rows.width)
+        if rows.width != rows.stride:
+            count = min(count, ROWS)
+        place = self._places.room(count * rows.width)
+        if place is None:
+            return 0
+        _copy(rows, count, place)
+        base = self._places.named(count * rows.width, self._said + 1)
+        shape = (rows.start, rows.stride, rows.width, count, base)
+        self._say(ARENA_FILL, struct.pack("<iIIIII", rows.pool.rid, *shape))
+        return count
+
+    def _into_stream(self, rows: Rows) -> int:
+        """Put the next rows into the stream; returns how many."""
+        # A block has bytes without gaps: whole rows, or one.
+        count = 1
+        if rows.width == rows.stride and rows.width:
+            count = min(rows.count, max(1, FILL_BYTES // rows.width))
+        size = count * rows.width
+        data = bytearray(size)
+        _copy(rows, count, memoryview(data))
+        for at in range(0, size, FILL_BYTES):
+            piece = memoryview(data)[at : at + FILL_BYTES]
+            start = rows.start + at
+            head = struct.pack("<iII", rows.pool.rid, start, start + len(piece))
+            self._say(BUFFER_FILL, head, piece)
+        return count
+
+    # -- from the host
+
+    def _read_host(self) -> None:
+        try:
+            data = self._host.recv(1 << 18)
+        except BlockingIOError:
+            return
+        if not data:
+            self.close()
+            return
+        self._from_host += data
+        for kind, body in take_blocks(self._from_host):
+            self._take(kind, body)
+
+    def _take(self, kind: int, body: bytes) -> None:
+        number = struct.unpack_from("<i", body)[0]
+        if kind == PROTOCOL:
+            self._deliver(body)
+        elif kind == INJECT_RIDS:
+            for (rid,) in struct.iter_unpack("<i", body):
+                self._host_fds.append(self._files.pop(rid))
+        elif kind == OPEN_FILE:
+            fd = os.memfd_create("vitrail-file", os.MFD_CLOEXEC)
+            self._files[number] = fd
+            os.ftruncate(fd, struct.unpack_from("<I", body, 4)[0])
+        elif kind == BUFFER_FILL:
+            start = struct.unpack_from("<I", body, 4)[0]
+            if number in self._files:
+                os.pwrite(self._files[number], body[12:], start)
+        elif kind == OPEN_IR_PIPE:
+            self._files[number] = self._pipes.from_program(number)
+        elif kind == PIPE_TRANSFER:
+            self._pipes.take(number, body[4:])
+        elif kind in (PIPE_SHUTDOWN_R, PIPE_SHUTDOWN_W):
+            self._pipes.shut(number)
+        elif kind == ACK_NBLOCKS:
+            if self._places is not None:
+                self._places.acknowledged(number & 0xFFFFFFFF)
+        elif kind == OPEN_ARENA and self._memory is not None:
+            self._places = ArenaPlaces(self._memory)
+        # Others are not for us, or say that the host closes, which it does.
+
+    def _deliver(self, body: bytes) -> None:
+        """Queue messages for the program, each with its descriptors."""
+        data = bytearray(body)
+        for oid, word, begin, end in split_messages(data):
+            message = data[begin:end]
+            count, opcode = (word & _TAG) >> 11, word & ~_TAG
+            struct.pack_into("<H", message, 4, opcode)
+            self._objects.event(oid, opcode, message)
+            fds, self._host_fds = self._host_fds[:count], self._host_fds[count:]
+            self._to_client_bytes += len(message)
+            if fds or not self._to_client or self._to_client[-1][1]:
+                self._to_client.append((message, fds))
+            else:
+                self._to_client[-1][0].extend(message)
+
+    def _write_client(self) -> None:
+        try:
+            while self._to_client:
+                data, fds = self._to_client[0]
+                control = []
+                if fds:
+                    rights = array.array("i", fds)
+                    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                sent = self._client.sendmsg([data], control)
+                for fd in fds:
+                    os.close(fd)
+                fds.clear()
+                self._to_client_bytes -= sent
+                del data[:sent]
+                if not data:
+                    self._to_client.popleft()
+        except BlockingIOError:
+            return
+
+
+def _copy(rows: Rows, count: int, into: memoryview) -> None:
+    """Read rows of a program's memory; what it has cut off is zero.
+
+    By preadv(2), not mapped: a program that shrinks its file would end this one, and all
+    windows of the guest.
+    """
+    if rows.width == rows.stride:
+        parts = [into]
+        starts = [rows.start]
+    else:
+        parts = [into[n * rows.width : (n + 1) * rows.width] for n in range(count)]
+        starts = [rows.start + n * rows.stride for n in range(count)]
+    for part, start in zip(parts, starts):
+        try:
+            got = os.preadv(rows.pool.fd, [part], start)
+        except OSError:
+            got = 0
+        if got < len(part):
+            part[got:] = bytes(len(part) - got)

@@ -1,0 +1,41 @@
+"""Calls what waits for descriptors; one thread."""
+
+from __future__ import annotations
+
+import selectors
+from typing import Callable
+
+
+class ReadyLoop:
+    """Readiness of descriptors, until ``stop``."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._running = True
+
+    def watch(self, fd: int, events: int, action: Callable[[int], None]) -> None:
+        """Call ``action(events)`` on readiness; 0 events stops watching."""
+        known = self._selector.get_map().get(fd)
+        if not events:
+            self.forget(fd)
+        elif known is None:
+            self._selector.register(fd, events, action)
+        elif known.events != events or known.data is not action:
+            self._selector.modify(fd, events, action)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching; must come before the descriptor is closed."""
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
+    def stop(self) -> None:
+        """Leave ``run`` after this round."""
+        self._running = False
+
+    def run(self) -> None:
+        """Serve until ``stop``."""
+        while self._running:
+            for key, events in self._selector.select():
+                # An earlier action of this round may have closed it.
+                if self._selector.get_map().get(key.fd) is key:
+                    key.data(events)

@@ -1,0 +1,97 @@
+"""Attack: a sandbox asks for more of the desktop's settings than its looks."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import trio
+
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
+from broker.viewer.calls.desktop_settings import TOLD, settings_in
+from tests.kit.desktop_portal import desktop_portal
+from tests.kit.eventually import eventually
+from tests.kit.guest_notifications import notifying
+
+LOOKS, GNOME = "org.freedesktop.appearance", "org.gnome.desktop.interface"
+RULES = "vitrail.Settings + work @adminvm allow\n"
+
+
+@pytest.mark.parametrize(
+    ("space", "key", "variant"),
+    [
+        (LOOKS, "color-scheme", ("u", 3)),
+        (LOOKS, "color-scheme", ("s", "1")),
+        (LOOKS, "accent-color", ("(ddd)", (0.1, 0.2, 7.0))),
+        (GNOME, "text-scaling-factor", ("d", float("nan"))),
+        (GNOME, "text-scaling-factor", ("d", 1e9)),
+        (GNOME, "cursor-size", ("i", -1)),
+        (GNOME, "font-name", ("s", "x" * 101)),
+        (GNOME, "font-name", ("s", "Sans\n11")),
+        (GNOME, "font-name", ("s", "")),
+        (GNOME, "clock-format", ("s", "24h")),
+        ("org.gnome.desktop.privacy", "disable-microphone", ("b", False)),
+    ],
+)
+def test_values_of_another_form_and_other_settings_stay_on_the_desktop(
+    space, key, variant
+):
+    assert settings_in(({space: {key: variant}},)) == {}
+
+
+@pytest.mark.parametrize("body", [(), (1,), ({LOOKS: 1},), ([],)])
+def test_replies_of_another_form_have_no_settings(body):
+    assert settings_in(body) == {}
+
+
+def test_each_setting_of_the_table_is_told():
+    values = {"u": 1, "(ddd)": (0.1, 0.2, 0.3), "d": 1.5, "i": 24, "s": "Sans 11"}
+    reply: dict[str, dict[str, tuple[str, object]]] = {}
+    for (space, key), (form, _, _) in TOLD.items():
+        reply.setdefault(space, {})[key] = (form, values[form])
+    assert settings_in((reply,)).keys() == TOLD.keys()
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "gdbus"))),
+    reason="waypipe, mako, dbus-daemon and gdbus are needed",
+)
+async def test_a_sandbox_has_few_listeners_that_end_with_the_rule():
+    async with (
+        notifying(RULES, "work", "personal") as (w, screen, guests),
+        desktop_portal(screen.env),
+    ):
+        work = guests["work"]
+        tools = work.folder / "runtime/bin"
+        for words in (
+            ("vitrail-call", "vitrail.Settings", "argument"),
+            ("vitrail-call", "-t", "personal", "vitrail.Settings"),
+        ):
+            code, said = await work.command(*words)
+            assert code == 125
+            assert "the settings are the desktop's" in said
+        call = [str(tools / "vitrail-call"), "-t", "dom0", "vitrail.Settings"]
+        listeners = [
+            # Two of them never read.
+            spawn(call, env=work.env, stdin=PIPE, stdout=DEVNULL if n < 2 else PIPE)
+            for n in range(4)
+        ]
+
+        async def listening():
+            found = w.events("decision", service="vitrail.Settings", verdict="allow")
+            return len(found) == 4
+
+        await eventually(listening)
+        code, said = await work.command(
+            "vitrail-call", "-t", "dom0", "vitrail.Settings"
+        )
+        assert code == 125
+        assert "too many calls" in said
+        (w.paths.config[0] / "policy.d" / "30-mine.policy").write_text("")
+        with trio.fail_after(20):
+            for child in listeners:
+                assert await child.wait() != 0
+        for child in listeners:
+            for pipe in (child.popen.stdin, child.popen.stdout):
+                if pipe is not None:
+                    pipe.close()

@@ -1,0 +1,418 @@
+"""Attack: a sandbox prints more than the user has seen, elsewhere, or for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+import trio.testing
+
+from broker.authority.permit import Permit
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.lease import Opening
+from broker.core.services import CALL
+from broker.ipc.transfer_guest import PrintPages, decode_ask
+from broker.jail.worker.transfer import _checked
+from broker.viewer.opening.meter import DayMeter
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.pipes import pipe
+from broker.viewer.opening.printing import (
+    PAGES_PER_DAY,
+    REFUSED_PER_MINUTE,
+    Printing,
+)
+from policy.records.model import Transfer
+from policy.rules.conditions import KEYS
+from shims.files.bus_service import CallError
+from shims.files.pages import PIXELS_MAGIC, PIXELS_PAGE
+from shims.files.printing import (
+    PRINT_PIXELS,
+    PRINTS_AT_ONCE,
+    PortalPrinting,
+    print_documents,
+    variants,
+)
+from shims.files.protocol import TransferError, frame
+from tests.integration.test_printing import PDF, printed, printing, running_print
+from tests.kit.eventually import eventually
+from tests.kit.rulebook import WORK
+
+NEEDED = ("waypipe", "mako", "dbus-daemon", "pdftoppm", "lp", "lpadmin", "gio")
+REAL = pytest.mark.skipif(
+    not all(shutil.which(one, path="/usr/bin:/usr/sbin") for one in NEEDED),
+    reason=f"{', '.join(NEEDED)} are needed",
+)
+RAW = """
+import os, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(os.environ["VITRAIL_CALL"].partition(":")[2])
+body = b'{"type":"print","name":"x","size":100}'
+sock.sendall(len(body).to_bytes(4, "little") + body)
+sock.recv(1000)
+sock.sendall(open(sys.argv[1], "rb").read())
+while said := sock.recv(1000):
+    print(said)
+"""
+END = PIXELS_PAGE.pack(b"E", 0, 0, 0)
+
+
+def page(kind=b"G", width=2, height=2, words=0, pixels=b"\0" * 4):
+    return PIXELS_PAGE.pack(kind, width, height, words) + pixels
+
+
+def entries(content, *, announced=None, end=b""):
+    size = len(content) if announced is None else announced
+    head = {"type": "file", "path": ["pages"], "size": size}
+    return frame(head) + content + (end or frame({"type": "end"}))
+
+
+async def kept(path, data):
+    """Have pages kept as the service does; returns their number."""
+    async with trio.open_nursery() as nursery:
+        with pipe() as (read, write):
+            fd = os.dup(write.fileno())
+
+            async def feed():
+                async with trio.lowlevel.FdStream(fd) as stream:
+                    # It may have read enough.
+                    with contextlib.suppress(trio.BrokenResourceError):
+                        await stream.send_all(data)
+
+            write.close()
+            async with Own(path.parent).keeping_pages(str(path), read) as result:
+                nursery.start_soon(feed)
+        return result.pages
+
+
+# -- pages ---------------------------------------------------------------------------------
+
+
+async def test_pages_become_a_document_of_pixels(tmp_path):
+    content = PIXELS_MAGIC + page() + page(b"P", pixels=b"\xff" * 12) + END
+    assert await kept(tmp_path / "a.pdf", entries(content)) == 2
+    made = (tmp_path / "a.pdf").read_bytes()
+    assert made.startswith(b"%PDF-1.4")
+    assert (made.count(b"/DeviceGray"), made.count(b"/DeviceRGB")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        frame({"type": "end"}),
+        frame({"type": "dir", "path": ["pages"]}) + frame({"type": "end"}),
+        entries(b"%PDF-1.4 a real document"),
+        entries(PIXELS_MAGIC + END),
+        entries(PIXELS_MAGIC + page(width=1 << 20) + END),
+        entries(PIXELS_MAGIC + page(width=16_000, height=16_000) + END),
+        entries(
+            PIXELS_MAGIC + page(words=1) + struct.pack(">HHHHB", 0, 0, 1, 1, 0) + END
+        ),
+        entries(PIXELS_MAGIC + page(b"X", width=3) + END),
+        entries(PIXELS_MAGIC + page(width=400)),
+        entries(PIXELS_MAGIC + page() + END + b"x"),
+    ],
+)
+async def test_pages_of_another_form_are_not_printed(tmp_path, data):
+    with pytest.raises((UpstreamError, ExceptionGroup)):
+        await kept(tmp_path / "a.pdf", data)
+
+
+def kept_apart(path, data, before):
+    """Have pages kept by a process like the service's; returns its exit code and words.
+
+    ``before`` runs in it first.  The words are those of proc_pid_status(5), or an error.
+    """
+    script = f"""
+import sys
+from shims.files import page_writers, printing
+{before}
+printing.keep_pages(sys.argv[1:])
+print(open("/proc/self/status").read())
+"""
+    words = [sys.executable, "-c", script, str(path), "0"]
+    done = subprocess.run(words, input=data, capture_output=True, check=False)
+    return done.returncode, (done.stdout or done.stderr).decode()
+
+
+def test_the_largest_pages_take_the_memory_of_one(tmp_path):
+    """Their making took five times as much, outside of every budget."""
+    side = int(PRINT_PIXELS**0.5)
+    sent = page(b"P", side, side, pixels=bytes(3 * side * side))
+    code, said = kept_apart(
+        tmp_path / "a.pdf",
+        entries(PIXELS_MAGIC + sent + sent + END),
+        # They cannot be compressed, and take no time.
+        "page_writers.PAGE_LEVEL = 0",
+    )
+    assert code == 0, said
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", said)[1]) << 10
+    assert peak < 3 * PRINT_PIXELS + (48 << 20)
+
+
+def test_a_page_that_is_larger_is_refused_before_it_is_read(tmp_path):
+    sent = PIXELS_PAGE.pack(b"G", PRINT_PIXELS // 3000 + 1, 3000, 0)
+    code, said = kept_apart(tmp_path / "a.pdf", entries(PIXELS_MAGIC + sent), "")
+    assert code
+    assert "is not taken" in said
+
+
+def test_a_mistake_about_sizes_takes_no_memory(tmp_path):
+    sent = PIXELS_PAGE.pack(b"P", 8000, 8000, 0)
+    code, said = kept_apart(
+        tmp_path / "a.pdf",
+        entries(PIXELS_MAGIC + sent),
+        "printing.PRINT_PIXELS = 64_000_000",
+    )
+    assert code
+    assert "MemoryError" in said
+
+
+async def test_pages_leave_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("broker.viewer.opening.own.KEEP_FREE_BYTES", 1 << 60)
+    with pytest.raises((UpstreamError, ExceptionGroup)):
+        await kept(tmp_path / "a.pdf", entries(PIXELS_MAGIC + page() + END))
+
+
+# -- the request -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("untrusted_name", "shown"),
+    [("a\nb", "a_b"), ("-o raw", "o raw"), ("../../x", "_.._x"), ("\u202egpj", "_gpj")],
+)
+def test_a_name_is_one_line_and_no_option(untrusted_name, shown):
+    assert _checked(PrintPages(untrusted_name, 1)).name == shown
+
+
+def test_a_request_names_no_printer_and_no_option():
+    for more in ('"printer":"x"', '"options":["-o"]', '"copies":900', '"size":-1'):
+        with pytest.raises(Exception, match="not a request"):
+            decode_ask(b'{"type":"print",%s}' % more.encode())
+
+
+@pytest.mark.parametrize("text", ["", "-o", "a b", "a/b", "a#b", "a,b", "x" * 128])
+def test_a_rule_names_a_printer_and_no_option(text):
+    assert KEYS["printer"].take(text) is None
+    assert KEYS["printer"].take("HP_Office.2") == "HP_Office.2"
+
+
+def test_options_of_the_program_are_its_own():
+    with pytest.raises(TransferError, match="usage"):
+        print_documents(["-o", "raw"])
+
+
+def test_a_portal_has_bounds_of_what_it_prints():
+    portal = PortalPrinting(lambda *_: None)
+    portal._running = PRINTS_AT_ONCE
+    with pytest.raises(CallError, match="too much"):
+        portal._print(None, [], "/handle", [])
+
+
+def test_settings_of_another_form_go_nowhere():
+    found = variants({"n-copies": "3", 5: "x", "list": [1], "Width": 210.0, "o": {}})
+    assert found == {"n-copies": ("s", "3"), "Width": ("d", 210.0)}
+    assert variants(["x"]) == {}
+
+
+# -- the service -------------------------------------------------------------------------------
+
+
+class Service:
+    """The service with rules that a test changes; pages are one, and none is printed."""
+
+    def __init__(self, tmp_path, monkeypatch, *, says=None):
+        self.answer = SimpleNamespace(
+            verdict="ask", printer="Office", where="30-mine.policy:1"
+        )
+        self.asked, self.given, self.shown, self.waits = [], [], [], trio.Event()
+        self._says, self.pages = says, 1
+        decider = SimpleNamespace(
+            preview=self._preview,
+            permit=self._permit,
+            notify=lambda *words, sandbox: self.shown.append(words),
+        )
+        self.service = Printing(
+            decider=decider,
+            log=SimpleNamespace(require=self._log, note=self._log),
+            own=SimpleNamespace(keeping_pages=self._keeping, open_file=self._log),
+            meter=DayMeter(),
+            spool=tmp_path / "spool",
+        )
+        allowed = Transfer(100, 100, 1, 1 << 40, 99_999, 0)
+        record = SimpleNamespace(viewer=SimpleNamespace(transfer=allowed))
+        self.guest = SimpleNamespace(
+            lease=WORK, valid_record=lambda: record, order=self._log
+        )
+
+        async def run(words, **_more):
+            await trio.lowlevel.checkpoint()
+            if self._says:
+                raise UpstreamError(self._says)
+            self.given.append(words)
+            return b""
+
+        monkeypatch.setattr("broker.viewer.opening.printing.run_tool", run)
+
+    async def _preview(self, _requests):
+        await trio.lowlevel.checkpoint()
+        return (self.answer,)
+
+    async def _log(self, *_):
+        await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def _permit(self, request, *, on_ask):
+        self.asked.append(request)
+        await on_ask()
+        await self.waits.wait()
+        if self.answer.verdict != "ask":
+            raise RefusedError("denied: the user said no")
+        yield Permit(request, "dom0", "work.policy:1", None, False, None, 0.0, None)
+
+    @asynccontextmanager
+    async def _keeping(self, _path, _read):
+        yield SimpleNamespace(pages=self.pages)
+
+    async def serve(self, size=9):
+        exchange = SimpleNamespace(stream=1, passed=self._log)
+        opening = Opening(WORK, CALL, 1, "vsock:3")
+        await self.service.serve(self.guest, opening, exchange, PrintPages("a", size))
+
+
+async def test_ten_thousand_requests_ask_once(tmp_path, monkeypatch):
+    service, refused = Service(tmp_path, monkeypatch), []
+
+    async def ask():
+        try:
+            await service.serve()
+        except RefusedError as error:
+            refused.append(error.message)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10_000):
+            nursery.start_soon(ask)
+        await eventually(lambda: len(refused) == 9_999 and service.asked)
+        assert len(service.asked) == 1
+        service.waits.set()
+    assert set(refused) == {"too many calls of vitrail.Print are running there"}
+    assert len(service.given) == 1
+
+
+async def test_documents_that_are_refused_come_no_more(tmp_path, monkeypatch):
+    service = Service(tmp_path, monkeypatch)
+    service.waits.set()
+    said = []
+    for _ in range(REFUSED_PER_MINUTE + 5):
+        service.answer.verdict = "ask"
+        try:
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    service.waits = trio.Event()
+                    nursery.start_soon(service.serve)
+                    await trio.testing.wait_all_tasks_blocked()
+                    service.answer.verdict = "deny"
+                    service.waits.set()
+        except* RefusedError as group:
+            said.append(str(group.exceptions[0]))
+    assert len(service.asked) == REFUSED_PER_MINUTE
+    assert "were refused in a minute" in said[-1]
+    assert not service.given
+
+
+async def test_documents_whose_programs_hang_up_come_no_more(tmp_path, monkeypatch):
+    """Each opened a window of the desktop, and none counted as refused."""
+    service = Service(tmp_path, monkeypatch)
+    for _ in range(REFUSED_PER_MINUTE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.serve)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    words = [request.words for request in service.asked]
+    assert len(set(words)) == len(words) == REFUSED_PER_MINUTE
+    with pytest.raises(RefusedError, match="were refused in a minute"):
+        await service.serve()
+
+
+async def test_paper_of_a_record_is_counted(tmp_path, monkeypatch):
+    """An empty page is 14 bytes, so the bytes of a day were a million sheets."""
+    service = Service(tmp_path, monkeypatch)
+    service.waits.set()
+    service.pages = PAGES_PER_DAY // 2
+    for _ in range(2):
+        await service.serve()
+    with pytest.raises(RefusedError, match="pages within 24 hours"):
+        await service.serve()
+    assert len(service.given) == 2
+
+
+async def test_the_printer_is_the_one_of_the_question(tmp_path, monkeypatch):
+    service = Service(tmp_path, monkeypatch)
+    async with trio.open_nursery() as nursery:
+
+        async def ask():
+            with pytest.raises(RefusedError, match="rules have changed"):
+                await service.serve()
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "on Office" in service.asked[0].words
+        service.answer.printer = "Lobby"
+        service.waits.set()
+    assert not service.given
+
+
+async def test_a_document_has_the_size_of_the_record(tmp_path, monkeypatch):
+    service = Service(tmp_path, monkeypatch)
+    with pytest.raises(RefusedError, match="larger than"):
+        await service.serve(101)
+    assert not service.asked
+
+
+async def test_a_sandbox_learns_nothing_of_printers_by_a_failure(tmp_path, monkeypatch):
+    service = Service(tmp_path, monkeypatch, says="Lobby of floor 3 is on fire")
+    service.waits.set()
+    with pytest.raises(RefusedError) as caught:
+        await service.serve()
+    assert "Lobby" not in str(caught.value)
+    assert "Lobby" in service.shown[0][1]
+
+
+# -- a real desktop ------------------------------------------------------------------------------
+
+
+@REAL
+async def test_titles_are_words_of_one_line_and_a_hung_up_question_goes():
+    async with printing() as (w, _screen, guests, cups):
+        work, personal = guests["work"], guests["personal"]
+        for guest in (work, personal):
+            (guest.home / "a.pdf").write_bytes(PDF)
+        title = "-o raw -n 99\n-d Office"
+        code, said = await personal.command("vitrail-print", "--title", title, "a.pdf")
+        assert code == 0, said
+        (job,) = await printed(cups)
+        assert (job.printer, job.copies) == ("Home", "1")
+        assert job.title == "personal: o raw -n 99_-d Office"
+        # A program that waits and goes takes its question with it.
+        async with running_print(work, "a.pdf"):
+            await eventually(lambda: w.events("question.asked"))
+        await eventually(lambda: w.events("question.answered"))
+        assert not w.events("transfer.begin", sandbox="work")
+        # Bytes that are no pages are asked nobody about.
+        (work.home / "raw").write_bytes(entries(b"%PDF-1.4 x" * 10))
+        (work.home / "raw.py").write_text(RAW)
+        code, said = await work.script(
+            f"/usr/bin/python3 {work.home}/raw.py {work.home}/raw"
+        )
+        assert "could not be reached" in said, said
+        assert len(w.events("question.asked")) == 1
+        assert len(cups.jobs()) == 1

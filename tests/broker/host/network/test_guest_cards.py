@@ -1,0 +1,84 @@
+"""What a guest makes of the cards on its kernel's command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
+from broker.host.network.switch.switches import Switches
+from broker.host.vmm.qemu_arguments import agent_args
+from shims.guest import network_cards
+from shims.guest.network_cards import NetworkCard, card_commands, interfaces
+from shims.guest.settings import Settings
+from tests.kit.vm import machines
+from tests.kit.vm.machines import tiny_spec
+from tests.kit.vm.tinyguest import TinyGuest
+
+
+async def test_a_guest_reads_what_its_machine_was_started_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(machines, "tiny_guest", lambda: TinyGuest(tmp_path, tmp_path))
+    switches = Switches()
+    places = [
+        SwitchPlace("through:vpn", PortRole.CLIENT),
+        SwitchPlace("through:work", PortRole.PROVIDER),
+        SwitchPlace("lan:lab", PortRole.MEMBER),
+    ]
+    seats = tuple(switches.join(place, "work") for place in places)
+    try:
+        words = agent_args(tiny_spec(tmp_path, seats=seats))
+        cards = Settings({}, " ".join(words)).cards
+        assert cards == [
+            NetworkCard(
+                seat.mac,
+                seat.address,
+                seat.router,
+                seat.name_server,
+                seat.address6,
+                seat.router6,
+            )
+            for seat in seats
+        ]
+        assert [(c.router, c.name_server, c.router6) for c in cards] == [
+            ("10.0.4.1", "10.0.4.1", "fd76:6974:7261:4::1"),
+            ("", "", ""),
+            ("", "10.0.3.1", ""),
+        ]
+    finally:
+        for seat in seats:
+            await seat.leave()
+
+
+def test_a_guest_knows_that_it_is_the_network_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(machines, "tiny_guest", lambda: TinyGuest(tmp_path, tmp_path))
+    for router in (False, True):
+        words = agent_args(tiny_spec(tmp_path, router=router))
+        assert Settings({}, " ".join(words)).router is router
+
+
+def test_no_cards():
+    assert Settings({}, "quiet vitrail.name=work").cards == []
+
+
+def test_an_interface_is_found_by_its_address(tmp_path):
+    for name, mac in (("lo", "00:00:00:00:00:00"), ("eth1", "52:56:0a:00:03:07")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "address").write_text(f"{mac}\n")
+    assert interfaces(str(tmp_path)) == {"eth1": "52:56:0a:00:03:07"}
+
+
+@pytest.mark.parametrize("has_ipv6", [False, True])
+def test_a_client_has_a_way_out_and_a_member_has_none(tmp_path, monkeypatch, has_ipv6):
+    there = tmp_path if has_ipv6 else tmp_path / "nothing"
+    monkeypatch.setattr(network_cards, "IPV6", str(there))
+    client = NetworkCard("m", "10.0.4.9", "10.0.4.1", "10.0.4.1", "fd::9", "fd::1")
+    member = NetworkCard("m", "10.0.3.9", "", "10.0.3.1", "fd::9", "")
+    way = ["route", "add", "default", "via", "10.0.4.1"]
+    way6 = ["-6", "route", "add", "default", "via", "fd::1", "dev", "eth0"]
+    assert way in card_commands(client, "eth0")
+    assert (way6 in card_commands(client, "eth0")) is has_ipv6
+    six = [["-6", "addr", "add", "fd::9/64", "dev", "eth1"]] if has_ipv6 else []
+    assert card_commands(member, "eth1") == [
+        ["link", "set", "eth1", "up"],
+        ["addr", "add", "10.0.3.9/24", "dev", "eth1"],
+        *six,
+    ]

@@ -1,0 +1,327 @@
+"""Names in the first packets of QUIC, and what does not pass by them."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+from functools import partial
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.streams import network_flows as m
+from broker.host.network import packets, quic_hello
+from broker.host.network.quic_hello import MAX_HELLO, QuicHellos
+from tests.broker.host.network import test_flow_filter as kit
+from tests.broker.host.network.test_flow_filter import WWW, Talk, hello, udp
+
+ID = bytes.fromhex("8394c8f03e515708")
+V1, V2 = 1, 0x6B3343CF
+TYPES = {V1: 0, V2: 1}
+
+
+def message(name: str) -> bytes:
+    """A real client's hello, without TLS's record around it."""
+    return hello(name)[5:]
+
+
+def number(value: int) -> bytes:
+    return struct.pack(">H", 0x4000 | value)
+
+
+def crypto(data: bytes, at: int = 0) -> bytes:
+    return b"\6" + number(at) + number(len(data)) + data
+
+
+def initial(
+    payload: bytes, connection=ID, *, keys=None, version=V1, count=0, token=b""
+) -> bytes:
+    """A protected packet, as a client makes it."""
+    made = quic_hello._keys(version, ID if keys is None else keys)
+    payload = payload.ljust(64, b"\0")
+    first = 0xC0 | TYPES[version] << 4 | 1
+    head = bytes([first]) + struct.pack(">I", version)
+    head += bytes([len(connection)]) + connection + b"\0"
+    head += number(len(token)) + token + number(2 + len(payload) + 16)
+    plain = head + struct.pack(">H", count)
+    nonce = (int.from_bytes(made.iv) ^ count).to_bytes(12)
+    sealed = made.key.encrypt(nonce, payload, plain)
+    mask = made.mask.encryptor().update(sealed[2:18])
+    hidden = bytes(a ^ b for a, b in zip(plain[-2:], mask[1:3], strict=True))
+    return bytes([first ^ mask[0] & 15]) + head[1:] + hidden + sealed
+
+
+def later(kind: int, version=V1) -> bytes:
+    """A packet of 0-RTT (1) or Handshake (2)."""
+    kind = (kind + TYPES[version]) & 3
+    head = bytes([0xC0 | kind << 4]) + struct.pack(">I", version)
+    return head + bytes([8]) + ID + b"\0" + number(20) + bytes(20)
+
+
+SHORT = b"\x40" + bytes(30)
+
+
+def names(quic: QuicHellos) -> list[str]:
+    return [one.name for one in quic.unchecked]
+
+
+def test_keys_are_those_of_the_standard():
+    """RFC 9001, A.1 and RFC 9369, A.1."""
+    key = bytes.fromhex("1f369613dd76d5467730efcbe3b1a22d")
+    made = quic_hello._keys(V1, ID)
+    assert made.iv.hex() == "fa044b2f42a3fd3b46fb255c"
+    sealed = AESGCM(key).encrypt(bytes(12), b"text", b"head")
+    assert made.key.decrypt(bytes(12), sealed, b"head") == b"text"
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize("token", [b"", bytes(70)])
+def test_a_name_is_read(version, token):
+    quic = QuicHellos()
+    made = initial(crypto(message("www.test")), version=version, token=token)
+    assert quic.take(made)
+    assert names(quic) == ["www.test"]
+    assert quic.take(later(2, version))
+    assert quic.take(SHORT)
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 90))
+def test_a_hello_may_be_in_pieces_of_any_order(random, size):
+    data = message("www.test")
+    pieces = [(at, data[at : at + size]) for at in range(0, len(data), size)]
+    random.shuffle(pieces)
+    quic = QuicHellos()
+    for count, (at, piece) in enumerate(pieces):
+        assert names(quic) == []
+        payload = b"\1\2\0\0\0\0" + bytes(3) + crypto(piece, at)
+        assert quic.take(initial(payload, count=count))
+    assert names(quic) == ["www.test"]
+
+
+def test_other_connections_of_a_flow_are_read():
+    """Attack: a second connection, by the ports of one that was permitted."""
+    quic = QuicHellos()
+    assert quic.take(initial(crypto(message("www.test"))))
+    other = b"another"
+    assert quic.take(initial(crypto(message("evil.test")), other, keys=other))
+    assert names(quic) == ["www.test", "evil.test"]
+
+
+def test_a_hello_does_not_change():
+    """Attack: a name is read, and another one is sent in its place."""
+    quic = QuicHellos()
+    data = message("www.test")
+    assert quic.take(initial(crypto(data[:200])))
+    assert not quic.take(initial(crypto(message("evil.test")[:200]), count=1))
+    # The server has given itself another identifier: the keys stay.
+    assert quic.take(initial(crypto(data), b"theirs", keys=ID, count=2))
+    assert names(quic) == ["www.test"]
+
+
+def test_a_second_hello_is_read_too():
+    """It follows a server's retry; its name could be another one."""
+    quic = QuicHellos()
+    first, second = message("www.test"), message("evil.test")
+    assert quic.take(initial(crypto(first)))
+    assert quic.take(initial(crypto(second, len(first)), count=1))
+    assert names(quic) == ["www.test", "evil.test"]
+
+
+def test_no_connection_is_forgotten():
+    """Attack: half of a hello, others until it is forgotten, and another half."""
+    quic = QuicHellos()
+    for count in range(quic_hello.MAX_CONNECTIONS):
+        other = bytes([count]) * 8
+        assert quic.take(initial(crypto(b"\1\0\1"), other, keys=other))
+    assert not quic.take(initial(crypto(message("www.test"))))
+    assert not quic.unchecked
+
+
+FULL = initial(crypto(message("www.test")))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        SHORT,
+        later(1),
+        later(2),
+        later(1) + FULL,
+        b"\xc0\0\0\0\2" + FULL[5:],  # another version
+        b"\xc0\0\0\0\0" + FULL[5:],  # of a server's negotiation
+        b"\xf0" + FULL[1:],  # a server's Retry
+        b"\x80" + FULL[1:],
+        FULL[:-1],
+        FULL[:-1] + bytes([FULL[-1] ^ 1]),
+        FULL[:20],
+        initial(crypto(b"\2\0\0\4abcd")),  # not a client's hello
+        initial(crypto(b"\1\0\0\4abcd")),
+        initial(crypto(b"\1\x7f\xff\xff")),
+        initial(crypto(b"x", MAX_HELLO)),
+        initial(b"\x08\0" + crypto(message("www.test"))),  # a stream's frame
+        initial(b"\6\0\x40\x70short"),
+        *(FULL[:at] for at in range(1, 40, 3)),
+    ],
+    ids=lambda data: f"{len(data)} bytes",  # a hello has random ones
+)
+def test_what_is_not_a_hello_begins_nothing(data):
+    quic = QuicHellos()
+    assert not quic.take(data)
+    assert not quic.begun
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_nothing_confuses_it(payload, data):
+    quic = QuicHellos()
+    quic.take(initial(payload))
+    quic.take(data)
+    quic.take(b"\xc0\0\0\0\1" + data)
+
+
+# -- a flow ----------------------------------------------------------------------------
+
+send = partial(udp, ports=(40000, 443), receiver=WWW)
+
+
+def flow(*more):
+    talk = Talk(("www.test", "*"), *more)
+    talk.resolve("www.test", WWW)
+    return talk
+
+
+def test_a_connection_to_a_permitted_name_passes():
+    talk = flow()
+    for data in (FULL, later(2), SHORT):
+        assert talk.send(send(data))["passt"] == [send(data)]
+    assert [type(one) for one in talk.log].count(m.FlowBegun) == 1
+
+
+@pytest.mark.parametrize("data", [b"dns or other", SHORT, later(1)])
+def test_what_does_not_begin_as_quic_is_refused(data):
+    sent = flow().send(send(data))
+    assert sent["passt"] == []
+    assert packets.read(sent["guest"][0]).kind == 3
+
+
+def test_another_server_is_refused():
+    talk = flow()
+    sent = talk.send(send(initial(crypto(message("evil.test")))))
+    assert sent["passt"] == []
+    assert packets.read(sent["guest"][0]).kind == 3
+    assert talk.log[-1].reason.startswith("its server's name")
+
+
+def test_another_connection_of_an_open_flow_is_refused():
+    talk = flow()
+    talk.send(send(FULL))
+    other = b"another"
+    made = initial(crypto(message("evil.test")), other, keys=other)
+    assert talk.send(send(made))["passt"] == []
+    assert talk.send(send(SHORT))["passt"] == [], "the flow has ended"
+
+
+def of_another_kind() -> bytes:
+    """A hello with two names in its list, the first of a kind that we do not read."""
+    listed = b"\1\0\1x" + b"\0\0\x09evil.test"
+    value = len(listed).to_bytes(2) + listed
+    return extended(b"\0\0" + len(value).to_bytes(2) + value)
+
+
+def extended(made: bytes) -> bytes:
+    body = bytes(34) + b"\0" + b"\0\2\x13\1" + b"\1\0" + len(made).to_bytes(2) + made
+    return b"\1" + len(body).to_bytes(3) + body
+
+
+def test_a_hello_that_cannot_be_read_does_not_pass_when_it_is_sent_again():
+    """Attack: an unread name, by the ports of a connection that was permitted."""
+    quic = QuicHellos()
+    assert quic.take(FULL)
+    made = initial(crypto(of_another_kind()), b"another", keys=b"another")
+    for _ in range(3):
+        assert not quic.take(made)
+
+
+def test_a_hello_that_cannot_be_read_ends_its_flow():
+    talk = flow()
+    assert talk.send(send(FULL))["passt"]
+    made = initial(crypto(of_another_kind()), b"another", keys=b"another")
+    for data in (made, made, later(2), SHORT):
+        assert talk.send(send(data))["passt"] == []
+    assert "a name of another kind" in talk.reasons[0]
+
+
+@pytest.mark.parametrize("second", [message("b.test"), extended(b"")], ids=["b", ""])
+def test_a_flow_is_to_one_server(second):
+    """Attack: a name is denied, and its connection goes on by the permission of another."""
+    talk = flow(("b.test", "*"))
+    talk.resolve("b.test", WWW)
+    assert talk.send(send(FULL))["passt"]
+    again = initial(crypto(message("www.test")), b"again", keys=b"again")
+    assert talk.send(send(again))["passt"], "it is the same server"
+    talk.send(send(initial(crypto(second), b"other", keys=b"other")))
+    assert talk.reasons == ["it goes on to another server"]
+    assert talk.send(send(SHORT))["passt"] == []
+
+
+def test_the_servers_name_is_permitted_itself():
+    """The address is one of both names, and a rule is for one."""
+    talk = Talk(("www.test", "*"), ("b.test", "dns", None))
+    talk.resolve("b.test", WWW)
+    talk.resolve("www.test", WWW)
+    made = initial(crypto(message("b.test")))
+    assert talk.send(send(made))["passt"] == []
+    assert "not permitted" in talk.log[-1].reason
+
+
+def test_an_encrypted_hello_ends_where_the_record_says_so(monkeypatch):
+    talk = flow()
+    kit.given(talk, encrypted_hello=False)
+    whole = quic_hello.read_message
+    monkeypatch.setattr(
+        quic_hello, "read_message", lambda data: whole(data)._replace(encrypted=True)
+    )
+    assert talk.send(send(FULL))["passt"] == []
+
+
+def test_by_its_address_a_flow_is_not_read():
+    talk = Talk((WWW, "udp", 443))
+    assert talk.send(send(b"anything"))["passt"]
+
+
+@pytest.mark.slow
+def test_a_real_browsers_hello_is_read():
+    """Chromium's is in pieces, shuffled, in two packets."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        tempfile.TemporaryDirectory() as place,
+    ):
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(60)
+        port = server.getsockname()[1]
+        words = [
+            *("--headless=new", "--no-sandbox", "--disable-gpu", "--enable-quic"),
+            f"--user-data-dir={place}",
+            f"--host-resolver-rules=MAP www.good.test:443 127.0.0.1:{port}",
+            "--origin-to-force-quic-on=www.good.test:443",
+        ]
+        asked = [chromium, *words, "https://www.good.test/"]
+        null = subprocess.DEVNULL
+        with subprocess.Popen(asked, stdout=null, stderr=null) as child:
+            try:
+                quic, count = QuicHellos(), 0
+                while not quic.unchecked and count < 20:
+                    assert quic.take(server.recv(2000))
+                    count += 1
+            finally:
+                child.terminate()
+    assert names(quic) == ["www.good.test"]
+    print(count, "datagrams")

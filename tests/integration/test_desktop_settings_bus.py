@@ -1,0 +1,54 @@
+"""Our client of the desktop's portal of settings, on a real bus."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import trio
+from jeepney import MessageType, new_method_return
+from jeepney.bus_messages import message_bus
+from jeepney.io.trio import open_dbus_connection
+
+from broker.viewer.calls.desktop_settings import DesktopSettings
+from tests.integration.test_notification_server import bus
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed"
+)
+LOOKS = "org.freedesktop.appearance"
+
+
+async def answer(connection):
+    while True:
+        message = await connection.receive()
+        if message.header.message_type is MessageType.method_call:
+            body = ({LOOKS: {"color-scheme": ("u", 1)}},)
+            await connection.send(new_method_return(message, "a{sa{sv}}", body))
+
+
+async def test_cancelled_followers_end_without_an_error(monkeypatch):
+    """jeepney's router failed where a filter was closed in the moment of its own end."""
+    async with (
+        bus(monkeypatch) as address,
+        await open_dbus_connection(address) as connection,
+    ):
+        async with connection.router() as router:
+            name = "org.freedesktop.portal.Desktop"
+            await router.send_and_get_reply(message_bus.RequestName(name))
+        async with trio.open_nursery() as portal:
+            portal.start_soon(answer, connection)
+            for _ in range(20):
+                await followed_for_a_moment()
+            portal.cancel_scope.cancel()
+
+
+async def followed_for_a_moment():
+    settings = DesktopSettings()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(settings.run)
+        async with settings.serving() as conn:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn.dup()))
+            async with stream:
+                assert b"color-scheme" in await stream.receive_some(1000)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,144 @@
+"""'brokerctl tray' in a real panel (waybar on sway), with a real broker.
+
+The guests are processes, so that no machine is booted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+
+from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
+from tests.kit.brokerctl import brokerctl, running
+from tests.kit.eventually import eventually
+from tests.kit.guest_notifications import notifying
+from tests.kit.wayland.compositor import pixels
+from tests.kit.wayland.input import Pointer
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "waybar", "gdbus"))),
+    reason="waypipe, mako, dbus-daemon, waybar and gdbus are needed",
+)
+RULES = "vitrail.Notification + work @adminvm allow\n"
+BAR = {
+    "layer": "top",
+    "position": "top",
+    "height": 40,
+    "modules-left": [],
+    "modules-center": [],
+    "modules-right": ["tray"],
+    "tray": {"icon-size": 32, "show-passive-items": True},
+}
+WATCHER = ("org.kde.StatusNotifierWatcher", "/StatusNotifierWatcher")
+
+
+@asynccontextmanager
+async def in_panel(w):
+    """Yield the name of the item on the bus, in the panel."""
+    folder = w.base / "bar"
+    folder.mkdir()
+    (folder / "config").write_text(json.dumps(BAR))
+    (folder / "style").write_text("window#waybar { background: #202020; }")
+    words = ["waybar", "-c", f"{folder}/config", "-s", f"{folder}/style"]
+    env = {**os.environ, **w.comp.environment, **w.environ}
+    bar = spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        async with running("tray", env=env) as tray:
+            yield await eventually(lambda: registered(env)), env
+            assert tray.returncode is None
+            tray.popen.terminate()
+            await tray.wait()
+    finally:
+        await bar.stop()
+
+
+async def bus(env, name, path, method, *words):
+    call = ["gdbus", "call", "--session", "-d", name, "-o", path, "-m", method, *words]
+    return (await run_tool(call, env=env)).decode()
+
+
+async def registered(env):
+    try:
+        words = (WATCHER[0], "RegisteredStatusNotifierItems")
+        method = "org.freedesktop.DBus.Properties.Get"
+        found = await bus(env, *WATCHER, method, *words)
+    except Exception:
+        return ""
+    names = [word for word in found.split("'") if "StatusNotifierItem-" in word]
+    return names[0].partition("/")[0] if names else ""
+
+
+async def picture(w, name):
+    image = await pixels(w.comp)
+    if out := os.environ.get("VITRAIL_OUT"):
+        image.save(f"{out}/tray-{name}.png")
+    return image
+
+
+async def press(env, name, label):
+    """Click a row as the panel does: by the number that its menu has."""
+    words = ("com.canonical.dbusmenu.GetLayout", "0", "--", "-1", "[]")
+    menu = await bus(env, name, "/MenuBar", *words)
+    before, there, _ = menu.partition(f"{{'label': <'{label}'>")
+    assert there, menu
+    number = before.rpartition("(")[2].rstrip(", ")
+    words = ("com.canonical.dbusmenu.Event", number, "clicked", "<''>", "0")
+    await bus(env, name, "/MenuBar", *words)
+
+
+async def test_a_panel_shows_what_runs_and_ends_it():
+    async with notifying(RULES, "work", "personal") as (w, _screen, _guests):
+
+        async def status():
+            return json.loads((await brokerctl("status", "--json", env=w.environ)).out)
+
+        colours = {one["color"] for one in (await status())["sandboxes"]}
+        assert len(colours) == 1
+        (colour,) = (tuple(bytes.fromhex(c[1:])) for c in colours)
+        async with in_panel(w) as (name, env):
+
+            async def in_bar(*wanted):
+                image = (await pixels(w.comp)).convert("RGB")
+                strip = image.crop((image.width - 100, 0, image.width, 40))
+                return set(wanted) <= {c for _, c in strip.getcolors(100 * 40)}
+
+            await eventually(lambda: in_bar(colour))
+            await picture(w, "running")
+            with Pointer(w.comp.display, (1280, 800)) as pointer:
+                pointer.move(1280 - 22, 20)
+                pointer.click(1280 - 22, 20)
+
+                async def menu_open():
+                    image = (await pixels(w.comp)).convert("RGB")
+                    below = image.crop((0, 60, image.width, image.height))
+                    return colour in {c for _, c in below.getcolors(1 << 20)}
+
+                await eventually(menu_open)
+                await picture(w, "menu")
+            await press(env, name, "Lockdown")
+            await eventually(lambda: in_bar((224, 27, 36)))
+            await picture(w, "lockdown")
+            assert (await brokerctl("lockdown", "--show", env=w.environ)).code == 0
+            await press(env, name, "Lift the lockdown")
+
+            async def lifted():
+                return (await brokerctl("lockdown", "--show", env=w.environ)).code == 1
+
+            await eventually(lifted)
+            await press(env, name, "Stop")  # of the first one
+
+            async def stopped():
+                return [s["name"] for s in (await status())["sandboxes"]] == ["work"]
+
+            await eventually(stopped)
+            layout = ("com.canonical.dbusmenu.GetLayout", "0", "--", "-1", "[]")
+
+            async def gone():
+                menu = await bus(env, name, "/MenuBar", *layout)
+                return "'personal'" not in menu and "'work'" in menu
+
+            await eventually(gone)
