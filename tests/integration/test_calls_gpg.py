@@ -71,7 +71,9 @@ def gpg(guest, *words, data=b""):
     return done.stdout
 
 
-async def test_gpg_git_and_pass_use_keys_of_another_sandbox():
+@asynccontextmanager
+async def keys_of_another():
+    """Yields a guest whose gpg uses the keys of another one, and that one."""
     async with sandboxes("vitrail.Call +gpg-agent work vault allow\n") as made:
         work, vault = made
         for guest in (work, vault):
@@ -85,44 +87,49 @@ async def test_gpg_git_and_pass_use_keys_of_another_sandbox():
         service.parent.mkdir(parents=True)
         service.write_text(recipe("sh") + "\n")
         service.chmod(0o755)
-        home = f"export HOME={work.home}"
         tools = work.folder / "runtime/bin"
-        client = f"{home} PATH={tools}:$PATH; exec {recipe('shell').removesuffix(' &')}"
-
-        async def shell(text):
-            return await work.script(f"{home}; {text}")
-
+        client = recipe("shell").removesuffix(" &")
+        client = f"export HOME={work.home} PATH={tools}:$PATH; exec {client}"
         async with running(["sh", "-c", client], env={**os.environ, **work.env}):
             await eventually(
                 lambda: takes_connections(work.home / ".gnupg/S.gpg-agent")
             )
-            code, said = await shell("gpg -K --with-colons")
-            assert code == 0, said
-            always = "gpg --batch --trust-model always"
-            code, said = await shell(
-                f"echo text >a; {always} -u {ME} --clearsign a && gpg --verify a.asc && "
-                f"{always} -r {ME} -e a && {always} -d a.gpg"
-            )
-            assert (code, "Good signature" in said, "text\n" in said) == (
-                0,
-                True,
-                True,
-            ), said
-            git = (
-                f"git init -q repo; cd repo; git config user.email {ME}; "
-                f"git config user.name Me; git config user.signingKey {ME}; "
-                "git commit -q -S --allow-empty -m one && git verify-commit HEAD"
-            )
-            code, said = await shell(git)
-            assert (code, "Good signature" in said) == (0, True), said
-            store = "export PASSWORD_STORE_GPG_OPTS='--trust-model always'; "
-            code, said = await shell(
-                f"{store}pass init {ME} && echo secret | pass insert -e web && "
-                "pass show web"
-            )
-            assert (code, said.endswith("secret\n")) == (0, True), said
-            # The key does not leave, and the restricted socket takes no settings.
-            code, said = await shell(f"gpg --batch --export-secret-keys {ME}")
-            assert "PRIVATE" not in said
-            private = list((work.home / ".gnupg").glob("private-keys-v1.d/*"))
-            assert (private, code) == ([], 2), said
+            yield work, vault
+
+
+async def test_gpg_git_and_pass_use_keys_of_another_sandbox():
+    async with keys_of_another() as (work, _vault):
+
+        async def shell(text):
+            return await work.script(f"export HOME={work.home}; {text}")
+
+        code, said = await shell("gpg -K --with-colons")
+        assert code == 0, said
+        always = "gpg --batch --trust-model always"
+        code, said = await shell(
+            f"echo text >a; {always} -u {ME} --clearsign a && gpg --verify a.asc && "
+            f"{always} -r {ME} -e a && {always} -d a.gpg"
+        )
+        assert (code, "Good signature" in said, "text\n" in said) == (
+            0,
+            True,
+            True,
+        ), said
+        git = (
+            f"git init -q repo; cd repo; git config user.email {ME}; "
+            f"git config user.name Me; git config user.signingKey {ME}; "
+            "git commit -q -S --allow-empty -m one && git verify-commit HEAD"
+        )
+        code, said = await shell(git)
+        assert (code, "Good signature" in said) == (0, True), said
+        store = "export PASSWORD_STORE_GPG_OPTS='--trust-model always'; "
+        code, said = await shell(
+            f"{store}pass init {ME} && echo secret | pass insert -e web && "
+            "pass show web"
+        )
+        assert (code, said.endswith("secret\n")) == (0, True), said
+        # The key does not leave, and the restricted socket takes no settings.
+        code, said = await shell(f"gpg --batch --export-secret-keys {ME}")
+        assert "PRIVATE" not in said
+        private = list((work.home / ".gnupg").glob("private-keys-v1.d/*"))
+        assert (private, code) == ([], 2), said

@@ -7,16 +7,13 @@ remote protocol, which pages are open.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import trio
-
 from broker.helpers.process.spawn import DEVNULL, spawn
-from tests.kit.eventually import eventually
+from tests.kit.marionette import Marionette, marionette
 from tests.kit.needs import needs
 
 CUSTOMIZE = Path(__file__).parents[2] / "broker/data/image/customize.sh"
@@ -28,48 +25,6 @@ user_pref("remote.prefs.recommended", false);
 """Any port, and none of the preferences that would silence it for a test."""
 
 pytestmark = [needs("firefox-esr", "firefox-esr"), needs("bwrap", "bubblewrap")]
-
-
-class Marionette:
-    """The commands that are needed of Firefox's Marionette, version 3.
-
-    Each message is its length in decimal, a colon, and ``[type, number, name or error,
-    parameters or result]`` in JSON.
-    """
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._received = b""
-
-    async def hello(self) -> None:
-        """Read what it says first, and begin a session."""
-        assert (await self._message())["marionetteProtocol"] == 3
-        await self.call("WebDriver:NewSession")
-
-    async def pages(self) -> set[str]:
-        """Return the addresses of all tabs."""
-        found = set()
-        for handle in await self.call("WebDriver:GetWindowHandles"):
-            await self.call("WebDriver:SwitchToWindow", handle=handle)
-            found.add((await self.call("WebDriver:GetCurrentURL"))["value"])
-        return found
-
-    async def call(self, name: str, **parameters: str):
-        """Send a command and return its result."""
-        text = json.dumps([0, 1, name, parameters]).encode()
-        await self._stream.send_all(b"%d:%b" % (len(text), text))
-        _type, _number, error, result = await self._message()
-        assert error is None, error
-        return result
-
-    async def _message(self):
-        while b":" not in self._received:
-            self._received += await self._stream.receive_some()
-        size, _, rest = self._received.partition(b":")
-        while len(rest) < int(size):
-            rest += await self._stream.receive_some()
-        self._received = rest[int(size) :]
-        return json.loads(rest[: int(size)])
 
 
 def without_other_policies(policies: Path | None) -> list[str]:
@@ -98,19 +53,19 @@ async def started(home: Path, policies: Path | None) -> AsyncIterator[Marionette
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
     child = spawn([*box, *program], env=environ, stdout=DEVNULL, stderr=DEVNULL)
     try:
-        port = profile / "MarionetteActivePort"
-
-        async def listens() -> bool:
-            return port.exists() and port.read_text().isdecimal()
-
-        await eventually(listens, deadline=120)
-        async with await trio.open_tcp_stream("127.0.0.1", int(port.read_text())) as s:
-            browser = Marionette(s)
-            with trio.fail_after(120):
-                await browser.hello()
-                yield browser
+        async with marionette(profile) as browser:
+            yield browser
     finally:
         await child.stop()
+
+
+async def pages(browser: Marionette) -> set[str]:
+    """Return the addresses of all tabs."""
+    found = set()
+    for handle in await browser.call("WebDriver:GetWindowHandles"):
+        await browser.call("WebDriver:SwitchToWindow", handle=handle)
+        found.add((await browser.call("WebDriver:GetCurrentURL"))["value"])
+    return found
 
 
 async def test_a_browser_of_an_image_opens_its_own_page_only(tmp_path):
@@ -118,8 +73,8 @@ async def test_a_browser_of_an_image_opens_its_own_page_only(tmp_path):
     written = CUSTOMIZE.read_text().partition("<<'POLICIES'\n")[2]
     policies.write_text(written.partition("\nPOLICIES\n")[0])
     async with started(tmp_path / "plain", None) as browser:
-        pages = await browser.pages()
-        assert "about:welcome" in pages, "without policies it welcomes"
-        assert len(pages) > 1, "and opens a page about privacy"
+        shown = await pages(browser)
+        assert "about:welcome" in shown, "without policies it welcomes"
+        assert len(shown) > 1, "and opens a page about privacy"
     async with started(tmp_path / "quiet", policies) as browser:
-        assert await browser.pages() == {"about:home"}
+        assert await pages(browser) == {"about:home"}
