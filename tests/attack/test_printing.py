@@ -22,12 +22,11 @@ from broker.core.lease import Opening
 from broker.core.services import CALL
 from broker.ipc.transfer_guest import PrintPages, decode_ask
 from broker.jail.worker.transfer import _checked
-from broker.viewer.opening.meter import DayMeter
+from broker.viewer.opening.meter import DECLINED_PER_MINUTE, DayMeter
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.printing import (
     PAGES_PER_DAY,
-    REFUSED_PER_MINUTE,
     Printing,
 )
 from policy.records.model import Transfer
@@ -312,7 +311,7 @@ async def test_documents_that_are_refused_come_no_more(tmp_path, monkeypatch):
     service = Service(tmp_path, monkeypatch)
     service.waits.set()
     said = []
-    for _ in range(REFUSED_PER_MINUTE + 5):
+    for _ in range(DECLINED_PER_MINUTE + 5):
         service.answer.verdict = "ask"
         try:
             with trio.fail_after(10):
@@ -324,7 +323,7 @@ async def test_documents_that_are_refused_come_no_more(tmp_path, monkeypatch):
                     service.waits.set()
         except* RefusedError as group:
             said.append(str(group.exceptions[0]))
-    assert len(service.asked) == REFUSED_PER_MINUTE
+    assert len(service.asked) == DECLINED_PER_MINUTE
     assert "were refused in a minute" in said[-1]
     assert not service.given
 
@@ -332,13 +331,13 @@ async def test_documents_that_are_refused_come_no_more(tmp_path, monkeypatch):
 async def test_documents_whose_programs_hang_up_come_no_more(tmp_path, monkeypatch):
     """Each opened a window of the desktop, and none counted as refused."""
     service = Service(tmp_path, monkeypatch)
-    for _ in range(REFUSED_PER_MINUTE):
+    for _ in range(DECLINED_PER_MINUTE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service.serve)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
     words = [request.words for request in service.asked]
-    assert len(set(words)) == len(words) == REFUSED_PER_MINUTE
+    assert len(set(words)) == len(words) == DECLINED_PER_MINUTE
     with pytest.raises(RefusedError, match="were refused in a minute"):
         await service.serve()
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import NewType
 
 from broker.core import limits
-from broker.core.errors import RefusedError
+from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import hidden
 from broker.core.transfer.scripts import script
 
@@ -110,6 +111,21 @@ def suggested_name(untrusted_name: str) -> str:
         return take_file_name(shown.encode())
     except RefusedError:
         return ""
+
+
+def saved_names(untrusted_names: Sequence[str], kind: str) -> tuple[str, ...]:
+    """Return names of several files to save, each as ``suggested_name`` makes it.
+
+    Raises PeerError where nothing is saved, and for names that are empty or equal then.
+    """
+    # guard: names are of files that are saved
+    if untrusted_names and kind != "save":
+        raise PeerError("names of files that are not saved")
+    names = tuple(map(suggested_name, untrusted_names))
+    # guard: several files have names that differ
+    if not all(names) or len(set(names)) < len(names):
+        raise PeerError("files without names, or with the same one")
+    return names
 
 
 def _refuse_form(text: str) -> None:

@@ -22,7 +22,11 @@ from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.framing import FrameReader
 from broker.core.transfer.entries import entry_frame
-from broker.core.transfer.file_names import suggested_name, take_file_name
+from broker.core.transfer.file_names import (
+    saved_names,
+    suggested_name,
+    take_file_name,
+)
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import take_url
 from broker.ipc import fdpass
@@ -430,14 +434,8 @@ def _checked(untrusted_ask: Ask) -> Ask:
             # guard: suggested name checked in the worker
             name = suggested_name(untrusted_name)
             checked = msgspec.structs.replace(untrusted_ask, name=name)
-            if isinstance(checked, ChooseFiles) and checked.names:
-                # guard: names are of files that are saved
-                if checked.kind != "save":
-                    raise PeerError("names of files that are not saved")
-                names = tuple(map(suggested_name, checked.names))
-                # guard: several files have names that differ
-                if not all(names) or len(set(names)) < len(names):
-                    raise PeerError("files without names, or with the same one")
+            if isinstance(checked, ChooseFiles):
+                names = saved_names(checked.names, checked.kind)
                 checked = msgspec.structs.replace(checked, names=names)
             return checked
         case Take() | ReturnFile() | CallService() | OfferServices():

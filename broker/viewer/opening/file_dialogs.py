@@ -35,9 +35,12 @@ from broker.core.files.planted_links import named_path
 from broker.core.lease import Opening
 from broker.core.limits import SAVED_AT_ONCE
 from broker.core.services import FILE_COPY, FILE_DIALOG
-from broker.core.sliding_window import SlidingWindow
 from broker.core.transfer.entries import End, FileEntry, entry_frame
-from broker.core.transfer.file_names import suggested_name, take_file_name
+from broker.core.transfer.file_names import (
+    saved_names,
+    suggested_name,
+    take_file_name,
+)
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
@@ -46,7 +49,7 @@ from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.desktop_chooser import FileChoice, choose
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
-from broker.viewer.opening.meter import DayMeter
+from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd, pipe
 from broker.viewer.opening.returns import Return
@@ -59,8 +62,6 @@ SOURCE = "desktop"
 """What a sandbox calls the user's files, as those of ``brokerctl cp``."""
 DIALOGS = 4
 """On the desktop at one time."""
-DISMISSED_PER_MINUTE = 4
-"""Dialogs of one record that ended without a choice; then it waits."""
 _FIRST_TRANSFER = 1 << 33
 """Numbers in the log, apart from those of other transfers."""
 _SAME_NAMES = 100
@@ -106,7 +107,7 @@ class FileDialogs:
         self._meter = meter
         self._show = show
         self._places = CallPlaces()
-        self._dismissed: dict[str, SlidingWindow] = {}
+        self._declined = Declined("dialogs were dismissed")
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
     async def serve(
@@ -116,8 +117,8 @@ class FileDialogs:
         if ask.kind == "offered":
             await self._require_offered(opening)
             return
-        record = guest.lease.record
-        self._require_pace(record)
+        # guard: dialogs that are dismissed come no more
+        self._declined.require_few(guest.lease.record)
 
         async def on_ask() -> None:
             what = "waiting for the answer of the user"
@@ -152,14 +153,6 @@ class FileDialogs:
         answers = await self._decider.preview(requests)
         if all(answer is None or answer.verdict == "deny" for answer in answers):
             raise RefusedError("no rule for vitrail.FileDialog lets it")
-
-    def _require_pace(self, record: str) -> None:
-        window = self._dismissed.get(record)
-        # guard: dialogs that are dismissed come no more
-        if window and window.counted(trio.current_time()) >= DISMISSED_PER_MINUTE:
-            raise RefusedError(
-                f"{DISMISSED_PER_MINUTE} dialogs were dismissed within a minute"
-            )
 
     async def _require_desktop(
         self, guest: Guest, permit: Permit, *, save: bool
@@ -205,11 +198,7 @@ class FileDialogs:
                 paths = await self._show(choice)
             finally:
                 if not paths:
-                    now = trio.current_time()
-                    window = self._dismissed.setdefault(
-                        record, SlidingWindow(DISMISSED_PER_MINUTE, 60.0)
-                    )
-                    window.take(now)
+                    self._declined.note(record)
         places = tuple(self._writable())
         found = [
             await trio.to_thread.run_sync(_checked, p, places, save) for p in paths
@@ -379,13 +368,10 @@ def _names(ask: ChooseFiles) -> tuple[str, ...]:
 
     A worker has checked them, which may have been taken over.
     """
-    # guard: a dialog's title says what it is for
-    if ask.names and ask.kind != "save":
-        raise PeerError("names of files that are not saved")
-    names = tuple(map(suggested_name, ask.names))
+    names = saved_names(ask.names, ask.kind)
     # guard: names of several files lead nowhere else
-    if names != ask.names or not all(names) or len(set(names)) < len(names):
-        raise PeerError("files without plain names, or with the same one")
+    if names != ask.names:
+        raise PeerError("names that a worker does not leave as they are")
     return names
 
 

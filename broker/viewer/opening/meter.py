@@ -1,5 +1,7 @@
 """How much a sandbox has sent within 24 hours (``[transfer]`` in its record).
 
+And how often the user has declined what it offers.
+
 Counted by record, so that a disposable has no new allowance for each start.  Kept
 in memory: a restart of the broker forgets it, which only the user can cause.
 """
@@ -8,9 +10,15 @@ from __future__ import annotations
 
 from collections import deque
 
+import trio
+
 from broker.core.errors import RefusedError
+from broker.core.sliding_window import SlidingWindow
+from broker.viewer.opening.failures import ToldError
 from policy.records.model import Transfer
 
+DECLINED_PER_MINUTE = 4
+"""Offers of one record that the user has declined; then it waits."""
 _DAY = 86400.0
 
 
@@ -33,3 +41,23 @@ class DayMeter:
         if sum(one for _, one in used) + size > allowed.day_size:
             raise RefusedError(f"more than {allowed.day_size} bytes within 24 hours")
         used.append((now, size))
+
+
+class Declined:
+    """Dialogs or documents of each record that the user did not want."""
+
+    def __init__(self, what: str) -> None:
+        """``what``: "dialogs were dismissed"."""
+        self._what = what
+        self._windows: dict[str, SlidingWindow] = {}
+
+    def require_few(self, record: str) -> None:
+        """Raise ToldError after too many within a minute."""
+        window = self._windows.get(record)
+        if window and window.counted(trio.current_time()) >= DECLINED_PER_MINUTE:
+            raise ToldError(f"{DECLINED_PER_MINUTE} {self._what} in a minute")
+
+    def note(self, record: str) -> None:
+        """Count one."""
+        new = SlidingWindow(DECLINED_PER_MINUTE, 60.0)
+        self._windows.setdefault(record, new).take(trio.current_time())

@@ -34,7 +34,6 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.services import PRINT
-from broker.core.sliding_window import SlidingWindow
 from broker.core.transfer.file_names import suggested_name
 from broker.helpers.process.spawn import run_tool
 from broker.ipc import transfer as messages
@@ -44,7 +43,7 @@ from broker.ipc.transfer_guest import PrintPages
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
-from broker.viewer.opening.meter import DayMeter
+from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
 from policy.names import ADMIN_NAMES
@@ -56,8 +55,6 @@ PAGES_PER_DAY = 500
 """Of one record: bytes say nothing about paper, and an empty page is 14 of them."""
 DOCUMENTS = 4
 """That are received or asked about at one time."""
-REFUSED_PER_MINUTE = 4
-"""Documents of one record that the user has not let through; then it waits."""
 _FIRST_TRANSFER = 1 << 34
 """Numbers in the log, apart from those of other transfers."""
 _NO_DEFAULT = "no system default destination"
@@ -100,7 +97,7 @@ class Printing:
         self._meter = meter
         self._spool = spool
         self._places = CallPlaces()
-        self._refused: dict[str, SlidingWindow] = {}
+        self._declined = Declined("documents were refused")
         self._pages = DayMeter()
         self._files = itertools.count(1)
         self._numbers = itertools.count(_FIRST_TRANSFER)
@@ -120,10 +117,8 @@ class Printing:
             return
         lease = guest.lease
         allowed, now = guest.valid_record().viewer.transfer, trio.current_time()
-        window = self._refused.get(lease.record)
         # guard: what is not printed is not asked about for ever
-        if window and window.counted(now) >= REFUSED_PER_MINUTE:
-            raise ToldError(f"{REFUSED_PER_MINUTE} documents were refused in a minute")
+        self._declined.require_few(lease.record)
         # guard: size of what is printed
         if ask.size > min(allowed.file_size, allowed.request_size):
             raise ToldError("it is larger than the sandbox's record allows")
@@ -173,9 +168,7 @@ class Printing:
             finally:
                 # guard: a document whose program hangs up was refused
                 if not permitted:
-                    new = SlidingWindow(REFUSED_PER_MINUTE, 60.0)
-                    window = self._refused.setdefault(guest.lease.record, new)
-                    window.take(trio.current_time())
+                    self._declined.note(guest.lease.record)
 
     def _count(self, guest: Guest, pages: int) -> None:
         """Raise ToldError for more paper than a record has in a day."""
