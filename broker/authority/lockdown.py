@@ -20,7 +20,7 @@ from broker.core.paths import Paths
 from broker.core.services import DEVICE
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from policy.destinations import NETWORK
 
 HINT = "'brokerctl lockdown --lift' ends the lockdown"

@@ -18,7 +18,16 @@ from broker.core.authority_report import AuthorityReport
 from broker.core.lease import Opening
 from broker.core.process_status import status_fields
 from broker.helpers.process.memory import read_memory
-from broker.ipc.control import api
+from broker.ipc.control.types.leases import LeaseStatus
+from broker.ipc.control.types.status import (
+    AuditStatus,
+    LinkStatus,
+    PolicyStatus,
+    PumpStatus,
+    Status,
+    StreamStatus,
+)
+from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 from broker.ipc.pump import StreamStatistics
 
 _LOOK_SECONDS = 3.0
@@ -37,30 +46,28 @@ class StatusCollector:
     pump: PumpSupervisor
     report: Callable[[], Awaitable[AuthorityReport]]
     warnings: Callable[[], list[str]]
-    link: Callable[[], Awaitable[api.LinkStatus]] | None = field(
-        default=None, kw_only=True
-    )
+    link: Callable[[], Awaitable[LinkStatus]] | None = field(default=None, kw_only=True)
     since: float = field(default_factory=time.time, kw_only=True)
 
-    async def status(self) -> api.Status:
+    async def status(self) -> Status:
         """Everything for ``brokerctl status``."""
         report = await self.report()
         streams = {s.name: s for s in await self.pump.streams()}
         counted: dict[int, StreamCount] = {}
-        sandboxes: dict[str, api.SandboxStatus] = {}
+        sandboxes: dict[str, SandboxStatus] = {}
         for part in self.parts:
             await part.look()
             counted |= await part.worker_counts()
             for row in await part.sandboxes():
                 shown = sandboxes.get(row.name)
                 sandboxes[row.name] = row if shown is None else _joined(shown, row)
-        return api.Status(
+        return Status(
             version=__version__,
             role=self.role,
             pid=os.getpid(),
             since=self.since,
             monotonic=trio.current_time(),
-            policy=api.PolicyStatus(**msgspec.structs.asdict(report.policy)),
+            policy=PolicyStatus(**msgspec.structs.asdict(report.policy)),
             sandboxes=list(sandboxes.values()),
             leases=self.leases(),
             streams=[
@@ -77,7 +84,7 @@ class StatusCollector:
             tasks=trio.lowlevel.current_statistics().tasks_living
             + sum(part.tasks() for part in self.parts),
             pump=self._pump(list(streams.values())),
-            audit=api.AuditStatus(
+            audit=AuditStatus(
                 events=report.events,
                 commits=report.commits,
                 failures=report.failures,
@@ -87,20 +94,20 @@ class StatusCollector:
             warnings=[*report.warnings, *self.warnings()],
         )
 
-    def leases(self) -> list[api.LeaseStatus]:
+    def leases(self) -> list[LeaseStatus]:
         """All live leases."""
         return [lease for part in self.parts for lease in part.leases()]
 
-    def _pump(self, streams: list[StreamStatistics]) -> api.PumpStatus:
+    def _pump(self, streams: list[StreamStatistics]) -> PumpStatus:
         numbers = self.pump.statistics()
-        return api.PumpStatus(
+        return PumpStatus(
             pid=numbers.pid,
             streams=numbers.streams,
             streams_total=numbers.streams + sum(numbers.ended.values()),
             bytes_total=sum(s.bytes_ab + s.bytes_ba for s in streams),
         )
 
-    def _own_processes(self, report: AuthorityReport) -> list[api.ProcessStatus]:
+    def _own_processes(self, report: AuthorityReport) -> list[ProcessStatus]:
         out = [process_status("broker", os.getpid())]
         if report.pid:
             out.append(process_status("authority", report.pid))
@@ -114,7 +121,7 @@ class StatusCollector:
         return out
 
 
-def _joined(shown: api.SandboxStatus, machine: api.SandboxStatus) -> api.SandboxStatus:
+def _joined(shown: SandboxStatus, machine: SandboxStatus) -> SandboxStatus:
     """Return the row of a sandbox that viewer and host both know."""
     return msgspec.structs.replace(
         machine,
@@ -132,14 +139,14 @@ def _stream(
     began: float,
     numbers: Mapping[str, StreamStatistics],
     counted: Mapping[int, StreamCount],
-) -> api.StreamStatus:
+) -> StreamStatus:
     live = numbers.get(str(opening.stream))
     claimed = counted.get(opening.stream)
     if live is None and claimed is not None:
         up, down = claimed.from_guest, claimed.to_guest
     else:
         up, down = (0, 0) if live is None else (live.bytes_ab, live.bytes_ba)
-    return api.StreamStatus(
+    return StreamStatus(
         stream=opening.stream,
         sandbox=opening.lease.sandbox,
         lease=opening.lease.id,
@@ -153,8 +160,8 @@ def _stream(
 
 
 async def _with_memory(
-    processes: list[api.ProcessStatus],
-) -> list[api.ProcessStatus]:
+    processes: list[ProcessStatus],
+) -> list[ProcessStatus]:
     """The same with their memory, and the walls of those whose jail is not given."""
     # In a thread: the kernel walks every page of each process for it, and waits
     # for one that is changing its memory; streams must not wait as well.

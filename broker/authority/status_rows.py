@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from broker.core.lease import Opening
-from broker.ipc.control import api
+from broker.ipc.control.types.leases import LeaseStatus
+from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,11 @@ class StatusRows:
     async def look(self) -> None:
         """Get the rows from where they are, before the others are called."""
 
-    async def sandboxes(self) -> list[api.SandboxStatus]:
+    async def sandboxes(self) -> list[SandboxStatus]:
         """The sandboxes that this part knows."""
         return []
 
-    def leases(self) -> list[api.LeaseStatus]:
+    def leases(self) -> list[LeaseStatus]:
         """The live leases."""
         return []
 
@@ -41,7 +42,7 @@ class StatusRows:
         """Streams that end in workers."""
         return {}
 
-    def processes(self) -> list[api.ProcessStatus]:
+    def processes(self) -> list[ProcessStatus]:
         """Processes beside the broker, its pump and its shipper."""
         return []
 
@@ -52,6 +53,6 @@ class StatusRows:
 
 def process_status(
     role: str, pid: int, sandbox: str = "", *, jail: str = ""
-) -> api.ProcessStatus:
+) -> ProcessStatus:
     """One process of the broker or of a sandbox; ``jail`` names its walls."""
-    return api.ProcessStatus(role=role, pid=pid, sandbox=sandbox, jail=jail)
+    return ProcessStatus(role=role, pid=pid, sandbox=sandbox, jail=jail)

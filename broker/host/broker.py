@@ -26,12 +26,15 @@ from broker.core.names import LeaseId
 from broker.helpers.pump.handle import PumpHandle
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
+from broker.ipc.control.host_methods import HOST_METHODS
+from broker.ipc.control.shared_methods import SHARED_METHODS
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.net.peers.identity import describe
 
 # A guest whose agent gets no request does not listen to the power button for long.
 _GRACE = 1.0
+_METHODS = {**SHARED_METHODS, **HOST_METHODS}
 
 
 async def run_host(
@@ -99,7 +102,7 @@ class _Host:
         async with trio.open_nursery() as nursery:
             await self._host.run(nursery)
             await nursery.start(self._viewer.run)
-            await nursery.start(serve_calls, handle, "host", "host", parts)
+            await nursery.start(serve_calls, handle, "host", "host", parts, _METHODS)
             await self._authority.serve_control()
             ready()
             await self._ground.shutdown.wait()

@@ -40,8 +40,10 @@ from broker.host.network.switch.switches import Switches
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.ipc.audit import schema
-from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control import host_methods as methods
+from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.types import leases as api
+from broker.ipc.control.types.base import Nothing
 from policy.records.model import (
     Record,
     RecordSet,
@@ -377,9 +379,9 @@ class LaunchControl:
 
     @serves(methods.LAUNCH_END)
     async def end_launch(
-        self, exchange: Exchange[api.Nothing], request: api.LaunchEndRequest
-    ) -> api.Nothing:
+        self, exchange: Exchange[Nothing], request: api.LaunchEndRequest
+    ) -> Nothing:
         """End it."""
         del exchange
         await self._launches.end(request.id)
-        return api.Nothing()
+        return Nothing()

@@ -25,8 +25,10 @@ from broker.host.foreign_machine import take_foreign
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.ipc.audit import schema
-from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control import host_methods as methods
+from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.types import leases as api
+from broker.ipc.control.types.base import Nothing
 from policy.records.model import (
     CidPeer,
     External,
@@ -184,12 +186,12 @@ class Leasing:
 
     @serves(methods.LEASE_RELEASE)
     async def release(
-        self, exchange: Exchange[api.Nothing], request: api.LeaseReleaseRequest
-    ) -> api.Nothing:
+        self, exchange: Exchange[Nothing], request: api.LeaseReleaseRequest
+    ) -> Nothing:
         """End a lease; a machine that is not ours lives on."""
         lease = take_lease_id(request.id)
         await self._host.release(lease, f"released by process {exchange.caller.pid}")
-        return api.Nothing()
+        return Nothing()
 
 
 def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None:

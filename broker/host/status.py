@@ -11,7 +11,8 @@ from typing_extensions import override
 from broker.authority.status_rows import StatusRows, process_status
 from broker.core.lease import Opening
 from broker.host.role import ActiveLease, HostRole
-from broker.ipc.control import api
+from broker.ipc.control.types.leases import LeaseStatus
+from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 from broker.net.peers.identity import describe
 from policy.records.model import Record, RecordSet
 
@@ -26,7 +27,7 @@ class HostRows(StatusRows):
     """(record, role, pid) of the processes of machines that wait for a start."""
 
     @override
-    async def sandboxes(self) -> list[api.SandboxStatus]:
+    async def sandboxes(self) -> list[SandboxStatus]:
         records = self.records().records
         return [
             sandbox_status(active_lease, records.get(active_lease.lease.record))
@@ -34,7 +35,7 @@ class HostRows(StatusRows):
         ]
 
     @override
-    def leases(self) -> list[api.LeaseStatus]:
+    def leases(self) -> list[LeaseStatus]:
         return [lease_status(lease) for lease in self.host.active_leases()]
 
     @override
@@ -43,7 +44,7 @@ class HostRows(StatusRows):
         return [s for t in active_leases for s in t.doors.streams.values()]
 
     @override
-    def processes(self) -> list[api.ProcessStatus]:
+    def processes(self) -> list[ProcessStatus]:
         warm = self.host.acceptors.pid
         return (
             [process_status("acceptor fork server", warm)] * bool(warm)
@@ -59,13 +60,11 @@ class HostRows(StatusRows):
         )
 
 
-def sandbox_status(
-    active_lease: ActiveLease, record: Record | None
-) -> api.SandboxStatus:
+def sandbox_status(active_lease: ActiveLease, record: Record | None) -> SandboxStatus:
     """A machine as its host sees it.  ``record`` is None when it has gone."""
     lease, facts = active_lease.lease, active_lease.machine.facts
     built = facts.image_built
-    return api.SandboxStatus(
+    return SandboxStatus(
         name=lease.sandbox,
         record=lease.record,
         sandbox_class="" if record is None else record.viewer.sandbox_class,
@@ -88,10 +87,10 @@ def _state(active_lease: ActiveLease) -> str:
     return "running" if active_lease.running else "starting"
 
 
-def lease_status(active_lease: ActiveLease) -> api.LeaseStatus:
+def lease_status(active_lease: ActiveLease) -> LeaseStatus:
     """A lease as ``brokerctl lease list`` shows it."""
     lease = active_lease.lease
-    return api.LeaseStatus(
+    return LeaseStatus(
         id=lease.id,
         sandbox=lease.sandbox,
         record=lease.record,

@@ -29,7 +29,7 @@ from broker.core.errors import (
 )
 from broker.core.framing import encode_frame
 from broker.core.limits import authority as authority_limits
-from broker.ipc.control.api import NotFoundError
+from broker.ipc.control.types.base import NotFoundError
 
 
 class _Message(

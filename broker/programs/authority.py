@@ -48,7 +48,9 @@ from broker.ipc import event_loop
 from broker.ipc.audit import schema
 from broker.ipc.control.dispatch import Dispatcher, Forward
 from broker.ipc.control.forwarder import Forwarder
-from broker.ipc.control.methods import Owner
+from broker.ipc.control.method import Owner
+from broker.ipc.control.methods import TABLE
+from broker.ipc.control.service import describe_service
 from broker.net.peers.control_peers import why_not_served
 
 _LAST_SECONDS = 5.0
@@ -228,7 +230,9 @@ def _control(
     other = forwards.get("viewer") or forwards["host"]
     owners = {owner: forwards.get(owner.value, other) for owner in Owner}
     refuse = parts.authority.lockdown.refuse
-    return Dispatcher(role, own, forwards=owners, refuse=refuse)
+    return Dispatcher(
+        role, own, TABLE, forwards=owners, refuse=refuse, other=describe_service
+    )
 
 
 async def _serve_control(

@@ -25,7 +25,7 @@ from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess
 from broker.ipc import event_loop
-from broker.ipc.control.methods import Owner
+from broker.ipc.control.host_methods import HOST_METHODS
 from broker.net.host_pair import pair_messages as p
 
 
@@ -106,7 +106,7 @@ class _LocalHost:
             await host.adopt(launches)
             await nursery.start(launches.run)
             await nursery.start(
-                serve_calls, self._handle, "host", "local", parts, {Owner.HOST}
+                serve_calls, self._handle, "host", "local", parts, HOST_METHODS
             )
             await self._viewer.pair.ask(p.HostReady)
             await self._told_to_end.wait()

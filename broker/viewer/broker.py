@@ -5,7 +5,7 @@ The same on one machine and on two; only the way to its host differs (``HostEnd`
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.pump.handle import PumpHandle
 from broker.ipc.control import api
-from broker.ipc.control.methods import Owner
+from broker.ipc.control.method import AnyMethod
 from broker.ipc.host_viewer import Host
 from broker.viewer.control import viewer_parts
 from broker.viewer.part import (
@@ -55,8 +55,8 @@ class ViewerSide:
 class HostEnd(Protocol):
     """The way to the host: the link, or a process beside this one."""
 
-    owners: frozenset[Owner]
-    """Whose methods of the control socket the viewer's process answers."""
+    table: Mapping[str, AnyMethod]
+    """The methods of the control socket that the viewer's process answers."""
 
     @property
     def host(self) -> Host:
@@ -169,7 +169,7 @@ class _ViewerProcess:
                 "viewer",
                 self._ground.role,
                 self._parts,
-                self._end.owners,
+                self._end.table,
             )
             await self._authority.serve_control()
             ready()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import trio
 
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from broker.viewer.network import FlowRow
 from broker.viewer.role import ViewerRole
 from broker.viewer.windows import fit_by_sandbox

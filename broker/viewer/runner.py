@@ -22,7 +22,7 @@ from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.services import DISPLAY
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from broker.ipc.host_viewer import Machines
 from broker.viewer.calls.calls import own_call
 from broker.viewer.role import ViewerRole

@@ -14,7 +14,7 @@ import trio
 from broker.core.errors import RefusedError
 from broker.ipc.audit.database import open_reading
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 
 _LOOK_SECONDS = 0.25
 """Between two looks at the log while a subscriber has all of it."""

@@ -16,7 +16,7 @@ from broker.core.names import SandboxName
 from broker.ipc import worker
 from broker.ipc.control import api, methods
 from broker.ipc.control.fitting import AROUND
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 

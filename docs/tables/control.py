@@ -20,8 +20,8 @@ import msgspec
 
 import broker
 from broker.ipc.control.api import INTERFACE
-from broker.ipc.control.dispatch import interface_description
 from broker.ipc.control.methods import TABLE
+from broker.ipc.control.service import interface_description
 from broker.ipc.control.varlink import FAILED, NOT_FOUND, REFUSED, ErrorParameters
 
 _WIDTH = 80

@@ -41,13 +41,13 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 182, 24_580, 15_950),
+    Program("authority", ("broker.programs.authority",), USER, 188, 24_580, 15_950),
     Program("starter", ("broker.helpers.starter",), USER, 14, 580, 330),
     Program(
         "vitrail-local, viewer",
         ("broker.programs.local",),
         USER,
-        337,
+        339,
         43_400,
         27_920,
         without=("broker.programs.local_host",),
@@ -57,8 +57,8 @@ PROGRAMS = (
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
         261,
-        32_200,
-        20_180,
+        31_120,
+        19_516,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -66,25 +66,25 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         260,
-        33_920,
-        21_520,
+        32_997,
+        20_951,
         linked=True,
     ),
     Program(
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        353,
+        355,
         46_100,
         29_800,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_110, 1_800),
-    Program("acceptor", ("broker.programs.acceptor",), USER, 46, 4_400, 2_350),
-    Program("prompt agent", ("broker.programs.prompt",), USER, 40, 3_820, 2_300),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 2_940, 1_600),
+    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_110, 1_610),
+    Program("acceptor", ("broker.programs.acceptor",), USER, 46, 4_032, 2_145),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 40, 3_820, 2_074),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 2_940, 1_437),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),
-    Program("shipper", ("broker.programs.shipper",), USER, 54, 6_860, 3_990),
+    Program("shipper", ("broker.programs.shipper",), USER, 54, 6_278, 3_611),
     Program(
         "vitrail-ingest",
         ("broker.programs.ingest",),
@@ -94,7 +94,7 @@ PROGRAMS = (
         1_800,
         linked=True,
     ),
-    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_570, 1_255),
+    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_570, 1_164),
     Program(
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
@@ -103,7 +103,7 @@ PROGRAMS = (
         32_400,
         20_950,
     ),
-    Program("keeper", ("broker.programs.keeper",), USER, 33, 3_280, 1_490),
+    Program("keeper", ("broker.programs.keeper",), USER, 33, 3_004, 1_490),
     Program("worker", ("broker.programs.worker",), CONFINED, 188, 31_590, 20_440),
     Program("files", ("shims.files.__main__",), USER, 35, 5_240, 3_790),
     Program(
@@ -112,9 +112,9 @@ PROGRAMS = (
         USER,
         12,
         1_000,
-        600,
+        508,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 30, 2_360, 1_300),
+    Program("security key", ("broker.programs.security_key",), USER, 30, 2_360, 1_152),
     Program(
         "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_260, 1_100
     ),
@@ -146,7 +146,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(638, 93_390, 63_270)
+TOGETHER = Size(644, 93_463, 63_316)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

@@ -17,7 +17,8 @@ import trio
 
 from broker.authority.control.server import serve
 from broker.ipc.control.api import Version
-from broker.ipc.control.methods import GET_VERSION, serves
+from broker.ipc.control.method import serves
+from broker.ipc.control.methods import GET_VERSION
 from broker.net.peers import credentials
 from broker.net.peers.control_peers import why_not_served
 from broker.viewer.sound.mixer import SoundStatus, serve_desk

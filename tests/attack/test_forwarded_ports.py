@@ -13,7 +13,7 @@ import trio.testing
 from broker.core.errors import RefusedError
 from broker.core.limits import network as limits
 from broker.ipc.control import api
-from broker.ipc.control.methods import Exchange
+from broker.ipc.control.method import Exchange
 from broker.viewer.calls.tcp_ports import take_port
 from broker.viewer.opening import forwards
 from broker.viewer.opening.forwards import PortForwards

@@ -23,7 +23,7 @@ from broker.ipc.control.api import (
     RunItem,
     Started,
 )
-from broker.ipc.control.methods import Exchange
+from broker.ipc.control.method import Exchange
 from tests.kit.brokerctl import _START, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.eventually import eventually

@@ -13,7 +13,7 @@ from broker.authority.audit.store import open_store
 from broker.ipc.audit.schema import LeaseBegin, StreamOpened
 from broker.ipc.control import methods
 from broker.ipc.control.api import Exited, OpenItem, RunItem, SandboxStatus, Started
-from broker.ipc.control.methods import serves
+from broker.ipc.control.method import serves
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 

@@ -60,7 +60,8 @@ from broker.ipc.control.api import (
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import serve_forwarded
 from broker.ipc.control.forwarder import Forwarder
-from broker.ipc.control.methods import Exchange, Owner, serves
+from broker.ipc.control.method import Exchange, Owner, serves
+from broker.ipc.control.service import describe_service
 from broker.ipc.control.varlink import Call, VarlinkReply
 
 LEASE = LeaseStatus(
@@ -111,7 +112,13 @@ async def _unanswered(call: Call, exchange: Exchange[Any]) -> VarlinkReply:
 
 def partly(parts: Iterable[object]) -> Dispatcher:
     """Return what answers the methods of some parts, and refuses the others."""
-    return Dispatcher("local", parts, forwards=dict.fromkeys(Owner, _unanswered))
+    return Dispatcher(
+        "local",
+        parts,
+        methods.TABLE,
+        forwards=dict.fromkeys(Owner, _unanswered),
+        other=describe_service,
+    )
 
 
 @dataclass
@@ -351,7 +358,13 @@ async def forwarded(nursery: trio.Nursery, dispatcher: Dispatcher) -> Dispatcher
     forwarder = Forwarder("owner", stream_of(ours))
     nursery.start_soon(serve_forwarded, stream_of(theirs), dispatcher)
     await nursery.start(forwarder.run)
-    return Dispatcher("local", [], forwards=dict.fromkeys(Owner, forwarder))
+    return Dispatcher(
+        "local",
+        [],
+        methods.TABLE,
+        forwards=dict.fromkeys(Owner, forwarder),
+        other=describe_service,
+    )
 
 
 def stream_of(sock: socket.socket) -> trio.SocketStream:

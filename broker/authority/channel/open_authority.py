@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Container, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from broker.core.stderr_log import log_stderr
 from broker.helpers.process.spawn import wait_ended
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import serve_forwarded
-from broker.ipc.control.methods import Exchange, Owner
+from broker.ipc.control.method import AnyMethod, Exchange, Owner
 from broker.ipc.control.varlink import Call, VarlinkReply
 
 _Client = TypeVar("_Client", bound=LogClient)
@@ -69,15 +69,15 @@ async def serve_calls(
     client_role: str,
     role: str,
     parts: Iterable[object],
-    owners: Container[Owner] = frozenset(Owner),
+    table: Mapping[str, AnyMethod],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer the calls of 'brokerctl' that the authority forwards, until cancelled.
 
-    ``owners``: whose methods the client has; ``role`` is the broker's.
+    ``table`` has the methods of the client's process; ``role`` is the broker's.
     """
-    api = Dispatcher(role, parts, forwards={Owner.AUTHORITY: _not_here}, owners=owners)
+    api = Dispatcher(role, parts, table, forwards={Owner.AUTHORITY: _not_here})
     calls = handle.clients[client_role].calls
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(calls))
     await serve_forwarded(stream, api, task_status=task_status)

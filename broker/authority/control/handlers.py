@@ -13,9 +13,11 @@ from broker import __version__
 from broker.authority.records.sandbox_names import not_running
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, sandboxes_named, take_sandbox_name
-from broker.ipc.control import api, methods
+from broker.ipc.control import shared_methods as methods
 from broker.ipc.control.fitting import fit_status
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.types.base import Nothing, StopAnswer, StopRequest, Version
+from broker.ipc.control.types.status import Status
 
 _GRACE = 5.0
 """Seconds between the request to power off and the end by force."""
@@ -37,7 +39,7 @@ class Shared:
     """``local``, ``host`` or ``viewer``."""
     live: Callable[[], list[Lease]]
     power_off: PowerOffCall
-    status: Callable[[], Awaitable[api.Status]]
+    status: Callable[[], Awaitable[Status]]
     shutdown: trio.Event
 
 
@@ -48,17 +50,13 @@ class SharedControl:
         self._shared = shared
 
     @serves(methods.GET_VERSION)
-    async def version(
-        self, exchange: Exchange[api.Version], request: api.Nothing
-    ) -> api.Version:
+    async def version(self, exchange: Exchange[Version], request: Nothing) -> Version:
         """Which broker this is."""
         del exchange, request
-        return api.Version(version=__version__, role=self._shared.role, pid=os.getpid())
+        return Version(version=__version__, role=self._shared.role, pid=os.getpid())
 
     @serves(methods.STATUS)
-    async def status(
-        self, exchange: Exchange[api.Status], request: api.Nothing
-    ) -> api.Status:
+    async def status(self, exchange: Exchange[Status], request: Nothing) -> Status:
         """Everything for ``brokerctl status``."""
         del exchange, request
         return fit_status(await self._shared.status())
@@ -67,8 +65,8 @@ class SharedControl:
 
     @serves(methods.STOP)
     async def stop(
-        self, exchange: Exchange[api.StopAnswer], request: api.StopRequest
-    ) -> api.StopAnswer:
+        self, exchange: Exchange[StopAnswer], request: StopRequest
+    ) -> StopAnswer:
         """End sandboxes; returns when they are gone."""
         grace = _GRACE if request.grace is None else max(0.0, request.grace)
         found = self._shared.live()
@@ -80,7 +78,7 @@ class SharedControl:
             if not found:
                 raise not_running(name, pairs)
         await self._stop_them(found, grace, f"by process {exchange.caller.pid}")
-        return api.StopAnswer(stopped=[lease.sandbox for lease in found])
+        return StopAnswer(stopped=[lease.sandbox for lease in found])
 
     async def _stop_them(self, leases: list[Lease], grace: float, who: str) -> None:
         async def stop(lease: Lease) -> None:
@@ -97,9 +95,7 @@ class SharedControl:
         await self._stop_them(self._shared.live(), _GRACE, "(the broker ends)")
 
     @serves(methods.SHUTDOWN)
-    async def shutdown(
-        self, exchange: Exchange[api.Nothing], request: api.Nothing
-    ) -> api.Nothing:
+    async def shutdown(self, exchange: Exchange[Nothing], request: Nothing) -> Nothing:
         """Begin to end the broker; returns at once."""
         del exchange
         self._shared.shutdown.set()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control import host_methods as methods
+from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.types import leases as api
+from broker.ipc.control.types.base import Nothing
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class LeaseListing:
 
     @serves(methods.LEASE_LIST)
     async def lease_list(
-        self, exchange: Exchange[api.LeaseListAnswer], request: api.Nothing
+        self, exchange: Exchange[api.LeaseListAnswer], request: Nothing
     ) -> api.LeaseListAnswer:
         """All live leases."""
         del exchange, request

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from broker.core.errors import RefusedError
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 
 
 class LogControl:

@@ -30,7 +30,8 @@ from broker.core.errors import (
 from broker.ipc.control import varlink
 from broker.ipc.control.api import Caller
 from broker.ipc.control.dispatch import Dispatcher
-from broker.ipc.control.methods import SHUTDOWN, Exchange, row_of
+from broker.ipc.control.method import Exchange
+from broker.ipc.control.methods import SHUTDOWN, row_of
 from broker.ipc.control.varlink import Call, VarlinkReader, VarlinkReply
 
 _UCRED = struct.Struct("3i")

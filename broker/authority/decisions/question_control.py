@@ -13,7 +13,7 @@ from broker.authority.questions.queue import QueueEntry
 from broker.core.errors import RefusedError
 from broker.core.question import Keep
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 
 
 class QuestionControl:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import SandboxName
-from broker.ipc.control import api
+from broker.ipc.control.types.base import NotFoundError
 from policy.records.model import Record, RecordSet
 
 
@@ -21,7 +21,7 @@ def find_record(records: RecordSet, name: SandboxName) -> Record:
     record = records.records.get(name)
     if record is None:
         known = ", ".join(sorted(records.records)) or "none"
-        raise api.NotFoundError(
+        raise NotFoundError(
             f"no sandbox and no record is named '{printable(name)}'",
             hint=f"records: {known}; a new one is a file NAME.toml in "
             "~/.config/vitrail/sandboxes.d ('brokerctl policy schema')",

@@ -31,7 +31,8 @@ from broker.ipc.control.api import (
     Started,
 )
 from broker.ipc.control.connection import BrokerGoneError
-from broker.ipc.control.methods import RUN_INPUT, RUN_RESIZE, Method
+from broker.ipc.control.method import Method
+from broker.ipc.control.methods import RUN_INPUT, RUN_RESIZE
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from broker.ipc.control.api import Status
     from broker.ipc.control.client import Client
-    from broker.ipc.control.methods import Method
+    from broker.ipc.control.method import Method
 
 _Request = TypeVar("_Request", bound="msgspec.Struct")
 _Answer = TypeVar("_Answer", bound="msgspec.Struct")

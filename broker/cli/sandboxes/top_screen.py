@@ -25,7 +25,8 @@ from broker.ipc.control.api import (
     WindowCloseRequest,
 )
 from broker.ipc.control.blocking import open_blocking
-from broker.ipc.control.methods import ANSWER, STOP, WINDOW_CLOSE, Method
+from broker.ipc.control.method import Method
+from broker.ipc.control.methods import ANSWER, STOP, WINDOW_CLOSE
 
 _EVERY = 1.0
 """Seconds between two looks."""

@@ -20,7 +20,7 @@ from broker.ipc.control.connection import (
     Connection,
     open_connection,
 )
-from broker.ipc.control.methods import Method
+from broker.ipc.control.method import Method
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)

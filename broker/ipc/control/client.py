@@ -25,7 +25,7 @@ from broker.ipc.control.connection import (
     require_own,
     unreachable,
 )
-from broker.ipc.control.methods import Method
+from broker.ipc.control.method import Method
 from broker.ipc.control.varlink import VarlinkReader, VarlinkReply
 
 _READ_BYTES = 65536

@@ -1,29 +1,30 @@
-"""What of a broker answers a call of the control socket: a part of it, or a process.
-
-A name that is not in the table is answered with the protocol's own error.
-"""
+"""What of a broker answers a call of the control socket: a part of it, or a process."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from broker import __version__
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_exception
 from broker.ipc.control import varlink
-from broker.ipc.control.api import INTERFACE, Nothing
-from broker.ipc.control.methods import TABLE, Exchange, Method, Owner, row_of, served_by
-from broker.ipc.control.varlink import SERVICE, Call, VarlinkError, VarlinkReply
+from broker.ipc.control.method import AnyMethod, Exchange, Owner, served_by
+from broker.ipc.control.types.base import INTERFACE
+from broker.ipc.control.varlink import Call, VarlinkError, VarlinkReply
 
 Forward = Callable[[Call, Exchange[Any]], Awaitable[VarlinkReply]]
 """Has another process answer a call.  Its items are emitted as they came."""
 
 NO_FORWARDS: Mapping[Owner, Forward] = MappingProxyType({})
+
+
+def _not_ours(call: Call) -> msgspec.Struct:
+    # guard: a process answers its own methods only
+    raise InternalError(f"{call.method} is not a method of this process")
 
 
 class Dispatcher:
@@ -33,21 +34,23 @@ class Dispatcher:
         self,
         role: str,
         parts: Iterable[object],
+        table: Mapping[str, AnyMethod],
         *,
         forwards: Mapping[Owner, Forward] = NO_FORWARDS,
-        owners: Container[Owner] = frozenset(Owner),
         refuse: Callable[[str], None] = lambda _method: None,
+        other: Callable[[Call], msgspec.Struct] = _not_ours,
     ) -> None:
-        """Take the handlers of ``parts``.
+        """Answer the methods of ``table``, by the handlers of ``parts``.
 
-        ``owners`` are the processes whose methods are answered here; ``refuse`` raises
-        RefusedError for a method that may not be called now.  Raises
-        InternalError unless each of these has one handler, or an owner to forward it
-        to, or is one that the role lacks.
+        ``refuse`` raises RefusedError for a method that may not be called now;
+        ``other`` answers calls of methods that the table lacks.  Raises InternalError
+        unless each of the table has one handler, or an owner to forward it to, or is
+        one that the role lacks.
         """
         self._role = role
-        self._owners = owners
+        self._table = table
         self._refuse = refuse
+        self._other = other
         self._forwards = forwards
         self._handlers: dict[str, tuple[object, str]] = {}
         for part in parts:
@@ -55,9 +58,7 @@ class Dispatcher:
                 if name in self._handlers:
                     raise InternalError(f"{name} has two handlers")
                 self._handlers[name] = (part, attribute)
-        for name, row in TABLE.items():
-            if row.owner not in owners:
-                continue
+        for name, row in table.items():
             lacking = row.absence(role) is not None
             handled = name in self._handlers
             if lacking and handled:
@@ -78,12 +79,10 @@ class Dispatcher:
         """Answer a call.  Raises VarlinkError, and what its handler raises."""
         if call.upgrade:
             raise VarlinkError("InvalidParameter", parameter="upgrade")
-        row = row_of(call.method)
+        interface, _, name = call.method.rpartition(".")
+        row = self._table.get(name) if interface == INTERFACE else None
         if row is None:
-            return VarlinkReply(varlink.raw(_service(call)))
-        # guard: a process answers its own methods only
-        if row.owner not in self._owners:
-            raise InternalError(f"{row.name} is a method of the {row.owner.value}")
+            return VarlinkReply(varlink.raw(self._other(call)))
         absence = row.absence(self._role)
         if absence is not None:
             request = varlink.decode_parameters(call.parameters, row.request)
@@ -96,7 +95,7 @@ class Dispatcher:
         return VarlinkReply(varlink.raw(await self._handle(row, call, exchange)))
 
     async def _handle(
-        self, row: Method[Any, Any], call: Call, exchange: Exchange[Any]
+        self, row: AnyMethod, call: Call, exchange: Exchange[Any]
     ) -> msgspec.Struct:
         request = varlink.decode_parameters(call.parameters, row.request)
         part, attribute = self._handlers[row.name]
@@ -115,48 +114,3 @@ def _explain(problem: Exception) -> VitrailError:
         f"a mistake in the broker: {printable(str(problem) or repr(problem))}",
         hint="the broker's log has the details; please report it",
     )
-
-
-# -- the protocol's own interface --------------------------------------------------------
-
-
-class Info(msgspec.Struct, frozen=True):
-    """Answer of ``org.varlink.service.GetInfo``."""
-
-    vendor: str
-    product: str
-    version: str
-    url: str
-    interfaces: list[str]
-
-
-class _DescriptionRequest(msgspec.Struct, frozen=True):
-    interface: str
-
-
-class _Description(msgspec.Struct, frozen=True):
-    description: str
-
-
-def interface_description(interface: str = INTERFACE) -> str:
-    """Return the text of ``io.vitrail.Broker.varlink``, or of another interface."""
-    # Late: it brings tempfile and random with it, and few clients ask for it.
-    from importlib import resources
-
-    data = resources.files("broker") / "data" / f"{interface}.varlink"
-    return data.read_text(encoding="utf-8")
-
-
-def _service(call: Call) -> msgspec.Struct:
-    if call.method == f"{SERVICE}.GetInfo":
-        varlink.decode_parameters(call.parameters, Nothing)
-        return Info("Vitrail", "Vitrail broker", __version__, "", [SERVICE, INTERFACE])
-    if call.method == f"{SERVICE}.GetInterfaceDescription":
-        wanted = varlink.decode_parameters(call.parameters, _DescriptionRequest)
-        if wanted.interface not in {INTERFACE, SERVICE}:
-            raise VarlinkError("InterfaceNotFound", interface=wanted.interface)
-        return _Description(interface_description(wanted.interface))
-    interface, _, _word = call.method.rpartition(".")
-    if interface in {SERVICE, INTERFACE}:
-        raise VarlinkError("MethodNotFound", method=call.method)
-    raise VarlinkError("InterfaceNotFound", interface=interface)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from broker.core import limits
-from broker.ipc.control.api import Status
+from broker.ipc.control.types.status import Status
 
 AROUND = 1024
 """Of a message that is not the answer: the reply's own words."""

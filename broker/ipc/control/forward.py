@@ -13,7 +13,6 @@ import trio
 from broker.core.errors import InternalError
 from broker.ipc.control import forwarded as messages
 from broker.ipc.control import varlink
-from broker.ipc.control.api import Caller
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forwarded import (
     Answer,
@@ -22,7 +21,8 @@ from broker.ipc.control.forwarded import (
     Done,
 )
 from broker.ipc.control.forwarded_frames import ForwardedFrames
-from broker.ipc.control.methods import Exchange
+from broker.ipc.control.method import Exchange
+from broker.ipc.control.types.base import Caller
 from broker.ipc.control.varlink import Call, VarlinkReply
 
 

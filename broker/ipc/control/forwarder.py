@@ -29,7 +29,7 @@ from broker.ipc.control.forwarded import (
     encode,
 )
 from broker.ipc.control.forwarded_frames import ForwardedFrames
-from broker.ipc.control.methods import Exchange
+from broker.ipc.control.method import Exchange
 from broker.ipc.control.varlink import Call, VarlinkReply
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)

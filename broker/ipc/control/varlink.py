@@ -24,7 +24,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
-from broker.ipc.control.api import INTERFACE, NotFoundError
+from broker.ipc.control.types.base import INTERFACE, NotFoundError
 
 SERVICE = "org.varlink.service"
 

@@ -26,7 +26,9 @@ from broker.core.errors import (
 )
 from broker.core.files.opened_folder import HeldError
 from broker.core.limits import link as link_limits
-from broker.ipc.control import api
+from broker.ipc.control.types.base import NotFoundError
+from broker.ipc.control.types.leases import LeaseStatus
+from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 
@@ -195,10 +197,10 @@ class StreamRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class HostRowsReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The host's part of ``brokerctl status``."""
 
-    sandboxes: list[api.SandboxStatus]
-    leases: list[api.LeaseStatus]
+    sandboxes: list[SandboxStatus]
+    leases: list[LeaseStatus]
     streams: list[StreamRow]
-    processes: list[api.ProcessStatus]
+    processes: list[ProcessStatus]
     warnings: list[str]
     tasks: int
 
@@ -255,7 +257,7 @@ def encode(message: m.Message) -> bytes:
 
 _KINDS: Mapping[str, type[VitrailError]] = MappingProxyType(
     {
-        "not found": api.NotFoundError,
+        "not found": NotFoundError,
         "held": HeldError,
         "refused": RefusedError,
         "upstream": UpstreamError,

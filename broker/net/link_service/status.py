@@ -10,7 +10,7 @@ import trio
 from broker import __version__
 from broker.core import limits
 from broker.core.errors import VitrailError
-from broker.ipc.control import api
+from broker.ipc.control.types.status import LinkOther, LinkStatus
 from broker.net.link import messages as m
 from broker.net.link.messages import fit
 from broker.net.link.wire_types import VERSION, Role
@@ -53,11 +53,11 @@ class LinkState:
         self.epochs += 1
         self.enter("up")
 
-    async def status(self) -> api.LinkStatus:
+    async def status(self) -> LinkStatus:
         """The whole; asks the other end for its numbers, if it answers soon."""
         epoch = self.epoch
         there = None if epoch is None else await _ask(epoch)
-        return api.LinkStatus(
+        return LinkStatus(
             role=self.role.name.lower(),
             endpoint=self.endpoint,
             state=self.state,
@@ -74,14 +74,14 @@ class LinkState:
         )
 
 
-async def _ask(epoch: Epoch) -> api.LinkOther | None:
+async def _ask(epoch: Epoch) -> LinkOther | None:
     with trio.move_on_after(_ASK_SECONDS):
         try:
             reply = await epoch.ask(m.StatusAsked)
         except VitrailError:
             return None  # it is being lost; the next status says so
         if isinstance(reply, m.StatusReply):
-            return api.LinkOther(
+            return LinkOther(
                 program=reply.program,
                 leases=reply.leases,
                 streams=reply.streams,

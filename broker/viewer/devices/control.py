@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.report import answer_of, devices_answer
 

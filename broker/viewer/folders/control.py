@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.core.escape import printable
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from broker.viewer.folders.desk import FolderDesk, SharedFolder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -10,7 +10,8 @@ from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
 from broker.authority.status_rows import StatusRows
 from broker.ipc.control import api
-from broker.ipc.control.methods import Owner
+from broker.ipc.control.method import AnyMethod
+from broker.ipc.control.methods import TABLE
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.viewer.broker import ViewerSide
@@ -23,7 +24,7 @@ from broker.viewer.workers.pool import Workers
 class LinkedHost:
     """Implements ``viewer.broker.HostEnd``."""
 
-    owners = frozenset(Owner)
+    table: Mapping[str, AnyMethod] = TABLE
 
     def __init__(self, side: ViewerSide, link: LinkConfig) -> None:
         self._side = side

@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import trio
 from typing_extensions import override
@@ -19,7 +20,8 @@ from broker.core.names import LeaseId, ServiceName
 from broker.core.stderr_log import log_stderr
 from broker.helpers.forked_part import ForkedPart
 from broker.ipc.control import api
-from broker.ipc.control.methods import Owner
+from broker.ipc.control.method import AnyMethod, Owner
+from broker.ipc.control.methods import TABLE
 from broker.net.host_pair import pair_messages as p
 from broker.viewer.broker import ViewerSide
 from broker.viewer.host_ends.host_process import HostProcess
@@ -77,7 +79,9 @@ def _opening(row: p.StreamRow, lease: Lease) -> Opening:
 class LocalHost:
     """Implements ``viewer.broker.HostEnd``."""
 
-    owners = frozenset({Owner.VIEWER, Owner.AUTHORITY})
+    table: Mapping[str, AnyMethod] = MappingProxyType(
+        {name: row for name, row in TABLE.items() if row.owner is not Owner.HOST}
+    )
     link: Callable[[], Awaitable[api.LinkStatus]] | None = None
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from broker.viewer.notifications.board import Board
 
 _ROWS = 200

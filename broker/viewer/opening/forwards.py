@@ -26,7 +26,7 @@ from broker.core.limits import network as limits
 from broker.core.prompt_words import VIEWER
 from broker.core.services import TCP
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from broker.ipc.transfer_guest import GuestCall
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listen, take_port

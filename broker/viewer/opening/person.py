@@ -29,7 +29,7 @@ from broker.core.transfer.urls import Url, take_url
 from broker.ipc.audit import schema
 from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
-from broker.ipc.control.methods import Exchange, serves
+from broker.ipc.control.method import Exchange, serves
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own

@@ -15,7 +15,7 @@ from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.host.lease_requests import Leasing
-from broker.ipc.control import api, methods
+from broker.ipc.control import api, method, methods
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
@@ -96,7 +96,7 @@ async def emit(item):
     raise AssertionError
 
 
-EXCHANGE = methods.Exchange(api.Caller(pid=7, uid=1000), more=False, emit=emit)
+EXCHANGE = method.Exchange(api.Caller(pid=7, uid=1000), more=False, emit=emit)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,9 @@ async def test_the_end_of_the_broker_ends_all():
 
 async def call(stage, name, /, *, more=False, **parameters):
     """Answer a call as the control socket does."""
-    exchange = methods.Exchange(EXCHANGE.caller, more, emit)
+    exchange = method.Exchange(EXCHANGE.caller, more, emit)
     raw = msgspec.Raw(msgspec.json.encode(parameters))
-    dispatcher = Dispatcher(stage.role, stage.parts)
+    dispatcher = Dispatcher(stage.role, stage.parts, methods.TABLE)
     return await dispatcher.answer(Call(f"{api.INTERFACE}.{name}", raw), exchange)
 
 
@@ -201,7 +201,7 @@ class Twice(SharedControl):
 
 
 class Answers:
-    @methods.serves(methods.RUN)
+    @method.serves(methods.RUN)
     async def run(self, exchange, request):
         raise AssertionError
 
@@ -231,10 +231,12 @@ class Answers:
 )
 def test_a_role_with_other_parts_serves_nothing(parts, complaint):
     Dispatcher(
-        "host", _bare(SharedControl, LeaseListing, LogControl, Leasing, Lockdown)
+        "host",
+        _bare(SharedControl, LeaseListing, LogControl, Leasing, Lockdown),
+        methods.TABLE,
     )
     with pytest.raises(InternalError, match=complaint):
-        Dispatcher("host", _bare(*parts))
+        Dispatcher("host", _bare(*parts), methods.TABLE)
 
 
 async def test_pruning_is_passed_on_and_nothing_is_kept_for_no_time():

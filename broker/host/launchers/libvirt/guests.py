@@ -69,7 +69,7 @@ from broker.host.vmm.vsock_backend import (
     draw_cid,
     spawn_backend,
 )
-from broker.ipc.control import api
+from broker.ipc.control.types import leases as api
 from broker.net.peers import credentials
 from broker.net.peers.identity import Claim, HybridClaim, VsockClaim, take_cid
 from policy.records.model import External, LibvirtPeer, Record, RecordSet, ThrowawayVm

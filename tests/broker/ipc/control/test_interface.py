@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from broker.ipc.control import api, methods
-from broker.ipc.control.dispatch import interface_description
+from broker.ipc.control.service import interface_description
 from broker.ipc.control.varlink import ErrorParameters
 from docs.tables.control import describe, fields_of, in_varlink
 

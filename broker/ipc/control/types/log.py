@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.ipc.control.api.base import ApiAnswer, ApiRequest
+from broker.ipc.control.types.base import ApiAnswer, ApiRequest
 
 
 class AuditPruneRequest(ApiRequest, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from broker.ipc.control.api.base import ApiAnswer
+from broker.ipc.control.types.base import ApiAnswer
 
 
 class DeviceStatus(ApiAnswer, frozen=True, kw_only=True):

@@ -53,3 +53,18 @@ class Version(ApiAnswer, frozen=True, kw_only=True):
     role: str
     """``local``, ``host`` or ``viewer``."""
     pid: int
+
+
+class StopRequest(ApiRequest, frozen=True, kw_only=True):
+    """End a sandbox, or every one that this broker started."""
+
+    sandbox: str | None = None
+    """None: all."""
+    grace: float | None = None
+    """Seconds for the machine to switch itself off; None: the broker's default."""
+
+
+class StopAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """Which sandboxes ended."""
+
+    stopped: list[str]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.ipc.control.api.base import ApiAnswer, ApiRequest
-from broker.ipc.control.api.running import Progress
+from broker.ipc.control.types.base import ApiAnswer, ApiRequest
+from broker.ipc.control.types.running import Progress
 
 
 class OpenRequest(ApiRequest, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.ipc.control.api.base import ApiAnswer
+from broker.ipc.control.types.base import ApiAnswer
 
 
 class ClipboardOffer(ApiAnswer, frozen=True, kw_only=True):

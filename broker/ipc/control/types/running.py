@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.ipc.control.api.base import ApiAnswer, ApiRequest
+from broker.ipc.control.types.base import ApiAnswer, ApiRequest
 
 
 class RunRequest(ApiRequest, frozen=True, kw_only=True):
@@ -94,18 +94,3 @@ class RunItem(ApiAnswer, frozen=True, kw_only=True):
     stderr: bytes | None = None
     """As ``output``, where the request wants its standard error apart."""
     exited: Exited | None = None
-
-
-class StopRequest(ApiRequest, frozen=True, kw_only=True):
-    """End a sandbox, or every one that this broker started."""
-
-    sandbox: str | None = None
-    """None: all."""
-    grace: float | None = None
-    """Seconds for the machine to switch itself off; None: the broker's default."""
-
-
-class StopAnswer(ApiAnswer, frozen=True, kw_only=True):
-    """Which sandboxes ended."""
-
-    stopped: list[str]
