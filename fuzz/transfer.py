@@ -46,10 +46,10 @@ with _METER.imports("broker.core.transfer", "broker.jail.transfer", "broker.ipc"
     from broker.jail.transfer.contents import HeadCheck
     from broker.jail.transfer.entry_reader import EntryReader
 
-from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError, RefusedError  # noqa: E402
 from broker.core.framing import FrameReader  # noqa: E402
 from broker.core.limits import clipboard as clipboard_limits  # noqa: E402
+from broker.core.limits import transfer as limits  # noqa: E402
 from broker.jail.worker.transfer import _checked, decode_ask  # noqa: E402
 from broker.viewer.clipboard.exchange.files import URI_LIST, listed  # noqa: E402
 from broker.viewer.clipboard.exchange.messages import Item  # noqa: E402

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from broker.core import limits
 from broker.core.escape import printable
+from broker.core.limits import transfer as limits
 
 _WORD_CHARACTERS = 80
 _WHOLE = frozenset({"host", "relying party"})

@@ -13,6 +13,7 @@ from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease
+from broker.core.limits import transfer as transfer_limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.ipc.host_viewer import FolderSource, Mounted
@@ -100,7 +101,7 @@ class FolderRequests:
         if mount in self._held:
             raise RefusedError("the viewer uses the number of a mount again")
         # guard: mounts for a viewer are bounded
-        if len(self._held) >= limits.LEASES * limits.FOLDERS_PER_SANDBOX:
+        if len(self._held) >= limits.LEASES * transfer_limits.FOLDERS_PER_SANDBOX:
             raise RefusedError("too many folders are mounted")
 
     async def _hold(

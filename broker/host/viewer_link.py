@@ -23,7 +23,6 @@ from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.link_end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd, one_line
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.authority.stream_events import StreamEvents, relay_stream
-from broker.core import limits
 from broker.core.errors import (
     RefusedError,
     SetupError,
@@ -32,6 +31,7 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
 from broker.core.services import DISPLAY, LINK_PORTS
 from broker.host.devices.link import DeviceRequests

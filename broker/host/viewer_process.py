@@ -16,9 +16,9 @@ from functools import partial
 import msgspec
 import trio
 
-from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
 from broker.host.devices.link import DeviceRequests
 from broker.host.folder_requests import FolderRequests

@@ -18,6 +18,7 @@ import msgspec
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
+from broker.core.limits import transfer as transfer_limits
 
 VERSION = 6
 """2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals.
@@ -31,7 +32,7 @@ STREAMED_FOLDERS_VERSION = 6
 PACED_VERSION = 4
 """The first version that knows ``more`` and its fields of ``run``."""
 
-FolderPlace = Annotated[int, msgspec.Meta(ge=0, lt=limits.FOLDERS_PER_SANDBOX)]
+FolderPlace = Annotated[int, msgspec.Meta(ge=0, lt=transfer_limits.FOLDERS_PER_SANDBOX)]
 """Which of a micro VM's virtiofs devices."""
 _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]

@@ -14,8 +14,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from broker.core import limits
 from broker.core.limits import clipboard as clipboard_limits
+from broker.core.limits import wayland as limits
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 _Type = Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_MIME_BYTES)]

@@ -12,10 +12,10 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
 from broker.core.framing import encode_frame
+from broker.core.limits import transfer as limits
 
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
 _Word = Annotated[str, msgspec.Meta(max_length=limits.CALL_COMMAND_BYTES)]

@@ -20,6 +20,7 @@ from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError
 from broker.core.limits import pulse as pulse_limits
+from broker.core.limits import wayland as wayland_limits
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
 from broker.ipc.desktop import notification
@@ -335,8 +336,8 @@ class WindowReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A window as ``wayland.listing`` has it; the words are the guest's."""
 
     number: _Count
-    title: Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_TITLE_CHARS)]
-    app_id: Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_APP_ID_CHARS)]
+    title: Annotated[str, msgspec.Meta(max_length=wayland_limits.WAYLAND_TITLE_CHARS)]
+    app_id: Annotated[str, msgspec.Meta(max_length=wayland_limits.WAYLAND_APP_ID_CHARS)]
     width: _Count
     height: _Count
     focused: bool
@@ -347,7 +348,8 @@ class Windows(_Message, frozen=True, tag="windows"):
 
     ask: _Count
     windows: Annotated[
-        list[WindowReport], msgspec.Meta(max_length=limits.WAYLAND_WINDOWS_PER_MESSAGE)
+        list[WindowReport],
+        msgspec.Meta(max_length=wayland_limits.WAYLAND_WINDOWS_PER_MESSAGE),
     ]
     last: bool
 
@@ -379,7 +381,9 @@ class Traced(_Message, frozen=True, tag="traced"):
     worth.  ``lost`` lines before these were too many.
     """
 
-    lines: Annotated[list[_Text], msgspec.Meta(max_length=limits.WAYLAND_TRACE_LINES)]
+    lines: Annotated[
+        list[_Text], msgspec.Meta(max_length=wayland_limits.WAYLAND_TRACE_LINES)
+    ]
     lost: _Count
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 
-from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.limits import link as limits
 
 _FIRST = 3
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")

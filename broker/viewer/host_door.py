@@ -13,8 +13,8 @@ from typing import Protocol
 import trio
 
 from broker.authority.link_end import one_line
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.limits import link as limits
 from broker.core.stderr_log import log_exception
 from broker.net.endpoints import Listener
 from broker.net.link.pending_connections import PendingConnections, Ticket

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from broker.core import limits
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
 

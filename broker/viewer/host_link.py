@@ -21,7 +21,6 @@ import trio
 from broker.authority.audit import event_log
 from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.link_end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd
-from broker.core import limits
 from broker.core.errors import (
     InternalError,
     RefusedError,
@@ -31,6 +30,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.audit import schema

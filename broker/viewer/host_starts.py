@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.net.link import messages as m
 from broker.net.link_service.epoch import Epoch

@@ -6,8 +6,8 @@ import socket
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.limits import link as limits
 from broker.net.link.preamble import PreambleVerdict
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.sockets import send_all

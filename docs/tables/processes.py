@@ -41,7 +41,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 188, 24_580, 15_950),
+    Program("authority", ("broker.programs.authority",), USER, 188, 24_173, 15_838),
     Program("starter", ("broker.helpers.starter",), USER, 14, 580, 330),
     Program(
         "vitrail-local, viewer",
@@ -57,8 +57,8 @@ PROGRAMS = (
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
         261,
-        31_120,
-        19_516,
+        30_841,
+        19_440,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -66,8 +66,8 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         260,
-        32_997,
-        20_951,
+        32_611,
+        20_843,
         linked=True,
     ),
     Program(
@@ -79,31 +79,31 @@ PROGRAMS = (
         29_800,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 30, 3_110, 1_610),
-    Program("acceptor", ("broker.programs.acceptor",), USER, 46, 4_032, 2_145),
+    Program("pump", ("broker.helpers.pump.process",), USER, 30, 2_592, 1_463),
+    Program("acceptor", ("broker.programs.acceptor",), USER, 46, 3_513, 1_998),
     Program("prompt agent", ("broker.programs.prompt",), USER, 40, 3_820, 2_074),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 34, 2_940, 1_437),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 100),
-    Program("shipper", ("broker.programs.shipper",), USER, 54, 6_278, 3_611),
+    Program("shipper", ("broker.programs.shipper",), USER, 54, 5_759, 3_464),
     Program(
         "vitrail-ingest",
         ("broker.programs.ingest",),
         USER,
         37,
-        3_400,
-        1_800,
+        2_879,
+        1_626,
         linked=True,
     ),
-    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_570, 1_164),
+    Program("fork server", ("broker.programs.fork_server",), USER, 28, 2_349, 1_164),
     Program(
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
         CONFINED,
         193,
         32_400,
-        20_950,
+        20_961,
     ),
-    Program("keeper", ("broker.programs.keeper",), USER, 33, 3_004, 1_490),
+    Program("keeper", ("broker.programs.keeper",), USER, 33, 2_765, 1_354),
     Program("worker", ("broker.programs.worker",), CONFINED, 188, 31_590, 20_440),
     Program("files", ("shims.files.__main__",), USER, 35, 5_240, 3_790),
     Program(
@@ -114,9 +114,9 @@ PROGRAMS = (
         1_000,
         508,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 30, 2_360, 1_152),
+    Program("security key", ("broker.programs.security_key",), USER, 30, 1_860, 1_005),
     Program(
-        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 2_260, 1_100
+        "frameguard", ("broker.host.network.frameguard",), CONFINED, 25, 1_757, 939
     ),
     Program(
         "netguard",
@@ -127,12 +127,12 @@ PROGRAMS = (
         ),
         USER,
         29,
-        2_820,
-        1_430,
+        2_312,
+        1_283,
     ),
-    Program("switch", ("broker.host.network.switch.process",), USER, 35, 4_070, 2_260),
-    Program("flowguard", ("broker.host.network.rules",), USER, 41, 5_090, 3_060),
-    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 47, 5_400, 3_000),
+    Program("switch", ("broker.host.network.switch.process",), USER, 35, 3_560, 2_104),
+    Program("flowguard", ("broker.host.network.rules",), USER, 41, 4_580, 2_913),
+    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 47, 4_609, 3_000),
     Program(
         "OCI hook",
         ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),

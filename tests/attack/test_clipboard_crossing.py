@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.limits import clipboard as clipboard_limits
+from broker.core.limits import wayland as limits
 from broker.ipc import clipboard as messages
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons

@@ -23,6 +23,8 @@ from broker.core.errors import PeerError, RefusedError, UpstreamError, sole
 from broker.core.files.opened_folder import HeldError, OpenedFolder
 from broker.core.lease import Lease
 from broker.core.limits import host_viewer as pair_limits
+from broker.core.limits import link as link_limits
+from broker.core.limits import transfer as transfer_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.core.services import AGENT
 from broker.host.viewer_process import ViewerProcess
@@ -264,7 +266,7 @@ async def test_an_id_is_never_another_leases():
 
 
 async def test_leases_that_have_ended_fill_no_memory(monkeypatch):
-    monkeypatch.setattr(limits, "LINK_LEASES_PER_EPOCH", 3)
+    monkeypatch.setattr(link_limits, "LINK_LEASES_PER_EPOCH", 3)
     async with taken_host() as (made, hostile):
         for number in range(10):
             lease = Lease(LeaseId(f"{number:016x}"), WORK.sandbox, WORK.record, 1)
@@ -484,7 +486,7 @@ async def test_mounts_without_end(tmp_path, monkeypatch, excess):
     monkeypatch.setattr(limits, "LEASES", 1)
     async with taken_viewer() as (_made, hostile):
         with directory(tmp_path) as fd:
-            for number in range(limits.FOLDERS_PER_SANDBOX + excess):
+            for number in range(transfer_limits.FOLDERS_PER_SANDBOX + excess):
                 reply = await hostile.ask(mount(number + 1), fd)
         assert isinstance(reply, p.RequestFailed) == bool(excess)
 

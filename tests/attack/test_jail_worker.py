@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.names import SandboxName
 from broker.viewer.workers.pool import open_workers
 from tests.kit.vm.probes import build, run_free, run_in_worker_jail, world

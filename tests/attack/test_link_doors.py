@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId
 from broker.core.services import AGENT
 from broker.ipc.control.api import RunRequest

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from broker.core import limits
+from broker.core.limits import link as link_limits
 from broker.core.limits import pulse as pulse_limits
 from broker.core.services import AGENT, AUDIO
 from broker.ipc.audit.query import Filters, open_log
@@ -63,8 +64,8 @@ class Opened:
 
 
 async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "LINK_STREAMS_AT_ONCE", 4)
-    monkeypatch.setattr(limits, "LINK_STREAMS_PER_SECOND", 1e-4)
+    monkeypatch.setattr(link_limits, "LINK_STREAMS_AT_ONCE", 4)
+    monkeypatch.setattr(link_limits, "LINK_STREAMS_PER_SECOND", 1e-4)
     async with a_viewer(tmp_path) as (ends, viewer, remote, nursery):
         opened = Opened(ends)
         epoch = await ends.dialled(nursery, obey)
@@ -104,7 +105,7 @@ def epoch_of(remote):
 
 
 async def test_undecided_ones_are_few_and_the_rest_is_told_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "LINK_UNDECIDED_PER_LEASE", 3)
+    monkeypatch.setattr(link_limits, "LINK_UNDECIDED_PER_LEASE", 3)
     async with a_viewer(tmp_path) as (ends, viewer, _, nursery):
         opened = Opened(ends)
         epoch = await ends.dialled(nursery, obey)
@@ -132,7 +133,7 @@ async def test_undecided_ones_are_few_and_the_rest_is_told_so(tmp_path, monkeypa
 
 
 async def test_a_decided_stream_does_not_count_as_undecided(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "LINK_UNDECIDED_PER_LEASE", 3)
+    monkeypatch.setattr(link_limits, "LINK_UNDECIDED_PER_LEASE", 3)
     async with a_viewer(tmp_path) as (ends, viewer, remote, nursery):
         viewer.takes = True
         opened = Opened(ends)
@@ -149,9 +150,9 @@ async def test_a_decided_stream_does_not_count_as_undecided(tmp_path, monkeypatc
 
 async def test_epochs_have_a_pace(tmp_path, monkeypatch):
     """A host that connects again without end waits in the door's room."""
-    monkeypatch.setattr(limits, "LINK_EPOCHS_AT_ONCE", 3)
-    monkeypatch.setattr(limits, "LINK_EPOCHS_PER_SECOND", 1e-4)
-    monkeypatch.setattr(limits, "LINK_HANDSHAKE_SECONDS", 2.0)
+    monkeypatch.setattr(link_limits, "LINK_EPOCHS_AT_ONCE", 3)
+    monkeypatch.setattr(link_limits, "LINK_EPOCHS_PER_SECOND", 1e-4)
+    monkeypatch.setattr(link_limits, "LINK_HANDSHAKE_SECONDS", 2.0)
     async with a_viewer(tmp_path) as (ends, _, remote, nursery):
         for _ in range(3):
             epoch = await ends.dialled(nursery, obey)
@@ -169,9 +170,9 @@ async def test_epochs_have_a_pace(tmp_path, monkeypatch):
 async def test_requests_above_the_rate_are_delayed_in_the_next_epoch(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(limits, "LINK_REQUESTS_AT_ONCE", 5)
-    monkeypatch.setattr(limits, "LINK_REQUESTS_PER_SECOND", 1e-4)
-    monkeypatch.setattr(limits, "LINK_HANDSHAKE_SECONDS", 2.0)
+    monkeypatch.setattr(link_limits, "LINK_REQUESTS_AT_ONCE", 5)
+    monkeypatch.setattr(link_limits, "LINK_REQUESTS_PER_SECOND", 1e-4)
+    monkeypatch.setattr(link_limits, "LINK_HANDSHAKE_SECONDS", 2.0)
     async with a_viewer(tmp_path) as (ends, _, _, nursery):
         epoch = await ends.dialled(nursery, obey)
         for _ in range(6):
@@ -183,8 +184,8 @@ async def test_requests_above_the_rate_are_delayed_in_the_next_epoch(
 
 async def test_another_host_uses_up_no_turn_of_the_one_that_is(tmp_path, monkeypatch):
     """It is paired as well, and may be the host when no other one is connected."""
-    monkeypatch.setattr(limits, "LINK_EPOCHS_AT_ONCE", 2)
-    monkeypatch.setattr(limits, "LINK_EPOCHS_PER_SECOND", 1e-4)
+    monkeypatch.setattr(link_limits, "LINK_EPOCHS_AT_ONCE", 2)
+    monkeypatch.setattr(link_limits, "LINK_EPOCHS_PER_SECOND", 1e-4)
     async with a_viewer(tmp_path) as (ends, _, remote, nursery):
         other = ends.another_host("other")
         first = await ends.dialled(nursery, obey)
@@ -212,7 +213,7 @@ async def test_of_two_hosts_that_come_at_once_one_is(tmp_path):
 # -- against a whole viewer ------------------------------------------------------
 
 
-_CONNECTING = trio.Semaphore(limits.LINK_OPENING)
+_CONNECTING = trio.Semaphore(link_limits.LINK_OPENING)
 
 
 @asynccontextmanager
@@ -280,7 +281,7 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
             q.connect(str(server / "native"))  # its queue is full
             flooding, other = [await announce(epoch) for _ in range(2)]
             put, got = trio.open_memory_channel(0)
-            number = limits.LINK_UNDECIDED_PER_LEASE + 32
+            number = link_limits.LINK_UNDECIDED_PER_LEASE + 32
             beyond = number - pulse_limits.PULSE_CONNECTIONS
 
             async def one():

@@ -12,8 +12,8 @@ from functools import partial
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.limits import link as limits
 from broker.core.names import SandboxName
 from broker.host.viewer_link import RemoteViewer
 from broker.net.link import messages as m

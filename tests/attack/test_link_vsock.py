@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import link as limits
 from broker.net.link.handshake import SIZES, HandshakeKind
 from broker.net.link.keys import Peer
 from broker.net.link.wire_types import HEADER, VERSION, Role

@@ -13,11 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Opening
 from broker.core.limits import host_viewer as folder_limits
+from broker.core.limits import transfer as limits
 from broker.core.services import FOLDER
 from broker.viewer.folders.sftp_server import find_sftp_server
 from broker.viewer.folders.streamed import StreamedFolders

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.limits import transfer as transfer_limits
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import PENDING
 from shims.files import protocol
@@ -47,7 +48,7 @@ async def test_another_sandbox_is_served_meanwhile_and_the_questions_are_few():
             assert code == 0, said
             async with w.client() as client:
                 waiting = (await client.call(PENDING, Nothing())).questions
-            assert len(waiting) <= limits.TRANSFERS_PER_SANDBOX
+            assert len(waiting) <= transfer_limits.TRANSFERS_PER_SANDBOX
             status = await w.status()
             live = [s for s in status.streams if s.sandbox == "work"]
             assert len(live) <= limits.STREAMS_PER_SANDBOX

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from tests.kit.wayland.people import HONEST, HOSTILE, People, people
 from tests.kit.wayland.stand import CONFIG
 

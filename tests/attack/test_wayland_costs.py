@@ -11,7 +11,7 @@ import time
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import emit
 from tests.kit.wayland.client import ServerError, Window
 from tests.kit.wayland.model import GLOBALS, Model

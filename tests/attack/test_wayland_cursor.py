@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as m
 from tests.kit.prompting import agent, question

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.sandbox import Sandbox

@@ -11,7 +11,7 @@ import contextlib
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.question import PersonAnswer
 from broker.ipc import prompt as m
 from broker.jail.wayland.protocol import emit

@@ -19,6 +19,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland.protocol import emit, wire
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Client, GoneError, ServerError, Window, memfd
@@ -106,7 +107,9 @@ async def test_only_a_large_enough_tmpfs_file_becomes_a_pool(make):
         await honest(it)
 
 
-@pytest.mark.parametrize("size", [2**31 - 1, limits.WAYLAND_POOL_BYTES + 1, 0, -4096])
+@pytest.mark.parametrize(
+    "size", [2**31 - 1, wayland_limits.WAYLAND_POOL_BYTES + 1, 0, -4096]
+)
 async def test_a_pool_has_a_largest_size(size):
     async with stand() as it:
         assert (
@@ -120,7 +123,7 @@ async def test_a_pool_has_a_largest_size(size):
 
 def large_picture(c: Window) -> int:
     """A buffer of the largest size, in a file without a page."""
-    side = limits.WAYLAND_BUFFER_SIDE
+    side = wayland_limits.WAYLAND_BUFFER_SIDE
     fd = memfd(side * side * 4)
     made = c.make(c.shm, "create_pool", "wl_shm_pool", None, side * side * 4, fds=[fd])
     os.close(fd)
@@ -164,11 +167,16 @@ async def test_many_large_pictures_in_one_read_keep_the_pace():
             while not it.sandbox.refused["pixel rate"]:
                 time.sleep(0.01)
             seconds, shown = time.monotonic() - began, core.pixels
-            return shown - int(seconds * limits.WAYLAND_COMMIT_PIXELS_PER_SECOND)
+            return shown - int(
+                seconds * wayland_limits.WAYLAND_COMMIT_PIXELS_PER_SECOND
+            )
 
         with trio.fail_after(60):
             at_once = await it.client(act)
-        most = limits.WAYLAND_COMMIT_PIXELS_BURST + limits.WAYLAND_BUFFER_SIDE**2
+        most = (
+            wayland_limits.WAYLAND_COMMIT_PIXELS_BURST
+            + wayland_limits.WAYLAND_BUFFER_SIDE**2
+        )
         assert at_once <= most
 
 
@@ -181,7 +189,7 @@ async def test_no_row_ends_behind_its_pool(form):
     """weston 10 reads it all the same, and dies if nothing lies there."""
     if not shutil.which("weston"):
         pytest.skip("weston is missing")
-    width, height = limits.WAYLAND_BUFFER_SIDE, 8
+    width, height = wayland_limits.WAYLAND_BUFFER_SIDE, 8
     size = width * height
 
     def act(c: Window) -> ServerError | None:
@@ -399,7 +407,7 @@ async def test_a_client_that_stops_in_mid_message_holds_nothing_up():
 
 
 async def test_a_client_that_never_reads_is_slowed_then_cut(monkeypatch):
-    monkeypatch.setattr(limits, "WAYLAND_STUCK_SECONDS", 1.0)
+    monkeypatch.setattr(wayland_limits, "WAYLAND_STUCK_SECONDS", 1.0)
     async with stand() as it:
 
         def act() -> int:
@@ -424,8 +432,8 @@ async def test_a_client_that_never_reads_is_slowed_then_cut(monkeypatch):
 
 
 async def test_a_flood_of_requests_is_slowed_and_others_are_not(monkeypatch):
-    monkeypatch.setattr(limits, "WAYLAND_MESSAGES_PER_SECOND", 20_000)
-    monkeypatch.setattr(limits, "WAYLAND_MESSAGES_BURST", 20_000)
+    monkeypatch.setattr(wayland_limits, "WAYLAND_MESSAGES_PER_SECOND", 20_000)
+    monkeypatch.setattr(wayland_limits, "WAYLAND_MESSAGES_BURST", 20_000)
     async with stand() as it:
         stop = trio.Event()
 

@@ -19,6 +19,7 @@ import trio
 from PIL import Image
 
 from broker.core import limits
+from broker.core.limits import wayland as wayland_limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as messages
@@ -262,7 +263,7 @@ async def observed(kind: str, seconds: float, actions=None) -> Judge:
             # A client that acts at random opens a window with each new connection:
             # under the limit it could not act. A run of no seconds judges the limit.
             patch = stack.enter_context(pytest.MonkeyPatch.context())
-            patch.setattr(limits, "WAYLAND_MAPPINGS_PER_MINUTE", 1 << 20)
+            patch.setattr(wayland_limits, "WAYLAND_MAPPINGS_PER_MINUTE", 1 << 20)
         return await _observed(kind, seconds, actions, seed)
 
 
@@ -312,7 +313,7 @@ async def test_observers_see_nothing_of_a_random_hostile_client(kind):
 async def test_windows_without_input_take_the_keyboard_a_bounded_number_of_times(kind):
     """Nor more keys: the limit is that of the product, on each compositor."""
     judge = await observed(kind, 0)
-    assert judge.taken <= limits.WAYLAND_MAPPINGS_PER_MINUTE
+    assert judge.taken <= wayland_limits.WAYLAND_MAPPINGS_PER_MINUTE
 
 
 async def judged_costs(kind: str, bounds: dict[str, float]) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import signatures, wire
 from broker.jail.wayland.protocol.tables import INTERFACES
 from fuzz import wayland as target

@@ -16,7 +16,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from tests.broker.jail.wayland.test_trees import OPS, Tree
 from tests.kit.wayland.client import GoneError, ServerError, Window

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.sandbox import Sandbox
 from tests.kit.wayland.people import HONEST, HOSTILE, People, people
 from tests.kit.wayland.talk import Talk

@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import VitrailError
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import emit, signatures
 from tests.kit.wayland.client import GoneError, ServerError, Window
 from tests.kit.wayland.stand import Stand, stand

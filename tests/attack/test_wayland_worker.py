@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.ipc import worker as messages
 from broker.jail.wayland.protocol import emit

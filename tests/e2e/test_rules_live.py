@@ -11,6 +11,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.limits import wayland as wayland_limits
 from broker.ipc.control.api import (
     GrantRevokeRequest,
     Nothing,
@@ -183,7 +184,7 @@ async def test_a_gesture_is_a_key_in_a_window_of_the_sandbox():
         with pytest.raises(UpstreamError, match="no input in a window"):
             await w.run("app", "foot", "-T", "second", "sleep", "1000")
         # The window came by itself: keys count once it has had the keyboard for so long.
-        await trio.sleep(limits.WAYLAND_CHOSEN_SECONDS)
+        await trio.sleep(wayland_limits.WAYLAND_CHOSEN_SECONDS)
         hands.press("x")
         await w.run("app", "foot", "-T", "third", "sleep", "1000")
         await wait_window(w.comp, title="third")

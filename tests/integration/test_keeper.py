@@ -13,6 +13,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
+from broker.core.limits import wayland as wayland_limits
 from broker.helpers.compositor_socket import connect_compositor
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
@@ -125,7 +126,7 @@ def test_a_compositor_that_does_not_accept_is_given_up(monkeypatch):
 def test_a_compositor_that_takes_connections_and_says_nothing_is_given_up(
     monkeypatch, compositor
 ):
-    monkeypatch.setattr(limits, "WAYLAND_CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(wayland_limits, "WAYLAND_CONNECT_SECONDS", 0.1)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(UpstreamError, match="no security context"):
         keeper.Compositor(Path(compositor.getsockname()), "work").connect()

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from broker.cli.pairing.exchange import NoCodeError, pair
-from broker.core import limits
+from broker.core.limits import link as limits
 from broker.net.link.keys import BrokerIdentity
 from broker.net.link.wire_types import Role
 from tests.kit.brokerctl import brokerctl, home

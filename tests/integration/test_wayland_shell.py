@@ -7,7 +7,7 @@ import threading
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import emit
 from broker.jail.worker import readiness
 from tests.kit.eventually import eventually

@@ -17,6 +17,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.framing import HEADER, encode_frame
+from broker.core.limits import wayland as wayland_limits
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.order_channel import order_pair
@@ -552,7 +553,7 @@ async def test_more_windows_than_there_may_be_end_it():
         for _ in range(5):
             liar.say(
                 messages.Windows(
-                    1, [WINDOW] * limits.WAYLAND_WINDOWS_PER_MESSAGE, last=False
+                    1, [WINDOW] * wayland_limits.WAYLAND_WINDOWS_PER_MESSAGE, last=False
                 )
             )
         assert "more windows" in await liar.worker.wait_closed()

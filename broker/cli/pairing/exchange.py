@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from broker.cli.pairing.protocol import Pairing
-from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.limits import link as limits
 from broker.core.services import PAIRING_PORT
 from broker.net.endpoints import (
     Endpoint,

@@ -36,8 +36,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 
-from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import link as limits
 from broker.net.link.keys import (
     KEY_BYTES,
     SIGNATURE_BYTES,

@@ -11,9 +11,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.errors import PeerError
 from broker.core.limits import clipboard as clipboard_limits
+from broker.core.limits import wayland as limits
 
 TEXT = "text/plain"
 PNG = "image/png"

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.file_names import display_name, take_file_name
 from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 

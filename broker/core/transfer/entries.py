@@ -15,8 +15,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from broker.core import limits
 from broker.core.framing import encode_frame
+from broker.core.limits import transfer as limits
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Path = Annotated[

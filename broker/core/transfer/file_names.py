@@ -19,9 +19,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NewType
 
-from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import hidden
+from broker.core.limits import transfer as limits
 from broker.core.transfer.scripts import script
 
 FileName = NewType("FileName", str)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import idna
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.lookalikes import imitates_latin, mixed_scripts
 
 _ASCII_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")

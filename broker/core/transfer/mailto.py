@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, unquote_to_bytes
 
-from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.limits import transfer as limits
 from broker.core.transfer.hosts import take_host
 
 _RECIPIENTS = frozenset({"to", "cc"})

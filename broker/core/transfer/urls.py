@@ -18,9 +18,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import hidden, printable
+from broker.core.limits import transfer as limits
 from broker.core.transfer.hosts import HostName, take_host
 from broker.core.transfer.mailto import take_mailto
 

@@ -36,6 +36,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.limits import wayland as wayland_limits
 from broker.helpers.process import seccomp
 from broker.helpers.process.hardening import check, lower_limit, prctl
 from broker.helpers.process.libseccomp import seccomp as libseccomp
@@ -261,7 +262,7 @@ def limit_resources() -> None:
     lower_limit(resource.RLIMIT_NOFILE, limits.WORKER_FDS)
     lower_limit(resource.RLIMIT_NPROC, 0)
     # There is nowhere to make a file; this is for memory files (memfd_create).
-    lower_limit(resource.RLIMIT_FSIZE, limits.WAYLAND_POOL_BYTES)
+    lower_limit(resource.RLIMIT_FSIZE, wayland_limits.WAYLAND_POOL_BYTES)
     lower_limit(resource.RLIMIT_MEMLOCK, 0)
     lower_limit(resource.RLIMIT_MSGQUEUE, 0)
     lower_limit(resource.RLIMIT_AS, limits.WORKER_ADDRESS_BYTES)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.core import limits
+from broker.core.limits import wayland as wayland_limits
 from broker.core.prompt_words import claims, duration, request_words, wrapped
 from broker.core.question import Keep, PersonAnswer, Question
 from broker.helpers.prompt.guard import Guard
@@ -27,7 +28,7 @@ ROWS = 6
 """Targets that are seen at one time; the others by wheel or arrow keys."""
 _HEAD = 92
 # guard: buttons further apart than an image
-_APART = limits.WAYLAND_CURSOR_PIXELS + 16
+_APART = wayland_limits.WAYLAND_CURSOR_PIXELS + 16
 """Between the buttons: further than a sandbox's pointer image may be from where a
 press counts, should ours not be the one shown."""
 _BUTTON = 50

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from broker.core import limits
 from broker.core.errors import (
     InternalError,
     RefusedError,
@@ -23,6 +22,7 @@ from broker.core.errors import (
 )
 from broker.core.lease import Lease
 from broker.core.limits import devices as device_limits
+from broker.core.limits import link as limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.ipc.devices.messages import DeviceItem, Devices

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError, RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.entries import Directory, End, Entry
 from broker.core.transfer.file_names import take_file_name
 from broker.core.transfer.quota import Quota

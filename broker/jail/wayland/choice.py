@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.model import Popup, Surface, Toplevel, XdgSurface
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ from collections.abc import Callable, Sequence
 
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland import choice, handler_table
 from broker.jail.wayland.handlers import (

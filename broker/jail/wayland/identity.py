@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from broker.core import limits
 from broker.core.escape import hidden
+from broker.core.limits import wayland as limits
 
 _APP_ID = re.compile(r"[^A-Za-z0-9._-]")
 # More than this many marks on one letter reach into neighbouring lines.

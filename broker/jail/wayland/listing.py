@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.identity import clean_text
 from broker.jail.wayland.model import Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit

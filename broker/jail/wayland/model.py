@@ -13,7 +13,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.scene.geometry import Content, Rect, SourceRect, View
 

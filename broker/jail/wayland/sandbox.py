@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from broker.core import limits
+from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland.budget import Shared
 from broker.jail.wayland.protocol.wire import HEADER, NO_MEMORY, ProtocolFault
 
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
 CEILINGS = MappingProxyType(
     {
         "clients": limits.WAYLAND_CLIENTS_PER_SANDBOX,
-        "objects": limits.WAYLAND_OBJECTS_PER_SANDBOX,
-        "surfaces": limits.WAYLAND_SURFACES,
-        "windows": limits.WAYLAND_WINDOWS,
-        "popups": limits.WAYLAND_POPUPS,
-        "buffers": limits.WAYLAND_BUFFERS,
-        "pools": limits.WAYLAND_POOLS,
-        "shm_bytes": limits.WAYLAND_SHM_BYTES,
-        "kept_bytes": limits.WAYLAND_KEPT_BYTES,
-        "shown_pixels": limits.WAYLAND_SHOWN_PIXELS,
+        "objects": wayland_limits.WAYLAND_OBJECTS_PER_SANDBOX,
+        "surfaces": wayland_limits.WAYLAND_SURFACES,
+        "windows": wayland_limits.WAYLAND_WINDOWS,
+        "popups": wayland_limits.WAYLAND_POPUPS,
+        "buffers": wayland_limits.WAYLAND_BUFFERS,
+        "pools": wayland_limits.WAYLAND_POOLS,
+        "shm_bytes": wayland_limits.WAYLAND_SHM_BYTES,
+        "kept_bytes": wayland_limits.WAYLAND_KEPT_BYTES,
+        "shown_pixels": wayland_limits.WAYLAND_SHOWN_PIXELS,
     }
 )
 """The counted resources of a sandbox, and their limits."""
@@ -115,16 +116,16 @@ class Sandbox:
             "primary": None,
         }
         self.messages = Shared(
-            limits.WAYLAND_MESSAGES_PER_SECOND_OF_ALL,
-            limits.WAYLAND_MESSAGES_BURST_OF_ALL,
-            limits.WAYLAND_CLIENT_READ_BYTES // HEADER.size,
+            wayland_limits.WAYLAND_MESSAGES_PER_SECOND_OF_ALL,
+            wayland_limits.WAYLAND_MESSAGES_BURST_OF_ALL,
+            wayland_limits.WAYLAND_CLIENT_READ_BYTES // HEADER.size,
             self._members,
         )
         """Shared bucket of its connections' messages."""
         self.pixels = Shared(
-            limits.WAYLAND_COMMIT_PIXELS_PER_SECOND,
-            limits.WAYLAND_COMMIT_PIXELS_BURST,
-            limits.WAYLAND_COMMIT_PIXELS_AT_ONCE,
+            wayland_limits.WAYLAND_COMMIT_PIXELS_PER_SECOND,
+            wayland_limits.WAYLAND_COMMIT_PIXELS_BURST,
+            wayland_limits.WAYLAND_COMMIT_PIXELS_AT_ONCE,
             self._members,
         )
         """Shared bucket of the pixels that they commit."""
@@ -260,7 +261,7 @@ class Sandbox:
         """Note an activation token that the compositor gave to this sandbox."""
         self.tokens[token] = now
         # guard: tokens bounded
-        if len(self.tokens) > limits.WAYLAND_SERIALS:
+        if len(self.tokens) > wayland_limits.WAYLAND_SERIALS:
             self.tokens.popitem(last=False)
 
     def use_token(self, token: bytes, now: float) -> bool:
@@ -271,4 +272,4 @@ class Sandbox:
         """
         given = self.tokens.pop(token, None)
         # guard: an activation token is young
-        return given is not None and now - given <= limits.WAYLAND_TOKEN_SECONDS
+        return given is not None and now - given <= wayland_limits.WAYLAND_TOKEN_SECONDS

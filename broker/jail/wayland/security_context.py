@@ -21,6 +21,7 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
+from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland.protocol import wire
 
 ENGINE = "vitrail"
@@ -49,7 +50,7 @@ class SecurityContext:
         """A new connection as this sandbox.  Raises UpstreamError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            seconds = limits.WAYLAND_CONNECT_SECONDS
+            seconds = wayland_limits.WAYLAND_CONNECT_SECONDS
             patience = struct.pack("ll", int(seconds), 0)
             # A full backlog blocks connect(2) for as long as this (socket(7)).
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
@@ -143,7 +144,7 @@ def open_context(display: Path, sandbox: str) -> SecurityContext | None:
     """
     try:
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(limits.WAYLAND_CONNECT_SECONDS)
+            sock.settimeout(wayland_limits.WAYLAND_CONNECT_SECONDS)
             sock.connect(os.fspath(display))
             return _negotiate(_Talk(sock), display.parent, sandbox)
     except OSError as error:

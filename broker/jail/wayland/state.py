@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from broker.core import limits
+from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland import choice
 from broker.jail.wayland.input_model import Keyboard, OwnSurface, Pointer
 from broker.jail.wayland.model import Buffer, Pool, Subsurface, Surface, XdgSurface
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from broker.jail.wayland.sandbox import Sandbox
     from broker.jail.wayland.scene.geometry import Rect
 
-ENOUGH = limits.WAYLAND_QUEUE_BYTES
+ENOUGH = wayland_limits.WAYLAND_QUEUE_BYTES
 """Bytes in a queue from which on nothing more is added unasked."""
 
 
@@ -207,7 +208,7 @@ class ClientState(ObjectTable, ABC):
         """A constant name for an output, the same as long as we run."""
         if (
             told not in self._screen_names
-            and len(self._screen_names) < limits.WAYLAND_BUFFERS
+            and len(self._screen_names) < wayland_limits.WAYLAND_BUFFERS
         ):
             self._screen_names[told] = f"SCREEN-{len(self._screen_names) + 1}".encode()
         return self._screen_names.get(told, b"SCREEN-0")
@@ -249,7 +250,10 @@ class ClientState(ObjectTable, ABC):
     def crowded(self) -> bool:
         """Whether so much waits for the client that others may add nothing."""
         down = self.down
-        return len(down.data) > ENOUGH or down.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
+        return (
+            len(down.data) > ENOUGH
+            or down.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT
+        )
 
     def windows_changed(self) -> None:
         """Count a change, for lists of windows."""

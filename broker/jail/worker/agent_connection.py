@@ -15,6 +15,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError
 from broker.core.framing import FrameReader, encode_frame
+from broker.core.limits import link as link_limits
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import agent
 
@@ -146,7 +147,7 @@ class AgentShell:
             left = memoryview(frame)
             with trio.move_on_after(limits.AGENT_FRAME_SECONDS) as patience:
                 while left:
-                    piece = left[: limits.LINK_PIECE_BYTES]
+                    piece = left[: link_limits.LINK_PIECE_BYTES]
                     sent = await self._sock.send(piece)
                     self.to_guest += sent
                     left = left[sent:]

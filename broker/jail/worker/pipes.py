@@ -12,8 +12,8 @@ import stat
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
+from broker.core.limits import transfer as limits
 from broker.jail.transfer.entry_reader import EntryReader
 
 

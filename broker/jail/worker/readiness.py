@@ -37,7 +37,7 @@ from typing import Self
 import trio
 from typing_extensions import override
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 
 
 class Turn(Enum):

@@ -17,10 +17,10 @@ from contextlib import AbstractContextManager, suppress
 import msgspec
 import trio
 
-from broker.core import limits
 from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.framing import FrameReader
+from broker.core.limits import transfer as limits
 from broker.core.transfer.entries import entry_frame
 from broker.core.transfer.file_names import (
     saved_names,

@@ -33,9 +33,9 @@ from typing import TypeVar
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.core.framing import FrameReader, encode_frame
+from broker.core.limits import link as limits
 from broker.net.link.epoch import Purpose, Session
 from broker.net.link.lease_book import LeaseBook
 from broker.net.link.messages import (

@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
+from broker.core.limits import link as limits
 from broker.net.link.wire_types import Role
 
 KEY_BYTES = 32

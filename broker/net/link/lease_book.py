@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from broker.core import limits
 from broker.core.lease import Lease
+from broker.core.limits import link as link_limits
 from broker.core.names import LeaseId
 from broker.net.link.messages import LeaseBegun, LeaseEnded
 
@@ -55,7 +56,7 @@ class LeaseBook:
         # guard: a lease id is used once
         if lease.id in self._ended:
             raise ValueError(f"lease {lease.id} has ended and is announced again")
-        if self._reconnects and len(self._ended) >= limits.LINK_LEASES_PER_EPOCH:
+        if self._reconnects and len(self._ended) >= link_limits.LINK_LEASES_PER_EPOCH:
             raise ValueError(f"{len(self._ended)} leases have ended in this epoch")
         if any(a.lease.sandbox == lease.sandbox for a in self._by_id.values()):
             raise ValueError(f"a second lease of sandbox {lease.sandbox}")
@@ -67,7 +68,10 @@ class LeaseBook:
             raise ValueError(f"the end of lease {message.lease}, never announced")
         self._ended[LeaseId(message.lease)] = None
         # guard: leases that have ended fill no memory
-        if not self._reconnects and len(self._ended) > limits.LINK_LEASES_PER_EPOCH:
+        if (
+            not self._reconnects
+            and len(self._ended) > link_limits.LINK_LEASES_PER_EPOCH
+        ):
             del self._ended[next(iter(self._ended))]
 
     def confirm(self, message: LeaseBegun) -> None:

@@ -17,7 +17,6 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from broker.core import limits
 from broker.core.errors import (
     InternalError,
     RefusedError,
@@ -29,6 +28,7 @@ from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import devices as device_limits
+from broker.core.limits import link as limits
 from broker.core.names import take_lease_id, take_sandbox_name
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from broker.core import limits
+from broker.core.limits import link as limits
 
 
 @dataclass(eq=False)

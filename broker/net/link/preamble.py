@@ -39,8 +39,8 @@ import enum
 import struct
 from dataclasses import dataclass
 
-from broker.core import limits
 from broker.core.errors import InternalError, RefusedError
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId, ServiceName, take_lease_id
 from broker.core.services import LINK_PORTS, SERVICES
 from broker.net.link.epoch import (

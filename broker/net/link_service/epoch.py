@@ -19,9 +19,9 @@ from typing import TypeVar
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.lease import Opening
+from broker.core.limits import link as limits
 from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
 from broker.net.link import messages as m

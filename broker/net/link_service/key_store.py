@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.files.replace_file import replace_file, whole_file
+from broker.core.limits import link as limits
 from broker.core.paths import Paths
 from broker.net.link.keys import (
     KEY_BYTES,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import trio
 
 from broker import __version__
-from broker.core import limits
 from broker.core.errors import VitrailError
+from broker.core.limits import link as limits
 from broker.ipc.control.types.status import LinkOther, LinkStatus
 from broker.net.link import messages as m
 from broker.net.link.messages import fit

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.limits import transfer as limits
 from broker.ipc import transfer as messages
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError

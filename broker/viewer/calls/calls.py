@@ -23,9 +23,9 @@ import trio
 
 from broker.authority.permit import Permit, Request
 from broker.authority.pump_supervisor import PumpSupervisor
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Opening
+from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
 from broker.core.services import SECRET, SETTINGS, SSH_AGENT, TCP
 from broker.ipc import transfer as messages

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.limits import transfer as limits
 from broker.viewer.opening.failures import ToldError
 
 LOOPBACK = "127.0.0.1"

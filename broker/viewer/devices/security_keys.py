@@ -24,12 +24,12 @@ import trio
 
 from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
-from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.limits import devices as device_limits
+from broker.core.limits import transfer as limits
 from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr

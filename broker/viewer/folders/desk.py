@@ -21,11 +21,11 @@ from broker.authority.audit import event_log
 from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
 from broker.authority.records.sandbox_names import one_lease
-from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.files.opened_folder import HeldError, OpenedFolder
 from broker.core.lease import Lease
+from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
 from broker.core.services import FOLDER
 from broker.core.stderr_log import log_exception

@@ -18,7 +18,6 @@ import msgspec
 import trio
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import (
     InternalError,
@@ -32,6 +31,7 @@ from broker.core.files.opened_folder import OpenedFolder
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.limits import host_viewer as pair_limits
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, ServiceName, take_lease_id
 from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
+from broker.core.limits import transfer as limits
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages

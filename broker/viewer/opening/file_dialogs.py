@@ -33,7 +33,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
 from broker.core.lease import Opening
-from broker.core.limits import SAVED_AT_ONCE
+from broker.core.limits.transfer import SAVED_AT_ONCE
 from broker.core.services import FILE_COPY, FILE_DIALOG
 from broker.core.transfer.entries import End, FileEntry, entry_frame
 from broker.core.transfer.file_names import (

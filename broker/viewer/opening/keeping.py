@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import VitrailError
+from broker.core.limits import transfer as limits
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.sandboxes.programs import Program, wait_ended

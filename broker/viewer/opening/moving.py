@@ -13,8 +13,8 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.permit import Permit
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.services import OPEN_FILE
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from broker.core import limits
+from broker.core.limits import transfer as limits
 
 
 class PipeEnd:

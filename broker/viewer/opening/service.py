@@ -25,10 +25,10 @@ from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import Permit, Request
 from broker.authority.pump_supervisor import PumpSupervisor
 from broker.authority.stream_events import StreamEvents
-from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
+from broker.core.limits import transfer as limits
 from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL, SSH_AGENT
 from broker.core.transfer.claimed_type import claimed
 from broker.core.transfer.file_names import take_file_name

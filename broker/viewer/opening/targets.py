@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.permit import Permit
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
+from broker.core.limits import transfer as limits
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url

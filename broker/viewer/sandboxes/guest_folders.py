@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
+from broker.core.limits import transfer as limits
 from broker.ipc import agent
 
 _Message = agent.AgentMount | agent.AgentUnmount

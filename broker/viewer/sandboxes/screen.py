@@ -20,6 +20,7 @@ from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.lease import Lease
+from broker.core.limits import wayland as wayland_limits
 from broker.ipc import worker
 from broker.ipc.audit import schema
 from broker.ipc.wayland_rules import traced
@@ -148,7 +149,7 @@ class GuestScreen:
         if message.lost:
             sys.stderr.write(f"[{name}] {message.lost} lines are missing here\n")
         for line in message.lines:
-            shown = printable(line, limits.WAYLAND_TRACE_CHARS)
+            shown = printable(line, wayland_limits.WAYLAND_TRACE_CHARS)
             sys.stderr.write(f"[{name}] {shown}\n")
 
     async def broke(self, reason: str) -> None:
@@ -160,7 +161,7 @@ class GuestScreen:
         if now - self._second >= 1:
             self._second, self._reasons = now, set()
         self._reasons.add(reason)
-        if len(self._reasons) > limits.WAYLAND_MISTAKES_PER_SECOND:
+        if len(self._reasons) > wayland_limits.WAYLAND_MISTAKES_PER_SECOND:
             self._reasons.discard(reason)
             reason = _FURTHER
         await self._log.refused(

@@ -16,6 +16,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import clipboard as clipboard_limits
+from broker.core.limits import wayland as wayland_limits
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.wayland_rules import WindowRules
@@ -364,7 +365,7 @@ class Worker:
         match message:
             case messages.Windows(_, windows, last):
                 ask.windows += windows
-                if len(ask.windows) > limits.WAYLAND_WINDOWS:
+                if len(ask.windows) > wayland_limits.WAYLAND_WINDOWS:
                     raise PeerError("it has more windows than there may be")
                 if last:
                     ask.done.set()

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import trio
 
-from broker.core import limits
+from broker.core.limits import transfer as limits
 from broker.ipc import transfer as messages
 from broker.jail.worker.transfer import WorkerTransfers
 from tests.kit.result_file import result_file

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.protocol import emit
 from tests.bench.wayland.peers import cpu_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from broker.core import limits
 from broker.core.errors import PeerError
 from broker.core.limits import clipboard as clipboard_limits
+from broker.core.limits import wayland as limits
 from broker.ipc import clipboard as c
 from broker.ipc import worker
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.limits import link as limits
 from broker.net.activation import take_activated
 
 KNOWN = ("control", "link")

@@ -8,6 +8,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
+from broker.core.limits import link as link_limits
 from broker.core.names import LeaseId
 from broker.viewer.host_intake import Intake
 
@@ -31,13 +32,13 @@ async def test_sixty_four_sandboxes_that_open_all_they_have_wait_for_nothing(
 ):
     """As after a reconnect: a host lets each have so many undecided at one time."""
     intake, done = Intake(), []
-    each = limits.LINK_STREAMS_AT_ONCE // 64
+    each = link_limits.LINK_STREAMS_AT_ONCE // 64
     began = trio.current_time()
     for _ in range(each // limits.UNDECIDED_PER_SANDBOX):
         async with trio.open_nursery() as nursery:
             for number in range(64 * limits.UNDECIDED_PER_SANDBOX):
                 nursery.start_soon(taken, intake, lease(number % 64), done)
-    assert len(done) == limits.LINK_STREAMS_AT_ONCE
+    assert len(done) == link_limits.LINK_STREAMS_AT_ONCE
     assert trio.current_time() == began
     assert intake.undecided == 0
 
@@ -55,10 +56,12 @@ async def test_a_flood_of_one_lease_has_the_pace_and_no_more(
     seconds = 10
     with trio.move_on_after(seconds):
         async with trio.open_nursery() as nursery:
-            for _ in range(limits.LINK_UNDECIDED_PER_LEASE):
+            for _ in range(link_limits.LINK_UNDECIDED_PER_LEASE):
                 nursery.start_soon(flood)
     assert trio.current_time() == began + seconds
-    most = limits.LINK_STREAMS_AT_ONCE + seconds * limits.LINK_STREAMS_PER_SECOND
+    most = (
+        link_limits.LINK_STREAMS_AT_ONCE + seconds * link_limits.LINK_STREAMS_PER_SECOND
+    )
     assert most * 0.99 <= len(done) <= most + 1
 
 
@@ -72,9 +75,9 @@ async def test_who_comes_alone_waits_for_one_of_each_other_lease(autojump_clock)
 
     async with trio.open_nursery() as nursery:
         for number in range(floods):
-            for _ in range(limits.LINK_UNDECIDED_PER_LEASE):
+            for _ in range(link_limits.LINK_UNDECIDED_PER_LEASE):
                 nursery.start_soon(flood, lease(number))
-        while len(done) < limits.LINK_STREAMS_AT_ONCE + 100:
+        while len(done) < link_limits.LINK_STREAMS_AT_ONCE + 100:
             await trio.sleep(0.01)
         for _ in range(20):
             before = len(done)
@@ -87,11 +90,11 @@ async def test_who_comes_alone_waits_for_one_of_each_other_lease(autojump_clock)
 async def test_those_that_give_up_leave_nothing_to_wait_for(autojump_clock):
     """A thousand that wait behind each other, and are cut, take one turn."""
     intake, done = Intake(), []
-    for _ in range(limits.LINK_STREAMS_AT_ONCE):
+    for _ in range(link_limits.LINK_STREAMS_AT_ONCE):
         await taken(intake, A, done)
     for _ in range(100):
         async with trio.open_nursery() as nursery:
-            for _ in range(limits.LINK_UNDECIDED_PER_LEASE):
+            for _ in range(link_limits.LINK_UNDECIDED_PER_LEASE):
                 nursery.start_soon(_given_up, intake)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
@@ -99,7 +102,7 @@ async def test_those_that_give_up_leave_nothing_to_wait_for(autojump_clock):
     began = trio.current_time()
     await taken(intake, B, done)
     waited = trio.current_time() - began
-    assert waited <= 101 / limits.LINK_STREAMS_PER_SECOND + 1e-6
+    assert waited <= 101 / link_limits.LINK_STREAMS_PER_SECOND + 1e-6
 
 
 async def _given_up(intake):
@@ -113,13 +116,13 @@ async def _given_up(intake):
 
 
 def test_places_are_few_and_each_lease_may_have_one(monkeypatch):
-    monkeypatch.setattr(limits, "LINK_UNDECIDED_PER_LEASE", 3)
-    monkeypatch.setattr(limits, "LINK_UNDECIDED", 5)
+    monkeypatch.setattr(link_limits, "LINK_UNDECIDED_PER_LEASE", 3)
+    monkeypatch.setattr(link_limits, "LINK_UNDECIDED", 5)
     intake = Intake()
     first = [intake.enter(A) for _ in range(4)]
     assert first[3] is None, "too many of one lease"
     assert [intake.enter(B) is None for _ in range(3)] == [False, False, True]
-    assert intake.undecided == limits.LINK_UNDECIDED
+    assert intake.undecided == link_limits.LINK_UNDECIDED
     others = [intake.enter(lease(number)) for number in range(10)]
     assert None not in others, "whose lease has none always has a place"
     assert intake.enter(lease(0)) is None

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from tests.bench.wayland.costs import KINDS, Round
 from tests.bench.wayland.peers import cpu_of
 from tests.kit.observers.honest import SeenError

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from tests.kit.observers.honest import SeenError
 from tests.kit.observers.hostile import ENDED
 from tests.kit.wayland.client import Window

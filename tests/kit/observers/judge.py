@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from tests.kit.observers.connection import CONTENT, CURSOR
 from tests.kit.observers.gains import Gains
 from tests.kit.observers.honest import LEFT_WAIT, Claims, Observer, SeenError

@@ -10,6 +10,7 @@ from broker.core import limits as broker_limits
 from broker.core import prompt_words as words
 from broker.core import services
 from broker.core.errors import RefusedError
+from broker.core.limits import wayland as wayland_limits
 from broker.core.names import take_sandbox_name
 from broker.core.services import FIRST_CID, LAST_CID
 from broker.core.streams.wayland_rules import MAX_BORDER, Fullscreen
@@ -33,10 +34,10 @@ def test_limits_are_those_of_the_broker():
     assert limits.WAYLAND_CLIENTS[1] == broker_limits.WAYLAND_CLIENTS_PER_SANDBOX
     assert limits.PROGRAMS[1] == broker_limits.PROGRAMS_PER_SANDBOX
     assert limits.COMMAND_BYTES == broker_limits.ARGV_BYTES
-    assert limits.WINDOWS[1] == broker_limits.WAYLAND_WINDOWS
-    assert limits.POPUPS[1] == broker_limits.WAYLAND_POPUPS
-    assert limits.SURFACES[1] == broker_limits.WAYLAND_SURFACES
-    assert limits.WINDOW_BYTES[1] == broker_limits.WAYLAND_SHM_BYTES
+    assert limits.WINDOWS[1] == wayland_limits.WAYLAND_WINDOWS
+    assert limits.POPUPS[1] == wayland_limits.WAYLAND_POPUPS
+    assert limits.SURFACES[1] == wayland_limits.WAYLAND_SURFACES
+    assert limits.WINDOW_BYTES[1] == wayland_limits.WAYLAND_SHM_BYTES
     assert limits.BORDER_PIXELS[1] == MAX_BORDER
     assert limits.FEW_OPEN_FILES == broker_limits.SANDBOX_FDS
 

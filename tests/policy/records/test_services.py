@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.core import limits as broker_limits
+from broker.core.limits import transfer as broker_limits
 from policy import limits
 from policy.records.loader import parse_record
 from policy.records.model import CalledService

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland import identity
 from broker.jail.wayland.handlers import popups
 from broker.jail.wayland.input_model import OwnSurface

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.handlers.attention import window_sid
 from broker.jail.wayland.input_model import Pointer
 from broker.jail.wayland.model import Constraint, Region, RegionOps, Surface

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.handlers.surfaces import forget_state
 from broker.jail.wayland.model import Role, Subsurface, Surface
 from broker.jail.wayland.protocol import emit

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.handlers.seat import client_surface
 from broker.jail.wayland.input_model import TextInput
 from broker.jail.wayland.model import Surface

@@ -12,7 +12,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen
 from broker.jail.wayland import choice
 from broker.jail.wayland.model import (

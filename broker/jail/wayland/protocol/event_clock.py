@@ -8,7 +8,7 @@ is heard.  Freshness is judged by that and not by when we came to read it.
 
 from __future__ import annotations
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 
 _WRAP = 1 << 32
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import dispatch, emit, wire
 from broker.jail.wayland.protocol.objects import Handler, ProtocolObject
 from broker.jail.wayland.protocol.signatures import Message

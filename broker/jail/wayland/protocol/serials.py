@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 
 if TYPE_CHECKING:
     from broker.jail.wayland.protocol.objects import ProtocolObject

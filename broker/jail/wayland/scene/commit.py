@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland import budget, choice
 from broker.jail.wayland.model import (
     UNSET,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.model import Constraint, RegionOps, Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.objects import ProtocolObject

@@ -15,7 +15,7 @@ be shown (``choice.may_come``).
 
 from __future__ import annotations
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland import choice
 from broker.jail.wayland.model import FULLSCREEN, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit

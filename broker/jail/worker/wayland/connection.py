@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
+from broker.core.limits import wayland as wayland_limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import fdpass
 from broker.jail.wayland.budget import Budget
@@ -89,16 +90,16 @@ def _send_with_fds(sock: socket.socket, queue: Outgoing) -> int:
 def _full(queue: Outgoing) -> bool:
     """Whether so much waits that nothing more may be read."""
     return (
-        len(queue.data) > limits.WAYLAND_QUEUE_BYTES
-        or queue.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
+        len(queue.data) > wayland_limits.WAYLAND_QUEUE_BYTES
+        or queue.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT
     )
 
 
 def _unheard(queue: Outgoing) -> bool:
     """Whether so much waits that the client will not be waited for."""
     return (
-        len(queue.data) > limits.WAYLAND_UNHEARD_BYTES
-        or queue.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
+        len(queue.data) > wayland_limits.WAYLAND_UNHEARD_BYTES
+        or queue.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT
     )
 
 
@@ -159,7 +160,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
     @override
     async def _begin(self) -> None:
         self._wake()
-        with trio.move_on_after(limits.WAYLAND_CONNECT_SECONDS) as patience:
+        with trio.move_on_after(wayland_limits.WAYLAND_CONNECT_SECONDS) as patience:
             await self._first()
         if patience.cancelled_caught and not self.core.ready:
             self._end(UpstreamError("the compositor did not answer in time"))
@@ -240,7 +241,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         if self._waits():
             return Turn.MINE
         try:
-            data, fds = receive(self._client, limits.WAYLAND_CLIENT_READ_BYTES)
+            data, fds = receive(self._client, wayland_limits.WAYLAND_CLIENT_READ_BYTES)
         except BlockingIOError:
             return Turn.NONE
         except PeerError as error:
@@ -352,7 +353,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
                 self._room = trio.Event()  # shared: both directions may wait
             self._work.set()
             waiting = len(core.up.data) + len(core.down.data)
-            with trio.move_on_after(limits.WAYLAND_STUCK_SECONDS) as patience:
+            with trio.move_on_after(wayland_limits.WAYLAND_STUCK_SECONDS) as patience:
                 await self._room.wait()
             stuck = len(core.up.data) + len(core.down.data) >= waiting
             if patience.cancelled_caught and stuck:

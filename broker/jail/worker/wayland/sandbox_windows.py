@@ -16,6 +16,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import wayland as wayland_limits
 from broker.core.streams.wayland_rules import takes_away
 from broker.ipc import worker as messages
 from broker.ipc.wayland_rules import rules_of
@@ -177,7 +178,7 @@ class SandboxWindows:
             )
             for w in listing.windows_of(self._sandbox)
         ]
-        size = limits.WAYLAND_WINDOWS_PER_MESSAGE
+        size = wayland_limits.WAYLAND_WINDOWS_PER_MESSAGE
         parts = [found[at : at + size] for at in range(0, len(found), size)] or [[]]
         for number, part in enumerate(parts, 1):
             yield messages.Windows(ask, part, last=number == len(parts))
@@ -204,7 +205,7 @@ class SandboxWindows:
     async def tell_limits(self, outbox: Outbox) -> None:
         """Say which limits were hit, once a second at most for each."""
         while True:
-            await trio.sleep(limits.WAYLAND_LIMITED_SECONDS)
+            await trio.sleep(wayland_limits.WAYLAND_LIMITED_SECONDS)
             for message in self.limited():
                 await outbox.send(message)
 
@@ -220,14 +221,14 @@ class Trace:
     """Lines for the broker's log, some at a time, so that nothing waits for it."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=limits.WAYLAND_TRACE_WAITING)
+        self._lines: deque[str] = deque(maxlen=wayland_limits.WAYLAND_TRACE_WAITING)
         self._noted = self._told = 0
         self._more = trio.Event()
 
     def note(self, client: int, line: str) -> None:
         """Take a line of a client's connection; the oldest are lost for it."""
         self._noted += 1
-        self._lines.append(f"#{client} {line}"[: limits.WAYLAND_TRACE_CHARS])
+        self._lines.append(f"#{client} {line}"[: wayland_limits.WAYLAND_TRACE_CHARS])
         self._more.set()
 
     async def tell(self, outbox: Outbox) -> None:
@@ -236,7 +237,7 @@ class Trace:
             await self._more.wait()
             self._more = trio.Event()
             while self._lines:
-                count = min(len(self._lines), limits.WAYLAND_TRACE_LINES)
+                count = min(len(self._lines), wayland_limits.WAYLAND_TRACE_LINES)
                 lost = self._noted - self._told - len(self._lines)
                 lines = [self._lines.popleft() for _ in range(count)]
                 self._told += lost + count

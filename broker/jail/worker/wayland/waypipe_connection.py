@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.core.limits import wayland as limits
 from broker.core.limits import waypipe as waypipe_limits
 from broker.jail.wayland.protocol.wire import bad_message
 from broker.jail.waypipe.channel import (

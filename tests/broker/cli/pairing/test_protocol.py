@@ -14,8 +14,8 @@ from hypothesis.stateful import (
 )
 
 from broker.cli.pairing.protocol import SIZES, TABLE, Kind, Pairing, State
-from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import link as limits
 from broker.net.link.wire_types import (
     ConnectionKind,
     LinkRefusedError,

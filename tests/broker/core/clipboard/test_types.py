@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.clipboard.types import (
     DEFAULT_PATTERNS,
     NEVER,
@@ -20,6 +19,7 @@ from broker.core.clipboard.types import (
 )
 from broker.core.errors import PeerError
 from broker.core.limits import clipboard as clipboard_limits
+from broker.core.limits import wayland as limits
 
 
 @pytest.mark.parametrize(

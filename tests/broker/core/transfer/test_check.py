@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
+from broker.core.limits import transfer as limits
 from broker.core.transfer.check import check_line
 
 

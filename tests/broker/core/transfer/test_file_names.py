@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.file_names import display_name, take_file_name
 
 GOOD = [

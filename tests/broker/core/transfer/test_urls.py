@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.urls import DEFAULT_SCHEMES, NEVER, take_url
 
 CORPUS = Path(__file__).parents[3] / "corpus/transfer/urls.jsonl"

@@ -7,6 +7,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import wayland as wayland_limits
 from broker.ipc.control import varlink
 from broker.ipc.control.api import (
     PolicyStatus,
@@ -97,8 +98,8 @@ def window(sandbox: str, number: int) -> WindowStatus:
     return WindowStatus(
         sandbox=sandbox,
         window=number,
-        title="\U0001f600" * limits.WAYLAND_TITLE_CHARS,
-        app_id="\U0001f600" * limits.WAYLAND_APP_ID_CHARS,
+        title="\U0001f600" * wayland_limits.WAYLAND_TITLE_CHARS,
+        app_id="\U0001f600" * wayland_limits.WAYLAND_APP_ID_CHARS,
         width=1920,
         height=1080,
         focused=False,
@@ -110,7 +111,7 @@ def test_windows_of_many_leave_room_for_the_windows_of_others() -> None:
     crowd = [
         window(f"disp-{box}", number)
         for box in range(16)
-        for number in range(limits.WAYLAND_WINDOWS)
+        for number in range(wayland_limits.WAYLAND_WINDOWS)
     ]
     honest = [window("work", 1), window("work", 2)]
     whole = WindowsAnswer(windows=[*crowd, *honest], silent=["mail"])

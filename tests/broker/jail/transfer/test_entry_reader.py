@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.entries import Directory, End, FileEntry, entry_frame
 from broker.core.transfer.quota import Quota
 from broker.jail.transfer.entry_reader import EntryReader

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import emit
 from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.talk import Talk

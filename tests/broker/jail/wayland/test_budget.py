@@ -9,12 +9,13 @@ from itertools import count
 import pytest
 
 from broker.core import limits
+from broker.core.limits import wayland as wayland_limits
 from broker.core.token_bucket import TokenBucket
 from broker.jail.wayland.budget import Budget
 from broker.jail.wayland.sandbox import Sandbox
 
-_TURN = limits.WAYLAND_CLIENT_READ_BYTES // 8
-_ALL = limits.WAYLAND_MESSAGES_PER_SECOND_OF_ALL
+_TURN = wayland_limits.WAYLAND_CLIENT_READ_BYTES // 8
+_ALL = wayland_limits.WAYLAND_MESSAGES_PER_SECOND_OF_ALL
 
 
 @pytest.mark.parametrize(("spent", "pause"), [(100, 0.0), (101, 0.1), (110, 1.0)])
@@ -39,15 +40,15 @@ def connected(sandbox: Sandbox) -> Budget:
 def test_messages_and_pixels_each_have_a_budget(extra):
     sandbox = Sandbox("work")
     budget = connected(sandbox)
-    assert budget.pause(limits.WAYLAND_MESSAGES_BURST + extra, 0, 0.0) == pytest.approx(
-        extra / limits.WAYLAND_MESSAGES_PER_SECOND
-    )
+    assert budget.pause(
+        wayland_limits.WAYLAND_MESSAGES_BURST + extra, 0, 0.0
+    ) == pytest.approx(extra / wayland_limits.WAYLAND_MESSAGES_PER_SECOND)
     assert sandbox.refused["rate"] == (extra > 0)
     sandbox = Sandbox("work")
     budget = connected(sandbox)
-    pixels = limits.WAYLAND_COMMIT_PIXELS_BURST + extra
+    pixels = wayland_limits.WAYLAND_COMMIT_PIXELS_BURST + extra
     assert budget.pause(0, pixels, 0.0) == pytest.approx(
-        extra / limits.WAYLAND_COMMIT_PIXELS_PER_SECOND
+        extra / wayland_limits.WAYLAND_COMMIT_PIXELS_PER_SECOND
     )
     assert sandbox.refused["pixel rate"] == (extra > 0)
 
@@ -56,7 +57,7 @@ def test_messages_and_pixels_each_have_a_budget(extra):
 def test_all_connections_of_a_sandbox_have_one_bucket_of_messages(extra):
     sandbox = Sandbox("work")
     one, other = connected(sandbox), connected(sandbox)
-    half = limits.WAYLAND_MESSAGES_BURST_OF_ALL // 2
+    half = wayland_limits.WAYLAND_MESSAGES_BURST_OF_ALL // 2
     assert one.pause(half, 0, 0.0) == 0.0
     assert other.pause(half + extra, 0, 0.0) == pytest.approx(extra / _ALL)
     assert sandbox.refused["rate of all"] == extra
@@ -68,10 +69,12 @@ def test_who_has_had_less_than_its_part_waits_for_no_debt_of_others(extra):
     sandbox = Sandbox("work")
     greedy, modest = connected(sandbox), connected(sandbox)
     modest.first(0.0)
-    greedy.pause(limits.WAYLAND_MESSAGES_BURST_OF_ALL + _ALL, 0, 0.0)  # owes a second
+    greedy.pause(
+        wayland_limits.WAYLAND_MESSAGES_BURST_OF_ALL + _ALL, 0, 0.0
+    )  # owes a second
     # After its first turn, and then some time, it has saved up all that it may.
-    later = 2 * _TURN / _ALL + limits.WAYLAND_SHARE_SECONDS
-    part = int(_ALL * limits.WAYLAND_SHARE_SECONDS) // 2
+    later = 2 * _TURN / _ALL + wayland_limits.WAYLAND_SHARE_SECONDS
+    part = int(_ALL * wayland_limits.WAYLAND_SHARE_SECONDS) // 2
     assert modest.pause(part + extra, 0, later) == pytest.approx(2 * extra / _ALL)
 
 
@@ -79,7 +82,7 @@ def test_who_has_had_less_than_its_part_waits_for_no_debt_of_others(extra):
 def test_the_first_read_waits_only_where_all_is_spent(spent):
     sandbox = Sandbox("work")
     greedy, new = connected(sandbox), connected(sandbox)
-    greedy.pause(limits.WAYLAND_MESSAGES_BURST_OF_ALL + spent, 0, 0.0)
+    greedy.pause(wayland_limits.WAYLAND_MESSAGES_BURST_OF_ALL + spent, 0, 0.0)
     assert new.first(0.0) == pytest.approx(spent / _ALL)
 
 
@@ -127,7 +130,7 @@ def test_many_that_flood_are_no_faster_together_than_the_bucket(clients):
     for _ in range(clients):
         play.add("greedy", _TURN)
     play.run()
-    most = limits.WAYLAND_MESSAGES_BURST_OF_ALL + 20 * _ALL + clients * _TURN
+    most = wayland_limits.WAYLAND_MESSAGES_BURST_OF_ALL + 20 * _ALL + clients * _TURN
     assert most * 0.8 < play.sent["greedy"] <= most * 1.05
 
 
@@ -137,7 +140,7 @@ def test_a_client_that_reconnects_has_no_more(clients):
     for _ in range(clients):
         play.add("greedy", _TURN, reconnects=True)
     play.run()
-    most = limits.WAYLAND_MESSAGES_BURST_OF_ALL + 20 * _ALL + clients * _TURN
+    most = wayland_limits.WAYLAND_MESSAGES_BURST_OF_ALL + 20 * _ALL + clients * _TURN
     assert play.sent["greedy"] <= most * 1.05
 
 
@@ -157,4 +160,4 @@ def test_one_alone_may_have_what_a_connection_may():
     for _ in range(7):
         play.add("idle", 1, every=1.0)
     play.run()
-    assert play.sent["greedy"] >= 20 * limits.WAYLAND_MESSAGES_PER_SECOND
+    assert play.sent["greedy"] >= 20 * wayland_limits.WAYLAND_MESSAGES_PER_SECOND

@@ -6,8 +6,8 @@ import gc
 
 import pytest
 
-from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.filter import WaylandFilter
 from broker.jail.wayland.model import Toplevel

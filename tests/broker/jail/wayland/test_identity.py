@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules, take_color
 from broker.jail.wayland import identity
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.wayland.protocol.signatures import events_of, requests_of
 from broker.jail.wayland.protocol.tables import INTERFACES

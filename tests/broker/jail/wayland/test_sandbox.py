@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland import sandbox as sandbox_module
 from broker.jail.wayland.protocol.wire import NO_MEMORY, ProtocolFault
 from broker.jail.wayland.sandbox import CEILINGS, Sandbox, Usage

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.worker import readiness
 from broker.jail.worker.readiness import Turn, Watch
 from tests.kit.eventually import eventually

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import transfer as limits
 from broker.core.services import PORTS
 from broker.core.ssh_agent import KeyRefused, ListKeys
 from broker.core.transfer.entries import Directory, End, FileEntry, entry_frame

@@ -17,6 +17,7 @@ from broker.core import limits
 from broker.core.errors import InternalError, RefusedError
 from broker.core.framing import HEADER, encode_frame
 from broker.core.lease import Lease
+from broker.core.limits import link as link_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.net.link import messages as m
 from broker.net.link.control import TAG_BYTES, ControlChannel
@@ -206,12 +207,12 @@ def test_our_own_mistakes_are_found_before_they_are_sent():
 def test_open_requests_at_n_and_n_plus_1():
     host, viewer = channels()
     data = b""
-    for _ in range(limits.LINK_REQUESTS):
+    for _ in range(link_limits.LINK_REQUESTS):
         data += host.ask(m.LinkPing)[1]
     with pytest.raises(RefusedError, match="unanswered"):
         host.ask(m.LinkPing)
-    assert len(viewer.feed(data)) == viewer.owed == limits.LINK_REQUESTS
-    refuse(viewer, raw(host, m.LinkPing(limits.LINK_REQUESTS + 1)), "at one time")
+    assert len(viewer.feed(data)) == viewer.owed == link_limits.LINK_REQUESTS
+    refuse(viewer, raw(host, m.LinkPing(link_limits.LINK_REQUESTS + 1)), "at one time")
 
 
 def test_leases_at_n_and_n_plus_1():
@@ -225,7 +226,7 @@ def test_leases_at_n_and_n_plus_1():
 
 def test_records_at_n_and_n_plus_1_bytes():
     _, viewer = channels()
-    size = limits.LINK_RECORD_BYTES + TAG_BYTES
+    size = link_limits.LINK_RECORD_BYTES + TAG_BYTES
     viewer.feed(HEADER.pack(size))
     assert viewer.in_record
     _, viewer = channels()
@@ -235,7 +236,7 @@ def test_records_at_n_and_n_plus_1_bytes():
 def test_no_nonce_is_used_again():
     host, viewer = channels()
     for end in (host._out, viewer._in):
-        end._number = limits.LINK_COUNTER - 1
+        end._number = link_limits.LINK_COUNTER - 1
     viewer.feed(host.ask(m.LinkPing)[1])
     with pytest.raises(RefusedError, match="used up"):
         host.ask(m.LinkPing)
@@ -310,7 +311,7 @@ class ControlMachine(RuleBasedStateMachine):
         self.next = 1
 
     def ask(self, role, make):
-        if self.ends[role].asked < limits.LINK_REQUESTS:
+        if self.ends[role].asked < link_limits.LINK_REQUESTS:
             self.wire[role.other] += self.ends[role].ask(make)[1]
 
     @rule(name=st.sampled_from(["a", "b", "c"]))
@@ -371,8 +372,8 @@ class ControlMachine(RuleBasedStateMachine):
     def bounded(self):
         for end in self.ends.values():
             assert end.open
-            assert end.asked <= limits.LINK_REQUESTS
-            assert end.owed <= limits.LINK_REQUESTS
+            assert end.asked <= link_limits.LINK_REQUESTS
+            assert end.owed <= link_limits.LINK_REQUESTS
 
     def teardown(self):
         for _ in range(3):

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
+from broker.core.limits import link as limits
 from broker.net.link.keys import (
     BrokerIdentity,
     Peer,

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core import limits
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -17,6 +16,7 @@ from broker.core.errors import (
 )
 from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName
 from broker.net.link import messages as m
 from broker.net.link.wire_types import LinkRefusedError, Role

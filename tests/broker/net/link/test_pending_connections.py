@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.core import limits
+from broker.core.limits import link as limits
 from broker.net.link.pending_connections import PendingConnections
 
 PLACES = limits.LINK_UNAUTHENTICATED_PER_PEER

@@ -12,8 +12,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from broker.core import limits
 from broker.core.errors import InternalError, RefusedError
+from broker.core.limits import link as limits
 from broker.core.names import LeaseId
 from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.net.link.preamble import (

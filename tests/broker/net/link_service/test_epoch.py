@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.limits import link as limits
 from broker.net.link import messages as m
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.status import own_status

@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.files.opened_folder import HeldError
+from broker.core.limits import transfer as limits
 from broker.viewer.folders.desk import FolderDesk
 from policy.records.model import Folders
 from tests.kit.eventually import eventually

@@ -7,8 +7,8 @@ import os
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import OpenUrl

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.keeping import NO_ROOM, keeping

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc.transfer_guest import ReturnFile
 from broker.viewer.opening.exchanges import Delivery

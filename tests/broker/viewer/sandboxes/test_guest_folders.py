@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.limits import transfer as limits
 from broker.ipc import agent
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 

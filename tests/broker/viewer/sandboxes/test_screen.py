@@ -11,6 +11,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.lease import Lease
+from broker.core.limits import wayland as wayland_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc import worker
 from broker.viewer.sandboxes.screen import GuestScreen
@@ -104,7 +105,7 @@ async def test_a_trace_is_shown_to_who_asked_for_it(made, asked, monkeypatch, ca
     lost, first, second = said.splitlines()
     assert lost == "[red] 4 lines are missing here"
     assert first == "[red] #1 a\\x1b[31m"
-    assert len(second) == limits.WAYLAND_TRACE_CHARS + len("[red] ")
+    assert len(second) == wayland_limits.WAYLAND_TRACE_CHARS + len("[red] ")
 
 
 async def test_a_stream_hears_how_it_ended(made):
@@ -142,7 +143,7 @@ async def test_clients_that_a_worker_makes_up_are_bounded(made):
 
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_ever_new_mistakes_are_one_reason_in_the_end(made, extra, autojump_clock):
-    most = limits.WAYLAND_MISTAKES_PER_SECOND
+    most = wayland_limits.WAYLAND_MISTAKES_PER_SECOND
     for second in range(2):
         for number in range(most + 10 * extra):
             await made.screen.broke(f"mistake {number}")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from tests.broker.jail.wayland.scene.test_frame import contained, guest_rects, popup
 from tests.kit.wayland.model import GLOBALS, Model

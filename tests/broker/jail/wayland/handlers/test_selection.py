@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.handlers import foreign_drags
 from broker.jail.wayland.handlers.selection import DataSource

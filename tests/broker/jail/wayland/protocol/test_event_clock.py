@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol.event_clock import EventClock
 
 

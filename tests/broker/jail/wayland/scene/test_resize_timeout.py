@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
 from broker.core.errors import InternalError
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.jail.wayland.scene import commit, resize_timeout
 from tests.broker.jail.wayland.scene.test_frame import guest_rects

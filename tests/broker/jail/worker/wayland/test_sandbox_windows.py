@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.limits import wayland as wayland_limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import worker as messages
 from broker.ipc.wayland_rules import order_of
@@ -33,12 +34,18 @@ def windows_of(monkeypatch, count):
     ("count", "parts"),
     [
         (0, [0]),
-        (limits.WAYLAND_WINDOWS_PER_MESSAGE, [limits.WAYLAND_WINDOWS_PER_MESSAGE]),
         (
-            limits.WAYLAND_WINDOWS_PER_MESSAGE + 1,
-            [limits.WAYLAND_WINDOWS_PER_MESSAGE, 1],
+            wayland_limits.WAYLAND_WINDOWS_PER_MESSAGE,
+            [wayland_limits.WAYLAND_WINDOWS_PER_MESSAGE],
         ),
-        (limits.WAYLAND_WINDOWS, [limits.WAYLAND_WINDOWS_PER_MESSAGE] * 4),
+        (
+            wayland_limits.WAYLAND_WINDOWS_PER_MESSAGE + 1,
+            [wayland_limits.WAYLAND_WINDOWS_PER_MESSAGE, 1],
+        ),
+        (
+            wayland_limits.WAYLAND_WINDOWS,
+            [wayland_limits.WAYLAND_WINDOWS_PER_MESSAGE] * 4,
+        ),
     ],
 )
 def test_a_list_comes_in_messages_that_fit(monkeypatch, count, parts):
@@ -81,7 +88,9 @@ async def test_a_limit_is_told_within_a_second(autojump_clock):
         nursery.start_soon(mine.tell_limits, sender)
         mine._sandbox.refused["popups"] += 2
         assert await receiver.receive() == messages.LimitHit("popups", 2)
-        assert trio.current_time() == pytest.approx(limits.WAYLAND_LIMITED_SECONDS)
+        assert trio.current_time() == pytest.approx(
+            wayland_limits.WAYLAND_LIMITED_SECONDS
+        )
         nursery.cancel_scope.cancel()
 
 
@@ -111,10 +120,12 @@ async def told(trace, count):
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_lines_come_in_messages_that_fit(autojump_clock, extra):
     trace = Trace()
-    for n in range(limits.WAYLAND_TRACE_LINES + extra):
+    for n in range(wayland_limits.WAYLAND_TRACE_LINES + extra):
         trace.note(4, f"line {n}")
     found = await told(trace, 1 + extra)
-    assert [len(m.lines) for m in found] == [limits.WAYLAND_TRACE_LINES, 1][: 1 + extra]
+    assert [len(m.lines) for m in found] == [wayland_limits.WAYLAND_TRACE_LINES, 1][
+        : 1 + extra
+    ]
     assert found[0].lines[0] == "#4 line 0"
     assert all(m.lost == 0 for m in found)
 
@@ -124,7 +135,7 @@ async def test_beyond_what_may_wait_the_oldest_are_lost_and_counted(
     autojump_clock, extra
 ):
     trace = Trace()
-    for n in range(limits.WAYLAND_TRACE_WAITING + extra):
+    for n in range(wayland_limits.WAYLAND_TRACE_WAITING + extra):
         trace.note(1, str(n))
     (first,) = await told(trace, 1)
     assert first.lost == extra
@@ -134,14 +145,14 @@ async def test_beyond_what_may_wait_the_oldest_are_lost_and_counted(
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_a_line_ends_somewhere(autojump_clock, extra):
     trace = Trace()
-    trace.note(1, "x" * (limits.WAYLAND_TRACE_CHARS - 3 + extra))
+    trace.note(1, "x" * (wayland_limits.WAYLAND_TRACE_CHARS - 3 + extra))
     (said,) = await told(trace, 1)
-    assert len(said.lines[0]) == limits.WAYLAND_TRACE_CHARS
+    assert len(said.lines[0]) == wayland_limits.WAYLAND_TRACE_CHARS
 
 
 async def test_a_trace_is_slower_than_the_broker_s_limit_of_messages(autojump_clock):
     trace = Trace()
-    for n in range(10 * limits.WAYLAND_TRACE_LINES):
+    for n in range(10 * wayland_limits.WAYLAND_TRACE_LINES):
         trace.note(1, str(n))
     began = trio.current_time()
     await told(trace, 10)

@@ -12,8 +12,8 @@ from time import perf_counter
 import pytest
 import trio
 
-from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.limits import wayland as limits
 from broker.core.limits import waypipe as waypipe_limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.sandbox import Sandbox

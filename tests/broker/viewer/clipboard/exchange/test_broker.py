@@ -9,6 +9,7 @@ import pytest
 import policy.limits
 from broker.core import limits
 from broker.core.limits import clipboard as clipboard_limits
+from broker.core.limits import wayland as wayland_limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
 from broker.viewer.clipboard.exchange.broker import Crossing, TransferStatus
@@ -694,7 +695,7 @@ def test_answers_out_of_order_end_the_transfer():
 def test_too_many_types_are_the_workers_fault():
     desk = Desk()
     asked = desk.ask_copy()
-    types = ("text/plain",) * (limits.WAYLAND_MIMES + 1)
+    types = ("text/plain",) * (wayland_limits.WAYLAND_MIMES + 1)
     said = desk.say(w.TypesTold("work", asked, types))
     assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
 
