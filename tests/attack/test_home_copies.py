@@ -6,8 +6,9 @@ import os
 
 import pytest
 
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.core.names import SandboxName
-from broker.host.homes.store import TREE, HomeStore
+from broker.host.homes.store import TREE
 from broker.host.homes.tree import ready_tree
 
 BOX, COPY = SandboxName("box"), SandboxName("copy")
@@ -16,7 +17,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def store(tmp_path):
-    return HomeStore(tmp_path / "homes")
+    return HomeCopies(tmp_path / "homes")
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.names import SandboxName
 from broker.host.homes.renaming import recover
-from broker.host.homes.store import TREE, HomeStore
+from broker.host.homes.store import TREE
 from broker.host.homes.tree import ready_tree
 from broker.host.launchers.libvirt.guests import LibvirtMachine
 from broker.host.vmm.launcher import clean_leftovers
@@ -71,7 +72,7 @@ def hostile(request, tmp_path):
 
 
 def test_a_home_that_resists_is_removed_and_the_others_are_usable(hostile, tmp_path):
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     hostile(ready_tree(store, BOX).tree)
     other = ready_tree(store, OTHER)
     store.require(BOX).used()  # of the readable part, and no error
@@ -85,7 +86,7 @@ def test_a_home_that_resists_is_removed_and_the_others_are_usable(hostile, tmp_p
 def test_a_leftover_that_stays_keeps_no_other_sandbox_from_starting(
     tmp_path, monkeypatch, capsys
 ):
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     ready_tree(store, OTHER)
     (store.root / ".new-left").mkdir()
     refusal = OSError(1, "Operation not permitted", "file")
@@ -174,7 +175,7 @@ async def test_a_filled_directory_of_a_domain_holds_up_no_other(slow, tmp_path):
 
 
 def test_a_copy_leaves_pipes_and_sockets_out(tmp_path):
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     tree = ready_tree(store, BOX).tree
     (tree / "kept").write_text("content")
     _special(tree)

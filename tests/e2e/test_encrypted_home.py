@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.core.errors import SetupError, VitrailError
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import run_tool
 from broker.host.homes import encrypted, keyring
-from broker.host.homes.store import HomeStore
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
 from tests.kit.world import record, world
@@ -63,7 +63,7 @@ async def test_a_home_is_unlocked_written_and_found_again(name):
         code, _ = await w.output(name, "sh", "-c", "echo treasure-map > kept; sync")
         assert code == 0
         await w.stop(name)
-        disk = HomeStore(w.paths.homes).require(name).disk
+        disk = HomeCopies(w.paths.homes).require(name).disk
         data = disk.read_bytes()
         assert data.startswith(b"LUKS")
         assert b"treasure-map" not in data
@@ -122,7 +122,7 @@ async def power_cut(w, name):
 
     async def ended():
         status = await w.status()
-        busy = HomeStore(w.paths.homes).in_use(name)
+        busy = HomeCopies(w.paths.homes).in_use(name)
         return not busy and name not in {s.name for s in status.sandboxes}
 
     await eventually(ended)
@@ -138,7 +138,7 @@ async def test_a_power_cut_leaves_a_home_that_opens_and_is_clean(name):
         known = await power_cut(w, name)
         assert brokerctl(w, "sandbox", "lock", name).returncode == 0
         plain = w.base / "plain"
-        await decrypted(HomeStore(w.paths.homes).require(name).disk, plain)
+        await decrypted(HomeCopies(w.paths.homes).require(name).disk, plain)
         # The guest's kernel replays the journal at the next mount, as this does.
         subprocess.run(["/sbin/e2fsck", "-p", plain], check=False)
         subprocess.run(["/sbin/e2fsck", "-f", "-n", plain], check=True)

@@ -12,11 +12,11 @@ import pytest
 import trio
 
 from broker.cli.images.building.build import build_image
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.host.homes.disk import ready_disk
-from broker.host.homes.store import HomeStore
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.launcher import EndKind, HomeDisk
 from broker.ipc import agent
@@ -34,7 +34,7 @@ def _vm():
 
 
 @asynccontextmanager
-async def started(store: HomeStore, size: int = SIZE, keep: str = "home"):
+async def started(store: HomeCopies, size: int = SIZE, keep: str = "home"):
     """A machine with the home of NAME: (machine, broker's ends)."""
     image = await build_image(find_paths(), ImageSpec(), print)
     with short_directory() as place:
@@ -73,7 +73,7 @@ async def shell(broker: AgentBroker, script: str, number: int = 1) -> list[str]:
     return said.decode().splitlines()
 
 
-def check(store: HomeStore) -> None:
+def check(store: HomeCopies) -> None:
     """The file system is clean after its journal was replayed."""
     disk = str(store.require(NAME).disk)
     subprocess.run(["/sbin/e2fsck", "-p", disk], check=False, capture_output=True)
@@ -82,7 +82,7 @@ def check(store: HomeStore) -> None:
 
 @pytest.mark.slow
 async def test_a_home_survives_stop_kill_and_growth(tmp_path: Path):
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     async with started(store) as (vm, broker):
         await broker.accept()
         script = "umask 077; echo first >kept; touch /etc/x /tmp/x; df -m . | tail -1"
@@ -114,7 +114,7 @@ async def test_a_home_survives_stop_kill_and_growth(tmp_path: Path):
 @pytest.mark.slow
 async def test_a_disk_that_is_no_home_stops_the_machine(tmp_path: Path):
     """Programs must not write into a home that is lost without a word."""
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     with store.lock(NAME):
         home = await ready_disk(store, NAME, SIZE)
     with home.disk.open("r+b") as disk:
@@ -135,7 +135,7 @@ rm big; sync; echo kept >kept; sync kept; cat kept
 @pytest.mark.slow
 async def test_a_full_home_is_an_error_of_the_program_that_fills_it(tmp_path: Path):
     """Not of its machine, of another home, or of the host's disk beyond its size."""
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     other = SandboxName("other")
     with store.lock(other):
         await ready_disk(store, other, SIZE)

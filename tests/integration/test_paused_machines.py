@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.core.errors import UpstreamError, sole
 from broker.core.names import SandboxName
 from broker.host.homes.disk import ready_disk
 from broker.host.homes.encrypted import passphrase_pipe, ready_encrypted_disk
 from broker.host.homes.sparse import data_ranges
-from broker.host.homes.store import HomeStore
 from broker.host.vmm import qmp
 from broker.host.vmm.launcher import HomeDisk, Network
 from broker.host.vmm.parent import fork, make
@@ -164,7 +164,7 @@ async def test_a_broken_parent_is_a_boot_and_is_removed(case: str, mode: str):
 
 
 async def test_qemu_holds_the_lock_of_a_home(tmp_path: Path):
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     with short_directory() as place:
         with store.lock(NAME) as lock:
             home = await ready_disk(store, NAME, 64 << 20)
@@ -185,7 +185,7 @@ async def test_qemu_holds_the_lock_of_a_home(tmp_path: Path):
 @pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_qemu_opens_an_encrypted_home_in_its_jail(tmp_path: Path):
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     passphrase = b"correct horse battery"
     with short_directory() as place, ExitStack() as held:
         lock = held.enter_context(store.lock(NAME))

@@ -13,10 +13,11 @@ from broker.cli import render
 from broker.cli.images.installed import list_images
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.leftovers import images_in_use
 from broker.core.files.trees import disk_usage
 from broker.core.paths import Paths
-from broker.host.homes.store import TREE, HomeStore
+from broker.host.homes.store import TREE
 from policy.records.model import RecordSet
 
 LOGS, PARENT, IMAGE = "logs", "parent machine", "image"
@@ -48,7 +49,7 @@ def stored(paths: Paths) -> list[Stored]:
 
 
 def _homes(paths: Paths, records: RecordSet) -> Iterator[Stored]:
-    store = HomeStore(paths.homes)
+    store = HomeCopies(paths.homes)
     for home in store.all() if store.root.is_dir() else []:
         unused = "" if _has_record(records, home.name) else "no record of this name"
         where, free = str(home.directory), home.meta.kind == TREE

@@ -28,6 +28,7 @@ from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes.backups import backup as backups
 from broker.cli.sandboxes.backups.backup_record import reaching_keys
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.leftovers import Leftovers, find_leftovers
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
@@ -36,7 +37,7 @@ from broker.core.files.replace_file import replace_file
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.host.homes.disk import make_disk
 from broker.host.homes.renaming import Renaming, recover, rename_sandbox
-from broker.host.homes.store import DISK, Home, HomeStore, full_disk_reported
+from broker.host.homes.store import DISK, Home, full_disk_reported
 from policy.records.loader import parse_record
 from policy.records.model import Record
 
@@ -62,8 +63,8 @@ command.add_command(unlock)
 command.add_command(lock)
 
 
-def _store() -> HomeStore:
-    store = HomeStore(offline_paths().homes)
+def _store() -> HomeCopies:
+    store = HomeCopies(offline_paths().homes)
     if store.root.is_dir():
         recover(store)
     return store
@@ -138,7 +139,7 @@ def list_homes(*, as_json: bool) -> None:
     )
 
 
-def _facts(store: HomeStore, home: Home) -> dict[str, object]:
+def _facts(store: HomeCopies, home: Home) -> dict[str, object]:
     return {
         "name": home.name,
         "kind": home.meta.kind,

@@ -24,8 +24,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -38,21 +36,20 @@ import msgspec
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.files.trees import disk_usage, remove_tree
-from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
-from broker.host.homes.sparse import Progress, copy_sparse, no_progress
 
 DISK: Literal["disk"] = "disk"
 TREE: Literal["tree"] = "tree"
 _META = "meta.json"
 _CURRENT = "current"
-_SNAPSHOTS = "snapshots"
+SNAPSHOTS = "snapshots"
 _LOCKS = ".locks"
 _NEW = ".new-"
 _OLD = ".old-"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # renameat2(2)
-_RENAME_NOREPLACE = 1
+RENAME_NOREPLACE = 1
 
 
 class HomeMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,20 +61,6 @@ class HomeMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[1] = 1
     encrypted: bool = False
     """Whether the disk is LUKS; see ``broker.host.homes.encrypted``."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A kept copy of a home."""
-
-    name: SandboxName
-    directory: Path
-    meta: HomeMeta
-
-    @property
-    def disk(self) -> Path:
-        """The file system image."""
-        return self.directory / DISK
 
 
 @dataclass(frozen=True)
@@ -162,14 +145,6 @@ class HomeStore:
             )
         return held
 
-    def in_use(self, name: SandboxName) -> bool:
-        """Whether the sandbox runs, or a command works on its home."""
-        held = self._flock(name, fcntl.LOCK_EX)
-        if held is None:
-            return True
-        held.close()
-        return False
-
     def _flock(self, name: str, how: int) -> HomeLock | None:
         locks = self.root / _LOCKS
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -194,7 +169,7 @@ class HomeStore:
         Raises UpstreamError when it is there and cannot be read.
         """
         directory = self.root / name / _CURRENT
-        meta = _read_meta(directory)
+        meta = read_meta(directory)
         return None if meta is None else Home(name, directory, meta)
 
     def require(self, name: SandboxName) -> Home:
@@ -207,24 +182,6 @@ class HomeStore:
                 "record gets its home with its first start",
             )
         return home
-
-    def all(self) -> list[Home]:
-        """Return every home, by name."""
-        found = []
-        for path in sorted(self.root.glob("[a-z]*")):
-            home = self.find(take_sandbox_name(path.name))
-            if home is not None:
-                found.append(home)
-        return found
-
-    def snapshots(self, name: SandboxName) -> list[Snapshot]:
-        """Return the snapshots of a home, oldest first."""
-        found = []
-        for path in (self.root / name / _SNAPSHOTS).glob("[a-z]*"):
-            meta = _read_meta(path)
-            if meta is not None:
-                found.append(Snapshot(take_sandbox_name(path.name), path, meta))
-        return sorted(found, key=lambda s: (s.meta.made, s.name))
 
     # -- changing ------------------------------------------------------------
 
@@ -241,23 +198,18 @@ class HomeStore:
             (room / _META).write_bytes(msgspec.json.encode(made))
             yield room
 
-    @contextmanager
-    def _like(self, meta: HomeMeta) -> Iterator[Path]:
-        with self.new(meta.kind, encrypted=meta.encrypted) as prepared:
-            yield prepared
-
     def publish(self, prepared: Path, name: SandboxName) -> Home:
         """Make a prepared directory the home of a name that has none.
 
         Raises RefusedError when it has one.
         """
         with self._change() as room:
-            (room / _SNAPSHOTS).mkdir(mode=0o700)
+            (room / SNAPSHOTS).mkdir(mode=0o700)
             flush_tree(prepared)
             prepared.rename(room / _CURRENT)
             flush(room)
             try:
-                _rename(room, self.root / name, _RENAME_NOREPLACE)
+                rename_at(room, self.root / name, RENAME_NOREPLACE)
             except FileExistsError as error:
                 (room / _CURRENT).rename(prepared)
                 raise RefusedError(
@@ -271,7 +223,7 @@ class HomeStore:
         """Make a prepared directory the home, in place of the present one."""
         current = self.require(name).directory
         flush_tree(prepared)
-        _rename(prepared, current, _RENAME_EXCHANGE)
+        rename_at(prepared, current, _RENAME_EXCHANGE)
         flush(current.parent)
         flush(self.root)
         return self.require(name)
@@ -283,66 +235,11 @@ class HomeStore:
         """
         self.require(name)
         try:
-            _rename(self.root / name, self.root / to, _RENAME_NOREPLACE)
+            rename_at(self.root / name, self.root / to, RENAME_NOREPLACE)
         except FileExistsError as error:
             raise RefusedError(f"'{to}' has a home already") from error
         flush(self.root)
         return self.require(to)
-
-    def remove(self, name: SandboxName) -> None:
-        """Remove a home and its snapshots."""
-        self.require(name)
-        self._discard(self.root / name)
-
-    def clone(
-        self, name: SandboxName, to: SandboxName, progress: Progress = no_progress
-    ) -> Home:
-        """Copy a home under another name, without its snapshots."""
-        source = self.require(name)
-        with self._like(source.meta) as prepared:
-            copy_state(source.directory, prepared, progress)
-            return self.publish(prepared, to)
-
-    def snapshot(
-        self, name: SandboxName, label: SandboxName, progress: Progress = no_progress
-    ) -> Snapshot:
-        """Keep a copy of a home.  Raises RefusedError when the label is taken."""
-        source = self.require(name)
-        target = self.root / name / _SNAPSHOTS / label
-        with self._like(source.meta) as prepared:
-            copy_state(source.directory, prepared, progress)
-            flush_tree(prepared)
-            try:
-                _rename(prepared, target, _RENAME_NOREPLACE)
-            except FileExistsError as error:
-                raise RefusedError(
-                    f"'{name}' has a snapshot '{label}' already"
-                ) from error
-            flush(target.parent)
-            flush(self.root)
-        return self._snapshot(name, label)
-
-    def restore(
-        self, name: SandboxName, label: SandboxName, progress: Progress = no_progress
-    ) -> Home:
-        """Put the copy of a snapshot in the place of a home; the snapshot stays."""
-        source = self._snapshot(name, label)
-        with self._like(source.meta) as prepared:
-            copy_state(source.directory, prepared, progress)
-            return self.replace(prepared, name)
-
-    def remove_snapshot(self, name: SandboxName, label: SandboxName) -> None:
-        """Remove one snapshot."""
-        self._discard(self._snapshot(name, label).directory)
-
-    def _snapshot(self, name: SandboxName, label: SandboxName) -> Snapshot:
-        for found in self.snapshots(name):
-            if found.name == label:
-                return found
-        raise SetupError(
-            f"'{name}' has no snapshot '{label}'",
-            hint="'brokerctl sandbox list' shows the snapshots",
-        )
 
     def sweep(self) -> int:
         """Remove leftovers of crashes, unless a change is in progress.
@@ -360,12 +257,6 @@ class HomeStore:
                 if error is not None:
                     log_stderr(f"{path} is left over and cannot be removed: {error}")
             return len(left)
-
-    def _discard(self, path: Path) -> None:
-        with self._change() as room:
-            path.rename(room / "gone")
-            flush(path.parent)
-            flush(self.root)
 
     @contextmanager
     def _change(self) -> Iterator[Path]:
@@ -401,7 +292,8 @@ def full_disk_reported() -> Iterator[None]:
         ) from error
 
 
-def _read_meta(directory: Path) -> HomeMeta | None:
+def read_meta(directory: Path) -> HomeMeta | None:
+    """Return ``meta.json`` of a home or a snapshot.  Raises UpstreamError."""
     try:
         data = (directory / _META).read_bytes()
     except FileNotFoundError:
@@ -412,74 +304,6 @@ def _read_meta(directory: Path) -> HomeMeta | None:
         return msgspec.json.decode(data, type=HomeMeta)
     except ValueError as error:
         raise UpstreamError(f"{directory / _META}: {error}") from error
-
-
-def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> None:
-    """Copy the content of a home, without its ``meta.json``.
-
-    Raises OSError; links in a directory are copied as they are, so nothing outside of
-    it is read.  Pipes, sockets and devices are left out.
-    """
-    disk = source / DISK
-    if disk.is_file():
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-        with ExitStack() as files:
-            reader = os.open(disk, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            files.callback(os.close, reader)
-            writer = os.open(target / DISK, flags, 0o600)
-            files.callback(os.close, writer)
-            copy_sparse(reader, writer, progress)
-        return
-    try:
-        shutil.copytree(
-            source / TREE,
-            target / TREE,
-            symlinks=True,
-            ignore=_special,
-            copy_function=_FileCopies().copy,
-        )
-    except RecursionError as error:
-        raise UpstreamError(f"{source / TREE} has directories that are too deep") from (
-            error
-        )
-    progress(1, 1)
-
-
-class _FileCopies:
-    """Copies of a tree's files, which take no more of the disk than these do."""
-
-    def __init__(self) -> None:
-        self._copied: dict[tuple[int, int], str] = {}
-        """Where the first name of a file that has several was copied to."""
-
-    def copy(self, name: str, to: str) -> None:
-        """Copy a regular file with its times, mode and attributes."""
-        with ExitStack() as files:
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            reader = os.open(name, flags)
-            files.callback(os.close, reader)
-            info = os.fstat(reader)
-            first = to
-            if info.st_nlink > 1:
-                first = self._copied.setdefault((info.st_dev, info.st_ino), to)
-            # guard: a copy of a home has files of several names once
-            if first != to:
-                os.link(first, to, follow_symlinks=False)
-                return
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            writer = os.open(to, flags, 0o600)
-            files.callback(os.close, writer)
-            # guard: a copy of a home has its holes
-            copy_sparse(reader, writer)
-        shutil.copystat(name, to, follow_symlinks=False)
-
-
-def _special(folder: str, names: list[str]) -> set[str]:
-    """Of these names in a directory, those that are neither files, links nor directories."""
-    plain = (stat.S_ISREG, stat.S_ISLNK, stat.S_ISDIR)
-    modes = {name: os.lstat(Path(folder, name)).st_mode for name in names}
-    # guard: a copy of a home opens no pipe
-    return {name for name, mode in modes.items() if not any(k(mode) for k in plain)}
 
 
 def flush(path: Path) -> None:
@@ -505,7 +329,7 @@ def flush_tree(directory: Path) -> None:
     flush(directory)
 
 
-def _rename(source: Path, target: Path, how: int) -> None:
+def rename_at(source: Path, target: Path, how: int) -> None:
     """renameat2(2), for its flags.  Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(source), os.fsencode(target)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
-from broker.host.homes.store import DISK, TREE, HomeStore
+from broker.host.homes.store import DISK, TREE
 
 MAIL, POST = SandboxName("mail"), SandboxName("post")
 RECORD = 'class = "persistent"\ndisplay = "allow"\n\n[label]\nname = "mail"\n'
@@ -22,7 +23,7 @@ class Stage:
     """One user's files."""
 
     def __init__(self, root: Path) -> None:
-        self.store = HomeStore(root / "state/vitrail/homes")
+        self.store = HomeCopies(root / "state/vitrail/homes")
         self.records = root / "config/vitrail/sandboxes.d"
         self.records.mkdir(parents=True)
         (self.records / "mail.toml").write_text(RECORD)

@@ -22,10 +22,11 @@ from broker.cli.sandboxes.backups.backup import (
     secret_of,
     unpack,
 )
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
-from broker.host.homes.store import DISK, HomeStore
+from broker.host.homes.store import DISK
 from tests.kit.needs import NEEDS_JAIL
 
 MAIL, AGAIN = SandboxName("mail"), SandboxName("again")
@@ -55,8 +56,8 @@ def lock(tmp_path: Path) -> Iterator[Lock]:
         yield Lock(passphrase=secret)
 
 
-def home(tmp_path: Path) -> HomeStore:
-    store = HomeStore(tmp_path / "homes")
+def home(tmp_path: Path) -> HomeCopies:
+    store = HomeCopies(tmp_path / "homes")
     with store.new(DISK) as prepared:
         with (prepared / DISK).open("wb") as disk:
             disk.seek(5 << 20)
@@ -66,7 +67,7 @@ def home(tmp_path: Path) -> HomeStore:
     return store
 
 
-async def save(store: HomeStore, lock: Lock, target: Path) -> list[int]:
+async def save(store: HomeCopies, lock: Lock, target: Path) -> list[int]:
     seen: list[int] = []
     where = store.require(MAIL)
     await back_up(where, 'class = "persistent"\n', target, lock, seen.append)
@@ -100,7 +101,7 @@ async def test_a_backup_for_a_key_of_age_is_restored_elsewhere(tmp_path, age):
 async def test_a_backup_of_age_needs_its_key(tmp_path, age, lock):
     file = tmp_path / "mail.backup"
     await save(home(tmp_path), age[0], file)
-    other = HomeStore(tmp_path / "other")
+    other = HomeCopies(tmp_path / "other")
     refused = pytest.raises(RefusedError, match="encrypted with age")
     with refused, other.new(DISK) as prepared:
         await unpack(file, prepared, lock, lambda _: None)
@@ -126,7 +127,7 @@ async def saved_and_restored(tmp_path: Path, lock: Lock, key: Lock) -> None:
         "meta.json",
     ]
 
-    other = HomeStore(tmp_path / "other machine")
+    other = HomeCopies(tmp_path / "other machine")
     with other.new(DISK) as prepared:
         found = await unpack(file, prepared, key, lambda _: None)
         other.publish(prepared, AGAIN)
@@ -153,7 +154,7 @@ async def test_a_wrong_passphrase_restores_nothing(tmp_path: Path, lock: Lock):
     await save(home(tmp_path), lock, file)
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong")
-    other = HomeStore(tmp_path / "other")
+    other = HomeCopies(tmp_path / "other")
     failed = pytest.raises(UpstreamError, match="gpg failed")
     with failed, secret_of(wrong) as secret, other.new(DISK) as prepared:
         await unpack(file, prepared, Lock(passphrase=secret), lambda _: None)
@@ -186,7 +187,7 @@ async def test_a_backup_is_written_to_no_file_that_others_can_name(tmp_path, loc
     assert not file.is_symlink()
     assert file.stat().st_size > 0
     assert not outside.exists()
-    with HomeStore(tmp_path / "other").new(DISK) as prepared:
+    with HomeCopies(tmp_path / "other").new(DISK) as prepared:
         await unpack(file, prepared, lock, lambda _: None)
 
 
@@ -247,7 +248,7 @@ async def test_a_file_that_is_not_a_backup_is_refused(
             pass_fds=lock.secrets,
             check=True,
         )
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     if case == "closed":
         # Its entry about our own directory is ignored, and the rest is a backup.
         with store.new(DISK) as prepared:
@@ -261,7 +262,7 @@ async def test_a_file_that_is_not_a_backup_is_refused(
 
 async def test_program_that_failed_is_named_and_not_those_that_fed_it(tmp_path):
     """gpg refuses the key at once; tar and gzip then write into a closed pipe."""
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     with store.new(DISK) as prepared:
         (prepared / DISK).write_bytes(os.urandom(4 << 20))
         store.publish(prepared, MAIL)
@@ -273,7 +274,7 @@ async def test_a_backup_and_its_passphrase_may_come_from_pipes(tmp_path, lock):
     """As from process substitution: each is read once, from its beginning to its end."""
     file = tmp_path / "mail.backup"
     await save(home(tmp_path), lock, file)
-    other = HomeStore(tmp_path / "other")
+    other = HomeCopies(tmp_path / "other")
     with (
         piped(b"correct horse\n") as phrase,
         piped(file.read_bytes()) as backup,

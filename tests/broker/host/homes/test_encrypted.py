@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from broker.cli.sandboxes import unlock
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.unlock import opens
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
@@ -23,7 +24,6 @@ from broker.host.homes.encrypted import (
     ready_encrypted_disk,
     require_passphrase,
 )
-from broker.host.homes.store import HomeStore
 from broker.host.vmm.qemu_arguments import HomeDisk
 
 SIZE = 32 << 20
@@ -140,7 +140,7 @@ def test_pieces_are_the_data_of_a_sparse_file(tmp_path):
 
 
 async def test_records_and_homes_agree_about_encryption(tmp_path, on_paper):
-    store = HomeStore(tmp_path / "homes")
+    store = HomeCopies(tmp_path / "homes")
     with store.lock(NAME):
         home = await ready_encrypted_disk(store, NAME, SIZE, PASSPHRASE)
         assert home.meta.encrypted

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
-from broker.host.homes import store as homes
 from broker.host.homes.sparse import copy_sparse, copy_without_zeros, data_ranges
-from broker.host.homes.store import DISK, TREE, HomeStore, _rename
+from broker.host.homes.store import DISK, TREE, rename_at
 
 MAIL = SandboxName("mail")
 WORK = SandboxName("work")
@@ -25,27 +25,27 @@ A, B = SandboxName("a"), SandboxName("b")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> HomeStore:
-    return HomeStore(tmp_path / "homes")
+def store(tmp_path: Path) -> HomeCopies:
+    return HomeCopies(tmp_path / "homes")
 
 
-def make(store: HomeStore, name: SandboxName, content: bytes) -> None:
+def make(store: HomeCopies, name: SandboxName, content: bytes) -> None:
     with store.new(DISK) as prepared:
         (prepared / DISK).write_bytes(content)
         store.publish(prepared, name)
 
 
-def content(store: HomeStore, name: SandboxName) -> bytes:
+def content(store: HomeCopies, name: SandboxName) -> bytes:
     return store.require(name).disk.read_bytes()
 
 
-def hidden(store: HomeStore) -> list[str]:
+def hidden(store: HomeCopies) -> list[str]:
     """Entries that are neither a home nor the locks."""
     names = sorted(p.name for p in store.root.iterdir())
     return [n for n in names if n.startswith(".") and n != ".locks"]
 
 
-def test_a_home_is_made_once(store: HomeStore):
+def test_a_home_is_made_once(store: HomeCopies):
     make(store, MAIL, b"old")
     with pytest.raises(RefusedError, match="has a home already"):
         make(store, MAIL, b"new")
@@ -55,14 +55,14 @@ def test_a_home_is_made_once(store: HomeStore):
     assert store.root.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_home_that_was_not_published_leaves_nothing(store: HomeStore):
+def test_a_home_that_was_not_published_leaves_nothing(store: HomeCopies):
     with store.new(DISK) as prepared:
         (prepared / DISK).write_bytes(b"half")
     assert store.find(MAIL) is None
     assert hidden(store) == []
 
 
-def test_clone_rename_remove(store: HomeStore):
+def test_clone_rename_remove(store: HomeCopies):
     make(store, MAIL, b"letters")
     store.snapshot(MAIL, FIRST)
     store.clone(MAIL, WORK)
@@ -78,7 +78,7 @@ def test_clone_rename_remove(store: HomeStore):
     assert hidden(store) == []
 
 
-def test_a_snapshot_keeps_its_content(store: HomeStore):
+def test_a_snapshot_keeps_its_content(store: HomeCopies):
     make(store, MAIL, b"old")
     store.snapshot(MAIL, FIRST)
     store.require(MAIL).disk.write_bytes(b"new")
@@ -95,7 +95,7 @@ def test_a_snapshot_keeps_its_content(store: HomeStore):
     assert hidden(store) == []
 
 
-def test_a_directory_is_copied_without_following_links(store: HomeStore, tmp_path):
+def test_a_directory_is_copied_without_following_links(store: HomeCopies, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("of the host")
     with store.new(TREE) as prepared:
@@ -109,7 +109,7 @@ def test_a_directory_is_copied_without_following_links(store: HomeStore, tmp_pat
     assert (copied / "file").read_text() == "mine"
 
 
-def test_a_lock_lives_with_the_process_that_inherits_it(store: HomeStore):
+def test_a_lock_lives_with_the_process_that_inherits_it(store: HomeCopies):
     make(store, MAIL, b"")
     with store.lock(MAIL) as lock:
         machine = subprocess.Popen(
@@ -125,14 +125,14 @@ def test_a_lock_lives_with_the_process_that_inherits_it(store: HomeStore):
     store.lock(MAIL).close()
 
 
-def test_a_broken_meta_file_is_an_error_not_a_missing_home(store: HomeStore):
+def test_a_broken_meta_file_is_an_error_not_a_missing_home(store: HomeCopies):
     make(store, MAIL, b"data")
     (store.root / MAIL / "current" / "meta.json").write_text("{")
     with pytest.raises(UpstreamError, match=r"meta\.json"):
         store.find(MAIL)
 
 
-def test_leftovers_are_swept_unless_a_change_is_in_progress(store: HomeStore):
+def test_leftovers_are_swept_unless_a_change_is_in_progress(store: HomeCopies):
     make(store, MAIL, b"data")
     (store.root / ".new-dead").mkdir()
     with store.new(DISK):
@@ -184,12 +184,12 @@ def test_a_rename_never_overwrites(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     with pytest.raises(FileExistsError):
-        _rename(tmp_path / "a", tmp_path / "b", 1)
+        rename_at(tmp_path / "a", tmp_path / "b", 1)
 
 
 def change_without_end(root: Path, seed: int, ready: int) -> None:
     """Change the homes 'a' and 'b', one change after the other."""
-    store = HomeStore(root)
+    store = HomeCopies(root)
     store.sweep()
     draw = random.Random(seed)
     os.write(ready, b"x")
@@ -199,7 +199,7 @@ def change_without_end(root: Path, seed: int, ready: int) -> None:
                 change(store, mine, yours, draw)
 
 
-def change(store: HomeStore, mine: SandboxName, yours: SandboxName, draw) -> None:
+def change(store: HomeCopies, mine: SandboxName, yours: SandboxName, draw) -> None:
     """One change of a home; ``yours`` is the other one."""
     match draw.randrange(5):
         case 0 if store.find(yours) is None:
@@ -240,16 +240,16 @@ def _whole(data: bytes) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_kill_at_any_moment_leaves_the_old_or_the_new(store: HomeStore, seed: int):
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new(store: HomeCopies, seed: int):
     killed_in_the_middle(store, seed, 2)
 
 
 @pytest.mark.long
-def test_two_hundred_kills_leave_the_old_or_the_new(store: HomeStore):
+def test_two_hundred_kills_leave_the_old_or_the_new(store: HomeCopies):
     killed_in_the_middle(store, 1000, 200)
 
 
-def killed_in_the_middle(store: HomeStore, seed: int, times: int) -> None:
+def killed_in_the_middle(store: HomeCopies, seed: int, times: int) -> None:
     """Kill a process that never stops changing homes, and look each time."""
     make(store, SandboxName("a"), b"\0" * 300000)
     draw = random.Random(seed)
@@ -276,7 +276,7 @@ def test_a_full_disk_is_an_error_with_a_hint_and_leaves_nothing(store, monkeypat
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "disk")
 
-    monkeypatch.setattr(homes, "copy_state", full)
+    monkeypatch.setattr("broker.cli.sandboxes.home_copies.copy_state", full)
     for change in (store.snapshot, store.clone):
         with pytest.raises(SetupError, match="no room on the disk") as caught:
             change(MAIL, FIRST)

@@ -1,0 +1,207 @@
+"""What brokerctl alone does with homes: it lists, copies, keeps and removes them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.names import SandboxName, take_sandbox_name
+from broker.host.homes.sparse import Progress, copy_sparse, no_progress
+from broker.host.homes.store import (
+    DISK,
+    RENAME_NOREPLACE,
+    SNAPSHOTS,
+    TREE,
+    Home,
+    HomeMeta,
+    HomeStore,
+    flush,
+    flush_tree,
+    read_meta,
+    rename_at,
+)
+
+
+@dataclass(frozen=True)
+class HomeSnapshot:
+    """A kept copy of a home."""
+
+    name: SandboxName
+    directory: Path
+    meta: HomeMeta
+
+    @property
+    def disk(self) -> Path:
+        """The file system image."""
+        return self.directory / DISK
+
+
+class HomeCopies(HomeStore):
+    """A store of homes, whose methods block, and whose homes may be copied."""
+
+    def in_use(self, name: SandboxName) -> bool:
+        """Whether the sandbox runs, or a command works on its home."""
+        held = self._flock(name, fcntl.LOCK_EX)
+        if held is None:
+            return True
+        held.close()
+        return False
+
+    def all(self) -> list[Home]:
+        """Return every home, by name."""
+        found = []
+        for path in sorted(self.root.glob("[a-z]*")):
+            home = self.find(take_sandbox_name(path.name))
+            if home is not None:
+                found.append(home)
+        return found
+
+    def snapshots(self, name: SandboxName) -> list[HomeSnapshot]:
+        """Return the snapshots of a home, oldest first."""
+        found = []
+        for path in (self.root / name / SNAPSHOTS).glob("[a-z]*"):
+            meta = read_meta(path)
+            if meta is not None:
+                found.append(HomeSnapshot(take_sandbox_name(path.name), path, meta))
+        return sorted(found, key=lambda s: (s.meta.made, s.name))
+
+    @contextmanager
+    def _like(self, meta: HomeMeta) -> Iterator[Path]:
+        with self.new(meta.kind, encrypted=meta.encrypted) as prepared:
+            yield prepared
+
+    def remove(self, name: SandboxName) -> None:
+        """Remove a home and its snapshots."""
+        self.require(name)
+        self._discard(self.root / name)
+
+    def clone(
+        self, name: SandboxName, to: SandboxName, progress: Progress = no_progress
+    ) -> Home:
+        """Copy a home under another name, without its snapshots."""
+        source = self.require(name)
+        with self._like(source.meta) as prepared:
+            copy_state(source.directory, prepared, progress)
+            return self.publish(prepared, to)
+
+    def snapshot(
+        self, name: SandboxName, label: SandboxName, progress: Progress = no_progress
+    ) -> HomeSnapshot:
+        """Keep a copy of a home.  Raises RefusedError when the label is taken."""
+        source = self.require(name)
+        target = self.root / name / SNAPSHOTS / label
+        with self._like(source.meta) as prepared:
+            copy_state(source.directory, prepared, progress)
+            flush_tree(prepared)
+            try:
+                rename_at(prepared, target, RENAME_NOREPLACE)
+            except FileExistsError as error:
+                raise RefusedError(
+                    f"'{name}' has a snapshot '{label}' already"
+                ) from error
+            flush(target.parent)
+            flush(self.root)
+        return self._snapshot(name, label)
+
+    def restore(
+        self, name: SandboxName, label: SandboxName, progress: Progress = no_progress
+    ) -> Home:
+        """Put the copy of a snapshot in the place of a home; the snapshot stays."""
+        source = self._snapshot(name, label)
+        with self._like(source.meta) as prepared:
+            copy_state(source.directory, prepared, progress)
+            return self.replace(prepared, name)
+
+    def remove_snapshot(self, name: SandboxName, label: SandboxName) -> None:
+        """Remove one snapshot."""
+        self._discard(self._snapshot(name, label).directory)
+
+    def _snapshot(self, name: SandboxName, label: SandboxName) -> HomeSnapshot:
+        for found in self.snapshots(name):
+            if found.name == label:
+                return found
+        raise SetupError(
+            f"'{name}' has no snapshot '{label}'",
+            hint="'brokerctl sandbox list' shows the snapshots",
+        )
+
+    def _discard(self, path: Path) -> None:
+        with self._change() as room:
+            path.rename(room / "gone")
+            flush(path.parent)
+            flush(self.root)
+
+
+def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> None:
+    """Copy the content of a home, without its ``meta.json``.
+
+    Raises OSError; links in a directory are copied as they are, so nothing outside of
+    it is read.  Pipes, sockets and devices are left out.
+    """
+    disk = source / DISK
+    if disk.is_file():
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        with ExitStack() as files:
+            reader = os.open(disk, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            files.callback(os.close, reader)
+            writer = os.open(target / DISK, flags, 0o600)
+            files.callback(os.close, writer)
+            copy_sparse(reader, writer, progress)
+        return
+    try:
+        shutil.copytree(
+            source / TREE,
+            target / TREE,
+            symlinks=True,
+            ignore=_special,
+            copy_function=_FileCopies().copy,
+        )
+    except RecursionError as error:
+        raise UpstreamError(f"{source / TREE} has directories that are too deep") from (
+            error
+        )
+    progress(1, 1)
+
+
+class _FileCopies:
+    """Copies of a tree's files, which take no more of the disk than these do."""
+
+    def __init__(self) -> None:
+        self._copied: dict[tuple[int, int], str] = {}
+        """Where the first name of a file that has several was copied to."""
+
+    def copy(self, name: str, to: str) -> None:
+        """Copy a regular file with its times, mode and attributes."""
+        with ExitStack() as files:
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            reader = os.open(name, flags)
+            files.callback(os.close, reader)
+            info = os.fstat(reader)
+            first = to
+            if info.st_nlink > 1:
+                first = self._copied.setdefault((info.st_dev, info.st_ino), to)
+            # guard: a copy of a home has files of several names once
+            if first != to:
+                os.link(first, to, follow_symlinks=False)
+                return
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            writer = os.open(to, flags, 0o600)
+            files.callback(os.close, writer)
+            # guard: a copy of a home has its holes
+            copy_sparse(reader, writer)
+        shutil.copystat(name, to, follow_symlinks=False)
+
+
+def _special(folder: str, names: list[str]) -> set[str]:
+    """Of these names in a directory, those that are neither files, links nor directories."""
+    plain = (stat.S_ISREG, stat.S_ISLNK, stat.S_ISDIR)
+    modes = {name: os.lstat(Path(folder, name)).st_mode for name in names}
+    # guard: a copy of a home opens no pipe
+    return {name for name, mode in modes.items() if not any(k(mode) for k in plain)}
