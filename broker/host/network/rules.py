@@ -223,7 +223,7 @@ class QemuFlowGuard(FlowGuard):
 
     @override
     def _read_frames(self) -> Iterator[bytes]:
-        untrusted_data = self._packets.recv(limits.FRAMES_READ_BYTES)
+        untrusted_data = self._receive(self._packets)
         if not untrusted_data:
             raise ConnectionResetError("QEMU has gone")
         self._untrusted += untrusted_data

@@ -258,14 +258,14 @@ class PacketGuard(Guard):
         return bool(data)
 
     def _read_passt(self) -> bytes:
-        data = self._sides[1].recv(limits.FRAMES_READ_BYTES)
+        data = self._receive(self._sides[1])
         self._unread += data
         return data
 
     def _read_frames(self) -> Iterator[bytes]:
         for _ in range(_BATCH):
             try:
-                yield self._packets.recv(limits.FRAME_BYTES)
+                yield self._receive(self._packets, limits.FRAME_BYTES)
             except BlockingIOError:
                 return
 

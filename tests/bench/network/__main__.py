@@ -23,6 +23,7 @@ from pathlib import Path
 
 import trio
 
+from broker.core.errors import VitrailError
 from broker.core.lease import Opening
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
@@ -187,9 +188,19 @@ async def switched(stack: AsyncExitStack) -> dict:
     return {"lan": (held[1].enter, seats[0].address)}
 
 
+def able(program: str) -> bool:
+    """Whether a program that needs a TAP device can run; says what is missing."""
+    missing = "" if shutil.which(program) else "it is not installed"
+    if not missing and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        missing = "you may not open /dev/net/tun"
+    if missing:
+        print(f"{program} is not measured: {missing}", file=sys.stderr)
+    return not missing
+
+
 async def pasta(stack: AsyncExitStack) -> dict:
-    """Return the way by pasta alone, where it is installed."""
-    if shutil.which("pasta") is None:
+    """Return the way by pasta alone, where it can run."""
+    if not able("pasta"):
         return {}
     held = Held(stack)
     await held.ready()
@@ -206,8 +217,8 @@ async def pasta(stack: AsyncExitStack) -> dict:
 
 
 async def slirp(stack: AsyncExitStack) -> dict:
-    """Return the way by slirp4netns, where it is installed and may have a TAP device."""
-    if shutil.which("slirp4netns") is None or not os.access("/dev/net/tun", os.W_OK):
+    """Return the way by slirp4netns, where it can run."""
+    if not able("slirp4netns"):
         return {}
     held = Held(stack)
     await held.ready()
@@ -237,7 +248,11 @@ async def inside(repetitions: int) -> dict:
             ways |= await switched(stack)
             for number in range(repetitions + 1):
                 for way, (enter, host) in ways.items():
-                    said = await measure(enter, host, 64 if number else 8)
+                    try:
+                        said = await measure(enter, host, 64 if number else 8)
+                    except VitrailError as error:
+                        error.add_note(f"that was {way}, repetition {number}")
+                        raise
                     if not number:
                         continue  # the first one warms up
                     for what, value in said.items():
