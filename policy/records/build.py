@@ -18,7 +18,13 @@ import msgspec
 
 from policy import limits
 from policy.errors import Spot
-from policy.records.desktop_tables import AUDIO, FOLDERS, NETWORK, TRANSFER
+from policy.records.desktop_tables import (
+    AUDIO,
+    FOLDERS,
+    LOOKS,
+    NETWORK,
+    TRANSFER,
+)
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
@@ -507,6 +513,11 @@ def _viewer(taken: Taken) -> ViewerRecord:
             }
         ),
         services=taken["services"],
+        looks=tuple(
+            (f.key, taken[key])
+            for f in LOOKS.fields
+            if (key := f"looks.{f.key}") in taken
+        ),
     )
 
 

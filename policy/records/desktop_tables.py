@@ -1,11 +1,13 @@
-"""Tables of a record about windows, sound, clipboard, transfers and folders."""
+"""Tables of a record about windows, sound, clipboard, transfers, looks and folders."""
 
 from __future__ import annotations
 
 from policy import limits
 from policy.records.field_types import (
     Choice,
+    Colour,
     Field,
+    Kind,
     Table,
     Title,
     Whole,
@@ -13,6 +15,7 @@ from policy.records.field_types import (
 )
 from policy.records.patterns import (
     MIME,
+    PALETTE,
     PATHS,
 )
 from policy.records.quantities import Bytes, GlobalName, Seconds, YesNo
@@ -322,6 +325,32 @@ TRANSFER = Table(
             "Space that must stay free on its own disk after a transfer to it.",
             "100M",
         ),
+    ),
+)
+
+
+_SCHEMES = {"default": "no preference", "dark": "dark", "light": "light"}
+_CONTRASTS = {"normal": "as usual", "high": "high"}
+
+
+def _look(key: str, kind: Kind, what: str) -> Field:
+    return Field(key, kind, what, default_words="as on your desktop")
+
+
+LOOKS = Table(
+    "looks",
+    "Settings of your desktop that it is told otherwise than they are, where a rule for "
+    "`vitrail.Settings` lets it have them.  A change holds from the next time that its "
+    "programs ask.",
+    (
+        _look("color_scheme", Choice(_SCHEMES), "Whether it is dark."),
+        _look("accent_color", Colour(PALETTE), "The colour of what is chosen."),
+        _look("contrast", Choice(_CONTRASTS), "How far text differs from its ground."),
+        _look("text_scale", Whole(50, 300, "percent"), "The size of text."),
+        _look("cursor_size", Whole(8, 256, "pixels"), "The size of the pointer."),
+        _look("font", Title(100), 'The font, as "Cantarell 11".'),
+        _look("document_font", Title(100), "The font of documents."),
+        _look("monospace_font", Title(100), "The font of code."),
     ),
 )
 

@@ -183,6 +183,8 @@ class ViewerRecord:
     network: NetworkLimits = field(default_factory=NetworkLimits)
     folders: Folders = field(default_factory=Folders)
     services: tuple[CalledService, ...] = ()
+    looks: tuple[tuple[str, str | int], ...] = ()
+    """Keys of ``[looks]`` that are set, with their values."""
 
 
 HOST_IMAGE = "host"

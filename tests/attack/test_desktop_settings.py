@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import trio
 
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
-from broker.viewer.calls.desktop_settings import TOLD, settings_in
+from broker.viewer.calls.desktop_settings import (
+    TOLD,
+    fixed_settings,
+    settings_in,
+)
+from policy.records.desktop_tables import LOOKS as LOOKS_TABLE
+from policy.records.loader import parse_record
 from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import notifying
@@ -37,6 +44,49 @@ def test_values_of_another_form_and_other_settings_stay_on_the_desktop(
     space, key, variant
 ):
     assert settings_in(({space: {key: variant}},)) == {}
+
+
+def test_looks_of_a_record_are_settings_that_may_be_told():
+    values = {
+        "color_scheme": "dark",
+        "accent_color": "#ff0080",
+        "contrast": "high",
+        "text_scale": 300,
+        "cursor_size": 8,
+        "font": "Sans 11",
+        "document_font": "x" * 100,
+        "monospace_font": "Mono 10",
+    }
+    assert values.keys() == LOOKS_TABLE.by_key.keys()
+    for key, value in values.items():
+        assert LOOKS_TABLE.by_key[key].kind.take(value, (), print) == value
+    fixed = fixed_settings(tuple(values.items()))
+    reply: dict[str, dict[str, tuple[str, object]]] = {}
+    for space, key, form, value in fixed.values():
+        reply.setdefault(space, {})[key] = (form, value)
+    assert settings_in((reply,)) == fixed
+    assert fixed.keys() == TOLD.keys()
+    assert fixed[LOOKS, "accent-color"][3] == (1, 0, 128 / 255)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'color_scheme = "blue"',
+        "contrast = 1",
+        'accent_color = "#ff00801"',
+        "text_scale = 301",
+        "cursor_size = 7",
+        'font = "Sans\\n11"',
+        f'font = "{"x" * 101}"',
+        'wallpaper = "x"',
+    ],
+)
+def test_other_looks_are_refused(line):
+    text = f'class = "disposable"\n[looks]\n{line}\n'
+    found, problems = parse_record("x", Path("x.toml"), text.encode())
+    assert found is None
+    assert [problem.span.line for problem in problems] == [3]
 
 
 @pytest.mark.parametrize("body", [(), (1,), ({LOOKS: 1},), ([],)])

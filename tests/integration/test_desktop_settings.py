@@ -15,6 +15,7 @@ from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
+from tests.kit.world import record
 
 pytestmark = pytest.mark.skipif(
     not all(
@@ -84,6 +85,31 @@ async def test_a_sandbox_with_a_rule_follows_the_desktop_and_no_other_does():
             ("work", "allow"),
             ("personal", "deny"),
         }
+
+
+async def test_a_record_has_looks_of_its_own():
+    async with two() as (w, screen, work, _personal):
+        await choose(screen, "color-scheme", "prefer-light")
+        await choose(screen, "cursor-size", "32")
+        looks = '[looks]\ncolor_scheme = "dark"\ntext_scale = 125\nfont = "Serif 9"\n'
+        w.write_record("work", record("persistent") + looks)
+        await w.wait_event("policy.loaded")
+
+        async def dark():
+            return await read(work, LOOKS, "color-scheme") == "(<uint32 1>,)"
+
+        await eventually(dark)
+        assert await read(work, GNOME, "text-scaling-factor") == "(<1.25>,)"
+        assert await read(work, GNOME, "font-name") == "(<'Serif 9'>,)"
+        assert await read(work, GNOME, "cursor-size") == "(<32>,)"
+        # What it has of its own does not follow the desktop.
+        await choose(screen, "cursor-size", "48")
+
+        async def larger():
+            return await read(work, GNOME, "cursor-size") == "(<48>,)"
+
+        await eventually(larger)
+        assert await dark()
 
 
 SHOWS = """

@@ -32,6 +32,7 @@ from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.viewer.calls.box_calls import is_box, joined_in_box
 from broker.viewer.calls.desktop_services import DesktopServices
+from broker.viewer.calls.desktop_settings import fixed_settings
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.ssh_agents import SandboxAgent
 from broker.viewer.calls.ssh_keys import SshKeys
@@ -186,7 +187,8 @@ class SandboxCalls:
             # A place of its own, which no other caller can take.
             own = call.guest.lease.id
             with self._places.one(own, SETTINGS, 2 * _SETTINGS_CALLS, source):
-                async with self._desktop.settings.serving() as far:
+                fixed = fixed_settings(call.guest.valid_record().viewer.looks)
+                async with self._desktop.settings.serving(fixed) as far:
                     await self._relay(call, far)
             return
         service = self._desktop.find(ask.service)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Final
@@ -76,19 +76,26 @@ class DesktopSettings:
                 await trio.sleep(SETTINGS_AGAIN_SECONDS)
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[socket.socket]:
-        """Yield the connection of a service that tells the settings at each change."""
+    async def serving(
+        self, fixed: Mapping[tuple[str, str], Setting]
+    ) -> AsyncIterator[socket.socket]:
+        """Yield the connection of a service that tells the settings at each change.
+
+        ``fixed``: told in place of the desktop's.
+        """
         near, far = socket.socketpair()
         out = trio.SocketStream(trio.socket.from_stdlib_socket(far))
         with near:
             async with out, trio.open_nursery() as nursery:
-                nursery.start_soon(self._tell, out)
+                nursery.start_soon(self._tell, out, fixed)
                 try:
                     yield near
                 finally:
                     nursery.cancel_scope.cancel()
 
-    async def _tell(self, out: trio.SocketStream) -> None:
+    async def _tell(
+        self, out: trio.SocketStream, fixed: Mapping[tuple[str, str], Setting]
+    ) -> None:
         self._listeners += 1
         self._wanted.set()
         try:
@@ -96,7 +103,8 @@ class DesktopSettings:
                 await self._known.wait()
             told: object = None
             while True:
-                changed, now = self._changed, list(self._found.values())
+                changed = self._changed
+                now = list({**self._found, **fixed}.values())
                 if now != told:
                     told = now
                     data = msgspec.json.encode({"settings": now}) + b"\n"
@@ -189,6 +197,41 @@ def settings_in(body: tuple[object, ...]) -> dict[tuple[str, str], Setting]:
         # guard: only settings of the table reach a sandbox
         if plain and all(least <= size <= most for size in sizes):
             found[space, key] = (space, key, form, value)
+    return found
+
+
+_KEYS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "color_scheme": (_APPEARANCE, "color-scheme"),
+        "accent_color": (_APPEARANCE, "accent-color"),
+        "contrast": (_APPEARANCE, "contrast"),
+        "text_scale": (_GNOME, "text-scaling-factor"),
+        "cursor_size": (_GNOME, "cursor-size"),
+        "font": (_GNOME, "font-name"),
+        "document_font": (_GNOME, "document-font-name"),
+        "monospace_font": (_GNOME, "monospace-font-name"),
+    }
+)
+"""Keys of a record's ``[looks]``; a test compares them with its table."""
+_WORDS = MappingProxyType({"default": 0, "dark": 1, "light": 2, "normal": 0, "high": 1})
+
+
+def fixed_settings(
+    looks: Iterable[tuple[str, str | int]],
+) -> dict[tuple[str, str], Setting]:
+    """Return the settings that a record has (``ViewerRecord.looks``)."""
+    found: dict[tuple[str, str], Setting] = {}
+    for name, value in looks:
+        place = _KEYS[name]
+        form = TOLD[place][0]
+        told: object = value
+        if form == "u":
+            told = _WORDS[str(value)]
+        elif form == "d":
+            told = int(value) / 100
+        elif form == "(ddd)":
+            told = tuple(part / 255 for part in bytes.fromhex(str(value)[1:]))
+        found[place] = (*place, form, told)
     return found
 
 
