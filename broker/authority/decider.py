@@ -67,7 +67,7 @@ from policy.rules.engine import PolicyAnswer as Verdict
 __all__ = ["Decider", "Permit", "Request"]
 
 _ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
-_ELSEWHERE = "the rule leads elsewhere, and this has one target only"
+_ELSEWHERE = "the rule names another target, and this request has only one"
 
 
 class Decider:

@@ -49,12 +49,12 @@ card.  A phone, a still camera or a vendor's class may have a lens or a micropho
 
 
 def lockdown_file(paths: Paths) -> Path:
-    """Return where it is kept."""
+    """Return the path of the stored lockdown."""
     return paths.state / "lockdown"
 
 
 def keep_lockdown(path: Path, *, networks: bool) -> None:
-    """Have it hold from the next start on.  Raises OSError."""
+    """Store the lockdown for the next start.  Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     replace_file(path, _WIDE if networks else _NARROW)
 

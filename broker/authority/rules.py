@@ -42,7 +42,7 @@ def _nothing_live() -> None:
 
 
 def _silent(title: str, text: str, *, sandbox: str = "") -> None:
-    """There is no person to notify."""
+    """No user can be notified."""
     del title, text, sandbox
 
 

@@ -74,7 +74,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         "Questions and decisions": {
             "pending": ("pending", "Show the questions that wait for an answer."),
             "answer": ("answer", "Answer a question."),
-            "allow": ("allow.allow_verb", "Allow what was refused, once or always."),
+            "allow": ("allow.allow_verb", "Allow a refused request, once or always."),
             "lockdown": (
                 "menu.lockdown",
                 "End microphones, copies and starts at once.",
@@ -94,7 +94,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "image": ("images.verbs", "Make, import, list and remove guest images."),
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
             "guest": ("machines.guest", "Install the agent in other VMs."),
-            "lease": ("lease", "Leases for machines that others start."),
+            "lease": ("lease", "Leases for machines that other programs start."),
             "pair": ("pair", "Make a host and a viewer accept each other."),
             "link": ("link", "The keys of the two brokers of a link."),
             "proxy": ("proxy.verb", "Run only a relay, Wayland or sound filter."),

@@ -28,7 +28,7 @@ _NOTES = 2 * audit_limits.SHIP_BATCH_NOTES
 
 @dataclass(frozen=True)
 class Known:
-    """What the store has of a log."""
+    """The part of a log that the store already has."""
 
     last: int = 0
     peaks: bytes = b""
@@ -50,7 +50,7 @@ class _Event(msgspec.Struct):
 
 
 def prove(untrusted: SignedBatch, known: Known) -> ProvedEvents:
-    """Return the batch's events, as the database takes them.  Raises RefusedError.
+    """Return the batch's events as rows of the database.  Raises RefusedError.
 
     Its form is checked.
     """
@@ -71,7 +71,7 @@ def prove(untrusted: SignedBatch, known: Known) -> ProvedEvents:
 
 
 def check_form(untrusted: SignedBatch) -> None:
-    """Check what can be without the store; raises RefusedError."""
+    """Check a batch as far as the store is not needed; raises RefusedError."""
     if not _LOG.fullmatch(untrusted.log):
         raise RefusedError("not the name of a log")
     fits = 0 < len(untrusted.machine) <= 255 and untrusted.machine.isprintable()
@@ -139,7 +139,7 @@ def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
     checkpoint = note.checkpoint
     # guard: what proves events is signed, a first key's certificate too
     if chain.signer_of(note) is None:
-        raise RefusedError("no key of this log signed what is to prove the events")
+        raise RefusedError("no key of this log signed the checkpoint of these events")
     try:
         hashes = [bytes.fromhex(text) for text in untrusted.hashes]
     except ValueError as error:

@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 @dataclass
 class IngestLimits:
-    """How much at once."""
+    """How much the service does at one time."""
 
     connections: int = 2000
     """Of enrolled machines."""
@@ -215,7 +215,7 @@ class IngestServer:
             return await self._in_thread(
                 lambda: store.take(_decoded(body, asker.packing), shown)
             )
-        raise RefusedError("there is no such thing here")
+        raise RefusedError("no such resource")
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: object) -> _T:
         return await trio.to_thread.run_sync(work, *arguments, limiter=self._threads)
@@ -223,7 +223,7 @@ class IngestServer:
 
 @dataclass
 class _Asker:
-    """Who asks, by a request's head."""
+    """The client's identity, from the head of its request."""
 
     machine: str
     """As it calls itself."""

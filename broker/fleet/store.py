@@ -33,7 +33,7 @@ _KEYS = 16
 
 @dataclass(frozen=True)
 class Credential:
-    """What a machine has shown: a token, and the name in its certificate."""
+    """A machine's credentials: a token, and the name in its certificate."""
 
     token: str = ""
     certificate: str = ""
@@ -100,7 +100,7 @@ class IngestStore:
             return _known_by_log(connection, machine, None, credential)
 
     def position(self, machine: str, log: str, credential: Credential) -> Position:
-        """What is there of a log.  Raises as ``take``."""
+        """Return how much of a log is stored.  Raises as ``take``."""
         with self._connection() as connection, connection.transaction():
             self._admit(connection, machine, _log(log), credential)
             return self._position(connection, _log(log))
@@ -113,7 +113,7 @@ class IngestStore:
         # guard: a machine ships under the name that it was enrolled by
         if by_log is None:
             raise RefusedError(
-                "this machine is not enrolled, or has not proved that it is the one",
+                "this machine is not enrolled, or has not proved its identity",
                 hint="'brokerctl audit fleet enrol MACHINE' on the fleet's side",
             )
         ((owner, begun),) = connection.execute(
@@ -194,7 +194,7 @@ def _known_by_log(
 
 
 def _fresh(connection: Connection, log: bytes, untrusted: SignedBatch) -> bool:
-    """Whether the batch has a checkpoint that is not there."""
+    """Return whether the batch has a checkpoint that is not stored yet."""
     row = connection.execute(
         "SELECT FROM unnest(%s::bigint[], %s::text[]) AS one (size, kind) WHERE NOT "
         "EXISTS (SELECT FROM vitrail.checkpoint there JOIN vitrail.log ON id = log "

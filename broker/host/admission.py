@@ -69,7 +69,7 @@ async def no_devices(
     """Refuse the connection of a guest that waits for a device."""
     del opening, task_status
     with conn:
-        raise RefusedError("this broker hands out no devices")
+        raise RefusedError("this broker assigns no devices")
 
 
 @dataclass(frozen=True)

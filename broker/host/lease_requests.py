@@ -108,7 +108,7 @@ class Leasing:
             raise RefusedError(
                 f"'{name}' is started by Vitrail itself ('brokerctl run {name}')",
                 where=record.where("launch.kind"),
-                hint='a record for others\' launchers has [launch] kind = "external"',
+                hint='a record for other launchers has [launch] kind = "external"',
             )
         try:
             # Before the machine, whose pidfds would be leaked after an error.
@@ -248,7 +248,7 @@ def check_peer(
         raise RefusedError(
             f"that is not the peer of '{record.name}'",
             where=record.where(f"peer.{known[0]}"),
-            hint="give the [peer] that stands in the record, or mend the record",
+            hint="use the record's [peer], or correct the record",
         )
 
 

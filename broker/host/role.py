@@ -105,7 +105,7 @@ class NoDevices:
 
     async def devices(self) -> Devices:
         """Raise SetupError."""
-        raise SetupError("this broker hands out no devices")
+        raise SetupError("this broker assigns no devices")
 
     def attached(
         self, number: int, lease: Lease

@@ -53,7 +53,7 @@ _VERDICTS = {
     PreambleVerdict.DENIED: "the viewer's policy denies it",
     PreambleVerdict.NO_LEASE: "the viewer knows no such lease",
     PreambleVerdict.BUSY: "the viewer has too many streams",
-    PreambleVerdict.FAILED: "something beside the viewer failed; its log says what",
+    PreambleVerdict.FAILED: "a process of the viewer failed; see its log",
 }
 
 
@@ -307,7 +307,7 @@ class RemoteViewer(LinkEnd):
             raise RefusedError("no viewer is connected")
         if epoch.leases.usable(opening.lease.id) is None:
             reason = self.unwanted.get(opening.lease.id, "it was not announced yet")
-            raise RefusedError(f"the viewer has not taken this lease: {reason}")
+            raise RefusedError(f"the viewer has not accepted this lease: {reason}")
         return epoch
 
     async def _open(self, offer: StreamOffer) -> socket.socket:

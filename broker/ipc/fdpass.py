@@ -63,7 +63,7 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
     elif flags & _CUT:
         problem = f"a message longer than {size} bytes"
     elif strange:
-        problem = "ancillary data that is no file descriptor"
+        problem = "ancillary data that is not a file descriptor"
     # guard: no descriptors without a byte
     if fds and not data:
         # A caller takes empty data for the end and would forget them.

@@ -70,7 +70,7 @@ async def connect(
     except trio.TooSlowError as error:
         raise UpstreamError(
             f"{endpoint} did not answer within {deadline:g} s",
-            hint="is the program behind it busy or stopped?",
+            hint="is the program that listens there busy or stopped?",
         ) from error
 
 

@@ -204,7 +204,7 @@ def _record(table: object, place: str) -> DeviceRecord:
     rule = rule_from(conditions, place)
     # guard: a record has a condition
     if not rule.conditions:
-        raise DeviceError(place, "no condition: it would be about every device")
+        raise DeviceError(place, "no condition: it would match every device")
     return DeviceRecord(name, tuple(names), rule)
 
 

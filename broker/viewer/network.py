@@ -266,7 +266,7 @@ class _Filter:
             or asked.number <= self._last
             or len(self._places) >= 2 * limits.DESTINATIONS
         ):
-            raise PeerError("the frame filter asks for what is not a destination")
+            raise PeerError("the frame filter asks about an invalid destination")
         self._last = asked.number
 
     async def _decide(self, place: _Place) -> None:

@@ -318,5 +318,5 @@ def _own_command(record: Record) -> list[str]:
     if record.host.launch.kind.agent:
         return list(record.host.command)
     raise RefusedError(
-        f"'{record.name}' is started by others; its agent takes no programs from us"
+        f"'{record.name}' is started by another program; its agent starts none for us"
     )

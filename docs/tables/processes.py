@@ -49,7 +49,7 @@ PROGRAMS = (
         USER,
         339,
         43_400,
-        27_920,
+        27_932,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -101,7 +101,7 @@ PROGRAMS = (
         CONFINED,
         193,
         32_400,
-        20_961,
+        20_973,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 33, 2_765, 1_354),
     Program("worker", ("broker.programs.worker",), CONFINED, 188, 31_590, 20_440),

@@ -103,13 +103,13 @@ _OTHERWISE = {
 _NEEDED: Mapping[object, tuple[str, str, str, str]] = {
     "flatpak": (
         "app",
-        "nothing says which application this is",
+        "the application is missing",
         'app = "an application ID as org.gnome.gedit"',
         "'flatpak list --app --columns=application' prints those installed",
     ),
     "nspawn": (
         "rootfs",
-        "nothing says which directory is the container's root",
+        "the directory of the container's root is missing",
         'rootfs = "an absolute path"',
         "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
     ),
@@ -397,7 +397,7 @@ class _Checks:
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),
-                "nothing says how this sandbox is recognised",
+                "the way to recognise this sandbox is missing",
                 f"[peer] with {expected}",
                 "",
             )
@@ -445,8 +445,8 @@ class _Checks:
                 if key != "playback" and key in AUDIO.by_key:
                     self._at(
                         (AUDIO.name, key),
-                        f"'{key}' has no meaning for playback = \"raw\": nothing "
-                        "stands between the sandbox and the sound server",
+                        f"'{key}' has no meaning for playback = \"raw\": no filter "
+                        "is between the sandbox and the sound server",
                         "",
                         'remove it, or set playback = "allow"',
                     )

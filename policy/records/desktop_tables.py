@@ -46,7 +46,7 @@ WINDOW = Table(
         Field(
             "title_prefix",
             Title(limits.LABEL_CHARS),
-            "Stands before every window title, as `[prefix]`.",
+            "Precedes every window title, as `[prefix]`.",
             default_words="`label.name`",
             own=True,
         ),
@@ -179,7 +179,7 @@ AUDIO = Table(
             "revoked",
             Choice(
                 {
-                    "silence": "the application goes on and hears silence",
+                    "silence": "the application continues and records silence",
                     "end": "its recording ends with an error",
                 }
             ),
@@ -262,7 +262,7 @@ CLIPBOARD = Table(
             Choice(
                 {
                     "none": "never leaves or enters it",
-                    "rules": "where both records say so and a rule of the clipboard lets it",
+                    "rules": "where both records say so and a clipboard rule allows it",
                 }
             ),
             "Drags from or to another sandbox's window.",
@@ -406,7 +406,7 @@ NETWORK = Table(
 
 FOLDERS = Table(
     "folders",
-    "Directories of yours that it has from its start, at `/folders/NAME`, where a rule "
+    "Your directories that it has from its start, at `/folders/NAME`, where a rule "
     "for `vitrail.Folder` lets it.",
     (
         Field(

@@ -245,7 +245,7 @@ LAUNCH = Table(
         Field(
             "folders",
             Whole(*limits.SHARED_FOLDERS),
-            "Places for folders of yours that 'brokerctl share' gives it while it runs, "
+            "Places for your folders that 'brokerctl share' gives it while it runs, "
             "beside those of [folders]. Each is a process (virtiofsd); a machine with a "
             "place boots and is not copied.",
             default=0,

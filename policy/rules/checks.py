@@ -36,7 +36,7 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "dangerous-global": ("warning", "a Wayland global that a record allows"),
         "unframed": ("warning", "its windows may stand without their frame"),
         "translucent": ("warning", "what lies behind its windows shines through"),
-        "unfiltered-sound": ("warning", "nothing stands before the sound server"),
+        "unfiltered-sound": ("warning", "no filter protects the sound server"),
         "colours-close": ("warning", "two frames have colours that look alike"),
         "colour-faint": ("warning", "its frame is hard to see"),
         "mixed-scripts": ("warning", "letters of several scripts in one name"),

@@ -92,7 +92,7 @@ def call(words: List[str]) -> int:
 
 
 def carry_call(stream: CallStream) -> int:
-    """Carry an allowed call between it and the standard streams."""
+    """Connect the stream of an allowed call with the standard streams."""
 
     def send() -> None:
         try:

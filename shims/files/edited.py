@@ -207,7 +207,7 @@ def read_single(source: BinaryIO, fd: int, keep_free: int) -> None:
             require_room(fd, left, keep_free)  # others write, too
         data = source.read(min(left, COPY_BYTES))
         if not data:
-            raise TransferError("the transfer was broken off")
+            raise TransferError("the transfer was interrupted")
         left -= len(data)
         view = memoryview(data)
         while view:

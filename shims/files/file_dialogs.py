@@ -68,7 +68,7 @@ class FileDialog:
         self._lock = threading.Lock()
 
     def asking(self, connection: Optional[socket.socket]) -> None:
-        """Note the connection that ``end`` breaks off; None: no more."""
+        """Set the connection that ``end`` closes; None: there is none."""
         with self._lock:
             self._asking = connection
             if self.over:

@@ -1,4 +1,4 @@
-"""Whether a rule may allow what a portal offers: else programs use parts of their own."""
+"""Whether a rule may allow a service of the portal; else programs use their built-in parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OFFER_SECONDS, OFFERED_AGAIN_SECONDS = 5.0, 20.0
 
 
 class PortalOffer:
-    """One service's; the broker is asked again after a while."""
+    """The answer for one service; the broker is asked again after a while."""
 
     def __init__(self, ask: Dict[str, Any]) -> None:
         self._ask = ask

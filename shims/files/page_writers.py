@@ -144,7 +144,7 @@ class PdfWriter:
         self._pages.append(number)
 
     def finish(self) -> None:
-        """Write what is behind the pages."""
+        """Write the part of the file after the pages."""
         kids = " ".join(f"{number} 0 R" for number in self._pages)
         self._object(1, b"<< /Type /Catalog /Pages 2 0 R >>")
         self._object(

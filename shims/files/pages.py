@@ -40,15 +40,15 @@ WORDS_MOST = 5000  # of one page
 
 
 class PagesError(TransferError):
-    """These are not the pages of a document."""
+    """The data is not a valid stream of pages."""
 
 
 class BrokeOffError(PagesError):
-    """The pages ended before their end."""
+    """The stream of pages ended early."""
 
 
 class NoPagesError(TransferError):
-    """The sandbox says why it has made none."""
+    """The sandbox reports why it made no pages."""
 
 
 def read_pages(

@@ -1,4 +1,4 @@
-"""How far a transfer is, for the user."""
+"""The progress of a transfer, for the user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Bar:
         self.done = 0
 
     def add(self, size: int) -> None:
-        """So many bytes more."""
+        """Count transferred bytes."""
         self.done += size
         now = time.monotonic()
         if now < self._next:
@@ -52,7 +52,7 @@ class Bar:
         )
 
     def end(self) -> None:
-        """Go on in the next line."""
+        """Continue on the next line."""
         if self._shown:
             self._draw()
             sys.stderr.write("\n")

@@ -54,7 +54,7 @@ def read_exactly(source: BinaryIO, size: int) -> bytes:
     """Return so many bytes.  Raises TransferError when it ends before."""
     data = source.read(size)
     if len(data) != size:
-        raise TransferError("the transfer was broken off")
+        raise TransferError("the transfer was interrupted")
     return data
 
 

@@ -64,7 +64,7 @@ def own_agent() -> socket.socket:
 
 
 def serve_own_agent(connection: Connection, source: str) -> int:
-    """Lead a call to this sandbox's own agent; returns at its end."""
+    """Connect a call with this sandbox's agent; return at its end."""
     try:
         sock = own_agent()
     except TransferError as error:
@@ -146,7 +146,7 @@ def serve_agent_socket(
 
 
 def lead_to_agent(target: str, sock: socket.socket) -> None:
-    """Lead one program to the agent of a target."""
+    """Connect one program with the agent of a target."""
     try:
         connection = Connection("VITRAIL_CALL")
         ask = {"type": "call", "service": AGENT_SERVICE, "argument": ""}

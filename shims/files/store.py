@@ -201,7 +201,7 @@ class Store:
         while left:
             got = source.readinto(whole[: min(left, COPY_BYTES)])
             if not got:
-                raise TransferError("the transfer was broken off")
+                raise TransferError("the transfer was interrupted")
             left -= got
             view = whole[:got]
             while view:
@@ -225,7 +225,7 @@ class Store:
         self._roomy -= size
 
     def _libc(self) -> ctypes.CDLL:
-        """The system calls that Python has not; loaded where one is needed."""
+        """The system calls that Python lacks; loaded when one is needed."""
         import ctypes
 
         if self._calls is None:
@@ -245,7 +245,7 @@ class Store:
             raise OSError(code, os.strerror(code), new)
 
     def _unused(self, name: str, make: Callable[[str], None]) -> str:
-        """Give it this name, or that with a number; never another file's."""
+        """Link it under this name or a numbered one, never over another file."""
         stem, dot, ending = (
             name.partition(".") if not name.startswith(".") else (name, "", "")
         )
@@ -259,7 +259,7 @@ class Store:
         raise TransferError(f"there are 1000 files named {name} already")
 
     def _sweep(self) -> None:
-        """Remove what killed processes have left; one that runs holds its lock."""
+        """Remove leftovers of killed processes; a running process holds its lock."""
         for name in os.listdir(self._top):
             # guard: only directories of ours are swept
             if not STAGED.fullmatch(name):
@@ -281,12 +281,12 @@ class Store:
 
 
 def link_open_file(fd: int, new: str, folder: int) -> None:
-    """Give a file without a name this one.  Raises FileExistsError, OSError."""
+    """Link an unnamed file under this name.  Raises FileExistsError, OSError."""
     os.link(f"/proc/self/fd/{fd}", new, dst_dir_fd=folder, follow_symlinks=True)
 
 
 def require_room(fd: int, size: int, keep_free: int) -> int:
-    """Return the bytes that a file system has beyond so many.
+    """Return the free bytes of a file system beyond a reserve.
 
     Raises NoRoomError where it has less.
     """
@@ -308,7 +308,7 @@ def mark(fd: int, origin: str) -> None:
 
 
 def keep(source: BufferedReader, store: Store) -> List[str]:
-    """Keep all entries; returns the names, or leaves nothing and raises."""
+    """Store all entries; return their names, or raise and leave nothing."""
     try:
         while True:
             entry = read_message(source)

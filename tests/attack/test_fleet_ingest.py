@@ -384,7 +384,7 @@ async def test_without_a_signature_there_is_neither_a_sign_of_life_nor_an_event(
     change = KeyChange(0, bytes(32))
     point = Checkpoint(origin, 1, leaf_hash(body.encode()), change)
     unsigned = point.signed(Ed25519PrivateKey.generate(), bytes(32))
-    with pytest.raises(RefusedError, match="no key of this log signed what"):
+    with pytest.raises(RefusedError, match="no key of this log signed the checkpoint"):
         await take(first=1, bodies=[body], proof=unsigned)
     assert fleet.server.rows(state) == before
     store.close()

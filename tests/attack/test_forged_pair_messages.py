@@ -612,7 +612,7 @@ async def test_a_message_that_is_wrong_is_never_sent(monkeypatch):
     """The far end would end the broker for it."""
     async with joined() as made:
         monkeypatch.setattr(pair_end.p, "encode", lambda _message: b"{}")
-        with pytest.raises(Exception, match="a message of ours is wrong"):
+        with pytest.raises(Exception, match="a message of this process is invalid"):
             await made.host.refuse_new()
         monkeypatch.undo()
         assert made.host.pair.live

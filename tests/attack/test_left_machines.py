@@ -84,7 +84,7 @@ async def test_machine_that_is_silent_delays_no_other_lease():
     async def admit(sandbox, _record, _machine):
         if sandbox == "bad":
             await leased.wait()
-            raise UpstreamError("QEMU did not give the answer to cont")
+            raise UpstreamError("QEMU did not send the answer to cont")
         leased.set()
 
     host, launcher = SimpleNamespace(role=SimpleNamespace(admit=admit)), Launcher()

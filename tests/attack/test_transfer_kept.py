@@ -83,7 +83,7 @@ async def test_a_program_that_fails_has_kept_nothing_and_its_words_stay():
         for end in ("sys.exit(1)", "os.kill(os.getpid(), 9)", "sys.exit(99)"):
             replace_tool(personal, HOSTILE, end=end)
             code, said = await work.command("vitrail-copy", "notes", "personal")
-            assert (code, "personal has not kept" in said) == (1, True), said
+            assert (code, "personal did not store" in said) == (1, True), said
             assert "secret" not in said
         ends = w.events("transfer.end", outcome="failed")
         assert len(ends) == 3

@@ -40,7 +40,7 @@ async def test_what_the_journal_has_finds_a_roll_back(tmp_path: Path) -> None:
         db.execute("DELETE FROM event WHERE sequence > 19")
         found = report(db, path, note)
     assert "kept elsewhere" in found.problems[0].what
-    assert "speaks of 20" in found.problems[0].what
+    assert "covers 20" in found.problems[0].what
 
 
 async def test_without_a_journal_nothing_waits(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
 
                     await eventually(one)
                     (body,) = shown.values()
-                    assert body[3] == "mail hears your microphone"
+                    assert body[3] == "mail records your microphone"
                     assert body[7] == 0  # it stays
                     await audio(server, "microphone", "mail", "deny")
 
@@ -141,7 +141,7 @@ async def test_the_person_sees_it_as_long_as_the_source_is_open():
                     await audio(server, "microphone", "mail", "allow")
 
                     async def told() -> bool:
-                        return await listed() == ["mail hears your microphone"]
+                        return await listed() == ["mail records your microphone"]
 
                     async def seen() -> bool:
                         return (await pixels(comp)).tobytes() != before.tobytes()

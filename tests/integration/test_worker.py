@@ -522,7 +522,7 @@ async def test_one_that_takes_no_orders_is_ended():
         with pytest.raises(UpstreamError, match="has ended"):  # noqa: PT012
             while True:
                 await liar.worker.send(order)
-        assert await liar.worker.wait_closed() == "it takes no orders"
+        assert await liar.worker.wait_closed() == "it accepts no orders"
 
 
 async def test_without_a_reader_it_stops_and_costs_no_memory():

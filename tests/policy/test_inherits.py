@@ -65,7 +65,7 @@ def test_a_sandbox_s_own_keys_are_not_inherited(tmp_path):
     assert "launch.image" not in far.values
     assert "near" in found.broken, "its kind is inherited, its peer is not"
     problem = found.broken["near"]
-    assert problem.message == "nothing says how this sandbox is recognised"
+    assert problem.message == "the way to recognise this sandbox is missing"
     assert problem.where.endswith("near.toml:2:1")
 
 

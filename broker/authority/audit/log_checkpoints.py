@@ -63,7 +63,7 @@ class LogCheckpoints:
             return "it is of another log"
         if seen.size > self._store.size:
             return (
-                f"it speaks of {seen.size} events, the log has {self._store.size}: "
+                f"it covers {seen.size} events, the log has {self._store.size}: "
                 "the log was rolled back or cut off"
             )
         try:

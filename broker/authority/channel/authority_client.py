@@ -1,4 +1,4 @@
-"""The authority as a process that asks it sees it: requests out, permits in.
+"""The asking process's end of the authority's channel: requests out, permits in.
 
 Implements ``interface.Authority`` and ``audit.event_log.EventLog`` by messages.  What is
 only shown or offered (``preview``, ``rules_about``) is asked for and kept until the

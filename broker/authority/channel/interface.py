@@ -108,5 +108,5 @@ class Authority(Permits, Protocol):
         ...
 
     async def wait_changed(self) -> None:
-        """Return when records or rules are other ones than at the last call's."""
+        """Return when records or rules have changed since the last call returned."""
         ...

@@ -1,4 +1,4 @@
-"""The authority as a process that records by it sees it: log, records, checkpoints.
+"""The recording process's end of the authority's channel: log, records, checkpoints.
 
 Implements ``audit.event_log.EventLog`` by messages, and has a copy of the records
 in force.
@@ -151,7 +151,7 @@ class LogClient:
 
     @property
     def pid(self) -> int:
-        """Of the authority."""
+        """The authority's process number."""
         return 0 if self._welcome is None else self._welcome.pid
 
     async def _take(self, message: m.FromAuthority) -> None:
@@ -312,4 +312,4 @@ def expect(kind: type[_M], answer: m.FromAuthority | None) -> _M:
 
 
 def _nobody() -> None:
-    """There is no link, or no epoch of it yet."""
+    """Do nothing: there is no link, or it has no epoch yet."""

@@ -29,7 +29,7 @@ _Client = TypeVar("_Client", bound=LogClient)
 
 @asynccontextmanager
 async def authority_process(handle: AuthorityHandle) -> AsyncIterator[None]:
-    """Wait for the authority's end behind the block, in which its clients are."""
+    """Run the block, in which the clients are, then wait for the authority's end."""
     try:
         yield
     finally:
@@ -43,7 +43,7 @@ async def authority_process(handle: AuthorityHandle) -> AsyncIterator[None]:
 async def open_authority(
     handle: AuthorityHandle, client_role: str, kind: type[_Client]
 ) -> AsyncIterator[_Client]:
-    """Connect a client; wait until the authority decides, and take leave behind the block.
+    """Connect a client to a deciding authority for the block; stop the authority after it.
 
     Raises the authority's error when it cannot start.
     """

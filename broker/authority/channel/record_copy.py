@@ -1,4 +1,4 @@
-"""A client's copy of the records in force, which it has from the authority alone."""
+"""A client's copy of the records in force, which only the authority sends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records in force as messages, for a client that reads no file of them.
+"""The records in force as messages, for a client that does not read their files.
 
 What the client has is the set in force, whatever has become of the files since.  Only
 what differs is sent.

@@ -12,7 +12,7 @@ _FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device"}
 
 
 def asked_of(request: Request) -> m.AskedRequest:
-    """Return a request as a message has it."""
+    """Return a request in its wire form."""
     device = request.device
     return m.AskedRequest(
         lease=request.lease.id,
@@ -30,7 +30,7 @@ def asked_of(request: Request) -> m.AskedRequest:
 
 
 def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
-    """Return the request that a message is.  Raises PeerError."""
+    """Return the request that a message describes.  Raises PeerError."""
     return Request(
         lease=lease,
         device=None if asked.device is None else _device(asked.device),

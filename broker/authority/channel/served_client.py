@@ -152,7 +152,7 @@ class ClientChannel:
     def _holding(self, number: int) -> _Held | None:
         """The permit of that number; None: it has ended already."""
         if number > self._last:
-            raise PeerError("it speaks of a request that it has not sent")
+            raise PeerError("it refers to a request that it has not sent")
         return self._held.get(number)
 
     def _over(self, number: int) -> None:
@@ -402,5 +402,5 @@ class ClientChannel:
 
 
 def _unleased(sandbox: str, record: str) -> Lease:
-    """Return a lease that is none: of a preview, which permits nothing."""
+    """Return a placeholder for the lease of a preview, which permits nothing."""
     return Lease(LeaseId(""), SandboxName(sandbox), SandboxName(record), 0)

@@ -87,7 +87,7 @@ def decision(
 
 
 def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
-    """Return the event of something that was permitted and is not any more."""
+    """Return the event of a permit that has ended."""
     return schema.Decision(
         **subject(permit.request),
         verdict=schema.EventVerdict.DENY,

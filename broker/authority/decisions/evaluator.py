@@ -101,7 +101,7 @@ class Judge:
         return self.decide(request).answer
 
     def preview(self, request: Request) -> m.Preview | None:
-        """Return the verdict that a request would get by what is in force.
+        """Return the verdict of the rules in force about a request.
 
         None: the record denies it, or a rule leads a settled request elsewhere.  The
         user, who has no record, may be the sandbox of the request's lease.
@@ -129,7 +129,7 @@ class Judge:
         ]
 
     def world(self) -> World:
-        """The sandboxes that there are, and those that run."""
+        """The existing sandboxes, and those that run."""
         records = self._records()
         running = tuple((lease.sandbox, lease.record) for lease in self.running())
         known = self._world
@@ -170,7 +170,7 @@ class Judge:
             return answer, why, answer.where
         offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
         if permit.target not in offered:
-            return answer, f"{answer.where} leads elsewhere now", answer.where
+            return answer, f"{answer.where} names another target now", answer.where
         if held.ttl is not None:
             deadline = permit.since + held.ttl
             permit.scope.deadline = min(permit.scope.deadline, deadline)
@@ -180,7 +180,7 @@ class Judge:
 
 
 def call_of(request: Request) -> PolicyCall:
-    """Return a request for the engine."""
+    """Return the call that the rule engine evaluates for a request."""
     return PolicyCall(
         request.service,
         request.argument,
@@ -205,7 +205,7 @@ def _of_record(request: Request) -> record_gate.RecordRequest:
 
 
 def _adapted(request: Request, decided: verdict.Verdict) -> verdict.Verdict:
-    """Return a grant as a request takes it: ahead of its uses, or asked about."""
+    """Return an answer adapted to a request that is made ahead of its uses."""
     answer = decided.answer
     if not (request.ahead or request.asks) or decided.refused_by_record:
         return decided

@@ -41,7 +41,7 @@ def grant_made(
 
 
 def grant_ended(grant: Grant, reason: str) -> schema.GrantEnded:
-    """Return the event of a grant that holds no longer."""
+    """Return the event of a grant that has ended."""
     return schema.GrantEnded(
         sandbox=grant.sandbox,
         lease=grant.subject.lease,

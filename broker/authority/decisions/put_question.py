@@ -36,11 +36,11 @@ class Asker(Protocol):
     """
 
     def admit(self, question: Question) -> int | PersonAnswer:
-        """Take a question in; returns its number, or a no at once (too often, say)."""
+        """Queue a question; return its number, or a denial at once (too often, for example)."""
         ...
 
     async def ask(self, number: int) -> PersonAnswer:
-        """Show it, and return the answer: a no when there is none in time."""
+        """Show it and return the answer: a denial when none comes in time."""
         ...
 
     def absent(self, number: int) -> bool:
@@ -60,12 +60,12 @@ class Asker(Protocol):
 
 
 class NoPrompt:
-    """For a broker without a user."""
+    """Denies all questions, for a broker without a user."""
 
     def admit(self, question: Question) -> int | PersonAnswer:
         """See ``Asker``."""
         del question
-        return PersonAnswer(allow=False, reason="there is no person to ask")
+        return PersonAnswer(allow=False, reason="no user can be asked")
 
     async def ask(self, number: int) -> PersonAnswer:
         """See ``Asker``; nothing is ever admitted."""

@@ -13,7 +13,7 @@ from policy.rules.rule import Rule
 
 
 class Meters:
-    """Of all sandboxes of one viewer.  Time is passed in."""
+    """The counters of all sandboxes of one viewer.  Time is passed in."""
 
     def __init__(self) -> None:
         self._acted: dict[str, float] = {}
@@ -28,7 +28,7 @@ class Meters:
         self._acted.pop(lease, None)
 
     def beyond(self, request: Request, answer: PolicyAnswer, now: float) -> str:
-        """Return which limit is not kept; empty: all are.  Counts the call."""
+        """Count the call; return the limit that it exceeds, or an empty string."""
         held = answer.limits
         # guard: max-size needs a process that counts
         if held.max_size is not None and not request.counts_bytes:
@@ -54,7 +54,7 @@ class Meters:
         return None if last is None else now - last
 
     def _rate(self, rule: Rule, record: str, now: float) -> SlidingWindow | None:
-        """The counter of a rule and a record; None when there is room for none."""
+        """Return the counter of a rule and a record; None when there is no room for it."""
         assert rule.limits.rate is not None
         key = (rule.meaning(), record)
         if key not in self._rates and len(self._rates) >= limits.RATE_COUNTERS:

@@ -100,7 +100,7 @@ class Desktop:
     def _add(self, queue: deque[tuple[str, str]], title: str, text: str) -> None:
         if len(queue) >= limits.NOTIFICATIONS_WAITING:
             lost, _ = queue.popleft()
-            log_stderr(f"vitrail: the desktop takes no notifications: {lost}")
+            log_stderr(f"vitrail: the desktop rejects notifications: {lost}")
         queue.append((title, text))
         self._wake.set()
 

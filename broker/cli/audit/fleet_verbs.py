@@ -212,7 +212,7 @@ def gaps_command(*, store: str, as_json: bool) -> None:
 @click.option("--token", is_flag=True, help="Print a new token for its ship.toml.")
 @click.option("--certificate", default="", metavar="NAME", help="Of its TLS client.")
 @click.option("--log", default="", metavar="ORIGIN", help="'audit verify' prints it.")
-@click.option("--revoke", is_flag=True, help="Take no more of this machine.")
+@click.option("--revoke", is_flag=True, help="Reject further events from this machine.")
 def enrol_command(
     *, store: str, machine: str, token: bool, certificate: str, log: str, revoke: bool
 ) -> None:

@@ -55,7 +55,9 @@ async def check_vm_launchers(context: Context) -> Sequence[Finding]:
     if MachinePeer in kinds:
         found += _machined()
     found += _monitors(context, records)
-    return found or [ok("virtual machines", "machines that others start can be leased")]
+    return found or [
+        ok("virtual machines", "machines that other programs start can be leased")
+    ]
 
 
 def _libvirt(context: Context) -> Iterator[Finding]:

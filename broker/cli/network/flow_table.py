@@ -11,7 +11,7 @@ from broker.ipc.control.api import FlowStatus
 
 
 def as_table(flows: list[FlowStatus], now: float) -> Table:
-    """For people.  ``now`` in seconds since 1970."""
+    """Return the table for a terminal; ``now`` in seconds since 1970."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in [
         "SANDBOX",

@@ -30,7 +30,7 @@ _PIECE = 1 << 16
 @click.option("--stdio", is_flag=True, help="Connect standard input and output.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
-    """Forward PORT of this machine's loopback to a port of SANDBOX's, until Ctrl-C.
+    """Forward PORT of this machine's loopback to a port of SANDBOX until Ctrl-C.
 
     A rule for vitrail.Tcp with the source @adminvm has to allow it, as 'vitrail.Tcp
     +8080 @adminvm SANDBOX allow'.  Programs of yours alone are connected.

@@ -94,6 +94,6 @@ def _row(record: Record, running: list[str]) -> tuple[str, ...]:
         printable(f"{label.name} {label.colour}", 60),
         record.viewer.sandbox_class,
         own.network if own else "-",
-        printable(" ".join(record.host.command), 60) or "started by others",
+        printable(" ".join(record.host.command), 60) or "started by another program",
         ", ".join(running) or "-",
     )

@@ -44,7 +44,7 @@ _PROGRAMS = {
 _CLASSES = {
     "disposable": "a fresh one for each run, and nothing of it stays",
     "persistent": "its home stays when it stops",
-    "template": "others are made from it",
+    "template": "a template of other sandboxes",
 }
 _NEED_NETWORK = frozenset({"firefox-esr", "chromium", "thunderbird"})
 _ROOM = {"firefox-esr": "2G", "chromium": "2G", "libreoffice": "1536M"}

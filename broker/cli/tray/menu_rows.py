@@ -185,7 +185,7 @@ def summary(now: TrayState) -> str:
     if now.questions:
         asked = len(now.questions)
         lines.append("1 question waits" if asked == 1 else f"{asked} questions wait")
-    lines += [f"{name} hears your microphone" for name in now.listening]
+    lines += [f"{name} records your microphone" for name in now.listening]
     count = len(now.sandboxes)
     lines.append(f"{count or 'no'} sandbox{'' if count == 1 else 'es'}")
     return "\n".join(lines)

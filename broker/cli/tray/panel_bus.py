@@ -72,7 +72,7 @@ class Panel:
                 await self._router.send(_signal(one))
 
     async def _register(self, router: DBusRouter, name: str) -> None:
-        """Enter the panel, and again when another panel takes its place."""
+        """Register at the panel, and at each panel that replaces it."""
         rule = MatchRule(
             type="signal", interface=message_bus.interface, member="NameOwnerChanged"
         )

@@ -78,7 +78,7 @@ async def _while_it_runs(paths: Paths, show: Show) -> None:
 async def _quietly(
     work: Callable[[], Awaitable[None]], scope: trio.CancelScope
 ) -> None:
-    """End ``scope`` when the broker hangs up, which is no mistake."""
+    """Cancel ``scope`` when the broker closes the connection, which is not an error."""
     with suppress(VitrailError):
         await work()
     scope.cancel()

@@ -38,7 +38,7 @@ class Chord:
             )
         if not named - {"Shift"}:
             raise SetupError(
-                f"the chord '{text}' would be pressed while typing",
+                f"the chord '{text}' is part of ordinary typing",
                 hint="take Super, Ctrl or Alt into it",
             )
         return cls(named, symbol.lower() if len(symbol) == 1 else symbol)

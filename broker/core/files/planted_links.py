@@ -51,7 +51,7 @@ def _refuse(path: Path, link: Path, found: Path) -> None:
     raise RefusedError(
         f"{printable(str(path), 200)} is not followed: {printable(str(link), 200)} is a "
         "link that a sandbox may have made",
-        hint=f"it leads to {printable(str(found), 200)}; name that, if you mean it",
+        hint=f"it leads to {printable(str(found), 200)}; name that path to use it",
     )
 
 

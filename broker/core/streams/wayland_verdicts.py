@@ -63,7 +63,9 @@ _ROWS = (
     _yes(
         "wl_output", 4, "Learns size and scale of screens; make and model are hidden."
     ),
-    _yes("xdg_wm_base", 6, "Opens windows and menus; each sits in a frame of ours."),
+    _yes(
+        "xdg_wm_base", 6, "Opens windows and menus; each gets a frame drawn by Vitrail."
+    ),
     _yes(
         "wl_data_device_manager",
         3,
@@ -77,7 +79,7 @@ _ROWS = (
         local=True,
     ),
     _yes("wp_viewporter", 1, "Scales its own pixels; combined with the frame's crop."),
-    _yes("wl_fixes", 1, "Gives up its registry; harmless.", local=True),
+    _yes("wl_fixes", 1, "Destroys its registry; harmless.", local=True),
     # -- common, bound to its own surfaces --------------------------------------
     _yes("wp_single_pixel_buffer_manager_v1", 1, "One-pixel buffers; harmless."),
     _yes("wp_fractional_scale_manager_v1", 1, "Learns the scale of its own windows."),
@@ -192,7 +194,7 @@ _ROWS = (
     _no("ext_foreign_toplevel_list_v1", "Lists other windows."),
     _no("ext_workspace_manager_v1", "Lists and switches workspaces."),
     _no("ext_idle_notifier_v1", "Tells when the user is away."),
-    _no("ext_background_effect_manager_v1", "Blurs what lies behind a window."),
+    _no("ext_background_effect_manager_v1", "Blurs the background of a window."),
     # -- the whole screen, sessions, hardware ---------------------------------------------
     _no("ext_session_lock_manager_v1", "Locks the session and draws over everything."),
     _no("wp_drm_lease_device_v1", "Takes over screens."),

@@ -43,7 +43,7 @@ class FileEntry(_Entry, frozen=True, tag="file"):
 
 
 class End(_Entry, frozen=True, tag="end"):
-    """Nothing is missing; without it the transfer was broken off."""
+    """Nothing is missing; without it the transfer was interrupted."""
 
 
 Entry: TypeAlias = Directory | FileEntry | End

@@ -74,7 +74,7 @@ def bind(path: str, wanted: str, target: str) -> None:
     facts = os.fstat(here)
     # guard: a container gets the checked file
     if f"{facts.st_dev}:{facts.st_ino}" != wanted:
-        raise OSError(0, f"another sandbox has changed what {path!r} leads to")
+        raise OSError(0, f"another sandbox has changed the target of {path!r}")
     flags = _EMPTY_PATH | _CLONE | _RECURSIVE | os.O_CLOEXEC
     tree = _call(_SYS_OPEN_TREE, here, b"", flags)
     os.close(here)

@@ -73,6 +73,6 @@ def _changed(path: Path, error: OSError | None = None) -> RefusedError:
     reason = "" if error is None else f": {error.strerror}"
     return RefusedError(
         f"{printable(str(path), 200)} cannot be bound, or another sandbox has changed "
-        f"what it leads to while this one was started{reason}",
+        f"its target while this one was started{reason}",
         hint="look at the directories above it, and run it again",
     )

@@ -60,7 +60,7 @@ def open_folder(
     except OSError as error:
         raise RefusedError(
             f"{printable(path, 200)} cannot be shared: {error.strerror}",
-            hint="name an existing directory of yours",
+            hint="name an existing directory that is yours",
         ) from error
     try:
         _refuse(Path(real), fd, home, private)
@@ -113,7 +113,7 @@ def _secret(path: Path, home: Path, private: Sequence[Path]) -> str:
     real = Path(os.path.realpath(home))
     # guard: the home is not shared
     if real.is_relative_to(path):
-        return "your whole home would be in it"
+        return "it would contain your whole home"
     # guard: hidden directories of the home are not shared
     if path.is_relative_to(real) and path.relative_to(real).parts[0].startswith("."):
         return "a hidden directory of your home has keys and settings"

@@ -204,7 +204,7 @@ def install(program: bytes) -> None:
     if done != 0:
         reason = os.strerror(ctypes.get_errno())
         raise SetupError(
-            f"the kernel takes no system-call filter: {reason}",
+            f"the kernel rejects the system-call filter: {reason}",
             hint="a kernel with CONFIG_SECCOMP_FILTER is needed",
         )
 

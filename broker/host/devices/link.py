@@ -95,7 +95,7 @@ class DeviceRequests:
 
     async def _attach(self, epoch: FarEnd, request: m.DeviceAttach) -> m.DeviceHanded:
         if self._nursery is None or len(self._handed) >= device_limits.DEVICES:
-            raise RefusedError("this host does not hand out devices now")
+            raise RefusedError("this host does not assign devices now")
         handed = _Handed(epoch, request.device)
         self._handed.add(handed)
         attachment: DeviceAttachment = await self._nursery.start(

@@ -44,7 +44,7 @@ class ServedFolder:
         except HeldError as error:
             raise RefusedError(
                 "the guest has files of it open",
-                hint="'brokerctl unshare --force' takes it away in spite of that",
+                hint="'brokerctl unshare --force' removes it anyway",
             ) from error
         self.released = True
 

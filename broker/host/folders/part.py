@@ -251,7 +251,7 @@ def _leader(machine: Machine) -> int:
         if isinstance(machine.claim, ContainerClaim) and pid is not None:
             return pid
         raise RefusedError(
-            "a machine that another program started takes no folder",
+            "a machine that another program started cannot have folders",
             hint="share it by that program, or copy files with 'brokerctl cp'",
         )
-    raise RefusedError("this sandbox takes no folder")
+    raise RefusedError("this sandbox cannot have folders")

@@ -73,7 +73,7 @@ async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
         )
     if home.meta.encrypted:
         raise SetupError(
-            f"the home of '{name}' is encrypted, and its record does not say so",
+            f"the home of '{name}' is encrypted, but its record does not say so",
             hint="set encrypted = true in its [state]",
         )
     if home.size() < size:

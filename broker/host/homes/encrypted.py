@@ -181,7 +181,7 @@ async def ready_encrypted_disk(
     # guard: a home that is not encrypted is not passed off as one
     if home.meta.kind != DISK or not home.meta.encrypted:
         raise SetupError(
-            f"the home of '{name}' is not encrypted, and its record says encrypted",
+            f"the home of '{name}' is not encrypted, but its record says so",
             hint=f"'brokerctl sandbox rename {name} OLD', and copy what you need from "
             "there into the new one",
         )

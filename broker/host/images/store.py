@@ -232,7 +232,7 @@ class Image:
         data = self.initrd.read_bytes()
         if router and not initramfs.has_router(data):
             raise SetupError(
-                f"the image {self.name!r} cannot be the network of others: it was built by "
+                f"the image {self.name!r} cannot be the network of other sandboxes: it was built by "
                 "an older version, or its kernel has no nf_tables or tun",
                 hint=f"'brokerctl image build {self.name} --force' builds it again",
             )

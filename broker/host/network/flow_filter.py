@@ -308,7 +308,7 @@ class FlowFilter:
             return False
         # guard: a flow of QUIC is to one server
         if flow.quic is not None and flow.named not in {None, hello.name}:
-            self.cut(flow, "it goes on to another server", packet)
+            self.cut(flow, "it continues to another server", packet)
             return False
         flow.named = hello.name
         return not hello.name or self._may_name(flow, hello.name, packet, now)

@@ -102,8 +102,8 @@ class GuestEvents:
 
 
 NO_SPACE = (
-    "no room on the disk under its home: it stands still until there is some; it tries "
-    f"again every {limits.VM_ROOM_SECONDS:g} s"
+    "no room on the disk under its home: it is paused until there is some; it retries "
+    f"every {limits.VM_ROOM_SECONDS:g} s"
 )
 
 Connect: TypeAlias = Callable[

@@ -120,7 +120,7 @@ class VmSpec:
             )
         for word in self.kernel_args:
             if not word.isascii() or not word.isprintable() or set(word) & set(' "'):
-                raise SetupError(f"{self.name}: {word!r} is no kernel argument")
+                raise SetupError(f"{self.name}: {word!r} is not a kernel argument")
 
     def machine(self, accel: Accel) -> MachineType:
         """Return its machine type."""

@@ -300,7 +300,7 @@ class Qmp:
     async def _send_with(self, line: bytes, fds: tuple[int, ...]) -> bytes:
         """Send the beginning of a line with descriptors; returns the rest."""
         if not isinstance(self._stream, trio.SocketStream):
-            raise UpstreamError("QEMU's monitor takes no descriptors here")
+            raise UpstreamError("QEMU's monitor cannot receive descriptors here")
         sock = self._stream.socket
         rights = array.array("i", fds)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
@@ -317,7 +317,7 @@ def _patience(what: str, seconds: float) -> Iterator[None]:
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise UpstreamError(f"QEMU did not give {what} within {seconds:g} s")
+        raise UpstreamError(f"QEMU did not send {what} within {seconds:g} s")
 
 
 async def open_qmp(

@@ -258,7 +258,7 @@ class Vm:
             # A mistake of ours about one machine must not end the others; and
             # one that is not watched must not live on.
             log_exception(error)
-            self._blame(EndKind.LOST, "a mistake of ours, see the broker's own log")
+            self._blame(EndKind.LOST, "an internal error, see the broker's log")
             self.vmm.kill()
             await self._end_processes()
             self._finish()

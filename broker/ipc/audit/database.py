@@ -297,7 +297,7 @@ def open_sealed(path: Path) -> Iterator[sqlite3.Connection]:
         if version < SEALED_VERSION:
             raise SetupError(
                 f"{path} was written by an older Vitrail, and was never sealed",
-                hint="the next start of a broker takes it over",
+                hint="the next start of a broker migrates it",
             )
         yield db
 

@@ -40,7 +40,7 @@ class SignedBatch(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Position(msgspec.Struct, forbid_unknown_fields=True):
-    """What the store has of a log."""
+    """The part of a log that the store already has."""
 
     last: int
     leaf: str

@@ -8,7 +8,7 @@ from broker.ipc.control.types.base import Nothing
 
 _LEASES = Absence(
     "viewer",
-    "this broker is a viewer: it gives no leases",
+    "this broker is a viewer: it grants no leases",
     "type it on the host, which owns the machines",
 )
 _LAUNCHES = tuple(

@@ -33,7 +33,7 @@ _QUESTIONS = _host_lacks("it asks no questions", _PERSON)
 _CLIPBOARD = _host_lacks("it has no clipboard", _PERSON)
 _DEVICES = Absence(
     "host",
-    "this broker hands out no devices",
+    "this broker assigns no devices",
     "type it on the viewer, which decides; it lists this host's devices",
 )
 _FOLDERS = Absence(

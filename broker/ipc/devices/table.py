@@ -189,7 +189,7 @@ class DeviceTable:
         if plug.device.hub:
             raise RefusedError(
                 f"{plug.device.port} is a hub",
-                hint="attach the devices behind it, one by one",
+                hint="attach the devices connected to it, one by one",
             )
         if plug.state is DeviceState.HELD:
             raise RefusedError(

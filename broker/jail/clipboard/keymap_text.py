@@ -91,7 +91,7 @@ def _sections(words: Tokens) -> dict[str, Tokens]:
         if "{" not in statement or not head:
             raise KeymapError("a section of the keymap has no content")
         if head[0] in found:
-            raise KeymapError("a section of the keymap stands there twice")
+            raise KeymapError("the keymap has a section twice")
         opened = statement.index("{")
         found[head[0]] = statement[opened + 1 : _closing(statement, opened)]
     return found

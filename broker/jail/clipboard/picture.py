@@ -247,7 +247,7 @@ class _Pull:
         if len(self._rest) < size:
             self._rest += self._unpack(max(_SLICE, size) - len(self._rest))
         if len(self._rest) < size:
-            raise _bad("it has fewer pixels than it says")
+            raise _bad("it has fewer pixels than it declares")
         return len(self._rest) // size
 
     def _unpack(self, most: int) -> bytes:
@@ -263,7 +263,7 @@ class _Pull:
         pull, more = self._pull, self._rest or self._unpack(1)
         # guard: pixels beyond the end
         if more or not pull.eof or pull.unused_data:
-            raise _bad("it has more pixels than it says")
+            raise _bad("it has more pixels than it declares")
 
 
 # -- writing ----------------------------------------------------------------------------

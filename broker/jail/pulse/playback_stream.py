@@ -187,7 +187,7 @@ class Playback:
         # guard: how far a seek goes
         # guard: whole samples to seek to
         if part.offset % self._frame_bytes or not least <= part.offset <= most:
-            raise PeerError(f"samples for a place that is none: {part.offset}")
+            raise PeerError(f"samples for an unknown position: {part.offset}")
 
     def _may_seek(self, part: frames.Samples, now: float) -> bool:
         """Whether samples may go to where the client says."""

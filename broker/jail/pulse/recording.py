@@ -192,7 +192,7 @@ class Recording:
 
         def failed(code: int) -> None:
             if self._opening is token:
-                self._give_up(f"the sound server says error {code}")
+                self._give_up(f"the sound server reports error {code}")
 
         def server(reader: Reader) -> None:
             name = reader.fields("ssssass").text(6)
@@ -220,7 +220,7 @@ class Recording:
 
         def failed(code: int) -> None:
             if self._opening is token:
-                self._give_up(f"the sound server says error {code} of its source")
+                self._give_up(f"the sound server reports error {code} of its source")
 
         values: list[Value] = [INVALID, name]
         self.owner.ask(_C.GET_SOURCE_INFO, encode("Ls", values), answered, failed)
@@ -244,7 +244,7 @@ class Recording:
 
         def failed(code: int) -> None:
             if self._opening is token:
-                self._give_up(f"the sound server says error {code}")
+                self._give_up(f"the sound server reports error {code}")
 
         self._open = True
         f.sandbox.source_opened(name)

@@ -144,7 +144,7 @@ class Reader:
     def end(self) -> None:
         """Nothing may be left.  Raises PeerError."""
         if self.left:
-            raise PeerError(f"{self.left} bytes behind a command's last field")
+            raise PeerError(f"{self.left} bytes after a command's last field")
 
     def skip_all(self) -> None:
         """Take whatever fields there are, to the end: so they are well-formed.

@@ -50,7 +50,7 @@ class _Reader:
         kind, info = first >> 5, first & 31
         if kind == 7:
             if info not in _SIMPLE:
-                raise PeerError("CBOR of a kind that CTAP has not")
+                raise PeerError("a CBOR type that CTAP does not use")
             return _SIMPLE[info]
         number = self.argument(info)
         match kind:
@@ -87,7 +87,7 @@ class _Reader:
         for _ in range(count):
             key = self.value(depth + 1)
             if isinstance(key, bool) or not isinstance(key, int | str | bytes):
-                raise PeerError("a CBOR map with a key that is none")
+                raise PeerError("a CBOR map with an invalid key")
             # guard: CBOR keys once
             if key in found:
                 raise PeerError("a CBOR map with a key that is there twice")
@@ -100,7 +100,7 @@ def decode(untrusted_bytes: bytes) -> Value:
     reader = _Reader(untrusted_bytes)
     value = reader.value(1)
     if reader.at != len(untrusted_bytes):
-        raise PeerError("bytes behind the CBOR value")
+        raise PeerError("bytes after the CBOR value")
     return value
 
 

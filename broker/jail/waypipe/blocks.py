@@ -73,9 +73,9 @@ _WHY_NOT = {
     Kind.OPEN_TIMELINE: "a synchronisation timeline",
     Kind.SIGNAL_TIMELINE: "a synchronisation timeline",
     Kind.RESTART: "a reconnection",
-    Kind.VERSION: "a version, which only our end would choose",
+    Kind.VERSION: "a version, which only this end chooses",
     Kind.OPEN_ARENA: "an arena, which only our end has",
-    Kind.OPEN_IW_PIPE: "a pipe for an application to read, which no request of ours has",
+    Kind.OPEN_IW_PIPE: "a pipe for an application to read, which this end never requests",
 }
 _NAMES = {
     kind: "".join(part.capitalize() for part in kind.name.split("_")) for kind in Kind

@@ -159,14 +159,16 @@ class PairEnd:
             return
 
     def _packet(self, message: m.Message) -> bytes:
-        """Return a message of ours as bytes.  Raises InternalError for a wrong one."""
+        """Return the bytes of our message.  Raises InternalError for an invalid one."""
         body = p.encode(message)
         if len(body) > pair_limits.PAIR_MESSAGE_BYTES:
             raise InternalError(f"a message {type(message).__name__} is too large")
         try:
             p.decode(body, self._far.other)  # or the far end would end the broker
         except PeerError as error:
-            raise InternalError(f"a message of ours is wrong: {error}") from error
+            raise InternalError(
+                f"a message of this process is invalid: {error}"
+            ) from error
         return body
 
     async def _send(self, body: bytes, fd: int) -> None:

@@ -172,7 +172,9 @@ class ControlChannel:
         try:
             decode(body, self._role)  # our messages must pass their checks
         except LinkRefusedError as error:
-            raise InternalError(f"a message of ours is wrong: {error}") from error
+            raise InternalError(
+                f"a message of this process is invalid: {error}"
+            ) from error
         return body
 
     def _record(self, body: bytes) -> bytes:

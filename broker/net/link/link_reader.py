@@ -22,7 +22,7 @@ from broker.net.link.wire_types import (
 
 _TOLD: Mapping[int, str] = {
     RefusalReason.MALFORMED: "it could not read what we sent",
-    RefusalReason.VERSION: "it speaks another version of the link",
+    RefusalReason.VERSION: "it uses another version of the link",
     RefusalReason.ROLE: "it has the same role as this broker, or another pinned one",
     RefusalReason.UNKNOWN_KEY: "it does not know this broker's key",
     RefusalReason.PROOF: "our proof was wrong, or was changed on the way",
@@ -35,7 +35,7 @@ def told_refusal(untrusted_message: bytes) -> LinkRefusedError:
     """The error for a refusal that the other end sent; the text is ours."""
     code = untrusted_message[HEADER.size]
     reason = RefusalReason(code) if code in _TOLD else RefusalReason.MALFORMED
-    text = _TOLD.get(code, f"for a reason that we do not know ({code})")
+    text = _TOLD.get(code, f"for an unknown reason ({code})")
     return LinkRefusedError(
         f"the other broker refused: {text} (said without proof)",
         reason=reason,

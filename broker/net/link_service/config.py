@@ -84,7 +84,7 @@ def load_link_config(
         text = endpoint or file.connect
         if not text:
             raise SetupError(
-                "nothing says where the viewer is",
+                "the address of the viewer is not configured",
                 where=where,
                 hint=f'write connect = "vsock:CID:{LINK_PORT}" into link.toml '
                 "(the viewer machine's CID), or give --connect",
@@ -108,7 +108,7 @@ def declared_role(paths: Paths) -> Role | None:
         raise SetupError(
             "both connect (a host's) and listen (a viewer's)",
             where=where,
-            hint="keep the one that this machine is",
+            hint="keep the role of this machine",
         )
     return Role.HOST if file.connect else Role.VIEWER
 

@@ -134,7 +134,7 @@ async def _read(conn: socket.socket, count: int) -> bytes:
         except BlockingIOError:
             continue
         except OSError as error:
-            raise RefusedError(f"it broke off: {error.strerror}") from error
+            raise RefusedError(f"it closed the connection: {error.strerror}") from error
         if not untrusted_more:
             raise RefusedError("it ended before it had proved its launch")
         untrusted_data += untrusted_more
@@ -145,6 +145,6 @@ async def _write(conn: socket.socket, data: bytes) -> None:
     try:
         sent = conn.send(data)
     except OSError as error:
-        raise RefusedError(f"it broke off: {error.strerror}") from error
+        raise RefusedError(f"it closed the connection: {error.strerror}") from error
     if sent != len(data):  # nothing was sent on it before: there is room for 64 bytes
-        raise RefusedError("it takes no bytes")
+        raise RefusedError("it does not read")

@@ -174,7 +174,7 @@ class SandboxCalls:
     async def _carry_to_desktop(self, call: _Call) -> None:
         ask, source = call.ask, call.guest.lease.sandbox
         if call.permit.user is not None:
-            raise ToldError(f"{call.permit.where}: at the desktop there is no user=")
+            raise ToldError(f"{call.permit.where}: user= has no meaning at the desktop")
         if ask.service == TCP:
             with await user_port(take_port(ask.argument)) as far:
                 await self._relay(call, far)

@@ -141,7 +141,7 @@ def _start(
 
 
 def jail_words(service: DesktopService, home: Path, uid: int) -> Iterator[str]:
-    """Return bubblewrap's words: the machine's programs, and what the file names."""
+    """Return bubblewrap's arguments: the machine's programs, and the file's mounts."""
     yield from ("--unshare-all", "--die-with-parent", "--new-session")
     if service.network:
         yield "--share-net"

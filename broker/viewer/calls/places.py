@@ -15,7 +15,7 @@ Service = tuple[LeaseId | str, str]
 
 
 class CallPlaces:
-    """Those of one viewer's sandboxes."""
+    """Limits how many calls of one viewer's sandboxes run at one time."""
 
     def __init__(self) -> None:
         self._taken: Counter[Service] = Counter()

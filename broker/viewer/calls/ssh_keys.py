@@ -62,7 +62,7 @@ FarAgent = Callable[[Permit, "Guest", Wait], AbstractAsyncContextManager[Sandbox
 
 
 class SshKeys:
-    """All such connections of one viewer's sandboxes."""
+    """Serves the ssh agent connections of one viewer's sandboxes."""
 
     def __init__(self, decider: Permits, far_agent: FarAgent) -> None:
         """``far_agent`` leads to that of a permit's target, as a context."""
@@ -95,7 +95,7 @@ class SshKeys:
             if permit.target == guest.lease.sandbox:
                 raise ToldError("a sandbox asks its own agent itself")
             if permit.target in ADMIN_NAMES and permit.user is not None:
-                raise ToldError(f"{permit.where}: at the desktop there is no user=")
+                raise ToldError(f"{permit.where}: user= has no meaning at the desktop")
             try:
                 async with self._agent(permit, guest, wait) as agent:
                     await guest.order(messages.SshServe(exchange.stream))
@@ -132,7 +132,7 @@ class SshKeys:
         return self._far_agent(permit, guest, wait)
 
     def _pace(self, lease: str) -> TokenBucket:
-        """Return that of a sandbox, for all of its connections."""
+        """Return the pace of a sandbox, which all of its connections share."""
         now = trio.current_time()
         for known, pace in list(self._paces.items()):
             if pace.early(now, limits.SSH_REQUESTS_BURST) <= 0:
@@ -265,7 +265,7 @@ class _Conversation:
         return await self.decider.rules_about(SSH_AGENT, self.guest.lease.sandbox)
 
     async def _offered(self) -> list[AgentKey]:
-        """Return the keys of which a rule lets a use happen, or asks about it."""
+        """Return the keys whose use a rule allows or asks about."""
         rules = await self._rules()
         arguments = {f"{LOGIN}{NO_NAME}", f"{CONTENT}{NO_NAME}"} | {
             rule.argument
@@ -322,7 +322,7 @@ async def usual_request(decider: Permits, request: Request) -> Request | None:
 
 
 async def has_keys(decider: Permits, lease: Lease) -> bool:
-    """Whether a rule lets a sandbox use keys of some agent, or asks about it."""
+    """Return whether a rule allows or asks about keys of some agent."""
     request = Request(lease=lease, service=SSH_AGENT)
     return await usual_request(decider, request) is not None
 

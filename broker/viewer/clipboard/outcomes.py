@@ -150,7 +150,7 @@ class Telling:
             case w.Outcome.EXPORTED:
                 return f"{what(record)}: {way}", f"by {record.rule}"
             case w.Outcome.EXPIRED if record.selection == "drag":
-                return f"Not dropped: {way}", "the window has not taken it"
+                return f"Not dropped: {way}", "the window did not accept it"
             case w.Outcome.EXPIRED:
                 return f"Clipboard wiped: {way}", "its time is over"
             case w.Outcome.CLEARED:

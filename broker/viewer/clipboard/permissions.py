@@ -140,7 +140,7 @@ class Terms:
         requests = [_request(source, target, kind, None) for kind in kinds]
         answers = await self._decider.preview(requests)
         if any(x is None or x.verdict not in _ACTIONS for x in answers):
-            return "the rules do not let it stand any more"
+            return "the rules no longer allow it"
         return ""
 
     async def _allowed(
@@ -163,7 +163,7 @@ class Terms:
             kind, size = action.kinds[0]
             async with self._decider.permit(_request(source, target, kind, size)):
                 pass
-            raise RefusedError("no type of it may cross, as the records say")
+            raise RefusedError("the records allow none of its types")
         crossing.sort(key=lambda one: one.answer.verdict != "ask")
         where, covered = "", None
         details = _details(crossing)

@@ -194,7 +194,7 @@ class Party:
             return
         except trio.WouldBlock:
             # guard: a worker that takes no orders
-            self._clipboard.start(self.blame, "it takes no orders for the clipboard")
+            self._clipboard.start(self.blame, "it accepts no orders for the clipboard")
 
     async def run(self) -> None:
         """Give orders to whatever worker there is; until cancelled."""

@@ -352,7 +352,7 @@ def request_of(shared: SharedFolder) -> Request:
         lease=shared.lease,
         service=FOLDER,
         argument=f"+{name}" if known else "+",
-        words=f"{way} a folder of yours",
+        words=f"{way} one of your folders",
         details=(("folder", path), ("changes", "yes" if shared.write else "no")),
         settled=True,
         write=shared.write,

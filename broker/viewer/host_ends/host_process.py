@@ -268,7 +268,7 @@ class HostProcess:
                 raise RefusedError("the lease is not one that was announced here")
             # guard: the host names a service that there is
             if service not in PORTS and service not in {NETWORK, SSH_AGENT}:
-                raise RefusedError("the host names no service of ours")
+                raise RefusedError("the host names an unknown service")
             # guard: a stream has a number of its own
             if offer.stream in self._streams or self._nursery is None:
                 raise RefusedError("the host uses the number of a stream again")

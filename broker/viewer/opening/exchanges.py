@@ -122,7 +122,7 @@ class OpenExchange:
             case messages.TransferClosed():
                 self.close(message)
             case _:
-                raise PeerError("the worker says a thing about a transfer twice")
+                raise PeerError("the worker reports a step of a transfer twice")
         self._changed.set()
         self._changed = trio.Event()
 

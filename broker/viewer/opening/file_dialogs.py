@@ -66,7 +66,7 @@ _FIRST_TRANSFER = 1 << 33
 """Numbers in the log, apart from those of other transfers."""
 _SAME_NAMES = 100
 _LARGEST = 1 << 50
-BROKEN_OFF = "the transfer was broken off"
+BROKEN_OFF = "the transfer was interrupted"
 """The last words of the process that keeps a file, where it got a part."""
 _WORDS = {
     "open": ("to have you choose files, which are copied into it", "open files"),
@@ -87,7 +87,7 @@ class _Chosen:
 
 
 class FileDialogs:
-    """Those of all sandboxes of one viewer."""
+    """Serves the requests of all sandboxes of one viewer."""
 
     def __init__(
         self,
@@ -159,8 +159,7 @@ class FileDialogs:
     ) -> None:
         if permit.target not in ADMIN_NAMES:
             raise ToldError(
-                f"{permit.where} leads to {permit.target}: files are chosen "
-                "at the desktop"
+                f"{permit.where} names {permit.target}: files are chosen at the desktop"
             )
         if save:
             return
@@ -269,7 +268,7 @@ class FileDialogs:
                 await _deliver(chosen, quota, read)
 
     async def _save(self, chosen: _Chosen) -> None:
-        """Give the program empty files; keep each content that they are given."""
+        """Give the program empty files; store each content that it writes."""
         guest, paths = chosen.guest, chosen.paths
         allowed = guest.valid_record().viewer.transfer
         most = min(allowed.request_size, allowed.file_size)
@@ -300,7 +299,7 @@ class FileDialogs:
     async def _follow(
         self, chosen: _Chosen, path: Path, new_way: Callable[[], Return], before: str
     ) -> None:
-        """Keep each content that one file is given."""
+        """Store each content that the program writes to one file."""
         while True:
             way = new_way()
             with chosen.guest.transfers.returning(way):
@@ -398,7 +397,7 @@ def _free_place(path: Path) -> Path:
 
 
 def _broken_off(error: Exception) -> bool:
-    """Whether the sandbox alone is the reason that nothing was kept."""
+    """Return whether nothing was stored because of the sandbox alone."""
     errors = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
     return all(
         _broken_off(one)
@@ -419,7 +418,7 @@ async def _arriving(way: Return) -> AsyncIterator[PipeEnd]:
 async def _deliver(
     chosen: _Chosen, quota: Quota, read: PipeEnd, token: str = ""
 ) -> None:
-    """Have the sandbox's worker give its program what is in a pipe."""
+    """Have the sandbox's worker copy the content of a pipe to its program."""
     order = messages.TransferDeliver(
         stream=chosen.exchange.stream,
         source=SOURCE,

@@ -66,7 +66,7 @@ async def _kept(guest: Guest, program: Program) -> None:
         # guard: a receiver that does not end is killed
         await guest.signal(program, signal.SIGKILL)
         raise ToldError(
-            f"{guest.lease.sandbox} has not kept it within "
+            f"{guest.lease.sandbox} did not store it within "
             f"{limits.TRANSFER_KEEP_SECONDS:g} s"
         )
     if program.code:
@@ -74,8 +74,8 @@ async def _kept(guest: Guest, program: Program) -> None:
 
 
 def _refusal(guest: Guest, program: Program) -> ToldError:
-    """The reason, in words of ours."""
-    found = "has no room for it" if program.code == NO_ROOM else "has not kept it"
+    """Return the reason, in the broker's words."""
+    found = "has no room for it" if program.code == NO_ROOM else "did not store it"
     return ToldError(
         f"{guest.lease.sandbox} {found}",
         hint=f"'brokerctl logs {guest.lease.sandbox}' shows what its program wrote",

@@ -273,6 +273,6 @@ def _find_browser() -> list[str]:
     if shutil.which("gio"):
         return ["gio", "open", "--"]
     raise SetupError(
-        "there is no program that opens addresses",
+        "no program opens addresses",
         hint="install 'gio' (libglib2.0-bin)",
     )

@@ -155,7 +155,7 @@ class PersonOpens:
         offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
         # guard: a file comes back from where the rules lead
         if not named and target not in offered:
-            raise RefusedError(f"{answer.where} leads elsewhere now")
+            raise RefusedError(f"{answer.where} names another target now")
 
     async def _answer(self, wanted: _Wanted, named: str | None) -> Preview:
         """Return the rules' answer.  Raises RefusedError for a denial."""
@@ -293,7 +293,7 @@ def _chosen(answer: Preview) -> str:
         found = answer.default_target or only
     if answer.verdict not in {"allow", "ask"} or not found:
         raise RefusedError(
-            "no rule says in which sandbox this is opened",
+            "no rule names a sandbox that opens this",
             hint="name it with --in, or add a rule with the source @adminvm and target=",
         )
     if found in {_PERSON, "dom0"}:

@@ -79,7 +79,7 @@ class _Document:
 
 
 class Printing:
-    """What all sandboxes of one viewer print."""
+    """Prints for all sandboxes of one viewer."""
 
     def __init__(
         self,
@@ -226,10 +226,10 @@ class Printing:
             )
 
     async def _require_same(self, permit: Permit, printer: str) -> None:
-        """Raise ToldError unless the rule in force prints at the desktop, and there."""
+        """Raise ToldError unless the rule in force allows this printer of the desktop."""
         if permit.target not in ADMIN_NAMES:
             raise ToldError(
-                f"{permit.where} leads to {permit.target}: what is printed is printed "
+                f"{permit.where} names {permit.target}: documents are printed "
                 "at the desktop"
             )
         (now,) = await self._decider.preview([permit.request])
@@ -238,7 +238,7 @@ class Printing:
             raise ToldError("the rules have changed")
 
     async def _print(self, document: _Document, permit: Permit) -> None:
-        """Give it to the printer.  Raises UpstreamError, SetupError."""
+        """Send it to the printer.  Raises UpstreamError, SetupError."""
         sandbox, name = document.guest.lease.sandbox, document.name
         number, began, reason = next(self._numbers), trio.current_time(), "cut"
         size = permit.request.size or 0

@@ -320,7 +320,7 @@ class Guest:
                     await self.screen.broke(str(error))
         except Exception as error:  # noqa: BLE001
             log_exception(error)
-            await mine.close("a mistake of ours, see the broker's own log")
+            await mine.close("an internal error, see the broker's log")
         reason = await mine.wait_closed()
         self.worker = None
         self._frames.gone()
@@ -557,7 +557,7 @@ class Guest:
         while to.room < len(piece) and not program.ended:
             await program.changed.wait()
         if program.ended or to.ended:
-            raise RefusedError(f"program {program.number} takes no more input")
+            raise RefusedError(f"program {program.number} accepts no more input")
         to.room -= len(piece)
         await self._order(agent.Input(program=program.number, data=piece))
 

@@ -69,7 +69,7 @@ class GuestFolders:
             raise RefusedError(
                 f"the guest did not unmount it: {failed}",
                 hint="close its files and try again; 'brokerctl unshare --force' "
-                "takes it away at once",
+                "removes it at once",
             )
         self._wanted.pop(place, None)
 

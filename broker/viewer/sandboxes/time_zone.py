@@ -32,7 +32,7 @@ def time_zone(path: Path = LOCALTIME) -> str:
     rule = lines[-2] if content.startswith(b"TZif") and len(lines) > 2 else b""
     if _RULE.fullmatch(rule) is None:
         raise SetupError(
-            f"{path} is no file of a time zone that has a rule (tzfile(5))",
+            f"{path} is not the file of a time zone with a rule (tzfile(5))",
             hint="'timedatectl set-timezone' chooses one",
         )
     return rule.decode()

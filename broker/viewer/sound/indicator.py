@@ -49,7 +49,7 @@ class Wording:
 
 MICROPHONE = Wording(
     "audio-input-microphone",
-    "{} hears your microphone",
+    "{} records your microphone",
     "from {}",
     "that a microphone is open",
 )

@@ -427,7 +427,7 @@ class GuestSound:
         """
         if allow:
             raise RefusedError(
-                f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may hear",
+                f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may record",
                 hint="'brokerctl policy explain' says which one does",
             )
         if self._asking is not None:
@@ -436,4 +436,6 @@ class GuestSound:
             while self._allowed or self._state.active:
                 await self._changed.wait()
         if patience.cancelled_caught and self._worker is not None:
-            await self._worker.close("it reports that it hears a forbidden source")
+            await self._worker.close(
+                "it reports that it records from a forbidden source"
+            )

@@ -33,6 +33,6 @@ def find_sound(environ: Mapping[str, str] | None = None) -> Path:
     if env.get("XDG_RUNTIME_DIR"):
         return Path(env["XDG_RUNTIME_DIR"]) / "pulse/native"
     raise SetupError(
-        "nothing says where the sound server is",
+        "the address of the sound server is not configured",
         hint="start the broker inside the session of the user who listens",
     )

@@ -219,7 +219,7 @@ class Worker:
                 with trio.fail_after(limits.WORKER_STOP_SECONDS):
                     await self._channel.send(messages.encode(message), mine)
         except trio.TooSlowError as error:
-            self._end("it takes no orders")
+            self._end("it accepts no orders")
             raise UpstreamError(gone) from error
         except (OSError, trio.ClosedResourceError) as error:
             raise UpstreamError(gone) from error

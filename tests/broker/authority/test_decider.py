@@ -446,7 +446,7 @@ async def test_a_broker_without_a_person_says_no():
 
     async with rulebook(ASKS) as b:
         b.decider.asker = NoPrompt()
-        with refused("no person to ask"):
+        with refused("no user can be asked"):
             await b.once()
 
 

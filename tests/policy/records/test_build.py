@@ -262,7 +262,7 @@ def test_a_tree_needs_its_directory():
     text = 'class = "persistent"\n[launch]\nkind = "nspawn"\n'
     _made, problems = parse_record("work", Path("work.toml"), text.encode())
     (problem,) = problems
-    assert "which directory is the container's root" in problem.message
+    assert "the directory of the container's root" in problem.message
 
 
 @pytest.mark.parametrize("kind", ["libvirt-qemu", "vmspawn"])

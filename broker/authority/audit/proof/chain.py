@@ -122,7 +122,7 @@ def _wrong(keys: Sequence[Key], origin: str, expected: int, note: Note) -> str:
         return f"the certificate of key {expected} is another log's"
     if not keys:
         if origin_of(change.key) != origin:
-            return "its first key is not the one that gave it its name"
+            return "its first key does not match its name"
         signer = change.key
     else:
         signer = keys[-1].public

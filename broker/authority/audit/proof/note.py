@@ -185,7 +185,7 @@ def _parse_checkpoint(lines: list[str]) -> Checkpoint:
 def _parse_change(line: str) -> KeyChange:
     words = line.split(" ")
     if len(words) != 3 or words[0] != "vitrail-key" or not _NUMBER.fullmatch(words[1]):
-        raise _wrong("an extension line that we do not know")
+        raise _wrong("an unknown extension line")
     change = KeyChange(int(words[1]), _base64(words[2]))
     if len(change.key) != sha256().digest_size:
         raise _wrong("a key of a wrong size")
@@ -198,7 +198,7 @@ def _base64(untrusted_text: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise _wrong("a part that is not base64") from error
     if base64.b64encode(raw).decode() != untrusted_text:
-        raise _wrong("base64 that is not the one way to write it")
+        raise _wrong("base64 that is not canonical")
     return raw
 
 

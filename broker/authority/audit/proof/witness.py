@@ -133,7 +133,7 @@ def _check_follows(origin: str, last: Note | None, note: Note) -> None:
     """Raise RefusedError unless the certificate is the one after ``last``."""
     change = note.checkpoint.change
     if change is None or note.checkpoint.origin != origin:
-        raise RefusedError("a certificate that is none of this log's keys")
+        raise RefusedError("a certificate for a key that is not this log's")
     if last is None:
         good = change.index == 0 and origin_of(change.key) == origin
         signer = change.key

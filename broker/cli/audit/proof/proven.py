@@ -31,7 +31,7 @@ class Proven:
             self._trees = {}
         except (OSError, msgspec.DecodeError, ValueError) as error:
             raise SetupError(
-                f"cannot read from {path} what was verified before: {render.cause(error)}",
+                f"cannot read the results of earlier verifications in {path}: {render.cause(error)}",
                 hint="remove the file; the whole log is then verified again",
             ) from error
 

@@ -137,8 +137,8 @@ class _Reader:
             # A day that was dropped.  What the edge says is proved by the next root.
             self._report.removed += size
             self._report.warnings.append(
-                f"events 1 to {size} are not in the store; the edge of the tree that is "
-                "kept of them must lead to the next checkpoint"
+                f"events 1 to {size} are not in the store; the stored edge of their tree "
+                "must match the next checkpoint"
             )
         else:
             # guard: events that are missing in the middle are a problem
@@ -177,7 +177,7 @@ class _Reader:
                 good + 1,
                 largest,
                 f"missing, all or some: the store has {report.size}, a checkpoint "
-                f"speaks of {largest}",
+                f"covers {largest}",
             )
         report.uncovered = report.size - max(self.proven.size, self._unproved)
         # guard: events without a checkpoint are a problem

@@ -139,7 +139,7 @@ class _Reader:
                     first + 1,
                     size,
                     f"missing, all or some: the log has {self._tree.size}, "
-                    f"{self._expected[size][0].label} speaks of {size}",
+                    f"{self._expected[size][0].label} covers {size}",
                 )
                 break
         for height, number in self._subtrees:
@@ -265,10 +265,12 @@ class _Reader:
                 continue
             said = [one for one in self._said if last <= one.last]
             if not said:
-                self._report.add(first, last, "removed, and no event says so")
+                self._report.add(first, last, "removed, and no event records it")
             # guard: hashes that were to stay
             elif self._pruned[block] is None and not _hashes_may_go(first, said):
-                what = "their hashes are gone, and the event says that they stay"
+                what = (
+                    "their hashes are missing, but the event says that they were kept"
+                )
                 self._report.add(first, last, what)
 
 
@@ -438,7 +440,7 @@ def _add_against(
         report.add(
             0, 0, f"{name} is signed by no key that the log had at {checkpoint.size}"
         )
-    label = f"the one kept elsewhere ({name})"
+    label = f"the copy kept elsewhere ({name})"
     expected.setdefault(checkpoint.size, []).insert(
         0, _Expected(label, checkpoint.root, elsewhere=True)
     )
@@ -476,7 +478,7 @@ def _check_end(
             # guard: a head is no checkpoint, in verify
             if all(says_end(head, key) for key in current):
                 return
-            report.add(0, 0, "its end was cut off: a checkpoint stands for its end")
+            report.add(0, 0, "its end was cut off: a checkpoint covers its end")
             return
     last = max((h.checkpoint.size for h in heads), default=0)
     if last >= report.size:
@@ -530,7 +532,7 @@ def _check_newest(keys: Sequence[SigningKey], report: Report) -> None:
             report.size + 1,
             had,
             "missing: its end was cut off, or it is an older copy; its key's file "
-            f"speaks of {had} events",
+            f"covers {had} events",
         )
 
 

@@ -216,7 +216,7 @@ def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
 @_TRUST
 @_TO
 @_REPLACE
-@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@click.option("--dry-run", is_flag=True, help="List the changes; write nothing.")
 @JSON
 def apply_bundle(
     file: Path,

@@ -119,5 +119,5 @@ def read_state(reply: VmmReply) -> VmStatus:
     try:
         return msgspec.json.decode(reply.body, type=_Info).state
     except UNREADABLE as error:
-        text = f"Cloud Hypervisor does not say its machine's state: {error}"
+        text = f"Cloud Hypervisor does not report its machine's state: {error}"
         raise UpstreamError(text) from error

@@ -131,4 +131,6 @@ def read_state(reply: VmmReply) -> InstanceState:
     try:
         return msgspec.json.decode(reply.body, type=_Instance).state
     except UNREADABLE as error:
-        raise UpstreamError(f"Firecracker does not say its state: {error}") from error
+        raise UpstreamError(
+            f"Firecracker does not report its state: {error}"
+        ) from error

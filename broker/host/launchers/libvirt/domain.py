@@ -43,7 +43,7 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
         raise DomainError(f"its XML cannot be read: {error}") from error
     devices = root.find("devices")
     if root.tag != "domain" or devices is None:
-        raise DomainError("that is no domain with devices")
+        raise DomainError("the description is not of a domain with devices")
     if way.vhost_user is None:
         if devices.find("vsock") is not None:
             return None
@@ -99,7 +99,7 @@ def _run_as(root: ET.Element, uid: int, gid: int) -> None:
 
 def _add_arguments(root: ET.Element, socket: Path) -> None:
     if set(str(socket)) & set(",\n"):
-        raise DomainError(f"QEMU cannot be told the path {socket}")
+        raise DomainError(f"QEMU's command line cannot have the path {socket}")
     line = root.find(f"{{{_QEMU}}}commandline")
     if line is None:
         line = ET.SubElement(root, f"{{{_QEMU}}}commandline")

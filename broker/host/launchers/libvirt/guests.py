@@ -323,7 +323,7 @@ class LibvirtGuests:
             self._write(record.name, leader, backend, request.cid)
         except OSError as error:
             raise UpstreamError(
-                f"'{record.name}' has its lease, and a later broker will not know: {error}"
+                f"'{record.name}' has its lease, and the next broker will not restore it: {error}"
             ) from error
 
     async def _machine(

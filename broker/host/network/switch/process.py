@@ -48,7 +48,7 @@ class SwitchStream:
         self._held: Counter[int] = Counter()
 
     def queue(self, sender: int, frame: bytes) -> None:
-        """Have a frame of another port written, where there is room for it."""
+        """Queue a frame of another port, if there is room for it."""
         # guard: a port that does not read holds few frames
         if may_take(self._held[sender], self._held.total(), limits.FRAMES_READ_BYTES):
             data = LENGTH.pack(len(frame)) + frame
@@ -57,7 +57,7 @@ class SwitchStream:
 
     @property
     def waits(self) -> bool:
-        """Whether something is to be written."""
+        """Whether frames wait to be written."""
         return bool(self.unsent or self._waiting)
 
     def read(self) -> list[bytes]:
@@ -166,7 +166,7 @@ class SwitchProcess:
 
 
 def _where(error: Exception) -> str:
-    """Say what was raised, and where; no file is read, as a traceback's lines are."""
+    """Return the exception and its place, without reading source files as a traceback does."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

@@ -20,7 +20,7 @@ ROUTER = 1
 
 
 class PortRole(IntEnum):
-    """What a port reaches."""
+    """Which other ports a port reaches."""
 
     MEMBER = 1
     """The other members."""

@@ -103,7 +103,7 @@ class ReplyReader:
         if len(self._data) < self._length:
             return None
         if len(self._data) > self._length:
-            raise _malformed("bytes behind its body")
+            raise _malformed("bytes after its body")
         return VmmReply(self._status, self._data)
 
 

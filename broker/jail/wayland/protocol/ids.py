@@ -100,7 +100,7 @@ class ObjectTable:
         """Count what hears input: each event costs as many messages."""
         # guard: listeners bounded
         if self._listeners + change > limits.WAYLAND_LISTENERS:
-            raise self.too_much("too many objects that hear input")
+            raise self.too_much("too many objects that receive input")
         self._listeners += change
 
     def make_server_side(self, interface: str, version: int) -> Any:  # noqa: ANN401 - see make

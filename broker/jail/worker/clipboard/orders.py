@@ -259,7 +259,7 @@ class WorkerClipboard(InputListener):
         into: int,
         scope: trio.CancelScope,
     ) -> None:
-        problem = "the sandbox did not give it in time"
+        problem = "the sandbox did not send it in time"
         size = 0
         try:
             # guard: deadline of a read
@@ -411,7 +411,7 @@ class WorkerClipboard(InputListener):
         # guard: an export needs its press
         if press is None or press.number != order.press or not press.core.focused:
             os.close(fd)
-            return "the window of that copy has not got the keyboard any more"
+            return "the window of that copy no longer has the keyboard"
         # guard: one export for each press
         self._copy = None  # one export for each press: the second would be refused
         content = ToHost(self, order, fd, press.core)
@@ -428,7 +428,7 @@ class WorkerClipboard(InputListener):
             await content.echoed.wait()
         problem = ""
         if not content.echoed.is_set():
-            problem = "the compositor did not take it"
+            problem = "the compositor did not accept it"
             self._withdraw(content.transfer)
         self._say(messages.ExportedMessage(content.transfer, problem))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NO_FOCUS = "the sandbox has not got the keyboard focus"
+NO_FOCUS = "the sandbox does not have the keyboard focus"
 BUSY = "one is under way already"
 MOVED = "the focus went to another sandbox meanwhile"
 NOTHING = "nothing was copied, or its time is over"
@@ -10,7 +10,7 @@ EMPTY = "the sandbox has nothing copied, or no type that may cross"
 HOST_EMPTY = "nothing was copied by chord, and your own clipboard has nothing that may"
 FILES = "files do not cross by the clipboard, and a name of one means another elsewhere"
 LARGE = "it is larger than may cross"
-SLOW = "the sandbox did not give it in time"
+SLOW = "the sandbox did not send it in time"
 FAILED = "the sandbox took it back while it was read"
 SAME = "it is the sandbox's own: paste it as usual"
 UNDECIDED = "no decision was made in time"
@@ -27,5 +27,5 @@ DRAG_FILES = "a dragged file does not cross yet, and its name means another else
 DRAG_EMPTY = "nothing that is dragged has a type that may cross"
 DRAG_UNKNOWN = "the sandbox of that drag is unknown"
 DRAG_ALONE = "only one of the two sandboxes has seen that drop"
-DRAG_TWICE = "two sandboxes say that it was dropped in a window of theirs"
+DRAG_TWICE = "two sandboxes report that it was dropped in one of their windows"
 ORIGIN_GONE = "your clipboard has it of a sandbox that has ended"

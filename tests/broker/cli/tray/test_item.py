@@ -240,6 +240,6 @@ def test_summary_says_what_matters_first():
     assert summary(TrayState()) == "no broker runs"
     assert summary(BUSY).split("\n") == [
         "1 question waits",
-        "work hears your microphone",
+        "work records your microphone",
         "2 sandboxes",
     ]

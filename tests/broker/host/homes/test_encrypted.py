@@ -144,7 +144,7 @@ async def test_records_and_homes_agree_about_encryption(tmp_path, on_paper):
     with store.lock(NAME):
         home = await ready_encrypted_disk(store, NAME, SIZE, PASSPHRASE)
         assert home.meta.encrypted
-        with pytest.raises(SetupError, match="is encrypted, and its record"):
+        with pytest.raises(SetupError, match="is encrypted, but its record"):
             await ready_disk(store, NAME, SIZE)
         grown = await ready_encrypted_disk(store, NAME, 2 * SIZE, PASSPHRASE)
         assert grown.size() == 2 * SIZE + LUKS_BYTES

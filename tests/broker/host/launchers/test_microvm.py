@@ -522,7 +522,7 @@ async def test_a_vmm_that_is_silent_delays_no_other_adoption(stand, monkeypatch)
         async def adopt_vm(directory, *, nursery, on_loss, connect):
             if directory == bad:
                 await adopted.wait()
-                raise UpstreamError("QEMU did not give the QMP greeting")
+                raise UpstreamError("QEMU did not send the QMP greeting")
             adopted.set()
             return PaperVm(directory)
 

@@ -265,7 +265,7 @@ def test_a_flow_is_to_one_server(second):
     again = initial(crypto(message("www.test")), b"again", keys=b"again")
     assert talk.send(send(again))["passt"], "it is the same server"
     talk.send(send(initial(crypto(second), b"other", keys=b"other")))
-    assert talk.reasons == ["it goes on to another server"]
+    assert talk.reasons == ["it continues to another server"]
     assert talk.send(send(SHORT))["passt"] == []
 
 

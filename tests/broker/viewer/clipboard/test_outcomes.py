@@ -69,7 +69,7 @@ def said(record: w.RecordCrossing) -> tuple[str, str]:
         (
             w.RecordCrossing(O.EXPIRED, "a", "b", selection="drag"),
             "Not dropped: a → b",
-            "the window has not taken it",
+            "the window did not accept it",
         ),
         (
             w.RecordCrossing(

@@ -264,7 +264,7 @@ async def test_a_source_that_stalls_is_given_up(mock_clock):
         await b.answer("work", {"text/plain": TEXT})
         await b.guests["work"].worker.next(m.ReadType)
         mock_clock.jump(clipboard_limits.CLIPBOARD_COPY_SECONDS)
-        await b.wait_told("did not give it in time")
+        await b.wait_told("did not send it in time")
         await b.guests["work"].worker.next(m.StopRead)
 
 
@@ -502,7 +502,7 @@ async def test_removing_a_rule_withdraws_its_offers():
         await b.clipboard.decide_again()
         withdraw = await b.guests["vault"].worker.next(m.WithdrawMessage)
         assert withdraw.transfer == offer.transfer
-        await b.wait_told("do not let it stand any more")
+        await b.wait_told("no longer allow it")
 
 
 async def test_a_rule_that_stays_leaves_it():

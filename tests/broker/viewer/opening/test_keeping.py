@@ -81,8 +81,8 @@ async def test_it_is_kept_when_the_program_has_ended_well(guest, sent, autojump_
     ("code", "reason"),
     [
         (NO_ROOM, "personal has no room for it"),
-        (1, "personal has not kept it"),
-        (-9, "personal has not kept it"),
+        (1, "personal did not store it"),
+        (-9, "personal did not store it"),
     ],
 )
 async def test_a_code_is_a_reason(guest, sent, code, reason):
@@ -93,7 +93,7 @@ async def test_a_code_is_a_reason(guest, sent, code, reason):
 
 async def test_a_program_that_does_not_end_is_cut(guest, sent, autojump_clock):
     began = trio.current_time()
-    with trio.fail_after(3600), pytest.raises(RefusedError, match="kept it within"):
+    with trio.fail_after(3600), pytest.raises(RefusedError, match="store it within"):
         await keep(guest, sent)
     assert trio.current_time() - began == limits.TRANSFER_KEEP_SECONDS
     assert guest.signals == [signal.SIGKILL]

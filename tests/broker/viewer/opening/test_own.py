@@ -68,7 +68,7 @@ async def test_a_cut_transfer_is_reported_and_leaves_nothing(tmp_path):
         async with own.storing(delivery):
             write.close()
             await delivery.done.wait()
-    assert delivery.reason == "the transfer was broken off"
+    assert delivery.reason == "the transfer was interrupted"
     assert list((tmp_path / "home/Incoming/work").iterdir()) == []
 
 

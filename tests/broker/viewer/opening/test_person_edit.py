@@ -104,7 +104,7 @@ async def test_a_file_comes_back_by_the_rules_of_that_time(tmp_path, text, match
     ("text", "match"),
     [
         (REDIRECT, ""),
-        (REDIRECT.replace("target=work", "target=vault"), "leads elsewhere now"),
+        (REDIRECT.replace("target=work", "target=vault"), "names another target now"),
         (f"vitrail.OpenFile * @adminvm work deny\n{REDIRECT}", "denied"),
         # A second sandbox to choose from does not take this one's file away.
         ("vitrail.OpenFile * @adminvm * ask return=yes\n", ""),

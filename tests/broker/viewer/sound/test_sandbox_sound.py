@@ -217,7 +217,7 @@ async def test_a_worker_that_says_it_hears_on_after_a_revoke_is_ended(
     async with sound(tmp_path) as (made, paper, _):
         await made.take(State(wanted=False, active=True))
         await made.set_microphone(allow=False)
-        assert paper.closed == "it reports that it hears a forbidden source"
+        assert paper.closed == "it reports that it records from a forbidden source"
         assert not made.status().active
 
 

@@ -212,7 +212,7 @@ async def test_an_older_copy_of_everything(log, tmp_path: Path) -> None:
     with opened(older) as db:
         assert report(db, older).good
         found = report(db, older, newer)
-    assert f"speaks of {log.size + 1}" in says(found)
+    assert f"covers {log.size + 1}" in says(found)
     # The log alone: its key has gone on.
     with opened(older) as db:
         assert "number 6" in says(report(db, log.path))

@@ -110,7 +110,7 @@ def test_its_state_is_one_of_three():
         reply = VmmReply(200, body % state.value.encode())
         assert requests.read_state(reply) is state
     for bad in (b"", b"[]", body % b"Gone", b'{"state": 1}', b"\xff"):
-        with pytest.raises(UpstreamError, match="does not say its state"):
+        with pytest.raises(UpstreamError, match="does not report its state"):
             requests.read_state(VmmReply(200, bad))
     with pytest.raises(UpstreamError, match="refuses GET /"):
         requests.read_state(VmmReply(500))

@@ -72,8 +72,8 @@ def test_replies_are_read_in_pieces(size):
             b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
             "without a length",
         ),
-        (NO_CONTENT + b"x", "behind its body"),
-        (REFUSED + b"x", "behind its body"),
+        (NO_CONTENT + b"x", "after its body"),
+        (REFUSED + b"x", "after its body"),
         (b"HTTP/1.1 200 \r\n" + b"X: y\r\n" * 33 + b"\r\n", "more than 32 headers"),
     ],
 )

@@ -492,7 +492,7 @@ def test_a_finger_that_was_given_back_presses_no_more(talk):
 def test_what_hears_input_is_bounded(talk):
     for _ in range(limits.WAYLAND_LISTENERS - 3):
         talk.make(talk.seat, "get_pointer", "wl_pointer")
-    with pytest.raises(ServerError, match="too many objects that hear input"):
+    with pytest.raises(ServerError, match="too many objects that receive input"):
         talk.make(talk.seat, "get_pointer", "wl_pointer")
 
 
