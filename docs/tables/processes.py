@@ -57,8 +57,8 @@ PROGRAMS = (
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
         261,
-        30_841,
-        19_308,
+        30_511,
+        19_191,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -66,8 +66,8 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         260,
-        32_611,
-        20_711,
+        32_281,
+        20_594,
         linked=True,
     ),
     Program(
@@ -146,7 +146,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(644, 93_463, 63_196)
+TOGETHER = Size(644, 93_146, 63_082)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

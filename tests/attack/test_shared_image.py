@@ -21,11 +21,7 @@ import pytest
 import trio
 
 from broker.core.names import SandboxName
-from broker.host.images.initramfs import (
-    ArchiveEntry,
-    modules_overlay,
-    write_cpio,
-)
+from broker.host.images.initramfs import ArchiveEntry, modules_overlay, write_cpio
 from broker.host.vmm import qemu_arguments, vmm_jail
 from broker.host.vmm.launcher import VmSpec, clean_leftovers, start_vm
 from tests.kit.eventually import eventually

@@ -32,11 +32,8 @@ def recipe(kernel: str = DEFAULT_KERNEL) -> str:
     """
     total = hashlib.sha256()
     if kernel != DEFAULT_KERNEL:
-        from broker.host.images.initramfs import (
-            MODULES,
-            NETWORK_MODULES,
-            USB_MODULES,
-        )
+        from broker.cli.images.building.initramfs_build import USB_MODULES
+        from broker.host.images.initramfs import MODULES, NETWORK_MODULES
 
         names = (*MODULES, *NETWORK_MODULES, *USB_MODULES)
         total.update("\n".join(names).encode())

@@ -1,6 +1,6 @@
 """The initramfs of a micro VM: busybox, the modules to find the disk, an init.
 
-Pure but for reading the unpacked kernel: the archive is written here, in the
+Pure: what a start adds to the archive is written here, in the
 "newc" form of cpio (the kernel's Documentation/driver-api/early-userspace),
 sorted and without times or owners, so equal inputs give equal bytes.
 """
@@ -8,14 +8,10 @@ sorted and without times or owners, so equal inputs give equal bytes.
 from __future__ import annotations
 
 import json
-import lzma
 import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-
-from broker.core.errors import UpstreamError
 
 # In the order in which they are loaded; their dependencies come before
 # them automatically.  One initramfs serves virtio over MMIO and over PCI.
@@ -32,26 +28,6 @@ MODULES = (
 )
 # What a machine with a network loads too.
 NETWORK_MODULES = ("virtio_net", "af_packet")
-# Modules with which a kernel with USB attaches devices over vsock (usbip) and uses
-# them: the root file system has no modules that could be loaded later.  Debian's
-# cloud kernel has no vhci_hcd, and such a kernel gets none of these modules.
-USB_MODULES = (
-    "vhci_hcd",
-    "usb_storage",
-    "uas",
-    "sd_mod",
-    "usbhid",
-    "hid_generic",
-    "evdev",
-    "uhid",
-    "snd_usb_audio",
-    "uvcvideo",
-    # The file systems of sticks, and the names in them.
-    "vfat",
-    "exfat",
-    "nls_cp437",
-    "nls_ascii",
-)
 # What a machine with folders loads beside these: ``modules_overlay``.
 FOLDER_MODULES = ("fuse", "virtiofs")
 # What a machine loads whose image is memory that it shares with others.
@@ -74,35 +50,12 @@ ROUTER_MODULES = (
     "nft_ct",
     "nft_reject_inet",
 )
-_AT_ONCE = frozenset({*MODULES, *NETWORK_MODULES, *USB_MODULES})
 # What a machine loads that has an arena for its windows: the same, and a device of memory
 # that a program can map.
 ARENA_MODULES = (*SHARED_IMAGE_MODULES, "device_dax", "dax_pmem")
-_ON_DEMAND = (*FOLDER_MODULES, *ARENA_MODULES, *ROUTER_MODULES)
-OPTIONAL = frozenset(
-    {
-        *("vsock_loopback", "virtio_rng", "virtio_balloon", "crc32c_generic"),
-        *USB_MODULES,
-        *_ON_DEMAND,
-    }
-)
-_SOFT_DEPENDENCIES = {"ext4": ("crc32c_generic",)}
-"""Modules that another module requests by the name of an algorithm, so that its
-``depends=`` does not name them."""
-_DIRECTORIES = (
-    "agent",
-    "bin",
-    "dev",
-    "layer",
-    "lower",
-    "modules",
-    "proc",
-    "root",
-    "sys",
-)
 _DEPENDS = re.compile(rb"(?:^|\0)depends=([^\0]*)\0")
 _TRAILER = "TRAILER!!!"
-_ORDER = "modules/order"
+ORDER = "modules/order"
 _SETTINGS = "agent/launch.json"
 """As in ``init``, and ``LAUNCH_FILE`` of ``shims/guest/launch.py``."""
 _HEAD_BYTES = 110
@@ -209,9 +162,9 @@ def modules_overlay(
     Debian 13 has the folders' modules built in; one that has neither is found by the
     guest's mount, whose error is shown.
     """
-    if f"{_ORDER}\0".encode() not in initramfs:
+    if f"{ORDER}\0".encode() not in initramfs:
         return b""
-    present = _read_entry(initramfs, _ORDER).decode().splitlines()
+    present = _read_entry(initramfs, ORDER).decode().splitlines()
     order = [*present]
     if not network:
         _drop(order, NETWORK_MODULES, initramfs)
@@ -221,7 +174,7 @@ def modules_overlay(
         memory = ARENA_MODULES if arena else SHARED_IMAGE_MODULES
         order += [name for name in memory if _has(initramfs, name)]
     if router:
-        wanted = _in_order(ROUTER_MODULES, lambda name: _find_module(initramfs, name))
+        wanted = in_order(ROUTER_MODULES, lambda name: _find_module(initramfs, name))
         order += [name for name in wanted if name not in order]
     if order == present:
         return b""
@@ -229,7 +182,7 @@ def modules_overlay(
     return write_cpio(
         {
             "modules": ArchiveEntry(stat.S_IFDIR | 0o755),
-            _ORDER: ArchiveEntry(stat.S_IFREG | 0o644, text),
+            ORDER: ArchiveEntry(stat.S_IFREG | 0o644, text),
         }
     )
 
@@ -237,7 +190,7 @@ def modules_overlay(
 def _drop(order: list[str], unwanted: Iterable[str], initramfs: bytes) -> None:
     """Take modules out of the order, with the dependencies that only they had."""
     needs = {
-        name: dependencies(_read_entry(initramfs, _module(name))) for name in order
+        name: dependencies(_read_entry(initramfs, module_entry(name))) for name in order
     }
     dropped = [name for name in unwanted if name in order]
     for name in dropped:
@@ -248,7 +201,7 @@ def _drop(order: list[str], unwanted: Iterable[str], initramfs: bytes) -> None:
                 dropped.append(one)
 
 
-def _in_order(
+def in_order(
     wanted: Iterable[str], find: Callable[[str], bytes | None]
 ) -> dict[str, None]:
     """Return the modules that are there and what they depend on, in loading order."""
@@ -256,21 +209,22 @@ def _in_order(
     for name in wanted:
         content = find(name)
         if content is not None:
-            found |= _in_order(dependencies(content), find)
+            found |= in_order(dependencies(content), find)
             found[name] = None
     return found
 
 
 def _find_module(archive: bytes, name: str) -> bytes | None:
-    return _read_entry(archive, _module(name)) if _has(archive, name) else None
+    return _read_entry(archive, module_entry(name)) if _has(archive, name) else None
 
 
-def _module(name: str) -> str:
+def module_entry(name: str) -> str:
+    """Return the path of a module in the archive."""
     return f"modules/{name}.ko"
 
 
 def _has(archive: bytes, name: str) -> bool:
-    return f"{_module(name)}\0".encode() in archive
+    return f"{module_entry(name)}\0".encode() in archive
 
 
 def _read_entry(archive: bytes, name: str) -> bytes:
@@ -283,83 +237,14 @@ def _read_entry(archive: bytes, name: str) -> bytes:
     return archive[begin : begin + size]
 
 
-def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -> bytes:
-    """Return the initramfs; ``modules`` in the order in which they are loaded."""
-    entries = {name: ArchiveEntry(stat.S_IFDIR | 0o755) for name in _DIRECTORIES}
-    entries["init"] = ArchiveEntry(stat.S_IFREG | 0o755, init)
-    entries["bin/busybox"] = ArchiveEntry(stat.S_IFREG | 0o755, busybox)
-    # init's standard streams, open before it has mounted anything.
-    entries["dev/console"] = ArchiveEntry(stat.S_IFCHR | 0o600, device=(5, 1))
-    late = _in_order(_ON_DEMAND, modules.get)
-    now = [name for name in modules if name not in late or name in _AT_ONCE]
-    order = "".join(f"{name}\n" for name in _in_order(now, modules.get))
-    entries[_ORDER] = ArchiveEntry(stat.S_IFREG | 0o644, order.encode())
-    for name, content in modules.items():
-        entries[_module(name)] = ArchiveEntry(stat.S_IFREG | 0o644, content)
-    return write_cpio(entries)
-
-
-def read_modules(directory: Path, wanted: Iterable[str] = MODULES) -> dict[str, bytes]:
-    """Return modules, dependencies first, from one ``lib/modules/VERSION``.
-
-    What the kernel has built in is left out.  Raises UpstreamError when a
-    module is neither there nor built in, and not optional.
-    """
-    files = {_name(path.name): path for path in directory.glob("kernel/**/*.ko*")}
-    builtin = {
-        _name(Path(line).name)
-        for line in (directory / "modules.builtin").read_text().splitlines()
-    }
-    loaded: dict[str, bytes] = {}
-    for name in wanted:
-        _add(name, files, builtin, loaded)
-    return loaded
-
-
-def boot_modules(directory: Path) -> dict[str, bytes]:
-    """Return what an image has; for USB where its kernel has that."""
-    usb = any(directory.glob("kernel/**/vhci-hcd.ko*"))
-    more = (*NETWORK_MODULES, *(USB_MODULES if usb else ()), *_ON_DEMAND)
-    return read_modules(directory, (*MODULES, *more))
-
-
-def _add(
-    name: str, files: Mapping[str, Path], builtin: set[str], loaded: dict[str, bytes]
-) -> None:
-    if name in loaded or name in builtin:
-        return
-    path = files.get(name)
-    if path is None:
-        if name in OPTIONAL:
-            return
-        raise UpstreamError(
-            f"the kernel has no module {name}",
-            hint="choose another kernel package with --kernel",
-        )
-    content = _unpacked(path)
-    for dependency in (*_SOFT_DEPENDENCIES.get(name, ()), *dependencies(content)):
-        _add(dependency, files, builtin, loaded)
-    loaded[name] = content
-
-
 def dependencies(content: bytes) -> list[str]:
     """Return the names in a module's ``depends=`` (its .modinfo section)."""
     found = _DEPENDS.search(content)
     if found is None:
         return []
-    return [_name(name) for name in found[1].decode("ascii").split(",") if name]
+    return [module_name(name) for name in found[1].decode("ascii").split(",") if name]
 
 
-def _name(file_name: str) -> str:
+def module_name(file_name: str) -> str:
     """File name to module name, as modprobe(8) does it."""
     return file_name.partition(".ko")[0].replace("-", "_")
-
-
-def _unpacked(path: Path) -> bytes:
-    """Read a module; busybox loads only uncompressed ones."""
-    content = path.read_bytes()
-    if path.suffix == ".ko":
-        return content
-    if path.suffix == ".xz":
-        return lzma.decompress(content)
-    raise UpstreamError(f"the kernel's modules are compressed as {path.suffix}")

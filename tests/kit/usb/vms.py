@@ -18,9 +18,9 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.images.building.initramfs_build import read_modules
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
-from broker.host.images.initramfs import read_modules
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.qmp import open_qmp
 from tests.kit.link.three_machines import Guest, lab

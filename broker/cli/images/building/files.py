@@ -17,12 +17,12 @@ from pathlib import Path
 import trio
 
 from broker.cli.images.building import ext2
+from broker.cli.images.building.initramfs_build import boot_modules, build_initramfs
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.files.trees import remove_tree
 from broker.helpers.process.spawn import run_tool
 from broker.helpers.process.tool_jail import jail_words, python_words
-from broker.host.images.initramfs import boot_modules, build_initramfs
 from broker.host.images.store import SHARED_IMAGE_ALIGN as _ALIGN
 
 _GENEXT2FS = ("genext2fs",)

@@ -8,17 +8,19 @@ from importlib import resources
 
 import pytest
 
+from broker.cli.images.building.initramfs_build import (
+    boot_modules,
+    build_initramfs,
+    read_modules,
+)
 from broker.core.errors import UpstreamError
 from broker.host.images.initramfs import (
     MODULES,
     NETWORK_MODULES,
     ArchiveEntry,
     agent_overlay,
-    boot_modules,
-    build_initramfs,
     dependencies,
     modules_overlay,
-    read_modules,
     shares_image,
     takes_arena,
     write_cpio,

@@ -14,16 +14,12 @@ import pytest
 
 from broker.cli.images import installed
 from broker.cli.images.building import build
+from broker.cli.images.building.initramfs_build import build_initramfs
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
 from broker.host.images import store
-from broker.host.images.initramfs import (
-    agent_overlay,
-    build_initramfs,
-    modules_overlay,
-    passes_settings,
-)
+from broker.host.images.initramfs import agent_overlay, modules_overlay, passes_settings
 from broker.host.images.store import ImageSpec, Manifest
 from shims.bundle import files_tool, guest_agent, with_constants
 from shims.guest.launch import LAUNCH_FILE
