@@ -31,6 +31,7 @@ from broker.host.room import Room, resident_bytes
 from broker.host.vmm.arena import ARENA_BYTES
 from broker.net.link.messages import StartSandbox
 from broker.viewer.host_starts import HostStarts
+from broker.viewer.opening import origins
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.targets import Targets
 from policy.records.loader import parse_record
@@ -71,6 +72,15 @@ class Desk:
         return [
             SimpleNamespace(lease=active.lease) for active in self.host.active_leases()
         ]
+
+    def guest(self, lease):
+        """A guest in which no program runs yet."""
+        programs = SimpleNamespace(live=list)
+        held = next(a.lease for a in self.host.active_leases() if a.lease.id == lease)
+        return SimpleNamespace(lease=held, programs=programs)
+
+    async def power_off(self, lease, *, reason, grace):
+        await self.host.stop(lease, grace=0, reason=reason)
 
     async def wait(self, what):
         await trio.lowlevel.checkpoint()
@@ -158,6 +168,47 @@ async def test_a_start_that_failed_is_not_counted_in_the_number(tmp_path):
                 await d.open(WORK)
         memory.available = 1 << 40
         assert len(await most(d, WORK)) == limits.MACHINES_PER_ORIGIN
+
+
+@pytest.mark.parametrize("up", [False, True], ids=["started", "booting"])
+async def test_callers_that_hang_up_start_no_more_machines_than_others(
+    tmp_path, monkeypatch, up
+):
+    """Attack: each time another machine was started and ended, as often as they called."""
+    now = 1000.0
+    clock = SimpleNamespace(current_time=lambda: now)
+    monkeypatch.setattr(origins, "trio", clock)
+
+    async def hang_up(source):
+        """Ask for one as a call does, and go before a program runs in it."""
+        asked = trio.Event()
+
+        async def wait(what):
+            await d.wait(what)
+            if not up:
+                asked.set()
+
+        async with trio.open_nursery() as caller:
+
+            async def call():
+                async with d.targets.guest(WEB, wait, source, autostart=True):
+                    asked.set()
+                    await trio.sleep_forever()
+
+            caller.start_soon(call)
+            await asked.wait()
+            caller.cancel_scope.cancel()
+
+    async with desk(tmp_path) as d:
+        for _ in range(limits.MACHINES_PER_ORIGIN):
+            await hang_up(WORK)
+        opened = len(d.waited)
+        with pytest.raises(ToldError, match="started for 'work'"):
+            await d.open(WORK)
+        assert len(d.waited) == opened == limits.MACHINES_PER_ORIGIN
+        await hang_up(VAULT)  # another record has its own
+        now += 120
+        await hang_up(WORK)
 
 
 @pytest.mark.parametrize(

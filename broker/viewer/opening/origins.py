@@ -2,6 +2,7 @@
 
 A disposable that opens a link in another disposable, and that one in a third, has not
 begun any of it: the record of the first sandbox has.  So a chain has one budget.
+A caller that hangs up has its machine ended; the machine counts for a minute more.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import trio
+
 from broker.core import limits
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
+from broker.core.sliding_window import SlidingWindow
 from broker.viewer.opening.failures import ToldError
 
 
@@ -23,6 +27,7 @@ class Origins:
         self._leases = leases
         self._began: dict[LeaseId, str] = {}
         self._starting: Counter[str] = Counter()
+        self._for_nothing: dict[str, SlidingWindow] = {}
 
     @contextmanager
     def starting(self, source: Lease) -> Iterator[Callable[[Lease], None]]:
@@ -34,10 +39,13 @@ class Origins:
         record = self._began.get(source.id, source.record)
         self._began = {one: by for one, by in self._began.items() if one in living}
         have = Counter(self._began.values())[record] + self._starting[record]
+        if record in self._for_nothing:
+            have += self._for_nothing[record].counted(trio.current_time())
         # guard: machines started for sandboxes have a number
         if have >= limits.MACHINES_PER_ORIGIN:
             raise ToldError(
-                f"{have} sandboxes that were started for '{record}' run already",
+                f"{have} sandboxes that were started for '{record}' run already, "
+                "or were given up a moment ago",
                 hint="close windows of some, or 'brokerctl stop' them",
             )
         self._starting[record] += 1
@@ -48,6 +56,20 @@ class Origins:
 
         try:
             yield started
+        except BaseException as error:
+            # guard: a start that its caller gives up counts for a minute
+            if not isinstance(error, Exception):
+                self._count_for_nothing(record)
+            raise
         finally:
             self._starting[record] -= 1
             self._starting += Counter()  # drops the zeros
+
+    def ends_unused(self, lease: LeaseId) -> None:
+        """Count a machine that is ended before a program ran in it."""
+        if lease in self._began:
+            self._count_for_nothing(self._began[lease])
+
+    def _count_for_nothing(self, record: str) -> None:
+        new = SlidingWindow(limits.MACHINES_PER_ORIGIN, 60.0)
+        self._for_nothing.setdefault(record, new).take(trio.current_time())

@@ -183,6 +183,8 @@ class Targets:
             yield guest
         except BaseException:
             if started and not guest.programs.live() and _is_disposable(guest):
+                # guard: a machine that was started for nothing counts for a minute
+                self._origins.ends_unused(lease.id)
                 with trio.CancelScope(shield=True):
                     await self._viewer.power_off(
                         lease.id, reason="it was started for nothing", grace=1.0

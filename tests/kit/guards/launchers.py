@@ -33,6 +33,18 @@ GUARDS = (
         "chain",
     ),
     Guard(
+        "a start that its caller gives up counts for a minute",
+        "pass",
+        "tests/attack/test_started_machines.py",
+        "hang_up_start",
+    ),
+    Guard(
+        "a machine that was started for nothing counts for a minute",
+        "pass",
+        "tests/attack/test_started_machines.py",
+        "hang_up_start",
+    ),
+    Guard(
         "a sandbox starts nothing where memory is short",
         "if False:",
         "tests/attack/test_started_machines.py",
