@@ -295,8 +295,36 @@ def _speak_constraints(talk: Talk, seat: int, pointer: int, surface: int) -> Non
     inhibit = talk.bind("zwp_keyboard_shortcuts_inhibit_manager_v1")
     made = talk.make(inhibit, "inhibit_shortcuts", kind, None, surface, seat)
     talk.send(made, "destroy")
+    _speak_icons(talk)
+    _speak_hints(talk, surface)
     idle = talk.bind("zwp_idle_inhibit_manager_v1")
     talk.make(idle, "create_inhibitor", "zwp_idle_inhibitor_v1", None, surface)
+
+
+def _speak_icons(talk: Talk) -> None:
+    manager = talk.bind("xdg_toplevel_icon_manager_v1")
+    for oid in [o for o, kind in talk.kinds.items() if kind == "xdg_toplevel"]:
+        made = talk.make(manager, "create_icon", "xdg_toplevel_icon_v1")
+        talk.send(made, "set_name", b"firefox")
+        talk.send(made, "add_buffer", talk.buffer(48, 48), 1)
+        talk.send(manager, "set_icon", oid, made)
+        talk.send(made, "destroy")
+
+
+def _speak_hints(talk: Talk, surface: int) -> None:
+    types = talk.bind("wp_content_type_manager_v1")
+    kind = "wp_content_type_v1"
+    hint = talk.make(types, "get_surface_content_type", kind, None, surface)
+    pacing = talk.bind("wp_fifo_manager_v1")
+    fifo = talk.make(pacing, "get_fifo", "wp_fifo_v1", None, surface)
+    for _ in range(4):
+        talk.send(hint, "set_content_type", 2)
+        talk.send(fifo, "set_barrier")
+        talk.send(fifo, "wait_barrier")
+        talk.paint(surface, 90, 90, 0)
+        talk.send(surface, "commit")
+    talk.send(hint, "destroy")
+    talk.send(fifo, "destroy")
 
 
 def mutate(

@@ -35,6 +35,9 @@ USUAL: Mapping[str, str] = MappingProxyType(
         "xdg_wm_dialog_v1": "Marks a dialog of its own window as modal.",
         "zwp_text_input_manager_v3": "Exchanges typed text with the input method while focused.",
         "xdg_system_bell_v1": "Rings the bell, at most a few times a second.",
+        "xdg_toplevel_icon_manager_v1": "Puts a small picture into the window's icon, inside a border of ours.",
+        "wp_content_type_manager_v1": "Says whether it shows a film or a game.",
+        "wp_fifo_manager_v1": "Shows each picture for one refresh; at most two wait, with their frame.",
     }
 )
 """Globals that every sandbox has, unless its record denies them."""
@@ -53,9 +56,7 @@ NEVER: Mapping[str, str] = MappingProxyType(
         "wp_alpha_modifier_v1": "Surface state outside the filter's commits; translucent windows imitate overlays.",
         "wp_color_manager_v1": "Makes the compositor parse colour profiles; can blind neighbours with HDR.",
         "wp_color_representation_manager_v1": "Surface state outside the filter's commits.",
-        "wp_commit_timing_manager_v1": "Delays commits, so frame and content could part.",
-        "wp_content_type_manager_v1": "Surface state outside the filter's commits.",
-        "wp_fifo_manager_v1": "Delays commits, so frame and content could part.",
+        "wp_commit_timing_manager_v1": "Delays pictures, and the frame with them, for as long as it likes.",
         "wp_tearing_control_manager_v1": "Surface state outside the filter's commits.",
         "wp_linux_drm_syncobj_manager_v1": "Kernel fences can stall the compositor.",
         "zwp_linux_explicit_synchronization_v1": "Kernel fences can stall the compositor.",
@@ -89,7 +90,6 @@ NEVER: Mapping[str, str] = MappingProxyType(
         "zxdg_importer_v1": "Places windows over another application's window.",
         "xdg_session_manager_v1": "Restores windows by names shared with other sandboxes.",
         "xdg_toplevel_drag_manager_v1": "Moves windows during a drag, with moments without a frame.",
-        "xdg_toplevel_icon_manager_v1": "Shows a picture of its choice as an application's icon.",
         "xdg_toplevel_tag_manager_v1": "Names windows for compositor rules.",
     }
 )

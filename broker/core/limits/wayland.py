@@ -223,6 +223,17 @@ WAYLAND_TITLES_PER_MINUTE = 600
 receives at once.  sway redraws for a title, some 0.2 ms: a flood of them stopped the
 whole desktop.  Compositors pass both on to taskbars, whose queues are short."""
 
+WAYLAND_FIFO_WAITS = 2
+"""Pictures of a window that wait at the compositor for the ones before them: the frame is
+so many refreshes late at most."""
+
+WAYLAND_ICON_SIDE = 256
+"""Side in pixels of a picture that an application gives for its window's icon."""
+
+WAYLAND_ICONS_PER_MINUTE = 60
+"""Icons of one sandbox that are drawn: 6 ms of its worker each, and a taskbar's work.
+Programs set one for each window; a few show in it how much mail is unread."""
+
 WAYLAND_BELLS_PER_MINUTE = 60
 """Rings of the system bell."""
 

@@ -119,6 +119,17 @@ _ROWS = (
         "Exchanges typed text with the input method while focused.",
     ),
     _yes("xdg_system_bell_v1", 1, "Rings the bell, at most a few times a second."),
+    _yes(
+        "xdg_toplevel_icon_manager_v1",
+        1,
+        "Puts a small picture into the window's icon, inside a border of ours.",
+    ),
+    _yes("wp_content_type_manager_v1", 1, "Says whether it shows a film or a game."),
+    _yes(
+        "wp_fifo_manager_v1",
+        1,
+        "Shows each picture for one refresh; at most two wait, with their frame.",
+    ),
     # -- by record only --------------------------------------------------------------
     _option(
         "zwp_idle_inhibit_manager_v1",
@@ -151,10 +162,8 @@ _ROWS = (
     ),
     _no(
         "wp_commit_timing_manager_v1",
-        "Delays commits, so frame and content could part.",
+        "Delays pictures, and the frame with them, for as long as it likes.",
     ),
-    _no("wp_content_type_manager_v1", "Surface state outside the filter's commits."),
-    _no("wp_fifo_manager_v1", "Delays commits, so frame and content could part."),
     _no("wp_tearing_control_manager_v1", "Surface state outside the filter's commits."),
     _no("wp_linux_drm_syncobj_manager_v1", "Kernel fences can stall the compositor."),
     _no(
@@ -217,10 +226,6 @@ _ROWS = (
     _no(
         "xdg_toplevel_drag_manager_v1",
         "Moves windows during a drag, with moments without a frame.",
-    ),
-    _no(
-        "xdg_toplevel_icon_manager_v1",
-        "Shows a picture of its choice as an application's icon.",
     ),
     _no("xdg_toplevel_tag_manager_v1", "Names windows for compositor rules."),
 )

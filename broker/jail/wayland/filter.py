@@ -55,7 +55,7 @@ from broker.jail.wayland.protocol import dispatch, emit, wire
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import Fd, ProtocolFault, internal
 from broker.jail.wayland.sandbox import Sandbox
-from broker.jail.wayland.scene import buffer_part, commit, screen_change
+from broker.jail.wayland.scene import buffer_part, commit, fifo, icon, screen_change
 from broker.jail.wayland.state import ENOUGH, ClientState
 
 _MESSAGE_BYTES = 20
@@ -176,6 +176,8 @@ class WaylandFilter(ClientState):
         self.data_manager = bind("wl_data_device_manager", self.data_version)
         self._xdg_outputs = bind("zxdg_output_manager_v1", 1)
         self.cursor_shapes = bind(cursor.MANAGER, 1)
+        self.icons = bind(icon.MANAGER, 1)
+        self.fifo = bind(fifo.MANAGER, 1)
         if attention.IDLE_MANAGER in self.rules.allow:
             self.idle_inhibit = bind(attention.IDLE_MANAGER, 1)
         for name, (interface, version) in list(self.globals.host.items()):
@@ -544,6 +546,7 @@ class WaylandFilter(ClientState):
             and (obj.icon is not None or (obj.xdg is not None and obj.xdg.mapped))
         ]
         try:
+            icon.recolour(self)
             for surface in shown:
                 self.show_again(surface)
         except ProtocolFault as fault:

@@ -29,6 +29,7 @@ from broker.jail.wayland.handlers import (
     text_input,
     windows,
 )
+from broker.jail.wayland.handlers.extensions import icons, surface_hints
 from broker.jail.wayland.protocol.dispatch import compiled_event, compiled_request
 from broker.jail.wayland.protocol.joined import complete, joined
 from broker.jail.wayland.protocol.objects import Handler, ProtocolObject
@@ -42,12 +43,14 @@ _MODULES = (
     drag,
     exported_windows,
     forwarded,
+    icons,
     outputs,
     popups,
     registry,
     seat,
     selection,
     subsurfaces,
+    surface_hints,
     surfaces,
     text_input,
     windows,

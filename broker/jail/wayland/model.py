@@ -90,6 +90,9 @@ class State:
     edges: Edges | None = None
     maximized: tuple[int, int] | None = None
     granted: Granted | None = None
+    content_type: int | Unset = UNSET
+    barrier: bool = False
+    wait: bool = False
 
     def absorb(self, later: State) -> Buffer | None:
         """Put a later state over this one; return a buffer that it replaced."""
@@ -250,6 +253,7 @@ class Surface(ProtocolObject):
         "cy",
         "dirty",
         "extent",
+        "hints",
         "hot",
         "icon",
         "inhibitor",
@@ -299,6 +303,8 @@ class Surface(ProtocolObject):
         self.moved = False
         self.relayout = False
         self.outputs: dict[int, int] = {}
+        self.hints: dict[str, ProtocolObject] = {}
+        """One object of each interface of ``extensions/surface_hints.py``."""
         self.hot = (0, 0)
         self.icon: Frame | None = None
         self.constraint: Constraint | None = None
@@ -429,12 +435,12 @@ class Toplevel(ProtocolObject):
     when it is late to become smaller, ``cap``: the content size that it was cropped to
     then (``resize_timeout.py``).  ``held``: the serial of a configure event that waits
     for the pace of windows, ``granted``: when its turn came.  ``chosen`` by the user, ``since``: when it got the
-    keyboard (``choice.py``).
+    keyboard (``choice.py``).  ``icon`` is its own picture (``scene/icon.py``), or empty.
     """
 
     __slots__ = (
         "app_id", "cap", "chosen", "configured", "due", "fake_fullscreen", "former",
-        "granted", "held", "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
+        "granted", "held", "icon", "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
         "title", "told_maximized", "untold", "xdg",
     )  # fmt: skip
 
@@ -445,6 +451,7 @@ class Toplevel(ProtocolObject):
         self.title = b""
         self.untold: set[str] = set()
         self.app_id = b""
+        self.icon = b""
         self.maximized = False
         self.fake_fullscreen = False
         self.real_fullscreen: set[int] = set()

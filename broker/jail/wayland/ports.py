@@ -35,6 +35,9 @@ class PoolFile(Protocol):
         before may be gone.  Raises ValueError at the limit.
         """
 
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the client's present bytes.  Raises ValueError if they are not there."""
+
     def refresh(self, offset: int, length: int) -> None:
         """Make the client's present bytes visible to the compositor.
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from broker.jail.wayland.protocol.wire import Fd
     from broker.jail.wayland.sandbox import Sandbox
     from broker.jail.wayland.scene.geometry import Rect
+    from broker.jail.wayland.scene.icon import Badge
 
 ENOUGH = wayland_limits.WAYLAND_QUEUE_BYTES
 """Bytes in a queue from which on nothing more is added unasked."""
@@ -93,6 +94,9 @@ class ClientState(ObjectTable, ABC):
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
         self.data_manager = self.data_version = self.cursor_shapes = 0
         self.idle_inhibit = 0
+        self.icons = self.fifo = 0
+        self.badge: Badge | None = None
+        """The icon of windows without one of their own, drawn at first use."""
         self.crops_by_buffer = False
         """This compositor ignores where a viewport's source begins."""
         self.pixel_weight = 1

@@ -81,6 +81,20 @@ REQUESTS: Policies = {
     ("wp_presentation", "feedback"): request(
         "Learns when its own surface was on the screen.", Cost.HELD
     ),
+    ("wp_content_type_manager_v1", "destroy"): END,
+    ("wp_content_type_manager_v1", "get_surface_content_type"): MAKE,
+    ("wp_content_type_v1", "destroy"): END,
+    ("wp_content_type_v1", "set_content_type"): request(
+        "Tells the compositor that its own surface shows a film or a game.", Cost.HELD
+    ),
+    ("wp_fifo_manager_v1", "destroy"): END,
+    ("wp_fifo_manager_v1", "get_fifo"): MAKE_LOCAL,
+    ("wp_fifo_v1", "destroy"): END_LOCAL,
+    ("wp_fifo_v1", "set_barrier"): HELD,
+    ("wp_fifo_v1", "wait_barrier"): request(
+        "Its window's picture, with the frame, waits for the one before; two at most.",
+        Cost.HELD,
+    ),
     # -- buffers ---------------------------------------------------------------
     ("wl_shm", "create_pool"): request(
         "The compositor maps a file of ours, into which pictures are copied.",

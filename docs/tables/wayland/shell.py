@@ -150,6 +150,17 @@ REQUESTS: Policies = {
     ("xdg_system_bell_v1", "ring"): request(
         "A sound or a flash of the compositor's; at most 60 a minute."
     ),
+    ("xdg_toplevel_icon_manager_v1", "destroy"): END,
+    ("xdg_toplevel_icon_manager_v1", "create_icon"): MAKE_LOCAL,
+    ("xdg_toplevel_icon_manager_v1", "set_icon"): request(
+        "48 x 48 pixels in its window's icon, inside a border in the sandbox's colour; at most 60 a minute.",
+        Cost.MEMORY,
+    ),
+    ("xdg_toplevel_icon_v1", "destroy"): END_LOCAL,
+    ("xdg_toplevel_icon_v1", "set_name"): request(
+        "Nothing: names of the desktop's own icons are not passed on.", Cost.NONE
+    ),
+    ("xdg_toplevel_icon_v1", "add_buffer"): KEPT,
     ("zwp_idle_inhibit_manager_v1", "destroy"): END,
     ("zwp_idle_inhibit_manager_v1", "create_inhibitor"): request(
         "The screen stays on while its window is visible; only by a record.",
@@ -197,6 +208,10 @@ EVENTS: Policies = {
     ("xdg_activation_token_v1", "done"): event(
         "A token; only this sandbox's windows can use it."
     ),
+    ("xdg_toplevel_icon_manager_v1", "icon_size"): event(
+        "Nothing: the size is the same everywhere.", Sender.FILTER
+    ),
+    ("xdg_toplevel_icon_manager_v1", "done"): TOLD,
     ("wl_output", "geometry"): _HIDDEN_HOST,
     ("wl_output", "mode"): _HIDDEN_HOST,
     ("wl_output", "done"): TOLD,

@@ -251,6 +251,18 @@ GUARDS = (
     Guard("frames of its own fingers only", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "frame_without_a_finger"),
     Guard("cancels of its own fingers only", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "frame_without_a_finger or told_of_once"),
     Guard("grabs stay in the filter", "popup.grabbing = True\ncore.up.data += emit.request('xdg_popup', 'grab')(popup.sid, _seat.sid, serial)", "tests/broker/jail/wayland/handlers/test_seat.py", "never_reaches"),
+    Guard("icons are squares of shared memory", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_icons.py", "not_square or below_one or single_pixel"),
+    Guard("icons are small", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_icons.py", "large_pictures"),
+    Guard("icons have a pace", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_icons.py", "a_pace"),
+    Guard("an icon's buffer lives", "if buffer.pool is None or buffer.pool.file is None:", "tests/broker/jail/wayland/handlers/extensions/test_icons.py", "buffer_that_is_gone"),
+    Guard("an icon's picture is opaque", "rest = 0", "tests/broker/jail/wayland/scene/test_icon.py", "is_opaque"),
+    Guard("an application's icon is in a tile", 'return picture.ljust(SIDE * SIDE * 4, b"\\0")', "tests/broker/jail/wayland/handlers/extensions/test_icons.py", "in_a_tile"),
+    Guard("each window has our icon", "pass", "tests/broker/jail/wayland/handlers/extensions/test_icons.py", "before_its_first_picture"),
+    Guard("one hint of a kind for a surface", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "second_object"),
+    Guard("content types that are known", "if surface is None or surface.dead:", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "unknown_type"),
+    Guard("no content type of an object that is gone", "pass", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "object_that_is_gone"),
+    Guard("few pictures wait", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "few_pictures"),
+    Guard("nothing waits under menus", "return True", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "under_a_menu"),
 )  # fmt: skip
 
 

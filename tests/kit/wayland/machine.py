@@ -26,6 +26,8 @@ class FakePool:
     def __init__(self, machine: FakeMachine, fd: Token, size: int) -> None:
         self.machine, self.fd, self.size = machine, fd, size
         self.refreshed: list[tuple[int, int]] = []
+        self.bytes = b""
+        """The beginning of the client's file; the rest is zero."""
         self.given_back = 0
         self.closed = False
 
@@ -40,6 +42,10 @@ class FakePool:
     def keep(self, offset: int, length: int) -> int:
         assert offset + length <= self.size
         return self.given_back
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert offset + length <= self.size
+        return self.bytes[offset : offset + length].ljust(length, b"\0")
 
     def refresh(self, offset: int, length: int) -> None:
         assert offset + length <= self.size

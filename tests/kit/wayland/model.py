@@ -14,6 +14,7 @@ from typing import Any
 
 from broker.jail.wayland.filter import WaylandFilter
 from broker.jail.wayland.protocol import emit, signatures, wire
+from tests.kit.wayland.model_extensions import ExtensionRules
 
 GLOBALS = [
     ("wl_compositor", 5),
@@ -35,6 +36,9 @@ GLOBALS = [
     ("zwp_idle_inhibit_manager_v1", 1),
     ("zwp_pointer_constraints_v1", 1),
     ("zwp_keyboard_shortcuts_inhibit_manager_v1", 1),
+    ("xdg_toplevel_icon_manager_v1", 1),
+    ("wp_content_type_manager_v1", 1),
+    ("wp_fifo_manager_v1", 1),
 ]
 
 
@@ -86,7 +90,7 @@ class Shown(Thing):
         return dest if dest is not None else (w, h)
 
 
-class Model:
+class Model(ExtensionRules):
     """``out`` collects the compositor's events; ``requests`` the requests to it."""
 
     def __init__(self, offers: list[tuple[str, int]] | None = None) -> None:
@@ -207,6 +211,7 @@ class Model:
                 self.tell(thing, "done")
         elif kind == "wl_seat":
             self.tell(thing, "capabilities", 7)
+        self.bound(thing)
 
     # -- buffers ------------------------------------------------------------------------
 

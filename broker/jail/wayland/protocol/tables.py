@@ -186,6 +186,17 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
                 "orientation 6 i f",
             ),
         ),
+        "wp_content_type_manager_v1": (
+            (
+                "destroy 1",
+                "get_surface_content_type 1 n:wp_content_type_v1 o:wl_surface",
+            ),
+            (),
+        ),
+        "wp_content_type_v1": (
+            ("destroy 1", "set_content_type 1 u"),
+            (),
+        ),
         "wp_cursor_shape_device_v1": (
             ("destroy 1", "set_shape 1 u u"),
             (),
@@ -196,6 +207,14 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
                 "get_pointer 1 n:wp_cursor_shape_device_v1 o:wl_pointer",
                 "get_tablet_tool_v2 1 n:wp_cursor_shape_device_v1 o:zwp_tablet_tool_v2",
             ),
+            (),
+        ),
+        "wp_fifo_manager_v1": (
+            ("destroy 1", "get_fifo 1 n:wp_fifo_v1 o:wl_surface"),
+            (),
+        ),
+        "wp_fifo_v1": (
+            ("set_barrier 1", "wait_barrier 1", "destroy 1"),
             (),
         ),
         "wp_fractional_scale_manager_v1": (
@@ -307,6 +326,18 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
                 "configure_bounds 4 i i",
                 "wm_capabilities 5 a",
             ),
+        ),
+        "xdg_toplevel_icon_manager_v1": (
+            (
+                "destroy 1",
+                "create_icon 1 n:xdg_toplevel_icon_v1",
+                "set_icon 1 o:xdg_toplevel ?o:xdg_toplevel_icon_v1",
+            ),
+            ("icon_size 1 i", "done 1"),
+        ),
+        "xdg_toplevel_icon_v1": (
+            ("destroy 1", "set_name 1 s", "add_buffer 1 o:wl_buffer i"),
+            (),
         ),
         "xdg_wm_base": (
             (

@@ -22,6 +22,7 @@ from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.scene import (
     buffer_part,
+    fifo,
     held_buffers,
     layout,
     pictures,
@@ -45,6 +46,8 @@ VIEWPORT_BAD_SIZE = 1
 VIEWPORT_OUT_OF_BUFFER = 2
 
 _FAR = limits.WAYLAND_COORDINATE
+_CONTENT_TYPE = "wp_content_type_v1"
+_set_content_type = emit.request(_CONTENT_TYPE, "set_content_type")
 _OLD_SHELL = 2
 """The version of xdg_wm_base that wlroots 0.15, which sway 1.7 has, offers."""
 
@@ -336,6 +339,9 @@ def _apply_rest(core: ClientState, surface: Surface, state: State) -> bool:
             core.up.data += emit.feedback(
                 base.sid, surface.sid, core.give_sid(callback)
             )
+    hint = surface.hints.get(_CONTENT_TYPE)
+    if state.content_type is not UNSET and hint is not None:
+        core.up.data += _set_content_type(hint.sid, state.content_type)
     for kind, sub, argument in state.children or ():
         _apply_subsurface_change(core, surface, kind, sub, argument)
     for constraint, kind, value in state.constraints or ():
@@ -376,6 +382,8 @@ def _apply_shell(
         surface.relayout = True
     if state.hints and isinstance(xdg.role, Toplevel):
         window_state.size_hints(core, xdg.role)
+    if state.barrier or state.wait:
+        fifo.constrain(core, xdg, state)
     if state.geometry is not UNSET and state.geometry != xdg.geometry:
         xdg.geometry = state.geometry
         surface.relayout = True

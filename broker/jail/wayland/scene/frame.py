@@ -233,6 +233,9 @@ class Frame:
         self._answers = False
         self.lock: ProtocolObject | None = None
         """Our locked pointer at the root (``handlers/constraints.py``)."""
+        self.fifo: ProtocolObject | None = None
+        self.waits = 0
+        """Pictures that may wait at the compositor (``fifo.py``)."""
         self.fills = False
         """The application asked for the whole screen: its frame has that size, also
         around smaller content."""
@@ -434,6 +437,8 @@ class Frame:
     def destroy(self) -> None:
         """End everything, after the window's xdg_surface is gone."""
         out = self._core.up.data
+        if self.fifo is not None:
+            self._core.end_own(self.fifo)
         for strip, sub in self._strips:
             out += emit.subsurface_destroy(sub)
             out += emit.surface_destroy(strip.sid)

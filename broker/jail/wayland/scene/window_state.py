@@ -9,7 +9,7 @@ from broker.jail.wayland import choice, identity
 from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
-from broker.jail.wayland.scene import promote
+from broker.jail.wayland.scene import icon, promote
 from broker.jail.wayland.scene.geometry import Rect
 
 if TYPE_CHECKING:
@@ -209,6 +209,8 @@ def introduce(core: ClientState, xdg: XdgSurface) -> None:
         role.untold.clear()
         for tell in _TELL.values():
             tell(core, role)
+        # guard: each window has our icon
+        icon.tell(core, role)
 
 
 def _tell_title(core: ClientState, toplevel: Toplevel) -> None:

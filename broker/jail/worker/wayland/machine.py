@@ -137,6 +137,13 @@ class CopiedFile(PoolFile):
         return self._given_back
 
     @override
+    def read(self, offset: int, length: int) -> bytes:
+        data = os.pread(self._source, length, offset)
+        if len(data) != length:
+            raise ValueError("the file has shrunk")
+        return data
+
+    @override
     def refresh(self, offset: int, length: int) -> None:
         assert self._map is not None
         with memoryview(self._map) as whole, whole[offset : offset + length] as part:

@@ -269,6 +269,13 @@ class StreamPool(PoolFile):
         return 0
 
     @override
+    def read(self, offset: int, length: int) -> bytes:
+        data = bytes(self._file.view[offset : offset + length])
+        if len(data) != length:
+            raise ValueError("the stream has closed the file")
+        return data
+
+    @override
     def refresh(self, offset: int, length: int) -> None:
         """Copy nothing: the compositor maps the very pages that the stream writes."""
         # guard: holes that are shown are filled

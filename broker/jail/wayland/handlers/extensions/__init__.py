@@ -1,0 +1,1 @@
+"""Handlers of protocols that most applications do without."""
