@@ -35,7 +35,7 @@ USUAL: Mapping[str, str] = MappingProxyType(
         "xdg_wm_dialog_v1": "Marks a dialog of its own window as modal.",
         "zwp_text_input_manager_v3": "Exchanges typed text with the input method while focused.",
         "xdg_system_bell_v1": "Rings the bell, at most a few times a second.",
-        "xdg_toplevel_icon_manager_v1": "Puts a small picture into the window's icon, inside a border of ours.",
+        "xdg_toplevel_icon_manager_v1": "Puts a small picture into the window's icon, inside a border drawn by Vitrail.",
         "wp_content_type_manager_v1": "Says whether it shows a film or a game.",
         "wp_fifo_manager_v1": "Shows each picture for one refresh; at most two wait, with their frame.",
     }

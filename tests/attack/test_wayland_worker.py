@@ -25,7 +25,7 @@ from tests.attack.test_wayland_crop import leak
 from tests.attack.test_wayland_pixels import PAINT, try_windows
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Client, GoneError, ServerError, Window, memfd
-from tests.kit.wayland.compositor import desktop, pixels
+from tests.kit.wayland.compositor import desktop, pixels, windows
 from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.stand import CONFIG, GUEST, jailed
 
@@ -307,10 +307,53 @@ async def _limited(it, what):
 # -- a record that allows less -------------------------------------------------------
 
 IDLE = "zwp_idle_inhibit_manager_v1"
+LOCKS = "zwp_pointer_constraints_v1"
+
+
+async def test_a_record_that_lets_the_screen_lock_again_ends_no_program():
+    """What sway knows, and what ``brokerctl status`` counts."""
+    rules = WindowRules("work", allow=frozenset({IDLE}))
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        open_workers() as workers,
+        jailed(comp, workers, rules) as it,
+    ):
+
+        async def inhibited() -> list[bool]:
+            return [node["inhibit_idle"] for node in windows(await comp.tree())]
+
+        async def counted() -> list[int]:
+            uses = (await it.worker.statistics()).uses
+            return [use.now for use in uses if use.what == "inhibitors"]
+
+        def start() -> tuple[Window, int]:
+            c = Window(it.path).start()
+            surface, _, _ = c.show(300, 200, GUEST)
+            kind = "zwp_idle_inhibitor_v1"
+            c.make(c.bind(IDLE), "create_inhibitor", kind, None, surface)
+            c.roundtrip()
+            return c, surface
+
+        client, surface = await trio.to_thread.run_sync(start)
+        await eventually_is(inhibited, [True])
+        assert await counted() == [1]
+        await it.worker.follow(WindowRules("work"))
+        await eventually_is(inhibited, [False])
+        assert await counted() == []
+        client.send(surface, "commit")
+        await trio.to_thread.run_sync(client.roundtrip)
+        client.close()
+
+
+async def eventually_is(look, wanted) -> None:
+    async def reached() -> bool:
+        return await look() == wanted
+
+    await eventually(reached)
 
 
 async def test_a_global_that_its_record_loses_ends_its_users_only():
-    rules = WindowRules("work", allow=frozenset({IDLE}))
+    rules = WindowRules("work", allow=frozenset({LOCKS}))
     async with (
         desktop(config_extra=CONFIG) as comp,
         open_workers() as workers,
@@ -324,7 +367,7 @@ async def test_a_global_that_its_record_loses_ends_its_users_only():
             c.roundtrip()
             return c
 
-        user = await trio.to_thread.run_sync(start, IDLE)
+        user = await trio.to_thread.run_sync(start, LOCKS)
         other = await trio.to_thread.run_sync(start, "wl_compositor")
         await it.worker.follow(WindowRules("work", border=9))
         error = await trio.to_thread.run_sync(user.until_error)
@@ -332,7 +375,7 @@ async def test_a_global_that_its_record_loses_ends_its_users_only():
         assert "allows less now" in error.text
         await trio.to_thread.run_sync(other.roundtrip)
         fresh = await trio.to_thread.run_sync(start)
-        assert IDLE not in fresh.globals
+        assert LOCKS not in fresh.globals
         await eventually(lambda: _closed(it, 1))
         assert [m.fault for m in it.closed()] == [messages.Fault.NONE]
         for client in (user, other, fresh):

@@ -73,6 +73,10 @@ def _windows(sandbox: _Object) -> int | None:
 
 
 def _problems(status: _Object) -> Iterator[str]:
+    for sandbox in status["sandboxes"]:
+        limits = sandbox["limits"]
+        if any(one["what"] == "inhibitors" and one["now"] for one in limits):
+            yield f"{printable(sandbox['name'], 60)} keeps the screen on"
     if status["version"] != __version__:
         yield (
             f"warning: the broker that runs is Vitrail {printable(status['version'], 40)}, "

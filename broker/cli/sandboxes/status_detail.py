@@ -14,6 +14,7 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.run.connect import open_client
+from broker.cli.tray.menu_rows import keeps_screen_on
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 from broker.ipc.control.api import (
@@ -166,6 +167,8 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
         yield Text(f"warning: {printable(warning)}", style="bold yellow")
     if status.link:
         yield from _link(status.link, now)
+    for sandbox in filter(keeps_screen_on, status.sandboxes):
+        yield Text(f"{sandbox.name} keeps the screen on", style="bold yellow")
     if not status.sandboxes:
         yield Text("no sandbox runs")
     for table in _tables(status, rates, now):

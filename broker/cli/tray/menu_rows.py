@@ -17,6 +17,8 @@ from broker.ipc.control.api import (
 )
 from broker.viewer.sound.mixer import SoundStatus
 
+INHIBITORS = "inhibitors"
+"""The count of a sandbox's windows that keep the screen on; only where it may."""
 _LABEL_CHARS = 100
 _SANDBOXES = 40
 _QUESTIONS = 10
@@ -129,6 +131,8 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
     if one.name in now.listening:
         uses.append("MICROPHONE")
         inside.append(MenuRow("End its microphone", Click(Act.MICROPHONE, one.name)))
+    if keeps_screen_on(one):
+        uses.append("keeps the screen on")
     for device in one.devices:
         uses.append("a device")
         port = device.split(" ", 1)[0]
@@ -155,6 +159,11 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
     inside.append(MenuRow("Stop", Click(Act.STOP, one.name)))
     label = f"{one.name}: {', '.join(dict.fromkeys(uses))}" if uses else one.name
     return MenuRow(_text(label), None, one.color, tuple(inside))
+
+
+def keeps_screen_on(one: SandboxStatus) -> bool:
+    """Whether a program of a sandbox keeps the screen from locking."""
+    return any(limit.what == INHIBITORS and limit.now for limit in one.limits)
 
 
 def _lockdown(lockdown: LockdownAnswer) -> tuple[MenuRow, ...]:
@@ -186,6 +195,8 @@ def summary(now: TrayState) -> str:
         asked = len(now.questions)
         lines.append("1 question waits" if asked == 1 else f"{asked} questions wait")
     lines += [f"{name} records your microphone" for name in now.listening]
+    awake = [one.name for one in now.sandboxes if keeps_screen_on(one)]
+    lines += [f"{name} keeps the screen on" for name in awake]
     count = len(now.sandboxes)
     lines.append(f"{count or 'no'} sandbox{'' if count == 1 else 'es'}")
     return "\n".join(lines)

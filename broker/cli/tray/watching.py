@@ -10,7 +10,7 @@ import trio
 
 from broker.cli.audio import running_filters
 from broker.cli.run.connect import open_client
-from broker.cli.tray.menu_rows import Act, Click, TrayState
+from broker.cli.tray.menu_rows import INHIBITORS, Act, Click, TrayState
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.paths import Paths
 from broker.ipc.control import methods
@@ -69,7 +69,13 @@ async def _while_it_runs(paths: Paths, show: Show) -> None:
             changed = trio.Event()
             now = await look(asked)
             await show(now)
-            busy = any(one.network or one.devices for one in now.sandboxes)
+            # That a film begins or ends is not an event.
+            busy = any(
+                one.network
+                or one.devices
+                or any(limit.what == INHIBITORS for limit in one.limits)
+                for one in now.sandboxes
+            )
             with trio.move_on_after(_BUSY_SECONDS if busy else float("inf")):
                 await changed.wait()
                 await trio.sleep(_TOGETHER_SECONDS)

@@ -122,7 +122,7 @@ _ROWS = (
     _yes(
         "xdg_toplevel_icon_manager_v1",
         1,
-        "Puts a small picture into the window's icon, inside a border of ours.",
+        "Puts a small picture into the window's icon, inside a border drawn by Vitrail.",
     ),
     _yes("wp_content_type_manager_v1", 1, "Says whether it shows a film or a game."),
     _yes(

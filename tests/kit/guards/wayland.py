@@ -263,6 +263,8 @@ GUARDS = (
     Guard("no content type of an object that is gone", "pass", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "object_that_is_gone"),
     Guard("few pictures wait", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "few_pictures"),
     Guard("nothing waits under menus", "return True", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "under_a_menu"),
+    Guard("no inhibitor once the record allows none", "pass", "tests/broker/jail/wayland/handlers/test_attention.py", "lets_the_screen_lock"),
+    Guard("a record that is changed lets the screen lock", "pass", "tests/broker/jail/wayland/handlers/test_attention.py", "lets_the_screen_lock"),
 )  # fmt: skip
 
 

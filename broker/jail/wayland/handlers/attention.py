@@ -14,6 +14,7 @@ from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
+    from broker.jail.wayland.sandbox import Sandbox
     from broker.jail.wayland.state import ClientState
 
 
@@ -133,6 +134,9 @@ def follow_windows(core: ClientState) -> None:
     the screen from locking for as long as its application runs.  So the compositor has
     an inhibitor of ours for each one whose window is shown.
     """
+    # guard: no inhibitor once the record allows none
+    if not core.idle_inhibit:
+        return
     for inhibitor in core.inhibitors:
         root = _shown(inhibitor.surface)
         if root is inhibitor.root:
@@ -143,6 +147,20 @@ def follow_windows(core: ClientState) -> None:
             core.up.data += _create_inhibitor(
                 core.idle_inhibit, inhibitor.ours.sid, root.sid
             )
+
+
+def let_sleep(core: ClientState) -> None:
+    """The record allows it no more: the screen may lock, and programs go on."""
+    core.idle_inhibit = 0
+    for inhibitor in core.inhibitors:
+        _let_sleep(core, inhibitor)
+    core.wake()
+
+
+def count_awake(sandbox: Sandbox) -> int:
+    """How many inhibitors of a sandbox keep the screen on now."""
+    cores = [core for core in sandbox.filters if core.fault is None]
+    return sum(one.ours is not None for core in cores for one in core.inhibitors)
 
 
 def _let_sleep(core: ClientState, inhibitor: IdleInhibitor) -> None:

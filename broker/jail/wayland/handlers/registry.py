@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.core.streams.wayland_verdicts import GLOBALS, advertised_version
+from broker.jail.wayland.handlers import attention
 from broker.jail.wayland.input_model import Seat
 from broker.jail.wayland.model import COMPOSITOR_VERSION
 from broker.jail.wayland.protocol import emit
@@ -153,8 +154,11 @@ def take_away(core: ClientState, interfaces: frozenset[str]) -> bool:
 
     One that has not is told that they are gone, and cannot bind them any more.
     """
+    if attention.IDLE_MANAGER in interfaces:
+        # guard: a record that is changed lets the screen lock
+        attention.let_sleep(core)
     # guard: clients that use a revoked global
-    if core.globals.bound & interfaces:
+    if core.globals.bound & interfaces - {attention.IDLE_MANAGER}:
         return True
     for entry in core.globals.take_away(interfaces):
         for registry in core.registries.values():

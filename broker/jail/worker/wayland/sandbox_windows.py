@@ -21,6 +21,7 @@ from broker.core.streams.wayland_rules import takes_away
 from broker.ipc import worker as messages
 from broker.ipc.wayland_rules import rules_of
 from broker.jail.wayland import listing
+from broker.jail.wayland.handlers import attention
 from broker.jail.wayland.handlers.registry import take_away
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker.wayland.connection import WaylandConnection
@@ -197,6 +198,9 @@ class SandboxWindows:
         totals, refused = self._sandbox.totals, self._sandbox.refused
         most = {**self._sandbox.ceilings, "copied_bytes": limits.WAYLAND_COPIED_BYTES}
         now = {**totals, "copied_bytes": self._machine.copied}
+        if attention.IDLE_MANAGER in self._rules.allow:
+            most["inhibitors"] = self._sandbox.ceilings["objects"]
+            now["inhibitors"] = attention.count_awake(self._sandbox)
         return [
             messages.Use(what, now.get(what, 0), most.get(what, 0), refused[what])
             for what in [*most, *sorted(refused.keys() - most.keys())]

@@ -21,6 +21,7 @@ from broker.cli.tray.menu_rows import Act, Click, TrayState, rows, summary
 from broker.cli.tray.picture import pixmaps, square
 from broker.ipc.control.api import (
     FolderStatus,
+    LimitStatus,
     LockdownAnswer,
     NetworkTraffic,
     PendingQuestion,
@@ -49,6 +50,19 @@ def hears(name):
     return SoundStatus(
         name, 65536, muted=False, streams=1, idle=0, rule="allow", active=True
     )
+
+
+def test_who_keeps_the_screen_on_is_shown():
+    one = sandbox(
+        "film", limits=[LimitStatus(what="inhibitors", now=1, most=9, refused=0)]
+    )
+    quiet = sandbox(
+        "bank", limits=[LimitStatus(what="inhibitors", now=0, most=9, refused=0)]
+    )
+    now = TrayState(reachable=True, sandboxes=(one, quiet))
+    assert "film: keeps the screen on" in [row.label for row in rows(now)]
+    assert "bank" in [row.label for row in rows(now)]
+    assert "film keeps the screen on" in summary(now).split("\n")
 
 
 BUSY = TrayState(

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from broker.core.streams.wayland_rules import WindowRules
-from broker.jail.wayland.handlers.attention import IDLE_INHIBITOR, IDLE_MANAGER
+from broker.jail.wayland.handlers.attention import (
+    IDLE_INHIBITOR,
+    IDLE_MANAGER,
+    count_awake,
+)
+from broker.jail.wayland.handlers.registry import take_away
 from tests.kit.wayland.talk import Talk
 
 
@@ -71,3 +76,22 @@ def test_what_lies_on_a_window_is_shown_with_it(talk):
     assert awake(talk) == [talk.server_side(win).parent]
     talk.send(sub, "destroy")
     assert awake(talk) == []
+
+
+def test_record_that_is_changed_lets_the_screen_lock(talk):
+    """Its programs go on; what they ask for later keeps nothing on, either."""
+    win, _, _ = talk.show(200, 100, 0)
+    inhibit(talk, win)
+    assert count_awake(talk.sandbox) == 1
+    assert take_away(talk.core, frozenset({IDLE_MANAGER})) is False
+    talk.pump()
+    assert awake(talk) == []
+    assert count_awake(talk.sandbox) == 0
+    inhibit(talk, win)
+    talk.send(win, "commit")
+    assert awake(talk) == []
+
+
+def test_inhibitors_of_other_globals_still_end_the_connection(talk):
+    talk.bind("xdg_activation_v1")
+    assert take_away(talk.core, frozenset({IDLE_MANAGER, "xdg_activation_v1"}))

@@ -104,6 +104,14 @@ def test_every_counter_has_its_ceiling_and_a_rate_has_none():
     assert uses["copied_bytes"].most == limits.WAYLAND_COPIED_BYTES
 
 
+def test_inhibitors_are_counted_where_the_record_allows_them():
+    assert "inhibitors" not in {u.what for u in SandboxWindows(order_of(RULES)).uses()}
+    allowed = WindowRules("work", allow=frozenset({"zwp_idle_inhibit_manager_v1"}))
+    uses = {u.what: u for u in SandboxWindows(order_of(allowed)).uses()}
+    assert uses["inhibitors"].now == 0
+    assert uses["inhibitors"].most > 0
+
+
 # -- the trace -----------------------------------------------------------------------
 
 
