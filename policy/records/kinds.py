@@ -87,7 +87,7 @@ BWRAP = LaunchKind(
     "bwrap", own_command=True, instant=True, holds=True, network=True, switched=True
 )
 PODMAN = LaunchKind("podman", own_command=True, holds=True, network=True, switched=True)
-NSPAWN = LaunchKind("nspawn", own_command=True, holds=True)
+NSPAWN = LaunchKind("nspawn", own_command=True, holds=True, network=True, switched=True)
 FLATPAK = LaunchKind("flatpak", holds=True)
 SHARED_BOX = LaunchKind("shared-box", boundary=False)
 EXTERNAL = LaunchKind("external")

@@ -105,7 +105,14 @@ def _bwrap(taken: Taken) -> Bwrap:
 def _nspawn(taken: Taken) -> Nspawn:
     rootfs = Path(taken["launch.rootfs"])
     limits = (taken["launch.memory"], taken["launch.pids"], taken["launch.open_files"])
-    return Nspawn(taken["launch.command"], rootfs, *_binds(taken), *limits)
+    return Nspawn(
+        taken["launch.command"],
+        rootfs,
+        *_binds(taken),
+        *limits,
+        network=taken["launch.network"],
+        provides_network=taken["launch.provides_network"],
+    )
 
 
 def _flatpak(taken: Taken) -> Flatpak:
@@ -165,7 +172,7 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
             ("launch", "network"),
             f'a machine of kind = "{taken[KIND_KEY]}" cannot have such a network yet',
             '"none" or "user"',
-            'kind = "microvm", "bwrap" and "podman" can have the others',
+            'kind = "microvm", "bwrap", "podman" and "nspawn" can have the others',
         )
     if taken[KIND_KEY] in MONITORS:
         _check_monitor(taken, complain)

@@ -307,6 +307,8 @@ class Nspawn(msgspec.Struct, frozen=True, tag=True):
     memory_mib: int = 768
     pids: int = 512
     open_files: int = FEW_OPEN_FILES
+    network: str = "none"
+    provides_network: bool = False
 
     @property
     def kind(self) -> LaunchKind:

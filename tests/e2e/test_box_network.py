@@ -44,6 +44,7 @@ from tests.e2e.test_microvm_network import (
 )
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import world
@@ -178,7 +179,7 @@ bind_read_only = [{shared}]
 
 
 @pytest.mark.parametrize(
-    "kind", ["bwrap", pytest.param("podman", marks=pytest.mark.long)]
+    "kind", ["bwrap", "nspawn", pytest.param("podman", marks=pytest.mark.long)]
 )
 async def test_a_record_gives_a_network_without_this_machine(kind):
     """And nothing of it is left when the sandbox ends."""
@@ -187,8 +188,14 @@ async def test_a_record_gives_a_network_without_this_machine(kind):
         probe.write_text(LOOK)
         shared = [str(probe)]
         text = RECORD
-        if kind == "podman":
-            text += f'rootfs = "{root_directory(w.base)}"\n'
+        if kind != "bwrap":
+            root = root_directory(w.base)
+            if kind == "nspawn":
+                skip_without_nspawn()
+                # As systemd-resolved has it in a tree.
+                link = root / "etc/resolv.conf"
+                link.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+            text += f'rootfs = "{root}"\n'
             shared += [path for path in SHARED if Path(path).exists()]
         words = ", ".join(f'"{path}"' for path in shared)
         w.write_record("net", text.format(kind=kind, shared=words))

@@ -39,6 +39,7 @@ from tests.broker.host.network.test_quic_hello import crypto, initial, message
 from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.wayland.compositor import short_directory
@@ -406,7 +407,7 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize(
-    "kind", ["bwrap", pytest.param("podman", marks=pytest.mark.long)]
+    "kind", ["bwrap", "nspawn", pytest.param("podman", marks=pytest.mark.long)]
 )
 async def test_a_record_has_its_flows_decided(kind):
     """By the broker; each refusal is on record."""
@@ -415,7 +416,9 @@ async def test_a_record_has_its_flows_decided(kind):
         probe.write_text(LOOK)
         shared = [str(probe)]
         text = RECORD.replace("persistent", "disposable").replace("bwrap", kind)
-        if kind == "podman":
+        if kind == "nspawn":
+            skip_without_nspawn()
+        if kind != "bwrap":
             text += f'rootfs = "{root_directory(w.base)}"\n'
             shared += [path for path in SHARED if Path(path).exists()]
         words = ", ".join(f'"{path}"' for path in shared)

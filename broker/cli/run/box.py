@@ -175,6 +175,19 @@ def _resolver(network: str) -> str | None:
     return None if network == "none" else resolver_lines(network=network)
 
 
+def resolver_file(folder: Path, network: str) -> Path | None:
+    """Write the resolv.conf(5) that containers with this network see."""
+    lines = _resolver(network)
+    if lines is None:
+        return None
+    target = folder / f"resolv.conf.{network}"
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    fresh.write_text(lines)
+    fresh.chmod(0o644)  # for each user of the container
+    fresh.replace(target)
+    return target
+
+
 class Held(Protocol):
     """A program that waits for its lease."""
 

@@ -18,6 +18,7 @@ from broker.cli.run.box import (
     exit_code,
     local_paths,
     refuse_planted_links,
+    resolver_file,
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
@@ -28,7 +29,6 @@ from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from broker.host.launchers.podman.arguments import Container, Limits, podman_args
 from broker.host.launchers.podman.bound import bound_for_podman
 from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
-from broker.host.network.namespace import resolver_lines
 from policy.records.loader import search_path
 from policy.records.model import Podman, Record
 
@@ -82,10 +82,9 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
         await ensure_broker(paths)
         with kept_home(paths, record.name, record.host.sandbox_class) as home:
             container = described(record, argv, None if home is None else home.tree)
-            if launch.network != "none":
-                resolver = _resolver(paths, launch.network)
-                container = replace(container, resolver=resolver)
             hooks, env = _hooks(paths), _environment()
+            resolver = resolver_file(hooks, launch.network)
+            container = replace(container, resolver=resolver)
             async with bound_for_podman(hooks, without_links, env) as places:
                 # guard: Podman gets no path that a sandbox can change
                 container = replace(container, places=places)
@@ -94,16 +93,6 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
 
 def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _KEPT if name in os.environ}
-
-
-def _resolver(paths: Paths, network: str) -> Path:
-    """Write the resolv.conf(5) that containers with a network see."""
-    target = _hooks(paths) / f"resolv.conf.{network}"
-    fresh = target.with_name(f".{target.name}.{os.getpid()}")
-    fresh.write_text(resolver_lines(network=network))
-    fresh.chmod(0o644)  # for each user of the container
-    fresh.replace(target)
-    return target
 
 
 async def _run_container(

@@ -16,6 +16,7 @@ from broker.cli.run.box import (
     leased,
     local_paths,
     refuse_planted_links,
+    resolver_file,
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
@@ -47,7 +48,8 @@ async def _run(
         await ensure_broker(paths)
         with kept_home(paths, record.name, record.host.sandbox_class) as home:
             kept = None if home is None else home.tree
-            start = _starter(record, argv, kept, without_links)
+            resolver = resolver_file(paths.runtime, launch.network)
+            start = _starter(record, argv, kept, without_links, resolver)
             return await leased(paths, record.name, start, steps)
 
 
@@ -56,6 +58,7 @@ def _starter(
     argv: Sequence[str] | None,
     home: Path | None,
     without_links: Mapping[Path, Path],
+    resolver: Path | None,
 ) -> Start:
     launch = record.host.launch
     assert isinstance(launch, Nspawn)
@@ -76,6 +79,7 @@ def _starter(
             terminal=os.environ.get("TERM") or "dumb",
             open_files=launch.open_files,
             without_links=without_links,
+            resolver=resolver,
         )
         return await start_held(tree, scope)
 

@@ -71,6 +71,8 @@ class Tree:
     language: str = "C.UTF-8"
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
+    resolver: Path | None = None
+    """A file outside that is its resolv.conf(5); None: it has no network."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
     """Where those of ``binds`` are that lead through links of the user's."""
 
@@ -135,6 +137,8 @@ def _files(tree: Tree) -> Iterator[str]:
         yield f"--tmpfs={_HOME}:mode=0700"
     else:
         yield f"--bind={_escaped(tree.home)}:{_HOME}"
+    if tree.resolver is not None:
+        yield f"--bind-ro={_escaped(tree.resolver)}:/etc/resolv.conf"
     for path in tree.read_only:
         yield f"--bind-ro={_escaped(path)}"
     for path in tree.read_write:

@@ -90,7 +90,7 @@ class MonitorPlan(Plan):
             raise SetupError(
                 f"{self._spec.name}: a machine of {self.monitor.program} cannot provide "
                 "a network yet",
-                hint='kind = "microvm", "bwrap" and "podman" can',
+                hint='kind = "microvm", "bwrap", "podman" and "nspawn" can',
             )
         if self._spec.network is Network.USER:
             # Late: most machines have no network.
