@@ -20,7 +20,7 @@ from broker.host.network.namespace import (
     start_guard,
     start_network,
 )
-from broker.host.network.passt import passt_args, require_passt, resolver_socket
+from broker.host.network.passt import passt_args, require_passt, resolver_sockets
 from broker.host.network.switch.switches import SwitchSeat
 
 _PIDFD_GET_NET_NAMESPACE = 0xFF04
@@ -43,8 +43,8 @@ async def start_box_network(
         argv = partial(passt_args, passt, forward_dns=forward and asks is None)
         given: tuple[int, ...] = (namespace,)
         if asks is not None:
-            names = ours.enter_context(resolver_socket(resolv_conf))
-            given = (namespace, asks.fileno(), names.fileno())
+            names = map(ours.enter_context, resolver_sockets(resolv_conf))
+            given = (namespace, asks.fileno(), *(one.fileno() for one in names))
         return await start_network("veth" if asks is None else "rules", given, argv)
 
 

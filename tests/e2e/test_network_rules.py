@@ -558,12 +558,13 @@ async def name_server(asked, task_status):
 
 
 @asynccontextmanager
-async def internet():
-    """A network namespace at the other end of a cable, with web servers."""
-    child = spawn(
-        ["unshare", "--net", *our_program("tests.e2e.test_network_rules", "other")],
-        stderr=None,
-    )
+async def internet(*words):
+    """A network namespace at the other end of a cable, with web servers.
+
+    ``words``: the module that is it and its arguments, where that is not this one.
+    """
+    words = words or ("tests.e2e.test_network_rules", "other")
+    child = spawn(["unshare", "--net", *our_program(*words)], stderr=None)
     try:
         await ip("link", "set", "lo", "up")
         await ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
@@ -588,7 +589,8 @@ async def _up():
     return True
 
 
-async def be_internet():
+async def be_internet(serve=None):
+    """``serve``: a server of TLS, of its address and a stream."""
     await eventually(
         lambda: "v1" in [name for _, name in socket.if_nameindex()], deadline=60
     )
@@ -612,9 +614,9 @@ async def be_internet():
                 words = [f"{address}/{bits[0]}", "dev", "lo", *bits[1:]]
                 await ip("address", "add", *words)
                 for port in (443, 8443):
-                    serve = partial(_serve_web, context, address)
+                    one = partial(serve or _serve_web, context, address)
                     await nursery.start(
-                        partial(trio.serve_tcp, serve, port, host=address)
+                        partial(trio.serve_tcp, one, port, host=address)
                     )
             nursery.start_soon(_echo)
 

@@ -75,6 +75,7 @@ class FlowFilter:
         leases: bool = False,
         guest6: str = "",
         gateway6: str = "",
+        name_servers: int = 1,
     ) -> None:
         """``leases``: passt tells the guest its address (DHCP).
 
@@ -105,11 +106,17 @@ class FlowFilter:
             self._ask,
             lambda: self.connected,
             has_ipv6=self._link.has_ipv6,
+            servers=name_servers,
         )
         self.to_resolver = self._names.to_resolver
         self.answered = self._names.answered
         self.connected = True
         """Whether a viewer answers.  Without it nothing begins."""
+
+    @property
+    def name_server(self) -> int:
+        """Which of this machine's name servers gets ``to_resolver``, from 0."""
+        return self._names.server
 
     # -- from the guest ----------------------------------------------------------
 

@@ -41,6 +41,7 @@ class GuestNames:
         may_ask: Callable[[], bool],
         *,
         has_ipv6: bool,
+        servers: int,
     ) -> None:
         """``ask`` is about a name's addresses; ``may_ask``: somebody answers it."""
         self._to_guest = to_guest
@@ -48,13 +49,37 @@ class GuestNames:
         self._may_ask = may_ask
         self._has_ipv6 = has_ipv6
         self.to_resolver: list[bytes] = []
+        self._servers = servers
+        self.server = 0
+        """Which of this machine's name servers is asked, from 0."""
+        self._heard = self._left = 0.0
+        """When one answered, and when one was left for the next."""
         self._bindings: OrderedDict[bytes, dict[str, float]] = OrderedDict()
         self._questions: OrderedDict[int, tuple[dns.DnsQuestion, _Asker, float]] = (
             OrderedDict()
         )
         self._streams = DnsStreams(to_guest, self._take_by_stream)
-        self.tick = self._streams.tick
         self._pace = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
+
+    def tick(self, now: float) -> None:
+        """Ask the next name server what a silent one was asked; once a second or so."""
+        self._streams.tick(now)
+        waiting = [
+            (number, question, until - limits.LOOKUP_SECONDS)
+            for number, (question, _, until) in self._questions.items()
+            if now < until
+        ]
+        if self._servers > 1 and any(
+            self._heard <= asked
+            and max(asked, self._left) + limits.SILENT_SECONDS <= now
+            for _, _, asked in waiting
+        ):
+            self.server = (self.server + 1) % self._servers
+            self._left = now
+            self.to_resolver += [
+                dns.query(number, question.name, question.kind)
+                for number, question, _ in waiting
+            ]
 
     def limit(self, lookups: int) -> None:
         """Set how many questions a second may come."""
@@ -138,6 +163,7 @@ class GuestNames:
             )
         except dns.DnsError:
             return  # the true answer may follow
+        self._heard = now
         del self._questions[number]
         if now > until:
             return

@@ -139,8 +139,8 @@ def start_user_network(
             flows, asks = _pair()
             mine.callback(flows.close)
             ours.enter_context(asks)
-            names = ours.enter_context(resolver_socket(resolv_conf))
-            fds = (*fds, asks.fileno(), names.fileno())
+            names = map(ours.enter_context, resolver_sockets(resolv_conf))
+            fds = (*fds, asks.fileno(), *(one.fileno() for one in names))
             argv = our_program("broker.host.network.rules", "qemu", *map(str, fds))
         started.append(spawn_helper("frameguard", argv, pass_fds=fds))
         argv = passt_args(passt, host.fileno(), forward_dns=forward)
@@ -160,28 +160,32 @@ def give_room(passt: socket.socket) -> None:
     )
 
 
-def resolver_socket(resolv_conf: Path = RESOLV_CONF) -> socket.socket:
-    """Return a socket that reaches this machine's first name server, and no other.
+def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
+    """Return a socket for each name server of this machine, which reaches no other.
 
-    Raises SetupError.
+    Raises SetupError where there is none.
     """
     try:
         lines = resolv_conf.read_text(errors="replace").splitlines()
     except OSError:
         lines = []
     named = [line.split()[1] for line in lines if line.startswith("nameserver ")]
-    server = named[0] if named else "127.0.0.1"  # as resolv.conf(5)
-    family = socket.AF_INET6 if ":" in server else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        found.connect((server, 53))
-    except OSError as error:
-        found.close()
-        raise SetupError(
-            f"the name server {server} cannot be reached: {error.strerror}",
-            hint=f"{resolv_conf} names it",
-        ) from error
-    found.settimeout(0)
+    servers = named[: network_limits.NAME_SERVERS] or ["127.0.0.1"]  # resolv.conf(5)
+    found: list[socket.socket] = []
+    problem = ""
+    for server in servers:
+        family = socket.AF_INET6 if ":" in server else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.connect((server, 53))
+        except OSError as error:  # of IPv6, where there is none
+            sock.close()
+            problem = f"the name server {server} cannot be reached: {error.strerror}"
+        else:
+            sock.settimeout(0)
+            found.append(sock)
+    if not found:
+        raise SetupError(problem, hint=f"{resolv_conf} names it")
     return found
 
 

@@ -6,8 +6,8 @@
 
 It is ``veth``, or ``frameguard`` for QEMU, with a table of flows.  Its arguments are
 ``box`` and those of ``veth``, or ``qemu`` and those of ``frameguard``, then the
-descriptors of two sockets: one to the viewer, and one that is connected to this
-machine's name server.  It can open no other one.  Where the viewer's end closes, every
+descriptors of sockets: one to the viewer, and one that is connected to each of this
+machine's name servers.  It can open no other one.  Where the viewer's end closes, every
 flow ends, and none begins.
 """
 
@@ -19,7 +19,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from typing_extensions import override
 
@@ -65,12 +65,13 @@ class FlowGuard(PacketGuard):
         addresses: Addresses,
         *,
         viewer: socket.socket,
-        resolver: socket.socket,
+        resolvers: Sequence[socket.socket],
     ) -> None:
         super().__init__(packets, passt, addresses)
-        self._viewer, self._resolver = viewer, resolver
-        viewer.settimeout(0)
-        resolver.settimeout(0)
+        self._viewer = viewer
+        self._resolvers = {one.fileno(): one for one in resolvers}
+        for one in (viewer, *resolvers):
+            one.settimeout(0)
         self._reader = FrameReader(m.MESSAGE_BYTES)
         self._unsent = bytearray()
         self._looked = time.monotonic()
@@ -81,6 +82,7 @@ class FlowGuard(PacketGuard):
             leases=self._leases,
             guest6=GUEST6 if addresses.ipv6 else "",
             gateway6=GATEWAY6,
+            name_servers=len(resolvers),
         )
 
     @override
@@ -98,7 +100,7 @@ class FlowGuard(PacketGuard):
 
     @override
     def _more(self) -> dict[int, int]:
-        found = {self._resolver.fileno(): select.POLLIN}
+        found = dict.fromkeys(self._resolvers, select.POLLIN)
         if self.flows.connected:
             wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
             found[self._viewer.fileno()] = wanted
@@ -106,8 +108,8 @@ class FlowGuard(PacketGuard):
 
     @override
     def _serve_more(self, fd: int, happened: int) -> None:
-        if fd == self._resolver.fileno():
-            self._read_answers()
+        if fd in self._resolvers:
+            self._read_answers(self._resolvers[fd])
         elif happened & ~select.POLLOUT:
             self._read_viewer()
         self._flush_flows()
@@ -126,10 +128,10 @@ class FlowGuard(PacketGuard):
         for body in self._reader.feed(data):
             self.flows.decided(m.decode_to_filter(body), now)
 
-    def _read_answers(self) -> None:
+    def _read_answers(self, resolver: socket.socket) -> None:
         for _ in range(_ANSWERS):
             try:
-                untrusted_answer = self._resolver.recv(_MAX_DATAGRAM)
+                untrusted_answer = resolver.recv(_MAX_DATAGRAM)
             except OSError:  # none is left, or nothing listens there
                 return
             self.flows.answered(untrusted_answer, time.monotonic())
@@ -177,7 +179,7 @@ class FlowGuard(PacketGuard):
         flows.to_guest.clear()
         for question in flows.to_resolver:
             try:
-                self._resolver.send(question)
+                [*self._resolvers.values()][flows.name_server].send(question)
             except OSError as error:
                 # As a lost datagram: the guest asks again.
                 if error.errno not in {errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS}:
@@ -214,9 +216,9 @@ class QemuFlowGuard(FlowGuard):
         addresses: Addresses,
         *,
         viewer: socket.socket,
-        resolver: socket.socket,
+        resolvers: Sequence[socket.socket],
     ) -> None:
-        super().__init__(qemu, passt, addresses, viewer=viewer, resolver=resolver)
+        super().__init__(qemu, passt, addresses, viewer=viewer, resolvers=resolvers)
         self._untrusted = bytearray()
         """What QEMU has sent of a frame."""
         self._unsent_frames = bytearray()
@@ -267,20 +269,20 @@ def main() -> int:
     return _serve_box(*map(int, words))
 
 
-def _serve_qemu(qemu: int, passt: int, asks: int, names: int) -> int:
+def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
     guard = QemuFlowGuard(
         socket.socket(fileno=qemu),
         socket.socket(fileno=passt),
         Addresses(),
         viewer=socket.socket(fileno=asks),
-        resolver=socket.socket(fileno=names),
+        resolvers=[socket.socket(fileno=one) for one in names],
     )
     lock()
     guard.run()
     os._exit(0)  # the interpreter's own end needs system calls that it gave up
 
 
-def _serve_box(passt: int, ready: int, namespace: int, asks: int, names: int) -> int:
+def _serve_box(passt: int, ready: int, namespace: int, asks: int, *names: int) -> int:
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it
         packets = lay_cable(namespace, ipv6=addresses.ipv6)
@@ -292,7 +294,7 @@ def _serve_box(passt: int, ready: int, namespace: int, asks: int, names: int) ->
         socket.socket(fileno=passt),
         addresses,
         viewer=socket.socket(fileno=asks),
-        resolver=socket.socket(fileno=names),
+        resolvers=[socket.socket(fileno=one) for one in names],
     )
     return carry_to_the_end(guard, ready)
 

@@ -76,10 +76,10 @@ def record(owner, kind, value, ttl=60):
 class Talk:
     """A filter, and a viewer that allows what is in ``rules``."""
 
-    def __init__(self, *rules, leases=False):
+    def __init__(self, *rules, **more):
         self.rules = set(rules)
         self.filter = FlowFilter(
-            GUEST, RESOLVER, lambda f: not FrameFilter().may_pass(f), leases=leases
+            GUEST, RESOLVER, lambda f: not FrameFilter().may_pass(f), **more
         )
         self.now = 100.0
         self.asked = {}
@@ -285,6 +285,48 @@ def test_a_circle_of_aliases_and_4000_answers_end():
     many = [str(IPv4Address(packed("93.0.0.0")) + n) for n in range(4000)]
     reply = talk.resolve("www.test", *many)
     assert struct.unpack_from(">H", reply, 6) == (dns.MAX_ADDRESSES,)
+
+
+def test_a_silent_name_server_is_left_for_the_next():
+    """Which is asked the same, and the one that answers is kept."""
+    talk = Talk(("www.test", "*"), name_servers=2)
+    (asked,) = talk.send(question("www.test"))["resolver"]
+    assert talk.filter.name_server == 0
+    talk.now += limits.SILENT_SECONDS / 2
+    talk.filter.tick(talk.now)
+    assert talk.pump()["resolver"] == []
+    talk.now += limits.SILENT_SECONDS
+    talk.filter.tick(talk.now)
+    assert talk.filter.name_server == 1
+    assert talk.pump()["resolver"] == [asked]
+    assert packed(WWW) in talk.resolve("www.test", WWW)
+    talk.now += limits.SILENT_SECONDS
+    talk.filter.tick(talk.now)
+    assert talk.filter.name_server == 1
+    assert talk.pump()["resolver"] == []
+
+
+def test_a_name_without_an_answer_does_not_change_an_answering_name_server():
+    talk = Talk(("www.test", "*"), ("dead.test", "*"), name_servers=2)
+    talk.send(question("dead.test"))
+    talk.now += 1
+    talk.resolve("www.test", WWW)
+    talk.now += limits.SILENT_SECONDS
+    talk.filter.tick(talk.now)
+    assert talk.filter.name_server == 0
+
+
+def test_silent_name_servers_are_asked_in_turn_and_not_for_ever():
+    talk = Talk(("www.test", "*"), name_servers=3)
+    talk.send(question("www.test"))
+    turns, sent = [], 0
+    for _ in range(60):
+        talk.now += 1
+        talk.filter.tick(talk.now)
+        turns.append(talk.filter.name_server)
+        sent += len(talk.pump()["resolver"])
+    assert turns[:6] == [0, 1, 1, 2, 2, 0]
+    assert sent == limits.LOOKUP_SECONDS / limits.SILENT_SECONDS - 1
 
 
 def test_an_answer_to_another_question_is_not_taken():

@@ -32,7 +32,7 @@ def guarding(kind):
         ours.enter_context(addresses.news)
         ours.enter_context(addresses._asking)
         made = kind(
-            packets[0], passt[0], addresses, viewer=viewer[0], resolver=resolver[0]
+            packets[0], passt[0], addresses, viewer=viewer[0], resolvers=[resolver[0]]
         )
         yield made, viewer[1], packets[1]
 
