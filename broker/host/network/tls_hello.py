@@ -74,7 +74,7 @@ def _hello(data: bytes) -> bytes | None:
             raise HelloError("not a hello")
         end = 4 + int.from_bytes(body[1:4]) if len(body) >= 4 else 4
         # guard: a hello is bounded
-        if end > MAX_HELLO or len(data) > 2 * MAX_HELLO:
+        if end > MAX_HELLO or at > 2 * MAX_HELLO:
             raise HelloError("a hello is too long")
         if 4 < end <= len(body):
             return bytes(body[4:end])

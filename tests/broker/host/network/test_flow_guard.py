@@ -34,6 +34,7 @@ def guarding(kind):
         made = kind(
             packets[0], passt[0], addresses, viewer=viewer[0], resolvers=[resolver[0]]
         )
+        made.far_passt = passt[1]
         yield made, viewer[1], packets[1]
 
 
