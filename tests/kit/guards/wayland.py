@@ -182,6 +182,7 @@ GUARDS = (
     Guard("text input with the focus only", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "without_the_focus_ends"),
     Guard("a destroyed surface has no focus of text input", "return text.focus", "tests/broker/jail/wayland/handlers/test_seat.py", "text_input_of_a_destroyed"),
     Guard("text input enabled only with the focus", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "without_the_focus_ends"),
+    Guard("the input method gets text, and places in it", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "text_and_places_in_it"),
     Guard("windows come at a pace", "pass", "tests/broker/jail/wayland/handlers/test_seat.py", "have_a_pace"),
     Guard("a window that comes too fast waits", "window.held = 0", "tests/broker/jail/wayland/handlers/test_seat.py", "waits_for_its_turn"),
     Guard("a window that comes by itself is not chosen", "window.chosen = True", "tests/attack/test_wayland_stolen_keys.py", "not_a_gesture"),

@@ -35,6 +35,12 @@ _set_text_change_cause = emit.request(_KIND, "set_text_change_cause")
 _set_content_type = emit.request(_KIND, "set_content_type")
 _set_cursor_rectangle = emit.request(_KIND, "set_cursor_rectangle")
 _COUNT = 0xFFFFFFFF
+_AROUND_BYTES = 4000
+"""Of surrounding text (text-input-unstable-v3, set_surrounding_text)."""
+_INSIDE = frozenset(bytes([byte]) for byte in range(0x80, 0xC0))
+"""Bytes of UTF-8 that continue a character."""
+_HINTS, _PURPOSES = 0x3FF, 13
+"""All bits of content_hint, and the last value of content_purpose."""
 
 
 # -- what the client asks ------------------------------------------------------------
@@ -71,20 +77,34 @@ def disable(core: ClientState, text: TextInput) -> None:
 def set_surrounding_text(
     core: ClientState, text: TextInput, around: bytes, cursor: int, anchor: int
 ) -> None:
+    # A program of the user's desktop reads it, and compositors check nothing of it.
+    # guard: the input method gets text, and places in it
+    if not _has_places(around, cursor, anchor):
+        return
     if _focus(text) is not None:
         core.up.data += _set_surrounding_text(text.sid, around, cursor, anchor)
 
 
+def _has_places(untrusted_around: bytes, *untrusted_places: int) -> bool:
+    """Whether each place is the beginning of a character of a text, or its end."""
+    size = len(untrusted_around)
+    return size <= _AROUND_BYTES and all(
+        0 <= place <= size and untrusted_around[place : place + 1] not in _INSIDE
+        for place in untrusted_places
+    )
+
+
 def set_text_change_cause(core: ClientState, text: TextInput, cause: int) -> None:
     if _focus(text) is not None:
-        core.up.data += _set_text_change_cause(text.sid, cause)
+        core.up.data += _set_text_change_cause(text.sid, min(cause, 1))
 
 
 def set_content_type(
     core: ClientState, text: TextInput, hint: int, purpose: int
 ) -> None:
     if _focus(text) is not None:
-        core.up.data += _set_content_type(text.sid, hint, purpose)
+        purpose = purpose if purpose <= _PURPOSES else 0
+        core.up.data += _set_content_type(text.sid, hint & _HINTS, purpose)
 
 
 def set_cursor_rectangle(

@@ -527,6 +527,51 @@ def test_text_input_without_the_focus_ends_no_input_method(talk, field):
     assert texts(talk) == ["destroy"]
 
 
+@pytest.mark.parametrize(
+    ("around", "cursor", "anchor"),
+    [
+        (b"abc", 4, 0),
+        (b"abc", 0, 4),
+        (b"abc", -1, 0),
+        (b"abc", 0, -(1 << 31)),
+        (b"abc", (1 << 31) - 1, 0),
+        ("你".encode(), 1, 0),
+        ("你".encode(), 0, 2),
+        (b"a" * 4001, 0, 0),
+    ],
+)
+def test_the_input_method_gets_text_and_places_in_it(
+    talk, field, around, cursor, anchor
+):
+    says(talk, field, "enter", root(talk))
+    talk.send(field, "set_surrounding_text", around, cursor, anchor)
+    assert texts(talk) == []
+    good = "你好".encode()
+    for place in (0, 3, 6):
+        talk.send(field, "set_surrounding_text", good, place, 6 - place)
+    talk.send(field, "set_surrounding_text", b"a" * 4000, 4000, 0)
+    told = talk.told(KIND, "set_surrounding_text")
+    assert [row[1:] for row in told] == [[0, 6], [3, 3], [6, 0], [4000, 0]]
+
+
+def test_the_input_method_gets_no_bytes_that_are_not_text(talk, field):
+    says(talk, field, "enter", root(talk))
+    half_of_a_pair = b"\xed\xa0\x80"
+    with pytest.raises(ServerError, match="utf-8"):
+        talk.send(field, "set_surrounding_text", half_of_a_pair, 0, 0)
+    assert texts(talk) == []
+
+
+def test_the_input_method_gets_known_kinds_of_text(talk, field):
+    says(talk, field, "enter", root(talk))
+    for hint, purpose in ((0x3FF, 13), (0xFFFFFFFF, 14), (0, 0xFFFFFFFF)):
+        talk.send(field, "set_content_type", hint, purpose)
+    told = talk.told(KIND, "set_content_type")
+    assert told == [[0x3FF, 13], [0x3FF, 0], [0, 0]]
+    talk.send(field, "set_text_change_cause", 0xFFFFFFFF)
+    assert talk.told(KIND, "set_text_change_cause") == [[1]]
+
+
 def test_text_input_of_a_destroyed_surface_has_no_focus(talk, field):
     """The compositor forgets the surface, and does not say that the focus has left."""
     surface = talk.make(talk.compositor, "create_surface", "wl_surface")
