@@ -67,9 +67,9 @@ WINDOW = Table(
         Field(
             "x11",
             YesNo(),
-            "Whether X11 programs of a box are shown, by an Xwayland inside of it; "
-            "a machine shows them where its image has Xwayland, which this key adds "
-            "to an image made of the packages of [launch].",
+            "Whether X11 programs of a box, container or Flatpak are shown, by an "
+            "Xwayland of their own; a machine shows them where its image has Xwayland, "
+            "which this key adds to an image made of the packages of [launch].",
             default=False,
         ),
         Field(

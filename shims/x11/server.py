@@ -9,7 +9,6 @@ import select
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import traceback
 from typing import Any, List, Optional, Tuple
 
 from shims.x11.bridge import Bridge
+from shims.x11.cookie import XAuthority
 from shims.x11.wire import BridgeError, WireEnd
 
 QUEUE_BYTES = 1 << 20
@@ -24,7 +24,6 @@ QUEUE_BYTES = 1 << 20
 _READ = 1 << 16
 RESTART_SECONDS = 1.0
 X_SOCKETS = "/tmp/.X11-unix"
-_NAME = b"MIT-MAGIC-COOKIE-1"
 
 
 def say(text: str) -> None:
@@ -44,25 +43,6 @@ def wayland_socket() -> socket.socket:
         connection.close()
         raise BridgeError(f"no compositor at {path}: {error}") from error
     return connection
-
-
-class XAuthority:
-    """The cookie that Xwayland asks for; 24.1 lets nobody in without one."""
-
-    def __init__(self, path: str, *, present: bool) -> None:
-        self.path = path
-        if present:
-            with open(path, "rb") as known:
-                self.cookie = known.read(4096)[-16:]
-            return
-        self.cookie = os.urandom(16)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path)
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-        # Family 0xffff is any address.
-        head = struct.pack(">HHHH", 0xFFFF, 0, 0, len(_NAME)) + _NAME
-        with open(os.open(self.path, flags, 0o600), "wb") as file:
-            file.write(head + struct.pack(">H", len(self.cookie)) + self.cookie)
 
 
 def listen(directory: str = X_SOCKETS) -> Tuple[socket.socket, int]:
@@ -327,10 +307,9 @@ def main(argv: List[str]) -> int:
         listener = socket.socket(fileno=os.dup(fd))
         number = int(str(listener.getsockname()).rpartition("X")[2])
     else:
-        authority = XAuthority(
-            os.path.join(runtime, "vitrail-xauthority"), present=False
-        )
         listener, number = listen()
+        path = os.path.join(runtime, f"vitrail-xauthority-{number}")
+        authority = XAuthority(path, present=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     server = Server(listener, number, authority, scale)

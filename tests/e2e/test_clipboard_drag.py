@@ -13,6 +13,7 @@ import trio
 
 from broker.ipc.control.api import Nothing, QuestionAnswerRequest
 from broker.ipc.control.methods import ANSWER, PENDING
+from shims.bundle import x11_bridge
 from tests.e2e.test_clipboard import LABELS, SECRET, status
 from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container
@@ -74,7 +75,11 @@ async def _open(w, names, record, kind, gtk):
     directory.mkdir(mode=0o700)
     shutil.copy(gtk_drag.__file__, directory / "gtk_drag.py")
     content = f"file:///home/{name}/secret" if kind == "file" else SECRET
-    program = f"python3 /tmp/broker/gtk_drag.py {gtk} {name} /tmp/broker/told {kind}"
+    number, _, x11 = gtk.partition("-")
+    program = f"python3 /tmp/broker/gtk_drag.py {number} {name} /tmp/broker/told {kind}"
+    if x11:
+        (directory / "vitrail-x11").write_bytes(x11_bridge())
+        program = f"env GDK_BACKEND=x11 python3 /tmp/broker/vitrail-x11 -- {program}"
     label = f'[label]\ncolour = "{LABELS[name]}"\n'
     async with (
         container(
@@ -151,7 +156,7 @@ def pasted(w):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("gtk", ["3", "4"])
+@pytest.mark.parametrize("gtk", ["3", "4", "3-x11"])
 async def test_an_allowed_drag_is_dropped_and_a_denied_one_is_not(gtk):
     rules = ["work personal allow", "work evil deny"]
     async with halves(rules, ("work", "personal", "evil"), gtk=gtk) as (w, mouse, half):

@@ -138,3 +138,6 @@ def test_toolbox_gets_its_variables_by_env():
     for words in (["enter", "t1"], ["run"], ["run", "-c", "t1"]):
         assert with_environment("toolbox", words, values) == words
     assert with_environment("distrobox", ["run", "x"], values) == ["run", "x"]
+    # toolbox itself passes the variables of our X server on.
+    words = with_environment("toolbox", ["run", "xterm"], values, x11=True)
+    assert words == ["run", "env", "WAYLAND_DISPLAY=/w", "xterm"]

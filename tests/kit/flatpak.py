@@ -16,7 +16,7 @@ from tests.kit.eventually import eventually
 
 PROGRAMS = (
     *("foot", "sh", "sleep", "timeout", "paplay", "wl-copy", "wl-paste"),
-    *("cat", "ls", "env"),
+    *("cat", "ls", "env", "ln", "mkdir"),
 )
 PYTHON = "/usr/bin/python3"
 _SHARE = (
@@ -62,13 +62,13 @@ async def applications(
 ):
     """Install applications for one test, with a session bus of its own.
 
-    ``command`` is their program, of PROGRAMS, ``policy`` further groups of their
+    ``command`` is their program, ``policy`` further groups of their
     permissions.  ``apps`` maps the last word of an ID below org.example to its
     filesystems.
     ``environ`` has XDG_DATA_HOME below ``base``, and gets the bus's address.
     Skips where Flatpak cannot run.
     """
-    wanted = ("flatpak", "ostree", "bwrap", "dbus-daemon", *PROGRAMS)
+    wanted = ("flatpak", "ostree", "bwrap", "dbus-daemon", *PROGRAMS, command)
     missing = [name for name in wanted if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -100,7 +100,7 @@ def _install(
     policy: str,
 ) -> None:
     made = base / "flatpak-build"
-    _runtime(made / "rt")
+    _runtime(made / "rt", {*PROGRAMS, command})
     repo = str(made / "repo")
     build = ("flatpak", "build-export", "--no-update-summary")
     _run(environ, *build, "--runtime", repo, str(made / "rt"), "1")
@@ -134,13 +134,13 @@ def _run(environ: dict[str, str], *words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _runtime(target: Path) -> None:
+def _runtime(target: Path, names: set[str]) -> None:
     """The programs, their libraries, and what foot needs to show a window."""
     usr = target / "usr"
     (usr / "bin").mkdir(parents=True)
     (target / "files").mkdir()
     (target / "metadata").write_text(_RUNTIME)
-    programs = [Path(shutil.which(name)) for name in PROGRAMS]
+    programs = [Path(shutil.which(name)) for name in names]
     if Path(PYTHON).exists():
         programs.append(Path(PYTHON))
     for program in programs:

@@ -396,17 +396,17 @@ class Distrobox(_SharedBox):
 class Flatpak(Way):
     """``brokerctl run --flatpak``."""
 
-    kind = "flatpak"
+    kind, program = "flatpak", "sh"
 
     @asynccontextmanager
     async def prepared(self) -> AsyncIterator[None]:
         env = environment(self.w)
-        async with applications(self.w.base, env, command="sh", Foot=""):
+        async with applications(self.w.base, env, command=self.program, Foot=""):
             self.write_record(f'app = "{APP}"\nbind_read_only = ["{self.folder}"]')
             yield
 
     def typed(self, *words: str) -> list[str]:
-        assert words[0] == "sh", "the application's own program"
+        assert words[0] == self.program, "the application's own program"
         return _brokerctl("run", "-q", "--flatpak", APP, *words[1:])
 
     async def kill(self, leader: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.core.errors import SetupError
+from broker.core.files.replace_file import replace_file
 from broker.ipc.sealed_memfd import sealed
 from shims.bundle import x11_bridge
 
@@ -32,18 +33,37 @@ def command(write: Path | None, command_words: tuple[str, ...]) -> None:
     Xwayland in a container, and nothing of Vitrail.
     """
     if write is not None:
-        write.write_bytes(x11_bridge())
-        write.chmod(0o755)
+        write_bridge(write)
         return
     if not command_words:
         raise click.UsageError("COMMAND is missing: brokerctl x11 -- COMMAND…")
+    program, words = bridge_here()
+    os.set_inheritable(program, True)  # noqa: FBT003
+    argv = [*words, *command_words]
+    os.execv(argv[0], argv)  # noqa: S606 -- it takes our place
+
+
+def bridge_here() -> tuple[int, list[str]]:
+    """Return a descriptor of the bridge, and words that start it before a command.
+
+    The process that they start inherits the descriptor.  Raises as ``require_xwayland``.
+    """
+    require_xwayland()
+    program = sealed([x11_bridge()])
+    script = f"/proc/self/fd/{program}"
+    return program, [sys.executable, "-I", "-S", "-B", script, "--"]
+
+
+def require_xwayland() -> None:
+    """Raise SetupError where this machine has no Xwayland."""
     if shutil.which("Xwayland") is None:
         raise SetupError(
             "X11 programs need Xwayland, which this machine does not have",
             hint="'sudo apt install xwayland' installs it",
         )
-    program = sealed([x11_bridge()])
-    os.set_inheritable(program, True)  # noqa: FBT003
-    script = f"/proc/self/fd/{program}"
-    argv = [sys.executable, "-I", "-S", "-B", script, "--", *command_words]
-    os.execv(argv[0], argv)  # noqa: S606 -- it takes our place
+
+
+def write_bridge(file: Path) -> Path:
+    """Write the bridge to a file that a container runs; returns it.  Raises OSError."""
+    replace_file(file, x11_bridge(), mode=0o755)
+    return file

@@ -264,8 +264,8 @@ async def copy_output(child: Child, steps: Steps) -> None:
     """Pass on its output, escaped where a user reads it."""
     async with trio.open_nursery() as nursery:
         for pipe in (child.popen.stdout, child.popen.stderr):
-            assert pipe is not None
-            nursery.start_soon(_copy, pipe.fileno(), steps)
+            if pipe is not None:
+                nursery.start_soon(_copy, pipe.fileno(), steps)
 
 
 async def _copy(fd: int, steps: Steps) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
+from broker.cli.proxy.x11 import write_bridge
 from broker.cli.quick.kept_home import KeptHome, kept_home
 from broker.cli.run.box import (
     copy_output,
@@ -85,6 +86,9 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
             hooks, env = _hooks(paths), _environment()
             resolver = resolver_file(hooks, launch.network)
             container = replace(container, resolver=resolver)
+            if record.viewer.window.x11:
+                bridge = write_bridge(hooks / "vitrail-x11")
+                container = replace(container, bridge=bridge)
             async with bound_for_podman(hooks, without_links, env) as places:
                 # guard: Podman gets no path that a sandbox can change
                 container = replace(container, places=places)

@@ -17,6 +17,8 @@ import trio
 from broker.cli import render
 from broker.cli.machines.setup import setup_errors
 from broker.cli.policy.records import read_records
+from broker.cli.proxy.flatpak_x11 import XSocket, start_words
+from broker.cli.proxy.x11 import require_xwayland
 from broker.cli.quick.made_record import made_record, record_text, with_files
 from broker.cli.run.box import (
     exit_code,
@@ -35,6 +37,7 @@ from broker.host.launchers.flatpak.files import (
     overrides_folder,
     system_bus_names,
     write_override,
+    x11_program,
 )
 from broker.host.launchers.flatpak.overrides import Wanted
 from broker.host.launchers.flatpak.process import HeldFlatpak, start_held
@@ -65,7 +68,7 @@ def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> in
             return run_recorded_app(record, words, quiet=quiet, as_json=as_json)
     name = f"flatpak-{hashlib.sha256(app.encode()).hexdigest()[:6]}"
     text = record_text(app[:LABEL_CHARS], "flatpak") + f'app = "{app}"\n'
-    run = _Run(paths, name, Flatpak(app), words, text)
+    run = _Run(paths, name, Flatpak(app), words, text, x11=None)
     return run.to_its_end(quiet=quiet, as_json=as_json)
 
 
@@ -90,7 +93,8 @@ def run_recorded_app(
     """Run the application of a record to its end; returns as ``run_app``."""
     launch = record.host.launch
     assert isinstance(launch, Flatpak)
-    run = _Run(local_paths(), record.name, launch, words or (), None)
+    x11 = record.viewer.window.x11
+    run = _Run(local_paths(), record.name, launch, words or (), None, x11=x11)
     return run.to_its_end(quiet=quiet, as_json=as_json)
 
 
@@ -104,11 +108,16 @@ class _Run:
         launch: Flatpak,
         words: Sequence[str],
         text: str | None,
+        *,
+        x11: bool | None,
     ) -> None:
+        """``x11`` None: as the application's own permissions have it."""
         self._paths = paths
         self._record = record
         self._launch = launch
         self._text = text
+        self._x11 = x11
+        self._program: str | None = None
         command, self._files = with_files(
             (launch.app, *words), Path.cwd(), writable_places(paths)
         )
@@ -120,6 +129,10 @@ class _Run:
         with setup_errors(f"the permissions of {self._launch.app} cannot be read"):
             # Each time: an update of the application may have more.
             self._system_names = system_bus_names(installed)
+            if self._x11 is not False:
+                self._program = x11_program(installed)
+        if self._x11:
+            require_xwayland()
         binds = (*self._launch.read_only, *self._launch.read_write)
         refuse_planted_links(self._paths, binds)
         steps = Steps(quiet=quiet, as_json=as_json)
@@ -134,18 +147,34 @@ class _Run:
                 if self._text is not None:
                     made = made_record(self._paths, self._record, self._text)
                     stack.enter_context(made)
-                return await leased(self._paths, self._record, self._start, steps)
+                async with trio.open_nursery() as nursery:
+                    start = partial(self._start, nursery, stack, steps)
+                    done = await leased(self._paths, self._record, start, steps)
+                    nursery.cancel_scope.cancel()
+                return done
 
-    async def _start(self, sockets: Path) -> HeldFlatpak:
+    async def _start(
+        self, nursery: trio.Nursery, stack: ExitStack, steps: Steps, sockets: Path
+    ) -> HeldFlatpak:
         self._override(sockets)
         launch = self._launch
-        return start_held(
+        server: XSocket | None = None
+        start: Sequence[str] = ()
+        if self._program is not None and shutil.which("Xwayland"):
+            with setup_errors("the socket of an X server cannot be made"):
+                server = XSocket(launch.app, sockets, stack, steps)
+            start = start_words(sockets, self._program)
+        held = start_held(
             launch.app,
             self._words,
             self._files,
             os.environ,
             open_files=launch.open_files,
+            start=start,
         )
+        if server is not None:
+            nursery.start_soon(server.serve, held.leader)
+        return held
 
     def _override(self, sockets: Path) -> None:
         launch = self._launch

@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
+from broker.cli.proxy.x11 import write_bridge
 from broker.cli.quick.kept_home import kept_home
 from broker.cli.run.box import (
     Start,
@@ -20,7 +21,7 @@ from broker.cli.run.box import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.host.launchers.nspawn.arguments import Tree
+from broker.host.launchers.nspawn.arguments import BRIDGE, Tree
 from broker.host.launchers.nspawn.process import HeldTree, choose_scope, start_held
 from policy.records.model import Nspawn, Record
 
@@ -66,7 +67,11 @@ def _starter(
     if scope is None:
         render.note("memory and processes are not limited: systemd is not available")
 
+    x11 = record.viewer.window.x11
+
     async def start(sockets: Path) -> HeldTree:
+        if x11:
+            write_bridge(sockets / BRIDGE)
         tree = Tree(
             name=record.name,
             command=tuple(argv or launch.command),
@@ -78,6 +83,7 @@ def _starter(
             language=os.environ.get("LANG") or "C.UTF-8",
             terminal=os.environ.get("TERM") or "dumb",
             open_files=launch.open_files,
+            x11=x11,
             without_links=without_links,
             resolver=resolver,
         )

@@ -7,7 +7,6 @@ records, the launchers.  ``brokerctl run --help`` needs none of it.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -90,11 +89,10 @@ def run_bwrap(
         raise click.UsageError(
             "--memory, --cpus, --network and --image are for machines, not --bwrap"
         )
-    if x11 and shutil.which("Xwayland") is None:
-        raise SetupError(
-            "X11 programs need Xwayland, which this machine does not have",
-            hint="'sudo apt install xwayland' installs it",
-        )
+    if x11:
+        from broker.cli.proxy.x11 import require_xwayland
+
+        require_xwayland()
     sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json, x11=x11))
 
 

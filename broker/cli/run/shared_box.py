@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from broker.cli.policy.records import read_records
+from broker.cli.proxy.x11 import bridge_here
 from broker.cli.run.box import end_launch, local_paths
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import ensure_broker
@@ -25,7 +26,7 @@ from broker.core.paths import Paths
 from broker.helpers.process.spawn import Child, spawn
 from broker.ipc.control.api import LaunchBindRequest, LaunchPrepareRequest
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_PREPARE
-from policy.records.model import SharedBox
+from policy.records.model import Record, SharedBox
 
 _NAME_OPTIONS = ("-c", "--container", "-n", "--name")
 _TOOLBOX_VALUES = ("-c", "--container", "-d", "--distro", "-r", "--release")
@@ -55,12 +56,12 @@ def box_name(words: Sequence[str]) -> str | None:
 
 
 def with_environment(
-    kind: str, words: Sequence[str], values: dict[str, str]
+    kind: str, words: Sequence[str], values: dict[str, str], *, x11: bool = False
 ) -> list[str]:
     """Return a command line whose program gets these variables inside the box.
 
-    distrobox passes the whole environment on.  toolbox passes WAYLAND_DISPLAY and
-    DISPLAY only, so 'toolbox run' gets env(1) before the program.
+    distrobox passes the whole environment on.  toolbox passes WAYLAND_DISPLAY and X11's
+    variables only, so 'toolbox run' gets env(1) before the program.
     """
     if kind != "toolbox" or "run" not in words:
         return list(words)
@@ -72,14 +73,16 @@ def with_environment(
         at += 2 if words[at] in _TOOLBOX_VALUES else 1
     if at >= len(words):
         return list(words)
-    inside = ["env", *(word for name in _GONE for word in ("-u", name))]
+    gone = () if x11 else _GONE
+    inside = ["env", *(word for name in gone for word in ("-u", name))]
     inside += [f"{name}={value}" for name, value in values.items()]
     return [*words[:at], *inside, *words[at:]]
 
 
 async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
     paths = local_paths()
-    record = _record(paths, kind, words)
+    found = _record(paths, kind, words)
+    record, x11 = SandboxName(found.name), found.viewer.window.x11
     await ensure_broker(paths)
     async with open_client(paths) as client:
         launch = await client.call(LAUNCH_PREPARE, LaunchPrepareRequest(record=record))
@@ -91,11 +94,14 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
             if program.name.startswith(_RELATIVE):
                 values |= relative_display(paths.runtime.parent, launch.directory)
             env = {k: v for k, v in os.environ.items() if k not in _GONE}
+            # Outside of the box, which is no boundary: it needs nothing of the box.
+            bridge, start = bridge_here() if x11 else (-1, [])
             child = spawn(
-                [program, *with_environment(kind, words, values)],
+                [*start, program, *with_environment(kind, words, values, x11=x11)],
                 env={**env, **values},
                 cwd=Path.cwd(),
                 stdin=0,
+                pass_fds=(bridge,) if x11 else (),
             )
             _pass_signals_on(child)
             code = await child.wait()
@@ -167,13 +173,13 @@ def _pass_signals_on(child: Child) -> None:
         signal.signal(number, lambda number, _: child.popen.send_signal(number))
 
 
-def _record(paths: Paths, kind: str, words: Sequence[str]) -> SandboxName:
+def _record(paths: Paths, kind: str, words: Sequence[str]) -> Record:
     """The record of the box: of its own name, or the one of its kind."""
     found = read_records(paths).records
     for name in (box_name(words), kind):
         record = found.get(name or "")
         if record is not None and isinstance(record.host.launch, SharedBox):
-            return SandboxName(record.name)
+            return record
     raise SetupError(
         f"no record is named '{kind}' with [launch] kind = \"shared-box\"",
         hint=f"'brokerctl launcher install {kind}' writes it",

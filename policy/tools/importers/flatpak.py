@@ -15,7 +15,7 @@ from policy import limits
 from policy.tools.importers import Imported, ImportFileError, Note
 
 _CLOSED_SOCKETS = {
-    "x11": "X11 is closed: an application without Wayland shows no window",
+    "x11": "your X server is closed; 'x11 = true' in [window] gives it one of its own",
     "fallback-x11": "X11 is closed",
     "session-bus": "the whole session bus is closed; its own names and portals stay",
     "system-bus": "the whole system bus is closed",

@@ -50,6 +50,10 @@ _HOME = "/home/user"
 _X11_START = ("/usr/bin/python3", "-I", "-S", "-B", _X11_BRIDGE, "--")
 _MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _READABLE = ("--perms", "0644")
+_UNSHARED = (
+    *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
+    "--unshare-cgroup-try",
+)
 _TO_CHANGE_ID = tuple(
     word
     for right in ("SETUID", "SETGID", "SETPCAP")
@@ -134,6 +138,8 @@ class Descriptors:
     """The program that shows X11 windows (``shims/x11``)."""
     namespace: int | None = None
     """A user namespace in which its programs have a subordinate id, and 0 is the user."""
+    beside: tuple[int, int] | None = None
+    """A pid namespace for one below it, and the user namespace that owns it."""
 
 
 def bwrap_args(box: Box, fds: Descriptors, uid: int, gid: int = 0) -> list[str]:
@@ -151,20 +157,22 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int, gid: int = 0) -> list[str]:
         "--",
         *(() if fds.namespace is None else _changed_id(uid, gid)),
         *box_gate_words(box.open_files, stdin=box.stdin),
-        *("/bin/sh", "-c", SCRIPT, "sh"),
+        *(("/bin/sh", "-c", SCRIPT, "sh") if fds.beside is None else ()),
         *(_X11_START if box.x11 else ()),
         *box.command,
     ]
 
 
 def _namespaces(fds: Descriptors) -> tuple[str, ...]:
+    if fds.beside is not None:
+        space, owner = map(str, fds.beside)
+        return ("--userns", owner, "--pidns", space, *_UNSHARED)
     if fds.namespace is None:
         return ("--unshare-all",)
     # In place of a user namespace that bubblewrap makes: it sets up all as the user.
     return (
         *("--userns", str(fds.namespace), "--uid", "0", "--gid", "0"),
-        *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
-        "--unshare-cgroup-try",
+        *_UNSHARED,
     )
 
 

@@ -38,8 +38,13 @@ class BoxCommand:
     it was; it would die of a closed pipe."""
 
 
-def prepare(box: Box, ours: ExitStack) -> BoxCommand:
-    """Make the pipes and files; ``ours`` closes all until they are handed over."""
+def prepare(
+    box: Box, ours: ExitStack, beside: tuple[int, int] | None = None
+) -> BoxCommand:
+    """Make the pipes and files; ``ours`` closes all until they are handed over.
+
+    ``beside``: namespaces of another sandbox that it joins (``Descriptors``).
+    """
     uid, gid = os.getuid(), os.getgid()
     theirs = ours.enter_context(ExitStack())
     stdin, release = os.pipe()
@@ -55,10 +60,12 @@ def prepare(box: Box, ours: ExitStack) -> BoxCommand:
     hosts = _memory(theirs, _HOSTS)
     resolver = None if box.resolver is None else _memory(theirs, box.resolver.encode())
     x11 = _memory(theirs, _x11_bridge()) if box.x11 else None
-    own = None if box.owns_files else subordinate_namespace(theirs, (uid, gid))
-    fds = Descriptors(status, passwd, group, rules, resolver, hosts, x11, own)
+    own = (
+        None if box.owns_files or beside else subordinate_namespace(theirs, (uid, gid))
+    )
+    fds = Descriptors(status, passwd, group, rules, resolver, hosts, x11, own, beside)
     named = tuple(fd for fd in (resolver, x11, own) if fd is not None)
-    passed = (status, passwd, group, rules, hosts, *named)
+    passed = (status, passwd, group, rules, hosts, *named, *(beside or ()))
     argv = bwrap_args(box, fds, uid, gid)
     return BoxCommand(argv, passed, stdin, theirs, gate, heard)
 

@@ -14,8 +14,9 @@ import msgspec
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths
-from broker.host.launchers.flatpak.key_file import parse, write
+from broker.host.launchers.flatpak.key_file import Groups, items, parse, write
 from broker.host.launchers.flatpak.overrides import (
+    CONTEXT,
     SYSTEM_BUS,
     Change,
     Wanted,
@@ -84,9 +85,27 @@ def system_bus_names(installed: Path) -> list[str]:
 
     Raises OSError, UpstreamError where its metadata cannot be read.
     """
-    own = parse((installed / "metadata").read_text("utf-8", "replace"))
     # Flatpak loads no application whose metadata has another name.
-    return [name for name in own.get(SYSTEM_BUS, {}) if _BUS_NAME.fullmatch(name)]
+    found = own_permissions(installed).get(SYSTEM_BUS, {})
+    return [name for name in found if _BUS_NAME.fullmatch(name)]
+
+
+def x11_program(installed: Path) -> str | None:
+    """Return the program of an application whose own permissions have X11.
+
+    None for another one.  Raises as ``system_bus_names``.
+    """
+    own = own_permissions(installed)
+    sockets = items(own.get(CONTEXT, {}).get("sockets", ""))
+    return own["Application"].get("command") if "x11" in sockets else None
+
+
+def own_permissions(installed: Path) -> Groups:
+    """Return the groups of an installed application's metadata.
+
+    Raises as ``system_bus_names``.
+    """
+    return parse((installed / "metadata").read_text("utf-8", "replace"))
 
 
 def close_override(paths: Paths, folder: Path, app: str, installed: Path) -> bool:

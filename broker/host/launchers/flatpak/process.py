@@ -49,8 +49,12 @@ class HeldFlatpak:
             await self.child.stop()
 
 
-def flatpak_words(app: str, words: Sequence[str], files: Sequence[Path]) -> list[str]:
+def flatpak_words(
+    app: str, words: Sequence[str], files: Sequence[Path], start: Sequence[str] = ()
+) -> list[str]:
     """Return brokerctl's ``flatpak run``; the application can read ``files``.
+
+    ``start``: words that start its program, in place of the application's own.
 
     Its instance ends with the process that starts it, and has no accessibility bus:
     that shows the windows of others.
@@ -58,7 +62,8 @@ def flatpak_words(app: str, words: Sequence[str], files: Sequence[Path]) -> list
     shown = [f"--filesystem={_option(path)}:ro" for path in files]
     return [
         *("flatpak", "run", "--die-with-parent", "--no-a11y-bus", *shown),
-        *(app, *words),
+        *(f"--command={word}" for word in start[:1]),
+        *(app, *start[1:], *words),
     ]
 
 
@@ -73,12 +78,16 @@ def start_held(
     environ: Mapping[str, str],
     *,
     open_files: int,
+    start: Sequence[str] = (),
 ) -> HeldFlatpak:
     """Start it; its output is in the child's pipes."""
     gate, release = os.pipe()
     try:
         child = spawn(
-            [*limited_gate_words(open_files), *flatpak_words(app, words, files)],
+            [
+                *limited_gate_words(open_files),
+                *flatpak_words(app, words, files, start),
+            ],
             name="flatpak",
             env={name: environ[name] for name in _KEPT if name in environ},
             cwd="/",

@@ -24,6 +24,9 @@ from broker.helpers.process.gate import GATE_WORDS
 from broker.helpers.process.popen import our_program
 
 SOCKETS = "/run/vitrail"
+BRIDGE = "vitrail-x11"
+"""The program that shows X11 windows (``shims/x11``)."""
+_X11_START = ("/usr/bin/env", "python3", "-I", "-S", "-B", f"{SOCKETS}/{BRIDGE}", "--")
 _ROOT = "/run/systemd/vitrail"
 """Where systemd-nspawn finds the tree, in a file system of its own mount namespace."""
 _HOME = "/home/user"
@@ -73,6 +76,8 @@ class Tree:
     open_files: int = SANDBOX_FDS
     resolver: Path | None = None
     """A file outside that is its resolv.conf(5); None: it has no network."""
+    x11: bool = False
+    """Whether ``BRIDGE`` is beside its sockets, and shows its X11 programs."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
     """Where those of ``binds`` are that lead through links of the user's."""
 
@@ -108,6 +113,7 @@ def nspawn_args(tree: Tree, group: Scope | Path, root: tuple[str, str]) -> list[
         *_environment(tree),
         *(f"--chdir={_HOME}", "--"),
         *GATE_WORDS,
+        *(_X11_START if tree.x11 else ()),
         *tree.command,
     ]
 
@@ -160,8 +166,8 @@ def _environment(tree: Tree) -> Iterator[str]:
         "WAYLAND_DISPLAY": f"{SOCKETS}/wayland-0",
         "PULSE_SERVER": f"unix:{SOCKETS}/vitrail.Audio",
         "SSH_AUTH_SOCK": f"{SOCKETS}/vitrail.SshAgent",
-        "GDK_BACKEND": "wayland",
-        "QT_QPA_PLATFORM": "wayland",
+        "GDK_BACKEND": "wayland,x11" if tree.x11 else "wayland",
+        "QT_QPA_PLATFORM": "wayland;xcb" if tree.x11 else "wayland",
         "MOZ_ENABLE_WAYLAND": "1",
     }
     for name, value in words.items():

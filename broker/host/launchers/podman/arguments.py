@@ -15,6 +15,8 @@ from pathlib import Path
 from broker.core.limits import SANDBOX_FDS
 
 _HOME = "/home/user"
+_BRIDGE = "/run/vitrail-x11"
+_X11_START = ("/usr/bin/env", "python3", "-I", "-S", "-B", _BRIDGE, "--")
 _CONFINED = (
     *("--rm", "--pull=never", "--network=none", "--read-only", "--cap-drop=all"),
     # Its directories are the user's or ours; relabelling them is not ours to do.
@@ -54,6 +56,8 @@ class Container:
     limits: Limits | None = None
     resolver: Path | None = None
     """A file outside that is its resolv.conf(5); None: it has no network."""
+    bridge: Path | None = None
+    """The program outside that shows X11 windows (``shims/x11``)."""
     language: str = "C.UTF-8"
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
@@ -69,6 +73,7 @@ def podman_args(
     ``hooks`` has the JSON of the hook's stages; Podman writes the container's id to
     ``cid``, which does not exist yet.
     """
+    x11 = container.bridge is not None
     return [
         *("podman", "--hooks-dir", str(hooks), "run", *_CONFINED, *_IMAGE),
         *("--cidfile", str(cid)),
@@ -83,9 +88,11 @@ def podman_args(
         *("--env", f"HOME={_HOME}", "--workdir", _HOME),
         *("--env", f"LANG={container.language}"),
         *("--env", f"TERM={container.terminal}"),
-        *("--env", "XDG_SESSION_TYPE=wayland", "--env", "GDK_BACKEND=wayland"),
-        *("--env", "QT_QPA_PLATFORM=wayland", "--env", "MOZ_ENABLE_WAYLAND=1"),
+        *("--env", "XDG_SESSION_TYPE=wayland", "--env", "MOZ_ENABLE_WAYLAND=1"),
+        *("--env", f"GDK_BACKEND=wayland{',x11' if x11 else ''}"),
+        *("--env", f"QT_QPA_PLATFORM=wayland{';xcb' if x11 else ''}"),
         *_root(container),
+        *(_X11_START if x11 and container.command else ()),
         *container.command,
     ]
 
@@ -109,6 +116,8 @@ def _files(container: Container) -> Iterator[str]:
         yield from ("--volume", f"{container.places.get(path, path)}:{path}:ro")
     for path in container.read_write:
         yield from ("--volume", f"{container.places.get(path, path)}:{path}:rw")
+    if container.bridge is not None:
+        yield from ("--volume", f"{container.bridge}:{_BRIDGE}:ro")
     if container.resolver is not None:
         yield from ("--volume", f"{container.resolver}:/etc/resolv.conf:ro")
     if container.home is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,15 @@ def test_podman_is_told_the_limits_and_otherwise_none():
 def test_an_image_gets_no_room_on_the_disk_and_no_timer():
     """By its VOLUME 300 MiB were on the user's disk, and by its HEALTHCHECK a timer."""
     assert {"--image-volume=tmpfs", "--no-healthcheck"} <= set(options())
+
+
+def test_its_bridge_is_mounted_and_starts_its_program():
+    places = [Path(path) for path in ("/hooks", "/cid", "/run")]
+    container = Container("work", ("xterm",), "image", None, bridge=Path("/b"))
+    argv = podman_args(container, *places)
+    assert argv[-3:] == ["/run/vitrail-x11", "--", "xterm"]
+    assert "/b:/run/vitrail-x11:ro" in argv
+    assert "GDK_BACKEND=wayland,x11" in argv
+    # An image's own program is its own to start.
+    argv = podman_args(replace(container, command=()), *places)
+    assert argv[-1] == "image"

@@ -79,3 +79,12 @@ def test_the_program_itself_is_no_file_argument(tmp_path: Path) -> None:
     """The program is looked for inside, by its name or path."""
     (tmp_path / "run").write_text("x")
     assert with_files(("run",), tmp_path) == (("run",), ())
+
+
+def test_a_box_beside_a_sandbox_joins_it_and_has_no_bus_of_its_own() -> None:
+    words = bwrap_args(Box(("x",), Path("/s")), replace(FDS, beside=(20, 21)), 1000)
+    at = words.index("--userns")
+    assert words[at : at + 4] == ["--userns", "21", "--pidns", "20"]
+    assert {"--unshare-pid", "--unshare-net", "--unshare-ipc"} <= set(words)
+    assert "--unshare-all" not in words
+    assert "dbus-daemon" not in str(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from broker.host.launchers.nspawn.arguments import Scope, Tree, nspawn_args
@@ -49,3 +50,10 @@ def test_a_home_is_bound_where_there_is_one():
     tree = Tree("work", ("gedit",), Path("/r"), Path("/s"), home=Path("/h"))
     assert "--bind=/h:/home/user" in nspawn_args(tree, Path("/group"), ROOT)
     assert "--tmpfs=/home/user:mode=0700" in nspawn_args(TREE, Path("/group"), ROOT)
+
+
+def test_a_tree_has_an_x_server_only_if_it_is_asked_for():
+    words = nspawn_args(replace(TREE, x11=True), Path("/group"), ROOT)
+    assert words[-4:] == ["/run/vitrail/vitrail-x11", "--", "gedit", "a b"]
+    assert "--setenv=GDK_BACKEND=wayland,x11" in words
+    assert "vitrail-x11" not in str(nspawn_args(TREE, Path("/group"), ROOT))
