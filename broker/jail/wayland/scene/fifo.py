@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.model import Popup, State, XdgSurface
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.objects import ProtocolObject
