@@ -33,7 +33,7 @@ from fuzz.runner import Admission, Meter
 _COVERED = [
     f"broker/net/link/{name}.py"
     for name in (
-        "wire_types", "keys", "epoch", "handshake", "preamble",
+        "wire_types", "keys", "epoch", "handshake", "preamble", "preamble_gate",
         "messages", "control", "pairing",
     )
 ]  # fmt: skip
@@ -41,7 +41,7 @@ _METER = Meter(__name__, *_COVERED)
 
 with _METER.imports("broker.net.link", "broker.core"):
     from broker.cli.pairing import protocol as pairing
-    from broker.net.link import control, keys, messages, preamble
+    from broker.net.link import control, keys, messages, preamble, preamble_gate
 
 from broker.core.errors import SetupError  # noqa: E402
 from broker.core.names import LeaseId  # noqa: E402
@@ -154,7 +154,7 @@ def _outcome(wire: Wire, *, done: bool) -> str:
 def door_preamble(data: bytes) -> str:
     """Real preambles, changed, repeated, of an old epoch; then an answer."""
     script = _Script(data)
-    opener, gate = preamble.Opener(_HOST), preamble.Gate(_VIEWER)
+    opener, gate = preamble.Opener(_HOST), preamble_gate.Gate(_VIEWER)
     taken: set[bytes] = set()
     trail: Counter[str] = Counter()
     made = [opener.open(list(PORTS)[n % len(PORTS)], LEASE) for n in range(4)]
@@ -166,7 +166,7 @@ def door_preamble(data: bytes) -> str:
             whole[script.byte() % len(whole)] ^= script.byte()
         untrusted = bytes(whole)
         try:
-            reader, got = preamble.PreambleReader(), None
+            reader, got = preamble_gate.PreambleReader(), None
             piece = script.byte() % 80 + 1
             for at in range(0, 80, piece):
                 got = reader.feed(untrusted[at : at + piece])
@@ -185,7 +185,9 @@ def door_preamble(data: bytes) -> str:
     return deep + " ".join(sorted(trail))
 
 
-def _answer(offer: preamble.StreamOffer, gate: preamble.Gate, script: _Script) -> str:
+def _answer(
+    offer: preamble.StreamOffer, gate: preamble_gate.Gate, script: _Script
+) -> str:
     answer = bytearray(gate.answer(offer.preamble, preamble.PreambleVerdict.TAKEN))
     true = bytes(answer)
     if script.byte() & 1:

@@ -37,7 +37,8 @@ from broker.ipc.audit import schema
 from broker.net.endpoints import Listener, open_listener
 from broker.net.link import messages as m
 from broker.net.link.pending_connections import Ticket
-from broker.net.link.preamble import Preamble, PreambleReader, PreambleVerdict
+from broker.net.link.preamble import PreambleVerdict
+from broker.net.link.preamble_gate import Gate, Preamble, PreambleReader
 from broker.net.link.wire_types import (
     ConnectionKind,
     LinkRefusedError,
@@ -98,6 +99,8 @@ class RemoteHost(LinkEnd):
         self._next = trio.Lock()
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
+        self._gate: Gate | None = None
+        """Of the current epoch."""
         self.devices = RemoteDevices(self._up)
         self.folders = StreamedFolders(log)
 
@@ -151,8 +154,8 @@ class RemoteHost(LinkEnd):
         return self.state.epoch is not None and self.state.epoch.live
 
     def _up(self) -> Epoch:
-        epoch = self.state.epoch
-        if epoch is None or not epoch.live:
+        epoch, gate = self.state.epoch, self._gate
+        if epoch is None or gate is None or not epoch.live:
             problem = f": {self.state.problem}" if self.state.problem else ""
             raise UpstreamError(
                 f"no host is connected{problem}",
@@ -269,7 +272,7 @@ class RemoteHost(LinkEnd):
 
     async def _preamble(
         self, conn: socket.socket, first: bytes
-    ) -> tuple[Epoch, Preamble, bytes]:
+    ) -> tuple[Epoch, Gate, Preamble, bytes]:
         reader = PreambleReader()
         preamble = reader.feed(first)
         while preamble is None:
@@ -277,12 +280,12 @@ class RemoteHost(LinkEnd):
             if not untrusted:
                 reader.eof()
             preamble = reader.feed(untrusted)
-        epoch = self.state.epoch
-        if epoch is None or not epoch.live:
+        epoch, gate = self.state.epoch, self._gate
+        if epoch is None or gate is None or not epoch.live:
             raise LinkRefusedError(
                 "a stream when no host is connected", reason=RefusalReason.PROOF
             )
-        return epoch, epoch.gate.check(preamble), preamble
+        return epoch, gate, gate.check(preamble), preamble
 
     # -- an epoch ----------------------------------------------------------------------
 
@@ -296,6 +299,7 @@ class RemoteHost(LinkEnd):
                 old.end("the same host has connected again")
                 await old.gone.wait()
             self.state.up(epoch)
+            self._gate = Gate(epoch.session)
         began = trio.current_time()
         reason = BROKER_ENDS
         try:
@@ -365,10 +369,15 @@ class RemoteHost(LinkEnd):
     # -- streams -------------------------------------------------------------------------
 
     async def _stream(
-        self, conn: socket.socket, epoch: Epoch, preamble: Preamble, raw: bytes
+        self,
+        conn: socket.socket,
+        epoch: Epoch,
+        gate: Gate,
+        preamble: Preamble,
+        raw: bytes,
     ) -> None:
         """Carry a stream that has proved whose it is."""
-        with closing(StreamAnswer(conn, epoch, raw)) as answering:
+        with closing(StreamAnswer(conn, gate, raw)) as answering:
             announced = epoch.leases.usable(preamble.lease)
             if announced is None:
                 await answering.say(PreambleVerdict.NO_LEASE)

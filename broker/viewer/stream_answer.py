@@ -9,7 +9,7 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.limits import link as limits
 from broker.net.link.preamble import PreambleVerdict
-from broker.net.link_service.epoch import Epoch
+from broker.net.link.preamble_gate import Gate
 from broker.net.link_service.sockets import send_all
 from broker.viewer.host_intake import IntakePlace
 
@@ -21,9 +21,9 @@ class StreamAnswer:
     closes the other one, also when it refuses.
     """
 
-    def __init__(self, conn: socket.socket, epoch: Epoch, preamble: bytes) -> None:
+    def __init__(self, conn: socket.socket, gate: Gate, preamble: bytes) -> None:
         self._sock: socket.socket | None = conn.dup()
-        self._epoch = epoch
+        self._gate = gate
         self._preamble = preamble
         self.place: IntakePlace | None = None
         """Of the undecided, which it has until it is answered."""
@@ -45,7 +45,7 @@ class StreamAnswer:
         if sock is None:
             return
         with sock, trio.move_on_after(limits.LINK_HANDSHAKE_SECONDS):
-            answer = self._epoch.gate.answer(self._preamble, verdict)
+            answer = self._gate.answer(self._preamble, verdict)
             try:
                 await send_all(sock, answer)
             except UpstreamError:

@@ -14,11 +14,10 @@ from broker.net.link.epoch import Purpose, make_mac
 from broker.net.link.preamble import (
     ANSWER_BYTES,
     PREAMBLE_BYTES,
-    Gate,
     Opener,
-    PreambleReader,
     PreambleVerdict,
 )
+from broker.net.link.preamble_gate import Gate, PreambleReader
 from broker.net.link.wire_types import HEADER, Direction, LinkRefusedError, Role
 from tests.kit.link.pair import sessions
 

@@ -37,12 +37,11 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
 
 from broker.core.errors import InternalError, RefusedError
 from broker.core.limits import link as limits
-from broker.core.names import LeaseId, ServiceName, take_lease_id
-from broker.core.services import LINK_PORTS, SERVICES
+from broker.core.names import LeaseId, ServiceName
+from broker.core.services import LINK_PORTS
 from broker.net.link.epoch import (
     EPOCH_BYTES,
     MAC_BYTES,
@@ -51,23 +50,21 @@ from broker.net.link.epoch import (
     mac_holds,
     make_mac,
 )
-from broker.net.link.link_reader import LinkReader
 from broker.net.link.wire_types import (
     HEADER,
     VERSION,
     ConnectionKind,
     LinkRefusedError,
     RefusalReason,
-    Role,
 )
 
-_KIND = 1
-_BODY = struct.Struct(f"<{EPOCH_BYTES}sQI8s")
-_SIGNED_BYTES = HEADER.size + _BODY.size
-PREAMBLE_BYTES = _SIGNED_BYTES + MAC_BYTES
+KIND = 1
+BODY = struct.Struct(f"<{EPOCH_BYTES}sQI8s")
+SIGNED_BYTES = HEADER.size + BODY.size
+PREAMBLE_BYTES = SIGNED_BYTES + MAC_BYTES
 
-_VERDICT = struct.Struct("<B3x")
-ANSWER_BYTES = _VERDICT.size + MAC_BYTES
+VERDICT = struct.Struct("<B3x")
+ANSWER_BYTES = VERDICT.size + MAC_BYTES
 
 
 class PreambleVerdict(enum.IntEnum):
@@ -82,44 +79,6 @@ class PreambleVerdict(enum.IntEnum):
     """A limit of the receiver is reached."""
     FAILED = 5
     """Something beside the receiver failed (compositor, worker)."""
-
-
-@dataclass(frozen=True)
-class Preamble:
-    """Request of an authenticated stream."""
-
-    opened_by: Role
-    number: int
-    """Counts the opener's streams of this epoch, from 1."""
-    service: ServiceName
-    lease: LeaseId
-
-
-class CounterWindow:
-    """Which numbers of an epoch were used: each is accepted at most once.
-
-    Numbers more than ``limits.LINK_WINDOW`` below the highest one seen are
-    refused unseen, so the memory is one integer of that many bits.
-    """
-
-    def __init__(self) -> None:
-        self._highest = 0
-        self._seen = 0  # bit n: the number highest - n was used
-
-    def use(self, number: int) -> bool:
-        """Mark a number as used; False, and nothing changes, if it may not be."""
-        if not 0 < number <= limits.LINK_COUNTER:
-            return False
-        ahead = number - self._highest
-        if ahead > 0:
-            kept = self._seen << ahead if ahead < limits.LINK_WINDOW else 0
-            self._seen = (kept | 1) & ((1 << limits.LINK_WINDOW) - 1)
-            self._highest = number
-            return True
-        if -ahead >= limits.LINK_WINDOW or self._seen >> -ahead & 1:
-            return False
-        self._seen |= 1 << -ahead
-        return True
 
 
 class StreamOffer:
@@ -143,13 +102,13 @@ class StreamOffer:
         Raises LinkRefusedError when the answer is not the other broker's: no
         payload may be sent, and the connection must be closed.
         """
-        _at_most(untrusted_data, self.needed)
+        at_most(untrusted_data, self.needed)
         self._buffer += untrusted_data
         if len(self._buffer) < ANSWER_BYTES:
             return None
         self._over = True
-        head, mac = self._buffer[: _VERDICT.size], self._buffer[_VERDICT.size :]
-        (untrusted_code,) = _VERDICT.unpack(head)
+        head, mac = self._buffer[: VERDICT.size], self._buffer[VERDICT.size :]
+        (untrusted_code,) = VERDICT.unpack(head)
         if not mac_holds(mac, self._key, self.preamble, head):
             raise LinkRefusedError(
                 "what answers on the link's port is not the paired broker",
@@ -193,8 +152,8 @@ class Opener:
             raise RefusedError("this epoch's stream numbers are used up: reconnect")
         self._last += 1
         session = self._session
-        head = HEADER.pack(ConnectionKind.STREAM.value, VERSION, _KIND, session.role)
-        signed = head + _BODY.pack(
+        head = HEADER.pack(ConnectionKind.STREAM.value, VERSION, KIND, session.role)
+        signed = head + BODY.pack(
             session.epoch, self._last, LINK_PORTS[service], bytes.fromhex(lease)
         )
         mac = make_mac(session.key(Purpose.STREAM, session.sends), signed)
@@ -206,99 +165,8 @@ class Opener:
         return self._last
 
 
-class Gate:
-    """Checks the preambles that reach this end in one epoch."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._window = CounterWindow()
-
-    def check(self, untrusted_preamble: bytes) -> Preamble:
-        """Return what a whole preamble asks for.
-
-        Raises LinkRefusedError: close without an answer, record an event.
-        Nothing is remembered of a preamble whose MAC is wrong, so a forger
-        cannot use up numbers.
-        """
-        if len(untrusted_preamble) != PREAMBLE_BYTES:
-            raise InternalError("the gate takes whole preambles")
-        signed = untrusted_preamble[:_SIGNED_BYTES]
-        mac = untrusted_preamble[_SIGNED_BYTES:]
-        untrusted_role = HEADER.unpack_from(signed)[3]
-        epoch, number, port, lease = _BODY.unpack_from(signed, HEADER.size)
-        if untrusted_role != self._session.role.other:
-            raise LinkRefusedError(
-                "a reflected preamble: it was made by this role itself",
-                reason=RefusalReason.ROLE,
-            )
-        if epoch != self._session.epoch:
-            raise LinkRefusedError(
-                "a preamble of another epoch (an old connection, or a replay)",
-                reason=RefusalReason.PROOF,
-            )
-        if not mac_holds(
-            mac, self._session.key(Purpose.STREAM, self._session.receives), signed
-        ):
-            raise LinkRefusedError("a forged preamble", reason=RefusalReason.PROOF)
-        if not self._window.use(number):
-            raise LinkRefusedError(
-                f"a replayed preamble (stream {number})", reason=RefusalReason.PROOF
-            )
-        service = SERVICES.get(port)
-        if service is None:
-            raise LinkRefusedError(
-                f"no service has port {port}", reason=RefusalReason.MALFORMED
-            )
-        return Preamble(
-            self._session.role.other, number, service, take_lease_id(lease.hex())
-        )
-
-    def answer(self, preamble: bytes, verdict: PreambleVerdict) -> bytes:
-        """The answer to a preamble that ``check`` let through."""
-        head = _VERDICT.pack(verdict)
-        key = self._session.key(Purpose.ANSWER, self._session.receives)
-        return head + make_mac(key, preamble, head)
-
-
-class PreambleReader:
-    """Collects one preamble; refuses at the first byte that cannot be right."""
-
-    def __init__(self) -> None:
-        self._reader = LinkReader(ConnectionKind.STREAM, {_KIND: PREAMBLE_BYTES})
-        self._size = 0
-        self._over = False
-
-    @property
-    def needed(self) -> int:
-        """How many bytes are still to be read; 0 when it is over."""
-        return 0 if self._over else PREAMBLE_BYTES - self._size
-
-    def feed(self, untrusted_data: bytes) -> bytes | None:
-        """Take at most ``needed`` bytes; return the preamble when it is whole.
-
-        Raises LinkRefusedError; close without an answer.
-        """
-        _at_most(untrusted_data, self.needed)
-        self._size += len(untrusted_data)
-        try:
-            taken = self._reader.feed(untrusted_data).take()
-        except LinkRefusedError:
-            self._over = True
-            raise
-        if taken is None:
-            return None
-        self._over = True
-        return taken[2]
-
-    def eof(self) -> None:
-        """Say that no byte will come; raises unless the preamble is whole."""
-        if self._size == PREAMBLE_BYTES:
-            return
-        self._over = True
-        raise LinkRefusedError("a truncated preamble", reason=RefusalReason.CLOSED)
-
-
-def _at_most(untrusted_data: bytes, needed: int) -> None:
+def at_most(untrusted_data: bytes, needed: int) -> None:
+    """Raise InternalError for a read beyond the message."""
     # More would be payload taken out of the kernel, or sent before the answer.
     if len(untrusted_data) > needed:
         raise InternalError(f"read at most {needed} bytes here")

@@ -29,7 +29,7 @@ from broker.net.link.control import ControlChannel
 from broker.net.link.epoch import Session
 from broker.net.link.keys import Peer
 from broker.net.link.lease_book import LeaseBook
-from broker.net.link.preamble import Gate, Opener
+from broker.net.link.preamble import Opener
 from broker.net.link_service.lease_turns import LeaseTurns, Turn
 from broker.net.link_service.sockets import receive
 
@@ -80,7 +80,6 @@ class Epoch:
         self.session = session
         self.channel = ControlChannel(session)
         self.opener = Opener(session)
-        self.gate = Gate(session)
         self.streams: dict[int, LinkStream] = {}
         """By the number in the preamble; all are opened by the host."""
         self.refused = 0

@@ -19,12 +19,10 @@ from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.net.link.preamble import (
     ANSWER_BYTES,
     PREAMBLE_BYTES,
-    CounterWindow,
-    Gate,
     Opener,
-    PreambleReader,
     PreambleVerdict,
 )
+from broker.net.link.preamble_gate import CounterWindow, Gate, PreambleReader
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
 from tests.kit.link.pair import sessions
 
