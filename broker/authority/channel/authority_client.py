@@ -17,7 +17,7 @@ import trio
 from typing_extensions import override
 
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.log_client import Answer, AuthorityCall, LogClient, expect
+from broker.authority.channel.log_client import AuthorityCall, LogClient, expect
 from broker.authority.channel.request_messages import asked_of
 from broker.authority.permit import (
     Asked,
@@ -49,7 +49,7 @@ class _Asking(AuthorityCall):
     permit: Permit | None = None
 
     @override
-    def set_answer(self, answer: m.FromAuthority) -> None:
+    def set_answer(self, answer: m.AuthorityAnswer) -> None:
         """Store the answer, with its permit, and wake the task that waits for it."""
         # At once: what cuts it may be the next message, and is read in this turn.
         if isinstance(answer, m.Permitted) and self.request is not None:
@@ -74,7 +74,11 @@ class AuthorityClient(LogClient):
         self._changes = 0
 
     @override
-    def _take_answer(self, message: Answer) -> None:
+    def _decode(self, frame: bytes) -> m.AuthorityMessage:
+        return m.decode_from_authority(frame)
+
+    @override
+    def _take_answer(self, message: m.AuthorityAnswer) -> None:
         call = self._calls.get(message.request)
         match message:
             case m.PermitNow() | m.PermitCut() | m.Asking():
@@ -164,7 +168,7 @@ class AuthorityClient(LogClient):
         ask = partial(m.AskRules, service=service, source=source, target=target)
         return (await self._show(m.RulesShown, ask)).rules
 
-    async def _show(self, kind: type[_S], ask: Callable[[int], m.FromClient]) -> _S:
+    async def _show(self, kind: type[_S], ask: Callable[[int], m.ClientMessage]) -> _S:
         """Return the answer to a question, which may be a kept one."""
         key, changes = m.encode_from_client(ask(0)), self._changes
         known = self._shown.get(key)
@@ -222,7 +226,7 @@ class AuthorityClient(LogClient):
         """See the interface."""
         await self._change_leases(partial(m.EndLease, lease=lease))
 
-    async def _change_leases(self, change: Callable[[int], m.FromClient]) -> None:
+    async def _change_leases(self, change: Callable[[int], m.ClientMessage]) -> None:
         try:
             await self.ask(m.AuthorityDone, change)
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -21,7 +21,7 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
-from broker.ipc import authority as m
+from broker.ipc import authority_log as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.event import Event
 from policy.records.model import RecordSet
@@ -32,23 +32,7 @@ _SILENT = (
     "the authority has not answered for "
     f"{authority_limits.AUTHORITY_SILENT_SECONDS} seconds"
 )
-Answer: TypeAlias = (
-    m.PermitNow
-    | m.PermitCut
-    | m.Asking
-    | m.Permitted
-    | m.Chosen
-    | m.AuthorityDone
-    | m.Failed
-    | m.Report
-    | m.NewestCheckpoint
-    | m.Evidence
-    | m.Compared
-    | m.CheckpointHeld
-    | m.Previewed
-    | m.RulesShown
-)
-_M = TypeVar("_M", bound=m.FromAuthority)
+_M = TypeVar("_M", bound=m.AuthorityAnswer)
 
 
 @dataclass(eq=False)
@@ -56,9 +40,9 @@ class AuthorityCall:
     """A request that waits for its answer."""
 
     answered: trio.Event = field(default_factory=trio.Event)
-    answer: m.FromAuthority | None = None
+    answer: m.AuthorityAnswer | None = None
 
-    def set_answer(self, answer: m.FromAuthority) -> None:
+    def set_answer(self, answer: m.AuthorityAnswer) -> None:
         """Store the answer and wake the task that waits for it."""
         self.answer = answer
         self.answered.set()
@@ -108,7 +92,7 @@ class LogClient:
                     if not frames:
                         break
                     for frame in frames:
-                        await self._take(m.decode_from_authority(frame))
+                        await self._take(self._decode(frame))
                     if self._started and not watched:
                         watched = True
                         nursery.start_soon(self._watch)
@@ -154,7 +138,7 @@ class LogClient:
         """The authority's process number."""
         return 0 if self._welcome is None else self._welcome.pid
 
-    async def _take(self, message: m.FromAuthority) -> None:
+    async def _take(self, message: m.AuthorityMessage) -> None:
         """Handle one message of the authority."""
         match message:
             case m.Welcome():
@@ -176,13 +160,18 @@ class LogClient:
                 self.checkpoint_made()
             case m.Failed(0):
                 raise m.error_of(message)
-            case _:
+            case m.AuthorityAnswer():
                 self._take_answer(message)
+            case _:
+                raise InternalError(f"no handler for {type(message).__name__}")
 
-    def _take_answer(self, message: Answer) -> None:
+    def _take_answer(self, message: m.AuthorityAnswer) -> None:
         call = self._calls.get(message.request)
         if call is not None:
             call.set_answer(message)
+
+    def _decode(self, frame: bytes) -> m.AuthorityMessage:
+        return m.decode_to_recorder(frame)
 
     # -- sending ---------------------------------------------------------------------------
 
@@ -196,10 +185,10 @@ class LogClient:
         self._calls[self._last] = call
         return self._last
 
-    def _put(self, message: m.FromClient) -> None:
+    def _put(self, message: m.ClientMessage) -> None:
         self._link.put(m.encode_from_client(message))
 
-    def _put_or_lose(self, message: m.FromClient) -> None:
+    def _put_or_lose(self, message: m.ClientMessage) -> None:
         """Send what no one waits for; the far end's end is noticed elsewhere."""
         try:
             self._put(message)
@@ -207,7 +196,9 @@ class LogClient:
             if not self._over:
                 log_stderr(f"vitrail: the authority: {error}")
 
-    async def ask(self, kind: type[_M], message: Callable[[int], m.FromClient]) -> _M:
+    async def ask(
+        self, kind: type[_M], message: Callable[[int], m.ClientMessage]
+    ) -> _M:
         """Send a request and return its answer.  Raises the error that it is."""
         call = AuthorityCall()
         number = self._begin(call)
@@ -302,7 +293,7 @@ class LogClient:
         await self.ask(m.AuthorityDone, partial(m.RecordEvent, body=body, how=how))
 
 
-def expect(kind: type[_M], answer: m.FromAuthority | None) -> _M:
+def expect(kind: type[_M], answer: m.AuthorityAnswer | None) -> _M:
     """Return an answer of that kind.  Raises the error that it is, InternalError."""
     if isinstance(answer, m.Failed):
         raise m.error_of(answer)
