@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import ssl
 import zlib
@@ -72,7 +73,10 @@ class IngestServer:
         """Of enrolled machines; "" for all those that are known by their logs alone."""
         self._long = trio.CapacityLimiter(limits.long_bodies)
         self._long_by_log = trio.CapacityLimiter(limits.long_bodies_by_log)
-        self._long_of: Counter[str] = Counter()
+        self._long_of: Counter[tuple[str, str]] = Counter()
+        self._proved: dict[str, str] = {}
+        """Tokens of machines that are known by their logs alone: who has sent what the
+        log signed and nobody had before is the machine, until this service ends."""
         self._strangers: OrderedDict[trio.CancelScope, None] = OrderedDict()
         self._machines: dict[trio.CancelScope, str] = {}
         """The connections on which a machine was recognised."""
@@ -166,8 +170,6 @@ class IngestServer:
                     status, answer = await _tried(self._in_turn(request, asker, body))
             with trio.fail_after(_SECONDS):
                 await _send(http, stream, status, msgspec.json.encode(answer))
-            if status == _TAKEN:
-                self._recognise(scope, asker.machine)
             if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
                 return
             http.start_next_cycle()
@@ -181,6 +183,10 @@ class IngestServer:
         # guard: a stranger's batch is neither kept nor unpacked
         if by_log is None:
             raise RefusedError("this machine is not enrolled")
+        # guard: a token that came with a log's new batch is its machine's
+        if by_log and asker.shown.token:
+            token = self._proved.get(machine, "").encode()
+            by_log = not hmac.compare_digest(token, asker.shown.token.encode())
         # guard: a machine's connections count before its work
         if not by_log:
             self._recognise(scope, machine)
@@ -189,10 +195,12 @@ class IngestServer:
         long = asker.packing or asker.length > _SHORT_BYTES
         if long:
             # guard: a machine has few long bodies at a time
-            if self._long_of[machine] >= self._limits.long_bodies_of_one:
+            # guard: who knows a name takes no places of its machine
+            place = (machine, asker.proved)
+            if self._long_of[place] >= self._limits.long_bodies_of_one:
                 raise RefusedError("other batches of this machine are being read")
-            self._long_of[machine] += 1
-            held.callback(self._long_of.subtract, [machine])
+            self._long_of[place] += 1
+            held.callback(self._long_of.subtract, [place])
             self._long_of += Counter()  # without those that have none
             # guard: enrolled machines do not wait behind names that others know
             places = self._long if asker.proved else self._long_by_log
@@ -212,8 +220,12 @@ class IngestServer:
             log = place[1].decode()
             return await self._in_thread(store.position, asker.machine, log, shown)
         if request.method == b"POST" and request.target == b"/v1/batch":
+
+            def new(machine: str) -> None:
+                self._proved[machine] = shown.token
+
             return await self._in_thread(
-                lambda: store.take(_decoded(body, asker.packing), shown)
+                lambda: store.take(_decoded(body, asker.packing), shown, new)
             )
         raise RefusedError("no such resource")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -72,9 +72,15 @@ class IngestStore:
         while not self._idle.empty():
             self._idle.get().close()
 
-    def take(self, untrusted: SignedBatch, credential: Credential) -> Position:
+    def take(
+        self,
+        untrusted: SignedBatch,
+        credential: Credential,
+        new: Callable[[str], object] = str,
+    ) -> Position:
         """Prove a batch and store it.
 
+        ``new`` takes the machine's name where the batch has what was not there.
         Raises RefusedError, IntegrityError, SetupError, UpstreamError.
         """
         check_form(untrusted)
@@ -92,7 +98,11 @@ class IngestStore:
             # guard: a replayed batch is no sign of life
             with connection.transaction(force_rollback=by_log and old):
                 take(connection, log, machine, proved, untrusted.notes)
-            return self._position(connection, log)
+            position = self._position(connection, log)
+        # guard: a batch that the store has proves no machine
+        if not old:
+            new(untrusted.machine)
+        return position
 
     def by_log(self, machine: str, credential: Credential) -> bool | None:
         """``_ENROLLED``'s answer before the log's name is known; None: not enrolled."""

@@ -39,6 +39,7 @@ class Fleet:
 
     def __init__(self, server: Postgres, port: int, directory: Path) -> None:
         self.server, self.port, self.directory = server, port, directory
+        self.proved: dict[str, str] = {}
 
     async def brokerctl(self, *words: str) -> Any:
         words = ("audit", *words, "--store", self.server.address)
@@ -69,6 +70,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
         server.run("CREATE ROLE ingest LOGIN IN ROLE vitrail_ingest")
         store = IngestStore(server.as_role("ingest"))
         service = IngestServer(store, IngestLimits())
+        made.proved = service._proved
         made.port = await nursery.start(service.serve, "127.0.0.1", 0, None)
         yield made
         nursery.cancel_scope.cancel()
@@ -252,7 +254,8 @@ async def test_replayed_batches_change_nothing_and_do_not_feign_life(
                 assert await fleet.ship(machine, machine, token) == 20
         # It is silent now: whoever repeats its words must not make it look alive.
         fleet.server.run("SELECT vitrail.count_events()")
-        before = fleet.server.rows(state)
+        before, proved = fleet.server.rows(state), dict(fleet.proved)
+        assert machine in proved
         attacker = Ingest(fleet.target(""), machine)
         empty = gzip.compress(
             msgspec.json.encode(
@@ -266,6 +269,7 @@ async def test_replayed_batches_change_nothing_and_do_not_feign_life(
         attacker.close()
         fleet.server.run("SELECT vitrail.count_events()")
         assert fleet.server.rows(state) == before, enrolment
+        assert fleet.proved == proved
     assert (await fleet.brokerctl("verify", "--json")).code == 0
 
 

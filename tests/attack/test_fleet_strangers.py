@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 
 import h11
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -19,7 +20,7 @@ import trio.testing
 from broker.core.errors import RefusedError
 from broker.fleet import server
 from broker.fleet.server import IngestLimits, IngestServer
-from broker.ipc.audit.ingest import BATCH_BYTES, Position
+from broker.ipc.audit.ingest import BATCH_BYTES, Position, SignedBatch
 from tests.kit.eventually import eventually
 
 LONG = 100_000
@@ -37,8 +38,12 @@ class Store:
         del credential
         return {"one": False, "two": False, "log": True}.get(machine)
 
-    def take(self, batch, credential):
-        del batch, credential
+    def take(self, batch, credential, new=lambda machine: None):
+        """A batch without a log's name is a new one of the machine's own."""
+        if not batch.log:
+            new(batch.machine)
+        if credential.token:
+            return Position(0, "")
         self.taking += 1
         self.go.wait()
         return Position(0, "")
@@ -231,11 +236,69 @@ async def test_names_of_logs_hold_no_places_of_enrolled_machines() -> None:
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             nursery.start_soon(held_open, stream, posted("log", b"x", length=1 << 23))
         async with await trio.open_tcp_stream("127.0.0.1", port) as honest:
-            await eventually(lambda: made._long_of["log"] == 4)
+            await eventually(lambda: made._long_of["log", ""] == 4)
             await honest.send_all(posted("two", b"not packed"))
             with trio.fail_after(8):  # ten seconds are what the others have
                 assert await answer(honest) == b"403", "not a batch, and answered"
         nursery.cancel_scope.cancel()
+
+
+def by_token(request: bytes) -> bytes:
+    """The request with a token that the machine has made itself."""
+    return request.replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer own\r\n\r\n", 1)
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_who_knows_a_logs_name_keeps_its_machine_no_longer_waiting(connected):
+    """Attack: places and connections of a name, taken by others who know it."""
+    few = IngestLimits(connections_of_one=4, long_bodies_by_log=2)
+    batch = gzip.compress(
+        msgspec.json.encode(SignedBatch("", "log", 1, [], "", [], "", [], []))
+    )
+    place = b"GET /v1/position/" + b"0" * 32 + b" HTTP/1.1\r\nHost: x\r\n"
+    place += b"Vitrail-Machine: log\r\n\r\n"
+    async with service(few) as (_, port, made), trio.open_nursery() as nursery:
+        honest = await trio.open_tcp_stream("127.0.0.1", port)
+        await honest.send_all(by_token(posted("log", batch)))
+        assert await answer(honest) == b"200"
+        if not connected:
+            await honest.aclose()
+        for asked in 8 * [place] + 8 * [posted("log", b"x", length=1 << 23)]:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            nursery.start_soon(held_open, stream, asked)
+        await eventually(lambda: made._long_by_log.borrowed_tokens == 2)
+        if not connected:
+            honest = await trio.open_tcp_stream("127.0.0.1", port)
+        async with honest:
+            for asked in (place, posted("log", batch)):
+                await honest.send_all(by_token(asked))
+                with trio.fail_after(8):  # ten seconds are what the others have
+                    assert await answer(honest) == (
+                        b"403" if asked is place else b"200"
+                    )
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_batch_that_is_sent_again_proves_no_machine():
+    """Attack: the token of who has a copy of a batch that the store has."""
+    old = SignedBatch("00", "log", 1, [], "", [], "", [], [])
+    sent = gzip.compress(msgspec.json.encode(old))
+    async with service() as (_, port, made):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(by_token(posted("log", sent)))
+            assert await answer(stream) == b"200"
+        assert made._machines == made._proved == {}
+
+
+async def test_a_new_batch_proves_the_machine_that_it_names():
+    """Attack: a batch of one's own, asked under the name of another."""
+    own = SignedBatch("", "log", 1, [], "", [], "", [], [])
+    sent = gzip.compress(msgspec.json.encode(own))
+    async with service() as (_, port, made):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(by_token(posted("two", sent)))
+            assert await answer(stream) == b"200"
+        assert made._proved == {"log": "own"}
 
 
 async def test_body_comes_at_a_pace_or_is_ended(autojump_clock) -> None:

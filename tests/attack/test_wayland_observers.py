@@ -81,6 +81,7 @@ REGIONS_BOUND = 1.5
 """Charged by the bytes that go up they cost 0.4 of plain commits, uncharged 2.7."""
 _SEEDS: dict[str, int] = {}
 OTHER, PLAIN, SAME = 0x2040F0, 0xE0E020, 0x8060C0
+ANIMATED = 0x604020
 FRAMES = 0xD01010, 0x10A0A0
 
 
@@ -207,6 +208,10 @@ def play(
             Observer(display) as two,
             Observer(work.path) as same,
         ):
+            # Its window takes the keyboard when it opens: from no program that copies.
+            drawing = stack.enter_context(Observer(display, deadline=30.0))
+            judge.place(drawing.begin("animation", ANIMATED), 1000, 160)
+            animation = stack.enter_context(Animation(drawing))
             for observer, name, color, place in (
                 (one, "other", OTHER, (250, 620)),
                 (two, "plain", PLAIN, (1000, 620)),
@@ -215,8 +220,6 @@ def play(
                 judge.place(observer.begin(name, color), *place)
             judge.observers += [one, two]
             judge.neighbour = same
-            # Its window takes the keyboard when it opens: from no program that copies.
-            animation = stack.enter_context(Animation(display))
             judge.gains = gains = Gains(animation, partial(end_a_window, work.sandbox))
             judge.hostile = hostile = Hostile(work.path, seed, actions)
             end = time.monotonic() + seconds

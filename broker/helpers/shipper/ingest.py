@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import secrets
 
 import msgspec
 from typing_extensions import override
@@ -26,7 +27,9 @@ class Ingest(Target):
         self._http = HttpEnd(
             config, "the ingest service", "https://ingest.example:4319", 4319
         )
-        self._token, self._machine = config.token, machine
+        # Of a machine that is known by its log: the service learns that it is this one's.
+        self._token = config.token or secrets.token_hex(32)
+        self._machine = machine
 
     @override
     def position(self, log: bytes) -> tuple[int, str] | None:
@@ -54,11 +57,10 @@ class Ingest(Target):
         headers = {
             "Content-Type": "application/json",
             "Vitrail-Machine": self._machine.encode("ascii", "replace").decode(),
+            "Authorization": f"Bearer {self._token}",
         }
         if body:
             headers["Content-Encoding"] = "gzip"
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
         status, answer = self._http.ask(method, path, body, headers)
         try:
             if status == 200:

@@ -11,13 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 from broker.core.limits import wayland as limits
-from tests.kit.observers.honest import SeenError
+from tests.kit.observers.honest import Observer, SeenError
 from tests.kit.observers.hostile import ENDED
-from tests.kit.wayland.client import Window
 
 GAP_BOUND = 2.5
 """Seconds between two pictures of the desktop's own animation."""
@@ -26,17 +24,24 @@ CLAIM_BOUND = 2.5
 chords of all others refused."""
 KILL_BOUND = 2.5
 """Seconds until a window is gone that the user ends."""
-_COLOR = 0x604020
 
 
 class Animation:
-    """A program of the desktop's own that draws as often as it may."""
+    """A program of the desktop's own that draws as often as it may.
 
-    def __init__(self, display: Path) -> None:
-        self._display = display
+    ``window`` is placed where no other is: a newer sway lets those wait that are covered.
+    """
+
+    def __init__(self, window: Observer) -> None:
+        self._window = window
         self._stop, self._begun = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True)
-        self.pictures, self.longest = 0, 0.0
+        self.pictures, self._longest, self._last = 0, 0.0, time.monotonic()
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest gap, the one that lasts still included."""
+        return max(self._longest, time.monotonic() - self._last)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -50,14 +55,16 @@ class Animation:
         self._thread.join(30)
 
     def _draw(self) -> None:
-        with Window(self._display, deadline=30.0) as window:
-            surface, _, _ = window.start().show(32, 32, 0xFF000000 | _COLOR)
-            last = time.monotonic()
+        window, color = self._window, 0xFF000000 | self._window.color
+        # A gap as long as its deadline ends it, and is judged.
+        with suppress(TimeoutError):
             while not self._stop.is_set():
-                window.paint(surface, 32, 32, 0xFF000000 | _COLOR)
-                window.shown(surface)
+                window.paint(window.painted, 32, 32, color)
+                window.shown(window.painted)
                 now = time.monotonic()
-                self.longest, last = max(self.longest, now - last), now
+                if self.pictures:
+                    self._longest = max(self._longest, now - self._last)
+                self._last = now
                 self.pictures += 1
                 self._begun.set()
 

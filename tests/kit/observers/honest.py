@@ -59,6 +59,7 @@ class Observer(Window):
         surface = self.surface()
         xdg, top = self.toplevel(surface)
         self.top = top
+        self.painted = surface
         self.send(top, "set_title", name.encode())
         self.send(surface, "commit")
         self.configured(xdg)
