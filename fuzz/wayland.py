@@ -296,6 +296,8 @@ def _speak_constraints(talk: Talk, seat: int, pointer: int, surface: int) -> Non
     made = talk.make(inhibit, "inhibit_shortcuts", kind, None, surface, seat)
     talk.send(made, "destroy")
     _speak_icons(talk)
+    tablets = talk.bind("zwp_tablet_manager_v2")
+    talk.make(tablets, "get_tablet_seat", "zwp_tablet_seat_v2", None, seat)
     _speak_hints(talk, surface)
     idle = talk.bind("zwp_idle_inhibit_manager_v1")
     talk.make(idle, "create_inhibitor", "zwp_idle_inhibitor_v1", None, surface)
@@ -477,6 +479,8 @@ class Run:
         if self.rng.random() < 0.1:
             self._input()
         if self.rng.random() < 0.02:
+            self._pen()
+        if self.rng.random() < 0.02:
             self._selections()
         if self.rng.random() < 0.02:
             self._sizes()
@@ -525,6 +529,33 @@ class Run:
             tell(device, "up", 5, 1, 0)
         if device.kind != "wl_touch" and self.rng.random() < 0.5:
             tell(device, "leave", 5, surface)
+        connect(self.core, self.model)
+
+    def _pen(self) -> None:
+        """The person's pen comes over some surface, and presses it."""
+        things, tell = list(self.model.things.values()), self.model.tell
+        seats = [t for t in things if t.kind == "zwp_tablet_seat_v2"]
+        surfaces = [t for t in things if t.kind == "wl_surface"]
+        if not seats or not surfaces:
+            return
+        seat = self.rng.choice(seats)
+        tools = [t for t in things if t.kind == "zwp_tablet_tool_v2"]
+        tablets = [t for t in things if t.kind == "zwp_tablet_v2"]
+        made = self.model.server_made
+        tool = self.rng.choice(
+            [*tools, made(seat, "tool_added", "zwp_tablet_tool_v2")][:3]
+        )
+        tablet = self.rng.choice(
+            [*tablets, made(seat, "tablet_added", "zwp_tablet_v2")][:3]
+        )
+        tell(tool, "capability", self.rng.randrange(9))
+        tell(tool, "proximity_in", 5, tablet, self.rng.choice(surfaces))
+        tell(tool, "down", 5)
+        tell(tool, "motion", self.rng.randrange(99999), self.rng.randrange(99999))
+        tell(tool, "frame", 1)
+        for name in ("up", "proximity_out", "removed"):
+            if self.rng.random() < 0.4:
+                tell(tool, name)
         connect(self.core, self.model)
 
     def _selections(self) -> None:

@@ -92,6 +92,11 @@ _ROWS = (
         "Receives raw pointer motion over its windows.",
     ),
     _yes(
+        "zwp_tablet_manager_v2",
+        1,
+        "Receives what a pen does over its windows; its make and number are hidden.",
+    ),
+    _yes(
         "zxdg_output_manager_v1", 3, "Learns the layout of screens; names are hidden."
     ),
     _yes(
@@ -178,10 +183,6 @@ _ROWS = (
     _no("wp_pointer_warp_v1", "Moves the user's pointer."),
     _no("zwp_input_timestamps_manager_v1", "Finer input times than needed."),
     _no("zwp_tablet_manager_v1", "Legacy tablet protocol."),
-    _no(
-        "zwp_tablet_manager_v2",
-        "Tablet tools: coordinates are not yet mapped into the frame.",
-    ),
     _no(
         "zwp_text_input_manager_v1",
         "Legacy input method protocol without a focus rule.",

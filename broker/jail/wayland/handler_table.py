@@ -29,7 +29,7 @@ from broker.jail.wayland.handlers import (
     text_input,
     windows,
 )
-from broker.jail.wayland.handlers.extensions import icons, surface_hints
+from broker.jail.wayland.handlers.extensions import icons, surface_hints, tablets
 from broker.jail.wayland.protocol.dispatch import compiled_event, compiled_request
 from broker.jail.wayland.protocol.joined import complete, joined
 from broker.jail.wayland.protocol.objects import Handler, ProtocolObject
@@ -52,6 +52,7 @@ _MODULES = (
     subsurfaces,
     surface_hints,
     surfaces,
+    tablets,
     text_input,
     windows,
 )

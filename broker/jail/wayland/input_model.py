@@ -30,21 +30,39 @@ class OwnSurface(ProtocolObject):
         self.alias: Surface | None = None
 
 
-class Pointer(ProtocolObject):
-    """A wl_pointer of the client's; ``focus`` is None while it is elsewhere.
+class Pointed(ProtocolObject):
+    """What points at a client's surface; ``focus`` is None while it is elsewhere.
 
-    ``entered`` is the serial of its last enter, ``news`` says that a frame event
-    is due.
+    ``entered`` is the serial of its last enter.
     """
 
-    __slots__ = ("entered", "focus", "news", "seat")
+    __slots__ = ("entered", "focus")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.focus: Surface | None = None
+        self.entered = 0
+
+
+class Pointer(Pointed):
+    """A wl_pointer of the client's; ``news`` says that a frame event is due."""
+
+    __slots__ = ("news", "seat")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.seat: ProtocolObject | None = None
-        self.focus: Surface | None = None
         self.news = False
-        self.entered = 0
+
+
+class ClientTool(Pointed):
+    """The zwp_tablet_tool_v2 that a client knows; ``host`` is the compositor's."""
+
+    __slots__ = ("host",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.host: ProtocolObject | None = None
 
 
 class HostPointer(ProtocolObject):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from broker.jail.wayland.protocol.joined import complete, joined
 from broker.jail.wayland.protocol.signatures import events_of, requests_of
-from docs.tables.wayland import data, drawing, seats, shell
+from docs.tables.wayland import data, drawing, seats, shell, tablets
 
-_MODULES = (data, drawing, seats, shell)
+_MODULES = (data, drawing, seats, shell, tablets)
 
 REQUESTS = complete(joined(m.REQUESTS for m in _MODULES), requests_of)
 EVENTS = complete(joined(m.EVENTS for m in _MODULES), events_of)

@@ -52,9 +52,7 @@ REQUESTS: Policies = {
     ("wl_pointer", "release"): END,
     ("wp_cursor_shape_manager_v1", "destroy"): END,
     ("wp_cursor_shape_manager_v1", "get_pointer"): MAKE,
-    ("wp_cursor_shape_manager_v1", "get_tablet_tool_v2"): request(
-        "Nothing: there are no tablets, so it is an error.", Cost.NONE
-    ),
+    ("wp_cursor_shape_manager_v1", "get_tablet_tool_v2"): MAKE,
     ("wp_cursor_shape_device_v1", "destroy"): END,
     ("wp_cursor_shape_device_v1", "set_shape"): request(
         "A pointer shape of the compositor's, over its own content.",

@@ -266,6 +266,11 @@ GUARDS = (
     Guard("nothing waits under menus", "return True", "tests/broker/jail/wayland/handlers/extensions/test_surface_hints.py", "under_a_menu"),
     Guard("no inhibitor once the record allows none", "pass", "tests/broker/jail/wayland/handlers/test_attention.py", "lets_the_screen_lock"),
     Guard("a record that is changed lets the screen lock", "pass", "tests/broker/jail/wayland/handlers/test_attention.py", "lets_the_screen_lock"),
+    Guard("a tool over a frame is ours", "if not isinstance(surface, ProtocolObject) or surface.dead:", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "over_a_frame or no_gesture"),
+    Guard("a tool's kind and axes alone", "core.down.data += emit.event(TOOL, 'hardware_serial')(made.cid, 1, 2)", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "nothing_of_the_hardware"),
+    Guard("a tool's press ends when it leaves", "pass", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "press_ends"),
+    Guard("grabs end with a tool elsewhere in the sandbox", "pass", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "dismisses_menus"),
+    Guard("a tool's events on the content only", "if tool.client is not None:", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "heard_over_a_frame"),
 )  # fmt: skip
 
 

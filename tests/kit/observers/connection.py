@@ -36,6 +36,8 @@ _GLOBALS = (
     "wp_cursor_shape_manager_v1", "xdg_activation_v1", "zwp_text_input_manager_v3",
     "wp_presentation", "wp_fractional_scale_manager_v1", "zxdg_decoration_manager_v1",
     "zwp_relative_pointer_manager_v1", "zwp_pointer_gestures_v1",
+    "xdg_toplevel_icon_manager_v1", "wp_content_type_manager_v1", "wp_fifo_manager_v1",
+    "zwp_tablet_manager_v2",
 )  # fmt: skip
 _GIVES_A_ROLE = frozenset(
     {"get_subsurface", "get_xdg_surface", "set_cursor", "start_drag"}

@@ -39,6 +39,7 @@ GLOBALS = [
     ("xdg_toplevel_icon_manager_v1", 1),
     ("wp_content_type_manager_v1", 1),
     ("wp_fifo_manager_v1", 1),
+    ("zwp_tablet_manager_v2", 1),
 ]
 
 
@@ -94,6 +95,7 @@ class Model(ExtensionRules):
     """``out`` collects the compositor's events; ``requests`` the requests to it."""
 
     def __init__(self, offers: list[tuple[str, int]] | None = None) -> None:
+        self.new_thing = Thing
         self.out = bytearray()
         self.things: dict[int, Thing] = {}
         self.next_id = 2

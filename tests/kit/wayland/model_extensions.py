@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tests.kit.wayland.model import Thing
@@ -12,6 +12,9 @@ class ExtensionRules:
     """A part of ``Model``: what a strict compositor checks."""
 
     things: dict[int, Thing]
+    server_id: int
+    new_thing: Any
+    """Makes a ``Thing`` by its id and kind."""
 
     def tell(self, thing: Thing, name: str, *args: object) -> None:
         raise NotImplementedError
@@ -75,6 +78,21 @@ class ExtensionRules:
 
     def wp_content_type_v1_destroy(self, made: Thing) -> None:
         self.wp_fifo_v1_destroy(made)
+
+    def server_made(self, by: Thing, event: str, kind: str) -> Thing:
+        """A new object that the compositor names: a tablet, a tool, a pad."""
+        made = self.new_thing(self.server_id, kind)
+        self.server_id += 1
+        self.things[made.oid] = made
+        self.tell(by, event, made)
+        return made
+
+    def zwp_tablet_tool_v2_set_cursor(
+        self, _tool: Thing, _serial: int, surface: Any, _x: int, _y: int
+    ) -> None:
+        if surface is not None:
+            assert surface.role in {"", "cursor"}
+            surface.role = "cursor"
 
     def _one(self, made: Thing, surface: Thing) -> None:
         assert made.kind not in surface.state, f"a second {made.kind} of a surface"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.jail.wayland.input_model import HostPointer, Pointer
+from broker.jail.wayland.input_model import ClientTool, HostPointer, Pointed, Pointer
 from broker.jail.wayland.model import Role, Surface, Toplevel, free_cap
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
@@ -42,6 +42,8 @@ _PICTURE = b"".join(_PIXELS[c] for row in _ARROW for c in row)
 _ARGB = 0
 
 _get_pointer = emit.request(MANAGER, "get_pointer")
+_get_tool = emit.request(MANAGER, "get_tablet_tool_v2")
+_set_tool_cursor = emit.request("zwp_tablet_tool_v2", "set_cursor")
 _set_shape = emit.request("wp_cursor_shape_device_v1", "set_shape")
 _end_shape = emit.request("wp_cursor_shape_device_v1", "destroy")
 _set_cursor = emit.request("wl_pointer", "set_cursor")
@@ -149,10 +151,10 @@ class ShapeDevice(ProtocolObject):
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
-        self.pointer: Pointer | None = None
+        self.pointer: Pointed | None = None
 
 
-def _its_own(pointer: Pointer | None, serial: int) -> bool:
+def _its_own(pointer: Pointed | None, serial: int) -> bool:
     """Whether the picture is the client's to choose at this moment.
 
     Only while the pointer is over its content, and with the serial of the
@@ -177,17 +179,40 @@ def set_cursor(
     x: int,
     y: int,
 ) -> None:
-    if surface is not None:
-        if surface.role not in {None, Role.CURSOR}:
-            raise ProtocolFault(
-                pointer.cid, POINTER_ROLE, "the cursor's surface has another role"
-            )
-        surface.role = Role.CURSOR
-        side = free_cap(Role.CURSOR)
-        x, y = clamp(x, 0, side - 1), clamp(y, 0, side - 1)
+    x, y = _as_cursor(pointer, surface, x, y)
     if _its_own(pointer, serial):
         sid = surface.sid if surface is not None else 0
         core.up.data += _set_cursor(pointer.sid, serial, sid, x, y)
+
+
+def _as_cursor(
+    pointer: Pointed, surface: Surface | None, x: int, y: int
+) -> tuple[int, int]:
+    """Give a surface its role; return the hot spot, which lies in the picture."""
+    if surface is None:
+        return x, y
+    if surface.role not in {None, Role.CURSOR}:
+        raise ProtocolFault(
+            pointer.cid, POINTER_ROLE, "the cursor's surface has another role"
+        )
+    surface.role = Role.CURSOR
+    side = free_cap(Role.CURSOR)
+    return clamp(x, 0, side - 1), clamp(y, 0, side - 1)
+
+
+def set_tool_cursor(
+    core: ClientState,
+    tool: ClientTool,
+    serial: int,
+    surface: Surface | None,
+    x: int,
+    y: int,
+) -> None:
+    """The same for a pen."""
+    x, y = _as_cursor(tool, surface, x, y)
+    if _its_own(tool, serial) and tool.host is not None:
+        sid = surface.sid if surface is not None else 0
+        core.up.data += _set_tool_cursor(tool.host.sid, serial, sid, x, y)
 
 
 def get_shape_device(
@@ -205,9 +230,13 @@ def set_shape(core: ClientState, device: ShapeDevice, serial: int, shape: int) -
 
 
 def tablet_shape(
-    _core: ClientState, manager: ProtocolObject, _new_id: int, _tool: ProtocolObject
+    core: ClientState, manager: ProtocolObject, new_id: int, tool: ClientTool
 ) -> None:
-    raise ProtocolFault(manager.cid, 1, "there are no tablet tools here")
+    device = core.make(new_id, "wp_cursor_shape_device_v1", manager.version)
+    assert isinstance(device, ShapeDevice)
+    device.pointer = tool
+    assert tool.host is not None
+    core.up.data += _get_tool(manager.sid, device.sid, tool.host.sid)
 
 
 # -- tables ----------------------------------------------------------------------

@@ -303,6 +303,7 @@ _LISTENERS = frozenset(
         "zwp_pointer_gesture_swipe_v1",
         "zwp_primary_selection_device_v1",
         "zwp_relative_pointer_v1",
+        "zwp_tablet_seat_v2",
         "zwp_text_input_v3",
     }
 )

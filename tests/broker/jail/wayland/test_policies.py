@@ -206,6 +206,7 @@ ASKED = {
 ELSEWHERE = {
     ("xdg_wm_base", "pong"),  # test_filter: only of a ping
     ("xdg_surface", "ack_configure"),  # an error of the protocol otherwise
+    ("zwp_tablet_tool_v2", "set_cursor"),  # test_tablets, with the latest enter
     ("wl_data_offer", "accept"),  # test_selection, with a drag over the window
 }
 
