@@ -91,10 +91,21 @@ openvpn --dev tun0 --dev-type tun --proto udp --cert {who}.crt --key {who}.key \
     --writepid pid --daemon --log openvpn.log {more}
 """
 SIX = """python3 -c '
-import socket
-with socket.socket(socket.AF_INET6) as sock:
-    sock.connect(("far", 9))' 2>&1 | tail -1
+import socket, time
+for _ in range(20):
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.settimeout(5)
+        try:
+            sock.connect(("far", 9))
+        except (TimeoutError, socket.gaierror) as error:
+            print(error)
+            time.sleep(0.5)
+        except OSError as error:
+            print(type(error).__name__)
+            break
+'
 """
+"""A guest whose address is not ready, or a lost packet, would have it wait for minutes."""
 WAIT = """
 tries=0
 until grep -q "Initialization Sequence Completed" openvpn.log; do

@@ -2,18 +2,25 @@
 
 ``python -m tests.bench.network.filter``: frames of 1,500 bytes through the filter of
 ``network = "user"`` and the flow filter of ``network = "rules"``, interleaved, each way,
-and a decision of the engine by 1,000 rules with names.  The median of the repetitions.
+a small frame there and another one back through the process of each, between socket
+pairs, and a decision of the engine by 1,000 rules with names.  The median of the
+repetitions.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import statistics
 import time
 
 from broker.core.streams import network_flows as m
 from broker.host.network.ethernet_frames import FrameFilter
 from broker.host.network.flow_filter import FlowFilter
+from broker.host.network.frameguard import Addresses
+from broker.host.network.rules import FlowGuard
+from broker.host.network.veth import LENGTH, PacketGuard
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
@@ -25,7 +32,7 @@ from tests.broker.host.network.test_flow_filter import (
     tcp,
 )
 
-_FRAMES, _REPETITIONS, _NAMES = 20_000, 7, 1000
+_FRAMES, _REPETITIONS, _NAMES, _TRIPS = 20_000, 7, 1000, 2000
 _DATA = bytes(1446)
 
 
@@ -49,6 +56,46 @@ def _rules(frame: bytes, *, inward: bool) -> float:
         take(frame, 1.0)
         queue.clear()
     return (time.perf_counter() - began) / _FRAMES
+
+
+def _trip(*, decided: bool) -> float:
+    """Return the seconds of a round trip; the process ends with the box's end."""
+    kinds = (socket.SOCK_SEQPACKET, *[socket.SOCK_STREAM] * 2, socket.SOCK_DGRAM)
+    pairs = [socket.socketpair(type=kind) for kind in kinds]
+    packets, passt, viewer, names = (pair[0] for pair in pairs)
+    box, far, asked, _ = ends = [pair[1] for pair in pairs]
+    child = os.fork()
+    if not child:
+        for end in ends:
+            end.close()
+        if decided:
+            more = {"viewer": viewer, "resolvers": [names]}
+            guard: PacketGuard = FlowGuard(packets, passt, Addresses(), **more)
+        else:
+            guard = PacketGuard(packets, passt, Addresses())
+        guard.run()
+        os._exit(0)
+    for pair in pairs:
+        pair[0].close()
+    if decided:
+        box.send(tcp())
+        asked.recv(1000)
+        asked.send(m.encode(m.FlowAnswer(1, allowed=True)))
+        far.recv(1000)
+    out, come = tcp(ACK, b"x", 1001, 1), back(ACK, b"x")
+    come = LENGTH.pack(len(come)) + come
+    took = []
+    for _ in range(_TRIPS):
+        began = time.perf_counter()
+        box.send(out)
+        far.recv(1000)
+        far.send(come)
+        box.recv(1000)
+        took.append(time.perf_counter() - began)
+    for end in ends:
+        end.close()
+    os.waitpid(child, 0)
+    return statistics.median(took)
 
 
 def _decision() -> float:
@@ -76,6 +123,8 @@ def main() -> None:
             ("user, a frame out", _user(data)),
             ("rules, a frame out", _rules(data, inward=False)),
             ("rules, a frame in", _rules(answer, inward=True)),
+            ("user, a round trip", _trip(decided=False)),
+            ("rules, a round trip", _trip(decided=True)),
             (f"a decision by {_NAMES} rules", _decision()),
         ):
             found.setdefault(name, []).append(took * 1e6)
