@@ -1,6 +1,6 @@
 """Show each X11 window of this sandbox as a Wayland window of its own.
 
-    vitrail_x11.py [--socket PATH | --listen FD] [--scale N] [-- PROGRAM [ARGUMENT...]]
+    vitrail_x11.py [--listen FD] [-- PROGRAM [ARGUMENT...]]
 
 A rootless Xwayland speaks to this program instead of the compositor.  Its messages are
 passed on, its surfaces get their roles here (xdg_toplevel, xdg_popup), and this program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from enum import IntEnum
 from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.x11.objects import Relay, WaylandObject
@@ -12,12 +13,17 @@ from shims.x11.x11 import X11
 
 INPUT_SECONDS = 2.5
 """A window that comes so soon after input answers it; the filter says three."""
-(
-    CREATE_NOTIFY, DESTROY_NOTIFY, UNMAP_NOTIFY, MAP_NOTIFY, MAP_REQUEST,
-    REPARENT_NOTIFY, CONFIGURE_NOTIFY, CONFIGURE_REQUEST,
-) = range(16, 24)  # fmt: skip
-PROPERTY_NOTIFY, SELECTION_REQUEST, SELECTION_NOTIFY, CLIENT_MESSAGE = 28, 30, 31, 33
-SYNTHETIC = (CLIENT_MESSAGE, SELECTION_NOTIFY)
+
+
+class On(IntEnum):
+    """X11's events (X11/X.h)."""
+
+    CREATE, DESTROY, UNMAP, MAP, MAP_REQUEST, REPARENT = range(16, 22)
+    CONFIGURE, CONFIGURE_REQUEST, PROPERTY, SELECTION_REQUEST = 22, 23, 28, 30
+    SELECTION, MESSAGE = 31, 33
+
+
+SYNTHETIC = (On.MESSAGE, On.SELECTION)
 """Events that programs send themselves; others are the server's alone."""
 
 

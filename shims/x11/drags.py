@@ -8,12 +8,13 @@ the target.  What others drag over an X11 window reaches it from the helper, as 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.x11.core import Core
 from shims.x11.objects import WaylandObject, ignored
 from shims.x11.seat import SeatInput
-from shims.x11.selections import Selections, offered_types
+from shims.x11.selections import Selections
 from shims.x11.window import HeldSurface, XWindow
 from shims.x11.x11 import Property
 
@@ -100,17 +101,12 @@ class Drags:
         if not self._wants_types:
             return
         self._wants_types, x = False, self._core.x
-
-        def take(atoms: List[int]) -> None:
-            x.names(atoms, lambda names: self._start(offered_types(names, atoms)))
-
-        def listed(found: Optional[Property]) -> None:
-            take(list(found.words()[:256]) if found is not None else [])
-
         if values[1] & 1:
+            listed = partial(self._selections.listed, self._start)
             x.property(self._program, x.atoms["XdndTypeList"], listed)
         else:
-            take([atom for atom in values[2:5] if atom])
+            atoms = [atom for atom in values[2:5] if atom]
+            self._selections.named(self._start, atoms)
 
     def _start(self, types: Dict[str, int]) -> None:
         """The compositor is to drag these types."""
@@ -189,13 +185,7 @@ class Drags:
     # -- over one of our windows
 
     def _enter(
-        self,
-        _device: WaylandObject,
-        serial: int,
-        number: int,
-        x: float,
-        y: float,
-        offer: int,
+        self, _: WaylandObject, serial: int, number: int, x: float, y: float, offer: int
     ) -> None:
         core = self._core
         self._forget_offer()

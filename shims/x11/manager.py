@@ -6,19 +6,7 @@ import struct
 from functools import partial
 from typing import Callable, Dict, List, Optional, Tuple
 
-from shims.x11.core import (
-    CLIENT_MESSAGE,
-    CONFIGURE_NOTIFY,
-    CONFIGURE_REQUEST,
-    CREATE_NOTIFY,
-    DESTROY_NOTIFY,
-    MAP_NOTIFY,
-    MAP_REQUEST,
-    PROPERTY_NOTIFY,
-    REPARENT_NOTIFY,
-    UNMAP_NOTIFY,
-    Core,
-)
+from shims.x11.core import Core, On
 from shims.x11.properties import NAMES, hints
 from shims.x11.roles import Roles
 from shims.x11.window import XWindow
@@ -39,30 +27,26 @@ class WindowManager:
 
     def __init__(self, core: Core, roles: Roles) -> None:
         self._core, self._roles = core, roles
-        self._sync = self._alarm_event = 0
+        self._sync = 0
         self.property_changed: Callable[[int, int, int], None] = lambda *_: None
         """Called with a window that is not managed, the property, and 1 if it went."""
         about = self._about
-        events = {
-            CREATE_NOTIFY: self._created, PROPERTY_NOTIFY: self._property,
-            REPARENT_NOTIFY: self._reparented, CLIENT_MESSAGE: self._message,
-            DESTROY_NOTIFY: about("", self._remove), UNMAP_NOTIFY: about("", self._unmapped),
-            MAP_REQUEST: about("", self._map_request), MAP_NOTIFY: about("B", self._mapped),
-            CONFIGURE_REQUEST: about("IhhHHHH", self._configure_request),
-            CONFIGURE_NOTIFY: about("IhhHHHB", self._configured),
+        events: Dict[int, Callable[[bytes], None]] = {
+            On.CREATE: self._created, On.PROPERTY: self._property,
+            On.REPARENT: self._reparented, On.MESSAGE: self._message,
+            On.DESTROY: about("", self._remove), On.UNMAP: about("", self._unmapped),
+            On.MAP_REQUEST: about("", self._map_request), On.MAP: about("B", self._mapped),
+            On.CONFIGURE_REQUEST: about("IhhHHHH", self._configure_request),
+            On.CONFIGURE: about("IhhHHHB", self._configured),
         }  # fmt: skip
         core.events.update(events)
         core.messages.update(
-            {
-                "_NET_WM_STATE": self._state,
-                "_NET_WM_MOVERESIZE": self._move_resize,
-                "_NET_ACTIVE_WINDOW": lambda xid, _: self._with(xid, roles.activate),
-                "_NET_CLOSE_WINDOW": lambda xid, _: self._with(xid, roles.close),
-                "_NET_REQUEST_FRAME_EXTENTS": lambda xid, _: self._no_frame(xid),
-                "WM_CHANGE_STATE": self._change_state,
-                "WM_PROTOCOLS": self._protocols,
-            }
-        )
+            _NET_WM_STATE=self._state, _NET_WM_MOVERESIZE=self._move_resize,
+            _NET_ACTIVE_WINDOW=lambda xid, _: self._with(xid, roles.activate),
+            _NET_CLOSE_WINDOW=lambda xid, _: self._with(xid, roles.close),
+            _NET_REQUEST_FRAME_EXTENTS=lambda xid, _: self._no_frame(xid),
+            WM_CHANGE_STATE=self._change_state, WM_PROTOCOLS=self._protocols,
+        )  # fmt: skip
         core.begin.append(self._begin)
 
     def _about(self, form: str, then: Callable[..., None]) -> Callable[[bytes], None]:
@@ -260,7 +244,7 @@ class WindowManager:
     def _tell_place(self, window: XWindow) -> None:
         """Refuse a place as ICCCM 4.1.5 has it, by an event that repeats the old one."""
         place = (window.x, window.y, window.w, window.h)
-        head = struct.pack("<BBHIII", CONFIGURE_NOTIFY, 0, 0, window.xid, window.xid, 0)
+        head = struct.pack("<BBHIII", On.CONFIGURE, 0, 0, window.xid, window.xid, 0)
         self._core.x.send_event(
             window.xid, 1 << 17, head + struct.pack("<hhHHHBx", *place, 0, 0)
         )

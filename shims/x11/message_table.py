@@ -6,7 +6,7 @@ both.  ``>`` are requests and ``<`` events: name, version, arguments.
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, List, Tuple
 
 TABLE = """
 wl_display > sync 1 n:wl_callback; get_registry 1 n:wl_registry
@@ -129,21 +129,12 @@ class WireMessage:
         self.types = [of for _, _, of in pairs]
 
 
-def _parsed() -> Iterator[Tuple[str, str, List[WireMessage]]]:
-    for line in TABLE.replace("\n    ", " ").strip().splitlines():
-        interface, mark, rest = line.split(" ", 2)
-        texts = rest.split("; ")
-        yield (
-            mark,
-            interface,
-            [WireMessage(interface, n, t) for n, t in enumerate(texts)],
-        )
-
-
 REQUESTS: Dict[str, List[WireMessage]] = {}
 EVENTS: Dict[str, List[WireMessage]] = {}
 BY_NAME: Dict[Tuple[str, str, str], WireMessage] = {}
 """By (``>`` or ``<``, interface, name)."""
-for _mark, _interface, _messages in _parsed():
+for _line in TABLE.replace("\n    ", " ").strip().splitlines():
+    _interface, _mark, _rest = _line.split(" ", 2)
+    _messages = [WireMessage(_interface, *m) for m in enumerate(_rest.split("; "))]
     (REQUESTS if _mark == ">" else EVENTS)[_interface] = _messages
     BY_NAME.update({(_mark, _interface, m.name): m for m in _messages})

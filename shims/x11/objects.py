@@ -102,9 +102,8 @@ class Relay:
         """Return Xwayland's object.  Raises BridgeError."""
         found = self.by_down.get(down)
         if found is None or (interface and found.interface != interface):
-            raise BridgeError(
-                f"Xwayland names object {down}, not a {interface or 'any'}"
-            )
+            what = interface or "any"
+            raise BridgeError(f"Xwayland names object {down}, not a {what}")
         return found
 
     def forget(self, local: WaylandObject) -> None:

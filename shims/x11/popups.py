@@ -47,19 +47,16 @@ def popup_parent(
         return choice
     # xdg_popup wants the topmost open menu of that window.
     base = choice.root
-    menus = [
-        w for w in others if w.popup is not None and w.root is base and w is not base
-    ]
-    menus = [w for w in menus if "TOOLTIP" not in w.hints.types]
+    menus = [w for w in others if w.popup is not None and w.root is base]
+    menus = [w for w in menus if w is not base and "TOOLTIP" not in w.hints.types]
     chosen = menus[-1] if menus else choice
     return chosen if depth(chosen) < MOST_DEPTH else None
 
 
 def depth(window: XWindow) -> int:
     """Return how many popups it stands on, itself counted."""
-    return (
-        0 if window.popup is None or window.parent is None else 1 + depth(window.parent)
-    )
+    parent = window.parent if window.popup is not None else None
+    return 0 if parent is None else 1 + depth(parent)
 
 
 def placement(window: XWindow, scale: float) -> Placement:

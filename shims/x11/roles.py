@@ -36,7 +36,6 @@ class Roles:
         self.decorations: Optional[WaylandObject] = None
         self.dialogs: Optional[WaylandObject] = None
         self.activation: Optional[WaylandObject] = None
-        self.sync_opcode = 0
         self.on_dismissed: Callable[[], None] = lambda: None
         self._waiting = False
         self._pings: List[int] = []
@@ -118,18 +117,15 @@ class Roles:
             return popups < MOST_POPUPS
         if len(core.order) - popups >= MOST_TOPLEVELS:
             core.log(f"{MOST_TOPLEVELS} windows are open: further ones wait")
-            self._retry()
+            if not self._waiting:
+                self._waiting = True
+                core.later(1.0, self._again)
             return False
         return True
 
-    def _retry(self) -> None:
-        def again() -> None:
-            self._waiting = False
-            self.match()
-
-        if not self._waiting:
-            self._waiting = True
-            self._core.later(1.0, again)
+    def _again(self) -> None:
+        self._waiting = False
+        self.match()
 
     def _make_popup(self, window: XWindow, parent: XWindow) -> None:
         core = self._core
@@ -181,16 +177,13 @@ class Roles:
         if parent is not window.parent:
             window.parent = parent
             core.relay.ask(top, "set_parent", parent.toplevel if parent else None)
-        if self.dialogs is not None and window.modal != (
-            "MODAL" in window.hints.states
-        ):
-            window.modal = not window.modal
+        modal = "MODAL" in window.hints.states
+        if self.dialogs is not None and window.modal != modal:
+            window.modal = modal
             if window.dialog is None:
                 window.dialog = core.relay.make("xdg_dialog_v1", 1, window)
                 core.relay.ask(self.dialogs, "get_xdg_dialog", window.dialog, top)
-            core.relay.ask(
-                window.dialog, "set_modal" if window.modal else "unset_modal"
-            )
+            core.relay.ask(window.dialog, "set_modal" if modal else "unset_modal")
 
     def _tell_title(self, window: XWindow) -> None:
         when, title, app_id = window.titled
@@ -340,10 +333,8 @@ class Roles:
         told, window.told = window.told, (width, height)
         # Swing enlarges itself just after mapping, and sway then repeats the first size:
         # what was said before is not a wish.
-        if (width, height) in (window.shown, told) and not {
-            MAXIMIZED,
-            FULLSCREEN,
-        } & set(states):
+        whole = MAXIMIZED in states or FULLSCREEN in states
+        if (width, height) in (window.shown, told) and not whole:
             width = height = 0
         return width or window.w, height or window.h
 
@@ -398,14 +389,11 @@ class Roles:
     def _open_window(self, window: XWindow) -> None:
         """Show a window for the first time, once its picture has the right size."""
         surface = window.surface
-        if (
-            window.xdg is None
-            or not window.configured
-            or surface is None
-            or surface.open
-        ):
+        if window.xdg is None or not window.configured or surface is None:
             return
-        if not surface.committed or surface.buffer is None or surface.buffer.dead:
+        if surface.open or not surface.committed:
+            return
+        if surface.buffer is None or surface.buffer.dead:
             return
         if window.wanted in ((0, 0), surface.size):
             if window.ack is not None:
@@ -418,16 +406,13 @@ class Roles:
         x = self._core.x
         window.states = states
         window.fullscreen, window.maximized = FULLSCREEN in states, MAXIMIZED in states
-        names = []
-        if window.fullscreen:
-            names.append("_NET_WM_STATE_FULLSCREEN")
-        if window.maximized:
-            names += ["_NET_WM_STATE_MAXIMIZED_VERT", "_NET_WM_STATE_MAXIMIZED_HORZ"]
-        if ACTIVATED in states:
-            names.append("_NET_WM_STATE_FOCUSED")
-        if "MODAL" in window.hints.states:
-            names.append("_NET_WM_STATE_MODAL")
-        x.set_property(window.xid, "_NET_WM_STATE", "ATOM", [x.atoms[n] for n in names])
+        words = {
+            "FULLSCREEN": window.fullscreen, "MAXIMIZED_VERT": window.maximized,
+            "MAXIMIZED_HORZ": window.maximized, "FOCUSED": ACTIVATED in states,
+            "MODAL": "MODAL" in window.hints.states,
+        }  # fmt: skip
+        atoms = [x.atoms[f"_NET_WM_STATE_{word}"] for word, on in words.items() if on]
+        x.set_property(window.xid, "_NET_WM_STATE", "ATOM", atoms)
 
     def wish_state(self, window: XWindow, action: int, names: List[str]) -> None:
         """The program asks to be fullscreen or maximised: 0 not, 1 yes, 2 the other."""
@@ -476,12 +461,9 @@ class Roles:
         """A program wants the keyboard for its window: the compositor decides."""
         core = self._core
         surface = window.root.surface
-        if (
-            self.activation is None
-            or surface is None
-            or not surface.open
-            or not core.asked
-        ):
+        if self.activation is None or surface is None:
+            return
+        if not surface.open or not core.asked:
             return
         made = core.relay.make("xdg_activation_token_v1", 1, surface)
         core.relay.ask(self.activation, "get_activation_token", made)

@@ -77,11 +77,9 @@ class Screens:
         whole = max(1, int(core.scale))
         self._serial += 1
         settings = [
-            ("Gdk/WindowScalingFactor", whole),
-            ("Gdk/UnscaledDPI", dpi * 1024 // whole),
-            ("Gtk/CursorThemeSize", round(24 * core.scale)),
-            ("Xft/DPI", dpi * 1024),
-        ]
+            ("Gdk/WindowScalingFactor", whole), ("Gdk/UnscaledDPI", dpi * 1024 // whole),
+            ("Gtk/CursorThemeSize", round(24 * core.scale)), ("Xft/DPI", dpi * 1024),
+        ]  # fmt: skip
         data = xsettings(self._serial, settings)
         x.set_property(core.helper, "_XSETTINGS_SETTINGS", "_XSETTINGS_SETTINGS", data)
 
@@ -151,18 +149,15 @@ class Screens:
         if name:
             relay.ask(self._core.registry, "bind", name, interface, version, made)
         elif interface == "wl_output":
-            made.data = [
-                number - 1 - [o[0] for o in self._offered].index(interface),
-                None,
-            ]
+            first = [o[0] for o in self._offered].index(interface)
+            made.data = [number - 1 - first, None]
             self._shown.append(made)
             self._describe(made)
 
     def _get_xdg(self, manager: WaylandObject, new: int, output: int) -> None:
-        made = self._core.relay.adopt(
-            new, "zxdg_output_v1", manager.version, local=True
-        )
-        shown = self._core.relay.known(output, "wl_output")
+        relay = self._core.relay
+        made = relay.adopt(new, "zxdg_output_v1", manager.version, local=True)
+        shown = relay.known(output, "wl_output")
         shown.data[1] = made
         self._describe(shown)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Callable, Optional
 
 from shims.x11.core import Core
@@ -58,22 +57,17 @@ class SeatInput:
         base = core.order[-1].root if core.order else None
         if pointer is None or base is None or base.surface is None or core.dragging:
             return
-        relay, target = core.relay, base.surface.proxy
+        target, point = base.surface.proxy, self._point
         hover = core.hover.proxy if core.hover is not None else None
         if hover is not None:
-            relay.input(pointer, "leave", core.serial, hover)
+            core.relay.input(pointer, "leave", core.serial, hover)
         place = _ON_ROOT - base.x, _ON_ROOT - base.y
-        relay.input(pointer, "enter", core.serial, target, *place)
-        self._frame(pointer)
-        now = int(core.clock() * 1000) & 0xFFFFFFFF
+        point("enter", core.serial, target, *place)
         for state in (1, 0):
-            relay.input(pointer, "button", core.serial, now, _LEFT_BUTTON, state)
-            self._frame(pointer)
-        relay.input(pointer, "leave", core.serial, target)
-        self._frame(pointer)
+            point("button", core.serial, self._now(), _LEFT_BUTTON, state)
+        point("leave", core.serial, target)
         if hover is not None:
-            relay.input(pointer, "enter", self._entered, hover, *self._at)
-            self._frame(pointer)
+            point("enter", self._entered, hover, *self._at)
 
     # -- drags
 
@@ -83,23 +77,23 @@ class SeatInput:
     def move_to(self, x: int, y: int) -> None:
         """Move the X11 pointer to a place of the plane, while the compositor drags."""
         window = self._core.window_of(self._under)
-        if self._pointer is None or window is None:
-            return
-        now = int(self._core.clock() * 1000) & 0xFFFFFFFF
-        self._core.relay.input(self._pointer, "motion", now, x - window.x, y - window.y)
-        self._frame(self._pointer)
+        if window is not None:
+            self._point("motion", self._now(), x - window.x, y - window.y)
 
     def release(self) -> None:
         """Let go of the button that began a drag."""
-        if self._pointer is not None:
-            now = int(self._core.clock() * 1000) & 0xFFFFFFFF
-            words = (self._core.serial, now, self._button_down, 0)
-            self._core.relay.input(self._pointer, "button", *words)
-            self._frame(self._pointer)
+        self._point("button", self._core.serial, self._now(), self._button_down, 0)
 
-    def _frame(self, pointer: WaylandObject) -> None:
-        if pointer.version >= 5:
-            self._core.relay.input(pointer, "frame")
+    def _now(self) -> int:
+        return int(self._core.clock() * 1000) & 0xFFFFFFFF
+
+    def _point(self, name: str, *values: object) -> None:
+        """Send Xwayland an event of a pointer that is ours, and its end."""
+        pointer, send = self._pointer, self._core.relay.input
+        if pointer is not None:
+            send(pointer, name, *values)
+            if pointer.version >= 5:
+                send(pointer, "frame")
 
     def _pass_on(self, name: str) -> Callable[..., None]:
         def handle(proxy: WaylandObject, *values: object) -> None:
@@ -209,7 +203,7 @@ class SeatInput:
     def _give_keyboard(self, window: XWindow) -> None:
         core, x = self._core, self._core.x
         if window.hints.takes_keys:
-            x.request(42, 1, struct.pack("<II", window.xid, 0))
+            x.focus(window.xid)
         if "WM_TAKE_FOCUS" in window.hints.protocols:
             word = x.atoms["WM_TAKE_FOCUS"]
             x.client_message(window.xid, window.xid, "WM_PROTOCOLS", word, 0)
@@ -228,7 +222,7 @@ class SeatInput:
             core.relay.input(proxy, "leave", serial, surface.proxy)
         if core.managing:
             # Not None: X11 would then drop keys that are still on their way.
-            core.x.request(42, 1, struct.pack("<II", core.helper, 0))
+            core.x.focus(core.helper)
             self._tell_active(0)
 
     def _tell_active(self, xid: int) -> None:

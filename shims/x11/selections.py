@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import partial
 from typing import Callable, Dict, List, Optional, Tuple
 
-from shims.x11.core import SELECTION_NOTIFY, SELECTION_REQUEST, Core
+from shims.x11.core import Core, On
 from shims.x11.objects import WaylandObject
 from shims.x11.wire import BridgeError
 from shims.x11.x11 import Property
@@ -87,8 +88,8 @@ class Selections:
         """Called when an X11 program begins a drag."""
         self.on_drag_cancelled: Callable[[], None] = lambda: None
         self.drag_offer: Callable[[], Optional[WaylandObject]] = lambda: None
-        core.events[SELECTION_REQUEST] = self._request
-        core.events[SELECTION_NOTIFY] = self._notify
+        core.events[On.SELECTION_REQUEST] = self._request
+        core.events[On.SELECTION] = self._notify
         hear = core.relay.hear
         for kind in ("wl_data_%s", "zwp_primary_selection_%s_v1"):
             device, source, offer = (kind % n for n in ("device", "source", "offer"))
@@ -139,8 +140,12 @@ class Selections:
         if atom == x.atoms[DRAG]:
             self.on_drag()
         elif x.name(atom) in self._found:
-            words = (self._core.helper, atom, x.atoms["TARGETS"], x.atoms["TARGETS"], 0)
-            x.request(24, 0, struct.pack("<5I", *words))
+            self._convert(atom, x.atoms["TARGETS"], x.atoms["TARGETS"])
+
+    def _convert(self, *words: int) -> None:
+        """Ask an owner for its selection: which, as what, into which property."""
+        body = struct.pack("<5I", self._core.helper, *words, 0)
+        self._core.x.request(24, 0, body)
 
     def _notify(self, event: bytes) -> None:
         _, requestor, atom, target, prop = struct.unpack_from("<IIIII", event, 4)
@@ -149,28 +154,27 @@ class Selections:
             return
         selection = self._found.get(x.name(atom))
         if target == x.atoms["TARGETS"] and selection is not None and prop:
-            chosen = selection
-
-            def types(found: Optional[Property]) -> None:
-                atoms = list(found.words()[:256]) if found is not None else []
-                x.names(
-                    atoms,
-                    lambda names: self._offer(chosen, offered_types(names, atoms)),
-                )
-
-            x.property(requestor, prop, types, delete=True)
+            offer = partial(self._offer, selection)
+            x.property(requestor, prop, partial(self.listed, offer), delete=True)
             return
         for transfer in self._transfers:
-            if (
-                transfer.writes
-                and transfer.target == target
-                and not transfer.incremental
-            ):
+            waits = transfer.writes and not transfer.incremental
+            if waits and transfer.target == target:
                 if prop == transfer.prop:
                     self._take(transfer)
                 elif not prop:
                     transfer.whole = True
                 return
+
+    def listed(
+        self, then: Callable[[Dict[str, int]], None], found: Optional[Property]
+    ) -> None:
+        """Call back with the types in a list of atoms that a program has made."""
+        self.named(then, list(found.words()[:256]) if found is not None else [])
+
+    def named(self, then: Callable[[Dict[str, int]], None], atoms: List[int]) -> None:
+        """Call back with the types that are these atoms' names."""
+        self._core.x.names(atoms, lambda names: then(offered_types(names, atoms)))
 
     def _offer(self, selection: SharedSelection, types: Dict[str, int]) -> None:
         core = self._core
@@ -194,14 +198,11 @@ class Selections:
                 self._offer(selection, selection.types)
 
     def _send(self, source: WaylandObject, mime: str, fd: int) -> None:
-        selection = (
-            self._found.get(source.data) if isinstance(source.data, str) else None
-        )
-        types = selection.types if selection is not None else source.data
-        atom = types.get(mime) if isinstance(types, dict) else None
-        if selection is not None and source is not selection.source:
-            atom = None
-        name = selection.name if selection is not None else DRAG
+        selection, name, types = self._of(source), DRAG, source.data
+        if selection is not None:
+            name = selection.name
+            types = selection.types if source is selection.source else {}
+        atom = types.get(mime)
         if atom is None or len(self._transfers) >= MOST_TRANSFERS:
             os.close(fd)
             return
@@ -210,17 +211,19 @@ class Selections:
 
         def convert(atoms: List[int]) -> None:
             transfer.prop = atoms[0]
-            words = (self._core.helper, x.atoms[name], atom, transfer.prop, 0)
-            x.request(24, 0, struct.pack("<5I", *words))
+            self._convert(x.atoms[name], atom, transfer.prop)
 
         x.intern([f"_VITRAIL_{transfer.number % MOST_TRANSFERS}"], convert)
+
+    def _of(self, source: WaylandObject) -> Optional[SharedSelection]:
+        """Return the selection of a source; None for a drag's, which has its types."""
+        return None if isinstance(source.data, dict) else self._found.get(source.data)
 
     def _begin_transfer(self, fd: int) -> SelectionTransfer:
         os.set_blocking(fd, False)
         self._count += 1
-        transfer = SelectionTransfer(
-            self._count, fd, self._core.clock() + TRANSFER_SECONDS
-        )
+        until = self._core.clock() + TRANSFER_SECONDS
+        transfer = SelectionTransfer(self._count, fd, until)
         self._transfers.append(transfer)
         return transfer
 
@@ -238,25 +241,20 @@ class Selections:
             if len(transfer.data) > MOST_BYTES or (found is not None and found.more):
                 self._end(transfer)
 
-        x.property(
-            self._core.helper, transfer.prop, taken, units=MOST_BYTES // 4, delete=True
-        )
+        place, most = (self._core.helper, transfer.prop), MOST_BYTES // 4
+        x.property(*place, taken, units=most, delete=True)
 
     def property_changed(self, window: int, atom: int, gone: int) -> None:
         """The next piece is there, or was taken."""
         for transfer in list(self._transfers):
-            if transfer.prop == atom and transfer.incremental:
-                if transfer.writes and window == self._core.helper and not gone:
-                    transfer.until = self._core.clock() + TRANSFER_SECONDS
-                    self._take(transfer)
-                elif not transfer.writes and window == transfer.requestor and gone:
-                    transfer.until = self._core.clock() + TRANSFER_SECONDS
-                    self._give_piece(transfer)
+            owner = self._core.helper if transfer.writes else transfer.requestor
+            mine = (transfer.prop, owner) == (atom, window) and transfer.incremental
+            if mine and transfer.writes != bool(gone):
+                transfer.until = self._core.clock() + TRANSFER_SECONDS
+                (self._take if transfer.writes else self._give_piece)(transfer)
 
     def _cancelled(self, source: WaylandObject) -> None:
-        selection = (
-            self._found.get(source.data) if isinstance(source.data, str) else None
-        )
+        selection = self._of(source)
         if selection is not None and selection.source is source:
             selection.source = None
             if self._core.managing:
@@ -268,9 +266,7 @@ class Selections:
     # -- to X11: we own its selection while the compositor offers something
 
     def _data_offer(self, device: WaylandObject, number: int) -> None:
-        kind = "zwp_primary_selection_offer_v1"
-        if device.interface == "wl_data_device":
-            kind = "wl_data_offer"
+        kind = device.interface.replace("device", "offer")
         if number < 0xFF000000 or number in self._core.relay.by_up:
             raise BridgeError(f"the compositor made an offer with the id {number}")
         made = WaylandObject(kind, device.version, 0, number, [])
@@ -313,15 +309,18 @@ class Selections:
 
         def reply(*, given: bool) -> None:
             words = (when, requestor, atom, target, prop if given else 0)
-            x.send_event(
-                requestor, 0, struct.pack("<BBH5I", SELECTION_NOTIFY, 0, 0, *words)
-            )
+            event = struct.pack("<BBH5I", On.SELECTION, 0, 0, *words)
+            x.send_event(requestor, 0, event)
+
+        def known(atoms: List[int]) -> None:
+            x.set_property(requestor, prop, "ATOM", atoms)
+            reply(given=True)
 
         def named(names: List[str]) -> None:
             if offer is None or offer.dead:
                 reply(given=False)
             elif names[0] == "TARGETS":
-                self._tell_targets(offer, requestor, prop, reply)
+                x.intern(["TARGETS", *self.target_names(offer)], known)
             else:
                 mime = wanted_type(names[0], offer.data)
                 if not mime or len(self._transfers) >= MOST_TRANSFERS:
@@ -334,21 +333,6 @@ class Selections:
                 transfer.target, transfer.answer = target, reply
 
         x.names([target], named)
-
-    def _tell_targets(
-        self,
-        offer: WaylandObject,
-        requestor: int,
-        prop: int,
-        reply: Callable[..., None],
-    ) -> None:
-        names = ["TARGETS", *self.target_names(offer)]
-
-        def known(atoms: List[int]) -> None:
-            self._core.x.set_property(requestor, prop, "ATOM", atoms)
-            reply(given=True)
-
-        self._core.x.intern(names, known)
 
     def target_names(self, offer: WaylandObject) -> List[str]:
         """Return X11's names of the offered types."""
@@ -402,10 +386,8 @@ class Selections:
 
     def _move(self, transfer: SelectionTransfer) -> None:
         if transfer.writes:
-            count = (
-                os.write(transfer.fd, transfer.data[: 1 << 16]) if transfer.data else 0
-            )
-            del transfer.data[:count]
+            if transfer.data:
+                del transfer.data[: os.write(transfer.fd, transfer.data[: 1 << 16])]
             if transfer.whole and not transfer.data:
                 self._end(transfer)
             return

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 from shims.x11.bridge import Bridge
 from shims.x11.cookie import XAuthority
@@ -77,14 +77,20 @@ def _is_dead(path: str) -> bool:
     return False
 
 
+class XDisplay(NamedTuple):
+    """Programs' X socket, its number, and the scale of windows (0: the screen's)."""
+
+    listener: socket.socket
+    number: int
+    authority: XAuthority
+    scale: float
+
+
 class Server:
     """Waits for X11 programs, and shows them until the last one has gone."""
 
-    def __init__(
-        self, listener: socket.socket, number: int, authority: XAuthority, scale: float
-    ) -> None:
-        self._listener, self._number = listener, number
-        self._authority, self._scale = authority, scale
+    def __init__(self, display: XDisplay) -> None:
+        self._display, self._listener = display, display.listener
         self._wake, woken = socket.socketpair()
         for end in (self._wake, woken):
             end.settimeout(0)
@@ -114,9 +120,7 @@ class Server:
         began = time.monotonic()
         session = None
         try:
-            session = XSession(
-                self._listener, self._number, self._authority, self._scale
-            )
+            session = XSession(self._display)
             while not session.ended:
                 session.turn([self._wake])
                 with contextlib.suppress(BlockingIOError):
@@ -145,47 +149,32 @@ class Server:
 class XSession:
     """One Xwayland with its bridge, and their sockets."""
 
-    def __init__(
-        self, listener: socket.socket, number: int, authority: XAuthority, scale: float
-    ) -> None:
-        self._listener, self._number, self._authority = listener, number, authority
-        self.ended = False
+    def __init__(self, display: XDisplay) -> None:
+        self._display, self.ended = display, False
         self._server: Optional[subprocess.Popen[bytes]] = None
         self._up = wayland_socket()
         self._down, self._theirs = socket.socketpair()
         self._wm, self._wm_theirs = socket.socketpair()
         for end in (self._up, self._down, self._wm):
             end.settimeout(0)
-        self.bridge = Bridge(time.monotonic, say, authority.cookie, scale)
+        cookie, scale = display.authority.cookie, display.scale
+        self.bridge = Bridge(time.monotonic, say, cookie, scale)
         self.bridge.on_ready = self._start
 
     def _start(self) -> None:
         program = shutil.which("Xwayland")
         if program is None:
             raise BridgeError("Xwayland is not installed")
-        ends = [
-            self._theirs.fileno(),
-            self._wm_theirs.fileno(),
-            self._listener.fileno(),
-        ]
-        argv = [
-            program,
-            f":{self._number}",
-            "-rootless",
-            "-noreset",
-            "-shm",
-            "-terminate",
-        ]
-        argv += ["-wm", str(ends[1]), "-listenfd", str(ends[2])]
-        argv += ["-auth", self._authority.path]
-        env = {**os.environ, "WAYLAND_SOCKET": str(ends[0])}
+        theirs = self._theirs, self._wm_theirs, self._display.listener
+        wayland, wm, listen_fd = ends = [end.fileno() for end in theirs]
+        words = f"-rootless -noreset -shm -terminate -wm {wm} -listenfd {listen_fd}"
+        argv = [program, f":{self._display.number}", *words.split()]
+        argv += ["-auth", self._display.authority.path]
+        env = {**os.environ, "WAYLAND_SOCKET": str(wayland)}
         env.pop("DISPLAY", None)
+        none, pipe = subprocess.DEVNULL, subprocess.PIPE
         self._server = subprocess.Popen(
-            argv,
-            env=env,
-            pass_fds=ends,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            argv, env=env, pass_fds=ends, stdin=none, stderr=pipe
         )
         self._theirs.close()
         self._wm_theirs.close()
@@ -251,9 +240,8 @@ class XSession:
             for end, connection in ((self._up, relay.up), (self._down, relay.down)):
                 while connection.out:
                     data, fds = connection.piece()
-                    rights = [
-                        (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-                    ]
+                    numbers = array.array("i", fds)
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
                     count = end.sendmsg([data], rights if fds else [])
                     connection.sent(count, fds)
             while x.out:
@@ -294,12 +282,8 @@ def environment(number: int, authority: XAuthority) -> dict:  # type: ignore[typ
 def main(argv: List[str]) -> int:
     """Serve X11 programs; see the head of this program."""
     scale, fd = float(os.environ.get("VITRAIL_X11_SCALE") or 0), -1
-    while argv[:1] and argv[0] in ("--scale", "--listen") and len(argv) > 1:
-        if argv[0] == "--scale":
-            scale = float(argv[1])
-        else:
-            fd = int(argv[1])
-        argv = argv[2:]
+    if argv[:1] == ["--listen"]:
+        fd, argv = int(argv[1]), argv[2:]
     argv = argv[1:] if argv[:1] == ["--"] else argv
     runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
     if fd >= 0:
@@ -312,7 +296,7 @@ def main(argv: List[str]) -> int:
         authority = XAuthority(path, present=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    server = Server(listener, number, authority, scale)
+    server = Server(XDisplay(listener, number, authority, scale))
     server.once = fd >= 0
     if argv:
         try:

@@ -77,6 +77,4 @@ class XWindow:
         """Return a size within its limits."""
         (low, short), (wide, high) = self.hints.smallest, self.hints.largest
         width, height = max(width, low), max(height, short)
-        return min(width, wide) if wide else width, min(
-            height, high
-        ) if high else height
+        return min(width, wide or width), min(height, high or height)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import struct
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from functools import partial
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from shims.x11.wire import BridgeError
 
+_Call = Callable[[Any], None]
 Reply = Callable[[Optional[bytes]], None]
 """Gets the whole reply, or None for an error (the window has gone)."""
 
@@ -154,25 +166,21 @@ class X11:
 
     def intern(self, names: Sequence[str], then: Callable[[List[int]], None]) -> None:
         """Call back with the atoms of these names, in order."""
-        missing = [name for name in dict.fromkeys(names) if name not in self.atoms]
 
         def answered(name: str, reply: Optional[bytes]) -> None:
             atom = struct.unpack_from("<I", reply, 8)[0] if reply else 0
             self.atoms[name] = atom
             self._names[atom] = name if atom else ""
 
-        for name in missing:
+        def ask(name: str) -> None:
             data = name.encode("utf-8", "replace")[:1000]
             body = struct.pack("<Hxx", len(data)) + data
-            self.request(16, 0, body, lambda reply, name=name: answered(name, reply))  # type: ignore[misc]
-        if missing:
-            self.sync(lambda: then([self.atoms[name] for name in names]))
-        else:
-            then([self.atoms[name] for name in names])
+            self.request(16, 0, body, partial(answered, name))
+
+        self._look_up(names, self.atoms, ask, then)
 
     def names(self, atoms: Sequence[int], then: Callable[[List[str]], None]) -> None:
         """Call back with the names of these atoms, "" for one that is not an atom."""
-        missing = [atom for atom in dict.fromkeys(atoms) if atom not in self._names]
 
         def answered(atom: int, reply: Optional[bytes]) -> None:
             name = ""
@@ -182,13 +190,22 @@ class X11:
                 self.atoms.setdefault(name, atom)
             self._names[atom] = name
 
-        for atom in missing:
-            body = struct.pack("<I", atom)
-            self.request(17, 0, body, lambda reply, atom=atom: answered(atom, reply))  # type: ignore[misc]
+        def ask(atom: int) -> None:
+            self.request(17, 0, struct.pack("<I", atom), partial(answered, atom))
+
+        self._look_up(atoms, self._names, ask, then)
+
+    def _look_up(
+        self, keys: Sequence[Any], known: Dict[Any, Any], ask: _Call, then: _Call
+    ) -> None:
+        """Call back with what is known of all keys, which is asked for where it is not."""
+        missing = [key for key in dict.fromkeys(keys) if key not in known]
+        for key in missing:
+            ask(key)
         if missing:
-            self.sync(lambda: then([self._names[atom] for atom in atoms]))
+            self.sync(lambda: then([known[key] for key in keys]))
         else:
-            then([self._names[atom] for atom in atoms])
+            then([known[key] for key in keys])
 
     def name(self, atom: int) -> str:
         """Return the name of an atom that is known already, or ""."""
@@ -275,9 +292,13 @@ class X11:
         head = struct.pack("<BBHII", 33, 32, 0, about, self.atoms[kind])
         self.send_event(to, 0, head + struct.pack("<5I", *five))
 
-    def own(self, window: int, selection: int, time: int = 0) -> None:
+    def own(self, window: int, selection: int) -> None:
         """Take a selection, or leave it with window 0."""
-        self.request(22, 0, struct.pack("<III", window, selection, time))
+        self.request(22, 0, struct.pack("<III", window, selection, 0))
+
+    def focus(self, window: int) -> None:
+        """Give a window the keyboard."""
+        self.request(42, 1, struct.pack("<II", window, 0))
 
 
 def _padded(data: bytes) -> bytes:
