@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.kit.brokerctl import brokerctl, running
+from tests.kit.container import DIRECT, container
 from tests.kit.needs import PID_NAMESPACES
 from tests.kit.wayland.compositor import wait_frames, wait_window
 from tests.kit.world import world
@@ -18,7 +20,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("Xwayland"), reason="xwayland is missing"),
     pytest.mark.skipif(not shutil.which("xterm"), reason="xterm is missing"),
 ]
-RED = (0xD5, 0x5E, 0x00)
+RED, ORANGE = (0xD5, 0x5E, 0x00), (0xE6, 0x9F, 0x00)
 
 
 async def test_an_x11_program_of_a_box_has_a_framed_window():
@@ -29,9 +31,30 @@ async def test_an_x11_program_of_a_box_has_a_framed_window():
     ):
         await wait_window(w.comp, title="boxed")
         await wait_frames(w.comp, {"[untrusted] boxed": {RED}})
-        shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "launchers"
-        shown.mkdir(parents=True, exist_ok=True)
-        await w.comp.screenshot(shown / "bwrap-x11.png")
+        await w.comp.screenshot(_shown() / "bwrap-x11.png")
+
+
+def _shown():
+    folder = Path(os.environ.get("VITRAIL_OUT") or ".") / "launchers"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+async def test_brokerctl_x11_shows_a_program_of_somebody_s_own_container():
+    program = f"env PYTHONPATH={os.getcwd()} {sys.executable} -m broker.cli.app"
+    xterm = "xterm -T own -e sleep 1000"
+    async with (
+        world(image=False) as w,
+        container(
+            *(w, "work"),
+            title="[work] own",
+            inside=DIRECT,
+            program=f"{program} x11 -- {xterm}",
+            record='[label]\ncolour = "orange"\n',
+        ),
+    ):
+        await wait_frames(w.comp, {"[work] own": {ORANGE}})
+        await w.comp.screenshot(_shown() / "x11-brokerctl.png")
 
 
 async def test_a_box_without_the_option_has_no_x_server():
