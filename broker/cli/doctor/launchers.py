@@ -14,7 +14,15 @@ from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.nspawn.process import choose_scope
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from policy.records.loader import load_records, search_path
-from policy.records.model import Bwrap, Flatpak, MicroVM, Nspawn, Podman, Record
+from policy.records.model import (
+    Bwrap,
+    Flatpak,
+    MicroVM,
+    Nspawn,
+    Podman,
+    Record,
+    SharedBox,
+)
 
 _Kind = TypeVar("_Kind")
 
@@ -60,7 +68,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     found = []
     wanting = [record for record in records if record.viewer.window.x11]
     path = context.environ.get("PATH")
-    boxes = _of_kind(wanting, Bwrap)
+    boxes = [kind for kind in (Bwrap, Flatpak, SharedBox) if _of_kind(wanting, kind)]
     if boxes and shutil.which("Xwayland", path=path) is None:
         text = "records of boxes show X11 programs, and Xwayland is not installed"
         found.append(warn("launchers", text, "sudo apt install xwayland"))

@@ -130,7 +130,8 @@ class _Run:
             # Each time: an update of the application may have more.
             self._system_names = system_bus_names(installed)
             if self._x11 is not False:
-                self._program = x11_program(installed)
+                always = self._x11 is not None
+                self._program = x11_program(installed, always=always)
         if self._x11:
             require_xwayland()
         binds = (*self._launch.read_only, *self._launch.read_write)

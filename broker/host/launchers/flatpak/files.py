@@ -90,14 +90,14 @@ def system_bus_names(installed: Path) -> list[str]:
     return [name for name in found if _BUS_NAME.fullmatch(name)]
 
 
-def x11_program(installed: Path) -> str | None:
+def x11_program(installed: Path, *, always: bool) -> str | None:
     """Return the program of an application whose own permissions have X11.
 
-    None for another one.  Raises as ``system_bus_names``.
+    None for another one, unless ``always``.  Raises as ``system_bus_names``.
     """
     own = own_permissions(installed)
-    sockets = items(own.get(CONTEXT, {}).get("sockets", ""))
-    return own["Application"].get("command") if "x11" in sockets else None
+    wants = always or "x11" in items(own.get(CONTEXT, {}).get("sockets", ""))
+    return own.get("Application", {}).get("command") if wants else None
 
 
 def own_permissions(installed: Path) -> Groups:

@@ -14,9 +14,11 @@ from broker.host.launchers.flatpak.files import (
     remove_override,
     system_bus_names,
     write_override,
+    x11_program,
 )
 from broker.host.launchers.flatpak.key_file import items, parse, write
 from broker.host.launchers.flatpak.overrides import Wanted, apply, undo, wanted_change
+from broker.host.launchers.flatpak.process import flatpak_words
 
 APP = "org.example.Foot"
 THEIRS = """\
@@ -171,3 +173,29 @@ def test_an_application_is_held_by_one_run(tmp_path):
         pass
     with held(paths, APP):
         pass
+
+
+@pytest.mark.parametrize(
+    ("sockets", "always", "program"),
+    [
+        ("x11;wayland;", False, "foot"),
+        ("wayland;fallback-x11;", False, None),
+        ("wayland;", True, "foot"),
+        ("!x11;", False, None),
+    ],
+)
+def test_an_application_with_x11_of_its_own_is_started_beside_an_x_server(
+    tmp_path, sockets, always, program
+):
+    text = f"[Application]\ncommand=foot\n[Context]\nsockets={sockets}\n"
+    (tmp_path / "metadata").write_text(text)
+    assert x11_program(tmp_path, always=always) == program
+
+
+def test_an_application_without_a_program_of_its_own_is_started_as_it_is(tmp_path):
+    (tmp_path / "metadata").write_text("[Context]\nsockets=x11;\n")
+    assert x11_program(tmp_path, always=False) is None
+    start = flatpak_words(APP, ["a"], [])
+    assert start[-2:] == [APP, "a"]
+    start = flatpak_words(APP, ["a"], [], ("sh", "-c", "x", "foot"))
+    assert start[-6:] == ["--command=sh", APP, "-c", "x", "foot", "a"]
