@@ -32,6 +32,7 @@ from policy.records.kinds import KIND_KEY, MONITORS
 from policy.records.launch_table import LAUNCH, PEER, STATE
 from policy.records.launches import check, launch_of
 from policy.records.model import (
+    GPU_GLOBAL,
     STRIP_PIXELS,
     Audio,
     Clipboard,
@@ -531,13 +532,18 @@ def _window(taken: Taken) -> Window:
         x11=taken["window.x11"],
         translucent=taken["window.translucent"],
         subsurfaces=taken["window.subsurfaces"],
-        allow=frozenset(taken["window.allow"]),
+        allow=frozenset([*taken["window.allow"], *_gpu_globals(taken)]),
         deny=frozenset(taken["window.deny"]),
         windows=taken["window.windows"],
         popups=taken["window.popups"],
         surfaces=taken["window.surfaces"],
         buffer_memory=taken["window.buffer_memory"],
     )
+
+
+def _gpu_globals(taken: Taken) -> tuple[str, ...]:
+    """Globals that its windows need for what the GPU drew."""
+    return (GPU_GLOBAL,) if taken.get("launch.gpu") == "buffers" else ()
 
 
 def _audio(taken: Taken) -> Audio:

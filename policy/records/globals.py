@@ -48,6 +48,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
         "zwp_idle_inhibit_manager_v1": "Keeps the screen from locking while its window is visible.",
         "zwp_pointer_constraints_v1": "Holds the pointer fast or inside its window until the focus changes.",
         "zwp_keyboard_shortcuts_inhibit_manager_v1": "Receives the desktop's own key bindings, those of copy and paste among them.",
+        "zwp_linux_dmabuf_v1": "Gives the compositor's graphics driver memory of its own to draw from; each buffer is checked and counted.",
     }
 )
 """Globals that a sandbox has only if its record allows them."""
@@ -61,7 +62,6 @@ NEVER: Mapping[str, str] = MappingProxyType(
         "wp_tearing_control_manager_v1": "Surface state outside the filter's commits.",
         "wp_linux_drm_syncobj_manager_v1": "Kernel fences can stall the compositor.",
         "zwp_linux_explicit_synchronization_v1": "Kernel fences can stall the compositor.",
-        "zwp_linux_dmabuf_v1": "Graphics driver and unbounded memory within reach of the sandbox.",
         "wp_pointer_warp_v1": "Moves the user's pointer.",
         "zwp_input_timestamps_manager_v1": "Finer input times than needed.",
         "zwp_tablet_manager_v1": "Legacy tablet protocol.",

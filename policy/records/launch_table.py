@@ -348,6 +348,22 @@ LAUNCH = Table(
             "program has large parts of the kernel to attack then.",
         ),
         Field(
+            "gpu",
+            Choice(
+                {
+                    "none": "its programs draw with the processor",
+                    "buffers": "they have this machine's render nodes "
+                    "(`/dev/dri/renderD*`), and their windows may show what the GPU drew: "
+                    "each buffer is checked, but the kernel's graphics driver is open to a "
+                    "hostile program (docs/gpu.md)",
+                }
+            ),
+            "Whether its programs draw with this machine's GPU.",
+            default="none",
+            only=_BWRAP,
+            also=(_PODMAN, _FLATPAK),
+        ),
+        Field(
             "required",
             YesNo(),
             "Whether a container that is started with this record's annotation, or the "

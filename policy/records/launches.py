@@ -99,6 +99,7 @@ def _bwrap(taken: Taken) -> Bwrap:
         taken["launch.open_files"],
         taken["launch.user_namespaces"],
         taken["launch.provides_network"],
+        taken["launch.gpu"],
     )
 
 
@@ -117,7 +118,8 @@ def _nspawn(taken: Taken) -> Nspawn:
 
 def _flatpak(taken: Taken) -> Flatpak:
     app, network = taken["launch.app"], taken["launch.share_network"]
-    return Flatpak(app, network, *_binds(taken), taken["launch.open_files"])
+    more = taken["launch.open_files"], taken["launch.gpu"]
+    return Flatpak(app, network, *_binds(taken), *more)
 
 
 def _shared_box(taken: Taken) -> SharedBox:
@@ -137,6 +139,7 @@ def _podman(taken: Taken) -> Podman:
         network=taken["launch.network"],
         provides_network=taken["launch.provides_network"],
         open_files=taken["launch.open_files"],
+        gpu=taken["launch.gpu"],
     )
 
 

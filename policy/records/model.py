@@ -26,6 +26,7 @@ SandboxClass = Literal["persistent", "disposable", "template"]
 Display = Literal["none", "allow"]
 Playback = Literal["none", "allow", "raw"]
 Microphone = Literal["deny", "ask", "allow"]
+Gpu = Literal["none", "buffers"]
 ByRules = Literal["none", "rules"]
 
 STRIP_PIXELS = 20
@@ -187,6 +188,9 @@ class ViewerRecord:
     """Keys of ``[looks]`` that are set, with their values."""
 
 
+GPU_GLOBAL = "zwp_linux_dmabuf_v1"
+"""The Wayland global that windows need for what the GPU drew (``launch.gpu``)."""
+
 HOST_IMAGE = "host"
 """The image of the machine's own programs."""
 
@@ -265,6 +269,7 @@ class Bwrap(msgspec.Struct, frozen=True, tag=True):
     open_files: int = FEW_OPEN_FILES
     user_namespaces: bool = False
     provides_network: bool = False
+    gpu: Gpu = "none"
 
     @property
     def kind(self) -> LaunchKind:
@@ -290,6 +295,7 @@ class Podman(msgspec.Struct, frozen=True, tag=True):
     """Of one that 'brokerctl run' starts; another has what its command line says."""
     provides_network: bool = False
     open_files: int = FEW_OPEN_FILES
+    gpu: Gpu = "none"
 
     @property
     def kind(self) -> LaunchKind:
@@ -324,6 +330,7 @@ class Flatpak(msgspec.Struct, frozen=True, tag=True):
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
     open_files: int = FEW_OPEN_FILES
+    gpu: Gpu = "none"
 
     @property
     def kind(self) -> LaunchKind:

@@ -12,7 +12,7 @@ from policy import limits
 from policy.errors import Problem
 from policy.names import ADMIN
 from policy.records.globals import OPTIONS
-from policy.records.model import Record, RecordSet
+from policy.records.model import GPU_GLOBAL, Record, RecordSet
 from policy.rules.checks import CHECKS
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rule import Rule
@@ -66,9 +66,11 @@ def _found(
 
 def _opened(record: Record) -> Iterator[Finding]:
     window = record.viewer.window
+    gpu = getattr(record.host.launch, "gpu", "none") != "none"
     for name in sorted(window.allow - window.deny):
         text = f"{name} is allowed: {OPTIONS[name]}"
-        yield _found("dangerous-global", record, "window.allow", text)
+        key = "launch.gpu" if gpu and name == GPU_GLOBAL else "window.allow"
+        yield _found("dangerous-global", record, key, text)
     for name in sorted(window.allow & window.deny):
         text = f"{name} is allowed and denied; it is denied"
         yield _found("dangerous-global", record, "window.allow", text)

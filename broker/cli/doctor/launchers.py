@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.cli.images import x11_needs
+from broker.cli.machines.render_nodes import render_nodes
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.nspawn.process import choose_scope
@@ -34,6 +36,7 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
     found = [
         *_missing(context, records),
         *_without_x11(context, records),
+        *_without_gpu(records),
         *_without_groups(context, records),
         *await _refused_by_crun(context, records),
         *await _without_network(context, records),
@@ -77,6 +80,20 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
             text = f"the image {launch.image} lacks Xwayland, which its records ask for"
             found.append(warn("launchers", text, x11_needs.addition(launch.image)))
     return found
+
+
+def _without_gpu(records: Sequence[Record]) -> list[Finding]:
+    """Records whose programs draw with a GPU, where this user has none."""
+    names = [r.name for r in records if getattr(r.host.launch, "gpu", "none") != "none"]
+    nodes = render_nodes()
+    if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
+        return []
+    text = f"{', '.join(sorted(names))}: gpu is set, and /dev/dri has no render node"
+    hint = "their programs draw with the processor"
+    if nodes:
+        text = f"{', '.join(sorted(names))}: gpu is set, and {nodes[0]} is not yours"
+        hint = f"sudo usermod -aG {nodes[0].group()} $USER, and log in again"
+    return [warn("launchers", text, hint)]
 
 
 def _of_kind(records: Sequence[Record], kind: type[_Kind]) -> list[_Kind]:

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from broker.cli.machines.render_nodes import box_words
 from broker.cli.quick.calls import Calls, open_calls
 from broker.cli.quick.made_record import (
     leads_through_links,
@@ -123,6 +124,7 @@ def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
         box,
         user_namespaces=found.get("user_namespaces") is True,
         x11=found.get("x11") is True,
+        devices=box_words() if found.get("gpu") is True else (),
         # A broker that does not know the key may mount some.
         folders=found.get("folders") is not False,
     )

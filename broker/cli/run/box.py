@@ -18,6 +18,7 @@ from typing import Protocol
 import trio
 
 from broker.cli import render
+from broker.cli.machines.render_nodes import box_words
 from broker.cli.pairing.role import role_here
 from broker.cli.policy.records import read_records
 from broker.cli.quick.kept_home import kept_home
@@ -122,6 +123,7 @@ async def _run_recorded(
                 open_files=launch.open_files,
                 user_namespaces=launch.user_namespaces,
                 x11=record.viewer.window.x11,
+                devices=box_words() if launch.gpu == "buffers" else (),
                 without_links=without_links,
                 folders=bool(shared.read_only or shared.read_write),
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
+from broker.cli.machines.render_nodes import render_nodes
 from broker.cli.proxy.x11 import write_bridge
 from broker.cli.quick.kept_home import KeptHome, kept_home
 from broker.cli.run.box import (
@@ -209,6 +210,7 @@ def described(
         terminal=os.environ.get("TERM") or "dumb",
         open_files=launch.open_files,
         stdin=has_input(),
+        devices=render_nodes() if launch.gpu == "buffers" else (),
     )
 
 

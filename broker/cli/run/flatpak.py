@@ -182,6 +182,7 @@ class _Run:
         wanted = Wanted(
             sockets,
             launch.share_network,
+            launch.gpu == "buffers",
             launch.read_only,
             launch.read_write,
             self._system_names,

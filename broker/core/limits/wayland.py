@@ -38,6 +38,11 @@ WAYLAND_POOLS = 512
 """Live shared-memory pools of one sandbox: a descriptor each, here and in
 the compositor."""
 
+WAYLAND_GPU_PLANES = 128
+"""Planes of live buffers in memory of the GPU, of one sandbox.  A compositor keeps a
+descriptor for each, of 1,024 that it usually has; a window in four buffers takes four,
+a film in six takes twelve."""
+
 WAYLAND_POOL_BYTES = 1 << 30
 """One pool.  foot opens 512 MiB (sparse); wl_shm's own type ends at 2 GiB."""
 
@@ -169,6 +174,16 @@ WAYLAND_MAPPING_PIXELS = 1 << 20
 """The cost of mapping a grown pool again: 256 descriptors are under way
 before a connection waits, and a sandbox maps some 4,000 times a second.
 Toolkits double a pool, some ten times in their life."""
+
+WAYLAND_FENCE_SECONDS = 1.0
+"""So long a commit waits for the GPU to draw its picture.  A picture at 10 frames a
+second is a tenth of it; the kernel's drivers give up on a job after two to ten."""
+
+WAYLAND_FROZEN_SECONDS = 0.05
+"""The same for a window whose last picture was late: three pictures of a screen."""
+
+WAYLAND_FORMAT_TABLE_BYTES = 1 << 20
+"""The compositor's table of formats: 65,536 rows, as many as can be named."""
 
 WAYLAND_SURFACE_PIXELS = 1 << 15
 """Pixels that each surface of a window with subsurfaces counts for at each commit.

@@ -54,6 +54,9 @@ def _no(name: str, risk: str) -> Global:
     return Global(name, GlobalVerdict.NO, 0, risk)
 
 
+DMABUF = "zwp_linux_dmabuf_v1"
+"""Memory of the graphics driver as pictures; never on waypipe's wire."""
+
 _ROWS = (
     # -- what every application needs ------------------------------------------
     _yes("wl_compositor", 6, "Draws; every surface is cropped to its frame."),
@@ -151,6 +154,12 @@ _ROWS = (
         1,
         "Receives the desktop's own key bindings, those of copy and paste among them.",
     ),
+    _option(
+        DMABUF,
+        5,
+        "Gives the compositor's graphics driver memory of its own to draw from; each "
+        "buffer is checked and counted.",
+    ),
     # -- surface state that is not yet held like a buffer (a partly applied
     #    commit would tear the frame) --------------------------------------------------
     _no(
@@ -174,10 +183,6 @@ _ROWS = (
     _no(
         "zwp_linux_explicit_synchronization_v1",
         "Kernel fences can stall the compositor.",
-    ),
-    _no(
-        "zwp_linux_dmabuf_v1",
-        "Graphics driver and unbounded memory within reach of the sandbox.",
     ),
     # -- input beyond its own focus ------------------------------------------------------
     _no("wp_pointer_warp_v1", "Moves the user's pointer."),

@@ -29,6 +29,7 @@ _SECCOMP_MODE_FILTER = 2
 _BPF_INSN_BYTES = 8
 _PROT_EXEC = 4
 _AT_EMPTY_PATH = 0x1000
+_AT_STATX_DONT_SYNC = 0x4000
 _FIONBIO = 0x5421
 _FIONREAD = 0x541B
 _F_DUPFD_CLOEXEC = 1030
@@ -108,6 +109,8 @@ def worker_filter() -> bytes:
     rules.allow_if("splice", rules.equal(5, os.SPLICE_F_NONBLOCK))
     # glibc's fstat() calls this; the jail's only directory is empty.
     rules.allow_if("newfstatat", rules.has(3, _AT_EMPTY_PATH))
+    # What kind of file a dma-buf is, without asking a file system.
+    rules.allow_if("statx", rules.equal(2, _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC))
     return rules.program()
 
 

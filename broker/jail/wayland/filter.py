@@ -35,7 +35,9 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
+from broker.core.streams.wayland_verdicts import DMABUF
 from broker.jail.wayland import choice, handler_table
+from broker.jail.wayland.gpu import dmabuf
 from broker.jail.wayland.handlers import (
     attention,
     cursor,
@@ -180,6 +182,8 @@ class WaylandFilter(ClientState):
         self.fifo = bind(fifo.MANAGER, 1)
         if attention.IDLE_MANAGER in self.rules.allow:
             self.idle_inhibit = bind(attention.IDLE_MANAGER, 1)
+        if DMABUF in self.rules.allow - self.rules.deny:
+            dmabuf.bind(self, *first.get(DMABUF, (0, 0)))
         for name, (interface, version) in list(self.globals.host.items()):
             if interface == "wl_output":
                 self._watch_output(name, version)
@@ -212,10 +216,7 @@ class WaylandFilter(ClientState):
         for fds in (self._client_fds, self._server_fds):
             while fds:
                 self.machine.close(fds.popleft())
-        for pool in self.pools:
-            if pool.file is not None:
-                pool.file.close()
-        self.pools.clear()
+        self._close_files()
         for device in self.devices:
             # guard: a client that is gone takes nothing
             device.go_on()
@@ -231,6 +232,13 @@ class WaylandFilter(ClientState):
                 obj.dead = True
                 self.sandbox.forget(obj)
                 obj.forget()
+
+    def _close_files(self) -> None:
+        for pool in self.pools:
+            if pool.file is not None:
+                pool.file.close()
+        dmabuf.close(self)
+        self.pools.clear()
 
     # -- bytes in ---------------------------------------------------------------------
 

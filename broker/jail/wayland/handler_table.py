@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from broker.jail.wayland.gpu import dmabuf
 from broker.jail.wayland.handlers import (
     attention,
     buffers,
@@ -40,6 +41,7 @@ _MODULES = (
     buffers,
     constraints,
     cursor,
+    dmabuf,
     drag,
     exported_windows,
     forwarded,

@@ -18,7 +18,7 @@ from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.scene.geometry import Content, Rect, SourceRect, View
 
 if TYPE_CHECKING:
-    from broker.jail.wayland.ports import PoolFile
+    from broker.jail.wayland.ports import GpuMemory, PoolFile
     from broker.jail.wayland.scene.frame import Edges, Frame
     from broker.jail.wayland.scene.promote import Promoted
 
@@ -148,6 +148,16 @@ class Pool(ProtocolObject):
         self.pictures: list[Buffer] = []
 
 
+class GpuPicture(NamedTuple):
+    """Memory of the GPU behind a buffer: each dma-buf once.
+
+    ``descriptors``: how many the compositor holds, one for each plane.
+    """
+
+    memory: tuple[GpuMemory, ...]
+    descriptors: int
+
+
 class Buffer(ProtocolObject):
     """A wl_buffer.  ``holds`` counts states not yet sent that attach it.
 
@@ -160,7 +170,8 @@ class Buffer(ProtocolObject):
     """
 
     __slots__ = (
-        *("doomed", "ended", "form", "generation", "height", "holds", "mapping"),
+        *("doomed", "ended", "form", "generation", "gpu", "height", "holds"),
+        "mapping",
         *("offset", "part", "pool", "shown_by", "stale", "stride", "width"),
     )
 
@@ -171,6 +182,7 @@ class Buffer(ProtocolObject):
         self.offset = 0
         self.stride = 0
         self.pool: Pool | None = None
+        self.gpu: GpuPicture | None = None
         self.mapping: Mapping | None = None
         self.form = 0
         self.holds = 0
@@ -238,7 +250,7 @@ class Surface(ProtocolObject):
     ``stale`` says that the next picture needs another part.  ``applied`` is the state
     with the newest damage and ``moved`` says that all of it is drawn again: what the next
     commit makes the compositor draw (``budget.py``).  ``pictures`` are the buffers that it
-    showed last (``scene/pictures.py``).
+    showed last (``scene/pictures.py``); ``frozen``: its last one was late (``fences.py``).
     """
 
     __slots__ = (
@@ -253,6 +265,7 @@ class Surface(ProtocolObject):
         "cy",
         "dirty",
         "extent",
+        "frozen",
         "hints",
         "hot",
         "icon",
@@ -291,6 +304,7 @@ class Surface(ProtocolObject):
         self.pictures: list[Buffer] = []
         self.part: Rect | None = None
         self.stale = False
+        self.frozen = False
         self.cx = 0
         self.cy = 0
         self.view: View | None = None

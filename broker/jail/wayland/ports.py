@@ -48,6 +48,30 @@ class PoolFile(Protocol):
         """No more refresh or grow will come."""
 
 
+class GpuMemory(Protocol):
+    """A dma-buf of the client's, checked."""
+
+    @property
+    def size(self) -> int:
+        """Bytes; it is so large as long as it lives."""
+
+    @property
+    def number(self) -> int:
+        """The same for each descriptor of the same memory, and for no other's."""
+
+    def fileno(self) -> Fd:
+        """The descriptor; it can be read from when nobody draws into the memory."""
+
+    def drawn(self) -> bool:
+        """Whether nobody draws into the memory now."""
+
+    def export(self) -> Fd:
+        """A descriptor to send; the sender closes it."""
+
+    def close(self) -> None:
+        """Give it up."""
+
+
 class Paint(Protocol):
     """A file of ours whose pixels we choose (strips and backing of frames)."""
 
@@ -59,6 +83,9 @@ class Paint(Protocol):
 
     def write(self, offset: int, data: bytes) -> None:
         """Put pixels there."""
+
+    def seal(self) -> None:
+        """Nobody can change it from now on."""
 
     def close(self) -> None:
         """Give the file up."""
@@ -74,6 +101,13 @@ class Machine(Protocol):
         file on tmpfs of at least ``size`` bytes; the descriptor is closed.
         """
 
+    def admit_dmabuf(self, untrusted_fd: Fd) -> GpuMemory:
+        """Check that a descriptor is memory of a driver's, and take it.
+
+        Raises ValueError, with the reason as text, when it is anything else or too
+        large; the descriptor is closed.
+        """
+
     def admit_pipe(self, untrusted_fd: Fd) -> bool:
         """Whether a descriptor is a pipe or socket to write a selection into."""
 
@@ -85,6 +119,9 @@ class Machine(Protocol):
 
     def read_keymap(self, fd: Fd, size: int) -> bytes | None:
         """The compositor's keymap; None when it cannot be read.  Closes ``fd``."""
+
+    def read_table(self, fd: Fd, size: int) -> bytes | None:
+        """The compositor's table of formats, as ``read_keymap``."""
 
     def copy_keymap(self, fd: Fd, size: int) -> tuple[Fd, int]:
         """A sealed copy of the compositor's keymap, and its size in bytes.

@@ -32,6 +32,7 @@ CEILINGS = MappingProxyType(
         "popups": wayland_limits.WAYLAND_POPUPS,
         "buffers": wayland_limits.WAYLAND_BUFFERS,
         "pools": wayland_limits.WAYLAND_POOLS,
+        "gpu_planes": wayland_limits.WAYLAND_GPU_PLANES,
         "shm_bytes": wayland_limits.WAYLAND_SHM_BYTES,
         "kept_bytes": wayland_limits.WAYLAND_KEPT_BYTES,
         "shown_pixels": wayland_limits.WAYLAND_SHOWN_PIXELS,

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from broker.jail.wayland.handlers.outputs import Screen
     from broker.jail.wayland.handlers.registry import Globals
     from broker.jail.wayland.handlers.selection import Device
-    from broker.jail.wayland.ports import Machine
+    from broker.jail.wayland.ports import GpuMemory, Machine, Paint
     from broker.jail.wayland.protocol.wire import Fd
     from broker.jail.wayland.sandbox import Sandbox
     from broker.jail.wayland.scene.geometry import Rect
@@ -79,6 +79,8 @@ class ClientState(ObjectTable, ABC):
         self.pixels = 0
         self.copied: tuple[int, int] | None = None
         """Rows that are left of the picture that is being copied."""
+        self.fence: tuple[GpuMemory, float] | None = None
+        """The memory whose drawing a commit waits for, and until when."""
 
     def _init_compositor(self) -> None:
         """The compositor's globals and our objects there; 0 for absent ones."""
@@ -93,10 +95,13 @@ class ClientState(ObjectTable, ABC):
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
         self.data_manager = self.data_version = self.cursor_shapes = 0
-        self.idle_inhibit = 0
+        self.idle_inhibit = self.dmabuf = 0
         self.icons = self.fifo = 0
         self.badge: Badge | None = None
         """The icon of windows without one of their own, drawn at first use."""
+        self.announced: set[tuple[int, int]] = set()
+        """Formats of the GPU's memory, each with a modifier, that the compositor takes."""
+        self.format_tables: dict[bytes, Paint] = {}
         self.crops_by_buffer = False
         """This compositor ignores where a viewport's source begins."""
         self.pixel_weight = 1
@@ -117,6 +122,7 @@ class ClientState(ObjectTable, ABC):
         self._label: LabelPicture | None = None
         self.doomed: list[Buffer] = []
         self.pools: set[Pool] = set()
+        self.gpu_memory: set[GpuMemory] = set()
         self.windows: set[XdgSurface] = set()
         self.promoted: set[Subsurface] = set()
         self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []

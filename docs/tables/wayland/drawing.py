@@ -19,6 +19,8 @@ from docs.tables.wayland.terms import (
     request,
 )
 
+DMABUF = "zwp_linux_dmabuf_v1"
+PARAMS, FEEDBACK = "zwp_linux_buffer_params_v1", "zwp_linux_dmabuf_feedback_v1"
 REQUESTS: Policies = {
     ("wl_display", "sync"): request(
         "Learns how quickly the compositor answers.", Cost.OBJECT
@@ -107,6 +109,28 @@ REQUESTS: Policies = {
         "A larger mapping, inside the sandbox's limit.", Cost.MEMORY
     ),
     ("wl_buffer", "destroy"): END,
+    # -- memory of the GPU, by record only ----------------------------------------
+    (DMABUF, "destroy"): END,
+    (DMABUF, "create_params"): MAKE_LOCAL,
+    (DMABUF, "get_default_feedback"): request(
+        "Learns which device the compositor draws with, and its formats.", Cost.OBJECT
+    ),
+    (DMABUF, "get_surface_feedback"): request(
+        "Learns which device and formats suit its own surface.", Cost.OBJECT
+    ),
+    (PARAMS, "destroy"): END,
+    (PARAMS, "add"): request(
+        "Nothing before the request that uses it.",
+        Cost.NONE,
+        descriptors=Descriptors.GPU_MEMORY,
+    ),
+    (PARAMS, "create"): request(
+        "The compositor's driver imports its memory.", Cost.MEMORY
+    ),
+    (PARAMS, "create_immed"): request(
+        "The compositor's driver imports its memory.", Cost.MEMORY
+    ),
+    (FEEDBACK, "destroy"): END,
     ("wp_single_pixel_buffer_manager_v1", "destroy"): END,
     ("wp_single_pixel_buffer_manager_v1", "create_u32_rgba_buffer"): MAKE,
 }
@@ -138,6 +162,26 @@ EVENTS: Policies = {
         "Learns that its own surface is covered, or off the screen."
     ),
     ("wl_shm", "format"): event("Learns which pixel formats the compositor draws."),
+    (DMABUF, "format"): event("Learns which pixel formats the compositor draws."),
+    (DMABUF, "modifier"): event("Learns which pixel formats the compositor draws."),
+    (PARAMS, "created"): TOLD,
+    (PARAMS, "failed"): TOLD,
+    (FEEDBACK, "done"): TOLD,
+    (FEEDBACK, "format_table"): event(
+        "Learns which pixel formats the compositor draws.",
+        descriptors=Descriptors.COPIED_TABLE,
+    ),
+    (FEEDBACK, "main_device"): event("Learns which device the compositor draws with."),
+    (FEEDBACK, "tranche_done"): TOLD,
+    (FEEDBACK, "tranche_target_device"): event(
+        "Learns which device may show its surface."
+    ),
+    (FEEDBACK, "tranche_formats"): event(
+        "Learns which pixel formats the compositor draws."
+    ),
+    (FEEDBACK, "tranche_flags"): event(
+        "Learns whether its surface may be scanned out."
+    ),
     ("wl_buffer", "release"): event(
         "May write into its own buffer; compositors may still read it."
     ),

@@ -94,9 +94,11 @@ class Descriptors(enum.Enum):
 
     NONE = "none"
     CLIENT_MEMORY = "the client's memory file: checked (regular, tmpfs, size) and read; the compositor has a copy"
+    GPU_MEMORY = "the client's GPU memory: the kernel says that it is a dma-buf, and how large; the compositor has the same memory"
     CLIENT_PIPE = "a pipe of the client's: checked, given to a client of the same sandbox or closed"
     SANDBOX_PIPE = "a pipe from another client of the same sandbox, or one of ours"
     COMPOSITOR_MEMORY = "the compositor's memory file, as the compositor sent it"
+    COPIED_TABLE = "a sealed copy of ours, one for each connection; the compositor's file is closed here"
     COPIED_MEMORY = "a sealed copy of ours; the compositor's file is closed here"
     DROPPED = "the compositor's: closed here"
 

@@ -49,6 +49,31 @@ async def test_a_shared_box_is_called_a_label(tmp_path):
     assert label.text.startswith("t1:")
 
 
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [((), "no render node"), (("renderD128",), "is not yours"), (None, "")],
+)
+async def test_a_record_that_draws_with_a_gpu_needs_one_of_ours(
+    tmp_path, monkeypatch, nodes, said
+):
+    found = tuple(tmp_path / name for name in ("mine",) if nodes is None)
+    for node in found:
+        node.touch()
+    closed = tuple(tmp_path / name for name in nodes or ())
+    for node in closed:
+        node.touch()
+    monkeypatch.setattr(launchers, "render_nodes", lambda: (*closed, *found))
+    monkeypatch.setattr(launchers.os, "access", lambda path, _: path in found)
+    made = context(tmp_path, {"t1": 'bwrap"\ngpu = "buffers', "t2": "bwrap"})
+    texts = [one.text for one in await check_launchers(made) if "gpu" in one.text]
+    if said:
+        (text,) = texts
+        assert text.startswith("t1:")
+        assert said in text
+    else:
+        assert texts == []
+
+
 async def test_nspawn_needs_two_packages(tmp_path):
     made = context(tmp_path, {"t1": 'nspawn"\nrootfs = "/srv/tree'})
     found = await check_launchers(made)

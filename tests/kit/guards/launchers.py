@@ -9,6 +9,12 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "render nodes by record only",
+        'nodes = "dri"',
+        "tests/broker/host/launchers/flatpak/test_overrides.py",
+        "render_nodes",
+    ),
+    Guard(
         "machines started for sandboxes have a number",
         "if False:",
         "tests/attack/test_started_machines.py",

@@ -7,7 +7,30 @@ from __future__ import annotations
 
 from tests.kit.guards.mutation import Guard, main
 
+DMABUF = "tests/broker/jail/wayland/gpu/test_dmabuf.py"
 GUARDS = (
+    Guard("as many planes as the format has", "if False:", DMABUF, "inside_of_its_memory or numbered"),
+    Guard("planes have one modifier", "if False:", DMABUF, "one_modifier"),
+    Guard("strides bounded", "if False:", DMABUF, "inside_of_its_memory"),
+    Guard("a plane's row is as long as its pixels", "if False:", DMABUF, "inside_of_its_memory"),
+    Guard("a plane ends inside of its memory", "if False:", DMABUF, "inside_of_its_memory"),
+    Guard("planes lie apart", "if False:", DMABUF, "inside_of_its_memory"),
+    Guard("feedback costs more", "pass", DMABUF, "feedback_costs"),
+    Guard("a table of formats is sealed", "pass", DMABUF, "sealed_copy"),
+    Guard("memory of the GPU counted", "pass", DMABUF, "memory_is_counted or in_its_frame"),
+    Guard("four planes", "if False:", DMABUF, "fifth"),
+    Guard("a plane is set once", "if False:", DMABUF, "set_once"),
+    Guard("parameters make one buffer", "if False:", DMABUF, "one_buffer or take_no_plane"),
+    Guard("formats that the compositor announced", "if form not in planes.PARTS:", DMABUF, "announced"),
+    Guard("an import has a pace", "pass", DMABUF, "pace"),
+    Guard("a buffer that comes too late is destroyed", "params.dead = True", DMABUF, "too_late"),
+    Guard("a picture is drawn before it goes up", "if True:", DMABUF, "waits_until"),
+    Guard("a late picture freezes its own window", "pass", DMABUF, "late_picture"),
+    Guard("a frozen window is waited for a moment only", "if False:", DMABUF, "frozen"),
+    Guard("no buffers of a GPU by waypipe", "pass", "tests/attack/test_gpu_buffers.py", "waypipe"),
+    Guard("no file system is asked what a GPU buffer is", "if done != 0:", "tests/attack/test_gpu_buffers.py", "file_system"),
+    Guard("a GPU buffer is a dma-buf", "if False:", "tests/attack/test_gpu_buffers.py", "posing"),
+    Guard("dma-bufs bounded", "if False:", "tests/attack/test_gpu_buffers.py", "large"),
     Guard("a part ends inside of what is mapped", "mapped = pool.size if pool is not None else 0", "tests/broker/jail/wayland/scene/test_buffer_part.py", "compositor_has"),
     Guard("each message has a row", "if False:", "tests/broker/jail/wayland/test_handler_table.py", "at_import"),
     Guard("no message in two modules", "if False:", "tests/broker/jail/wayland/test_handler_table.py", "two_modules"),

@@ -14,6 +14,9 @@ class Token:
 
     def __init__(self, what: str) -> None:
         self.what = what
+        self.size = 0
+        """Of a dma-buf; 0: it is none."""
+        self.number = id(self)
         self.closed = False
 
     def __repr__(self) -> str:
@@ -57,11 +60,32 @@ class FakePool:
         self.machine.close(self.fd)
 
 
+class FakeGpuMemory:
+    """A dma-buf.  ``busy`` while somebody draws into it."""
+
+    def __init__(self, machine: FakeMachine, fd: Token) -> None:
+        self.machine, self.fd = machine, fd
+        self.size, self.number, self.busy = fd.size, fd.number, False
+
+    def fileno(self) -> Token:
+        return self.fd
+
+    def drawn(self) -> bool:
+        return not self.busy
+
+    def export(self) -> Token:
+        return self.machine.fd("dma-buf copy")
+
+    def close(self) -> None:
+        self.machine.close(self.fd)
+
+
 class FakePaint:
     """A picture file of ours."""
 
     def __init__(self, machine: FakeMachine) -> None:
         self.machine = machine
+        self.sealed = False
         self.pixels = bytearray()
 
     def export(self) -> Token:
@@ -70,7 +94,11 @@ class FakePaint:
     def grow(self, size: int) -> None:
         self.pixels += bytes(size - len(self.pixels))
 
+    def seal(self) -> None:
+        self.sealed = True
+
     def write(self, offset: int, data: bytes) -> None:
+        assert not self.sealed
         assert offset + len(data) <= len(self.pixels)
         self.pixels[offset : offset + len(data)] = data
 
@@ -86,6 +114,9 @@ class FakeMachine:
         self.fds: list[Token] = []
         self.pools: list[FakePool] = []
         self.paints: list[FakePaint] = []
+        self.dmabufs: list[FakeGpuMemory] = []
+        self.table = b""
+        """What is in the compositor's tables of formats."""
         self.keymap: bytes | None = None
         self.seconds = self.look_seconds = 0.0
 
@@ -101,6 +132,24 @@ class FakeMachine:
         pool = FakePool(self, untrusted_fd, size)
         self.pools.append(pool)
         return pool
+
+    def dmabuf(self, size: int, number: int | None = None) -> Token:
+        """A client's descriptor of GPU memory; ``number`` names the same one again."""
+        token = self.fd("dma-buf")
+        token.size = size
+        token.number = token.number if number is None else number
+        return token
+
+    def admit_dmabuf(self, untrusted_fd: Token) -> FakeGpuMemory:
+        if not untrusted_fd.size:
+            self.close(untrusted_fd)
+            raise ValueError("not a dma-buf")
+        self.dmabufs.append(FakeGpuMemory(self, untrusted_fd))
+        return self.dmabufs[-1]
+
+    def read_table(self, fd: Token, size: int) -> bytes:
+        self.close(fd)
+        return self.table[:size]
 
     def admit_pipe(self, untrusted_fd: Any) -> bool:
         return self.pipes

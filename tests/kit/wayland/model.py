@@ -106,7 +106,7 @@ class Model(ExtensionRules):
         self.display = self._add(1, "wl_display", 1)
         self.requests: list[tuple[str, str, list[Any]]] = []
         self.serial = 100
-        self.fds = 0
+        self.fds = self.out_fds = 0
         self.registries: list[int] = []
         self.commits = 0
         self.on_root_commit: Any = None
@@ -603,6 +603,7 @@ def connect(core: WaylandFilter, model: Model, now: float = 0.0) -> None:
             model.feed(data, fds)
         if model.out:
             said, model.out = bytes(model.out), bytearray()
-            core.from_server(said, [], now)
+            told, model.out_fds = model.out_fds, 0
+            core.from_server(said, [core.machine.fd() for _ in range(told)], now)
         if core.fault is not None:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,8 +20,12 @@ from tests.kit.wayland.model import Model
 class ModelCompositor:
     """``ends`` are its ends of the connections, ``models`` what each has seen."""
 
-    def __init__(self, offers: list[tuple[str, int]] | None = None) -> None:
-        self.offers = offers
+    def __init__(
+        self,
+        offers: list[tuple[str, int]] | None = None,
+        kind: Callable[..., Model] = Model,
+    ) -> None:
+        self.offers, self.kind = offers, kind
         self.ends: list[socket.socket] = []
         self.models: list[Model] = []
 
@@ -36,7 +40,7 @@ class ModelCompositor:
                 await trio.lowlevel.wait_readable(listener)
                 end, _ = listener.accept()
                 end.settimeout(0)
-                model = Model(self.offers)
+                model = self.kind(self.offers)
                 self.ends.append(end)
                 self.models.append(model)
                 nursery.start_soon(self._talk, end, model)
@@ -65,10 +69,12 @@ class ModelCompositor:
 
 @asynccontextmanager
 async def model_compositor(
-    path: Path, offers: list[tuple[str, int]] | None = None
+    path: Path,
+    offers: list[tuple[str, int]] | None = None,
+    kind: Callable[..., Model] = Model,
 ) -> AsyncIterator[ModelCompositor]:
     """Listen at ``path`` for the length of the block."""
-    made = ModelCompositor(offers)
+    made = ModelCompositor(offers, kind)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(256)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.streams.wayland_verdicts import DMABUF
 from policy.records.kinds import MONITORS
 from policy.records.loader import parse_record
 from policy.records.model import (
@@ -368,6 +369,31 @@ def test_no_machine_has_an_arena_that_does_not_ask_for_it():
         made, problems = parse_record("work", Path("work.toml"), text.encode())
         assert made is not None, problems
         assert made.host.launch.pixel_arena is arena
+
+
+@pytest.mark.parametrize("more", ["", 'app = "org.gnome.gedit"'])
+@pytest.mark.parametrize("kind", ["bwrap", "podman", "flatpak"])
+def test_windows_show_what_the_gpu_drew_only_if_the_record_says_so(kind, more):
+    if (kind == "flatpak") is not bool(more):
+        return
+    for line, given in (
+        ("", False),
+        ('gpu = "buffers"', True),
+        ('gpu = "none"', False),
+    ):
+        text = f'class = "persistent"\n[launch]\nkind = "{kind}"\n{more}\n{line}\n'
+        made, problems = parse_record("work", Path("work.toml"), text.encode())
+        assert made is not None, problems
+        assert made.host.launch.gpu == ("buffers" if given else "none")
+        assert (DMABUF in made.viewer.window.allow) is given
+
+
+@pytest.mark.parametrize("kind", ["microvm", "nspawn", "external", *MONITORS])
+def test_no_other_kind_has_the_gpus_buffers(kind):
+    text = f'class = "persistent"\n[launch]\nkind = "{kind}"\ngpu = "buffers"\n'
+    made, problems = parse_record("work", Path("work.toml"), text.encode())
+    assert made is None
+    assert any("no meaning for kind" in problem.message for problem in problems)
 
 
 def _forked(lines, kind="disposable", rest=""):

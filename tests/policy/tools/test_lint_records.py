@@ -45,6 +45,7 @@ def test_the_examples_need_no_second_look():
     ("text", "check", "line", "column"),
     [
         ('[window]\nallow = ["zwp_idle_inhibit_manager_v1"]', "dangerous-global", 4, 9),
+        ('[launch]\nkind = "bwrap"\ngpu = "buffers"', "dangerous-global", 5, 7),
         ('[window]\nfullscreen = "real"', "unframed", 4, 14),
         ("[window]\ntranslucent = true", "translucent", 4, 15),
         ('audio = "raw"', "unfiltered-sound", 3, 9),

@@ -20,6 +20,7 @@ def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
         open_files=launch.open_files,
         user_namespaces=launch.user_namespaces,
         network=launch.network,
+        gpu=launch.gpu == "buffers",
         x11=record.viewer.window.x11,
         folders=bool(folders.read_only or folders.read_write),
     )

@@ -93,13 +93,18 @@ class Box:
     of their own."""
     x11: bool = False
     """Whether an X server for its programs is started when the first one asks."""
+    devices: tuple[str, ...] = ()
+    """Words that give it render nodes."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
     """Where those of ``binds`` are that lead through links of the user's."""
 
     @property
     def owns_files(self) -> bool:
-        """Whether it has files of the user's, which are for programs of that id alone."""
-        return bool(self.home or self.binds or self.folders)
+        """Whether it has files of the user's, which are for programs of that id alone.
+
+        A render node is the user's by its access control list.
+        """
+        return bool(self.home or self.binds or self.folders or self.devices)
 
     @property
     def binds(self) -> tuple[Path, ...]:
@@ -220,6 +225,7 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
     binds.sort(key=lambda bind: len(bind[0].parts))
     for path, how in binds:
         yield from (how, str(path), str(path))
+    yield from box.devices
 
 
 def _told_files(fds: Descriptors) -> Iterator[str]:

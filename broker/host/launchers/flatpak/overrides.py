@@ -48,6 +48,8 @@ class Wanted:
     """The directory of its lease's sockets: a directory, because a socket that is
     bound alone is the dead one after a restart of the broker.  None: it has no lease."""
     share_network: bool = False
+    gpu: bool = False
+    """Whether it has the render nodes; its own wish for them does not count."""
     read_only: Sequence[Path] = ()
     read_write: Sequence[Path] = ()
     system_names: Sequence[str] = ()
@@ -77,13 +79,18 @@ def wanted_change(wanted: Wanted) -> Change:
     files += [] if sockets is None else [f"{_escaped(sockets)}:ro"]
     files += [f"{_escaped(path)}:ro" for path in wanted.read_only]
     files += [_escaped(path) for path in wanted.read_write]
+    # guard: render nodes by record only
+    nodes = "dri" if wanted.gpu else "!dri"
     # guard: an application has no name of the system bus
     system = dict.fromkeys(wanted.system_names, "none")
     return Change(
         lists={
             "shared": shared,
             "sockets": [f"!{name}" for name in _SOCKETS],
-            "devices": [f"!{name}" for name in _DEVICES],
+            "devices": [
+                *(f"!{name}" for name in _DEVICES),
+                nodes,
+            ],
             "filesystems": files,
         },
         values={

@@ -63,6 +63,8 @@ class Container:
     open_files: int = SANDBOX_FDS
     stdin: bool = False
     """Whether it reads from Podman's standard input."""
+    devices: tuple[Path, ...] = ()
+    """Render nodes."""
 
 
 def podman_args(
@@ -85,6 +87,7 @@ def podman_args(
         *_few_files(container.open_files),
         *_limits(container.limits),
         *_files(container),
+        *(f"--device={device}" for device in container.devices),
         *("--env", f"HOME={_HOME}", "--workdir", _HOME),
         *("--env", f"LANG={container.language}"),
         *("--env", f"TERM={container.terminal}"),

@@ -130,6 +130,8 @@ class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
     """Whether an X server is in it, for programs that need one."""
     folders: bool | None = None
     """Whether directories of the user's may be mounted into it."""
+    gpu: bool | None = None
+    """Whether it has this machine's render nodes."""
 
 
 class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):

@@ -375,6 +375,36 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("destroy 1",),
             ("active 1", "inactive 1"),
         ),
+        "zwp_linux_buffer_params_v1": (
+            (
+                "destroy 1",
+                "add 1 h u u u u u",
+                "create 1 i i u u",
+                "create_immed 2 n:wl_buffer i i u u",
+            ),
+            ("created 1 n:wl_buffer", "failed 1"),
+        ),
+        "zwp_linux_dmabuf_feedback_v1": (
+            ("destroy 1",),
+            (
+                "done 1",
+                "format_table 1 h u",
+                "main_device 1 a",
+                "tranche_done 1",
+                "tranche_target_device 1 a",
+                "tranche_formats 1 a",
+                "tranche_flags 1 u",
+            ),
+        ),
+        "zwp_linux_dmabuf_v1": (
+            (
+                "destroy 1",
+                "create_params 1 n:zwp_linux_buffer_params_v1",
+                "get_default_feedback 4 n:zwp_linux_dmabuf_feedback_v1",
+                "get_surface_feedback 4 n:zwp_linux_dmabuf_feedback_v1 o:wl_surface",
+            ),
+            ("format 1 u", "modifier 3 u u u"),
+        ),
         "zwp_locked_pointer_v1": (
             (
                 "destroy 1",

@@ -22,6 +22,7 @@ from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.scene import (
     buffer_part,
+    fences,
     fifo,
     held_buffers,
     layout,
@@ -55,6 +56,7 @@ _OLD_SHELL = 2
 def commit(core: ClientState, surface: Surface) -> None:
     """The client's wl_surface.commit."""
     state = surface.pending
+    fences.wait(core, surface, state)
     pictures.take(core, surface, state)
     surface.pending = State()
     # guard: sync stays ours

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.jail.wayland.model import UNSET, Buffer, Pool, Unset
+from broker.jail.wayland.model import UNSET, Buffer, GpuPicture, Pool, Unset
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
@@ -26,6 +26,9 @@ def end(core: ClientState, buffer: Buffer) -> None:
         core.end_own(buffer.part)
         core.usage.give("buffers", 1)
         buffer.part = None
+    if buffer.gpu is not None:
+        release_gpu(core, buffer.gpu)
+        buffer.gpu = None
     pool, mapping = buffer.pool, buffer.mapping
     if pool is None or mapping is None:
         return
@@ -47,6 +50,15 @@ def release_pool(core: ClientState, pool: Pool) -> None:
         core.pools.discard(pool)
         core.usage.give("pools", 1)
         core.usage.give("shm_bytes", pool.size)
+
+
+def release_gpu(core: ClientState, picture: GpuPicture) -> None:
+    """Close the memory of a picture of the GPU's, and count it out."""
+    core.usage.give("gpu_planes", picture.descriptors)
+    for memory in picture.memory:
+        core.usage.give("shm_bytes", memory.size)
+        core.gpu_memory.discard(memory)
+        memory.close()
 
 
 def show(core: ClientState, buffer: Buffer) -> None:

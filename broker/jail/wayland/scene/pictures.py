@@ -39,7 +39,7 @@ def take(core: ClientState, surface: Surface, state: State) -> None:
     Raises UnfinishedError when a part is left: the commit is read again.  Raises
     ProtocolFault when the file has not got the bytes.
     """
-    buffer = _shown(surface, state)
+    buffer = shown(surface, state)
     if buffer is None or buffer.pool is None or buffer.pool.file is None:
         return
     try:
@@ -51,7 +51,7 @@ def take(core: ClientState, surface: Surface, state: State) -> None:
         ) from error
 
 
-def _shown(surface: Surface, state: State) -> Buffer | None:
+def shown(surface: Surface, state: State) -> Buffer | None:
     """The buffer whose pixels a commit shows; also one that it only damages."""
     buffer = state.buffer
     if buffer is UNSET:

@@ -26,7 +26,7 @@ from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import fdpass
 from broker.jail.wayland.budget import Budget
 from broker.jail.wayland.filter import WaylandFilter
-from broker.jail.wayland.ports import Machine
+from broker.jail.wayland.ports import GpuMemory, Machine
 from broker.jail.wayland.protocol.wire import Outgoing, bad_message
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.wayland.scene import resize_timeout
@@ -101,6 +101,15 @@ def _unheard(queue: Outgoing) -> bool:
         len(queue.data) > wayland_limits.WAYLAND_UNHEARD_BYTES
         or queue.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT
     )
+
+
+async def _drawn(memory: GpuMemory, until: float) -> None:
+    """Wait until the GPU has drawn into a dma-buf, or it is late."""
+    with trio.move_on_at(until):
+        try:
+            await trio.lowlevel.wait_readable(memory.fileno())
+        except OSError:  # no room for another wait
+            await trio.sleep_forever()
 
 
 def _filter(
@@ -264,7 +273,9 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         return Turn.MINE if self._pause > 0 else Turn.PERHAPS
 
     async def _breathe(self) -> None:
-        """Between two parts of one read: wait for room, and keep the pace."""
+        """Between two parts of one read: wait for room and the GPU, and keep the pace."""
+        if self.core.fence is not None:
+            await _drawn(*self.core.fence)
         await self._wait_for_room()
         await readiness.turn()
         await self._rest()

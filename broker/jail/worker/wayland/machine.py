@@ -31,7 +31,8 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.files.tmpfs import on_tmpfs
 from broker.core.limits import clipboard as clipboard_limits
-from broker.jail.wayland.ports import Machine, Paint, PoolFile
+from broker.jail.wayland.ports import GpuMemory, Machine, Paint, PoolFile
+from broker.jail.worker.wayland.dmabuf import DmaBuf
 
 _SEALS = fcntl.F_SEAL_SHRINK
 _ALL_SEALS = (
@@ -56,6 +57,16 @@ def _check(untrusted_fd: int, size: int) -> None:
         raise ValueError("not a regular file")
     if status.st_size < size:
         raise ValueError(f"the file has {status.st_size} bytes, {size} were declared")
+
+
+def _read(fd: int, size: int) -> bytes | None:
+    """Read, not mapped: the compositor's file may be of any kind.  Closes ``fd``."""
+    try:
+        return os.pread(fd, size, 0)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def _is_socket(untrusted_fd: int) -> bool:
@@ -192,6 +203,10 @@ class PaintFile(Paint):
                 done += os.pwrite(self._fd, rest[done:], offset + done)
 
     @override
+    def seal(self) -> None:
+        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _ALL_SEALS)
+
+    @override
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -224,6 +239,14 @@ class RealMachine(Machine):
             raise ValueError(str(error)) from error
 
     @override
+    def admit_dmabuf(self, untrusted_fd: int) -> GpuMemory:
+        try:
+            return DmaBuf(untrusted_fd)
+        except (OSError, ValueError) as error:
+            os.close(untrusted_fd)
+            raise ValueError(str(error)) from error
+
+    @override
     def admit_pipe(self, untrusted_fd: int) -> bool:
         """Asks only what the kernel answers itself, as ``on_tmpfs`` does."""
         try:
@@ -242,15 +265,11 @@ class RealMachine(Machine):
 
     @override
     def read_keymap(self, fd: int, size: int) -> bytes | None:
-        """Read, not mapped: the compositor's file may be of any kind."""
-        try:
-            return os.pread(
-                fd, min(size, clipboard_limits.CLIPBOARD_KEYMAP_BYTES + 1), 0
-            )
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
+        return _read(fd, min(size, clipboard_limits.CLIPBOARD_KEYMAP_BYTES + 1))
+
+    @override
+    def read_table(self, fd: int, size: int) -> bytes | None:
+        return _read(fd, min(size, limits.WAYLAND_FORMAT_TABLE_BYTES))
 
     @override
     def copy_keymap(self, fd: int, size: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +24,7 @@ from typing_extensions import override
 from broker.core.errors import InternalError, PeerError, UpstreamError
 from broker.core.limits import wayland as limits
 from broker.core.limits import waypipe as waypipe_limits
+from broker.core.streams.wayland_verdicts import DMABUF
 from broker.jail.wayland.protocol.wire import bad_message
 from broker.jail.waypipe.channel import (
     Bytes,
@@ -115,6 +117,8 @@ class StreamConnection(WaylandConnection):
         trace: Callable[[str], None] | None = None,
         arena: Arena | None = None,
     ) -> None:
+        # guard: no buffers of a GPU by waypipe
+        rules = replace(rules, allow=rules.allow - {DMABUF})
         super().__init__(client, server, rules, sandbox, machine, trace=trace)
         self.core.clock_shift = _to_realtime
         self._stream = client

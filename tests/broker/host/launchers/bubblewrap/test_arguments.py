@@ -51,6 +51,15 @@ def test_a_box_has_an_x_server_only_if_it_is_asked_for() -> None:
         assert (args[-3:-1] == ["/run/vitrail-x11.py", "--"]) is there
 
 
+def test_a_box_has_the_devices_that_it_is_given_and_no_others() -> None:
+    words = ("--dev-bind", "/dev/dri/renderD128", "/dev/dri/renderD128")
+    box = Box(("foot",), Path("/s"))
+    given = replace(box, devices=words)
+    assert words in binds(bwrap_args(given, FDS, 1))
+    assert given.owns_files, "the node is the user's"
+    assert not any("dri" in word for word in bwrap_args(box, FDS, 1))
+
+
 def test_words_of_the_command_are_no_options() -> None:
     args = bwrap_args(Box(("--bind", "/", "/"), Path("/s")), FDS, 1)
     assert args[-4:] == ["sh", "--bind", "/", "/"]

@@ -86,6 +86,13 @@ def test_the_network_is_closed_unless_the_record_shares_it():
     assert "!network" not in items(shared["shared"])
 
 
+def test_the_render_nodes_are_closed_unless_the_record_gives_them():
+    closed = apply({}, wanted_change(wanted()))["Context"]
+    assert "!dri" in items(closed["devices"])
+    given = apply({}, wanted_change(wanted(gpu=True)))["Context"]
+    assert "dri" in items(given["devices"])
+
+
 @pytest.mark.parametrize("network", [True, False])
 def test_the_memory_that_the_session_shares_is_closed(network):
     """Pictures of X11 programs are in it, and the kernel asks for the user id alone."""

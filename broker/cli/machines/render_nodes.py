@@ -1,0 +1,48 @@
+"""This machine's render nodes: the part of a GPU that draws, and shows nothing.
+
+Mesa finds a node's driver by /sys (libdrm, drmGetDevice2); a box has no other part of
+it, a container of Podman has it all, read-only, as every one has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_NODES = Path("/dev/dri")
+_SYS = Path("/sys/dev/char")
+
+
+def render_nodes(folder: Path = _NODES) -> tuple[Path, ...]:
+    """Return the device files; the card* beside them could show and scan out."""
+    return tuple(sorted(folder.glob("renderD*")))
+
+
+def box_words(folder: Path = _NODES, numbers: Path = _SYS) -> tuple[str, ...]:
+    """Return bubblewrap's words that give a box the render nodes.
+
+    ``numbers`` is the directory of links from a device's number to what /sys has of it.
+    """
+    nodes = render_nodes(folder)
+    words = [word for node in nodes for word in ("--dev-bind", str(node), str(node))]
+    for device in dict.fromkeys(_device(node, numbers) for node in nodes):
+        words += ("--ro-bind-try", str(device), str(device))
+    return (*words, *(word for node in nodes for word in _link(node, numbers)))
+
+
+def _number(node: Path, numbers: Path) -> Path:
+    number = node.stat().st_rdev
+    return numbers / f"{os.major(number)}:{os.minor(number)}"
+
+
+def _device(node: Path, numbers: Path) -> Path:
+    device = (_number(node, numbers) / "device").resolve()
+    # A virtio device's numbers are those of the PCI device above it.
+    return device.parent if device.name.startswith("virtio") else device
+
+
+def _link(node: Path, numbers: Path) -> Iterator[str]:
+    link = _number(node, numbers)
+    if link.is_symlink():
+        yield from ("--symlink", str(link.readlink()), str(link))

@@ -1,0 +1,1 @@
+"""Pictures in the graphics driver's memory (dma-bufs), by record only."""
