@@ -14,8 +14,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_verdicts import DMABUF
 from broker.jail.wayland.gpu import planes
 from broker.jail.wayland.gpu.planes import LayoutError, Plane

@@ -11,7 +11,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol.formats import PIXEL_BYTES
 
 if TYPE_CHECKING:

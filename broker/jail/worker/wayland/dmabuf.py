@@ -14,8 +14,8 @@ import struct
 
 from typing_extensions import override
 
-from broker.core import limits
 from broker.core.files.tmpfs import filesystem_of
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.ports import GpuMemory
 
 _DMA_BUF_MAGIC = 0x444D4142
