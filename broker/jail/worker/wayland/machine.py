@@ -30,7 +30,8 @@ from typing_extensions import override
 
 from broker.core.files.tmpfs import on_tmpfs
 from broker.core.limits import clipboard as clipboard_limits
-from broker.core.limits import wayland as limits
+from broker.core import limits
+from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland.ports import GpuMemory, Machine, Paint, PoolFile
 from broker.jail.worker.wayland.dmabuf import DmaBuf
 
@@ -269,7 +270,7 @@ class RealMachine(Machine):
 
     @override
     def read_table(self, fd: int, size: int) -> bytes | None:
-        return _read(fd, min(size, limits.WAYLAND_FORMAT_TABLE_BYTES))
+        return _read(fd, min(size, wayland_limits.WAYLAND_FORMAT_TABLE_BYTES))
 
     @override
     def copy_keymap(self, fd: int, size: int) -> tuple[int, int]:

@@ -77,3 +77,9 @@ def test_its_bridge_is_mounted_and_starts_its_program():
     # An image's own program is its own to start.
     argv = podman_args(replace(container, command=()), *places)
     assert argv[-1] == "image"
+
+
+def test_a_container_has_the_render_nodes_that_it_is_given_and_no_others():
+    node = Path("/dev/dri/renderD128")
+    assert f"--device={node}" in options(devices=(node,))
+    assert not any(word.startswith("--device") for word in options())
