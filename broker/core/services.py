@@ -64,6 +64,11 @@ FILE_DIALOG = ServiceName("vitrail.FileDialog")
 PRINT = ServiceName("vitrail.Print")
 """Pages of a document, on a printer of the desktop; on the port of ``CALL``, too."""
 
+CAMERA = ServiceName("vitrail.Camera")
+"""Pictures of the user's camera; on the port of ``CALL``, too."""
+CAMERA_USE = "camera:"
+"""Before a sandbox's name: its use of the camera among its devices."""
+
 NETWORK = ServiceName("vitrail.Network")
 """A stream of a sandbox's frame filter, which the host starts; it has no port, so no
 guest opens one."""

@@ -42,6 +42,7 @@ from broker.ipc.host_viewer import Host
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
 from broker.viewer import menu_icons
+from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.calls.ssh_keys import has_keys
 from broker.viewer.clipboard.service import ClipboardService
@@ -135,7 +136,9 @@ class ViewerRole:
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
-        desktop = DesktopServices(paths)
+        self.cameras = Cameras(log)
+        """Who sees through the user's camera."""
+        desktop = DesktopServices(paths, self.cameras)
         self._settings = desktop.settings
         self.opening = OpeningService(
             decider=authority,
@@ -216,6 +219,7 @@ class ViewerRole:
             nursery.start_soon(self._follow_changes)
             nursery.start_soon(self._indicator.run)
             nursery.start_soon(self._key_indicator.run)
+            nursery.start_soon(self.cameras.indicator.run)
             nursery.start_soon(self.notifications.run)
             nursery.start_soon(self._settings.run)
             await nursery.start(self.clipboard.run)

@@ -15,6 +15,7 @@ from broker.authority.status_rows import (
 )
 from broker.core.escape import printable
 from broker.core.names import LeaseId
+from broker.core.services import CAMERA_USE
 from broker.ipc.control import api
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
@@ -77,6 +78,10 @@ def _devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
         f"{holding.item.port}  {holding.item.device_id}  {holding.item.title}"
         for holding in viewer.devices.holdings()
         if holding.lease.id == lease
+    ] + [
+        f"{CAMERA_USE}{use.lease.sandbox}  sees through  {use.title}"
+        for use in viewer.cameras.uses()
+        if use.lease.id == lease
     ]
 
 

@@ -57,6 +57,7 @@ SERVICES = (
     "vitrail.AudioInput",
     "vitrail.AudioOutput",
     "vitrail.Call",
+    "vitrail.Camera",
     "vitrail.ClipboardCopy",
     "vitrail.ClipboardPaste",
     "vitrail.Device",

@@ -15,6 +15,7 @@ from shims.files.calling import (
     serve_call,
     serve_here,
 )
+from shims.files.camera import narrow
 from shims.files.confine import confine
 from shims.files.connection import tell
 from shims.files.edited import Edited, Saved
@@ -132,6 +133,7 @@ VERBS = {
     "save": save_file,
     "store": store_entries,
     "pages": keep_pages,
+    "narrowed": narrow,
     "portal": serve_portal,
     "notifications": serve_notifications,
 }

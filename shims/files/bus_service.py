@@ -32,7 +32,7 @@ from shims.files.bus_messages import (
 from shims.files.protocol import TransferError
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Tuple
+    from typing import Any, Dict, List, Sequence, Tuple
 
 BUS_NAME = "org.freedesktop.DBus"
 IDLE_SECONDS = 60.0
@@ -92,6 +92,8 @@ class BusService:
         self._lock = threading.Lock()
         self._data = b""
         self._fds: List[int] = []
+        self._given: List[int] = []
+        """Descriptors of the reply to the call that is performed; closed behind it."""
 
     def run(self) -> None:
         """Own the name and answer calls.  Raises BusError."""
@@ -160,10 +162,13 @@ class BusService:
         fields.update({INTERFACE: BUS_NAME, MEMBER: member})
         self._send(BusMessage(CALL, fields, signature, body))
 
-    def _send(self, message: BusMessage) -> None:
+    def _send(self, message: BusMessage, fds: Sequence[int] = ()) -> None:
         with self._lock:
             self._serial += 1
-            self._bus.sendall(encode_message(message, self._serial))
+            data, sent = encode_message(message, self._serial), 0
+            if fds:
+                sent = socket.send_fds(self._bus, [data], fds)
+            self._bus.sendall(data[sent:])
 
     # -- calls ------------------------------------------------------------------------
 
@@ -179,8 +184,15 @@ class BusService:
             if call.wants_reply:
                 self._send(BusMessage(ERROR, back, "s", (str(error),)))
             return
-        if call.wants_reply:
-            self._send(BusMessage(REPLY, back, signature, body))
+        given, self._given = self._given, []
+        if given:
+            back[UNIX_FDS] = len(given)
+        try:
+            if call.wants_reply:
+                self._send(BusMessage(REPLY, back, signature, body), given)
+        finally:
+            for fd in given:
+                os.close(fd)
         self.answered()
 
     def busy(self) -> bool:

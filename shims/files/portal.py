@@ -1,4 +1,4 @@
-"""The portal on the guest's session bus: OpenURI, Settings, FileChooser and Print.
+"""The portal on the guest's session bus: OpenURI, Settings, FileChooser, Print, Camera.
 
 The bus starts this program when one of the guest asks for the name
 ``org.freedesktop.portal.Desktop``; an address or a file then goes the way of
@@ -28,6 +28,7 @@ from shims.files.bus_service import (
     connect_session_bus,
     unknown_method,
 )
+from shims.files.camera import CAMERA, CAMERA_XML, PortalCamera
 from shims.files.desktop_settings import (
     SETTINGS,
     SETTINGS_VERSION,
@@ -55,7 +56,7 @@ OPENS_AT_ONCE = 8
 SUCCESS, FAILED = 0, 2
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 TOKEN = re.compile(r"[A-Za-z0-9_]{1,64}")
-INTROSPECTION = f"""<node>{SETTINGS_XML}{CHOOSER_XML}{PRINT_XML}
+INTROSPECTION = f"""<node>{SETTINGS_XML}{CHOOSER_XML}{PRINT_XML}{CAMERA_XML}
 <interface name="{OPEN_URI}">
 <method name="OpenURI"><arg type="s" direction="in"/><arg type="s" direction="in"/>
 <arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
@@ -88,20 +89,25 @@ class Portal(BusService):
         self._settings = Settings(self._setting_changed)
         self._dialogs = PortalDialogs(self._respond)
         self._printing = PortalPrinting(self._respond)
+        self._camera = PortalCamera(self._respond)
 
     def busy(self) -> bool:  # type: ignore[explicit-override]
         """See ``BusService``."""
-        works = self._opens + len(self._dialogs) + len(self._printing)
+        works = (
+            self._opens + len(self._dialogs) + len(self._printing) + len(self._camera)
+        )
         return works > 0 or self._settings.listening
 
     def answered(self) -> None:  # type: ignore[explicit-override]
         """See ``BusService``."""
         self._printing.answered()
+        self._camera.answered()
 
     def heard(self, signal: BusMessage) -> None:  # type: ignore[explicit-override]
         """See ``BusService``."""
         if signal.text(MEMBER) == "NameOwnerChanged" and signal.signature == "sss":
             self._dialogs.gone(signal.body[0])
+            self._camera.gone(signal.body[0])
 
     def perform(  # type: ignore[explicit-override]
         self, call: BusMessage, fds: List[int]
@@ -116,6 +122,8 @@ class Portal(BusService):
         if interface == PRINT or call.body[:1] == (PRINT,):
             command = own_command("vitrail-print")
             return self._printing.perform(call, fds, request_handle, command)
+        if interface == CAMERA or call.body[:1] == (CAMERA,):
+            return self._camera.perform(call, self._given, request_handle)
         if known == ("Request", "Close", ""):
             self._dialogs.close(call.text(SENDER), call.text(PATH))
             return "", ()

@@ -54,6 +54,8 @@ _VIEWER = frozenset(
         "clipboard.ended",
         "microphone.on",
         "microphone.off",
+        "camera.on",
+        "camera.off",
         "notification.shown",
         "notification.answered",
     }

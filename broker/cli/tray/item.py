@@ -181,7 +181,12 @@ class TrayItem:
         return pixmaps(self._now)
 
     def _status(self) -> str:
-        if self._now.questions or self._now.listening or self._now.lockdown.locked:
+        if (
+            self._now.questions
+            or self._now.listening
+            or self._now.seeing
+            or self._now.lockdown.locked
+        ):
             return "NeedsAttention"
         return "Active" if self._now.sandboxes else "Passive"
 

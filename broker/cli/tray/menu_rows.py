@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from broker.core.escape import printable
+from broker.core.services import CAMERA_USE
 from broker.ipc.control.api import (
     FolderStatus,
     LockdownAnswer,
@@ -81,6 +82,15 @@ class TrayState:
         """The sandboxes that hear the microphone now."""
         return tuple(one.sandbox for one in self.sound if one.active)
 
+    @property
+    def seeing(self) -> tuple[str, ...]:
+        """The sandboxes that see through the camera now."""
+        return tuple(
+            one.name
+            for one in self.sandboxes
+            if any(device.startswith(CAMERA_USE) for device in one.devices)
+        )
+
 
 def rows(now: TrayState) -> tuple[MenuRow, ...]:
     """Return the menu."""
@@ -134,8 +144,8 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
     if keeps_screen_on(one):
         uses.append("keeps the screen on")
     for device in one.devices:
-        uses.append("a device")
         port = device.split(" ", 1)[0]
+        uses.append("CAMERA" if port.startswith(CAMERA_USE) else "a device")
         inside.append(
             MenuRow(_text(f"Take back {device}"), Click(Act.DETACH, one.name, port))
         )
@@ -197,6 +207,7 @@ def summary(now: TrayState) -> str:
     lines += [f"{name} records your microphone" for name in now.listening]
     awake = [one.name for one in now.sandboxes if keeps_screen_on(one)]
     lines += [f"{name} keeps the screen on" for name in awake]
+    lines += [f"{name} sees through your camera" for name in now.seeing]
     count = len(now.sandboxes)
     lines.append(f"{count or 'no'} sandbox{'' if count == 1 else 'es'}")
     return "\n".join(lines)

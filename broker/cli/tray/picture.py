@@ -25,7 +25,11 @@ Pixmap = tuple[int, int, bytes]
 def pixmaps(now: TrayState) -> list[Pixmap]:
     """Return the picture in the sizes that panels have."""
     colours = tuple(dict.fromkeys(one.color or "#888888" for one in now.sandboxes))
-    marks = (bool(now.listening), bool(now.questions), now.lockdown.locked)
+    marks = (
+        bool(now.listening or now.seeing),
+        bool(now.questions),
+        now.lockdown.locked,
+    )
     return [_pixmap(size, colours[:_SHOWN], marks) for size in _SIZES]
 
 

@@ -402,6 +402,16 @@ class MicrophoneOff(Event, frozen=True, kw_only=True, tag="microphone.off"):
     bytes: int = 0
 
 
+class CameraOn(Event, frozen=True, kw_only=True, tag="camera.on"):
+    """A sandbox sees through the camera from now on."""
+
+
+class CameraOff(Event, frozen=True, kw_only=True, tag="camera.off"):
+    """The sandbox no longer sees through the camera."""
+
+    seconds: float
+
+
 class LockdownChanged(Event, frozen=True, kw_only=True, tag="lockdown.changed"):
     """The user has begun, widened or lifted a lockdown."""
 
@@ -519,6 +529,8 @@ AnyEvent = (
     | ClipboardEnded
     | MicrophoneOn
     | MicrophoneOff
+    | CameraOn
+    | CameraOff
     | LockdownChanged
     | NotificationShown
     | NotificationAnswered

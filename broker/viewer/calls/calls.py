@@ -27,10 +27,11 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
-from broker.core.services import SECRET, SETTINGS, SSH_AGENT, TCP
+from broker.core.services import CAMERA, SECRET, SETTINGS, SSH_AGENT, TCP
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.viewer.calls.box_calls import is_box, joined_in_box
+from broker.viewer.calls.camera import SIZES
 from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.calls.desktop_settings import fixed_settings
 from broker.viewer.calls.places import CallPlaces
@@ -55,6 +56,8 @@ RESERVED = "vitrail."
 """Services of this name are the broker's own, with a port each."""
 
 
+OFFERED = "offered"
+"""The argument that asks only whether a rule may allow it."""
 _SETTINGS_CALLS = 4
 """Of one sandbox: a listener for each session bus of it."""
 _LINGER_SECONDS = 2.0
@@ -148,6 +151,9 @@ class SandboxCalls:
             await self._ssh_keys.serve(guest, opening, exchange, ask.target, wait)
             return
         request = call_request(opening, ask)
+        if ask.service == CAMERA and ask.argument == OFFERED:
+            await self._offered(request)
+            return
 
         async def on_ask() -> None:
             await wait("waiting for the answer of the user")
@@ -171,6 +177,12 @@ class SandboxCalls:
                 # guard: a call's failure has nothing of its target's
                 raise told(found, permit.target) from error
 
+    async def _offered(self, request: Request) -> None:
+        """Raise RefusedError unless a rule may allow it."""
+        (answer,) = await self._decider.preview([request])
+        if answer is None or answer.verdict == "deny":
+            raise RefusedError(f"no rule for {request.service} lets it")
+
     async def _carry_to_desktop(self, call: _Call) -> None:
         ask, source = call.ask, call.guest.lease.sandbox
         if call.permit.user is not None:
@@ -190,6 +202,10 @@ class SandboxCalls:
                 fixed = fixed_settings(call.guest.valid_record().viewer.looks)
                 async with self._desktop.settings.serving(fixed) as far:
                     await self._relay(call, far)
+            return
+        if ask.service == CAMERA:
+            carry = partial(self._relay, call)
+            await self._desktop.cameras.serve(call.guest.lease, ask.argument, carry)
             return
         service = self._desktop.find(ask.service)
         asked = GuestCall(source, ask.service, ask.argument, service.command)
@@ -354,6 +370,8 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         return _secret_request(opening, ask)
     if ask.service == SETTINGS:
         return _settings_request(opening, ask)
+    if ask.service == CAMERA:
+        return _camera_request(opening, ask)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
         raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
@@ -439,6 +457,21 @@ def _settings_request(opening: Opening, ask: CallService) -> Request:
         stream=opening.stream,
         peer=opening.peer,
         words="to follow the looks of your desktop",
+        tells=True,
+    )
+
+
+def _camera_request(opening: Opening, ask: CallService) -> Request:
+    """Return the request for pictures of the camera.  Raises RefusedError."""
+    # guard: pictures of the camera have a size of ours
+    if ask.argument not in {*SIZES, OFFERED} or ask.target not in {"", *ADMIN_NAMES}:
+        raise RefusedError(f"the camera is the desktop's: {', '.join(SIZES)}")
+    return Request(
+        lease=opening.lease,
+        service=CAMERA,
+        stream=opening.stream,
+        peer=opening.peer,
+        settled=True,
         tells=True,
     )
 

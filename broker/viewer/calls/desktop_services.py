@@ -28,6 +28,7 @@ from broker.helpers.process.spawn import Child, spawn
 from broker.helpers.process.tool_jail import python_words
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.transfer_guest import GuestCall, reply_frame
+from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.opening.failures import ToldError
 from policy.services.desktop import FOLDER, DesktopService, parse_service
@@ -42,10 +43,11 @@ _NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf")
 class DesktopServices:
     """The services that files of the user's name."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, cameras: Cameras) -> None:
         self._folder = paths.config[0] / FOLDER
         self._logs = paths.state / "services"
         self.settings = DesktopSettings()
+        self.cameras = cameras
 
     def find(self, name: str) -> DesktopService:
         """Return a service; its file is read for each call.

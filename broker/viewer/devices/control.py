@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from broker.core.errors import RefusedError
+from broker.core.services import CAMERA_USE
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
+from broker.viewer.calls.camera import Cameras
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.report import answer_of, devices_answer
 
@@ -11,8 +14,9 @@ from broker.viewer.devices.report import answer_of, devices_answer
 class DeviceControl:
     """Devices, for a role that hands them out."""
 
-    def __init__(self, desk: DeviceDesk) -> None:
+    def __init__(self, desk: DeviceDesk, cameras: Cameras) -> None:
         self._desk = desk
+        self._cameras = cameras
 
     @serves(methods.DEVICES)
     async def devices(
@@ -36,4 +40,14 @@ class DeviceControl:
     ) -> api.DeviceAnswer:
         """Take a device back."""
         del exchange
+        if request.port.startswith(CAMERA_USE):
+            use = await self._cameras.end(request.port.removeprefix(CAMERA_USE))
+            if use is None:
+                raise RefusedError("that sandbox does not see through the camera")
+            return api.DeviceAnswer(
+                port=request.port,
+                sandbox=use.lease.sandbox,
+                attachment="",
+                backend="camera",
+            )
         return answer_of(await self._desk.detach(request.port))

@@ -15,7 +15,22 @@ LOCKDOWN = "tests/broker/authority/test_lockdown.py"
 TRAY = "tests/broker/cli/tray/test_item.py"
 DIALOGS = "tests/attack/test_file_dialogs.py"
 PRINTING = "tests/attack/test_printing.py"
+CAMERA = "tests/attack/test_camera.py"
+USES = "tests/broker/viewer/calls/test_camera.py"
 GUARDS = (
+    Guard("a camera that was taken back is not opened again at once", "", USES, "taken_back"),
+    Guard("a sandbox opens the camera once", "if False:", USES, "opens_the_camera_once"),
+    Guard("the camera is opened so many times a minute", "if False:", USES, "ten_thousand"),
+    Guard("that a sandbox sees is recorded before it does", "", USES, "recorded"),
+    Guard("who sees through the camera is shown", "", USES, "recorded_and_shown"),
+    Guard("what is shown as a camera is one", "elif one.type == f'{_INTERFACE}Node' and one.text('media.class') == 'Video/Source':", USES, "not_taken_for"),
+    Guard("pictures of the camera have a size of ours", "if False:", CAMERA, "our_sizes"),
+    Guard("the process that reads a camera sees nothing else of PipeWire", "", CAMERA, "nothing_else"),
+    Guard("a camera without pictures is not waited for", "with trio.CancelScope():", CAMERA, "gigapixels"),
+    Guard("the camera is closed with its permission", "", CAMERA, "nothing_is_left"),
+    Guard("pictures that are not taken are dropped", "yield from ('queue', 'max-size-buffers=0', 'max-size-bytes=0', 'max-size-time=0', '!')", CAMERA, "are_dropped"),
+    Guard("programs of a sandbox have bounds of their own cameras", "if False:", CAMERA, "has_bounds"),
+    Guard("a program gets the camera that it has asked for", "if False:", CAMERA, "has_not_asked"),
     Guard("pages are kept from a jail", "", "tests/attack/test_transfer_jail.py", "pages"),
     Guard("pages are kept with little memory", "", PRINTING, "mistake_about_sizes"),
     Guard("room for a page to be printed", "", PRINTING, "leave_room"),

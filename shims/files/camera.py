@@ -1,0 +1,283 @@
+"""``org.freedesktop.portal.Camera``: the camera of the user's desktop, in the sandbox.
+
+A program that has asked for it finds a source of video at the PipeWire of the guest.
+While a program takes pictures from that, they are asked of the broker, whose rules
+decide; before its yes, and after a no, they are black.  Source: the documentation of
+XDG Desktop Portal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
+from shims.files.bus_service import CallError, unknown_method
+from shims.files.calling import OWN_DESKTOP, start_thread
+from shims.files.connection import Connection, tell
+from shims.files.offers import PortalOffer
+from shims.files.openers import which
+from shims.files.protocol import TransferError, frame
+from shims.files.video_node import VideoNode, narrowed
+
+if TYPE_CHECKING:
+    import subprocess
+    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+
+CAMERA = "org.freedesktop.portal.Camera"
+CAMERA_SERVICE = "vitrail.Camera"
+CAMERA_VERSION = 1
+CAMERA_XML = f"""<interface name="{CAMERA}">
+<method name="AccessCamera"><arg type="a{{sv}}" direction="in"/>
+<arg type="o" direction="out"/></method>
+<method name="OpenPipeWireRemote"><arg type="a{{sv}}" direction="in"/>
+<arg type="h" direction="out"/></method>
+<property name="IsCameraPresent" type="b" access="read"/>
+<property name="version" type="u" access="read"/></interface>"""
+CAMERA_SIZES = {"640x480": (640, 480), "1280x720": (1280, 720)}  # as the broker's
+CAMERA_RATE = 30
+CAMERA_NODE = (
+    "media.class=Video/Source media.role=Camera node.name=vitrail.camera "
+    'node.description="Camera of the desktop"'
+)
+CAMERA_ALLOWED, CAMERA_DENIED = 0, 2
+LINGER_SECONDS = 2.0  # a program that starts again has the same pictures
+BLACK_SECONDS = 0.2
+SERVER_SECONDS = 10.0
+ASKS_AT_ONCE = 16
+
+
+def pipewire_remote() -> socket.socket:
+    """Connect to the PipeWire of this session.  Raises OSError."""
+    folder = os.environ.get("PIPEWIRE_RUNTIME_DIR") or os.environ["XDG_RUNTIME_DIR"]
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.connect(f"{folder}/{os.environ.get('PIPEWIRE_REMOTE', 'pipewire-0')}")
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+class CameraNode:
+    """The source of video, and the broker's pictures while a program takes it."""
+
+    def __init__(self) -> None:
+        """Raises TransferError where no PipeWire is to be had."""
+        import threading
+
+        self._servers: List[subprocess.Popen[bytes]] = []
+        self._size = os.environ.get("VITRAIL_CAMERA", "")
+        if self._size not in CAMERA_SIZES:
+            self._size = next(iter(CAMERA_SIZES))
+        width, height = CAMERA_SIZES[self._size]
+        self._bytes = width * height * 3 // 2
+        self._black = bytes([16]) * (width * height) + bytes([128]) * (
+            width * height // 2
+        )
+        self._lock = threading.Lock()
+        self._asking: Optional[socket.socket] = None
+        self._pictures = False
+        """Whether they come from the broker."""
+        self._over = False
+        self._require_server()
+        self._node = VideoNode(CAMERA_NODE, width, height, CAMERA_RATE)
+        start_thread(self._run)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server has gone."""
+        return self._node.failed
+
+    def close(self) -> None:
+        """Let it go, and what was started for it."""
+        self._over = True
+        self._node.changed.set()
+        self._hang_up()
+
+    def _require_server(self) -> None:
+        """Start the image's PipeWire where none runs."""
+        with contextlib.suppress(OSError, KeyError):
+            pipewire_remote().close()
+            return
+        import subprocess
+
+        until = time.monotonic() + SERVER_SECONDS
+        for program in ("pipewire", "wireplumber"):
+            if not which(program):
+                raise TransferError(f"a camera needs {program} in this sandbox")
+            self._servers.append(subprocess.Popen([program], stdin=subprocess.DEVNULL))
+            while True:
+                try:
+                    pipewire_remote().close()
+                    break
+                except (OSError, KeyError):
+                    if time.monotonic() > until:
+                        self._stop_servers()
+                        raise TransferError("PipeWire does not start here") from None
+                time.sleep(0.05)
+
+    def _stop_servers(self) -> None:
+        for server in reversed(self._servers):
+            server.terminate()
+            server.wait()
+
+    def _run(self) -> None:
+        """Ask for pictures while a program takes them, once for each time."""
+        node, asked = self._node, False
+        while not self._over and not node.failed:
+            if node.wanted and not asked:
+                asked = True
+                start_thread(self._receive)
+            if node.wanted:
+                if not self._pictures:
+                    node.show(self._black)
+                node.changed.wait(BLACK_SECONDS)
+            elif asked:
+                node.changed.wait(LINGER_SECONDS)
+                if not node.wanted:
+                    self._hang_up()
+                    asked = False
+            else:
+                node.changed.wait()
+            node.changed.clear()
+        self._hang_up()
+        node.close()
+        self._stop_servers()
+
+    def _hang_up(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            if self._asking is not None:
+                self._asking.shutdown(socket.SHUT_RDWR)
+
+    def _receive(self) -> None:
+        """Show the broker's pictures, to the end of the call."""
+        try:
+            connection = Connection("VITRAIL_CALL")
+            with connection.socket:
+                with self._lock:
+                    self._asking = connection.socket
+                ask = {"type": "call", "service": CAMERA_SERVICE, "target": OWN_DESKTOP}
+                connection.send(frame(dict(ask, argument=self._size)))
+                connection.wait("go")
+                while True:
+                    picture = connection.reader.read(self._bytes)
+                    if len(picture) < self._bytes:
+                        return
+                    self._pictures = True
+                    self._node.show(picture)
+        except (TransferError, OSError) as error:
+            tell(f"vitrail: the camera: {error}")
+        finally:
+            self._pictures = False
+            with self._lock:
+                self._asking = None
+
+
+class PortalCamera:
+    """The portal's camera; ``respond`` is called with a program, a handle and a code."""
+
+    def __init__(
+        self, respond: Callable[[str, str, int, Dict[str, Tuple[str, Any]]], None]
+    ) -> None:
+        import threading
+
+        self._respond = respond
+        self._users: Set[str] = set()
+        self._asked: List[Tuple[str, str]] = []
+        self._lock, self._busy = threading.Lock(), False
+        self._node: Optional[CameraNode] = None
+        ask = {"type": "call", "service": CAMERA_SERVICE, "target": OWN_DESKTOP}
+        self._offer = PortalOffer(dict(ask, argument="offered"))
+
+    def __len__(self) -> int:
+        return len(self._users) + self._busy
+
+    def perform(
+        self, call: BusMessage, given: List[int], handle: Callable[[BusMessage], str]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        """Answer a call; ``given`` takes the reply's descriptors.  Raises CallError."""
+        interface, member = call.text(INTERFACE), call.text(MEMBER)
+        known = (interface.rpartition(".")[2], member, call.signature)
+        values = {"version": ("u", CAMERA_VERSION)}
+        if not self._offer.held():
+            raise unknown_method(call)
+        values["IsCameraPresent"] = ("b", True)
+        if known == ("Properties", "Get", "ss") and call.body[1] in values:
+            return "v", (values[call.body[1]],)
+        if known == ("Properties", "GetAll", "s"):
+            return "a{sv}", (values,)
+        if known == ("Camera", "AccessCamera", "a{sv}"):
+            # guard: programs of a sandbox have bounds of their own cameras
+            if len(self._asked) >= ASKS_AT_ONCE:
+                raise CallError("DBus.Error.LimitsExceeded", "too many ask for it")
+            path = handle(call)
+            with self._lock:
+                self._asked.append((call.text(SENDER), path))
+            return "o", (path,)
+        if known == ("Camera", "OpenPipeWireRemote", "a{sv}"):
+            # guard: a program gets the camera that it has asked for
+            if call.text(SENDER) not in self._users:
+                raise CallError("portal.Error.NotAllowed", "ask by AccessCamera first")
+            try:
+                given.append(pipewire_remote().detach())
+            except (OSError, KeyError):
+                raise CallError("portal.Error.Failed", "PipeWire has gone") from None
+            return "h", (0,)
+        raise unknown_method(call)
+
+    def answered(self) -> None:
+        """Respond to what was asked, after the reply to it.
+
+        In a thread: a PipeWire that starts asks this portal something itself.
+        """
+        if self._asked and not self._busy:
+            self._busy = True
+            start_thread(self._respond_all)
+
+    def _respond_all(self) -> None:
+        while True:
+            with self._lock:
+                if not self._asked:
+                    self._busy = False
+                    return
+                sender, path = self._asked.pop(0)
+            self._respond(sender, path, self._access(sender), {})
+
+    def _access(self, sender: str) -> int:
+        try:
+            if self._node is not None and self._node.failed:
+                self._node = None
+            node = self._node or CameraNode()
+        except TransferError as error:
+            tell(f"vitrail: the camera: {error}")
+            return CAMERA_DENIED
+        with self._lock:
+            self._node = node
+            self._users.add(sender)
+        return CAMERA_ALLOWED
+
+    def gone(self, sender: str) -> None:
+        """A program has left the bus; the camera goes with the last one."""
+        with self._lock:
+            self._users.discard(sender)
+            if not self._users and self._node is not None:
+                self._node.close()
+                self._node = None
+
+
+def narrow(words: List[str]) -> int:
+    """``narrowed PIPEWIRE OBJECT… COMMAND…``: run a command on a narrowed connection.
+
+    At the desktop, in a jail: the descriptor keeps its number.
+    """
+    connected, rest = int(words[0]), words[1:]
+    shown = []
+    while rest and rest[0].isdigit():
+        shown.append(int(rest.pop(0)))
+    kept = narrowed(connected, shown)
+    os.dup2(kept, connected, inheritable=True)
+    os.execv(rest[0], rest)

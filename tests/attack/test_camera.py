@@ -1,0 +1,192 @@
+"""Attack: a camera that is hostile, and a sandbox that wants more of one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.services import CAMERA
+from broker.helpers.process.spawn import run_tool
+from broker.ipc.transfer_guest import CallService
+from broker.viewer.calls.calls import call_request
+from broker.viewer.calls.camera import find_camera, pictures
+from shims.files import camera as shim
+from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
+from shims.files.bus_service import CallError
+from tests.kit.cameras import camera, node, own_pipewire
+
+SIZE = (640, 480)
+BYTES = 640 * 480 * 3 // 2
+MIDDLE = 640 * 240 + 320
+real = pytest.mark.skipif(
+    not all(map(shutil.which, ("pipewire", "wireplumber", "gst-launch-1.0"))),
+    reason="pipewire, wireplumber and gst-launch-1.0 are needed",
+)
+
+
+async def received(far, count=BYTES):
+    """So many bytes of the pictures, fewer at their end."""
+    with trio.socket.from_stdlib_socket(far.dup()) as sock:
+        data = bytearray()
+        while len(data) < count:
+            part = await sock.recv(count - len(data))
+            if not part:
+                break
+            data += part
+        return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("argument", "target"),
+    [
+        ("", "dom0"),
+        ("2147483648x2147483648", "dom0"),
+        ("640x481", "dom0"),
+        ("-1x480", "dom0"),
+        ("640x480", "personal"),
+        ("offered", "personal"),
+    ],
+)
+def test_a_sandbox_asks_for_pictures_of_our_sizes_at_the_desktop(argument, target):
+    opening = SimpleNamespace(lease=None, stream=1, peer="", service="vitrail.Call")
+    with pytest.raises(RefusedError, match="the camera is the desktop's"):
+        call_request(opening, CallService(CAMERA, argument, target))
+
+
+LISTS = """
+import ctypes, sys, threading
+from shims.files.video_node import memory_at, narrowed, pipewire_library, pointers_to
+from shims.files.camera import pipewire_remote
+fd = pipewire_remote().detach()
+if len(sys.argv) > 1:
+    fd = narrowed(fd, [int(word) for word in sys.argv[1:]])
+lib, done, place = pipewire_library(), threading.Event(), ctypes.c_void_p
+lib.pw_proxy_add_object_listener.argtypes = (place,) * 4
+loop = lib.pw_thread_loop_new(b"test", None)
+context = lib.pw_context_new(lib.pw_thread_loop_get_loop(loop), None, 0)
+core = lib.pw_context_connect_fd(context, fd, None, 0)
+methods, data = memory_at("@PIPP", core)[2:]
+(method,) = memory_at("@P", methods + 6 * 8)  # get_registry
+get = ctypes.CFUNCTYPE(place, place, ctypes.c_uint32, ctypes.c_size_t)(method)
+number, found = ctypes.c_uint32, []
+kind = ctypes.CFUNCTYPE(None, place, number, number, place, number, place)
+heard = {1: kind(lambda _, one, *rest: found.append(one))}
+over = {4: ctypes.CFUNCTYPE(None, place, ctypes.c_int)(lambda *_: done.set())}
+kept = [pointers_to(heard, 3), pointers_to(over, 6)]
+hooks = [(ctypes.c_uint64 * 16)(), (ctypes.c_uint64 * 16)()]
+registry = get(data, 3, 0)
+lib.pw_proxy_add_object_listener(registry, hooks[0], kept[0], None)
+lib.pw_proxy_add_listener(core, hooks[1], kept[1], None)
+lib.pw_proxy_sync(core, 0)
+lib.pw_thread_loop_start(loop)
+assert done.wait(20)
+print(*sorted(found), flush=True)
+"""
+
+
+@real
+async def test_the_process_of_a_camera_sees_nothing_else_of_pipewire(monkeypatch):
+    async with own_pipewire(monkeypatch) as env, camera(env, "webcam"):
+        found = await find_camera()
+        shown = [str(one) for one in sorted((found.factory, found.number))]
+
+        async def listed(*words):
+            python = [sys.executable, "-c", LISTS, *words]
+            root = str(Path(__file__).parents[2])
+            said = await run_tool(python, env={**os.environ, "PYTHONPATH": root})
+            return said.decode().split()
+
+        assert len(await listed()) > 20
+        # The server itself, and the two objects.
+        assert await listed(*shown) == ["0", *shown]
+
+
+@real
+async def test_a_camera_of_two_gigapixels_gives_no_picture(monkeypatch):
+    async with (
+        own_pipewire(monkeypatch) as env,
+        camera(env, "huge", "none", size=(2147483647, 2)),
+    ):
+        with trio.fail_after(30):
+            with pytest.raises(UpstreamError, match="no picture"):
+                async with pictures(await find_camera(), SIZE) as far:
+                    pytest.fail(f"{len(await received(far))} bytes came")
+
+
+@real
+async def test_pictures_that_are_not_taken_are_dropped(monkeypatch):
+    async with own_pipewire(monkeypatch) as env, camera(env, "slow", "black") as child:
+        out = trio.lowlevel.FdStream(os.dup(child.popen.stdout.fileno()))
+        async with out, pictures(await find_camera(), SIZE) as far:
+            with trio.fail_after(60):
+                first = (await received(far))[MIDDLE]
+                shown = b""
+                while shown.count(b"\n") < 100:  # nobody takes these
+                    shown += await out.receive_some()
+                later = [(await received(far))[MIDDLE] for _ in range(8)]
+        # A few were on their way; then they are those of now.
+        assert later[-1] > first + 60, (first, later)
+
+
+@real
+async def test_nothing_is_left_of_a_camera_that_was_closed(monkeypatch):
+    async with own_pipewire(monkeypatch) as env, camera(env, "webcam"):
+        async with pictures(await find_camera(), SIZE) as far:
+            assert len(await received(far)) == BYTES
+            assert (await node(env, "webcam"))["state"] == "running"
+            kept = far.dup()
+        with kept:
+            rest = await received(kept, 1 << 30)
+        assert len(rest) < 4 * BYTES  # what was in the socket, and its end
+        with trio.fail_after(30):
+            while (await node(env, "webcam"))["state"] == "running":
+                await trio.lowlevel.checkpoint()
+
+
+def access(member, sender=":1.5", signature="a{sv}"):
+    fields = {INTERFACE: shim.CAMERA, MEMBER: member, SENDER: sender}
+    return BusMessage(1, fields, signature, ({},))
+
+
+@pytest.fixture
+def portal(monkeypatch):
+    near, far = socket.socketpair()
+    monkeypatch.setattr(shim, "pipewire_remote", lambda: near)
+    made = shim.PortalCamera(lambda *_: None)
+    monkeypatch.setattr(made._offer, "held", lambda: True)
+    with near, far:
+        yield made
+
+
+def test_a_program_that_has_not_asked_gets_no_camera(portal):
+    given: list[int] = []
+    with pytest.raises(CallError, match="ask by AccessCamera"):
+        portal.perform(access("OpenPipeWireRemote"), given, lambda _: "/x")
+    assert not given
+    # The answer to one program is not another one's.
+    monkey = SimpleNamespace(failed=False, close=lambda: None)
+    portal._node = monkey
+    assert portal._access(":1.5") == shim.CAMERA_ALLOWED
+    with pytest.raises(CallError, match="ask by AccessCamera"):
+        portal.perform(access("OpenPipeWireRemote", ":1.6"), given, lambda _: "/x")
+    assert portal.perform(access("OpenPipeWireRemote"), given, lambda _: "/x")[0] == "h"
+    portal.gone(":1.5")
+    assert portal._node is None
+    with pytest.raises(CallError, match="ask by AccessCamera"):
+        portal.perform(access("OpenPipeWireRemote"), given, lambda _: "/x")
+    os.close(given.pop())
+
+
+def test_a_program_has_bounds_of_its_own_cameras(portal):
+    for _ in range(shim.ASKS_AT_ONCE):
+        portal.perform(access("AccessCamera"), [], lambda _: "/x")
+    with pytest.raises(CallError, match="too many"):
+        portal.perform(access("AccessCamera"), [], lambda _: "/x")

@@ -1,0 +1,116 @@
+"""Programs of sandboxes see through the desktop's camera: PipeWire on both sides.
+
+The guests are processes, so that no machine is booted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+from PIL import Image
+
+from broker.helpers.process.spawn import PIPE
+from tests.integration.test_printing import answered
+from tests.kit.brokerctl import brokerctl
+from tests.kit.cameras import camera, node, pipewire, portal_client
+from tests.kit.eventually import eventually
+from tests.kit.guest_notifications import bus_of, notifying
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "pipewire"))),
+    reason="waypipe, mako, dbus-daemon and pipewire are needed",
+)
+RULES = "vitrail.Camera + work @adminvm allow\n"
+
+
+@asynccontextmanager
+async def seeing(rules=RULES):
+    async with (
+        notifying(rules, "work", "personal") as (w, screen, guests),
+        pipewire(screen.env),
+        camera(screen.env),
+        bus_of(guests["work"]),
+        bus_of(guests["personal"]),
+    ):
+        yield w, screen, guests["work"], guests["personal"]
+
+
+def picture_in(folder):
+    """The newest whole picture of a program, or None."""
+    found = sorted(folder.glob("*.png"), key=lambda file: file.stat().st_mtime)
+    return found[-2] if len(found) > 1 else None
+
+
+def is_coloured(path):
+    """Whether it shows the bars of SMPTE: red is the sixth of seven."""
+    image = Image.open(path).convert("RGB")
+    width, height = image.size
+    red, green, blue = image.getpixel((width * 11 // 14, height // 2))
+    return red > 120 and green < 60 and blue < 60
+
+
+async def test_a_program_of_the_portal_sees_the_camera_until_it_is_taken_back(tmp_path):
+    async with seeing() as (w, screen, work, personal):
+        words = ("!", "videoconvert", "!", "pngenc", "!", "multifilesink")
+        sink = (*words, f"location={tmp_path}/%05d.png", "max-files=4")
+        client = portal_client(work, *sink)
+        try:
+            await eventually(
+                lambda: (p := picture_in(tmp_path)) and is_coloured(p), deadline=60
+            )
+            # It is shown, and on record.
+            await screen.one_with("work sees through your camera")
+            assert len(w.events("camera.on", sandbox="work")) == 1
+            said = await brokerctl("status", "work", env=w.environ)
+            assert "camera:work" in said.out
+            # Taken back: black, and no camera is open.
+            words = ("device", "detach", "camera:work")
+            assert (await brokerctl(*words, env=w.environ)).code == 0
+            assert len(w.events("camera.off", sandbox="work")) == 1
+            webcam = await node(screen.env, "webcam")
+            assert webcam["state"] != "running"
+            await eventually(lambda: (p := picture_in(tmp_path)) and not is_coloured(p))
+        finally:
+            await client.stop()
+        # No rule: no camera.
+        denied = portal_client(personal, "!", "fakesink", stdout=PIPE)
+        with denied.popen.stdout:
+            assert await denied.wait() == 1
+        assert not w.events("camera.on", sandbox="personal")
+
+
+@pytest.mark.parametrize("end", ["rule", "lockdown"])
+async def test_the_camera_ends_with_the_rule_and_in_a_lockdown(end):
+    async with seeing() as (w, screen, work, _personal):
+        client = portal_client(work, "!", "fakesink")
+        try:
+            await w.wait_event("camera.on", sandbox="work")
+
+            async def runs():
+                return (await node(screen.env, "webcam"))["state"] == "running"
+
+            await eventually(runs)
+            if end == "rule":
+                (w.paths.config[0] / "policy.d" / "30-mine.policy").write_text("")
+            else:
+                assert (await brokerctl("lockdown", env=w.environ)).code == 0
+            await w.wait_event("camera.off", sandbox="work")
+            assert not await runs()
+        finally:
+            await client.stop()
+
+
+async def test_a_sandbox_sees_nothing_before_the_answer():
+    async with seeing("vitrail.Camera + work @adminvm ask\n") as (w, _screen, work, _):
+        client = portal_client(work, "!", "fakesink")
+        try:
+            found = await answered(w, "allow")
+            assert "see through your camera" in found["words"]
+            await w.wait_event("camera.on", sandbox="work")
+            (asked,) = w.events("question.answered", sandbox="work")
+            (seen,) = w.events("camera.on", sandbox="work")
+            assert asked["sequence"] < seen["sequence"]
+        finally:
+            await client.stop()
