@@ -84,7 +84,7 @@ async def test_a_program_of_the_portal_sees_the_camera_until_it_is_taken_back(tm
 @pytest.mark.parametrize("end", ["rule", "lockdown"])
 async def test_the_camera_ends_with_the_rule_and_in_a_lockdown(end):
     async with seeing() as (w, screen, work, _personal):
-        client = portal_client(work, "!", "fakesink")
+        client = portal_client(work, "!", "videoconvert", "!", "fakesink")
         try:
             await w.wait_event("camera.on", sandbox="work")
 
@@ -104,7 +104,7 @@ async def test_the_camera_ends_with_the_rule_and_in_a_lockdown(end):
 
 async def test_a_sandbox_sees_nothing_before_the_answer():
     async with seeing("vitrail.Camera + work @adminvm ask\n") as (w, _screen, work, _):
-        client = portal_client(work, "!", "fakesink")
+        client = portal_client(work, "!", "videoconvert", "!", "fakesink")
         try:
             found = await answered(w, "allow")
             assert "see through your camera" in found["words"]
