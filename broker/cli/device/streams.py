@@ -1,7 +1,8 @@
 """Microphones and cameras of this machine, as ``brokerctl device list`` names them.
 
 They are not handed over: a microphone reaches sandboxes as a stream through the sound
-filter, by ``vitrail.AudioInput``; a camera only as the USB device that it is.
+filter, by ``vitrail.AudioInput``; a camera as pictures, by ``vitrail.Camera``, or as the
+USB device that it is.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def list_devices(*, as_json: bool) -> None:
 
     LEAVES says where this machine's devices.toml lets a device go.  Microphones and
     cameras of this machine follow: a microphone is shared as a stream, by rules for
-    vitrail.AudioInput; a camera goes as the USB device in its port.
+    vitrail.AudioInput, a camera by rules for vitrail.Camera, or as the USB device
+    in its port.
 
     Exit code: 0, or 1 without a broker or vitrail-devices.
     """
@@ -137,6 +138,8 @@ def attach(port: str, sandbox: str, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def detach(port: str, *, as_json: bool) -> None:
     """Take back the device in PORT, or the attachment of that name.
+
+    camera:SANDBOX takes your camera back from a sandbox that sees through it.
 
     Exit code: 0 it is taken back, 1 nothing was attached.
     """

@@ -145,10 +145,10 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
         uses.append("keeps the screen on")
     for device in one.devices:
         port = device.split(" ", 1)[0]
-        uses.append("CAMERA" if port.startswith(CAMERA_USE) else "a device")
-        inside.append(
-            MenuRow(_text(f"Take back {device}"), Click(Act.DETACH, one.name, port))
-        )
+        camera = port.startswith(CAMERA_USE)
+        uses.append("CAMERA" if camera else "a device")
+        label = "End its camera" if camera else _text(f"Take back {device}")
+        inside.append(MenuRow(label, Click(Act.DETACH, one.name, port)))
     inside.extend(
         MenuRow(
             _text(f"Take back {folder.path}"),

@@ -57,7 +57,7 @@ _MEMORY_BYTES = 1 << 30
 _SIDE = 8192
 """Pixels; a camera of more is not opened."""
 _DUMP_BYTES = 16 << 20
-_INTERFACE = "PipeWire:Interface:"
+_NODE = "PipeWire:Interface:Node"
 _PROGRAM = "/usr/bin/gst-launch-1.0"
 _PLUGINS = ("coreelements", "pipewire", "videorate", "videoconvertscale")
 _OLDER_PLUGINS = ("videoconvert", "videoscale")
@@ -201,12 +201,11 @@ def camera_in(dump: bytes) -> Camera | None:
         raise UpstreamError(f"pw-dump answers something else: {error}") from error
     cameras, factory = [], -1
     for one in objects:
-        if one.type == f"{_INTERFACE}Factory":
-            if one.text("factory.name") == "client-node":
-                factory = one.id
+        if one.text("factory.name") == "client-node":
+            factory = one.id
         # A screen that a program shares is a source of video, too.
         # guard: what is shown as a camera is one
-        elif one.type == f"{_INTERFACE}Node" and (
+        if one.type == _NODE and (
             one.text("media.class") == "Video/Source"
             and one.text("media.role") == "Camera"
         ):

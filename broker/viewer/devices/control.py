@@ -48,6 +48,6 @@ class DeviceControl:
                 port=request.port,
                 sandbox=use.lease.sandbox,
                 attachment="",
-                backend="camera",
+                backend="",
             )
         return answer_of(await self._desk.detach(request.port))

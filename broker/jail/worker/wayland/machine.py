@@ -28,9 +28,9 @@ from time import perf_counter
 
 from typing_extensions import override
 
+from broker.core import limits
 from broker.core.files.tmpfs import on_tmpfs
 from broker.core.limits import clipboard as clipboard_limits
-from broker.core import limits
 from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland.ports import GpuMemory, Machine, Paint, PoolFile
 from broker.jail.worker.wayland.dmabuf import DmaBuf
