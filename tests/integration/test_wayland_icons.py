@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from broker.core.streams.wayland_rules import WindowRules
+from broker.ipc.worker import Fault
 from broker.jail.wayland.scene import icon
+from broker.viewer.workers.pool import open_workers
 from tests.integration.test_wayland_newer import decorated
 from tests.kit.vm.newer_suite import NEWEST, newer
 from tests.kit.wayland.client import Window, memfd
 from tests.kit.wayland.pixels import frames, mask, near
 from tests.kit.wayland.resizing import kept, picture_name
-from tests.kit.wayland.stand import FRAME, GUEST, filtered
+from tests.kit.wayland.stand import FRAME, GUEST, jailed
 
 TITLE_BARS = """<?xml version="1.0"?><labwc_config>
 <core><decoration>server</decoration></core>
@@ -47,7 +49,8 @@ async def test_title_bar_shows_an_icon_with_the_sandboxs_border(own):
     rules = WindowRules("work", color=FRAME)
     async with (
         newer("labwc", TITLE_BARS, suite=NEWEST) as comp,
-        filtered(comp, rules) as it,
+        open_workers() as workers,
+        jailed(comp, workers, rules) as it,
     ):
 
         def act(c: Window):
@@ -60,7 +63,7 @@ async def test_title_bar_shows_an_icon_with_the_sandboxs_border(own):
             return it.settled()
 
         image = await it.client(act)
-        assert it.ends == []
+        assert [m.reason for m in it.closed() if m.fault is not Fault.NONE] == []
     kept(picture_name("icon-own" if own else "icon-ours"), image)
     (frame,) = [f for f in frames(image, FRAME) if f.w > 300]
     # The title bar is above the frame, the icon at its left.

@@ -45,9 +45,12 @@ def test_a_file_is_copied(machine, seal):
         pool.refresh(4096, 4096)
         assert seen[5000:5003] == b"now"
         assert machine.copied == 1 << 20
+        assert pool.read(5000, 3) == b"now"
         os.ftruncate(other, 4096)
         with pytest.raises(ValueError, match="shrunk"):
             pool.refresh(4096, 4096)
+        with pytest.raises(ValueError, match="shrunk"):
+            pool.read(5000, 3)
     os.ftruncate(other, 16384)
     pool.grow(16384)
     with pytest.raises(ValueError, match="not grown"):

@@ -294,6 +294,7 @@ GUARDS = (
     Guard("a tool's press ends when it leaves", "pass", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "press_ends"),
     Guard("grabs end with a tool elsewhere in the sandbox", "pass", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "dismisses_menus"),
     Guard("a tool's events on the content only", "if tool.client is not None:", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "heard_over_a_frame"),
+    Guard("shrunk files noticed by who reads them", "if False:", "tests/integration/test_wayland_machine.py", "a_file_is_copied"),
 )  # fmt: skip
 
 

@@ -45,6 +45,10 @@ def _pixel(color: int) -> bytes:
     return (0xFF000000 | color).to_bytes(4, "little")
 
 
+NOTHING = _pixel(_PAPER) * (INNER * INNER)
+"""A picture without anything on the paper."""
+
+
 def tile(color: int, picture: bytes) -> bytes:
     """A picture of INNER by INNER pixels in its border (ARGB8888)."""
     edge = _pixel(color)

@@ -151,6 +151,7 @@ class CopiedFile(PoolFile):
     @override
     def read(self, offset: int, length: int) -> bytes:
         data = os.pread(self._source, length, offset)
+        # guard: shrunk files noticed by who reads them
         if len(data) != length:
             raise ValueError("the file has shrunk")
         return data

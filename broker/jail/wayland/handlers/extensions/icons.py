@@ -117,11 +117,13 @@ def _picture(client_icon: Icon, buffer: Buffer) -> bytes:
         return file.read(buffer.offset + y * buffer.stride, buffer.width * 4)
 
     try:
-        return icon.shrunk(row, buffer.width, opaque=buffer.form == _XRGB)
+        drawn = icon.shrunk(row, buffer.width, opaque=buffer.form == _XRGB)
     except ValueError as error:
         raise ProtocolFault(
             buffer.cid, INVALID_FD, f"shared memory: {error}"
         ) from error
+    # waypipe 0.8 sends pixels of surfaces alone: an icon that shows nothing is none.
+    return drawn if drawn != icon.NOTHING else b""
 
 
 # -- tables ----------------------------------------------------------------------

@@ -52,6 +52,17 @@ def test_a_pool_is_no_larger_than_its_file(machine, more):
         machine.admit_pool(file, 4096).close()
 
 
+def test_pixels_of_a_pool_are_read_while_the_stream_has_its_file(machine):
+    file = machine.file(4096)
+    pool = machine.admit_pool(file, 4096)
+    file.view[5:8] = b"now"
+    assert pool.read(5, 3) == b"now"
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        pool.read(5, 3)
+    pool.close()
+
+
 def test_a_pool_grows_only_as_its_file_has_grown(machine):
     file = machine.file(4096)
     pool = machine.admit_pool(file, 4096)

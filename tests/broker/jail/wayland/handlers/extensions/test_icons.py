@@ -52,7 +52,14 @@ def set_icons(talk: Talk) -> list:
 
 
 def picture(talk: Talk, w: int, h: int | None = None, form: int = 0) -> int:
-    return talk.buffer(w, h or w, form=form)
+    """A buffer whose pixels are all black."""
+    made = talk.buffer(w, h or w, form=form)
+    talk.machine.pools[-1].bytes = b"\0\0\0\xff" * min(w * (h or w), 1 << 16)
+    return made
+
+
+def empty(talk: Talk) -> int:
+    return talk.buffer(48, 48)
 
 
 def an_icon(talk: Talk, *buffers: int, scale: int = 1) -> tuple[int, int]:
@@ -139,6 +146,15 @@ def test_icon_without_a_buffer_is_ours(talk):
     talk.send(manager, "set_icon", top, made)
     assert all(args[1] is not None for args in set_icons(talk))
     assert len(talk.machine.drawn) == 1
+
+
+def test_icon_that_shows_nothing_is_ours(talk):
+    """waypipe 0.8 sends the pixels of surfaces, and of no icon."""
+    _, _, top = talk.show(30, 20, 0)
+    manager, made = an_icon(talk, empty(talk))
+    talk.send(manager, "set_icon", top, made)
+    assert len(talk.machine.drawn) == 1
+    assert all(args[1] is not None for args in set_icons(talk))
 
 
 def test_name_of_the_desktops_icons_is_not_passed_on(talk):
