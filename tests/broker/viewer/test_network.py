@@ -189,6 +189,7 @@ async def test_what_is_not_a_destination_ends_the_filter(asked):
         assert await talk.hear() is None
 
 
+@pytest.mark.slow
 async def test_permits_are_bounded():
     async with network() as (talk, *_):
         most = 2 * limits.DESTINATIONS
@@ -200,6 +201,7 @@ async def test_permits_are_bounded():
         assert await talk.hear() is None
 
 
+@pytest.mark.slow
 async def test_flows_are_bounded():
     async with network() as (talk, *_):
         await talk.ask(1)

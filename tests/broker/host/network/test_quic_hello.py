@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.streams import network_flows as m
@@ -90,6 +90,7 @@ def test_a_name_is_read(version, token):
     assert quic.take(SHORT)
 
 
+@settings(max_examples=20)
 @given(st.randoms(use_true_random=False), st.integers(1, 90))
 def test_a_hello_may_be_in_pieces_of_any_order(random, size):
     data = message("www.test")

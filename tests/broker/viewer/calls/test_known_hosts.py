@@ -43,7 +43,9 @@ def test_a_hashed_name_is_found_by_who_thinks_of_it(known, tmp_path):
     """As ssh-keygen hashes it."""
     made = tmp_path / "key"
     keygen = ("ssh-keygen", "-q")
-    subprocess.run((*keygen, "-N", "", "-f", made), check=True, timeout=60)
+    subprocess.run(
+        (*keygen, "-t", "ed25519", "-N", "", "-f", made), check=True, timeout=60
+    )
     kind, text, *_ = made.with_suffix(".pub").read_text().split()
     known.write_text(f"git.test {kind} {text}\n")
     subprocess.run((*keygen, "-H", "-f", known), check=True, timeout=60)

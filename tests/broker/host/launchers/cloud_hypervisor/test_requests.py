@@ -74,7 +74,7 @@ def test_its_state_is_one_of_those_documented():
         reply = VmmReply(200, b'{"config": {}, "state": "%s"}' % state.value.encode())
         assert requests.read_state(reply) is state
     for bad in (b"", b"{}", b'{"state": "Gone"}', b"\xff"):
-        with pytest.raises(UpstreamError, match="does not say"):
+        with pytest.raises(UpstreamError, match="does not report"):
             requests.read_state(VmmReply(200, bad))
     with pytest.raises(UpstreamError, match="refuses GET"):
         requests.read_state(VmmReply(404))

@@ -62,8 +62,8 @@ def test_the_device_is_one_of_the_domain_s_machine(machine, device):
             "type",
         ),
         ("<domain>", "cannot be read"),
-        ("<network/>", "no domain"),
-        ("<domain/>", "no domain"),
+        ("<network/>", "not of a domain"),
+        ("<domain/>", "not of a domain"),
     ],
 )
 def test_malformed_domain_xml_is_refused(xml, message):
@@ -72,7 +72,7 @@ def test_malformed_domain_xml_is_refused(xml, message):
 
 
 def test_a_path_that_qemu_would_read_otherwise_is_refused():
-    with pytest.raises(DomainError, match="cannot be told"):
+    with pytest.raises(DomainError, match="cannot have the path"):
         with_vsock(XML, VsockWay(Path("/run/a,b=c/vhost.sock")))
 
 

@@ -461,7 +461,7 @@ async def test_an_export_that_the_compositor_ignores_is_taken_back(monkeypatch):
     async with told() as it:
         await pressed_copy(it)
         it.export()
-        assert "did not take it" in (await it.said()).problem
+        assert "did not accept it" in (await it.said()).problem
         assert len(it.core.hands.taken_back) == 1
         await it.silent()
 
