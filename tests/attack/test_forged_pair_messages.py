@@ -234,7 +234,7 @@ async def test_a_stream_of_a_service_that_there_is_not():
         await hostile.ask(begun())
         with socket_pair() as (_, theirs):
             reply = await hostile.ask(offer(service="vitrail.Root"), theirs.fileno())
-        assert "no service of ours" in reply.error.message
+        assert "names an unknown service" in reply.error.message
         assert made.viewer.offered == []
 
 
