@@ -293,8 +293,8 @@ class FlowFilter:
         assert quic is not None
         if not quic.take(packet.data):
             # guard: a hello of QUIC that cannot be read ends its flow
-            if quic.unreadable:
-                self.cut(flow, f"its hello cannot be read: {quic.unreadable}", packet)
+            if quic.over:
+                self.cut(flow, quic.over, packet)
             # guard: a flow of QUIC begins with a hello that is read
             elif not quic.begun and not quic.reads:
                 self.cut(flow, "it does not begin as QUIC does", packet)
@@ -383,11 +383,14 @@ class FlowFilter:
         flow.used = now
         flow.received += len(frame)
         self.to_guest.append(frame)
-        if packet.protocol == TCP:
-            self._follow(flow, packet)
+        self._follow(flow, packet)
 
     def _follow(self, flow: CarriedFlow, packet: Packet) -> None:
-        """Note what a segment from outside says about its connection."""
+        """Note what a packet from outside says about its connection."""
+        if flow.quic is not None:
+            flow.quic.answer(packet.data)
+        if packet.protocol != TCP:
+            return
         if flow.checked and packet.flags & 16:
             taken = packet.acknowledged - flow.first & 0xFFFFFFFF
             if len(flow.checked) <= taken < 1 << 31:

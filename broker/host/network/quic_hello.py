@@ -3,7 +3,8 @@
 The keys of Initial packets are made of what everybody sees, so a hello is read like
 TLS's.  It may be in several packets and in pieces of any order (browsers shuffle them).
 A piece may not be sent again with other content, and each connection that a flow begins
-is read: what the server puts together is what was read here.
+is read: what the server puts together is what was read here.  Later packets are of the
+connection by its identifier, which the server gives it in its first answer.
 
 Sans-IO.  Needs ``load`` before the process gives up opening files.
 """
@@ -14,6 +15,7 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -66,15 +68,25 @@ class _Packet(NamedTuple):
     connection: bytes | None = None
     """Of an Initial packet, the receiver's identifier."""
     number_at: int = 0
+    receiver: bytes = b""
+    """The identifier that it is sent to; of a short header, whose identifier has no
+    length, all that it may be."""
+    sender: bytes = b""
+    early: bool = False
+    """Data before the handshake (0-RTT)."""
 
 
 @dataclass(eq=False)
 class _Connection:
-    """A client's Initial keys, and what it has sent of its hello."""
+    """One side's Initial keys, and what the client has sent of its hello."""
 
+    wanted: bytes
+    """The identifier that the client has begun with."""
     key: AESGCM
     iv: bytes
     mask: Cipher[ECB]
+    answered: bytes = b""
+    """The identifier that the server has answered with; empty: there is none."""
     known: bytearray = field(default_factory=bytearray)
     is_known: bytearray = field(default_factory=bytearray)
     read: int = 0
@@ -94,14 +106,14 @@ class QuicHellos:
         """Whether a hello was whole."""
         self.reads = False
         """Whether a part of one was read."""
-        self.unreadable = ""
-        """Why a whole hello cannot be read: the flow is to be ended."""
+        self.over = ""
+        """Why the flow is to be ended."""
         self._connections: list[_Connection] = []
 
     def take(self, untrusted_data: bytes) -> bool:
         """Read a datagram of the guest; False: it is not to be passed."""
-        if untrusted_data[:1] < b"\x80":
-            return self.begun and bool(untrusted_data)
+        if not untrusted_data:
+            return False
         try:
             for packet in _packets(untrusted_data):
                 if packet.connection is not None:
@@ -109,12 +121,41 @@ class QuicHellos:
                 # guard: nothing precedes a hello
                 elif not self.begun:
                     return False
+                # guard: what follows a hello is of its connection
+                elif not self._is_known(packet):
+                    self.over = "it goes on as another connection"
+                    return False
         except HelloError as error:
-            self.unreadable = str(error)
+            self.over = f"its hello cannot be read: {error}"
             return False
         except _QuicError:
             return False
         return True
+
+    def answer(self, data: bytes) -> None:
+        """Read a datagram from outside: the server's first packet has its identifier.
+
+        It is known by its keys, which follow from what the client has begun with.
+        """
+        waiting = [one for one in self._connections if not one.answered]
+        if not waiting or data[:1] < b"\x80":
+            return
+        with suppress(_QuicError):
+            for packet in _packets(data):
+                for one in waiting if packet.connection is not None else ():
+                    keys = _keys(packet.version, one.wanted, "server in")
+                    # guard: the server's answer to another connection is none
+                    if _opened(keys, packet) is not None:
+                        one.answered = packet.sender
+
+    def _is_known(self, packet: _Packet) -> bool:
+        """Whether a packet that is not read is of a connection whose hello was read."""
+        return any(
+            packet.receiver == one.wanted
+            if packet.early
+            else one.answered and packet.receiver.startswith(one.answered)
+            for one in self._connections
+        )
 
     def _take_initial(self, packet: _Packet, version: int, wanted: bytes) -> None:
         for connection in self._connections:
@@ -151,7 +192,7 @@ def _packets(untrusted_data: bytes) -> Iterator[_Packet]:
     data = untrusted_data
     while data:
         if not data[0] & _LONG:
-            yield _Packet(data)
+            yield _Packet(data, receiver=data[1 : 1 + _ID_BYTES])
             return
         reader = _Reader(data)
         first, version = struct.unpack(">BI", reader.take(5))
@@ -161,7 +202,8 @@ def _packets(untrusted_data: bytes) -> Iterator[_Packet]:
         if known is None or not first & _FIXED or kind == known.retry:
             raise _QuicError
         connection = reader.vector(1)
-        if max(len(connection), len(reader.vector(1))) > _ID_BYTES:
+        sender = reader.vector(1)
+        if max(len(connection), len(sender)) > _ID_BYTES:
             raise _QuicError
         is_initial = kind == known.initial
         if is_initial:
@@ -170,7 +212,15 @@ def _packets(untrusted_data: bytes) -> Iterator[_Packet]:
         number_at = reader.at
         reader.take(size)
         found = connection if is_initial else None
-        yield _Packet(data[: reader.at], version, found, number_at)
+        yield _Packet(
+            data[: reader.at],
+            version,
+            found,
+            number_at,
+            connection,
+            sender,
+            early=kind == known.initial + 1,
+        )
         data = data[reader.at :]
 
 
@@ -202,16 +252,16 @@ def _expand(secret: bytes, label: str, size: int) -> bytes:
     return hmac.digest(secret, info, hashlib.sha256)[:size]
 
 
-def _keys(version: int, connection: bytes) -> _Connection:
-    """Return the keys of a client's Initial packets (RFC 9001, 5.2)."""
+def _keys(version: int, connection: bytes, side: str = "client in") -> _Connection:
+    """Return the keys of one side's Initial packets (RFC 9001, 5.2)."""
     known = _VERSIONS[version]
     secret = hmac.digest(known.salt, connection, hashlib.sha256)
-    client = _expand(secret, "client in", 32)
+    own = _expand(secret, side, 32)
     key, iv, mask = (
-        _expand(client, known.label + name, size)
+        _expand(own, known.label + name, size)
         for name, size in (("key", 16), ("iv", 12), ("hp", 16))
     )
-    return _Connection(AESGCM(key), iv, Cipher(AES(mask), ECB()))  # noqa: S305
+    return _Connection(connection, AESGCM(key), iv, Cipher(AES(mask), ECB()))  # noqa: S305
 
 
 def _opened(connection: _Connection, packet: _Packet) -> bytes | None:

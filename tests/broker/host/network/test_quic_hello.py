@@ -39,14 +39,22 @@ def crypto(data: bytes, at: int = 0) -> bytes:
 
 
 def initial(
-    payload: bytes, connection=ID, *, keys=None, version=V1, count=0, token=b""
+    payload: bytes,
+    connection=ID,
+    *,
+    keys=None,
+    version=V1,
+    count=0,
+    token=b"",
+    sender=b"",
+    side="client in",
 ) -> bytes:
     """A protected packet, as a client makes it."""
-    made = quic_hello._keys(version, ID if keys is None else keys)
+    made = quic_hello._keys(version, ID if keys is None else keys, side)
     payload = payload.ljust(64, b"\0")
     first = 0xC0 | TYPES[version] << 4 | 1
     head = bytes([first]) + struct.pack(">I", version)
-    head += bytes([len(connection)]) + connection + b"\0"
+    head += bytes([len(connection)]) + connection + bytes([len(sender)]) + sender
     head += number(len(token)) + token + number(2 + len(payload) + 16)
     plain = head + struct.pack(">H", count)
     nonce = (int.from_bytes(made.iv) ^ count).to_bytes(12)
@@ -56,14 +64,28 @@ def initial(
     return bytes([first ^ mask[0] & 15]) + head[1:] + hidden + sealed
 
 
-def later(kind: int, version=V1) -> bytes:
+def answered(sender=None, keys=ID, version=V1) -> bytes:
+    """A server's first packet, which has its identifier."""
+    sender = THEIRS if sender is None else sender
+    made = {"keys": keys, "version": version, "sender": sender, "side": "server in"}
+    return initial(crypto(b"\2\0\0\4abcd"), b"", **made)
+
+
+def short(receiver: bytes) -> bytes:
+    """A packet after the handshake."""
+    return b"\x40" + receiver + bytes(22)
+
+
+def later(kind: int, version=V1, receiver=None) -> bytes:
     """A packet of 0-RTT (1) or Handshake (2)."""
+    receiver = receiver or (ID if kind == 1 else THEIRS)
     kind = (kind + TYPES[version]) & 3
     head = bytes([0xC0 | kind << 4]) + struct.pack(">I", version)
-    return head + bytes([8]) + ID + b"\0" + number(20) + bytes(20)
+    return head + bytes([8]) + receiver + b"\0" + number(20) + bytes(20)
 
 
-SHORT = b"\x40" + bytes(30)
+THEIRS, OLD = b"theirs-1", b"theirs-0"
+SHORT = short(THEIRS)
 
 
 def names(quic: QuicHellos) -> list[str]:
@@ -86,6 +108,8 @@ def test_a_name_is_read(version, token):
     made = initial(crypto(message("www.test")), version=version, token=token)
     assert quic.take(made)
     assert names(quic) == ["www.test"]
+    assert quic.take(later(1, version))
+    quic.answer(answered(version=version))
     assert quic.take(later(2, version))
     assert quic.take(SHORT)
 
@@ -131,6 +155,13 @@ def test_a_second_hello_is_read_too():
     assert quic.take(initial(crypto(first)))
     assert quic.take(initial(crypto(second, len(first)), count=1))
     assert names(quic) == ["www.test", "evil.test"]
+
+
+def test_a_part_of_a_hello_begins_nothing():
+    """Attack: data of 0-RTT, whose hello names nothing yet."""
+    quic = QuicHellos()
+    assert quic.take(initial(crypto(message("www.test")[:200])))
+    assert not quic.take(later(1))
 
 
 def test_no_connection_is_forgotten():
@@ -188,6 +219,7 @@ def test_nothing_confuses_it(payload, data):
 # -- a flow ----------------------------------------------------------------------------
 
 send = partial(udp, ports=(40000, 443), receiver=WWW)
+come = partial(udp, ports=(443, 40000), sender=WWW, receiver=kit.GUEST)
 
 
 def flow(*more):
@@ -198,7 +230,10 @@ def flow(*more):
 
 def test_a_connection_to_a_permitted_name_passes():
     talk = flow()
-    for data in (FULL, later(2), SHORT):
+    for data in (FULL, later(1)):
+        assert talk.send(send(data))["passt"] == [send(data)]
+    assert talk.come(come(answered()))["guest"] == [come(answered())]
+    for data in (later(2), SHORT, later(2) + SHORT):
         assert talk.send(send(data))["passt"] == [send(data)]
     assert [type(one) for one in talk.log].count(m.FlowBegun) == 1
 
@@ -225,6 +260,57 @@ def test_another_connection_of_an_open_flow_is_refused():
     made = initial(crypto(message("evil.test")), other, keys=other)
     assert talk.send(send(made))["passt"] == []
     assert talk.send(send(SHORT))["passt"] == [], "the flow has ended"
+
+
+def test_the_servers_answer_of_the_standard_is_read():
+    """RFC 9001, A.3."""
+    quic = QuicHellos()
+    assert quic.take(FULL)
+    quic.answer(
+        bytes.fromhex(
+            "cf000000010008f067a5502a4262b5004075c0d95a482cd0991cd25b0aac406a5816b6394100"
+            "f37a1c69797554780bb38cc5a99f5ede4cf73c3ec2493a1839b3dbcba3f6ea46c5b7684df354"
+            "8e7ddeb9c3bf9c73cc3f3bded74b562bfb19fb84022f8ef4cdd93795d77d06edbb7aaf2f5889"
+            "1850abbdca3d20398c276456cbc42158407dd074ee"
+        )
+    )
+    assert quic.take(short(bytes.fromhex("f067a5502a4262b5")))
+
+
+@pytest.mark.parametrize("again", [40000, 40001], ids=["its port", "another port"])
+@pytest.mark.parametrize(
+    "data", [short(OLD), later(2, receiver=OLD)], ids=["short", "handshake"]
+)
+def test_a_connection_that_was_cut_does_not_go_on(again, data):
+    """Attack: its packets name no server, and follow the hello of a permitted one."""
+    talk = flow(("b.test", "*"))
+    talk.resolve("b.test", WWW)
+    talk.send(send(initial(crypto(message("b.test")), b"first", keys=b"first")))
+    talk.come(come(answered(OLD, b"first")))
+    assert talk.send(send(data))["passt"]
+    (number,) = [n for n, it in talk.asked.items() if it == ("b.test", "udp", 443)]
+    talk.filter.decided(m.FlowCut(number), talk.now)
+    assert talk.send(send(data))["passt"] == []
+    # At first by a hello whose server has not answered, then by a whole connection.
+    new, back = {"ports": (again, 443)}, {"ports": (443, again)}
+    for server in (False, True):
+        assert talk.send(send(FULL, **new))["passt"]
+        if server:
+            talk.come(come(answered(OLD, b"first"), **back))  # the old one's, again
+            talk.come(come(answered(), **back))
+            assert talk.send(send(SHORT, **new))["passt"]
+        assert talk.send(send(data, **new))["passt"] == []
+        assert talk.reasons[-1] == "it goes on as another connection"
+
+
+def test_a_hello_to_the_identifier_of_a_connection_that_was_cut_opens_nothing():
+    """Attack: what the client begins with is its own choice."""
+    quic = QuicHellos()
+    assert quic.take(initial(crypto(message("www.test")), OLD, keys=OLD))
+    for data in (short(OLD), later(2, receiver=OLD), short(b"")):
+        assert not quic.take(data)
+    quic.answer(answered(b"", OLD))  # a server that gives none has no others
+    assert not quic.take(short(b""))
 
 
 def of_another_kind() -> bytes:
