@@ -246,7 +246,7 @@ WAYLAND_ICON_SIDE = 256
 """Side in pixels of a picture that an application gives for its window's icon."""
 
 WAYLAND_ICONS_PER_MINUTE = 60
-"""Icons of one sandbox that are drawn: 6 ms of its worker each, and a taskbar's work.
+"""Icons of one sandbox that are drawn: 5 ms of its worker each, and a taskbar's work.
 Programs set one for each window; a few show in it how much mail is unread."""
 
 WAYLAND_BELLS_PER_MINUTE = 60
