@@ -1,4 +1,4 @@
-"""A sandbox whose network is another one's tunnel (WireGuard, OpenVPN), or its proxy.
+"""A sandbox whose network is another one's tunnel (WireGuard, OpenVPN), or its proxy (also Tor).
 
 Real machines and real boxes: ``far`` is the other end of the tunnels, at an address that
 ``vpn`` reaches by a lan, and has a web server behind it.  The box ``work`` has no way
@@ -258,6 +258,137 @@ async def test_a_filtering_proxy_is_the_only_way_out_of_its_clients():
         assert await code("two", *through) == "403"
         assert await code("one") == "000", "past the proxy"
         for name in ("work", "proxy", *SITES):
+            await brokerctl("stop", name, env=w.environ)
+
+
+RELAYS = r"""
+import pathlib, re, subprocess, sys
+out, base = pathlib.Path(sys.argv[1]), pathlib.Path("/tmp/tor")
+said = subprocess.check_output(["ip", "-br", "-4", "address", "show", "dev", "eth0"])
+address = said.decode().split()[2].partition("/")[0]
+TEST = '''
+TestingTorNetwork 1
+AssumeReachable 1
+ExitPolicyRejectPrivate 0
+'''
+AUTHORITY = '''
+AuthoritativeDirectory 1
+V3AuthoritativeDirectory 1
+TestingV3AuthInitialVotingInterval 20
+TestingV3AuthInitialVoteDelay 4
+TestingV3AuthInitialDistDelay 4
+V3AuthVotingInterval 20
+V3AuthVoteDelay 4
+V3AuthDistDelay 4
+TestingDirAuthVoteExit *
+TestingDirAuthVoteGuard *
+TestingMinExitFlagThreshold 0
+'''
+def run(*words, typed=b""):
+    done = subprocess.run(words, input=typed, check=True, stdout=subprocess.PIPE)
+    return done.stdout.decode()
+texts, authorities = [], ""
+for n in range(4):
+    place = base / str(n)
+    (place / "keys").mkdir(parents=True)
+    place.chmod(0o700)
+    texts.append(f'''
+Nickname n{n}
+Address {address}
+DataDirectory {place}
+ORPort {address}:{5000 + n}
+DirPort {address}:{7100 + n}
+SocksPort 0
+ExitRelay 1
+ExitPolicy accept *:*
+ContactInfo a@b
+Log notice file {out}/relay{n}.log
+''')
+    (place / "torrc").write_text(texts[n])
+    found = run("tor", "-f", f"{place}/torrc", "--list-fingerprint", "--quiet")
+    if n < 3:
+        key = f"{place}/keys/authority_"
+        words = ("--create-identity-key", "-m", "12", "-a", f"{address}:{7100 + n}")
+        words += ("-i", f"{key}identity_key", "-s", f"{key}signing_key")
+        words += ("-c", f"{key}certificate", "--passphrase-fd", "0")
+        run("tor-gencert", *words, typed=b"secret\n")
+        text = pathlib.Path(f"{key}certificate").read_text()
+        v3 = re.search(r"^fingerprint (\w+)$", text, re.M)[1]
+        authorities += f"DirAuthority n{n} orport={5000 + n} v3ident={v3} "
+        authorities += f"{address}:{7100 + n} {''.join(found.split()[1:])}\n"
+relays = []
+for n, text in enumerate(texts):
+    place = base / str(n)
+    more = TEST + (AUTHORITY if n < 3 else "") + authorities
+    (place / "torrc").write_text(text + more)
+    relays.append(subprocess.Popen(["tor", "-f", f"{place}/torrc"]))
+(out / "new").write_text(authorities)
+(out / "new").rename(out / "authorities")
+for relay in relays:
+    relay.wait()
+"""
+"""A network of four relays on one address, three of which are its authorities."""
+TORRC = """\
+TestingTorNetwork 1
+DataDirectory /tmp/tor
+SocksPort 10.0.4.1:9050
+Log notice file {base}/out/client.log
+"""
+WHO = f"""
+import http.server
+class Who(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.client_address[0].encode())
+http.server.HTTPServer(("", {PORT}), Who).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def _tor():
+    for program in ("tor", "tor-gencert", "curl"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(540)
+@pytest.mark.usefixtures("_tor")
+async def test_a_client_of_tor_reaches_others_by_a_circuit():
+    """By name, too; the server sees the last relay, and past Tor there is nothing."""
+    async with world(image=False) as w, AsyncExitStack() as stack:
+        boxes = Boxes(w)
+        out = w.base / "out"
+        (out / "relays.py").write_text(RELAYS)
+        for name in ("relays", "proxy"):
+            more = "provides_network = true\n" if name == "proxy" else ""
+            boxes.record(name, "lan:lab", f"open_files = 4096\n{more}")
+        boxes.record("work", "through:proxy")
+        boxes.record("one", "lan:lab")
+        serve = ("/usr/bin/python3", "-c", WHO)
+        await stack.enter_async_context(started(w, "one", *serve))
+        words = ("/usr/bin/python3", str(out / "relays.py"), str(out))
+        await stack.enter_async_context(started(w, "relays", *words))
+        await eventually((out / "authorities").exists, deadline=200)
+        authorities = (out / "authorities").read_text()
+        (out / "torrc").write_text(TORRC.format(base=w.base) + authorities)
+        words = ("tor", "-f", str(out / "torrc"))
+        await stack.enter_async_context(started(w, "proxy", *words))
+
+        async def page(*more: str) -> str:
+            """Who asked for the page of a site, as the site sees it."""
+            asked = f"http://one.internal:{PORT}/"
+            words = ("run", "-q", "work", "--", "curl", "-s", "-m", "20", *more, asked)
+            return (await brokerctl(*words, env=w.environ)).out
+
+        seen = await eventually(
+            lambda: page("--socks5-hostname", "10.0.4.1:9050"), deadline=240
+        )
+        assert seen == authorities.split()[4].partition(":")[0]
+        assert "Bootstrapped 100%" in (out / "client.log").read_text()
+        assert await page() == "", "past Tor"
+        for name in ("work", "proxy", "relays", "one"):
             await brokerctl("stop", name, env=w.environ)
 
 
