@@ -11,6 +11,7 @@ import shutil
 import socket
 from contextlib import asynccontextmanager
 from ipaddress import IPv6Address
+from pathlib import Path
 
 import pytest
 import trio
@@ -23,6 +24,8 @@ from tests.e2e.test_box_network import own_addresses
 from tests.e2e.test_microvm_network import UNSHARE
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.nspawn import skip_without_nspawn
+from tests.kit.podman import SHARED, root_directory
 from tests.kit.world import world
 
 PORT = 7000
@@ -124,6 +127,36 @@ class Boxes:
 def address(said: dict, card: str = "eth0") -> str:
     (line,) = [one for one in said["address"].splitlines() if one.startswith(card)]
     return line.split()[2].partition("/")[0]
+
+
+async def test_a_tree_of_nspawn_is_a_member_of_a_lan():
+    """And has the network of a provider, or is one, as a box is."""
+    skip_without_nspawn()
+    async with world(image=False) as w:
+        boxes = Boxes(w)
+        found = [path for path in SHARED if Path(path).exists()]
+        shared = ", ".join(f'"{path}"' for path in (*found, w.base / "program.py"))
+        root = f'rootfs = "{root_directory(w.base)}"\n'
+        for name, network, more in (
+            ("tree", "lan:lab", "provides_network = true\n"),
+            ("client", "through:tree", ""),
+        ):
+            text = RECORD.format(network=network, base=w.base).replace(
+                "bwrap", "nspawn"
+            )
+            text = text.replace(f'"{w.base}/program.py"', shared)
+            w.write_record(name, text + root + more)
+        boxes.record("db", "lan:lab")
+        async with (
+            boxes.box("db") as db,
+            boxes.box("tree", f"db:{PORT}") as tree,
+            boxes.box("client", f"10.0.4.1:{PORT}", f"-{address(db)}:{PORT}") as client,
+        ):
+            pass
+        assert tree["cards"] == ["eth0", "eth1", "lo"]
+        assert tree[f"db:{PORT}"].endswith(f" saw {address(tree)}")
+        assert client[f"10.0.4.1:{PORT}"].endswith(f" saw {address(client)}")
+        assert "saw" not in client[f"{address(db)}:{PORT}"]
 
 
 async def test_boxes_of_a_lan_reach_each_other_and_nothing_else():
