@@ -30,7 +30,7 @@ QUESTIONS = 128
 LOOKUP_SECONDS = 10.0
 NAME_SERVERS = 3
 """As the C library has it (MAXNS)."""
-SILENT_SECONDS = 2.0
+NAME_SERVER_SECONDS = 2.0
 """A name server that answers nothing for so long is left for the next one."""
 QUESTION_BYTES = 512
 """Of one by TCP; a name has 254."""

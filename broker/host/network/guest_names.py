@@ -71,7 +71,7 @@ class GuestNames:
         ]
         if self._servers > 1 and any(
             self._heard <= asked
-            and max(asked, self._left) + limits.SILENT_SECONDS <= now
+            and max(asked, self._left) + limits.NAME_SERVER_SECONDS <= now
             for _, _, asked in waiting
         ):
             self.server = (self.server + 1) % self._servers

@@ -292,15 +292,15 @@ def test_a_silent_name_server_is_left_for_the_next():
     talk = Talk(("www.test", "*"), name_servers=2)
     (asked,) = talk.send(question("www.test"))["resolver"]
     assert talk.filter.name_server == 0
-    talk.now += limits.SILENT_SECONDS / 2
+    talk.now += limits.NAME_SERVER_SECONDS / 2
     talk.filter.tick(talk.now)
     assert talk.pump()["resolver"] == []
-    talk.now += limits.SILENT_SECONDS
+    talk.now += limits.NAME_SERVER_SECONDS
     talk.filter.tick(talk.now)
     assert talk.filter.name_server == 1
     assert talk.pump()["resolver"] == [asked]
     assert packed(WWW) in talk.resolve("www.test", WWW)
-    talk.now += limits.SILENT_SECONDS
+    talk.now += limits.NAME_SERVER_SECONDS
     talk.filter.tick(talk.now)
     assert talk.filter.name_server == 1
     assert talk.pump()["resolver"] == []
@@ -311,7 +311,7 @@ def test_a_name_without_an_answer_does_not_change_an_answering_name_server():
     talk.send(question("dead.test"))
     talk.now += 1
     talk.resolve("www.test", WWW)
-    talk.now += limits.SILENT_SECONDS
+    talk.now += limits.NAME_SERVER_SECONDS
     talk.filter.tick(talk.now)
     assert talk.filter.name_server == 0
 
@@ -326,7 +326,7 @@ def test_silent_name_servers_are_asked_in_turn_and_not_for_ever():
         turns.append(talk.filter.name_server)
         sent += len(talk.pump()["resolver"])
     assert turns[:6] == [0, 1, 1, 2, 2, 0]
-    assert sent == limits.LOOKUP_SECONDS / limits.SILENT_SECONDS - 1
+    assert sent == limits.LOOKUP_SECONDS / limits.NAME_SERVER_SECONDS - 1
 
 
 def test_an_answer_to_another_question_is_not_taken():
