@@ -36,12 +36,15 @@ def test_its_blocks_are_the_workers():
 
 
 def test_its_requests_with_descriptors_are_all_that_there_are():
-    """Another interface that passes one would have to be known here."""
+    """Another interface that passes one would have to be known here.
+
+    Memory of the GPU's is never offered by waypipe (``test_gpu_buffers.py``).
+    """
     found = {
         (interface, opcode)
         for interface, (requests, _) in INTERFACES.items()
         for opcode, request in enumerate(requests)
-        if "h" in request.split()[2:]
+        if "h" in request.split()[2:] and interface != "zwp_linux_buffer_params_v1"
     }
     assert found == client_objects._WITH_DESCRIPTOR
     for (interface, opcode), made in client_objects._MAKES.items():
