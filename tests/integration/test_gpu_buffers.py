@@ -1,0 +1,213 @@
+"""Real dma-bufs through a jailed worker to a sway that draws with OpenGL."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+import trio.testing
+
+from broker.core import limits
+from broker.core.streams.wayland_rules import WindowRules
+from broker.core.streams.wayland_verdicts import DMABUF
+from broker.jail.worker.wayland.machine import RealMachine
+from broker.viewer.workers.pool import open_workers
+from tests.kit.eventually import eventually
+from tests.kit.gpu import Memory, buffer_of, gpu_desktop, vgem_card
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import pixels, wait_window
+from tests.kit.wayland.pixels import frames, mask
+from tests.kit.wayland.stand import BORDER, FRAME, GUEST, Stand, jailed
+
+# Most of it runs in an emulated machine.
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(400)]
+RULES = WindowRules("work", color=FRAME, allow=frozenset({DMABUF}))
+OUT = os.environ.get("VITRAIL_OUT", "")
+WIDE, HIGH = 320, 200
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """An emulated machine takes longer than a real one."""
+    for name in (
+        "COMPOSITOR_READY",
+        "COMPOSITOR_TOOL",
+        "WORKER_START",
+        "FORK_SERVER_START",
+    ):
+        monkeypatch.setattr(limits, f"{name}_SECONDS", 150.0)
+
+
+@asynccontextmanager
+async def desk(folder: Path, rules: WindowRules = RULES):
+    async with (
+        gpu_desktop(folder) as comp,
+        open_workers() as workers,
+        jailed(comp, workers, rules) as it,
+    ):
+        yield it
+
+
+@pytest.fixture
+def memory():
+    made = Memory(WIDE, HIGH)
+    made.fill(GUEST)
+    yield made
+    made.close()
+
+
+def test_the_kernel_says_what_and_how_large_it_is(memory):
+    one = RealMachine().admit_dmabuf(os.dup(memory.fd))
+    two = RealMachine().admit_dmabuf(os.dup(memory.fd))
+    other = Memory(8, 8)
+    three = RealMachine().admit_dmabuf(os.dup(other.fd))
+    assert one.size == two.size == memory.size
+    assert one.number == two.number != three.number
+    assert one.drawn()
+    fence = memory.draw()
+    assert not one.drawn()
+    memory.drawn(fence)
+    assert one.drawn()
+    for each in (one, two, three, other):
+        each.close()
+
+
+async def test_a_wait_ends_with_the_drawing(memory):
+    fence = memory.draw()
+    with trio.fail_after(8):  # vgem's own end comes after ten
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.wait_readable, memory.fd)
+            await trio.testing.wait_all_tasks_blocked()
+            memory.drawn(fence)
+
+
+@pytest.mark.parametrize("how", ["cut", "grow", "path"])
+def test_a_dma_buf_keeps_its_size(memory, how):
+    """And a descriptor that only names it is refused."""
+    if how == "path":
+        fd = os.open(f"/proc/self/fd/{memory.fd}", os.O_PATH)
+        with pytest.raises(ValueError, match="Bad file descriptor"):
+            RealMachine().admit_dmabuf(fd)
+        return
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.ftruncate(memory.fd, 0 if how == "cut" else 1 << 24)
+    assert os.lseek(memory.fd, 0, os.SEEK_END) == memory.size
+
+
+def test_one_of_more_than_a_gibibyte_is_refused():
+    large = Memory(16384, 16388)
+    with pytest.raises(ValueError, match=f"of {large.size} bytes"):
+        RealMachine().admit_dmabuf(os.dup(large.fd))
+    large.close()
+
+
+def see(it: Stand, name: str, least: int = 0) -> tuple[int, list]:
+    """How much of the client's colour is shown, and the frames around it.
+
+    Looks until it is so much, for as long as a test may take.
+    """
+    while True:
+        image = it.look()
+        shown = int(mask(image, GUEST).sum())
+        if shown >= least:
+            break
+    if OUT:
+        image.save(Path(OUT, name))
+    return shown, frames(image, FRAME)
+
+
+def framed(client: Window, memory: Memory) -> tuple[int, int]:
+    """A window of the GPU's memory: its surface and buffer."""
+    surface = client.surface()
+    xdg, _ = client.toplevel(surface)
+    client.send(surface, "commit")
+    client.configured(xdg)
+    buffer = buffer_of(client, memory)
+    client.send(surface, "attach", buffer, 0, 0)
+    client.send(surface, "damage", 0, 0, WIDE, HIGH)
+    client.send(surface, "commit")
+    return surface, buffer
+
+
+async def test_what_the_gpu_drew_is_shown_in_its_frame(tmp_path, memory):
+    async with desk(tmp_path) as it:
+
+        def inside(client: Window):
+            framed(client, memory)
+            client.roundtrip()
+            return see(it, "gpu-buffer.png", WIDE * HIGH)
+
+        shown, (frame,) = await it.client(inside)
+        assert shown == WIDE * HIGH
+        assert (frame.w, frame.h) == (WIDE + 2 * BORDER, HIGH + 2 * BORDER)
+        image = await pixels(it.comp)
+        assert not it.closed(), it.closed()
+        assert np.asarray(image).shape[:2] == (800, 1280)
+
+
+async def test_a_picture_is_shown_once_it_is_drawn(tmp_path, memory):
+    async with desk(tmp_path) as it:
+
+        def inside(client: Window):
+            fence = memory.draw()
+            framed(client, memory)
+            before = see(it, "gpu-waits.png")
+            memory.drawn(fence)
+            client.roundtrip()
+            return before, see(it, "gpu-drawn.png")
+
+        (before, _), (after, _) = await it.client(inside)
+        # A second is not over on a quiet machine; a busy one leaves the picture out.
+        assert before == 0
+        assert after in {0, WIDE * HIGH}
+
+
+async def test_drawing_that_never_ends_stops_nobody_else(tmp_path, memory):
+    async with desk(tmp_path) as it:
+
+        def inside(client: Window):
+            surface, buffer = framed(client, memory)
+            client.roundtrip()
+            shown = see(it, "gpu-before.png", WIDE * HIGH)[0]
+            with Window(it.path).start() as other:
+                memory.draw()
+                client.send(surface, "attach", buffer, 0, 0)
+                client.send(surface, "damage", 0, 0, WIDE, HIGH)
+                client.send(surface, "commit")
+                other.show(100, 100, 0xFF0000FF)
+                other.roundtrip()
+                client.roundtrip()
+                return shown, see(it, "gpu-frozen.png")
+
+        shown, (after, _) = await it.client(inside)
+        assert shown == WIDE * HIGH
+        assert after > 0
+        assert not it.closed(), it.closed()
+
+
+async def test_no_sandbox_has_it_by_default(tmp_path):
+    async with desk(tmp_path, WindowRules("work", color=FRAME)) as it:
+        assert DMABUF not in await it.client(lambda c: dict(c.globals))
+
+
+async def test_a_real_program_of_the_gpu(tmp_path):
+    """weston-simple-dmabuf-egl: GBM's buffers, drawn with OpenGL."""
+    vgem_card()
+    async with desk(tmp_path) as it:
+        child = it.run("weston-simple-dmabuf-egl", LIBGL_ALWAYS_SOFTWARE="1")
+        (window,) = await wait_window(it.comp)
+        assert child.returncode is None
+
+        async def drawn():
+            image = await pixels(it.comp)
+            return image if frames(image, FRAME) else None
+
+        image = await eventually(drawn, deadline=60)
+        if OUT:
+            image.save(Path(OUT, "gpu-program.png"))
+        assert not it.closed(), it.closed()
+        assert window["rect"]["width"] > 100
