@@ -6,7 +6,6 @@ import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import trio
 import trio.testing
@@ -14,19 +13,16 @@ import trio.testing
 from broker.core import limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.streams.wayland_verdicts import DMABUF
+from broker.ipc import worker as messages
 from broker.jail.worker.wayland.machine import RealMachine
 from broker.viewer.workers.pool import open_workers
-from tests.kit.eventually import eventually
-from tests.kit.gpu import Memory, buffer_of, gpu_desktop, vgem_card
+from tests.kit.gpu import Memory, buffer_of, gpu_desktop
 from tests.kit.wayland.client import Window
-from tests.kit.wayland.compositor import pixels, wait_window
-from tests.kit.wayland.pixels import frames, mask
-from tests.kit.wayland.stand import BORDER, FRAME, GUEST, Stand, jailed
+from tests.kit.wayland.stand import BORDER, FRAME, GUEST, JailedStand, jailed
 
 # Most of it runs in an emulated machine.
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(400)]
 RULES = WindowRules("work", color=FRAME, allow=frozenset({DMABUF}))
-OUT = os.environ.get("VITRAIL_OUT", "")
 WIDE, HIGH = 320, 200
 
 
@@ -105,19 +101,9 @@ def test_one_of_more_than_a_gibibyte_is_refused():
     large.close()
 
 
-def see(it: Stand, name: str, least: int = 0) -> tuple[int, list]:
-    """How much of the client's colour is shown, and the frames around it.
-
-    Looks until it is so much, for as long as a test may take.
-    """
-    while True:
-        image = it.look()
-        shown = int(mask(image, GUEST).sum())
-        if shown >= least:
-            break
-    if OUT:
-        image.save(Path(OUT, name))
-    return shown, frames(image, FRAME)
+def sizes(it: JailedStand) -> list[tuple[int, int]]:
+    """Width and height of sway's windows."""
+    return sorted((n["rect"]["width"], n["rect"]["height"]) for n in it.tree())
 
 
 def framed(client: Window, memory: Memory) -> tuple[int, int]:
@@ -133,81 +119,42 @@ def framed(client: Window, memory: Memory) -> tuple[int, int]:
     return surface, buffer
 
 
-async def test_what_the_gpu_drew_is_shown_in_its_frame(tmp_path, memory):
+FRAMED = (WIDE + 2 * BORDER, HIGH + 2 * BORDER)
+
+
+async def test_what_the_gpu_drew_is_imported_in_its_frame(tmp_path, memory):
     async with desk(tmp_path) as it:
 
         def inside(client: Window):
             framed(client, memory)
             client.roundtrip()
-            return see(it, "gpu-buffer.png", WIDE * HIGH)
+            return sizes(it)
 
-        shown, (frame,) = await it.client(inside)
-        assert shown == WIDE * HIGH
-        assert (frame.w, frame.h) == (WIDE + 2 * BORDER, HIGH + 2 * BORDER)
-        image = await pixels(it.comp)
-        assert not it.closed(), it.closed()
-        assert np.asarray(image).shape[:2] == (800, 1280)
+        assert await it.client(inside) == [FRAMED]
+        assert all(m.fault is messages.Fault.NONE for m in it.closed()), it.closed()
 
 
-async def test_a_picture_is_shown_once_it_is_drawn(tmp_path, memory):
+async def test_a_late_picture_is_left_out_until_it_is_drawn(tmp_path, memory):
     async with desk(tmp_path) as it:
 
         def inside(client: Window):
             fence = memory.draw()
-            framed(client, memory)
-            before = see(it, "gpu-waits.png")
-            memory.drawn(fence)
-            client.roundtrip()
-            return before, see(it, "gpu-drawn.png")
-
-        (before, _), (after, _) = await it.client(inside)
-        # A second is not over on a quiet machine; a busy one leaves the picture out.
-        assert before == 0
-        assert after in {0, WIDE * HIGH}
-
-
-async def test_drawing_that_never_ends_stops_nobody_else(tmp_path, memory):
-    async with desk(tmp_path) as it:
-
-        def inside(client: Window):
             surface, buffer = framed(client, memory)
-            client.roundtrip()
-            shown = see(it, "gpu-before.png", WIDE * HIGH)[0]
             with Window(it.path).start() as other:
-                memory.draw()
-                client.send(surface, "attach", buffer, 0, 0)
-                client.send(surface, "damage", 0, 0, WIDE, HIGH)
-                client.send(surface, "commit")
                 other.show(100, 100, 0xFF0000FF)
-                other.roundtrip()
                 client.roundtrip()
-                return shown, see(it, "gpu-frozen.png")
+                before = sizes(it)
+                memory.drawn(fence)
+                client.send(surface, "attach", buffer, 0, 0)
+                client.send(surface, "commit")
+                client.roundtrip()
+                return before, sizes(it)
 
-        shown, (after, _) = await it.client(inside)
-        assert shown == WIDE * HIGH
-        assert after > 0
-        assert not it.closed(), it.closed()
+        small = (100 + 2 * BORDER, 100 + 2 * BORDER)
+        assert await it.client(inside) == ([small], [small, FRAMED])
+        assert all(m.fault is messages.Fault.NONE for m in it.closed()), it.closed()
 
 
 async def test_no_sandbox_has_it_by_default(tmp_path):
     async with desk(tmp_path, WindowRules("work", color=FRAME)) as it:
         assert DMABUF not in await it.client(lambda c: dict(c.globals))
-
-
-async def test_a_real_program_of_the_gpu(tmp_path):
-    """weston-simple-dmabuf-egl: GBM's buffers, drawn with OpenGL."""
-    vgem_card()
-    async with desk(tmp_path) as it:
-        child = it.run("weston-simple-dmabuf-egl", LIBGL_ALWAYS_SOFTWARE="1")
-        (window,) = await wait_window(it.comp)
-        assert child.returncode is None
-
-        async def drawn():
-            image = await pixels(it.comp)
-            return image if frames(image, FRAME) else None
-
-        image = await eventually(drawn, deadline=60)
-        if OUT:
-            image.save(Path(OUT, "gpu-program.png"))
-        assert not it.closed(), it.closed()
-        assert window["rect"]["width"] > 100

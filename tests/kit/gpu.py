@@ -42,7 +42,10 @@ def render_node() -> Path:
 
 @asynccontextmanager
 async def gpu_desktop(folder: Path):
-    """A sway that draws with OpenGL, by Mesa's software, and takes dma-bufs."""
+    """A sway that draws with OpenGL, by Mesa's software, and takes dma-bufs.
+
+    It has no pictures of its screen: vgem's render node gives Mesa no memory for them.
+    """
     vgem_card()
     program = folder / "sway"
     program.write_text(
