@@ -47,6 +47,8 @@ CAMERA_ALLOWED, CAMERA_DENIED = 0, 2
 LINGER_SECONDS = 2.0  # a program that starts again has the same pictures
 BLACK_SECONDS = 0.2
 SERVER_SECONDS = 10.0
+# What is started ends with this process, however that ends.
+ENDS_WITH_INPUT = '"$0" </dev/null & read -r _; kill $!; wait'
 ASKS_AT_ONCE = 16
 
 
@@ -109,7 +111,8 @@ class CameraNode:
         for program in ("pipewire", "wireplumber"):
             if not which(program):
                 raise TransferError(f"a camera needs {program} in this sandbox")
-            self._servers.append(subprocess.Popen([program], stdin=subprocess.DEVNULL))
+            words = ["sh", "-c", ENDS_WITH_INPUT, program]
+            self._servers.append(subprocess.Popen(words, stdin=subprocess.PIPE))
             while True:
                 try:
                     pipewire_remote().close()
@@ -122,7 +125,8 @@ class CameraNode:
 
     def _stop_servers(self) -> None:
         for server in reversed(self._servers):
-            server.terminate()
+            if server.stdin is not None:
+                server.stdin.close()
             server.wait()
 
     def _run(self) -> None:

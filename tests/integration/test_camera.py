@@ -6,7 +6,8 @@ The guests are processes, so that no machine is booted.
 from __future__ import annotations
 
 import shutil
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -114,3 +115,33 @@ async def test_a_sandbox_sees_nothing_before_the_answer():
             assert asked["sequence"] < seen["sequence"]
         finally:
             await client.stop()
+
+
+def servers_of(guest):
+    """The sound and video servers that were started in a guest."""
+    found = []
+    mine = f"XDG_RUNTIME_DIR={guest.env['XDG_RUNTIME_DIR']}".encode()
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            name = (place / "comm").read_text().strip()
+            known = name in {"pipewire", "wireplumber"}
+            if known and mine in (place / "environ").read_bytes().split(b"\0"):
+                found.append(name)
+    return sorted(found)
+
+
+async def test_what_the_portal_has_started_ends_with_it():
+    async with (
+        notifying(RULES, "work") as (w, screen, guests),
+        pipewire(screen.env),
+        camera(screen.env),
+    ):
+        work = guests["work"]
+        async with bus_of(work):
+            client = portal_client(work, "!", "videoconvert", "!", "fakesink")
+            await w.wait_event("camera.on", sandbox="work")
+            assert servers_of(work) == ["pipewire", "wireplumber"]
+        # The portal has lost its bus; the program has gone on.
+        await eventually(lambda: not servers_of(work))
+        await w.wait_event("camera.off", sandbox="work")
+        await client.stop()

@@ -55,8 +55,7 @@ given = bus.send_and_get_reply(new_method_call(camera, "OpenPipeWireRemote", "a{
 fd = given.body[0].to_raw_fd()
 os.set_inheritable(fd, True)
 words = ["gst-launch-1.0", "-q", "pipewiresrc", f"fd={fd}", "do-timestamp=true", *sys.argv[1:]]
-import subprocess
-sys.exit(subprocess.call(words, close_fds=False))
+os.execvp(words[0], words)
 """
 
 

@@ -187,7 +187,9 @@ class _Object(msgspec.Struct):
 
 async def find_camera() -> Camera:
     """Return the camera that the session prefers.  Raises SetupError, UpstreamError."""
-    found = camera_in(await run_tool(["pw-dump"], output_limit=_DUMP_BYTES))
+    words = ["pw-dump"]
+    dump = await run_tool(words, output_limit=_DUMP_BYTES, deadline=START_SECONDS)
+    found = camera_in(dump)
     if found is None:
         raise SetupError("PipeWire of this session has no camera")
     return found
