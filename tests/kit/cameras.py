@@ -19,13 +19,14 @@ from tests.kit.wayland.compositor import short_directory
 ROOT = Path(__file__).parents[2]
 NEEDED = ("pipewire", "wireplumber", "pw-dump", "gst-launch-1.0", "dbus-daemon")
 CAMERA = """
-import subprocess, sys
+import signal, subprocess, sys
 from shims.files.video_node import VideoNode
 properties, pattern, width, height = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 form = f"video/x-raw,format=I420,width={width},height={height},framerate=30/1"
 words = ["videotestsrc", "is-live=true", f"pattern={pattern}", "!", form, "!", "fdsink"]
-if pattern == "none":
-    words = ["videotestsrc", "!", "fakesink"]
+if pattern == "none":  # it is offered, and has no picture
+    node = VideoNode(properties, width, height, 30)
+    signal.pause()
 made = subprocess.Popen(["gst-launch-1.0", "-q", *words], stdout=subprocess.PIPE)
 node, number = VideoNode(properties, width, height, 30), 0
 while picture := made.stdout.read(width * height * 3 // 2):
@@ -55,7 +56,9 @@ given = bus.send_and_get_reply(new_method_call(camera, "OpenPipeWireRemote", "a{
 fd = given.body[0].to_raw_fd()
 os.set_inheritable(fd, True)
 words = ["gst-launch-1.0", "-q", "pipewiresrc", f"fd={fd}", "do-timestamp=true", *sys.argv[1:]]
-os.execvp(words[0], words)
+import subprocess
+# Its bus keeps the camera for it.
+sys.exit(subprocess.call(["setpriv", "--pdeathsig", "TERM", *words], close_fds=False))
 """
 
 
