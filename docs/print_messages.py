@@ -60,6 +60,7 @@ def page() -> str:
         _table("Files and links", dict(transfer_policies.GUEST)),
         _table("Entries of a transfer", dict(transfer_policies.ENTRIES)),
         _table("Notifications", dict(desktop_policies.GUEST)),
+        _table("Icons in the panel", dict(desktop_policies.TRAY)),
         _table("Workers and fork servers", dict(message_policies.WORKER)),
         _table("The authority", dict(authority_messages.AUTHORITY)),
         _table("Forwarded calls of the control socket", dict(message_policies.CONTROL)),

@@ -35,6 +35,7 @@ _WANTS = MappingProxyType(
         "vitrail.Settings": "to follow the looks of your desktop",
         "vitrail.SshAgent": "to use an ssh key",
         "vitrail.Tcp": "to connect to a port",
+        "vitrail.Tray": "to show icons in your panel",
     }
 )
 

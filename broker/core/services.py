@@ -68,6 +68,8 @@ CAMERA = ServiceName("vitrail.Camera")
 """Pictures of the user's camera; on the port of ``CALL``, too."""
 CAMERA_USE = "camera:"
 """Before a sandbox's name: its use of the camera among its devices."""
+TRAY = ServiceName("vitrail.Tray")
+"""Icons in the desktop's panel; on the port of ``CALL``, too."""
 
 NETWORK = ServiceName("vitrail.Network")
 """A stream of a sandbox's frame filter, which the host starts; it has no port, so no

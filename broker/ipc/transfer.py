@@ -13,6 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
+from broker.ipc.desktop.tray_guest import IconAsk, IconClicked
 from broker.ipc.transfer_guest import Ask, GuestCall, Token
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -125,6 +126,25 @@ class SshAnswer(_Message, frozen=True, tag="ssh-answer"):
     answer: AgentAnswer
 
 
+class TrayServe(_Message, frozen=True, tag="tray-serve"):
+    """Permitted: answer the program, and pass its icons on, by TrayAsked."""
+
+    stream: _Count
+
+
+class TrayMore(_Message, frozen=True, tag="tray-more"):
+    """The icon of the last TrayAsked was taken: send the next one."""
+
+    stream: _Count
+
+
+class TrayClicked(_Message, frozen=True, tag="tray-clicked"):
+    """The user has clicked an icon of this connection."""
+
+    stream: _Count
+    click: IconClicked
+
+
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
     """Report the end to the program (no ``reason``: it was done) and close."""
 
@@ -142,6 +162,9 @@ ToWorker: TypeAlias = (
     | SshServe
     | SshToAgent
     | SshAnswer
+    | TrayServe
+    | TrayMore
+    | TrayClicked
     | TransferFinish
 )
 
@@ -191,6 +214,13 @@ class SshAnswered(_Message, frozen=True, tag="ssh-answered"):
     answer: AgentAnswer
 
 
+class TrayAsked(_Message, frozen=True, tag="tray-asked"):
+    """An icon of a program: a claim of a sandbox.  The next one follows TrayMore."""
+
+    stream: _Count
+    ask: IconAsk
+
+
 class TransferClosed(_Message, frozen=True, tag="transfer-closed"):
     """The connection is over; ``reason`` may repeat a guest's words."""
 
@@ -206,5 +236,6 @@ FromWorker: TypeAlias = (
     | TransferPassed
     | SshAsked
     | SshAnswered
+    | TrayAsked
     | TransferClosed
 )

@@ -1,4 +1,4 @@
-"""Rows of the messages about notifications (``channel_policy``)."""
+"""Rows of the messages about notifications and icons (``channel_policy``)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ GUEST: Mapping[str, ChannelPolicy] = {
         "Learns whether it expired or was dismissed.",
     ),
 }
+_ICON = "a connection to the session bus, within the sandbox's places"
+TRAY: Mapping[str, ChannelPolicy] = {
+    "icon": no_descriptors(
+        _PROGRAM,
+        "one at a time, at ICON_CHANGES_PER_SECOND",
+        _ICON,
+        "A picture in a frame of its colour in the panel, and plain text after its name.",
+    ),
+    "gone": no_descriptors(
+        _PROGRAM, "as an icon", _DECODE, "An icon of this connection goes."
+    ),
+    "clicked": no_descriptors(
+        _WORKER, "for a click, at ICON_CLICKS_PER_SECOND", _DECODE, "Learns of a click."
+    ),
+}
+"""Icons in the panel, on a call of ``vitrail.Tray``."""
 TO_WORKER: Mapping[str, ChannelPolicy] = {
     "notification-stream": ChannelPolicy(
         _BROKER,
@@ -45,6 +61,19 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         _DECODE,
         "Which of its own buttons the user has pressed.",
     ),
+    "tray-serve": no_descriptors(
+        _BROKER,
+        "after the decision about icons",
+        _DECODE,
+        "Nothing: its icons are shown within budgets.",
+    ),
+    "tray-more": no_descriptors(_BROKER, "for each tray-asked", _DECODE, "Nothing."),
+    "tray-clicked": no_descriptors(
+        _BROKER,
+        "for a click, at ICON_CLICKS_PER_SECOND",
+        _DECODE,
+        "Which of its own icons was clicked.",
+    ),
 }
 FROM_WORKER: Mapping[str, ChannelPolicy] = {
     "notification-asked": no_descriptors(
@@ -52,5 +81,8 @@ FROM_WORKER: Mapping[str, ChannelPolicy] = {
     ),
     "notification-stream-closed": no_descriptors(
         _WORKER, "last for a connection", _DECODE, "Claims byte counts; text, escaped."
+    ),
+    "tray-asked": no_descriptors(
+        _WORKER, "one at a time", _ICON, "As the sandbox's program."
     ),
 }

@@ -75,5 +75,6 @@ SERVICES = (
     "vitrail.Settings",
     "vitrail.SshAgent",
     "vitrail.Tcp",
+    "vitrail.Tray",
 )
 """The services that Vitrail itself asks rules about."""

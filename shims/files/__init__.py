@@ -10,6 +10,7 @@ One program under several names; the first argument decides:
     give TOKEN URI…      started by the broker: send files that were copied or dragged
     portal               started by the session bus: org.freedesktop.portal.OpenURI
     notifications        started by the session bus: org.freedesktop.Notifications
+    tray                 started by the session bus: org.kde.StatusNotifierWatcher
     vitrail-sanitize NAME   make pixels of the document on standard input
     vitrail-services     serve calls to a container or box, until it ends
     send FILE…           write the entries of files to standard output

@@ -32,6 +32,7 @@ from shims.files.services import list_services
 from shims.files.serving import serve_services
 from shims.files.ssh_agent import ssh_agent, ssh_keys
 from shims.files.store import Store, keep
+from shims.files.tray import serve_tray
 
 if TYPE_CHECKING:
     import _socket
@@ -136,6 +137,7 @@ VERBS = {
     "narrowed": narrow,
     "portal": serve_portal,
     "notifications": serve_notifications,
+    "tray": serve_tray,
 }
 
 

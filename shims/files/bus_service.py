@@ -151,6 +151,8 @@ class BusService:
                     self._answer(message, fds)
                 elif message.kind == SIGNAL and message.text(SENDER) == BUS_NAME:
                     self.heard(message)
+                else:
+                    self.told(message)
             finally:
                 for fd in fds:
                     os.close(fd)
@@ -162,13 +164,15 @@ class BusService:
         fields.update({INTERFACE: BUS_NAME, MEMBER: member})
         self._send(BusMessage(CALL, fields, signature, body))
 
-    def _send(self, message: BusMessage, fds: Sequence[int] = ()) -> None:
+    def _send(self, message: BusMessage, fds: Sequence[int] = ()) -> int:
+        """Send a message, with descriptors of its own; returns its serial."""
         with self._lock:
             self._serial += 1
             data, sent = encode_message(message, self._serial), 0
             if fds:
                 sent = socket.send_fds(self._bus, [data], fds)
             self._bus.sendall(data[sent:])
+            return self._serial
 
     # -- calls ------------------------------------------------------------------------
 
@@ -204,6 +208,9 @@ class BusService:
 
     def heard(self, signal: BusMessage) -> None:
         """Take a signal of the bus itself."""
+
+    def told(self, message: BusMessage) -> None:
+        """Take a reply, an error or a signal of another program."""
 
     def _perform(self, call: BusMessage, fds: List[int]) -> Tuple[str, Tuple[Any, ...]]:
         """Answer a call; raises CallError."""

@@ -31,6 +31,7 @@ QREXEC_PLACES = (f"/usr/bin/{QREXEC_CLIENT}", f"/usr/lib/qubes/{QREXEC_CLIENT}")
 BUS_SERVICES = {
     "org.freedesktop.portal.Desktop": "portal",
     "org.freedesktop.Notifications": "notifications",
+    "org.kde.StatusNotifierWatcher": "tray",
 }
 """Names on the session bus, and the verb of the files tool that serves each."""
 SYSTEM_SERVICES = "/usr/share/dbus-1/services"

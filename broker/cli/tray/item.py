@@ -13,34 +13,21 @@ from typing import Any
 
 from broker.cli.tray.menu_rows import Click, MenuRow, TrayState, rows, summary
 from broker.cli.tray.picture import pixmaps, square
+from broker.viewer.tray.panel_bus import (
+    ITEM,
+    ITEM_PATH,
+    PROPERTIES,
+    PanelSignal,
+    Reply,
+    UnknownCallError,
+    Variant,
+)
 
-ITEM_PATH = "/StatusNotifierItem"
 MENU_PATH = "/MenuBar"
-ITEM = "org.kde.StatusNotifierItem"
 MENU = "com.canonical.dbusmenu"
-PROPERTIES = "org.freedesktop.DBus.Properties"
 _DEPTH = 2
 _MAX_IDS = 4096
 """Ids of one call, as an integer's own bound on a reply."""
-
-Variant = tuple[str, Any]
-Reply = tuple[str, tuple[Any, ...]]
-"""A reply's signature and values."""
-
-
-class UnknownCallError(Exception):
-    """There is no such object, interface, method or property."""
-
-
-@dataclass(frozen=True)
-class PanelSignal:
-    """A signal for the panel."""
-
-    path: str
-    interface: str
-    member: str
-    signature: str = ""
-    values: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,10 @@ def _write(*, autostart: bool) -> None:
 
 
 async def _run(paths: Paths) -> None:
-    from broker.cli.tray.menu_rows import Act, Click
-    from broker.cli.tray.panel_bus import Panel
+    from broker.cli.tray.item import TrayItem
+    from broker.cli.tray.menu_rows import Act, Click, TrayState
     from broker.cli.tray.watching import carry_out, watch
+    from broker.viewer.tray.panel_bus import Panel
 
     async def clicked(click: Click) -> None:
         await trio.lowlevel.checkpoint()
@@ -87,7 +88,11 @@ async def _run(paths: Paths) -> None:
         except VitrailError as error:
             render.error(error)
 
-    panel = Panel(clicked)
+    async def show(now: TrayState) -> None:
+        await panel.tell(item.update(now))
+
+    item = TrayItem()
+    panel = Panel(item, clicked)
     async with trio.open_nursery() as nursery:
         await nursery.start(panel.run)
-        await watch(paths, panel.show)
+        await watch(paths, show)

@@ -37,6 +37,7 @@ exec "$@"
 _VERBS = {
     "org.freedesktop.portal.Desktop": "portal",
     "org.freedesktop.Notifications": "notifications",
+    "org.kde.StatusNotifierWatcher": "tray",
 }
 """As ``shims.guest.tools.BUS_SERVICES``; a test compares them."""
 

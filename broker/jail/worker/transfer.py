@@ -58,6 +58,7 @@ from broker.jail.transfer.contents import HeadCheck
 from broker.jail.transfer.entry_reader import EntryReader
 from broker.jail.worker.agent_stream import SshAgentStream
 from broker.jail.worker.pipes import read_pipe, splice_file, write_pipe
+from broker.jail.worker.tray_stream import TrayStream
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 _MOVED_SECONDS = 0.5
@@ -193,10 +194,12 @@ class _Stream:
                     return await self._leave(order)
                 case messages.SshServe():
                     return await self._serve_agent(order)
-                case messages.TransferStream():
-                    raise InternalError("a transfer that runs is not given again")
-                case messages.SshToAgent() | messages.SshAnswer():
-                    raise InternalError("an agent's message, and no agent is served")
+                case messages.TrayServe():
+                    return await self._serve_tray()
+                case _:
+                    raise InternalError(
+                        "an order for an agent or icons, and none are served"
+                    )
 
     async def _next(self) -> tuple[messages.ToWorker, tuple[int, ...]]:
         """Wait for an order, or for the program to hang up."""
@@ -254,6 +257,12 @@ class _Stream:
             return await stream.run()
         except PeerError as error:
             return printable(str(error), 900)  # its program reads no message of ours
+
+    async def _serve_tray(self) -> str:
+        await self._answer(Go())
+        order = self._next_agent_order
+        stream = TrayStream(self.number, self._sock, self._say, order, self._count)
+        return await stream.run()
 
     async def _next_agent_order(self) -> messages.ToWorker:
         order, fds = await self._orders.receive()

@@ -26,8 +26,8 @@ from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
-from broker.core.names import LeaseId
-from broker.core.services import CAMERA, SECRET, SETTINGS, SSH_AGENT, TCP
+from broker.core.names import LeaseId, ServiceName
+from broker.core.services import CAMERA, SECRET, SETTINGS, SSH_AGENT, TCP, TRAY
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.viewer.calls.box_calls import is_box, joined_in_box
@@ -207,6 +207,11 @@ class SandboxCalls:
             carry = partial(self._relay, call)
             await self._desktop.cameras.serve(call.guest.lease, ask.argument, carry)
             return
+        if ask.service == TRAY:
+            own = call.guest.lease.id
+            with self._places.one(own, TRAY, 2 * _SETTINGS_CALLS, source):
+                await self._desktop.tray.serve(call.guest, call.exchange)
+            return
         service = self._desktop.find(ask.service)
         asked = GuestCall(source, ask.service, ask.argument, service.command)
         caller = call.guest.lease.record
@@ -368,10 +373,10 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         return _port_request(opening, ask)
     if ask.service == SECRET:
         return _secret_request(opening, ask)
-    if ask.service == SETTINGS:
-        return _settings_request(opening, ask)
     if ask.service == CAMERA:
         return _camera_request(opening, ask)
+    if ask.service in _OF_DESKTOP:
+        return _desktop_request(opening, ask)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
         raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
@@ -447,16 +452,24 @@ def _secret_request(opening: Opening, ask: CallService) -> Request:
     )
 
 
-def _settings_request(opening: Opening, ask: CallService) -> Request:
-    """Return the request for the desktop's settings.  Raises RefusedError."""
+_OF_DESKTOP = {
+    SETTINGS: "to follow the looks of your desktop",
+    TRAY: "to show icons in your panel",
+}
+"""Services that only the desktop has, and what a question says of each."""
+
+
+def _desktop_request(opening: Opening, ask: CallService) -> Request:
+    """Return the request for such a service.  Raises RefusedError."""
     if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
-        raise RefusedError("the settings are the desktop's, and have no argument")
+        raise RefusedError(f"{ask.service} is the desktop's, and has no argument")
+    service = ServiceName(ask.service)
     return Request(
         lease=opening.lease,
-        service=SETTINGS,
+        service=service,
         stream=opening.stream,
         peer=opening.peer,
-        words="to follow the looks of your desktop",
+        words=_OF_DESKTOP[service],
         tells=True,
     )
 

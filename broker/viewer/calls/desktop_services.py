@@ -31,6 +31,7 @@ from broker.ipc.transfer_guest import GuestCall, reply_frame
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.opening.failures import ToldError
+from broker.viewer.tray.tray_icons import TrayIcons
 from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import files_tool
 
@@ -48,6 +49,7 @@ class DesktopServices:
         self._logs = paths.state / "services"
         self.settings = DesktopSettings()
         self.cameras = cameras
+        self.tray = TrayIcons()
 
     def find(self, name: str) -> DesktopService:
         """Return a service; its file is read for each call.

@@ -14,6 +14,7 @@ WORKER = "tests/broker/jail/worker/test_notification_streams.py"
 LOCKDOWN = "tests/broker/authority/test_lockdown.py"
 TRAY = "tests/broker/cli/tray/test_item.py"
 DIALOGS = "tests/attack/test_file_dialogs.py"
+ICONS = "tests/attack/test_sandbox_icons.py"
 PRINTING = "tests/attack/test_printing.py"
 CAMERA = "tests/attack/test_camera.py"
 USES = "tests/broker/viewer/calls/test_camera.py"
@@ -86,6 +87,16 @@ GUARDS = (
     Guard("a click raises a window of the sandbox that asked", "", SERVICE, "click"),
     Guard("a press is the notification server's word", "if True:", SERVER, "forged"),
     Guard("text is escaped for a server that does not say", "return (True, False)", SERVER, "does_not_say"),
+    Guard("a picture of an icon has one size", "if False:", ICONS, "one_size"),
+    Guard("an icon is sent whole in time", "within = math.inf", ICONS, "never_ends"),
+    Guard("a flood of icons waits in its sender", "pace.take(0.0)", ICONS, "a_thousand"),
+    Guard("icons of a sandbox are few", "if False:", ICONS, "a_thousand"),
+    Guard("icons of all sandboxes are few", "if False:", ICONS, "sixteen"),
+    Guard("places of icons come back", "pass", ICONS, "end_with_their"),
+    Guard("clicks on icons are paced", "if True:", ICONS, "clicks_of_a_program"),
+    Guard("a sandbox's title is plain, and after its name", "words = ask.title", ICONS, "title_is_plain"),
+    Guard("an icon is in the frame of its sandbox", "return pixels", ICONS, "covers_its_frame"),
+    Guard("programs of a sandbox have bounds of their own icons", "if False:", ICONS, "guests_daemon"),
     Guard("a lockdown that cannot be read holds", "return None", LOCKDOWN, "cannot_be_read"),
     Guard("a lockdown ends unfiltered sound", "", LOCKDOWN, "only_what"),
     Guard("a lockdown ends networks where the user says so", "", LOCKDOWN, "networks"),

@@ -1,9 +1,15 @@
-"""The panel's end: a name on the session bus, and calls of the panel (D-Bus)."""
+"""An item's end of a panel: a name on the session bus, and calls of the panel (D-Bus).
+
+What they mean is the item's to say (StatusNotifierItem).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 from jeepney import (
@@ -21,10 +27,8 @@ from jeepney import (
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter, open_dbus_router
 
-from broker.cli import render
-from broker.cli.tray.item import PanelSignal, TrayItem, UnknownCallError
-from broker.cli.tray.menu_rows import Click, TrayState
 from broker.core.errors import SetupError
+from broker.core.escape import printable
 from broker.core.stderr_log import log_stderr
 
 _WATCHER = "org.kde.StatusNotifierWatcher"
@@ -33,42 +37,87 @@ _SECONDS = 5.0
 _CALLS = 256
 """Calls that may wait; those beyond it get no reply."""
 
+ITEM_PATH = "/StatusNotifierItem"
+ITEM = "org.kde.StatusNotifierItem"
+PROPERTIES = "org.freedesktop.DBus.Properties"
 
-class Panel:
-    """Shows an item in the panel; ``show`` is for the task that watches."""
+Variant = tuple[str, Any]
+Reply = tuple[str, tuple[Any, ...]]
+"""A reply's signature and values."""
+Pressed = TypeVar("Pressed")
+Pressed_co = TypeVar("Pressed_co", covariant=True)
 
-    def __init__(self, clicked: Callable[[Click], Awaitable[None]]) -> None:
-        self._item = TrayItem()
+
+class UnknownCallError(Exception):
+    """There is no such object, interface, method or property."""
+
+
+@dataclass(frozen=True)
+class PanelSignal:
+    """A signal for the panel."""
+
+    path: str
+    interface: str
+    member: str
+    signature: str = ""
+    values: tuple[Any, ...] = ()
+
+
+class PanelItem(Protocol[Pressed_co]):
+    """What is shown."""
+
+    def call(
+        self, path: str, interface: str, member: str, body: tuple[Any, ...]
+    ) -> tuple[Reply, Pressed_co | None]:
+        """Return the reply to a panel's call, and what was clicked.
+
+        Raises UnknownCallError.
+        """
+        ...
+
+
+class Panel(Generic[Pressed]):
+    """Shows an item in the panel; ``tell`` is for the task that changes the item."""
+
+    def __init__(
+        self,
+        item: PanelItem[Pressed],
+        clicked: Callable[[Pressed], Awaitable[None]],
+        number: int = 1,
+    ) -> None:
+        """``number``: of this item in this process."""
+        self._item = item
         self._clicked = clicked
+        self._name = f"{ITEM}-{os.getpid()}-{number}"
         self._router: DBusRouter | None = None
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve panels until cancelled.  Raises SetupError without a session bus."""
-        name = f"org.kde.StatusNotifierItem-{os.getpid()}-1"
         try:
             async with open_dbus_router() as router, trio.open_nursery() as nursery:
-                await _reply(router, message_bus.RequestName(name))
+                await _reply(router, message_bus.RequestName(self._name))
                 self._router = router
                 await nursery.start(self._answer, router)
-                nursery.start_soon(self._register, router, name)
+                nursery.start_soon(self._register, router, self._name)
                 task_status.started()
         except KeyError as error:
             raise SetupError(
                 "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)",
-                hint="start 'brokerctl tray' from your desktop's session",
+                hint="start it from your desktop's session",
             ) from error
         except OSError as error:
             raise SetupError(
-                f"cannot use the session bus: {render.cause(error)}"
+                f"cannot use the session bus: {printable(str(error))}"
             ) from error
 
-    async def show(self, now: TrayState) -> None:
-        """Show another state."""
-        told = self._item.update(now)
-        if self._router is not None:
-            for one in told:
+    async def tell(self, signals: Iterable[PanelSignal]) -> None:
+        """Tell the panel what has changed, if it knows the item."""
+        if self._router is None:
+            return
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            for one in signals:
                 await self._router.send(_signal(one))
 
     async def _register(self, router: DBusRouter, name: str) -> None:
@@ -114,7 +163,9 @@ class Panel:
                 await self._clicked(click)
 
 
-def _answered(item: TrayItem, call: Message) -> tuple[Message, Click | None]:
+def _answered(
+    item: PanelItem[Pressed], call: Message
+) -> tuple[Message, Pressed | None]:
     fields = call.header.fields
     words = [
         str(fields.get(key, ""))

@@ -1,0 +1,34 @@
+"""Limits of the icons that sandboxes show in the desktop's panel."""
+
+from __future__ import annotations
+
+ICON_PIXELS = 48
+"""Width and height of a picture: panels have 16 to 32, twice that on a fine screen."""
+
+ICON_BYTES = 4 * ICON_PIXELS * ICON_PIXELS
+
+ICON_FRAME_BYTES = 1 << 14
+"""A message of a guest's daemon: the picture as base64 and the title fit."""
+
+ICON_TITLE_CHARS = 60
+"""Of a title, as the guest sends it."""
+
+ICONS_PER_RECORD = 4
+"""Shown at one time; further ones wait for a place."""
+
+ICONS_TOTAL = 16
+"""Of all sandboxes: each is a connection to the session bus, and a place in the panel."""
+
+ICON_CHANGES_PER_SECOND = 4.0
+"""Of one daemon in the long run; beyond, that daemon alone waits."""
+
+ICON_CHANGES_BURST = 16
+
+ICON_CLICKS_PER_SECOND = 4.0
+"""Passed on to one daemon; others are dropped: programs of the user can click, too."""
+
+ICON_CLICKS_BURST = 4
+"""Fewer than the orders that wait for a worker's stream."""
+
+ICON_SILENT_SECONDS = 10.0
+"""For a guest's daemon to read a click, and to finish a message."""

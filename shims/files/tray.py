@@ -1,0 +1,227 @@
+"""``org.kde.StatusNotifierWatcher`` on the guest's session bus: icons of its programs.
+
+What a program shows there is shown in the user's own panel, where the broker's rules
+allow it, in a frame of this sandbox's colour.  Pictures are drawn here, and clicks come
+back; menus stay.  Source: the StatusNotifierItem specification.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from shims.files.bus_messages import (
+    CALL,
+    DESTINATION,
+    ERROR,
+    INTERFACE,
+    MEMBER,
+    PATH,
+    REPLY,
+    REPLY_SERIAL,
+    SENDER,
+    SIGNAL,
+    BusMessage,
+)
+from shims.files.bus_service import (
+    BusService,
+    CallError,
+    connect_session_bus,
+    unknown_method,
+)
+from shims.files.calling import OWN_DESKTOP, start_thread
+from shims.files.connection import Connection
+from shims.files.protocol import TransferError, frame, read_message
+from shims.files.tray_pictures import drawn
+
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, Dict, List, Tuple
+
+WATCHER = "org.kde.StatusNotifierWatcher"
+WATCHER_PATH = "/StatusNotifierWatcher"
+TRAY_ITEM = "org.kde.StatusNotifierItem"
+ITEM_AT = "/StatusNotifierItem"
+TRAY_SERVICE = "vitrail.Tray"
+TRAY_TITLE_CHARS = 60  # as broker/core/limits/tray.py
+ITEMS_AT_ONCE = 16
+WATCHER_XML = f"""<node><interface name="{WATCHER}">
+<method name="RegisterStatusNotifierItem"><arg type="s" direction="in"/></method>
+<method name="RegisterStatusNotifierHost"><arg type="s" direction="in"/></method>
+<property name="RegisteredStatusNotifierItems" type="as" access="read"/>
+<property name="IsStatusNotifierHostRegistered" type="b" access="read"/>
+<property name="ProtocolVersion" type="i" access="read"/>
+<signal name="StatusNotifierItemRegistered"><arg type="s"/></signal>
+<signal name="StatusNotifierItemUnregistered"><arg type="s"/></signal>
+<signal name="StatusNotifierHostRegistered"/></interface></node>"""
+
+
+def serve_tray(words: List[str]) -> int:
+    """Serve while the broker lets it; no name on the bus where it does not."""
+    del words
+    broker = Connection("VITRAIL_CALL")
+    ask = {"type": "call", "service": TRAY_SERVICE, "argument": ""}
+    broker.send(frame(dict(ask, target=OWN_DESKTOP)))
+    broker.wait("go")
+    address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
+    Tray(connect_session_bus(address), broker).run()
+    return 0
+
+
+class TrayIcon:
+    """An item of a program."""
+
+    def __init__(self, number: int, sender: str, path: str) -> None:
+        self.number, self.sender, self.path = number, sender, path
+        self.shown: Dict[str, Any] = {}  # what the broker was told
+
+
+class Tray(BusService):
+    """The service on its connection to the bus, and its one to the broker."""
+
+    name = WATCHER
+    introspection = WATCHER_XML
+    rules: Tuple[str, ...] = (
+        "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg2=''",
+        f"type='signal',interface='{TRAY_ITEM}'",
+    )
+
+    def __init__(self, bus: socket.socket, broker: Connection) -> None:
+        super().__init__(bus)
+        self._broker = broker
+        self._items: Dict[int, TrayIcon] = {}
+        self._asked: Dict[int, TrayIcon] = {}  # by the serial of our call
+        self._last = 0
+        start_thread(self._listen)
+
+    def busy(self) -> bool:  # type: ignore[explicit-override]
+        """See ``BusService``: programs look for the name at their start only."""
+        return True
+
+    def perform(  # type: ignore[explicit-override]
+        self, call: BusMessage, fds: List[int]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        """See ``BusService``."""
+        del fds
+        known = (call.text(INTERFACE), call.text(MEMBER), call.signature)
+        values = self._properties()
+        if known == (WATCHER, "RegisterStatusNotifierItem", "s"):
+            self._register(call.text(SENDER), call.body[0])
+            return "", ()
+        if known == (WATCHER, "RegisterStatusNotifierHost", "s"):
+            return "", ()  # the user's own panel is the only one
+        if known[1:] == ("GetAll", "s"):
+            return "a{sv}", (values,)
+        if known[1:] == ("Get", "ss") and call.body[1] in values:
+            return "v", (values[call.body[1]],)
+        raise unknown_method(call)
+
+    def _properties(self) -> Dict[str, Tuple[str, Any]]:
+        items = [one.sender + one.path for one in self._items.values()]
+        return {
+            "RegisteredStatusNotifierItems": ("as", items),
+            "IsStatusNotifierHostRegistered": ("b", 1),
+            "ProtocolVersion": ("i", 0),
+        }
+
+    def _register(self, sender: str, service: str) -> None:
+        path = service if service.startswith("/") else ITEM_AT
+        for item in self._items.values():
+            if (item.sender, item.path) == (sender, path):
+                self._look(item)
+                return
+        # guard: programs of a sandbox have bounds of their own icons
+        if len(self._items) >= ITEMS_AT_ONCE:
+            raise CallError("DBus.Error.LimitsExceeded", "too many icons are shown")
+        self._last += 1
+        item = self._items[self._last] = TrayIcon(self._last, sender, path)
+        self._signal("StatusNotifierItemRegistered", sender + path)
+        self._look(item)
+
+    def _look(self, item: TrayIcon) -> None:
+        """Ask an item for all that it has, once at a time."""
+        if item not in self._asked.values():
+            words = ("org.freedesktop.DBus.Properties", "GetAll", "s", (TRAY_ITEM,))
+            self._asked[self._tell_item(item, *words)] = item
+
+    def _tell_item(
+        self,
+        item: TrayIcon,
+        interface: str,
+        member: str,
+        signature: str,
+        body: Tuple[Any, ...],
+    ) -> int:
+        fields: Dict[int, Any] = {PATH: item.path, DESTINATION: item.sender}
+        fields.update({INTERFACE: interface, MEMBER: member})
+        return self._send(BusMessage(CALL, fields, signature, body))
+
+    def _signal(self, member: str, word: str) -> None:
+        fields: Dict[int, Any] = {PATH: WATCHER_PATH, INTERFACE: WATCHER}
+        self._send(BusMessage(SIGNAL, {**fields, MEMBER: member}, "s", (word,)))
+
+    def heard(self, signal: BusMessage) -> None:  # type: ignore[explicit-override]
+        """See ``BusService``: a program has gone."""
+        if signal.text(MEMBER) != "NameOwnerChanged" or signal.signature != "sss":
+            return
+        for item in list(self._items.values()):
+            if item.sender == signal.body[0]:
+                del self._items[item.number]
+                self._signal("StatusNotifierItemUnregistered", item.sender + item.path)
+                self._hide(item)
+
+    def told(self, message: BusMessage) -> None:  # type: ignore[explicit-override]
+        """See ``BusService``: an item answers, or says that it has changed."""
+        if message.kind in (REPLY, ERROR):
+            item = self._asked.pop(int(message.fields.get(REPLY_SERIAL, 0)), None)
+            known = message.kind == REPLY and message.signature == "a{sv}"
+            if item is not None and item.number in self._items and known:
+                self._show(item, message.body[0])
+            return
+        for item in self._items.values():
+            where = (message.text(SENDER), message.text(PATH))
+            if message.kind == SIGNAL and where == (item.sender, item.path):
+                self._look(item)
+
+    # -- the broker -----------------------------------------------------------------
+
+    def _show(self, item: TrayIcon, values: Dict[str, Any]) -> None:
+        if values.get("Status") == "Passive":
+            self._hide(item)
+            return
+        try:
+            name, theme = str(values.get("IconName", "")), values.get("IconThemePath")
+            pixels = drawn(values.get("IconPixmap") or [], name, str(theme or ""))
+        except (TypeError, ValueError):
+            pixels = b""  # values of another type
+        message = {
+            "type": "icon",
+            "number": item.number,
+            "title": str(values.get("Title") or values.get("Id"))[:TRAY_TITLE_CHARS],
+            "pixels": base64.b64encode(pixels).decode(),
+        }
+        if message != item.shown:
+            item.shown = message
+            self._broker.send(frame(message))
+
+    def _hide(self, item: TrayIcon) -> None:
+        if item.shown:
+            item.shown = {}
+            self._broker.send(frame({"type": "gone", "number": item.number}))
+
+    def _listen(self) -> None:
+        """Pass clicks on; the service ends with the connection."""
+        with contextlib.suppress(TransferError, OSError, KeyError, struct.error):
+            while True:
+                message = read_message(self._broker.reader)
+                if message["type"] != "clicked":
+                    break
+                item = self._items.get(int(message["number"]))
+                if item is not None:
+                    member = "SecondaryActivate" if message["second"] else "Activate"
+                    self._tell_item(item, TRAY_ITEM, member, "ii", (0, 0))
+        # Programs see the name go, and have no icons then.
+        os._exit(0)
