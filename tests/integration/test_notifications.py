@@ -10,8 +10,10 @@ import os
 import shutil
 
 import pytest
+import trio
 
-from broker.helpers.process.spawn import PIPE
+from broker.core.errors import VitrailError
+from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notify_send, notifying
@@ -137,3 +139,42 @@ async def of_sandboxes(screen):
     """The titles of notifications that are not Vitrail's own."""
     titles = [one[1] for one in await screen.shown()]
     return [title for title in titles if not title.startswith("Vitrail: ")]
+
+
+@pytest.mark.skipif(shutil.which("swaync") is None, reason="swaync is needed")
+async def test_swaync_shows_a_notification_and_its_end_reaches_the_program(tmp_path):
+    async with notifying(RULES, "work") as (w, screen, guests):
+        await screen.server.stop()
+        env = {**os.environ, **w.comp.environment, **screen.env}
+        env.update(XDG_CONFIG_HOME=str(tmp_path), XDG_CONFIG_DIRS="/etc/xdg")
+        swaync = spawn(["swaync"], env=env, stdout=DEVNULL, stderr=DEVNULL)
+
+        async def count():
+            try:
+                words = ["swaync-client", "--count"]
+                return (await run_tool(words, env=env)).decode().strip()
+            except VitrailError:
+                return ""
+
+        async def shows(number):
+            return await count() == number
+
+        try:
+            await eventually(lambda: shows("0"))
+            async with bus_of(guests["work"]):
+                words = (
+                    "--wait",
+                    "-A",
+                    "reply=Answer it",
+                    "a <b>title</b>",
+                    "a <i>text</i>",
+                )
+                child = notify_send(guests["work"], *words)
+                await eventually(lambda: shows("1"))
+                if out := os.environ.get("VITRAIL_OUT"):
+                    (await pixels(w.comp)).save(f"{out}/notification-swaync.png")
+                await run_tool(["swaync-client", "--close-all"], env=env)
+                with trio.fail_after(60):
+                    assert await child.wait() == 0
+        finally:
+            await swaync.stop()

@@ -18,6 +18,8 @@ class Screen:
     def __init__(self, comp, env):
         self.comp = comp
         self.env = env
+        self.server = None
+        """mako's process, for a test that has another server in its place."""
 
     async def shown(self):
         """(id, title, text, buttons) of each notification."""
@@ -84,7 +86,9 @@ async def notification_server(comp, env=None):
         await eventually(lambda: takes_connections(bus))
         children.append(spawn(["mako"], env=mako, stdout=DEVNULL, stderr=DEVNULL))
         await eventually(answers)
-        yield Screen(comp, env)
+        made = Screen(comp, env)
+        made.server = children[-1]
+        yield made
     finally:
         for child in reversed(children):
             await child.stop()
