@@ -116,8 +116,8 @@ class Drags:
         if core.pressed_on.proxy.dead or device.manager.version < 3 or not types:
             return
         ask = core.relay.ask
-        source = core.relay.make("wl_data_source", device.manager.version, types)
-        ask(device.manager, "create_data_source", source)
+        create = core.relay.create
+        source = create(device.manager, "create_data_source", data=types)
         for mime in types:
             ask(source, "offer", mime)
         ask(source, "set_actions", _COPY | _MOVE)

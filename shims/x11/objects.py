@@ -81,6 +81,16 @@ class Relay:
         self.by_up[made.up] = made
         return made
 
+    def create(
+        self, maker: WaylandObject, request: str, *values: object, data: object = None
+    ) -> WaylandObject:
+        """Make an object by a request; its id goes where the protocol has it."""
+        message = BY_NAME[">", maker.interface, request]
+        at = message.kinds.index("n")
+        made = self.make(message.types[at], maker.version, data)
+        self.ask(maker, request, *values[:at], made, *values[at:])
+        return made
+
     def adopt(
         self, down: int, interface: str, version: int, *, local: bool = False
     ) -> WaylandObject:

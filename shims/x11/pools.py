@@ -50,9 +50,8 @@ class Pools:
         if buffer.up or buffer.dead:
             return
         part: LazyBuffer = buffer.data
-        pool = self._relay.make("wl_shm_pool", 1)
-        fd = os.dup(part.pool.fd)
-        self._relay.ask(part.pool.shm, "create_pool", pool, fd, part.pool.size)
+        words = os.dup(part.pool.fd), part.pool.size
+        pool = self._relay.create(part.pool.shm, "create_pool", *words)
         self._relay.raise_up(buffer)
         self._relay.ask(pool, "create_buffer", buffer, *part.words)
         self._relay.release(pool)

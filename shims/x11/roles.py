@@ -93,8 +93,8 @@ class Roles:
             parent = popup_parent(window, shown, likely, core.x.mask)
         if not self._may(parent):
             return
-        window.xdg = core.relay.make("xdg_surface", core.wm.version, window)
-        core.relay.ask(core.wm, "get_xdg_surface", window.xdg, surface.proxy)
+        create = core.relay.create
+        window.xdg = create(core.wm, "get_xdg_surface", surface.proxy, data=window)
         if parent is not None:
             self._make_popup(window, parent)
         else:
@@ -132,8 +132,8 @@ class Roles:
         assert window.xdg is not None
         window.parent = parent
         positioner = self._positioner(window)
-        window.popup = core.relay.make("xdg_popup", window.xdg.version, window)
-        core.relay.ask(window.xdg, "get_popup", window.popup, parent.xdg, positioner)
+        create, places = core.relay.create, (parent.xdg, positioner)
+        window.popup = create(window.xdg, "get_popup", *places, data=window)
         core.relay.release(positioner)
         # The filter dismisses menus with a grab when the user presses elsewhere.
         if "TOOLTIP" not in window.hints.types and core.asked and core.serial:
@@ -142,15 +142,11 @@ class Roles:
     def _make_toplevel(self, window: XWindow) -> None:
         core = self._core
         assert window.xdg is not None
-        ask = core.relay.ask
-        top = window.toplevel = core.relay.make(
-            "xdg_toplevel", window.xdg.version, window
-        )
-        ask(window.xdg, "get_toplevel", top)
+        ask, create = core.relay.ask, core.relay.create
+        top = window.toplevel = create(window.xdg, "get_toplevel", data=window)
         if self.decorations is not None:
-            made = core.relay.make("zxdg_toplevel_decoration_v1", 1, window)
+            made = create(self.decorations, "get_toplevel_decoration", top)
             window.decoration = made
-            ask(self.decorations, "get_toplevel_decoration", made, top)
             ask(made, "set_mode", 2 if window.hints.decorated else 1)
         window.titled = (0.0, "", "")
         self.apply(window)
@@ -181,8 +177,7 @@ class Roles:
         if self.dialogs is not None and window.modal != modal:
             window.modal = modal
             if window.dialog is None:
-                window.dialog = core.relay.make("xdg_dialog_v1", 1, window)
-                core.relay.ask(self.dialogs, "get_xdg_dialog", window.dialog, top)
+                window.dialog = core.relay.create(self.dialogs, "get_xdg_dialog", top)
             core.relay.ask(window.dialog, "set_modal" if modal else "unset_modal")
 
     def _tell_title(self, window: XWindow) -> None:
@@ -240,8 +235,7 @@ class Roles:
     def _positioner(self, window: XWindow) -> WaylandObject:
         core = self._core
         assert core.wm is not None
-        made = core.relay.make("xdg_positioner", core.wm.version)
-        core.relay.ask(core.wm, "create_positioner", made)
+        made = core.relay.create(core.wm, "create_positioner")
         place = placement(window, core.scale)
         core.relay.ask(made, "set_size", *place.size)
         core.relay.ask(made, "set_anchor_rect", *place.rect)
@@ -465,8 +459,8 @@ class Roles:
             return
         if not surface.open or not core.asked:
             return
-        made = core.relay.make("xdg_activation_token_v1", 1, surface)
-        core.relay.ask(self.activation, "get_activation_token", made)
+        create = core.relay.create
+        made = create(self.activation, "get_activation_token", data=surface)
         core.relay.ask(made, "set_serial", core.serial, core.seat)
         if core.focus is not None and not core.focus.proxy.dead:
             core.relay.ask(made, "set_surface", core.focus.proxy)

@@ -53,8 +53,7 @@ class Screens:
         self._output = core.bind("wl_output", 2)
         manager = core.bind("zxdg_output_manager_v1", 2)
         if manager is not None and self._output is not None:
-            made = core.relay.make("zxdg_output_v1", manager.version)
-            core.relay.ask(manager, "get_xdg_output", made, self._output)
+            core.relay.create(manager, "get_xdg_output", self._output)
 
     def offer(self) -> None:
         """Decide on Xwayland's globals, once the real output is known."""

@@ -13,11 +13,8 @@ from shims.x11.wire import BridgeError
 from shims.x11.x11 import Property
 
 KINDS = {
-    "CLIPBOARD": ("wl_data_device_manager", "wl_data_source", "create_data_source"),
-    "PRIMARY": (
-        "zwp_primary_selection_device_manager_v1", "zwp_primary_selection_source_v1",
-        "create_source",
-    ),
+    "CLIPBOARD": ("wl_data_device_manager", "create_data_source"),
+    "PRIMARY": ("zwp_primary_selection_device_manager_v1", "create_source"),
 }  # fmt: skip
 TEXTS = {
     "UTF8_STRING": "text/plain;charset=utf-8",
@@ -101,13 +98,11 @@ class Selections:
     def start(self) -> None:
         """Bind the data devices."""
         core = self._core
-        for name, (interface, _, _) in KINDS.items():
+        for name, (interface, _) in KINDS.items():
             manager = core.bind(interface, 3)
             if manager is not None and core.seat is not None:
-                kind = interface.replace("_manager", "")
-                device = core.relay.make(kind, manager.version, name)
                 get = "get_data_device" if name == "CLIPBOARD" else "get_device"
-                core.relay.ask(manager, get, device, core.seat)
+                device = core.relay.create(manager, get, core.seat, data=name)
                 self._found[name] = SharedSelection(name, manager, device)
 
     def device(self) -> Optional[SharedSelection]:
@@ -178,12 +173,11 @@ class Selections:
 
     def _offer(self, selection: SharedSelection, types: Dict[str, int]) -> None:
         core = self._core
-        _, interface, create = KINDS[selection.name]
         if not types:
             return
         selection.types = types
-        source = core.relay.make(interface, selection.manager.version, selection.name)
-        core.relay.ask(selection.manager, create, source)
+        create = KINDS[selection.name][1]
+        source = core.relay.create(selection.manager, create, data=selection.name)
         for mime in types:
             core.relay.ask(source, "offer", mime)
         old, selection.source = selection.source, source

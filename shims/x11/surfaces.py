@@ -83,9 +83,8 @@ class Surfaces:
         surface.fitted = wanted
         if core.scale != 1 and self.viewporter is not None:
             if surface.viewport is None:
-                surface.viewport = core.relay.make("wp_viewport", 1)
-                both = surface.viewport, surface.proxy
-                core.relay.ask(self.viewporter, "get_viewport", *both)
+                both = self.viewporter, "get_viewport", surface.proxy
+                surface.viewport = core.relay.create(*both)
             size = core.logical(w), core.logical(h)
             core.relay.ask(surface.viewport, "set_destination", *size)
         if window is not None and window.xdg is not None and any(extents):
