@@ -18,7 +18,7 @@ import msgspec
 
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
-from broker.ipc.authority_log import *
+from broker.ipc.audit.log_messages import *
 
 # -- from the client -------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
-from broker.ipc import authority_log as m
+from broker.ipc.audit import log_messages as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.event import Event
 from policy.records.model import RecordSet

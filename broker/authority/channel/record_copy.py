@@ -10,7 +10,7 @@ import msgspec
 
 from broker.authority.channel.record_messages import RecordEntry
 from broker.core.errors import InternalError
-from broker.ipc import authority_log as m
+from broker.ipc.audit import log_messages as m
 from policy.records.model import RecordSet
 
 

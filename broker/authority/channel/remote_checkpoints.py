@@ -8,7 +8,7 @@ from functools import partial
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.authority.audit.proof.offer import WitnessAnswer, WitnessFate, WitnessOffer
 from broker.authority.channel.log_client import LogClient
-from broker.ipc import authority_log as m
+from broker.ipc.audit import log_messages as m
 
 
 class RemoteCheckpoints:

@@ -37,9 +37,9 @@ class Calls:
             raise InternalError(f"the broker's answer is not JSON: {error}") from error
         if "error" in reply:
             # Late: msgspec and the tables of the interface.
-            from broker.ipc.control import varlink, varlink_client
+            from broker.ipc.control import varlink
 
-            raise varlink_client.error_of(varlink.decode_reply(message))
+            raise varlink.error_of(varlink.decode_reply(message))
         answer: dict[str, object] = reply.get("parameters", {})
         return answer
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from broker.core.paths import Paths
-from broker.ipc.control import varlink, varlink_client
+from broker.ipc.control import varlink
 from broker.ipc.control.connection import (
     ANSWER_SECONDS,
     STARTED_BY,
@@ -43,11 +43,11 @@ class BlockingClient:
         Raises what the broker refuses with, or UpstreamError when it does not
         answer in time.
         """
-        message = varlink_client.request(method.name, request, more=on_item is not None)
+        message = varlink.request(method.name, request, more=on_item is not None)
         self._connection.send(message, None if method.waits else ANSWER_SECONDS)
         while True:
             reply = varlink.decode_reply(self._connection.receive())
-            answer = varlink_client.answer_in(reply, method.answer)
+            answer = varlink.answer_in(reply, method.answer)
             if on_item is None or not reply.continues:
                 return answer
             on_item(answer)

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from broker.core.errors import InternalError
-from broker.ipc.control import varlink, varlink_client
+from broker.ipc.control import varlink
 from broker.ipc.control.connection import (
     ANSWER_SECONDS,
     STARTED_BY,
@@ -56,11 +56,11 @@ class Client:
         timeless = method.waits or on_item is not None
         with trio.move_on_after(float("inf") if timeless else ANSWER_SECONDS):
             await self._send(
-                varlink_client.request(method.name, request, more=on_item is not None)
+                varlink.request(method.name, request, more=on_item is not None)
             )
             while True:
                 reply = await self._reply()
-                answer = varlink_client.answer_in(reply, method.answer)
+                answer = varlink.answer_in(reply, method.answer)
                 if on_item is None or not reply.continues:
                     return answer
                 await on_item(answer)

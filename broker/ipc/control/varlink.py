@@ -121,6 +121,15 @@ def encode(message: Call | VarlinkReply) -> bytes:
     return body + b"\0"
 
 
+def request(method: str, parameters: msgspec.Struct, *, more: bool) -> bytes:
+    """Return a call of our interface, without its NUL byte.
+
+    Raises InternalError beyond ``limits.CONTROL_MESSAGE_BYTES``.
+    """
+    call = Call(f"{INTERFACE}.{method}", raw(parameters), more=more)
+    return encode(call)[:-1]
+
+
 def raw(value: object) -> msgspec.Raw:
     """Return a value as parameters of a message."""
     return msgspec.Raw(_encoder.encode(value))
@@ -144,6 +153,19 @@ def decode_parameters(parameters: msgspec.Raw, into: type[_Struct]) -> _Struct:
         raise VarlinkError("InvalidParameter", parameter=name) from error
 
 
+def answer_in(reply: VarlinkReply, into: type[_Struct]) -> _Struct:
+    """Return the answer or item in a reply.  Raises the error that it carries."""
+    if reply.error:
+        raise error_of(reply)
+    try:
+        return msgspec.json.decode(reply.parameters, type=into)
+    except BAD_JSON as error:
+        raise InternalError(
+            f"the broker's answer is not understood: {error}",
+            hint="are brokerctl and the running broker of one version?",
+        ) from error
+
+
 # -- errors ------------------------------------------------------------------------
 
 REFUSED = f"{INTERFACE}.Refused"
@@ -161,7 +183,7 @@ class ErrorParameters(msgspec.Struct, frozen=True):
     """Only with Failed: ``setup``, ``upstream``, ``peer`` or ``internal``."""
 
 
-FAULTS: MappingProxyType[str, type[VitrailError]] = MappingProxyType(
+_FAULTS: MappingProxyType[str, type[VitrailError]] = MappingProxyType(
     {
         "setup": SetupError,
         "upstream": UpstreamError,
@@ -182,7 +204,7 @@ def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
         name = REFUSED
     else:
         name = FAILED
-        kinds = (f for f, kind in FAULTS.items() if isinstance(problem, kind))
+        kinds = (f for f, kind in _FAULTS.items() if isinstance(problem, kind))
         fault = next(kinds, "internal")
     told = ErrorParameters(
         _text(problem.message), _text(problem.hint), _text(problem.where), fault
@@ -193,3 +215,24 @@ def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
 def _text(words: str) -> str:
     """Without lone surrogates, as in a path that is no UTF-8: JSON has none."""
     return words.encode("utf-8", "backslashreplace").decode()
+
+
+def error_of(reply: VarlinkReply) -> VitrailError:
+    """Return the error that a reply carries, to be raised by a client."""
+    if not reply.error.startswith(f"{INTERFACE}."):
+        detail = bytes(reply.parameters).decode("utf-8", "backslashreplace")
+        return InternalError(
+            f"the broker does not understand: {reply.error} {detail}",
+            hint="are brokerctl and the running broker of one version? "
+            "('brokerctl stop --broker' ends the old one)",
+        )
+    try:
+        told = msgspec.json.decode(reply.parameters, type=ErrorParameters)
+    except BAD_JSON:
+        told = ErrorParameters(message=reply.error)
+    kind: type[VitrailError] = _FAULTS.get(told.fault, InternalError)
+    if reply.error == NOT_FOUND:
+        kind = NotFoundError
+    elif reply.error == REFUSED:
+        kind = RefusedError
+    return kind(told.message, hint=told.hint, where=told.where)
