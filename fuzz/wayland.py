@@ -82,6 +82,7 @@ class Session:
         self.globals: list[tuple[str, int]] = []
         # Names of globals depend on the allowed ones: none was allowed at the recording.
         self.allow: frozenset[str] = frozenset()
+        self.deny = wayland_sessions.NOT_SHOWN
         client = server = b""
         for side, data, _ in wayland_sessions.load(path):
             if side == "c":
@@ -201,7 +202,7 @@ def _listened(rules: WindowRules, offers: Offers = GLOBALS) -> _Spoken:
 
 def _heard(talk: _Spoken, name: str) -> Session:
     seed = Session.__new__(Session)
-    seed.name, seed.allow = name, OPTIONS
+    seed.name, seed.allow, seed.deny = name, OPTIONS, frozenset()
     seed.globals = list(talk.model.offers.values())
     seed.messages = list(split(b"".join(talk.said)))
     talk.close()
@@ -457,6 +458,7 @@ class Run:
             "work",
             fullscreen=rng.choice(list(Fullscreen)),
             allow=session.allow,
+            deny=session.deny,
             translucent=rng.random() < 0.3,
             promote=session.name == "bubbles" or rng.random() < 0.4,
         )
