@@ -103,13 +103,13 @@ def render() -> str:
         + "INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType({\n"
     ]
     for name, cap in sorted(_caps(interfaces).items()):
-        lines.append(f'"{name}": (\n')
-        for messages in (interfaces[name].requests, interfaces[name].events):
-            rows = _messages(messages, cap)
-            # Without a last comma the formatter puts short rows into one line.
-            inside = ", ".join(f'"{row}"' for row in rows)
-            lines.append(f"({inside}{',' if len(rows) == 1 else ''}),\n")
-        lines.append("),\n")
+        # Without a last comma the formatter puts what is short into one line.
+        both = (
+            f"({', '.join(rows)}{',' if len(rows) == 1 else ''})"
+            for messages in (interfaces[name].requests, interfaces[name].events)
+            for rows in [[f'"{row}"' for row in _messages(messages, cap)]]
+        )
+        lines.append(f'"{name}": ({", ".join(both)}),\n')
     lines.append("})\n")
     return "".join(lines)
 

@@ -12,14 +12,8 @@ from types import MappingProxyType
 
 INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType(
     {
-        "wl_buffer": (
-            ("destroy 1",),
-            ("release 1",),
-        ),
-        "wl_callback": (
-            (),
-            ("done 1 u",),
-        ),
+        "wl_buffer": (("destroy 1",), ("release 1",)),
+        "wl_callback": ((), ("done 1 u",)),
         "wl_compositor": (
             ("create_surface 1 n:wl_surface", "create_region 1 n:wl_region"),
             (),
@@ -71,10 +65,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("sync 1 n:wl_callback", "get_registry 1 n:wl_registry"),
             ("error 1 o u s", "delete_id 1 u"),
         ),
-        "wl_fixes": (
-            ("destroy 1", "destroy_registry 1 o:wl_registry"),
-            (),
-        ),
+        "wl_fixes": (("destroy 1", "destroy_registry 1 o:wl_registry"), ()),
         "wl_keyboard": (
             ("release 3",),
             (
@@ -113,14 +104,8 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
                 "axis_relative_direction 9 u u",
             ),
         ),
-        "wl_region": (
-            ("destroy 1", "add 1 i i i i", "subtract 1 i i i i"),
-            (),
-        ),
-        "wl_registry": (
-            ("bind 1 u s u n",),
-            ("global 1 u s u", "global_remove 1 u"),
-        ),
+        "wl_region": (("destroy 1", "add 1 i i i i", "subtract 1 i i i i"), ()),
+        "wl_registry": (("bind 1 u s u n",), ("global 1 u s u", "global_remove 1 u")),
         "wl_seat": (
             (
                 "get_pointer 1 n:wl_pointer",
@@ -130,10 +115,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             ("capabilities 1 u", "name 2 s"),
         ),
-        "wl_shm": (
-            ("create_pool 1 n:wl_shm_pool h i",),
-            ("format 1 u",),
-        ),
+        "wl_shm": (("create_pool 1 n:wl_shm_pool h i",), ("format 1 u",)),
         "wl_shm_pool": (
             ("create_buffer 1 n:wl_buffer i i i i u", "destroy 1", "resize 1 i"),
             (),
@@ -193,14 +175,8 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             (),
         ),
-        "wp_content_type_v1": (
-            ("destroy 1", "set_content_type 1 u"),
-            (),
-        ),
-        "wp_cursor_shape_device_v1": (
-            ("destroy 1", "set_shape 1 u u"),
-            (),
-        ),
+        "wp_content_type_v1": (("destroy 1", "set_content_type 1 u"), ()),
+        "wp_cursor_shape_device_v1": (("destroy 1", "set_shape 1 u u"), ()),
         "wp_cursor_shape_manager_v1": (
             (
                 "destroy 1",
@@ -213,10 +189,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("destroy 1", "get_fifo 1 n:wp_fifo_v1 o:wl_surface"),
             (),
         ),
-        "wp_fifo_v1": (
-            ("set_barrier 1", "wait_barrier 1", "destroy 1"),
-            (),
-        ),
+        "wp_fifo_v1": (("set_barrier 1", "wait_barrier 1", "destroy 1"), ()),
         "wp_fractional_scale_manager_v1": (
             (
                 "destroy 1",
@@ -224,10 +197,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             (),
         ),
-        "wp_fractional_scale_v1": (
-            ("destroy 1",),
-            ("preferred_scale 1 u",),
-        ),
+        "wp_fractional_scale_v1": (("destroy 1",), ("preferred_scale 1 u",)),
         "wp_presentation": (
             ("destroy 1", "feedback 1 o:wl_surface n:wp_presentation_feedback"),
             ("clock_id 1 u",),
@@ -266,10 +236,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             (),
         ),
-        "xdg_dialog_v1": (
-            ("destroy 1", "set_modal 1", "unset_modal 1"),
-            (),
-        ),
+        "xdg_dialog_v1": (("destroy 1", "set_modal 1", "unset_modal 1"), ()),
         "xdg_popup": (
             ("destroy 1", "grab 1 o:wl_seat u", "reposition 3 o:xdg_positioner u"),
             ("configure 1 i i i i", "popup_done 1", "repositioned 3 u"),
@@ -299,10 +266,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             ("configure 1 u",),
         ),
-        "xdg_system_bell_v1": (
-            ("destroy 1", "ring 1 ?o:wl_surface"),
-            (),
-        ),
+        "xdg_system_bell_v1": (("destroy 1", "ring 1 ?o:wl_surface"), ()),
         "xdg_toplevel": (
             (
                 "destroy 1",
@@ -360,10 +324,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ("destroy 1", "create_inhibitor 1 n:zwp_idle_inhibitor_v1 o:wl_surface"),
             (),
         ),
-        "zwp_idle_inhibitor_v1": (
-            ("destroy 1",),
-            (),
-        ),
+        "zwp_idle_inhibitor_v1": (("destroy 1",), ()),
         "zwp_keyboard_shortcuts_inhibit_manager_v1": (
             (
                 "destroy 1",
@@ -472,10 +433,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             (),
         ),
-        "zwp_relative_pointer_v1": (
-            ("destroy 1",),
-            ("relative_motion 1 u u f f f f",),
-        ),
+        "zwp_relative_pointer_v1": (("destroy 1",), ("relative_motion 1 u u f f f f",)),
         "zwp_tablet_manager_v2": (
             ("get_tablet_seat 1 n:zwp_tablet_seat_v2 o:wl_seat", "destroy 1"),
             (),
@@ -579,10 +537,7 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             (),
         ),
-        "zxdg_exported_v2": (
-            ("destroy 1",),
-            ("handle 1 s",),
-        ),
+        "zxdg_exported_v2": (("destroy 1",), ("handle 1 s",)),
         "zxdg_exporter_v2": (
             ("destroy 1", "export_toplevel 1 n:zxdg_exported_v2 o:wl_surface"),
             (),
