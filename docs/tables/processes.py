@@ -41,7 +41,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 187, 24_300, 15_910),
+    Program("authority", ("broker.programs.authority",), USER, 187, 24_350, 15_940),
     Program("starter", ("broker.helpers.starter",), USER, 12, 600, 330),
     Program(
         "vitrail-local, viewer",
@@ -49,7 +49,7 @@ PROGRAMS = (
         USER,
         347,
         44_600,
-        28_680,
+        28_710,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -57,8 +57,8 @@ PROGRAMS = (
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
         251,
-        30_300,
-        19_050,
+        30_350,
+        19_080,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -66,8 +66,8 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         250,
-        31_950,
-        20_360,
+        32_000,
+        20_390,
         linked=True,
     ),
     Program(
@@ -75,8 +75,8 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         364,
-        47_300,
-        30_580,
+        47_350,
+        30_610,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 24, 2600, 1460),
@@ -100,11 +100,11 @@ PROGRAMS = (
         ("broker.programs.fork_server_jailed",),
         CONFINED,
         207,
-        34_650,
-        22_460,
+        34_600,
+        22_410,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 29, 2800, 1360),
-    Program("worker", ("broker.programs.worker",), CONFINED, 202, 33_800, 21_920),
+    Program("worker", ("broker.programs.worker",), CONFINED, 202, 33_750, 21_880),
     Program("files", ("shims.files.__main__",), USER, 39, 6250, 4540),
     Program(
         "folder mounts",
@@ -115,9 +115,7 @@ PROGRAMS = (
         500,
     ),
     Program("security key", ("broker.programs.security_key",), USER, 21, 1850, 1000),
-    Program(
-        "frameguard", ("broker.host.network.frameguard",), CONFINED, 18, 1750, 940
-    ),
+    Program("frameguard", ("broker.host.network.frameguard",), CONFINED, 18, 1750, 940),
     Program(
         "netguard",
         (
@@ -146,7 +144,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(656, 95_500, 64_760)
+TOGETHER = Size(656, 95_550, 64_790)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
