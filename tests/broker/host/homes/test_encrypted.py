@@ -51,7 +51,7 @@ def plain_text(path, to):
         subprocess.run(
             [
                 *("qemu-img", "convert", *encrypted.secret_args(key), "--image-opts"),
-                *("-O", "raw", encrypted._options(path), str(to)),
+                *("-O", "raw", encrypted.image_options(path), str(to)),
             ],
             check=True,
             pass_fds=(key,),
