@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 import trio
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_verdicts import DMABUF
 from broker.helpers.compositor_socket import connect_compositor
 from broker.ipc.accept_loop import serve

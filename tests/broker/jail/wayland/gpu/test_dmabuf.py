@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.streams.wayland_verdicts import DMABUF
 from broker.jail.wayland.protocol.wire import ProtocolFault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core import limits
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.talk import Talk
