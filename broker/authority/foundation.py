@@ -1,4 +1,7 @@
-"""What a process of a broker that carries out is built on: options, log, records."""
+"""What the host's and the viewer's processes share: options, log and records.
+
+The authority's process does not use it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class CurrentRecords(Protocol):
 
 @dataclass(frozen=True)
 class Foundation:
-    """What a host has, whether it has a pump or not."""
+    """Options, log and records of a process outside the authority."""
 
     role: str
     options: Options
@@ -35,5 +38,5 @@ class Foundation:
 
     @property
     def paths(self) -> Paths:
-        """Where the broker's things are."""
+        """Return the paths of the broker's files and sockets."""
         return self.options.paths

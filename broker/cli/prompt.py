@@ -6,7 +6,12 @@ import sys
 
 import rich_click as click
 
-from broker.authority.questions.phrase import ensure_phrase, new_phrase, write_phrase
+from broker.authority.questions.phrase import (
+    ensure_phrase,
+    new_phrase,
+    phrase_file,
+    write_phrase,
+)
 from broker.cli import render
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import SetupError
@@ -36,7 +41,10 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
             write_phrase(paths, " ".join(words) or new_phrase())
         known = ensure_phrase(paths)
     except OSError as error:
-        raise SetupError(f"cannot save the phrase: {render.cause(error)}") from error
+        raise SetupError(
+            f"cannot write {phrase_file(paths)}: {render.cause(error)}",
+            hint="check the owner and the mode of its directory",
+        ) from error
     if not known:
         raise SetupError(
             "the stored phrase is not secret, or not a phrase",

@@ -17,7 +17,7 @@ _WANTS = MappingProxyType(
         "vitrail.Agent": "to report to Vitrail and be given programs to run",
         "vitrail.AudioOutput": "to play sound",
         "vitrail.AudioInput": "to listen to your microphone",
-        "vitrail.Camera": "to see through your camera",
+        "vitrail.Camera": "to use your camera",
         "vitrail.ClipboardPaste": "to give what you copied in it",
         "vitrail.ClipboardCopy": "to put something into your clipboard",
         "vitrail.OpenURL": "to open an address",

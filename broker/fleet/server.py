@@ -75,8 +75,8 @@ class IngestServer:
         self._long_by_log = trio.CapacityLimiter(limits.long_bodies_by_log)
         self._long_of: Counter[tuple[str, str]] = Counter()
         self._proved: dict[str, str] = {}
-        """Tokens of machines that are known by their logs alone: who has sent what the
-        log signed and nobody had before is the machine, until this service ends."""
+        """Tokens of machines that are known by their logs alone: a client that
+        sends a new batch signed by the log is taken for the machine until this service ends."""
         self._strangers: OrderedDict[trio.CancelScope, None] = OrderedDict()
         self._machines: dict[trio.CancelScope, str] = {}
         """The connections on which a machine was recognised."""

@@ -137,7 +137,7 @@ class ViewerRole:
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
         self.cameras = Cameras(log)
-        """Who sees through the user's camera."""
+        """Who uses the user's camera."""
         desktop = DesktopServices(paths, self.cameras)
         self._settings = desktop.settings
         self.opening = OpeningService(

@@ -79,7 +79,7 @@ def _devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
         for holding in viewer.devices.holdings()
         if holding.lease.id == lease
     ] + [
-        f"{CAMERA_USE}{use.lease.sandbox}  sees through  {use.title}"
+        f"{CAMERA_USE}{use.lease.sandbox}  uses  {use.title}"
         for use in viewer.cameras.uses()
         if use.lease.id == lease
     ]

@@ -48,7 +48,7 @@ PROGRAMS = (
         ("broker.programs.local",),
         USER,
         347,
-        44_600,
+        44_650,
         28_710,
         without=("broker.programs.local_host",),
     ),

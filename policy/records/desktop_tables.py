@@ -339,13 +339,12 @@ def _look(key: str, kind: Kind, what: str) -> Field:
 
 LOOKS = Table(
     "looks",
-    "Settings of your desktop that it is told otherwise than they are, where a rule for "
-    "`vitrail.Settings` lets it have them.  A change holds from the next time that its "
-    "programs ask.",
+    "Desktop settings that the sandbox receives instead of yours, where a rule for "
+    "`vitrail.Settings` allows it.  Programs see a change when they next read a setting.",
     (
-        _look("color_scheme", Choice(_SCHEMES), "Whether it is dark."),
+        _look("color_scheme", Choice(_SCHEMES), "The preferred colour scheme."),
         _look("accent_color", Colour(PALETTE), "The colour of what is chosen."),
-        _look("contrast", Choice(_CONTRASTS), "How far text differs from its ground."),
+        _look("contrast", Choice(_CONTRASTS), "The contrast of text."),
         _look("text_scale", Whole(50, 300, "percent"), "The size of text."),
         _look("cursor_size", Whole(8, 256, "pixels"), "The size of the pointer."),
         _look("font", Title(100), 'The font, as "Cantarell 11".'),

@@ -102,7 +102,10 @@ class Atoms:
         return self._target_sets.get(token.key, 0)
 
     def impossible(self) -> dict[int, int]:
-        """Targets that some sources cannot name ('@dispvm' with another meaning)."""
+        """Map each set of '@dispvm' targets to the set of sources that cannot name it.
+
+        '@dispvm' means another template for them.
+        """
         special = [
             (1 << bit, meaning)
             for bit, (target, meaning) in enumerate(self.targets)

@@ -158,12 +158,12 @@ def _maybe(fields: Mapping[str, object], key: str) -> str | None:
 def _known(text: str, what: str) -> str:
     """A word as it was; raises NotReplayableError where it was changed."""
     if text.startswith(_HASHED):
-        raise NotReplayableError(f"the {what} was recorded hashed")
+        raise NotReplayableError(f"its {what} was stored as a hash")
     if text == _DROPPED:
-        raise NotReplayableError(f"the {what} was dropped")
+        raise NotReplayableError(f"its {what} was not stored")
     # How hostile text is made printable and short where it is recorded.
     if "\\" in text or text.endswith(("...", "…")):
-        raise NotReplayableError(f"the {what} was recorded shortened or escaped")
+        raise NotReplayableError(f"its {what} was stored shortened or escaped")
     return text
 
 
@@ -196,28 +196,30 @@ def ask_again(
     """Return the current answer; raises NotReplayableError."""
     call = then.call
     if call.source not in world.domains and call.source not in ADMIN_NAMES:
-        raise NotReplayableError("its sandbox has no record now")
+        raise NotReplayableError("the record of its sandbox no longer exists")
     named = call.target.removeprefix(DISPVM_OF)
     special = not named or named.startswith("@") or named in ADMIN_NAMES
     if not special and named not in world.domains:
-        raise NotReplayableError("its target has no record now")
+        raise NotReplayableError("the record of its target no longer exists")
     if then.host_dropped and any(
         rule.match.host and rule.service in {None, call.service} for rule in rules.rules
     ):
-        raise NotReplayableError("the host was dropped, and a rule asks for it")
+        raise NotReplayableError("its host was not stored, and a rule matches on it")
     if call.device is not None and any(
         "serial" in dict(rule.match.device.conditions)
         for rule in rules.rules
         if rule.service in {None, call.service}
     ):
         raise NotReplayableError(
-            "the serial number was dropped, and a rule asks for it"
+            "its serial number was not stored, and a rule matches on it"
         )
     answer = engine.answer(call, world)
     if sandboxes is not None:
         answer = sandboxes.decide(call, partial(engine.answer, call, world)).answer
     if answer.rule is not None and not answer.rule.autostart:
-        raise NotReplayableError("it depends on what ran then")
+        raise NotReplayableError(
+            "its rule depends on which sandboxes were running, which is not recorded"
+        )
     return Again(then, answer)
 
 

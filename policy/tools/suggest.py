@@ -129,7 +129,7 @@ def _denied(
             continue
         call, count = then.call, max(1, then.count)
         if call.source not in world.domains:
-            left["its sandbox has no record now"] += count
+            left["the record of its sandbox no longer exists"] += count
             continue
         source = world.domains[call.source].record or call.source
         call = call._replace(source=source if source in world.domains else call.source)

@@ -1,4 +1,4 @@
-"""Programs of sandboxes see through the desktop's camera: PipeWire on both sides.
+"""Programs of sandboxes use the desktop's camera: PipeWire on both sides.
 
 The guests are processes, so that no machine is booted.
 """
@@ -62,7 +62,7 @@ async def test_a_program_of_the_portal_sees_the_camera_until_it_is_taken_back(tm
                 lambda: (p := picture_in(tmp_path)) and is_coloured(p), deadline=60
             )
             # It is shown, and on record.
-            await screen.one_with("work sees through your camera")
+            await screen.one_with("work uses your camera")
             assert len(w.events("camera.on", sandbox="work")) == 1
             said = await brokerctl("status", "work", env=w.environ)
             assert "camera:work" in said.out
@@ -108,7 +108,7 @@ async def test_a_sandbox_sees_nothing_before_the_answer():
         client = portal_client(work, "!", "videoconvert", "!", "fakesink")
         try:
             found = await answered(w, "allow")
-            assert "see through your camera" in found["words"]
+            assert "to use your camera" in found["words"]
             await w.wait_event("camera.on", sandbox="work")
             (asked,) = w.events("question.answered", sandbox="work")
             (seen,) = w.events("camera.on", sandbox="work")

@@ -16,6 +16,8 @@ from broker.ipc.control.api import LeaseRequest, LeaseStatus
 from broker.ipc.control.methods import LEASE_ACQUIRE
 from tests.kit.wayland.compositor import wait_window
 
+_CHECKOUT = Path(__file__).parents[2]
+
 RECORD = """\
 class = "persistent"
 display = "allow"
@@ -59,6 +61,7 @@ def box(directory, title="boxed", inside=INSIDE, program=""):
         [
             *("bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"),
             *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
+            *("--ro-bind", str(_CHECKOUT), str(_CHECKOUT)),  # it may be below /tmp
             *("--bind", str(directory), "/tmp/broker"),
             *("--setenv", "XDG_RUNTIME_DIR", "/tmp"),
             *("--json-status-fd", str(write_end), "sh", "-c", inside.format(program)),

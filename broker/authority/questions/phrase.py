@@ -40,8 +40,8 @@ def take_phrase(text: str) -> str:
     least, most = limits.PHRASE_CHARS
     if printable(phrase, 4 * most) != phrase or not least <= len(phrase) <= most:
         raise RefusedError(
-            "that is not a phrase",
-            hint=f"{least} to {most} characters that can be seen, without '\\'",
+            "the phrase is invalid",
+            hint=f"use {least} to {most} printable characters without '\\'",
         )
     return phrase
 

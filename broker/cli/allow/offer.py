@@ -201,7 +201,9 @@ def _read(file: Path) -> bytes:
         return b""
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
-        raise RefusedError(content.first_line(), hint="correct the file first")
+        raise RefusedError(
+            content.first_line(), hint="correct the file and run the command again"
+        )
     if content and not content.endswith(b"\n"):
         content += b"\n"
     return content

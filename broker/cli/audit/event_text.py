@@ -205,7 +205,9 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text, 0 if any(map(str.isupper, text)) else re.IGNORECASE)
     except re.error as error:
-        raise click.UsageError(f"--grep: not a regular expression: {error}") from error
+        raise click.UsageError(
+            f"--grep: '{text}' is not a regular expression: {error}"
+        ) from error
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:

@@ -225,7 +225,9 @@ def enrol_command(
     Exit code: 0, 1 the database refuses.
     """
     if sum((token, bool(certificate), bool(log), revoke)) != 1:
-        raise click.UsageError("give one of --token, --certificate, --log or --revoke")
+        raise click.UsageError(
+            "exactly one of --token, --certificate, --log and --revoke is required"
+        )
     name = log.rpartition("/")[2]
     if log and not re.fullmatch("[0-9a-f]{32}", name):
         example = origin_of(bytes(32))

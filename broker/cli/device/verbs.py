@@ -139,7 +139,7 @@ def attach(port: str, sandbox: str, *, as_json: bool) -> None:
 def detach(port: str, *, as_json: bool) -> None:
     """Take back the device in PORT, or the attachment of that name.
 
-    camera:SANDBOX takes your camera back from a sandbox that sees through it.
+    camera:SANDBOX takes your camera back from a sandbox that uses it.
 
     Exit code: 0 it is taken back, 1 nothing was attached.
     """

@@ -135,7 +135,7 @@ def _row(image: Image) -> list[str]:
 @click.argument("names", nargs=-1, required=True, shell_complete=images)
 @_JSON
 def remove(names: Sequence[str], *, as_json: bool) -> None:
-    """Remove images.  Machines that run on one go on."""
+    """Remove images.  Running machines keep using them."""
     paths = find_paths()
     for name in names:
         installed.remove_image(paths, name)

@@ -1,7 +1,7 @@
 """This machine's render nodes: the part of a GPU that draws, and shows nothing.
 
-Mesa finds a node's driver by /sys (libdrm, drmGetDevice2); a box has no other part of
-it, a container of Podman has it all, read-only, as every one has.
+Mesa finds a node's driver by /sys (libdrm, drmGetDevice2); a box gets only that
+part of /sys, a container of Podman all of it, read-only, as by default.
 """
 
 from __future__ import annotations

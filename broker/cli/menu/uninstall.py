@@ -49,7 +49,7 @@ def command(*, purge: bool, yes: bool) -> None:
         if not sys.stdin.isatty():
             raise RefusedError(
                 "cannot ask for confirmation without a terminal",
-                hint="confirm with --yes",
+                hint="pass --yes to confirm",
             )
         click.confirm("Uninstall?", abort=True, err=True)
     if broker_runs(paths):

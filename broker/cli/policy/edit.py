@@ -210,7 +210,9 @@ def _folder(name: str) -> str:
 def _read(file: Path) -> bytes:
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
-        raise RefusedError(content.first_line(), hint="correct the file first")
+        raise RefusedError(
+            content.first_line(), hint="correct the file and run the command again"
+        )
     return content
 
 

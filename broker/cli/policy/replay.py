@@ -185,11 +185,11 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
             said = [
                 f"{fields.get(key)}" for key in ("reason", "rule") if fields.get(key)
             ]
-            words = printable(f"event {number}: {error}", 300)
+            words = printable(f"cannot explain event {number}: {error}", 300)
             if isinstance(error, NoRuleError) and said:
                 words += printable(f" ({', '.join(said)})", 600)
             raise RefusedError(
-                words, hint="only decisions of rules, recorded in full, are explained"
+                words, hint="'brokerctl audit' shows the recorded event"
             ) from error
 
 

@@ -17,7 +17,10 @@ from broker.viewer.sound.mixer import SoundStatus
 
 
 class LoneDesk:
-    """See ``viewer.sound.mixer.Desk``."""
+    """Microphone and volume control of a filter that runs without a broker.
+
+    See ``viewer.sound.mixer.Desk``.
+    """
 
     def __init__(
         self, service: PulseService, levels: Path, indicator: Indicator

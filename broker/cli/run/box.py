@@ -153,8 +153,9 @@ def local_paths() -> Paths:
     paths = find_paths()
     if role_here(paths) is not None:
         raise SetupError(
-            "boxes and containers cannot run where host and viewer are two machines",
-            hint="'brokerctl run SANDBOX' runs a sandbox on the host",
+            "cannot run a box or container: this machine is paired with another one "
+            "(link.toml)",
+            hint="to run a sandbox of the host, use 'brokerctl run SANDBOX'",
         )
     return paths
 

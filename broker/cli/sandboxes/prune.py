@@ -42,7 +42,7 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
         if not sys.stdin.isatty():
             raise RefusedError(
                 "cannot ask for confirmation without a terminal",
-                hint="confirm with --yes",
+                hint="pass --yes to confirm",
             )
         click.confirm("Remove these?", abort=True, err=True)
     for one in found:

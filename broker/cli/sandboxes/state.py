@@ -96,7 +96,9 @@ def _ask(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise RefusedError(
-            f"{question}  Cannot ask without a terminal", hint="confirm with --yes"
+            f"cannot ask for confirmation, because standard input is not a terminal: "
+            f"{question}",
+            hint="pass --yes to confirm",
         )
     click.confirm(question, abort=True, err=True)
 

@@ -41,7 +41,7 @@ Rates = Mapping[int, tuple[float, float]]
 
 
 def show(sandbox: str | None, *, as_json: bool, watch: bool) -> None:
-    """Print the whole status once, or go on until interrupted."""
+    """Print the whole status once, or repeatedly until interrupted."""
     if watch:
         trio.run(_watch, sandbox, as_json)
     else:

@@ -84,7 +84,7 @@ class TrayState:
 
     @property
     def seeing(self) -> tuple[str, ...]:
-        """The sandboxes that see through the camera now."""
+        """The sandboxes that use the camera now."""
         return tuple(
             one.name
             for one in self.sandboxes
@@ -207,7 +207,7 @@ def summary(now: TrayState) -> str:
     lines += [f"{name} records your microphone" for name in now.listening]
     awake = [one.name for one in now.sandboxes if keeps_screen_on(one)]
     lines += [f"{name} keeps the screen on" for name in awake]
-    lines += [f"{name} sees through your camera" for name in now.seeing]
+    lines += [f"{name} uses your camera" for name in now.seeing]
     count = len(now.sandboxes)
     lines.append(f"{count or 'no'} sandbox{'' if count == 1 else 'es'}")
     return "\n".join(lines)

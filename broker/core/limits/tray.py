@@ -11,21 +11,22 @@ ICON_FRAME_BYTES = 1 << 14
 """A message of a guest's daemon: the picture as base64 and the title fit."""
 
 ICON_TITLE_CHARS = 60
-"""Of a title, as the guest sends it."""
+"""Characters of a title, as the guest sends it."""
 
 ICONS_PER_RECORD = 4
 """Shown at one time; further ones wait for a place."""
 
 ICONS_TOTAL = 16
-"""Of all sandboxes: each is a connection to the session bus, and a place in the panel."""
+"""Icons of all sandboxes: each is a connection to the session bus, and a place in the panel."""
 
 ICON_CHANGES_PER_SECOND = 4.0
-"""Of one daemon in the long run; beyond, that daemon alone waits."""
+"""Changes by one daemon in the long run; beyond, that daemon alone waits."""
 
 ICON_CHANGES_BURST = 16
 
 ICON_CLICKS_PER_SECOND = 4.0
-"""Passed on to one daemon; others are dropped: programs of the user can click, too."""
+"""Clicks passed on to one daemon.  Further ones are dropped, because other programs of
+the user can send clicks, too."""
 
 ICON_CLICKS_BURST = 4
 """Fewer than the orders that wait for a worker's stream."""

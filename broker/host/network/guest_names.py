@@ -62,7 +62,7 @@ class GuestNames:
         self._pace = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
 
     def tick(self, now: float) -> None:
-        """Ask the next name server what a silent one was asked; once a second or so."""
+        """Retry unanswered questions at the next name server; call about once a second."""
         self._streams.tick(now)
         waiting = [
             (number, question, until - limits.LOOKUP_SECONDS)

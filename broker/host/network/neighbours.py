@@ -1,6 +1,7 @@
-"""Questions of a guest for neighbours: ARP (RFC 826), and those of IPv6 (RFC 4861).
+"""Parses a guest's ARP (RFC 826) and IPv6 neighbour discovery (RFC 4861).
 
-passt answers them.  Sans-IO.
+Runs in the packet filters: frameguard, netguard, flowguard and switch.  passt answers the
+requests.  Sans-IO.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def is_own_arp(untrusted_frame: bytes, guest: bytes) -> bool:
 
 
 def is_link_local(address: bytes) -> bool:
-    """Whether an address of IPv6 is of this link only (fe80::/10)."""
+    """Return whether an IPv6 address is link-local (fe80::/10)."""
     return len(address) == 16 and address[0] == 0xFE and address[1] & 0xC0 == 0x80
 
 

@@ -144,7 +144,7 @@ class QuicHellos:
             for packet in _packets(data):
                 for one in waiting if packet.connection is not None else ():
                     keys = _keys(packet.version, one.wanted, "server in")
-                    # guard: the server's answer to another connection is none
+                    # guard: answers to another connection do not count
                     if _opened(keys, packet) is not None:
                         one.answered = packet.sender
 

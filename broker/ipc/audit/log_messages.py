@@ -90,13 +90,13 @@ class EndLease(ClientMessage, frozen=True, tag=9):
 
 
 class Reload(ClientMessage, frozen=True, tag=10):
-    """Read the files again.  Answered by AuthorityDone or Failed, behind Policy."""
+    """Read the files again.  Answered by AuthorityDone or Failed, after Policy."""
 
     request: int
 
 
 class AskReport(ClientMessage, frozen=True, tag=11):
-    """What is there for a status?  Answered by Report."""
+    """Request the rows of a status.  Answered by Report."""
 
     request: int
 
@@ -192,11 +192,11 @@ class RecordGone(AuthorityMessage, frozen=True, tag=49):
 
 
 class AuthorityDone(AuthorityAnswer, frozen=True, tag=39):
-    """It is done."""
+    """The request succeeded."""
 
 
 class Failed(AuthorityAnswer, frozen=True, tag=40):
-    """It is not done.  ``kind``: the error's class; request 0: the start failed."""
+    """The request failed.  ``kind``: the error's class; request 0: the start failed."""
 
     kind: str
     message: str

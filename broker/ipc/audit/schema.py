@@ -403,11 +403,11 @@ class MicrophoneOff(Event, frozen=True, kw_only=True, tag="microphone.off"):
 
 
 class CameraOn(Event, frozen=True, kw_only=True, tag="camera.on"):
-    """A sandbox sees through the camera from now on."""
+    """A sandbox uses the camera from now on."""
 
 
 class CameraOff(Event, frozen=True, kw_only=True, tag="camera.off"):
-    """The sandbox no longer sees through the camera."""
+    """The sandbox no longer uses the camera."""
 
     seconds: float
 

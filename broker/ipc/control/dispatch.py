@@ -1,4 +1,4 @@
-"""What of a broker answers a call of the control socket: a part of it, or a process."""
+"""Pass a call of the control socket to the part or process that owns its method."""
 
 from __future__ import annotations
 

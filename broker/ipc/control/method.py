@@ -54,8 +54,8 @@ class Method(Generic[_Request, _Answer]):
     """Whether a client may take its items as slowly as it likes: they come as fast
     as it reads, and end when it hangs up."""
     dropped: bool = field(default=False, kw_only=True)
-    """Whether a call is of no use once its client has gone, and a sandbox can make
-    it last: it ends then."""
+    """Whether the call is cancelled when its client disconnects, because a sandbox
+    could prolong it."""
 
     def absence(self, role: str) -> Absence | None:
         """Return why a role does not answer this method; None where it does."""

@@ -1,7 +1,7 @@
 """Which device is in which port, and which sandbox has it.
 
-Sans-IO: what the monitor sees goes in with the time, and what must be done
-comes out.  Each plug-in has a number of its own; every later word about it
+Runs in ``vitrail-devices`` only.  Sans-IO: takes the monitor's events with their time,
+and returns actions.  Each plug-in has a number of its own; every later word about it
 (a verdict, an attach, a detach) names that number, so a word about a device
 that has gone never reaches the one that is in its port now.
 
@@ -150,7 +150,7 @@ class DeviceTable:
         return [] if plug.state is DeviceState.HELD else [Vanished(plug, reason)]
 
     def next_look(self) -> float | None:
-        """When ``look`` has something to do; None: not by time alone."""
+        """Return when ``look`` must next be called; None if no port is held."""
         times = [port.quiet_at for port in self._ports.values() if port.held]
         return min(times, default=None)
 

@@ -1,5 +1,6 @@
 """Reading what a guest asks of a security key: CTAP2's requests and U2F's.
 
+Runs in the security key process (``broker.programs.security_key``), not in the worker.
 Sources: CTAP 2.1, 6; FIDO U2F Raw Message Formats 1.2; ISO 7816-4.
 """
 
@@ -64,7 +65,7 @@ def _relying_party(
 
 
 def look_answer(payload: bytes) -> bytes:
-    """Return of a key's answer to a look: the credential, without the signature."""
+    """Return a key's answer to a pre-flight request (LOOK) without the signature."""
     if payload[:1] != b"\0":
         return payload[:1]
     try:

@@ -530,7 +530,7 @@ class Popup(ProtocolObject):
         self.children = 0
 
     def places(self) -> Iterable[Granted]:
-        """Its place, and those where it may be by now: all configured since."""
+        """Return the acknowledged placement and all placements configured since."""
         # guard: a popup's next place counts
         return self.granted, *self.told.values()
 

@@ -53,7 +53,7 @@ class GpuMemory(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes; it is so large as long as it lives."""
+        """Size in bytes; it never changes."""
 
     @property
     def number(self) -> int:
@@ -85,7 +85,7 @@ class Paint(Protocol):
         """Put pixels there."""
 
     def seal(self) -> None:
-        """Nobody can change it from now on."""
+        """Seal the file against writes."""
 
     def close(self) -> None:
         """Give the file up."""

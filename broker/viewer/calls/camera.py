@@ -3,7 +3,7 @@
 They come from a camera's node of the session's PipeWire.  A jailed process for each use
 (GStreamer) takes them, makes each one I420 of the size that was asked for, and writes
 them one after the other: what reaches the sandbox has no header, and nothing of the
-sandbox is read.  Its connection to PipeWire sees that node alone (``shims.files.narrowed``).
+sandbox is read.  Its connection to PipeWire sees that node alone (``shims.files.video_node``).
 A picture that the sandbox has not taken when the next one comes is dropped.
 """
 
@@ -50,7 +50,7 @@ USES = 4
 OPENED_PER_MINUTE = 20
 """By one record: each is a process, and two events in the log."""
 ENDED_SECONDS = 60.0
-"""In which a sandbox has no camera that the user took it from."""
+"""How long a sandbox is refused after the user took the camera back."""
 START_SECONDS = 10.0
 """Until the first picture."""
 _MEMORY_BYTES = 1 << 30
@@ -65,7 +65,7 @@ _OLDER_PLUGINS = ("videoconvert", "videoscale")
 _HINT = "install pipewire-bin, gstreamer1.0-tools, -plugins-base and -pipewire"
 SEEN = Wording(
     "camera-web",
-    "{} sees through your camera",
+    "{} uses your camera",
     "from {}",
     "that a camera is open",
 )
@@ -87,7 +87,7 @@ class Camera:
 
 @dataclass(eq=False)
 class CameraUse:
-    """A sandbox that sees through the camera, or is about to."""
+    """A sandbox that uses the camera, or is about to."""
 
     lease: Lease
     title: str = ""
@@ -129,10 +129,10 @@ class Cameras:
             raise ToldError("the user has taken the camera back")
         # guard: a sandbox opens the camera once
         if name in self._uses:
-            raise ToldError("the sandbox sees through the camera already")
+            raise ToldError("the sandbox already uses the camera")
         own = sum(use.lease.record == lease.record for use in self._uses.values())
         if not may_take(own, len(self._uses), USES):
-            raise ToldError("too many sandboxes see through the camera")
+            raise ToldError("too many sandboxes use the camera")
         new = SlidingWindow(OPENED_PER_MINUTE, 60.0)
         # guard: the camera is opened so many times a minute
         if not self._opened.setdefault(lease.record, new).take(now):
@@ -154,7 +154,7 @@ class Cameras:
         # guard: that a sandbox sees is recorded before it does
         await self._log.require(schema.CameraOn(**whose))
         use.title = camera.title or "camera"
-        # guard: who sees through the camera is shown
+        # guard: who uses the camera is shown
         self.indicator.show(use.lease.sandbox, active=True, source=camera.title)
         try:
             async with pictures(camera, size) as far:

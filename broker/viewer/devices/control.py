@@ -43,7 +43,7 @@ class DeviceControl:
         if request.port.startswith(CAMERA_USE):
             use = await self._cameras.end(request.port.removeprefix(CAMERA_USE))
             if use is None:
-                raise RefusedError("that sandbox does not see through the camera")
+                raise RefusedError("that sandbox does not use the camera")
             return api.DeviceAnswer(
                 port=request.port,
                 sandbox=use.lease.sandbox,

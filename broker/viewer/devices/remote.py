@@ -49,7 +49,7 @@ class RemoteDevices:
         self.changed = trio.Event()
 
     def host_ended(self, epoch: FarEnd, untrusted_name: str, reason: str) -> None:
-        """An attachment has ended, as the host of an epoch says."""
+        """Handle the host's report that an attachment has ended."""
         attachment = self._attachments.get((epoch, untrusted_name))
         if attachment is not None:
             attachment.end(printable(reason))

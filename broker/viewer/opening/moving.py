@@ -201,7 +201,7 @@ class Mover:
     async def give_back(
         self, guest: Guest, exchange: OpenExchange, ask: ReturnFile
     ) -> None:
-        """Take an edited file from the target, for the sandbox or person that sent it."""
+        """Take an edited file from the target, for the sandbox or user that sent it."""
         way = guest.transfers.take_return(ask.token)
         reason = "the editing sandbox broke it off"
         try:

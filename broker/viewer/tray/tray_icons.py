@@ -1,8 +1,9 @@
 """``vitrail.Tray``: icons of sandboxes in the user's panel.
 
-The sandbox's worker reads what its daemon sends.  Each icon is an item of ours with a
-connection of its own to the session bus, because a panel forgets one only with its name.
-They go with the connection that asked: at its end, that of the sandbox, or of its permit.
+The sandbox's worker reads what its daemon sends.  Each icon has a
+connection of its own to the session bus, because a panel drops an icon only when its bus
+name disappears.  Icons are removed when the connection that asked, the sandbox or its
+permit ends.
 """
 
 from __future__ import annotations

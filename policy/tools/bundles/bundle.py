@@ -364,8 +364,9 @@ def newer(
         return True
     if bundle.version == version:
         raise BundleError(
-            f"another bundle of version {version} was applied; a version is used once"
+            f"another bundle with version {version} is already applied, and each version "
+            "can be used only once"
         )
     raise BundleError(
-        f"version {bundle.version} is older than version {version}, which was applied"
+        f"version {bundle.version} is older than the applied version {version}"
     )

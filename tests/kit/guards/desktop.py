@@ -23,7 +23,7 @@ GUARDS = (
     Guard("a sandbox opens the camera once", "if False:", USES, "opens_the_camera_once"),
     Guard("the camera is opened so many times a minute", "if False:", USES, "ten_thousand"),
     Guard("that a sandbox sees is recorded before it does", "", USES, "recorded"),
-    Guard("who sees through the camera is shown", "", USES, "recorded_and_shown"),
+    Guard("who uses the camera is shown", "", USES, "recorded_and_shown"),
     Guard("what is shown as a camera is one", "if one.type == _NODE and one.text('media.class') == 'Video/Source':", USES, "not_taken_for"),
     Guard("pictures of the camera have a size of ours", "if False:", CAMERA, "our_sizes"),
     Guard("the process that reads a camera sees nothing else of PipeWire", "", CAMERA, "nothing_else"),

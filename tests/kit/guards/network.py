@@ -24,7 +24,7 @@ GUARDS = (
     Guard("nothing precedes a hello", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),
     Guard("connections of a flow are few, and none is forgotten", "if False:", "tests/broker/host/network/test_quic_hello.py", "forgotten"),
     Guard("what follows a hello is of its connection", "if False:", "tests/broker/host/network/test_quic_hello.py", "does_not_go_on or opens_nothing"),
-    Guard("the server's answer to another connection is none", "if True:", "tests/broker/host/network/test_quic_hello.py", "does_not_go_on"),
+    Guard("answers to another connection do not count", "if True:", "tests/broker/host/network/test_quic_hello.py", "does_not_go_on"),
     Guard("versions of QUIC are those that are read", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),
     Guard("other frames are of no Initial packet", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),
     Guard("a hello of QUIC is bounded", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),

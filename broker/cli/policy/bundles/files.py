@@ -74,7 +74,8 @@ def content_of(file: Path, most: int, *, check_owner: bool = False) -> bytes:
     content = read_file(file, check_owner=check_owner, most=most)
     if isinstance(content, Problem):
         raise RefusedError(
-            content.first_line(), hint=content.hint or "correct the file first"
+            content.first_line(),
+            hint=content.hint or f"correct {file} and run the command again",
         )
     return content
 
@@ -90,13 +91,13 @@ def private_key(file: Path) -> Ed25519PrivateKey:
         found = serialization.load_pem_private_key(content_of(file, 1 << 16), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RefusedError(
-            f"{file} is not a private key in PEM: {error}",
-            hint="'brokerctl policy bundle key' creates one",
+            f"cannot read {file}: not an unencrypted private key in PEM format",
+            hint="create a key with 'brokerctl policy bundle key'",
         ) from error
     if not isinstance(found, Ed25519PrivateKey):
         raise RefusedError(
-            f"{file} is not an Ed25519 key",
-            hint="'brokerctl policy bundle key' creates one",
+            f"cannot use {file}: its key is not an Ed25519 key",
+            hint="create a key with 'brokerctl policy bundle key'",
         )
     return found
 

@@ -266,7 +266,7 @@ def _apply(
             fresh = newer(found, state.version, state.digest, back_to=back_to)
         except BundleError as error:
             raise RefusedError(
-                f"cannot apply bundle '{found.name}': {error}",
+                f"cannot apply bundle '{found.name}' from {where}: {error}",
                 hint="ask the signer for a newer bundle",
             ) from error
         if not overlay:

@@ -1,9 +1,9 @@
-"""zwp_linux_dmabuf_v1: pictures in memory of the graphics driver, by record only.
+"""zwp_linux_dmabuf_v1: buffers of the graphics driver, only if the record allows them.
 
 The compositor gets the client's own descriptor, which it does not with shared memory:
-a dma-buf has its size for ever, is no file that could be cut or punched, and only the
-kernel's drivers make one.  What it is, is asked of the kernel (``Machine.admit_dmabuf``);
-where its pixels lie is checked here, and nothing of it goes up before all of it holds.
+a dma-buf has a fixed size, cannot be truncated or hole-punched, and is created only by
+drivers of the kernel.  The kernel reports what the file is (``Machine.admit_dmabuf``); the
+layout of its planes is checked here, before anything is sent to the compositor.
 
 Formats are those that the compositor has announced on this connection, and of them those
 whose planes we know (``planes.py``): to an object of ours, and in its feedback.
@@ -305,7 +305,7 @@ def _picture(held: dict[int, Plane]) -> GpuPicture:
 
 
 def destroy_params(core: ClientState, params: Params) -> None:
-    """Unused planes are given back; an answer of the compositor's is awaited."""
+    """Release unused planes; wait for the compositor's answer if one is pending."""
     if params.wanted is not None:
         # guard: a buffer that comes too late is destroyed
         params.doomed = params.dead = True

@@ -138,7 +138,10 @@ def host_error(
     code: int,
     untrusted_text: bytes,
 ) -> None:
-    """The compositor ends this connection; its text names ids of its own."""
+    """Handle wl_display.error: end the client's connection.
+
+    The text contains ids of the compositor's, so it is not passed on.
+    """
     core.upstream_error(obj, code, untrusted_text)
 
 

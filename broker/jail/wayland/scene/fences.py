@@ -1,10 +1,10 @@
-"""A picture of the GPU's goes up when the GPU has drawn it.
+"""Hold a commit until the GPU has finished drawing its buffer.
 
 A commit whose buffer is still drawn into waits, and with it the requests that follow on
 its connection; no compositor then waits for a sandbox's drawing.  The kernel says when
-it is done (dma-buf.rst, "Implicit Fence Poll Support").  A picture that comes too late is
-left out, and the window keeps the one before: it is *frozen*, and its next pictures are
-waited for only a moment, until one of them is in time.
+it is done (dma-buf.rst, "Implicit Fence Poll Support").  A late buffer is
+dropped, and the window keeps its previous content.  The window is then *frozen*: later
+buffers have a shorter timeout until one is in time.
 """
 
 from __future__ import annotations

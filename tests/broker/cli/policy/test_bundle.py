@@ -110,7 +110,7 @@ def test_never_backwards(run):
     assert run("apply", two)[0] == 0
     code, out = run("apply", old)
     assert code == 1
-    assert "version 1 is older than version 2" in out
+    assert "version 1 is older than the applied version 2" in out
     (run.source / "policy.d/30-site.policy").write_text("a * * * allow\n")
     code, out = run("apply", run.signed(2))
     assert code == 1

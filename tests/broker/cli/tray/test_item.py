@@ -137,14 +137,14 @@ def test_a_camera_in_use_is_shown_and_ended_by_its_row():
     item.update(TrayState(reachable=True, sandboxes=(sandbox("work"),)))
     assert item._status() == "Active"
     plain = item._pictures()
-    devices = ["camera:work  sees through  Web cam"]
+    devices = ["camera:work  uses  Web cam"]
     state = TrayState(reachable=True, sandboxes=(sandbox("work", devices=devices),))
     item.update(state)
     row = find(item, "work: CAMERA", "End its camera")
     assert click(item, row) == Click(Act.DETACH, "work", "camera:work")
     assert item._status() == "NeedsAttention"
     assert item._pictures() != plain
-    assert "work sees through your camera" in summary(state)
+    assert "work uses your camera" in summary(state)
 
 
 def test_a_menu_that_changes_under_the_pointer_gives_no_click_to_another_row():

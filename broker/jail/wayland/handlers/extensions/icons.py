@@ -38,7 +38,7 @@ class Icon(ProtocolObject):
 
 
 def sizes_known(core: ClientState, manager: ProtocolObject) -> None:
-    """The sizes that the compositor prefers are not the client's: ours is one."""
+    """Announce one size of icons to the client, not the compositor's list."""
     core.down.data += _icon_size(manager.cid, icon.INNER)
     core.down.data += _done(manager.cid)
 

@@ -79,7 +79,7 @@ def destroy_content_type(core: ClientState, hint: SurfaceHint) -> None:
 
 
 def _forget(hint: SurfaceHint) -> None:
-    """The surface may have another; what waits for a commit names no dead object."""
+    """Remove the hint from its surface: no pending commit may name a dead object."""
     if hint.surface is not None and hint.surface.hints.get(hint.interface) is hint:
         # guard: no content type of an object that is gone
         del hint.surface.hints[hint.interface]

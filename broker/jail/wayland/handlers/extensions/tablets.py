@@ -2,7 +2,7 @@
 
 The compositor's tablets and tools are ours.  An application learns of one when it first
 comes over its own content, and then its kind and axes alone: names, numbers and paths say
-what hardware the user has, and when a pen is first used elsewhere is not its business.
+what hardware the user has, and when a pen is used elsewhere is hidden, too.
 Pads (buttons, rings and strips) are not passed on.
 """
 
@@ -61,8 +61,7 @@ class HostTablet(ProtocolObject):
 class HostTool(ProtocolObject):
     """The compositor's zwp_tablet_tool_v2.
 
-    ``inside`` while the client believes it over its content, ``news`` says that a frame
-    event is due.
+    ``inside``: the client has received proximity_in; ``news``: a frame event is due.
     """
 
     __slots__ = ("capabilities", "client", "inside", "kind", "news", "seat")
@@ -161,7 +160,7 @@ def _note_capability(_core: ClientState, tool: HostTool, capability: int) -> Non
 
 
 def _removed(core: ClientState, host: HostTablet | HostTool) -> None:
-    """The client ends what it knows; the rest is ours to end."""
+    """Send ``removed`` to a client that knows the object; otherwise destroy it here."""
     if host.client is None:
         core.end_own(host)
     else:

@@ -305,7 +305,7 @@ def test_each_seat_of_tablets_hears_input(desk):
     manager = desk.bind(MANAGER)
     for _ in range(limits.WAYLAND_LISTENERS - desk.core._listeners):
         desk.make(manager, "get_tablet_seat", SEAT, None, desk.seat)
-    with pytest.raises(ServerError, match="hear input"):
+    with pytest.raises(ServerError, match="receive input"):
         desk.make(manager, "get_tablet_seat", SEAT, None, desk.seat)
 
 
