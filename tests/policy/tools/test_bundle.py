@@ -181,7 +181,7 @@ def test_a_version_cannot_go_backwards():
     assert not newer(same, 7, same.digest)
     with pytest.raises(BundleError, match="older"):
         newer(old, 7, same.digest)
-    with pytest.raises(BundleError, match="used once"):
+    with pytest.raises(BundleError, match="used only once"):
         newer(other, 7, same.digest)
 
 

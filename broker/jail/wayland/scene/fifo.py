@@ -37,7 +37,8 @@ class _Shown(ProtocolObject):
 
 
 def _shown(_core: ClientState, callback: _Shown, _time: int) -> None:
-    callback.frame.waits = 0
+    # guard: each shown picture makes room for one
+    callback.frame.waits -= 1
 
 
 _EVENTS: dispatch.Handlers = {"done": _shown}
@@ -71,7 +72,12 @@ def _may_wait(core: ClientState, xdg: XdgSurface, frame: Frame) -> bool:
     if frame.waits >= limits.WAYLAND_FIFO_WAITS:
         return False
     # guard: nothing waits under menus
-    return not any(
+    if any(
         isinstance(other.role, Popup) and other.role.parent is xdg
         for other in core.windows
+    ):
+        return False
+    # guard: nothing waits under a promoted surface
+    return all(
+        sub.promoted is None or sub.promoted.window is not xdg for sub in core.promoted
     )

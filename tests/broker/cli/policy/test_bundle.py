@@ -114,7 +114,7 @@ def test_never_backwards(run):
     (run.source / "policy.d/30-site.policy").write_text("a * * * allow\n")
     code, out = run("apply", run.signed(2))
     assert code == 1
-    assert "used once" in out
+    assert "can be used only once" in out
     assert (run.home / "policy.d/30-site.policy").read_text() == "a * * * deny\n"
 
 

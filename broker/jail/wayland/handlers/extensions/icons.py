@@ -94,6 +94,9 @@ def set_icon(
     client_icon: Icon | None,
 ) -> None:
     picture = b""
+    # guard: an icon that a window has is not set again
+    if client_icon is None and not toplevel.icon:
+        return
     if client_icon is not None:
         client_icon.used = True
         # guard: icons have a pace

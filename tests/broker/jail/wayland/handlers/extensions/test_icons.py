@@ -287,6 +287,18 @@ def test_icons_have_a_pace(talk):
     assert len(talk.machine.drawn) == 2 + limits.WAYLAND_ICONS_PER_MINUTE
 
 
+def test_an_icon_of_ours_is_not_set_again(talk):
+    _, _, top = talk.show(30, 20, 0)
+    manager, made = an_icon(talk, picture(talk, 48))
+    before = len(talk.told(icon.MANAGER, "set_icon"))
+    for _ in range(50):
+        talk.send(manager, "set_icon", top, None)
+    assert len(talk.told(icon.MANAGER, "set_icon")) == before
+    talk.send(manager, "set_icon", top, made)
+    talk.send(manager, "set_icon", top, None)
+    assert len(talk.told(icon.MANAGER, "set_icon")) == before + 2
+
+
 def test_icon_drawn_again_with_each_mapping_costs_as_a_pool_does(talk):
     surface, _, top = talk.show(30, 20, 0)
     manager, made = an_icon(talk, picture(talk, 48))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
+from broker.jail.wayland.model import Subsurface
 from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.talk import Talk
 
@@ -157,6 +160,35 @@ def test_pictures_wait_again_when_some_were_shown(talk):
     for _ in range(10):
         draw(talk, surface, fifo, "set_barrier", "wait_barrier")
     assert len(talk.told(FIFO, "wait_barrier")) == 10
+
+
+def test_a_picture_that_is_shown_late_makes_room_for_one_alone(talk):
+    surface, _, _ = talk.show(40, 30, 0)
+    fifo = paced(talk, surface)
+    real, gone = talk.model.tell, talk.model._gone
+    kept = unshown(talk)
+    for shown in range(1, 20):
+        for _ in range(2):
+            draw(talk, surface, fifo, "set_barrier", "wait_barrier")
+        thing, name, args = kept.pop(0)
+        real(thing, name, *args)
+        gone(thing)
+        talk.pump()
+        waits = len(talk.told(FIFO, "wait_barrier")) - shown
+        assert waits <= limits.WAYLAND_FIFO_WAITS
+
+
+def test_nothing_waits_under_a_promoted_surface(talk):
+    surface, xdg, _ = talk.show(40, 30, 0)
+    fifo = paced(talk, surface)
+    sub = Subsurface("wl_subsurface", 1)
+    sub.promoted = SimpleNamespace(window=talk.core.by_client[xdg])
+    talk.core.promoted.add(sub)
+    draw(talk, surface, fifo, "set_barrier", "wait_barrier")
+    assert talk.told(FIFO, "wait_barrier") == []
+    talk.core.promoted.clear()
+    draw(talk, surface, fifo, "set_barrier", "wait_barrier")
+    assert len(talk.told(FIFO, "wait_barrier")) == 1
 
 
 def test_nothing_waits_under_a_menu(talk):
