@@ -156,7 +156,7 @@ def test_a_link_in_place_of_the_cursor_file(tmp_path):
     assert _read_cursor(kept) == "42"
     kept.unlink()
     kept.symlink_to(victim)
-    with pytest.raises(click.UsageError, match="cannot read .*cursor"):
+    with pytest.raises(click.UsageError, match=r"cannot read .*cursor"):
         _read_cursor(kept)
     _keep_cursor(kept, "43")
     assert victim.read_text() == "mine\n"

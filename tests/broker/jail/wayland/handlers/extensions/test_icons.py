@@ -292,10 +292,10 @@ def test_an_icon_of_ours_is_not_set_again(talk):
     manager, made = an_icon(talk, picture(talk, 48))
     before = len(talk.told(icon.MANAGER, "set_icon"))
     for _ in range(50):
-        talk.send(manager, "set_icon", top, None)
+        talk.send(manager, "set_icon", top, 0)
     assert len(talk.told(icon.MANAGER, "set_icon")) == before
     talk.send(manager, "set_icon", top, made)
-    talk.send(manager, "set_icon", top, None)
+    talk.send(manager, "set_icon", top, 0)
     assert len(talk.told(icon.MANAGER, "set_icon")) == before + 2
 
 
