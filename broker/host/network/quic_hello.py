@@ -150,11 +150,13 @@ class QuicHellos:
 
     def _is_known(self, packet: _Packet) -> bool:
         """Whether a packet that is not read is of a connection whose hello was read."""
+        # guard: a connection goes on behind a hello that was whole
+        whole = [one for one in self._connections if one.read]
         return any(
             packet.receiver == one.wanted
             if packet.early
             else one.answered and packet.receiver.startswith(one.answered)
-            for one in self._connections
+            for one in whole
         )
 
     def _take_initial(self, packet: _Packet, version: int, wanted: bytes) -> None:
@@ -191,6 +193,8 @@ def _packets(untrusted_data: bytes) -> Iterator[_Packet]:
     """
     data = untrusted_data
     while data:
+        if data is not untrusted_data and not data.strip(b"\0"):
+            return  # padding of the datagram, no packet
         if not data[0] & _LONG:
             yield _Packet(data, receiver=data[1 : 1 + _ID_BYTES])
             return

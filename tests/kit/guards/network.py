@@ -24,6 +24,7 @@ GUARDS = (
     Guard("nothing precedes a hello", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),
     Guard("connections of a flow are few, and none is forgotten", "if False:", "tests/broker/host/network/test_quic_hello.py", "forgotten"),
     Guard("what follows a hello is of its connection", "if False:", "tests/broker/host/network/test_quic_hello.py", "does_not_go_on or opens_nothing"),
+    Guard("a connection goes on behind a hello that was whole", "whole = self._connections", "tests/broker/host/network/test_quic_hello.py", "not_whole"),
     Guard("answers to another connection do not count", "if True:", "tests/broker/host/network/test_quic_hello.py", "does_not_go_on"),
     Guard("versions of QUIC are those that are read", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),
     Guard("other frames are of no Initial packet", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),

@@ -313,6 +313,27 @@ def test_a_hello_to_the_identifier_of_a_connection_that_was_cut_opens_nothing():
     assert not quic.take(short(b""))
 
 
+def test_a_connection_whose_hello_was_not_whole_does_not_go_on():
+    """Attack: its other half goes by another flow to the same server."""
+    quic = QuicHellos()
+    half = message("evil.test")[:200]
+    assert quic.take(FULL)
+    assert quic.take(initial(crypto(half), OLD, keys=OLD))
+    assert not quic.take(later(1, receiver=OLD))
+    quic.answer(answered(b"evil-one", OLD))
+    for data in (short(b"evil-one"), later(2, receiver=b"evil-one")):
+        assert not quic.take(data)
+
+
+def test_zeros_behind_a_packet_are_padding():
+    """Some clients fill a datagram so (RFC 9000, 14.1)."""
+    quic = QuicHellos()
+    assert quic.take(FULL + bytes(300))
+    assert names(quic) == ["www.test"]
+    assert not quic.take(bytes(300)), "a packet, where they are all"
+    assert quic.over
+
+
 def of_another_kind() -> bytes:
     """A hello with two names in its list, the first of a kind that we do not read."""
     listed = b"\1\0\1x" + b"\0\0\x09evil.test"
