@@ -159,8 +159,9 @@ class GpuPicture(NamedTuple):
 
 
 class Buffer(ProtocolObject):
-    """A wl_buffer.  ``holds`` counts states not yet sent that attach it.
+    """A wl_buffer.
 
+    ``holds`` counts states not yet sent that attach it, ``on`` the surfaces that show it.
     A client may destroy a buffer before the commit that shows it is applied;
     the compositor hears of that only when nothing holds it any more, and then it has
     ``ended``.
@@ -171,7 +172,7 @@ class Buffer(ProtocolObject):
 
     __slots__ = (
         *("doomed", "ended", "form", "generation", "gpu", "height", "holds"),
-        "mapping",
+        *("mapping", "on"),
         *("offset", "part", "pool", "shown_by", "stale", "stride", "width"),
     )
 
@@ -186,6 +187,7 @@ class Buffer(ProtocolObject):
         self.mapping: Mapping | None = None
         self.form = 0
         self.holds = 0
+        self.on = 0
         self.doomed = False
         self.ended = False
         self.part: BufferPart | None = None

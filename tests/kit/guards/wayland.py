@@ -18,6 +18,7 @@ GUARDS = (
     Guard("feedback costs more", "pass", DMABUF, "feedback_costs"),
     Guard("a table of formats is sealed", "pass", DMABUF, "sealed_copy"),
     Guard("memory of the GPU counted", "pass", DMABUF, "memory_is_counted or in_its_frame"),
+    Guard("memory of the GPU is counted while it is shown", "if buffer.gpu is not None and buffer.ended:", DMABUF, "although"),
     Guard("four planes", "if False:", DMABUF, "fifth"),
     Guard("a plane is set once", "if False:", DMABUF, "set_once"),
     Guard("parameters make one buffer", "if False:", DMABUF, "one_buffer or take_no_plane"),

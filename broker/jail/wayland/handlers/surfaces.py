@@ -207,6 +207,8 @@ def destroy_surface(core: ClientState, surface: Surface) -> None:
     if surface.viewport is not None:
         surface.viewport.surface = None
     commit.count_pixels(core, surface.content.buffer, None)
+    held_buffers.left(core, surface.attached)
+    surface.attached = None
     core.lose_focus(surface)
     core.usage.give("surfaces", 1)
     core.destroy(surface)

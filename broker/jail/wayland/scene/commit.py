@@ -209,7 +209,10 @@ def _attach(
     if changed:
         count_pixels(core, content.buffer, size)
         content.buffer = size
-    surface.attached = buffer
+    former, surface.attached = surface.attached, buffer
+    if buffer is not None:
+        buffer.on += 1
+    held_buffers.left(core, former)
     if buffer is None:
         surface.part = None
         core.up.data += emit.attach(surface.sid, 0, 0, 0)

@@ -26,9 +26,7 @@ def end(core: ClientState, buffer: Buffer) -> None:
         core.end_own(buffer.part)
         core.usage.give("buffers", 1)
         buffer.part = None
-    if buffer.gpu is not None:
-        release_gpu(core, buffer.gpu)
-        buffer.gpu = None
+    _let_go(core, buffer)
     pool, mapping = buffer.pool, buffer.mapping
     if pool is None or mapping is None:
         return
@@ -59,6 +57,22 @@ def release_gpu(core: ClientState, picture: GpuPicture) -> None:
         core.usage.give("shm_bytes", memory.size)
         core.gpu_memory.discard(memory)
         memory.close()
+
+
+def left(core: ClientState, buffer: Buffer | None) -> None:
+    """A surface no longer shows a buffer."""
+    if buffer is not None:
+        buffer.on -= 1
+        _let_go(core, buffer)
+
+
+def _let_go(core: ClientState, buffer: Buffer) -> None:
+    """Release memory of the GPU that neither client nor compositor has by a buffer."""
+    # The compositor keeps descriptors and memory of what a surface shows.
+    # guard: memory of the GPU is counted while it is shown
+    if buffer.gpu is not None and buffer.ended and not buffer.on:
+        release_gpu(core, buffer.gpu)
+        buffer.gpu = None
 
 
 def show(core: ClientState, buffer: Buffer) -> None:

@@ -142,6 +142,8 @@ def test_a_picture_is_shown_in_its_frame_and_given_back(talk):
     ((_, index, *where),) = talk.told(PARAMS, "add")
     assert (index, where) == (0, [0, 400, 0, 0])
     talk.send(buffer, "destroy")
+    talk.send(surface, "attach", 0, 0, 0)
+    talk.send(surface, "commit")
     assert used(talk) == before
 
 
@@ -281,6 +283,8 @@ def test_a_buffer_of_the_compositors_choice(talk):
     talk.send(surface, "commit")
     assert talk.server_side(surface).now["buffer"].oid >= 0xFF000000
     talk.send(buffer, "destroy")
+    talk.send(surface, "attach", 0, 0, 0)
+    talk.send(surface, "commit")
     assert used(talk) == before
     assert not [t for t in talk.model.things.values() if t.oid >= 0xFF000000]
 
@@ -332,6 +336,53 @@ def test_descriptors_that_wait_for_a_buffer_are_counted(talk):
         len([m for m in talk.machine.dmabufs if not m.fd.closed])
         <= limits.WAYLAND_GPU_PLANES
     )
+
+
+def put(talk, surface, buffer):
+    talk.send(surface, "attach", buffer, 0, 0)
+    talk.send(surface, "commit")
+
+
+def test_what_is_shown_is_counted_although_its_buffer_was_destroyed(talk):
+    """Attack: the compositor keeps a descriptor for each surface's picture."""
+
+    def flood():
+        for _ in range(limits.WAYLAND_GPU_PLANES + 1):
+            buffer = talk.picture()
+            put(talk, talk.surface(), buffer)
+            talk.send(buffer, "destroy")
+
+    refuses(talk, flood, 2, "gpu_planes")
+    assert len(talk.told(PARAMS, "add")) <= limits.WAYLAND_GPU_PLANES
+
+
+@pytest.mark.parametrize("how", ["another", "none", "destroy"])
+def test_what_was_shown_is_given_back_once_no_surface_shows_it(talk, how):
+    one, two = talk.surface(), talk.surface()
+    buffer = talk.picture()
+    for surface in (one, one, two):
+        put(talk, surface, buffer)
+    talk.send(buffer, "destroy")
+    (memory,) = talk.machine.dmabufs
+    talk.send(one, "destroy")
+    assert used(talk) == {"buffers": 0, "gpu_planes": 1, "shm_bytes": 20000}
+    if how == "destroy":
+        talk.send(two, "destroy")
+    else:
+        put(talk, two, talk.picture() if how == "another" else 0)
+    assert used(talk)["gpu_planes"] == (how == "another")
+    assert memory.fd.closed
+
+
+def test_a_buffer_that_is_not_destroyed_is_kept_by_nobody_showing_it(talk):
+    surface, buffer = talk.surface(), talk.picture()
+    for what in (buffer, 0, buffer):
+        put(talk, surface, what)
+    assert used(talk) == {"buffers": 1, "gpu_planes": 1, "shm_bytes": 20000}
+    talk.send(surface, "destroy")
+    assert used(talk) == {"buffers": 1, "gpu_planes": 1, "shm_bytes": 20000}
+    talk.send(buffer, "destroy")
+    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "shm_bytes": 0}
 
 
 def test_memory_is_counted(talk):
