@@ -26,13 +26,12 @@ ours waits for all sockets at once and calls the same steps.
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections.abc import Callable
 from enum import Enum
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import trio
 from typing_extensions import override
@@ -61,8 +60,12 @@ _NEAR_SECONDS = 0.002
 """A deadline is due when it is not farther away: epoll counts milliseconds."""
 
 
+class _File(Protocol):
+    def fileno(self) -> int: ...
+
+
 class Watch:
-    """One socket and its step; ``close`` comes before the socket is closed.
+    """One socket or dma-buf and its step; ``close`` comes before the file is closed.
 
     ``urgent`` for one whose far end we trust: it is not behind those of clients.
     ``served`` is the number of its last step.
@@ -71,9 +74,7 @@ class Watch:
     open, too, and there would be no way to stop it.
     """
 
-    def __init__(
-        self, sock: socket.socket, step: Step, *, urgent: bool = False
-    ) -> None:
+    def __init__(self, sock: _File, step: Step, *, urgent: bool = False) -> None:
         self.fd = sock.fileno()
         self.step = step
         self.urgent = urgent

@@ -28,6 +28,7 @@ GUARDS = (
     Guard("a picture is drawn before it goes up", "if True:", DMABUF, "waits_until"),
     Guard("a late picture freezes its own window", "pass", DMABUF, "late_picture"),
     Guard("a frozen window is waited for a moment only", "if False:", DMABUF, "frozen"),
+    Guard("a wait for the GPU leaves no entry of an epoll set", "await trio.lowlevel.wait_readable(memory.fileno())", "tests/broker/jail/worker/wayland/test_drawn.py", "no_entry"),
     Guard("no buffers of a GPU by waypipe", "pass", "tests/attack/test_gpu_buffers.py", "waypipe"),
     Guard("no file system is asked what a GPU buffer is", "if done != 0:", "tests/attack/test_gpu_buffers.py", "file_system"),
     Guard("a GPU buffer is a dma-buf", "if False:", "tests/attack/test_gpu_buffers.py", "posing"),

@@ -103,11 +103,17 @@ def _unheard(queue: Outgoing) -> bool:
     )
 
 
+def _drawn_now() -> Turn:
+    return Turn.MINE
+
+
 async def _drawn(memory: GpuMemory, until: float) -> None:
     """Wait until the GPU has drawn into a dma-buf, or it is late."""
     with trio.move_on_at(until):
         try:
-            await trio.lowlevel.wait_readable(memory.fileno())
+            # guard: a wait for the GPU leaves no entry of an epoll set
+            with Watch(memory, _drawn_now) as watch:
+                await watch.left()
         except OSError:  # no room for another wait
             await trio.sleep_forever()
 
