@@ -353,9 +353,10 @@ LAUNCH = Table(
                 {
                     "none": "its programs draw with the processor",
                     "buffers": "they have this machine's render nodes "
-                    "(`/dev/dri/renderD*`), and their windows may show what the GPU drew: "
-                    "each buffer is checked, but the kernel's graphics driver is open to a "
-                    "hostile program (docs/gpu.md)",
+                    "(`/dev/dri/renderD*`; a Flatpak application has all of `/dev/dri`), "
+                    "and their windows may show what the GPU drew: each buffer is checked, "
+                    "but the kernel's graphics driver is open to a hostile program "
+                    "(docs/gpu.md)",
                 }
             ),
             "Whether its programs draw with this machine's GPU.",

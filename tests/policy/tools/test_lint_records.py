@@ -93,6 +93,15 @@ def test_a_dangerous_global_is_named_with_its_sentence(tmp_path, text):
     assert one.problem.message == f"{name} is allowed: {OPTIONS[name]}"
 
 
+def test_a_flatpak_with_a_gpu_has_what_shows_pictures_too(tmp_path):
+    """Its device 'dri' is the whole directory, whatever the window may show."""
+    text = '[launch]\nkind = "flatpak"\napp = "org.test.App"\ngpu = "buffers"'
+    found = _find(tmp_path, a=text)
+    assert sorted(one[0] for one in found) == ["dangerous-global", "whole-gpu"]
+    denied = '[window]\ndeny = ["zwp_linux_dmabuf_v1"]\n'
+    assert ("whole-gpu", "a", 8, 7) in _find(tmp_path, a=denied + text)
+
+
 def test_a_microphone_takes_a_line_in_both(tmp_path):
     """The record opens it and a rule grants it: nothing to say."""
     open_ = '[audio]\nplayback = "allow"\nmicrophone = "ask"'
