@@ -1,7 +1,8 @@
 """This machine's render nodes: the part of a GPU that draws, and shows nothing.
 
 Mesa finds a node's driver by /sys (libdrm, drmGetDevice2); a box gets only that
-part of /sys, a container of Podman all of it, read-only, as by default.
+part of /sys, without its screens; a container of Podman all of it, read-only, as by
+default.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def box_words(folder: Path = _NODES, numbers: Path = _SYS) -> tuple[str, ...]:
     words = [word for node in nodes for word in ("--dev-bind", str(node), str(node))]
     for device in dict.fromkeys(_device(node, numbers) for node in nodes):
         words += ("--ro-bind-try", str(device), str(device))
+    # Of a card* beside the node libdrm needs the name; inside is what the screens are.
+    cards = (card for node in nodes for card in _cards(node, numbers))
+    # guard: a box reads nothing of the screens
+    for card in dict.fromkeys(map(str, cards)):
+        words += ("--tmpfs", card, "--remount-ro", card)
     return (*words, *(word for node in nodes for word in _link(node, numbers)))
 
 
@@ -40,6 +46,11 @@ def _device(node: Path, numbers: Path) -> Path:
     device = (_number(node, numbers) / "device").resolve()
     # A virtio device's numbers are those of the PCI device above it.
     return device.parent if device.name.startswith("virtio") else device
+
+
+def _cards(node: Path, numbers: Path) -> Iterator[Path]:
+    device = (_number(node, numbers) / "device").resolve()
+    return (device / "drm").glob("card*")
 
 
 def _link(node: Path, numbers: Path) -> Iterator[str]:
