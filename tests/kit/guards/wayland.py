@@ -298,6 +298,9 @@ GUARDS = (
     Guard("a tool's kind and axes alone", "core.down.data += emit.event(TOOL, 'hardware_serial')(made.cid, 1, 2)", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "nothing_of_the_hardware"),
     Guard("a tool's press ends when it leaves", "pass", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "press_ends"),
     Guard("grabs end with a tool elsewhere in the sandbox", "pass", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "dismisses_menus"),
+    Guard("what comes for a seat that has ended is ended", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "before_it_read"),
+    Guard("tablets and tools end with their seat", "", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "made_for_a_seat"),
+    Guard("a tablet that has ended is not introduced again", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "does_not_come_back"),
     Guard("a tool's events on the content only", "if tool.client is not None:", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "heard_over_a_frame"),
     Guard("shrunk files noticed by who reads them", "if False:", "tests/integration/test_wayland_machine.py", "a_file_is_copied"),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from broker.jail.wayland import choice
 from broker.jail.wayland.handlers import cursor, popups
 from broker.jail.wayland.input_model import ClientTool
 from broker.jail.wayland.model import Surface
-from broker.jail.wayland.protocol import emit, signatures
+from broker.jail.wayland.protocol import dispatch, emit, signatures
 from broker.jail.wayland.protocol.dispatch import DROP, FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 
@@ -37,6 +37,16 @@ _PEN = 0x140
 _CAPABILITIES = 6
 
 
+class TabletSeat(ProtocolObject):
+    """A client's zwp_tablet_seat_v2; ``hosts`` are what the compositor made for it."""
+
+    __slots__ = ("hosts",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.hosts: set[HostTablet | HostTool] = set()
+
+
 class ClientTablet(ProtocolObject):
     """The zwp_tablet_v2 that a client knows; ``host`` is the compositor's."""
 
@@ -52,7 +62,7 @@ class HostTablet(ProtocolObject):
 
     __slots__ = ("client", "seat")
 
-    def __init__(self, seat: ProtocolObject) -> None:
+    def __init__(self, seat: TabletSeat) -> None:
         super().__init__(TABLET, 1)
         self.seat = seat
         self.client: ClientTablet | None = None
@@ -66,7 +76,7 @@ class HostTool(ProtocolObject):
 
     __slots__ = ("capabilities", "client", "inside", "kind", "news", "seat")
 
-    def __init__(self, seat: ProtocolObject) -> None:
+    def __init__(self, seat: TabletSeat) -> None:
         super().__init__(TOOL, 1)
         self.seat = seat
         self.client: ClientTool | None = None
@@ -94,17 +104,22 @@ def get_tablet_seat(
 _get_seat = emit.request(MANAGER, "get_tablet_seat")
 
 
-def tablet_added(core: ClientState, seat: ProtocolObject, sid: int) -> None:
+def tablet_added(core: ClientState, seat: TabletSeat, sid: int) -> None:
     _adopt(core, sid, HostTablet(seat))
 
 
-def tool_added(core: ClientState, seat: ProtocolObject, sid: int) -> None:
+def tool_added(core: ClientState, seat: TabletSeat, sid: int) -> None:
     _adopt(core, sid, HostTool(seat))
 
 
 def _adopt(core: ClientState, sid: int, host: HostTablet | HostTool) -> None:
     """Ours until the client learns of it: its events come here."""
     core.adopt(sid, host, {})
+    # guard: what comes for a seat that has ended is ended
+    if host.seat.dead:
+        core.end_own(host)
+        return
+    host.seat.hosts.add(host)
     core.arm(host)
 
 
@@ -114,12 +129,35 @@ def pad_added(core: ClientState, _seat: ProtocolObject, sid: int) -> None:
     core.end_own(pad)
 
 
+_LATE = {"tablet_added": tablet_added, "tool_added": tool_added, "pad_added": pad_added}
+
+
+def destroy_seat(core: ClientState, seat: TabletSeat) -> None:
+    """The client ends a seat.  The compositor's tablets outlive it, so they end here.
+
+    Those that the client knows are its own to destroy.
+    """
+    core.destroy(seat)
+    seat.events = dispatch.own_events(SEAT, _LATE)
+    # guard: tablets and tools end with their seat
+    for host in [one for one in seat.hosts if one.client is None]:
+        _end(core, host)
+
+
+def _end(core: ClientState, host: HostTablet | HostTool) -> None:
+    host.seat.hosts.discard(host)
+    core.end_own(host)
+
+
 # -- what the client learns --------------------------------------------------------------
 
 
 def _introduce(core: ClientState, tool: HostTool, tablet: HostTablet) -> bool:
     """Tell the client of a tool that comes over its content; False if it cannot be."""
     seat = tool.seat
+    # guard: a tablet that has ended is not introduced again
+    if tablet.dead:
+        return False
     for host in (tablet, tool):
         if host.client is None and seat.dead:
             return False
@@ -162,7 +200,7 @@ def _note_capability(_core: ClientState, tool: HostTool, capability: int) -> Non
 def _removed(core: ClientState, host: HostTablet | HostTool) -> None:
     """Send ``removed`` to a client that knows the object; otherwise destroy it here."""
     if host.client is None:
-        core.end_own(host)
+        _end(core, host)
     else:
         core.serials.lift(host.client.cid)
         core.down.data += _REMOVED[host.interface](host.client.cid)
@@ -177,7 +215,7 @@ def destroy(core: ClientState, known: ClientTablet | ClientTool) -> None:
     host = known.host
     if isinstance(host, HostTablet | HostTool):
         host.client = None
-        core.end_own(host)
+        _end(core, host)
     core.drop_local(known)
 
 
@@ -294,7 +332,7 @@ def _passing(name: str) -> Callable[..., None]:
 REQUESTS: Rules = {
     (MANAGER, "get_tablet_seat"): get_tablet_seat,
     (MANAGER, "destroy"): FORWARD,
-    (SEAT, "destroy"): FORWARD,
+    (SEAT, "destroy"): destroy_seat,
     (TABLET, "destroy"): destroy,
     (TOOL, "destroy"): destroy,
     (TOOL, "set_cursor"): cursor.set_tool_cursor,
@@ -357,4 +395,4 @@ EVENTS: Rules = {
     (_STRIP, "stop"): DROP,
     (_STRIP, "frame"): DROP,
 }
-CLASSES: Classes = {TABLET: ClientTablet, TOOL: ClientTool}
+CLASSES: Classes = {SEAT: TabletSeat, TABLET: ClientTablet, TOOL: ClientTool}

@@ -269,6 +269,55 @@ def test_seat_that_is_given_back_introduces_nothing(desk):
     assert desk.tablet_events() == []
 
 
+def test_what_the_compositor_made_for_a_seat_ends_with_it(desk):
+    manager = desk.bind(MANAGER)
+    desk.send(desk.tablets, "destroy")
+    for _ in range(10):
+        desk.tablets = desk.make(manager, "get_tablet_seat", SEAT, None, desk.seat)
+        desk.plug()
+        desk.send(desk.tablets, "destroy")
+    assert len(desk.told(TABLET, "destroy")) == 11
+    assert len(desk.told(TOOL, "destroy")) == 11
+
+
+def test_what_the_compositor_said_before_it_read_that_a_seat_ended_ends_too(desk):
+    by = desk.server_side(desk.tablets)
+    desk.model.confirms = False
+    desk.send(desk.tablets, "destroy")
+    for name, kind in (
+        ("tablet_added", TABLET),
+        ("tool_added", TOOL),
+        ("pad_added", PAD),
+    ):
+        before = len(desk.told(kind, "destroy"))
+        desk.model.server_made(by, name, kind)
+        desk.pump()
+        assert len(desk.told(kind, "destroy")) == before + 1
+
+
+def test_what_the_client_knows_of_a_seat_is_its_own_to_end(desk):
+    desk.over_content()
+    desk.send(desk.tablets, "destroy")
+    assert desk.told(TOOL, "destroy") == desk.told(TABLET, "destroy") == []
+    for oid, kind in list(desk.kinds.items()):
+        if kind in {TABLET, TOOL}:
+            desk.send(oid, "destroy")
+    assert desk.told(TOOL, "destroy") == desk.told(TABLET, "destroy") == [[]]
+
+
+def test_tablet_that_the_application_ends_does_not_come_back(desk):
+    """The compositor names it once more: it has not read the request yet."""
+    desk.over_content()
+    desk.pen("proximity_out")
+    desk.pen("frame", 6)
+    desk.send(next(o for o, kind in desk.kinds.items() if kind == TABLET), "destroy")
+    desk.model.things[desk.tablet.oid] = desk.tablet
+    desk.events.clear()
+    desk.over_content(serial=910)
+    assert desk.tablet_events() == []
+    assert desk.told(TABLET, "destroy") == [[]]
+
+
 def test_pads_are_not_passed_on(desk):
     by = desk.server_side(desk.tablets)
     pad = desk.model.server_made(by, "pad_added", PAD)
