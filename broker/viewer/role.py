@@ -139,7 +139,7 @@ class ViewerRole:
         self.cameras = Cameras(log)
         """Who uses the user's camera."""
         desktop = DesktopServices(paths, self.cameras)
-        self._settings = desktop.settings
+        self._settings, self._tray = desktop.settings, desktop.tray
         self.opening = OpeningService(
             decider=authority,
             log=log,
@@ -251,6 +251,7 @@ class ViewerRole:
             if self._nursery is not None:
                 self._nursery.start_soon(self._decide_again)
                 self._nursery.start_soon(self._alone, self._follow_icons)
+                self._nursery.start_soon(self._alone, self._tray.follow)
                 for guest in self.guests():
                     self._nursery.start_soon(self._alone, guest.follow_record)
 

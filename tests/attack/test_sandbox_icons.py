@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
 import socket
+import weakref
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -15,7 +17,7 @@ import trio
 import trio.testing
 from PIL import Image
 
-from broker.core.errors import PeerError
+from broker.core.errors import PeerError, RefusedError, SetupError
 from broker.core.framing import FrameReader, encode_frame
 from broker.core.limits import tray as limits
 from broker.ipc import transfer as messages
@@ -45,6 +47,7 @@ from shims.files.bus_service import CallError
 
 RED = 0xD01010
 WHITE = b"\xff" * limits.ICON_BYTES
+ALL = (ITEM_PATH, PROPERTIES, "GetAll", (ITEM,))
 
 
 # -- what is read -------------------------------------------------------------------------
@@ -169,8 +172,10 @@ class PaperPanel:
 
     async def run(self):
         self.shown.append(self)
+        self.ended = trio.Event()
         try:
-            await trio.sleep_forever()
+            await self.ended.wait()
+            raise SetupError("the session bus has gone")
         finally:
             self.shown.remove(self)
 
@@ -187,9 +192,13 @@ class Sandbox:
         self.lease = SimpleNamespace(id=name, sandbox=name, record=record or name)
         self.scope, self.more = trio.CancelScope(), trio.Event()
         self._nursery, self._icons = nursery, icons
+        self.colour = "#d01010"
+        self.ended = False
 
     def valid_record(self):
-        label = SimpleNamespace(colour="#d01010")
+        if self.colour is None:
+            raise RefusedError("there is no valid record")
+        label = SimpleNamespace(colour=self.colour)
         return SimpleNamespace(viewer=SimpleNamespace(label=label))
 
     async def order(self, order):
@@ -200,7 +209,10 @@ class Sandbox:
 
     async def serve(self):
         with self.scope:
-            await self._icons.serve(self, self.exchange)
+            try:
+                await self._icons.serve(self, self.exchange)
+            except* RefusedError:
+                self.ended = True
 
     async def ask(self, ask):
         """Send it, and wait until the next one may come."""
@@ -223,6 +235,7 @@ async def sandboxes(nursery, monkeypatch):
         nursery.start_soon(one.serve)
         return one
 
+    sandbox.icons = icons
     yield sandbox
     for one in made:
         one.scope.cancel()
@@ -255,6 +268,115 @@ async def test_all_sandboxes_together_have_sixteen_icons(sandboxes, autojump_clo
         for icon in range(1, 5):
             await one.ask(ShowIcon(icon))
     assert len(PaperPanel.shown) == limits.ICONS_TOTAL
+
+
+async def test_four_sandboxes_leave_an_icon_to_a_fifth(sandboxes, autojump_clock):
+    for number in range(4):
+        one = sandboxes(f"s{number}")
+        for icon in range(1, 5):
+            await one.ask(ShowIcon(icon))
+    assert len(PaperPanel.shown) == 14
+    await sandboxes("s4").ask(ShowIcon(1))
+    assert len(PaperPanel.shown) == 15
+
+
+async def test_connections_of_a_record_share_a_pace(sandboxes, autojump_clock):
+    began = trio.current_time()
+    for number in range(100):
+        one = sandboxes(f"disp{number}", "work")
+        await one.ask(HideIcon(1))
+        one.scope.cancel()
+    paced = 100 - limits.ICON_CHANGES_BURST
+    assert trio.current_time() - began >= paced / limits.ICON_CHANGES_PER_SECOND
+    # Others do not wait for it.
+    before = trio.current_time()
+    await sandboxes("other").ask(HideIcon(1))
+    assert trio.current_time() == before
+
+
+async def test_an_icon_that_waits_is_shown_as_it_is_when_a_place_comes_free(
+    sandboxes, autojump_clock
+):
+    work, other = sandboxes("work"), sandboxes("disp1", "work")
+    for number in range(1, 5):
+        await work.ask(ShowIcon(number))
+    await other.ask(ShowIcon(1, "former"))
+    await other.ask(ShowIcon(2, "taken back"))
+    await other.ask(ShowIcon(3, "later"))
+    await other.ask(HideIcon(2))
+    await other.ask(ShowIcon(1, "now"))
+    assert len(PaperPanel.shown) == limits.ICONS_PER_RECORD
+    await work.ask(HideIcon(1))
+    await work.ask(HideIcon(2))
+    await work.ask(HideIcon(3))
+    values = [panel.item.call(*ALL)[0][1][0]["Title"][1] for panel in PaperPanel.shown]
+    assert values == ["[work] ", "[disp1] now", "[disp1] later"]
+
+
+async def test_sixteen_icons_of_a_daemon_wait(sandboxes, autojump_clock):
+    work, other = sandboxes("work"), sandboxes("disp1", "work")
+    for number in range(1, 5):
+        await work.ask(ShowIcon(number))
+    for number in range(1, 101):
+        await other.ask(ShowIcon(number))
+    shown = 0
+    work.scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    for number in range(1, 101):
+        shown = max(shown, number if len(PaperPanel.shown) else 0)
+        await other.ask(HideIcon(number))
+    assert shown == limits.ICONS_WAITING
+
+
+async def test_icons_that_end_by_themselves_are_forgotten_and_come_back(
+    sandboxes, autojump_clock
+):
+    work = sandboxes("work")
+    seen = weakref.WeakSet()
+    for number in range(1, 51):
+        await work.ask(ShowIcon(number, "", WHITE))
+        (panel,) = PaperPanel.shown
+        seen.add(panel.item)
+        panel.ended.set()
+        del panel
+        await trio.testing.wait_all_tasks_blocked()
+    gc.collect()
+    assert len(seen) <= 1
+    await work.ask(ShowIcon(50, "again"))
+    assert len(PaperPanel.shown) == 1
+
+
+async def test_an_icon_without_a_record_takes_no_place(sandboxes, autojump_clock):
+    for number in range(20):
+        one = sandboxes(f"disp{number}", "work")
+        one.colour = None
+        one.exchange.take(messages.TrayAsked(1, ShowIcon(1)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert one.ended
+        await trio.sleep(1)
+    await sandboxes("disp", "work").ask(ShowIcon(1))
+    assert len(PaperPanel.shown) == 1
+
+
+async def test_icons_have_the_colour_that_their_record_has_now(
+    sandboxes, autojump_clock
+):
+    work, gone = sandboxes("work"), sandboxes("gone")
+    await work.ask(ShowIcon(1, "", WHITE))
+    await gone.ask(ShowIcon(1, "", WHITE))
+    work.colour, gone.colour = "#1010d0", None
+    await sandboxes.icons.follow()
+    mine, other = PaperPanel.shown
+    assert [one.member for one in mine.told] == ["NewIcon"]
+    assert other.told == []
+    ((_, _, pixels),) = mine.item.call(*ALL)[0][1][0]["IconPixmap"][1]
+    assert pixels == framed(WHITE, 0x1010D0)
+    await sandboxes.icons.follow()
+    assert len(mine.told) == 1
+    # Its next picture is in that colour, too.
+    await work.ask(ShowIcon(1))
+    ((_, _, pixels),) = mine.item.call(*ALL)[0][1][0]["IconPixmap"][1]
+    assert pixels == framed(b"", 0x1010D0)
 
 
 async def test_a_sandbox_changes_its_own_icons_only(sandboxes, autojump_clock):

@@ -16,11 +16,14 @@ ICON_TITLE_CHARS = 60
 ICONS_PER_RECORD = 4
 """Shown at one time; further ones wait for a place."""
 
+ICONS_WAITING = 16
+"""Icons of one daemon that wait for a place; further ones are dropped."""
+
 ICONS_TOTAL = 16
 """Icons of all sandboxes: each is a connection to the session bus, and a place in the panel."""
 
 ICON_CHANGES_PER_SECOND = 4.0
-"""Changes by one daemon in the long run; beyond, that daemon alone waits."""
+"""Changes by one record's daemons in the long run; beyond, they alone wait."""
 
 ICON_CHANGES_BURST = 16
 

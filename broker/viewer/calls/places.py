@@ -1,4 +1,4 @@
-"""How many calls run at one time: of a service, and of a target."""
+"""How many calls run at one time, of a service and of a target, and how often."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from broker.core.fair_share import may_take
 from broker.core.names import LeaseId
+from broker.core.token_bucket import TokenBucket
 from broker.viewer.opening.failures import ToldError
 
 Service = tuple[LeaseId | str, str]
@@ -45,3 +46,21 @@ class CallPlaces:
             self._callers[place, caller] -= 1
             self._taken += Counter()  # without those of which none runs
             self._callers += Counter()
+
+
+class CallPaces:
+    """A pace for each caller, which all of its connections share."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._paces: dict[str, TokenBucket] = {}
+
+    def take(self, caller: str, now: float) -> float:
+        """Count an event of a caller; return the seconds that it comes too early."""
+        for known, pace in list(self._paces.items()):
+            if pace.early(now, self._burst) <= 0:
+                del self._paces[known]  # it is as a fresh one
+        fresh = TokenBucket(self._rate, self._burst)
+        # guard: a caller's connections share a pace
+        pace = self._paces.setdefault(caller, fresh)
+        return pace.take(now)

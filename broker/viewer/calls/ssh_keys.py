@@ -38,10 +38,10 @@ from broker.core.ssh_agent import (
     SignLogin,
     fingerprint,
 )
-from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview, ShownRule
 from broker.viewer.calls.known_hosts import names_of
+from broker.viewer.calls.places import CallPaces
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, user_agent
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
@@ -68,7 +68,9 @@ class SshKeys:
         """``far_agent`` leads to that of a permit's target, as a context."""
         self._decider = decider
         self._far_agent = far_agent
-        self._paces: dict[str, TokenBucket] = {}
+        self._paces = CallPaces(
+            limits.SSH_REQUESTS_PER_SECOND, limits.SSH_REQUESTS_BURST
+        )
 
     async def serve(
         self,
@@ -117,8 +119,8 @@ class SshKeys:
         while True:
             asked = await exchange.agent_said()
             # Requests of a sandbox to ssh agents are paced.
-            pace = self._pace(guest.lease.id)
-            await trio.sleep(pace.take(trio.current_time()))
+            early = self._paces.take(guest.lease.id, trio.current_time())
+            await trio.sleep(early)
             if not isinstance(asked, AgentAsk):
                 raise PeerError("an ssh agent's answer to nobody")
             answer = await talk.answer(asked)
@@ -130,15 +132,6 @@ class SshKeys:
         if permit.target in ADMIN_NAMES:
             return user_agent()
         return self._far_agent(permit, guest, wait)
-
-    def _pace(self, lease: str) -> TokenBucket:
-        """Return the pace of a sandbox, which all of its connections share."""
-        now = trio.current_time()
-        for known, pace in list(self._paces.items()):
-            if pace.early(now, limits.SSH_REQUESTS_BURST) <= 0:
-                del self._paces[known]  # it is as a fresh one
-        fresh = TokenBucket(limits.SSH_REQUESTS_PER_SECOND, limits.SSH_REQUESTS_BURST)
-        return self._paces.setdefault(lease, fresh)
 
 
 @dataclass

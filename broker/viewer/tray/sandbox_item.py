@@ -41,20 +41,29 @@ class SandboxItem:
         self._id = f"vitrail-{sandbox}-{number}"
         self._colour = colour
         self._title = f"[{sandbox}]"
+        self._picture = b""
         self._pixels = framed(b"", colour)
 
     def update(self, ask: ShowIcon) -> list[PanelSignal]:
         """Show another picture or title; return what the panel must be told."""
         # guard: a sandbox's title is plain, and after its name
         words = printable(ask.title, ICON_TITLE_CHARS).translate(_PLAIN)
-        title, pixels = f"[{self._sandbox}] {words}", framed(ask.pixels, self._colour)
-        told = []
-        if pixels != self._pixels:
-            told.append("NewIcon")
+        title = f"[{self._sandbox}] {words}"
+        self._picture = ask.pixels
+        told = self.recolour(self._colour)
         if title != self._title:
-            told += ["NewTitle", "NewToolTip"]
-        self._title, self._pixels = title, pixels
-        return [PanelSignal(ITEM_PATH, ITEM, name) for name in told]
+            told += [
+                PanelSignal(ITEM_PATH, ITEM, n) for n in ("NewTitle", "NewToolTip")
+            ]
+        self._title = title
+        return told
+
+    def recolour(self, colour: int) -> list[PanelSignal]:
+        """Have the frame in a colour; return what the panel must be told."""
+        self._colour = colour
+        before, self._pixels = self._pixels, framed(self._picture, colour)
+        same = self._pixels == before
+        return [] if same else [PanelSignal(ITEM_PATH, ITEM, "NewIcon")]
 
     def call(
         self, path: str, interface: str, member: str, body: tuple[Any, ...]

@@ -9,18 +9,21 @@ permit ends.
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
-from broker.core.errors import SetupError
+from broker.core.errors import RefusedError, SetupError
+from broker.core.fair_share import may_take
 from broker.core.limits import tray as limits
 from broker.core.stderr_log import isolated, log_stderr
 from broker.core.streams.wayland_rules import take_color
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
 from broker.ipc.desktop.tray_guest import IconAsk, IconClicked, ShowIcon
+from broker.viewer.calls.places import CallPaces
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.tray.panel_bus import Panel
 from broker.viewer.tray.sandbox_item import SECOND, SandboxItem
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 class _Icon:
     """An icon that is shown."""
 
+    guest: Guest
     item: SandboxItem
     panel: Panel[str]
     scope: trio.CancelScope
@@ -42,39 +46,52 @@ class TrayIcons:
     """All icons of one viewer's sandboxes."""
 
     def __init__(self) -> None:
-        self._shown: dict[int, str] = {}
-        """The record of each icon that is shown, by our number."""
-        self._numbers = itertools.count(2)  # 1 is brokerctl's own
+        self.shown: dict[int, _Icon] = {}
+        """By our number."""
+        self.numbers = itertools.count(2)  # 1 is brokerctl's own
+        self._paces = CallPaces(
+            limits.ICON_CHANGES_PER_SECOND, limits.ICON_CHANGES_BURST
+        )
+        self.freed = trio.Event()
+        """Set, and replaced, when an icon has left its place."""
         self._complained = False
 
     async def serve(self, guest: Guest, exchange: OpenExchange) -> None:
         """Show the icons of one daemon until its connection ends."""
         await guest.order(messages.TrayServe(exchange.stream))
-        pace = TokenBucket(limits.ICON_CHANGES_PER_SECOND, limits.ICON_CHANGES_BURST)
-        own = _DaemonIcons(self, guest, exchange)
         async with trio.open_nursery() as nursery:
+            own = _DaemonIcons(self, guest, exchange, nursery)
+            nursery.start_soon(own.show_waiting)
             while True:
                 ask = await exchange.icon_asked()
+                early = self._paces.take(guest.lease.record, trio.current_time())
                 # guard: a flood of icons waits in its sender
-                await trio.sleep(pace.take(trio.current_time()))
-                await own.take(ask, nursery)
+                await trio.sleep(early)
+                await own.take(ask)
                 await guest.order(messages.TrayMore(exchange.stream))
 
-    def place(self, record: str) -> int | None:
-        """Return the number of a new icon; None where there are too many."""
-        own = sum(one == record for one in self._shown.values())
+    async def follow(self) -> None:
+        """Give the icons the colours that their records have now."""
+        told = []
+        # All of them first: a colour may have been another sandbox's.
+        for icon in self.shown.values():
+            with suppress(RefusedError):  # its record went away, and it soon goes, too
+                # guard: icons follow the colour of their record
+                told.append((icon.panel, icon.item.recolour(_colour(icon.guest))))
+        for panel, signals in told:
+            await panel.tell(signals)
+
+    def has_place(self, record: str) -> bool:
+        """Whether a record may have another icon."""
+        own = sum(one.guest.lease.record == record for one in self.shown.values())
         # guard: icons of a sandbox are few
         if own >= limits.ICONS_PER_RECORD:
-            return None
-        # guard: icons of all sandboxes are few
-        if len(self._shown) >= limits.ICONS_TOTAL:
-            return None
-        number = next(self._numbers)
-        self._shown[number] = record
-        return number
+            return False
+        # guard: icons leave places to other sandboxes
+        return may_take(own, len(self.shown), limits.ICONS_TOTAL)
 
     async def show(self, number: int, icon: _Icon) -> None:
-        """Keep an icon in the panel until its scope is cancelled."""
+        """Keep an icon in the panel until its scope is cancelled, or the panel ends."""
         try:
             with icon.scope, isolated():
                 try:
@@ -83,7 +100,10 @@ class TrayIcons:
                     self._complain(error)
         finally:
             # guard: places of icons come back
-            del self._shown[number]
+            del self.shown[number]
+            # guard: icons that wait learn of a free place
+            self.freed.set()
+            self.freed = trio.Event()
 
     def _complain(self, error: SetupError) -> None:
         if not self._complained:
@@ -94,37 +114,73 @@ class TrayIcons:
 class _DaemonIcons:
     """The icons of one connection, by the daemon's numbers."""
 
-    def __init__(self, icons: TrayIcons, guest: Guest, exchange: OpenExchange) -> None:
+    def __init__(
+        self,
+        icons: TrayIcons,
+        guest: Guest,
+        exchange: OpenExchange,
+        nursery: trio.Nursery,
+    ) -> None:
         self._icons, self._guest, self._exchange = icons, guest, exchange
+        self._nursery = nursery
         self._own: dict[int, _Icon] = {}
+        self._waiting: dict[int, ShowIcon] = {}
         self._clicks = TokenBucket(
             limits.ICON_CLICKS_PER_SECOND, limits.ICON_CLICKS_BURST
         )
 
-    async def take(self, ask: IconAsk, nursery: trio.Nursery) -> None:
+    async def take(self, ask: IconAsk) -> None:
         """Do what the daemon asks."""
         icon = self._own.get(ask.number)
         if not isinstance(ask, ShowIcon):
+            self._waiting.pop(ask.number, None)
             if icon is not None:
                 del self._own[ask.number]
                 icon.scope.cancel()
-            return
-        if icon is not None:
+        elif icon is not None:
             await icon.panel.tell(icon.item.update(ask))
-            return
-        place = self._icons.place(self._guest.lease.record)
-        if place is None:
-            return
-        colour = take_color(self._guest.valid_record().viewer.label.colour)
+        else:
+            self._waiting[ask.number] = ask  # keeps its turn, if it waits already
+            self._take_places()
+            # guard: icons that wait are few
+            if len(self._waiting) > limits.ICONS_WAITING:
+                self._waiting.popitem()
+
+    async def show_waiting(self) -> None:
+        """Show icons that wait, when places come free."""
+        while True:
+            await self._icons.freed.wait()
+            with suppress(RefusedError):  # the record went away
+                self._take_places()
+
+    def _take_places(self) -> None:
+        """Show icons that wait, oldest first.  Raises RefusedError without a record."""
+        while self._waiting and self._icons.has_place(self._guest.lease.record):
+            first = next(iter(self._waiting))
+            self._show(self._waiting[first])
+            del self._waiting[first]
+
+    def _show(self, ask: ShowIcon) -> None:
+        """Show an icon that has a place.  Raises RefusedError without a record."""
+        colour, place = _colour(self._guest), next(self._icons.numbers)
         item = SandboxItem(self._guest.lease.sandbox, place, colour)
         item.update(ask)
 
         async def clicked(member: str) -> None:
             await self._click(IconClicked(ask.number, member == SECOND))
 
-        made = _Icon(item, Panel(item, clicked, place), trio.CancelScope())
-        self._own[ask.number] = made
-        nursery.start_soon(self._icons.show, place, made)
+        panel = Panel(item, clicked, place)
+        made = _Icon(self._guest, item, panel, trio.CancelScope())
+        self._own[ask.number] = self._icons.shown[place] = made
+        self._nursery.start_soon(self._keep, ask.number, place, made)
+
+    async def _keep(self, number: int, place: int, icon: _Icon) -> None:
+        try:
+            await self._icons.show(place, icon)
+        finally:
+            # guard: an icon that ended by itself is forgotten
+            if self._own.get(number) is icon:
+                del self._own[number]
 
     async def _click(self, click: IconClicked) -> None:
         now = trio.current_time()
@@ -133,3 +189,8 @@ class _DaemonIcons:
             self._clicks.take(now)
             order = messages.TrayClicked(self._exchange.stream, click)
             await self._guest.order(order)
+
+
+def _colour(guest: Guest) -> int:
+    """Return a sandbox's colour as it is now.  Raises RefusedError without a record."""
+    return take_color(guest.valid_record().viewer.label.colour)
