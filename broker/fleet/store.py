@@ -50,6 +50,10 @@ _ENROLLED = """
 """Of an enrolled machine that has shown what it is known by: whether that is its log's
 name alone, which others may have copies of."""
 
+# Upkeep removes checkpoints, the largest one of a log never.
+# guard: a checkpoint that upkeep has removed is not a new one
+_STORED = "there.size = one.size OR one.kind = 'kept' AND there.size > one.size"
+
 
 class IngestStore:
     """Connections to the database, as many as there are threads that use them."""
@@ -204,11 +208,11 @@ def _known_by_log(
 
 
 def _fresh(connection: Connection, log: bytes, untrusted: SignedBatch) -> bool:
-    """Return whether the batch has a checkpoint that is not stored yet."""
+    """Return whether the batch has a checkpoint that was not stored before."""
     row = connection.execute(
-        "SELECT FROM unnest(%s::bigint[], %s::text[]) AS one (size, kind) WHERE NOT "
+        "SELECT FROM unnest(%s::bigint[], %s::text[]) AS one (size, kind) WHERE NOT "  # noqa: S608
         "EXISTS (SELECT FROM vitrail.checkpoint there JOIN vitrail.log ON id = log "
-        "WHERE name = %s AND there.size = one.size AND there.kind = one.kind) LIMIT 1",
+        f"WHERE name = %s AND there.kind = one.kind AND ({_STORED})) LIMIT 1",
         [
             [one.size for one in untrusted.notes],
             [one.kind for one in untrusted.notes],

@@ -250,9 +250,17 @@ async def test_replayed_batches_change_nothing_and_do_not_feign_life(
             with recorded(monkeypatch) as batches:
                 assert await fleet.ship(machine, machine, token) == 10
                 async with open_store(directory / "audit.sqlite") as store:
-                    await record(store, 11, 20)
-                assert await fleet.ship(machine, machine, token) == 20
-        # It is silent now: whoever repeats its words must not make it look alive.
+                    for first in (11, 21):
+                        await record(store, first, 10)
+                        await store.checkpoint()
+                        assert await fleet.ship(machine, machine, token) == 10
+        # It is silent now: whoever repeats its words must not make it look alive, nor
+        # those that upkeep has removed meanwhile.
+        fleet.server.run(
+            "UPDATE vitrail.checkpoint SET arrived = date_trunc('hour', now() - "
+            "interval '2 days')"
+        )
+        assert fleet.server.rows("SELECT vitrail.thin_checkpoints() > 0") == [(True,)]
         fleet.server.run("SELECT vitrail.count_events()")
         before, proved = fleet.server.rows(state), dict(fleet.proved)
         assert machine in proved

@@ -28,6 +28,7 @@ GUARDS = (
     Guard("events are what their log has signed", "if False:", "tests/attack/test_fleet_ingest.py", "not_signed"),
     Guard("a machine ships under the name that it was enrolled by", "if False:", "tests/attack/test_fleet_ingest.py", "another_ones_name"),
     Guard("a log stays the machine's that began it", "if False:", "tests/attack/test_fleet_ingest.py", "another_ones_name"),
+    Guard("a checkpoint that upkeep has removed is not a new one", "_STORED = 'there.size = one.size'", "tests/attack/test_fleet_ingest.py", "replayed"),
     Guard("a replayed batch is no sign of life", "with connection.transaction():", "tests/attack/test_fleet_ingest.py", "replayed"),
     Guard("new logs of a machine are limited", "if False:", "tests/attack/test_fleet_ingest.py", "without_end"),
     Guard("events that are missing in the middle are a problem", "pass", "tests/attack/test_fleet_tables.py", "removed_middle"),
