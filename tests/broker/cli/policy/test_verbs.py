@@ -83,7 +83,7 @@ def test_check_reports_every_problem(world):
         "  | ^^^^^^",
         (
             "  expected: name, inherits, class, tags, display, timezone, default_disposable, services, "
-            "label, window, audio, clipboard, transfer, network, folders, launch, state, peer, limits"
+            "label, window, audio, clipboard, transfer, looks, network, folders, launch, state, peer, limits"
         ),
         "  hint: 'colour' belongs in [label]",
         f"{second}:3:1: the key 'display' is already set above",
