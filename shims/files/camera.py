@@ -9,6 +9,7 @@ XDG Desktop Portal.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -84,6 +85,8 @@ class CameraNode:
         self._asking: Optional[socket.socket] = None
         self._pictures = False
         """Whether they come from the broker."""
+        self._turn = 0
+        """Of the call to the broker: what an earlier one still does counts no more."""
         self._over = False
         self._require_server()
         self._node = VideoNode(CAMERA_NODE, width, height, CAMERA_RATE)
@@ -135,7 +138,7 @@ class CameraNode:
         while not self._over and not node.failed:
             if node.wanted and not asked:
                 asked = True
-                start_thread(self._receive)
+                start_thread(functools.partial(self._receive, self._turn))
             if node.wanted:
                 if not self._pictures:
                     node.show(self._black)
@@ -153,16 +156,21 @@ class CameraNode:
         self._stop_servers()
 
     def _hang_up(self) -> None:
+        """End the call, also one that has not begun yet: it shows nothing any more."""
         with self._lock, contextlib.suppress(OSError):
-            if self._asking is not None:
-                self._asking.shutdown(socket.SHUT_RDWR)
+            self._turn += 1
+            asking, self._asking, self._pictures = self._asking, None, False
+            if asking is not None:
+                asking.shutdown(socket.SHUT_RDWR)
 
-    def _receive(self) -> None:
+    def _receive(self, turn: int) -> None:
         """Show the broker's pictures, to the end of the call."""
         try:
             connection = Connection("VITRAIL_CALL")
             with connection.socket:
                 with self._lock:
+                    if turn != self._turn:
+                        return
                     self._asking = connection.socket
                 ask = {"type": "call", "service": CAMERA_SERVICE, "target": OWN_DESKTOP}
                 connection.send(frame(dict(ask, argument=self._size)))
@@ -171,14 +179,17 @@ class CameraNode:
                     picture = connection.reader.read(self._bytes)
                     if len(picture) < self._bytes:
                         return
-                    self._pictures = True
-                    self._node.show(picture)
+                    with self._lock:
+                        if turn != self._turn:
+                            return  # the node may have been closed
+                        self._pictures = True
+                        self._node.show(picture)
         except (TransferError, OSError) as error:
             tell(f"vitrail: the camera: {error}")
         finally:
-            self._pictures = False
             with self._lock:
-                self._asking = None
+                if turn == self._turn:
+                    self._asking, self._pictures = None, False
 
 
 class PortalCamera:
@@ -247,30 +258,39 @@ class PortalCamera:
             with self._lock:
                 if not self._asked:
                     self._busy = False
+                    self._close_unused()
                     return
-                sender, path = self._asked.pop(0)
-            self._respond(sender, path, self._access(sender), {})
+                sender, path = asked = self._asked[0]
+            code = self._access()
+            with self._lock:
+                if asked not in self._asked:
+                    continue  # it has left meanwhile
+                self._asked.remove(asked)
+                if code == CAMERA_ALLOWED:
+                    self._users.add(sender)
+            self._respond(sender, path, code, {})
 
-    def _access(self, sender: str) -> int:
+    def _access(self) -> int:
+        """Have a camera, which may take seconds; ``_busy`` keeps it meanwhile."""
         try:
-            if self._node is not None and self._node.failed:
-                self._node = None
-            node = self._node or CameraNode()
-        except TransferError as error:
+            if self._node is None or self._node.failed:
+                self._node = CameraNode()
+        except (TransferError, OSError) as error:
             tell(f"vitrail: the camera: {error}")
             return CAMERA_DENIED
-        with self._lock:
-            self._node = node
-            self._users.add(sender)
         return CAMERA_ALLOWED
 
     def gone(self, sender: str) -> None:
         """A program has left the bus; the camera goes with the last one."""
         with self._lock:
+            self._asked = [ask for ask in self._asked if ask[0] != sender]
             self._users.discard(sender)
-            if not self._users and self._node is not None:
-                self._node.close()
-                self._node = None
+            self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._node is not None and not self._users and not self._busy:
+            self._node.close()
+            self._node = None
 
 
 def narrow(words: List[str]) -> int:

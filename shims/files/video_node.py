@@ -162,7 +162,8 @@ class VideoNode:
         (buffer,) = memory_at("@P", taken)
         datas = memory_at("@IIPP", buffer)[3]
         size, place, chunk = memory_at(SPA_DATA.format, datas)[4:]
-        if place and size >= self._size:
+        # The library may ask before the first picture is shown.
+        if place and size >= self._size == len(self._picture):
             ctypes.memmove(place, self._picture, self._size)
             ctypes.memmove(
                 chunk, struct.pack("IIii", 0, self._size, self._stride, 0), 16

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import socket
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +21,11 @@ from broker.ipc.transfer_guest import CallService
 from broker.viewer.calls.calls import call_request
 from broker.viewer.calls.camera import find_camera, pictures
 from shims.files import camera as shim
+from shims.files import video_node
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
+from shims.files.connection import Connection
+from shims.files.protocol import frame
 from tests.kit.cameras import camera, node, own_pipewire
 
 SIZE = (640, 480)
@@ -174,7 +179,8 @@ def test_a_program_that_has_not_asked_gets_no_camera(portal):
     # The answer to one program is not another one's.
     monkey = SimpleNamespace(failed=False, close=lambda: None)
     portal._node = monkey
-    assert portal._access(":1.5") == shim.CAMERA_ALLOWED
+    portal.perform(access("AccessCamera"), given, lambda _: "/x")
+    portal._respond_all()
     with pytest.raises(CallError, match="ask by AccessCamera"):
         portal.perform(access("OpenPipeWireRemote", ":1.6"), given, lambda _: "/x")
     assert portal.perform(access("OpenPipeWireRemote"), given, lambda _: "/x")[0] == "h"
@@ -190,3 +196,163 @@ def test_a_program_has_bounds_of_its_own_cameras(portal):
         portal.perform(access("AccessCamera"), [], lambda _: "/x")
     with pytest.raises(CallError, match="too many"):
         portal.perform(access("AccessCamera"), [], lambda _: "/x")
+
+
+def test_a_program_that_leaves_while_the_camera_starts_does_not_keep_it(
+    portal, monkeypatch
+):
+    made, closed, told = [], [], []
+    monkeypatch.setattr(portal, "_respond", lambda sender, *_: told.append(sender))
+
+    def starting():
+        made.append(SimpleNamespace(failed=False))
+        made[-1].close = lambda: closed.append(made[-1])
+        portal.gone(":1.5")
+        return made[-1]
+
+    monkeypatch.setattr(shim, "CameraNode", starting)
+
+    def ask(*senders):
+        for sender in senders:
+            portal.perform(access("AccessCamera", sender), [], lambda _: "/x")
+        portal._busy = True
+        portal._respond_all()
+
+    ask(":1.5")
+    assert (len(portal), portal._node, closed, told) == (0, None, made, [])
+    # Another one has asked for it, too.
+    ask(":1.5", ":1.6")
+    assert (len(portal), portal._node, closed) == (1, made[1], made[:1])
+    assert told == [":1.6"]
+    portal.gone(":1.6")
+    assert (len(portal), portal._node, closed) == (0, None, made)
+
+
+class Shown:
+    """A node without PipeWire."""
+
+    def __init__(self, *_):
+        self.changed, self.over = threading.Event(), threading.Event()
+        self.wanted = self.failed = False
+        self.showing = threading.Event()
+        self.order: list[str] = []
+
+    def want(self, wanted):
+        self.wanted = wanted
+        self.changed.set()
+
+    def show(self, picture):
+        if any(picture):
+            return  # black
+        self.order.append("begins")
+        self.showing.set()
+        self.over.wait(0.5)  # for whoever closes it too early
+        self.order.append("ends")
+
+    def close(self):
+        self.order.append("closed")
+        self.over.set()
+
+
+class Calls:
+    """The camera's calls to a broker; each is made when it is released."""
+
+    def __init__(self):
+        self.begun = [threading.Semaphore(0) for _ in range(2)]
+        self.released = [threading.Event() for _ in range(2)]
+        self.pairs = [socket.socketpair() for _ in range(2)]
+        self.made = 0
+        self.hung_up = threading.Semaphore(0)
+
+    def connection(self, _):
+        number, self.made = self.made, self.made + 1
+        self.begun[number].release()
+        assert self.released[number].wait(20)
+        near, far = self.pairs[number]
+        far.settimeout(20)
+        return Connection("", near)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    made = Calls()
+    hang_up = shim.CameraNode._hang_up
+
+    def hanging_up(self):
+        hang_up(self)
+        made.hung_up.release()
+
+    monkeypatch.setattr(shim.CameraNode, "_hang_up", hanging_up)
+    monkeypatch.setattr(shim.CameraNode, "_require_server", lambda _: None)
+    monkeypatch.setattr(shim, "VideoNode", Shown)
+    monkeypatch.setattr(shim, "Connection", made.connection)
+    monkeypatch.setattr(shim, "LINGER_SECONDS", 0)
+    yield made
+    for event in made.released:
+        event.set()
+    for pair in made.pairs:
+        for end in pair:
+            end.close()
+
+
+def test_a_camera_that_nobody_looks_at_any_more_is_not_opened(calls):
+    made = shim.CameraNode()
+    node = made._node
+    node.want(True)
+    assert calls.begun[0].acquire(timeout=20)
+    node.want(False)  # before its call is made
+    assert calls.hung_up.acquire(timeout=20)
+    node.want(True)
+    assert calls.begun[1].acquire(timeout=20)
+    calls.released[1].set()
+    assert calls.pairs[1][1].recv(4096)
+    calls.released[0].set()
+    assert not calls.pairs[0][1].recv(4096), "it asks for the camera"
+    # The end of that one is not the end of the next, which ends as well.
+    node.want(False)
+    assert calls.hung_up.acquire(timeout=20)
+    assert not calls.pairs[1][1].recv(4096)
+    made.close()
+
+
+def test_a_node_is_not_closed_under_a_picture(calls):
+    made = shim.CameraNode()
+    node = made._node
+    calls.released[0].set()
+    node.want(True)
+    far = calls.pairs[0][1]
+    far.settimeout(20)
+    assert far.recv(4096)
+    far.sendall(frame({"type": "go"}) + bytes(2 * BYTES))
+    assert node.showing.wait(20)
+    made.close()
+    assert node.over.wait(20)
+    while far.recv(4096):
+        pass
+    assert node.order[-1] == "closed"
+    assert node.order.count("begins") == node.order.count("ends") > 0
+
+
+def test_before_its_first_picture_a_node_shows_no_memory():
+    size, queued = 4096, []
+    place, chunk = ctypes.create_string_buffer(b"\xaa" * size, size), bytearray(16)
+    there = (ctypes.c_char * 16).from_buffer(chunk)
+    data = video_node.SPA_DATA.pack(
+        *(0, 0, -1 & 0xFFFFFFFF, 0, size, ctypes.addressof(place)),
+        ctypes.addressof(there),
+    )
+    datas = ctypes.create_string_buffer(data, len(data))
+    buffer = (ctypes.c_uint64 * 3)(0, 0, ctypes.addressof(datas))
+    taken = (ctypes.c_uint64 * 1)(ctypes.addressof(buffer))
+    node = object.__new__(video_node.VideoNode)
+    node._size, node._stride, node._picture, node._stream = size, 64, b"", None
+    node._lib = SimpleNamespace(
+        pw_stream_dequeue_buffer=lambda _: ctypes.addressof(taken),
+        pw_stream_queue_buffer=lambda _, buffer: queued.append(buffer),
+    )
+    node._process(None)
+    assert place.raw == b"\xaa" * size
+    node._picture = bytes(size)
+    node._process(None)
+    assert place.raw == bytes(size)
+    assert len(queued) == 2
