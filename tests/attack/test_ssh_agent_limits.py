@@ -142,16 +142,16 @@ def test_requests_of_all_connections_of_a_sandbox_are_paced():
     async def flood():
         keys = SshKeys(None, None)
         waited = [
-            keys._pace("work").take(trio.current_time())
+            keys._paces.take("work", trio.current_time())
             for _ in range(limits.SSH_REQUESTS_BURST + 20)
         ]
         assert waited[limits.SSH_REQUESTS_BURST - 1] == 0
         assert waited[-1] == pytest.approx(20 / limits.SSH_REQUESTS_PER_SECOND)
         # Another sandbox does not pay for it; who is quiet is forgotten.
-        assert keys._pace("other").take(trio.current_time()) == 0
+        assert keys._paces.take("other", trio.current_time()) == 0
         await trio.sleep(60)
-        keys._pace("third")
-        assert set(keys._paces) == {"third"}
+        keys._paces.take("third", trio.current_time())
+        assert set(keys._paces._paces) == {"third"}
 
     trio.run(flood, clock=MockClock(autojump_threshold=0))
 

@@ -21,6 +21,7 @@ from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
 from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.input import Pointer
+from tests.kit.world import record
 
 pytestmark = pytest.mark.skipif(
     not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "waybar", "gdbus"))),
@@ -147,6 +148,10 @@ async def test_a_program_of_qt_has_its_icon_in_the_panel(tmp_path):
                 await eventually(lambda: in_bar(w, VIOLET, colour))
             assert "clicked Trigger" in lines()
             await picture(w, "qt-clicked")
+            w.write_record("work", record(colour="#d020d0"))
+            await eventually(lambda: in_bar(w, VIOLET, (0xD0, 0x20, 0xD0)))
+            assert not await in_bar(w, colour)
+            await picture(w, "qt-another-colour")
         # It goes with its program.
 
         async def gone():
