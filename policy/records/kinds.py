@@ -42,6 +42,7 @@ class LaunchKind:
     ``network``: the record says whether it has one.
     ``switched``: it may be by rules, or of other sandboxes.
     ``folders``: folders are shared with it while it runs.
+    ``whole_gpu``: with a GPU it has all of /dev/dri, what shows pictures too.
     ``boundary``: it is kept from the user's files and sockets; without, it is a label.
     """
 
@@ -55,6 +56,7 @@ class LaunchKind:
     network: bool = False
     switched: bool = False
     folders: bool = False
+    whole_gpu: bool = False
     boundary: bool = True
 
     def has(self, capability: Capability) -> bool:
@@ -88,7 +90,7 @@ BWRAP = LaunchKind(
 )
 PODMAN = LaunchKind("podman", own_command=True, holds=True, network=True, switched=True)
 NSPAWN = LaunchKind("nspawn", own_command=True, holds=True, network=True, switched=True)
-FLATPAK = LaunchKind("flatpak", holds=True)
+FLATPAK = LaunchKind("flatpak", holds=True, whole_gpu=True)
 SHARED_BOX = LaunchKind("shared-box", boundary=False)
 EXTERNAL = LaunchKind("external")
 """Started by others.  Whether an agent of ours is inside depends on its ``[peer]``."""

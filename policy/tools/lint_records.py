@@ -12,7 +12,7 @@ from policy import limits
 from policy.errors import Problem
 from policy.names import ADMIN
 from policy.records.globals import OPTIONS
-from policy.records.model import GPU_GLOBAL, Flatpak, Record, RecordSet
+from policy.records.model import GPU_GLOBAL, Record, RecordSet
 from policy.rules.checks import CHECKS
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rule import Rule
@@ -74,7 +74,7 @@ def _opened(record: Record) -> Iterator[Finding]:
     for name in sorted(window.allow & window.deny):
         text = f"{name} is allowed and denied; it is denied"
         yield _found("dangerous-global", record, "window.allow", text)
-    if gpu and isinstance(record.host.launch, Flatpak):
+    if gpu and record.host.launch.kind.whole_gpu:
         text = (
             "Flatpak gives it all of /dev/dri: with a card* that no desktop holds it "
             "can show pictures on the screen without a frame"

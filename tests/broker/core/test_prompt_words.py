@@ -122,7 +122,7 @@ def test_what_others_can_read_is_no_secret(paths):
 
 @pytest.mark.parametrize("text", ["", "abc", "x" * 81, "a\nb\x1b[2J", "a\u202eb c"])
 def test_malformed_phrases(text):
-    with pytest.raises(RefusedError, match="not a phrase"):
+    with pytest.raises(RefusedError, match="the phrase is invalid"):
         take_phrase(text)
 
 
