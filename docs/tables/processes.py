@@ -1,7 +1,7 @@
 """The programs of Vitrail: whose rights each has, and how large it may be.
 
-A bound is lowered with the code and never raised.  ``docs/threat-model.md`` shows this
-table (``python -m docs.print_processes``), ``tests/test_layout.py`` compares it with what
+A bound is lowered with the code, and a commit that raises one says why.
+``docs/threat-model.md`` shows this table (``python -m docs.print_processes``), ``tests/test_layout.py`` compares it with what
 the programs import.
 """
 
