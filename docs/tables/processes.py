@@ -1,8 +1,8 @@
 """The programs of Vitrail: whose rights each has, and how large it may be.
 
 A bound is lowered with the code, and a commit that raises one says why.
-``docs/threat-model.md`` shows this table (``python -m docs.print_processes``), ``tests/test_layout.py`` compares it with what
-the programs import.
+``docs/threat-model.md`` shows this table (``python -m docs.print_processes``),
+``tests/test_layout.py`` compares it with what the programs import.
 """
 
 from __future__ import annotations
