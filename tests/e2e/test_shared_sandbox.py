@@ -9,8 +9,8 @@ import sys
 
 import pytest
 import trio
-from broker.ipc.control.api.running import RunRequest
 
+from broker.ipc.control.api import RunRequest
 from broker.ipc.control.methods import RUN
 from tests.e2e.test_sound import TONE, desk, in_tune
 from tests.kit.sound.servers import hearing
