@@ -340,7 +340,7 @@ def _look(key: str, kind: Kind, what: str) -> Field:
 LOOKS = Table(
     "looks",
     "Desktop settings that the sandbox receives instead of yours, where a rule for "
-    "`vitrail.Settings` allows it.  Programs see a change when they next read a setting.",
+    "`vitrail.Settings` allows it.  A change holds at the latest when the sandbox starts again.",
     (
         _look("color_scheme", Choice(_SCHEMES), "The preferred colour scheme."),
         _look("accent_color", Colour(PALETTE), "The colour of what is chosen."),
