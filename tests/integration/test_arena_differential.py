@@ -12,7 +12,7 @@ import os
 import random
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,11 @@ def message(oid: int, opcode: int, body: bytes = b"") -> bytes:
     return struct.pack("<IHH", oid, opcode, 8 + len(body)) + body
 
 
+SYNC = message(1, 0, struct.pack("<I", 20))
+DONE = message(20, 0, struct.pack("<I", 0))
+"""The callback by which a program knows that the host has answered."""
+
+
 def bind(name: int, interface: bytes, new: int) -> bytes:
     text = interface + b"\0"
     text += b"\0" * (-len(text) % 4)
@@ -51,7 +56,7 @@ class Host:
         self.machine = StreamMachine()
         self.listener, self.arena = listener, fd
         self.pool: StreamFile | None = None
-        self.commits = 0
+        self.commits, self.answered = 0, False
         self._begin()
 
     def _begin(self) -> None:
@@ -62,7 +67,14 @@ class Host:
 
     def until_commit(self) -> None:
         wanted = self.commits + 1
-        while self.commits < wanted:
+        self._until(lambda: self.commits == wanted)
+
+    def until_answered(self) -> None:
+        """The guest's end has heard of the arena before a program that waits for this."""
+        self._until(lambda: self.answered)
+
+    def _until(self, done: Callable[[], bool]) -> None:
+        while not done():
             with self.channel.room() as room:
                 count = self.sock.recv_into(room)
             if not count:  # a trial whether anybody listens
@@ -93,6 +105,9 @@ class Host:
         while at < len(event.data):
             oid, word = struct.unpack_from("<II", event.data, at)
             self.commits += (oid, word & 0xFFFF) == _COMMIT
+            if (oid, word & 0xFFFF) == (1, 0):
+                self.channel.send_messages(DONE, [])
+                self.answered = True
             at += word >> 16
 
     def close(self) -> None:
@@ -129,7 +144,7 @@ class Program:
         self.out += bind(1, b"wl_compositor", COMPOSITOR)
         self.out += bind(2, b"wl_shm", SHM)
         self.out += bind(3, b"wp_viewporter", VIEWPORTER)
-        self.out += message(COMPOSITOR, 0, struct.pack("<I", SURFACE))
+        self.out += message(COMPOSITOR, 0, struct.pack("<I", SURFACE)) + SYNC
         self.total = self.size
         os.ftruncate(self.fd, self.total)
         create = message(SHM, 0, struct.pack("<Ii", POOL, self.total))
@@ -137,6 +152,12 @@ class Program:
         socket.send_fds(self.sock, [create], [self.fd])
         self.out = b""
         self._buffer(0)
+
+    def answered(self) -> None:
+        """Wait for the host's answer, as programs wait for its globals."""
+        self.sock.settimeout(60)
+        event = self.sock.recv(len(DONE), socket.MSG_WAITALL)
+        assert event == DONE
 
     def _buffer(self, offset: int) -> None:
         new = POOL + 1 + len(self.buffers)
@@ -238,6 +259,8 @@ def play(
     program = Program(display, seed, side, tall)
     host = Host(listener, fd)
     try:
+        host.until_answered()
+        program.answered()
         for number in range(COMMITS):
             offset, wanted = program.commit()
             host.until_commit()
