@@ -46,7 +46,7 @@ from broker.host.network.packets import (
     segment,
 )
 from broker.host.network.public_resolvers import RESOLVERS
-from broker.host.network.quic_hello import QuicHellos
+from broker.host.network.quic_hello import MAX_HELD, QuicHellos
 from broker.host.network.rates import TrafficRates
 from broker.host.network.tls_hello import Hello, HelloError, read_hello
 from policy.destinations import is_inner
@@ -303,6 +303,14 @@ class FlowFilter:
             if not self._may_begin(flow, quic.unchecked[0], packet, now):
                 return False
             quic.unchecked.pop(0)
+        # guard: no part of a hello of QUIC passes before the whole
+        if quic.partial:
+            if len(quic.held) < MAX_HELD:
+                quic.held.append(packet.frame)
+            return False
+        flow.sent += sum(map(len, quic.held))
+        self.to_passt += quic.held
+        quic.held.clear()
         return True
 
     def _may_begin(

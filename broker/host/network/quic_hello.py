@@ -54,6 +54,8 @@ MAX_CONNECTIONS = 3
 """Of one flow; a browser's has one, and two after a Retry."""
 MAX_HELLO = 6 << 10
 """Bytes of a connection's hellos; one is two KiB.  A guest may have this 3,072 times."""
+MAX_HELD = 6
+"""Datagrams of a flow whose hello is not whole; a hello of two KiB has two."""
 
 
 class _QuicError(ValueError):
@@ -108,7 +110,17 @@ class QuicHellos:
         """Whether a part of one was read."""
         self.over = ""
         """Why the flow is to be ended."""
+        self.held: list[bytes] = []
+        """Datagrams, as the caller's frames, that wait for the rest of their hello."""
         self._connections: list[_Connection] = []
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of a hello is still to come: what carries the others waits.
+
+        Parts that passed by several flows would be put together by the server.
+        """
+        return any(one.read < len(one.known) for one in self._connections)
 
     def take(self, untrusted_data: bytes) -> bool:
         """Read a datagram of the guest; False: it is not to be passed."""

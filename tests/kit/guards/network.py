@@ -20,6 +20,7 @@ GUARDS = (
     Guard("a flow of QUIC begins with a hello that is read", 'if False:', "tests/broker/host/network/test_quic_hello.py", "begin_as_quic"),
     Guard("a hello that cannot be read is not passed over", "connection.read = end\nhello = read_message(bytes(known[at + 4 : end]))", "tests/broker/host/network/test_quic_hello.py", "sent_again", 2),
     Guard("a hello of QUIC that cannot be read ends its flow", "if False:", "tests/broker/host/network/test_quic_hello.py", "ends_its_flow"),
+    Guard("no part of a hello of QUIC passes before the whole", "if False:", "tests/broker/host/network/test_quic_hello.py", "two_flows"),
     Guard("a flow of QUIC is to one server", "if False:", "tests/broker/host/network/test_quic_hello.py", "one_server"),
     Guard("nothing precedes a hello", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),
     Guard("connections of a flow are few, and none is forgotten", "if False:", "tests/broker/host/network/test_quic_hello.py", "forgotten"),

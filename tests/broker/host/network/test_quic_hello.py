@@ -325,6 +325,27 @@ def test_a_connection_whose_hello_was_not_whole_does_not_go_on():
         assert not quic.take(data)
 
 
+def test_a_hello_by_two_flows_reaches_no_server():
+    """Attack: each flow carries a part, and the server puts them together."""
+    talk, data = flow(), message("evil.test")
+    for port, at, end in ((40000, 0, 200), (40001, 200, len(data))):
+        made = initial(crypto(data[at:end], at), count=at)
+        sent = udp(made, ports=(port, 443), receiver=WWW)
+        for _ in range(20):
+            assert talk.send(sent)["passt"] == []
+
+
+def test_a_hello_in_two_packets_passes_when_it_is_whole():
+    talk, data = flow(), message("www.test")
+    parts = [
+        send(initial(crypto(data[at:end], at), count=at))
+        for at, end in ((0, 200), (200, len(data)))
+    ]
+    assert talk.send(parts[0])["passt"] == []
+    assert talk.send(parts[1])["passt"] == parts
+    assert talk.send(send(later(1)))["passt"] == [send(later(1))]
+
+
 def test_zeros_behind_a_packet_are_padding():
     """Some clients fill a datagram so (RFC 9000, 14.1)."""
     quic = QuicHellos()
