@@ -263,6 +263,7 @@ class ViewerRole:
         await self._alone(self.clipboard.decide_again)
         self.devices.look_again()
         self.network.follow_records()
+        self._settings.tell_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         with isolated():  # a mistake of ours must not end every sandbox

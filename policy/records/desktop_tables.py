@@ -340,7 +340,7 @@ def _look(key: str, kind: Kind, what: str) -> Field:
 LOOKS = Table(
     "looks",
     "Desktop settings that the sandbox receives instead of yours, where a rule for "
-    "`vitrail.Settings` allows it.  A change holds at the latest when the sandbox starts again.",
+    "`vitrail.Settings` allows it.  A change holds for running ones.",
     (
         _look("color_scheme", Choice(_SCHEMES), "The preferred colour scheme."),
         _look("accent_color", Colour(PALETTE), "The colour of what is chosen."),

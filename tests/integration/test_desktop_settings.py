@@ -87,10 +87,6 @@ async def test_a_sandbox_with_a_rule_follows_the_desktop_and_no_other_does():
         }
 
 
-@pytest.mark.xfail(
-    reason="open fault: [looks] that change under a running sandbox are not told; a portal "
-    "that listens already keeps the former ones"
-)
 async def test_a_record_has_looks_of_its_own():
     async with two() as (w, screen, work, _personal):
         await choose(screen, "color-scheme", "prefer-light")

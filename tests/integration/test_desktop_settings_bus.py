@@ -47,7 +47,7 @@ async def followed_for_a_moment():
     settings = DesktopSettings()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(settings.run)
-        async with settings.serving({}) as conn:
+        async with settings.serving(dict) as conn:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn.dup()))
             async with stream:
                 assert b"color-scheme" in await stream.receive_some(1000)

@@ -12,7 +12,7 @@ import errno
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,7 +33,7 @@ from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.viewer.calls.box_calls import is_box, joined_in_box
 from broker.viewer.calls.camera import SIZES
 from broker.viewer.calls.desktop_services import DesktopServices
-from broker.viewer.calls.desktop_settings import fixed_settings
+from broker.viewer.calls.desktop_settings import Setting, fixed_settings
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.ssh_agents import SandboxAgent
 from broker.viewer.calls.ssh_keys import SshKeys
@@ -199,7 +199,10 @@ class SandboxCalls:
             # A place of its own, which no other caller can take.
             own = call.guest.lease.id
             with self._places.one(own, SETTINGS, 2 * _SETTINGS_CALLS, source):
-                fixed = fixed_settings(call.guest.valid_record().viewer.looks)
+
+                def fixed() -> Mapping[tuple[str, str], Setting]:
+                    return fixed_settings(call.guest.valid_record().viewer.looks)
+
                 async with self._desktop.settings.serving(fixed) as far:
                     await self._relay(call, far)
             return

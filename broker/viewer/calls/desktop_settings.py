@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Final
@@ -77,11 +77,12 @@ class DesktopSettings:
 
     @asynccontextmanager
     async def serving(
-        self, fixed: Mapping[tuple[str, str], Setting]
+        self, fixed: Callable[[], Mapping[tuple[str, str], Setting]]
     ) -> AsyncIterator[socket.socket]:
         """Yield the connection of a service that tells the settings at each change.
 
-        ``fixed``: told in place of the desktop's.
+        ``fixed`` returns those that are told in place of the desktop's; what it raises
+        ends the connection.
         """
         near, far = socket.socketpair()
         out = trio.SocketStream(trio.socket.from_stdlib_socket(far))
@@ -94,7 +95,9 @@ class DesktopSettings:
                     nursery.cancel_scope.cancel()
 
     async def _tell(
-        self, out: trio.SocketStream, fixed: Mapping[tuple[str, str], Setting]
+        self,
+        out: trio.SocketStream,
+        fixed: Callable[[], Mapping[tuple[str, str], Setting]],
     ) -> None:
         self._listeners += 1
         self._wanted.set()
@@ -104,7 +107,7 @@ class DesktopSettings:
             told: object = None
             while True:
                 changed = self._changed
-                now = list({**self._found, **fixed}.values())
+                now = list({**self._found, **fixed()}.values())
                 if now != told:
                     told = now
                     data = msgspec.json.encode({"settings": now}) + b"\n"
@@ -117,8 +120,12 @@ class DesktopSettings:
             if not self._listeners:
                 self._wanted = trio.Event()
                 self._known = trio.Event()
-                self._changed.set()  # nothing is to be followed any more
-                self._changed = trio.Event()
+                self.tell_again()  # nothing is to be followed any more
+
+    def tell_again(self) -> None:
+        """Compare with what was told: the desktop's settings or a record may have changed."""
+        self._changed.set()
+        self._changed = trio.Event()
 
     # -- the desktop's portal -----------------------------------------------------------
 
@@ -165,8 +172,7 @@ class DesktopSettings:
         self._known.set()
         if found != self._found:
             self._found = found
-            self._changed.set()
-            self._changed = trio.Event()
+            self.tell_again()
 
     def _complain(self, error: Exception) -> None:
         if self._complained:
