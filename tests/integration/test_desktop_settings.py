@@ -67,8 +67,8 @@ async def test_a_sandbox_with_a_rule_follows_the_desktop_and_no_other_does():
         async def reads(space, key, wanted):
             return await read(work, space, key) == wanted
 
-        assert await reads(LOOKS, "color-scheme", "(<uint32 1>,)")
-        assert await reads(GNOME, "text-scaling-factor", "(<1.25>,)")
+        await eventually(lambda: reads(LOOKS, "color-scheme", "(<uint32 1>,)"))
+        await eventually(lambda: reads(GNOME, "text-scaling-factor", "(<1.25>,)"))
         # What is not told is not there, and neither is anything without a rule.
         assert not await read(work, GNOME, "clock-format")
         assert not await read(work, GNOME, "gtk-theme")
