@@ -209,7 +209,7 @@ class Acceptors:
 
 @contextmanager
 def _set_up() -> Iterator[None]:
-    """Without its acceptor a sandbox cannot be set up."""
+    """Raise SetupError for an UpstreamError of the fork server."""
     try:
         yield
     except UpstreamError as error:

@@ -27,7 +27,10 @@ def start_worker(
     fds: Sequence[int],
     leave: Callable[[], None],  # noqa: ARG001 -- the jail closes all that is not named
 ) -> Started:
-    """Fork a jailed half.  Raises SetupError when its jail cannot be built."""
+    """Fork a worker's jailed half, beside its keeper.
+
+    Raises SetupError when its jail cannot be built.
+    """
     if not isinstance(order, messages.ForkWorker):
         raise InternalError("an order for another fork server")
     supervisor, listener, keeper, pipe = fds

@@ -52,7 +52,7 @@ def refuse(
 
 
 def show(value: object) -> str:
-    """Return a value as a user wrote it, shortened."""
+    """Return a value for an error message: a text shortened, a table by its kind."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

@@ -161,7 +161,10 @@ def _is_fallback(
     time_ns: int,
     names: dict[tuple[str, str | None, int | None], int],
 ) -> bool:
-    """Whether a flow was refused by its address because its name was, just before."""
+    """Whether a flow was refused by its address because its name was, just before.
+
+    Notes in ``names`` when the name was refused.
+    """
     call = then.call
     if call.service != NETWORK or call.protocol == LOOKUP:
         return False

@@ -154,13 +154,14 @@ def _refuse_other_gates(then: Recorded, verdict: Verdict) -> None:
     """Raise RefusedError where rules allow it by now, or where no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
-            "the sandbox's record refuses the call, whatever the rules are",
+            f"the record of '{then.call.source}' denies this call; no rule can allow it",
             where=verdict.where,
             hint=f"'brokerctl policy edit {then.call.source}' changes the record",
         )
     if verdict.answer.verdict != "deny":
         raise RefusedError(
-            f"the rules now answer '{verdict.answer.verdict}' to this call",
+            "no rule was added: the rules already answer "
+            f"'{verdict.answer.verdict}' to this call",
             where=verdict.where,
             hint="repeat the action",
         )

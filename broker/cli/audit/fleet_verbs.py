@@ -85,9 +85,11 @@ def init_command(*, store: str) -> None:
     views = _VIEWS.read_text().replace("BEGIN;\n", "").replace("COMMIT;", "")
     _run(store, _ROLES, views)
     render.note(
-        f"tables made or updated by {render.count(done, 'version')}; grant vitrail_machine to "
-        "each machine's role, vitrail_reader to those who ask, vitrail_ingest to the "
-        "ingest service's"
+        f"the database's tables are up to date ({render.count(done, 'version')} applied)"
+    )
+    render.note(
+        "grant the role vitrail_machine to each machine, vitrail_reader to users who "
+        "query, and vitrail_ingest to the ingest service"
     )
 
 

@@ -175,7 +175,11 @@ _NOT_ITS_FAULT = {
 
 
 def _unreadable(error: sqlite3.Error) -> VitrailError:
-    """A disk that fails is not a log that was changed; all else is."""
+    """Return the error for a log that cannot be read.
+
+    UpstreamError where the disk fails or another program holds the file, IntegrityError
+    where the database is damaged.
+    """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
     if code in _NOT_ITS_FAULT:
         return UpstreamError(f"the audit log cannot be read: {error}")

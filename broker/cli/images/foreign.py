@@ -98,8 +98,9 @@ def refuse_host(name: str) -> None:
     """Raise RefusedError for the name of the image of this machine's programs."""
     if name == store.HOST_IMAGE:
         raise RefusedError(
-            f"the image '{name}' is made of this machine's own programs",
-            hint="choose another name; 'brokerctl run --root host' makes that one",
+            f"cannot import an image as '{name}': the name is that of the image of this "
+            "machine's own programs",
+            hint="choose another name; 'brokerctl run --root host' makes that image",
         )
 
 

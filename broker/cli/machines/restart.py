@@ -50,7 +50,7 @@ def command(*, yes: bool, as_json: bool) -> None:
     render.note("the broker was restarted")
     for name in kept:
         render.note(
-            f"{printable(name)} is still running; 'brokerctl run' shows its windows"
+            f"{printable(name)} is still running; 'brokerctl run' opens its windows again"
         )
     for name in ends:
         render.note(f"{printable(name)} was not kept; it ends when its program exits")

@@ -31,7 +31,7 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
     Exit code: 0 done; with --show 0 a lockdown is in force, 1 there is none; 2 wrong call.
     """
     if lift + show > 1 or (networks and (lift or show)):
-        raise click.UsageError("--networks, --lift and --show exclude each other")
+        raise click.UsageError("--networks, --lift and --show cannot be used together")
     paths = offline_paths()
     begin = None if show else not lift
     runs = broker_runs(paths)

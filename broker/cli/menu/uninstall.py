@@ -48,7 +48,7 @@ def command(*, purge: bool, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise RefusedError(
-                "cannot ask for confirmation without a terminal",
+                "cannot ask for confirmation: standard input is not a terminal",
                 hint="pass --yes to confirm",
             )
         click.confirm("Uninstall?", abort=True, err=True)

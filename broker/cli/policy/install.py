@@ -72,12 +72,14 @@ def show_changes(old: Sets, new: Sets) -> int:
         changes = diff(old.rules, new.rules, world_of(new.records))
     except TooManyError as error:
         render.note(f"too many calls to compare every decision: {error}")
+        return len(found)
     for change in changes[:_SHOWN]:
         print_change(change)
     if len(changes) > _SHOWN:
         render.note(f"and {len(changes) - _SHOWN} more")
+    count = render.count(len(changes), "kind")
     render.note(
-        f"changed decisions: {render.count(len(changes), 'class', 'classes')} of calls"
+        f"decisions change for {count} of calls" if changes else "no decision changes"
     )
     return len(found) + len(changes)
 

@@ -42,7 +42,7 @@ def command(*, autostart: bool, no_autostart: bool) -> None:
     ~/.config/autostart/vitrail-tray.desktop.
     """
     if autostart and no_autostart:
-        raise click.UsageError("--autostart and --no-autostart exclude each other")
+        raise click.UsageError("--autostart and --no-autostart cannot be used together")
     if autostart or no_autostart:
         _write(autostart=autostart)
         return

@@ -84,7 +84,9 @@ def _become(run: Callable[[], None], leave: Callable[[], None]) -> NoReturn:
 
 
 def serve(name: str, start: Start, *, end_children: bool = False) -> None:
-    """Serve the socket whose number is the program's only argument.
+    """Fork as the broker orders, until it has gone: the main loop of each fork server.
+
+    The number of the orders' socket is the program's first argument.
 
     ``end_children``: kill what is left when the broker has gone.
     """

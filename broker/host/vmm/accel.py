@@ -61,7 +61,7 @@ async def choose_accel(
     environ: Mapping[str, str] | None = None,
     device: Path = DEVICE,
 ) -> AcceleratorChoice:
-    """Decide how machines run on this host; the first time takes up to 10 s.
+    """Choose KVM or TCG for machines; the first call in each boot takes up to 10 s.
 
     ``cache`` is a directory of this user's (``Paths.cache``).  Raises
     SetupError when VITRAIL_ACCEL has another value than kvm or tcg, or is kvm

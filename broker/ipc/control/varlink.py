@@ -218,7 +218,7 @@ def _text(words: str) -> str:
 
 
 def error_of(reply: VarlinkReply) -> VitrailError:
-    """Return the error that a reply carries, to be raised by a client."""
+    """Return the error that the broker's reply carries, for brokerctl to raise."""
     if not reply.error.startswith(f"{INTERFACE}."):
         detail = bytes(reply.parameters).decode("utf-8", "backslashreplace")
         return InternalError(

@@ -227,7 +227,7 @@ class DeviceTable:
 
 
 def item_of(plug: Plug, sandboxes: list[str]) -> DeviceItem:
-    """Return the public description of a plug-in."""
+    """Return a plug-in as ``vitrail-devices`` lists it to a broker."""
     device = plug.device
     return DeviceItem(
         number=plug.number,

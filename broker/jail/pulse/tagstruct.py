@@ -124,7 +124,7 @@ class Reader:
 
     @property
     def left(self) -> int:
-        """Bytes that no field was made of."""
+        """The number of bytes that have not been read yet."""
         return len(self._data) - self._at
 
     def fields(self, signature: str) -> Fields:

@@ -82,7 +82,7 @@ class Paint(Protocol):
         """Make it at least ``size`` bytes long; new bytes are zero."""
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put pixels there."""
+        """Write data at this offset: pixels, or a copied table of GPU formats."""
 
     def seal(self) -> None:
         """Seal the file against writes."""

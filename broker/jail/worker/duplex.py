@@ -84,7 +84,7 @@ class DuplexConnection(ABC, Generic[_Core]):
 
     @abstractmethod
     async def _begin(self) -> None:
-        """Start the connection, with the tasks running; then its end is awaited."""
+        """Do a connection's first step; its tasks run already."""
 
     @abstractmethod
     async def _close(self) -> None:

@@ -105,7 +105,7 @@ class Indicator:
         return min((self._least[one] - now for one in self._leaving), default=math.inf)
 
     async def run(self) -> None:
-        """Keep the desktop as ``show`` has ordered, until cancelled."""
+        """Send and close desktop notifications as ``show`` asks, until cancelled."""
         try:
             while True:
                 until = math.inf if self._told else _AGAIN_SECONDS

@@ -194,7 +194,7 @@ async def order(worker: Orders, action: Order) -> None:
 def _plain(
     action: words.StopTransfer | words.Withdraw | words.AcceptDrag | words.EndDrag,
 ) -> ToWorker:
-    """An order with nothing in it but its number."""
+    """Return the order for an action that carries no content."""
     match action:
         case words.StopTransfer(_, transfer):
             return messages.StopRead(transfer)

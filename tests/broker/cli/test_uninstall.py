@@ -60,7 +60,7 @@ def test_purge_leaves_nothing(home):
 
 def test_nothing_is_removed_unasked(home):
     before = left(home)
-    with pytest.raises(RefusedError, match="without a terminal"):
+    with pytest.raises(RefusedError, match="standard input is not a terminal"):
         CliRunner().invoke(command, ["--purge"], catch_exceptions=False)
     assert left(home) == before
     assert Path(home / ".config/vitrail").exists()

@@ -236,7 +236,7 @@ def _held(pid: int, outer: int) -> int | None:
 
 
 def _numbers(pid: int) -> list[str]:
-    """A process's numbers, from our pid namespace down to its own (proc(5))."""
+    """Return a process's ids, from our pid namespace down to its own; [] if it has gone."""
     try:
         return status_fields(pid).get("NSpid", [])
     except OSError:
