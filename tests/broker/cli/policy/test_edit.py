@@ -85,7 +85,7 @@ def test_installed(home):
     assert code == 0, out
     assert one.file.read_text() == GOOD
     assert "+a * work vault deny" in out
-    assert "decisions change for " in out
+    assert "no decision changes" in out
     assert not one.trial.exists()
     code, out = Editing(home, GOOD, "--json").say()
     assert code == 0, "unchanged"
