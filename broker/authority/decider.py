@@ -155,13 +155,13 @@ class Decider:
             raise RefusedError(reason, where=permit.where)
 
     async def preview(self, requests: Sequence[Request]) -> Sequence[m.Preview | None]:
-        """See the interface."""
+        """See ``Permits.preview``."""
         return [self._judge.preview(request) for request in requests]
 
     async def rules_about(
         self, service: str, source: str, target: str = ""
     ) -> Sequence[m.ShownRule]:
-        """See the interface."""
+        """See ``Permits.rules_about``."""
         return self._judge.rules_about(service, source, target)
 
     async def choose(

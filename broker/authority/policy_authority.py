@@ -46,7 +46,7 @@ class RecordSource(Protocol):
 
 
 class PolicyAuthority:
-    """See the interface."""
+    """See ``Authority``."""
 
     def __init__(
         self,
@@ -83,15 +83,15 @@ class PolicyAuthority:
 
     @property
     def records(self) -> RecordSet:
-        """See the interface."""
+        """See ``Authority.records``."""
         return self._source.now
 
     async def lease_begun(self, lease: Lease) -> None:
-        """See the interface."""
+        """See ``Authority``."""
         self._leases[lease.id] = lease
 
     async def lease_ended(self, lease: str) -> None:
-        """See the interface."""
+        """See ``Authority``."""
         self._leases.pop(lease, None)
         await self.decider.lease_ended(lease)
 
@@ -100,7 +100,7 @@ class PolicyAuthority:
         return list(self._leases.values())
 
     async def reload(self) -> None:
-        """See the interface."""
+        """See ``Authority``."""
         digest = self.rules.digest
         try:
             try:
@@ -125,7 +125,7 @@ class PolicyAuthority:
         self._changed = trio.Event()
 
     async def wait_changed(self) -> None:
-        """See the interface.  Several tasks may wait, each for the next change."""
+        """See ``Authority.wait_changed``.  Several tasks may wait, each for the next change."""
         await self._changed.wait()
 
     def _tighten(self) -> None:

@@ -44,7 +44,7 @@ class Journal:
         self._shares = LogShares()
 
     def check_share(self, lease: Lease) -> None:
-        """See the interface."""
+        """See ``EventLog.check_share``."""
         self._refusals.owners.learn(lease)
         self._shares.check(lease.record, trio.current_time())
 
@@ -53,11 +53,11 @@ class Journal:
         return self._refusals.owners.of(sandbox)
 
     def content_digest(self, content: bytes) -> str:
-        """See the interface."""
+        """See ``EventLog.content_digest``."""
         return self._store.namer.content_digest(content)
 
     def digest(self, content: bytes) -> str:
-        """See the interface."""
+        """See ``EventLog.digest``."""
         return self._store.namer.digest(content)
 
     def warnings(self) -> list[str]:
@@ -69,14 +69,14 @@ class Journal:
         return [f"{self._lost} events could not be recorded{now}: {where}"]
 
     async def require(self, event: schema.Event) -> None:
-        """See the interface."""
+        """See ``EventLog.require``."""
         if self._mode is AuditMode.BEST_EFFORT:
             await self.note(event)
         else:
             await self._record(event)
 
     async def note(self, event: schema.Event) -> None:
-        """See the interface; there is nothing to refuse."""
+        """See ``EventLog.note``; there is nothing to refuse."""
         try:
             await self._record(event)
         except UpstreamError as error:
@@ -113,5 +113,5 @@ class Journal:
         self._gap = gap
 
     async def refused(self, event: schema.Refusal) -> None:
-        """See the interface."""
+        """See ``EventLog.refused``."""
         await self._refusals.refused(event)

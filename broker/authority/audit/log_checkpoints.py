@@ -34,7 +34,7 @@ class LogCheckpoints:
         self.published()
 
     async def newest(self) -> str:
-        """See the interface."""
+        """See ``CheckpointBook.newest``."""
         if not self._sealing.newest:
             await self._sealing.publish()
         return self._sealing.newest
@@ -42,7 +42,7 @@ class LogCheckpoints:
     async def evidence(
         self, since: int, size: int, known: int
     ) -> tuple[list[bytes], list[str]]:
-        """See the interface."""
+        """See ``CheckpointBook.evidence``."""
         proof: list[bytes] = []
         if 0 < since < size:
             try:
@@ -53,11 +53,11 @@ class LogCheckpoints:
         return proof, await self._store.certificates(known, most)
 
     async def witnessed(self, peer: str, note: str) -> None:
-        """See the interface."""
+        """See ``CheckpointBook.witnessed``."""
         await self._store.witnessed(peer, note)
 
     async def problem(self, held: Note) -> str:
-        """See the interface."""
+        """See ``CheckpointBook.problem``."""
         seen = held.checkpoint
         if seen.origin != self._store.origin:
             return "it is of another log"
@@ -76,7 +76,7 @@ class LogCheckpoints:
         return ""
 
     async def hold(self, peer: str, offer: WitnessOffer) -> WitnessAnswer:
-        """See the interface."""
+        """See ``CheckpointBook.hold``."""
         return await self._store.hold(peer, offer)
 
 

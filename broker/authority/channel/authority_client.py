@@ -104,7 +104,7 @@ class AuthorityClient(LogClient):
         chosen: Asked | None = None,
         gone: trio.Event | None = None,
     ) -> AsyncIterator[Permit]:
-        """See the interface."""
+        """See ``Permits.permit``."""
         asking = _Asking(request=request)
         number = self._begin(asking)
         try:
@@ -149,7 +149,7 @@ class AuthorityClient(LogClient):
                 self._put_or_lose(m.PermitGone(number))
 
     async def preview(self, requests: Sequence[Request]) -> Sequence[m.Preview | None]:
-        """See the interface."""
+        """See ``Permits.preview``."""
         asked = [
             m.PreviewRequest(one.lease.sandbox, one.lease.record, asked_of(one))
             for one in requests
@@ -164,7 +164,7 @@ class AuthorityClient(LogClient):
     async def rules_about(
         self, service: str, source: str, target: str = ""
     ) -> Sequence[m.ShownRule]:
-        """See the interface."""
+        """See ``Permits.rules_about``."""
         ask = partial(m.AskRules, service=service, source=source, target=target)
         return (await self._show(m.RulesShown, ask)).rules
 
@@ -189,7 +189,7 @@ class AuthorityClient(LogClient):
     async def choose(
         self, requests: Sequence[Request], text: ChoiceText
     ) -> ChosenRequest:
-        """See the interface."""
+        """See ``Permits.choose``."""
         call = AuthorityCall()
         number = self._begin(call)
         try:
@@ -204,14 +204,14 @@ class AuthorityClient(LogClient):
         return ChosenRequest(requests[chosen.place], Asked(chosen.question, said, 0.0))
 
     def acted(self, lease: str, ago: float = 0.0) -> None:
-        """See the interface."""
+        """See ``Permits.acted``."""
         if self._link.waiting < authority_limits.AUTHORITY_NOTES_BYTES:
             self._put_or_lose(m.Acted(lease, ago))
 
     # -- interface.Authority -------------------------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
-        """See the interface."""
+        """See ``Authority``."""
         await self._change_leases(
             partial(
                 m.AnnounceLease,
@@ -223,7 +223,7 @@ class AuthorityClient(LogClient):
         )
 
     async def lease_ended(self, lease: str) -> None:
-        """See the interface."""
+        """See ``Authority``."""
         await self._change_leases(partial(m.EndLease, lease=lease))
 
     async def _change_leases(self, change: Callable[[int], m.ClientMessage]) -> None:

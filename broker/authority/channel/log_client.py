@@ -210,7 +210,7 @@ class LogClient:
         return expect(kind, call.answer)
 
     def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
-        """See the interface."""
+        """See ``Permits.notify``."""
         if self._link.waiting < authority_limits.AUTHORITY_NOTES_BYTES:
             self._put_or_lose(m.NotifyUser(title, text, sandbox))
 
@@ -218,7 +218,7 @@ class LogClient:
 
     @property
     def records(self) -> RecordSet:
-        """See the interface."""
+        """See ``Authority.records``."""
         return self._records.now
 
     @property
@@ -227,11 +227,11 @@ class LogClient:
         return self._records.now
 
     async def reload(self) -> None:
-        """See the interface."""
+        """See ``Authority``."""
         await self.ask(m.AuthorityDone, m.Reload)
 
     async def wait_changed(self) -> None:
-        """See the interface."""
+        """See ``Authority.wait_changed``."""
         await self._changed.wait()
         self._changed = trio.Event()
 
@@ -257,29 +257,29 @@ class LogClient:
     # -- audit.event_log.EventLog -----------------------------------------------------------------
 
     def check_share(self, lease: Lease) -> None:
-        """See the interface: as the authority said a few seconds ago."""
+        """See ``EventLog.check_share``: as the authority said a few seconds ago."""
         until, error = self._used_up.get(lease.record, (0.0, None))
         if error is not None and trio.current_time() < until:
             raise RefusedError(error.message, hint=error.hint)
 
     def content_digest(self, content: bytes) -> str:
-        """See the interface."""
+        """See ``EventLog.content_digest``."""
         return self._namer.content_digest(content)
 
     def digest(self, content: bytes) -> str:
-        """See the interface."""
+        """See ``EventLog.digest``."""
         return self._namer.digest(content)
 
     async def require(self, event: Event) -> None:
-        """See the interface."""
+        """See ``EventLog.require``."""
         await self._record(event, "require")
 
     async def note(self, event: Event) -> None:
-        """See the interface."""
+        """See ``EventLog.note``."""
         await self._past(event, "note")
 
     async def refused(self, event: schema.Refusal) -> None:
-        """See the interface."""
+        """See ``EventLog.refused``."""
         await self._past(event, "refused")
 
     async def _past(self, event: Event, how: str) -> None:

@@ -28,30 +28,30 @@ class RemoteCheckpoints:
         self._client.checkpoint_made = call
 
     async def newest(self) -> str:
-        """See the interface."""
+        """See ``CheckpointBook.newest``."""
         return (await self._ask(m.NewestCheckpoint, m.AskCheckpoint)).note
 
     async def evidence(
         self, since: int, size: int, known: int
     ) -> tuple[list[bytes], list[str]]:
-        """See the interface."""
+        """See ``CheckpointBook.evidence``."""
         message = partial(m.AskEvidence, since=since, size=size, known=known)
         found = await self._ask(m.Evidence, message)
         return found.proof, found.keys
 
     async def witnessed(self, peer: str, note: str) -> None:
-        """See the interface."""
+        """See ``CheckpointBook.witnessed``."""
         await self._ask(
             m.AuthorityDone, partial(m.CheckpointWitnessed, peer=peer, note=note)
         )
 
     async def problem(self, held: Note) -> str:
-        """See the interface."""
+        """See ``CheckpointBook.problem``."""
         message = partial(m.CompareCheckpoint, note=held.whole)
         return (await self._ask(m.Compared, message)).problem
 
     async def hold(self, peer: str, offer: WitnessOffer) -> WitnessAnswer:
-        """See the interface."""
+        """See ``CheckpointBook.hold``."""
         message = partial(
             m.HoldCheckpoint,
             peer=peer,
