@@ -10,7 +10,7 @@ import pytest
 
 from docs import print_processes
 from docs.tables import imports
-from docs.tables.imports import ROOT, Size, modules
+from docs.tables.imports import ROOT, Size, modules, tree
 from docs.tables.processes import PROGRAMS, TOGETHER, of_no_daemon, together
 
 MODULES_AT_MOST = 20
@@ -200,7 +200,7 @@ def test_no_public_class_name_twice_in_a_process(program):
 
 @cache
 def _public_classes(module):
-    body = ast.parse(modules()[module].read_text()).body
+    body = tree(module).body
     classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
     return frozenset(name for name in classes if not name.startswith("_"))
 

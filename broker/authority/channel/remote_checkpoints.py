@@ -20,7 +20,7 @@ class RemoteCheckpoints:
 
     @property
     def published(self) -> Callable[[], None]:
-        """See the interface."""
+        """See ``CheckpointBook``."""
         return self._client.checkpoint_made
 
     @published.setter

@@ -1,4 +1,4 @@
-"""``brokerctl policy edit`` as a process: checked, shown, installed, taken back."""
+"""``brokerctl policy edit``: checked, shown, installed, taken back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests.kit.brokerctl import called
 
 ROOT = Path(__file__).parents[4]
 GOOD = "a * work vault deny\na * @anyvm @anyvm ask\n"
@@ -43,21 +45,35 @@ class Editing:
         editor = home / "editor"
         editor.write_text(f'#!/bin/sh\ncp {home}/new "$1"\n')
         editor.chmod(0o755)
-        env = {
+        self.env = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "XDG_RUNTIME_DIR": str(home / "run"),
             "XDG_CONFIG_DIRS": str(home / "none"),
             "EDITOR": str(editor),
         }
+        self.words = ("policy", "edit", *words)
+        self.process = None
+
+    def start(self, *, trial=True):
+        """Run it as a process of its own, and wait for its trial file."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "broker.cli.app", "policy", "edit", *words],
-            cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "broker.cli.app", *self.words],
+            cwd=ROOT, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
+        if trial:
+            self.until(there=True)
+
+    def run(self):
+        """Run it where it asks nothing; returns (code, output)."""
+        answer = called(*self.words, env=self.env)
+        return answer.code, answer.err + answer.out
 
     def say(self, text=""):
         """Type, end the input, and return (code, output)."""
+        if self.process is None:
+            self.start(trial=False)
         out, _ = self.process.communicate(text, timeout=60)
         return self.process.returncode, out
 
@@ -110,10 +126,10 @@ def test_an_error_elsewhere_does_not_hinder(home):
     """A file that was broken before may stay so: mending another one must be possible."""
     other = home / ".config/vitrail/policy.d/10-old.policy"
     other.write_text(BAD)
-    assert Editing(home, GOOD, "--yes").say()[0] == 0
+    assert Editing(home, GOOD, "--yes").run()[0] == 0
     # But an error that this edit makes in another file does.
     other.write_text("!include 30-user.policy\n")
-    assert Editing(home, "!include 10-old.policy\n", "--yes").say()[0] == 3
+    assert Editing(home, "!include 10-old.policy\n", "--yes").run()[0] == 3
 
 
 @pytest.mark.parametrize("said", ["q\n", "", "x\nq\n"])
@@ -127,18 +143,18 @@ def test_not_installed_without_a_yes(home, said):
 def test_a_record(home):
     """The same, by its name; what changes is told by key."""
     one = Editing(home, 'class = "persistent"\naudio = "raw"\n', "work.toml", "--yes")
-    code, out = one.say()
+    code, out = one.run()
     assert code == 0, out
     assert "record work: none → can be used" in out
     one = Editing(home, 'class = "persistent"\n', "work.toml", "--yes")
-    code, out = one.say()
+    code, out = one.run()
     assert "record work: audio.playback: raw → none" in out
 
 
 def test_a_name_that_is_none(home):
     """Nothing outside the two directories is edited."""
     for name in ("../x.policy", "X.policy", "X", "work.tml", "a/b.policy"):
-        code, out = Editing(home, GOOD, name).say()
+        code, out = Editing(home, GOOD, name).run()
         assert code == 1
         assert "is not the name of a file of rules or of a record" in out
 
@@ -146,7 +162,7 @@ def test_a_name_that_is_none(home):
 def test_kept_in_time(home):
     """On trial, then permanent."""
     one = Editing(home, GOOD, "--yes", "--confirm", "60s")
-    one.until(there=True)
+    one.start()
     assert one.trial.read_text() == GOOD
     assert not one.file.exists()
     code, out = one.say("keep\n")
@@ -159,7 +175,7 @@ def test_kept_in_time(home):
 def test_not_kept(home, said):
     """Another word, or a terminal that has gone, takes it back at once."""
     one = Editing(home, GOOD, "--yes", "--confirm", "60s")
-    one.until(there=True)
+    one.start()
     code, out = one.say(said)
     assert code == 1
     assert "the edit was not confirmed and was reverted" in out
@@ -172,7 +188,7 @@ def test_not_kept(home, said):
 def test_the_trial_file_was_changed(home, said, link):
     """Somebody has edited the trial file: it stays in force, and the message says so."""
     one = Editing(home, GOOD, "--yes", "--confirm", "60s")
-    one.until(there=True)
+    one.start()
     if link:
         one.trial.unlink()
         (home / "other").write_text("a * work vault deny\n")
@@ -192,7 +208,7 @@ def test_the_trial_file_was_changed(home, said, link):
 def test_the_time_is_over(home):
     """Without a word it is taken back by itself."""
     one = Editing(home, GOOD, "--yes", "--confirm", "1s")
-    one.until(there=True)
+    one.start()
     one.until(there=False)
     assert one.process.wait(30) == 1
     assert not one.file.exists()
@@ -204,7 +220,7 @@ def test_the_time_is_over(home):
 def test_brokerctl_is_killed(home, number):
     """An edit whose editor was killed does not stay."""
     one = Editing(home, GOOD, "--yes", "--confirm", "2s")
-    one.until(there=True)
+    one.start()
     one.process.send_signal(number)
     one.process.wait(30)
     one.until(there=False)
@@ -216,8 +232,8 @@ def test_brokerctl_is_killed(home, number):
 def test_only_one_edits(home):
     """And not over another's trial."""
     one = Editing(home, GOOD, "--yes", "--confirm", "60s")
-    one.until(there=True)
-    code, out = Editing(home, GOOD, "--yes").say()
+    one.start()
+    code, out = Editing(home, GOOD, "--yes").run()
     assert code == 1
     assert "another edit in" in out
     one.say("keep\n")
@@ -226,10 +242,10 @@ def test_only_one_edits(home):
 def test_no_trial_for_another_directory(home, tmp_path):
     """What another person's broker reads cannot be taken back from here."""
     one = Editing(home, GOOD, "--to", str(tmp_path / "etc"), "--confirm", "9s")
-    code, out = one.say()
+    code, out = one.run()
     assert code == 1
     assert "your own broker reads, not " in out
-    code, out = Editing(home, GOOD, "--to", str(tmp_path / "etc"), "--yes").say()
+    code, out = Editing(home, GOOD, "--to", str(tmp_path / "etc"), "--yes").run()
     assert code == 0, out
     assert (tmp_path / "etc/policy.d/30-user.policy").read_text() == GOOD
 
@@ -237,7 +253,7 @@ def test_no_trial_for_another_directory(home, tmp_path):
 @pytest.mark.parametrize("time_", ["60", "0s", "2h", "soon"])
 def test_a_time_that_is_none(home, time_):
     """A wrong call."""
-    assert Editing(home, GOOD, "--confirm", time_).say()[0] == 2
+    assert Editing(home, GOOD, "--confirm", time_).run()[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -254,7 +270,7 @@ def test_a_name_without_its_ending(home, name, file, text):
     if name == "mine":
         (config / file).write_text("a * work vault deny\n")
         (config / file).chmod(0o644)
-    code, out = Editing(home, text, name, "--yes").say()
+    code, out = Editing(home, text, name, "--yes").run()
     assert code == 0, out
     assert (config / file).read_text() == text
 
@@ -263,6 +279,6 @@ def test_a_name_of_two_files_is_not_guessed(home):
     config = home / ".config/vitrail"
     (config / "policy.d/two.policy").write_text(GOOD)
     (config / "sandboxes.d/two.toml").write_text('class = "disposable"\n')
-    code, out = Editing(home, GOOD, "two", "--yes").say()
+    code, out = Editing(home, GOOD, "two", "--yes").run()
     assert code == 1
     assert "is the name of a record and of a file of rules" in out

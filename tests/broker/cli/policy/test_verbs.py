@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.brokerctl import called
+
 BROKERCTL = [sys.executable, "-c", "from broker.cli.app import main; main()"]
 
 
@@ -33,13 +35,9 @@ def _run(world, *words):
         "XDG_RUNTIME_DIR": str(world / "run"),
         "XDG_CONFIG_DIRS": str(world / "system"),
         "COLUMNS": "200",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
-    done = subprocess.run(
-        [*BROKERCTL, "policy", *words],
-        env=env, cwd=Path(__file__).parents[4], capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    answer = called("policy", *words, env=env)
+    return answer.code, answer.out, answer.err
 
 
 def _record(world, where, name, text):
