@@ -43,6 +43,11 @@ WAYLAND_GPU_PLANES = 128
 descriptor for each, of 1,024 that it usually has; a window in four buffers takes four,
 a film in six takes twelve."""
 
+WAYLAND_GPU_FIRST = 4
+WAYLAND_GPU_PLANES_OF_OTHERS = 16
+"""Sandboxes beside the first four with a GPU have fewer planes each, so that half of the
+compositor's descriptors is left to thirty of them and to the desktop's own programs."""
+
 WAYLAND_POOL_BYTES = 1 << 30
 """One pool.  foot opens 512 MiB (sparse); wl_shm's own type ends at 2 GiB."""
 

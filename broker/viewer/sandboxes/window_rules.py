@@ -13,21 +13,28 @@ import trio
 
 from broker.core.errors import UpstreamError
 from broker.core.lease import Lease
+from broker.core.limits.wayland import (
+    WAYLAND_GPU_FIRST,
+    WAYLAND_GPU_PLANES,
+    WAYLAND_GPU_PLANES_OF_OTHERS,
+)
 from broker.core.names import LeaseId, SandboxName
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
 from broker.core.streams.wayland_verdicts import OPTIONS
 from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.workers.pool import Worker
-from policy.records.model import Record
+from policy.records.model import GPU_GLOBAL, Record
 
 BETWEEN = 0x000000
 """The colour of frames while the one of the record is still another sandbox's."""
 
 
 class FrameColours:
-    """The colours that windows of the sandboxes have now."""
+    """The colours that windows of the sandboxes have now, and their parts of the GPU."""
 
     def __init__(self) -> None:
+        self._drawing: dict[LeaseId, None] = {}
+        """Sandboxes whose windows show what the GPU drew, oldest first."""
         self._shown: dict[LeaseId, tuple[int, Callable[[], Record | None]]] = {}
         self._changed = trio.Event()
 
@@ -41,6 +48,7 @@ class FrameColours:
     def gone(self, lease: LeaseId) -> None:
         """A sandbox has no windows any more."""
         self._shown.pop(lease, None)
+        self._drawing.pop(lease, None)
         self.look_again()
 
     def look_again(self) -> None:
@@ -55,6 +63,16 @@ class FrameColours:
     def shown(self, lease: LeaseId) -> int | None:
         """Return the colour of a sandbox's windows; None: it has no worker."""
         return self._shown[lease][0] if lease in self._shown else None
+
+    def gpu_planes(self, lease: LeaseId) -> int:
+        """Return how many planes in memory of the GPU a sandbox may have.
+
+        Each is one of the compositor's descriptors.
+        """
+        self._drawing.setdefault(lease)
+        # guard: sandboxes with a GPU leave the compositor descriptors
+        first = lease in [*self._drawing][:WAYLAND_GPU_FIRST]
+        return WAYLAND_GPU_PLANES if first else WAYLAND_GPU_PLANES_OF_OTHERS
 
     def left_by(self, lease: LeaseId, color: int) -> bool:
         """Whether another sandbox has the colour, which its record does not have now."""
@@ -86,7 +104,7 @@ class GuestFrames:
 
     async def begin(self, record: Record) -> WindowRules:
         """Return the rules for a worker that begins; ``follow`` comes after it."""
-        rules = await drawn_rules(record, self._lease.sandbox, self._letters)
+        rules = await self._rules(record)
         if self._colours.left_by(self._lease.id, rules.color):
             rules = replace(rules, color=BETWEEN)
         return rules
@@ -101,7 +119,7 @@ class GuestFrames:
         self._colours.look_again()
         async with self._following:
             while self._worker is worker and (record := self._record()) is not None:
-                rules = await drawn_rules(record, self._lease.sandbox, self._letters)
+                rules = await self._rules(record)
                 changed = self._colours.changed()
                 # guard: no colour of another sandbox before it is free
                 if not self._colours.left_by(self._lease.id, rules.color):
@@ -109,6 +127,13 @@ class GuestFrames:
                 await self._paint(worker, replace(rules, color=BETWEEN))
                 await changed.wait()
         return None
+
+    async def _rules(self, record: Record) -> WindowRules:
+        rules = await drawn_rules(record, self._lease.sandbox, self._letters)
+        if GPU_GLOBAL not in rules.allow:
+            return rules
+        planes = self._colours.gpu_planes(self._lease.id)
+        return replace(rules, ceilings={**rules.ceilings, "gpu_planes": planes})
 
     async def _paint(self, worker: Worker, rules: WindowRules) -> None:
         await worker.follow(rules)

@@ -17,6 +17,7 @@ GUARDS = (
     Guard("planes lie apart", "if False:", DMABUF, "inside_of_its_memory"),
     Guard("feedback costs more", "pass", DMABUF, "feedback_costs"),
     Guard("a table of formats is sealed", "pass", DMABUF, "sealed_copy"),
+    Guard("sandboxes with a GPU leave the compositor descriptors", "first = True", "tests/broker/viewer/sandboxes/test_window_rules.py", "all_its_planes"),
     Guard("memory of the GPU counted", "pass", DMABUF, "memory_is_counted or in_its_frame"),
     Guard("memory of the GPU is counted while it is shown", "if buffer.gpu is not None and buffer.ended:", DMABUF, "although"),
     Guard("four planes", "if False:", DMABUF, "fifth"),
