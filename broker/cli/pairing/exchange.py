@@ -106,7 +106,8 @@ async def pair(
                 await _confirm(sock, machine, ask)
         except trio.TooSlowError as error:
             raise UpstreamError(
-                f"no confirmation within {limits.LINK_PAIRING_SECONDS:g} s",
+                f"the pairing was not confirmed on both machines within "
+                f"{limits.LINK_PAIRING_SECONDS:g} s",
                 hint="start 'brokerctl pair' on both machines again",
             ) from error
     if machine.peer_key is None:

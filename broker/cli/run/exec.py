@@ -57,7 +57,7 @@ def the_running(name: str) -> str:
     shown = printable(name, 60)
     if found:
         raise NotFoundError(
-            f"'{shown}' has {len(found)} sandboxes",
+            f"{len(found)} sandboxes of '{shown}' are running",
             hint=f"name one of them: {', '.join(found)}",
         )
     raise NotFoundError(

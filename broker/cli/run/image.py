@@ -41,7 +41,7 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         return
     if launch.image == store.DEFAULT_NAME:
         raise RefusedError(
-            "a record with packages needs its own image",
+            "a record with 'packages' cannot use the default image",
             where=record.where("launch.packages"),
             hint=f'add image = "{record.name}" to [launch]',
         )

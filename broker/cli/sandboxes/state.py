@@ -201,7 +201,10 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
         if source in other.inherits
     ]
     if heirs:
-        raise RefusedError(f"other records inherit from '{source}': {', '.join(heirs)}")
+        raise RefusedError(
+            f"cannot rename '{source}': other records inherit from it",
+            hint=f"first change 'inherits' of: {', '.join(heirs)}",
+        )
     with store.lock(source), store.lock(target):
         store.require(source)
         place = _place(target)

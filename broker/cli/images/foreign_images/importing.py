@@ -195,10 +195,14 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
         made = room / "root.tar"
         # guard: a merge gives a file, and no link to one
         if not stat.S_ISREG(made.lstat().st_mode):
-            raise UpstreamError("the archive's merge gave something else than a file")
+            raise UpstreamError(
+                "the layers of the archive cannot be merged: the result is not a file"
+            )
         made.rename(work / made.name)
     except FileNotFoundError as error:
-        raise UpstreamError("the archive's merge gave no file") from error
+        raise UpstreamError(
+            "the layers of the archive cannot be merged: there is no result"
+        ) from error
     finally:
         remove_tree(room)
     return merged
