@@ -51,6 +51,7 @@ from policy.rules.world import (  # noqa: E402
     world_of,
 )
 from policy.rules.world_json import WorldError, world_from_json  # noqa: E402
+from policy.tools import limits as tool_limits  # noqa: E402
 from policy.tools.bundles.bundle import (  # noqa: E402
     BundleError,
     Signer,
@@ -207,7 +208,7 @@ def door_bundle(data: bytes) -> str:
             told.append(str(error)[:12])
         else:
             assert all(belongs(path) for path in found.files)
-            assert 1 <= found.version <= limits.BUNDLE_VERSION
+            assert 1 <= found.version <= tool_limits.BUNDLE_VERSION
             found.problems()
             told.append(f"deep {len(found.files)}")
     return " ".join(sorted(told))

@@ -36,12 +36,6 @@ LABEL_CHARS = 40
 TAGS = 32
 """Tags of one sandbox."""
 
-IMPORT_BYTES = 8 << 20
-"""A file of another system that is imported; a qubes.xml has some 100 KiB."""
-
-IMPORT_FILES = 1024
-"""Rule files of another system, as many as a set of ours may have."""
-
 PACKAGES = 200
 """Packages that a record names for its image."""
 PACKAGE_CHARS = 100
@@ -182,41 +176,6 @@ CONDITION_RATE = (1, 1_000_000)
 DOMAINS = 65536
 """Sandboxes in a world that is read from JSON."""
 
-WORLD_BYTES = 64 << 20
-"""A world in JSON, or one line of a batch."""
-
-LINT_CAUSES = 500
-"""Rules without effect for which lint names the lines that cause it; to name
-them costs a walk over the rules before."""
-
-LINT_SOURCES = 64
-"""Sources that are looked at one by one; of more, one of each class."""
-
-LINT_TRIES = 16
-"""Sources, and targets of each, that lint tries to find one to which an 'ask'
-offers something, by the fast way; then it looks at all."""
-
-LINT_CALLS = 400_000
-"""Calls that lint looks at for asks that offer nothing (each counts once more
-for 64 rules about its service); a second or two.  Further cases are
-not complained about."""
-
-LINT_OFFERS = 1024
-"""Calls for which lint keeps the offered targets; each may be a thousand names."""
-
-LINT_COLOURS = 256
-"""Different colours that lint compares, each with each and for each sight."""
-
-LINT_HINTS = 20
-"""Unknown names for which lint looks for the one that was meant: each is
-compared with every sandbox."""
-
-GRAPH_NODES = 48
-"""Boxes of one picture; with more, the arrows cannot be followed."""
-
-DIFF_CALLS = 2_000_000
-"""Classes of calls that a comparison of two sets asks: a minute's work."""
-
 KEPT_BYTES = 64 << 20
 """The last good set on disk: RULES lines of ordinary length, with their places."""
 
@@ -224,20 +183,6 @@ KEPT_BYTES = 64 << 20
 
 BUNDLE_BYTES = 32 << 20
 """One bundle: the largest set of rules, and every record that may be."""
-
-BUNDLE_FILES = 2048
-"""RECORDS and RULE_FILES together."""
-
-BUNDLE_VERSION = (1 << 53) - 1
-"""Every reader of JSON holds it exactly; the time in microseconds fits as well."""
-
-BUNDLE_RINGS = 32
-"""Rings of one index: sites and stages of one rollout."""
-
-# -- editing -----------------------------------------------------------------------
-
-CONFIRM_SECONDS = (1, 3600)
-"""How long an edit may be on trial: an hour is a long look."""
 
 # -- devices --------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from broker.core import limits
 from broker.core.errors import InternalError
 from broker.helpers.order_channel import MessagePipe
-from broker.helpers.process import jail, seccomp
 from broker.helpers.process.fork_server import Started, serve
+from broker.helpers.worker_jail.entering import fork_jailed
+from broker.helpers.worker_jail.worker_filter import worker_filter
 from broker.ipc import fork_server as messages
 from broker.ipc.wayland_rules import traced
 from broker.programs.worker import run_worker
@@ -49,7 +50,7 @@ def start_worker(
         )
 
     allow, missing = order.allow_unjailed, sys.argv[2]
-    jailed = jail.fork_jailed(
+    jailed = fork_jailed(
         inside, fds, allow_unjailed=allow, enclosed=not missing, missing=missing
     )
     return Started(jailed.pid, jailed.pidfd, jailed.jail)
@@ -60,7 +61,7 @@ def main() -> None:
 
     Arguments: the number of our socket, and why this process is in no jail, or "".
     """
-    seccomp.worker_filter()  # compiled once; workers inherit it
+    worker_filter()  # compiled once; workers inherit it
     if traced():
         # Now: a worker that wants it cannot open files any more.
         from broker.jail.wayland.protocol import trace  # noqa: F401

@@ -34,7 +34,7 @@ from broker.core.errors import (
 )
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.order_channel import MessagePipe
-from broker.helpers.process import seccomp
+from broker.helpers.worker_jail import worker_filter
 from broker.ipc import agent, clipboard, event_loop, fdpass, transfer
 from broker.ipc import fork_server as keeper_messages
 from broker.ipc import worker as messages
@@ -140,7 +140,7 @@ class _Worker:
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
         readiness.prepare()  # behind that door no epoll can be made
-        seccomp.lock_worker()
+        worker_filter.lock_worker()
         order = await self._first_order()
         windows = self._windows = SandboxWindows(order)
         self._clipboard = WorkerClipboard(windows.sandbox, self._outbox)

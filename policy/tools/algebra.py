@@ -15,12 +15,12 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from policy import limits
 from policy.names import ADMIN
 from policy.rules.conditions import NO_MATCH, Match
 from policy.rules.rule import Rule
 from policy.rules.tokens import Token
 from policy.rules.world import DEFAULT, DISPOSABLE, DISPVM, DISPVM_OF, World
+from policy.tools import limits as tool_limits
 
 OTHER = ""
 """Any service or argument that no rule names; any unknown sandbox."""
@@ -225,7 +225,7 @@ def reach(rules: tuple[Rule, ...], atoms: Atoms) -> Reach:
     found = Reach(decides, meets)
     idle = [n for n, m in enumerate(meets) if m and not decides[n]]
     causes = _Causes(rules, sets)
-    for number in idle[: limits.LINT_CAUSES]:
+    for number in idle[: tool_limits.LINT_CAUSES]:
         found.by[number] = causes.of(number)
     return found
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from policy import limits
 from policy.destinations import port_ranges
 from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.device import DeviceFacts
@@ -22,6 +21,7 @@ from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF, World
+from policy.tools import limits as tool_limits
 
 
 class TooManyError(Exception):
@@ -175,9 +175,9 @@ def _flows(matches: Iterable[Match]) -> list[tuple[str, int]]:
 def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
     """Return what changes, in the order of the services; raises TooManyError."""
     found = classes((*old.rules, *new.rules), world)
-    if found.count() > limits.DIFF_CALLS:
+    if found.count() > tool_limits.DIFF_CALLS:
         raise TooManyError(
-            f"{found.count()} classes of calls, at most {limits.DIFF_CALLS}"
+            f"{found.count()} classes of calls, at most {tool_limits.DIFF_CALLS}"
         )
     engines = Engine(old), Engine(new)
     changes: list[Change] = []

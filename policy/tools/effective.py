@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
-from policy import limits
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import World
+from policy.tools import limits as tool_limits
 from policy.tools.diff import TooManyError, classes, outcome
 
 
@@ -79,8 +79,8 @@ def _asked(
     parts = ((only,),) if only is not None else found.targets
     told = sum(len(found.told[service]) for service, _ in found.services)
     asked = len(sources) * told * len(parts)
-    if asked > limits.DIFF_CALLS:
-        raise TooManyError(f"{asked} calls, at most {limits.DIFF_CALLS}")
+    if asked > tool_limits.DIFF_CALLS:
+        raise TooManyError(f"{asked} calls, at most {tool_limits.DIFF_CALLS}")
     engine = Engine(rules)
     for (service, argument), source in product(found.services, sources):
         made: dict[object, Grant] = {}

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
-from policy import limits
 from policy.destinations import port_ranges
 from policy.names import ADMIN
 from policy.rules.conditions import NO_MATCH
@@ -21,6 +20,7 @@ from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Token
 from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF, World
+from policy.tools import limits as tool_limits
 from policy.tools.finding import found_in, parameter, tokens_of
 from policy.tools.sarif import Finding
 
@@ -67,7 +67,7 @@ class _Classes:
     """
 
     def __init__(self, engine: Engine, world: World) -> None:
-        self.left = limits.LINT_CALLS
+        self.left = tool_limits.LINT_CALLS
         self._engine = engine
         self._world = world
         self._offered: dict[PolicyCall, AbstractSet[str]] = {}
@@ -90,13 +90,13 @@ class _Classes:
         if found is None:
             self._spend(call)
             found = self._engine.offered(call, rule, self._world)
-            if len(self._offered) < limits.LINT_OFFERS:
+            if len(self._offered) < tool_limits.LINT_OFFERS:
                 self._offered[call] = found
         return found
 
     def offers(self, call: PolicyCall, rule: Rule, target: str) -> bool:
         """Whether a target is offered for a call."""
-        if call in self._offered or self._about(call) > limits.LINT_SOURCES:
+        if call in self._offered or self._about(call) > tool_limits.LINT_SOURCES:
             return target in self.offered(call, rule)
         self._spend(call)
         return self._engine.offers(call, rule, target, self._world)
@@ -106,16 +106,16 @@ class _Classes:
 
     def _spend(self, call: PolicyCall) -> None:
         """A call costs with the rules about its service."""
-        self.left -= 1 + self._about(call) // limits.LINT_SOURCES
+        self.left -= 1 + self._about(call) // tool_limits.LINT_SOURCES
 
     def some(self, service: str, key: str, sources: list[str]) -> list[str]:
         """Return one of each class among the sources that a key matches."""
-        if len(sources) <= limits.LINT_SOURCES:
+        if len(sources) <= tool_limits.LINT_SOURCES:
             return sources
         made = self._some.get((service, key))
         if made is None:
             made = self._firsts(service, sources)
-            if len(self._some) < limits.LINT_OFFERS:
+            if len(self._some) < tool_limits.LINT_OFFERS:
                 self._some[service, key] = made
         return made
 
@@ -209,7 +209,7 @@ def _redirect(
 ) -> Iterator[Finding]:
     rule = engine.rules[number]
     assert rule.redirect is not None
-    for source in sources[: limits.LINT_SOURCES]:
+    for source in sources[: tool_limits.LINT_SOURCES]:
         call = _call(rule, rule.service or _ANY, rule.argument or _ANY_ARGUMENT, source)
         deny = engine.denied_before(call, rule.redirect.text, number, world)
         if deny is not None:
@@ -224,7 +224,7 @@ def _asks(
     same = (rule.service, rule.argument, rule.source.key, rule.match, rule.redirect)
     nothing = classes.nothing.get(same)
     if nothing is None:
-        soon = itertools.islice(calls, limits.LINT_TRIES)
+        soon = itertools.islice(calls, tool_limits.LINT_TRIES)
         nothing = not any(
             _offers_soon(engine, rule, call, world) for call in soon
         ) and not any(classes.offered(call, rule) for call in calls.of_each_class())
@@ -251,7 +251,7 @@ def _asks(
 def _offers_soon(engine: Engine, rule: Rule, call: PolicyCall, world: World) -> bool:
     """Whether a target is surely offered, seen without collecting all."""
     for tried, target in enumerate(expand(rule.redirect or rule.target, world)):
-        if tried == limits.LINT_TRIES:
+        if tried == tool_limits.LINT_TRIES:
             return False
         if engine.surely_offered(call, target, rule, world):
             return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policy import limits
 from policy.errors import Problem
 from policy.names import ADMIN
 from policy.records.globals import OPTIONS
@@ -19,6 +18,7 @@ from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import World
 from policy.suggestions import did_you_mean
+from policy.tools import limits as tool_limits
 from policy.tools.colours import Seen, faint
 from policy.tools.confusables import look, scripts
 from policy.tools.sarif import Finding
@@ -195,7 +195,7 @@ def _colours(good: list[Record]) -> Iterator[Finding]:
     by: dict[str, list[Record]] = {}
     for record in shown:
         by.setdefault(record.viewer.label.colour, []).append(record)
-    colours = list(by)[: limits.LINT_COLOURS]
+    colours = list(by)[: tool_limits.LINT_COLOURS]
     sights = Seen(colours)
     for record in shown:
         mine = record.viewer.label.colour

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from policy import limits
 from policy.names import ADMIN
 from policy.rules.checks import CHECKS, SERVICES
 from policy.rules.rule import Rule
 from policy.rules.tokens import Token
 from policy.rules.world import DISPVM_OF, World
 from policy.suggestions import nearest
+from policy.tools import limits as tool_limits
 from policy.tools.finding import found_in, tokens_of
 from policy.tools.sarif import Finding
 
@@ -49,7 +49,9 @@ def unknown_names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
                 continue
             check, words = kinds.get(token.prefix, ("unknown-sandbox", world.names))
             hints += 1
-            near = nearest(token.value, words) if hints <= limits.LINT_HINTS else ""
+            near = (
+                nearest(token.value, words) if hints <= tool_limits.LINT_HINTS else ""
+            )
             hint = f"did you mean '{token.prefix}{near}'?" if near else ""
             text = f"'{token.text}': {CHECKS[check][1]}"
             yield found_in(check, rule, column, text, hint)

@@ -175,10 +175,11 @@ UNDER_THE_FILTER = """
 import ctypes, os
 from broker.core import limits
 from broker.helpers.process import seccomp
+from broker.helpers.worker_jail import worker_filter
 from broker.jail.worker.pipes import PipeWriter
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 
-program = seccomp.worker_filter()
+program = worker_filter.worker_filter()
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
 read, write = os.pipe()
 seccomp.install(program)

@@ -194,7 +194,7 @@ async def test_copies_of_an_image_with_ssh_have_host_keys_of_their_own(monkeypat
     image = await build_image(find_paths(), spec, print)
     keys = []
     async with stage(image) as s:
-        await s.starter.make(s.request("maker"))
+        await s.starter.make(await s.request("maker"))
         memory = (s.place / "parents" / "web" / "memory").read_bytes()
         assert b"BEGIN OPENSSH PRIVATE KEY" not in memory
         for name in ("one", "two"):

@@ -57,7 +57,7 @@ async def written_by(s, name):
 @pytest.mark.parametrize("part", range(8))
 async def test_machines_that_write_leave_their_parent_as_it_was(part):
     async with stage() as s:
-        await s.starter.make(s.request("maker", mode="shared"))
+        await s.starter.make(await s.request("maker", mode="shared"))
         parent = s.place / "parents" / "web"
         files = [parent / "memory", parent / "state"]
         before = [digest(path) for path in files]

@@ -56,7 +56,7 @@ async def test_many_copies_in_a_row_leave_the_parent_as_it_was(
     monkeypatch.setenv("VITRAIL_TEST_TOKEN", token)
     (tmp_path / "key").write_text(token)
     async with stage() as s:
-        await s.starter.make(s.request("maker", mode=mode))
+        await s.starter.make(await s.request("maker", mode=mode))
         files = [parent(s) / name for name in ("memory", "state")]
         # Its content is found: the kernel's command line, the agent's source.
         assert contains(files[0], b"vitrail.parent=1")

@@ -33,7 +33,7 @@ hostname; date +%s; ls /sys/class/net; cat /sys/class/net/*/address
 @pytest.mark.parametrize(("mode", "how"), MODES)
 async def test_copies_are_machines_of_their_own(mode, how):
     async with stage() as s:
-        await s.starter.make(s.request("maker", mode=mode))
+        await s.starter.make(await s.request("maker", mode=mode))
         parent = s.place / "parents" / "web"
         before = (parent / "memory").read_bytes()
         said = []
@@ -65,7 +65,7 @@ async def test_copies_are_machines_of_their_own(mode, how):
 @pytest.mark.parametrize(("mode", "how"), MODES)
 async def test_a_copy_that_fails_boots_in_the_same_start(mode, how):
     async with stage() as s:
-        await s.starter.make(s.request("maker", mode=mode))
+        await s.starter.make(await s.request("maker", mode=mode))
         state = s.place / "parents" / "web" / "state"
         state.chmod(0o600)
         size = state.stat().st_size

@@ -71,7 +71,7 @@ async def output_waits_for_the_next_broker(broker, vm):
 
 async def test_a_machine_is_reached_by_its_port_alone():
     async with stage() as s:
-        await s.starter.make(s.request("maker", mode="shared"))
+        await s.starter.make(await s.request("maker", mode="shared"))
         async with s.machine("one", mode="shared", seconds=300) as (made, broker, vm):
             assert (made.how, made.why) == ("fork", "")
             assert {p.role for p in vm.processes} == {"QEMU", "port-mux"}

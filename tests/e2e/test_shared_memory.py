@@ -77,7 +77,7 @@ async def inflated(s, name):
 @pytest.mark.usefixtures("balloons")
 async def test_a_guest_cannot_free_memory_of_its_siblings(monkeypatch):
     async with stage(await image_with_balloon()) as s:
-        await s.starter.make(s.request("maker", mode="shared"))
+        await s.starter.make(await s.request("maker", mode="shared"))
         before, after = await inflated(s, "balloon")
         assert after == before
         async with s.machine("sibling", mode="shared") as (started, broker, _vm):

@@ -35,7 +35,7 @@ def parent(s):
 @asynccontextmanager
 async def unharmed(s, mode):
     """A parent that is there again after each attack; the files are the same."""
-    await s.starter.make(s.request("maker", mode=mode))
+    await s.starter.make(await s.request("maker", mode=mode))
     kept = s.place / "kept"
     kept.mkdir()
     for path in parent(s).iterdir():
@@ -155,7 +155,7 @@ async def test_a_copy_that_dies_at_any_step_boots_and_leaves_nothing(
         monkeypatch.setattr(starting, "SharedPlan", DeadlyFork)
         # One that is not attacked comes up: the attacks are what fails below.
         restore()
-        started = await s.starter.start(s.request("whole", mode=mode))
+        started = await s.starter.start(await s.request("whole", mode=mode))
         assert started.how == how
         await started.vm.close()
         steps = ("started", "connected", "loaded", "backend", "identified")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import InternalError
-from broker.helpers.process import hardening, jail, program_filters, seccomp
+from broker.helpers.process import hardening, program_filters
+from broker.helpers.worker_jail import entering, worker_filter
 
 _ROOT = Path(__file__).parents[2]
 
@@ -68,7 +69,7 @@ def test_told_otherwise_it_starts_behind_the_other_walls_and_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     "program",
-    [seccomp.worker_filter, hardening.keeper_filter, program_filters.vmm_filter],
+    [worker_filter.worker_filter, hardening.keeper_filter, program_filters.vmm_filter],
 )
 def test_a_filter_is_a_program_that_the_kernel_takes(program):
     made = program()
@@ -79,4 +80,4 @@ def test_a_filter_is_a_program_that_the_kernel_takes(program):
 
 def test_standard_streams_are_never_kept():
     with pytest.raises(InternalError):
-        jail.close_others([1, 5])
+        entering.close_others([1, 5])

@@ -188,16 +188,17 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
 # A jailed half of ours in the place of the worker; this process is the keeper.
 SCRIPT = """
 import os, socket, sys, time
-from broker.helpers.process import jail, seccomp
+from broker.helpers.worker_jail.entering import fork_jailed
+from broker.helpers.worker_jail.worker_filter import lock_worker
 from broker.helpers.process.hardening import harden
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 def inside(achieved):
-    seccomp.lock_worker()
+    lock_worker()
     {attack}
     time.sleep(1000)
-jailed = jail.fork_jailed(inside, [theirs.fileno()])
+jailed = fork_jailed(inside, [theirs.fileno()])
 theirs.close()
 harden()
 {after}

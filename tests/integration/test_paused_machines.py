@@ -56,14 +56,14 @@ def _paused(monkeypatch):
 
 async def test_a_copy_has_its_own_memory_and_its_devices_plugged():
     async with stage() as s:
-        await s.starter.make(s.request("maker"))
+        await s.starter.make(await s.request("maker"))
         folder = s.place / "parents" / "web"
         assert sorted(p.name for p in folder.iterdir()) == [
             "memory",
             "meta.json",
             "state",
         ]
-        started = await s.starter.start(s.request("one", network=Network.USER))
+        started = await s.starter.start(await s.request("one", network=Network.USER))
         vm = started.vm
         try:
             assert (started.how, started.why) == ("copy", "")
@@ -100,13 +100,13 @@ def guest_memory(pid: int) -> dict[str, set[str]]:
 
 async def test_forks_map_one_memory_that_none_of_them_writes():
     async with stage() as s:
-        await s.starter.make(s.request("maker", mode="shared"))
+        await s.starter.make(await s.request("maker", mode="shared"))
         memory = os.open(s.place / "parents" / "web" / "memory", os.O_RDONLY)
         before = digest(memory)
         vms = []
         try:
             for name in ("one", "two"):
-                wanted = s.request(name, mode="shared", network=Network.USER)
+                wanted = await s.request(name, mode="shared", network=Network.USER)
                 started = await s.starter.start(wanted)
                 vms.append(started.vm)
                 assert (started.how, started.why) == ("fork", "")
@@ -140,7 +140,7 @@ async def test_forks_map_one_memory_that_none_of_them_writes():
 @pytest.mark.parametrize("case", ["state of zeros", "cut state", "no memory"])
 async def test_a_broken_parent_is_a_boot_and_is_removed(case: str, mode: str):
     async with stage() as s:
-        await s.starter.make(s.request("maker", mode=mode))
+        await s.starter.make(await s.request("maker", mode=mode))
         folder = s.place / "parents" / "web"
         for name in ("memory", "state"):
             (folder / name).chmod(0o600)
@@ -152,7 +152,7 @@ async def test_a_broken_parent_is_a_boot_and_is_removed(case: str, mode: str):
                 (folder / "state").write_bytes((folder / "state").read_bytes()[:5000])
             case "no memory":
                 (folder / "memory").unlink()
-        started = await s.starter.start(s.request("one", mode=mode))
+        started = await s.starter.start(await s.request("one", mode=mode))
         try:
             assert started.how == "boot"
             assert started.why
@@ -213,16 +213,16 @@ async def test_qemu_opens_an_encrypted_home_in_its_jail(tmp_path: Path):
             assert b"horse" not in words
 
 
-def wanted(s, name, mode="copy"):
+async def wanted(s, name, mode="copy"):
     """A request of a record of which a machine waits."""
-    return replace(s.request(name, mode=mode), standby_mib=4096)
+    return replace(await s.request(name, mode=mode), standby_mib=4096)
 
 
 @pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
 async def test_a_machine_that_waited_becomes_a_sandbox(mode: str, how: str):
     async with stage() as s:
-        await s.starter.make(s.request("maker", mode=mode))
-        first = await s.starter.start(wanted(s, "one", mode))
+        await s.starter.make(await s.request("maker", mode=mode))
+        first = await s.starter.start(await wanted(s, "one", mode))
         assert first.how == how
         await eventually(lambda: bool(s.starter.pool.records))
         waiting = {pid for _, _, pid in s.starter.pool.processes}
@@ -230,7 +230,7 @@ async def test_a_machine_that_waited_becomes_a_sandbox(mode: str, how: str):
         state = read_state(waited)
         assert state is not None
         assert state.name == "web", "it has the name of its record until it is used"
-        second = await s.starter.start(wanted(s, "two", mode))
+        second = await s.starter.start(await wanted(s, "two", mode))
         try:
             assert (second.how, second.why) == ("standby", "")
             vm, place = second.vm, s.place / "two"
@@ -257,8 +257,8 @@ async def test_a_machine_that_waited_becomes_a_sandbox(mode: str, how: str):
 
 async def test_a_later_broker_ends_machines_that_waited():
     async with stage() as s:
-        await s.starter.make(s.request("maker"))
-        started = await s.starter.start(wanted(s, "one"))
+        await s.starter.make(await s.request("maker"))
+        started = await s.starter.start(await wanted(s, "one"))
         await eventually(lambda: bool(s.starter.pool.records))
         pids = [pid for _, _, pid in s.starter.pool.processes]
         assert len(pids) == 2

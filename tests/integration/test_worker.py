@@ -322,7 +322,7 @@ async def test_without_rules_there_is_no_display(directory):
             "pipe = MessagePipe(int(sys.argv.pop()))\n"
             "fds = [socket.socket(fileno=int(n)) for n in sys.argv[1:]]\n"
             "fds.insert(1, pipe)\n"
-            "worker.seccomp.lock_worker = lambda: None\n"
+            "worker.worker_filter.lock_worker = lambda: None\n"
             "worker.run_worker(*fds, Jail(namespaces=False, seccomp=False))\n"
         )
         fds = [theirs.fileno(), display.fileno(), keeper.fileno(), pipe]

@@ -26,7 +26,6 @@ from broker.cli.policy.load import (
     situation_from,
 )
 from broker.core.escape import printable
-from policy import limits
 from policy.records.device_json import device_from
 from policy.rules import compat as qubes
 from policy.rules.calls import canonical_service, canonical_target
@@ -35,6 +34,7 @@ from policy.rules.ruleset import RuleSet, rules_of_map
 from policy.rules.verdict import Verdict
 from policy.rules.world import World
 from policy.rules.world_json import WorldError, world_from_json
+from policy.tools import limits as tool_limits
 from policy.tools.explain import answer_json
 
 EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
@@ -234,8 +234,8 @@ def print_verdict(verdict: Verdict) -> None:
 
 
 def _one(line: bytes, asker: _Asker) -> Verdict:
-    if len(line) > limits.WORLD_BYTES:
-        raise ValueError(f"more than {limits.WORLD_BYTES} bytes")
+    if len(line) > tool_limits.WORLD_BYTES:
+        raise ValueError(f"more than {tool_limits.WORLD_BYTES} bytes")
     asked = json.loads(line)
     if not isinstance(asked, dict):
         raise ValueError("a call must be a JSON object")  # noqa: TRY004 -- all are ValueError here

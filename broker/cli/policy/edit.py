@@ -49,6 +49,7 @@ from policy.records.loader import parse_record
 from policy.records.quantities import Seconds
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
+from policy.tools import limits as tool_limits
 from policy.tools.bundles.bundle import belongs
 
 _BROKEN = 3
@@ -69,7 +70,7 @@ def _seconds(
     del context
     if text is None:
         return None
-    kind = Seconds(*limits.CONFIRM_SECONDS)
+    kind = Seconds(*tool_limits.CONFIRM_SECONDS)
     made = kind.take(text, (), lambda *_: None)
     if not isinstance(made, int):
         raise click.BadParameter(f"expected {kind.words}", param=option)

@@ -23,10 +23,10 @@ from broker.cli.policy.records import print_problems
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool
-from policy import limits
 from policy.records.patterns import PALETTE
 from policy.rules.world import World
 from policy.suggestions import did_you_mean
+from policy.tools import limits as tool_limits
 from policy.tools.diff import TooManyError
 from policy.tools.flows import Flow, flows
 from policy.tools.graph import graph_text
@@ -164,9 +164,9 @@ def _draw(text: str) -> str:
 
 def _refuse_too_many(found: list[Flow]) -> None:
     boxes = {name for flow in found for name in (flow.source, flow.target)}
-    if len(boxes) > limits.GRAPH_NODES:
+    if len(boxes) > tool_limits.GRAPH_NODES:
         raise RefusedError(
-            f"the graph has {len(boxes)} boxes; a picture shows at most {limits.GRAPH_NODES}",
+            f"the graph has {len(boxes)} boxes; a picture shows at most {tool_limits.GRAPH_NODES}",
             hint="select some with --sandbox or --service, or use --json",
         )
 

@@ -20,10 +20,10 @@ from broker.cli.run.flatpak import take_app
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool
-from policy import limits
 from policy.errors import Problem
 from policy.records.loader import load_records
 from policy.rules.rulefiles import load_rules
+from policy.tools import limits as tool_limits
 from policy.tools.importers import Imported, ImportFileError, Note
 from policy.tools.importers.flatpak import import_flatpak
 from policy.tools.importers.qubes import import_qubes, notes_once
@@ -199,9 +199,9 @@ def _files(folder: Path) -> Iterator[Path]:
             wanted = place != folder or path.suffix == ".policy"
             if wanted and path.is_file() and not path.name.startswith("."):
                 count += 1
-                if count > limits.IMPORT_FILES:
+                if count > tool_limits.IMPORT_FILES:
                     raise RefusedError(
-                        f"{folder} has more than {limits.IMPORT_FILES} files"
+                        f"{folder} has more than {tool_limits.IMPORT_FILES} files"
                     )
                 yield path
 
@@ -212,7 +212,7 @@ def _read(path: Path) -> bytes:
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise RefusedError(f"{path} is not a regular file")
-        data = file.read(limits.IMPORT_BYTES + 1)
-    if len(data) > limits.IMPORT_BYTES:
-        raise RefusedError(f"{path} has more than {limits.IMPORT_BYTES} bytes")
+        data = file.read(tool_limits.IMPORT_BYTES + 1)
+    if len(data) > tool_limits.IMPORT_BYTES:
+        raise RefusedError(f"{path} has more than {tool_limits.IMPORT_BYTES} bytes")
     return data

@@ -16,7 +16,6 @@ from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import is_disposable_of
-from policy import limits
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
 from policy.records.loader import load_records, search_path
@@ -30,6 +29,7 @@ from policy.rules.verdict import Verdict
 from policy.rules.world import DISPOSABLE, World, world_of
 from policy.rules.world_json import WorldError, world_from_json
 from policy.suggestions import did_you_mean, nearest
+from policy.tools import limits as tool_limits
 from policy.tools.effective import Grant
 from policy.tools.unknown import meant_service
 
@@ -98,9 +98,9 @@ def world_from(file: Path | None, policy: tuple[Path, ...] = ()) -> World:
         return world_of(records_beside(policy))
     try:
         with file.open("rb") as opened:
-            content = opened.read(limits.WORLD_BYTES + 1)
-        if len(content) > limits.WORLD_BYTES:
-            raise WorldError(f"more than {limits.WORLD_BYTES} bytes")
+            content = opened.read(tool_limits.WORLD_BYTES + 1)
+        if len(content) > tool_limits.WORLD_BYTES:
+            raise WorldError(f"more than {tool_limits.WORLD_BYTES} bytes")
         return world_from_json(json.loads(content))
     except (OSError, ValueError, RecursionError) as error:
         raise RefusedError(

@@ -1,5 +1,8 @@
 """Files of this machine that a micro VM gets by ``launch.host_files``.
 
+A process of its own, which then ends: what parses the files of other packages holds no
+machines.  Its arguments are the kinds that the record names.
+
 The files come with the guest agent in the initramfs of the launch, so that they are
 those of the day and any image can be used.  Fonts are those of fontconfig's four
 generic families only: a desktop's font directories have hundreds of megabytes, and
@@ -10,20 +13,22 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import io
-import json
 import os
 import re
+import sys
 import tarfile
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import msgspec
+import trio
+
 from broker.core import limits
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.helpers.process.spawn import run_tool
 
 _FAMILIES = ("sans-serif", "serif", "monospace", "emoji")
@@ -69,18 +74,14 @@ class HostFiles:
         return out.getvalue()
 
 
-async def host_settings(wanted: Collection[str]) -> dict[str, str]:
-    """Return the agent's constants for a record's ``launch.host_files``.
-
-    Raises SetupError when this machine has no such files.
-    """
-    return (await collect(wanted)).settings() if wanted else {}
-
-
-def fingerprint(settings: Mapping[str, str]) -> str:
-    """Return a short text that is another one for other files; "" for none."""
-    whole = json.dumps(settings, sort_keys=True).encode()
-    return hashlib.sha256(whole).hexdigest() if settings else ""
+def main() -> None:
+    """Print the settings, or the error: its message, hint and place."""
+    answer: dict[str, str] | tuple[str, str, str]
+    try:
+        answer = trio.run(collect, sys.argv[1:]).settings()
+    except VitrailError as error:
+        answer = error.message, error.hint, error.where
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
 
 
 async def collect(
@@ -248,3 +249,7 @@ def only_certificates(content: bytes) -> bytes:
     except ValueError:
         return b""
     return content
+
+
+if __name__ == "__main__":
+    main()

@@ -123,7 +123,7 @@ class MicroVms:
         wanted, recorded = self._wanted(record)
         # Late: a host that only has leases of others' machines needs none of it.
         from broker.core.files.sandbox_logs import KEPT, prune_logs
-        from broker.host.images.host_files import host_settings
+        from broker.host.images.launch_files import host_settings
         from broker.host.images.store import find_image
         from broker.host.images.vmlinux import boot_kernel
         from broker.host.vmm.control import Monitor
@@ -148,8 +148,8 @@ class MicroVms:
                     sandbox,
                     wanted,
                     launch,
-                    kernel=await trio.to_thread.run_sync(
-                        boot_kernel, image.kernel, tools.accel, self._paths.cache
+                    kernel=await boot_kernel(
+                        image.kernel, tools.accel, self._paths.cache
                     ),
                     image=image,
                     initrd=image.write_initrd(
@@ -296,7 +296,7 @@ class MicroVms:
     ) -> StartedVm:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that has no machines of its own needs none of it.
-        from broker.host.images.host_files import fingerprint
+        from broker.host.images.launch_files import fingerprint
         from broker.host.vmm.monitors.starting import start_machine
         from broker.host.vmm.parent.starting import Starter, StartRequest
 

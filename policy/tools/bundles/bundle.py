@@ -42,6 +42,7 @@ from policy.records.loader import parse_record_set
 from policy.records.patterns import NAME
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import rules_of_map
+from policy.tools import limits as tool_limits
 
 _FIRST = "vitrail-bundle 1"
 _KEYS = 16
@@ -254,8 +255,8 @@ def _taken(payload: bytes, key: str) -> Bundle:
         "".join(files.values()).encode()
     except UnicodeEncodeError as error:
         raise BundleError("a file is not text") from error
-    if len(files) > limits.BUNDLE_FILES:
-        raise BundleError(f"more than {limits.BUNDLE_FILES} files")
+    if len(files) > tool_limits.BUNDLE_FILES:
+        raise BundleError(f"more than {tool_limits.BUNDLE_FILES} files")
     for path in files:
         if not belongs(path):
             raise BundleError(
@@ -299,9 +300,9 @@ def check_number(value: object, what: str) -> int:
     """Return a version or a serial number; raises BundleError."""
     if not isinstance(value, int) or isinstance(value, bool):
         value = 0
-    if not 1 <= value <= limits.BUNDLE_VERSION:
+    if not 1 <= value <= tool_limits.BUNDLE_VERSION:
         raise BundleError(
-            f"a {what} is a whole number from 1 to {limits.BUNDLE_VERSION}"
+            f"a {what} is a whole number from 1 to {tool_limits.BUNDLE_VERSION}"
         )
     return value
 

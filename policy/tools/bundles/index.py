@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from policy import limits
+from policy.tools import limits as tool_limits
 from policy.tools.bundles.bundle import (
     Bundle,
     BundleError,
@@ -115,8 +115,8 @@ def read_index(payload: bytes) -> RolloutIndex:
     if data.keys() != {"name", "serial", "expires", "rings"}:
         raise BundleError("an index has name, serial, expires and rings")
     rings = data["rings"]
-    if not isinstance(rings, dict) or not 0 < len(rings) <= limits.BUNDLE_RINGS:
-        raise BundleError(f"'rings' has 1 to {limits.BUNDLE_RINGS} rings")
+    if not isinstance(rings, dict) or not 0 < len(rings) <= tool_limits.BUNDLE_RINGS:
+        raise BundleError(f"'rings' has 1 to {tool_limits.BUNDLE_RINGS} rings")
     found: dict[str, RingEntry] = {}
     for name, entry in rings.items():
         if not _RING.fullmatch(name):

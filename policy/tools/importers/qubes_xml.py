@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-from policy import limits
+from policy.tools import limits as tool_limits
 from policy.tools.importers import ImportFileError
 
 _DEEPEST = 16
@@ -97,8 +97,8 @@ def parse_xml(data: bytes) -> Element:
 
 def read_qubes_xml(data: bytes) -> QubesSystem:
     """Return the qubes that a store describes.  Raises ImportFileError."""
-    if len(data) > limits.IMPORT_BYTES:
-        raise ImportFileError(f"1:1: more than {limits.IMPORT_BYTES} bytes")
+    if len(data) > tool_limits.IMPORT_BYTES:
+        raise ImportFileError(f"1:1: more than {tool_limits.IMPORT_BYTES} bytes")
     root = parse_xml(data)
     if root.name != "qubes":
         raise ImportFileError(f"1:1: expected <qubes>, found <{root.name}>")

@@ -56,7 +56,7 @@ async def main(runs: int, count: int) -> None:
     """Print two tables."""
     async with stage() as s:
         began = trio.current_time()
-        await s.starter.make(s.request("maker"))
+        await s.starter.make(await s.request("maker"))
         print(f"parent made in {trio.current_time() - began:.1f} s")
         times: dict[str, list[tuple[float, float]]] = {"copy": [], "boot": []}
         for run in range(runs):

@@ -31,12 +31,14 @@ class StartedCopies:
         self.starter = starter
         self.problems: list[str] = []
 
-    def request(self, name: str, mode: str = "copy", **changes) -> StartRequest:
+    async def request(self, name: str, mode: str = "copy", **changes) -> StartRequest:
         directory = self.place / name
         directory.mkdir(exist_ok=True)
         spec = VmSpec(
             name=SandboxName(name),
-            kernel=boot_kernel(self.image.kernel, self.tools.accel, find_paths().cache),
+            kernel=await boot_kernel(
+                self.image.kernel, self.tools.accel, find_paths().cache
+            ),
             initrd=self.image.write_initrd(directory),
             root=self.image.root,
             directory=directory,
@@ -66,7 +68,7 @@ class StartedCopies:
     @asynccontextmanager
     async def machine(self, name: str, *, seconds: float = 120, **changes):
         """A started machine, used for so long: (how it came up, broker's ends, machine)."""
-        started = await self.starter.start(self.request(name, **changes))
+        started = await self.starter.start(await self.request(name, **changes))
         vm = started.vm
         try:
             paths = (Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY))

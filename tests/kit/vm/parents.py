@@ -41,7 +41,7 @@ async def ready_parent(
             warm=("foot",),
             spec=VmSpec(
                 name=SandboxName(record),
-                kernel=boot_kernel(image.kernel, tools.accel, paths.cache),
+                kernel=await boot_kernel(image.kernel, tools.accel, paths.cache),
                 initrd=image.write_initrd(place),
                 root=image.root,
                 directory=place / "run",

@@ -19,7 +19,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from broker.helpers.process import jail, seccomp
+from broker.helpers.worker_jail.entering import fork_jailed
+from broker.helpers.worker_jail.worker_filter import lock_worker
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 from broker.ipc.fork_server import Jail
 
@@ -151,10 +152,10 @@ def main() -> None:
         os.dup2(out, 1)
         assert achieved.namespaces
         if lock == "lock":
-            seccomp.lock_worker()
+            lock_worker()
         probe.run(what.encode(), argument.encode())
 
-    jailed = jail.fork_jailed(inside, [out])
+    jailed = fork_jailed(inside, [out])
     _, status = os.waitpid(jailed.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     if code < 0:

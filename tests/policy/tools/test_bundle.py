@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy import limits
+from policy.tools import limits as tool_limits
 from policy.tools.bundles import bundle as bundles
 from policy.tools.bundles.bundle import (
     BundleError,
@@ -150,8 +151,8 @@ def test_only_rules_and_records_are_in_it(path):
 @pytest.mark.parametrize("more", [0, 1])
 def test_number_of_files_and_version(more):
     """At the limit, and one beyond."""
-    files = {f"policy.d/{n}.policy": "" for n in range(limits.BUNDLE_FILES + more)}
-    for args in ((1, files), (limits.BUNDLE_VERSION + more, {})):
+    files = {f"policy.d/{n}.policy": "" for n in range(tool_limits.BUNDLE_FILES + more)}
+    for args in ((1, files), (tool_limits.BUNDLE_VERSION + more, {})):
         if more:
             with pytest.raises(BundleError):
                 sign(KEY, "a", *args)

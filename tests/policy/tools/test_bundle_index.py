@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from policy import limits
+from policy.tools import limits as tool_limits
 from policy.tools.bundles.bundle import (
     BundleError,
     Signer,
@@ -108,7 +108,7 @@ WRONG = [
     lambda d: d.update(rings=[]),
     lambda d: d.update(serial=0),
     lambda d: d.update(serial=True),
-    lambda d: d.update(serial=limits.BUNDLE_VERSION + 1),
+    lambda d: d.update(serial=tool_limits.BUNDLE_VERSION + 1),
     lambda d: d.update(expires=-1),
     lambda d: d.update(expires=False),
     lambda d: d.update(expires=1.5),

@@ -6,13 +6,13 @@ from itertools import product
 
 import pytest
 
-from policy import limits
 from policy.records.loader import load_records
 from policy.rules import compat
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import world_of
 from policy.rules.world_json import world_from_json
+from policy.tools import limits as tool_limits
 from policy.tools.importers import ImportFileError
 from policy.tools.importers.qubes import Names, import_qubes
 from policy.tools.importers.qubes_xml import read_qubes_xml
@@ -173,7 +173,7 @@ def test_comments_and_columns_stay():
         ("<qubes>", "no element found"),
         ("<domain/>", "expected <qubes>"),
         ("<qubes>&undefined;</qubes>", "undefined entity"),
-        (" " * (limits.IMPORT_BYTES + 1), "more than"),
+        (" " * (tool_limits.IMPORT_BYTES + 1), "more than"),
     ],
 )
 def test_a_hostile_store_is_refused_with_its_place(store, message):

@@ -44,6 +44,7 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
 from policy.rules.applied import FOLDER as STATE
+from policy.tools import limits as tool_limits
 from policy.tools.bundles.bundle import (
     Bundle,
     BundleError,
@@ -119,7 +120,7 @@ def key(file: Path, *, as_json: bool) -> None:
 @click.option(
     "--version",
     required=True,
-    type=click.IntRange(1, limits.BUNDLE_VERSION),
+    type=click.IntRange(1, tool_limits.BUNDLE_VERSION),
     help="Higher than that of every bundle of this name before.",
 )
 @click.option(

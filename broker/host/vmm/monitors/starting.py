@@ -46,7 +46,7 @@ async def start_machine(
         # It takes ELF only.
         from broker.host.images.vmlinux import find_vmlinux
 
-        kernel = await trio.to_thread.run_sync(find_vmlinux, spec.kernel, cache)
+        kernel = await find_vmlinux(spec.kernel, cache)
         spec = replace(spec, kernel=kernel)
     vm = await start_vm(
         spec,

@@ -11,9 +11,10 @@ import pytest
 
 from broker.helpers import box_filters
 from broker.helpers.process import hardening, libseccomp, program_filters, seccomp
+from broker.helpers.worker_jail import worker_filter
 
 FILTERS = (
-    (seccomp, "worker_filter"),
+    (worker_filter, "worker_filter"),
     (hardening, "keeper_filter"),
     (program_filters, "vmm_filter"),
     (box_filters, "box_filter"),

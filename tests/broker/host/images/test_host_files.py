@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.host.images import host_files
-from broker.host.images.host_files import HostFiles, collect, fingerprint
+from broker.host.images.host_files import HostFiles, collect
+from broker.host.images.launch_files import fingerprint, host_settings
 from shims.bundle import guest_agent, with_constants
 from shims.guest.host_files import unpack_host_files
 
@@ -207,7 +207,7 @@ def test_equal_files_are_equal_settings_and_others_are_not():
 
 
 async def test_nothing_is_read_for_a_record_without_them():
-    assert await host_files.host_settings(()) == {}
+    assert await host_settings(()) == {}
 
 
 def test_the_agent_takes_megabytes():
@@ -221,3 +221,12 @@ def test_a_damaged_archive_leaves_the_guest_as_it_is(tmp_path, capfd):
     unpack_host_files("bm8gYXJjaGl2ZQ==", str(tmp_path))
     assert "files of the host" in capfd.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+async def test_a_process_of_its_own_reads_them(monkeypatch):
+    monkeypatch.setenv("LC_ALL", "C")
+    assert (await host_settings(["locale"]))["LAUNCH_LANG"] == "C.UTF-8"
+    monkeypatch.setenv("LC_ALL", "de_DE")
+    with pytest.raises(SetupError, match="'de_DE' is not the name") as refused:
+        await host_settings(["locale"])
+    assert "LANG names the one" in refused.value.hint

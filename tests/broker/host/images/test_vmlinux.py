@@ -14,7 +14,8 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.host.images.vmlinux import boot_kernel, find_vmlinux, has_pvh_entry, unpack
+from broker.host.images.unpack import unpack
+from broker.host.images.vmlinux import boot_kernel, find_vmlinux, has_pvh_entry
 from broker.host.vmm.qemu_arguments import Accel
 
 ELF = b"\x7fELF" + bytes(range(256)) * 40_000
@@ -93,56 +94,56 @@ def test_a_file_that_is_not_a_kernel_is_refused(data, why):
         unpack(data)
 
 
-def test_a_kernel_is_unpacked_once(tmp_path):
+async def test_a_kernel_is_unpacked_once(tmp_path):
     kernel, cache = tmp_path / "kernel", tmp_path / "cache"
     kernel.write_bytes(image(PACKED["zstd"]()))
-    found = find_vmlinux(kernel, cache)
+    found = await find_vmlinux(kernel, cache)
     assert found.read_bytes() == ELF
     stamp = found.stat()
-    assert find_vmlinux(kernel, cache) == found
+    assert await find_vmlinux(kernel, cache) == found
     assert found.stat().st_ino == stamp.st_ino
-    assert find_vmlinux(found, cache) == found, "ELF already"
+    assert await find_vmlinux(found, cache) == found, "ELF already"
 
 
-def test_a_kernel_that_was_read_is_not_read_again(tmp_path, monkeypatch):
+async def test_a_kernel_that_was_read_is_not_read_again(tmp_path, monkeypatch):
     kernel, cache = tmp_path / "kernel", tmp_path / "cache"
     kernel.write_bytes(image(PACKED["gzip"]()))
-    found = find_vmlinux(kernel, cache)
+    found = await find_vmlinux(kernel, cache)
 
     def read_again(_data):
         raise AssertionError("the kernel was read again")
 
     monkeypatch.setattr(hashlib, "sha256", read_again)
-    assert find_vmlinux(kernel, cache) == found
+    assert await find_vmlinux(kernel, cache) == found
 
 
-def test_a_kernel_that_was_replaced_is_not_taken_for_the_old_one(tmp_path):
+async def test_a_kernel_that_was_replaced_is_not_taken_for_the_old_one(tmp_path):
     """Also where the new file has the inode, the size and the time of the old one."""
     kernel, cache = tmp_path / "kernel", tmp_path / "cache"
     kernel.write_bytes(image(gzip.compress(ELF + b"old", 0)))
     os.utime(kernel, (1, 1))
-    found, before = find_vmlinux(kernel, cache), kernel.stat()
+    found, before = await find_vmlinux(kernel, cache), kernel.stat()
     kernel.write_bytes(image(gzip.compress(ELF + b"new", 0)))
     os.utime(kernel, (1, 1))
     after = kernel.stat()
     assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
     assert after.st_mtime_ns == before.st_mtime_ns
     assert found.read_bytes() == ELF + b"old"
-    assert find_vmlinux(kernel, cache).read_bytes() == ELF + b"new"
+    assert (await find_vmlinux(kernel, cache)).read_bytes() == ELF + b"new"
 
 
-def test_a_kernel_is_found_again_whose_unpacked_file_was_removed(tmp_path):
+async def test_a_kernel_is_found_again_whose_unpacked_file_was_removed(tmp_path):
     kernel, cache = tmp_path / "kernel", tmp_path / "cache"
     kernel.write_bytes(image(PACKED["gzip"]()))
-    find_vmlinux(kernel, cache).unlink()
-    assert find_vmlinux(kernel, cache).read_bytes() == ELF
+    (await find_vmlinux(kernel, cache)).unlink()
+    assert (await find_vmlinux(kernel, cache)).read_bytes() == ELF
 
 
-def test_the_error_names_the_kernel(tmp_path):
+async def test_the_error_names_the_kernel(tmp_path):
     kernel = tmp_path / "kernel"
     kernel.write_bytes(b"none")
     with pytest.raises(SetupError, match=str(kernel)):
-        find_vmlinux(kernel, tmp_path)
+        await find_vmlinux(kernel, tmp_path)
 
 
 # -- the kernel of an emulated machine ---------------------------------------------
@@ -177,39 +178,39 @@ def test_the_entry_for_qemu_is_found_in_the_notes(data, has):
     assert has_pvh_entry(io.BytesIO(data)) is has
 
 
-def test_an_emulated_machine_gets_the_unpacked_kernel(tmp_path):
+async def test_an_emulated_machine_gets_the_unpacked_kernel(tmp_path):
     kernel = tmp_path / "kernel"
     unpacked = elf(note(18))
     kernel.write_bytes(image(gzip.compress(unpacked)))
-    found = boot_kernel(kernel, Accel.TCG, tmp_path / "cache")
+    found = await boot_kernel(kernel, Accel.TCG, tmp_path / "cache")
     assert found != kernel
     assert found.read_bytes() == unpacked
-    assert boot_kernel(kernel, Accel.KVM, tmp_path / "cache") == kernel
+    assert await boot_kernel(kernel, Accel.KVM, tmp_path / "cache") == kernel
 
 
 @pytest.mark.parametrize(
     "data", [image(gzip.compress(elf(note(6)))), image(b"xxxxxxxx" + SIZE), b""]
 )
-def test_a_kernel_that_qemu_could_not_enter_boots_packed(tmp_path, data):
+async def test_a_kernel_that_qemu_could_not_enter_boots_packed(tmp_path, data):
     kernel = tmp_path / "kernel"
     kernel.write_bytes(data)
-    assert boot_kernel(kernel, Accel.TCG, tmp_path / "cache") == kernel
+    assert await boot_kernel(kernel, Accel.TCG, tmp_path / "cache") == kernel
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
+async def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path):
     kernel = tmp_path / "kernel"
     kernel.write_bytes(image(gzip.compress(elf(note(18)))))
     (tmp_path / "cache").write_bytes(b"a file")
-    assert boot_kernel(kernel, Accel.TCG, tmp_path / "cache") == kernel
+    assert await boot_kernel(kernel, Accel.TCG, tmp_path / "cache") == kernel
 
 
-def test_the_cache_keeps_the_four_kernels_that_were_used_last(tmp_path):
+async def test_the_cache_keeps_the_four_kernels_that_were_used_last(tmp_path):
     cache, kernels, found = tmp_path / "cache", [], []
     for number in range(6):
         kernels.append(tmp_path / f"kernel{number}")
         kernels[-1].write_bytes(image(gzip.compress(ELF + bytes([number]))))
-        found.append(find_vmlinux(kernels[-1], cache))
+        found.append(await find_vmlinux(kernels[-1], cache))
         os.utime(found[-1], (number, number))
         before = found[0].stat().st_ino
-        assert find_vmlinux(kernels[0], cache).stat().st_ino == before, "in use"
+        assert (await find_vmlinux(kernels[0], cache)).stat().st_ino == before, "in use"
     assert [path.exists() for path in found] == [True, False, False, True, True, True]

@@ -1,0 +1,300 @@
+"""The way into a worker's jail, from the fork server in its own (``process.jail``).
+
+``fork_jailed`` makes
+
+* a process in empty user, mount, pid, network, ipc, uts and cgroup
+  namespaces: it is alone, its root is an empty read-only tmpfs without /proc,
+  its network has not even a loopback that is up, abstract sockets of the
+  session are out of reach;
+* without capabilities, unable to gain any, with resource limits, with the
+  descriptors that it was given and no others;
+* under Landlock in addition, where the kernel has it: no file, no TCP, no
+  abstract socket, no signal to the outside.  It cannot forbid connecting to
+  a socket by path (landlock(7)), so it is never the only wall.
+
+``seccomp`` comes last, by ``lock_worker``: the event loop makes its descriptors
+first.  Sources: as ``process.jail``; pid_namespaces(7), capabilities(7), landlock(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.limits import wayland as wayland_limits
+from broker.helpers.process.hardening import check, lower_limit, prctl
+from broker.helpers.process.jail import (
+    CLONE_NEWUSER,
+    CLONE_OTHERS,
+    DIRECTORY,
+    MS_PRIVATE,
+    MS_REC,
+    PR_SET_NO_NEW_PRIVS,
+    TMPFS,
+    USERNS_HINT,
+    become_root,
+    mount,
+    unshare,
+)
+from broker.helpers.process.process_name import set_name
+from broker.helpers.worker_jail.worker_filter import worker_filter
+from broker.ipc.fork_server import Jail
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_PR_CAPBSET_DROP = 24
+_PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT = 36, 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446  # the same number everywhere
+
+
+@dataclass(frozen=True)
+class Jailed:
+    """The jailed process: its number as the caller sees it, and the applied measures.
+
+    The caller is its parent; ``pidfd`` is the caller's to close.
+    """
+
+    pid: int
+    pidfd: int
+    jail: Jail
+
+
+class _Report(msgspec.Struct, forbid_unknown_fields=True):
+    """A report to the caller's pipe from the process that enters the jail."""
+
+    pid: int = 0
+    jail: Jail | None = None
+    failed: str = ""
+
+
+def fork_jailed(
+    run: Callable[[Jail], None],
+    keep: Sequence[int],
+    *,
+    allow_unjailed: bool = False,
+    enclosed: bool = False,
+    missing: str = "",
+) -> Jailed:
+    """Start ``run`` in a jail; it gets the applied measures and ``keep`` open.
+
+    ``run`` has to call ``lock`` before it looks at anything from outside.
+    It is not killed when the caller ends (its keeper does that).  With
+    ``allow_unjailed`` a machine without user namespaces gets a process with
+    the other walls only, and ``Jail.missing`` says so.  ``enclosed``: the caller has
+    called ``enclose``; ``missing`` says why it could not.
+
+    Raises SetupError when the namespaces are not to be had.
+    """
+    worker_filter()  # compiled and kept: in the jail there is no room to
+    if enclosed:
+        return _fork(run, keep, CLONE_OTHERS)
+    try:
+        return _fork(run, keep, CLONE_NEWUSER | CLONE_OTHERS)
+    except SetupError as error:
+        if not allow_unjailed:
+            raise
+        missing = missing or error.message
+    return _fork(run, keep, 0, missing)
+
+
+def _fork(
+    run: Callable[[Jail], None], keep: Sequence[int], namespaces: int, missing: str = ""
+) -> Jailed:
+    # A pid namespace is for children only, so there is a process in between;
+    # when it has ended, the jailed one becomes our child (prctl(2)).
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    report_in, report_out = os.pipe2(os.O_CLOEXEC)
+    go_in, go_out = os.pipe2(os.O_CLOEXEC)
+    middle = os.fork()
+    if middle == 0:
+        os.close(go_out)
+        entry = _Entry(run, keep, report_out, go_in, namespaces, missing)
+        _never_return(entry.middle, report_out)
+    os.close(report_out)
+    os.close(go_in)
+    try:
+        os.waitpid(middle, 0)
+        os.write(go_out, b"g")
+        reports = _read_reports(report_in)
+    except BrokenPipeError:
+        reports = _read_reports(report_in)
+    finally:
+        os.close(report_in)
+        os.close(go_out)
+    return _judge(reports)
+
+
+def _read_reports(fd: int) -> list[_Report]:
+    """Read until every process on its way in has closed the pipe."""
+    data = bytearray()
+    while chunk := os.read(fd, 65536):
+        data += chunk
+    decoder = msgspec.json.Decoder(_Report)
+    return [decoder.decode(line) for line in data.splitlines()]
+
+
+def _judge(reports: list[_Report]) -> Jailed:
+    pid = next((r.pid for r in reports if r.pid), 0)
+    failed = next((r.failed for r in reports if r.failed), "")
+    jail = next((r.jail for r in reports if r.jail), None)
+    if pid and jail and not failed:
+        return Jailed(pid, os.pidfd_open(pid), jail)
+    if pid:
+        os.waitpid(pid, 0)
+    raise SetupError(
+        f"a worker's jail cannot be built: {failed or 'it died on the way in'}",
+        hint=USERNS_HINT,
+    )
+
+
+@dataclass
+class _Entry:
+    """The way into the jail, in the order in which it has to be walked."""
+
+    run: Callable[[Jail], None]
+    keep: Sequence[int]
+    report: int
+    go: int
+    namespaces: int
+    missing: str
+
+    def middle(self) -> None:
+        """Between the worlds: make the namespaces, fork the one that stays."""
+        null_streams()
+        if self.namespaces:
+            proc = (
+                os.open("/proc", DIRECTORY) if self.namespaces & CLONE_NEWUSER else -1
+            )
+            unshare(self.namespaces, proc)
+            _empty_root()
+        pid = os.fork()
+        if pid == 0:
+            _never_return(self.inside, self.report)
+        _tell(self.report, _Report(pid=pid))
+
+    def inside(self) -> None:
+        """In the jail (as its process 1): shut the doors, then run."""
+        if os.read(self.go, 1) != b"g":
+            return
+        close_others([*self.keep, self.report])
+        _drop_capabilities()
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        limit_resources()
+        landlock = _landlock()
+        set_name("vitrail-worker")
+        jail = Jail(bool(self.namespaces), True, landlock, self.missing)  # noqa: FBT003
+        _tell(self.report, _Report(jail=jail))
+        os.close(self.report)
+        # From here on the pipe's number may be another file's.
+        code = 3
+        try:
+            self.run(jail)
+            code = 0
+        finally:
+            os._exit(code)
+
+
+def _tell(fd: int, report: _Report) -> None:
+    os.write(fd, msgspec.json.encode(report) + b"\n")
+
+
+def _never_return(step: Callable[[], None], report: int) -> NoReturn:
+    """Run a step of a forked process; its stack never unwinds into the caller's."""
+    code = 1
+    try:
+        step()
+        code = 0
+    except (OSError, VitrailError) as error:
+        _tell(report, _Report(failed=f"{error}"[:400]))
+    finally:
+        os._exit(code)
+
+
+def close_others(keep: Sequence[int]) -> None:
+    """Leave /dev/null as standard streams, ``keep``, and nothing else.
+
+    An attacker who takes a worker over must not write to the broker's terminal.
+    """
+    if any(fd <= 2 for fd in keep):
+        raise InternalError("a descriptor to keep is a standard stream")
+    start = 3
+    for fd in sorted(set(keep)):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, 1 << 20)
+
+
+def null_streams() -> None:
+    """Make /dev/null of the standard streams (while there is a /dev)."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)
+
+
+def limit_resources() -> None:
+    """Resource limits of a worker (getrlimit(2), reasons in ``core.limits``)."""
+    # A core would hold a guest's content.  1 and not 0: for 0 the kernel
+    # still feeds a crash handler that is a pipe (core(5)).
+    lower_limit(resource.RLIMIT_CORE, 1)
+    lower_limit(resource.RLIMIT_NOFILE, limits.WORKER_FDS)
+    lower_limit(resource.RLIMIT_NPROC, 0)
+    # There is nowhere to make a file; this is for memory files (memfd_create).
+    lower_limit(resource.RLIMIT_FSIZE, wayland_limits.WAYLAND_POOL_BYTES)
+    lower_limit(resource.RLIMIT_MEMLOCK, 0)
+    lower_limit(resource.RLIMIT_MSGQUEUE, 0)
+    lower_limit(resource.RLIMIT_AS, limits.WORKER_ADDRESS_BYTES)
+    lower_limit(resource.RLIMIT_DATA, limits.WORKER_DATA_BYTES)
+
+
+def _empty_root() -> None:
+    """Make an empty, read-only tmpfs the root and let go of the old one."""
+    name = b"worker"
+    check(_libc.sethostname(name, len(name)), "host name")
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    # Any directory that is everywhere; only this mount namespace sees it.
+    place = "/tmp"  # noqa: S108
+    mount("tmpfs", place, "tmpfs", TMPFS, "size=4k,nr_inodes=2,mode=555")
+    become_root(place)
+
+
+def _drop_capabilities() -> None:
+    """Empty every set: bounding, ambient, and the three of the process."""
+    capability = 0
+    # EPERM without namespaces (we never had it), EINVAL beyond the last one.
+    while _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+        capability += 1
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    check(_libc.capset(header, bytes(24)), "dropping capabilities")
+
+
+def _landlock() -> int:
+    """Forbid all that this kernel's Landlock knows; return its ABI, 0 for none."""
+    abi = int(_libc.syscall(_LANDLOCK_CREATE, None, 0, 1))
+    if abi < 1:
+        return 0
+    rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)  # landlock(7), one bit each
+    # Forbidden: rights on files, TCP (bind, connect), scopes (abstract sockets,
+    # signals).  The structure grew with the versions.
+    rules = struct.pack("QQQ", (1 << rights) - 1, 3, 3)
+    size = 8 if abi < 4 else 16 if abi < 6 else 24
+    ruleset = _libc.syscall(_LANDLOCK_CREATE, rules, size, 0)
+    check(ruleset, "Landlock rules")
+    try:
+        check(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "Landlock")
+    finally:
+        os.close(ruleset)
+    return abi
