@@ -2,7 +2,8 @@
 
     python3 -m shims.bundle DIRECTORY     writes vitrail_guest.py, vitrail_files.py,
                                           vitrail_call.py, vitrail_x11.py,
-                                          vitrail-guest.sh
+                                          vitrail_devices.py,
+                                          vitrail_security_key.py, vitrail-guest.sh
 
 A guest gets one file that any Python from 3.9 runs, with nothing installed beside it.
 The file is the modules of the package one after the other, each behind those that it
@@ -26,8 +27,6 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 HERE = Path(__file__).parent
-FILES_CONSTANT, X11_CONSTANT = "FILES_TOOL", "X11_BRIDGE"
-CALL_CONSTANT = "CALL_TOOL"
 CALL_MODULES = ("doors", "frames", "caller")
 """Modules of ``shims/files`` that are a program of their own, too."""
 CALL_MAIN = """
@@ -35,12 +34,6 @@ CALL_MAIN = """
 if __name__ == "__main__":
     run_call([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 """
-WAYLAND_CONSTANT = "WAYLAND_END"
-ROOT_PROGRAMS = {
-    "DEVICES_TOOL": "vitrail_devices.py",
-    "SECURITY_KEY_TOOL": "vitrail_security_key.py",
-}
-"""Programs of one file that the agent starts as root, by their constants."""
 INSTALLER = "vitrail-guest.sh"
 END_OF_FILE = "END_OF_VITRAIL_FILE"
 
@@ -214,6 +207,11 @@ def wayland_end() -> bytes:
     return bundle("wayland").encode()
 
 
+def usb_tool(name: str) -> str:
+    """Return ``vitrail_devices.py`` or ``vitrail_security_key.py``."""
+    return bundle("usb", names=("broker_socket", name))
+
+
 @lru_cache(maxsize=None)
 def guest_agent() -> bytes:
     """Return ``vitrail_guest.py``: the guest agent.
@@ -221,12 +219,14 @@ def guest_agent() -> bytes:
     The programs for files and links, windows in an arena, X11 windows, USB devices and security keys are inside it, as
     text: the initramfs of every image, older ones included, brings one file.
     """
-    constants = {FILES_CONSTANT: files_tool().decode()}
-    constants[CALL_CONSTANT] = call_tool().decode()
-    constants[X11_CONSTANT] = x11_bridge().decode()
-    constants[WAYLAND_CONSTANT] = wayland_end().decode()
-    for constant, name in ROOT_PROGRAMS.items():
-        constants[constant] = (HERE / name).read_text(encoding="utf-8")
+    constants = {
+        "FILES_TOOL": files_tool().decode(),
+        "CALL_TOOL": call_tool().decode(),
+        "X11_BRIDGE": x11_bridge().decode(),
+        "WAYLAND_END": wayland_end().decode(),
+        "DEVICES_TOOL": usb_tool("usb_devices"),
+        "SECURITY_KEY_TOOL": usb_tool("security_key"),
+    }
     return bundle("guest", constants).encode()
 
 
@@ -242,9 +242,9 @@ def guest_installer() -> bytes:
         "vitrail_guest.py": guest_agent().decode(),
         "vitrail_files.py": files_tool().decode(),
         "vitrail_call.py": call_tool().decode(),
+        "vitrail_devices.py": usb_tool("usb_devices"),
+        "vitrail_security_key.py": usb_tool("security_key"),
     }
-    for name in ("vitrail_devices.py", "vitrail_security_key.py"):
-        programs[name] = (HERE / name).read_text("utf-8")
     for name, text in programs.items():
         mark = f"\n@{name}@\n"
         if script.count(mark) != 1 or f"\n{END_OF_FILE}\n" in text:
@@ -261,6 +261,8 @@ def write_programs(directory: Path) -> List[Path]:
         ("vitrail_files.py", files_tool()),
         ("vitrail_call.py", call_tool()),
         ("vitrail_x11.py", x11_bridge()),
+        ("vitrail_devices.py", usb_tool("usb_devices").encode()),
+        ("vitrail_security_key.py", usb_tool("security_key").encode()),
         (INSTALLER, guest_installer()),
     ):
         path = directory / name

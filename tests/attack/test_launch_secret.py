@@ -164,13 +164,13 @@ CLIENTS = {
             shim["Connection"]("VITRAIL_COPY"),
         )[1].socket
     ),
-    DEVICE: lambda shim, path: shim["connect"](f"unix:{path}"),
-    SECURITY_KEY: lambda shim, path: shim["connect"](f"unix:{path}"),
+    DEVICE: lambda shim, path: shim["connect"](f"unix:{path}", shim["SERVICE"]),
+    SECURITY_KEY: lambda shim, path: shim["connect"](f"unix:{path}", shim["SERVICE"]),
 }
 FILES = {
     FILE_COPY: "vitrail_files.py",
-    DEVICE: "vitrail_devices.py",
-    SECURITY_KEY: "vitrail_security_key.py",
+    DEVICE: "usb/usb_devices.py",
+    SECURITY_KEY: "usb/security_key.py",
 }
 
 

@@ -72,15 +72,15 @@ def read(node, size, most):
 
 
 def turn(kind, port):
-    sys.path.insert(0, "/srv/shims")
-    import vitrail_devices
+    sys.path.insert(0, "/srv")
+    from shims.usb import usb_devices
 
     held = SysfsDevice(port)
     decided = held.describe()
     one, other = KINDS[kind]()
     began = time.monotonic()
     made = usbip.export(held, decided, one)
-    vitrail_devices.attach(other, made.devid, made.speed)
+    usb_devices.attach(other, made.devid, made.speed)
     attached = time.monotonic() - began
     node = disk()
     there = time.monotonic() - began

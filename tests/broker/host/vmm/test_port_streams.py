@@ -20,12 +20,12 @@ import pytest
 from broker.core.errors import SetupError
 from broker.core.services import PORTS
 from broker.host.vmm.port_mux import PORT_NAME, mux_program
-from shims import vitrail_devices, vitrail_security_key
 from shims.files import connection, doors
 from shims.files.protocol import TransferError
 from shims.guest import port_streams, protocol
 from shims.guest.address import Address
 from shims.guest.loop import Loop
+from shims.usb import broker_socket
 from tests.kit.port_mux import (
     ACCEPT,
     CLOSE,
@@ -452,8 +452,7 @@ def test_the_programs_for_files_and_devices_read_it_too(greeted, stack, monkeypa
     monkeypatch.setenv("VITRAIL_COPY", f"port:{path}")
     tools = (
         lambda: connection.Connection("VITRAIL_COPY"),
-        lambda: vitrail_devices.connect(f"port:{path}"),
-        lambda: vitrail_security_key.connect(f"port:{path}"),
+        lambda: broker_socket.connect(f"port:{path}", b"vitrail.Device"),
     )
     pool = ThreadPoolExecutor(1)
     stack.callback(pool.shutdown, wait=False)

@@ -16,7 +16,7 @@ VIRTUAL = "/devices/platform/vhci_hcd.0/usb3/3-1/3-1:1.0/host0/block/sdb"
 @pytest.fixture
 def shim(monkeypatch, tmp_path):
     """The program, with ``mount``, ``umount`` and chown that only take notes."""
-    found = runpy.run_path(str(SHIMS / "vitrail_devices.py"))
+    found = runpy.run_path(str(SHIMS / "usb/usb_devices.py"))
     calls = []
     scope = found["Nodes"].take.__globals__
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """The guest's side of a security key: a uhid device that is the host's key.
 
 Programs in the guest find an ordinary FIDO key at /dev/hidraw*; each report goes
@@ -13,8 +12,6 @@ Settings: environment ``VITRAIL_SECURITY_KEY`` (``vsock:CID:PORT`` or
 
 from __future__ import annotations
 
-import errno
-import hmac
 import os
 import select
 import socket
@@ -24,7 +21,9 @@ import threading
 import time
 from pathlib import Path
 
-HOST_CID, PORT = 2, 6504
+from shims.usb.broker_socket import HOST_CID, RETRY_SECONDS, connect, log
+
+PORT = 6504
 REPORT = 64
 EVENT_BYTES = 4380
 DESTROY, OUTPUT, CREATE2, INPUT2 = 1, 6, 11, 12
@@ -32,7 +31,6 @@ BUS_USB = 3
 NAME = "Vitrail security key"
 NODE_SECONDS = 1.0
 """Until the kernel has made the node; it has no message that is easy to wait for."""
-RETRY_SECONDS = 2.0
 MOST_RETRY_SECONDS = 64.0
 """A broker without a rule or a key hangs up at once, and records that each time."""
 FIDO = bytes.fromhex(
@@ -41,72 +39,7 @@ FIDO = bytes.fromhex(
 )
 """The report descriptor of CTAP 2.1, 11.2.8.2: 64 bytes in, 64 bytes out."""
 
-PROOF_SECONDS = 10.0
 SERVICE = b"vitrail.SecurityKey"
-
-
-def log(text: str) -> None:
-    """Write a line to standard error."""
-    print(f"vitrail-security-key: {text}", file=sys.stderr, flush=True)
-
-
-def prove(sock: socket.socket) -> None:
-    """Prove the launch to the broker and have it prove its own.
-
-    As ``Proof`` of ``vitrail_guest.py``; does nothing where the launch has no
-    secret.  Raises OSError when the far end is not our broker.
-    """
-    path = os.environ.get("VITRAIL_SECRET") or "/run/vitrail/launch-secret"
-    try:
-        with open(path, encoding="ascii") as file:
-            secret = bytes.fromhex(file.read().strip())
-    except FileNotFoundError:
-        return
-    nonces, answer = os.urandom(32), b""
-    sock.settimeout(PROOF_SECONDS)
-    sock.sendall(b"vitrail launch 1" + nonces)
-    while len(answer) < 64:
-        more = sock.recv(64 - len(answer))
-        if not more:
-            raise ConnectionResetError(errno.ECONNRESET, "the broker broke it off")
-        answer += more
-    nonces += answer[:32]
-    broker, guest = (
-        hmac.new(secret, label + b"\0" + SERVICE + b"\0" + nonces, "sha256").digest()
-        for label in (b"broker", b"guest")
-    )
-    # guard: the broker proves the launch to the security key tool
-    if not hmac.compare_digest(broker, answer[32:]):
-        raise PermissionError(errno.EACCES, "the program there did not launch us")
-    sock.sendall(guest)
-    sock.settimeout(None)
-
-
-def read_answer(sock: socket.socket) -> None:
-    """Read the broker's answer, as ``guest/address.py``; raises OSError."""
-    answer = sock.recv(1)
-    code = answer[0] if answer else errno.ECONNRESET
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
-def connect(where: str) -> socket.socket:
-    """Connect to ``vsock:CID:PORT``, ``unix:PATH`` or ``port:PATH``; raises OSError."""
-    kind, _, rest = where.partition(":")
-    sock = socket.socket(socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX)
-    try:
-        if kind != "vsock":
-            sock.connect(rest)
-            if kind == "port":
-                read_answer(sock)
-        else:
-            cid, _, port = rest.partition(":")
-            sock.connect((int(cid), int(port)))
-        prove(sock)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def create_event() -> bytes:
@@ -168,7 +101,7 @@ def give_node(user: str) -> None:
 
 def serve_once(where: str, uhid: int) -> None:
     """Be a key for as long as a process of the broker serves it.  Raises OSError."""
-    with connect(where) as sock:
+    with connect(where, SERVICE) as sock:
         os.write(uhid, create_event())
         user = os.environ.get("VITRAIL_DEVICES_USER", "")
         if user:

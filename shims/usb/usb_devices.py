@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """The guest's side of USB devices: hands sockets of the host to vhci-hcd.
 
 It keeps one connection to the broker's device port waiting.  When a device is
@@ -15,8 +14,6 @@ are given to this user, and file systems on them are mounted below ``/media``.
 
 from __future__ import annotations
 
-import errno
-import hmac
 import os
 import re
 import socket
@@ -28,9 +25,11 @@ import time
 from pathlib import Path
 from typing import Dict, Optional, Tuple
 
+from shims.usb.broker_socket import HOST_CID, RETRY_SECONDS, connect, log
+
 HEADER = struct.Struct("<8sII")
 MAGIC = b"VitrUSB1"
-HOST_CID, PORT = 2, 6503
+PORT = 6503
 VHCI = Path("/sys/devices/platform/vhci_hcd.0")
 SUPER = {5, 6}
 """enum usb_device_speed: USB 3 devices need a port of the other hub."""
@@ -43,76 +42,10 @@ MEDIA = Path("/media")
 SAFE = "nosuid,nodev"
 FREE = 4
 """VDEV_ST_NULL in ``status``."""
-RETRY_SECONDS = 2.0
 MOST_RETRY_SECONDS = 16.0
 """A broker that hands out no devices hangs up at once, and records that each time."""
 
-PROOF_SECONDS = 10.0
 SERVICE = b"vitrail.Device"
-
-
-def log(text: str) -> None:
-    """Write a line to standard error."""
-    print(f"vitrail-devices: {text}", file=sys.stderr, flush=True)
-
-
-def prove(sock: socket.socket) -> None:
-    """Prove the launch to the broker and have it prove its own.
-
-    As ``Proof`` of ``vitrail_guest.py``; does nothing where the launch has no
-    secret.  Raises OSError when the far end is not our broker.
-    """
-    path = os.environ.get("VITRAIL_SECRET") or "/run/vitrail/launch-secret"
-    try:
-        with open(path, encoding="ascii") as file:
-            secret = bytes.fromhex(file.read().strip())
-    except FileNotFoundError:
-        return
-    nonces, answer = os.urandom(32), b""
-    sock.settimeout(PROOF_SECONDS)
-    sock.sendall(b"vitrail launch 1" + nonces)
-    while len(answer) < 64:
-        more = sock.recv(64 - len(answer))
-        if not more:
-            raise ConnectionResetError(errno.ECONNRESET, "the broker broke it off")
-        answer += more
-    nonces += answer[:32]
-    broker, guest = (
-        hmac.new(secret, label + b"\0" + SERVICE + b"\0" + nonces, "sha256").digest()
-        for label in (b"broker", b"guest")
-    )
-    # guard: the broker proves the launch to the devices tool
-    if not hmac.compare_digest(broker, answer[32:]):
-        raise PermissionError(errno.EACCES, "the program there did not launch us")
-    sock.sendall(guest)
-    sock.settimeout(None)
-
-
-def read_answer(sock: socket.socket) -> None:
-    """Read the broker's answer, as ``guest/address.py``; raises OSError."""
-    answer = sock.recv(1)
-    code = answer[0] if answer else errno.ECONNRESET
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
-def connect(where: str) -> socket.socket:
-    """Connect to ``vsock:CID:PORT``, ``unix:PATH`` or ``port:PATH``; raises OSError."""
-    kind, _, rest = where.partition(":")
-    sock = socket.socket(socket.AF_VSOCK if kind == "vsock" else socket.AF_UNIX)
-    try:
-        if kind != "vsock":
-            sock.connect(rest)
-            if kind == "port":
-                read_answer(sock)
-        else:
-            cid, _, port = rest.partition(":")
-            sock.connect((int(cid), int(port)))
-        prove(sock)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def receive_header(sock: socket.socket) -> Optional[Tuple[int, int]]:
@@ -235,7 +168,7 @@ def follow_nodes(user: str) -> None:
 def wait_for_device(where: str) -> bool:
     """Take one device; False where the broker has hung up at once."""
     try:
-        sock = connect(where)
+        sock = connect(where, SERVICE)
     except OSError as error:
         log(f"{where}: {error}; again in {RETRY_SECONDS:g} s")
         time.sleep(RETRY_SECONDS)
