@@ -23,6 +23,7 @@ from broker.core.services import DISPLAY
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.host_viewer import Machines
 from broker.viewer.calls.calls import own_call
 from broker.viewer.role import ViewerRole
@@ -173,7 +174,7 @@ class Runner:
             program = guest.programs.find(number)
             if guest.lease.sandbox == name and program is not None:
                 return guest, program
-        raise api.NotFoundError(f"no program {number} runs in {name}")
+        raise NotFoundError(f"no program {number} runs in {name}")
 
     async def _bring_up(self, run: _Run, follower: Follower) -> tuple[Guest, Program]:
         """Start the machine where needed, the program, and wait for its window."""

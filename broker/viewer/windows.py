@@ -17,6 +17,7 @@ from broker.ipc import worker
 from broker.ipc.control import api, methods
 from broker.ipc.control.fitting import AROUND
 from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 
@@ -76,14 +77,14 @@ class WindowsPart:
         """Close one, on record if by force.  Raises NotFoundError, UpstreamError."""
         guest = self._guest(request.sandbox)
         if guest.worker is None:
-            raise api.NotFoundError(f"{guest.lease.sandbox} shows no windows")
+            raise NotFoundError(f"{guest.lease.sandbox} shows no windows")
         if not request.ask:
             who = f"by process {exchange.caller.pid}"
             await guest.screen.killed(request.window, who)
         try:
             await guest.worker.close_window(request.window, cut=not request.ask)
         except RefusedError as error:
-            raise api.NotFoundError(error.message, hint=error.hint) from error
+            raise NotFoundError(error.message, hint=error.hint) from error
         return api.Nothing()
 
     def _guest(self, untrusted_name: str) -> Guest:
@@ -91,7 +92,7 @@ class WindowsPart:
         found = self.viewer.named(untrusted_name)
         if len(found) > 1:
             names = ", ".join(guest.lease.sandbox for guest in found)
-            raise api.NotFoundError(
+            raise NotFoundError(
                 f"'{printable(untrusted_name, 60)}' has {len(found)} sandboxes",
                 hint=f"name one of them: {names}",
             )

@@ -12,7 +12,6 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
-from broker.core.files.opened_folder import HeldError
 from broker.helpers.mounts import mounts, opened
 from broker.helpers.mounts.opened import open_folder
 from broker.helpers.process.spawn import PIPE, spawn
@@ -20,6 +19,7 @@ from broker.host.folders import part
 from broker.host.folders.part import FolderHost
 from broker.host.launchers.bubblewrap.arguments import SOCKETS, Box
 from broker.host.launchers.bubblewrap.process import start_held
+from broker.ipc.control.types.faults import HeldError
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK
 

@@ -20,7 +20,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError, sole
-from broker.core.files.opened_folder import HeldError, OpenedFolder
+from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease
 from broker.core.limits import host_viewer as pair_limits
 from broker.core.limits import link as link_limits
@@ -29,6 +29,7 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.services import AGENT
 from broker.host.viewer_process import ViewerProcess
 from broker.ipc import fdpass
+from broker.ipc.control.types.faults import HeldError
 from broker.ipc.sealed_memfd import sealed
 from broker.net.host_pair import pair_end
 from broker.net.host_pair import pair_messages as p

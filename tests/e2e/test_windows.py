@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from broker.cli.sandboxes.windows import as_table
-from broker.ipc.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
+from broker.ipc.control.api import WindowCloseRequest, WindowsRequest
 from broker.ipc.control.methods import WINDOW_CLOSE, WINDOWS
+from broker.ipc.control.types.faults import NotFoundError
 from tests.kit.brokerctl import brokerctl
 from tests.kit.container import DIRECT, INSIDE, RECORD, container
 from tests.kit.eventually import eventually

@@ -35,7 +35,6 @@ from broker.ipc.control.api import (
     LeaseReleaseRequest,
     LeaseRequest,
     LeaseStatus,
-    NotFoundError,
     Nothing,
     OpenItem,
     OpenRequest,
@@ -62,6 +61,7 @@ from broker.ipc.control.forward import serve_forwarded
 from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.method import Exchange, Owner, serves
 from broker.ipc.control.service import describe_service
+from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.control.varlink import Call, VarlinkReply
 
 LEASE = LeaseStatus(

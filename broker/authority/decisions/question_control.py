@@ -14,6 +14,7 @@ from broker.core.errors import RefusedError
 from broker.core.question import Keep
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.types.faults import NotFoundError
 
 
 class QuestionControl:
@@ -74,7 +75,7 @@ class QuestionControl:
         if request.id is not None:
             found = [grant for grant in found if grant.id == request.id]
             if not found:
-                raise api.NotFoundError(
+                raise NotFoundError(
                     "there is no such grant", hint="'brokerctl grants list' shows them"
                 )
         ended = [_grant(self._decider, grant) for grant in found]

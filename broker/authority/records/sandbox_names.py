@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import sandboxes_named
-from broker.ipc.control.types.base import NotFoundError
+from broker.ipc.control.types.faults import NotFoundError
 from policy.suggestions import did_you_mean
 
 

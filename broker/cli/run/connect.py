@@ -110,7 +110,7 @@ def running_or_record(name: str) -> str:
 
     Raises NotFoundError where several run.
     """
-    from broker.ipc.control.api import NotFoundError
+    from broker.ipc.control.types.faults import NotFoundError
 
     if not broker_runs(find_paths()):
         return name

@@ -9,7 +9,8 @@ from broker.cli.run.connect import ask_status
 from broker.cli.run.options import StreamWords, command_after_dashes, options_of_streams
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
-from broker.ipc.control.api import NotFoundError, RunRequest
+from broker.ipc.control.api import RunRequest
+from broker.ipc.control.types.faults import NotFoundError
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})

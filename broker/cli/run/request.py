@@ -35,8 +35,9 @@ from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
 from broker.helpers.compositor_socket import find_compositor
-from broker.ipc.control.api import NotFoundError, RunItem, RunRequest
+from broker.ipc.control.api import RunItem, RunRequest
 from broker.ipc.control.methods import RUN
+from broker.ipc.control.types.faults import NotFoundError
 from broker.net.link.wire_types import Role
 from policy.records.model import (
     Bwrap,

@@ -22,7 +22,6 @@ from broker.ipc.control.api import (
     LimitStatus,
     LinkStatus,
     NetworkTraffic,
-    NotFoundError,
     Nothing,
     PolicyStatus,
     PumpStatus,
@@ -32,6 +31,7 @@ from broker.ipc.control.api import (
 )
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import STATUS
+from broker.ipc.control.types.faults import NotFoundError
 
 _SAMPLE_SECONDS = 0.5
 _WATCH_SECONDS = 1.0

@@ -6,12 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.core.errors import RefusedError
-
-
-class HeldError(RefusedError):
-    """A program of the sandbox has files of the folder open."""
-
 
 @dataclass(eq=False)
 class OpenedFolder:

@@ -12,11 +12,12 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.core.files.opened_folder import HeldError, OpenedFolder
+from broker.core.files.opened_folder import OpenedFolder
 from broker.core.process_status import status_fields
 from broker.helpers.mounts.tool import ABSENT, BASE, HELD
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import has_ended, run_tool
+from broker.ipc.control.types.faults import HeldError
 
 _SECONDS = 20.0
 _LOOK_SECONDS = 0.02

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import RefusedError, VitrailError
-from broker.core.files.opened_folder import HeldError, OpenedFolder
+from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
@@ -28,6 +28,7 @@ from broker.host.launched_machine import LaunchedMachine
 from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.machine import Machine
 from broker.host.role import ActiveLease, HostRole
+from broker.ipc.control.types.faults import HeldError
 from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"

@@ -6,24 +6,16 @@ a viewer's process asks for, are in ``ipc.authority``, with the form of all of t
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TypeAlias
 
 import msgspec
 
 from broker.core.authority_report import AuthorityReport
 from broker.core.decoding import UNREADABLE
-from broker.core.errors import (
-    InternalError,
-    PeerError,
-    RefusedError,
-    SetupError,
-    UpstreamError,
-    VitrailError,
-)
+from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.core.framing import encode_frame
 from broker.core.limits import authority as authority_limits
-from broker.ipc.control.types.base import NotFoundError
+from broker.ipc.control.types.faults import fault_of, from_fault
 
 
 class _Message(
@@ -297,31 +289,11 @@ def decode_to_recorder(body: bytes) -> AuthorityMessage:
         raise PeerError(f"a message that cannot be read: {error}") from error
 
 
-# -- errors ---------------------------------------------------------------------
-
-_KINDS = MappingProxyType(
-    {
-        "not found": NotFoundError,
-        "refused": RefusedError,
-        "upstream": UpstreamError,
-        "setup": SetupError,
-        "peer": PeerError,
-        "internal": InternalError,
-    }
-)
-
-
 def failed(request: int, error: VitrailError) -> Failed:
     """Return an error as a message."""
-    kind = "internal"
-    for name, made in _KINDS.items():
-        if isinstance(error, made):
-            kind = name
-            break
-    return Failed(request, kind, error.message, error.hint, error.where)
+    return Failed(request, fault_of(error), error.message, error.hint, error.where)
 
 
 def error_of(message: Failed) -> VitrailError:
     """Return the error that a message is."""
-    made = _KINDS.get(message.kind, InternalError)
-    return made(message.message, hint=message.hint, where=message.where)
+    return from_fault(message.kind, message.message, message.hint, message.where)

@@ -16,15 +16,9 @@ import msgspec
 
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
-from broker.core.errors import (
-    InternalError,
-    PeerError,
-    RefusedError,
-    SetupError,
-    UpstreamError,
-    VitrailError,
-)
-from broker.ipc.control.types.base import INTERFACE, NotFoundError
+from broker.core.errors import InternalError, PeerError, VitrailError
+from broker.ipc.control.types.base import INTERFACE
+from broker.ipc.control.types.faults import fault_of, from_fault
 
 SERVICE = "org.varlink.service"
 
@@ -183,31 +177,23 @@ class ErrorParameters(msgspec.Struct, frozen=True):
     """Only with Failed: ``setup``, ``upstream``, ``peer`` or ``internal``."""
 
 
-_FAULTS: MappingProxyType[str, type[VitrailError]] = MappingProxyType(
-    {
-        "setup": SetupError,
-        "upstream": UpstreamError,
-        "peer": PeerError,
-        "internal": InternalError,
-    }
+_OF_FAULT = MappingProxyType(
+    {"not found": NOT_FOUND, "refused": REFUSED, "held": REFUSED}
 )
+"""Errors of our interface whose name says the fault; the rest is Failed."""
 
 
 def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
     """Return the reply that carries an error."""
     if isinstance(problem, VarlinkError):
         return VarlinkReply(error=problem.name, parameters=raw(problem.parameters))
-    fault = ""
-    if isinstance(problem, NotFoundError):
-        name = NOT_FOUND
-    elif isinstance(problem, RefusedError):
-        name = REFUSED
-    else:
-        name = FAILED
-        kinds = (f for f, kind in _FAULTS.items() if isinstance(problem, kind))
-        fault = next(kinds, "internal")
+    fault = fault_of(problem)
+    name = _OF_FAULT.get(fault, FAILED)
     told = ErrorParameters(
-        _text(problem.message), _text(problem.hint), _text(problem.where), fault
+        _text(problem.message),
+        _text(problem.hint),
+        _text(problem.where),
+        fault if name == FAILED else "",
     )
     return VarlinkReply(error=name, parameters=raw(told))
 
@@ -230,9 +216,5 @@ def error_of(reply: VarlinkReply) -> VitrailError:
         told = msgspec.json.decode(reply.parameters, type=ErrorParameters)
     except BAD_JSON:
         told = ErrorParameters(message=reply.error)
-    kind: type[VitrailError] = _FAULTS.get(told.fault, InternalError)
-    if reply.error == NOT_FOUND:
-        kind = NotFoundError
-    elif reply.error == REFUSED:
-        kind = RefusedError
-    return kind(told.message, hint=told.hint, where=told.where)
+    fault = next((f for f, n in _OF_FAULT.items() if n == reply.error), told.fault)
+    return from_fault(fault, told.message, told.hint, told.where)

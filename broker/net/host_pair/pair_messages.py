@@ -16,17 +16,9 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.decoding import UNREADABLE
-from broker.core.errors import (
-    InternalError,
-    PeerError,
-    RefusedError,
-    SetupError,
-    UpstreamError,
-    VitrailError,
-)
-from broker.core.files.opened_folder import HeldError
+from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.core.limits import link as link_limits
-from broker.ipc.control.types.base import NotFoundError
+from broker.ipc.control.types.faults import fault_of, from_fault
 from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 from broker.net.link import messages as m
@@ -255,28 +247,14 @@ def encode(message: m.Message) -> bytes:
     return _encoder.encode(message)
 
 
-_KINDS: Mapping[str, type[VitrailError]] = MappingProxyType(
-    {
-        "not found": NotFoundError,
-        "held": HeldError,
-        "refused": RefusedError,
-        "upstream": UpstreamError,
-        "setup": SetupError,
-        "peer": PeerError,
-    }
-)
-
-
 def failed(error: VitrailError) -> ErrorReport:
     """Return an error for a message."""
-    kinds = (name for name, kind in _KINDS.items() if isinstance(error, kind))
-    return ErrorReport(next(kinds, "internal"), error.message, error.hint, error.where)
+    return ErrorReport(fault_of(error), error.message, error.hint, error.where)
 
 
 def error_of(message: ErrorReport) -> VitrailError:
     """Return the error that a message tells of."""
-    kind = _KINDS.get(message.kind, InternalError)
-    return kind(message.message, hint=message.hint, where=message.where)
+    return from_fault(message.kind, message.message, message.hint, message.where)
 
 
 def folder_path(untrusted_path: bytes) -> str:

@@ -17,19 +17,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from broker.core.errors import (
-    InternalError,
-    RefusedError,
-    SetupError,
-    UpstreamError,
-    VitrailError,
-)
+from broker.core.errors import RefusedError, VitrailError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import devices as device_limits
 from broker.core.limits import link as limits
 from broker.core.names import take_lease_id, take_sandbox_name
+from broker.ipc.control.types.faults import FAULTS, from_fault
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=limits.LINK_COUNTER)]
@@ -51,11 +46,7 @@ _Grace = Annotated[float, msgspec.Meta(ge=0, le=limits.LINK_GRACE_SECONDS)]
 _SPACES = re.compile(r"\s+")
 
 _Fault = Literal["refused", "upstream", "setup", "internal"]
-_FAULTS: Mapping[_Fault, type[VitrailError]] = {
-    "refused": RefusedError,
-    "upstream": UpstreamError,
-    "setup": SetupError,
-}
+_FAULTS: tuple[_Fault, ...] = ("refused", "upstream", "setup")
 
 
 class Message(
@@ -258,16 +249,14 @@ class RequestRefused(LinkReply, frozen=True, tag="refused"):
     def of(cls, request: int, error: VitrailError) -> RequestRefused:
         """The reply that carries an error of ours to the other end."""
         fault: _Fault = next(
-            (word for word, kind in _FAULTS.items() if isinstance(error, kind)),
-            "internal",
+            (fault for fault in _FAULTS if isinstance(error, FAULTS[fault])), "internal"
         )
         limit = limits.LINK_TEXT_CHARACTERS
         return cls(request, fault, fit(error.message, limit), fit(error.hint, limit))
 
     def to_error(self) -> VitrailError:
         """The same kind of error at this end."""
-        kind = _FAULTS.get(self.fault, InternalError)
-        return kind(self.message, hint=self.hint, where="the other broker")
+        return from_fault(self.fault, self.message, self.hint, "the other broker")
 
 
 class SandboxStarted(LinkReply, frozen=True, tag="started"):

@@ -23,7 +23,7 @@ from broker.authority.permit import Request
 from broker.authority.records.sandbox_names import one_lease
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
-from broker.core.files.opened_folder import HeldError, OpenedFolder
+from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
@@ -31,6 +31,7 @@ from broker.core.services import FOLDER
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
+from broker.ipc.control.types.faults import HeldError
 from broker.ipc.host_viewer import FolderSource, Mounted
 from policy.records.model import Record
 

@@ -27,6 +27,7 @@ from broker.core.prompt_words import VIEWER
 from broker.core.services import TCP
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.transfer_guest import GuestCall
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listen, take_port
@@ -108,7 +109,7 @@ class PortForwards:
         found = self._named(untrusted_name)
         if len(found) > 1:
             names = ", ".join(guest.lease.sandbox for guest in found)
-            raise api.NotFoundError(
+            raise NotFoundError(
                 f"'{printable(untrusted_name, 64)}' has {len(found)} sandboxes",
                 hint=f"name one of them: {names}",
             )

@@ -13,7 +13,6 @@ from broker.cli.sandboxes.status_detail import as_object, as_text, only, rates_b
 from broker.ipc.control.api import (
     AuditStatus,
     LeaseStatus,
-    NotFoundError,
     PolicyStatus,
     ProcessStatus,
     ProgramStatus,
@@ -22,6 +21,7 @@ from broker.ipc.control.api import (
     Status,
     StreamStatus,
 )
+from broker.ipc.control.types.faults import NotFoundError
 
 NOW = 1_790_000_100.0
 

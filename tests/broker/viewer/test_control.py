@@ -17,6 +17,7 @@ from broker.core.names import LeaseId, SandboxName
 from broker.host.lease_requests import Leasing
 from broker.ipc.control import api, method, methods
 from broker.ipc.control.dispatch import Dispatcher
+from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
@@ -126,7 +127,7 @@ async def test_the_grace_of_a_stop(asked, given):
 @pytest.mark.parametrize("name", ["web-100", "web-", "wor"])
 async def test_a_stop_of_what_does_not_run(name):
     stage = Stage()
-    with pytest.raises(api.NotFoundError, match=f"no sandbox '{name}' runs"):
+    with pytest.raises(NotFoundError, match=f"no sandbox '{name}' runs"):
         await stage.api.stop(EXCHANGE, api.StopRequest(sandbox=name))
     assert stage.ended == []
 

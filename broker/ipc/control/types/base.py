@@ -8,8 +8,6 @@ from typing import TypeVar
 
 import msgspec
 
-from broker.core.errors import RefusedError
-
 INTERFACE = "io.vitrail.Broker"
 
 _Item = TypeVar("_Item")
@@ -17,10 +15,6 @@ Emit = Callable[[_Item], Awaitable[None]]
 """Sends an item before the answer.  Waits while the client is slow; when the client has
 gone, the method is cancelled.  For a client that did not ask for more than one answer,
 it does nothing."""
-
-
-class NotFoundError(RefusedError):
-    """No such sandbox, record, lease or program."""
 
 
 @dataclass(frozen=True)

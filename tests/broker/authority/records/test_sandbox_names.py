@@ -7,7 +7,7 @@ import pytest
 from broker.authority.records.sandbox_names import one_lease
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.ipc.control import api
+from broker.ipc.control.types.faults import NotFoundError
 
 LEASES = [
     Lease(LeaseId("1" * 16), SandboxName("demo-1234"), SandboxName("demo"), 1),
@@ -25,7 +25,7 @@ def test_a_name_of_its_own_or_of_its_record(name, sandbox):
 
 
 def test_a_record_with_several_sandboxes_names_none():
-    with pytest.raises(api.NotFoundError, match="'web' has 2 sandboxes") as caught:
+    with pytest.raises(NotFoundError, match="'web' has 2 sandboxes") as caught:
         one_lease("web", LEASES)
     assert caught.value.hint == "name one of them: web-1, web-2"
 
@@ -38,12 +38,12 @@ def test_a_record_with_several_sandboxes_names_none():
     ],
 )
 def test_an_unknown_name(name, hint):
-    with pytest.raises(api.NotFoundError, match=f"no sandbox '{name}' runs") as caught:
+    with pytest.raises(NotFoundError, match=f"no sandbox '{name}' runs") as caught:
         one_lease(name, LEASES)
     assert caught.value.hint == hint
 
 
 def test_a_name_cannot_write_to_the_terminal():
-    with pytest.raises(api.NotFoundError) as caught:
+    with pytest.raises(NotFoundError) as caught:
         one_lease("\x1b[2J", LEASES)
     assert "\x1b" not in caught.value.message

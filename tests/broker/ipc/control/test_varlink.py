@@ -20,7 +20,8 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.ipc.control import varlink
-from broker.ipc.control.api import NotFoundError, RunRequest, StopRequest
+from broker.ipc.control.api import RunRequest, StopRequest
+from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
 
 

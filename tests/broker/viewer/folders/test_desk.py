@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from broker.core.errors import RefusedError, UpstreamError
-from broker.core.files.opened_folder import HeldError
 from broker.core.limits import transfer as limits
+from broker.ipc.control.types.faults import HeldError
 from broker.viewer.folders.desk import FolderDesk
 from policy.records.model import Folders
 from tests.kit.eventually import eventually
