@@ -134,7 +134,9 @@ class Server:
         finally:
             if session is not None:
                 session.close()
-        if time.monotonic() - began < RESTART_SECONDS:
+        # One that ended with its last program may be wanted again at once.
+        clean = session is not None and session.ended
+        if not clean and time.monotonic() - began < RESTART_SECONDS:
             self._refuse()
         return True
 
@@ -198,7 +200,9 @@ class XSession:
             if end in ready:
                 self._read(end, connection)
         if self._wm in ready:
-            data = self._wm.recv(_READ)
+            data = b""
+            with contextlib.suppress(ConnectionError):  # it had not read all of ours
+                data = self._wm.recv(_READ)
             if not data:
                 self._over("Xwayland ended")
             x.feed(data)

@@ -222,8 +222,11 @@ async def test_drags_between_x11_windows_and_wayland_windows(tmp_path):
 
 @pytest.mark.slow
 async def test_the_x_server_ends_with_its_last_program_and_comes_back(tmp_path):
-    """Three programs, one after the other, with three Xwaylands."""
-    script = "for n in 1 2 3; do xterm -T xterm-$n -e sh -c 'sleep 2'; done; exit 0"
+    """Five programs, one after the other, with five Xwaylands; two end in a moment."""
+    script = (
+        "xterm -e true; sleep 0.4; xterm -e true || exit 5; "
+        "for n in 1 2 3; do xterm -T xterm-$n -e sh -c 'sleep 2'; done; exit 0"
+    )
     async with (
         world("sway") as there,
         x11(there, tmp_path, "sh", "-c", script) as app,

@@ -189,9 +189,15 @@ def _if_told(
 def relative_motion(
     core: ClientState, relative: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
-    """Over the client's content only: motion on a frame is not passed on."""
+    """Over the client's content only: motion on a frame is not passed on.
+
+    The next wl_pointer.frame ends it, and is all that comes while a pointer is locked.
+    """
+    focused = [pointer for pointer in core.pointers if pointer.focus is not None]
+    for pointer in focused:
+        pointer.news = True
     # guard: relative motion on the content only
-    if any(pointer.focus is not None for pointer in core.pointers):
+    if focused:
         _pass(core, relative, data, pos, size)
 
 

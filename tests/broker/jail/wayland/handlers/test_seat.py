@@ -681,8 +681,15 @@ def test_relative_motion_on_the_frame_is_never_told():
         assert it.heard("relative_motion") == []
         says(it, it.pointer, "leave", 8, root(it))
         says(it, it.pointer, "enter", 9, it.server_side(it.win), 0, 0)
+        says(it, it.pointer, "frame")
+        says(it, it.pointer, "frame")
+        assert len(it.heard("frame", it.pointer)) == 1
         says(it, made, "relative_motion", *moved)
         assert it.heard("relative_motion") == [list(moved)]
+        # A locked pointer has no other events, and Xwayland moves at its frame.
+        says(it, it.pointer, "frame")
+        says(it, it.pointer, "frame")
+        assert len(it.heard("frame", it.pointer)) == 2
 
 
 class _Chords:
