@@ -37,7 +37,8 @@ unit: venv
 test: setup-tests
 	@.ci/test $(PYTEST)
 
-test-long: setup-tests
+test-long:
+	@.ci/setup --tests --long
 	@.ci/test --long $(PYTEST)
 
 # Turns each guard off in turn; some test must fail each time.

@@ -134,8 +134,9 @@ async def test_two_hundred_menus_end_no_connection(tmp_path):
 
 
 @pytest.mark.slow
-async def test_what_is_copied_crosses_both_ways(tmp_path):
-    """CLIPBOARD of X11, and the compositor's, with more than one property holds.
+@pytest.mark.parametrize("selection", ["clipboard", "primary"])
+async def test_what_is_copied_crosses_both_ways(selection, tmp_path):
+    """X11's selection, and the compositor's, with more than one property holds.
 
     Not through waypipe: from wl-copy to wl-paste behind one waypipe server more than a
     pipe holds does not arrive either.
@@ -143,13 +144,14 @@ async def test_what_is_copied_crosses_both_ways(tmp_path):
     for program in ("xclip", "wl-copy"):
         if not shutil.which(program):
             pytest.skip(f"{program} is missing")
+    primary = "-p" if selection == "primary" else ""
     script = (
         "head -c 3000000 /dev/urandom | base64 -w0 > /tmp/data; "
-        "xclip -selection clipboard -i /tmp/data; "
-        "until wl-paste -n > /tmp/there 2>/dev/null && cmp /tmp/data /tmp/there; "
+        f"xclip -selection {selection} -i /tmp/data; "
+        f"until wl-paste {primary} -n > /tmp/there 2>/dev/null && cmp /tmp/data /tmp/there; "
         "do sleep 0.2; done; echo there > /shared/result; "
-        "wl-copy < /tmp/data; "
-        "until xclip -selection clipboard -o > /tmp/back && cmp /tmp/data /tmp/back; "
+        f"wl-copy {primary} < /tmp/data; "
+        f"until xclip -selection {selection} -o > /tmp/back && cmp /tmp/data /tmp/back; "
         "do sleep 0.2; done; echo back >> /shared/result; sleep 100"
     )
     async with (

@@ -149,7 +149,11 @@ class Boxed:
         """
 
         async def whole() -> int:
-            places = self.shown_popups()
+            scale = self.it.scale
+            places = [
+                (round(x * scale), round(y * scale), round(w * scale), round(h * scale))
+                for x, y, w, h in self.shown_popups()
+            ]
             here = mask(await pixels(self.it.comp), FRAME)
             good = []
             for n, place in enumerate(places):
@@ -187,11 +191,12 @@ def _edged(here: np.ndarray, window: Found, place: tuple[int, int, int, int]) ->
     x, y = x + window.x, y + window.y
     height, width = here.shape
     left, right, top, low = max(0, x), min(width, x + w), max(0, y), min(height, y + h)
+    # Two pixels inside: a fractional scale blends the outermost ones.
     sides = [
-        here[top:low, x + 1] if 0 <= x + 1 < width else None,
-        here[top:low, x + w - 2] if 0 <= x + w - 2 < width else None,
-        here[y + 1, left:right] if 0 <= y + 1 < height else None,
-        here[y + h - 2, left:right] if 0 <= y + h - 2 < height else None,
+        here[top:low, x + 2] if 0 <= x + 2 < width else None,
+        here[top:low, x + w - 3] if 0 <= x + w - 3 < width else None,
+        here[y + 2, left:right] if 0 <= y + 2 < height else None,
+        here[y + h - 3, left:right] if 0 <= y + h - 3 < height else None,
     ]
     # The pointer, and a menu of this menu, may lie on a side.
     return all(side is None or not len(side) or side.mean() > 0.5 for side in sides)

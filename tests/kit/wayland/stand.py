@@ -84,6 +84,7 @@ class Stand:
         self.children: list[Child] = []
         self.spots: list[tuple[int, int]] = []
         """Where a pointer's image may cover part of a frame."""
+        self.scale = 1.0
 
     async def client(self, function: Callable[[Window], Any], **start: Any) -> Any:
         """Run a hostile or honest client in a thread; it ends with the call."""

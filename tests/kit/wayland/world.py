@@ -108,6 +108,22 @@ class FilteredDesktop:
 
 
 @asynccontextmanager
+async def scaled(scale: float = 1, *, outputs: int = 1, rules=None, config: str = ""):
+    """sway with outputs of this scale side by side, each of 1280x800 logical pixels."""
+    config = f"{CONFIG}{config}\noutput * scale {scale}\n"
+    size = round(1280 * scale), round(800 * scale)
+    async with desktop(size=size, config_extra=config) as comp:
+        for number in range(2, outputs + 1):
+            await comp.command("create_output")
+            place = f"position {1280 * (number - 1)} 0"
+            mode = f"resolution {size[0]}x{size[1]}"
+            await comp.command(f"output HEADLESS-{number} {mode} {place} scale {scale}")
+        async with started(comp, None, rules=rules) as made:
+            made.it.scale = scale
+            yield made
+
+
+@asynccontextmanager
 async def world(kind: str):
     """The compositor ``kind``; skips where it is not to be had."""
     if kind.startswith("newer-"):
@@ -130,12 +146,12 @@ async def world(kind: str):
 
 
 @asynccontextmanager
-async def started(comp, inner, *, panel: int = 0):
+async def started(comp, inner, *, panel: int = 0, rules=None):
     """A pointer and the filter on a compositor that runs; ``inner`` is shown on it."""
     behind = inner.display if inner is not None else None
     # A pointer's place is given as a fraction of the screen; labwc's has its own size.
     screen = (await pixels(comp)).size
-    async with filtered(comp, behind=behind) as it:
+    async with filtered(comp, rules, behind=behind) as it:
         with (
             await trio.to_thread.run_sync(Pointer, comp.display, screen) as mouse,
             await trio.to_thread.run_sync(Keyboard, comp.display) as keys,
@@ -193,7 +209,7 @@ async def closed(there: FilteredDesktop, running, frame: Found) -> None:
     await eventually(gone)
 
 
-async def resized(there: FilteredDesktop, frame: Found) -> int:
+async def resized(there: FilteredDesktop, frame: Found, *, slack: int = 0) -> int:
     """Drag the lower right corner; every picture meanwhile is looked at."""
     x, y = frame.x + frame.w - 2, frame.y + frame.h - 2
     await there.move(x, y)
@@ -202,7 +218,7 @@ async def resized(there: FilteredDesktop, frame: Found) -> int:
     try:
         for step in range(1, 13):
             await there.move(x - 14 * step, y - 10 * step)
-            found = await there.look()
+            found = await there.look(slack=slack)
             if not any(f.border >= 4 for f in found):
                 await there.keep("no-frame")
             assert any(f.border >= 4 for f in found), found
