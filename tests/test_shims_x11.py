@@ -213,8 +213,8 @@ def test_a_submenu_flips_to_the_other_side_of_its_menu():
     right = shown(THREE, (298, 150, 120, 80), parent=menu)
     made = placement(right, 1.0)
     assert (made.anchor, made.gravity) == (7, 8)
-    assert made.adjustment & 4
-    assert made.rect == (2, 50, 196, 1), "its right edge is where the submenu begins"
+    assert made.constraint_adjustment & 4
+    assert made.anchor_rect == (2, 50, 196, 1), "its right edge is where the submenu begins"
     left = shown(THREE, (-18, 150, 120, 80), parent=menu)
     assert placement(left, 1.0).gravity == 6
 

@@ -44,14 +44,13 @@ class Bridge:
         self.roles.on_dismissed = self.seat.click_outside
         self.windows.property_changed = self.selections.property_changed
         self.seat.on_focus = self.selections.say_again
-        core.relay.events["wl_callback", "done"] = self._done
+        core.relay.hear("wl_callback", done=self._done)
         core.relay.ask(core.relay.display, "get_registry", core.registry)
         self._then(self._bind)
 
     def work(self) -> None:
         """Handle what was fed.  Raises BridgeError when this connection is at its end."""
-        self.core.relay.from_xwayland()
-        self.core.relay.from_compositor()
+        self.core.relay.handle()
         self.core.tick()
         self.selections.expire()
 
@@ -68,19 +67,19 @@ class Bridge:
     def _make_helper(self) -> None:
         x = self.core.x
         self.core.helper = x.create_window()
-        x.request(8, 0, self.core.helper.to_bytes(4, "little"))
-        x.own(self.core.helper, x.atoms["_XSETTINGS_S0"])
+        x.request(8, self.core.helper)
+        x.own(self.core.helper, "_XSETTINGS_S0")
 
     def _then(self, action: Callable[[], None]) -> None:
         """Call back when the compositor has done everything before."""
         relay = self.core.relay
-        relay.ask(relay.display, "sync", relay.make("wl_callback", 1, action))
+        relay.create(relay.display, "sync", data=action)
 
     def _done(self, callback: WaylandObject, value: int) -> None:
-        if callback.down and not callback.dead:
-            self.core.relay.tell(callback, "done", value)
-        elif callable(callback.data):
+        if callback.data is not None:
             callback.data()
+        elif not callback.dead:
+            self.core.relay.tell(callback, "done", value)
 
     def _bind(self) -> None:
         core = self.core

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 from enum import IntEnum
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
-from shims.x11.objects import Relay, WaylandObject
+from shims.x11.objects import Maybe, Relay, WaylandObject
 from shims.x11.window import HeldSurface, XWindow
 from shims.x11.wire import BridgeError
 from shims.x11.x11 import X11
@@ -37,16 +37,17 @@ class Core:
         self.relay = Relay()
         self.x = X11(cookie, self._managing, self._event)
         self.events: Dict[int, Callable[[bytes], None]] = {}
-        self.messages: Dict[str, Callable[[int, Tuple[int, ...]], None]] = {}
+        self.messages: Dict[str, Callable[..., None]] = {}
         """Handlers of client messages by type: the window and five values."""
         self.begin: List[Callable[[], None]] = []
         """Called once the X server has accepted us, in order."""
         self.managing = self.dragging = False
-        self.globals: Dict[str, List[Tuple[int, int]]] = {}
+        self.globals: Dict[str, Tuple[int, int]] = {}
+        """Name and version of the first global of each interface."""
         self.registry = self.relay.make("wl_registry", 1)
-        self.seat: Optional[WaylandObject] = None
-        self.wm: Optional[WaylandObject] = None
-        self.scale, self.size, self.origin = 1.0, (1280, 800), (1280, 800)
+        self.seat = self.wm = self.registry  # until they are bound
+        self.scale, self.size = 1.0, (1280, 800)
+        """X11's pixels for one of the compositor; the screen, which is also the origin."""
         self.helper = 0
         """Our window on the X server: owner of selections, and the WM's."""
         self.windows: Dict[int, XWindow] = {}
@@ -58,15 +59,22 @@ class Core:
         self.pressed_on: Optional[HeldSurface] = None
         """Where a button was pressed that is still down."""
         self.focus: Optional[HeldSurface] = None
-        self._timers: List[Tuple[float, int, Callable[[], None]]] = []
+        self._timers: List[Tuple[float, int, object, Callable[[], None]]] = []
+        self._keys: Set[object] = set()
         self._count = 0
 
     # -- time
 
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call back after so many seconds."""
+    def later(
+        self, seconds: float, action: Callable[[], None], key: object = None
+    ) -> None:
+        """Call back after so many seconds; of one key only one call waits at a time."""
         self._count += 1
-        heapq.heappush(self._timers, (self.clock() + seconds, self._count, action))
+        key = key or self._count
+        if key not in self._keys:
+            self._keys.add(key)
+            due = self.clock() + seconds
+            heapq.heappush(self._timers, (due, self._count, key, action))
 
     def patience(self) -> Optional[float]:
         """Return the seconds to the next timer."""
@@ -75,7 +83,9 @@ class Core:
     def tick(self) -> None:
         """Do what is due."""
         while self._timers and self._timers[0][0] <= self.clock():
-            heapq.heappop(self._timers)[2]()
+            _, _, key, action = heapq.heappop(self._timers)
+            self._keys.remove(key)
+            action()
 
     def note_input(self, serial: int, *, pressed: bool) -> None:
         """The user pressed or let go of something."""
@@ -91,11 +101,11 @@ class Core:
 
     # -- the compositor
 
-    def bind(self, interface: str, most: int) -> Optional[WaylandObject]:
+    def bind(self, interface: str, most: int) -> Maybe:
         """Bind a global for ourselves; None where there is none."""
         if interface not in self.globals:
             return None
-        name, version = self.globals[interface][0]
+        name, version = self.globals[interface]
         made = self.relay.make(interface, min(version, most))
         self.relay.ask(self.registry, "bind", name, interface, made.version, made)
         return made
@@ -112,6 +122,10 @@ class Core:
         if value > 0:
             return max(1, -int(-value // self.scale))
         return round(value / self.scale)
+
+    def enlarged(self, x: float, y: float) -> Tuple[float, float]:
+        """Return a place of the compositor's in X11's pixels."""
+        return x * self.scale, y * self.scale
 
     def window_of(self, surface: Optional[HeldSurface]) -> Optional[XWindow]:
         """Return the X11 window of a surface."""

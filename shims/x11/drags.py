@@ -12,10 +12,10 @@ from functools import partial
 from typing import Callable, Dict, List, Optional, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import WaylandObject, ignored
+from shims.x11.objects import Maybe, WaylandObject, ignored
 from shims.x11.seat import SeatInput
-from shims.x11.selections import Selections
-from shims.x11.window import HeldSurface, XWindow
+from shims.x11.selections import DRAG, Selections
+from shims.x11.window import XWindow
 from shims.x11.x11 import Property
 
 XDND_VERSION = 5
@@ -39,7 +39,7 @@ class Drags:
         self._core, self._selections, self._seat = core, selections, seat
         self._hide_picture = hide_picture
         # A drag that an X11 program began.
-        self._source: Optional[WaylandObject] = None
+        self._source: Maybe = None
         self._active = self._released = self._accepted = self._dropped = False
         self._wants_types = False
         self._program = 0
@@ -47,7 +47,7 @@ class Drags:
         self._done: Optional[bool] = None
         """Whether the target took the drop, once it is known."""
         # What is over one of our windows.
-        self._offer: Optional[WaylandObject] = None
+        self._offer: Maybe = None
         self._serial = self._action = 0
         self._target: Optional[XWindow] = None
         self._speaks = self._answered = self._waits_for_drop = False
@@ -64,14 +64,28 @@ class Drags:
         hear("wl_data_source", dnd_drop_performed=lambda _: self._let_go())
         hear("wl_data_source", dnd_finished=lambda _: self._finished(done=True))
         selections.on_drag_cancelled = lambda: self._finished(done=False)
-        core.messages.update(XdndEnter=self._x_enter, XdndPosition=self._x_position)
-        core.messages.update(XdndDrop=self._x_drop, XdndStatus=self._x_status)
-        core.messages["XdndFinished"] = self._x_finished
+        of = self._to_helper
+        core.messages.update(XdndEnter=of(self._x_enter), XdndDrop=of(self._x_drop))
+        core.messages.update(XdndPosition=of(self._x_position))
+        core.messages.update(XdndStatus=of(self._x_status))
+        core.messages.update(XdndFinished=of(self._x_finished))
         core.begin.append(self._begin)
 
     def _begin(self) -> None:
         x = self._core.x
         x.set_property(self._core.helper, "XdndAware", "ATOM", [XDND_VERSION])
+
+    def _to_helper(self, then: Callable[..., None]) -> Callable[..., None]:
+        """Handle XDND for the helper; a program's window is its first value."""
+
+        def handle(xid: int, *values: int) -> None:
+            if xid == self._core.helper:
+                then(*values)
+
+        return handle
+
+    def _say(self, window: int, kind: str, *values: int) -> None:
+        self._core.x.client_message(window, f"Xdnd{kind}", self._core.helper, *values)
 
     # -- from an X11 program
 
@@ -94,19 +108,16 @@ class Drags:
         if self._wants_types and self._core.press == press:
             self._end()
 
-    def _x_enter(self, xid: int, values: Tuple[int, ...]) -> None:
-        if xid != self._core.helper:
-            return
-        self._program = values[0]
+    def _x_enter(self, program: int, flags: int, *atoms: int) -> None:
+        self._program = program
         if not self._wants_types:
             return
         self._wants_types, x = False, self._core.x
-        if values[1] & 1:
+        if flags & 1:
             listed = partial(self._selections.listed, self._start)
-            x.property(self._program, x.atoms["XdndTypeList"], listed)
+            x.property(program, x.atoms["XdndTypeList"], listed)
         else:
-            atoms = [atom for atom in values[2:5] if atom]
-            self._selections.named(self._start, atoms)
+            self._selections.named(self._start, [atom for atom in atoms if atom])
 
     def _start(self, types: Dict[str, int]) -> None:
         """The compositor is to drag these types."""
@@ -115,11 +126,7 @@ class Drags:
             return
         if core.pressed_on.proxy.dead or device.manager.version < 3 or not types:
             return
-        ask = core.relay.ask
-        create = core.relay.create
-        source = create(device.manager, "create_data_source", data=types)
-        for mime in types:
-            ask(source, "offer", mime)
+        ask, source = core.relay.ask, self._selections.source(device, DRAG, types)
         ask(source, "set_actions", _COPY | _MOVE)
         origin = core.pressed_on.proxy
         ask(device.device, "start_drag", source, origin, None, core.press[0])
@@ -138,18 +145,15 @@ class Drags:
 
     def _tell_program(self) -> None:
         if self._program and self._target is None and not self._released:
-            x = self._core.x
-            action = x.atoms["XdndActionCopy"] if self._accepted else 0
-            words = (self._core.helper, int(self._accepted), 0, 0, action)
-            x.client_message(self._program, self._program, "XdndStatus", *words)
+            action = self._core.x.atoms["XdndActionCopy"] if self._accepted else 0
+            self._say(self._program, "Status", int(self._accepted), 0, 0, action)
 
-    def _x_position(self, xid: int, values: Tuple[int, ...]) -> None:
-        if xid == self._core.helper:
-            self._program = values[0]
-            self._tell_program()
+    def _x_position(self, program: int, *_: int) -> None:
+        self._program = program
+        self._tell_program()
 
-    def _x_drop(self, xid: int, _values: Tuple[int, ...]) -> None:
-        self._dropped = xid == self._core.helper
+    def _x_drop(self, *_: int) -> None:
+        self._dropped = True
         self._conclude()
 
     def _let_go(self) -> None:
@@ -170,9 +174,8 @@ class Drags:
     def _conclude(self) -> None:
         """Tell the program, which may hear of the drop later than the target does."""
         if self._dropped and self._done is not None:
-            x = self._core.x
-            words = (self._core.helper, int(self._done), x.atoms["XdndActionCopy"])
-            x.client_message(self._program, self._program, "XdndFinished", *words)
+            words = int(self._done), self._core.x.atoms["XdndActionCopy"]
+            self._say(self._program, "Finished", *words)
             self._dropped = False
 
     def _end(self) -> None:
@@ -185,16 +188,12 @@ class Drags:
     # -- over one of our windows
 
     def _enter(
-        self, _: WaylandObject, serial: int, number: int, x: float, y: float, offer: int
+        self, _: Maybe, serial: int, surface: Maybe, x: float, y: float, offer: Maybe
     ) -> None:
-        core = self._core
         self._forget_offer()
-        surface = core.relay.by_up.get(number)
-        held = surface.data if surface is not None else None
-        self._offer = core.relay.by_up.get(offer)
-        self._serial, self._action = serial, 0
-        window = held.window if isinstance(held, HeldSurface) else None
-        if window is None or self._offer is None or not core.managing:
+        self._offer, self._serial, self._action = offer, serial, 0
+        window = surface.data.window if surface and not surface.dead else None
+        if window is None or offer is None or not self._core.managing:
             return
         self._target = window
         self._seat.raise_window(window)
@@ -203,47 +202,38 @@ class Drags:
             # Our own: X11 decides, so the compositor is told yes in any case.
             self._accept(accepted=True, action=_COPY)
         else:
-            self._speaks = self._answered = False
-            x_ = core.x
-            x_.property(window.xid, x_.atoms["XdndAware"], self._aware(window))
-        self._move(x, y)
+            aware = self._core.x.atoms["XdndAware"]
+            self._core.x.property(
+                window.xid, aware, partial(self._aware, window, offer)
+            )
+        self._motion(None, 0, x, y)
 
-    def _aware(self, window: XWindow) -> Callable[[Optional[Property]], None]:
-        def told(found: Optional[Property]) -> None:
-            version = found.words()[0] if found is not None and found.words() else 0
-            offer, x = self._offer, self._core.x
-            if version < 3 or self._target is not window or offer is None:
-                return
-            x.own(self._core.helper, x.atoms["XdndSelection"])
-            names = self._selections.target_names(offer)
+    def _aware(
+        self, window: XWindow, offer: WaylandObject, found: Optional[Property]
+    ) -> None:
+        """A window under the pointer has said which XDND it speaks."""
+        version = found.words()[0] if found is not None and found.words() else 0
+        if version < 3 or self._offer is not offer:
+            return
+        x, names = self._core.x, self._selections.target_names(offer)
+        x.own(self._core.helper, "XdndSelection")
 
-            def known(atoms: List[int]) -> None:
-                if self._offer is not offer or self._target is not window:
-                    return
+        def known(atoms: List[int]) -> None:
+            if self._offer is offer:
                 x.set_property(self._core.helper, "XdndTypeList", "ATOM", atoms)
                 flags = min(version, XDND_VERSION) << 24 | int(len(atoms) > 3)
-                self._say("XdndEnter", flags, *[*atoms, 0, 0, 0][:3])
+                self._say(window.xid, "Enter", flags, *atoms[:3])
                 self._speaks = self._answered = True
                 self._tell_position()
 
-            x.intern(names, known)
+        x.intern(names, known)
 
-        return told
-
-    def _say(self, kind: str, *values: int) -> None:
-        if self._target is not None:
-            xid = self._target.xid
-            self._core.x.client_message(xid, xid, kind, self._core.helper, *values)
-
-    def _motion(self, _device: WaylandObject, _when: int, x: float, y: float) -> None:
-        self._move(x, y)
-
-    def _move(self, x: float, y: float) -> None:
+    def _motion(self, _device: Maybe, _when: int, *place: float) -> None:
         target = self._target
         if target is None:
             return
-        scale = self._core.scale
-        self._at = (target.x + round(x * scale), target.y + round(y * scale))
+        x, y = self._core.enlarged(*place)
+        self._at = (target.x + round(x), target.y + round(y))
         if self._active:
             self._seat.move_to(*self._at)
         else:
@@ -251,23 +241,24 @@ class Drags:
 
     def _tell_position(self) -> None:
         """Tell where it is, once the last place was answered (XDND, "XdndStatus")."""
-        if self._speaks and self._answered and self._at is not None:
+        target = self._target
+        if self._speaks and self._answered and self._at is not None and target:
             x, y = self._at
             place = (x & 0xFFFF) << 16 | y & 0xFFFF
             action = self._core.x.atoms["XdndActionCopy"]
-            self._say("XdndPosition", 0, place, 0, action)
+            self._say(target.xid, "Position", 0, place, 0, action)
             self._answered, self._at = False, None
 
-    def _x_status(self, xid: int, values: Tuple[int, ...]) -> None:
-        target = self._target
-        if xid != self._core.helper or target is None or values[0] != target.xid:
-            return
-        if self._waits_for_drop:
-            return  # the place is settled; its answer now is XdndFinished
-        self._answered = True
-        move = values[4] == self._core.x.atoms["XdndActionMove"]
-        self._accept(accepted=bool(values[1] & 1), action=_MOVE if move else _COPY)
-        self._tell_position()
+    def _is_target(self, xid: int) -> bool:
+        return self._target is not None and self._target.xid == xid
+
+    def _x_status(self, program: int, flags: int, *values: int) -> None:
+        # After the drop the place is settled; its answer then is XdndFinished.
+        if self._is_target(program) and not self._waits_for_drop:
+            self._answered = True
+            move = values[2] == self._core.x.atoms["XdndActionMove"]
+            self._accept(accepted=bool(flags & 1), action=_MOVE if move else _COPY)
+            self._tell_position()
 
     def _accept(self, *, accepted: bool, action: int) -> None:
         offer, ask = self._offer, self._core.relay.ask
@@ -287,8 +278,8 @@ class Drags:
     def _leave(self, _device: WaylandObject) -> None:
         if self._waits_for_drop:
             return  # the program still fetches
-        if self._speaks:
-            self._say("XdndLeave", 0)
+        if self._speaks and self._target is not None:
+            self._say(self._target.xid, "Leave")
         self._forget_offer()
         if self._active:
             self._seat.move_to(*self._seat.on_helper)
@@ -297,24 +288,19 @@ class Drags:
         if self._source is not None:
             self._let_go()
             self._finish()
-        elif self._speaks and self._action:
+        elif self._speaks and self._action and self._target is not None:
             self._waits_for_drop = True
-            self._say("XdndDrop", 0, 0)
+            self._say(self._target.xid, "Drop")
             offer = self._offer
-            self._core.later(FINISH_SECONDS, lambda: self._late(offer))
+            self._core.later(FINISH_SECONDS, lambda: self._forget_offer(offer))
         else:
             self._forget_offer()
 
-    def _x_finished(self, _xid: int, values: Tuple[int, ...]) -> None:
-        target = self._target
-        if self._waits_for_drop and target is not None and values[0] == target.xid:
-            if not values[1] & 1:
+    def _x_finished(self, program: int, flags: int, *_: int) -> None:
+        if self._waits_for_drop and self._is_target(program):
+            if not flags & 1:
                 self._action = 0  # not taken, so a move must not end with a loss
             self._finish()
-
-    def _late(self, offer: Optional[WaylandObject]) -> None:
-        if offer is self._offer:
-            self._forget_offer()
 
     def _finish(self) -> None:
         """The target has the dropped data."""
@@ -323,7 +309,9 @@ class Drags:
             self._core.relay.ask(offer, "finish")
         self._forget_offer()
 
-    def _forget_offer(self) -> None:
+    def _forget_offer(self, only: Maybe = None) -> None:
+        if only is not None and only is not self._offer:
+            return  # a timer of a drag before this one
         self._selections.drop_offer(self._offer)
         self._offer = self._target = self._at = None
         self._speaks = self._waits_for_drop = False

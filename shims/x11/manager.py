@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from shims.x11.core import Core, On
 from shims.x11.properties import NAMES, hints
 from shims.x11.roles import Roles
-from shims.x11.window import XWindow
+from shims.x11.window import XWindow, large_states
 from shims.x11.x11 import Property
 
 SUPPORTED = """_NET_WM_STATE _NET_WM_STATE_FULLSCREEN _NET_WM_STATE_MAXIMIZED_VERT
@@ -30,7 +30,7 @@ class WindowManager:
         self._sync = 0
         self.property_changed: Callable[[int, int, int], None] = lambda *_: None
         """Called with a window that is not managed, the property, and 1 if it went."""
-        about = self._about
+        about, of = self._about, self._of
         events: Dict[int, Callable[[bytes], None]] = {
             On.CREATE: self._created, On.PROPERTY: self._property,
             On.REPARENT: self._reparented, On.MESSAGE: self._message,
@@ -41,19 +41,22 @@ class WindowManager:
         }  # fmt: skip
         core.events.update(events)
         core.messages.update(
-            _NET_WM_STATE=self._state, _NET_WM_MOVERESIZE=self._move_resize,
-            _NET_ACTIVE_WINDOW=lambda xid, _: self._with(xid, roles.activate),
-            _NET_CLOSE_WINDOW=lambda xid, _: self._with(xid, roles.close),
-            _NET_REQUEST_FRAME_EXTENTS=lambda xid, _: self._no_frame(xid),
-            WM_CHANGE_STATE=self._change_state, WM_PROTOCOLS=self._protocols,
+            _NET_WM_STATE=of(self._state), _NET_WM_MOVERESIZE=of(self._move_resize),
+            _NET_ACTIVE_WINDOW=of(roles.activate), _NET_CLOSE_WINDOW=of(roles.close),
+            _NET_REQUEST_FRAME_EXTENTS=lambda xid, *_: self._no_frame(xid),
+            WM_CHANGE_STATE=of(self._change_state), WM_PROTOCOLS=self._protocols,
         )  # fmt: skip
         core.begin.append(self._begin)
 
     def _about(self, form: str, then: Callable[..., None]) -> Callable[[bytes], None]:
         """Handle an event of a known window, which is its second word, with the rest."""
+        then = self._of(then)
+        return lambda event: then(*struct.unpack_from(f"<I{form}", event, 8))
 
-        def handle(event: bytes) -> None:
-            xid, *values = struct.unpack_from(f"<I{form}", event, 8)
+    def _of(self, then: Callable[..., None]) -> Callable[..., None]:
+        """Handle what begins with the id of a known window."""
+
+        def handle(xid: int, *values: int) -> None:
             window = self._core.windows.get(xid)
             if window is not None:
                 then(window, *values)
@@ -75,22 +78,22 @@ class WindowManager:
         x.set_property(x.root, "_NET_CURRENT_DESKTOP", "CARDINAL", [0])
         # An arrow: without it GTK's programs have an X for a pointer.
         font, cursor = x.new_id(), x.new_id()
-        x.request(45, 0, struct.pack("<IHxx", font, 6) + b"cursor")
-        colors = (0, 0, 0, 65535, 65535, 65535)
-        x.request(94, 0, struct.pack("<III8H", cursor, font, font, 68, 69, *colors))
-        x.request(2, 0, struct.pack("<III", x.root, 1 << 14, cursor))
+        x.request(45, font, 6, b"cursor")
+        colors = struct.pack("<8H", 68, 69, 0, 0, 0, 65535, 65535, 65535)
+        x.request(94, cursor, font, font, colors)
+        x.request(2, x.root, 1 << 14, cursor)
 
     def _redirect(self, opcode: int, _event: int) -> None:
         x = self._core.x
-        x.request(opcode, 0, struct.pack("<II", 0, 4), lambda _: None)
-        x.request(opcode, 2, struct.pack("<IBxxx", x.root, 1))
+        x.request(opcode, 0, 4, then=lambda _: None)
+        x.request(opcode, x.root, 1, minor=2)
         # Xwayland listens for programs once this selection has an owner.
-        x.own(self._core.helper, x.atoms["WM_S0"])
+        x.own(self._core.helper, "WM_S0")
 
     def _sync_found(self, opcode: int, event: int) -> None:
         if opcode:
             self._sync = opcode
-            self._core.x.request(opcode, 0, struct.pack("<BBxx", 3, 1), lambda _: None)
+            self._core.x.request(opcode, 1 << 8 | 3, then=lambda _: None)
             self._core.events[event + 1] = self._alarm
 
     # -- reading properties
@@ -157,7 +160,7 @@ class WindowManager:
                     size = struct.unpack_from("<HH", reply, 16)
                     self._add(xid, (x, y, *size), own=bool(own))
 
-            self._core.x.request(14, 0, struct.pack("<I", xid), found)
+            self._core.x.request(14, xid, then=found)
 
     def _map_request(self, window: XWindow) -> None:
         self.read(window, lambda: self._admit(window))
@@ -166,19 +169,18 @@ class WindowManager:
         core, x, xid = self._core, self._core.x, window.xid
         if window.mapped:
             return
-        window.fullscreen = "FULLSCREEN" in window.hints.states
-        window.maximized = "MAXIMIZED_VERT" in window.hints.states
+        window.large = large_states(window.hints.states)
         if not window.hints.menu:
             window.managed = True
             window.w = min(window.w, core.size[0])
             window.h = min(window.h, core.size[1])
-            window.x, window.y = core.origin
-            x.configure(xid, place=core.origin, size=(window.w, window.h))
+            window.x, window.y = core.size
+            x.configure(xid, place=core.size, size=(window.w, window.h))
         x.set_property(xid, "WM_STATE", "WM_STATE", [1, 0])
         self._no_frame(xid)
         if self._sync and window.hints.counter and not window.alarm:
             self._make_alarm(window)
-        x.request(8, 0, struct.pack("<I", xid))
+        x.request(8, xid)
 
     def _no_frame(self, xid: int) -> None:
         x = self._core.x
@@ -186,7 +188,6 @@ class WindowManager:
 
     def _mapped(self, window: XWindow, own: int) -> None:
         window.mapped, window.override, window.dismissed = True, bool(own), False
-        window.shown = window.told = (0, 0)
         if window.known and not window.override:
             self._roles.match()  # read for its MapRequest
         else:
@@ -212,49 +213,40 @@ class WindowManager:
 
     # -- places and sizes
 
-    def _configure_request(
-        self, window: XWindow, _: int, x: int, y: int, w: int, h: int, *rest: int
-    ) -> None:
-        mask = rest[1]
-        fixed = window.mapped and window.in_fixed_size
-        place = (x if mask & 1 else window.x, y if mask & 2 else window.y)
-        size = (
-            w if mask & 4 and not fixed else window.w,
-            h if mask & 8 and not fixed else window.h,
-        )
+    def _configure_request(self, window: XWindow, _: int, *values: int) -> None:
+        *wished, _, mask = values
+        place = (window.x, window.y, window.w, window.h)
         if window.managed:
-            place = (window.x, window.y)
-        if (*place, *size) == (window.x, window.y, window.w, window.h):
-            self._tell_place(window)
+            mask &= ~3
+        if window.mapped and window.in_fixed_size:
+            mask &= ~12
+        both = enumerate(zip(place, wished))
+        x, y, w, h = (new if mask >> bit & 1 else old for bit, (old, new) in both)
+        if (x, y, w, h) == place:
+            # Refused as ICCCM 4.1.5 has it, by an event that repeats the old place.
+            head = struct.pack("<BBHIII", On.CONFIGURE, 0, 0, window.xid, window.xid, 0)
+            event = head + struct.pack("<hhHH", *place)
+            self._core.x.send_event(window.xid, 1 << 17, event)
         elif window.mapped:
             window.wanted = (0, 0)
-        self._core.x.configure(window.xid, place=place, size=size)
+        self._core.x.configure(window.xid, place=(x, y), size=(w, h))
         if not window.mapped:  # its ConfigureNotify may come after the MapRequest
-            (window.x, window.y), (window.w, window.h) = place, size
+            window.x, window.y, window.w, window.h = x, y, w, h
 
-    def _configured(
-        self, window: XWindow, _: int, x: int, y: int, w: int, h: int, *rest: int
-    ) -> None:
+    def _configured(self, window: XWindow, _: int, *values: int) -> None:
+        x, y, w, h, _, own = values
         moved = (x, y, w, h) != (window.x, window.y, window.w, window.h)
         window.x, window.y, window.w, window.h = x, y, w, h
-        window.override = bool(rest[1])
-        if moved and window.popup is not None:
+        window.override = bool(own)
+        if moved:
             self._roles.reposition(window)
-
-    def _tell_place(self, window: XWindow) -> None:
-        """Refuse a place as ICCCM 4.1.5 has it, by an event that repeats the old one."""
-        place = (window.x, window.y, window.w, window.h)
-        head = struct.pack("<BBHIII", On.CONFIGURE, 0, 0, window.xid, window.xid, 0)
-        self._core.x.send_event(
-            window.xid, 1 << 17, head + struct.pack("<hhHHHBx", *place, 0, 0)
-        )
 
     def move_all(self) -> None:
         """The screen has another size: windows go to the new origin, menus with them."""
         core = self._core
         for window in core.order:
             if window.managed:
-                dx, dy = core.origin[0] - window.x, core.origin[1] - window.y
+                dx, dy = core.size[0] - window.x, core.size[1] - window.y
                 for other in core.order:
                     if other.root is window:
                         other.x, other.y = other.x + dx, other.y + dy
@@ -275,41 +267,28 @@ class WindowManager:
                     window.serial = values[1] << 32 | values[0]
                 self._roles.match()
         elif name in core.messages:
-            core.messages[name](xid, tuple(values))
+            core.messages[name](xid, *values)
 
-    def _with(self, xid: int, action: Callable[[XWindow], None]) -> None:
-        window = self._core.windows.get(xid)
-        if window is not None and window.toplevel is not None:
-            action(window)
+    def _state(self, window: XWindow, action: int, *atoms: int) -> None:
+        names = [self._core.x.name(atom)[len("_NET_WM_STATE_") :] for atom in atoms[:2]]
+        self._roles.wish_state(window, action, names)
 
-    def _state(self, xid: int, values: Tuple[int, ...]) -> None:
-        window = self._core.windows.get(xid)
-        if window is not None:
-            names = [self._core.x.name(atom) for atom in values[1:3]]
-            self._roles.wish_state(window, values[0], names)
+    def _move_resize(self, window: XWindow, *values: int) -> None:
+        core, direction = self._core, values[2]
+        words = core.seat, core.press[0]
+        if direction == 8:
+            core.relay.ask(window.toplevel, "move", *words)
+        elif direction < 8:
+            core.relay.ask(window.toplevel, "resize", *words, _EDGES[direction])
 
-    def _move_resize(self, xid: int, values: Tuple[int, ...]) -> None:
-        core = self._core
-
-        def start(window: XWindow) -> None:
-            direction = values[2]
-            words = core.seat, core.press[0]
-            if direction == 8:
-                core.relay.ask(window.toplevel, "move", *words)
-            elif direction < 8:
-                core.relay.ask(window.toplevel, "resize", *words, _EDGES[direction])
-
-        self._with(xid, start)
-
-    def _change_state(self, xid: int, values: Tuple[int, ...]) -> None:
+    def _change_state(self, window: XWindow, state: int, *_: int) -> None:
         # WM_STATE stays normal: Wayland tells nobody when a window comes back.
-        if values[0] == _ICONIC:
-            ask = self._core.relay.ask
-            self._with(xid, lambda window: ask(window.toplevel, "set_minimized"))
+        if state == _ICONIC:
+            self._core.relay.ask(window.toplevel, "set_minimized")
 
-    def _protocols(self, _xid: int, values: Tuple[int, ...]) -> None:
-        if self._core.x.name(values[0]) == "_NET_WM_PING":
-            self._roles.pong(values[1])
+    def _protocols(self, _xid: int, protocol: int, serial: int, *_: int) -> None:
+        if self._core.x.name(protocol) == "_NET_WM_PING":
+            self._roles.pong(serial)
 
     # -- _NET_WM_SYNC_REQUEST
 
@@ -318,10 +297,9 @@ class WindowManager:
         x = self._core.x
         window.alarm = x.new_id()
         # counter, value type relative, value, test positive comparison, delta 1, events
-        words: List[int] = [window.hints.counter, 0, 0, 1, 2, 0, 1, 1]
+        words = (window.hints.counter, 0, 0, 1, 2, 0, 1, 1)
         mask = 1 | 2 | 4 | 8 | 16 | 32
-        body = struct.pack("<II8I", window.alarm, mask, *words)
-        x.request(self._sync, 8, body)
+        x.request(self._sync, window.alarm, mask, *words, minor=8)
 
     def _alarm(self, event: bytes) -> None:
         (alarm,) = struct.unpack_from("<I", event, 4)

@@ -6,7 +6,7 @@ both.  ``>`` are requests and ``<`` events: name, version, arguments.
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 TABLE = """
 wl_display > sync 1 n:wl_callback; get_registry 1 n:wl_registry
@@ -116,25 +116,28 @@ xdg_activation_token_v1 < done 1 s
 """
 
 
-class WireMessage:
-    """A request or event: name, opcode, and the kinds of its arguments."""
+class WireMessage(NamedTuple):
+    """A request (``>``) or event (``<``), the kinds of its arguments, and of which."""
 
-    __slots__ = ("interface", "kinds", "name", "opcode", "types")
-
-    def __init__(self, interface: str, opcode: int, text: str) -> None:
-        words = text.split()
-        self.interface, self.opcode, self.name = interface, opcode, words[0]
-        pairs = [word.lstrip("?").partition(":") for word in words[2:]]
-        self.kinds = "".join(kind for kind, _, _ in pairs)
-        self.types = [of for _, _, of in pairs]
+    mark: str
+    interface: str
+    opcode: int
+    name: str
+    kinds: str
+    types: List[str]
 
 
-REQUESTS: Dict[str, List[WireMessage]] = {}
-EVENTS: Dict[str, List[WireMessage]] = {}
+MESSAGES: Dict[Tuple[str, str], List[WireMessage]] = {}
+"""By mark and interface, in the order of opcodes."""
 BY_NAME: Dict[Tuple[str, str, str], WireMessage] = {}
-"""By (``>`` or ``<``, interface, name)."""
+"""By mark, interface and name."""
 for _line in TABLE.replace("\n    ", " ").strip().splitlines():
     _interface, _mark, _rest = _line.split(" ", 2)
-    _messages = [WireMessage(_interface, *m) for m in enumerate(_rest.split("; "))]
-    (REQUESTS if _mark == ">" else EVENTS)[_interface] = _messages
-    BY_NAME.update({(_mark, _interface, m.name): m for m in _messages})
+    _messages = MESSAGES[_mark, _interface] = []
+    for _opcode, _text in enumerate(_rest.split("; ")):
+        _name, _, *_words = _text.split()
+        _pairs = [_word.lstrip("?").partition(":") for _word in _words]
+        _kinds, _types = "".join(p[0] for p in _pairs), [p[2] for p in _pairs]
+        _made = WireMessage(_mark, _interface, _opcode, _name, _kinds, _types)
+        _messages.append(_made)
+        BY_NAME[_mark, _interface, _name] = _made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from shims.x11.message_table import BY_NAME, EVENTS, REQUESTS, WireMessage
+from shims.x11.message_table import BY_NAME, WireMessage
 from shims.x11.wire import BridgeError, WireEnd
 
 FIRST_OF_SERVER = 0xFF000000
@@ -30,82 +30,87 @@ class WaylandObject:
         """Whether its destructor was sent, or its side has gone."""
 
 
-def ignored(*_: object) -> None:
-    """Handle an event that Xwayland is not to know."""
+Maybe = Optional[WaylandObject]
+
+
+def ignored(*_: object, **__: object) -> None:
+    """Handle an event that Xwayland is not to know, and answers that nobody needs."""
 
 
 class Relay:
     """Both connections, their objects, and who handles which message.
 
-    ``events`` (from the compositor) and ``requests`` (from Xwayland) have handlers by
-    (interface, message), which take the object and the values; what has none is passed on.
-    Input events wait in order while ``hold`` counts.
+    Handlers of events (from the compositor) and requests (from Xwayland) take the object
+    and the values, among which objects are objects; what has none is passed on.
+    Events for Xwayland wait in order while ``hold`` counts.
     """
 
     def __init__(self) -> None:
         self.up, self.down = WireEnd("the compositor"), WireEnd("Xwayland")
         self.by_up: Dict[int, WaylandObject] = {}
         self.by_down: Dict[int, WaylandObject] = {}
-        self.events: Dict[Tuple[str, str], Callable[..., None]] = {}
-        self.requests: Dict[Tuple[str, str], Callable[..., None]] = {}
+        self._handlers: Dict[Tuple[str, str, str], Callable[..., None]] = {}
         self._free: List[int] = []
         self._next = 2
         self._held = 0
         self._waiting: List[Tuple[WaylandObject, str, Sequence[object]]] = []
+        self._gone = WaylandObject("", 1, 0, 0)
+        """What an event names that the compositor no longer has, or never had."""
+        self._gone.dead = True
         self.display = WaylandObject("wl_display", 1, 1, 1)
         self.by_up[1] = self.by_down[1] = self.display
         self.hear("wl_display", delete_id=self._delete_id, error=self._error)
 
     def hear(self, interface: str, **handlers: Callable[..., None]) -> None:
         """Have the compositor's events of an interface handled, by name."""
-        for name, handler in handlers.items():
-            self.events[interface, name] = handler
+        self._handlers.update({("<", interface, n): h for n, h in handlers.items()})
 
     def serve(self, interface: str, **handlers: Callable[..., None]) -> None:
         """Have Xwayland's requests to an interface handled."""
-        for name, handler in handlers.items():
-            self.requests[interface, name] = handler
+        self._handlers.update({(">", interface, n): h for n, h in handlers.items()})
 
     # -- ids and objects
 
-    def new_id(self) -> int:
-        """Return a free id of the compositor's side."""
-        if self._free:
-            return self._free.pop()
-        self._next += 1
-        return self._next - 1
+    def make(
+        self, interface: str, version: int, data: object = None, down: int = 0
+    ) -> WaylandObject:
+        """Make an object that the compositor has, and Xwayland if it has an id there."""
+        made = self.make_local(interface, version, down, data)
+        self.raise_up(made)
+        return made
 
-    def make(self, interface: str, version: int, data: object = None) -> WaylandObject:
-        """Make an object that only the compositor has, beside us."""
-        made = WaylandObject(interface, version, 0, self.new_id(), data)
-        self.by_up[made.up] = made
+    def make_local(
+        self, interface: str, version: int, down: int, data: object = None
+    ) -> WaylandObject:
+        """Make an object that stays unknown above."""
+        if down in self.by_down or down >= FIRST_OF_SERVER:
+            raise BridgeError(f"Xwayland uses the id {down} again")
+        made = WaylandObject(interface, version, down, 0, data)
+        if down:
+            self.by_down[down] = made
         return made
 
     def create(
-        self, maker: WaylandObject, request: str, *values: object, data: object = None
+        self,
+        maker: WaylandObject,
+        request: str,
+        *values: object,
+        data: object = None,
+        down: int = 0,
     ) -> WaylandObject:
         """Make an object by a request; its id goes where the protocol has it."""
         message = BY_NAME[">", maker.interface, request]
         at = message.kinds.index("n")
-        made = self.make(message.types[at], maker.version, data)
+        made = self.make(message.types[at], maker.version, data, down)
         self.ask(maker, request, *values[:at], made, *values[at:])
         return made
 
-    def adopt(
-        self, down: int, interface: str, version: int, *, local: bool = False
-    ) -> WaylandObject:
-        """Make an object that Xwayland asked for; a local one stays unknown above."""
-        if down in self.by_down or not 0 < down < FIRST_OF_SERVER:
-            raise BridgeError(f"Xwayland uses the id {down} again")
-        made = WaylandObject(interface, version, down, 0 if local else self.new_id())
-        self.by_down[down] = made
-        if made.up:
-            self.by_up[made.up] = made
-        return made
-
     def raise_up(self, local: WaylandObject) -> None:
-        """Give a local object an id at the compositor."""
-        local.up = self.new_id()
+        """Give a local object a free id at the compositor."""
+        if not self._free:
+            self._free.append(self._next)
+            self._next += 1
+        local.up = self._free.pop()
         self.by_up[local.up] = local
 
     def known(self, down: int, interface: str = "") -> WaylandObject:
@@ -122,7 +127,7 @@ class Relay:
         if self.by_down.pop(local.down, None) is not None:
             self.tell(self.display, "delete_id", local.down)
 
-    def release(self, made: Optional[WaylandObject], name: str = "destroy") -> None:
+    def release(self, made: Maybe, name: str = "destroy") -> None:
         """Destroy an object of the compositor's, if there is one."""
         if made is not None and not made.dead:
             self.ask(made, name)
@@ -130,7 +135,7 @@ class Relay:
 
     # -- messages
 
-    def ask(self, made: Optional[WaylandObject], name: str, *values: object) -> None:
+    def ask(self, made: Maybe, name: str, *values: object) -> None:
         """Send a request, if there is such an object; others are given as they are."""
         if made is None:
             return
@@ -142,70 +147,63 @@ class Relay:
         numbers = [v.down if isinstance(v, WaylandObject) else v for v in values]
         self.down.put(made.down, BY_NAME["<", made.interface, name], numbers)
 
-    def input(self, made: WaylandObject, name: str, *values: object) -> None:
-        """Send Xwayland an event of a pointer, keyboard or finger, in its turn."""
+    def pass_event(self, made: WaylandObject, name: str, *values: object) -> None:
+        """Send Xwayland an event in its turn, if it has all objects of it."""
+        about = [v for v in (made, *values) if isinstance(v, WaylandObject)]
         if self._held:
             self._waiting.append((made, name, values))
-        elif not any(v.dead for v in (made, *values) if isinstance(v, WaylandObject)):
+        elif any(v.dead or not v.down for v in about):
+            _close(BY_NAME["<", made.interface, name], values)
+        else:
             self.tell(made, name, *values)
 
     def hold(self) -> None:
-        """Let input wait; as many ``let_go`` end it."""
+        """Let events wait; as many ``let_go`` end it."""
         self._held += 1
 
     def let_go(self) -> None:
-        """Send the input that waited."""
+        """Send the events that waited."""
         self._held -= 1
         if not self._held:
             waiting, self._waiting = self._waiting, []
             for made, name, values in waiting:
-                self.input(made, name, *values)
+                self.pass_event(made, name, *values)
 
-    def from_compositor(self) -> None:
-        """Handle all whole events.  Raises BridgeError."""
-        for oid, opcode, body in self.up.messages():
-            made = self.by_up.get(oid)
-            if made is None and oid >= FIRST_OF_SERVER:
-                continue  # an offer that we have destroyed
-            if made is None:
-                raise BridgeError(f"an event for object {oid}, which does not exist")
-            message = _message(EVENTS, made, opcode, self.up)
-            values = self.up.values(message, body)
-            handler = self.events.get((made.interface, message.name))
-            if handler is not None:
-                handler(made, *values)
-            elif made.down and not made.dead:
-                self._pass_event(made, message, values)
-            else:
-                _close(message, values)
-
-    def from_xwayland(self) -> None:
-        """Handle all whole requests.  Raises BridgeError."""
+    def handle(self) -> None:
+        """Handle all whole messages of both sides.  Raises BridgeError."""
         for oid, opcode, body in self.down.messages():
             made = self.known(oid)
-            message = _message(REQUESTS, made, opcode, self.down)
-            values = self.down.values(message, body)
-            handler = self.requests.get((made.interface, message.name))
-            if handler is not None:
-                handler(made, *values)
-            else:
-                self.pass_request(made, message, values)
+            message, values = self.down.decode(">", made.interface, opcode, body)
+            self._handle(made, message, values)
+        for oid, opcode, body in self.up.messages():
+            found = self.by_up.get(oid)
+            if found is not None:
+                message, values = self.up.decode("<", found.interface, opcode, body)
+                self._handle(found, message, values)
+            elif oid < FIRST_OF_SERVER:  # not an offer that we have destroyed
+                raise BridgeError(f"an event for object {oid}, which does not exist")
 
-    def _pass_event(
+    def _handle(
         self, made: WaylandObject, message: WireMessage, values: List[Any]
     ) -> None:
-        numbers = []
-        for kind, value in zip(message.kinds, values):
-            if kind == "o" and value:
-                other = self.by_up.get(value)
-                if other is None or not other.down or other.dead:
-                    return
-                numbers.append(other.down)
-            else:
-                numbers.append(value)
-        self.down.put(made.down, message, numbers)
+        asked = message.mark == ">"
+        for at, (kind, of) in enumerate(zip(message.kinds, message.types)):
+            if kind == "o" and not values[at]:
+                values[at] = None
+            elif kind == "o" and asked:
+                values[at] = self.known(values[at], of)
+            elif kind == "o":
+                found = self.by_up.get(values[at], self._gone)
+                values[at] = found if found.interface == of else self._gone
+        handler = self._handlers.get((message.mark, made.interface, message.name))
+        if handler is not None:
+            handler(made, *values)
+        elif asked:
+            self._pass_request(made, message, values)
+        else:
+            self.pass_event(made, message.name, *values)
 
-    def pass_request(
+    def _pass_request(
         self, made: WaylandObject, message: WireMessage, values: List[Any]
     ) -> None:
         """Send a request of Xwayland's up, with ids of that side."""
@@ -215,17 +213,12 @@ class Relay:
             if last:
                 self.forget(made)
             return
-        numbers = []
-        for kind, of, value in zip(message.kinds, message.types, values):
+        if any(isinstance(v, WaylandObject) and not v.up for v in values):
+            return
+        for at, (kind, of) in enumerate(zip(message.kinds, message.types)):
             if kind == "n":
-                numbers.append(self.adopt(value, of, made.version).up)
-            elif kind == "o" and value:
-                numbers.append(self.known(value, of).up)
-                if not numbers[-1]:
-                    return
-            else:
-                numbers.append(value)
-        self.up.put(made.up, message, numbers)
+                values[at] = self.make(of, made.version, None, values[at])
+        self.ask(made, message.name, *values)
         made.dead = made.dead or last
 
     def _delete_id(self, _display: WaylandObject, oid: int) -> None:
@@ -241,18 +234,6 @@ class Relay:
         made = self.by_up.get(oid)
         what = made.interface if made else f"object {oid}"
         raise BridgeError(f"the compositor refused {what} ({code}): {text[:300]}")
-
-
-def _message(
-    table: Dict[str, List[WireMessage]],
-    made: WaylandObject,
-    opcode: int,
-    sender: WireEnd,
-) -> WireMessage:
-    messages = table.get(made.interface, [])
-    if opcode >= len(messages):
-        raise BridgeError(f"{sender.peer} sent {made.interface} message {opcode}")
-    return messages[opcode]
 
 
 def _close(message: WireMessage, values: Sequence[Any]) -> None:

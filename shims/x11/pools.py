@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import List
 
-from shims.x11.objects import Relay, WaylandObject
+from shims.x11.objects import Maybe, Relay, WaylandObject
 from shims.x11.wire import BridgeError
 
 
@@ -45,9 +45,9 @@ class Pools:
         relay.serve("wl_shm_pool", destroy=self._destroy)
         relay.serve("wl_buffer", destroy=self._end_buffer)
 
-    def show(self, buffer: WaylandObject) -> None:
+    def show(self, buffer: Maybe) -> None:
         """Make a buffer known to the compositor."""
-        if buffer.up or buffer.dead:
+        if buffer is None or buffer.up or buffer.dead:
             return
         part: LazyBuffer = buffer.data
         words = os.dup(part.pool.fd), part.pool.size
@@ -63,9 +63,9 @@ class Pools:
                 os.close(pool.fd)
 
     def _create(self, shm: WaylandObject, new: int, fd: int, size: int) -> None:
-        made = self._relay.adopt(new, "wl_shm_pool", 1, local=True)
-        made.data = LazyPool(shm, fd, size)
-        self._pools = [p for p in self._pools if p.fd >= 0] + [made.data]
+        pool = LazyPool(shm, fd, size)
+        self._relay.make_local("wl_shm_pool", 1, new, pool)
+        self._pools = [p for p in self._pools if p.fd >= 0] + [pool]
 
     def _resize(self, proxy: WaylandObject, size: int) -> None:
         proxy.data.size = size
@@ -73,8 +73,7 @@ class Pools:
     def _buffer(self, proxy: WaylandObject, new: int, *words: int) -> None:
         if proxy.dead:
             raise BridgeError("Xwayland uses a pool that it destroyed")
-        made = self._relay.adopt(new, "wl_buffer", 1, local=True)
-        made.data = LazyBuffer(proxy.data, *words)
+        self._relay.make_local("wl_buffer", 1, new, LazyBuffer(proxy.data, *words))
         proxy.data.users += 1
 
     def _destroy(self, proxy: WaylandObject) -> None:

@@ -18,10 +18,10 @@ class Placement(NamedTuple):
     """What an xdg_positioner is told, in logical pixels."""
 
     size: Tuple[int, int]
-    rect: Tuple[int, int, int, int]
+    anchor_rect: Tuple[int, int, int, int]
     anchor: int
     gravity: int
-    adjustment: int
+    constraint_adjustment: int
 
 
 def popup_parent(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import struct
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import WaylandObject
+from shims.x11.objects import Maybe, WaylandObject
 from shims.x11.popups import family, placement, popup_parent
 from shims.x11.surfaces import Surfaces
 from shims.x11.window import (
     ACTIVATED,
     FIXED_STATES,
     FULLSCREEN,
+    LARGE,
     MAXIMIZED,
     HeldSurface,
     XWindow,
+    large_states,
 )
+from shims.x11.wire import numbers
 
 MOST_TOPLEVELS, MOST_POPUPS = 120, 60
 """Below the filter's 128 and 64, which end all X11 windows at once."""
@@ -33,11 +35,10 @@ class Roles:
 
     def __init__(self, core: Core, surfaces: Surfaces) -> None:
         self._core, self._surfaces = core, surfaces
-        self.decorations: Optional[WaylandObject] = None
-        self.dialogs: Optional[WaylandObject] = None
-        self.activation: Optional[WaylandObject] = None
+        self.decorations: Maybe = None
+        self.dialogs: Maybe = None
+        self.activation: Maybe = None
         self.on_dismissed: Callable[[], None] = lambda: None
-        self._waiting = False
         self._pings: List[int] = []
         self._serials: Dict[int, HeldSurface] = {}
         surfaces.on_new = self.match
@@ -56,10 +57,8 @@ class Roles:
 
     # -- which surface is which window
 
-    def _shell(self, _shell: WaylandObject, new: int, surface: int) -> None:
-        found = self._core.relay.known(surface, "wl_surface")
-        made = self._core.relay.adopt(new, "xwayland_surface_v1", 1, local=True)
-        made.data = found.data
+    def _shell(self, _: WaylandObject, new: int, surface: WaylandObject) -> None:
+        self._core.relay.make_local("xwayland_surface_v1", 1, new, surface.data)
 
     def _set_serial(self, proxy: WaylandObject, low: int, high: int) -> None:
         self._serials[high << 32 | low] = proxy.data
@@ -83,22 +82,20 @@ class Roles:
     def _give_role(self, window: XWindow) -> None:
         if "DND" in window.hints.types or (window.override and self._core.dragging):
             return  # the picture of a drag
-        core, surface = self._core, window.surface
+        core, surface, parent = self._core, window.surface, None
         assert surface is not None
-        assert core.wm is not None
-        parent = None
         if window.override or window.hints.menu:
             likely = core.window_of(core.hover), core.window_of(core.focus)
             shown = [w for w in core.order if w.configured]
             parent = popup_parent(window, shown, likely, core.x.mask)
         if not self._may(parent):
             return
-        create = core.relay.create
-        window.xdg = create(core.wm, "get_xdg_surface", surface.proxy, data=window)
+        make = core.relay.create
+        window.xdg = xdg = make(core.wm, "get_xdg_surface", surface.proxy, data=window)
         if parent is not None:
-            self._make_popup(window, parent)
+            self._make_popup(window, parent, xdg)
         else:
-            self._make_toplevel(window)
+            self._make_toplevel(window, xdg)
         window.since = core.clock()
         core.order.append(window)
         core.relay.ask(surface.proxy, "commit")
@@ -117,43 +114,30 @@ class Roles:
             return popups < MOST_POPUPS
         if len(core.order) - popups >= MOST_TOPLEVELS:
             core.log(f"{MOST_TOPLEVELS} windows are open: further ones wait")
-            if not self._waiting:
-                self._waiting = True
-                core.later(1.0, self._again)
+            core.later(1.0, self.match, "windows")
             return False
         return True
 
-    def _again(self) -> None:
-        self._waiting = False
-        self.match()
-
-    def _make_popup(self, window: XWindow, parent: XWindow) -> None:
+    def _make_popup(self, window: XWindow, parent: XWindow, xdg: WaylandObject) -> None:
         core = self._core
-        assert window.xdg is not None
         window.parent = parent
         positioner = self._positioner(window)
-        create, places = core.relay.create, (parent.xdg, positioner)
-        window.popup = create(window.xdg, "get_popup", *places, data=window)
+        places = parent.xdg, positioner
+        window.popup = core.relay.create(xdg, "get_popup", *places, data=window)
         core.relay.release(positioner)
         # The filter dismisses menus with a grab when the user presses elsewhere.
         if "TOOLTIP" not in window.hints.types and core.asked and core.serial:
             core.relay.ask(window.popup, "grab", core.seat, core.serial)
 
-    def _make_toplevel(self, window: XWindow) -> None:
-        core = self._core
-        assert window.xdg is not None
-        ask, create = core.relay.ask, core.relay.create
-        top = window.toplevel = create(window.xdg, "get_toplevel", data=window)
+    def _make_toplevel(self, window: XWindow, xdg: WaylandObject) -> None:
+        ask, create = self._core.relay.ask, self._core.relay.create
+        top = window.toplevel = create(xdg, "get_toplevel", data=window)
         if self.decorations is not None:
             made = create(self.decorations, "get_toplevel_decoration", top)
             window.decoration = made
             ask(made, "set_mode", 2 if window.hints.decorated else 1)
-        window.titled = (0.0, "", "")
         self.apply(window)
-        if window.fullscreen:
-            ask(top, "set_fullscreen", None)
-        elif window.maximized:
-            ask(top, "set_maximized")
+        self._ask_large(window, window.large)
 
     def apply(self, window: XWindow) -> None:
         """Tell the compositor what a window's properties say."""
@@ -161,9 +145,8 @@ class Roles:
         if top is None:
             return
         self._tell_title(window)
-        smallest, largest = window.hints.smallest, window.hints.largest
-        least = [int(side // core.scale) for side in smallest]
-        most = [core.logical(side) if side else 0 for side in largest]
+        least = [int(side // core.scale) for side in window.hints.smallest]
+        most = [core.logical(side) if side else 0 for side in window.hints.largest]
         core.relay.ask(top, "set_min_size", *least)
         core.relay.ask(top, "set_max_size", *most)
         wanted = core.windows.get(window.hints.transient)
@@ -181,23 +164,16 @@ class Roles:
             core.relay.ask(window.dialog, "set_modal" if modal else "unset_modal")
 
     def _tell_title(self, window: XWindow) -> None:
-        when, title, app_id = window.titled
-        core, hints = self._core, window.hints
-        if window.toplevel is None or (title, app_id) == (hints.title, hints.app_id):
+        core, hints, (when, *told) = self._core, window.hints, window.titled
+        if window.toplevel is None or told == [hints.title, hints.app_id]:
             return
         wait = when + TITLE_SECONDS - core.clock()
         if wait > 0:
-            if not window.titling:
-                window.titling = True
-                core.later(wait, lambda: self._late_title(window))
+            core.later(wait, lambda: self._tell_title(window), ("title", window))
             return
         window.titled = (core.clock(), hints.title, hints.app_id)
         core.relay.ask(window.toplevel, "set_title", hints.title)
         core.relay.ask(window.toplevel, "set_app_id", hints.app_id or "x11")
-
-    def _late_title(self, window: XWindow) -> None:
-        window.titling = False
-        self._tell_title(window)
 
     def drop(self, window: XWindow) -> None:
         """End a role; the popups on it, and its children's bond, go first."""
@@ -215,12 +191,8 @@ class Roles:
         for made in (window.dialog, window.decoration, window.popup, window.toplevel):
             core.relay.release(made)
         core.relay.release(window.xdg)
-        window.dialog = window.decoration = window.popup = window.toplevel = None
-        window.xdg = window.parent = window.ack = None
-        window.configured = window.modal = False
-        window.wanted, window.states = (0, 0), ()
-        if window in core.order:
-            core.order.remove(window)
+        window.forget_role()
+        core.order.remove(window)
 
     def _surface_ended(self, surface: HeldSurface) -> None:
         core, window = self._core, surface.window
@@ -233,15 +205,11 @@ class Roles:
     # -- popups
 
     def _positioner(self, window: XWindow) -> WaylandObject:
-        core = self._core
-        assert core.wm is not None
-        made = core.relay.create(core.wm, "create_positioner")
-        place = placement(window, core.scale)
-        core.relay.ask(made, "set_size", *place.size)
-        core.relay.ask(made, "set_anchor_rect", *place.rect)
-        core.relay.ask(made, "set_anchor", place.anchor)
-        core.relay.ask(made, "set_gravity", place.gravity)
-        core.relay.ask(made, "set_constraint_adjustment", place.adjustment)
+        relay = self._core.relay
+        made = relay.create(self._core.wm, "create_positioner")
+        for name, value in placement(window, self._core.scale)._asdict().items():
+            words = value if isinstance(value, tuple) else (value,)
+            relay.ask(made, f"set_{name}", *words)
         return made
 
     def reposition(self, window: XWindow) -> None:
@@ -249,9 +217,8 @@ class Roles:
         if window.popup is None or window.parent is None:
             return
         if window.popup.version < 3:  # a popup cannot move, nor grow: make another one
-            if not window.remaking:
-                window.remaking = True
-                self._core.later(REMAKE_SECONDS, lambda: self._remake(window))
+            key = ("popup", window)
+            self._core.later(REMAKE_SECONDS, lambda: self._remake(window), key)
             return
         positioner = self._positioner(window)
         window.tokens += 1
@@ -259,22 +226,19 @@ class Roles:
         self._core.relay.release(positioner)
 
     def _remake(self, window: XWindow) -> None:
-        window.remaking = False
         if window.popup is not None and window.surface is not None:
             self.drop(window)
             window.surface.committed = True
             self.match()
 
-    def _popup_configure(
-        self, popup: WaylandObject, x: int, y: int, _w: int, _h: int
-    ) -> None:
+    def _popup_configure(self, popup: WaylandObject, *place: int) -> None:
         window: XWindow = popup.data
         core, parent = self._core, window.parent
         if window.popup is not popup or parent is None:
             return
         left, _, top, _ = parent.hints.extents
-        x = round(x * core.scale) + parent.x + left
-        y = round(y * core.scale) + parent.y + top
+        x = round(place[0] * core.scale) + parent.x + left
+        y = round(place[1] * core.scale) + parent.y + top
         if abs(x - window.x) >= core.scale or abs(y - window.y) >= core.scale:
             x, y = max(-8000, min(x, 24000)), max(-8000, min(y, 24000))
             core.x.configure(window.xid, place=(x, y))
@@ -294,9 +258,8 @@ class Roles:
     ) -> None:
         window: XWindow = top.data
         if window.toplevel is top:
-            found = struct.unpack(f"<{len(states) // 4}I", states[: len(states) & ~3])
             w, h = max(0, min(w, 1 << 14)), max(0, min(h, 1 << 14))
-            window.pending = (w, h, found)
+            window.pending = (w, h, numbers(states))
 
     def _configure(self, xdg: WaylandObject, serial: int) -> None:
         window: XWindow = xdg.data
@@ -311,7 +274,7 @@ class Roles:
                 self._resize(window, width, height)
             window.wanted = (width, height)
         core.later(RESIZE_SECONDS, lambda: self._late(window, serial))
-        self._open_window(window)
+        self._open(window.surface)
 
     def _wish(self, window: XWindow) -> Tuple[int, int]:
         """Return the size that the last configure asks for, in X11's pixels."""
@@ -339,9 +302,8 @@ class Roles:
             # half-drawn pictures are not committed (EWMH 6.3).
             window.count += 1
             window.drawing = True
-            words = (x.atoms["_NET_WM_SYNC_REQUEST"], 0, window.count & 0xFFFFFFFF, 0)
             x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [0])
-            x.client_message(window.xid, window.xid, "WM_PROTOCOLS", *words)
+            x.protocol(window.xid, "_NET_WM_SYNC_REQUEST", 0, window.count, 0)
         x.configure(window.xid, size=(width, height))
         window.w, window.h = width, height
 
@@ -362,7 +324,7 @@ class Roles:
             self._core.relay.ask(surface.proxy, "commit")
         else:
             window.wanted = (0, 0)
-            self._open_window(window)
+            self._open(surface)
 
     def _acknowledge(self, window: XWindow) -> None:
         self._core.relay.ask(window.xdg, "ack_configure", window.ack)
@@ -376,22 +338,16 @@ class Roles:
             self._acknowledge(window)
         window.shown = surface.size
 
-    def _open(self, surface: HeldSurface) -> None:
-        if surface.window is not None:
-            self._open_window(surface.window)
-
-    def _open_window(self, window: XWindow) -> None:
+    def _open(self, surface: Optional[HeldSurface]) -> None:
         """Show a window for the first time, once its picture has the right size."""
-        surface = window.surface
-        if window.xdg is None or not window.configured or surface is None:
+        window = self._core.window_of(surface)
+        if surface is None or window is None or not window.configured:
             return
         if surface.open or not surface.committed:
             return
         if surface.buffer is None or surface.buffer.dead:
             return
         if window.wanted in ((0, 0), surface.size):
-            if window.ack is not None:
-                self._acknowledge(window)
             self._surfaces.show(surface)
 
     def _tell_states(self, window: XWindow, states: Tuple[int, ...]) -> None:
@@ -399,36 +355,34 @@ class Roles:
             return
         x = self._core.x
         window.states = states
-        window.fullscreen, window.maximized = FULLSCREEN in states, MAXIMIZED in states
-        words = {
-            "FULLSCREEN": window.fullscreen, "MAXIMIZED_VERT": window.maximized,
-            "MAXIMIZED_HORZ": window.maximized, "FOCUSED": ACTIVATED in states,
-            "MODAL": "MODAL" in window.hints.states,
-        }  # fmt: skip
-        atoms = [x.atoms[f"_NET_WM_STATE_{word}"] for word, on in words.items() if on]
+        window.large = {FULLSCREEN, MAXIMIZED} & set(states)
+        words = [word for word, state in LARGE.items() if state in states]
+        words += ["FOCUSED"] if ACTIVATED in states else []
+        words += ["MODAL"] if "MODAL" in window.hints.states else []
+        atoms = [x.atoms[f"_NET_WM_STATE_{word}"] for word in words]
         x.set_property(window.xid, "_NET_WM_STATE", "ATOM", atoms)
 
     def wish_state(self, window: XWindow, action: int, names: List[str]) -> None:
         """The program asks to be fullscreen or maximised: 0 not, 1 yes, 2 the other."""
-        relay, top = self._core.relay, window.toplevel
-        if any("FULLSCREEN" in name for name in names):
-            window.fullscreen = action == 1 or (action == 2 and not window.fullscreen)
-            if window.fullscreen:
-                relay.ask(top, "set_fullscreen", None)
-            else:
-                relay.ask(top, "unset_fullscreen")
-        if any("MAXIMIZED" in name for name in names):
-            window.maximized = action == 1 or (action == 2 and not window.maximized)
-            relay.ask(top, "set_maximized" if window.maximized else "unset_maximized")
+        asked, now = large_states(names), window.large
+        window.large = {1: now | asked, 2: now ^ asked}.get(action, now - asked)
+        self._ask_large(window, asked)
 
-    def close(self, window: XWindow) -> None:
+    def _ask_large(self, window: XWindow, asked: Set[int]) -> None:
+        ask, top, large = self._core.relay.ask, window.toplevel, window.large
+        if FULLSCREEN in asked & large:
+            ask(top, "set_fullscreen", None)
+        elif FULLSCREEN in asked:
+            ask(top, "unset_fullscreen")
+        if MAXIMIZED in asked:
+            ask(top, "set_maximized" if MAXIMIZED in large else "unset_maximized")
+
+    def close(self, window: XWindow, *_: int) -> None:
         """Ask a window to close; a program that does not know how is ended."""
-        x = self._core.x
         if "WM_DELETE_WINDOW" in window.hints.protocols:
-            word = x.atoms["WM_DELETE_WINDOW"]
-            x.client_message(window.xid, window.xid, "WM_PROTOCOLS", word, 0)
+            self._core.x.protocol(window.xid, "WM_DELETE_WINDOW")
         else:
-            x.request(113, 0, struct.pack("<I", window.xid))
+            self._core.x.request(113, window.xid)
 
     # -- is it alive, may it have the keyboard
 
@@ -440,8 +394,7 @@ class Roles:
             return
         xid = window.root.xid
         self._pings.append(serial)
-        words = core.x.atoms["_NET_WM_PING"], serial, xid
-        core.x.client_message(xid, xid, "WM_PROTOCOLS", *words)
+        core.x.protocol(xid, "_NET_WM_PING", serial, xid)
         # Other programs' windows are the same client's, and must not seem to hang long.
         core.later(PING_SECONDS, lambda: self.pong(serial))
 
@@ -451,7 +404,7 @@ class Roles:
             self._pings.remove(serial)
             self._core.relay.ask(self._core.wm, "pong", serial)
 
-    def activate(self, window: XWindow) -> None:
+    def activate(self, window: XWindow, *_: int) -> None:
         """A program wants the keyboard for its window: the compositor decides."""
         core = self._core
         surface = window.root.surface

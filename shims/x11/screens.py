@@ -12,7 +12,7 @@ import struct
 from typing import Callable, List, Optional, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import WaylandObject, ignored
+from shims.x11.objects import Maybe, WaylandObject, ignored
 
 PASSED_ON = (
     ("wl_compositor", 4), ("wl_shm", 1), ("wl_seat", 7),
@@ -29,22 +29,20 @@ class Screens:
         self._core, self._fixed, self._moved = core, fixed, moved
         self._mode, self._scale = (1280, 800), 1
         self._logical: Optional[Tuple[int, int]] = None
-        self._output: Optional[WaylandObject] = None
+        self._output: Maybe = None
         self._offered: List[Tuple[str, int, int]] = []
         self._shown: List[WaylandObject] = []
         self._serial = 0
         relay = core.relay
-        relay.events["wl_registry", "global"] = self._global
-        relay.hear("wl_registry", global_remove=ignored)
+        relay.hear("wl_registry", **{"global": self._global}, global_remove=ignored)
         relay.hear("wl_output", mode=self._output_mode, scale=self._output_scale)
         relay.hear("wl_output", geometry=ignored, done=self._settle)
         relay.hear("zxdg_output_v1", logical_size=self._logical_size)
         relay.hear("zxdg_output_v1", logical_position=ignored, done=self._settle)
         relay.hear("wl_surface", enter=ignored, leave=ignored)
-        relay.serve("wl_display", sync=self._sync, get_registry=self._get_registry)
+        relay.serve("wl_display", get_registry=self._get_registry)
         relay.serve("wl_registry", bind=self._bind)
         relay.serve("zxdg_output_manager_v1", get_xdg_output=self._get_xdg)
-        relay.serve("wl_output", release=self._release)
         core.begin.append(self.tell_x)
 
     def start(self) -> None:
@@ -59,17 +57,17 @@ class Screens:
         """Decide on Xwayland's globals, once the real output is known."""
         core = self._core
         self._measure()
+        self._offered = [("wl_output", 2, 0)] * SCREENS
         for interface, most in PASSED_ON:
             if interface in core.globals:
-                name, version = core.globals[interface][0]
+                name, version = core.globals[interface]
                 self._offered.append((interface, min(version, most), name))
-        self._offered += [("wl_output", 2, 0)] * SCREENS
         self._offered += [("zxdg_output_manager_v1", 1, 0), ("xwayland_shell_v1", 1, 0)]
 
     def tell_x(self) -> None:
         """Tell programs of the work area, the resolution and the desktop's scale."""
         core, x = self._core, self._core.x
-        x.set_property(x.root, "_NET_WORKAREA", "CARDINAL", [*core.origin, *core.size])
+        x.set_property(x.root, "_NET_WORKAREA", "CARDINAL", [*core.size, *core.size])
         dpi = round(96 * core.scale)
         text = f"Xft.dpi:\t{dpi}\n".encode() if core.scale != 1 else b""
         x.set_property(x.root, "RESOURCE_MANAGER", "STRING", text)
@@ -87,7 +85,7 @@ class Screens:
     def _global(
         self, _registry: WaylandObject, name: int, interface: str, version: int
     ) -> None:
-        self._core.globals.setdefault(interface, []).append((name, version))
+        self._core.globals.setdefault(interface, (name, version))
 
     def _output_mode(
         self, output: WaylandObject, flags: int, w: int, h: int, _rate: int
@@ -120,49 +118,33 @@ class Screens:
             ratio = float(min(max(1, self._scale), 4))
         core.scale = self._fixed or round(ratio * 120) / 120
         wide, high = (min(max(1, round(s * core.scale)), MOST_SCREEN) for s in logical)
-        core.size = core.origin = (wide, high)
+        core.size = (wide, high)
 
     # -- what Xwayland sees
 
-    def _sync(self, display: WaylandObject, new: int) -> None:
-        relay = self._core.relay
-        relay.ask(display, "sync", relay.adopt(new, "wl_callback", 1))
-
     def _get_registry(self, _display: WaylandObject, new: int) -> None:
         relay = self._core.relay
-        registry = relay.adopt(new, "wl_registry", 1, local=True)
+        registry = relay.make_local("wl_registry", 1, new)
         for number, (interface, version, _) in enumerate(self._offered):
             relay.tell(registry, "global", number + 1, interface, version)
 
     def _bind(
-        self,
-        _registry: WaylandObject,
-        number: int,
-        interface: str,
-        version: int,
-        new: int,
+        self, _: WaylandObject, number: int, interface: str, version: int, new: int
     ) -> None:
         relay = self._core.relay
-        _, _, name = self._offered[min(max(0, number - 1), len(self._offered) - 1)]
-        made = relay.adopt(new, interface, version, local=not name)
+        name = self._offered[min(max(0, number - 1), len(self._offered) - 1)][2]
+        made = relay.make_local(interface, version, new)
         if name:
+            relay.raise_up(made)
             relay.ask(self._core.registry, "bind", name, interface, version, made)
         elif interface == "wl_output":
-            first = [o[0] for o in self._offered].index(interface)
-            made.data = [number - 1 - first, None]
+            made.data = [number - 1, None]
             self._shown.append(made)
             self._describe(made)
 
-    def _get_xdg(self, manager: WaylandObject, new: int, output: int) -> None:
-        relay = self._core.relay
-        made = relay.adopt(new, "zxdg_output_v1", manager.version, local=True)
-        shown = relay.known(output, "wl_output")
-        shown.data[1] = made
-        self._describe(shown)
-
-    def _release(self, output: WaylandObject) -> None:
-        self._shown.remove(output)
-        self._core.relay.forget(output)
+    def _get_xdg(self, _: WaylandObject, new: int, output: WaylandObject) -> None:
+        output.data[1] = self._core.relay.make_local("zxdg_output_v1", 1, new)
+        self._describe(output)
 
     def _describe(self, output: WaylandObject) -> None:
         number, xdg = output.data

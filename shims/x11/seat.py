@@ -5,29 +5,25 @@ from __future__ import annotations
 from typing import Callable, Optional
 
 from shims.x11.core import Core
-from shims.x11.objects import WaylandObject
+from shims.x11.objects import Maybe, WaylandObject
 from shims.x11.window import HeldSurface, XWindow
 
 _LEFT_BUTTON = 0x110
 _ON_ROOT = 2.0
 """A place of X11's plane where no window is."""
-_IN_TURN = {
-    "wl_seat": ["capabilities"], "wl_keyboard": ["modifiers"],
-    "wl_pointer": ["axis", "axis_source", "axis_stop", "axis_discrete", "frame"],
-    "wl_touch": ["up", "frame", "cancel"],
-}  # fmt: skip
-"""Events that pass unchanged, behind the input before them."""
 
 
 class SeatInput:
     """Handles the input that goes to Xwayland."""
 
+    on_helper = (10, 10)
+    """A place of the helper window."""
+
     def __init__(self, core: Core, cursor: Callable[[HeldSurface], None]) -> None:
         self._core, self._cursor = core, cursor
-        self._pointer: Optional[WaylandObject] = None
+        self._pointer: Maybe = None
         self._at = (0.0, 0.0)
-        self._entered = 0
-        self._active = 0
+        self._entered = self._active = 0
         self._under: Optional[HeldSurface] = None
         """The surface that Xwayland's pointer is on."""
         self._button_down = _LEFT_BUTTON
@@ -36,16 +32,14 @@ class SeatInput:
         """Called when the pointer is ours, so that nothing is dragged."""
         self.on_leave: Callable[[], bool] = lambda: False
         """Says whether Xwayland is not to know that the pointer left."""
-        relay = core.relay
-        for interface, names in _IN_TURN.items():
-            relay.hear(interface, **{name: self._pass_on(name) for name in names})
-        relay.hear("wl_pointer", enter=self._enter, leave=self._leave)
-        relay.hear("wl_pointer", motion=self._motion, button=self._button)
-        relay.hear("wl_keyboard", enter=self._keyboard_enter, key=self._key)
-        relay.hear("wl_keyboard", leave=self._keyboard_leave)
-        relay.hear("wl_touch", down=self._touch_down, motion=self._touch_motion)
-        relay.serve("wl_seat", get_pointer=self._get_pointer)
-        relay.serve("wl_pointer", set_cursor=self._set_cursor)
+        self._pass, hear = core.relay.pass_event, core.relay.hear
+        hear("wl_pointer", enter=self._enter, leave=self._leave)
+        hear("wl_pointer", motion=self._motion, button=self._button)
+        hear("wl_keyboard", enter=self._keyboard_enter, leave=self._keyboard_leave)
+        hear("wl_keyboard", key=self._key)
+        hear("wl_touch", down=self._touch_down, motion=self._touch_motion)
+        core.relay.serve("wl_seat", get_pointer=self._get_pointer)
+        core.relay.serve("wl_pointer", set_cursor=self._set_cursor)
 
     def click_outside(self) -> None:
         """End X11's menus: a click on the empty root, which only a grab would get.
@@ -53,26 +47,21 @@ class SeatInput:
         An X11 menu has a grab inside the X server and does not see clicks elsewhere on
         the desktop.  Escape would close a dialog, and unmapping leaves the grab.
         """
-        core, pointer = self._core, self._pointer
+        core, point, hover = self._core, self._point, self._core.hover
         base = core.order[-1].root if core.order else None
-        if pointer is None or base is None or base.surface is None or core.dragging:
+        if base is None or base.surface is None or core.dragging:
             return
-        target, point = base.surface.proxy, self._point
-        hover = core.hover.proxy if core.hover is not None else None
         if hover is not None:
-            core.relay.input(pointer, "leave", core.serial, hover)
-        place = _ON_ROOT - base.x, _ON_ROOT - base.y
+            point("leave", core.serial, hover.proxy)
+        target, place = base.surface.proxy, (_ON_ROOT - base.x, _ON_ROOT - base.y)
         point("enter", core.serial, target, *place)
         for state in (1, 0):
             point("button", core.serial, self._now(), _LEFT_BUTTON, state)
         point("leave", core.serial, target)
         if hover is not None:
-            point("enter", self._entered, hover, *self._at)
+            point("enter", self._entered, hover.proxy, *self._at)
 
     # -- drags
-
-    on_helper = (10, 10)
-    """A place of the helper window."""
 
     def move_to(self, x: int, y: int) -> None:
         """Move the X11 pointer to a place of the plane, while the compositor drags."""
@@ -89,79 +78,55 @@ class SeatInput:
 
     def _point(self, name: str, *values: object) -> None:
         """Send Xwayland an event of a pointer that is ours, and its end."""
-        pointer, send = self._pointer, self._core.relay.input
-        if pointer is not None:
-            send(pointer, name, *values)
-            if pointer.version >= 5:
-                send(pointer, "frame")
-
-    def _pass_on(self, name: str) -> Callable[..., None]:
-        def handle(proxy: WaylandObject, *values: object) -> None:
-            if proxy.down and not proxy.dead:
-                self._core.relay.input(proxy, name, *values)
-
-        return handle
-
-    def _target(self, proxy: WaylandObject, number: int) -> Optional[HeldSurface]:
-        """Return Xwayland's surface of an event for it."""
-        found = self._core.relay.by_up.get(number)
-        if not proxy.down or proxy.dead or found is None or found.dead:
-            return None
-        return found.data if isinstance(found.data, HeldSurface) else None
+        if self._pointer is not None:
+            self._pass(self._pointer, name, *values)
+            if self._pointer.version >= 5:
+                self._pass(self._pointer, "frame")
 
     # -- the pointer
 
     def _get_pointer(self, seat: WaylandObject, new: int) -> None:
-        self._pointer = self._core.relay.adopt(new, "wl_pointer", seat.version)
-        self._core.relay.ask(seat, "get_pointer", self._pointer)
+        self._pointer = self._core.relay.create(seat, "get_pointer", down=new)
 
     def _set_cursor(
-        self, proxy: WaylandObject, serial: int, number: int, x: int, y: int
+        self, pointer: WaylandObject, serial: int, cursor: Maybe, *hot: int
     ) -> None:
-        relay, scale = self._core.relay, self._core.scale
-        found = relay.known(number, "wl_surface") if number else None
-        if found is not None and not found.data.open:
-            self._cursor(found.data)
-        relay.ask(proxy, "set_cursor", serial, found, int(x // scale), int(y // scale))
+        if cursor is not None and not cursor.data.open:
+            self._cursor(cursor.data)
+        place = (int(side // self._core.scale) for side in hot)
+        self._core.relay.ask(pointer, "set_cursor", serial, cursor, *place)
 
     def _enter(
-        self, proxy: WaylandObject, serial: int, number: int, x: float, y: float
+        self, pointer: WaylandObject, serial: int, target: WaylandObject, *at: float
     ) -> None:
-        surface = self._target(proxy, number)
-        if surface is None:
-            return
         core = self._core
-        self.on_pointer()
-        self._at = (x * core.scale, y * core.scale)
-        core.hover, core.serial, self._entered = surface, serial, serial
-        self._under = surface
-        self.raise_window(surface.window)
-        core.relay.input(proxy, "enter", serial, surface.proxy, *self._at)
+        if not target.dead:
+            self.on_pointer()
+            core.hover = self._under = target.data
+            core.serial = self._entered = serial
+            self._at = core.enlarged(*at)
+            self.raise_window(target.data.window)
+            self._pass(pointer, "enter", serial, target, *self._at)
 
-    def _leave(self, proxy: WaylandObject, serial: int, number: int) -> None:
+    def _leave(self, pointer: WaylandObject, *values: object) -> None:
         self._core.hover = None
-        if self.on_leave():
-            return
-        surface = self._target(proxy, number)
-        if surface is not None:
-            self._core.relay.input(proxy, "leave", serial, surface.proxy)
+        if not self.on_leave():
+            self._pass(pointer, "leave", *values)
 
-    def _motion(self, proxy: WaylandObject, when: int, x: float, y: float) -> None:
-        self._at = (x * self._core.scale, y * self._core.scale)
+    def _motion(self, pointer: WaylandObject, when: int, *at: float) -> None:
+        self._at = self._core.enlarged(*at)
         # A drag that begins needs the X11 pointer where the bridge has put it.
-        if proxy.down and not self._core.dragging:
-            self._core.relay.input(proxy, "motion", when, *self._at)
+        if not self._core.dragging:
+            self._pass(pointer, "motion", when, *self._at)
 
-    def _button(
-        self, proxy: WaylandObject, serial: int, when: int, button: int, state: int
-    ) -> None:
+    def _button(self, pointer: WaylandObject, serial: int, *values: int) -> None:
+        _, button, state = values
         self._core.note_input(serial, pressed=bool(state))
         if state:
             self._button_down = button
         else:
             self.on_pointer()
-        if proxy.down:
-            self._core.relay.input(proxy, "button", serial, when, button, state)
+        self._pass(pointer, "button", serial, *values)
 
     def raise_window(self, window: Optional[XWindow]) -> None:
         """X11 finds the window under the pointer by its stacking: all are on one spot."""
@@ -173,31 +138,29 @@ class SeatInput:
         for other in core.order:
             if other.popup is not None and other.root is base:
                 core.x.configure(other.xid, above=True)
-        # The two connections of Xwayland have no order between them.
-        core.relay.hold()
-        core.x.sync(core.relay.let_go)
+        self._wait_for_x()
+
+    def _wait_for_x(self) -> None:
+        """Hold input: the two connections of Xwayland have no order between them."""
+        self._core.relay.hold()
+        self._core.x.sync(self._core.relay.let_go)
 
     # -- the keyboard
 
-    def _key(
-        self, proxy: WaylandObject, serial: int, when: int, key: int, state: int
-    ) -> None:
-        core = self._core
-        core.serial, core.input_at = serial, core.clock()
-        if proxy.down:
-            core.relay.input(proxy, "key", serial, when, key, state)
+    def _key(self, keyboard: WaylandObject, serial: int, *values: int) -> None:
+        self._core.serial, self._core.input_at = serial, self._core.clock()
+        self._pass(keyboard, "key", serial, *values)
 
     def _keyboard_enter(
-        self, proxy: WaylandObject, serial: int, number: int, keys: bytes
+        self, keyboard: WaylandObject, serial: int, target: WaylandObject, keys: bytes
     ) -> None:
-        surface = self._target(proxy, number)
-        if surface is None:
-            return
         core = self._core
-        core.focus, core.serial = surface, serial
-        if surface.window is not None and core.managing:
-            self._give_keyboard(surface.window.root)
-        core.relay.input(proxy, "enter", serial, surface.proxy, keys)
+        if target.dead:
+            return
+        core.focus, core.serial = target.data, serial
+        if target.data.window is not None and core.managing:
+            self._give_keyboard(target.data.window.root)
+        self._pass(keyboard, "enter", serial, target, keys)
         self.on_focus()
 
     def _give_keyboard(self, window: XWindow) -> None:
@@ -205,21 +168,17 @@ class SeatInput:
         if window.hints.takes_keys:
             x.focus(window.xid)
         if "WM_TAKE_FOCUS" in window.hints.protocols:
-            word = x.atoms["WM_TAKE_FOCUS"]
-            x.client_message(window.xid, window.xid, "WM_PROTOCOLS", word, 0)
+            x.protocol(window.xid, "WM_TAKE_FOCUS")
         self._tell_active(window.xid)
         if core.hover is None or core.hover.window is None:
             self.raise_window(window)
         else:
-            core.relay.hold()
-            x.sync(core.relay.let_go)
+            self._wait_for_x()
 
-    def _keyboard_leave(self, proxy: WaylandObject, serial: int, number: int) -> None:
+    def _keyboard_leave(self, keyboard: WaylandObject, *values: object) -> None:
         core = self._core
         core.focus = None
-        surface = self._target(proxy, number)
-        if surface is not None:
-            core.relay.input(proxy, "leave", serial, surface.proxy)
+        self._pass(keyboard, "leave", *values)
         if core.managing:
             # Not None: X11 would then drop keys that are still on their way.
             core.x.focus(core.helper)
@@ -234,20 +193,21 @@ class SeatInput:
     # -- fingers
 
     def _touch_down(
-        self, proxy: WaylandObject, serial: int, when: int, number: int, *rest: float
+        self,
+        touch: WaylandObject,
+        serial: int,
+        when: int,
+        on: WaylandObject,
+        *rest: float,
     ) -> None:
-        surface = self._target(proxy, number)
-        core = self._core
-        core.note_input(serial, pressed=True)
-        if surface is not None:
-            self.raise_window(surface.window)
-            finger, x, y = rest
-            place = (x * core.scale, y * core.scale)
-            core.relay.input(proxy, "down", serial, when, surface.proxy, finger, *place)
+        finger, *at = rest
+        self._core.note_input(serial, pressed=True)
+        if not on.dead:
+            self.raise_window(on.data.window)
+        place = self._core.enlarged(*at)
+        self._pass(touch, "down", serial, when, on, finger, *place)
 
     def _touch_motion(
-        self, proxy: WaylandObject, when: int, finger: int, x: float, y: float
+        self, touch: WaylandObject, when: int, finger: int, *at: float
     ) -> None:
-        if proxy.down and not proxy.dead:
-            place = (x * self._core.scale, y * self._core.scale)
-            self._core.relay.input(proxy, "motion", when, finger, *place)
+        self._pass(touch, "motion", when, finger, *self._core.enlarged(*at))

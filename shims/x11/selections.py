@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import struct
 from functools import partial
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional
 
 from shims.x11.core import Core, On
-from shims.x11.objects import WaylandObject
+from shims.x11.objects import Maybe, WaylandObject, ignored
 from shims.x11.wire import BridgeError
 from shims.x11.x11 import Property
 
 KINDS = {
-    "CLIPBOARD": ("wl_data_device_manager", "create_data_source"),
-    "PRIMARY": ("zwp_primary_selection_device_manager_v1", "create_source"),
-}  # fmt: skip
+    "CLIPBOARD": ("wl_data_device_manager", "create_data_source", "get_data_device"),
+    "PRIMARY": (
+        "zwp_primary_selection_device_manager_v1",
+        "create_source",
+        "get_device",
+    ),
+}
+"""Selections: the interface of their manager, and its requests."""
 TEXTS = {
     "UTF8_STRING": "text/plain;charset=utf-8",
     "STRING": "text/plain",
@@ -57,7 +62,8 @@ class SelectionTransfer:
         self.writes = False
         self.prop = self.target = self.requestor = 0
         self.incremental = False
-        self.answer: Callable[..., None] = lambda **_: None
+        self.answer: Callable[..., None] = ignored
+        """Tells once whether the requestor has its data."""
 
 
 class SharedSelection:
@@ -67,8 +73,8 @@ class SharedSelection:
         self, name: str, manager: WaylandObject, device: WaylandObject
     ) -> None:
         self.name, self.manager, self.device = name, manager, device
-        self.offer: Optional[WaylandObject] = None
-        self.source: Optional[WaylandObject] = None
+        self.offer: Maybe = None
+        self.source: Maybe = None
         self.types: Dict[str, int] = {}
         self.unsaid = False
 
@@ -84,7 +90,7 @@ class Selections:
         self.on_drag: Callable[[], None] = lambda: None
         """Called when an X11 program begins a drag."""
         self.on_drag_cancelled: Callable[[], None] = lambda: None
-        self.drag_offer: Callable[[], Optional[WaylandObject]] = lambda: None
+        self.drag_offer: Callable[[], Maybe] = lambda: None
         core.events[On.SELECTION_REQUEST] = self._request
         core.events[On.SELECTION] = self._notify
         hear = core.relay.hear
@@ -98,10 +104,9 @@ class Selections:
     def start(self) -> None:
         """Bind the data devices."""
         core = self._core
-        for name, (interface, _) in KINDS.items():
+        for name, (interface, _, get) in KINDS.items():
             manager = core.bind(interface, 3)
-            if manager is not None and core.seat is not None:
-                get = "get_data_device" if name == "CLIPBOARD" else "get_device"
+            if manager is not None:
                 device = core.relay.create(manager, get, core.seat, data=name)
                 self._found[name] = SharedSelection(name, manager, device)
 
@@ -117,13 +122,12 @@ class Selections:
     def _watch(self, opcode: int, event: int) -> None:
         x = self._core.x
         if opcode:
-            x.request(opcode, 0, struct.pack("<II", 6, 0), lambda _: None)
+            x.request(opcode, 6, 0, then=ignored)
             # Our own connection does not keep the server from ending (version 6).
-            x.request(opcode, 33, struct.pack("<I", 1))
+            x.request(opcode, 1, minor=33)
             self._core.events[event] = self._owner_changed
-            for name in ("CLIPBOARD", "PRIMARY", DRAG):
-                words = (self._core.helper, x.atoms[name], 7)
-                x.request(opcode, 2, struct.pack("<III", *words))
+            for name in (*KINDS, DRAG):
+                x.request(opcode, self._core.helper, x.atoms[name], 7, minor=2)
 
     # -- from X11: its owner's types become a source
 
@@ -139,8 +143,7 @@ class Selections:
 
     def _convert(self, *words: int) -> None:
         """Ask an owner for its selection: which, as what, into which property."""
-        body = struct.pack("<5I", self._core.helper, *words, 0)
-        self._core.x.request(24, 0, body)
+        self._core.x.request(24, self._core.helper, *words, 0)
 
     def _notify(self, event: bytes) -> None:
         _, requestor, atom, target, prop = struct.unpack_from("<IIIII", event, 4)
@@ -152,14 +155,11 @@ class Selections:
             offer = partial(self._offer, selection)
             x.property(requestor, prop, partial(self.listed, offer), delete=True)
             return
-        for transfer in self._transfers:
-            waits = transfer.writes and not transfer.incremental
-            if waits and transfer.target == target:
-                if prop == transfer.prop:
-                    self._take(transfer)
-                elif not prop:
-                    transfer.whole = True
-                return
+        waiting = [t for t in self._transfers if t.writes and not t.incremental]
+        for transfer in [t for t in waiting if t.target == target][:1]:
+            transfer.whole = not prop
+            if prop == transfer.prop:
+                self._take(transfer)
 
     def listed(
         self, then: Callable[[Dict[str, int]], None], found: Optional[Property]
@@ -171,19 +171,23 @@ class Selections:
         """Call back with the types that are these atoms' names."""
         self._core.x.names(atoms, lambda names: then(offered_types(names, atoms)))
 
-    def _offer(self, selection: SharedSelection, types: Dict[str, int]) -> None:
-        core = self._core
-        if not types:
-            return
-        selection.types = types
-        create = KINDS[selection.name][1]
-        source = core.relay.create(selection.manager, create, data=selection.name)
+    def source(
+        self, selection: SharedSelection, name: str, types: Dict[str, int]
+    ) -> WaylandObject:
+        """Make a source of these types, for X11's selection of that name."""
+        create, relay = KINDS[selection.name][1], self._core.relay
+        made = relay.create(selection.manager, create, data=(name, types))
         for mime in types:
-            core.relay.ask(source, "offer", mime)
-        old, selection.source = selection.source, source
-        selection.unsaid = core.focus is None
-        core.relay.ask(selection.device, "set_selection", source, core.serial)
-        core.relay.release(old)
+            relay.ask(made, "offer", mime)
+        return made
+
+    def _offer(self, selection: SharedSelection, types: Dict[str, int]) -> None:
+        core, old = self._core, selection.source
+        if types:
+            selection.types, selection.unsaid = types, core.focus is None
+            selection.source = made = self.source(selection, selection.name, types)
+            core.relay.ask(selection.device, "set_selection", made, core.serial)
+            core.relay.release(old)
 
     def say_again(self) -> None:
         """A window has the keyboard: what was copied without it may be said now."""
@@ -192,15 +196,12 @@ class Selections:
                 self._offer(selection, selection.types)
 
     def _send(self, source: WaylandObject, mime: str, fd: int) -> None:
-        selection, name, types = self._of(source), DRAG, source.data
-        if selection is not None:
-            name = selection.name
-            types = selection.types if source is selection.source else {}
-        atom = types.get(mime)
-        if atom is None or len(self._transfers) >= MOST_TRANSFERS:
+        name, types = source.data
+        x, atom = self._core.x, types.get(mime)
+        if atom is None or source.dead or len(self._transfers) >= MOST_TRANSFERS:
             os.close(fd)
             return
-        x, transfer = self._core.x, self._begin_transfer(fd)
+        transfer = self._begin_transfer(fd)
         transfer.writes, transfer.target = True, atom
 
         def convert(atoms: List[int]) -> None:
@@ -208,10 +209,6 @@ class Selections:
             self._convert(x.atoms[name], atom, transfer.prop)
 
         x.intern([f"_VITRAIL_{transfer.number % MOST_TRANSFERS}"], convert)
-
-    def _of(self, source: WaylandObject) -> Optional[SharedSelection]:
-        """Return the selection of a source; None for a drag's, which has its types."""
-        return None if isinstance(source.data, dict) else self._found.get(source.data)
 
     def _begin_transfer(self, fd: int) -> SelectionTransfer:
         os.set_blocking(fd, False)
@@ -248,7 +245,7 @@ class Selections:
                 (self._take if transfer.writes else self._give_piece)(transfer)
 
     def _cancelled(self, source: WaylandObject) -> None:
-        selection = self._of(source)
+        selection = self._found.get(source.data[0])
         if selection is not None and selection.source is source:
             selection.source = None
             if self._core.managing:
@@ -270,14 +267,14 @@ class Selections:
         if len(offer.data) < 2 * MOST_TYPES:
             offer.data.append(mime)
 
-    def _selection(self, device: WaylandObject, number: int) -> None:
+    def _selection(self, device: WaylandObject, offer: Maybe) -> None:
         selection = self._found[device.data]
         self.drop_offer(selection.offer)
-        selection.offer = self._core.relay.by_up.get(number) if number else None
+        selection.offer = offer
         if self._core.managing:
             self._own(selection)
 
-    def drop_offer(self, offer: Optional[WaylandObject]) -> None:
+    def drop_offer(self, offer: Maybe) -> None:
         """Destroy an offer; its id is the compositor's, so it is free at once."""
         if offer is not None and not offer.dead:
             self._core.relay.release(offer)
@@ -286,20 +283,17 @@ class Selections:
     def _own(self, selection: SharedSelection) -> None:
         if selection.source is None:
             owner = self._core.helper if selection.offer is not None else 0
-            self._core.x.own(owner, self._core.x.atoms[selection.name])
+            self._core.x.own(owner, selection.name)
 
     def _request(self, event: bytes) -> None:
-        when, _, requestor, atom, target, prop = struct.unpack_from("<6I", event, 4)
-        selection = self._found.get(self._core.x.name(atom))
-        offer = selection.offer if selection is not None else None
-        if atom == self._core.x.atoms[DRAG]:
-            offer = self.drag_offer()
-        self.answer(offer, (when, requestor, atom, target, prop or target))
-
-    def answer(self, offer: Optional[WaylandObject], asked: Tuple[int, ...]) -> None:
-        """Answer a SelectionRequest from what the compositor offers."""
+        """Answer a program from what the compositor offers."""
         x = self._core.x
-        when, requestor, atom, target, prop = asked
+        when, _, requestor, atom, target, prop = struct.unpack_from("<6I", event, 4)
+        prop = prop or target
+        selection = self._found.get(x.name(atom))
+        offer = selection.offer if selection is not None else None
+        if atom == x.atoms[DRAG]:
+            offer = self.drag_offer()
 
         def reply(*, given: bool) -> None:
             words = (when, requestor, atom, target, prop if given else 0)
@@ -311,15 +305,13 @@ class Selections:
             reply(given=True)
 
         def named(names: List[str]) -> None:
-            if offer is None or offer.dead:
+            there = offer if offer is not None and not offer.dead else None
+            mime = wanted_type(names[0], there.data) if there is not None else ""
+            if there is not None and names[0] == "TARGETS":
+                x.intern(["TARGETS", *self.target_names(there)], known)
+            elif not mime or len(self._transfers) >= MOST_TRANSFERS:
                 reply(given=False)
-            elif names[0] == "TARGETS":
-                x.intern(["TARGETS", *self.target_names(offer)], known)
             else:
-                mime = wanted_type(names[0], offer.data)
-                if not mime or len(self._transfers) >= MOST_TRANSFERS:
-                    reply(given=False)
-                    return
                 read, write = os.pipe()
                 self._core.relay.ask(offer, "receive", mime, write)
                 transfer = self._begin_transfer(read)
@@ -335,24 +327,24 @@ class Selections:
 
     def _give(self, transfer: SelectionTransfer) -> None:
         """All of a paste has come: hand it over, in pieces if it is large."""
-        x = self._core.x
-        if len(transfer.data) <= PIECE:
-            data = bytes(transfer.data)
-            x.set_property(transfer.requestor, transfer.prop, transfer.target, data)
-            self._end(transfer)
-        else:
-            transfer.incremental = True
+        x, size = self._core.x, len(transfer.data)
+        transfer.incremental = size > PIECE
+        if transfer.incremental:
             x.select(transfer.requestor, 1 << 22)
-            size = [len(transfer.data)]
-            x.set_property(transfer.requestor, transfer.prop, "INCR", size)
+            x.set_property(transfer.requestor, transfer.prop, "INCR", [size])
+        else:
+            self._give_piece(transfer)
         transfer.answer(given=True)
+        transfer.answer = ignored
+        if not transfer.incremental:
+            self._end(transfer)
 
     def _give_piece(self, transfer: SelectionTransfer) -> None:
         piece = bytes(transfer.data[:PIECE])
         del transfer.data[:PIECE]
-        x = self._core.x
-        x.set_property(transfer.requestor, transfer.prop, transfer.target, piece)
-        if not piece:
+        prop, target = transfer.prop, transfer.target
+        self._core.x.set_property(transfer.requestor, prop, target, piece)
+        if transfer.incremental and not piece:
             self._end(transfer)
 
     # -- descriptors
@@ -367,12 +359,10 @@ class Selections:
 
     def ready(self, fd: int) -> None:
         """Move bytes where it goes without waiting."""
-        for transfer in [t for t in self._transfers if t.fd == fd]:
-            self._move_if_able(transfer)
-
-    def _move_if_able(self, transfer: SelectionTransfer) -> None:
+        transfer = next((t for t in self._transfers if t.fd == fd), None)
         try:
-            self._move(transfer)
+            if transfer is not None:
+                self._move(transfer)
         except BlockingIOError:
             return
         except OSError:
@@ -391,20 +381,18 @@ class Selections:
             transfer.whole = True
             self._give(transfer)
         elif len(transfer.data) > MOST_BYTES:
-            transfer.answer(given=False)
             self._end(transfer)
 
     def expire(self) -> None:
         """Give up what does not move."""
         for transfer in [t for t in self._transfers if t.until < self._core.clock()]:
-            if not transfer.writes and not transfer.whole:
-                transfer.answer(given=False)
             self._end(transfer)
 
-    def _end(self, transfer: SelectionTransfer) -> None:
-        if transfer in self._transfers:
+    def _end(self, transfer: Optional[SelectionTransfer]) -> None:
+        if transfer is not None and transfer in self._transfers:
             self._transfers.remove(transfer)
             os.close(transfer.fd)
+            transfer.answer(given=False)
 
     def close(self) -> None:
         """Close all descriptors."""

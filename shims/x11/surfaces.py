@@ -6,11 +6,11 @@ held: the last buffer, frame callbacks, and whether there was a commit.
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, Tuple
 
 from shims.x11.core import Core
-from shims.x11.objects import WaylandObject
-from shims.x11.pools import LazyBuffer, Pools
+from shims.x11.objects import Maybe, WaylandObject
+from shims.x11.pools import Pools
 from shims.x11.window import HeldSurface
 from shims.x11.wire import BridgeError
 
@@ -19,7 +19,7 @@ MOST_DAMAGE = 16
 _EVERYWHERE = (0, 0, 1 << 20, 1 << 20)
 
 
-def joined(damage: List[Tuple[int, int, int, int]]) -> List[Tuple[int, int, int, int]]:
+def joined(damage: List[Tuple[int, ...]]) -> List[Tuple[int, ...]]:
     """Return few rectangles that cover all of these."""
     if len(damage) <= MOST_DAMAGE:
         return damage
@@ -33,7 +33,7 @@ class Surfaces:
 
     def __init__(self, core: Core, pools: Pools) -> None:
         self._core, self._pools = core, pools
-        self.viewporter: Optional[WaylandObject] = None
+        self.viewporter: Maybe = None
         self.on_new: Callable[[], None] = lambda: None
         self.on_held_commit: Callable[[HeldSurface], None] = lambda _: None
         self.on_commit: Callable[[HeldSurface], None] = lambda _: None
@@ -51,8 +51,7 @@ class Surfaces:
         surface.open = True
         self.fit(surface)
         if surface.buffer is not None and not surface.buffer.dead:
-            self._pools.show(surface.buffer)
-            relay.ask(surface.proxy, "attach", surface.buffer, 0, 0)
+            self._attach(surface.proxy, surface.buffer, 0, 0)
             relay.ask(surface.proxy, "damage", *_EVERYWHERE)
         for callback in surface.frames:
             relay.raise_up(callback)
@@ -95,38 +94,34 @@ class Surfaces:
             core.relay.ask(window.xdg, "set_window_geometry", *inside)
 
     def _create(self, compositor: WaylandObject, new: int) -> None:
-        made = self._core.relay.adopt(new, "wl_surface", compositor.version)
+        made = self._core.relay.create(compositor, "create_surface", down=new)
         made.data = self._core.surfaces[new] = HeldSurface(made)
-        self._core.relay.ask(compositor, "create_surface", made)
         self.on_new()
 
-    def _attach(self, proxy: WaylandObject, buffer: int, x: int, y: int) -> None:
+    def _attach(self, proxy: WaylandObject, buffer: Maybe, *place: int) -> None:
         surface: HeldSurface = proxy.data
-        attached = self._core.relay.known(buffer, "wl_buffer") if buffer else None
-        surface.buffer = attached
-        if attached is not None:
-            part: LazyBuffer = attached.data
-            surface.size = part.size
+        surface.buffer = buffer
+        if buffer is not None:
+            surface.size = buffer.data.size
         if surface.open:
-            if attached is not None:
-                self._pools.show(attached)
-            self._core.relay.ask(proxy, "attach", attached, x, y)
+            self._pools.show(buffer)
+            self._core.relay.ask(proxy, "attach", buffer, *place)
 
-    def _damage(self, proxy: WaylandObject, x: int, y: int, w: int, h: int) -> None:
+    def _damage(self, proxy: WaylandObject, *rectangle: int) -> None:
         # Buffers have no scale and no transform here, so both requests are equal.
         surface: HeldSurface = proxy.data
         if surface.open:
-            surface.damage.append((x, y, w, h))
+            surface.damage.append(rectangle)
             if len(surface.damage) > 64 * MOST_DAMAGE:
                 surface.damage = joined(surface.damage)
 
     def _frame(self, proxy: WaylandObject, new: int) -> None:
         surface: HeldSurface = proxy.data
-        callback = self._core.relay.adopt(new, "wl_callback", 1, local=not surface.open)
         if surface.open:
-            self._core.relay.ask(proxy, "frame", callback)
+            self._core.relay.create(proxy, "frame", down=new)
         else:
-            surface.frames.append(callback)
+            made = self._core.relay.make_local("wl_callback", 1, new)
+            surface.frames.append(made)
 
     def _commit(self, proxy: WaylandObject) -> None:
         surface: HeldSurface = proxy.data

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Tuple
+from typing import Iterable, List, Optional, Set, Tuple
 
-from shims.x11.objects import WaylandObject
+from shims.x11.objects import Maybe, WaylandObject
 from shims.x11.properties import Hints
 
 ACTIVATED, MAXIMIZED, FULLSCREEN = 4, 1, 2
+LARGE = {
+    "FULLSCREEN": FULLSCREEN,
+    "MAXIMIZED_VERT": MAXIMIZED,
+    "MAXIMIZED_HORZ": MAXIMIZED,
+}
+"""States of xdg_toplevel by those of _NET_WM_STATE."""
 FIXED_STATES = frozenset({MAXIMIZED, FULLSCREEN, 5, 6, 7, 8})
 """Maximised, fullscreen and tiled: the size is the compositor's."""
 
@@ -19,11 +25,11 @@ class HeldSurface:
         self.proxy = proxy
         self.window: Optional[XWindow] = None
         self.open = self.committed = False
-        self.buffer: Optional[WaylandObject] = None
+        self.buffer: Maybe = None
         self.size = (0, 0)
         self.frames: List[WaylandObject] = []
-        self.damage: List[Tuple[int, int, int, int]] = []
-        self.viewport: Optional[WaylandObject] = None
+        self.damage: List[Tuple[int, ...]] = []
+        self.viewport: Maybe = None
         self.fitted: object = None
 
 
@@ -39,26 +45,30 @@ class XWindow:
         self.mapped = self.managed = self.dismissed = False
         self.surface_id = self.serial = 0
         self.surface: Optional[HeldSurface] = None
-        # The role and its objects.
-        self.xdg: Optional[WaylandObject] = None
-        self.toplevel: Optional[WaylandObject] = None
-        self.popup: Optional[WaylandObject] = None
-        self.decoration: Optional[WaylandObject] = None
-        self.dialog: Optional[WaylandObject] = None
+        self.since = 0.0
+        self.large: Set[int] = set()
+        """Of FULLSCREEN and MAXIMIZED: what it is, or has asked to be."""
+        # _NET_WM_SYNC_REQUEST
+        self.alarm = self.count = 0
+        self.drawing = False
+        self.forget_role()
+
+    def forget_role(self) -> None:
+        """It has no role: no objects of one, and nothing that the compositor asked."""
+        self.xdg: Maybe = None
+        self.toplevel: Maybe = None
+        self.popup: Maybe = None
+        self.decoration: Maybe = None
+        self.dialog: Maybe = None
         self.parent: Optional[XWindow] = None
         # What configure events asked for.
-        self.configured, self.since = False, 0.0
+        self.configured = self.modal = False
         self.ack: Optional[int] = None
         self.pending: Tuple[int, int, Tuple[int, ...]] = (0, 0, ())
         self.states: Tuple[int, ...] = ()
         self.wanted = self.told = self.shown = (0, 0)
-        self.fullscreen = self.maximized = self.modal = False
         self.tokens = 0
         self.titled = (0.0, "", "")  # when, title, application id
-        self.titling = self.remaking = False
-        # _NET_WM_SYNC_REQUEST
-        self.alarm = self.count = 0
-        self.drawing = False
 
     @property
     def root(self) -> XWindow:
@@ -78,3 +88,8 @@ class XWindow:
         (low, short), (wide, high) = self.hints.smallest, self.hints.largest
         width, height = max(width, low), max(height, short)
         return min(width, wide or width), min(height, high or height)
+
+
+def large_states(words: Iterable[str]) -> Set[int]:
+    """Return which of FULLSCREEN and MAXIMIZED words of _NET_WM_STATE mean."""
+    return {LARGE[word] for word in words if word in LARGE}

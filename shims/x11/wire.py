@@ -6,7 +6,7 @@ import os
 import struct
 from typing import Any, Iterator, List, Sequence, Tuple
 
-from shims.x11.message_table import WireMessage
+from shims.x11.message_table import MESSAGES, WireMessage
 
 MOST_FDS = 28
 """Descriptors in one sendmsg, as libwayland has it."""
@@ -14,6 +14,11 @@ MOST_FDS = 28
 
 class BridgeError(Exception):
     """Why this connection, and with it all X11 windows, ends."""
+
+
+def numbers(data: bytes) -> Tuple[int, ...]:
+    """Return the 32-bit values of an array."""
+    return struct.unpack(f"<{len(data) // 4}I", data[: len(data) & ~3])
 
 
 class WireEnd:
@@ -44,10 +49,14 @@ class WireEnd:
             del self.received[:size]
             yield oid, head & 0xFFFF, body
 
-    def values(self, message: WireMessage, body: bytes) -> List[Any]:
-        """Decode a message's arguments.  Raises BridgeError."""
-        found: List[Any] = []
-        at = 0
+    def decode(
+        self, mark: str, interface: str, opcode: int, body: bytes
+    ) -> Tuple[WireMessage, List[Any]]:
+        """Return what a message to an object of an interface says.  Raises BridgeError."""
+        messages = MESSAGES.get((mark, interface), [])
+        if opcode >= len(messages):
+            raise BridgeError(f"{self.peer} sent {interface} message {opcode}")
+        message, found, at = messages[opcode], [], 0
         try:
             for kind in message.kinds:
                 if kind == "h":
@@ -58,15 +67,15 @@ class WireEnd:
                 if kind == "f":
                     word /= 256
                 elif kind in "sa":
-                    size = word
-                    (data,) = struct.unpack_from(f"{size}s", body, at)
-                    at += (size + 3) & ~3
+                    (data,) = struct.unpack_from(f"{word}s", body, at)
+                    at += (word + 3) & ~3
                     word = data if kind == "a" else data[:-1].decode("utf-8", "replace")
                 found.append(word)
         except (struct.error, IndexError):
-            name = f"{message.interface}.{message.name}"
-            raise BridgeError(f"{self.peer} sent a bad {name}") from None
-        return found
+            raise BridgeError(
+                f"{self.peer} sent a bad {interface}.{message.name}"
+            ) from None
+        return message, found
 
     def put(self, oid: int, message: WireMessage, values: Sequence[Any]) -> None:
         """Queue a message; objects and new ids are numbers."""

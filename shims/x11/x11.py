@@ -16,9 +16,13 @@ from typing import (
     Union,
 )
 
-from shims.x11.wire import BridgeError
+from shims.x11.wire import BridgeError, numbers
 
 _Call = Callable[[Any], None]
+Atom = Union[int, str]
+"""An atom, or the name of one that is known from the start."""
+Part = Union[int, bytes]
+Data = Union[bytes, Sequence[int]]
 Reply = Callable[[Optional[bytes]], None]
 """Gets the whole reply, or None for an error (the window has gone)."""
 
@@ -54,11 +58,7 @@ class Property(NamedTuple):
 
     def words(self) -> Tuple[int, ...]:
         """Return 32-bit values; none for another format."""
-        if self.format != 32:
-            return ()
-        return struct.unpack(
-            f"<{len(self.data) // 4}I", self.data[: len(self.data) & ~3]
-        )
+        return numbers(self.data) if self.format == 32 else ()
 
 
 class X11:
@@ -134,10 +134,10 @@ class X11:
     # -- requests
 
     def request(
-        self, opcode: int, minor: int, body: bytes = b"", then: Optional[Reply] = None
+        self, opcode: int, *parts: Part, minor: int = 0, then: Optional[Reply] = None
     ) -> None:
-        """Queue a request of at most 256 KiB."""
-        body = _padded(body)
+        """Queue a request of at most 256 KiB; its parts are 32-bit values and bytes."""
+        body = _padded(b"".join(map(_part, parts)))
         self.out += struct.pack("<BBH", opcode, minor, 1 + len(body) // 4) + body
         self._sequence = (self._sequence + 1) & 0xFFFF
         if then is not None:
@@ -145,7 +145,7 @@ class X11:
 
     def sync(self, then: Callable[[], None]) -> None:
         """Call back when the server has done everything before (GetInputFocus)."""
-        self.request(43, 0, then=lambda _reply: then())
+        self.request(43, then=lambda _reply: then())
 
     def new_id(self) -> int:
         """Return an id for a window or cursor."""
@@ -154,15 +154,11 @@ class X11:
 
     def extension(self, name: str, then: Callable[[int, int], None]) -> None:
         """Call back with an extension's opcode, 0 without it, and first event."""
-        body = struct.pack("<Hxx", len(name)) + name.encode()
 
         def answered(reply: Optional[bytes]) -> None:
-            if reply is not None and reply[8]:
-                then(reply[9], reply[10])
-            else:
-                then(0, 0)
+            then(*(reply[9:11] if reply is not None and reply[8] else (0, 0)))
 
-        self.request(98, 0, body, answered)
+        self.request(98, len(name), name.encode(), then=answered)
 
     def intern(self, names: Sequence[str], then: Callable[[List[int]], None]) -> None:
         """Call back with the atoms of these names, in order."""
@@ -174,8 +170,7 @@ class X11:
 
         def ask(name: str) -> None:
             data = name.encode("utf-8", "replace")[:1000]
-            body = struct.pack("<Hxx", len(data)) + data
-            self.request(16, 0, body, partial(answered, name))
+            self.request(16, len(data), data, then=partial(answered, name))
 
         self._look_up(names, self.atoms, ask, then)
 
@@ -191,7 +186,7 @@ class X11:
             self._names[atom] = name
 
         def ask(atom: int) -> None:
-            self.request(17, 0, struct.pack("<I", atom), partial(answered, atom))
+            self.request(17, atom, then=partial(answered, atom))
 
         self._look_up(atoms, self._names, ask, then)
 
@@ -230,35 +225,26 @@ class X11:
             data = reply[32 : 32 + items * (reply[1] // 8)]
             then(Property(kind, reply[1], data, more) if kind else None)
 
-        body = struct.pack("<IIIII", window, atom, 0, 0, units)
-        self.request(20, int(delete), body, answered)
+        words = (window, atom, 0, 0, units)
+        self.request(20, *words, minor=int(delete), then=answered)
 
-    def set_property(
-        self,
-        window: int,
-        name: Union[int, str],
-        kind: Union[int, str],
-        data: Union[bytes, Sequence[int]],
-    ) -> None:
-        """Replace a property: bytes, or 32-bit values."""
+    def set_property(self, window: int, name: Atom, kind: Atom, data: Data) -> None:
+        """Replace a property: bytes, or a list of 32-bit values."""
         atom = self.atoms[name] if isinstance(name, str) else name
         kind = self.atoms[kind] if isinstance(kind, str) else kind
-        form = 8
-        if not isinstance(data, bytes):
-            form, data = 32, struct.pack(f"<{len(data)}I", *data)
-        items = len(data) // (form // 8)
-        head = struct.pack("<IIIB3xI", window, atom, kind, form, items)
-        self.request(18, 0, head + data)
+        form, parts = (8, [data]) if isinstance(data, bytes) else (32, data)
+        items = len(data)
+        self.request(18, window, atom, kind, form, items, *parts)
 
     def select(self, window: int, mask: int) -> None:
         """Choose the events of a window."""
-        self.request(2, 0, struct.pack("<III", window, 1 << 11, mask))
+        self.request(2, window, 1 << 11, mask)
 
-    def create_window(self, place: Tuple[int, int, int, int] = (8, 8, 4, 4)) -> int:
+    def create_window(self) -> int:
         """Make an unmapped, override-redirect, input-only window."""
         window = self.new_id()
-        head = struct.pack("<IIhhHHHHI", window, self.root, *place, 0, 2, 0)
-        self.request(1, 0, head + struct.pack("<III", 1 << 9 | 1 << 11, 1, 1 << 22))
+        place = struct.pack("<6H", 8, 8, 4, 4, 0, 2)
+        self.request(1, window, self.root, place, 0, 1 << 9 | 1 << 11, 1, 1 << 22)
         return window
 
     def configure(
@@ -270,35 +256,42 @@ class X11:
         above: bool = False,
     ) -> None:
         """Move, resize or raise a window; the border goes with a size."""
-        mask, values = 0, b""
+        mask: int = 0
+        values: List[int] = []
         if place is not None:
-            mask, values = 3, struct.pack("<ii", *place)
+            mask, values = 3, [*place]
         if size is not None:
             mask |= 4 | 8 | 16
-            values += struct.pack("<III", max(1, size[0]), max(1, size[1]), 0)
+            values += [max(1, size[0]), max(1, size[1]), 0]
         if above:
             mask |= 64
-            values += struct.pack("<I", 0)
-        self.request(12, 0, struct.pack("<IHxx", window, mask) + values)
+            values.append(0)
+        self.request(12, window, mask, *values)
 
     def send_event(self, window: int, mask: int, event: bytes) -> None:
         """Send a synthetic event."""
-        body = struct.pack("<II", window, mask) + event + b"\0" * (32 - len(event))
-        self.request(25, 0, body)
+        self.request(25, window, mask, event.ljust(32, b"\0"))
 
-    def client_message(self, to: int, about: int, kind: str, *values: int) -> None:
-        """Send a client message; up to five 32-bit values."""
-        five = [v & 0xFFFFFFFF for v in (*values, 0, 0, 0, 0, 0)[:5]]
-        head = struct.pack("<BBHII", 33, 32, 0, about, self.atoms[kind])
-        self.send_event(to, 0, head + struct.pack("<5I", *five))
+    def client_message(self, window: int, kind: str, *values: int) -> None:
+        """Send a client message about a window to it; up to five 32-bit values."""
+        head = struct.pack("<BBHII", 33, 32, 0, window, self.atoms[kind])
+        self.send_event(window, 0, head + b"".join(map(_part, values)))
 
-    def own(self, window: int, selection: int) -> None:
+    def protocol(self, window: int, name: str, *values: int) -> None:
+        """Send a window a message of WM_PROTOCOLS."""
+        self.client_message(window, "WM_PROTOCOLS", self.atoms[name], *values)
+
+    def own(self, window: int, selection: str) -> None:
         """Take a selection, or leave it with window 0."""
-        self.request(22, 0, struct.pack("<III", window, selection, 0))
+        self.request(22, window, self.atoms[selection], 0)
 
     def focus(self, window: int) -> None:
         """Give a window the keyboard."""
-        self.request(42, 1, struct.pack("<II", window, 0))
+        self.request(42, window, 0, minor=1)
+
+
+def _part(value: Part) -> bytes:
+    return value if isinstance(value, bytes) else struct.pack("<I", value & 0xFFFFFFFF)
 
 
 def _padded(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ import struct
 from collections import Counter
 
 from shims.x11.bridge import Bridge
-from shims.x11.message_table import BY_NAME, EVENTS, REQUESTS
+from shims.x11.message_table import BY_NAME
 from shims.x11.wire import WireEnd
 from shims.x11.x11 import Property
 
@@ -155,12 +155,9 @@ class Ends:
         end = WireEnd("")
         end.feed(b"".join(data for _, _, data in self.told))
         self.told.clear()
-        events = EVENTS[interface]
-        return [
-            (events[opcode].name, end.values(events[opcode], body))
-            for found, opcode, body in end.messages()
-            if found == oid
-        ]
+        heard = [m[1:] for m in end.messages() if m[0] == oid]
+        found = [end.decode("<", interface, opcode, body) for opcode, body in heard]
+        return [(message.name, values) for message, values in found]
 
     def up(self, down: int) -> int:
         """The compositor's id of an object of Xwayland's."""
@@ -184,8 +181,7 @@ class Ends:
         up.sent(len(data), fds)
         for oid, opcode, body in end.messages():
             interface = self.above[oid]
-            message = REQUESTS[interface][opcode]
-            values = end.values(message, body)
+            message, values = end.decode(">", interface, opcode, body)
             for kind, of, value in zip(
                 message.kinds, message.types, values, strict=True
             ):
