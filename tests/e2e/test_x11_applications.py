@@ -17,8 +17,9 @@ import trio
 from shims.bundle import x11_bridge
 from tests.kit.eventually import eventually
 from tests.kit.wayland.apps import boxed
-from tests.kit.wayland.compositor import windows
-from tests.kit.wayland.world import closed, opened, resized, world
+from tests.kit.wayland.compositor import desktop, windows
+from tests.kit.wayland.stand import CONFIG
+from tests.kit.wayland.world import closed, opened, resized, started, world
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is missing"),
@@ -79,6 +80,29 @@ async def test_a_menu_is_framed_and_goes_when_the_user_clicks_elsewhere(
             await there.keep(f"x11-{program}-menu")
             await closed(there, app, frame)
         await there.look()
+        assert there.it.ends == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["1.5", "2"])
+async def test_a_menu_of_tk_at_other_scales(scale, tmp_path):
+    """Places are X11's pixels, which are the picture's at each scale."""
+    argv, (x, y) = PROGRAMS["tk"]
+    at = (round(x * float(scale)), round(y * float(scale)))
+    config = CONFIG + f"output HEADLESS-1 scale {scale}\n"
+    async with (
+        desktop(config_extra=config) as comp,
+        started(comp, None) as there,
+        x11(there, tmp_path, *argv) as app,
+    ):
+        app.it.scale = float(scale)
+        frame = await app.framed()
+        await there.look(slack=1)
+        for _ in range(3):
+            await opened(there, app, frame, at, press=True)
+            await there.keep("menu")
+            await closed(there, app, frame)
+        await there.look(slack=1)
         assert there.it.ends == []
 
 

@@ -149,11 +149,8 @@ class Boxed:
         """
 
         async def whole() -> int:
-            scale = self.it.scale
-            places = [
-                (round(x * scale), round(y * scale), round(w * scale), round(h * scale))
-                for x, y, w, h in self.shown_popups()
-            ]
+            shown = self.shown_popups()
+            places = [tuple(round(v * self.it.scale) for v in box) for box in shown]
             here = mask(await pixels(self.it.comp), FRAME)
             good = []
             for n, place in enumerate(places):
@@ -161,7 +158,7 @@ class Boxed:
                 seen = here.copy()
                 for x, y, w, h in places[n + 1 :]:
                     _fill(seen, window.x + x, window.y + y, w, h)
-                good.append(_edged(seen, window, place))
+                good.append(_edged(seen, window, place, self.it.scale))
             return len(good) if good and all(good) else 0
 
         return int(await eventually(whole, deadline=deadline))
@@ -185,21 +182,21 @@ def _place_of(popup: Popup) -> tuple[int, int]:
     return x, y
 
 
-def _edged(here: np.ndarray, window: Found, place: tuple[int, int, int, int]) -> bool:
+def _edged(
+    here: np.ndarray, window: Found, place: tuple[int, int, int, int], scale: float
+) -> bool:
     """Whether a popup's outline has the frame's colour, but for a few covered pixels."""
     x, y, w, h = place
     x, y = x + window.x, y + window.y
     height, width = here.shape
     left, right, top, low = max(0, x), min(width, x + w), max(0, y), min(height, y + h)
-    # Two pixels inside: a fractional scale blends the outermost ones.
-    sides = [
-        here[top:low, x + 2] if 0 <= x + 2 < width else None,
-        here[top:low, x + w - 3] if 0 <= x + w - 3 < width else None,
-        here[y + 2, left:right] if 0 <= y + 2 < height else None,
-        here[y + h - 3, left:right] if 0 <= y + h - 3 < height else None,
-    ]
+    # Fractional scales blend the outermost pixels.
+    inset = round(2 * scale) - 1
+    columns, rows = (x + inset, x + w - 1 - inset), (y + inset, y + h - 1 - inset)
+    sides = [here[top:low, column] for column in columns if 0 <= column < width]
+    sides += [here[row, left:right] for row in rows if 0 <= row < height]
     # The pointer, and a menu of this menu, may lie on a side.
-    return all(side is None or not len(side) or side.mean() > 0.5 for side in sides)
+    return all(not len(side) or side.mean() > 0.5 for side in sides)
 
 
 def strangers(
