@@ -50,6 +50,7 @@ class Bridge:
 
     def work(self) -> None:
         """Handle what was fed.  Raises BridgeError when this connection is at its end."""
+        self.core.x.handle()
         self.core.relay.handle()
         self.core.tick()
         self.selections.expire()
@@ -83,7 +84,7 @@ class Bridge:
 
     def _bind(self) -> None:
         core = self.core
-        core.wm = core.required("xdg_wm_base", 5)
+        core.wm = core.required("xdg_wm_base", 3)
         core.seat = core.required("wl_seat", 5)
         self.surfaces.viewporter = core.bind("wp_viewporter", 1)
         self.roles.decorations = core.bind("zxdg_decoration_manager_v1", 1)

@@ -49,7 +49,7 @@ class Screens:
         """Bind the real output, once all globals are known."""
         core = self._core
         self._output = core.bind("wl_output", 2)
-        manager = core.bind("zxdg_output_manager_v1", 2)
+        manager = core.bind("zxdg_output_manager_v1", 1)
         if manager is not None and self._output is not None:
             core.relay.create(manager, "get_xdg_output", self._output)
 

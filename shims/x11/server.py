@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -17,12 +17,14 @@ from typing import Any, List, NamedTuple, Optional, Tuple
 
 from shims.x11.bridge import Bridge
 from shims.x11.cookie import XAuthority
-from shims.x11.wire import BridgeError, WireEnd
+from shims.x11.wire import MOST_FDS, BridgeError, Stream
 
 QUEUE_BYTES = 1 << 20
 """What waits for one side before the other is not read."""
 _READ = 1 << 16
 RESTART_SECONDS = 1.0
+LINGER_SECONDS = 2
+"""After the last program: Xwayland ends at once otherwise, also for one just let in."""
 X_SOCKETS = "/tmp/.X11-unix"
 
 
@@ -68,13 +70,7 @@ def listen(directory: str = X_SOCKETS) -> Tuple[socket.socket, int]:
 
 def _is_dead(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return False
+        return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
 class XDisplay(NamedTuple):
@@ -162,6 +158,9 @@ class XSession:
         cookie, scale = display.authority.cookie, display.scale
         self.bridge = Bridge(time.monotonic, say, cookie, scale)
         self.bridge.on_ready = self._start
+        relay, x = self.bridge.core.relay, self.bridge.core.x
+        ends: List[Tuple[socket.socket, Stream]] = [(self._up, relay.up)]
+        self._connections = [*ends, (self._down, relay.down), (self._wm, x)]
 
     def _start(self) -> None:
         program = shutil.which("Xwayland")
@@ -169,7 +168,8 @@ class XSession:
             raise BridgeError("Xwayland is not installed")
         theirs = self._theirs, self._wm_theirs, self._display.listener
         wayland, wm, listen_fd = ends = [end.fileno() for end in theirs]
-        words = f"-rootless -noreset -shm -terminate -wm {wm} -listenfd {listen_fd}"
+        words = f"-rootless -noreset -shm -terminate {LINGER_SECONDS}"
+        words += f" -wm {wm} -listenfd {listen_fd}"
         argv = [program, f":{self._display.number}", *words.split()]
         argv += ["-auth", self._display.authority.path]
         env = {**os.environ, "WAYLAND_SOCKET": str(wayland)}
@@ -191,41 +191,28 @@ class XSession:
             readers.append(self._up)
         if len(relay.up.out) < QUEUE_BYTES and len(x.out) < QUEUE_BYTES:
             readers += [self._down, self._wm]
-        outs = (self._up, relay.up.out), (self._down, relay.down.out), (self._wm, x.out)
-        writers: List[Any] = [end for end, out in outs if out]
+        writers: List[Any] = [end for end, stream in self._connections if stream.out]
         writers += moves.writers()
         patience = bridge.core.patience()
         ready, able, _ = select.select(readers, writers, [], patience)
-        for end, connection in ((self._up, relay.up), (self._down, relay.down)):
+        for end, connection in self._connections:
             if end in ready:
                 self._read(end, connection)
-        if self._wm in ready:
-            data = b""
-            with contextlib.suppress(ConnectionError):  # it had not read all of ours
-                data = self._wm.recv(_READ)
-            if not data:
-                self._over("Xwayland ended")
-            x.feed(data)
         for fd in {f for f in (*ready, *able) if isinstance(f, int)}:
             moves.ready(fd)
         bridge.work()
         self._flush()
 
-    def _read(self, end: socket.socket, connection: WireEnd) -> None:
+    def _read(self, end: socket.socket, connection: Stream) -> None:
         try:
-            data, more, _, _ = end.recvmsg(_READ, socket.CMSG_SPACE(28 * 4))
+            flags = socket.MSG_CMSG_CLOEXEC
+            data, fds, _, _ = socket.recv_fds(end, _READ, MOST_FDS, flags)
         except BlockingIOError:
             return
         except ConnectionError as error:
             self._over(f"{connection.peer} ended: {error}")
             return
-        fds = array.array("i")
-        for level, kind, body in more:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(body[: len(body) // 4 * 4])
-        for fd in fds:
-            os.set_inheritable(fd, False)  # noqa: FBT003
-        connection.feed(data, list(fds))
+        connection.feed(data, fds)
         if not data:
             self._over(f"{connection.peer} closed the connection")
 
@@ -239,21 +226,12 @@ class XSession:
             raise BridgeError(why)
 
     def _flush(self) -> None:
-        relay, x = self.bridge.core.relay, self.bridge.core.x
-        try:
-            for end, connection in ((self._up, relay.up), (self._down, relay.down)):
+        for end, connection in self._connections:
+            # What an end said before it went is still to be read.
+            with contextlib.suppress(BlockingIOError, ConnectionError):
                 while connection.out:
                     data, fds = connection.piece()
-                    numbers = array.array("i", fds)
-                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
-                    count = end.sendmsg([data], rights if fds else [])
-                    connection.sent(count, fds)
-            while x.out:
-                del x.out[: self._wm.send(x.out)]
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            return  # what it said before is still to be read
+                    connection.sent(socket.send_fds(end, [data], fds), fds)
 
     def close(self) -> None:
         """End Xwayland, and say its last words if it failed."""

@@ -21,8 +21,8 @@ def numbers(data: bytes) -> Tuple[int, ...]:
     return struct.unpack(f"<{len(data) // 4}I", data[: len(data) & ~3])
 
 
-class WireEnd:
-    """One end of a Wayland connection, without its socket."""
+class Stream:
+    """One end of a connection, without its socket: what came, and what is to be sent."""
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
@@ -35,6 +35,32 @@ class WireEnd:
         """Take what the socket had."""
         self.received += data
         self.received_fds += fds
+
+    def piece(self) -> Tuple[bytes, List[int]]:
+        """Return what one sendmsg may take: no message before its descriptors."""
+        fds = [fd for _, fd in self._out_fds[:MOST_FDS]]
+        end = len(self.out)
+        if len(self._out_fds) > MOST_FDS:
+            end = self._out_fds[MOST_FDS][0]
+        return bytes(self.out[:end]), fds
+
+    def sent(self, count: int, fds: List[int]) -> None:
+        """So many bytes have left, with these descriptors."""
+        for fd in fds:
+            os.close(fd)
+        del self.out[:count]
+        later = self._out_fds[len(fds) :]
+        self._out_fds = [(max(0, start - count), fd) for start, fd in later]
+
+    def close(self) -> None:
+        """Close descriptors that wait in either direction."""
+        for fd in [*self.received_fds, *(fd for _, fd in self._out_fds)]:
+            os.close(fd)
+        self.received_fds, self._out_fds = [], []
+
+
+class WireEnd(Stream):
+    """One end of a Wayland connection."""
 
     def messages(self) -> Iterator[Tuple[int, int, bytes]]:
         """Yield whole messages: object, opcode, body.  Raises BridgeError."""
@@ -97,25 +123,3 @@ class WireEnd:
                 body += struct.pack("<I", len(data)) + data + b"\0" * (-len(data) % 4)
         size = len(body) + 8
         self.out += struct.pack("<II", oid, size << 16 | message.opcode) + body
-
-    def piece(self) -> Tuple[bytes, List[int]]:
-        """Return what one sendmsg may take: no message before its descriptors."""
-        fds = [fd for _, fd in self._out_fds[:MOST_FDS]]
-        end = len(self.out)
-        if len(self._out_fds) > MOST_FDS:
-            end = self._out_fds[MOST_FDS][0]
-        return bytes(self.out[:end]), fds
-
-    def sent(self, count: int, fds: List[int]) -> None:
-        """So many bytes have left, with these descriptors."""
-        for fd in fds:
-            os.close(fd)
-        del self.out[:count]
-        later = self._out_fds[len(fds) :]
-        self._out_fds = [(max(0, start - count), fd) for start, fd in later]
-
-    def close(self) -> None:
-        """Close descriptors that wait in either direction."""
-        for fd in [*self.received_fds, *(fd for _, fd in self._out_fds)]:
-            os.close(fd)
-        self.received_fds, self._out_fds = [], []

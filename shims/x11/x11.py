@@ -16,7 +16,7 @@ from typing import (
     Union,
 )
 
-from shims.x11.wire import BridgeError, numbers
+from shims.x11.wire import BridgeError, Stream, numbers
 
 _Call = Callable[[Any], None]
 Atom = Union[int, str]
@@ -61,7 +61,7 @@ class Property(NamedTuple):
         return numbers(self.data) if self.format == 32 else ()
 
 
-class X11:
+class X11(Stream):
     """The window manager's connection.
 
     ``ready`` is called once the server has accepted us and all atoms are known, ``event``
@@ -71,14 +71,11 @@ class X11:
     def __init__(
         self, cookie: bytes, ready: Callable[[], None], event: Callable[[bytes], None]
     ) -> None:
+        super().__init__("Xwayland")
         name = b"MIT-MAGIC-COOKIE-1" if cookie else b""
-        self.out = bytearray(
-            struct.pack("<BxHHHHxx", 0x6C, 11, 0, len(name), len(cookie))
-            + _padded(name)
-            + _padded(cookie)
-        )
+        self.out += struct.pack("<BxHHHHxx", 0x6C, 11, 0, len(name), len(cookie))
+        self.out += _padded(name) + _padded(cookie)
         self._ready, self._event = ready, event
-        self._received = bytearray()
         self._open = False
         self._sequence = 0
         self._waiting: Dict[int, Reply] = {}
@@ -89,21 +86,20 @@ class X11:
 
     # -- bytes from the server
 
-    def feed(self, data: bytes) -> None:
-        """Take what the socket had.  Raises BridgeError."""
-        self._received += data
+    def handle(self) -> None:
+        """Handle whole replies and events.  Raises BridgeError."""
         if not self._open and not self._accepted():
             return
-        while len(self._received) >= 32:
-            kind, size = self._received[0], 32
+        while len(self.received) >= 32:
+            kind, size = self.received[0], 32
             if kind == 1 or kind & 0x7F == 35:
-                size += 4 * struct.unpack_from("<I", self._received, 4)[0]
+                size += 4 * struct.unpack_from("<I", self.received, 4)[0]
             if size > 1 << 27:
                 raise BridgeError(f"Xwayland sent a reply of {size} bytes")
-            if len(self._received) < size:
+            if len(self.received) < size:
                 return
-            piece = bytes(self._received[:size])
-            del self._received[:size]
+            piece = bytes(self.received[:size])
+            del self.received[:size]
             if kind > 1:
                 self._event(piece)
                 continue
@@ -112,13 +108,13 @@ class X11:
                 waiting(piece if kind else None)
 
     def _accepted(self) -> bool:
-        if len(self._received) < 8:
+        if len(self.received) < 8:
             return False
-        accepted, length = struct.unpack_from("<B5xH", self._received)
-        data = bytes(self._received[8 : 8 + 4 * length])
+        accepted, length = struct.unpack_from("<B5xH", self.received)
+        data = bytes(self.received[8 : 8 + 4 * length])
         if len(data) < 4 * length:
             return False
-        del self._received[: 8 + 4 * length]
+        del self.received[: 8 + 4 * length]
         if accepted != 1:
             raise BridgeError(f"Xwayland refused its window manager: {data[:100]!r}")
         try:

@@ -248,11 +248,10 @@ async def test_drags_between_x11_windows_and_wayland_windows(tmp_path):
 
 @pytest.mark.slow
 async def test_the_x_server_ends_with_its_last_program_and_comes_back(tmp_path):
-    """Five programs, one after the other, with five Xwaylands; two end in a moment."""
-    script = (
-        "xterm -e true; sleep 0.4; xterm -e true || exit 5; "
-        "for n in 1 2 3; do xterm -T xterm-$n -e sh -c 'sleep 2'; done; exit 0"
-    )
+    """Three programs, one after the other, with three Xwaylands."""
+    ended = "until ! pgrep -x Xwayland; do sleep 0.2; done"
+    once = f"xterm -T xterm-$n -e sh -c 'sleep 2'; {ended}"
+    script = f"for n in 1 2 3; do {once}; done; exit 0"
     async with (
         world("sway") as there,
         x11(there, tmp_path, "sh", "-c", script) as app,
@@ -266,3 +265,16 @@ async def test_the_x_server_ends_with_its_last_program_and_comes_back(tmp_path):
             await eventually(shown)
         with trio.fail_after(30):
             assert await app.child.wait() == 0
+
+
+@pytest.mark.slow
+async def test_programs_that_follow_each_other_all_find_the_x_server(tmp_path):
+    """Each comes as the one before it goes, when Xwayland may end."""
+    if not shutil.which("x11perf"):
+        pytest.skip("x11perf is missing")
+    once = "x11perf -reps 200 -repeat 1 -rect500 >&2"
+    script = f"for n in $(seq 20); do {once} || exit 1; done; exit 0"
+    async with world("sway") as there, x11(there, tmp_path, "sh", "-c", script) as app:
+        with trio.fail_after(120):
+            assert await app.child.wait() == 0, app.said()
+        assert there.it.ends == []

@@ -78,8 +78,10 @@ def drawn(env: dict[str, str]) -> dict[str, float]:
     for what, option in DRAWN.items():
         words = ["x11perf", "-time", "1", "-repeat", "2", option]
         done = subprocess.run(
-            words, env=env, capture_output=True, text=True, check=True
+            words, env=env, capture_output=True, text=True, check=False
         )
+        if done.returncode:
+            raise SystemExit(f"{' '.join(words)} failed: {done.stderr.strip()}")
         rates[what] = float(_RATE.findall(done.stdout)[-1])
     return rates
 
