@@ -207,6 +207,28 @@ class RecordedPodman(_Rootfs):
     settings = staticmethod(podman_settings)
 
 
+class PodmanImage(RecordedPodman):
+    """The same of an image whose ENTRYPOINT is a program; what is typed is its options."""
+
+    program = "xterm"
+    image = "localhost/own-entrypoint"
+
+    @asynccontextmanager
+    async def prepared(self) -> AsyncIterator[None]:
+        found = [path for path in SHARED if Path(path).exists()]
+        shared = ", ".join(f'"{path}"' for path in (*found, self.folder))
+        tar, root = self.w.base / "root.tar", root_directory(self.w.base)
+        subprocess.run(["tar", "-C", root, "-cf", tar, "."], check=True)
+        entrypoint = f'ENTRYPOINT ["{self.program}"]'
+        podman(self.w.environ, "import", "-c", entrypoint, str(tar), self.image)
+        launch = f'container_image = "{self.image}"\nbind_read_only = [{shared}]'
+        self.write_record(launch)
+        yield
+
+    def typed(self, *words: str) -> list[str]:
+        return super().typed(*words[1:])
+
+
 class Nspawn(_Rootfs):
     """``brokerctl run SANDBOX`` of a record of systemd-nspawn's."""
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import trio
 
 from broker.cli import render
@@ -89,11 +90,35 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
             container = replace(container, resolver=resolver)
             if record.viewer.window.x11:
                 bridge = write_bridge(hooks / "vitrail-x11")
-                container = replace(container, bridge=bridge)
+                command = await _whole_command(container, env)
+                container = replace(container, bridge=bridge, command=command)
             async with bound_for_podman(hooks, without_links, env) as places:
                 # guard: Podman gets no path that a sandbox can change
                 container = replace(container, places=places)
                 return await _run_container(paths, container, home, steps)
+
+
+async def _whole_command(
+    container: Container, env: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return what Podman would start: with the image's ENTRYPOINT, or its own command.
+
+    The bridge starts it in their place.  Raises UpstreamError where Podman does not
+    have the image, SetupError where Podman is missing.
+    """
+    if container.image is None:
+        return container.command
+    words = ("image", "inspect", "--format", "{{json .Config}}", container.image)
+    found = await run_tool(["podman", *words], env=env)
+    image = msgspec.json.decode(found, type=_ImageConfig)
+    return (*(image.entrypoint or ()), *(container.command or image.command or ()))
+
+
+class _ImageConfig(msgspec.Struct):
+    """What an image starts (OCI image specification, "config")."""
+
+    entrypoint: tuple[str, ...] | None = msgspec.field(name="Entrypoint", default=None)
+    command: tuple[str, ...] | None = msgspec.field(name="Cmd", default=None)
 
 
 def _environment() -> dict[str, str]:

@@ -16,6 +16,7 @@ from tests.kit.own_command import (
     Distrobox,
     Flatpak,
     Nspawn,
+    PodmanImage,
     RecordedBox,
     RecordedPodman,
     Toolbox,
@@ -42,6 +43,7 @@ class X11Flatpak(Flatpak):
 WAYS = {
     "bwrap-record": RecordedBox,
     "podman-record": RecordedPodman,
+    "podman-image": PodmanImage,
     "nspawn": Nspawn,
     "flatpak": X11Flatpak,
 }

@@ -8,6 +8,7 @@ the hook mounts.  Pure: a description in, words out.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from broker.core.limits import SANDBOX_FDS
 _HOME = "/home/user"
 _BRIDGE = "/run/vitrail-x11"
 _X11_START = ("/usr/bin/env", "python3", "-I", "-S", "-B", _BRIDGE, "--")
+# An image's ENTRYPOINT would get the bridge's words as arguments.
+_X11_ENTRYPOINT = f"--entrypoint={json.dumps(_X11_START)}"
 _CONFINED = (
     *("--rm", "--pull=never", "--network=none", "--read-only", "--cap-drop=all"),
     # Its directories are the user's or ours; relabelling them is not ours to do.
@@ -94,8 +97,8 @@ def podman_args(
         *("--env", "XDG_SESSION_TYPE=wayland", "--env", "MOZ_ENABLE_WAYLAND=1"),
         *("--env", f"GDK_BACKEND=wayland{',x11' if x11 else ''}"),
         *("--env", f"QT_QPA_PLATFORM=wayland{';xcb' if x11 else ''}"),
+        *((_X11_ENTRYPOINT,) if x11 and container.command else ()),
         *_root(container),
-        *(_X11_START if x11 and container.command else ()),
         *container.command,
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,10 +72,11 @@ def test_its_bridge_is_mounted_and_starts_its_program():
     places = [Path(path) for path in ("/hooks", "/cid", "/run")]
     container = Container("work", ("xterm",), "image", None, bridge=Path("/b"))
     argv = podman_args(container, *places)
-    assert argv[-3:] == ["/run/vitrail-x11", "--", "xterm"]
+    start = ["/usr/bin/env", "python3", "-I", "-S", "-B", "/run/vitrail-x11", "--"]
+    assert argv[-3:] == [f"--entrypoint={json.dumps(start)}", "image", "xterm"]
     assert "/b:/run/vitrail-x11:ro" in argv
     assert "GDK_BACKEND=wayland,x11" in argv
-    # An image's own program is its own to start.
+    # Nothing that it could start.
     argv = podman_args(replace(container, command=()), *places)
     assert argv[-1] == "image"
 
