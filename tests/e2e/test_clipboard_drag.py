@@ -52,7 +52,11 @@ class Half:
 
 @asynccontextmanager
 async def halves(rules, names=("work", "personal"), record=DRAG, kind="text", gtk="3"):
-    """A broker with these rules, a GTK window in a sandbox of each name, a pointer."""
+    """A broker with these rules, a GTK window in a sandbox of each name, a pointer.
+
+    ``gtk`` is its version, with ``-x11`` for an X11 program; two words: the first is
+    the first sandbox's, the second all others'.
+    """
     async with world(start=False, image=False) as w:
         folder = w.paths.config[0] / "policy.d"
         folder.mkdir(parents=True)
@@ -75,7 +79,7 @@ async def _open(w, names, record, kind, gtk):
     directory.mkdir(mode=0o700)
     shutil.copy(gtk_drag.__file__, directory / "gtk_drag.py")
     content = f"file:///home/{name}/secret" if kind == "file" else SECRET
-    number, _, x11 = gtk.partition("-")
+    number, _, x11 = gtk.partition(" ")[0].partition("-")
     program = f"python3 /tmp/broker/gtk_drag.py {number} {name} /tmp/broker/told {kind}"
     if x11:
         (directory / "vitrail-x11").write_bytes(x11_bridge())
@@ -90,7 +94,7 @@ async def _open(w, names, record, kind, gtk):
             program=f'{program} "{content}"',
             record=f"{record}\n{label}",
         ),
-        _open(w, names[1:], record, kind, gtk) as rest,
+        _open(w, names[1:], record, kind, gtk.rpartition(" ")[2]) as rest,
     ):
         half = Half(w, name, directory / "told")
         await half.got("ready")
@@ -156,7 +160,7 @@ def pasted(w):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("gtk", ["3", "4", "3-x11"])
+@pytest.mark.parametrize("gtk", ["3", "4", "3-x11", "3-x11 3", "3 3-x11"])
 async def test_an_allowed_drag_is_dropped_and_a_denied_one_is_not(gtk):
     rules = ["work personal allow", "work evil deny"]
     async with halves(rules, ("work", "personal", "evil"), gtk=gtk) as (w, mouse, half):
