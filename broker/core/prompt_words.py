@@ -18,6 +18,7 @@ _WANTS = MappingProxyType(
         "vitrail.AudioOutput": "to play sound",
         "vitrail.AudioInput": "to listen to your microphone",
         "vitrail.Camera": "to use your camera",
+        "vitrail.ScreenShare": "to see a screen or window that you choose",
         "vitrail.ClipboardPaste": "to give what you copied in it",
         "vitrail.ClipboardCopy": "to put something into your clipboard",
         "vitrail.OpenURL": "to open an address",

@@ -68,6 +68,11 @@ CAMERA = ServiceName("vitrail.Camera")
 """Pictures of the user's camera; on the port of ``CALL``, too."""
 CAMERA_USE = "camera:"
 """Before a sandbox's name: its use of the camera among its devices."""
+SCREEN_SHARE = ServiceName("vitrail.ScreenShare")
+"""Pictures of a screen or window that the user chooses, or of the sandbox's own windows;
+on the port of ``CALL``, too."""
+SCREEN_USE = "screen:"
+"""As ``CAMERA_USE``, for a screen."""
 TRAY = ServiceName("vitrail.Tray")
 """Icons in the desktop's panel; on the port of ``CALL``, too."""
 

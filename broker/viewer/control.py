@@ -24,7 +24,7 @@ def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[objec
         NetworkControl(viewer),
         EventsPart(paths.audit),
         ClipboardControl(viewer.clipboard),
-        DeviceControl(viewer.devices, viewer.cameras),
+        DeviceControl(viewer.devices, viewer.cameras, viewer.screens),
         FolderControl(viewer.folders),
         NotificationControl(viewer.notifications.board),
     ]

@@ -44,6 +44,7 @@ from broker.net.hangup import given, hang_up
 from broker.viewer import menu_icons
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_services import DesktopServices
+from broker.viewer.calls.screens import ScreenShares
 from broker.viewer.calls.ssh_keys import has_keys
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
@@ -138,7 +139,9 @@ class ViewerRole:
         self.targets = Targets(self, own, host)
         self.cameras = Cameras(log)
         """Who uses the user's camera."""
-        desktop = DesktopServices(paths, self.cameras)
+        self.screens = ScreenShares(log)
+        """Who sees a screen or window of the user's."""
+        desktop = DesktopServices(paths, self.cameras, self.screens)
         self._settings, self._tray = desktop.settings, desktop.tray
         self.opening = OpeningService(
             decider=authority,
@@ -219,7 +222,8 @@ class ViewerRole:
             nursery.start_soon(self._follow_changes)
             nursery.start_soon(self._indicator.run)
             nursery.start_soon(self._key_indicator.run)
-            nursery.start_soon(self.cameras.indicator.run)
+            nursery.start_soon(self.cameras.run)
+            nursery.start_soon(self.screens.run)
             nursery.start_soon(self.notifications.run)
             nursery.start_soon(self._settings.run)
             await nursery.start(self.clipboard.run)

@@ -15,7 +15,7 @@ from broker.authority.status_rows import (
 )
 from broker.core.escape import printable
 from broker.core.names import LeaseId
-from broker.core.services import CAMERA_USE
+from broker.core.services import CAMERA_USE, SCREEN_USE
 from broker.ipc.control import api
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
@@ -79,8 +79,12 @@ def _devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
         for holding in viewer.devices.holdings()
         if holding.lease.id == lease
     ] + [
-        f"{CAMERA_USE}{use.lease.sandbox}  uses  {use.title}"
-        for use in viewer.cameras.uses()
+        f"{kind}{use.lease.sandbox}  {verb}  {use.title}"
+        for kind, verb, users in (
+            (CAMERA_USE, "uses", viewer.cameras),
+            (SCREEN_USE, "sees", viewer.screens),
+        )
+        for use in users.uses()
         if use.lease.id == lease
     ]
 

@@ -71,6 +71,7 @@ SERVICES = (
     "vitrail.OpenFile",
     "vitrail.OpenURL",
     "vitrail.Print",
+    "vitrail.ScreenShare",
     "vitrail.Secret",
     "vitrail.SecurityKey",
     "vitrail.Settings",

@@ -65,6 +65,69 @@ def pipewire_remote() -> socket.socket:
     return made
 
 
+class PipeWireServers:
+    """The PipeWire of the image, started where none runs, for all nodes of this process."""
+
+    def __init__(self) -> None:
+        import threading
+
+        self._lock = threading.Lock()
+        self._servers: List[subprocess.Popen[bytes]] = []
+        self._users: List[object] = []
+
+    def hold(self, user: object) -> None:
+        """Have it until ``release``.  Raises TransferError."""
+        with self._lock:
+            self._users.append(user)
+            try:
+                self._start()
+            except (TransferError, OSError):
+                self._users.remove(user)
+                self._stop()
+                raise
+
+    def release(self, user: object) -> None:
+        """Stop it with its last user."""
+        with self._lock:
+            if user in self._users:
+                self._users.remove(user)
+                self._stop()
+
+    def _start(self) -> None:
+        with contextlib.suppress(OSError, KeyError):
+            pipewire_remote().close()
+            return
+        import subprocess
+
+        until = time.monotonic() + SERVER_SECONDS
+        for program in ("pipewire", "wireplumber"):
+            if not which(program):
+                raise TransferError(f"pictures need {program} in this sandbox")
+            words = ["sh", "-c", ENDS_WITH_INPUT, program]
+            self._servers.append(subprocess.Popen(words, stdin=subprocess.PIPE))
+            while True:
+                try:
+                    pipewire_remote().close()
+                    break
+                except (OSError, KeyError):
+                    if time.monotonic() > until:
+                        raise TransferError("PipeWire does not start here") from None
+                time.sleep(0.05)
+
+    def _stop(self) -> None:
+        while self._servers and not self._users:
+            server = self._servers.pop()
+            if server.stdin is not None:
+                server.stdin.close()
+            server.wait()
+
+
+@functools.lru_cache(maxsize=None)
+def pipewire_servers() -> PipeWireServers:
+    """Return those of this process."""
+    return PipeWireServers()
+
+
 class CameraNode:
     """The source of video, and the broker's pictures while a program takes it."""
 
@@ -72,7 +135,6 @@ class CameraNode:
         """Raises TransferError where no PipeWire is to be had."""
         import threading
 
-        self._servers: List[subprocess.Popen[bytes]] = []
         self._size = os.environ.get("VITRAIL_CAMERA", "")
         if self._size not in CAMERA_SIZES:
             self._size = next(iter(CAMERA_SIZES))
@@ -88,8 +150,12 @@ class CameraNode:
         self._turn = 0
         """Of the call to the broker: what an earlier one still does counts no more."""
         self._over = False
-        self._require_server()
-        self._node = VideoNode(CAMERA_NODE, width, height, CAMERA_RATE)
+        pipewire_servers().hold(self)
+        try:
+            self._node = VideoNode(CAMERA_NODE, width, height, CAMERA_RATE)
+        except TransferError:
+            pipewire_servers().release(self)
+            raise
         start_thread(self._run)
 
     @property
@@ -102,35 +168,6 @@ class CameraNode:
         self._over = True
         self._node.changed.set()
         self._hang_up()
-
-    def _require_server(self) -> None:
-        """Start the image's PipeWire where none runs."""
-        with contextlib.suppress(OSError, KeyError):
-            pipewire_remote().close()
-            return
-        import subprocess
-
-        until = time.monotonic() + SERVER_SECONDS
-        for program in ("pipewire", "wireplumber"):
-            if not which(program):
-                raise TransferError(f"a camera needs {program} in this sandbox")
-            words = ["sh", "-c", ENDS_WITH_INPUT, program]
-            self._servers.append(subprocess.Popen(words, stdin=subprocess.PIPE))
-            while True:
-                try:
-                    pipewire_remote().close()
-                    break
-                except (OSError, KeyError):
-                    if time.monotonic() > until:
-                        self._stop_servers()
-                        raise TransferError("PipeWire does not start here") from None
-                time.sleep(0.05)
-
-    def _stop_servers(self) -> None:
-        for server in reversed(self._servers):
-            if server.stdin is not None:
-                server.stdin.close()
-            server.wait()
 
     def _run(self) -> None:
         """Ask for pictures while a program takes them, once for each time."""
@@ -153,7 +190,7 @@ class CameraNode:
             node.changed.clear()
         self._hang_up()
         node.close()
-        self._stop_servers()
+        pipewire_servers().release(self)
 
     def _hang_up(self) -> None:
         """End the call, also one that has not begun yet: it shows nothing any more."""

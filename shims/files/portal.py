@@ -1,4 +1,4 @@
-"""The portal on the guest's session bus: OpenURI, Settings, FileChooser, Print, Camera.
+"""The portal on the guest's session bus, and its addresses and files to open.
 
 The bus starts this program when one of the guest asks for the name
 ``org.freedesktop.portal.Desktop``; an address or a file then goes the way of
@@ -43,6 +43,7 @@ from shims.files.file_dialogs import (
 )
 from shims.files.openers import which
 from shims.files.printing import PRINT, PRINT_XML, PortalPrinting
+from shims.files.screen_cast import SCREEN_CAST, SCREEN_XML, PortalScreens
 
 if TYPE_CHECKING:
     import socket
@@ -56,7 +57,7 @@ OPENS_AT_ONCE = 8
 SUCCESS, FAILED = 0, 2
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 TOKEN = re.compile(r"[A-Za-z0-9_]{1,64}")
-INTROSPECTION = f"""<node>{SETTINGS_XML}{CHOOSER_XML}{PRINT_XML}{CAMERA_XML}
+INTROSPECTION = f"""<node>{SETTINGS_XML}{CHOOSER_XML}{PRINT_XML}{CAMERA_XML}{SCREEN_XML}
 <interface name="{OPEN_URI}">
 <method name="OpenURI"><arg type="s" direction="in"/><arg type="s" direction="in"/>
 <arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
@@ -90,24 +91,26 @@ class Portal(BusService):
         self._dialogs = PortalDialogs(self._respond)
         self._printing = PortalPrinting(self._respond)
         self._camera = PortalCamera(self._respond)
+        self._screens = PortalScreens(self._respond, self._session_closed)
 
     def busy(self) -> bool:  # type: ignore[explicit-override]
         """See ``BusService``."""
-        works = (
-            self._opens + len(self._dialogs) + len(self._printing) + len(self._camera)
-        )
+        works = self._opens + len(self._dialogs) + len(self._printing)
+        works += len(self._camera) + len(self._screens)
         return works > 0 or self._settings.listening
 
     def answered(self) -> None:  # type: ignore[explicit-override]
         """See ``BusService``."""
         self._printing.answered()
         self._camera.answered()
+        self._screens.answered()
 
     def heard(self, signal: BusMessage) -> None:  # type: ignore[explicit-override]
         """See ``BusService``."""
         if signal.text(MEMBER) == "NameOwnerChanged" and signal.signature == "sss":
             self._dialogs.gone(signal.body[0])
             self._camera.gone(signal.body[0])
+            self._screens.gone(signal.body[0])
 
     def perform(  # type: ignore[explicit-override]
         self, call: BusMessage, fds: List[int]
@@ -124,6 +127,12 @@ class Portal(BusService):
             return self._printing.perform(call, fds, request_handle, command)
         if interface == CAMERA or call.body[:1] == (CAMERA,):
             return self._camera.perform(call, self._given, request_handle)
+        if interface == SCREEN_CAST or call.body[:1] == (SCREEN_CAST,):
+            return self._screens.perform(call, self._given, request_handle)
+        if known == ("Session", "Close", ""):
+            if not self._screens.close(call.text(SENDER), call.text(PATH)):
+                raise unknown_method(call)
+            return "", ()
         if known == ("Request", "Close", ""):
             self._dialogs.close(call.text(SENDER), call.text(PATH))
             return "", ()
@@ -187,6 +196,12 @@ class Portal(BusService):
         fields[INTERFACE] = "org.freedesktop.portal.Request"
         self._send(BusMessage(SIGNAL, fields, "ua{sv}", (code, results)))
 
+    def _session_closed(self, sender: str, path: str) -> None:
+        fields = {PATH: path, DESTINATION: sender, MEMBER: "Closed"}
+        fields[INTERFACE] = "org.freedesktop.portal.Session"
+        no_details: Dict[str, Tuple[str, Any]] = {}
+        self._send(BusMessage(SIGNAL, fields, "a{sv}", (no_details,)))
+
     def _open(self, call: BusMessage, url: str, fd: int) -> Tuple[str, Tuple[Any, ...]]:
         if self._opens >= OPENS_AT_ONCE:
             if fd >= 0:
@@ -246,10 +261,11 @@ def path_of(fd: int) -> str:
     return path
 
 
-def request_handle(call: BusMessage) -> str:
-    """Return the object whose ``Response`` the caller waits for."""
-    token = call.body[-1].get("handle_token", "")
+def request_handle(call: BusMessage, kind: str = "request") -> str:
+    """Return the object whose ``Response`` the caller waits for, or its session."""
+    option = "handle_token" if kind == "request" else f"{kind}_handle_token"
+    token = call.body[-1].get(option, "")
     if not isinstance(token, str) or not TOKEN.fullmatch(token):
         token = f"vitrail{call.serial}"
     sender = call.text(SENDER).lstrip(":").replace(".", "_")
-    return f"{PORTAL_PATH}/request/{sender}/{token}"
+    return f"{PORTAL_PATH}/{kind}/{sender}/{token}"

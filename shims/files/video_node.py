@@ -123,6 +123,13 @@ class VideoNode:
             self._lib.pw_stream_trigger_process(self._stream)
         self._lib.pw_thread_loop_unlock(self._loop)
 
+    def number(self) -> int:
+        """Return the node's number at the server; PW_ANY: it has none yet."""
+        self._lib.pw_thread_loop_lock(self._loop)
+        number = self._lib.pw_stream_get_node_id(self._stream)
+        self._lib.pw_thread_loop_unlock(self._loop)
+        return int(number)
+
     def close(self) -> None:
         """Let the node go; it may not be used any more."""
         lib = self._lib
@@ -253,6 +260,7 @@ def pipewire_library() -> ctypes.CDLL:
         ("pw_stream_new_simple", one, (one, text, one, one, one)),
         ("pw_stream_connect", signed, (one, signed, number, number, one, number)),
         ("pw_stream_destroy", None, (one,)),
+        ("pw_stream_get_node_id", number, (one,)),
         ("pw_stream_dequeue_buffer", one, (one,)),
         ("pw_stream_queue_buffer", signed, (one, one)),
         ("pw_stream_trigger_process", signed, (one,)),

@@ -19,7 +19,8 @@ from broker.core.services import CAMERA
 from broker.helpers.process.spawn import run_tool
 from broker.ipc.transfer_guest import CallService
 from broker.viewer.calls.calls import call_request
-from broker.viewer.calls.camera import find_camera, pictures
+from broker.viewer.calls.camera import find_camera
+from broker.viewer.calls.video import pictures
 from shims.files import camera as shim
 from shims.files import video_node
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
@@ -101,7 +102,7 @@ print(*sorted(found), flush=True)
 async def test_the_process_of_a_camera_sees_nothing_else_of_pipewire(monkeypatch):
     async with own_pipewire(monkeypatch) as env, camera(env, "webcam"):
         found = await find_camera()
-        shown = [str(one) for one in sorted((found.factory, found.number))]
+        shown = [str(one) for one in sorted(found.shown)]
 
         async def listed(*words):
             python = [sys.executable, "-c", LISTS, *words]
@@ -283,7 +284,7 @@ def calls(monkeypatch):
         made.hung_up.release()
 
     monkeypatch.setattr(shim.CameraNode, "_hang_up", hanging_up)
-    monkeypatch.setattr(shim.CameraNode, "_require_server", lambda _: None)
+    monkeypatch.setattr(shim.PipeWireServers, "hold", lambda *_: None)
     monkeypatch.setattr(shim, "VideoNode", Shown)
     monkeypatch.setattr(shim, "Connection", made.connection)
     monkeypatch.setattr(shim, "LINGER_SECONDS", 0)

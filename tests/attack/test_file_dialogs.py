@@ -24,9 +24,9 @@ from broker.jail.worker.transfer import _checked as _checked_ask
 from broker.viewer.opening.desktop_chooser import (
     FileChoice,
     _filter_row,
-    _response_rule,
     paths_in,
 )
+from broker.viewer.opening.desktop_portal import PortalBus
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.file_dialogs import (
     FileDialogs,
@@ -194,7 +194,9 @@ def test_several_files_replace_none_of_the_folder(tmp_path):
 
 
 def test_only_the_portal_answers_and_only_for_its_request():
-    rule = _response_rule(":1.7", "/org/freedesktop/portal/desktop/request/1_2/t")
+    bus = PortalBus(None, "x", "chooser", "")
+    bus._owner = ":1.7"
+    rule = bus.rule("/org/freedesktop/portal/desktop/request/1_2/t", "x", "Response")
     assert rule.header_fields["sender"] == ":1.7"
     assert rule.header_fields["path"].endswith("/1_2/t")
 

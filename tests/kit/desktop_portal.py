@@ -1,4 +1,4 @@
-"""The desktop's own xdg-desktop-portal, with the GTK one behind it, from Debian's packages.
+"""The desktop's own xdg-desktop-portal, with a part behind it, from Debian's packages.
 
 They are unpacked and not installed: a guest of the tests, which is a process of this
 machine, would have the machine's portal in place of ours.
@@ -18,13 +18,17 @@ import trio
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.eventually import eventually
 
-_PACKAGES = ("xdg-desktop-portal", "xdg-desktop-portal-gtk")
+_PACKAGES = (
+    "xdg-desktop-portal",
+    "xdg-desktop-portal-gtk",
+    "xdg-desktop-portal-wlr",
+)
 
 
 def _unpacked() -> Path:
     """Return the directory with both programs; skips where they are not to be had."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = home / "vitrail-tests" / "desktop-portal"
+    place = home / "vitrail-tests" / "desktop-portals"
     if place.is_dir():
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -44,14 +48,17 @@ def _unpacked() -> Path:
 
 
 @asynccontextmanager
-async def desktop_portal(env):
-    """Serve the portal on the desktop's bus, whose programs have ``env``."""
+async def desktop_portal(env, part="gtk", desktop="GNOME", words=(), more=None):
+    """Serve the portal on the desktop's bus, whose programs have ``env``.
+
+    ``words``, ``more``: of the part: its arguments, and more of its environment.
+    """
     tree = await trio.to_thread.run_sync(_unpacked)
     env = {
         **os.environ,
         **env,
         "XDG_DESKTOP_PORTAL_DIR": str(tree / "usr/share/xdg-desktop-portal/portals"),
-        "XDG_CURRENT_DESKTOP": "GNOME",
+        "XDG_CURRENT_DESKTOP": desktop,
     }
     children = []
 
@@ -63,13 +70,14 @@ async def desktop_portal(env):
         return b"true" in said
 
     try:
-        for program, name in (
-            ("xdg-desktop-portal-gtk", "org.freedesktop.impl.portal.desktop.gtk"),
-            ("xdg-desktop-portal", "org.freedesktop.portal.Desktop"),
+        for program, name, rest, extra in (
+            (f"-{part}", f"impl.portal.desktop.{part}", words, more or {}),
+            ("", "portal.Desktop", (), {}),
         ):
-            words = [str(tree / "usr/libexec" / program)]
-            children.append(spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL))
-            await eventually(lambda name=name: owned(name))
+            argv = [str(tree / f"usr/libexec/xdg-desktop-portal{program}"), *rest]
+            own = {**env, **extra}
+            children.append(spawn(argv, env=own, stdout=DEVNULL, stderr=DEVNULL))
+            await eventually(lambda n=name: owned(f"org.freedesktop.{n}"))
         yield
     finally:
         for child in reversed(children):

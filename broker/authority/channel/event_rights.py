@@ -56,6 +56,8 @@ _VIEWER = frozenset(
         "microphone.off",
         "camera.on",
         "camera.off",
+        "screen.on",
+        "screen.off",
         "notification.shown",
         "notification.answered",
     }

@@ -139,7 +139,8 @@ def attach(port: str, sandbox: str, *, as_json: bool) -> None:
 def detach(port: str, *, as_json: bool) -> None:
     """Take back the device in PORT, or the attachment of that name.
 
-    camera:SANDBOX takes your camera back from a sandbox that uses it.
+    camera:SANDBOX takes your camera back from a sandbox that uses it, screen:SANDBOX
+    your screen from one that sees it.
 
     Exit code: 0 it is taken back, 1 nothing was attached.
     """

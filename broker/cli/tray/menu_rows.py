@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from broker.core.escape import printable
-from broker.core.services import CAMERA_USE
+from broker.core.services import CAMERA_USE, SCREEN_USE
 from broker.ipc.control.api import (
     FolderStatus,
     LockdownAnswer,
@@ -62,6 +62,11 @@ class MenuRow:
     children: tuple[MenuRow, ...] = ()
 
 
+_SEEING = {
+    CAMERA_USE: ("CAMERA", "End its camera", "uses your camera"),
+    SCREEN_USE: ("SCREEN", "End its view of your screen", "sees your screen"),
+}
+"""What a row says of each, what ends it, and the tool tip."""
 _OPEN = LockdownAnswer(locked=False, networks=False)
 
 
@@ -84,11 +89,12 @@ class TrayState:
 
     @property
     def seeing(self) -> tuple[str, ...]:
-        """The sandboxes that use the camera now."""
+        """The sandboxes that use the camera, or see a screen, now; in words."""
         return tuple(
-            one.name
+            f"{one.name} {words}"
             for one in self.sandboxes
-            if any(device.startswith(CAMERA_USE) for device in one.devices)
+            for kind, (_, _, words) in _SEEING.items()
+            if any(device.startswith(kind) for device in one.devices)
         )
 
 
@@ -145,9 +151,9 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
         uses.append("keeps the screen on")
     for device in one.devices:
         port = device.split(" ", 1)[0]
-        camera = port.startswith(CAMERA_USE)
-        uses.append("CAMERA" if camera else "a device")
-        label = "End its camera" if camera else _text(f"Take back {device}")
+        other = ("a device", _text(f"Take back {device}"), "")
+        name, label, _ = _SEEING.get(port.partition(":")[0] + ":", other)
+        uses.append(name)
         inside.append(MenuRow(label, Click(Act.DETACH, one.name, port)))
     inside.extend(
         MenuRow(
@@ -207,7 +213,7 @@ def summary(now: TrayState) -> str:
     lines += [f"{name} records your microphone" for name in now.listening]
     awake = [one.name for one in now.sandboxes if keeps_screen_on(one)]
     lines += [f"{name} keeps the screen on" for name in awake]
-    lines += [f"{name} uses your camera" for name in now.seeing]
+    lines += now.seeing
     count = len(now.sandboxes)
     lines.append(f"{count or 'no'} sandbox{'' if count == 1 else 'es'}")
     return "\n".join(lines)

@@ -412,6 +412,16 @@ class CameraOff(Event, frozen=True, kw_only=True, tag="camera.off"):
     seconds: float
 
 
+class ScreenOn(Event, frozen=True, kw_only=True, tag="screen.on"):
+    """A sandbox sees a screen or window of the desktop from now on."""
+
+
+class ScreenOff(Event, frozen=True, kw_only=True, tag="screen.off"):
+    """The sandbox no longer sees it."""
+
+    seconds: float
+
+
 class LockdownChanged(Event, frozen=True, kw_only=True, tag="lockdown.changed"):
     """The user has begun, widened or lifted a lockdown."""
 
@@ -531,6 +541,8 @@ AnyEvent = (
     | MicrophoneOff
     | CameraOn
     | CameraOff
+    | ScreenOn
+    | ScreenOff
     | LockdownChanged
     | NotificationShown
     | NotificationAnswered

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,11 +28,19 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId, ServiceName
-from broker.core.services import CAMERA, SECRET, SETTINGS, SSH_AGENT, TCP, TRAY
+from broker.core.services import (
+    CAMERA,
+    SCREEN_SHARE,
+    SECRET,
+    SETTINGS,
+    SSH_AGENT,
+    TCP,
+    TRAY,
+)
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
+from broker.viewer.calls import camera, screens
 from broker.viewer.calls.box_calls import is_box, joined_in_box
-from broker.viewer.calls.camera import SIZES
 from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.calls.desktop_settings import Setting, fixed_settings
 from broker.viewer.calls.places import CallPlaces
@@ -39,6 +48,7 @@ from broker.viewer.calls.ssh_agents import SandboxAgent
 from broker.viewer.calls.ssh_keys import SshKeys
 from broker.viewer.calls.tcp_ports import take_port, user_port
 from broker.viewer.calls.user_secrets import user_secret
+from broker.viewer.calls.video import VideoUses
 from broker.viewer.hung_up import when_hung_up
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, told
@@ -151,7 +161,7 @@ class SandboxCalls:
             await self._ssh_keys.serve(guest, opening, exchange, ask.target, wait)
             return
         request = call_request(opening, ask)
-        if ask.service == CAMERA and ask.argument == OFFERED:
+        if ask.service in _VIDEO and ask.argument == OFFERED:
             await self._offered(request)
             return
 
@@ -206,9 +216,13 @@ class SandboxCalls:
                 async with self._desktop.settings.serving(fixed) as far:
                     await self._relay(call, far)
             return
-        if ask.service == CAMERA:
+        if sizes := _VIDEO.get(ask.service):
+            users: VideoUses = self._desktop.cameras
+            if ask.service == SCREEN_SHARE:
+                users = self._desktop.screens
+            colour = call.guest.valid_record().viewer.label.colour
             carry = partial(self._relay, call)
-            await self._desktop.cameras.serve(call.guest.lease, ask.argument, carry)
+            await users.serve(call.guest.lease, sizes[ask.argument], carry, colour)
             return
         if ask.service == TRAY:
             own = call.guest.lease.id
@@ -376,8 +390,8 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         return _port_request(opening, ask)
     if ask.service == SECRET:
         return _secret_request(opening, ask)
-    if ask.service == CAMERA:
-        return _camera_request(opening, ask)
+    if ask.service in _VIDEO:
+        return _video_request(opening, ask)
     if ask.service in _OF_DESKTOP:
         return _desktop_request(opening, ask)
     # guard: a call is not a service of the broker's
@@ -477,14 +491,21 @@ def _desktop_request(opening: Opening, ask: CallService) -> Request:
     )
 
 
-def _camera_request(opening: Opening, ask: CallService) -> Request:
-    """Return the request for pictures of the camera.  Raises RefusedError."""
+_VIDEO: Mapping[str, Mapping[str, tuple[int, int]]] = MappingProxyType(
+    {CAMERA: camera.SIZES, SCREEN_SHARE: screens.SIZES}
+)
+"""Services of pictures, and the sizes that each has."""
+
+
+def _video_request(opening: Opening, ask: CallService) -> Request:
+    """Return the request for pictures.  Raises RefusedError."""
+    sizes, what = _VIDEO[ask.service], ask.service.rpartition(".")[2].lower()
     # guard: pictures of the camera have a size of ours
-    if ask.argument not in {*SIZES, OFFERED} or ask.target not in {"", *ADMIN_NAMES}:
-        raise RefusedError(f"the camera is the desktop's: {', '.join(SIZES)}")
+    if ask.argument not in {*sizes, OFFERED} or ask.target not in {"", *ADMIN_NAMES}:
+        raise RefusedError(f"the {what} is the desktop's: {', '.join(sizes)}")
     return Request(
         lease=opening.lease,
-        service=CAMERA,
+        service=ServiceName(ask.service),
         stream=opening.stream,
         peer=opening.peer,
         settled=True,

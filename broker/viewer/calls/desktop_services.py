@@ -30,6 +30,7 @@ from broker.ipc.sealed_memfd import sealed
 from broker.ipc.transfer_guest import GuestCall, reply_frame
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
+from broker.viewer.calls.screens import ScreenShares
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.tray.tray_icons import TrayIcons
 from policy.services.desktop import FOLDER, DesktopService, parse_service
@@ -44,11 +45,12 @@ _NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf")
 class DesktopServices:
     """The services that files of the user's name."""
 
-    def __init__(self, paths: Paths, cameras: Cameras) -> None:
+    def __init__(self, paths: Paths, cameras: Cameras, screens: ScreenShares) -> None:
         self._folder = paths.config[0] / FOLDER
         self._logs = paths.state / "services"
         self.settings = DesktopSettings()
         self.cameras = cameras
+        self.screens = screens
         self.tray = TrayIcons()
 
     def find(self, name: str) -> DesktopService:

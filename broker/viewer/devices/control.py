@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from broker.core.errors import RefusedError
-from broker.core.services import CAMERA_USE
+from broker.core.services import CAMERA_USE, SCREEN_USE
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.viewer.calls.camera import Cameras
+from broker.viewer.calls.screens import ScreenShares
+from broker.viewer.calls.video import VideoUses
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.report import answer_of, devices_answer
 
@@ -14,9 +16,11 @@ from broker.viewer.devices.report import answer_of, devices_answer
 class DeviceControl:
     """Devices, for a role that hands them out."""
 
-    def __init__(self, desk: DeviceDesk, cameras: Cameras) -> None:
+    def __init__(
+        self, desk: DeviceDesk, cameras: Cameras, screens: ScreenShares
+    ) -> None:
         self._desk = desk
-        self._cameras = cameras
+        self._videos: dict[str, VideoUses] = {CAMERA_USE: cameras, SCREEN_USE: screens}
 
     @serves(methods.DEVICES)
     async def devices(
@@ -40,10 +44,11 @@ class DeviceControl:
     ) -> api.DeviceAnswer:
         """Take a device back."""
         del exchange
-        if request.port.startswith(CAMERA_USE):
-            use = await self._cameras.end(request.port.removeprefix(CAMERA_USE))
+        kind, colon, sandbox = request.port.partition(":")
+        if (users := self._videos.get(kind + colon)) is not None:
+            use = await users.end(sandbox)
             if use is None:
-                raise RefusedError("that sandbox does not use the camera")
+                raise RefusedError(f"that sandbox does not use {users.kind.noun}")
             return api.DeviceAnswer(
                 port=request.port,
                 sandbox=use.lease.sandbox,

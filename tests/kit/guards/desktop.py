@@ -18,6 +18,7 @@ ICONS = "tests/attack/test_sandbox_icons.py"
 PRINTING = "tests/attack/test_printing.py"
 CAMERA = "tests/attack/test_camera.py"
 USES = "tests/broker/viewer/calls/test_camera.py"
+SCREENS = "tests/attack/test_screen_share.py"
 GUARDS = (
     Guard("a camera that was taken back is not opened again at once", "", USES, "taken_back"),
     Guard("a sandbox opens the camera once", "if False:", USES, "opens_the_camera_once"),
@@ -32,6 +33,17 @@ GUARDS = (
     Guard("pictures that are not taken are dropped", "yield from ('queue', 'max-size-buffers=0', 'max-size-bytes=0', 'max-size-time=0', '!')", CAMERA, "are_dropped"),
     Guard("programs of a sandbox have bounds of their own cameras", "if False:", CAMERA, "has_bounds"),
     Guard("a program gets the camera that it has asked for", "if False:", CAMERA, "has_not_asked"),
+    Guard("one dialog about screens at a time", "if False:", SCREENS, "one_dialog"),
+    Guard("a dialog that nobody answers goes", "with trio.CancelScope():", SCREENS, "nobody_answers"),
+    Guard("a dialog that was dismissed is not shown again at once", "", SCREENS, "dismissed"),
+    Guard("a share ends with the desktop's session", "", SCREENS, "outlive_its_window"),
+    Guard("a screen is seen once its frame is", "if False:", SCREENS, "without_its_frame"),
+    Guard("a screen that may be the shared one has a frame", "return placed or sized or screens", SCREENS, "each_screen"),
+    Guard("a share ends with its screen", "", SCREENS, "a_frame_ends"),
+    Guard("a share ends with its frame", "", SCREENS, "a_frame_ends"),
+    Guard("a program gets the screen that its user has chosen", "if False:", SCREENS, "only_the_screen"),
+    Guard("a session is its own program's", "if found is None:", SCREENS, "only_the_screen"),
+    Guard("programs of a sandbox have bounds of their own screens", "if False:", SCREENS, "has_bounds"),
     Guard("pages are kept from a jail", "", "tests/attack/test_transfer_jail.py", "pages"),
     Guard("pages are kept with little memory", "", PRINTING, "mistake_about_sizes"),
     Guard("room for a page to be printed", "", PRINTING, "leave_room"),
@@ -51,7 +63,7 @@ GUARDS = (
     Guard("only settings of the table reach a sandbox", "if True:", "tests/attack/test_desktop_settings.py", "stay_on"),
     Guard("what is chosen is a file of the desktop", "if False:", DIALOGS, "not_a_file"),
     Guard("the name of a filter is one line", "return one.name or '*', rules", DIALOGS, "one_line"),
-    Guard("an answer is the portal's own", "return MatchRule(type='signal', path=handle, interface=_REQUEST)", DIALOGS, "only_the_portal"),
+    Guard("an answer is the portal's own", "return MatchRule(type='signal', path=path, interface=interface)", DIALOGS, "only_the_portal"),
     Guard("dialogs that are dismissed come no more", "", DIALOGS, "are_few"),
     Guard("what may not be copied into a sandbox is not chosen for it", "if False:", DIALOGS, "are_few"),
     Guard("a sandbox has one dialog at a time", "if True:", DIALOGS, "are_few"),

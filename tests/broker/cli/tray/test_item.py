@@ -132,19 +132,25 @@ def test_a_click_means_its_row(path, meaning):
     assert click(item, find(item, *path), "hovered") is None
 
 
-def test_a_camera_in_use_is_shown_and_ended_by_its_row():
+@pytest.mark.parametrize(
+    ("device", "shown", "ends", "words"),
+    [
+        ("camera:work  uses  Web cam", "CAMERA", "End its camera", "uses your camera"),
+        ("screen:work  sees  x", "SCREEN", "End its view of", "sees your screen"),
+    ],
+)
+def test_a_camera_or_screen_is_shown_and_ended_by_its_row(device, shown, ends, words):
     item = TrayItem()
     item.update(TrayState(reachable=True, sandboxes=(sandbox("work"),)))
     assert item._status() == "Active"
     plain = item._pictures()
-    devices = ["camera:work  uses  Web cam"]
-    state = TrayState(reachable=True, sandboxes=(sandbox("work", devices=devices),))
+    state = TrayState(reachable=True, sandboxes=(sandbox("work", devices=[device]),))
     item.update(state)
-    row = find(item, "work: CAMERA", "End its camera")
-    assert click(item, row) == Click(Act.DETACH, "work", "camera:work")
+    row = find(item, f"work: {shown}", ends)
+    assert click(item, row) == Click(Act.DETACH, "work", device.split()[0])
     assert item._status() == "NeedsAttention"
     assert item._pictures() != plain
-    assert "work uses your camera" in summary(state)
+    assert f"work {words}" in summary(state)
 
 
 def test_a_menu_that_changes_under_the_pointer_gives_no_click_to_another_row():

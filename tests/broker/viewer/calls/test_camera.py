@@ -13,16 +13,12 @@ import trio.testing
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.viewer.calls import camera
-from broker.viewer.calls.camera import (
-    ENDED_SECONDS,
-    OPENED_PER_MINUTE,
-    Camera,
-    Cameras,
-    camera_in,
-)
+from broker.viewer.calls import camera, video
+from broker.viewer.calls.camera import SIZES, Cameras, camera_in
+from broker.viewer.calls.video import ENDED_SECONDS, OPENED_PER_MINUTE, VideoSource
 
 KIND = "PipeWire:Interface:"
+SIZE = SIZES["640x480"]
 
 
 def lease(name="work", record=""):
@@ -63,7 +59,7 @@ def made(monkeypatch):
 
     async def find_camera():
         await trio.lowlevel.checkpoint()
-        return Camera(1, 2, "webcam", 3)
+        return VideoSource("webcam", "", (3, 1), trio.sleep_forever)
 
     @asynccontextmanager
     async def pictures(_camera, _size):
@@ -76,7 +72,7 @@ def made(monkeypatch):
                 log.done.append("closed")
 
     monkeypatch.setattr(camera, "find_camera", find_camera)
-    monkeypatch.setattr(camera, "pictures", pictures)
+    monkeypatch.setattr(video, "pictures", pictures)
     return cameras, log
 
 
@@ -90,7 +86,7 @@ async def for_ever(_far):
 
 async def test_a_use_is_recorded_and_shown_before_the_camera_is_opened(made):
     cameras, log = made
-    await cameras.serve(lease(), "640x480", at_once)
+    await cameras.serve(lease(), SIZE, at_once)
     order = ["share", "CameraOn", "shown", "opened", "closed", "hidden", "CameraOff"]
     assert log.done == order
 
@@ -99,7 +95,7 @@ async def test_a_use_that_cannot_be_recorded_opens_nothing(made):
     cameras, log = made
     log.full = True
     with pytest.raises(UpstreamError):
-        await cameras.serve(lease(), "640x480", at_once)
+        await cameras.serve(lease(), SIZE, at_once)
     assert "opened" not in log.done
     assert not cameras.uses()
 
@@ -109,37 +105,37 @@ async def test_ten_thousand_requests_open_the_camera_a_few_times(made, autojump_
     refused = 0
     for _ in range(10_000):
         try:
-            await cameras.serve(lease(), "640x480", at_once)
+            await cameras.serve(lease(), SIZE, at_once)
         except RefusedError:
             refused += 1
     assert log.done.count("opened") == OPENED_PER_MINUTE
     assert refused == 10_000 - OPENED_PER_MINUTE
     await trio.sleep(70)
-    await cameras.serve(lease(), "640x480", at_once)
+    await cameras.serve(lease(), SIZE, at_once)
 
 
 async def test_a_disposable_has_no_tries_of_its_own(made):
     cameras, _ = made
     for number in range(OPENED_PER_MINUTE):
-        await cameras.serve(lease(f"disp{number}", "disp"), "640x480", at_once)
+        await cameras.serve(lease(f"disp{number}", "disp"), SIZE, at_once)
     with pytest.raises(RefusedError, match="times a minute"):
-        await cameras.serve(lease("disp99", "disp"), "640x480", at_once)
+        await cameras.serve(lease("disp99", "disp"), SIZE, at_once)
 
 
 async def test_a_sandbox_opens_the_camera_once_and_leaves_it_to_others(made):
     cameras, _ = made
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(cameras.serve, lease(), "640x480", for_ever)
+        nursery.start_soon(cameras.serve, lease(), SIZE, for_ever)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(RefusedError, match="already"):
-            await cameras.serve(lease(), "640x480", at_once)
+            await cameras.serve(lease(), SIZE, at_once)
         for name in ("a", "b"):
             one = lease(f"disp-{name}", "disp")
-            nursery.start_soon(cameras.serve, one, "640x480", for_ever)
+            nursery.start_soon(cameras.serve, one, SIZE, for_ever)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(RefusedError, match="too many"):
-            await cameras.serve(lease("disp-c", "disp"), "640x480", at_once)
-        await cameras.serve(lease("mail"), "640x480", at_once)
+            await cameras.serve(lease("disp-c", "disp"), SIZE, at_once)
+        await cameras.serve(lease("mail"), SIZE, at_once)
         nursery.cancel_scope.cancel()
 
 
@@ -149,7 +145,7 @@ async def test_a_camera_that_was_taken_back_stays_so_for_a_while(made, autojump_
 
     async def asks():
         try:
-            await cameras.serve(lease(), "640x480", for_ever)
+            await cameras.serve(lease(), SIZE, for_ever)
         except RefusedError as error:
             refusals.append(str(error))
 
@@ -161,9 +157,9 @@ async def test_a_camera_that_was_taken_back_stays_so_for_a_while(made, autojump_
         assert log.done[-3:] == ["closed", "hidden", "CameraOff"]
     assert refusals == ["the user has taken the camera back"]
     with pytest.raises(RefusedError, match="taken the camera back"):
-        await cameras.serve(lease(), "640x480", at_once)
+        await cameras.serve(lease(), SIZE, at_once)
     await trio.sleep(ENDED_SECONDS)
-    await cameras.serve(lease(), "640x480", at_once)
+    await cameras.serve(lease(), SIZE, at_once)
     assert await cameras.end("work") is None
 
 
@@ -188,11 +184,11 @@ def test_a_shared_screen_is_not_taken_for_a_camera():
     dump = json.dumps([FACTORY, screen, webcam, sound, {"id": 1, "type": "x"}])
     found = camera_in(dump.encode())
     assert found is not None
-    assert (found.number, found.serial, found.factory) == (31, 40, 11)
+    assert (found.element, found.shown) == ("target-object=40", (11, 31))
     assert "\n" not in found.title
     found = camera_in(json.dumps([FACTORY, webcam, better]).encode())
     assert found is not None
-    assert found.number == 32
+    assert found.shown[1] == 32
     assert camera_in(json.dumps([FACTORY, screen]).encode()) is None
 
 

@@ -1,0 +1,238 @@
+"""``vitrail.ScreenShare``: a screen or window of the desktop, for programs of a sandbox.
+
+The user chooses it in the desktop's own dialog (org.freedesktop.portal.ScreenCast), and it
+has a frame in the sandbox's colour while it is shared.  The portal's connection to
+PipeWire sees the chosen node alone; ``broker.viewer.calls.video`` takes its pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import trio
+from jeepney import new_method_call
+from jeepney.bus_messages import message_bus
+from typing_extensions import override
+
+from broker.authority.audit.event_log import EventLog
+from broker.core.errors import UpstreamError
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import Child, spawn
+from broker.ipc.audit import schema
+from broker.viewer.calls.video import (
+    START_SECONDS,
+    VideoKind,
+    VideoSource,
+    VideoUse,
+    VideoUses,
+)
+from broker.viewer.opening.desktop_portal import (
+    DISMISSED,
+    PATH,
+    Options,
+    PortalBus,
+    portal_bus,
+)
+from broker.viewer.opening.failures import ToldError
+from broker.viewer.sound.indicator import Indicator, Wording
+
+SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"1280x720": (1280, 720), "1920x1080": (1920, 1080)}
+)
+"""The sizes that a sandbox may ask for, in pixels."""
+_CAST: Final = "org.freedesktop.portal.ScreenCast"
+_SESSION: Final = "org.freedesktop.portal.Session"
+_HINT = (
+    "install xdg-desktop-portal and the part of your desktop, as xdg-desktop-portal-wlr"
+)
+CHOOSE_SECONDS = 120.0
+"""For the user, in the desktop's dialog."""
+_SCREEN, _WINDOW = 1, 2
+_WITH_POINTER = 2
+_GONE = "what was shared has gone"
+_CHOOSING = Wording(
+    "video-display",
+    "{} asks to see your screen",
+    "{}",
+    "who asks to see a screen",
+    least_seconds=0.0,
+)
+
+
+@dataclass(frozen=True)
+class SharedScreen:
+    """What the user has chosen."""
+
+    node: int
+    window: bool
+    size: tuple[int, int] = (0, 0)
+    position: tuple[int, int] = (0, 0)
+
+    @property
+    def title(self) -> str:
+        """What the user is told of it."""
+        kind = "a window" if self.window else "a screen"
+        return f"{kind} of {self.size[0]}x{self.size[1]}" if all(self.size) else kind
+
+
+class ScreenShares(VideoUses):
+    """What one viewer's sandboxes see of the desktop."""
+
+    kind = VideoKind(
+        "the screen",
+        Wording(
+            "video-display", "{} sees your screen", "{}", "that a screen is shared"
+        ),
+        schema.ScreenOn,
+        schema.ScreenOff,
+    )
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(log)
+        self._choosing = Indicator(_CHOOSING)
+        self._dialog = False
+
+    @override
+    async def run(self) -> None:
+        """See ``VideoUses``."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(super().run)
+            nursery.start_soon(self._choosing.run)
+
+    @override
+    @asynccontextmanager
+    async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
+        """See ``VideoUses``."""
+        async with portal_bus(_CAST, "screen sharing", _HINT, descriptors=True) as bus:
+            session, found = await self._chosen(use, bus)
+            no_options: Options = {}
+            remote = ("OpenPipeWireRemote", "oa{sv}", (session, no_options))
+            reply = await bus.call(new_method_call(bus.address(PATH), *remote))
+            with socket.socket(fileno=reply.body[0].to_raw_fd()) as server:
+
+                async def connect() -> socket.socket:
+                    await trio.lowlevel.checkpoint()
+                    return server.dup()
+
+                # The portal closes the session with our connection to the bus.
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_until_closed, bus, session)
+                    async with framed(use.colour, found):
+                        yield VideoSource(
+                            found.title, f"path={found.node}", (), connect, steady=False
+                        )
+                    nursery.cancel_scope.cancel()
+
+    async def _chosen(self, use: VideoUse, bus: PortalBus) -> tuple[str, SharedScreen]:
+        """Have the user choose; returns the portal's session, too.  Raises ToldError."""
+        # guard: one dialog about screens at a time
+        if self._dialog:
+            raise ToldError("the user is asked about another sandbox")
+        name, found = use.lease.sandbox, None
+        self._dialog = True
+        self._choosing.show(name, active=True, source="Your desktop asks what it sees.")
+        try:
+            # guard: a dialog that nobody answers goes
+            with trio.move_on_after(CHOOSE_SECONDS):
+                session, found = await _asked(bus)
+        finally:
+            self._dialog = False
+            self._choosing.show(name, active=False)
+        if found is None:
+            # guard: a dialog that was dismissed is not shown again at once
+            self.refuse_a_while(use.lease)
+            raise ToldError("the user has chosen nothing")
+        return session, found
+
+
+async def _asked(bus: PortalBus) -> tuple[str, SharedScreen | None]:
+    """Show the desktop's dialog; returns the portal's session, and what was chosen."""
+    offered = await bus.property("AvailableSourceTypes")
+    pointer = await bus.property("AvailableCursorModes")
+    if not isinstance(offered, int) or not isinstance(pointer, int):
+        raise UpstreamError("the desktop's portal has failed")
+    options: Options = {"session_handle_token": ("s", f"v{secrets.token_hex(8)}")}
+    _, made = await bus.request("CreateSession", "a{sv}", options=options)
+    session = str(made["session_handle"][1]) if isinstance(made, dict) else ""
+    await bus.call(message_bus.AddMatch(bus.rule(session, _SESSION, "Closed")))
+    options = {"types": ("u", offered & (_SCREEN | _WINDOW))}
+    if pointer & _WITH_POINTER:
+        options["cursor_mode"] = ("u", _WITH_POINTER)
+    code, _ = await bus.request("SelectSources", "oa{sv}", session, options=options)
+    if code in DISMISSED:
+        return session, None
+    answer = await bus.request("Start", "osa{sv}", session, "", options={})
+    return session, screen_in(answer, windows=bool(offered & _WINDOW))
+
+
+def screen_in(body: tuple[object, ...], *, windows: bool) -> SharedScreen | None:
+    """Return what a response to ``Start`` says.  Raises UpstreamError.
+
+    ``windows``: the desktop can share some; xdg-desktop-portal-wlr 0.7, which cannot,
+    calls each screen a window.
+    """
+    code, results = (*body, None, None)[:2]
+    if code in DISMISSED:
+        return None
+    try:
+        ((node, found),) = results["streams"][1]  # type: ignore[index]
+        window = windows and found.get("source_type", ("u", 0))[1] == _WINDOW
+        pairs = [found.get(key, ("", (0, 0)))[1] for key in ("size", "position")]
+        (width, height), (x, y) = pairs
+        place = int(width), int(height), int(x), int(y)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise UpstreamError("the desktop's portal has failed") from error
+    return SharedScreen(int(node), window, place[:2], place[2:])
+
+
+async def _until_closed(bus: PortalBus, session: str) -> None:
+    await bus.signal(bus.rule(session, _SESSION, "Closed"))
+    # guard: a share ends with the desktop's session
+    raise ToldError(_GONE)
+
+
+@asynccontextmanager
+async def framed(colour: str, found: SharedScreen) -> AsyncIterator[None]:
+    """Have a frame around a screen while the block runs.  Raises VitrailError.
+
+    The desktop shows by itself which window is shared: no program can put a frame
+    around one of another.
+    """
+    if found.window:
+        yield
+        return
+    words = (colour.removeprefix("#"), *map(str, (*found.size, *found.position)))
+    argv = our_program("broker.helpers.prompt.screen_frame", *words)
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        child = spawn(argv, name="screen frame", stdout=write)
+    finally:
+        os.close(write)
+    try:
+        async with trio.lowlevel.FdStream(read) as drawn:
+            with trio.fail_after(START_SECONDS):
+                # guard: a screen is seen once its frame is
+                if not await drawn.receive_some(1):
+                    raise UpstreamError("the frame around a screen cannot be drawn")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_gone, child)
+            yield
+            nursery.cancel_scope.cancel()
+    except trio.TooSlowError as error:
+        raise UpstreamError("the frame around a screen is not drawn") from error
+    finally:
+        child.kill()
+        with trio.CancelScope(shield=True):
+            await child.wait()
+
+
+async def _until_gone(child: Child) -> None:
+    await child.wait()
+    raise ToldError(_GONE)

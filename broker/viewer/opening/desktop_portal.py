@@ -1,0 +1,176 @@
+"""Requests to the portal of the user's desktop (documentation of XDG Desktop Portal).
+
+It and its dialogs are programs of the user's own session.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+from jeepney import (
+    DBusAddress,
+    HeaderFields,
+    MatchRule,
+    Message,
+    MessageType,
+    new_method_call,
+)
+from jeepney.bus_messages import message_bus
+from jeepney.io.trio import DBusConnection, open_dbus_connection
+
+from broker.core.errors import SetupError, UpstreamError, sole
+from broker.core.escape import printable
+
+NAME = "org.freedesktop.portal.Desktop"
+PATH = "/org/freedesktop/portal/desktop"
+CHOSEN, DISMISSED = 0, (1, 2)
+"""Codes of a response."""
+_REQUEST: Final = "org.freedesktop.portal.Request"
+_PROPERTIES = DBusAddress(PATH, NAME, "org.freedesktop.DBus.Properties")
+_REPLY_SECONDS, _CLOSE_SECONDS = 25.0, 2.0
+"""The portal and its part of the desktop may have to be started first."""
+_NO_BUS = (
+    KeyError,  # of the environment
+    OSError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.EndOfChannel,
+)
+_SIGNALS = 64
+
+Options = dict[str, tuple[str, object]]
+"""Values with their types."""
+
+
+class PortalBus:
+    """A connection that does one thing after the other, for one interface."""
+
+    def __init__(
+        self, connection: DBusConnection, interface: str, noun: str, hint: str
+    ) -> None:
+        self._connection = connection
+        self._interface = interface
+        self._noun = noun
+        self._hint = hint
+        self._signals: deque[Message] = deque(maxlen=_SIGNALS)
+        """Those that came before a reply."""
+        self._owner = ""
+        """The unique name: another program of the session could answer by the same path."""
+
+    async def send(self, call: Message) -> int:
+        """Send a call, whose reply nobody waits for; returns its serial."""
+        serial: int = next(self._connection.outgoing_serial)
+        await self._connection.send(call, serial=serial)
+        return serial
+
+    async def call(self, call: Message) -> Message:
+        """Return the reply.  Raises SetupError for an error."""
+        with trio.fail_after(_REPLY_SECONDS):
+            serial = await self.send(call)
+            while True:
+                got = await self._connection.receive()
+                if got.header.message_type is MessageType.signal:
+                    self._signals.append(got)
+                elif got.header.fields.get(HeaderFields.reply_serial) == serial:
+                    break
+        if got.header.message_type is not MessageType.method_return:
+            words = printable(" ".join(map(str, got.body)), 300)
+            text = f"the desktop has no {self._noun}: {words}"
+            raise SetupError(text, hint=self._hint)
+        return got
+
+    async def property(self, name: str) -> object:
+        """Return a property of the interface.  Raises SetupError where it has none."""
+        ask = new_method_call(_PROPERTIES, "Get", "ss", (self._interface, name))
+        reply = await self.call(ask)
+        self._owner = str(reply.header.fields.get(HeaderFields.sender, ""))
+        _, value = reply.body[0]
+        return value
+
+    def address(self, path: str, interface: str = "") -> DBusAddress:
+        """Return an object of the portal, of which a property has been read."""
+        return DBusAddress(path, self._owner, interface or self._interface)
+
+    async def request(
+        self, method: str, signature: str, *first: object, options: Options
+    ) -> tuple[object, ...]:
+        """Return the response to a request, whose last argument are its options.
+
+        It is closed when this is cancelled.  Raises SetupError, UpstreamError.
+        """
+        token = f"vitrail{secrets.token_hex(8)}"
+        words = (*first, {**options, "handle_token": ("s", token)})
+        sender = str(self._connection.unique_name).lstrip(":").replace(".", "_")
+        handle = f"{PATH}/request/{sender}/{token}"
+        response = self.rule(handle, _REQUEST, "Response")
+        for rule in (response, self._end_rule()):
+            await self.call(message_bus.AddMatch(rule))
+        await self.call(new_method_call(self.address(PATH), method, signature, words))
+        try:
+            answer = await self.signal(response)
+        except trio.Cancelled:
+            close = new_method_call(self.address(handle, _REQUEST), "Close")
+            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await self.send(close)
+            raise
+        return tuple(answer.body)
+
+    async def signal(self, rule: MatchRule) -> Message:
+        """Wait for a signal.  Raises UpstreamError when the portal has ended."""
+        end = self._end_rule()
+        while True:
+            got = (
+                self._signals.popleft()
+                if self._signals
+                else await self._connection.receive()
+            )
+            if rule.matches(got):
+                return got
+            if end.matches(got):
+                raise UpstreamError("the desktop's portal has ended")
+
+    def rule(self, path: str, interface: str, member: str) -> MatchRule:
+        """Return the rule for a signal of the portal."""
+        # guard: an answer is the portal's own
+        return MatchRule(
+            type="signal",
+            sender=self._owner,
+            path=path,
+            interface=interface,
+            member=member,
+        )
+
+    def _end_rule(self) -> MatchRule:
+        rule = MatchRule(
+            type="signal", interface=message_bus.interface, member="NameOwnerChanged"
+        )
+        rule.add_arg_condition(0, self._owner)
+        return rule
+
+
+@asynccontextmanager
+async def portal_bus(
+    interface: str, noun: str, hint: str, *, descriptors: bool = False
+) -> AsyncIterator[PortalBus]:
+    """Connect to the session's bus while the block runs.
+
+    ``noun`` and ``hint``: of an interface that is not there.  Raises SetupError.
+    """
+    try:
+        async with await open_dbus_connection(enable_fds=descriptors) as bus:
+            yield PortalBus(bus, interface, noun, hint)
+    except (*_NO_BUS, ExceptionGroup) as error:
+        found = sole(error)
+        if not isinstance(found, _NO_BUS):
+            raise
+        words = printable(str(found) or type(found).__name__, 300)
+        if isinstance(found, KeyError):
+            words = "DBUS_SESSION_BUS_ADDRESS is not set"
+        text = f"the desktop's {noun} cannot be reached: {words}"
+        raise SetupError(text, hint=hint) from error

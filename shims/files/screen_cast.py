@@ -1,0 +1,288 @@
+"""``org.freedesktop.portal.ScreenCast``: a screen or window of the user's desktop.
+
+What a program asks for is asked of the broker, whose rules decide, and the user chooses
+it in the desktop's own dialog; then the program has a source of video at the PipeWire of
+the guest, until its session ends at either side.  Source: the documentation of XDG
+Desktop Portal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
+from shims.files.bus_service import CallError, unknown_method
+from shims.files.calling import OWN_DESKTOP, start_thread
+from shims.files.camera import pipewire_remote, pipewire_servers
+from shims.files.connection import Connection, tell
+from shims.files.offers import PortalOffer
+from shims.files.protocol import TransferError, frame
+from shims.files.video_node import PW_ANY, VideoNode
+
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional, Tuple
+
+SCREEN_CAST = "org.freedesktop.portal.ScreenCast"
+SCREEN_SERVICE = "vitrail.ScreenShare"
+SCREEN_VERSION = 2
+SCREEN_XML = f"""<interface name="{SCREEN_CAST}">
+<method name="CreateSession"><arg type="a{{sv}}" direction="in"/>
+<arg type="o" direction="out"/></method>
+<method name="SelectSources"><arg type="o" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
+<method name="Start"><arg type="o" direction="in"/><arg type="s" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
+<method name="OpenPipeWireRemote"><arg type="o" direction="in"/>
+<arg type="a{{sv}}" direction="in"/><arg type="h" direction="out"/></method>
+<property name="AvailableSourceTypes" type="u" access="read"/>
+<property name="AvailableCursorModes" type="u" access="read"/>
+<property name="version" type="u" access="read"/></interface>"""
+SCREEN_SIZES = {"1920x1080": (1920, 1080), "1280x720": (1280, 720)}  # as the broker's
+SCREEN_RATE = 30
+SCREEN_NODE = (
+    "media.class=Video/Source node.name=vitrail.screen "
+    'node.description="Screen of the desktop"'
+)
+SOURCE_MONITOR, SOURCE_WINDOW, POINTER_EMBEDDED = 1, 2, 2
+SCREEN_SHARED, SCREEN_REFUSED, SCREEN_FAILED = 0, 1, 2
+SESSIONS_AT_ONCE = 16
+SHOWN_AGAIN_SECONDS = 0.2
+NODE_SECONDS = 5.0
+
+
+class ScreenSession:
+    """A session of a program, and its source of video once it has been started."""
+
+    def __init__(self, sender: str, path: str) -> None:
+        import threading
+
+        self.sender, self.path = sender, path
+        self.started = self.shared = False
+        self._lock, self._new = threading.Lock(), threading.Event()
+        self._over = False
+        self._asking: Optional[socket.socket] = None
+        self._picture = b""
+
+    def share(self, ended: Callable[[], None]) -> Tuple[int, Tuple[int, int]]:
+        """Have pictures of the broker; returns the node and its size.
+
+        Waits for the user.  ``ended`` is called once it is over, unless it was closed.
+        Raises TransferError, OSError.
+        """
+        named = os.environ.get("VITRAIL_SCREEN", "")
+        if named not in SCREEN_SIZES:
+            named = next(iter(SCREEN_SIZES))
+        width, height = SCREEN_SIZES[named]
+        connection = Connection("VITRAIL_CALL")
+        with self._lock:
+            self._asking = connection.socket
+        if self._over:
+            self._hang_up()  # what follows fails
+        try:
+            ask = {"type": "call", "service": SCREEN_SERVICE, "target": OWN_DESKTOP}
+            connection.send(frame(dict(ask, argument=named)))
+            connection.wait("go")
+            number, node = self._make_node(width, height)
+        except (TransferError, OSError):
+            self._hang_up()
+            connection.socket.close()
+            raise
+        self.shared = True
+        start_thread(functools.partial(self._show, node))
+        size = width * height * 3 // 2
+        start_thread(functools.partial(self._receive, connection, size, ended))
+        return number, (width, height)
+
+    def _make_node(self, width: int, height: int) -> Tuple[int, VideoNode]:
+        servers = pipewire_servers()
+        servers.hold(self)
+        try:
+            node = VideoNode(SCREEN_NODE, width, height, SCREEN_RATE)
+        except TransferError:
+            servers.release(self)
+            raise
+        until = time.monotonic() + NODE_SECONDS
+        while node.number() == PW_ANY:
+            if node.failed or time.monotonic() > until:
+                node.close()
+                servers.release(self)
+                raise TransferError("PipeWire does not take a source of video")
+            node.changed.wait(SHOWN_AGAIN_SECONDS)
+            node.changed.clear()
+        return node.number(), node
+
+    def _receive(
+        self, connection: Connection, size: int, ended: Callable[[], None]
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while not self._over:
+                picture = connection.reader.read(size)
+                if len(picture) < size:
+                    break
+                self._picture = picture
+                self._new.set()
+        was_over = self._over
+        self.close()
+        connection.socket.close()
+        if not was_over:
+            ended()
+
+    def _show(self, node: VideoNode) -> None:
+        """Show the last picture, again where nothing changes: one may look late."""
+        while not self._over and not node.failed:
+            if self._picture:
+                node.show(self._picture)
+            self._new.wait(SHOWN_AGAIN_SECONDS)
+            self._new.clear()
+        self.close()
+        node.close()
+        pipewire_servers().release(self)
+
+    def close(self) -> None:
+        """End it, also one for which the user is still asked."""
+        self._over = True
+        self._new.set()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            asking, self._asking = self._asking, None
+            if asking is not None:
+                asking.shutdown(socket.SHUT_RDWR)
+
+
+class PortalScreens:
+    """The portal's sessions.
+
+    ``respond`` is called with a program, a handle, a code and results; ``closed`` with a
+    program and its session, which has ended.
+    """
+
+    def __init__(
+        self,
+        respond: Callable[[str, str, int, Dict[str, Tuple[str, Any]]], None],
+        closed: Callable[[str, str], None],
+    ) -> None:
+        self._respond, self._closed = respond, closed
+        self._sessions: Dict[str, ScreenSession] = {}
+        self._answers: List[Callable[[], Any]] = []
+        ask = {"type": "call", "service": SCREEN_SERVICE, "target": OWN_DESKTOP}
+        self._offer = PortalOffer(dict(ask, argument="offered"))
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def perform(
+        self,
+        call: BusMessage,
+        given: List[int],
+        handle: Callable[..., str],
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        """Answer a call; ``given`` takes the reply's descriptors.  Raises CallError."""
+        interface, member = call.text(INTERFACE), call.text(MEMBER)
+        known = (interface.rpartition(".")[2], member, call.signature)
+        values = {
+            "version": ("u", SCREEN_VERSION),
+            "AvailableSourceTypes": ("u", SOURCE_MONITOR),
+            "AvailableCursorModes": ("u", POINTER_EMBEDDED),
+        }
+        if not self._offer.held():
+            raise unknown_method(call)
+        if known == ("Properties", "Get", "ss") and call.body[1] in values:
+            return "v", (values[call.body[1]],)
+        if known == ("Properties", "GetAll", "s"):
+            return "a{sv}", (values,)
+        if known == ("ScreenCast", "CreateSession", "a{sv}"):
+            return self._create(call, handle)
+        if known == ("ScreenCast", "SelectSources", "oa{sv}"):
+            self._session(call)
+            return self._answer_later(call, handle(call), {})
+        if known == ("ScreenCast", "Start", "osa{sv}"):
+            session = self._session(call)
+            if session.started:
+                raise CallError("portal.Error.NotAllowed", "it was started before")
+            session.started, path = True, handle(call)
+            self._answers.append(
+                lambda: start_thread(functools.partial(self._start, session, path))
+            )
+            return "o", (path,)
+        if known == ("ScreenCast", "OpenPipeWireRemote", "oa{sv}"):
+            # guard: a program gets the screen that its user has chosen
+            if not self._session(call).shared:
+                raise CallError("portal.Error.NotAllowed", "nothing is shared by it")
+            try:
+                given.append(pipewire_remote().detach())
+            except (OSError, KeyError):
+                raise CallError("portal.Error.Failed", "PipeWire has gone") from None
+            return "h", (0,)
+        raise unknown_method(call)
+
+    def _create(
+        self, call: BusMessage, handle: Callable[..., str]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        # guard: programs of a sandbox have bounds of their own screens
+        if len(self._sessions) >= SESSIONS_AT_ONCE:
+            raise CallError("DBus.Error.LimitsExceeded", "too many sessions")
+        path = handle(call, "session")
+        if path in self._sessions:
+            raise CallError("DBus.Error.InvalidArgs", "that session is there already")
+        self._sessions[path] = ScreenSession(call.text(SENDER), path)
+        results = {"session_handle": ("s", path)}
+        return self._answer_later(call, handle(call), results)
+
+    def _answer_later(
+        self, call: BusMessage, path: str, results: Dict[str, Tuple[str, Any]]
+    ) -> Tuple[str, Tuple[Any, ...]]:
+        to = (call.text(SENDER), path, SCREEN_SHARED, results)
+        self._answers.append(lambda: self._respond(*to))
+        return "o", (path,)
+
+    def answered(self) -> None:
+        """Respond to what was asked, after the reply to it."""
+        while self._answers:
+            self._answers.pop(0)()
+
+    def _session(self, call: BusMessage) -> ScreenSession:
+        found = self._sessions.get(call.body[0])
+        # guard: a session is its own program's
+        if found is None or found.sender != call.text(SENDER):
+            raise CallError("portal.Error.InvalidArgument", "there is no such session")
+        return found
+
+    def _start(self, session: ScreenSession, path: str) -> None:
+        code, results = SCREEN_FAILED, {}
+        try:
+            number, size = session.share(functools.partial(self._ended, session))
+            about = {"size": ("(ii)", size), "source_type": ("u", SOURCE_MONITOR)}
+            code, results = (
+                SCREEN_SHARED,
+                {"streams": ("a(ua{sv})", [(number, about)])},
+            )
+        except (TransferError, OSError) as error:
+            tell(f"vitrail: the screen: {error}")
+            code = SCREEN_REFUSED if isinstance(error, TransferError) else code
+        self._respond(session.sender, path, code, results)
+
+    def _ended(self, session: ScreenSession) -> None:
+        if self._sessions.pop(session.path, None) is not None:
+            self._closed(session.sender, session.path)
+
+    def close(self, sender: str, path: str) -> bool:
+        """End a session of a program; False: it has none of that name."""
+        found = self._sessions.get(path)
+        if found is None or found.sender != sender:
+            return False
+        del self._sessions[path]
+        found.close()
+        return True
+
+    def gone(self, sender: str) -> None:
+        """A program has left the bus."""
+        for path, session in list(self._sessions.items()):
+            if session.sender == sender:
+                self.close(sender, path)

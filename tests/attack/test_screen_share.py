@@ -1,0 +1,320 @@
+"""Attack: a sandbox that wants to see more of the desktop, or longer, than its user chose."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import pytest
+import trio
+import trio.testing
+from jeepney import DBusAddress
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.services import SCREEN_SHARE
+from broker.helpers.prompt.screen_frame import Screen, ScreenFrame, meant
+from broker.ipc.transfer_guest import CallService
+from broker.viewer.calls import screens, video
+from broker.viewer.calls.calls import call_request
+from broker.viewer.calls.screens import (
+    ScreenShares,
+    SharedScreen,
+    framed,
+    screen_in,
+)
+from broker.viewer.calls.video import ENDED_SECONDS
+from shims.files import screen_cast as shim
+from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
+from shims.files.bus_service import CallError
+from shims.files.portal import request_handle
+from tests.broker.viewer.calls.test_camera import Log, at_once, for_ever, lease
+
+SIZE = (1280, 720)
+
+
+class Portal:
+    """The desktop's; ``choose`` is its dialog."""
+
+    def __init__(self):
+        self.closed = trio.Event()
+        self.asked = 0
+        self.chosen = SharedScreen(7, window=False, size=(1280, 800))
+        self.answers = trio.Event()
+        self.answers.set()
+
+    async def call(self, _call):
+        near, far = socket.socketpair()
+        far.close()
+        given = SimpleNamespace(to_raw_fd=near.detach)
+        return SimpleNamespace(body=(given,))
+
+    def address(self, path):
+        return DBusAddress(path, ":1.1", "org.x")
+
+    def rule(self, *_):
+        return None
+
+    async def signal(self, _rule):
+        await self.closed.wait()
+
+    async def choose(self, _bus):
+        self.asked += 1
+        await self.answers.wait()
+        return "/session", self.chosen
+
+
+@pytest.fixture
+def made(monkeypatch):
+    portal, log = Portal(), Log()
+    shares = ScreenShares(log)
+    shares.indicator = log
+
+    @asynccontextmanager
+    async def portal_bus(*_words, **_more):
+        yield portal
+
+    @asynccontextmanager
+    async def frame(_colour, _found):
+        log.done.append("framed")
+        yield
+        log.done.append("no frame")
+
+    @asynccontextmanager
+    async def pictures(_source, _size):
+        log.done.append("opened")
+        yield None
+        log.done.append("closed")
+
+    monkeypatch.setattr(screens, "portal_bus", portal_bus)
+    monkeypatch.setattr(screens, "_asked", portal.choose)
+    monkeypatch.setattr(screens, "framed", frame)
+    monkeypatch.setattr(video, "pictures", pictures)
+    return shares, portal, log
+
+
+async def fails(shares, one, carry, match):
+    """A share that ends with a refusal."""
+    with trio.fail_after(10_000):
+        with pytest.RaisesGroup(
+            RefusedError, allow_unwrapped=True, flatten_subgroups=True
+        ) as told:
+            await shares.serve(one, SIZE, carry, "#102030")
+    found = told.value
+    while isinstance(found, ExceptionGroup):
+        (found,) = found.exceptions
+    assert match in str(found)
+
+
+async def test_a_screen_is_framed_and_recorded_before_it_is_seen(made):
+    shares, _, log = made
+    await shares.serve(lease(), SIZE, at_once, "#102030")
+    order = ["framed", "ScreenOn", "shown", "opened", "closed", "hidden", "ScreenOff"]
+    assert log.done == ["share", *order, "no frame"]
+
+
+async def test_one_dialog_about_screens_at_a_time(made):
+    shares, portal, _ = made
+    portal.answers = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shares.serve, lease("mail"), SIZE, for_ever)
+        await trio.testing.wait_all_tasks_blocked()
+        portal.answers.set()
+        await fails(shares, lease(), at_once, "asked about another")
+        nursery.cancel_scope.cancel()
+    assert portal.asked == 1
+
+
+async def test_a_dialog_that_nobody_answers_goes(made, autojump_clock):
+    shares, portal, _ = made
+    portal.answers = trio.Event()
+    await fails(shares, lease(), at_once, "chosen nothing")
+    portal.answers.set()
+    await shares.serve(lease("mail"), SIZE, at_once)
+
+
+async def test_a_dialog_that_was_dismissed_is_not_shown_again(made, autojump_clock):
+    shares, portal, log = made
+    portal.chosen = None
+    await fails(shares, lease(), at_once, "chosen nothing")
+    for _ in range(1000):
+        await fails(shares, lease(), at_once, "taken the screen back")
+    assert portal.asked == 1
+    assert "ScreenOn" not in log.done
+    await trio.sleep(ENDED_SECONDS)
+    await fails(shares, lease(), at_once, "chosen nothing")
+
+
+async def test_a_share_does_not_outlive_its_window(made, autojump_clock):
+    shares, portal, log = made
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fails, shares, lease(), for_ever, "has gone")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [use.title for use in shares.uses()] == ["a screen of 1280x800"]
+        portal.closed.set()
+    assert log.done[-2:] == ["hidden", "ScreenOff"]
+
+
+@pytest.mark.parametrize("program", ["true", "false"])
+async def test_nothing_is_seen_without_its_frame(program, monkeypatch):
+    monkeypatch.setattr(screens, "our_program", lambda *_: [program])
+    entered = []
+    with pytest.RaisesGroup(UpstreamError, allow_unwrapped=True):
+        async with framed("#102030", SharedScreen(7, window=False)):
+            entered.append(program)
+            await trio.sleep_forever()
+    assert not entered
+
+
+async def test_a_share_ends_when_the_program_of_its_frame_does(monkeypatch):
+    words = ["sh", "-c", "printf 1; sleep 0"]
+    monkeypatch.setattr(screens, "our_program", lambda *_: words)
+    with pytest.RaisesGroup(RefusedError, allow_unwrapped=True):
+        async with framed("#102030", SharedScreen(7, window=False)):
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        (0, {}),
+        (0, {"streams": ("a(ua{sv})", [])}),
+        (0, {"streams": ("a(ua{sv})", [(1, {}), (2, {})])}),
+        (0, {"streams": ("a(ua{sv})", [(1, {"size": ("s", "x")})])}),
+        (9, None),
+        (),
+    ],
+)
+def test_a_response_of_another_form_is_an_error(body):
+    with pytest.raises(UpstreamError):
+        screen_in(body, windows=True)
+
+
+def test_a_screen_that_is_called_a_window_has_a_frame():
+    about = {"source_type": ("u", 2), "size": ("(ii)", (1280, 800))}
+    body = (0, {"streams": ("a(ua{sv})", [(7, about)])})
+    found = screen_in(body, windows=False)
+    assert found == SharedScreen(7, window=False, size=(1280, 800))
+    found = screen_in(body, windows=True)
+    assert found is not None
+    assert found.window
+    assert screen_in((1, {}), windows=True) is None
+
+
+def screen(*sizes, at=(0, 0)):
+    return Screen(None, sizes=set(sizes), positions={at})
+
+
+def test_each_screen_that_may_be_the_shared_one_has_a_frame():
+    big, small = (1920, 1080), (1280, 800)
+    all_of_them = {
+        1: screen(big),
+        2: screen(big, at=(1920, 0)),
+        3: screen(small, at=(3840, 0)),
+    }
+    # xdg-desktop-portal-wlr says of each that it is at 0, 0.
+    assert meant(all_of_them, big, (0, 0)).keys() == {1, 2}
+    assert meant(all_of_them, big, (1920, 0)).keys() == {2}
+    assert meant(all_of_them, big, (5, 5)).keys() == {1, 2}
+    assert meant(all_of_them, small, (0, 0)).keys() == {3}
+    assert meant(all_of_them, (0, 0), (0, 0)).keys() == {1, 2, 3}
+    assert meant(all_of_them, (7, 7), (1920, 0)).keys() == {1, 2, 3}
+
+
+class Anything:
+    """An object of the compositor's that takes each request."""
+
+    def __init__(self):
+        self.dispatcher = {}
+        self.made = []
+
+    def __getattr__(self, name):
+        def request(*_words):
+            self.made.append(Anything())
+            return self.made[-1]
+
+        return request
+
+
+def test_a_frame_ends_with_its_screen_and_when_it_is_closed():
+    def frame():
+        one = object.__new__(ScreenFrame)
+        one._over, one._framed, one._waiting, one._kept = False, {3}, 0, []
+        shell = Anything()
+        one._globals = {"wl_compositor": Anything(), "zwlr_layer_shell_v1": shell}
+        one._strip(screen((1, 1)), 0, 1, 1)
+        return one, shell.made[0]
+
+    one, _ = frame()
+    one._gone(None, 4)
+    assert not one._over
+    one._gone(None, 3)
+    assert one._over
+    one, strip = frame()
+    strip.dispatcher["closed"](strip)
+    assert one._over
+
+
+@pytest.mark.parametrize(
+    ("argument", "target"),
+    [("", "dom0"), ("640x480", "dom0"), ("1280x720", "personal"), ("own", "personal")],
+)
+def test_a_sandbox_asks_for_pictures_of_our_sizes_at_the_desktop(argument, target):
+    opening = SimpleNamespace(lease=None, stream=1, peer="", service="vitrail.Call")
+    with pytest.raises(RefusedError, match="the screenshare is the desktop's"):
+        call_request(opening, CallService(SCREEN_SHARE, argument, target))
+
+
+# -- programs of one guest ---------------------------------------------------------------
+
+
+def call(member, *body, sender=":1.5", signature="a{sv}"):
+    fields = {INTERFACE: shim.SCREEN_CAST, MEMBER: member, SENDER: sender}
+    return BusMessage(1, fields, signature, (*body, {}))
+
+
+@pytest.fixture
+def portal(monkeypatch):
+    near, far = socket.socketpair()
+    monkeypatch.setattr(shim, "pipewire_remote", lambda: near)
+    made = shim.PortalScreens(lambda *_: None, lambda *_: None)
+    monkeypatch.setattr(made._offer, "held", lambda: True)
+    with near, far:
+        yield made
+
+
+def test_a_program_gets_only_the_screen_that_was_chosen_for_it(portal):
+    given: list[int] = []
+    portal.perform(call("CreateSession"), given, request_handle)
+    (path,) = portal._sessions
+    remote = {"signature": "oa{sv}"}
+    with pytest.raises(CallError, match="nothing is shared"):
+        portal.perform(
+            call("OpenPipeWireRemote", path, **remote), given, request_handle
+        )
+    portal._sessions[path].shared = True
+    for member in ("SelectSources", "OpenPipeWireRemote"):
+        other = call(member, path, sender=":1.6", **remote)
+        with pytest.raises(CallError, match="no such session"):
+            portal.perform(other, given, request_handle)
+    assert not portal.close(":1.6", path)
+    assert not given
+    portal.perform(call("OpenPipeWireRemote", path, **remote), given, request_handle)
+    os.close(given.pop())
+    portal.gone(":1.6")
+    assert len(portal) == 1
+    portal.gone(":1.5")
+    assert len(portal) == 0
+
+
+def test_a_program_has_bounds_of_its_own_sessions(portal):
+    def create(number):
+        one = call("CreateSession")
+        one.serial = number
+        portal.perform(one, [], request_handle)
+
+    for number in range(shim.SESSIONS_AT_ONCE):
+        create(number)
+    with pytest.raises(CallError, match="too many"):
+        create(99)

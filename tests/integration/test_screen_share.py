@@ -1,0 +1,128 @@
+"""Programs of sandboxes see a screen of the desktop: the user chooses it there.
+
+xdg-desktop-portal-wlr on sway, PipeWire on both sides; the guests are processes, so that
+no machine is booted.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+from PIL import Image
+
+from broker.helpers.process.spawn import PIPE
+from tests.kit.brokerctl import brokerctl
+from tests.kit.cameras import pipewire
+from tests.kit.eventually import eventually
+from tests.kit.guest_notifications import bus_of, notifying
+from tests.kit.screen_casts import screen_portal, sharer
+from tests.kit.wayland.compositor import pixels
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "pipewire"))),
+    reason="waypipe, mako, dbus-daemon and pipewire are needed",
+)
+RULES = "vitrail.ScreenShare + work @adminvm allow\n"
+COLOUR = (0x00, 0x9E, 0x73)
+REFUSED = 1
+
+
+@asynccontextmanager
+async def sharing(rules=RULES):
+    async with (
+        notifying(rules, "work", "personal") as (w, screen, guests),
+        pipewire(screen.env),
+        screen_portal(screen, w.base) as choice,
+        bus_of(guests["work"]),
+        bus_of(guests["personal"]),
+    ):
+        screen.personal = guests["personal"]
+        yield w, screen, guests["work"], choice
+
+
+def picture_in(folder):
+    """The newest whole picture of a program, or None."""
+    found = sorted(folder.glob("*.png"), key=lambda file: file.stat().st_mtime)
+    return Image.open(found[-2]).convert("RGB") if len(found) > 1 else None
+
+
+def framed(image, left=0):
+    """Whether a picture of the screen, 16:10, has the frame at all of its edges."""
+    width, height = image.size
+    places = [(left + 2, height // 2), (width - left - 3, height // 2)]
+    places += [(width // 2, 2), (width // 2, height - 3)]
+    near = [
+        max(abs(a - b) for a, b in zip(image.getpixel(place), COLOUR, strict=True)) < 24
+        for place in places
+    ]
+    assert len(set(near)) == 1, near
+    return near[0]
+
+
+async def test_a_program_sees_the_screen_that_the_user_has_chosen(tmp_path):
+    async with sharing() as (w, screen, work, _choice):
+        assert not framed(await pixels(screen.comp))
+        client = sharer(work, tmp_path, stdout=PIPE)
+        out = client.popen.stdout
+        with out:
+            await eventually(lambda: picture_in(tmp_path))
+            # It is in what the sandbox sees, too; 16:10 has borders there.
+            assert framed(picture_in(tmp_path), left=(1920 - 1728) // 2)
+            assert framed(await pixels(screen.comp))
+            await screen.one_with("work sees your screen")
+            assert len(w.events("screen.on", sandbox="work")) == 1
+            said = await brokerctl("status", "work", env=w.environ)
+            assert "screen:work" in said.out
+            # Taken back: the program is told so, and nothing is left.
+            words = ("device", "detach", "screen:work")
+            assert (await brokerctl(*words, env=w.environ)).code == 0
+            assert len(w.events("screen.off", sandbox="work")) == 1
+            assert await client.wait() == 0
+            assert out.read().splitlines()[-1] == b"closed True"
+        assert not framed(await pixels(screen.comp))
+        # And it cannot ask again at once.
+        again = sharer(work, tmp_path)
+        assert await again.wait() == REFUSED
+
+
+async def test_a_sandbox_without_a_rule_has_no_screens(tmp_path):
+    async with sharing() as (w, screen, _work, _choice):
+        client = sharer(screen.personal, tmp_path)
+        assert await client.wait() == 1
+        assert not w.events("screen.on", sandbox="personal")
+
+
+@pytest.mark.parametrize("end", ["rule", "lockdown", "screen", "program"])
+async def test_a_share_ends_with(end, tmp_path):
+    async with sharing() as (w, screen, work, _choice):
+        client = sharer(work, tmp_path)
+        try:
+            await w.wait_event("screen.on", sandbox="work")
+            await eventually(lambda: picture_in(tmp_path))
+            if end == "rule":
+                (w.paths.config[0] / "policy.d" / "30-mine.policy").write_text("")
+            elif end == "lockdown":
+                assert (await brokerctl("lockdown", env=w.environ)).code == 0
+            elif end == "screen":
+                await screen.comp.command("create_output")
+                await screen.comp.command("output HEADLESS-1 disable")
+            else:
+                await client.stop()
+            await w.wait_event("screen.off", sandbox="work")
+            if end != "screen":
+                assert not framed(await pixels(screen.comp))
+        finally:
+            await client.stop()
+
+
+async def test_what_the_user_dismisses_is_not_asked_again_at_once(tmp_path):
+    async with sharing() as (w, _screen, work, choice):
+        choice.write_text("")
+        client = sharer(work, tmp_path)
+        assert await client.wait() == REFUSED
+        choice.write_text("HEADLESS-1\n")
+        client = sharer(work, tmp_path)
+        assert await client.wait() == REFUSED
+        assert not w.events("screen.on")
