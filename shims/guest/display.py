@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # From waypipe's start to its socket: 20 s were not enough where every instruction is
 # emulated and the host has ten times more work than processors.
 DISPLAY_SECONDS = 60.0
+GPU_NODE, GPU_LOST = "/dev/dri/renderD128", b"the GPU is lost"
+"""As in ``shims/wayland/gpu_memory.py``."""
 
 
 class Display:
@@ -48,6 +50,7 @@ class Display:
         self._deadline = 0.0
         self._given_up = ""
         self._program_name = "waypipe"
+        self._without_gpu = False
         self._without_arena = False
         """Whether our own end could not use the arena, so that waypipe is started."""
 
@@ -146,17 +149,22 @@ class Display:
                 log(f"the arena for windows begins at {base}")
                 self._program_name = "vitrail_wayland.py"
                 argv = ["python3", "-I", "-S", "-B", program, *carried]
-                argv += [
-                    "--display",
-                    self.path,
-                    "--arena",
-                    str(fd),
-                    "--base",
-                    str(base),
-                ]
+                argv += ["--display", self.path, "--arena", str(fd)]
+                argv += ["--base", str(base)]
+                if settings.gpu and not self._without_gpu and self._open_gpu(0o666):
+                    argv.append("--gpu")
                 return argv, fd
         argv = ["waypipe", "--compress", "none", "--no-gpu", *carried]
         return [*argv, "--display", self.NAME, "server", "--", "cat"], -1
+
+    def _open_gpu(self, mode: int) -> bool:
+        """Let programs have the GPU, or not; returns whether there is one."""
+        try:
+            os.chmod(GPU_NODE, mode)
+        except OSError as error:
+            log(f"no GPU: {error}")
+            return False
+        return True
 
     def counted(self, displays: int) -> None:
         """The broker has so many displays of ours.
@@ -202,6 +210,11 @@ class Display:
             self._stderr = -1
             return
         self._said = (self._said + data)[-4096:]
+        if GPU_LOST in self._said and not self._without_gpu:
+            # Programs that start from now on draw with the processor.
+            self._without_gpu = True
+            self._open_gpu(0o600)
+            self._guest.hop("gpu", "it does not answer any more", ok=False)
 
     def _ended(self, code: int) -> None:
         if self._stderr >= 0:

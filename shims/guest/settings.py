@@ -74,6 +74,7 @@ class Settings:
         self.dns = take_address(words.get("dns", ""))
         self.disposable = words.get("disposable", "") == "1"
         self.parent = words.get("parent", "") == "1"
+        self.gpu = words.get("gpu", "") == "1"
         self.arena = words.get("pixels", "") == "arena"
         self.last_region = words.get("root", "") == "pmem"
         self.warm = words.get("warm", "")

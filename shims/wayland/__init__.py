@@ -1,6 +1,6 @@
 """Carry the Wayland connections of a guest's programs to the display port of its broker.
 
-    vitrail_wayland.py --display PATH --socket PATH [--arena FD --base BYTES]
+    vitrail_wayland.py --display PATH --socket PATH [--arena FD --base BYTES] [--gpu]
 
 Takes the place of ``waypipe server`` where the guest has an arena: memory that its host
 has, too.  What a program has drawn is copied into the arena at each commit, and the

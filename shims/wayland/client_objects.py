@@ -58,7 +58,7 @@ class ClientObjects:
         grow: Callable[[ProgramPool, int], None],
     ) -> None:
         """``send``: called before a commit with what it shows; ``grow``: of a pool."""
-        self._send, self._grow = send, grow
+        self._send, self.grow = send, grow
         self.kinds: Dict[int, str] = {1: "wl_display"}
         self.things: Dict[int, Union[ProgramBuffer, ProgramPool, ProgramSurface]] = {}
         self._clock = 1
@@ -78,12 +78,13 @@ class ClientObjects:
 
     def make(self, oid: int, kind: str, thing: Thing = None) -> None:
         """Note a new object."""
-        self._forget(oid)
+        self.forget(oid)
         self.kinds[oid] = kind
         if thing is not None:
             self.things[oid] = thing
 
-    def _forget(self, oid: int) -> None:
+    def forget(self, oid: int) -> None:
+        """An object is gone."""
         self.kinds.pop(oid, None)
         thing = self.things.pop(oid, None)
         if isinstance(thing, ProgramBuffer):
@@ -119,7 +120,7 @@ class ClientObjects:
         elif kind == "wp_presentation" and opcode == 1:
             self.make(struct.unpack_from("<II", body)[1], "wp_presentation_feedback")
         elif (kind, opcode) == ("wl_buffer", 0):
-            self._forget(oid)
+            self.forget(oid)
 
     def _bind(self, body: bytes) -> None:
         (length,) = struct.unpack_from("<I", body, 4)
@@ -137,12 +138,12 @@ class ClientObjects:
             self.make(new, "wl_buffer", ProgramBuffer(pool, *shape))
             pool.buffers += 1
         elif opcode == 1:
-            self._forget(oid)
+            self.forget(oid)
         elif opcode == 2:
             (size,) = struct.unpack_from("<i", body)
             if size > pool.size:
                 pool.size = size
-                self._grow(pool, size)
+                self.grow(pool, size)
 
     def _surface(self, oid: int, opcode: int, body: bytes) -> None:
         surface = self.things[oid]
@@ -166,14 +167,14 @@ class ClientObjects:
         elif opcode == 0:
             for buffer in surface.pictures:
                 buffer.shown_by = None
-            self._forget(oid)
+            self.forget(oid)
 
     # -- from the compositor
 
     def event(self, oid: int, opcode: int, message: bytearray) -> None:
         """Note what an event does; changes the times in it."""
         if oid == 1 and opcode == 1:
-            self._forget(struct.unpack_from("<I", message, 8)[0])
+            self.forget(struct.unpack_from("<I", message, 8)[0])
             return
         kind = self.kinds.get(oid, "")
         if opcode == 0 and kind in _OFFERS:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Callable, Deque, Dict, List, Optional, Tuple
 from shims.wayland.arena_places import CHUNK_BYTES, ROWS, ArenaMemory, ArenaPlaces
 from shims.wayland.client_objects import ClientObjects
 from shims.wayland.drawn_pixels import Box, ProgramBuffer, ProgramPool, Region, rows_of
+from shims.wayland.gpu_buffers import DMABUF, FEEDBACK, GPU_NAME, PARAMS, GpuBuffers
+from shims.wayland.gpu_memory import LOST
 from shims.wayland.stream_blocks import (
     ACK_NBLOCKS,
     ARENA_FILL,
@@ -38,6 +40,7 @@ from shims.wayland.stream_blocks import (
 from shims.wayland.stream_pipes import StreamPipes
 
 if TYPE_CHECKING:
+    from shims.wayland.gpu_memory import Gpu
     from shims.wayland.ready_loop import ReadyLoop
 
 READ_BYTES = 16384
@@ -66,6 +69,7 @@ class ClientStream:
         host: socket.socket,
         memory: Optional[ArenaMemory],
         closed: "Callable[[ClientStream], None]",
+        gpu: "Optional[Gpu]" = None,
     ) -> None:
         self._loop, self._client, self._host, self._closed = loop, client, host, closed
         self._memory = memory
@@ -89,7 +93,23 @@ class ClientStream:
         self._host_fds: List[int] = []
         self._ended = False
         self._open = True
+        self._gpu = gpu
+        self._gpu_buffers: Optional[GpuBuffers] = None
+        """None without a GPU, and while it is not known whether it still works."""
+        self._checking = self._reading = False
         self._watch()
+        if gpu is not None:
+            self._checking = True
+            gpu.check(self._checked)
+
+    def _checked(self, reason: str) -> None:
+        self._checking = False
+        if self._gpu is not None and not reason:
+            self._gpu_buffers = GpuBuffers(
+                self._gpu, self._objects, self._queue, self._open_file
+            )
+        if self._open:
+            self._watch()
 
     def close(self) -> None:
         """End both sides."""
@@ -116,7 +136,7 @@ class ClientStream:
             client |= selectors.EVENT_READ
         if self._to_client:
             client |= selectors.EVENT_WRITE
-        if self._to_client_bytes < QUEUE_BYTES:
+        if self._to_client_bytes < QUEUE_BYTES and not self._checking:
             host |= selectors.EVENT_READ
         if self._to_host:
             host |= selectors.EVENT_WRITE
@@ -201,9 +221,13 @@ class ClientStream:
                 message = self._from_client[begin:end]
                 if len(self._batch) + len(message) > MESSAGES_BYTES:
                     self._end_batch()
-                self._passed(oid, opcode, message)
-                self._objects.request(oid, opcode, bytes(message[8:]))
-                self._batch += message
+                drawn = self._of_gpu(oid, opcode, bytes(message[8:]))
+                if drawn is not None:
+                    self._batch += drawn
+                else:
+                    self._passed(oid, opcode, message)
+                    self._objects.request(oid, opcode, bytes(message[8:]))
+                    self._batch += message
                 took = end
                 # The rows are sent before the message that shows them.
                 if self._rows:
@@ -224,6 +248,32 @@ class ClientStream:
             self._say(PROTOCOL, bytes(self._batch))
             self._batch = bytearray()
 
+    def _of_gpu(self, oid: int, opcode: int, body: bytes) -> Optional[bytes]:
+        """Return what the host gets of a request to an object of the GPU; None of others."""
+        gpu, kind = self._gpu_buffers, self._objects.kinds.get(oid)
+        if gpu is None:
+            return None
+        if kind in (DMABUF, PARAMS, FEEDBACK):
+            fds = []
+            if (kind, opcode) == (PARAMS, 1) and self._fds:
+                fds.append(self._fds.popleft())
+            try:
+                return gpu.request(oid, opcode, body, fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        named = (kind, opcode) == ("wl_registry", 0)
+        if named and struct.unpack_from("<I", body)[0] == GPU_NAME:
+            return gpu.bind(oid, body)
+        return None
+
+    def _open_file(self, size: int) -> int:
+        """Begin a file in the stream for the next message; returns its id."""
+        self._last_rid += 1
+        self._say(OPEN_FILE, struct.pack("<iI", self._last_rid, size))
+        self._injected.append(self._last_rid)
+        return self._last_rid
+
     def _passed(self, oid: int, opcode: int, message: bytearray) -> None:
         """Take the descriptors of a request, and count them in its tag."""
         count = self._objects.descriptors(oid, opcode)
@@ -231,26 +281,48 @@ class ClientStream:
             return
         if not self._fds:
             raise ValueError("a request without its descriptor")
-        fd, self._last_rid = self._fds.popleft(), self._last_rid + 1
-        rid = self._last_rid
+        fd = self._fds.popleft()
         if self._objects.kinds[oid] == "wl_shm":
             new, size = struct.unpack_from("<Ii", message, 8)
             size = max(0, size)
-            self._objects.make(new, "wl_shm_pool", ProgramPool(fd, size, rid))
-            self._say(OPEN_FILE, struct.pack("<iI", rid, size))
+            pool = ProgramPool(fd, size, self._open_file(size))
+            self._objects.make(new, "wl_shm_pool", pool)
         else:
-            self._pipes.to_program(rid, fd)
-        self._injected.append(rid)
+            self._last_rid += 1
+            self._pipes.to_program(self._last_rid, fd)
+            self._injected.append(self._last_rid)
         struct.pack_into("<H", message, 4, opcode | count << 11)
 
     def _grown(self, pool: ProgramPool, size: int) -> None:
         self._say(EXTEND_FILE, struct.pack("<iI", pool.rid, size))
 
     def _drawn(self, buffer: ProgramBuffer, region: Region) -> None:
+        drawn = buffer.pool.drawn
+        if drawn is not None and self._gpu is not None and region:
+            if self._gpu.lost:
+                return  # the window keeps what it shows
+            self._reading = True
+            top, bottom = min(box[1] for box in region), max(box[3] for box in region)
+            self._gpu.read(drawn, top, bottom, self._read_back)
         self._rows += [Rows(buffer, box) for box in region]
 
+    def _read_back(self, reason: str) -> None:
+        """What the GPU drew is there, or will not come."""
+        self._reading = False
+        if not self._open:
+            return
+        if reason:
+            self._rows.clear()
+        if reason and not reason.startswith(LOST):
+            print(f"wayland: {reason}", file=sys.stderr)
+            self.close()
+            return
+        self._on_host(0)
+
     def _send_rows(self) -> bool:
-        """Send pixels; false when some have to wait for room in the arena."""
+        """Send pixels; false when some have to wait, for the GPU or for room in the arena."""
+        if self._reading:
+            return False
         while self._rows:
             rows = self._rows[0]
             while rows.count:
@@ -346,11 +418,20 @@ class ClientStream:
             struct.pack_into("<H", message, 4, opcode)
             self._objects.event(oid, opcode, message)
             fds, self._host_fds = self._host_fds[:count], self._host_fds[count:]
-            self._to_client_bytes += len(message)
-            if fds or not self._to_client or self._to_client[-1][1]:
-                self._to_client.append((message, fds))
-            else:
-                self._to_client[-1][0].extend(message)
+            kind = self._objects.kinds.get(oid)
+            if kind == DMABUF:
+                continue  # what the host's wl_shm has
+            self._queue(message, fds)
+            if (kind, opcode) == ("wl_registry", 0) and self._gpu_buffers is not None:
+                self._gpu_buffers.global_event(oid, message)
+
+    def _queue(self, message: "bytes | bytearray", fds: List[int]) -> None:
+        """Queue a message for the program."""
+        self._to_client_bytes += len(message)
+        if fds or not self._to_client or self._to_client[-1][1]:
+            self._to_client.append((bytearray(message), fds))
+        else:
+            self._to_client[-1][0].extend(message)
 
     def _write_client(self) -> None:
         try:
@@ -373,11 +454,7 @@ class ClientStream:
 
 
 def _copy(rows: Rows, count: int, into: memoryview) -> None:
-    """Read rows of a program's memory; what it has cut off is zero.
-
-    By preadv(2), not mapped: a program that shrinks its file would end this one, and all
-    windows of the guest.
-    """
+    """Read rows of a program's memory; what it has cut off is zero."""
     if rows.width == rows.stride:
         parts = [into]
         starts = [rows.start]
@@ -385,9 +462,6 @@ def _copy(rows: Rows, count: int, into: memoryview) -> None:
         parts = [into[n * rows.width : (n + 1) * rows.width] for n in range(count)]
         starts = [rows.start + n * rows.stride for n in range(count)]
     for part, start in zip(parts, starts):
-        try:
-            got = os.preadv(rows.pool.fd, [part], start)
-        except OSError:
-            got = 0
+        got = rows.pool.read(part, start)
         if got < len(part):
             part[got:] = bytes(len(part) - got)

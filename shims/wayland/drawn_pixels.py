@@ -8,7 +8,10 @@ kept that were damaged since it was sent, and that alone is sent with its next c
 from __future__ import annotations
 
 import os
-from typing import List, Optional, Tuple
+from typing import TYPE_CHECKING, List, Optional, Tuple
+
+if TYPE_CHECKING:
+    from shims.wayland.gpu_memory import GpuPicture
 
 Box = Tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels of a buffer."""
@@ -31,13 +34,31 @@ class ProgramPool:
         self.fd, self.size, self.rid = fd, size, rid
         self.buffers = 0
         self.dead = False
+        self.drawn: "Optional[GpuPicture]" = None
+        """What is in place of the file: memory of the GPU."""
         self.pictures: "List[ProgramBuffer]" = []
         """Buffers that were sent last."""
+
+    def read(self, into: memoryview, start: int) -> int:
+        """Read bytes from ``start`` on; returns how many there are.
+
+        By preadv(2), not mapped: a program that shrinks its file would end this one, and
+        all windows of the guest.
+        """
+        if self.drawn is not None:
+            return self.drawn.copy(into, start)
+        try:
+            return os.preadv(self.fd, [into], start)
+        except OSError:
+            return 0
 
     def release(self) -> None:
         """Close the file if nothing needs it."""
         if self.dead and not self.buffers and self.fd >= 0:
-            os.close(self.fd)
+            if self.drawn is not None:
+                self.drawn.drop()
+            else:
+                os.close(self.fd)
             self.fd = -1
 
 

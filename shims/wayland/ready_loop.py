@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import selectors
-from typing import Callable
+import time
+from typing import Callable, Optional, Tuple
 
 
 class ReadyLoop:
@@ -12,6 +13,11 @@ class ReadyLoop:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._running = True
+        self._alarm: Optional[Tuple[float, Callable[[], None]]] = None
+
+    def alarm(self, when: Optional[float], action: Callable[[], None]) -> None:
+        """Call this at a time of the monotonic clock, in place of what was set; or never."""
+        self._alarm = None if when is None else (when, action)
 
     def watch(self, fd: int, events: int, action: Callable[[int], None]) -> None:
         """Call ``action(events)`` on readiness; 0 events stops watching."""
@@ -35,7 +41,13 @@ class ReadyLoop:
     def run(self) -> None:
         """Serve until ``stop``."""
         while self._running:
-            for key, events in self._selector.select():
+            wait = None
+            if self._alarm is not None:
+                wait = max(0.0, self._alarm[0] - time.monotonic())
+            for key, events in self._selector.select(wait):
                 # An earlier action of this round may have closed it.
                 if self._selector.get_map().get(key.fd) is key:
                     key.data(events)
+            if self._alarm is not None and self._alarm[0] <= time.monotonic():
+                (_, action), self._alarm = self._alarm, None
+                action()

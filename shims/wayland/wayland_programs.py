@@ -14,6 +14,7 @@ from typing import List, Optional, Set
 
 from shims.wayland.arena_places import ArenaMemory
 from shims.wayland.client_stream import ClientStream
+from shims.wayland.gpu_memory import Gpu
 from shims.wayland.ready_loop import ReadyLoop
 
 STREAMS = 64
@@ -23,9 +24,17 @@ STREAMS = 64
 class WaylandServer:
     """All programs that are connected."""
 
-    def __init__(self, display: str, path: str, memory: Optional[ArenaMemory]) -> None:
+    def __init__(
+        self, display: str, path: str, memory: Optional[ArenaMemory], *, gpu: bool
+    ) -> None:
         """``path``: the socket whose connections the agent carries to the host."""
         self.loop = ReadyLoop()
+        self._gpu: Optional[Gpu] = None
+        if gpu:
+            try:
+                self._gpu = Gpu(self.loop)
+            except OSError as error:
+                print(f"wayland: no GPU: {error}", file=sys.stderr)
         self._path, self._memory = path, memory
         self._streams: Set[ClientStream] = set()
         self._listener = socket.socket(socket.AF_UNIX)
@@ -60,7 +69,7 @@ class WaylandServer:
             return
         host.settimeout(0)
         self._streams.add(
-            ClientStream(self.loop, client, host, self._memory, self._gone)
+            ClientStream(self.loop, client, host, self._memory, self._gone, self._gpu)
         )
         self._watch()
 
@@ -92,9 +101,10 @@ def main(argv: List[str]) -> int:
     parser.add_argument("--socket", required=True)
     parser.add_argument("--arena", type=int, default=-1)
     parser.add_argument("--base", type=int, default=0)
+    parser.add_argument("--gpu", action="store_true")
     options = parser.parse_args(argv)
     memory = None if options.arena < 0 else open_arena(options.arena, options.base)
-    server = WaylandServer(options.display, options.socket, memory)
+    server = WaylandServer(options.display, options.socket, memory, gpu=options.gpu)
 
     def stop(_events: int) -> None:
         if not os.read(0, 4096):
