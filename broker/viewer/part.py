@@ -42,6 +42,7 @@ def make_viewer(
             pump=ground.pump,
             log=ground.log,
             compositor=_compositor,
+            notify=authority.notify,
         ),
         log=ground.log,
         authority=authority,

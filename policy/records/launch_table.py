@@ -238,7 +238,8 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Machines forked from one parent have "
             "the same addresses in the kernel; with `copy` they have no page in common. `shared` "
-            "goes with no folder, no `huge_pages`, no `shared_image` and no `pixel_arena`.",
+            "goes with no folder, no `huge_pages`, no `shared_image`, no `pixel_arena` and no "
+            "`gpu`.",
             default="copy",
             only=_VM,
         ),
@@ -357,12 +358,15 @@ LAUNCH = Table(
                     "and their windows may show what the GPU drew: each buffer is checked, "
                     "but the kernel's graphics driver is open to a hostile program "
                     "(docs/gpu.md)",
+                    "render": "of a micro VM: a jailed process of this machine draws for "
+                    "its programs with OpenGL, and the guest reads back what it drew, into "
+                    "memory as of `pixel_arena` (docs/gpu.md)",
                 }
             ),
-            "Whether its programs draw with this machine's GPU.",
+            "Whether its programs draw with this machine's GPU. Experimental.",
             default="none",
             only=_BWRAP,
-            also=(_PODMAN, _FLATPAK),
+            also=(_PODMAN, _FLATPAK, _VM),
         ),
         Field(
             "required",

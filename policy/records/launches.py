@@ -54,7 +54,10 @@ def _micro_vm(taken: Taken) -> MicroVM:
     if kind in MONITORS:
         made |= {"monitor": kind, "fork": "no"}
     else:
-        keys += ["fork", "folders", "provides_network", *_BOOTS_ALWAYS]
+        keys += ["fork", "folders", "provides_network", "huge_pages", "shared_image"]
+        # What its GPU drew is left in an arena.
+        made["gpu"] = taken["launch.gpu"]
+        made["pixel_arena"] = made["gpu"] == "render" or taken["launch.pixel_arena"]
         standby = taken["launch.standby"] * taken["limits.standby_memory"]
         made["standby_mib"] = standby
     return MicroVM(**made, **{key: taken[f"launch.{key}"] for key in keys})
@@ -177,6 +180,11 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
             '"none" or "user"',
             'kind = "microvm", "bwrap", "podman" and "nspawn" can have the others',
         )
+    # guard: a GPU is used in the way of its kind
+    way = "render" if taken[KIND_KEY] == kinds.MICROVM.name else "buffers"
+    if taken.get("launch.gpu", "none") not in {"none", way}:
+        what = f'kind = "{taken[KIND_KEY]}" cannot have such a GPU'
+        complain(("launch", "gpu"), what, f'"none" or "{way}"', "docs/gpu.md")
     if taken[KIND_KEY] in MONITORS:
         _check_monitor(taken, complain)
     elif taken.get("launch.fork") == "shared":
@@ -212,6 +220,8 @@ def _check_shared(taken: Mapping[str, object], complain: Complain) -> None:
         why = f'class = "{kept}": only disposable machines share memory'
     elif boots := [key for key in _BOOTS_ALWAYS if taken[f"launch.{key}"]]:
         why = f"{boots[0]}: such a machine boots"
+    elif taken.get("launch.gpu") == "render":
+        why = "gpu: such a machine boots"
     elif folders or taken["launch.folders"]:
         why = "folders: their process (virtiofsd) would have its siblings' memory"
     # guard: a record that cannot share memory does not ask for it

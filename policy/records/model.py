@@ -26,7 +26,7 @@ SandboxClass = Literal["persistent", "disposable", "template"]
 Display = Literal["none", "allow"]
 Playback = Literal["none", "allow", "raw"]
 Microphone = Literal["deny", "ask", "allow"]
-Gpu = Literal["none", "buffers"]
+Gpu = Literal["none", "buffers", "render"]
 ByRules = Literal["none", "rules"]
 
 STRIP_PIXELS = 20
@@ -209,6 +209,8 @@ class MicroVM(msgspec.Struct, frozen=True, tag=True):
     fork: Literal["shared", "copy", "no"] = "copy"
     """Whether a disposable one may be a copy of a booted machine, or share its
     memory."""
+    gpu: Gpu = "none"
+    """With ``render``, a process of the host draws for it, and it has an arena."""
     huge_pages: bool = False
     """Its memory is of pages of 2 MiB; it boots then."""
     shared_image: bool = False

@@ -66,7 +66,7 @@ def _found(
 
 def _opened(record: Record) -> Iterator[Finding]:
     window = record.viewer.window
-    gpu = getattr(record.host.launch, "gpu", "none") != "none"
+    gpu = getattr(record.host.launch, "gpu", "none") == "buffers"
     for name in sorted(window.allow - window.deny):
         text = f"{name} is allowed: {OPTIONS[name]}"
         key = "launch.gpu" if gpu and name == GPU_GLOBAL else "window.allow"

@@ -10,10 +10,14 @@ from typing import TypeVar
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.cli.images import x11_needs
-from broker.cli.machines.render_nodes import render_nodes
+from broker.cli.images.installed import list_images
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
+from broker.host.devices.render_nodes import render_nodes
+from broker.host.images.initramfs import has_gpu
+from broker.host.images.store import GPU_PACKAGES
 from broker.host.launchers.nspawn.process import choose_scope
+from broker.host.vmm.gpu_renderer import find_renderer, own_node
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from policy.records.loader import load_records, search_path
 from policy.records.model import (
@@ -37,6 +41,7 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
         *_missing(context, records),
         *_without_x11(context, records),
         *_without_gpu(records),
+        *_without_renderer(context, records),
         *_without_groups(context, records),
         *await _refused_by_crun(context, records),
         *await _without_network(context, records),
@@ -84,7 +89,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 def _without_gpu(records: Sequence[Record]) -> list[Finding]:
     """Records whose programs draw with a GPU, where this user has none."""
-    names = [r.name for r in records if getattr(r.host.launch, "gpu", "none") != "none"]
+    names = [r.name for r in records if getattr(r.host.launch, "gpu", "") == "buffers"]
     nodes = render_nodes()
     if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
         return []
@@ -94,6 +99,25 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
         text = f"{', '.join(sorted(names))}: gpu is set, and {nodes[0]} is not yours"
         hint = f"sudo usermod -aG {nodes[0].group()} $USER, and log in again"
     return [warn("launchers", text, hint)]
+
+
+def _without_renderer(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """What micro VMs with a GPU lack here, without which they do not start."""
+    wanting = [one for one in _of_kind(records, MicroVM) if one.gpu == "render"]
+    found = []
+    for look in (find_renderer, own_node) if wanting else ():
+        try:
+            look()
+        except SetupError as error:
+            found.append(warn("launchers", error.message, error.hint or ""))
+    images = {image.name: image for image in list_images(context.paths)}
+    for name in sorted({launch.image for launch in wanting} & {*images}):
+        lacks = {*GPU_PACKAGES} - {*images[name].manifest.versions}
+        if lacks or not has_gpu(images[name].initrd.read_bytes()):
+            text = f"the image {name} has no driver for a GPU, or no Mesa"
+            mend = f"brokerctl image build {name} --gpu"
+            found.append(warn("launchers", text, mend))
+    return found
 
 
 def _of_kind(records: Sequence[Record], kind: type[_Kind]) -> list[_Kind]:

@@ -46,7 +46,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     help="Package names instead of the default ones, separated by space; # comments.",
 )
 @click.option("--x11", is_flag=True, help="Show X11 programs, too (docs/x11.md).")
-@click.option("--kernel", default=store.DEFAULT_KERNEL, show_default=True)
+@click.option("--gpu", is_flag=True, help="Draw with a GPU (docs/gpu.md).")
+@click.option("--kernel", default="", help=f"Instead of {store.DEFAULT_KERNEL}.")
 @click.option("--mirror", default="", help="An archive instead of this machine's own.")
 @click.option("--size", default=0, metavar="MIB", help="Least size of the root.")
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
@@ -58,6 +59,7 @@ def build(
     packages: Sequence[str],
     packages_file: Path | None,
     x11: bool,
+    gpu: bool,
     kernel: str,
     mirror: str,
     size: int,
@@ -77,8 +79,12 @@ def build(
     spec = ImageSpec(
         name=name,
         suite=suite,
-        packages=(*base, *packages, *([X_SERVER] if x11 else [])),
-        kernel=kernel,
+        packages=(
+            *(*base, *packages),
+            *([X_SERVER] if x11 else []),
+            *(store.GPU_PACKAGES if gpu else ()),
+        ),
+        kernel=kernel or (store.GPU_KERNEL if gpu else store.DEFAULT_KERNEL),
         mirror=mirror,
         size=size << 20,
     )

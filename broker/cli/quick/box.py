@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from broker.cli.machines.render_nodes import box_words
 from broker.cli.quick.calls import Calls, open_calls
 from broker.cli.quick.made_record import (
     leads_through_links,
@@ -33,6 +32,7 @@ from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.gate import READY, Gate
 from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.popen import PIPE, start_process
+from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.command import (
     START_SECONDS,

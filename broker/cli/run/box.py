@@ -18,7 +18,6 @@ from typing import Protocol
 import trio
 
 from broker.cli import render
-from broker.cli.machines.render_nodes import box_words
 from broker.cli.pairing.role import role_here
 from broker.cli.policy.records import read_records
 from broker.cli.quick.kept_home import kept_home
@@ -35,6 +34,7 @@ from broker.core.errors import SetupError, VitrailError
 from broker.core.files.planted_links import refuse_links
 from broker.core.paths import Paths, find_paths
 from broker.helpers.process.spawn import Child
+from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import HeldBox, start_held
 from broker.ipc.control.api import (

@@ -13,7 +13,6 @@ import msgspec
 import trio
 
 from broker.cli import render
-from broker.cli.machines.render_nodes import render_nodes
 from broker.cli.proxy.x11 import write_bridge
 from broker.cli.quick.kept_home import KeptHome, kept_home
 from broker.cli.run.box import (
@@ -29,6 +28,7 @@ from broker.cli.run.terminal import has_input
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
+from broker.host.devices.render_nodes import render_nodes
 from broker.host.launchers.podman.arguments import Container, Limits, podman_args
 from broker.host.launchers.podman.bound import bound_for_podman
 from broker.host.launchers.podman.hooks import PROGRAM, write_hooks

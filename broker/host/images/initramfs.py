@@ -53,6 +53,8 @@ ROUTER_MODULES = (
 # What a machine loads that has an arena for its windows: the same, and a device of memory
 # that a program can map.
 ARENA_MODULES = (*SHARED_IMAGE_MODULES, "device_dax", "dax_pmem")
+# What a machine loads that draws with a GPU.
+GPU_MODULES = ("virtio_gpu",)
 _DEPENDS = re.compile(rb"(?:^|\0)depends=([^\0]*)\0")
 _TRAILER = "TRAILER!!!"
 ORDER = "modules/order"
@@ -143,6 +145,11 @@ def takes_arena(initramfs: bytes) -> bool:
     return _has(initramfs, "virtio_pmem") and _has(initramfs, "dax_pmem")
 
 
+def has_gpu(initramfs: bytes) -> bool:
+    """Return whether a machine with it can draw with a GPU."""
+    return _has(initramfs, "virtio_gpu")
+
+
 def modules_overlay(
     initramfs: bytes,
     *,
@@ -151,12 +158,13 @@ def modules_overlay(
     shared_image: bool = False,
     router: bool = False,
     arena: bool = False,
+    gpu: bool = False,
 ) -> bytes:
     """Return an archive that, put behind this one, has it load what is needed.
 
     ``FOLDER_MODULES`` with ``folders``, ``SHARED_IMAGE_MODULES`` with
     ``shared_image``, ``ARENA_MODULES`` with ``arena``, ``ROUTER_MODULES`` with
-    ``router``; without ``network`` none of
+    ``router``, ``GPU_MODULES`` with ``gpu``; without ``network`` none of
     ``NETWORK_MODULES`` and what only they depend on, which is a quarter of a second
     of an emulated boot.  Nothing where the archive does so as it is.  A kernel of
     Debian 13 has the folders' modules built in; one that has neither is found by the
@@ -173,9 +181,9 @@ def modules_overlay(
     if shared_image or arena:
         memory = ARENA_MODULES if arena else SHARED_IMAGE_MODULES
         order += [name for name in memory if _has(initramfs, name)]
-    if router:
-        wanted = in_order(ROUTER_MODULES, lambda name: _find_module(initramfs, name))
-        order += [name for name in wanted if name not in order]
+    late = (*(ROUTER_MODULES if router else ()), *(GPU_MODULES if gpu else ()))
+    wanted = in_order(late, lambda name: _find_module(initramfs, name))
+    order += [name for name in wanted if name not in order]
     if order == present:
         return b""
     text = "".join(f"{name}\n" for name in order).encode()

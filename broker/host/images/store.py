@@ -37,6 +37,10 @@ DEFAULT_PACKAGES = (
     "waypipe",
     "xkb-data",
 )
+GPU_PACKAGES = ("libegl1", "libgl1-mesa-dri", "libgles2")
+"""What an image has beside them whose programs draw with a GPU."""
+GPU_KERNEL = "linux-image-amd64"
+"""And its kernel: the default one knows no GPU."""
 REQUIRED_PACKAGES = ("python3", "waypipe")
 """Packages that the guest agent requires; added to every list."""
 
@@ -209,6 +213,7 @@ class Image:
         shared_image: bool = False,
         router: bool = False,
         arena: bool = False,
+        gpu: bool = False,
     ) -> Path:
         """Return the initramfs to boot with, with the agent that we ship.
 
@@ -217,13 +222,13 @@ class Image:
         brings them is written below ``directory``, readable for us alone; so a
         new agent needs no new image.
 
-        ``folders``, ``network``, ``shared_image``, ``arena``, ``router``: it loads what a
-        machine with them needs; see ``modules_overlay``.  Raises SetupError where a router's
-        modules are not in the image.
+        ``folders``, ``network``, ``shared_image``, ``arena``, ``router``, ``gpu``: it loads
+        what a machine with them needs; see ``modules_overlay``.  Raises SetupError where a
+        router's or a GPU's modules are not in the image.
         """
         shim = guest_agent()
         same = hashlib.sha256(shim).hexdigest() == self.manifest.agent
-        as_it_is = network and not (folders or shared_image or arena or router)
+        as_it_is = network and not (folders or shared_image or arena or router or gpu)
         if same and as_it_is and not settings:
             return self.initrd
         # The module that builds images is needed nowhere else in a broker.
@@ -235,6 +240,11 @@ class Image:
                 f"the image {self.name!r} cannot be the network of other sandboxes: it was built by "
                 "an older version, or its kernel has no nf_tables or tun",
                 hint=f"'brokerctl image build {self.name} --force' builds it again",
+            )
+        if gpu and not initramfs.has_gpu(data):
+            raise SetupError(
+                f"the image {self.name!r} has no driver for a GPU",
+                hint=f"'brokerctl image build {self.name} --gpu' adds it, and Mesa",
             )
         if settings and not initramfs.passes_settings(data):
             # The init of an older image: the agent has them in its source, and the
@@ -248,6 +258,7 @@ class Image:
             shared_image=shared_image,
             router=router,
             arena=arena,
+            gpu=gpu,
         )
         data += initramfs.agent_overlay(b"" if same else shim, settings or {})
         path = directory / "initrd"

@@ -160,6 +160,7 @@ class MicroVms:
                         shared_image=launch.shared_image,
                         router=launch.provides_network,
                         arena=launch.pixel_arena,
+                        gpu=launch.gpu == "render",
                     ),
                     home=home,
                     seats=seats,
@@ -263,6 +264,7 @@ class MicroVms:
             huge_pages=launch.huge_pages,
             shared_image_bytes=image.shared_bytes() if launch.shared_image else 0,
             arena_bytes=image.arena_bytes() if launch.pixel_arena else 0,
+            gpu=launch.gpu == "render",
         )
 
     async def _launch_secret(

@@ -225,6 +225,7 @@ class Plan:
         self._helpers: tuple[Tracked, ...] = ()
         self._folder_conns: list[socket.socket] = []
         self._arena = -1
+        self._gpu: socket.socket | None = None
 
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
         """Start the vsock backend and the network, writing each down."""
@@ -255,6 +256,13 @@ class Plan:
                 self._helpers += (process,)
         for number in range(spec.folders):
             await self._start_folder(number)
+        if spec.gpu:
+            # Late: few machines have a GPU.
+            from broker.host.vmm.gpu_renderer import start_renderer
+
+            gpu = await start_renderer(known=self._write_down)
+            self._gpu = gpu.conn
+            self._stop_on_failure(gpu.process, gpu.conn)
 
     async def start_streams(self, tool: Path, cid: int) -> StreamsProcess:
         """Start the process that carries the guest's connections."""
@@ -270,11 +278,14 @@ class Plan:
 
         directory = self._spec.directory
         server = await start_folder_server(number, directory, known=self._write_down)
-        self._undo.callback(server.conn.close)
-        self._undo.callback(server.process.close)
-        self._undo.push_async_callback(server.process.end, 0)
         self._folder_conns.append(server.conn)
-        self._helpers += (server.process,)
+        self._stop_on_failure(server.process, server.conn)
+
+    def _stop_on_failure(self, helper: Tracked, conn: socket.socket) -> None:
+        self._undo.callback(conn.close)
+        self._undo.callback(helper.close)
+        self._undo.push_async_callback(helper.end, 0)
+        self._helpers += (helper,)
 
     def _write_down(self, process: Tracked) -> None:
         """Write a process to the state file, in place of an earlier one of its role."""
@@ -354,6 +365,9 @@ class Plan:
             self._undo.callback(os.close, self._arena)
             fds.append(arena)
             wiring = replace(wiring, arena_fd=arena)
+        if self._gpu is not None:
+            fds.append(passed.enter_context(self._gpu).fileno())
+            wiring = replace(wiring, gpu_fd=fds[-1])
         # The guest's end closes with QEMU.
         fds += [passed.enter_context(seat.conn).fileno() for seat in spec.seats]
         argv = qemu_args(spec, tools.vmm, tools.accel, wiring)

@@ -105,6 +105,8 @@ class VmSpec:
     is a disk."""
     arena_bytes: int = 0
     """Size of the arena for the pixels of its windows; 0: it has none."""
+    gpu: bool = False
+    """It has a GPU, for which a process of its own draws."""
 
     def __post_init__(self) -> None:
         """Refuse what QEMU or the kernel would misread.  Raises SetupError."""
@@ -148,6 +150,8 @@ class Wiring:
     """Words that the network adds to the kernel's command line."""
     mac: str = "52:54:00:12:34:56"
     arena_fd: int = -1
+    gpu_fd: int = -1
+    """A connection to its renderer."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,9 @@ def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
         words.append("vitrail.root=pmem")
     if spec.arena_bytes:
         words.append("vitrail.pixels=arena")
+    if spec.gpu:
+        # Without a screen: the renderer ends itself when a console is shown on one.
+        words += ["vitrail.gpu=1", "video=Virtual-1:d"]
     if spec.memory_devices:
         # Memory above 4 GiB has Linux set 64 MiB aside for devices that cannot reach
         # it (swiotlb); virtio's reach all of it.
@@ -289,6 +296,7 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         words += root_args(spec.root, bus)
     if spec.arena_bytes:
         words += arena_args(wiring.arena_fd, spec.arena_bytes)
+        words += gpu_args(wiring.gpu_fd) if spec.gpu else []
     if spec.home is not None:
         words += _home(spec.home, bus)
     words += [word.format(bus=bus) for word in wiring.vsock]
@@ -373,6 +381,13 @@ def arena_args(fd: int, size: int) -> list[str]:
     path = f"/proc/self/fd/{fd}"
     backend = f"memory-backend-file,id=arena,share=on,mem-path={path},size={size}"
     return ["-object", backend, "-device", "virtio-pmem-pci,memdev=arena"]
+
+
+def gpu_args(fd: int) -> list[str]:
+    """Return the words of a GPU whose renderer is at the other end of a descriptor."""
+    # What it draws is read back into an arena, so the machine is a q35 and has PCI.
+    device = "vhost-user-gpu-pci,chardev=gpu"
+    return ["-chardev", f"socket,id=gpu,fd={fd}", "-device", device]
 
 
 def _home(home: HomeDisk, bus: str) -> list[str]:

@@ -34,6 +34,7 @@ from broker.host.vmm.control import (
 from broker.host.vmm.qmp import Qmp
 from broker.host.vmm.state import (
     FOLDERS,
+    RENDERER,
     VmState,
     move_files,
     remove_files,
@@ -315,9 +316,12 @@ class Vm:
         if helper.role.startswith(FOLDERS):
             return  # its folder has ended with it, which is not the machine's end
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
-            await self.vmm.wait()  # the network's helpers end with it
+            await self.vmm.wait()  # the other helpers end with it
         if not self.vmm.ended and self._on_loss is not None:
-            self._on_loss(f"{helper.role} {how}: the guest has no network any more")
+            lost = "the guest has no network any more"
+            if helper.role == RENDERER:
+                lost = "its programs draw with the processor from now on"
+            self._on_loss(f"{helper.role} {how}: {lost}")
 
     def _last_words(self, code: int | None) -> str:
         role = self.vmm.role

@@ -33,6 +33,8 @@ API_DIRECTORY = "api"
 API_SOCKET = f"{API_DIRECTORY}/api.sock"
 FOLDERS = "virtiofsd-"
 """Begins the role of what serves a folder; the number of its place follows."""
+RENDERER = "vhost-user-gpu"
+"""The role of what draws for a machine."""
 QEMU = Monitor.QEMU.program
 """Its role; the others are helpers."""
 
@@ -128,9 +130,12 @@ class FoundState:
         return self.helpers if self.vmm is None else (self.vmm, *self.helpers)
 
     def complete(self, state: VmState) -> bool:
-        """Whether all that it cannot live without is there; a folder's server is not."""
+        """Whether all is there but what it can live without: folders' servers, its GPU."""
         living = {process.role for process in self.helpers}
-        return all(role in living or role.startswith(FOLDERS) for role in state.helpers)
+        return all(
+            role in living or role.startswith((FOLDERS, RENDERER))
+            for role in state.helpers
+        )
 
 
 def find_processes(state: VmState) -> FoundState:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from broker.authority.audit import event_log
 from broker.authority.pump_supervisor import PumpSupervisor
+from broker.core.notify import Notify
 from broker.net.connection_quota import SoundServerPlaces
+from broker.viewer.sandboxes.screen import silent
 from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sandboxes.window_rules import FrameColours
 from broker.viewer.sound.levels import levels_folder
@@ -26,6 +28,8 @@ class GuestTools:
     log: event_log.EventLog
     compositor: Callable[[], Path]
     """The compositor's socket now.  Raises SetupError when there is none."""
+    notify: Notify = silent
+    """Shows a notification on the desktop."""
     sound: Callable[[], Path] = find_sound
     """The sound server's socket now.  Raises SetupError when there is none."""
     levels: Callable[[], Path] = levels_folder

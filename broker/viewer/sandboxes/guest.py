@@ -135,7 +135,12 @@ class Guest:
         self.crossing: clipboard_member.ClipboardMember = clipboard_member.Nowhere()
         """Receives its worker's messages about the clipboard."""
         self.screen = GuestScreen(
-            lease, self.programs, self.warnings, tools.log, tools.compositor
+            lease,
+            self.programs,
+            self.warnings,
+            tools.log,
+            tools.compositor,
+            notify=tools.notify,
         )
         self.streams = GuestStreams(
             StreamEvents(tools.log),
@@ -414,12 +419,7 @@ class Guest:
             case agent.AgentMounted():
                 self.folders.take(untrusted)
             case agent.AgentStep():
-                if not untrusted.ok:
-                    name, detail = (
-                        printable(untrusted.name),
-                        printable(untrusted.detail),
-                    )
-                    self.programs.fail(f"in the guest, {name}: {detail}")
+                await self.screen.agent_step(untrusted)
             case _:
                 await self._ended(self.programs.take(untrusted))
 

@@ -21,7 +21,8 @@ from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.limits import wayland as wayland_limits
-from broker.ipc import worker
+from broker.core.notify import Notify
+from broker.ipc import agent, worker
 from broker.ipc.audit import schema
 from broker.ipc.wayland_rules import traced
 from broker.viewer.sandboxes.launch_steps import Step
@@ -39,6 +40,11 @@ Said: TypeAlias = (
 _REASON = 400
 """Characters of a guest's mistake in an event."""
 _FURTHER = "further mistakes of its applications"
+
+
+def silent(title: str, text: str, *, sandbox: str = "") -> None:
+    """Show no notification."""
+    del title, text, sandbox
 
 
 class ScreenStreamEnd:
@@ -69,7 +75,11 @@ class GuestScreen:
         warnings: deque[str],
         log: event_log.EventLog,
         compositor: Callable[[], Path],
+        *,
+        notify: Notify = silent,
     ) -> None:
+        self._notify = notify
+        self._gpu_lost = False
         self._lease = lease
         self._programs = programs
         self._warnings = warnings
@@ -113,6 +123,27 @@ class GuestScreen:
         """End all connections in an unknown way: their worker is gone."""
         for end in self._streams.values():
             end.tell(None)
+
+    async def agent_step(self, untrusted: agent.AgentStep) -> None:
+        """A step inside the guest failed, or its GPU, of which nobody else can tell."""
+        if untrusted.ok:
+            return
+        detail = printable(untrusted.detail, _REASON)
+        if untrusted.name != "gpu":
+            self._programs.fail(f"in the guest, {printable(untrusted.name)}: {detail}")
+            return
+        # guard: a guest tells of its lost GPU once
+        if self._gpu_lost:
+            return
+        self._gpu_lost = True
+        sandbox = self._lease.sandbox
+        what = f"its GPU is lost: {detail}"
+        self._warnings.append(what)
+        self._notify(f"Vitrail: {sandbox}", what, sandbox=sandbox)
+        failed = schema.SandboxFailed(
+            **event_log.of(self._lease), step="running", reason=what
+        )
+        await self._log.note(failed)
 
     async def _closed(self, message: worker.WaylandClosed) -> None:
         reason = printable(message.reason, _REASON)

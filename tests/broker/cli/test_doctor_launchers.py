@@ -11,7 +11,9 @@ from broker.cli.doctor import launchers
 from broker.cli.doctor.finding import Context, State
 from broker.cli.doctor.launchers import check_launchers
 from broker.cli.images import x11_needs
+from broker.core.errors import SetupError
 from broker.core.paths import find_paths
+from broker.host.images.store import GPU_PACKAGES
 from broker.host.launchers.nspawn import process
 
 
@@ -72,6 +74,33 @@ async def test_a_record_that_draws_with_a_gpu_needs_one_of_ours(
         assert said in text
     else:
         assert texts == []
+
+
+async def test_a_machine_with_a_gpu_needs_a_renderer_and_a_driver(
+    tmp_path, monkeypatch
+):
+    def missing():
+        raise SetupError("no such program", hint="install it")
+
+    monkeypatch.setattr(launchers, "find_renderer", missing)
+    monkeypatch.setattr(launchers, "own_node", lambda: None)
+    (tmp_path / "initrd").write_bytes(b"")
+    image = SimpleNamespace(
+        name="default",
+        initrd=tmp_path / "initrd",
+        manifest=SimpleNamespace(versions=dict.fromkeys(GPU_PACKAGES, "1")),
+    )
+    monkeypatch.setattr(launchers, "list_images", lambda _: [image])
+    made = context(tmp_path, {"t1": 'microvm"\ngpu = "render'})
+    found = {one.text: one.mend for one in await check_launchers(made)}
+    assert found == {
+        "no such program": "install it",
+        "the image default has no driver for a GPU, or no Mesa": (
+            "brokerctl image build default --gpu"
+        ),
+    }
+    made = context(tmp_path / "other", {"t1": "microvm"})
+    assert "no such program" not in {one.text for one in await check_launchers(made)}
 
 
 async def test_nspawn_needs_two_packages(tmp_path):

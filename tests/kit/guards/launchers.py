@@ -15,6 +15,48 @@ GUARDS = (
         "render_nodes",
     ),
     Guard(
+        "a GPU is used in the way of its kind",
+        'way = taken.get("launch.gpu")',
+        "tests/policy/records/test_build.py",
+        "micro_vms_only or gpus_buffers",
+    ),
+    Guard(
+        "a renderer has one render node and no card",
+        "pass",
+        "tests/broker/host/vmm/test_gpu_renderer.py",
+        "one_node",
+    ),
+    Guard(
+        "a guest tells of its lost GPU once",
+        "if False:",
+        "tests/broker/viewer/sandboxes/test_screen.py",
+        "lost_gpu",
+    ),
+    Guard(
+        "a picture of a guest's program is in one plane",
+        "if not fds or pool.drawn:",
+        "tests/attack/test_guest_gpu_buffers.py",
+        "that_is_none",
+    ),
+    Guard(
+        "a picture of a guest's program has a size",
+        "if False:",
+        "tests/attack/test_guest_gpu_buffers.py",
+        "that_is_none",
+    ),
+    Guard(
+        "a row of a guest's picture is in its memory",
+        "if False:",
+        "tests/attack/test_guest_gpu_buffers.py",
+        "that_is_none",
+    ),
+    Guard(
+        "a lost GPU is waited for no more",
+        "if False:",
+        "tests/attack/test_guest_gpu_buffers.py",
+        "for_good",
+    ),
+    Guard(
         "machines started for sandboxes have a number",
         "if False:",
         "tests/attack/test_started_machines.py",
@@ -233,7 +275,7 @@ GUARDS = (
     Guard(
         "a box reads nothing of the screens",
         "for card in ():",
-        "tests/broker/cli/machines/test_render_nodes.py",
+        "tests/broker/host/devices/test_render_nodes.py",
         "screens",
     ),
     Guard(

@@ -393,7 +393,30 @@ def test_no_other_kind_has_the_gpus_buffers(kind):
     text = f'class = "persistent"\n[launch]\nkind = "{kind}"\ngpu = "buffers"\n'
     made, problems = parse_record("work", Path("work.toml"), text.encode())
     assert made is None
-    assert any("no meaning for kind" in problem.message for problem in problems)
+    told = "cannot have such a GPU" if kind == "microvm" else "no meaning for kind"
+    assert any(told in problem.message for problem in problems)
+
+
+@pytest.mark.parametrize("kind", ["bwrap", "flatpak", "nspawn", *MONITORS])
+def test_a_process_draws_for_micro_vms_only(kind):
+    text = f'class = "persistent"\n[launch]\nkind = "{kind}"\ngpu = "render"\n'
+    made, _ = parse_record("work", Path("work.toml"), text.encode())
+    assert made is None
+
+
+def test_a_machine_with_a_gpu_has_an_arena_and_boots():
+    launch = '[launch]\nkind = "microvm"\ngpu = "render"\n'
+    text = f'class = "disposable"\n{launch}'
+    made, problems = parse_record("work", Path("work.toml"), text.encode())
+    assert made is not None, problems
+    assert made.host.launch.gpu == "render"
+    assert made.host.launch.pixel_arena
+    assert DMABUF not in made.viewer.window.allow
+    shared, problems = parse_record(
+        "work", Path("work.toml"), f'{text}fork = "shared"\n'.encode()
+    )
+    assert shared is None
+    assert any("such a machine boots" in problem.message for problem in problems)
 
 
 def _forked(lines, kind="disposable", rest=""):

@@ -11,6 +11,7 @@ from broker.core.errors import UpstreamError
 from broker.host.images.initramfs import (
     ARENA_MODULES,
     FOLDER_MODULES,
+    GPU_MODULES,
     MODULES,
     NETWORK_MODULES,
     ORDER,
@@ -44,7 +45,7 @@ USB_MODULES = (
     "nls_ascii",
 )
 _AT_ONCE = frozenset({*MODULES, *NETWORK_MODULES, *USB_MODULES})
-_ON_DEMAND = (*FOLDER_MODULES, *ARENA_MODULES, *ROUTER_MODULES)
+_ON_DEMAND = (*FOLDER_MODULES, *ARENA_MODULES, *ROUTER_MODULES, *GPU_MODULES)
 OPTIONAL = frozenset(
     {
         *("vsock_loopback", "virtio_rng", "virtio_balloon", "crc32c_generic"),

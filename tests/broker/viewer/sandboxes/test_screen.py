@@ -13,7 +13,7 @@ from broker.core.errors import SetupError
 from broker.core.lease import Lease
 from broker.core.limits import wayland as wayland_limits
 from broker.core.names import LeaseId, SandboxName
-from broker.ipc import worker
+from broker.ipc import agent, worker
 from broker.viewer.sandboxes.screen import GuestScreen
 
 LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("red"), SandboxName("red"), 1)
@@ -37,7 +37,7 @@ class PaperPrograms:
     def display(self, hop):
         self.shown += 1
 
-    def fail(self, reason, hop):
+    def fail(self, reason, hop=None):
         self.failed.append(reason)
 
 
@@ -46,9 +46,13 @@ class Made:
         self.log, self.programs = PaperLog(), PaperPrograms()
         self.warnings = deque(maxlen=3)
         self.compositor = compositor
+        self.told = []
         self.screen = GuestScreen(
-            LEASE, self.programs, self.warnings, self.log, self.look
+            LEASE, self.programs, self.warnings, self.log, self.look, notify=self.tell
         )
+
+    def tell(self, title, text, *, sandbox=""):
+        self.told.append((title, text, sandbox))
 
     def look(self):
         if not self.compositor:
@@ -154,3 +158,16 @@ async def test_ever_new_mistakes_are_one_reason_in_the_end(made, extra, autojump
         assert set(reasons) == known | further
         assert len(reasons) == (second + 1) * (most + 10 * extra + 1)
         await trio.sleep(1)
+
+
+async def test_a_guest_tells_of_its_lost_gpu_once(made):
+    for _ in range(100):
+        await made.screen.agent_step(agent.AgentStep("gpu", False, "it\x1b[m hangs"))
+    await made.screen.agent_step(agent.AgentStep("gpu", True))
+    text = "its GPU is lost: it\\x1b[m hangs"
+    assert made.told == [("Vitrail: red", text, "red")]
+    assert list(made.warnings) == [text]
+    (event,) = made.log.notes
+    assert (event.sandbox, event.step, event.reason) == ("red", "running", text)
+    # Programs that wait for their windows go on waiting.
+    assert made.programs.failed == []

@@ -8,7 +8,7 @@ default.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _NODES = Path("/dev/dri")
@@ -21,11 +21,15 @@ def render_nodes(folder: Path = _NODES) -> tuple[Path, ...]:
 
 
 def box_words(folder: Path = _NODES, numbers: Path = _SYS) -> tuple[str, ...]:
-    """Return bubblewrap's words that give a box the render nodes.
+    """Return bubblewrap's words that give a box the render nodes."""
+    return render_words(render_nodes(folder), numbers)
+
+
+def render_words(nodes: Sequence[Path], numbers: Path = _SYS) -> tuple[str, ...]:
+    """Return bubblewrap's words that give these nodes.
 
     ``numbers`` is the directory of links from a device's number to what /sys has of it.
     """
-    nodes = render_nodes(folder)
     words = [word for node in nodes for word in ("--dev-bind", str(node), str(node))]
     for device in dict.fromkeys(_device(node, numbers) for node in nodes):
         words += ("--ro-bind-try", str(device), str(device))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.machines.render_nodes import box_words, render_nodes
+from broker.host.devices.render_nodes import box_words, render_nodes
 
 
 @pytest.fixture

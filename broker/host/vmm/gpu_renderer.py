@@ -1,0 +1,107 @@
+"""QEMU's vhost-user-gpu: the process that draws for one micro VM.
+
+It reads what the guest sends to its GPU (virgl's OpenGL), and has a render node of this
+machine for it: in its jail are that device, Mesa's libraries and lists, and the guest's
+memory, which QEMU hands to it.  It has no other file, no network and no compositor; the
+guest's own end reads back what it has drawn.  Its end is not its machine's.
+
+For tests, ``VITRAIL_GPU_SOFTWARE`` names a library that makes it draw without a node.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.helpers.process.identity import Tracked
+from broker.host.devices.render_nodes import render_nodes, render_words
+from broker.host.vmm.state import RENDERER
+from broker.host.vmm.vmm_jail import JailView, spawn_jailed
+
+SOFTWARE = "VITRAIL_GPU_SOFTWARE"
+DATA_BYTES = 2 << 30
+"""The renderer's own memory: guests allocate it.  That of the GPU does not count."""
+_PROGRAMS = ("/usr/libexec/vhost-user-gpu", "/usr/lib/qemu/vhost-user-gpu")
+_LISTS = ("/usr/share/glvnd", "/usr/share/drirc.d", "/usr/share/libdrm")
+"""By which EGL finds Mesa, and Mesa what a driver needs."""
+
+
+@dataclass(eq=False)
+class Renderer:
+    """A running renderer, and the connection to it that QEMU gets."""
+
+    process: Tracked
+    conn: socket.socket
+
+
+def find_renderer() -> Path:
+    """Return the program.  Raises SetupError where it is not installed."""
+    for place in _PROGRAMS:
+        if os.access(place, os.X_OK):
+            return Path(place)
+    raise SetupError(
+        'gpu = "render" needs vhost-user-gpu, which is not installed',
+        hint="sudo apt install qemu-system-gui",
+    )
+
+
+def own_node() -> Path:
+    """Return the first render node of this user.  Raises SetupError without one."""
+    nodes = render_nodes()
+    for node in nodes:
+        if os.access(node, os.R_OK | os.W_OK):
+            return node
+    if nodes:
+        raise SetupError(
+            f'gpu = "render" needs a render node, and {nodes[0]} is not yours',
+            hint=f"sudo usermod -aG {nodes[0].group()} $USER, and log in again",
+        )
+    raise SetupError(
+        'gpu = "render" needs a render node, and /dev/dri has none',
+        hint='without a GPU leave gpu = "none": the guest draws with its processor',
+    )
+
+
+def renderer_view(program: Path, node: Path | None, library: str = "") -> JailView:
+    """Return the jail; ``node`` is None where ``library`` has it draw without one."""
+    words = [word for place in _LISTS for word in ("--ro-bind-try", place, place)]
+    # guard: a renderer has one render node and no card
+    words += render_words([node]) if node else ()
+    readable = (Path(library),) if library else ()
+    # There is no place for Mesa's cache.
+    words += ["--setenv", "MESA_SHADER_CACHE_DISABLE", "true"]
+    return JailView(
+        program, readable=readable, words=tuple(words), data_bytes=DATA_BYTES
+    )
+
+
+async def start_renderer(
+    *, known: Callable[[Tracked], None], environ: Mapping[str, str] = os.environ
+) -> Renderer:
+    """Start it; never without its jail.
+
+    ``known``: see ``spawn_jailed``.  Raises SetupError, JailError, OSError.
+    """
+    program = find_renderer()
+    library = environ.get(SOFTWARE, "")
+    node = None if library else own_node()
+    with ExitStack() as undo:
+        conn, theirs = socket.socketpair()
+        undo.callback(conn.close)
+        with theirs:
+            argv = [str(program), "--virgl", f"--fd={theirs.fileno()}"]
+            process = await spawn_jailed(
+                RENDERER,
+                argv + ([f"--render-node={node}"] if node else []),
+                renderer_view(program, node, library),
+                env={"LD_PRELOAD": library} if library else None,
+                pass_fds=[theirs.fileno()],
+                known=known,
+            )
+        undo.pop_all()
+    return Renderer(process, conn)
