@@ -7,7 +7,6 @@ sandbox, which were decided, are written, and the answers decoded.
 
 from __future__ import annotations
 
-import math
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -21,8 +20,7 @@ from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
 from broker.jail.ssh_agent.answers import FAILED, encode_answer
 from broker.jail.ssh_agent.requests import NotPassedError, decode_request
-
-_READ_BYTES = 1 << 14
+from broker.jail.worker.framed_stream import FramedStream
 
 
 class SshAgentStream:
@@ -44,9 +42,8 @@ class SshAgentStream:
         self._say = say
         self._order = order
         self._asks = asks
-        self._moved = moved
-        self._frames = wire.frames()
-        self._ready: list[bytes] = []
+        patience = limits.SSH_SILENT_SECONDS
+        self._stream = FramedStream(sock, wire.frames(), patience, moved)
         self._answered = trio.Event()
         self._asked: wire.AgentAsk | None = None
         """Of the sandbox's agent, which has not answered yet."""
@@ -84,24 +81,24 @@ class SshAgentStream:
                     self._reason = printable(why, 900)
                     return
                 case messages.SshAnswer(answer=answer):
-                    await self._send(encode_answer(answer))
+                    await self._stream.send(encode_answer(answer))
                     self._answered.set()
                 case messages.SshToAgent(ask=ask):
                     self._asked = ask
-                    await self._send(wire.request_frame(ask))
+                    await self._stream.send(wire.request_frame(ask))
                 case _:
                     pass  # of an exchange of files; the broker sends none
 
     async def _requests(self) -> None:
         while True:
-            untrusted_body = await self._frame(math.inf)
+            untrusted_body = await self._stream.receive()
             # A flood of an ssh agent's requests waits in its sender.
             await trio.sleep(self._pace.take(trio.current_time()))
             try:
                 ask = decode_request(untrusted_body)
             except NotPassedError as error:
                 self._refused = f"a request was refused: {printable(str(error))}"
-                await self._send(FAILED)
+                await self._stream.send(FAILED)
                 continue
             self._answered = trio.Event()
             await self._say(messages.SshAsked(self._number, ask))
@@ -128,35 +125,10 @@ class SshAgentStream:
 
     async def _answers(self) -> None:
         while True:
-            untrusted_body = await self._frame(math.inf)
+            untrusted_body = await self._stream.receive()
             asked, self._asked = self._asked, None
             # An agent answers what it was asked.
             if asked is None:
                 raise PeerError("an ssh agent answers without a request")
             answer = wire.decode_answer(untrusted_body, asked)
             await self._say(messages.SshAnswered(self._number, answer))
-
-    async def _frame(self, seconds: float) -> bytes:
-        """Return the next message.  Raises PeerError at the end, or where it stalls."""
-        while not self._ready:
-            # A message of an ssh agent ends in time.
-            within = limits.SSH_SILENT_SECONDS if self._frames.in_frame else seconds
-            with trio.move_on_after(within) as patience:
-                untrusted_data = await self._sock.recv(_READ_BYTES)
-            if patience.cancelled_caught:
-                raise PeerError("a message of the ssh agent's protocol does not end")
-            if not untrusted_data:
-                raise PeerError("it has closed the connection")
-            self._moved(len(untrusted_data), 0)
-            self._ready = self._frames.feed(untrusted_data)
-        return self._ready.pop(0)
-
-    async def _send(self, data: bytes) -> None:
-        left = memoryview(data)
-        with trio.move_on_after(limits.SSH_SILENT_SECONDS) as patience:
-            while left:
-                sent = await self._sock.send(left)
-                self._moved(0, sent)
-                left = left[sent:]
-        if patience.cancelled_caught:
-            raise PeerError("it does not read")

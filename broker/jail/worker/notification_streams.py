@@ -24,9 +24,9 @@ from broker.ipc.desktop.notification_guest import (
     daemon_frame,
     decode_from_daemon,
 )
+from broker.jail.worker.framed_stream import FramedStream
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
-_READ_BYTES = 1 << 14
 
 
 class WorkerNotifications:
@@ -78,6 +78,9 @@ class _Stream:
         self.from_guest = 0
         self.to_guest = 0
         self._sock = trio.socket.from_stdlib_socket(sock)
+        frames = FrameReader(limits.NOTIFICATION_FRAME_BYTES)
+        patience = limits.SILENT_SECONDS
+        self._stream = FramedStream(self._sock, frames, patience, self._count)
         self._say = say
         self._scope = trio.CancelScope()
         self._put, self._answers = trio.open_memory_channel[ToDaemon](limits.QUEUE)
@@ -114,31 +117,17 @@ class _Stream:
         except OSError as error:
             self._give_up(f"the connection broke: {error.strerror}")
 
+    def _count(self, received: int, sent: int) -> None:
+        self.from_guest += received
+        self.to_guest += sent
+
     async def _read(self) -> None:
-        reader = FrameReader(limits.NOTIFICATION_FRAME_BYTES)
         while True:
-            # guard: a notification is sent whole in time
-            seconds = limits.SILENT_SECONDS if reader.in_frame else float("inf")
-            with trio.move_on_after(seconds) as patience:
-                untrusted_data = await self._sock.recv(_READ_BYTES)
-            if patience.cancelled_caught:
-                raise PeerError("a message about notifications does not end")
-            if not untrusted_data:
-                raise PeerError("it has closed the connection")
-            self.from_guest += len(untrusted_data)
-            for frame in reader.feed(untrusted_data):
-                ask = decode_from_daemon(frame)
-                # guard: a flood of notifications waits in its sender
-                await trio.sleep(self._pace.take(trio.current_time()))
-                await self._say(messages.NotificationAsked(self.number, ask))
+            ask = decode_from_daemon(await self._stream.receive())
+            # guard: a flood of notifications waits in its sender
+            await trio.sleep(self._pace.take(trio.current_time()))
+            await self._say(messages.NotificationAsked(self.number, ask))
 
     async def _write(self) -> None:
         async for message in self._answers:
-            left = memoryview(daemon_frame(message))
-            with trio.move_on_after(limits.SILENT_SECONDS) as patience:
-                while left:
-                    sent = await self._sock.send(left)
-                    self.to_guest += sent
-                    left = left[sent:]
-            if patience.cancelled_caught:
-                raise PeerError("the notification daemon does not read")
+            await self._stream.send(daemon_frame(message))

@@ -6,7 +6,6 @@ a flood makes its own sender wait.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -18,8 +17,7 @@ from broker.core.framing import FrameReader
 from broker.core.limits import tray as limits
 from broker.ipc import transfer as messages
 from broker.ipc.desktop.tray_guest import IconClicked, click_frame, decode_icon
-
-_READ_BYTES = 1 << 14
+from broker.jail.worker.framed_stream import FramedStream
 
 
 class TrayStream:
@@ -35,10 +33,10 @@ class TrayStream:
     ) -> None:
         """``moved`` counts bytes in and out."""
         self._number = number
-        self._sock = sock
         self._say = say
         self._order = order
-        self._moved = moved
+        frames = FrameReader(limits.ICON_FRAME_BYTES)
+        self._stream = FramedStream(sock, frames, limits.ICON_SILENT_SECONDS, moved)
         self._more = trio.Event()
         self._put, self._clicks = trio.open_memory_channel[IconClicked](
             limits.ICON_CLICKS_BURST
@@ -76,30 +74,13 @@ class TrayStream:
                     pass  # of an exchange of files; the broker sends none
 
     async def _read(self) -> None:
-        frames = FrameReader(limits.ICON_FRAME_BYTES)
         while True:
-            # guard: an icon is sent whole in time
-            within = limits.ICON_SILENT_SECONDS if frames.in_frame else math.inf
-            with trio.move_on_after(within) as patience:
-                untrusted_data = await self._sock.recv(_READ_BYTES)
-            if patience.cancelled_caught:
-                raise PeerError("a message about icons does not end")
-            if not untrusted_data:
-                raise PeerError("it has closed the connection")
-            self._moved(len(untrusted_data), 0)
-            for untrusted_body in frames.feed(untrusted_data):
-                self._more = trio.Event()
-                ask = decode_icon(untrusted_body)
-                await self._say(messages.TrayAsked(self._number, ask))
-                await self._more.wait()
+            untrusted_body = await self._stream.receive()
+            self._more = trio.Event()
+            ask = decode_icon(untrusted_body)
+            await self._say(messages.TrayAsked(self._number, ask))
+            await self._more.wait()
 
     async def _write(self) -> None:
         async for click in self._clicks:
-            left = memoryview(click_frame(click))
-            with trio.move_on_after(limits.ICON_SILENT_SECONDS) as patience:
-                while left:
-                    sent = await self._sock.send(left)
-                    self._moved(0, sent)
-                    left = left[sent:]
-            if patience.cancelled_caught:
-                raise PeerError("it does not read")
+            await self._stream.send(click_frame(click))
