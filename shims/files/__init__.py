@@ -17,7 +17,7 @@ One program under several names; the first argument decides:
     edit FILE ORIGIN     the same for one; replace it by what standard input has then
     store DIRECTORY      read entries from standard input and keep them there
 
-The last three also run beside the broker, for the user's own files.  Standard library
+The last three also run beside the broker, for the user's own files (``own_files``).  Standard library
 only, Python 3.9; it is shipped as one file, ``vitrail_files.py``, which
 ``shims/bundle.py`` makes.
 

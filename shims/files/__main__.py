@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -16,96 +15,24 @@ from shims.files.calling import (
     serve_here,
 )
 from shims.files.camera import narrow
-from shims.files.confine import confine
-from shims.files.connection import tell
-from shims.files.edited import Edited, Saved
 from shims.files.notifications import serve_notifications
+from shims.files.own_files import OWN_VERBS, reported
 from shims.files.portal import serve_portal
 from shims.files.ports import ask_connect
-from shims.files.printing import keep_pages, print_documents
-from shims.files.protocol import EXIT_FAILED, EXIT_NO_ROOM, FULL, TransferError
+from shims.files.printing import print_documents
+from shims.files.protocol import TransferError
 from shims.files.qrexec import qrexec_client_vm
 from shims.files.receiving import open_here, receive
 from shims.files.sanitizing import harmless, sanitize
-from shims.files.sending import Walk, write_entries
 from shims.files.services import list_services
 from shims.files.serving import serve_services
 from shims.files.ssh_agent import ssh_agent, ssh_keys
-from shims.files.store import Store, keep
 from shims.files.tray import serve_tray
 
 if TYPE_CHECKING:
     import _socket
     from io import BufferedReader
-    from typing import Callable, List, NoReturn
-
-
-def send_files(words: List[str]) -> int:
-    """Write the entries of files to standard output.
-
-    The broker has followed the links in their paths.
-    """
-    # guard: a link made after the look is not sent through
-    _write(Walk(words, follow=False))
-    return 0
-
-
-def _write(walk: Walk) -> None:
-    try:
-        write_entries(walk, sys.stdout.buffer)
-    except BrokenPipeError:
-        raise TransferError("the receiver broke it off") from None
-
-
-def edit_file(words: List[str]) -> int:
-    """Write a file's entries to standard output, then replace it by the edited file.
-
-    Nothing comes back where standard input ends at once.  ``edit FILE ORIGIN``.
-    """
-    # guard: a link made after the look is not edited through
-    walk = Walk(words[:1], follow=False)
-    if len(walk.found) != 1 or walk.found[0][2] < 0:
-        raise TransferError(f"{words[0]} is not a file")
-    path = walk.found[0][1]
-    edited = Edited(path)
-    tell(f"sha256 {edited.before.hex()}")
-    _write(walk)
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(null, 1)  # its end is what the receiver waits for
-    # guard: edited files come back into a jail
-    confine(edited.folder)
-    with os.fdopen(0, "rb") as back:
-        if back.peek(1):
-            tell(edited.replace(back, words[1]))
-        else:
-            tell(f"{os.path.basename(path)} is unchanged")
-    return 0
-
-
-def save_file(words: List[str]) -> int:
-    """``save FILE ORIGIN BEFORE FREE``: put the entry on standard input in a file's place.
-
-    Says the SHA-256 of what was kept.
-    """
-    saved = Saved(words[0], words[2], int(words[3]))
-    # guard: saved files are kept from a jail
-    confine(saved.folder)
-    with os.fdopen(0, "rb", closefd=False) as source:
-        text = saved.replace(source, words[1])
-    tell(f"sha256 {saved.kept.hex()}")
-    tell(text)
-    return 0
-
-
-def store_entries(words: List[str]) -> int:
-    """Keep entries from standard input; prints the names as JSON."""
-    kept = Store(words[0], words[1], int(words[2]))
-    # guard: files are kept from a jail
-    confine(kept.folder)
-    with os.fdopen(0, "rb", closefd=False) as source:
-        names = keep(source, kept)
-    print(json.dumps(names))
-    return 0
+    from typing import List, NoReturn
 
 
 VERBS = {
@@ -129,11 +56,7 @@ VERBS = {
     "receive": receive,
     "give": give,
     "open-here": open_here,
-    "send": send_files,
-    "edit": edit_file,
-    "save": save_file,
-    "store": store_entries,
-    "pages": keep_pages,
+    **OWN_VERBS,
     "narrowed": narrow,
     "portal": serve_portal,
     "notifications": serve_notifications,
@@ -157,20 +80,6 @@ def main(argv: List[str]) -> int:
 def go_on(sock: _socket.socket, reader: BufferedReader) -> int:
     """Go on with a call of ``caller`` that was not allowed at once."""
     return reported("vitrail-call", lambda: continue_call(sock.detach(), reader))
-
-
-def reported(name: str, work: Callable[[], int]) -> int:
-    """Return the exit code of a command, whose failure the user is told."""
-    try:
-        return work()
-    except TransferError as error:
-        tell(f"vitrail: {error}")
-        return error.code
-    except OSError as error:
-        tell(f"vitrail: {error.filename or name}: {error.strerror}")
-        return EXIT_NO_ROOM if error.errno in FULL else EXIT_FAILED
-    except KeyboardInterrupt:
-        return 130
 
 
 def words_of(argv: List[str]) -> List[str]:

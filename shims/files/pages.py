@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     # byte for each pixel of a grey page.
     Page = Tuple[int, int, bytes, Tuple[Word, ...]]
 
+PRINT_DPI = 300  # A4 in shades of grey has 9 MB
 PIXELS_MAGIC = b"vitrail pixels 1\n"
 # b"P", width, height, number of words; b"G": the same in shades of grey, of which a
 # pixel is one byte; b"E" at the end; b"X", bytes of the reason.

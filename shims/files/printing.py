@@ -2,7 +2,7 @@
 
 A document is drawn here, by pdftoppm(1), and what leaves the sandbox are the pixels of
 its pages (``pages.py``).  So no program of the desktop reads a document of a sandbox: a
-PDF file is written there (``keep_pages``), which the user sees and the printer prints.
+PDF file is written there (``own_files.keep_pages``), which the user sees and the printer prints.
 Source: the documentation of XDG Desktop Portal.
 """
 
@@ -16,27 +16,21 @@ from typing import TYPE_CHECKING
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER
 from shims.files.bus_service import CallError, unknown_method
 from shims.files.calling import start_thread
-from shims.files.confine import confine
 from shims.files.connection import Connection, tell
 from shims.files.offers import PortalOffer
-from shims.files.page_writers import PdfWriter
 from shims.files.pages import (
     PAGES_MOST,
     PIXELS_MAGIC,
     PIXELS_PAGE,
-    PagesError,
-    read_pages,
+    PRINT_DPI,
 )
 from shims.files.protocol import (
     EXIT_FAILED,
     TransferError,
     frame,
-    read_message,
-    size_of,
 )
 from shims.files.sanitizing import ppm_pages
-from shims.files.sending import Content, open_directory
-from shims.files.store import require_room
+from shims.files.sending import Content
 
 if TYPE_CHECKING:
     from typing import IO, Any, Callable, Dict, List, Tuple
@@ -53,11 +47,6 @@ PRINT_XML = f"""<interface name="{PRINT}">
 <arg type="h" direction="in"/><arg type="a{{sv}}" direction="in"/>
 <arg type="o" direction="out"/></method>
 <property name="version" type="u" access="read"/></interface>"""
-PRINT_DPI = 300  # A4 in shades of grey has 9 MB
-# Of one page: SRA3 (320 x 450 mm), in which an A3 has its margins; 63 MB in colour.
-PRINT_PIXELS = 21_000_000
-# Of the process that keeps pages: one in colour, and Python with what compresses it.
-PRINT_MEMORY = 3 * PRINT_PIXELS + (64 << 20)
 PRINTS_AT_ONCE = 4
 PRINT_TOKEN = 1  # of a dialog: there is none here
 PRINTED, NOT_PRINTED = 0, 2
@@ -124,40 +113,6 @@ def draw_pages(document: str, out: IO[bytes]) -> None:
     if not number:
         raise TransferError("it has no page")
     out.write(PIXELS_PAGE.pack(b"E", 0, 0, 0))
-
-
-def keep_pages(words: List[str]) -> int:
-    """``pages FILE FREE``: at the desktop, write a PDF file of pages.
-
-    They are the one entry on standard input.  Says how many there are.
-    """
-    import resource
-    import zlib  # noqa: F401 -- nothing can be loaded in the jail
-
-    # Before the jail, which refuses this call.
-    # guard: pages are kept with little memory
-    resource.setrlimit(resource.RLIMIT_DATA, (PRINT_MEMORY, PRINT_MEMORY))
-    count = 0
-    with open(words[0], "xb") as out, os.fdopen(0, "rb", closefd=False) as source:
-        # guard: pages are kept from a jail
-        confine(open_directory(os.path.dirname(words[0])))
-        entry = read_message(source)
-        if entry["type"] != "file" or not size_of(entry):
-            raise PagesError("the sandbox sent something else than pages")
-        pdf = PdfWriter(out, PRINT_DPI)
-        for page in read_pages(
-            source, grey=True, words_most=0, pixels_most=PRINT_PIXELS
-        ):
-            # guard: room for a page to be printed
-            require_room(out.fileno(), len(page[2]), int(words[1]))
-            pdf.add(page)
-            count += 1
-            del page  # before there is another one in memory
-        if not count or read_message(source)["type"] != "end":
-            raise PagesError("the sandbox sent something else than pages")
-        pdf.finish()
-    tell(f"pages {count}")
-    return 0
 
 
 class PortalPrinting:

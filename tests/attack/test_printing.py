@@ -32,9 +32,9 @@ from broker.viewer.opening.printing import (
 from policy.records.model import Transfer
 from policy.rules.conditions import KEYS
 from shims.files.bus_service import CallError
+from shims.files.own_files import PRINT_PIXELS
 from shims.files.pages import PIXELS_MAGIC, PIXELS_PAGE
 from shims.files.printing import (
-    PRINT_PIXELS,
     PRINTS_AT_ONCE,
     PortalPrinting,
     print_documents,
@@ -133,9 +133,9 @@ def kept_apart(path, data, before):
     """
     script = f"""
 import sys
-from shims.files import page_writers, printing
+from shims.files import own_files, page_writers
 {before}
-printing.keep_pages(sys.argv[1:])
+own_files.keep_pages(sys.argv[1:])
 print(open("/proc/self/status").read())
 """
     words = [sys.executable, "-c", script, str(path), "0"]
@@ -170,7 +170,7 @@ def test_a_mistake_about_sizes_takes_no_memory(tmp_path):
     code, said = kept_apart(
         tmp_path / "a.pdf",
         entries(PIXELS_MAGIC + sent),
-        "printing.PRINT_PIXELS = 64_000_000",
+        "own_files.PRINT_PIXELS = 64_000_000",
     )
     assert code
     assert "MemoryError" in said

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import trio
@@ -23,7 +24,7 @@ from broker.helpers.process.spawn import spawn
 from broker.ipc.sealed_memfd import sealed
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.pipes import PipeEnd
-from shims.bundle import files_tool
+from shims.bundle import bundle
 
 INCOMING = "Incoming"
 KEEP_FREE_BYTES = 100 << 20
@@ -52,6 +53,19 @@ _SESSION = (
 )
 LOOP = "VITRAIL_OPENING"
 """Set for programs that we start: our own handler refuses to be called by one."""
+
+_MODULES = (
+    *("confine", "connection", "doors", "edited", "frames", "launch", "own_files"),
+    *("page_writers", "pages", "progress", "protocol", "sealing", "sending", "store"),
+    "syscalls",
+)
+"""Of ``shims/files``: ``own_files`` and what it imports."""
+_MAIN = """
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(reported(sys.argv[1], lambda: OWN_VERBS[sys.argv[1]](sys.argv[2:])))
+"""
 
 
 @dataclass
@@ -218,6 +232,12 @@ class Own:
             yield result
 
 
+@cache
+def _files_tool() -> bytes:
+    """Return the program, which has no other command of a guest's."""
+    return (bundle("files", names=_MODULES) + _MAIN).encode()
+
+
 async def run_tool(
     words: Sequence[str],
     *,
@@ -229,8 +249,8 @@ async def run_tool(
 
     ``started`` is set when it runs.  Raises UpstreamError with its last words when it fails.
     """
-    # The same one file as in a guest, read from memory: it need not be on a disk.
-    tool = sealed([files_tool()])
+    # One file, read from memory: it need not be on a disk.
+    tool = sealed([_files_tool()])
     read, errors = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:

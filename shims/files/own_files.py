@@ -1,0 +1,160 @@
+"""The commands that also run beside the broker, for the user's own files.
+
+What runs there is one file of this module and what it imports, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from shims.files.confine import confine
+from shims.files.connection import tell
+from shims.files.edited import Edited, Saved
+from shims.files.page_writers import PdfWriter
+from shims.files.pages import PRINT_DPI, PagesError, read_pages
+from shims.files.protocol import (
+    EXIT_FAILED,
+    EXIT_NO_ROOM,
+    FULL,
+    TransferError,
+    read_message,
+    size_of,
+)
+from shims.files.sending import Walk, open_directory, write_entries
+from shims.files.store import Store, keep, require_room
+
+if TYPE_CHECKING:
+    from typing import Callable, List
+
+# Of one page: SRA3 (320 x 450 mm), in which an A3 has its margins; 63 MB in colour.
+PRINT_PIXELS = 21_000_000
+# Of the process that keeps pages: one in colour, and Python with what compresses it.
+PRINT_MEMORY = 3 * PRINT_PIXELS + (64 << 20)
+
+
+def send_files(words: List[str]) -> int:
+    """Write the entries of files to standard output.
+
+    The broker has followed the links in their paths.
+    """
+    # guard: a link made after the look is not sent through
+    _write(Walk(words, follow=False))
+    return 0
+
+
+def _write(walk: Walk) -> None:
+    try:
+        write_entries(walk, sys.stdout.buffer)
+    except BrokenPipeError:
+        raise TransferError("the receiver broke it off") from None
+
+
+def edit_file(words: List[str]) -> int:
+    """Write a file's entries to standard output, then replace it by the edited file.
+
+    Nothing comes back where standard input ends at once.  ``edit FILE ORIGIN``.
+    """
+    # guard: a link made after the look is not edited through
+    walk = Walk(words[:1], follow=False)
+    if len(walk.found) != 1 or walk.found[0][2] < 0:
+        raise TransferError(f"{words[0]} is not a file")
+    path = walk.found[0][1]
+    edited = Edited(path)
+    tell(f"sha256 {edited.before.hex()}")
+    _write(walk)
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, 1)  # its end is what the receiver waits for
+    # guard: edited files come back into a jail
+    confine(edited.folder)
+    with os.fdopen(0, "rb") as back:
+        if back.peek(1):
+            tell(edited.replace(back, words[1]))
+        else:
+            tell(f"{os.path.basename(path)} is unchanged")
+    return 0
+
+
+def save_file(words: List[str]) -> int:
+    """``save FILE ORIGIN BEFORE FREE``: put the entry on standard input in a file's place.
+
+    Says the SHA-256 of what was kept.
+    """
+    saved = Saved(words[0], words[2], int(words[3]))
+    # guard: saved files are kept from a jail
+    confine(saved.folder)
+    with os.fdopen(0, "rb", closefd=False) as source:
+        text = saved.replace(source, words[1])
+    tell(f"sha256 {saved.kept.hex()}")
+    tell(text)
+    return 0
+
+
+def store_entries(words: List[str]) -> int:
+    """Keep entries from standard input; prints the names as JSON."""
+    kept = Store(words[0], words[1], int(words[2]))
+    # guard: files are kept from a jail
+    confine(kept.folder)
+    with os.fdopen(0, "rb", closefd=False) as source:
+        names = keep(source, kept)
+    print(json.dumps(names))
+    return 0
+
+
+def keep_pages(words: List[str]) -> int:
+    """``pages FILE FREE``: at the desktop, write a PDF file of pages.
+
+    They are the one entry on standard input.  Says how many there are.
+    """
+    import resource
+    import zlib  # noqa: F401 -- nothing can be loaded in the jail
+
+    # Before the jail, which refuses this call.
+    # guard: pages are kept with little memory
+    resource.setrlimit(resource.RLIMIT_DATA, (PRINT_MEMORY, PRINT_MEMORY))
+    count = 0
+    with open(words[0], "xb") as out, os.fdopen(0, "rb", closefd=False) as source:
+        # guard: pages are kept from a jail
+        confine(open_directory(os.path.dirname(words[0])))
+        entry = read_message(source)
+        if entry["type"] != "file" or not size_of(entry):
+            raise PagesError("the sandbox sent something else than pages")
+        pdf = PdfWriter(out, PRINT_DPI)
+        for page in read_pages(
+            source, grey=True, words_most=0, pixels_most=PRINT_PIXELS
+        ):
+            # guard: room for a page to be printed
+            require_room(out.fileno(), len(page[2]), int(words[1]))
+            pdf.add(page)
+            count += 1
+            del page  # before there is another one in memory
+        if not count or read_message(source)["type"] != "end":
+            raise PagesError("the sandbox sent something else than pages")
+        pdf.finish()
+    tell(f"pages {count}")
+    return 0
+
+
+OWN_VERBS = {
+    "send": send_files,
+    "edit": edit_file,
+    "save": save_file,
+    "store": store_entries,
+    "pages": keep_pages,
+}
+
+
+def reported(name: str, work: Callable[[], int]) -> int:
+    """Return the exit code of a command, whose failure the user is told."""
+    try:
+        return work()
+    except TransferError as error:
+        tell(f"vitrail: {error}")
+        return error.code
+    except OSError as error:
+        tell(f"vitrail: {error.filename or name}: {error.strerror}")
+        return EXIT_NO_ROOM if error.errno in FULL else EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
