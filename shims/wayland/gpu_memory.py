@@ -62,9 +62,9 @@ class GpuPicture:
         if self.view is None:
             return 0
         begin = self.offset + start
-        data = self.view[begin : begin + len(into)]
-        into[: len(data)] = data
-        return len(data)
+        with memoryview(self.view) as view, view[begin : begin + len(into)] as data:
+            into[: len(data)] = data
+            return len(data)
 
     def drop(self) -> None:
         """Close it, when nothing reads it any more."""
