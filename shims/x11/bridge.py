@@ -59,8 +59,7 @@ class Bridge:
         """Close all descriptors that are left."""
         self.selections.close()
         self.pools.close()
-        self.core.relay.up.close()
-        self.core.relay.down.close()
+        self.core.relay.close()
 
     def _moved(self) -> None:
         self.windows.move_all()

@@ -36,7 +36,8 @@ class Drags:
         seat: SeatInput,
         hide_picture: Callable[[float], None],
     ) -> None:
-        self._core, self._selections, self._seat = core, selections, seat
+        self._core, self._x, self._relay = core, core.x, core.relay
+        self._selections, self._seat = selections, seat
         self._hide_picture = hide_picture
         # A drag that an X11 program began.
         self._source: Maybe = None
@@ -72,8 +73,7 @@ class Drags:
         core.begin.append(self._begin)
 
     def _begin(self) -> None:
-        x = self._core.x
-        x.set_property(self._core.helper, "XdndAware", "ATOM", [XDND_VERSION])
+        self._x.set_property(self._core.helper, "XdndAware", "ATOM", [XDND_VERSION])
 
     def _to_helper(self, then: Callable[..., None]) -> Callable[..., None]:
         """Handle XDND for the helper; a program's window is its first value."""
@@ -85,7 +85,7 @@ class Drags:
         return handle
 
     def _say(self, window: int, kind: str, *values: int) -> None:
-        self._core.x.client_message(window, f"Xdnd{kind}", self._core.helper, *values)
+        self._x.client_message(window, f"Xdnd{kind}", self._core.helper, *values)
 
     # -- from an X11 program
 
@@ -95,13 +95,12 @@ class Drags:
         Only XdndEnter tells what: Qt answers no TARGETS.  So the pointer goes to the
         helper for a moment.
         """
-        core = self._core
-        if self._source is None and core.pressed_on is not None:
-            core.dragging = self._wants_types = True
-            self._hide_picture(core.press[1])
+        if self._source is None and self._core.pressed_on is not None:
+            self._core.dragging = self._wants_types = True
+            self._hide_picture(self._core.press[1])
             self._seat.move_to(*self._seat.on_helper)
-            press = core.press
-            core.later(BEGIN_SECONDS, lambda: self._begins_not(press))
+            press = self._core.press
+            self._core.later(BEGIN_SECONDS, lambda: self._begins_not(press))
 
     def _begins_not(self, press: Tuple[int, float]) -> None:
         """The program did not name its types: the pointer is its own again."""
@@ -112,7 +111,7 @@ class Drags:
         self._program = program
         if not self._wants_types:
             return
-        self._wants_types, x = False, self._core.x
+        self._wants_types, x = False, self._x
         if flags & 1:
             listed = partial(self._selections.listed, self._start)
             x.property(program, x.atoms["XdndTypeList"], listed)
@@ -145,7 +144,7 @@ class Drags:
 
     def _tell_program(self) -> None:
         if self._program and self._target is None and not self._released:
-            action = self._core.x.atoms["XdndActionCopy"] if self._accepted else 0
+            action = self._x.atoms["XdndActionCopy"] if self._accepted else 0
             self._say(self._program, "Status", int(self._accepted), 0, 0, action)
 
     def _x_position(self, program: int, *_: int) -> None:
@@ -174,7 +173,7 @@ class Drags:
     def _conclude(self) -> None:
         """Tell the program, which may hear of the drop later than the target does."""
         if self._dropped and self._done is not None:
-            words = int(self._done), self._core.x.atoms["XdndActionCopy"]
+            words = int(self._done), self._x.atoms["XdndActionCopy"]
             self._say(self._program, "Finished", *words)
             self._dropped = False
 
@@ -183,7 +182,7 @@ class Drags:
         source, self._source, self._active = self._source, None, False
         self._core.dragging = self._wants_types = False
         if source is not None:
-            self._core.later(FINISH_SECONDS, lambda: self._core.relay.release(source))
+            self._core.later(FINISH_SECONDS, lambda: self._relay.release(source))
 
     # -- over one of our windows
 
@@ -202,10 +201,8 @@ class Drags:
             # Our own: X11 decides, so the compositor is told yes in any case.
             self._accept(accepted=True, action=_COPY)
         else:
-            aware = self._core.x.atoms["XdndAware"]
-            self._core.x.property(
-                window.xid, aware, partial(self._aware, window, offer)
-            )
+            aware = self._x.atoms["XdndAware"]
+            self._x.property(window.xid, aware, partial(self._aware, window, offer))
         self._motion(None, 0, x, y)
 
     def _aware(
@@ -215,7 +212,7 @@ class Drags:
         version = found.words()[0] if found is not None and found.words() else 0
         if version < 3 or self._offer is not offer:
             return
-        x, names = self._core.x, self._selections.target_names(offer)
+        x, names = self._x, self._selections.target_names(offer)
         x.own(self._core.helper, "XdndSelection")
 
         def known(atoms: List[int]) -> None:
@@ -245,7 +242,7 @@ class Drags:
         if self._speaks and self._answered and self._at is not None and target:
             x, y = self._at
             place = (x & 0xFFFF) << 16 | y & 0xFFFF
-            action = self._core.x.atoms["XdndActionCopy"]
+            action = self._x.atoms["XdndActionCopy"]
             self._say(target.xid, "Position", 0, place, 0, action)
             self._answered, self._at = False, None
 
@@ -256,12 +253,12 @@ class Drags:
         # After the drop the place is settled; its answer then is XdndFinished.
         if self._is_target(program) and not self._waits_for_drop:
             self._answered = True
-            move = values[2] == self._core.x.atoms["XdndActionMove"]
+            move = values[2] == self._x.atoms["XdndActionMove"]
             self._accept(accepted=bool(flags & 1), action=_MOVE if move else _COPY)
             self._tell_position()
 
     def _accept(self, *, accepted: bool, action: int) -> None:
-        offer, ask = self._offer, self._core.relay.ask
+        offer, ask = self._offer, self._relay.ask
         if offer is None or offer.dead:
             return
         mime = offer.data[0] if accepted and offer.data else None
@@ -306,7 +303,7 @@ class Drags:
         """The target has the dropped data."""
         offer = self._offer
         if offer is not None and not offer.dead and self._action:
-            self._core.relay.ask(offer, "finish")
+            self._relay.ask(offer, "finish")
         self._forget_offer()
 
     def _forget_offer(self, only: Maybe = None) -> None:

@@ -26,7 +26,7 @@ class WindowManager:
     """Handles the X server's events about windows."""
 
     def __init__(self, core: Core, roles: Roles) -> None:
-        self._core, self._roles = core, roles
+        self._core, self._x, self._roles = core, core.x, roles
         self._sync = 0
         self.property_changed: Callable[[int, int, int], None] = lambda *_: None
         """Called with a window that is not managed, the property, and 1 if it went."""
@@ -65,7 +65,7 @@ class WindowManager:
 
     def _begin(self) -> None:
         """Become the window manager; programs are let in by the last request."""
-        core, x = self._core, self._core.x
+        core, x = self._core, self._x
         x.select(x.root, 1 << 19 | 1 << 20 | 1 << 22)
         x.extension("Composite", self._redirect)
         x.extension("SYNC", self._sync_found)
@@ -84,16 +84,15 @@ class WindowManager:
         x.request(2, x.root, 1 << 14, cursor)
 
     def _redirect(self, opcode: int, _event: int) -> None:
-        x = self._core.x
-        x.request(opcode, 0, 4, then=lambda _: None)
-        x.request(opcode, x.root, 1, minor=2)
+        self._x.request(opcode, 0, 4, then=lambda _: None)
+        self._x.request(opcode, self._x.root, 1, minor=2)
         # Xwayland listens for programs once this selection has an owner.
-        x.own(self._core.helper, "WM_S0")
+        self._x.own(self._core.helper, "WM_S0")
 
     def _sync_found(self, opcode: int, event: int) -> None:
         if opcode:
             self._sync = opcode
-            self._core.x.request(opcode, 1 << 8 | 3, then=lambda _: None)
+            self._x.request(opcode, 1 << 8 | 3, then=lambda _: None)
             self._core.events[event + 1] = self._alarm
 
     # -- reading properties
@@ -102,7 +101,7 @@ class WindowManager:
         """Read a window's properties, once at a time, then call back if it is there."""
         window.reading += 1
         found: Dict[str, Optional[Property]] = {}
-        x = self._core.x
+        x = self._x
 
         def done() -> None:
             window.reading -= 1
@@ -119,7 +118,7 @@ class WindowManager:
         xid, atom, _, gone = struct.unpack_from("<IIIB", event, 4)
         self.property_changed(xid, atom, gone)
         window = self._core.windows.get(xid)
-        name = self._core.x.name(atom)
+        name = self._x.name(atom)
         if window is None or not window.mapped or name not in NAMES:
             return
         # _NET_WM_STATE is ours while a window is mapped.
@@ -135,12 +134,12 @@ class WindowManager:
 
     def _created(self, event: bytes) -> None:
         _, xid, x, y, w, h, _, own = struct.unpack_from("<IIhhHHHB", event, 4)
-        if xid != self._core.helper and xid & ~self._core.x.mask != self._core.x.base:
+        if xid != self._core.helper and xid & ~self._x.mask != self._x.base:
             self._add(xid, (x, y, w, h), own=bool(own))
 
     def _add(self, xid: int, place: Tuple[int, int, int, int], *, own: bool) -> None:
         self._core.windows[xid] = XWindow(xid, place, own=own)
-        self._core.x.select(xid, 1 << 22)
+        self._x.select(xid, 1 << 22)
 
     def _remove(self, window: XWindow) -> None:
         del self._core.windows[window.xid]
@@ -151,22 +150,22 @@ class WindowManager:
     def _reparented(self, event: bytes) -> None:
         _, xid, parent, x, y, own = struct.unpack_from("<IIIhhB", event, 4)
         known = self._core.windows.get(xid)
-        if parent != self._core.x.root and known is not None:
+        if parent != self._x.root and known is not None:
             self._remove(known)
-        elif parent == self._core.x.root and known is None:
+        elif parent == self._x.root and known is None:
 
             def found(reply: Optional[bytes]) -> None:
                 if reply is not None and xid not in self._core.windows:
                     size = struct.unpack_from("<HH", reply, 16)
                     self._add(xid, (x, y, *size), own=bool(own))
 
-            self._core.x.request(14, xid, then=found)
+            self._x.request(14, xid, then=found)
 
     def _map_request(self, window: XWindow) -> None:
         self.read(window, lambda: self._admit(window))
 
     def _admit(self, window: XWindow) -> None:
-        core, x, xid = self._core, self._core.x, window.xid
+        core, x, xid = self._core, self._x, window.xid
         if window.mapped:
             return
         window.large = large_states(window.hints.states)
@@ -183,8 +182,7 @@ class WindowManager:
         x.request(8, xid)
 
     def _no_frame(self, xid: int) -> None:
-        x = self._core.x
-        x.set_property(xid, "_NET_FRAME_EXTENTS", "CARDINAL", [0, 0, 0, 0])
+        self._x.set_property(xid, "_NET_FRAME_EXTENTS", "CARDINAL", [0, 0, 0, 0])
 
     def _mapped(self, window: XWindow, own: int) -> None:
         window.mapped, window.override, window.dismissed = True, bool(own), False
@@ -201,15 +199,14 @@ class WindowManager:
             window.surface.window = None
         window.surface, window.surface_id, window.serial = None, 0, 0
         if not window.override:
-            self._core.x.set_property(window.xid, "WM_STATE", "WM_STATE", [0, 0])
+            self._x.set_property(window.xid, "WM_STATE", "WM_STATE", [0, 0])
         self._client_list()
 
     def _client_list(self) -> None:
-        x = self._core.x
         shown = [
             w.xid for w in self._core.windows.values() if w.mapped and not w.override
         ]
-        x.set_property(x.root, "_NET_CLIENT_LIST", "WINDOW", shown)
+        self._x.set_property(self._x.root, "_NET_CLIENT_LIST", "WINDOW", shown)
 
     # -- places and sizes
 
@@ -226,10 +223,10 @@ class WindowManager:
             # Refused as ICCCM 4.1.5 has it, by an event that repeats the old place.
             head = struct.pack("<BBHIII", On.CONFIGURE, 0, 0, window.xid, window.xid, 0)
             event = head + struct.pack("<hhHH", *place)
-            self._core.x.send_event(window.xid, 1 << 17, event)
+            self._x.send_event(window.xid, 1 << 17, event)
         elif window.mapped:
             window.wanted = (0, 0)
-        self._core.x.configure(window.xid, place=(x, y), size=(w, h))
+        self._x.configure(window.xid, place=(x, y), size=(w, h))
         if not window.mapped:  # its ConfigureNotify may come after the MapRequest
             window.x, window.y, window.w, window.h = x, y, w, h
 
@@ -243,20 +240,19 @@ class WindowManager:
 
     def move_all(self) -> None:
         """The screen has another size: windows go to the new origin, menus with them."""
-        core = self._core
-        for window in core.order:
+        for window in self._core.order:
             if window.managed:
-                dx, dy = core.size[0] - window.x, core.size[1] - window.y
-                for other in core.order:
+                dx, dy = self._core.size[0] - window.x, self._core.size[1] - window.y
+                for other in self._core.order:
                     if other.root is window:
                         other.x, other.y = other.x + dx, other.y + dy
-                        core.x.configure(other.xid, place=(other.x, other.y))
+                        self._x.configure(other.xid, place=(other.x, other.y))
 
     # -- what programs ask
 
     def _message(self, event: bytes) -> None:
         xid, kind, *values = struct.unpack_from("<II5I", event, 4)
-        name, core = self._core.x.name(kind), self._core
+        name, core = self._x.name(kind), self._core
         window = core.windows.get(xid)
         if name in ("WL_SURFACE_ID", "WL_SURFACE_SERIAL"):
             # Of the server alone: a program could take another one's surface.
@@ -270,7 +266,7 @@ class WindowManager:
             core.messages[name](xid, *values)
 
     def _state(self, window: XWindow, action: int, *atoms: int) -> None:
-        names = [self._core.x.name(atom)[len("_NET_WM_STATE_") :] for atom in atoms[:2]]
+        names = [self._x.name(atom)[len("_NET_WM_STATE_") :] for atom in atoms[:2]]
         self._roles.wish_state(window, action, names)
 
     def _move_resize(self, window: XWindow, *values: int) -> None:
@@ -287,19 +283,18 @@ class WindowManager:
             self._core.relay.ask(window.toplevel, "set_minimized")
 
     def _protocols(self, _xid: int, protocol: int, serial: int, *_: int) -> None:
-        if self._core.x.name(protocol) == "_NET_WM_PING":
+        if self._x.name(protocol) == "_NET_WM_PING":
             self._roles.pong(serial)
 
     # -- _NET_WM_SYNC_REQUEST
 
     def _make_alarm(self, window: XWindow) -> None:
         """Ask for an event at each change of the program's counter."""
-        x = self._core.x
-        window.alarm = x.new_id()
+        window.alarm = self._x.new_id()
         # counter, value type relative, value, test positive comparison, delta 1, events
         words = (window.hints.counter, 0, 0, 1, 2, 0, 1, 1)
         mask = 1 | 2 | 4 | 8 | 16 | 32
-        x.request(self._sync, window.alarm, mask, *words, minor=8)
+        self._x.request(self._sync, window.alarm, mask, *words, minor=8)
 
     def _alarm(self, event: bytes) -> None:
         (alarm,) = struct.unpack_from("<I", event, 4)

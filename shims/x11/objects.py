@@ -133,6 +133,13 @@ class Relay:
             self.ask(made, name)
             made.dead = True
 
+    def close(self) -> None:
+        """Close descriptors that wait in either direction, or for their turn."""
+        for made, name, values in self._waiting:
+            _close(BY_NAME["<", made.interface, name], values)
+        self.up.close()
+        self.down.close()
+
     # -- messages
 
     def ask(self, made: Maybe, name: str, *values: object) -> None:

@@ -34,7 +34,8 @@ class Roles:
     """Handles xdg-shell, and tells X11 windows of sizes and states."""
 
     def __init__(self, core: Core, surfaces: Surfaces) -> None:
-        self._core, self._surfaces = core, surfaces
+        self._core, self._x, self._relay = core, core.x, core.relay
+        self._surfaces = surfaces
         self.decorations: Maybe = None
         self.dialogs: Maybe = None
         self.activation: Maybe = None
@@ -58,7 +59,7 @@ class Roles:
     # -- which surface is which window
 
     def _shell(self, _: WaylandObject, new: int, surface: WaylandObject) -> None:
-        self._core.relay.make_local("xwayland_surface_v1", 1, new, surface.data)
+        self._relay.make_local("xwayland_surface_v1", 1, new, surface.data)
 
     def _set_serial(self, proxy: WaylandObject, low: int, high: int) -> None:
         self._serials[high << 32 | low] = proxy.data
@@ -66,12 +67,11 @@ class Roles:
 
     def match(self) -> None:
         """Give windows that are mapped, read and have a surface their role."""
-        core = self._core
-        for window in list(core.windows.values()):
+        for window in list(self._core.windows.values()):
             if not window.mapped or not window.known or window.xdg or window.dismissed:
                 continue
             if window.surface is None:
-                found = core.surfaces.get(window.surface_id)
+                found = self._core.surfaces.get(window.surface_id)
                 if window.serial:
                     found = self._serials.pop(window.serial, None)
                 if found is None or found.window is not None or found.proxy.dead:
@@ -108,13 +108,12 @@ class Roles:
 
     def _may(self, parent: Optional[XWindow]) -> bool:
         """Whether one more is below the filter's limits; else it comes later or never."""
-        core = self._core
-        popups = sum(window.popup is not None for window in core.order)
+        popups = sum(window.popup is not None for window in self._core.order)
         if parent is not None:
             return popups < MOST_POPUPS
-        if len(core.order) - popups >= MOST_TOPLEVELS:
-            core.log(f"{MOST_TOPLEVELS} windows are open: further ones wait")
-            core.later(1.0, self.match, "windows")
+        if len(self._core.order) - popups >= MOST_TOPLEVELS:
+            self._core.log(f"{MOST_TOPLEVELS} windows are open: further ones wait")
+            self._core.later(1.0, self.match, "windows")
             return False
         return True
 
@@ -130,7 +129,7 @@ class Roles:
             core.relay.ask(window.popup, "grab", core.seat, core.serial)
 
     def _make_toplevel(self, window: XWindow, xdg: WaylandObject) -> None:
-        ask, create = self._core.relay.ask, self._core.relay.create
+        ask, create = self._relay.ask, self._relay.create
         top = window.toplevel = create(xdg, "get_toplevel", data=window)
         if self.decorations is not None:
             made = create(self.decorations, "get_toplevel_decoration", top)
@@ -177,8 +176,7 @@ class Roles:
 
     def drop(self, window: XWindow) -> None:
         """End a role; the popups on it, and its children's bond, go first."""
-        core = self._core
-        for other in reversed(list(core.order)):
+        for other in reversed(list(self._core.order)):
             if other.parent is window and other.popup is not None:
                 self.drop(other)
             elif other.parent is window:
@@ -189,10 +187,10 @@ class Roles:
             self._surfaces.hide(window.surface)
             window.surface.fitted = None
         for made in (window.dialog, window.decoration, window.popup, window.toplevel):
-            core.relay.release(made)
-        core.relay.release(window.xdg)
+            self._relay.release(made)
+        self._relay.release(window.xdg)
         window.forget_role()
-        core.order.remove(window)
+        self._core.order.remove(window)
 
     def _surface_ended(self, surface: HeldSurface) -> None:
         core, window = self._core, surface.window
@@ -205,11 +203,10 @@ class Roles:
     # -- popups
 
     def _positioner(self, window: XWindow) -> WaylandObject:
-        relay = self._core.relay
-        made = relay.create(self._core.wm, "create_positioner")
+        made = self._relay.create(self._core.wm, "create_positioner")
         for name, value in placement(window, self._core.scale)._asdict().items():
             words = value if isinstance(value, tuple) else (value,)
-            relay.ask(made, f"set_{name}", *words)
+            self._relay.ask(made, f"set_{name}", *words)
         return made
 
     def reposition(self, window: XWindow) -> None:
@@ -222,8 +219,8 @@ class Roles:
             return
         positioner = self._positioner(window)
         window.tokens += 1
-        self._core.relay.ask(window.popup, "reposition", positioner, window.tokens)
-        self._core.relay.release(positioner)
+        self._relay.ask(window.popup, "reposition", positioner, window.tokens)
+        self._relay.release(positioner)
 
     def _remake(self, window: XWindow) -> None:
         if window.popup is not None and window.surface is not None:
@@ -263,7 +260,6 @@ class Roles:
 
     def _configure(self, xdg: WaylandObject, serial: int) -> None:
         window: XWindow = xdg.data
-        core = self._core
         if window.xdg is not xdg:
             return
         window.ack, window.configured = serial, True
@@ -273,16 +269,15 @@ class Roles:
             if (width, height) != (window.w, window.h):
                 self._resize(window, width, height)
             window.wanted = (width, height)
-        core.later(RESIZE_SECONDS, lambda: self._late(window, serial))
+        self._core.later(RESIZE_SECONDS, lambda: self._late(window, serial))
         self._open(window.surface)
 
     def _wish(self, window: XWindow) -> Tuple[int, int]:
         """Return the size that the last configure asks for, in X11's pixels."""
-        core = self._core
         w, h, states = window.pending
         left, right, top, bottom = window.hints.extents
-        width = round(w * core.scale) + left + right if w else 0
-        height = round(h * core.scale) + top + bottom if h else 0
+        width = round(w * self._core.scale) + left + right if w else 0
+        height = round(h * self._core.scale) + top + bottom if h else 0
         fixed = bool(FIXED_STATES & set(states))
         if width and height and not fixed:
             width, height = window.within(width, height)
@@ -296,23 +291,21 @@ class Roles:
         return width or window.w, height or window.h
 
     def _resize(self, window: XWindow, width: int, height: int) -> None:
-        x = self._core.x
         if window.hints.counter and window.alarm and not window.drawing:
             # The program says by its counter when it has drawn; until then its
             # half-drawn pictures are not committed (EWMH 6.3).
             window.count += 1
             window.drawing = True
-            x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [0])
-            x.protocol(window.xid, "_NET_WM_SYNC_REQUEST", 0, window.count, 0)
-        x.configure(window.xid, size=(width, height))
+            self._x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [0])
+            self._x.protocol(window.xid, "_NET_WM_SYNC_REQUEST", 0, window.count, 0)
+        self._x.configure(window.xid, size=(width, height))
         window.w, window.h = width, height
 
     def drawn(self, window: XWindow) -> None:
         """The program has drawn in its new size, or took too long."""
         if window.drawing:
             window.drawing = False
-            x = self._core.x
-            x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [1])
+            self._x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [1])
 
     def _late(self, window: XWindow, serial: int) -> None:
         self.drawn(window)
@@ -321,13 +314,13 @@ class Roles:
             return
         if surface.open:
             self._acknowledge(window)
-            self._core.relay.ask(surface.proxy, "commit")
+            self._relay.ask(surface.proxy, "commit")
         else:
             window.wanted = (0, 0)
             self._open(surface)
 
     def _acknowledge(self, window: XWindow) -> None:
-        self._core.relay.ask(window.xdg, "ack_configure", window.ack)
+        self._relay.ask(window.xdg, "ack_configure", window.ack)
         window.ack = None
 
     def _committing(self, surface: HeldSurface) -> None:
@@ -353,14 +346,13 @@ class Roles:
     def _tell_states(self, window: XWindow, states: Tuple[int, ...]) -> None:
         if states == window.states and window.shown != (0, 0):
             return
-        x = self._core.x
         window.states = states
         window.large = {FULLSCREEN, MAXIMIZED} & set(states)
         words = [word for word, state in LARGE.items() if state in states]
         words += ["FOCUSED"] if ACTIVATED in states else []
         words += ["MODAL"] if "MODAL" in window.hints.states else []
-        atoms = [x.atoms[f"_NET_WM_STATE_{word}"] for word in words]
-        x.set_property(window.xid, "_NET_WM_STATE", "ATOM", atoms)
+        atoms = [self._x.atoms[f"_NET_WM_STATE_{word}"] for word in words]
+        self._x.set_property(window.xid, "_NET_WM_STATE", "ATOM", atoms)
 
     def wish_state(self, window: XWindow, action: int, names: List[str]) -> None:
         """The program asks to be fullscreen or maximised: 0 not, 1 yes, 2 the other."""
@@ -369,7 +361,7 @@ class Roles:
         self._ask_large(window, asked)
 
     def _ask_large(self, window: XWindow, asked: Set[int]) -> None:
-        ask, top, large = self._core.relay.ask, window.toplevel, window.large
+        ask, top, large = self._relay.ask, window.toplevel, window.large
         if FULLSCREEN in asked & large:
             ask(top, "set_fullscreen", None)
         elif FULLSCREEN in asked:
@@ -380,9 +372,9 @@ class Roles:
     def close(self, window: XWindow, *_: int) -> None:
         """Ask a window to close; a program that does not know how is ended."""
         if "WM_DELETE_WINDOW" in window.hints.protocols:
-            self._core.x.protocol(window.xid, "WM_DELETE_WINDOW")
+            self._x.protocol(window.xid, "WM_DELETE_WINDOW")
         else:
-            self._core.x.request(113, window.xid)
+            self._x.request(113, window.xid)
 
     # -- is it alive, may it have the keyboard
 
@@ -402,25 +394,24 @@ class Roles:
         """A program has answered a ping."""
         if serial in self._pings:
             self._pings.remove(serial)
-            self._core.relay.ask(self._core.wm, "pong", serial)
+            self._relay.ask(self._core.wm, "pong", serial)
 
     def activate(self, window: XWindow, *_: int) -> None:
         """A program wants the keyboard for its window: the compositor decides."""
-        core = self._core
         surface = window.root.surface
         if self.activation is None or surface is None:
             return
-        if not surface.open or not core.asked:
+        if not surface.open or not self._core.asked:
             return
-        create = core.relay.create
+        create = self._relay.create
         made = create(self.activation, "get_activation_token", data=surface)
-        core.relay.ask(made, "set_serial", core.serial, core.seat)
-        if core.focus is not None and not core.focus.proxy.dead:
-            core.relay.ask(made, "set_surface", core.focus.proxy)
-        core.relay.ask(made, "commit")
+        self._relay.ask(made, "set_serial", self._core.serial, self._core.seat)
+        if self._core.focus is not None and not self._core.focus.proxy.dead:
+            self._relay.ask(made, "set_surface", self._core.focus.proxy)
+        self._relay.ask(made, "commit")
 
     def _activate(self, made: WaylandObject, token: str) -> None:
         surface: HeldSurface = made.data
-        self._core.relay.release(made)
+        self._relay.release(made)
         if self.activation is not None and not surface.proxy.dead:
-            self._core.relay.ask(self.activation, "activate", token, surface.proxy)
+            self._relay.ask(self.activation, "activate", token, surface.proxy)

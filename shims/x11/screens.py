@@ -26,7 +26,8 @@ class Screens:
     """Handles registry and outputs.  ``fixed`` is the scale where the user chose one."""
 
     def __init__(self, core: Core, fixed: float, moved: Callable[[], None]) -> None:
-        self._core, self._fixed, self._moved = core, fixed, moved
+        self._core, self._x, self._relay = core, core.x, core.relay
+        self._fixed, self._moved = fixed, moved
         self._mode, self._scale = (1280, 800), 1
         self._logical: Optional[Tuple[int, int]] = None
         self._output: Maybe = None
@@ -47,26 +48,24 @@ class Screens:
 
     def start(self) -> None:
         """Bind the real output, once all globals are known."""
-        core = self._core
-        self._output = core.bind("wl_output", 2)
-        manager = core.bind("zxdg_output_manager_v1", 1)
+        self._output = self._core.bind("wl_output", 2)
+        manager = self._core.bind("zxdg_output_manager_v1", 1)
         if manager is not None and self._output is not None:
-            core.relay.create(manager, "get_xdg_output", self._output)
+            self._relay.create(manager, "get_xdg_output", self._output)
 
     def offer(self) -> None:
         """Decide on Xwayland's globals, once the real output is known."""
-        core = self._core
         self._measure()
         self._offered = [("wl_output", 2, 0)] * SCREENS
         for interface, most in PASSED_ON:
-            if interface in core.globals:
-                name, version = core.globals[interface]
+            if interface in self._core.globals:
+                name, version = self._core.globals[interface]
                 self._offered.append((interface, min(version, most), name))
         self._offered += [("zxdg_output_manager_v1", 1, 0), ("xwayland_shell_v1", 1, 0)]
 
     def tell_x(self) -> None:
         """Tell programs of the work area, the resolution and the desktop's scale."""
-        core, x = self._core, self._core.x
+        core, x = self._core, self._x
         x.set_property(x.root, "_NET_WORKAREA", "CARDINAL", [*core.size, *core.size])
         dpi = round(96 * core.scale)
         text = f"Xft.dpi:\t{dpi}\n".encode() if core.scale != 1 else b""
@@ -123,34 +122,32 @@ class Screens:
     # -- what Xwayland sees
 
     def _get_registry(self, _display: WaylandObject, new: int) -> None:
-        relay = self._core.relay
-        registry = relay.make_local("wl_registry", 1, new)
+        registry = self._relay.make_local("wl_registry", 1, new)
         for number, (interface, version, _) in enumerate(self._offered):
-            relay.tell(registry, "global", number + 1, interface, version)
+            self._relay.tell(registry, "global", number + 1, interface, version)
 
     def _bind(
         self, _: WaylandObject, number: int, interface: str, version: int, new: int
     ) -> None:
-        relay = self._core.relay
         name = self._offered[min(max(0, number - 1), len(self._offered) - 1)][2]
-        made = relay.make_local(interface, version, new)
+        made = self._relay.make_local(interface, version, new)
         if name:
-            relay.raise_up(made)
-            relay.ask(self._core.registry, "bind", name, interface, version, made)
+            self._relay.raise_up(made)
+            self._relay.ask(self._core.registry, "bind", name, interface, version, made)
         elif interface == "wl_output":
             made.data = [number - 1, None]
             self._shown.append(made)
             self._describe(made)
 
     def _get_xdg(self, _: WaylandObject, new: int, output: WaylandObject) -> None:
-        output.data[1] = self._core.relay.make_local("zxdg_output_v1", 1, new)
+        output.data[1] = self._relay.make_local("zxdg_output_v1", 1, new)
         self._describe(output)
 
     def _describe(self, output: WaylandObject) -> None:
         number, xdg = output.data
         w, h = self._core.size
         x, y, w, h = [(w, h, w, h), (0, 0, w, 2 * h), (w, 0, w, h)][number]
-        tell = self._core.relay.tell
+        tell = self._relay.tell
         millimetres = round(w / 96 * 25.4), round(h / 96 * 25.4)
         tell(output, "geometry", x, y, *millimetres, 0, "Vitrail", "X11", 0)
         tell(output, "mode", 3, w, h, 60000)

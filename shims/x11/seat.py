@@ -20,7 +20,7 @@ class SeatInput:
     """A place of the helper window."""
 
     def __init__(self, core: Core, cursor: Callable[[HeldSurface], None]) -> None:
-        self._core, self._cursor = core, cursor
+        self._core, self._x, self._cursor = core, core.x, cursor
         self._pointer: Maybe = None
         self._at = (0.0, 0.0)
         self._entered = self._active = 0
@@ -99,12 +99,11 @@ class SeatInput:
     def _enter(
         self, pointer: WaylandObject, serial: int, target: WaylandObject, *at: float
     ) -> None:
-        core = self._core
         if not target.dead:
             self.on_pointer()
-            core.hover = self._under = target.data
-            core.serial = self._entered = serial
-            self._at = core.enlarged(*at)
+            self._core.hover = self._under = target.data
+            self._core.serial = self._entered = serial
+            self._at = self._core.enlarged(*at)
             self.raise_window(target.data.window)
             self._pass(pointer, "enter", serial, target, *self._at)
 
@@ -130,20 +129,19 @@ class SeatInput:
 
     def raise_window(self, window: Optional[XWindow]) -> None:
         """X11 finds the window under the pointer by its stacking: all are on one spot."""
-        core = self._core
-        if window is None or not core.managing:
+        if window is None or not self._core.managing:
             return
         base = window.root
-        core.x.configure(base.xid, above=True)
-        for other in core.order:
+        self._x.configure(base.xid, above=True)
+        for other in self._core.order:
             if other.popup is not None and other.root is base:
-                core.x.configure(other.xid, above=True)
+                self._x.configure(other.xid, above=True)
         self._wait_for_x()
 
     def _wait_for_x(self) -> None:
         """Hold input: the two connections of Xwayland have no order between them."""
         self._core.relay.hold()
-        self._core.x.sync(self._core.relay.let_go)
+        self._x.sync(self._core.relay.let_go)
 
     # -- the keyboard
 
@@ -154,41 +152,37 @@ class SeatInput:
     def _keyboard_enter(
         self, keyboard: WaylandObject, serial: int, target: WaylandObject, keys: bytes
     ) -> None:
-        core = self._core
         if target.dead:
             return
-        core.focus, core.serial = target.data, serial
-        if target.data.window is not None and core.managing:
+        self._core.focus, self._core.serial = target.data, serial
+        if target.data.window is not None and self._core.managing:
             self._give_keyboard(target.data.window.root)
         self._pass(keyboard, "enter", serial, target, keys)
         self.on_focus()
 
     def _give_keyboard(self, window: XWindow) -> None:
-        core, x = self._core, self._core.x
         if window.hints.takes_keys:
-            x.focus(window.xid)
+            self._x.focus(window.xid)
         if "WM_TAKE_FOCUS" in window.hints.protocols:
-            x.protocol(window.xid, "WM_TAKE_FOCUS")
+            self._x.protocol(window.xid, "WM_TAKE_FOCUS")
         self._tell_active(window.xid)
-        if core.hover is None or core.hover.window is None:
+        if self._core.hover is None or self._core.hover.window is None:
             self.raise_window(window)
         else:
             self._wait_for_x()
 
     def _keyboard_leave(self, keyboard: WaylandObject, *values: object) -> None:
-        core = self._core
-        core.focus = None
+        self._core.focus = None
         self._pass(keyboard, "leave", *values)
-        if core.managing:
+        if self._core.managing:
             # Not None: X11 would then drop keys that are still on their way.
-            core.x.focus(core.helper)
+            self._x.focus(self._core.helper)
             self._tell_active(0)
 
     def _tell_active(self, xid: int) -> None:
         if xid != self._active:
             self._active = xid
-            x = self._core.x
-            x.set_property(x.root, "_NET_ACTIVE_WINDOW", "WINDOW", [xid])
+            self._x.set_property(self._x.root, "_NET_ACTIVE_WINDOW", "WINDOW", [xid])
 
     # -- fingers
 

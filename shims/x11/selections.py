@@ -83,7 +83,7 @@ class Selections:
     """Handles both selections; ``readers`` and ``writers`` are for the shell's poll."""
 
     def __init__(self, core: Core) -> None:
-        self._core = core
+        self._core, self._x, self._relay = core, core.x, core.relay
         self._found: Dict[str, SharedSelection] = {}
         self._transfers: List[SelectionTransfer] = []
         self._count = 0
@@ -103,11 +103,10 @@ class Selections:
 
     def start(self) -> None:
         """Bind the data devices."""
-        core = self._core
         for name, (interface, _, get) in KINDS.items():
-            manager = core.bind(interface, 3)
+            manager = self._core.bind(interface, 3)
             if manager is not None:
-                device = core.relay.create(manager, get, core.seat, data=name)
+                device = self._relay.create(manager, get, self._core.seat, data=name)
                 self._found[name] = SharedSelection(name, manager, device)
 
     def device(self) -> Optional[SharedSelection]:
@@ -115,12 +114,12 @@ class Selections:
         return self._found.get("CLIPBOARD")
 
     def _begin(self) -> None:
-        self._core.x.extension("XFIXES", self._watch)
+        self._x.extension("XFIXES", self._watch)
         for selection in self._found.values():
             self._own(selection)
 
     def _watch(self, opcode: int, event: int) -> None:
-        x = self._core.x
+        x = self._x
         if opcode:
             x.request(opcode, 6, 0, then=ignored)
             # Our own connection does not keep the server from ending (version 6).
@@ -133,27 +132,25 @@ class Selections:
 
     def _owner_changed(self, event: bytes) -> None:
         _, owner, atom = struct.unpack_from("<III", event, 4)
-        x = self._core.x
         if owner in (0, self._core.helper):
             return
-        if atom == x.atoms[DRAG]:
+        if atom == self._x.atoms[DRAG]:
             self.on_drag()
-        elif x.name(atom) in self._found:
-            self._convert(atom, x.atoms["TARGETS"], x.atoms["TARGETS"])
+        elif self._x.name(atom) in self._found:
+            self._convert(atom, self._x.atoms["TARGETS"], self._x.atoms["TARGETS"])
 
     def _convert(self, *words: int) -> None:
         """Ask an owner for its selection: which, as what, into which property."""
-        self._core.x.request(24, self._core.helper, *words, 0)
+        self._x.request(24, self._core.helper, *words, 0)
 
     def _notify(self, event: bytes) -> None:
         _, requestor, atom, target, prop = struct.unpack_from("<IIIII", event, 4)
-        x = self._core.x
         if requestor != self._core.helper:
             return
-        selection = self._found.get(x.name(atom))
-        if target == x.atoms["TARGETS"] and selection is not None and prop:
+        selection = self._found.get(self._x.name(atom))
+        if target == self._x.atoms["TARGETS"] and selection is not None and prop:
             offer = partial(self._offer, selection)
-            x.property(requestor, prop, partial(self.listed, offer), delete=True)
+            self._x.property(requestor, prop, partial(self.listed, offer), delete=True)
             return
         waiting = [t for t in self._transfers if t.writes and not t.incremental]
         for transfer in [t for t in waiting if t.target == target][:1]:
@@ -169,13 +166,13 @@ class Selections:
 
     def named(self, then: Callable[[Dict[str, int]], None], atoms: List[int]) -> None:
         """Call back with the types that are these atoms' names."""
-        self._core.x.names(atoms, lambda names: then(offered_types(names, atoms)))
+        self._x.names(atoms, lambda names: then(offered_types(names, atoms)))
 
     def source(
         self, selection: SharedSelection, name: str, types: Dict[str, int]
     ) -> WaylandObject:
         """Make a source of these types, for X11's selection of that name."""
-        create, relay = KINDS[selection.name][1], self._core.relay
+        create, relay = KINDS[selection.name][1], self._relay
         made = relay.create(selection.manager, create, data=(name, types))
         for mime in types:
             relay.ask(made, "offer", mime)
@@ -197,7 +194,7 @@ class Selections:
 
     def _send(self, source: WaylandObject, mime: str, fd: int) -> None:
         name, types = source.data
-        x, atom = self._core.x, types.get(mime)
+        x, atom = self._x, types.get(mime)
         if atom is None or source.dead or len(self._transfers) >= MOST_TRANSFERS:
             os.close(fd)
             return
@@ -220,10 +217,9 @@ class Selections:
 
     def _take(self, transfer: SelectionTransfer) -> None:
         """Read the property that the owner has set for us."""
-        x = self._core.x
 
         def taken(found: Optional[Property]) -> None:
-            if found is not None and found.kind == x.atoms["INCR"]:
+            if found is not None and found.kind == self._x.atoms["INCR"]:
                 transfer.incremental = True
                 return
             transfer.data += found.data if found is not None else b""
@@ -233,7 +229,7 @@ class Selections:
                 self._end(transfer)
 
         place, most = (self._core.helper, transfer.prop), MOST_BYTES // 4
-        x.property(*place, taken, units=most, delete=True)
+        self._x.property(*place, taken, units=most, delete=True)
 
     def property_changed(self, window: int, atom: int, gone: int) -> None:
         """The next piece is there, or was taken."""
@@ -252,16 +248,16 @@ class Selections:
                 self._own(selection)
         elif selection is None:
             self.on_drag_cancelled()
-        self._core.relay.release(source)
+        self._relay.release(source)
 
     # -- to X11: we own its selection while the compositor offers something
 
     def _data_offer(self, device: WaylandObject, number: int) -> None:
         kind = device.interface.replace("device", "offer")
-        if number < 0xFF000000 or number in self._core.relay.by_up:
+        if number < 0xFF000000 or number in self._relay.by_up:
             raise BridgeError(f"the compositor made an offer with the id {number}")
         made = WaylandObject(kind, device.version, 0, number, [])
-        self._core.relay.by_up[number] = made
+        self._relay.by_up[number] = made
 
     def _offer_type(self, offer: WaylandObject, mime: str) -> None:
         if len(offer.data) < 2 * MOST_TYPES:
@@ -277,48 +273,47 @@ class Selections:
     def drop_offer(self, offer: Maybe) -> None:
         """Destroy an offer; its id is the compositor's, so it is free at once."""
         if offer is not None and not offer.dead:
-            self._core.relay.release(offer)
-            self._core.relay.by_up.pop(offer.up, None)
+            self._relay.release(offer)
+            self._relay.by_up.pop(offer.up, None)
 
     def _own(self, selection: SharedSelection) -> None:
         if selection.source is None:
             owner = self._core.helper if selection.offer is not None else 0
-            self._core.x.own(owner, selection.name)
+            self._x.own(owner, selection.name)
 
     def _request(self, event: bytes) -> None:
         """Answer a program from what the compositor offers."""
-        x = self._core.x
         when, _, requestor, atom, target, prop = struct.unpack_from("<6I", event, 4)
         prop = prop or target
-        selection = self._found.get(x.name(atom))
+        selection = self._found.get(self._x.name(atom))
         offer = selection.offer if selection is not None else None
-        if atom == x.atoms[DRAG]:
+        if atom == self._x.atoms[DRAG]:
             offer = self.drag_offer()
 
         def reply(*, given: bool) -> None:
             words = (when, requestor, atom, target, prop if given else 0)
             event = struct.pack("<BBH5I", On.SELECTION, 0, 0, *words)
-            x.send_event(requestor, 0, event)
+            self._x.send_event(requestor, 0, event)
 
         def known(atoms: List[int]) -> None:
-            x.set_property(requestor, prop, "ATOM", atoms)
+            self._x.set_property(requestor, prop, "ATOM", atoms)
             reply(given=True)
 
         def named(names: List[str]) -> None:
             there = offer if offer is not None and not offer.dead else None
             mime = wanted_type(names[0], there.data) if there is not None else ""
             if there is not None and names[0] == "TARGETS":
-                x.intern(["TARGETS", *self.target_names(there)], known)
+                self._x.intern(["TARGETS", *self.target_names(there)], known)
             elif not mime or len(self._transfers) >= MOST_TRANSFERS:
                 reply(given=False)
             else:
                 read, write = os.pipe()
-                self._core.relay.ask(offer, "receive", mime, write)
+                self._relay.ask(offer, "receive", mime, write)
                 transfer = self._begin_transfer(read)
                 transfer.requestor, transfer.prop = requestor, prop
                 transfer.target, transfer.answer = target, reply
 
-        x.names([target], named)
+        self._x.names([target], named)
 
     def target_names(self, offer: WaylandObject) -> List[str]:
         """Return X11's names of the offered types."""
@@ -327,7 +322,7 @@ class Selections:
 
     def _give(self, transfer: SelectionTransfer) -> None:
         """All of a paste has come: hand it over, in pieces if it is large."""
-        x, size = self._core.x, len(transfer.data)
+        x, size = self._x, len(transfer.data)
         transfer.incremental = size > PIECE
         if transfer.incremental:
             x.select(transfer.requestor, 1 << 22)
@@ -343,7 +338,7 @@ class Selections:
         piece = bytes(transfer.data[:PIECE])
         del transfer.data[:PIECE]
         prop, target = transfer.prop, transfer.target
-        self._core.x.set_property(transfer.requestor, prop, target, piece)
+        self._x.set_property(transfer.requestor, prop, target, piece)
         if transfer.incremental and not piece:
             self._end(transfer)
 

@@ -32,7 +32,7 @@ class Surfaces:
     """Handles wl_surface; its users set what happens at commits and ends."""
 
     def __init__(self, core: Core, pools: Pools) -> None:
-        self._core, self._pools = core, pools
+        self._core, self._relay, self._pools = core, core.relay, pools
         self.viewporter: Maybe = None
         self.on_new: Callable[[], None] = lambda: None
         self.on_held_commit: Callable[[HeldSurface], None] = lambda _: None
@@ -47,54 +47,52 @@ class Surfaces:
 
     def show(self, surface: HeldSurface) -> None:
         """Send what was held; from now on messages pass."""
-        relay = self._core.relay
         surface.open = True
         self.fit(surface)
         if surface.buffer is not None and not surface.buffer.dead:
             self._attach(surface.proxy, surface.buffer, 0, 0)
-            relay.ask(surface.proxy, "damage", *_EVERYWHERE)
+            self._relay.ask(surface.proxy, "damage", *_EVERYWHERE)
         for callback in surface.frames:
-            relay.raise_up(callback)
-            relay.ask(surface.proxy, "frame", callback)
+            self._relay.raise_up(callback)
+            self._relay.ask(surface.proxy, "frame", callback)
         surface.frames, surface.damage = [], []
         if surface.committed:
             self.on_commit(surface)
-            relay.ask(surface.proxy, "commit")
+            self._relay.ask(surface.proxy, "commit")
         surface.committed = False
 
     def hide(self, surface: HeldSurface) -> None:
         """Take a surface from the screen, and keep it back again."""
         if surface.open:
             surface.open = False
-            self._core.relay.ask(surface.proxy, "attach", None, 0, 0)
-            self._core.relay.ask(surface.proxy, "commit")
+            self._relay.ask(surface.proxy, "attach", None, 0, 0)
+            self._relay.ask(surface.proxy, "commit")
 
     def fit(self, surface: HeldSurface) -> None:
         """Tell the size in logical pixels, and where the window is inside of shadows."""
         window, (w, h) = surface.window, surface.size
-        core = self._core
-        if not w or (window is None and core.scale == 1):
+        if not w or (window is None and self._core.scale == 1):
             return
         extents = window.hints.extents if window is not None else (0, 0, 0, 0)
-        wanted = (w, h, extents, core.scale, window is not None and window.xdg)
+        wanted = (w, h, extents, self._core.scale, window is not None and window.xdg)
         if surface.fitted == wanted:
             return
         surface.fitted = wanted
-        if core.scale != 1 and self.viewporter is not None:
+        if self._core.scale != 1 and self.viewporter is not None:
             if surface.viewport is None:
                 both = self.viewporter, "get_viewport", surface.proxy
-                surface.viewport = core.relay.create(*both)
-            size = core.logical(w), core.logical(h)
-            core.relay.ask(surface.viewport, "set_destination", *size)
+                surface.viewport = self._relay.create(*both)
+            size = self._core.logical(w), self._core.logical(h)
+            self._relay.ask(surface.viewport, "set_destination", *size)
         if window is not None and window.xdg is not None and any(extents):
             left, right, top, bottom = extents
             size = max(1, w - left - right), max(1, h - top - bottom)
-            place = core.logical(left), core.logical(top)
-            inside = (*place, core.logical(size[0]), core.logical(size[1]))
-            core.relay.ask(window.xdg, "set_window_geometry", *inside)
+            place = self._core.logical(left), self._core.logical(top)
+            inside = (*place, self._core.logical(size[0]), self._core.logical(size[1]))
+            self._relay.ask(window.xdg, "set_window_geometry", *inside)
 
     def _create(self, compositor: WaylandObject, new: int) -> None:
-        made = self._core.relay.create(compositor, "create_surface", down=new)
+        made = self._relay.create(compositor, "create_surface", down=new)
         made.data = self._core.surfaces[new] = HeldSurface(made)
         self.on_new()
 
@@ -105,7 +103,7 @@ class Surfaces:
             surface.size = buffer.data.size
         if surface.open:
             self._pools.show(buffer)
-            self._core.relay.ask(proxy, "attach", buffer, *place)
+            self._relay.ask(proxy, "attach", buffer, *place)
 
     def _damage(self, proxy: WaylandObject, *rectangle: int) -> None:
         # Buffers have no scale and no transform here, so both requests are equal.
@@ -118,9 +116,9 @@ class Surfaces:
     def _frame(self, proxy: WaylandObject, new: int) -> None:
         surface: HeldSurface = proxy.data
         if surface.open:
-            self._core.relay.create(proxy, "frame", down=new)
+            self._relay.create(proxy, "frame", down=new)
         else:
-            made = self._core.relay.make_local("wl_callback", 1, new)
+            made = self._relay.make_local("wl_callback", 1, new)
             surface.frames.append(made)
 
     def _commit(self, proxy: WaylandObject) -> None:
@@ -131,20 +129,20 @@ class Surfaces:
             return
         name = "damage_buffer" if proxy.version >= 4 else "damage"
         for rectangle in joined(surface.damage):
-            self._core.relay.ask(proxy, name, *rectangle)
+            self._relay.ask(proxy, name, *rectangle)
         surface.damage = []
         self.fit(surface)
         self.on_commit(surface)
-        self._core.relay.ask(proxy, "commit")
+        self._relay.ask(proxy, "commit")
 
     def _destroy(self, proxy: WaylandObject) -> None:
         surface: HeldSurface = proxy.data
         for callback in surface.frames:
-            self._core.relay.forget(callback)
+            self._relay.forget(callback)
         self.on_end(surface)
         self._core.surfaces.pop(proxy.down, None)
-        self._core.relay.release(surface.viewport)
-        self._core.relay.release(proxy)
+        self._relay.release(surface.viewport)
+        self._relay.release(proxy)
 
     def _region(self, name: str) -> Callable[..., None]:
         def handle(proxy: WaylandObject, x: int, y: int, w: int, h: int) -> None:
