@@ -380,6 +380,24 @@ def test_a_compositor_that_errs_ends_the_connection_with_the_reason(data, why):
         ends.run()
 
 
+@pytest.mark.parametrize(
+    ("oid", "what"), [(2, "wl_registry"), (4000, "an object that is gone")]
+)
+def test_the_compositors_refusal_is_the_reason(oid, what):
+    ends = Ends()
+    ends.tell(1, "error", oid, 3, "no such thing")
+    why = f"the compositor refused {what} (3): no such thing"
+    with pytest.raises(BridgeError, match=re.escape(why)):
+        ends.run()
+
+
+def test_an_event_without_its_surface_is_dropped():
+    ends = Ends()
+    ends.tell(ends.up(ends.pointer), "enter", 5, 0, 1.0, 1.0)
+    ends.run()
+    assert ends.heard(ends.pointer, "wl_pointer") == []
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_thousand_messages_of_programs_end_nothing(seed):
     """The fuzz target itself; a finding is raised."""

@@ -112,7 +112,10 @@ xdg_activation_token_v1 < done 1 s
 
 
 class WireMessage(NamedTuple):
-    """A request (``>``) or event (``<``), the kinds of its arguments, and of which."""
+    """A request (``>``) or event (``<``), the kinds of its arguments, and of which.
+
+    An object that may be none has the kind ``O``.
+    """
 
     mark: str
     interface: str
@@ -131,7 +134,8 @@ for _line in TABLE.replace("\n    ", " ").strip().splitlines():
     _messages = MESSAGES[_mark, _interface] = []
     for _opcode, _text in enumerate(_rest.split("; ")):
         _name, _, *_words = _text.split()
-        _pairs = [_word.lstrip("?").partition(":") for _word in _words]
+        _words = [_word.replace("?o", "O").lstrip("?") for _word in _words]
+        _pairs = [_word.partition(":") for _word in _words]
         _kinds, _types = "".join(p[0] for p in _pairs), [p[2] for p in _pairs]
         _made = WireMessage(_mark, _interface, _opcode, _name, _kinds, _types)
         _messages.append(_made)

@@ -195,13 +195,13 @@ class Relay:
     ) -> None:
         asked = message.mark == ">"
         for at, (kind, of) in enumerate(zip(message.kinds, message.types)):
-            if kind == "o" and not values[at]:
+            if kind == "O" and not values[at]:
                 values[at] = None
-            elif kind == "o" and asked:
+            elif kind in "oO" and asked:
                 values[at] = self.known(values[at], of)
-            elif kind == "o":
+            elif kind in "oO":
                 found = self.by_up.get(values[at], self._gone)
-                values[at] = found if found.interface == of else self._gone
+                values[at] = found if of in ("", found.interface) else self._gone
         handler = self._handlers.get((message.mark, made.interface, message.name))
         if handler is not None:
             handler(made, *values)
@@ -237,9 +237,10 @@ class Relay:
             del self.by_down[made.down]
             self.tell(self.display, "delete_id", made.down)
 
-    def _error(self, _display: WaylandObject, oid: int, code: int, text: str) -> None:
-        made = self.by_up.get(oid)
-        what = made.interface if made else f"object {oid}"
+    def _error(
+        self, _: WaylandObject, made: WaylandObject, code: int, text: str
+    ) -> None:
+        what = made.interface or "an object that is gone"
         raise BridgeError(f"the compositor refused {what} ({code}): {text[:300]}")
 
 

@@ -110,7 +110,7 @@ class WireEnd(Stream):
         for kind, value in zip(message.kinds, values):
             if kind == "h":
                 self._out_fds.append((start, value))
-            elif kind in "uon":
+            elif kind in "uoOn":
                 body += struct.pack("<I", (value or 0) & 0xFFFFFFFF)
             elif kind == "i":
                 body += struct.pack("<i", max(-(1 << 31), min(value, (1 << 31) - 1)))

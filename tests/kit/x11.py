@@ -187,7 +187,7 @@ class Ends:
             ):
                 if kind == "n":
                     self._made(value, of or values[1])
-                elif kind == "o":
+                elif kind in "oO":
                     assert not value or value in self.above, (interface, message.name)
                 elif kind == "h":
                     os.close(value)
