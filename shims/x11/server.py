@@ -98,35 +98,35 @@ class Server:
 
     def serve(self) -> int:
         """Serve until the program that we were started with ends; returns its code."""
-        while True:
+        while self._goes_on():
             ready, _, _ = select.select([self._listener, self._wake], [], [])
-            if self._wake in ready:
-                self._wake.recv(4096)
-            if self.child is not None and self.child.poll() is not None:
-                return self._code()
-            if self._listener in ready and (not self._show() or self.once):
-                return self._code()
-
-    def _code(self) -> int:
+            if self._listener in ready:
+                self._show()
+                if self.once:
+                    break
         code = self.child.returncode if self.child is not None else 0
         return 128 - code if code < 0 else code
 
-    def _show(self) -> bool:
-        """Run one Xwayland; returns False when our own program has ended."""
+    def _goes_on(self) -> bool:
+        """Whether our own program, if there is one, has not ended."""
+        with contextlib.suppress(BlockingIOError):
+            self._wake.recv(4096)
+        return self.child is None or self.child.poll() is None
+
+    def _show(self) -> None:
+        """Run one Xwayland, to its end or that of our own program."""
         began = time.monotonic()
         session = None
         try:
             session = XSession(self._display)
-            while not session.ended:
+            while not session.ended and self._goes_on():
                 session.turn([self._wake])
-                with contextlib.suppress(BlockingIOError):
-                    self._wake.recv(4096)
-                if self.child is not None and self.child.poll() is not None:
-                    return False
         except BridgeError as error:
             say(f"X11 windows end: {error}")
         except Exception:
             say(f"X11 windows end by an internal error: {traceback.format_exc()}")
+        else:
+            return
         finally:
             if session is not None:
                 session.close()
@@ -134,7 +134,6 @@ class Server:
         clean = session is not None and session.ended
         if not clean and time.monotonic() - began < RESTART_SECONDS:
             self._refuse()
-        return True
 
     def _refuse(self) -> None:
         """Xwayland could not start: let programs fail, rather than start it again."""
