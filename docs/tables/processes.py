@@ -48,8 +48,8 @@ PROGRAMS = (
         ("broker.programs.local",),
         USER,
         351,
-        45_050,
-        29_010,
+        45_100,
+        29_030,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -76,7 +76,7 @@ PROGRAMS = (
         USER,
         368,
         47_800,
-        30_930,
+        30_950,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 24, 2600, 1460),
@@ -84,6 +84,9 @@ PROGRAMS = (
     Program("prompt agent", ("broker.programs.prompt",), USER, 33, 3650, 2000),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2750, 1360),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
+    Program(
+        "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 12, 700, 390
+    ),
     Program("shipper", ("broker.programs.shipper",), USER, 45, 5800, 3470),
     Program(
         "vitrail-ingest",
@@ -99,13 +102,21 @@ PROGRAMS = (
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
         CONFINED,
-        210,
+        211,
         34_750,
-        22_490,
+        22_480,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 29, 2750, 1310),
-    Program("worker", ("broker.programs.worker",), CONFINED, 204, 33_850, 21_920),
-    Program("files", ("shims.files.__main__",), USER, 40, 6600, 4840),
+    Program("worker", ("broker.programs.worker",), CONFINED, 205, 33_900, 21_910),
+    Program("files", ("shims.files.own_files",), USER, 17, 2200, 1470),
+    Program(
+        "services and cameras, jailed",
+        ("shims.files.__main__",),
+        CONFINED,
+        41,
+        6650,
+        4850,
+    ),
     Program(
         "folder mounts",
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
@@ -128,6 +139,18 @@ PROGRAMS = (
         2350,
         1280,
     ),
+    Program(
+        "launch tools",
+        (
+            "broker.host.vmm.fetch",
+            "broker.host.images.host_files",
+            "broker.host.images.unpack",
+        ),
+        USER,
+        23,
+        2100,
+        1120,
+    ),
     Program("switch", ("broker.host.network.switch.process",), USER, 32, 3650, 2150),
     Program("flowguard", ("broker.host.network.rules",), USER, 37, 4700, 3000),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 42, 4600, 2750),
@@ -144,7 +167,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(662, 95_850, 65_010)
+TOGETHER = Size(644, 92_250, 62_240)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
