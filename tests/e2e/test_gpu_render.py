@@ -60,7 +60,7 @@ async def drawn_window(w, *, red: int) -> None:
         seen = sum(n for c, n in found.items() if c[0] > 200 and c[2] < 40)
         return found.get(GREEN, 0) > 50_000 and seen >= red
 
-    await eventually(drawn, deadline=60)
+    await eventually(drawn, deadline=120)
     out = os.environ.get("VITRAIL_PICTURES")
     if out:
         (await pixels(w.comp)).save(f"{out}/gpu-render.png")
