@@ -38,7 +38,7 @@ from fuzz.runner import Admission, Meter
 _METER = Meter(__name__, "broker/core/transfer/*.py", "broker/jail/transfer/*.py", "broker/ipc/transfer_guest.py", "shims/files/store.py")  # fmt: skip
 
 with _METER.imports("broker.core.transfer", "broker.jail.transfer", "broker.ipc"):
-    from broker.core.transfer.check import check_line
+    from broker.cli.transfer.check import check_line
     from broker.core.transfer.entries import Directory, FileEntry, entry_frame
     from broker.core.transfer.file_names import display_name, take_file_name
     from broker.core.transfer.quota import Quota

@@ -20,6 +20,7 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.proxy.sound_server import connect_server, server_path
+from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import pulse as limits
@@ -27,7 +28,7 @@ from broker.core.names import SandboxName, is_disposable_of, take_sandbox_name
 from broker.core.streams.sound_rules import Level
 from broker.jail.pulse.properties import SANDBOX_KEY
 from broker.viewer.sound.levels import levels_folder, load_level, save_level
-from broker.viewer.sound.mixer import MixerRequest, SoundStatus, ask_desk, desks_folder
+from broker.viewer.sound.mixer import MixerRequest, SoundStatus, desks_folder
 
 if TYPE_CHECKING:
     import pulsectl

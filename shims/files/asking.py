@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection, tell
+from shims.files.connection import Connection
 from shims.files.edited import Edited
-from shims.files.protocol import TransferError, frame
+from shims.files.protocol import TransferError, frame, tell
 from shims.files.sending import Walk, send_entries
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError, unknown_method
 from shims.files.calling import OWN_DESKTOP, start_thread
-from shims.files.connection import Connection, tell
+from shims.files.connection import Connection
 from shims.files.offers import PortalOffer
 from shims.files.openers import which
-from shims.files.protocol import TransferError, frame
+from shims.files.protocol import TransferError, frame, tell
 from shims.files.video_node import VideoNode, narrowed
 
 if TYPE_CHECKING:

@@ -7,13 +7,12 @@ import io
 import os
 import select
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from shims.files.doors import SERVICES, door_address, open_door
 from shims.files.frames import PIECE_BYTES, READ_AHEAD_BYTES
 from shims.files.launch import prove
-from shims.files.protocol import COPY_BYTES, TransferError, read_message
+from shims.files.protocol import COPY_BYTES, TransferError, read_message, tell
 
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
@@ -162,8 +161,3 @@ class Connection:
                 raise TransferError(str(message.get("reason")))
             if message["type"] == "wait":
                 tell(str(message.get("what")))
-
-
-def tell(text: str) -> None:
-    """Print a line for the user; control characters do not reach the terminal."""
-    sys.stderr.write("".join(c if c.isprintable() else "?" for c in text) + "\n")

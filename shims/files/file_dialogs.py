@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from shims.files.bus_service import CallError
 from shims.files.calling import start_thread
-from shims.files.connection import Connection, tell
+from shims.files.connection import Connection
 from shims.files.offers import PortalOffer
-from shims.files.protocol import TransferError, check_path, frame
+from shims.files.protocol import TransferError, check_path, frame, tell
 from shims.files.receiving import INCOMING
 from shims.files.sending import Walk, send_entries
 from shims.files.store import Store, keep

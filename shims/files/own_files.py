@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from shims.files.confine import confine
-from shims.files.connection import tell
 from shims.files.edited import Edited, Saved
 from shims.files.page_writers import PdfWriter
 from shims.files.pages import PRINT_DPI, PagesError, read_pages
@@ -22,6 +21,7 @@ from shims.files.protocol import (
     TransferError,
     read_message,
     size_of,
+    tell,
 )
 from shims.files.sending import Walk, open_directory, write_entries
 from shims.files.store import Store, keep, require_room

@@ -10,9 +10,9 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection, tell
+from shims.files.connection import Connection
 from shims.files.frames import PIECE_BYTES
-from shims.files.protocol import TransferError, frame
+from shims.files.protocol import TransferError, frame, tell
 
 if TYPE_CHECKING:
     from typing import List

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER
 from shims.files.bus_service import CallError, unknown_method
 from shims.files.calling import start_thread
-from shims.files.connection import Connection, tell
+from shims.files.connection import Connection
 from shims.files.offers import PortalOffer
 from shims.files.pages import (
     PAGES_MOST,
@@ -28,6 +28,7 @@ from shims.files.protocol import (
     EXIT_FAILED,
     TransferError,
     frame,
+    tell,
 )
 from shims.files.sanitizing import ppm_pages
 from shims.files.sending import Content

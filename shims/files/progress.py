@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from shims.files.connection import tell
+from shims.files.protocol import tell
 
 BAR_SECONDS = 0.3
 LINE_SECONDS = 2.0  # between lines about progress where there is no terminal

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -100,3 +101,8 @@ def size_of(entry: Dict[str, Any]) -> int:
     if type(size) is not int or size < 0:
         raise TransferError("an entry has a bad size")
     return size
+
+
+def tell(text: str) -> None:
+    """Print a line for the user; control characters do not reach the terminal."""
+    sys.stderr.write("".join(c if c.isprintable() else "?" for c in text) + "\n")

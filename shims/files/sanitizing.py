@@ -15,7 +15,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from shims.files.calling import call_service
-from shims.files.connection import tell
 from shims.files.page_writers import write_document
 from shims.files.pages import (
     PAGE_DPI,
@@ -27,7 +26,7 @@ from shims.files.pages import (
     BrokeOffError,
     read_pages,
 )
-from shims.files.protocol import EXIT_FAILED, TransferError
+from shims.files.protocol import EXIT_FAILED, TransferError, tell
 
 if TYPE_CHECKING:
     from typing import IO, Iterator, List, Tuple

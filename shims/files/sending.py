@@ -7,7 +7,6 @@ import stat
 import sys
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection
 from shims.files.progress import Bar
 from shims.files.protocol import COPY_BYTES, DEPTH, TransferError, frame
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
         Tuple,
         Union,
     )
+
+    from shims.files.connection import Connection
 
 WALK_ENTRIES = 1_000_000  # as many as a rule can permit ("transfer.files")
 WALK_PATH_BYTES = 256 << 20  # of their paths, as they are kept

@@ -12,9 +12,9 @@ import signal
 from typing import TYPE_CHECKING
 
 from shims.files.calling import serve_call
-from shims.files.connection import Connection, tell
+from shims.files.connection import Connection
 from shims.files.frames import EXIT_BROKEN
-from shims.files.protocol import TransferError, frame
+from shims.files.protocol import TransferError, frame, tell
 
 if TYPE_CHECKING:
     from typing import Dict, List

@@ -11,10 +11,10 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection, tell
+from shims.files.connection import Connection
 from shims.files.doors import BOX_SOCKETS
 from shims.files.ports import carry_bytes
-from shims.files.protocol import TransferError, frame
+from shims.files.protocol import TransferError, frame, tell
 
 if TYPE_CHECKING:
     from typing import List

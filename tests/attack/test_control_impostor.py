@@ -8,13 +8,14 @@ import socket
 import pytest
 import trio
 
+from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.blocking import open_blocking
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import STATUS
-from broker.viewer.sound.mixer import MixerRequest, ask_desk, desks_folder
+from broker.viewer.sound.mixer import MixerRequest, desks_folder
 from tests.kit.wayland.compositor import short_directory
 
 

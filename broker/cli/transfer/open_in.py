@@ -16,11 +16,11 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
+from broker.cli.transfer.check import check_line, check_name, check_url
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.limits import transfer as limits
 from broker.core.paths import find_paths
-from broker.core.transfer.check import check_line, check_name, check_url
 from broker.core.transfer.urls import DEFAULT_SCHEMES
 from broker.ipc.control.api import OpenItem, OpenRequest
 from broker.ipc.control.methods import OPEN

@@ -10,6 +10,7 @@ import trio
 
 from broker.cli.audio import running_filters
 from broker.cli.run.connect import open_client
+from broker.cli.tray.ask_mixer import ask_desk
 from broker.cli.tray.menu_rows import INHIBITORS, Act, Click, TrayState
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.paths import Paths
@@ -27,7 +28,7 @@ from broker.ipc.control.api import (
     StopRequest,
 )
 from broker.ipc.control.client import Client
-from broker.viewer.sound.mixer import MixerRequest, ask_desk, desks_folder
+from broker.viewer.sound.mixer import MixerRequest, desks_folder
 
 _BUSY_SECONDS = 5.0
 """Between two looks at rates while a sandbox runs; its other changes are events."""

@@ -55,9 +55,8 @@ LOOP = "VITRAIL_OPENING"
 """Set for programs that we start: our own handler refuses to be called by one."""
 
 _MODULES = (
-    *("confine", "connection", "doors", "edited", "frames", "launch", "own_files"),
-    *("page_writers", "pages", "progress", "protocol", "sealing", "sending", "store"),
-    "syscalls",
+    *("confine", "edited", "own_files", "page_writers", "pages", "progress"),
+    *("protocol", "sealing", "sending", "store", "syscalls"),
 )
 """Of ``shims/files``: ``own_files`` and what it imports."""
 _MAIN = """

@@ -8,7 +8,6 @@ when it is so, not when it is on its way.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
@@ -21,11 +20,10 @@ import trio
 
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
-from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.limits import pulse as pulse_limits
 from broker.core.paths import find_paths, require_private
 from broker.core.streams.sound_rules import Level
-from broker.ipc.control.connection import require_own
 from broker.net.endpoints import UnixEndpoint
 from broker.net.listeners import open_listener
 from broker.net.peers.control_peers import why_not_served
@@ -45,7 +43,7 @@ def desks_folder() -> Path:
 
 
 _UCRED = struct.Struct("3i")
-_LINE_BYTES = 4096
+LINE_BYTES = 4096
 
 
 class SoundStatus(msgspec.Struct, frozen=True):
@@ -138,9 +136,9 @@ async def _serve_lines(conn: socket.socket, desk: Desk) -> None:
         with suppress(trio.BrokenResourceError, trio.TooSlowError):
             while True:
                 with trio.fail_after(limits.CONTROL_IDLE_SECONDS):
-                    data = await stream.receive_some(_LINE_BYTES)
+                    data = await stream.receive_some(LINE_BYTES)
                 buffer += data
-                if not data or len(buffer) > _LINE_BYTES:
+                if not data or len(buffer) > LINE_BYTES:
                     return
                 *lines, buffer = buffer.split(b"\n")
                 for line in lines:
@@ -171,30 +169,3 @@ async def _answer(line: bytes, desk: Desk) -> MixerReply:
         return MixerReply(error=error.message, hint=error.hint)
     except OSError as error:
         return MixerReply(error=f"it could not be kept: {error.strerror}")
-
-
-def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
-    """Ask a desk; for programs without an event loop.
-
-    Raises FileNotFoundError when no process serves there, RefusedError for a denial,
-    SetupError for another user's process, UpstreamError when it does not answer.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(limits.CONTROL_REPLY_SECONDS)
-        try:
-            sock.connect(os.fspath(path))
-            # guard: the mixer that is asked is the user's own
-            require_own(sock, path)
-            sock.sendall(msgspec.json.encode(ask) + b"\n")
-            answer = sock.makefile("rb").readline(_LINE_BYTES * 4)
-        except OSError as error:
-            if error.errno in {errno.ENOENT, errno.ECONNREFUSED}:
-                raise FileNotFoundError(error.errno, "no process is there") from error
-            raise UpstreamError(f"the mixer of {path.name}: {error}") from error
-    try:
-        said = msgspec.json.decode(answer, type=MixerReply)
-    except UNREADABLE as error:
-        raise UpstreamError(f"the mixer of {path.name} hung up") from error
-    if said.status is None:
-        raise RefusedError(said.error, hint=said.hint)
-    return said.status

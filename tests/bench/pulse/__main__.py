@@ -295,7 +295,8 @@ def memory(peer: str, base: Path) -> float:
 
 def revoke(base: Path, count: int) -> list[float]:
     """Milliseconds from the order to the answer, with a recording that runs."""
-    from broker.viewer.sound.mixer import MixerRequest, ask_desk
+    from broker.cli.tray.ask_mixer import ask_desk
+    from broker.viewer.sound.mixer import MixerRequest
     from tests.kit.sound.hostile import RECORD
 
     place = base / "m"  # short: a socket's path has 107 bytes

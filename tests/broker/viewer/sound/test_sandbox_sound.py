@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
@@ -19,7 +20,7 @@ from broker.ipc import worker
 from broker.ipc.audit.query import Filters, open_log
 from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
-from broker.viewer.sound.mixer import MixerRequest, ask_desk
+from broker.viewer.sound.mixer import MixerRequest
 from broker.viewer.sound.sandbox_sound import GuestSound
 from policy.records.loader import parse_record
 from tests.kit.eventually import eventually

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.cli.transfer.check import check_line
 from broker.core.limits import transfer as limits
-from broker.core.transfer.check import check_line
 
 
 def ask(**question):

@@ -1,0 +1,43 @@
+"""A question to the mixer of one sandbox, by programs without an event loop."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+
+from broker.core import limits
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import RefusedError, UpstreamError
+from broker.ipc.control.connection import require_own
+from broker.viewer.sound.mixer import LINE_BYTES, MixerReply, MixerRequest, SoundStatus
+
+
+def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
+    """Ask a desk; for programs without an event loop.
+
+    Raises FileNotFoundError when no process serves there, RefusedError for a denial,
+    SetupError for another user's process, UpstreamError when it does not answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(limits.CONTROL_REPLY_SECONDS)
+        try:
+            sock.connect(os.fspath(path))
+            # guard: the mixer that is asked is the user's own
+            require_own(sock, path)
+            sock.sendall(msgspec.json.encode(ask) + b"\n")
+            answer = sock.makefile("rb").readline(LINE_BYTES * 4)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ECONNREFUSED}:
+                raise FileNotFoundError(error.errno, "no process is there") from error
+            raise UpstreamError(f"the mixer of {path.name}: {error}") from error
+    try:
+        said = msgspec.json.decode(answer, type=MixerReply)
+    except UNREADABLE as error:
+        raise UpstreamError(f"the mixer of {path.name} hung up") from error
+    if said.status is None:
+        raise RefusedError(said.error, hint=said.hint)
+    return said.status
