@@ -126,6 +126,12 @@ class SshAnswer(_Message, frozen=True, tag="ssh-answer"):
     answer: AgentAnswer
 
 
+class WindowServe(_Message, frozen=True, tag="window-serve"):
+    """Permitted: answer the program, and send it pictures of a window of the sandbox."""
+
+    stream: _Count
+
+
 class TrayServe(_Message, frozen=True, tag="tray-serve"):
     """Permitted: answer the program, and pass its icons on, by TrayAsked."""
 
@@ -162,6 +168,7 @@ ToWorker: TypeAlias = (
     | SshServe
     | SshToAgent
     | SshAnswer
+    | WindowServe
     | TrayServe
     | TrayMore
     | TrayClicked

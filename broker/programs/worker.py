@@ -133,7 +133,9 @@ class _Worker:
         self._windows: SandboxWindows
         self._counts: dict[int, Callable[[], messages.WorkerStreamCount]] = {}
         self._sound = WorkerSound(self._outbox.send)
-        self._transfers = WorkerTransfers(self._outbox.send)
+        self._transfers = WorkerTransfers(
+            self._outbox.send, lambda: self._windows.sandbox
+        )
         self._notifications = WorkerNotifications(self._outbox.send)
         self._clipboard: WorkerClipboard
 

@@ -61,6 +61,12 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         _DECODE,
         "Which of its own buttons the user has pressed.",
     ),
+    "window-serve": no_descriptors(
+        _BROKER,
+        "after the decision about a window of its own",
+        _DECODE,
+        "What its own programs have drawn in a window.",
+    ),
     "tray-serve": no_descriptors(
         _BROKER,
         "after the decision about icons",

@@ -1,8 +1,9 @@
-"""``org.freedesktop.portal.ScreenCast``: a screen or window of the user's desktop.
+"""``org.freedesktop.portal.ScreenCast``: a screen of the user's desktop, or an own window.
 
 What a program asks for is asked of the broker, whose rules decide, and the user chooses
 it in the desktop's own dialog; then the program has a source of video at the PipeWire of
-the guest, until its session ends at either side.  Source: the documentation of XDG
+the guest, until its session ends at either side.  A program that asks for windows alone
+gets one of the sandbox's own, without a choice.  Source: the documentation of XDG
 Desktop Portal.
 """
 
@@ -12,6 +13,7 @@ import contextlib
 import functools
 import os
 import socket
+import struct
 import time
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ from shims.files.camera import pipewire_remote, pipewire_servers
 from shims.files.connection import Connection, tell
 from shims.files.offers import PortalOffer
 from shims.files.protocol import TransferError, frame
-from shims.files.video_node import PW_ANY, VideoNode
+from shims.files.video_node import PW_ANY, SPA_BGRX, SPA_I420, VideoNode
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -48,6 +50,7 @@ SCREEN_NODE = (
     "media.class=Video/Source node.name=vitrail.screen "
     'node.description="Screen of the desktop"'
 )
+SCREEN_OWN = "own"
 SOURCE_MONITOR, SOURCE_WINDOW, POINTER_EMBEDDED = 1, 2, 2
 SCREEN_SHARED, SCREEN_REFUSED, SCREEN_FAILED = 0, 1, 2
 SESSIONS_AT_ONCE = 16
@@ -62,7 +65,7 @@ class ScreenSession:
         import threading
 
         self.sender, self.path = sender, path
-        self.started = self.shared = False
+        self.started = self.shared = self.own = False
         self._lock, self._new = threading.Lock(), threading.Event()
         self._over = False
         self._asking: Optional[socket.socket] = None
@@ -74,10 +77,9 @@ class ScreenSession:
         Waits for the user.  ``ended`` is called once it is over, unless it was closed.
         Raises TransferError, OSError.
         """
-        named = os.environ.get("VITRAIL_SCREEN", "")
-        if named not in SCREEN_SIZES:
+        named = SCREEN_OWN if self.own else os.environ.get("VITRAIL_SCREEN", "")
+        if not self.own and named not in SCREEN_SIZES:
             named = next(iter(SCREEN_SIZES))
-        width, height = SCREEN_SIZES[named]
         connection = Connection("VITRAIL_CALL")
         with self._lock:
             self._asking = connection.socket
@@ -87,22 +89,29 @@ class ScreenSession:
             ask = {"type": "call", "service": SCREEN_SERVICE, "target": OWN_DESKTOP}
             connection.send(frame(dict(ask, argument=named)))
             connection.wait("go")
-            number, node = self._make_node(width, height)
+            form, (width, height) = SPA_I420, SCREEN_SIZES.get(named, (0, 0))
+            if self.own:
+                # The worker's: it says how large the window is.
+                head = connection.reader.read(8).ljust(8, b"\0")
+                form, (width, height) = SPA_BGRX, struct.unpack("<II", head)
+            number, node = self._make_node(width, height, form)
         except (TransferError, OSError):
             self._hang_up()
             connection.socket.close()
             raise
         self.shared = True
         start_thread(functools.partial(self._show, node))
-        size = width * height * 3 // 2
+        size = width * height * 4 if self.own else width * height * 3 // 2
         start_thread(functools.partial(self._receive, connection, size, ended))
         return number, (width, height)
 
-    def _make_node(self, width: int, height: int) -> Tuple[int, VideoNode]:
+    def _make_node(self, width: int, height: int, form: int) -> Tuple[int, VideoNode]:
+        if not width * height:
+            raise TransferError("the window has gone")
         servers = pipewire_servers()
         servers.hold(self)
         try:
-            node = VideoNode(SCREEN_NODE, width, height, SCREEN_RATE)
+            node = VideoNode(SCREEN_NODE, width, height, SCREEN_RATE, form)
         except TransferError:
             servers.release(self)
             raise
@@ -173,6 +182,7 @@ class PortalScreens:
         self._answers: List[Callable[[], Any]] = []
         ask = {"type": "call", "service": SCREEN_SERVICE, "target": OWN_DESKTOP}
         self._offer = PortalOffer(dict(ask, argument="offered"))
+        self._own = PortalOffer(dict(ask, argument=f"offered{SCREEN_OWN}"))
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -188,10 +198,10 @@ class PortalScreens:
         known = (interface.rpartition(".")[2], member, call.signature)
         values = {
             "version": ("u", SCREEN_VERSION),
-            "AvailableSourceTypes": ("u", SOURCE_MONITOR),
+            "AvailableSourceTypes": ("u", self._types()),
             "AvailableCursorModes": ("u", POINTER_EMBEDDED),
         }
-        if not self._offer.held():
+        if not self._types():
             raise unknown_method(call)
         if known == ("Properties", "Get", "ss") and call.body[1] in values:
             return "v", (values[call.body[1]],)
@@ -200,7 +210,8 @@ class PortalScreens:
         if known == ("ScreenCast", "CreateSession", "a{sv}"):
             return self._create(call, handle)
         if known == ("ScreenCast", "SelectSources", "oa{sv}"):
-            self._session(call)
+            session, types = self._session(call), call.body[1].get("types", 1)
+            session.own = types == SOURCE_WINDOW or self._types() == SOURCE_WINDOW
             return self._answer_later(call, handle(call), {})
         if known == ("ScreenCast", "Start", "osa{sv}"):
             session = self._session(call)
@@ -221,6 +232,11 @@ class PortalScreens:
                 raise CallError("portal.Error.Failed", "PipeWire has gone") from None
             return "h", (0,)
         raise unknown_method(call)
+
+    def _types(self) -> int:
+        """What a rule may allow: a window is one of the sandbox's own."""
+        found = SOURCE_MONITOR if self._offer.held() else 0
+        return found | (SOURCE_WINDOW if self._own.held() else 0)
 
     def _create(
         self, call: BusMessage, handle: Callable[..., str]
@@ -258,7 +274,8 @@ class PortalScreens:
         code, results = SCREEN_FAILED, {}
         try:
             number, size = session.share(functools.partial(self._ended, session))
-            about = {"size": ("(ii)", size), "source_type": ("u", SOURCE_MONITOR)}
+            kind = SOURCE_WINDOW if session.own else SOURCE_MONITOR
+            about = {"size": ("(ii)", size), "source_type": ("u", kind)}
             code, results = (
                 SCREEN_SHARED,
                 {"streams": ("a(ua{sv})", [(number, about)])},

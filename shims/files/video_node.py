@@ -27,7 +27,7 @@ SPA_ID, SPA_INT, SPA_RECTANGLE, SPA_FRACTION, SPA_OBJECT, SPA_CHOICE = (
 SPA_RANGE = 1
 SPA_FORMAT, SPA_BUFFERS = 0x40003, 0x40004
 ENUM_FORMAT_ID, FORMAT_ID, BUFFERS_ID = 3, 4, 5
-SPA_VIDEO, SPA_RAW, SPA_I420 = 2, 1, 2
+SPA_VIDEO, SPA_RAW, SPA_I420, SPA_BGRX = 2, 1, 2, 8
 NODE_BUFFERS = (8, 2, 32)  # usual, least, most
 PW_READ, PW_WRITE, PW_EXECUTE = 0o400, 0o200, 0o100
 SPA_DATA = struct.Struct("@IIqIIPP")  # type, flags, fd, offset, size, data, chunk
@@ -47,12 +47,12 @@ def spa_object(kind: int, number: int, values: Dict[int, bytes]) -> bytes:
     return spa_pod(SPA_OBJECT, body)
 
 
-def format_pod(width: int, height: int, rate: int) -> bytes:
+def format_pod(width: int, height: int, rate: int, form: int = SPA_I420) -> bytes:
     """Return the one format of a node, as SPA_PARAM_EnumFormat."""
     values = {
         1: spa_pod(SPA_ID, struct.pack("I", SPA_VIDEO)),
         2: spa_pod(SPA_ID, struct.pack("I", SPA_RAW)),
-        0x20001: spa_pod(SPA_ID, struct.pack("I", SPA_I420)),
+        0x20001: spa_pod(SPA_ID, struct.pack("I", form)),
         0x20003: spa_pod(SPA_RECTANGLE, struct.pack("II", width, height)),
         0x20004: spa_pod(SPA_FRACTION, struct.pack("II", rate, 1)),
     }
@@ -69,14 +69,23 @@ def buffers_pod(size: int, stride: int) -> bytes:
 
 
 class VideoNode:
-    """A source of I420 pictures while it exists; ``wanted`` while a program takes them."""
+    """A source of pictures while it exists, I420 or BGRx; ``wanted`` while a program takes them."""
 
-    def __init__(self, properties: str, width: int, height: int, rate: int) -> None:
+    def __init__(
+        self,
+        properties: str,
+        width: int,
+        height: int,
+        rate: int,
+        form: int = SPA_I420,
+    ) -> None:
         """Connect to the server of this session.  Raises TransferError."""
         import ctypes
         import threading
 
         self._size, self._stride = width * height * 3 // 2, width
+        if form == SPA_BGRX:
+            self._size, self._stride = 4 * width * height, 4 * width
         self._picture = b""
         self._kept: Dict[str, Any] = {}  # what the library has pointers to
         self.changed = threading.Event()
@@ -105,7 +114,7 @@ class VideoNode:
         )
         done = -1
         if self._stream:
-            params = self._params(format_pod(width, height, rate))
+            params = self._params(format_pod(width, height, rate, form))
             flags = PW_DRIVER | PW_MAPPED
             done = lib.pw_stream_connect(
                 self._stream, PW_OUTPUT, PW_ANY, flags, params, 1

@@ -12,10 +12,23 @@ import trio
 import trio.testing
 from jeepney import DBusAddress
 
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.services import SCREEN_SHARE
 from broker.helpers.prompt.screen_frame import Screen, ScreenFrame, meant
 from broker.ipc.transfer_guest import CallService
+from broker.jail.wayland.model import (
+    Buffer,
+    Subsurface,
+    Surface,
+    Toplevel,
+    XdgSurface,
+)
+from broker.jail.worker.window_pictures import (
+    LARGEST,
+    SURFACES,
+    OwnWindow,
+    serve_window,
+)
 from broker.viewer.calls import screens, video
 from broker.viewer.calls.calls import call_request
 from broker.viewer.calls.screens import (
@@ -280,6 +293,7 @@ def portal(monkeypatch):
     monkeypatch.setattr(shim, "pipewire_remote", lambda: near)
     made = shim.PortalScreens(lambda *_: None, lambda *_: None)
     monkeypatch.setattr(made._offer, "held", lambda: True)
+    monkeypatch.setattr(made._own, "held", lambda: True)
     with near, far:
         yield made
 
@@ -318,3 +332,89 @@ def test_a_program_has_bounds_of_its_own_sessions(portal):
         create(number)
     with pytest.raises(CallError, match="too many"):
         create(99)
+
+
+# -- a window of the sandbox itself ------------------------------------------------------
+
+
+class File:
+    """A client's memory: each pixel is 1, and it may be taken away."""
+
+    reads = 0
+    gone = False
+
+    def read(self, _offset, length):
+        self.reads += 1
+        if self.gone:
+            raise ValueError("the file has shrunk")
+        return b"\1" * length
+
+
+def shown_window(children=0, size=(64, 32), at=(0, 0)):
+    """A sandbox with one window, and the file of all of its buffers."""
+    file = File()
+
+    def surface(of):
+        made, buffer = Surface("wl_surface", 4), Buffer("wl_buffer", 1)
+        buffer.width, buffer.height = size
+        buffer.stride, buffer.pool = 4 * size[0], SimpleNamespace(file=file)
+        made.attached = buffer
+        if of is not None:
+            sub = Subsurface("wl_subsurface", 1)
+            sub.surface, (sub.x, sub.y) = made, at
+            of.children.append(sub)
+        return made
+
+    xdg = XdgSurface("xdg_surface", 1)
+    xdg.surface, xdg.mapped, xdg.role = surface(None), True, Toplevel("xdg_toplevel", 1)
+    for _ in range(children):
+        surface(xdg.surface)
+    core = SimpleNamespace(fault=None, windows=[xdg], focused={})
+    return SimpleNamespace(filters=[core]), xdg, file
+
+
+def test_a_window_of_ten_thousand_surfaces_costs_little():
+    sandbox, _, file = shown_window(children=10_000)
+    assert set(OwnWindow(sandbox).picture()) == {1}
+    assert file.reads <= SURFACES
+
+
+@pytest.mark.parametrize(
+    "at", [(-1 << 31, 0), (0, (1 << 31) - 1), (63, 31), (-63, -31)]
+)
+def test_parts_of_a_window_stay_inside_of_its_picture(at):
+    sandbox, xdg, _ = shown_window(children=1, at=at)
+    assert len(OwnWindow(sandbox).picture()) == 64 * 32 * 4
+    xdg.geometry = (-5, 1 << 30, (1 << 31) - 1, (1 << 31) - 1)
+    window = OwnWindow(sandbox)
+    assert (window.width, window.height) == LARGEST
+    assert len(window.picture()) == 4 * window.width * window.height
+
+
+def test_memory_that_was_taken_away_is_black():
+    sandbox, _, file = shown_window()
+    file.gone = True
+    assert set(OwnWindow(sandbox).picture()) == {0}
+
+
+async def test_pictures_of_a_window_end_with_it(autojump_clock):
+    sandbox, xdg, _ = shown_window()
+    near, far = trio.socket.socketpair()
+    with near, far, trio.fail_after(100):
+        async with trio.open_nursery() as nursery:
+            told = []
+
+            async def serve():
+                window = OwnWindow(sandbox)
+                moved = (window, near, trio.sleep_forever, lambda *_: None)
+                told.append(await serve_window(*moved))
+
+            nursery.start_soon(serve)
+            got = b""
+            while len(got) < 8 + 64 * 32 * 4:
+                got += await far.recv(1 << 16)
+            xdg.mapped = False
+    assert got[:8] == (64).to_bytes(4, "little") + (32).to_bytes(4, "little")
+    assert told == ["the window was closed"]
+    with pytest.raises(PeerError, match="no window"):
+        OwnWindow(sandbox)

@@ -56,9 +56,11 @@ from broker.ipc.transfer_guest import (
 )
 from broker.jail.transfer.contents import HeadCheck
 from broker.jail.transfer.entry_reader import EntryReader
+from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker.agent_stream import SshAgentStream
 from broker.jail.worker.pipes import read_pipe, splice_file, write_pipe
 from broker.jail.worker.tray_stream import TrayStream
+from broker.jail.worker.window_pictures import OwnWindow, serve_window
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 _MOVED_SECONDS = 0.5
@@ -70,8 +72,10 @@ _SPLICE_BYTES = 1 << 16
 class WorkerTransfers:
     """All such connections of the sandbox."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: Say, sandbox: Callable[[], Sandbox]) -> None:
+        """``sandbox``: what its Wayland connections share."""
         self._say = say
+        self._sandbox = sandbox
         self._streams: dict[int, _Stream] = {}
 
     def obey(
@@ -83,7 +87,9 @@ class WorkerTransfers:
                 fdpass.close_all(fds)
                 raise InternalError("a transfer without its descriptor")
             sock = socket.socket(fileno=fds[0])
-            stream = _Stream(order.stream, sock, self._say, agent=order.agent)
+            stream = _Stream(
+                order.stream, sock, self._say, self._sandbox, agent=order.agent
+            )
             self._streams[order.stream] = stream
             nursery.start_soon(self._serve, stream)
             return
@@ -110,7 +116,13 @@ class _Stream:
     """One connection, and the orders about it."""
 
     def __init__(
-        self, number: int, sock: socket.socket, say: Say, *, agent: bool
+        self,
+        number: int,
+        sock: socket.socket,
+        say: Say,
+        sandbox: Callable[[], Sandbox],
+        *,
+        agent: bool,
     ) -> None:
         sock.settimeout(0)
         self.number = number
@@ -118,6 +130,7 @@ class _Stream:
         """Its program knows the ssh agent's protocol alone."""
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._say = say
+        self._sandbox = sandbox
         # Wait, then Send or Deliver, then Finish: the broker is not faster.
         self._put, self._orders = trio.open_memory_channel[
             tuple[messages.ToWorker, tuple[int, ...]]
@@ -194,6 +207,8 @@ class _Stream:
                     return await self._leave(order)
                 case messages.SshServe():
                     return await self._serve_agent(order)
+                case messages.WindowServe():
+                    return await self._serve_window()
                 case messages.TrayServe():
                     return await self._serve_tray()
                 case _:
@@ -263,6 +278,12 @@ class _Stream:
         order = self._next_agent_order
         stream = TrayStream(self.number, self._sock, self._say, order, self._count)
         return await stream.run()
+
+    async def _serve_window(self) -> str:
+        window = OwnWindow(self._sandbox())
+        await self._answer(Go())
+        order = self._next_agent_order
+        return await serve_window(window, self._sock, order, self._count)
 
     async def _next_agent_order(self) -> messages.ToWorker:
         order, fds = await self._orders.receive()

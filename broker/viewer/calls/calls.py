@@ -161,7 +161,7 @@ class SandboxCalls:
             await self._ssh_keys.serve(guest, opening, exchange, ask.target, wait)
             return
         request = call_request(opening, ask)
-        if ask.service in _VIDEO and ask.argument == OFFERED:
+        if ask.service in _VIDEO and ask.argument.startswith(OFFERED):
             await self._offered(request)
             return
 
@@ -216,6 +216,10 @@ class SandboxCalls:
                 async with self._desktop.settings.serving(fixed) as far:
                     await self._relay(call, far)
             return
+        if ask.service == SCREEN_SHARE and ask.argument == screens.OWN:
+            # It has what its own programs have drawn; the user's screen is not in it.
+            await call.guest.order(messages.WindowServe(call.exchange.stream))
+            await trio.sleep_forever()
         if sizes := _VIDEO.get(ask.service):
             users: VideoUses = self._desktop.cameras
             if ask.service == SCREEN_SHARE:
@@ -500,12 +504,18 @@ _VIDEO: Mapping[str, Mapping[str, tuple[int, int]]] = MappingProxyType(
 def _video_request(opening: Opening, ask: CallService) -> Request:
     """Return the request for pictures.  Raises RefusedError."""
     sizes, what = _VIDEO[ask.service], ask.service.rpartition(".")[2].lower()
+    known = {*sizes, OFFERED}
+    if ask.service == SCREEN_SHARE:
+        known |= {screens.OWN, OFFERED + screens.OWN}
+    own = ask.argument.endswith(screens.OWN)
     # guard: pictures of the camera have a size of ours
-    if ask.argument not in {*sizes, OFFERED} or ask.target not in {"", *ADMIN_NAMES}:
+    if ask.argument not in known or ask.target not in {"", *ADMIN_NAMES}:
         raise RefusedError(f"the {what} is the desktop's: {', '.join(sizes)}")
     return Request(
         lease=opening.lease,
         service=ServiceName(ask.service),
+        argument=f"+{screens.OWN}" if own else "+",
+        words="to share one of its own windows" if own else "",
         stream=opening.stream,
         peer=opening.peer,
         settled=True,

@@ -47,6 +47,8 @@ SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"1280x720": (1280, 720), "1920x1080": (1920, 1080)}
 )
 """The sizes that a sandbox may ask for, in pixels."""
+OWN: Final = "own"
+"""The argument for a window of the sandbox itself, also in rules: nothing is chosen."""
 _CAST: Final = "org.freedesktop.portal.ScreenCast"
 _SESSION: Final = "org.freedesktop.portal.Session"
 _HINT = (

@@ -62,7 +62,7 @@ def worker(door: str, pipe: int, sends: bool) -> int:
 
 async def _serve(listener: socket.socket, pipe: int, sends: bool) -> None:
     say, said = trio.open_memory_channel[messages.FromWorker](1000)
-    transfers = WorkerTransfers(say.send)
+    transfers = WorkerTransfers(say.send, lambda: None)
     conn, _ = listener.accept()
     if sends:
         order = messages.TransferSend(1, MANY, MANY, 1 << 20, False)

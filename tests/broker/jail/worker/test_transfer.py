@@ -44,7 +44,7 @@ class Broker:
 
     def __init__(self, nursery, base):
         self.say, self.said = trio.open_memory_channel(100)
-        self.transfers = WorkerTransfers(self.say.send)
+        self.transfers = WorkerTransfers(self.say.send, lambda: None)
         self.nursery = nursery
         self.door = socket.socket(socket.AF_UNIX)
         self.door.bind(str(base / "door"))

@@ -1,0 +1,159 @@
+"""In the worker: pictures of one window of the sandbox, for the sandbox's own programs.
+
+Nothing of the user's is in them: they are made of what the sandbox's clients have drawn
+themselves, before any frame, and no compositor is asked.  The stream is the width and the
+height, then pictures of that size, BGRx, whenever they change.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from broker.core.errors import PeerError
+from broker.ipc import transfer as messages
+from broker.jail.wayland.model import Buffer, Surface, Toplevel, XdgSurface
+from broker.jail.wayland.sandbox import Sandbox
+from broker.jail.wayland.state import ClientState
+
+BETWEEN_SECONDS = 0.1
+LARGEST = (2560, 1600)
+"""Pixels; of a larger window this much is shown."""
+SURFACES = 32
+"""Of a window that are drawn."""
+_DEPTH = 8
+_ARGB8888, _XRGB8888 = 0, 1
+_CLIENT_PARTS = (_ARGB8888, _XRGB8888)
+
+
+class OwnWindow:
+    """The window that a stream shows: the newest one that has not the focus."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        """Raises PeerError where there is no window."""
+        found = [
+            (xdg.surface not in core.focused.values(), xdg.number, core, xdg)
+            for core in sandbox.filters
+            for xdg in core.windows
+            if _is_shown(core, xdg)
+        ]
+        if not found:
+            raise PeerError("the sandbox shows no window")
+        _, _, self._core, self._xdg = max(found, key=lambda one: one[:2])
+        buffer = self._surface.attached
+        x, y, width, height = self._xdg.geometry or (0, 0, 0, 0)
+        scale = self._surface.shape[0]
+        self._at = (-x * scale, -y * scale)
+        size = width * scale, height * scale
+        if not all(size) and buffer is not None:
+            size = buffer.width, buffer.height
+        self.width, self.height = (
+            max(1, min(side, most)) for side, most in zip(size, LARGEST, strict=True)
+        )
+        self._left = 0
+
+    @property
+    def _surface(self) -> Surface:
+        assert self._xdg.surface is not None
+        return self._xdg.surface
+
+    @property
+    def there(self) -> bool:
+        """Whether it is still shown."""
+        # guard: pictures of a window end with it
+        return self._xdg in self._core.windows and _is_shown(self._core, self._xdg)
+
+    def picture(self) -> bytes:
+        """Return what it shows now."""
+        canvas = bytearray(self.width * self.height * 4)
+        self._left = SURFACES
+        with memoryview(canvas) as view:
+            self._draw(view, self._surface, *self._at, _DEPTH)
+        return bytes(canvas)
+
+    def _draw(
+        self, canvas: memoryview, surface: Surface, x: int, y: int, depth: int
+    ) -> None:
+        """Draw a surface with those below and above it."""
+        # guard: a picture of a window has bounded work
+        if depth == 0 or self._left == 0:
+            return
+        self._left -= 1
+        scale = surface.shape[0]
+        for below in (True, False):
+            for sub in surface.children:
+                if sub.below == below and sub.surface is not None:
+                    place = (x + sub.x * scale, y + sub.y * scale)
+                    self._draw(canvas, sub.surface, *place, depth - 1)
+            if below and surface.attached is not None:
+                self._copy(canvas, surface.attached, x, y)
+
+    def _copy(self, canvas: memoryview, buffer: Buffer, x: int, y: int) -> None:
+        """Copy the rows of a buffer that are inside."""
+        pool, form = buffer.pool, buffer.form
+        if pool is None or pool.file is None or form not in _CLIENT_PARTS:
+            return  # memory of a GPU, or a video's format
+        left, right = max(0, -x), min(buffer.width, self.width - x)
+        top, bottom = max(0, -y), min(buffer.height, self.height - y)
+        if left >= right or top >= bottom:
+            return
+        stride, count = buffer.stride, 4 * (right - left)
+        start = buffer.offset + top * stride
+        try:
+            rows = pool.file.read(start, (bottom - top) * stride)
+        except ValueError:
+            return  # the client has taken it away
+        for row in range(bottom - top):
+            begin = row * stride + 4 * left
+            to = 4 * ((y + top + row) * self.width + x + left)
+            canvas[to : to + count] = rows[begin : begin + count]
+
+
+def _is_shown(core: ClientState, xdg: XdgSurface) -> bool:
+    shown = core.fault is None and xdg.mapped and xdg.surface is not None
+    return shown and isinstance(xdg.role, Toplevel)
+
+
+async def serve_window(
+    window: OwnWindow,
+    sock: trio.socket.SocketType,
+    order: Callable[[], Awaitable[messages.ToWorker]],
+    moved: Callable[[int, int], None],
+) -> str:
+    """Send pictures until the window, the program or the broker ends it; returns why."""
+    reason = "the window was closed"
+
+    async def until_finished() -> None:
+        nonlocal reason
+        while not isinstance(last := await order(), messages.TransferFinish):
+            pass
+        reason = last.reason or "done"
+        nursery.cancel_scope.cancel()
+
+    async def until_hung_up() -> None:
+        nonlocal reason
+        await sock.recv(1)
+        reason = "done"
+        nursery.cancel_scope.cancel()
+
+    async def send(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[await sock.send(view) :]
+        moved(0, len(data))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(until_finished)
+        nursery.start_soon(until_hung_up)
+        await send(struct.pack("<II", window.width, window.height))
+        before = b""
+        while window.there:
+            picture = window.picture()
+            if picture != before:
+                await send(picture)
+            before = picture
+            await trio.sleep(BETWEEN_SECONDS)
+        nursery.cancel_scope.cancel()
+    return reason
