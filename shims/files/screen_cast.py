@@ -21,9 +21,9 @@ from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError, unknown_method
 from shims.files.calling import OWN_DESKTOP, start_thread
 from shims.files.camera import pipewire_remote, pipewire_servers
-from shims.files.connection import Connection, tell
+from shims.files.connection import Connection
 from shims.files.offers import PortalOffer
-from shims.files.protocol import TransferError, frame
+from shims.files.protocol import TransferError, frame, tell
 from shims.files.video_node import PW_ANY, SPA_BGRX, SPA_I420, VideoNode
 
 if TYPE_CHECKING:

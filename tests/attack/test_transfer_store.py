@@ -367,7 +367,9 @@ def test_a_returned_file_is_refused_by_the_free_space(tmp_path):
     """No byte is read: a worker that was taken over checks no size."""
     mine = tmp_path / "mine"
     mine.write_text("mine")
-    source = Counted(told(file("mine", size=(1 << 60) + (1 << 25)), bytes(1 << 20)).getvalue())
+    source = Counted(
+        told(file("mine", size=(1 << 60) + (1 << 25)), bytes(1 << 20)).getvalue()
+    )
     with pytest.raises(TransferError, match="not enough room"):
         Edited(str(mine)).replace(source, "work")
     assert source.largest < 1 << 16
