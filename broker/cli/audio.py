@@ -20,11 +20,12 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.proxy.sound_server import connect_server, server_path
+from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import pulse as limits
-from broker.core.names import SandboxName, is_disposable_of, take_sandbox_name
+from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.streams.sound_rules import Level
 from broker.jail.pulse.properties import SANDBOX_KEY
 from broker.viewer.sound.levels import levels_folder, load_level, save_level

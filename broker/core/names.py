@@ -43,20 +43,6 @@ def disposable_name(record: str, number: int) -> SandboxName:
     return SandboxName(f"{record[: 31 - len('-9999')]}-{number}")
 
 
-def is_disposable_of(sandbox: str, record: str) -> bool:
-    """Whether a sandbox has a name that disposables of this record get.
-
-    brokerctl uses this where it has only a name, as that of a sandbox that has ended.
-    The broker knows the record of each running sandbox.
-    """
-    stem, dash, number = sandbox.rpartition("-")
-    return (
-        bool(dash)
-        and number.isdecimal()
-        and disposable_name(record, int(number)) == f"{stem}-{number}"
-    )
-
-
 def sandboxes_named(name: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Return the sandboxes that a name means, among pairs of (sandbox, record).
 

@@ -11,16 +11,20 @@ from pathlib import Path
 
 from broker.core.errors import UpstreamError
 from broker.host.network.addresses import RESOLVER
+from broker.host.network.box_resolver import resolver_lines
 from broker.host.network.namespace import (
-    RESOLV_CONF,
     BoxNetwork,
     find_passt,
     refuse_own,
-    resolver_lines,
     start_guard,
     start_network,
 )
-from broker.host.network.passt import passt_args, require_passt, resolver_sockets
+from broker.host.network.passt import (
+    RESOLV_CONF,
+    passt_args,
+    require_passt,
+    resolver_sockets,
+)
 from broker.host.network.switch.switches import SwitchSeat
 
 _PIDFD_GET_NET_NAMESPACE = 0xFF04

@@ -26,7 +26,7 @@ from broker.host.box_network import start_box_network
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.network.addresses import GATEWAY, GUEST
-from broker.host.network.namespace import resolver_lines
+from broker.host.network.box_resolver import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_microvm_network import (
     BEND_ROUTES,

@@ -25,7 +25,6 @@ from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.identity import open_pidfd
-from broker.helpers.process.piped_stderr import stderr_so_far
 from broker.helpers.process.spawn import (
     DEVNULL,
     PIPE,
@@ -38,6 +37,7 @@ from broker.helpers.process.spawn import (
 from broker.host.images.store import find_image
 from broker.host.launchers.libvirt.domain import VsockWay, with_vsock
 from broker.host.launchers.libvirt.throwaway import Throwaway, throwaway_xml
+from broker.host.launchers.piped_stderr import stderr_so_far
 from broker.host.vmm.accel import choose_accel
 from broker.host.vmm.image_boot import ImageBoot
 from broker.ipc.control.api import MachineEventRequest, Nothing

@@ -29,8 +29,8 @@ from broker.cli.machines.throwaway import (
 from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
-from broker.helpers.process.piped_stderr import stderr_so_far
 from broker.helpers.process.spawn import Child, has_ended
+from broker.host.launchers.piped_stderr import stderr_so_far
 from broker.host.launchers.vmspawn.arguments import Spawned
 from broker.host.launchers.vmspawn.process import (
     fifo_of,

@@ -13,9 +13,9 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.policy.directories import contents
 from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.core.names import is_disposable_of
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
 from policy.records.loader import load_records, search_path

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from broker.cli import render
 from broker.cli.images.installed import remove_image
+from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.core.files.trees import disk_usage, remove_tree
-from broker.core.names import is_disposable_of
 from broker.core.paths import Paths
 from policy.records.model import Record
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 _NOTHING: Mapping[Path, str] = MappingProxyType({})
-_LIBRARIES = ("/usr/local/lib", "/etc/ld.so.cache")
 ROOM = "/work"
 """The one directory that a jailed program can write to."""
 
@@ -41,24 +40,6 @@ def jail_words(
     if room is None:
         return [*words, "--chdir", "/", "--"]
     return [*words, "--bind", str(room), ROOM, "--chdir", ROOM, "--"]
-
-
-def library_words() -> Iterator[str]:
-    """Yield bubblewrap's words for this machine's libraries, to read."""
-    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
-    own = Path("/usr/lib", multiarch)
-    # /usr/lib has programs too; where a distribution keeps its libraries apart
-    # from these, only they are shown.
-    libraries = str(own if multiarch and own.is_dir() else "/usr/lib")
-    # The last two are of distributions that have none in /usr.
-    for place in ("/usr/lib64", libraries, *_LIBRARIES, "/nix/store", "/gnu/store"):
-        yield from ("--ro-bind-try", place, place)
-    for name in ("lib", "lib64"):
-        path = Path("/", name)
-        if path.is_symlink():
-            yield from ("--symlink", str(path.readlink()), str(path))
-        else:
-            yield from ("--ro-bind-try", str(path), str(path))
 
 
 def python_words() -> list[str]:

@@ -21,17 +21,14 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.identity import Tracked, spawn_helper
 from broker.helpers.process.popen import our_program
-from broker.host.network.addresses import MTU, RESOLVER
+from broker.host.network.addresses import MTU
 from broker.host.network.passt import (
     give_room,
-    has_only_loopback,
     passt_args,
     require_passt,
 )
-from broker.host.network.switch.switch_ports import is_shared, name_server
 
 _START_SECONDS = 15.0
-RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 @dataclass(eq=False)
@@ -45,30 +42,6 @@ class BoxNetwork:
         for process in self.processes:
             await process.end(limits.VM_QUIT_SECONDS)
             process.close()
-
-
-def resolver_lines(resolv_conf: Path = RESOLV_CONF, *, network: str = "user") -> str:
-    """Return the resolv.conf(5) of a box: the host's servers, or passt's for them.
-
-    With ``network = "rules"`` it is the frame filter; see ``name_server`` for a switch.
-    """
-    if is_shared(network):
-        return f"nameserver {name_server(network)}\n"
-    if network == "rules":
-        return f"nameserver {RESOLVER}\n"
-    try:
-        text = resolv_conf.read_text(errors="replace")
-    except OSError:
-        text = ""
-    if has_only_loopback(text):
-        return f"nameserver {RESOLVER}\n"
-    kept = ("nameserver", "search", "options")
-    lines = [
-        line
-        for line in text.splitlines()
-        if line.split()[:1] and line.split()[0] in kept
-    ]
-    return "".join(f"{line}\n" for line in lines)
 
 
 async def start_tap_network(

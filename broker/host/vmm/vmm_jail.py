@@ -42,8 +42,8 @@ from broker.helpers.process.identity import (
     process_stat,
     spawn_helper,
 )
+from broker.helpers.process.jail_libraries import library_words
 from broker.helpers.process.spawn import run_tool
-from broker.helpers.process.tool_jail import library_words
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
 

@@ -23,8 +23,8 @@ from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import host_viewer as folder_limits
 from broker.helpers.mounts import mounts
 from broker.helpers.process import program_filters
+from broker.helpers.process.jail_libraries import library_words
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
-from broker.helpers.process.tool_jail import library_words
 from broker.ipc.sealed_memfd import sealed
 
 ROOT, PLACE = "/shared", "here"

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.core.errors import RefusedError
 from broker.core.names import (
     disposable_name,
-    is_disposable_of,
     sandboxes_named,
     take_lease_id,
     take_sandbox_name,

@@ -22,9 +22,9 @@ from broker.helpers.mounts.mounts import wait_set_up
 from broker.helpers.mounts.opened import open_without_links
 from broker.helpers.process.gate import Gate, close_output
 from broker.helpers.process.identity import open_pidfd
-from broker.helpers.process.piped_stderr import stderr_so_far
 from broker.helpers.process.spawn import PIPE, Child, has_ended, spawn
 from broker.host.launchers.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
+from broker.host.launchers.piped_stderr import stderr_so_far
 
 _PROGRAMS = ("systemd-nspawn", "unshare", "newuidmap", "newgidmap")
 _START_SECONDS = 30.0

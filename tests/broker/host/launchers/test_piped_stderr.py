@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.helpers.process.piped_stderr import stderr_so_far
+from broker.host.launchers.piped_stderr import stderr_so_far
 
 
 @pytest.mark.parametrize(
