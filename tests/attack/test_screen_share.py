@@ -418,3 +418,30 @@ async def test_pictures_of_a_window_end_with_it(autojump_clock):
     assert told == ["the window was closed"]
     with pytest.raises(PeerError, match="no window"):
         OwnWindow(sandbox)
+
+
+async def test_a_program_that_hangs_up_ends_its_own_stream_alone():
+    sandbox, _, _ = shown_window(size=(1280, 800))
+    near, far = trio.socket.socketpair()
+    with near, trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            told = []
+
+            async def serve():
+                words = (OwnWindow(sandbox), near, trio.sleep_forever, lambda *_: None)
+                told.append(await serve_window(*words))
+
+            nursery.start_soon(serve)
+            await trio.testing.wait_all_tasks_blocked()
+            far.close()  # with pictures that it has not read
+    assert len(told) == 1
+
+
+async def test_a_dialog_whose_program_has_gone_is_not_shown_again(made, autojump_clock):
+    shares, portal, _ = made
+    portal.answers = trio.Event()
+    with trio.move_on_after(1):
+        await shares.serve(lease(), SIZE, at_once)
+    portal.answers.set()
+    await fails(shares, lease(), at_once, "taken the screen back")
+    assert portal.asked == 1

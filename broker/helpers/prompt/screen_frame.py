@@ -130,11 +130,13 @@ class ScreenFrame:
 
         def configure(_strip: Any, serial: int, wide: int, high: int) -> None:
             strip.ack_configure(serial)
-            self._waiting -= not shown
-            shown.append(self._buffer(wide, high))
-            surface.attach(shown[-1], 0, 0)
+            made = self._buffer(wide, high)
+            surface.attach(made, 0, 0)
             surface.damage_buffer(0, 0, wide, high)
             surface.commit()
+            # The library swallows an error of a callback: then this is not reached.
+            self._waiting -= not shown
+            shown.append(made)
 
         strip.dispatcher["configure"] = configure
         # guard: a share ends with its frame

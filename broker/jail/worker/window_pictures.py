@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
@@ -134,7 +135,9 @@ async def serve_window(
 
     async def until_hung_up() -> None:
         nonlocal reason
-        await sock.recv(1)
+        # guard: a program that hangs up ends its own stream alone
+        with suppress(OSError):
+            await sock.recv(1)
         reason = "done"
         nursery.cancel_scope.cancel()
 
@@ -144,9 +147,7 @@ async def serve_window(
             view = view[await sock.send(view) :]
         moved(0, len(data))
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(until_finished)
-        nursery.start_soon(until_hung_up)
+    async def send_all() -> None:
         await send(struct.pack("<II", window.width, window.height))
         before = b""
         while window.there:
@@ -155,5 +156,11 @@ async def serve_window(
                 await send(picture)
             before = picture
             await trio.sleep(BETWEEN_SECONDS)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(until_finished)
+        nursery.start_soon(until_hung_up)
+        with suppress(OSError):
+            await send_all()
         nursery.cancel_scope.cancel()
     return reason

@@ -147,9 +147,11 @@ class ScreenShares(VideoUses):
         finally:
             self._dialog = False
             self._choosing.show(name, active=False)
-        if found is None:
+            # Also one whose program has hung up meanwhile.
             # guard: a dialog that was dismissed is not shown again at once
-            self.refuse_a_while(use.lease)
+            if found is None:
+                self.refuse_a_while(use.lease)
+        if found is None:
             raise ToldError("the user has chosen nothing")
         return session, found
 
