@@ -38,7 +38,6 @@ MTU = 1500
 TAP = "vitrail0"
 """The device of a VMM in the network namespace of its jail."""
 
-_DISABLED = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 _ROUTES = Path("/proc/net/ipv6_route")
 _UP, _REJECT = 0x1, 0x200
 
@@ -55,11 +54,3 @@ def has_ipv6(routes: Path = _ROUTES) -> bool:
         if is_default and int(flags, 16) & (_UP | _REJECT) == _UP:
             return True
     return False
-
-
-def can_ipv6(disabled: Path = _DISABLED) -> bool:
-    """Whether interfaces of this kernel have IPv6, as it is set."""
-    try:
-        return disabled.read_text().strip() == "0"
-    except OSError:  # a kernel without IPv6
-        return False

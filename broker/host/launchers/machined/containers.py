@@ -106,18 +106,6 @@ def _is_podmans(parts: list[str]) -> bool:
     )
 
 
-def podmans_claim(directory: Path, held: HeldMachine, leader: int) -> GroupClaim | None:
-    """Return the claim of a container of root's Podman whose leader is held.
-
-    None for a leader whose pid namespace the kernel tells us, or could tell none: that
-    is a container of our own user's.  Raises as ``root_claim``.
-    """
-    able = credentials.can_ask_pid_namespaces()
-    if not able or credentials.pid_namespaces(held.pidfd(leader)):
-        return None
-    return root_claim("podman", directory, held, leader)
-
-
 def root_claim(
     name: str, directory: Path, held: HeldMachine, leader: int
 ) -> GroupClaim:

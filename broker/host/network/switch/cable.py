@@ -12,10 +12,11 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from typing_extensions import override
 
-from broker.host.network.addresses import can_ipv6, ipv6_beside
+from broker.host.network.addresses import ipv6_beside
 from broker.host.network.frameguard import Addresses
 from broker.host.network.veth import (
     LENGTH,
@@ -25,6 +26,8 @@ from broker.host.network.veth import (
     lay_cable,
 )
 
+_DISABLED = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+
 
 class CableGuard(PacketGuard):
     """``PacketGuard`` that carries each frame."""
@@ -33,6 +36,14 @@ class CableGuard(PacketGuard):
     def _passed(self) -> Iterator[bytes]:
         for untrusted_frame in self._read_frames():
             yield LENGTH.pack(len(untrusted_frame)) + untrusted_frame
+
+
+def can_ipv6(disabled: Path = _DISABLED) -> bool:
+    """Whether interfaces of this kernel have IPv6, as it is set."""
+    try:
+        return disabled.read_text().strip() == "0"
+    except OSError:  # a kernel without IPv6
+        return False
 
 
 def main() -> int:
