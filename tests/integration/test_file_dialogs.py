@@ -122,10 +122,11 @@ async def open_dialogs(screen, title):
     return [one for one in found if title in (one["name"] or "")]
 
 
-async def pick(screen, title, path, pace=PACE_SECONDS):
+async def pick(screen, title, path, pace=PACE_SECONDS, *, all_of_it=False):
     """Type a path into the desktop's dialog of this title, until it has gone.
 
     A folder needs a slower ``pace``: a part of its path is another folder, and is taken.
+    ``all_of_it``: enter the folder, and take all files that the list shows.
     """
     await wait_window(screen.comp, title=title)
     with Keyboard(screen.comp.display) as keyboard:
@@ -138,6 +139,14 @@ async def pick(screen, title, path, pace=PACE_SECONDS):
                 lambda: keyboard.chord(CONTROL, "a"),
                 lambda: keyboard.type(str(path)),
                 lambda: keyboard.press(ENTER),
+                *(
+                    (
+                        lambda: keyboard.chord(CONTROL, "a"),
+                        lambda: keyboard.press(ENTER),
+                    )
+                    if all_of_it
+                    else ()
+                ),
             ):
                 step()
                 await trio.sleep(pace)
@@ -254,6 +263,23 @@ async def test_several_files_are_saved_in_a_folder_that_the_user_chooses():
                 assert (folder / "a.txt").read_text() == "content 0"
         (begun,) = w.events("transfer.begin", service="vitrail.FileDialog")
         assert begun["object"] == "a.txt, b.txt"
+
+
+async def test_several_files_are_opened():
+    async with _folder() as folder, two() as (w, screen, work, _personal):
+        (folder / "other.txt").write_text("of the other")
+        (folder / "picture.png").write_text("the filter does not show it")
+        async with asking(screen, work, "4.0", "OPEN", "", "several") as program:
+            way = f"{folder}/"
+            await pick(screen, "work: open files", way, FOLDER_PACE, all_of_it=True)
+            copies = await program.answered()
+        assert {one.name: one.read_text() for one in copies} == {
+            "notes.txt": "content",
+            "other.txt": "of the other",
+        }
+        assert {one.parent for one in copies} == {work.home / "Incoming/desktop"}
+        (begun,) = w.events("transfer.begin", service="vitrail.FileDialog")
+        assert begun["object"] == "notes.txt, other.txt"
 
 
 @asynccontextmanager
