@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from broker.core.errors import UpstreamError
+from broker.host.box_resolver import resolver_lines
 from broker.host.network.addresses import RESOLVER
-from broker.host.network.box_resolver import resolver_lines
 from broker.host.network.namespace import (
     BoxNetwork,
     find_passt,

@@ -29,10 +29,10 @@ from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.box_network import start_box_network
+from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.network.addresses import RESOLVER
-from broker.host.network.box_resolver import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from broker.viewer.network import NetworkFlows
 from tests.broker.host.network.test_quic_hello import crypto, initial, message

@@ -110,7 +110,7 @@ def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
     resolver = None
     if found["network"] != "none":
         # Late, as above.
-        from broker.host.network.box_resolver import resolver_lines
+        from broker.host.box_resolver import resolver_lines
 
         resolver = resolver_lines(network=str(found["network"]))
     files, writable = (

@@ -173,7 +173,7 @@ def _box(
 
 def _resolver(network: str) -> str | None:
     # Late: most boxes have no network, and start without this code.
-    from broker.host.network.box_resolver import resolver_lines
+    from broker.host.box_resolver import resolver_lines
 
     return None if network == "none" else resolver_lines(network=network)
 
