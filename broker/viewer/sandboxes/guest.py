@@ -419,7 +419,7 @@ class Guest:
             case agent.AgentMounted():
                 self.folders.take(untrusted)
             case agent.AgentStep():
-                await self.screen.agent_step(untrusted)
+                await self.screen.agent_step(untrusted, self._record())
             case _:
                 await self._ended(self.programs.take(untrusted))
 

@@ -27,6 +27,7 @@ from broker.ipc.audit import schema
 from broker.ipc.wayland_rules import traced
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
+from policy.records.model import Record
 
 Said: TypeAlias = (
     worker.WaylandOpened
@@ -40,6 +41,8 @@ Said: TypeAlias = (
 _REASON = 400
 """Characters of a guest's mistake in an event."""
 _FURTHER = "further mistakes of its applications"
+_GPU_LOST = "its GPU does not answer, the guest says"
+"""No word of the guest's own: it is shown on the desktop."""
 
 
 def silent(title: str, text: str, *, sandbox: str = "") -> None:
@@ -124,24 +127,28 @@ class GuestScreen:
         for end in self._streams.values():
             end.tell(None)
 
-    async def agent_step(self, untrusted: agent.AgentStep) -> None:
+    async def agent_step(
+        self, untrusted: agent.AgentStep, record: Record | None
+    ) -> None:
         """A step inside the guest failed, or its GPU, of which nobody else can tell."""
         if untrusted.ok:
             return
-        detail = printable(untrusted.detail, _REASON)
         if untrusted.name != "gpu":
+            detail = printable(untrusted.detail, _REASON)
             self._programs.fail(f"in the guest, {printable(untrusted.name)}: {detail}")
+            return
+        # guard: a guest without a GPU loses none
+        if record is None or getattr(record.host.launch, "gpu", "") != "render":
             return
         # guard: a guest tells of its lost GPU once
         if self._gpu_lost:
             return
         self._gpu_lost = True
         sandbox = self._lease.sandbox
-        what = f"its GPU is lost: {detail}"
-        self._warnings.append(what)
-        self._notify(f"Vitrail: {sandbox}", what, sandbox=sandbox)
+        self._warnings.append(_GPU_LOST)
+        self._notify(f"Vitrail: {sandbox}", _GPU_LOST, sandbox=sandbox)
         failed = schema.SandboxFailed(
-            **event_log.of(self._lease), step="running", reason=what
+            **event_log.of(self._lease), step="running", reason=_GPU_LOST
         )
         await self._log.note(failed)
 

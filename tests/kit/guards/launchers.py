@@ -27,6 +27,12 @@ GUARDS = (
         "one_node",
     ),
     Guard(
+        "a guest without a GPU loses none",
+        "if False:",
+        "tests/broker/viewer/sandboxes/test_screen.py",
+        "without_a_gpu",
+    ),
+    Guard(
         "a guest tells of its lost GPU once",
         "if False:",
         "tests/broker/viewer/sandboxes/test_screen.py",

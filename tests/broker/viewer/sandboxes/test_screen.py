@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -160,14 +161,30 @@ async def test_ever_new_mistakes_are_one_reason_in_the_end(made, extra, autojump
         await trio.sleep(1)
 
 
+def _record(way):
+    return SimpleNamespace(host=SimpleNamespace(launch=SimpleNamespace(gpu=way)))
+
+
 async def test_a_guest_tells_of_its_lost_gpu_once(made):
+    """In our words: what it says itself is neither shown nor recorded."""
     for _ in range(100):
-        await made.screen.agent_step(agent.AgentStep("gpu", False, "it\x1b[m hangs"))
-    await made.screen.agent_step(agent.AgentStep("gpu", True))
-    text = "its GPU is lost: it\\x1b[m hangs"
+        lost = agent.AgentStep("gpu", False, "Your bank: call 555")
+        await made.screen.agent_step(lost, _record("render"))
+    await made.screen.agent_step(agent.AgentStep("gpu", True), _record("render"))
+    text = "its GPU does not answer, the guest says"
     assert made.told == [("Vitrail: red", text, "red")]
     assert list(made.warnings) == [text]
     (event,) = made.log.notes
     assert (event.sandbox, event.step, event.reason) == ("red", "running", text)
     # Programs that wait for their windows go on waiting.
     assert made.programs.failed == []
+
+
+@pytest.mark.parametrize("way", ["none", "buffers", ""])
+async def test_a_guest_without_a_gpu_tells_of_none(made, way):
+    lost = agent.AgentStep("gpu", False, "Your bank: call 555")
+    await made.screen.agent_step(lost, _record(way) if way else None)
+    assert not made.told
+    assert not made.warnings
+    assert not made.log.notes
+    assert not made.programs.failed
