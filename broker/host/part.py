@@ -300,6 +300,11 @@ class HostPart:
             from broker.host.vmm.arena import ARENA_BYTES
 
             mib += ARENA_BYTES >> 20
+        # guard: a renderer's memory is promised with its machine
+        if getattr(launch, "gpu", "") == "render":
+            from broker.host.vmm.gpu_renderer import DATA_BYTES
+
+            mib += DATA_BYTES >> 20
         return mib
 
     def _name_for(

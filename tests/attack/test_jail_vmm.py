@@ -28,6 +28,13 @@ from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.host.launchers.crosvm.client import ask_crosvm
 from broker.host.launchers.crosvm.machine import CrosvmControl
 from broker.host.vmm.accel import DEVICE
+from broker.host.vmm.gpu_renderer import (
+    DATA_BYTES,
+    FILE_BYTES,
+    THREADS,
+    few_threads,
+    renderer_view,
+)
 from broker.host.vmm.launcher import (
     Accel,
     EndKind,
@@ -212,6 +219,62 @@ async def test_it_opens_few_files():
     try:
         found = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         assert found == (limits.VMM_FDS, limits.VMM_FDS)
+    finally:
+        await process.end(0)
+        process.close()
+
+
+# -- the renderer of a machine with gpu = "render" ---------------------------------
+
+
+@pytest.fixture
+def renderer(tmp_path):
+    """Its jail, in place of a node with a library by which it needs none."""
+    (tmp_path / "library").write_text("x")
+    program = Path("/usr/lib/qemu/vhost-user-gpu")
+    return renderer_view(program, None, str(tmp_path / "library"))
+
+
+@pytest.mark.parametrize(
+    ("what", "on", "answer"),
+    [
+        *REACH,
+        pytest.param("fork", "", "SIGSYS", id="fork"),
+        pytest.param("raw-fork", "", "SIGSYS", id="raw-fork"),
+        pytest.param("inotify", "", "EPERM", id="inotify"),
+        pytest.param("queue", "", "EPERM", id="queue"),
+        pytest.param("grow", str(FILE_BYTES + 1), "EFBIG", id="memory-file"),
+        pytest.param("many-files", "701", "EMFILE", id="many-files"),
+    ],
+)
+async def test_a_renderer_that_was_taken_over(
+    built, around, renderer, what, on, answer
+):
+    argument = on.format_map(vars(around))
+    assert run_free(built, what, argument) == "worked"
+    assert await run_in_vmm_jail(built, renderer, what, argument) == answer
+
+
+async def test_a_renderer_has_threads_and_memory_files(built, renderer):
+    assert await run_in_vmm_jail(built, renderer, "thread") == "worked"
+    assert await run_in_vmm_jail(built, renderer, "grow", str(FILE_BYTES)) == "worked"
+
+
+async def test_a_renderer_takes_little_and_ends_first(renderer):
+    view = replace(renderer, program=Path("/usr/bin/sleep"))
+    process = await spawn_jailed(
+        "renderer", ["/usr/bin/sleep", "100"], view, entered=few_threads
+    )
+    try:
+        for kind, most in (
+            (resource.RLIMIT_NOFILE, limits.SANDBOX_FDS),
+            (resource.RLIMIT_NPROC, THREADS),
+            (resource.RLIMIT_DATA, DATA_BYTES),
+            (resource.RLIMIT_SIGPENDING, limits.BOX_SIGNALS),
+        ):
+            assert resource.prlimit(process.pid, kind) == (most, most)
+        said = Path(f"/proc/{process.pid}/oom_score_adj").read_text()
+        assert int(said) == 1000
     finally:
         await process.end(0)
         process.close()

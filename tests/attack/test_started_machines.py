@@ -29,6 +29,7 @@ from broker.host.machine import MachineFacts
 from broker.host.part import HostPart
 from broker.host.room import Room, resident_bytes
 from broker.host.vmm.arena import ARENA_BYTES
+from broker.host.vmm.gpu_renderer import DATA_BYTES
 from broker.net.link.messages import StartSandbox
 from broker.viewer.host_starts import HostStarts
 from broker.viewer.opening import origins
@@ -267,11 +268,11 @@ def record(name, text):
     return made
 
 
-def test_an_arena_is_promised_beside_the_memory():
-    """A guest writes all over it, and what its VMM has taken counts it, too."""
+def test_an_arena_and_a_renderer_are_promised_beside_the_memory():
+    """A guest writes all over them, and what its VMM has taken counts the arena, too."""
     launch = '[launch]\nkind = "microvm"\nimage = "work"\nmemory = "768M"\n'
     sizes = []
-    for more in ("", "pixel_arena = true\n"):
+    for more in ("", "pixel_arena = true\n", 'gpu = "render"\n'):
         web = record("web", f'class = "disposable"\ndisplay = "none"\n{launch}{more}')
         part = SimpleNamespace(_record=lambda _name, web=web: web)
         sizes += [
@@ -279,7 +280,12 @@ def test_an_arena_is_promised_beside_the_memory():
             for changes in (NO_CHANGES, LaunchChanges(memory_mib=512))
         ]
     arena = ARENA_BYTES // MIB
-    assert sizes == [768, 512, 768 + arena, 512 + arena]
+    drawn = arena + DATA_BYTES // MIB
+    assert sizes == [
+        *(768, 512),
+        *(768 + arena, 512 + arena),
+        *(768 + drawn, 512 + drawn),
+    ]
 
 
 SERVING = """\

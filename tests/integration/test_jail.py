@@ -69,7 +69,12 @@ def test_told_otherwise_it_starts_behind_the_other_walls_and_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     "program",
-    [worker_filter.worker_filter, hardening.keeper_filter, program_filters.vmm_filter],
+    [
+        worker_filter.worker_filter,
+        hardening.keeper_filter,
+        program_filters.vmm_filter,
+        program_filters.renderer_filter,
+    ],
 )
 def test_a_filter_is_a_program_that_the_kernel_takes(program):
     made = program()

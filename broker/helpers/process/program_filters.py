@@ -18,6 +18,7 @@ from broker.helpers.process.seccomp import NEVER, SeccompRules, words
 _PROT_EXEC, _PROT_WRITE = 4, 2
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 CLONE_NEW = 0x7E020000
+_CLONE_THREAD = 0x10000
 
 _MODES = (
     *(("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)),
@@ -43,6 +44,26 @@ def vmm_filter() -> bytes:
     memory and descriptors, further namespaces, and sockets that are not UNIX
     ones.  QEMU's own filter (``-sandbox``) comes on top.
     """
+    return _vmm_rules().program()
+
+
+@cache
+def renderer_filter() -> bytes:
+    """The BPF program of vhost-user-gpu (installed by bubblewrap): the VMM's deny-list.
+
+    It has threads only, and takes none of what the kernel counts for its user.
+    """
+    rules = _vmm_rules()
+    rules.kill(["fork", "vfork"])
+    # guard: a renderer makes threads and no processes
+    rules.kill_if("clone", rules.clear(0, _CLONE_THREAD))
+    for name in ("inotify_init", "inotify_init1", "fanotify_init", "mq_open"):
+        # guard: a renderer watches no files and has no message queues
+        rules.deny(name, errno.EPERM)
+    return rules.program()
+
+
+def _vmm_rules() -> SeccompRules:
     rules = SeccompRules(default=libseccomp.ALLOW)
     rules.kill([name for name in NEVER if name not in _VMM_LACKS])
     rules.kill(["execveat"])
@@ -54,7 +75,7 @@ def vmm_filter() -> bytes:
         if CLONE_NEW >> bit & 1:
             rules.deny_if("clone", rules.has(0, 1 << bit))
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
-    return rules.program()
+    return rules
 
 
 # A C program that is started by exec, and what its loader does before main().

@@ -11,13 +11,16 @@ For tests, ``VITRAIL_GPU_SOFTWARE`` names a library that makes it draw without a
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core import limits
 from broker.core.errors import SetupError
+from broker.helpers.process import program_filters
 from broker.helpers.process.identity import Tracked
 from broker.host.devices.render_nodes import render_nodes, render_words
 from broker.host.vmm.state import RENDERER
@@ -26,6 +29,18 @@ from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 SOFTWARE = "VITRAIL_GPU_SOFTWARE"
 DATA_BYTES = 2 << 30
 """The renderer's own memory: guests allocate it.  That of the GPU does not count."""
+FILE_BYTES = 1 << 30
+"""Of each memory file, as a worker's."""
+THREADS = 1024
+"""Mesa has one for each of a guest's contexts, and some for each processor."""
+# guard: a renderer has bounded memory, files and signals
+_BOUNDS = (
+    *("prlimit", f"--data={DATA_BYTES}", f"--fsize={FILE_BYTES}"),
+    *(f"--sigpending={limits.BOX_SIGNALS}", "--"),
+)
+# The GPU's memory counts for no limit of a process.
+# guard: a renderer ends first where memory ends
+_FIRST = ("choom", "-n", "1000", "--")
 _PROGRAMS = ("/usr/libexec/vhost-user-gpu", "/usr/lib/qemu/vhost-user-gpu")
 _LISTS = ("/usr/share/glvnd", "/usr/share/drirc.d", "/usr/share/libdrm")
 """By which EGL finds Mesa, and Mesa what a driver needs."""
@@ -76,8 +91,19 @@ def renderer_view(program: Path, node: Path | None, library: str = "") -> JailVi
     # There is no place for Mesa's cache.
     words += ["--setenv", "MESA_SHADER_CACHE_DISABLE", "true"]
     return JailView(
-        program, readable=readable, words=tuple(words), data_bytes=DATA_BYTES
+        program,
+        readable=readable,
+        words=tuple(words),
+        rules=program_filters.renderer_filter,
+        open_files=limits.SANDBOX_FDS,
+        before=_BOUNDS + _FIRST,
     )
+
+
+async def few_threads(process: Tracked) -> None:
+    """Bound them, counted in its own user namespace.  Raises OSError where it ended."""
+    # guard: a renderer has a bounded number of threads
+    resource.prlimit(process.pid, resource.RLIMIT_NPROC, (THREADS, THREADS))
 
 
 async def start_renderer(
@@ -102,6 +128,7 @@ async def start_renderer(
                 env={"LD_PRELOAD": library} if library else None,
                 pass_fds=[theirs.fileno()],
                 known=known,
+                entered=few_threads,
             )
         undo.pop_all()
     return Renderer(process, conn)

@@ -88,19 +88,15 @@ class JailView:
     """The lowest priority, and killed when we end."""
     open_files: int | None = limits.VMM_FDS
     """None: as many as the broker may."""
-    data_bytes: int = 0
-    """The most memory of its own (RLIMIT_DATA); 0: as much as there is."""
+    before: tuple[str, ...] = ()
+    """Words before bubblewrap, of programs that limit it and run the rest."""
 
 
-def few_files(most: int, data: int = 0) -> list[str]:
-    """Return the words before a command line that limit its descriptors.
-
-    ``data``: and its memory, in bytes; see ``JailView``.
-    """
+def few_files(most: int) -> list[str]:
+    """Return the words before a command line that limit its descriptors."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     number = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    more = [f"--data={data}:{data}"] if data else []
-    return ["prlimit", f"--nofile={number}:{number}", *more, "--"]
+    return ["prlimit", f"--nofile={number}:{number}", "--"]
 
 
 def qemu_view(
@@ -216,9 +212,8 @@ async def spawn_jailed(
     first = ["nice", "-n", "19"] if view.background else []
     # guard: a VMM opens few files
     if view.open_files is not None:
-        first += few_files(view.open_files, view.data_bytes)
-    first.append(bwrap)
-    words = [*first, *jail_args(view, env)]
+        first += few_files(view.open_files)
+    words = [*first, *view.before, bwrap, *jail_args(view, env)]
     return await _spawn(
         role,
         words,

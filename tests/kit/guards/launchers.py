@@ -27,6 +27,42 @@ GUARDS = (
         "one_node",
     ),
     Guard(
+        "a renderer makes threads and no processes",
+        "pass",
+        "tests/attack/test_jail_vmm.py",
+        "taken_over and fork",
+    ),
+    Guard(
+        "a renderer watches no files and has no message queues",
+        "pass",
+        "tests/attack/test_jail_vmm.py",
+        "taken_over and inotify",
+    ),
+    Guard(
+        "a renderer has a bounded number of threads",
+        "pass",
+        "tests/attack/test_jail_vmm.py",
+        "takes_little",
+    ),
+    Guard(
+        "a renderer has bounded memory, files and signals",
+        "_BOUNDS = ()",
+        "tests/attack/test_jail_vmm.py",
+        "takes_little or memory-file",
+    ),
+    Guard(
+        "a renderer ends first where memory ends",
+        "_FIRST = ()",
+        "tests/attack/test_jail_vmm.py",
+        "takes_little",
+    ),
+    Guard(
+        "a renderer's memory is promised with its machine",
+        "",
+        "tests/attack/test_started_machines.py",
+        "promised",
+    ),
+    Guard(
         "a guest without a GPU loses none",
         "if False:",
         "tests/broker/viewer/sandboxes/test_screen.py",

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
@@ -99,6 +100,31 @@ static int forks(void) {
     return pid < 0 ? errno : worked(waitpid(pid, 0, 0));
 }
 
+static int raw_fork(void) {
+    pid_t pid = syscall(SYS_fork);
+    if (pid == 0) _exit(0);
+    return pid < 0 ? errno : worked(waitpid(pid, 0, 0));
+}
+
+static int ends(void *unused) { return 0; }
+
+static int thread(void) {
+    static char stack[65536];
+    int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
+    return worked(clone(ends, stack + sizeof stack, flags, 0));
+}
+
+static int queue(void) {
+    if (syscall(SYS_mq_open, "probe", O_RDWR | O_CREAT, 0600, 0) < 0) return errno;
+    return worked(syscall(SYS_mq_unlink, "probe"));
+}
+
+static int many_files(int count) {
+    while (count--)
+        if (dup(2) < 0) return errno;
+    return 0;
+}
+
 static int shell(void) {
     execl("/bin/sh", "sh", "-c", "echo 0", (char *)0);
     return errno;
@@ -162,6 +188,11 @@ static int attempt(const char *what, const char *with) {
     if (!strcmp(what, "getfd")) return get_fd(number);
     if (!strcmp(what, "kill")) return worked(kill(number, 0));
     if (!strcmp(what, "fork")) return forks();
+    if (!strcmp(what, "raw-fork")) return raw_fork();
+    if (!strcmp(what, "thread")) return thread();
+    if (!strcmp(what, "inotify")) return worked(inotify_init1(0));
+    if (!strcmp(what, "queue")) return queue();
+    if (!strcmp(what, "many-files")) return many_files(number);
     if (!strcmp(what, "shell")) return shell();
     if (!strcmp(what, "unshare")) return worked(unshare(CLONE_NEWUSER));
     if (!strcmp(what, "clone"))

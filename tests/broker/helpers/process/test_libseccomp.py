@@ -17,6 +17,7 @@ FILTERS = (
     (worker_filter, "worker_filter"),
     (hardening, "keeper_filter"),
     (program_filters, "vmm_filter"),
+    (program_filters, "renderer_filter"),
     (box_filters, "box_filter"),
 )
 

@@ -25,7 +25,7 @@ from broker.host.vmm.gpu_renderer import own_node, renderer_view
 from broker.host.vmm.qemu_arguments import Accel, VmSpec, Wiring, kernel_args, qemu_args
 from broker.host.vmm.running import Vm
 from broker.host.vmm.state import RENDERER, FoundState, VmState
-from broker.host.vmm.vmm_jail import few_files, jail_args
+from broker.host.vmm.vmm_jail import jail_args
 
 
 def test_its_jail_has_one_node_and_nothing_of_the_user(monkeypatch, tmp_path):
@@ -45,9 +45,6 @@ def test_its_jail_has_one_node_and_nothing_of_the_user(monkeypatch, tmp_path):
     said = jail_args(view)
     assert "--unshare-net" in said
     assert "/home" not in " ".join(said)
-    first = few_files(10, view.data_bytes)
-    assert f"--data={2 << 30}:{2 << 30}" in first
-    assert "--data" not in " ".join(few_files(10))
 
 
 def test_without_a_node_there_is_no_renderer(monkeypatch, tmp_path):
