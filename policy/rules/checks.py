@@ -35,6 +35,7 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "open-to-others": ("warning", "others may change or replace the files"),
         "dangerous-global": ("warning", "a Wayland global that a record allows"),
         "whole-gpu": ("warning", "the application has all of the GPU, its screens too"),
+        "drawn-provider": ("warning", "what draws for it can end others' network"),
         "unframed": ("warning", "its windows may stand without their frame"),
         "translucent": ("warning", "what lies behind its windows shines through"),
         "unfiltered-sound": ("warning", "no filter protects the sound server"),

@@ -66,7 +66,9 @@ def _found(
 
 def _opened(record: Record) -> Iterator[Finding]:
     window = record.viewer.window
-    gpu = getattr(record.host.launch, "gpu", "none") == "buffers"
+    launch = record.host.launch
+    way = getattr(launch, "gpu", "none")
+    gpu = way == "buffers"
     for name in sorted(window.allow - window.deny):
         text = f"{name} is allowed: {OPTIONS[name]}"
         key = "launch.gpu" if gpu and name == GPU_GLOBAL else "window.allow"
@@ -80,6 +82,12 @@ def _opened(record: Record) -> Iterator[Finding]:
             "can show pictures on the screen without a frame"
         )
         yield _found("whole-gpu", record, "launch.gpu", text)
+    if way == "render" and getattr(launch, "provides_network", False):
+        text = (
+            "other sandboxes have their network through it: a program in it that "
+            "takes over what draws for it can stop its machine"
+        )
+        yield _found("drawn-provider", record, "launch.gpu", text)
     if window.fullscreen == "real":
         text = (
             "an application on the whole screen has no frame: it can imitate "

@@ -102,6 +102,16 @@ def test_a_flatpak_with_a_gpu_has_what_shows_pictures_too(tmp_path):
     assert ("whole-gpu", "a", 8, 7) in _find(tmp_path, a=denied + text)
 
 
+def test_a_machine_that_others_network_leads_through_is_not_drawn_for(tmp_path):
+    """Its QEMU trusts what draws for it."""
+    text = '[launch]\nkind = "microvm"\nimage = "x"\n'
+    provides, gpu = 'network = "user"\nprovides_network = true\n', 'gpu = "render"\n'
+    found = _find(tmp_path, a=text + provides + gpu)
+    assert found == [("drawn-provider", "a", 8, 7)]
+    assert _find(tmp_path, a=text + provides) == []
+    assert _find(tmp_path, a=text + gpu) == []
+
+
 def test_a_microphone_takes_a_line_in_both(tmp_path):
     """The record opens it and a rule grants it: nothing to say."""
     open_ = '[audio]\nplayback = "allow"\nmicrophone = "ask"'
