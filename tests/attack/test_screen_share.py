@@ -13,6 +13,8 @@ import trio.testing
 from jeepney import DBusAddress
 
 from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.prompt_words import wants
+from broker.core.question import Keep
 from broker.core.services import SCREEN_SHARE
 from broker.helpers.prompt.screen_frame import Screen, ScreenFrame, meant
 from broker.ipc.transfer_guest import CallService
@@ -43,6 +45,7 @@ from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
 from shims.files.portal import request_handle
 from tests.broker.viewer.calls.test_camera import Log, at_once, for_ever, lease
+from tests.kit.rulebook import WORK, no, rulebook, yes
 
 SIZE = (1280, 720)
 
@@ -277,6 +280,31 @@ def test_a_sandbox_asks_for_pictures_of_our_sizes_at_the_desktop(argument, targe
     opening = SimpleNamespace(lease=None, stream=1, peer="", service="vitrail.Call")
     with pytest.raises(RefusedError, match="the screenshare is the desktop's"):
         call_request(opening, CallService(SCREEN_SHARE, argument, target))
+
+
+@pytest.mark.parametrize(
+    "rule", ["allow ttl=2h", "ask ttl=2h", "ask ttl=2h remember=session"]
+)
+async def test_no_rule_and_no_remembered_yes_shares_a_screen_unasked(rule):
+    """A portal without a program that lets the user choose shares the first screen."""
+    async with rulebook(f"vitrail.ScreenShare * work @adminvm {rule}\n") as b:
+        opening = SimpleNamespace(lease=WORK, stream=1, peer="", service="vitrail.Call")
+        b.person.says = lambda asked: yes(asked.keeps[-1])(asked)
+        request = call_request(opening, CallService(SCREEN_SHARE, "1280x720"))
+        for number in (1, 2):
+            async with b.decider.permit(request) as permit:
+                # What the rule bounds is bounded, too.
+                assert permit.scope.deadline <= trio.current_time() + 7200
+            assert len(b.person.asked) == number
+        assert not b.decider.grants.all(0)
+        question = b.person.asked[-1]
+        assert question.sandbox == "work"
+        assert question.keeps == (Keep.ONCE,)
+        assert wants(question.service) == "to see a screen or window that you choose"
+        b.person.says = no
+        with pytest.raises(RefusedError, match="no"):
+            async with b.decider.permit(request):
+                raise AssertionError("it was permitted")
 
 
 # -- programs of one guest ---------------------------------------------------------------

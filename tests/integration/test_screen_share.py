@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from broker.helpers.process.spawn import PIPE, spawn
+from tests.integration.test_printing import answered
 from tests.kit.brokerctl import brokerctl
 from tests.kit.cameras import pipewire
 from tests.kit.eventually import eventually
@@ -82,6 +83,9 @@ async def test_a_program_sees_the_screen_that_the_user_has_chosen(tmp_path):
         client = sharer(work, tmp_path, stdout=PIPE)
         out = client.popen.stdout
         with out:
+            # The rule allows it, and Vitrail asks before the desktop does.
+            asked = await answered(w, "allow")
+            assert asked["sandbox"] == "work"
             await eventually(lambda: picture_in(tmp_path))
             # It is in what the sandbox sees, too; 16:10 has borders there.
             assert framed(picture_in(tmp_path), left=(1920 - 1728) // 2)
@@ -99,6 +103,7 @@ async def test_a_program_sees_the_screen_that_the_user_has_chosen(tmp_path):
         assert not framed(await pixels(screen.comp))
         # And it cannot ask again at once.
         again = sharer(work, tmp_path)
+        await answered(w, "allow")
         assert await again.wait() == REFUSED
 
 
@@ -114,6 +119,7 @@ async def test_a_share_ends_with(end, tmp_path):
     async with sharing() as (w, screen, work, _choice):
         client = sharer(work, tmp_path)
         try:
+            await answered(w, "allow")
             await w.wait_event("screen.on", sandbox="work")
             await eventually(lambda: picture_in(tmp_path))
             if end == "rule":
@@ -132,12 +138,11 @@ async def test_a_share_ends_with(end, tmp_path):
 
 async def test_what_the_user_dismisses_is_not_asked_again_at_once(tmp_path):
     async with sharing() as (w, _screen, work, choice):
-        choice.write_text("")
-        client = sharer(work, tmp_path)
-        assert await client.wait() == REFUSED
-        choice.write_text("HEADLESS-1\n")
-        client = sharer(work, tmp_path)
-        assert await client.wait() == REFUSED
+        for name in ("", "HEADLESS-1\n"):
+            choice.write_text(name)
+            client = sharer(work, tmp_path)
+            await answered(w, "allow")
+            assert await client.wait() == REFUSED
         assert not w.events("screen.on")
 
 

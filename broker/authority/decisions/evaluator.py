@@ -205,7 +205,7 @@ def _of_record(request: Request) -> record_gate.RecordRequest:
 
 
 def _adapted(request: Request, decided: verdict.Verdict) -> verdict.Verdict:
-    """Return an answer adapted to a request that is made ahead of its uses."""
+    """Return an answer adapted to a request ahead of its uses, or for this once."""
     answer = decided.answer
     if not (request.ahead or request.asks) or decided.refused_by_record:
         return decided
@@ -218,7 +218,11 @@ def _adapted(request: Request, decided: verdict.Verdict) -> verdict.Verdict:
     elif answer.verdict == "ask":
         reason = f"{answer.where} asks about each use"
         answer = answer._replace(verdict="allow", target=target, reason=reason)
-    return replace(decided, answer=answer._replace(limits=NO_LIMITS))
+    # guard: a yes for this once is not remembered
+    held = replace(answer.limits, remember="stream")
+    return replace(
+        decided, answer=answer._replace(limits=NO_LIMITS if request.ahead else held)
+    )
 
 
 def _name(request: Request) -> str:

@@ -508,6 +508,8 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
     if ask.service == SCREEN_SHARE:
         known |= {screens.OWN, OFFERED + screens.OWN}
     own = ask.argument.endswith(screens.OWN)
+    # guard: the user says yes to each share of a screen
+    asks = ask.service == SCREEN_SHARE and not own
     # guard: pictures of the camera have a size of ours
     if ask.argument not in known or ask.target not in {"", *ADMIN_NAMES}:
         raise RefusedError(f"the {what} is the desktop's: {', '.join(sizes)}")
@@ -520,6 +522,7 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
         peer=opening.peer,
         settled=True,
         tells=True,
+        asks=asks,
     )
 
 

@@ -1,7 +1,8 @@
 """``vitrail.ScreenShare``: a screen or window of the desktop, for programs of a sandbox.
 
-The user chooses it in the desktop's own dialog (org.freedesktop.portal.ScreenCast), and it
-has a frame in the sandbox's colour while it is shared.  The portal's connection to
+The user says yes to it, chooses it in the desktop's own dialog, if that shows one
+(org.freedesktop.portal.ScreenCast), and it has a frame in the sandbox's colour while it is
+shared.  The portal's connection to
 PipeWire sees the chosen node alone; ``broker.viewer.calls.video`` takes its pictures.
 """
 

@@ -33,6 +33,8 @@ GUARDS = (
     Guard("pictures that are not taken are dropped", "yield from ('queue', 'max-size-buffers=0', 'max-size-bytes=0', 'max-size-time=0', '!')", CAMERA, "are_dropped"),
     Guard("programs of a sandbox have bounds of their own cameras", "if False:", CAMERA, "has_bounds"),
     Guard("a program gets the camera that it has asked for", "if False:", CAMERA, "has_not_asked"),
+    Guard("the user says yes to each share of a screen", "asks = False", SCREENS, "shares_a_screen_unasked"),
+    Guard("a yes for this once is not remembered", "held = answer.limits", SCREENS, "shares_a_screen_unasked"),
     Guard("one dialog about screens at a time", "if False:", SCREENS, "one_dialog"),
     Guard("a dialog that nobody answers goes", "with trio.CancelScope():", SCREENS, "nobody_answers"),
     Guard("a dialog that was dismissed is not shown again at once", "", SCREENS, "dismissed"),
