@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 import trio.testing
-from jeepney import DBusAddress
+from jeepney import DBusAddress, HeaderFields, MessageType
 
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.prompt_words import wants
@@ -32,7 +33,7 @@ from broker.jail.worker.window_pictures import (
     serve_window,
 )
 from broker.viewer.calls import screens, video
-from broker.viewer.calls.calls import call_request
+from broker.viewer.calls.calls import SandboxCalls, call_request
 from broker.viewer.calls.screens import (
     ScreenShares,
     SharedScreen,
@@ -40,6 +41,7 @@ from broker.viewer.calls.screens import (
     screen_in,
 )
 from broker.viewer.calls.video import ENDED_SECONDS
+from broker.viewer.opening.desktop_portal import PortalBus
 from shims.files import screen_cast as shim
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
@@ -160,6 +162,85 @@ async def test_a_dialog_that_was_dismissed_is_not_shown_again(made, autojump_clo
     assert "ScreenOn" not in log.done
     await trio.sleep(ENDED_SECONDS)
     await fails(shares, lease(), at_once, "chosen nothing")
+
+
+async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
+    made, autojump_clock
+):
+    shares, portal, _ = made
+    portal.answers = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shares.serve, lease(), SIZE, at_once)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    portal.answers.set()
+    for _ in range(1000):
+        await fails(shares, lease(), at_once, "taken the screen back")
+    # Nor is the user asked whether there is to be one.
+    guest = SimpleNamespace(lease=lease())
+    opening = SimpleNamespace(lease=lease(), stream=1, peer="", service="vitrail.Call")
+    calls = SandboxCalls(None, None, None, SimpleNamespace(screens=shares))
+    with pytest.raises(RefusedError, match="taken the screen back"):
+        await calls.call(
+            guest, opening, None, CallService(SCREEN_SHARE, "1280x720"), None
+        )
+    assert portal.asked == 1
+    await trio.sleep(ENDED_SECONDS)
+    await shares.serve(lease(), SIZE, at_once)
+    await shares.serve(lease(), SIZE, at_once)
+
+
+class Bus:
+    """A connection to the session's bus, on which the portal answers all but Close."""
+
+    unique_name = ":1.9"
+
+    def __init__(self):
+        self.outgoing_serial = itertools.count(1)
+        self.sent = []
+        self._put, self._got = trio.open_memory_channel(100)
+
+    def answer(self, serial):
+        fields = {HeaderFields.reply_serial: serial}
+        header = SimpleNamespace(message_type=MessageType.method_return, fields=fields)
+        self._put.send_nowait(SimpleNamespace(header=header, body=("x",)))
+
+    async def send(self, message, *, serial):
+        await trio.lowlevel.checkpoint()
+        self.sent.append((message.header.fields[HeaderFields.member], serial))
+        if self.sent[-1][0] != "Close":
+            self.answer(serial)
+
+    async def receive(self):
+        return await self._got.receive()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_dialog_counts_until_the_portal_has_closed_it(answers, autojump_clock):
+    bus, began = Bus(), trio.current_time()
+    portal = PortalBus(bus, "org.x", "screen sharing", "")
+    portal._owner = ":1.1"
+    over = trio.Event()
+
+    async def dialog():
+        try:
+            await portal.request("Start", "a{sv}", options={})
+        finally:
+            over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialog)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+            member, serial = bus.sent[-1]
+            assert member == "Close"
+            assert not over.is_set()
+            if answers:
+                bus.answer(serial)
+            await over.wait()
+    assert trio.current_time() - began == (0 if answers else 2)
 
 
 async def test_a_share_does_not_outlive_its_window(made, autojump_clock):

@@ -164,6 +164,9 @@ class SandboxCalls:
         if ask.service in _VIDEO and ask.argument.startswith(OFFERED):
             await self._offered(request)
             return
+        if request.asks:
+            # guard: the user is not asked again about what was taken back
+            self._desktop.screens.check_ended(guest.lease)
 
         async def on_ask() -> None:
             await wait("waiting for the answer of the user")

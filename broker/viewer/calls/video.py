@@ -123,6 +123,12 @@ class VideoUses(ABC):
         """Refuse what a record asks for next: the user has said no."""
         self._ended[lease.record] = trio.current_time() + ENDED_SECONDS
 
+    def check_ended(self, lease: Lease) -> None:
+        """Raise ToldError where the user has said no a moment ago."""
+        now = trio.current_time()
+        if now < self._ended.get(lease.record, now):
+            raise ToldError(f"the user has taken {self.kind.noun} back")
+
     async def end(self, sandbox: str) -> VideoUse | None:
         """Take it from a sandbox; returns when nothing of it is open any more."""
         use = self._uses.get(sandbox)
@@ -141,8 +147,7 @@ class VideoUses(ABC):
         Raises VitrailError.
         """
         name, now = lease.sandbox, trio.current_time()
-        if now < self._ended.get(lease.record, now):
-            raise ToldError(f"the user has taken {self.kind.noun} back")
+        self.check_ended(lease)
         # guard: a sandbox opens the camera once
         if name in self._uses:
             raise ToldError(f"the sandbox already uses {self.kind.noun}")

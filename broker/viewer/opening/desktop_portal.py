@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -42,6 +42,7 @@ _NO_BUS = (
     trio.ClosedResourceError,
     trio.EndOfChannel,
 )
+_NO_CLOSE = (SetupError, *_NO_BUS)
 _SIGNALS = 64
 
 Options = dict[str, tuple[str, object]]
@@ -102,7 +103,8 @@ class PortalBus:
     ) -> tuple[object, ...]:
         """Return the response to a request, whose last argument are its options.
 
-        It is closed when this is cancelled.  Raises SetupError, UpstreamError.
+        It is closed when this is cancelled, which waits for the portal a moment.
+        Raises SetupError, UpstreamError.
         """
         token = f"vitrail{secrets.token_hex(8)}"
         words = (*first, {**options, "handle_token": ("s", token)})
@@ -111,13 +113,15 @@ class PortalBus:
         response = self.rule(handle, _REQUEST, "Response")
         for rule in (response, self._end_rule()):
             await self.call(message_bus.AddMatch(rule))
-        await self.call(new_method_call(self.address(PATH), method, signature, words))
+        ask = new_method_call(self.address(PATH), method, signature, words)
         try:
+            await self.call(ask)
             answer = await self.signal(response)
         except trio.Cancelled:
             close = new_method_call(self.address(handle, _REQUEST), "Close")
-            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await self.send(close)
+            with trio.move_on_after(_CLOSE_SECONDS, shield=True), suppress(*_NO_CLOSE):
+                # guard: a dialog that was given up counts until it is closed
+                await self.call(close)
             raise
         return tuple(answer.body)
 
