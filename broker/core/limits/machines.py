@@ -45,6 +45,10 @@ VM_READY_SECONDS = 10.0
 VM_QUIT_SECONDS = 2.0
 """Time for QEMU to end after 'quit' or SIGTERM, before SIGKILL."""
 
+RENDERER_END_SECONDS = 5.0
+"""For the end of a killed process that draws for a machine: one that waits in the GPU's
+driver ends when that gives up on its job, or never."""
+
 VM_ROOM_SECONDS = 10.0
 """Until a machine that QEMU stopped for want of room on our disk tries again."""
 

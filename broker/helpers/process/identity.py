@@ -9,6 +9,7 @@ for each process since Linux 6.9) + boot id.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ import trio
 
 from broker.core.errors import SetupError
 from broker.core.process_status import status_fields
+from broker.core.stderr_log import log_stderr
 from broker.helpers.process.spawn import Child, has_ended, spawn, wait_ended
 from broker.ipc.captured_stderr import FirstWords
 
@@ -82,6 +84,8 @@ class Tracked:
         self._words = words
         self.jailed = False
         """Whether ``into`` made it: its child is bubblewrap."""
+        self.patience = math.inf
+        """Seconds that ``end`` waits after SIGKILL: one may sleep in a driver for ever."""
 
     @property
     def pid(self) -> int:
@@ -142,7 +146,10 @@ class Tracked:
         self.close()
 
     async def end(self, grace: float) -> None:
-        """SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable."""
+        """SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable.
+
+        One that does not end within its ``patience`` is named in the broker's own log.
+        """
         with trio.CancelScope(shield=True):
             # The first process of a pid namespace gets no signal that it has no
             # handler for, except SIGKILL (pid_namespaces(7)).
@@ -151,7 +158,12 @@ class Tracked:
                 with trio.move_on_after(grace):
                     await self.wait()
             self.kill()
-            await self.wait()
+            # guard: a renderer that sleeps in the kernel keeps no machine
+            with trio.move_on_after(self.patience) as waited:
+                await self.wait()
+            if waited.cancelled_caught:
+                who = f"{self.role} (process {self.pid})"
+                log_stderr(f"{who} was killed and has not ended: the kernel has it")
 
     def _handles_sigterm(self) -> bool:
         """Whether SIGTERM does anything that SIGKILL would not do as well."""

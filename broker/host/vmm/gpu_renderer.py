@@ -130,5 +130,6 @@ async def start_renderer(
                 known=known,
                 entered=few_threads,
             )
+        process.patience = limits.RENDERER_END_SECONDS
         undo.pop_all()
     return Renderer(process, conn)

@@ -143,8 +143,12 @@ def find_processes(state: VmState) -> FoundState:
     if state.boot != boot_id():
         return FoundState(None, ())
     vmm = find(state.monitor.program, state.vmm) if state.vmm is not None else None
-    helpers = (find(role, process) for role, process in state.helpers.items())
-    return FoundState(vmm, tuple(process for process in helpers if process is not None))
+    found = (find(role, process) for role, process in state.helpers.items())
+    helpers = tuple(process for process in found if process is not None)
+    for helper in helpers:
+        if helper.role == RENDERER:
+            helper.patience = limits.RENDERER_END_SECONDS
+    return FoundState(vmm, helpers)
 
 
 def name_of(state: VmState) -> SandboxName:

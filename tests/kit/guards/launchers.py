@@ -57,6 +57,12 @@ GUARDS = (
         "takes_little",
     ),
     Guard(
+        "a renderer that sleeps in the kernel keeps no machine",
+        "with trio.move_on_after(1e9) as waited:",
+        "tests/broker/helpers/process/test_identity.py",
+        "sleeps_in_the_kernel",
+    ),
+    Guard(
         "a renderer's memory is promised with its machine",
         "",
         "tests/attack/test_started_machines.py",

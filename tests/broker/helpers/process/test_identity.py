@@ -86,6 +86,25 @@ async def test_end_insists():
     child.close()
 
 
+async def test_one_that_sleeps_in_the_kernel_is_waited_for_a_while(
+    autojump_clock, monkeypatch, capsys
+):
+    child = spawn_helper("renderer", ["sleep", "100"])
+    child.patience = 5.0
+    with monkeypatch.context() as stuck:
+        stuck.setattr(child, "wait", trio.sleep_forever)
+        began = trio.current_time()
+        with trio.fail_after(60):
+            await child.end(2)
+        assert trio.current_time() - began == pytest.approx(5.0)
+    said = capsys.readouterr().err
+    assert said == (
+        f"renderer (process {child.pid}) was killed and has not ended: the kernel has it\n"
+    )
+    assert await child.wait() == -signal.SIGKILL
+    child.close()
+
+
 def test_a_program_that_is_missing_leaks_nothing():
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(SetupError):

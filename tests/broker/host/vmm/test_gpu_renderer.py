@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
+from broker.helpers.process.identity import boot_id, spawn_helper
 from broker.host.images.initramfs import (
     GPU_MODULES,
     ORDER,
@@ -24,7 +26,7 @@ from broker.host.vmm import gpu_renderer
 from broker.host.vmm.gpu_renderer import own_node, renderer_view
 from broker.host.vmm.qemu_arguments import Accel, VmSpec, Wiring, kernel_args, qemu_args
 from broker.host.vmm.running import Vm
-from broker.host.vmm.state import RENDERER, FoundState, VmState
+from broker.host.vmm.state import RENDERER, FoundState, VmState, find_processes
 from broker.host.vmm.vmm_jail import jail_args
 
 
@@ -90,6 +92,43 @@ def test_a_machine_is_adopted_without_its_renderer():
     vsock = SimpleNamespace(role="vhost-device-vsock")
     assert FoundState(None, (vsock,)).complete(state)
     assert not FoundState(None, (SimpleNamespace(role=RENDERER),)).complete(state)
+
+
+async def test_it_is_not_waited_for_without_end_by_a_later_broker():
+    child = spawn_helper(RENDERER, ["sleep", "100"])
+    other = spawn_helper("passt", ["sleep", "100"])
+    try:
+        state = VmState(
+            boot=boot_id(), name="app", cid=5, vsock="hybrid", accel=Accel.TCG,
+            network="none", disposable=True, logs="",
+            helpers={RENDERER: child.identity, "passt": other.identity},
+        )  # fmt: skip
+        found = find_processes(state).helpers
+        assert {one.role: one.patience for one in found} == {
+            RENDERER: limits.RENDERER_END_SECONDS,
+            "passt": math.inf,
+        }
+        for one in found:
+            one.close()
+    finally:
+        for one in (child, other):
+            await one.end(0)
+            one.close()
+
+
+async def test_a_machine_ends_without_a_renderer_that_does_not(tmp_path, monkeypatch):
+    child = spawn_helper(RENDERER, ["sleep", "100"])
+    child.patience = 0.1
+    vmm = spawn_helper("QEMU", ["sleep", "100"])
+    vm = Vm(tmp_path, SimpleNamespace(cid=3), vmm=vmm, helpers=(child,), console=None)
+    with monkeypatch.context() as stuck:
+        stuck.setattr(child, "wait", trio.sleep_forever)
+        with trio.fail_after(30):
+            await vm._end_processes()
+    assert vmm.ended
+    await child.wait()
+    for one in (child, vmm):
+        one.close()
 
 
 async def test_its_end_is_told_and_is_not_the_machines(tmp_path, monkeypatch):
