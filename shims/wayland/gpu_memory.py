@@ -21,7 +21,7 @@ import struct
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, Deque, Dict, Optional
+from typing import TYPE_CHECKING, Callable, Deque, Dict, Optional, Tuple
 
 if TYPE_CHECKING:
     from shims.wayland.ready_loop import ReadyLoop
@@ -30,7 +30,8 @@ GPU_NODE = "/dev/dri/renderD128"
 LOST = "the GPU is lost"
 """Begins the line on standard error by which the agent knows."""
 GPU_SECONDS = 10.0
-"""For one picture; a driver of the host gives up a hung job sooner, or within this."""
+"""For one picture; a driver of the host gives up a hung job sooner, or within this.  A
+second longer for one with all that were asked for before it."""
 _GEM_CLOSE = 0x40086409
 _HANDLE_TO_FD = 0xC00C642D
 _FD_TO_HANDLE = 0xC00C642E
@@ -82,7 +83,8 @@ class Gpu:
         """Why nothing is drawn any more; "" while it is."""
         self._loop = loop
         self._jobs: "queue.SimpleQueue[Callable[[], None]]" = queue.SimpleQueue()
-        self._waiting: Deque[Done] = collections.deque()
+        self._waiting: "Deque[Tuple[float, Done]]" = collections.deque()
+        """With the time of asking; the oldest is first."""
         self._answers: Deque[str] = collections.deque()
         self._uses: Dict[int, int] = {}
         self._probe = GpuPicture(self, -1, 0, 16)
@@ -121,13 +123,14 @@ class Gpu:
             self._answers.append(reason)
             os.write(self._answer, b"x")
 
-        self._waiting.append(done)
+        self._waiting.append((time.monotonic(), done))
         if len(self._waiting) == 1:
             self._await()
         self._jobs.put(run)
 
     def _await(self) -> None:
-        late = time.monotonic() + GPU_SECONDS + 1 if self._waiting else None
+        # guard: slow pictures of one program delay others by a bounded time
+        late = self._waiting[0][0] + GPU_SECONDS + 1 if self._waiting else None
         self._loop.alarm(late, lambda: self._lose(f"{LOST}: it does not answer"))
 
     def _take(self, answered: int) -> None:
@@ -135,7 +138,7 @@ class Gpu:
         reason = self._answers.popleft()
         if self.lost:
             return
-        done = self._waiting.popleft()
+        _, done = self._waiting.popleft()
         self._await()
         if reason.startswith(LOST):
             self._lose(reason)
@@ -147,7 +150,7 @@ class Gpu:
         waiting = [*self._waiting]
         self._waiting.clear()
         self._await()
-        for done in waiting:
+        for _, done in waiting:
             done(reason)
 
     # -- the thread

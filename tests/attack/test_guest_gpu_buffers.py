@@ -318,6 +318,29 @@ def test_a_gpu_that_does_not_answer_is_lost_for_good(stuck, capsys):
     assert capsys.readouterr().err.count(gpu_memory.LOST) == 1
 
 
+def test_slow_pictures_of_one_program_delay_others_by_a_bounded_time(monkeypatch):
+    """63 connections, whose frames take just less time each than loses the GPU."""
+    monkeypatch.setattr(gpu_memory, "GPU_NODE", "/dev/null")
+    monkeypatch.setattr(Gpu, "_work", lambda _self: None)
+    monkeypatch.setattr(Gpu, "_check", lambda _self: None)
+    now, said = [100.0], []
+    monkeypatch.setattr(gpu_memory.time, "monotonic", lambda: now[0])
+    gpu = Gpu(ReadyLoop())
+    for _ in range(63):
+        gpu.check(said.append)
+    gpu.check(said.append)  # of another window
+    now[0] += 9.9
+    gpu._jobs.get()()
+    ((key, events),) = gpu._loop._selector.select(0)
+    key.data(events)
+    assert said == [""]
+    when, late = gpu._loop._alarm
+    assert when == 100 + gpu_memory.GPU_SECONDS + 1
+    late()  # as the loop calls it then
+    assert len(said) == 64
+    assert all(reason.startswith(gpu_memory.LOST) for reason in said[1:])
+
+
 def test_the_loop_calls_an_alarm_without_any_readiness():
     loop, called = ReadyLoop(), []
 

@@ -99,6 +99,12 @@ GUARDS = (
         "that_is_none",
     ),
     Guard(
+        "slow pictures of one program delay others by a bounded time",
+        "late = time.monotonic() + GPU_SECONDS + 1 if self._waiting else None",
+        "tests/attack/test_guest_gpu_buffers.py",
+        "slow_pictures",
+    ),
+    Guard(
         "a lost GPU is waited for no more",
         "if False:",
         "tests/attack/test_guest_gpu_buffers.py",
