@@ -81,7 +81,9 @@ class ClientStream:
         self._from_host = bytearray()
         self._to_host = bytearray(HEADER)
         self._to_client: Deque[Tuple[bytearray, List[int]]] = collections.deque()
-        self._to_client_bytes = 0
+        self._to_client_bytes = self._to_client_fds = 0
+        self._held = False
+        """Whether messages of the program wait until it reads."""
         self._fds: Deque[int] = collections.deque()
         self._injected: List[int] = []
         self._batch = bytearray()
@@ -132,9 +134,10 @@ class ClientStream:
 
     def _watch(self) -> None:
         client = host = 0
-        if not self._ended and not self._rows and len(self._to_host) < QUEUE_BYTES:
+        roomy = len(self._to_host) < QUEUE_BYTES and not self._full()
+        if not self._ended and not self._rows and roomy:
             client |= selectors.EVENT_READ
-        if self._to_client:
+        if self._to_client or self._held:
             client |= selectors.EVENT_WRITE
         if self._to_client_bytes < QUEUE_BYTES and not self._checking:
             host |= selectors.EVENT_READ
@@ -215,7 +218,7 @@ class ClientStream:
 
     def _advance(self) -> None:
         """Work through the program's messages, as far as their pixels can be sent."""
-        while self._send_rows():
+        while self._send_rows() and not self._full():
             took = 0
             for oid, opcode, begin, end in split_messages(self._from_client):
                 message = self._from_client[begin:end]
@@ -230,13 +233,20 @@ class ClientStream:
                     self._batch += message
                 took = end
                 # The rows are sent before the message that shows them.
-                if self._rows:
+                if self._rows or self._full():
                     break
             del self._from_client[:took]
             if not took:
                 break
+        self._held = self._full()
         if not self._rows:
             self._end_batch()
+
+    def _full(self) -> bool:
+        """Whether a program that does not read has enough queued."""
+        # guard: a program that reads nothing takes few descriptors of its guest's end
+        many = self._to_client_fds > DESCRIPTORS
+        return many or self._to_client_bytes >= QUEUE_BYTES
 
     def _end_batch(self) -> None:
         if self._injected:
@@ -428,6 +438,7 @@ class ClientStream:
     def _queue(self, message: "bytes | bytearray", fds: List[int]) -> None:
         """Queue a message for the program."""
         self._to_client_bytes += len(message)
+        self._to_client_fds += len(fds)
         if fds or not self._to_client or self._to_client[-1][1]:
             self._to_client.append((bytearray(message), fds))
         else:
@@ -444,6 +455,7 @@ class ClientStream:
                 sent = self._client.sendmsg([data], control)
                 for fd in fds:
                     os.close(fd)
+                self._to_client_fds -= len(fds)
                 fds.clear()
                 self._to_client_bytes -= sent
                 del data[:sent]

@@ -11,8 +11,10 @@ them, so no modifier ("implicit") is as good as LINEAR.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Callable, List, Optional
 
 from shims.wayland.drawn_pixels import ProgramBuffer, ProgramPool
@@ -31,6 +33,9 @@ _FORMATS = {0x34325258: 1, 0x34325241: 0}
 """DRM's XR24 and AR24, and wl_shm's numbers of them."""
 _LINEAR, _IMPLICIT = 0, (1 << 56) - 1
 _PAIRS = [(form, modifier) for form in _FORMATS for modifier in (_LINEAR, _IMPLICIT)]
+_SEALS = (
+    fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+)
 _SIDE, _STRIDE = 16384, 131072
 """As the host's filter has them of GPU buffers."""
 
@@ -140,15 +145,23 @@ class GpuBuffers:
         return _message(oid, 2, size) + _message(oid, 0, words)
 
     def _describe(self, oid: int) -> None:
-        table = os.memfd_create("formats", os.MFD_CLOEXEC)
-        os.write(table, b"".join(struct.pack("<IxxxxQ", *pair) for pair in _PAIRS))
         size = struct.pack("<I", 16 * len(_PAIRS))
         device = _array(struct.pack("<Q", self._gpu.device))
         numbers = _array(struct.pack(f"<{len(_PAIRS)}H", *range(len(_PAIRS))))
-        self._tell(_message(oid, 1, size), [table])
+        self._tell(_message(oid, 1, size), [os.dup(_table())])
         events = ((2, device), (4, device), (6, bytes(4)), (5, numbers), (3, b""))
         for opcode, body in (*events, (0, b"")):
             self._tell(_message(oid, opcode, body), [])
+
+
+@lru_cache(maxsize=None)
+def _table() -> int:
+    """Make the table of formats: one for all programs, which none of them can change."""
+    table = os.memfd_create("formats", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(table, b"".join(struct.pack("<IxxxxQ", *pair) for pair in _PAIRS))
+    # guard: no program of a guest changes the formats of the others
+    fcntl.fcntl(table, fcntl.F_ADD_SEALS, _SEALS)
+    return table
 
 
 def _message(oid: int, word: int, body: bytes = b"") -> bytes:

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from shims.wayland import gpu_memory
-from shims.wayland.client_stream import ClientStream
+from shims.wayland import gpu_buffers, gpu_memory
+from shims.wayland.client_stream import DESCRIPTORS, ClientStream
 from shims.wayland.gpu_buffers import GPU_NAME
 from shims.wayland.gpu_memory import Gpu
 from shims.wayland.ready_loop import ReadyLoop
@@ -291,6 +291,48 @@ def test_feedback_names_the_node_and_both_formats(program):
     assert events[1][1] == struct.pack("<IQ", 8, program.gpu.device)
     program.send(message(10, 0))
     assert (10, 1, b"") in program.requests()
+
+
+def test_the_table_of_formats_is_one_that_no_program_changes(program):
+    program.send(message(DMABUF, 2, 10), message(DMABUF, 2, 11))
+    tables = []
+    for _ in range(2):  # a read ends behind a descriptor's message
+        _, fds, _, _ = socket.recv_fds(program.client, 1 << 16, 8)
+        tables += fds
+    first, second = tables
+    assert os.path.sameopenfile(first, second)
+    with pytest.raises(PermissionError):
+        os.pwrite(first, b"x", 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(first, 0)
+    for fd in tables:
+        os.close(fd)
+
+
+def test_a_program_that_never_reads_takes_few_descriptors(program):
+    program.stream._client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    gpu_buffers._table()  # one for all programs, made once
+    before = len(os.listdir("/proc/self/fd"))
+    data = bytearray((message(DMABUF, 2, 10) + message(10, 0)) * 3000)
+
+    def push():
+        with contextlib.suppress(BlockingIOError):
+            while data:
+                del data[: program.client.send(data)]
+                program.turn()
+        program.turn()
+
+    push()
+    assert len(os.listdir("/proc/self/fd")) <= before + DESCRIPTORS + 2
+    assert not program.ended
+    # One that reads after all has each answer.
+    done = 0
+    while found := program.events():
+        done += sum((oid, opcode) == (10, 0) for oid, opcode, _ in found)
+        program.blocks()
+        push()
+    assert done == 3000
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.fixture

@@ -105,6 +105,18 @@ GUARDS = (
         "slow_pictures",
     ),
     Guard(
+        "a program that reads nothing takes few descriptors of its guest's end",
+        "many = False",
+        "tests/attack/test_guest_gpu_buffers.py",
+        "never_reads",
+    ),
+    Guard(
+        "no program of a guest changes the formats of the others",
+        "pass",
+        "tests/attack/test_guest_gpu_buffers.py",
+        "no_program_changes",
+    ),
+    Guard(
         "a lost GPU is waited for no more",
         "if False:",
         "tests/attack/test_guest_gpu_buffers.py",
