@@ -13,7 +13,7 @@ from broker.cli.images import x11_needs
 from broker.cli.images.installed import list_images
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
-from broker.host.devices.render_nodes import render_nodes
+from broker.host.devices.render_nodes import joining, render_nodes
 from broker.host.images.initramfs import has_gpu
 from broker.host.images.store import GPU_PACKAGES
 from broker.host.launchers.nspawn.process import choose_scope
@@ -97,7 +97,7 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
     hint = "their programs draw with the processor"
     if nodes:
         text = f"{', '.join(sorted(names))}: gpu is set, and {nodes[0]} is not yours"
-        hint = f"sudo usermod -aG {nodes[0].group()} $USER, and log in again"
+        hint = joining(nodes[0])
     return [warn("launchers", text, hint)]
 
 

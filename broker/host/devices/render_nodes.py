@@ -20,6 +20,15 @@ def render_nodes(folder: Path = _NODES) -> tuple[Path, ...]:
     return tuple(sorted(folder.glob("renderD*")))
 
 
+def joining(node: Path) -> str:
+    """Return the command by which this user may use a node."""
+    try:
+        group = node.group()
+    except KeyError:  # it has no name here, as in a container
+        group = str(node.stat().st_gid)
+    return f"sudo usermod -aG {group} $USER, and log in again"
+
+
 def box_words(folder: Path = _NODES, numbers: Path = _SYS) -> tuple[str, ...]:
     """Return bubblewrap's words that give a box the render nodes."""
     return render_words(render_nodes(folder), numbers)

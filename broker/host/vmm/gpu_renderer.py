@@ -22,7 +22,7 @@ from broker.core import limits
 from broker.core.errors import SetupError
 from broker.helpers.process import program_filters
 from broker.helpers.process.identity import Tracked
-from broker.host.devices.render_nodes import render_nodes, render_words
+from broker.host.devices.render_nodes import joining, render_nodes, render_words
 from broker.host.vmm.state import RENDERER
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 
@@ -74,7 +74,7 @@ def own_node() -> Path:
     if nodes:
         raise SetupError(
             f'gpu = "render" needs a render node, and {nodes[0]} is not yours',
-            hint=f"sudo usermod -aG {nodes[0].group()} $USER, and log in again",
+            hint=joining(nodes[0]),
         )
     raise SetupError(
         'gpu = "render" needs a render node, and /dev/dri has none',

@@ -58,8 +58,17 @@ def test_without_a_node_there_is_no_renderer(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_renderer, "render_nodes", lambda: (node,))
     assert own_node() == node
     monkeypatch.setattr(gpu_renderer.os, "access", lambda *_: False)
-    with pytest.raises(SetupError, match="is not yours"):
+    with pytest.raises(SetupError, match="is not yours") as name:
         own_node()
+    assert f"-aG {node.group()} " in name.value.hint
+
+    def nameless(_path):
+        raise KeyError("getgrgid(): gid not found")
+
+    monkeypatch.setattr(Path, "group", nameless)
+    with pytest.raises(SetupError, match="is not yours") as number:
+        own_node()
+    assert f"-aG {node.stat().st_gid} " in number.value.hint
 
 
 def _spec(tmp_path, **more):
