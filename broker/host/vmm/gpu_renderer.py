@@ -42,6 +42,7 @@ _BOUNDS = (
 # guard: a renderer ends first where memory ends
 _FIRST = ("choom", "-n", "1000", "--")
 _PROGRAMS = ("/usr/libexec/vhost-user-gpu", "/usr/lib/qemu/vhost-user-gpu")
+_MESA = "/usr/share/glvnd/egl_vendor.d/50_mesa.json"
 _LISTS = ("/usr/share/glvnd", "/usr/share/drirc.d", "/usr/share/libdrm")
 """By which EGL finds Mesa, and Mesa what a driver needs."""
 
@@ -90,6 +91,8 @@ def renderer_view(program: Path, node: Path | None, library: str = "") -> JailVi
     readable = (Path(library),) if library else ()
     # There is no place for Mesa's cache.
     words += ["--setenv", "MESA_SHADER_CACHE_DISABLE", "true"]
+    # Another vendor's library may start a program, for which the filter kills.
+    words += ["--setenv", "__EGL_VENDOR_LIBRARY_FILENAMES", _MESA]
     return JailView(
         program,
         readable=readable,

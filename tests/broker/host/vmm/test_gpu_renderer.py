@@ -47,6 +47,8 @@ def test_its_jail_has_one_node_and_nothing_of_the_user(monkeypatch, tmp_path):
     said = jail_args(view)
     assert "--unshare-net" in said
     assert "/home" not in " ".join(said)
+    # A library of another vendor may start a program.
+    assert said[said.index("__EGL_VENDOR_LIBRARY_FILENAMES") + 1].endswith("mesa.json")
 
 
 def test_without_a_node_there_is_no_renderer(monkeypatch, tmp_path):
