@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import socket
-from contextlib import asynccontextmanager
+import sys
+from contextlib import asynccontextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +19,7 @@ from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.prompt_words import wants
 from broker.core.question import Keep
 from broker.core.services import SCREEN_SHARE
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.helpers.prompt.screen_frame import Screen, ScreenFrame, meant
 from broker.ipc.transfer_guest import CallService
 from broker.jail.wayland.model import (
@@ -48,6 +51,7 @@ from shims.files.bus_service import CallError
 from shims.files.portal import request_handle
 from tests.broker.viewer.calls.test_camera import Log, at_once, for_ever, lease
 from tests.kit.rulebook import WORK, no, rulebook, yes
+from tests.kit.wayland.compositor import desktop
 
 SIZE = (1280, 720)
 
@@ -351,6 +355,67 @@ def test_a_frame_ends_with_its_screen_and_when_it_is_closed():
     one, strip = frame()
     strip.dispatcher["closed"](strip)
     assert one._over
+
+
+FRAME = """
+import sys
+from broker.helpers.prompt import screen_frame
+def fails(*_):
+    raise MemoryError
+{}
+screen_frame.main()
+"""
+
+
+@pytest.mark.skipif(not shutil.which("sway"), reason="sway is needed")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("", b"1"),
+        ("screen_frame.ScreenFrame._buffer = fails", b""),
+        ("screen_frame.meant = lambda *_: {}", b""),
+        ("screen_frame._XRGB8888 = 99", b""),  # the compositor hangs up
+    ],
+)
+async def test_a_frame_that_is_not_drawn_does_not_say_so(change, says):
+    async with desktop() as comp:
+        words = ("102030", "1280", "800", "0", "0")
+        argv = [sys.executable, "-c", FRAME.format(change), *words]
+        path = os.pathsep.join(path for path in ("", *sys.path))
+        env = {**os.environ, **comp.environment, "PYTHONPATH": path}
+        child = spawn(argv, env=env, stdout=PIPE, stderr=DEVNULL)
+        with child.popen.stdout as out, trio.fail_after(30):
+            try:
+                assert (
+                    await trio.to_thread.run_sync(out.read, 1, abandon_on_cancel=True)
+                    == says
+                )
+                if not says:
+                    assert await child.wait() == 1
+            finally:
+                await child.stop()
+
+
+@pytest.mark.parametrize("fails", ["_buffer", "ack_configure", ""])
+def test_a_frame_that_cannot_follow_its_screen_ends_the_share(fails):
+    one = object.__new__(ScreenFrame)
+    one._over, one._framed, one._waiting, one._kept = False, {3}, 0, []
+    shell = Anything()
+    one._globals = {"wl_compositor": Anything(), "zwlr_layer_shell_v1": shell}
+    one._buffer = lambda *_: None
+    one._strip(screen((1, 1)), 0, 1, 1)
+    (strip,) = shell.made
+    strip.dispatcher["configure"](strip, 1, 9, 9)
+    assert (one._waiting, one._over) == (0, False)
+
+    def broken(*_words):
+        raise MemoryError
+
+    if fails:
+        setattr(one if fails == "_buffer" else strip, fails, broken)
+    with pytest.raises(MemoryError) if fails else nullcontext():
+        strip.dispatcher["configure"](strip, 2, 1 << 14, 9)
+    assert one._over == bool(fails)
 
 
 @pytest.mark.parametrize(

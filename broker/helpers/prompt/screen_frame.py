@@ -102,8 +102,8 @@ class ScreenFrame:
         # guard: a share ends with its screen
         self._over |= name in self._framed
 
-    def draw(self, size: Pair, position: Pair) -> None:
-        """Draw it; returns when it is shown."""
+    def draw(self, size: Pair, position: Pair) -> bool:
+        """Draw it; returns whether it is shown."""
         for name, screen in meant(self._screens, size, position).items():
             self._framed.add(name)
             if "zwlr_layer_shell_v1" in self._globals:
@@ -113,7 +113,8 @@ class ScreenFrame:
                     self._strip(screen, edge | _TOP | _BOTTOM, WIDTH, 0)
         while self._waiting and not self._over:
             self._display.dispatch(block=True)
-        self._display.roundtrip()
+        answered = self._display.roundtrip() >= 0
+        return answered and bool(self._framed) and not self._over
 
     def _strip(self, screen: Screen, anchor: int, width: int, height: int) -> None:
         surface = self._globals["wl_compositor"].create_surface()
@@ -129,14 +130,16 @@ class ScreenFrame:
         shown: list[Any] = []
 
         def configure(_strip: Any, serial: int, wide: int, high: int) -> None:
+            # pywayland prints what is raised here, and goes on.
+            # guard: a share ends where its frame cannot be drawn
+            over, self._over = self._over, True
             strip.ack_configure(serial)
-            made = self._buffer(wide, high)
-            surface.attach(made, 0, 0)
+            shown.append(self._buffer(wide, high))
+            surface.attach(shown[-1], 0, 0)
             surface.damage_buffer(0, 0, wide, high)
             surface.commit()
-            # The library swallows an error of a callback: then this is not reached.
-            self._waiting -= not shown
-            shown.append(made)
+            self._waiting -= len(shown) == 1
+            self._over = over
 
         strip.dispatcher["configure"] = configure
         # guard: a share ends with its frame
@@ -178,9 +181,13 @@ def main() -> None:
     harden()
     colour, width, height, x, y = sys.argv[1:]
     frame = ScreenFrame(int(colour, 16))
-    frame.draw((int(width), int(height)), (int(x), int(y)))
-    os.write(1, b"1")
-    frame.run()
+    drawn = frame.draw((int(width), int(height)), (int(x), int(y)))
+    # guard: a frame that is not drawn does not say so
+    if drawn:
+        os.write(1, b"1")
+        frame.run()
+    # pywayland may crash when it frees what a connection has left.
+    os._exit(not drawn)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ GUARDS = (
     Guard("a screen is seen once its frame is", "if False:", SCREENS, "without_its_frame"),
     Guard("a screen that may be the shared one has a frame", "return placed or sized or screens", SCREENS, "each_screen"),
     Guard("a share ends with its screen", "", SCREENS, "a_frame_ends"),
+    Guard("a frame that is not drawn does not say so", "if True:", SCREENS, "not_drawn"),
+    Guard("a share ends where its frame cannot be drawn", "over = self._over", SCREENS, "cannot_follow"),
     Guard("a share ends with its frame", "", SCREENS, "a_frame_ends"),
     Guard("a program gets the screen that its user has chosen", "if False:", SCREENS, "only_the_screen"),
     Guard("a session is its own program's", "if found is None:", SCREENS, "only_the_screen"),
