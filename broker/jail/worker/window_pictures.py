@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -117,6 +118,18 @@ def _is_shown(core: ClientState, xdg: XdgSurface) -> bool:
     return shown and isinstance(xdg.role, Toplevel)
 
 
+async def _show(window: OwnWindow, send: Callable[[bytes], Awaitable[None]]) -> str:
+    await send(struct.pack("<II", window.width, window.height))
+    before = b""
+    while window.there:
+        picture = window.picture()
+        if picture != before:
+            await send(picture)
+        before = picture
+        await trio.sleep(BETWEEN_SECONDS)
+    return "the window was closed"
+
+
 async def serve_window(
     window: OwnWindow,
     sock: trio.socket.SocketType,
@@ -124,22 +137,25 @@ async def serve_window(
     moved: Callable[[int, int], None],
 ) -> str:
     """Send pictures until the window, the program or the broker ends it; returns why."""
-    reason = "the window was closed"
+    reason = ""
 
-    async def until_finished() -> None:
+    async def guarded(step: Callable[[], Awaitable[str]]) -> None:
         nonlocal reason
+        found = "done"
+        # guard: a program that leaves pictures unread ends its share alone
+        with suppress(OSError):
+            found = await step()
+        reason = reason or found
+        nursery.cancel_scope.cancel()
+
+    async def until_finished() -> str:
         while not isinstance(last := await order(), messages.TransferFinish):
             pass
-        reason = last.reason or "done"
-        nursery.cancel_scope.cancel()
+        return last.reason or "done"
 
-    async def until_hung_up() -> None:
-        nonlocal reason
-        # guard: a program that hangs up ends its own stream alone
-        with suppress(OSError):
-            await sock.recv(1)
-        reason = "done"
-        nursery.cancel_scope.cancel()
+    async def until_hung_up() -> str:
+        await sock.recv(1)
+        return "done"
 
     async def send(data: bytes) -> None:
         view = memoryview(data)
@@ -147,20 +163,7 @@ async def serve_window(
             view = view[await sock.send(view) :]
         moved(0, len(data))
 
-    async def send_all() -> None:
-        await send(struct.pack("<II", window.width, window.height))
-        before = b""
-        while window.there:
-            picture = window.picture()
-            if picture != before:
-                await send(picture)
-            before = picture
-            await trio.sleep(BETWEEN_SECONDS)
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(until_finished)
-        nursery.start_soon(until_hung_up)
-        with suppress(OSError):
-            await send_all()
-        nursery.cancel_scope.cancel()
+        for step in (until_finished, until_hung_up, partial(_show, window, send)):
+            nursery.start_soon(guarded, step)
     return reason

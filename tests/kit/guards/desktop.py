@@ -51,7 +51,7 @@ GUARDS = (
     Guard("a session is its own program's", "if found is None:", SCREENS, "only_the_screen"),
     Guard("programs of a sandbox have bounds of their own screens", "if False:", SCREENS, "has_bounds"),
     Guard("a picture of a window has bounded work", "if False:", SCREENS, "ten_thousand_surfaces"),
-    Guard("a program that hangs up ends its own stream alone", "if True:", SCREENS, "hangs_up"),
+    Guard("a program that leaves pictures unread ends its share alone", "if True:", SCREENS, "unread_pictures"),
     Guard("pictures of a window end with it", "return True", SCREENS, "end_with_it"),
     Guard("pages are kept from a jail", "", "tests/attack/test_transfer_jail.py", "pages"),
     Guard("pages are kept with little memory", "", PRINTING, "mistake_about_sizes"),
