@@ -41,15 +41,15 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 188, 24_250, 15_880),
+    Program("authority", ("broker.programs.authority",), USER, 188, 24_250, 15_890),
     Program("starter", ("broker.helpers.starter",), USER, 12, 600, 330),
     Program(
         "vitrail-local, viewer",
         ("broker.programs.local",),
         USER,
         351,
-        44_900,
-        28_930,
+        44_950,
+        28_960,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -57,8 +57,8 @@ PROGRAMS = (
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
         254,
-        29_900,
-        18_710,
+        29_950,
+        18_760,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -66,8 +66,8 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         252,
-        31_500,
-        20_000,
+        31_550,
+        20_050,
         linked=True,
     ),
     Program(
@@ -75,17 +75,17 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         368,
-        47_650,
-        30_850,
+        47_700,
+        30_880,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 24, 2600, 1460),
     Program("acceptor", ("broker.programs.acceptor",), USER, 35, 3500, 1990),
     Program("prompt agent", ("broker.programs.prompt",), USER, 33, 3650, 2000),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2750, 1360),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2800, 1360),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
     Program(
-        "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 12, 700, 390
+        "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 12, 700, 400
     ),
     Program("shipper", ("broker.programs.shipper",), USER, 45, 5800, 3470),
     Program(
@@ -107,7 +107,7 @@ PROGRAMS = (
         22_630,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 29, 2750, 1310),
-    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_050, 22_060),
+    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_100, 22_070),
     Program("files", ("shims.files.own_files",), USER, 13, 1800, 1190),
     Program(
         "services and cameras, jailed",
@@ -122,8 +122,8 @@ PROGRAMS = (
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
         USER,
         12,
-        800,
-        460,
+        850,
+        470,
     ),
     Program("security key", ("broker.programs.security_key",), USER, 21, 1850, 1000),
     Program("frameguard", ("broker.host.network.frameguard",), CONFINED, 18, 1750, 930),
@@ -167,7 +167,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(641, 91_750, 61_870)
+TOGETHER = Size(641, 91_850, 61_940)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
