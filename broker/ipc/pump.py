@@ -170,23 +170,26 @@ class Live:
 ToPump = Submit | Abort | PumpRequest
 FromPump = PumpReady | StreamDone | Live
 
+# What the pump's half of this (``helpers.pump.channel_messages``) has in common.
 # Positions in these tuples are the numbers on the wire.
-_MODES = tuple(RelayMode)
+MODES = tuple(RelayMode)
 _REASONS = tuple(EndReason)
 _SIDES = tuple(Side)
-_MODE_NUMBER = {mode: number for number, mode in enumerate(_MODES)}
-_REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
-_SIDE_NUMBER = {side: number for number, side in enumerate(_SIDES)}
+MODE_NUMBER = {mode: number for number, mode in enumerate(MODES)}
+REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
+SIDE_NUMBER = {side: number for number, side in enumerate(_SIDES)}
 
-_SUBMIT, _ABORT, _ASK, _READY, _DONE, _LIVE = range(1, 7)
-_submit = struct.Struct("<BBBxIQQQ")
-_number = struct.Struct("<B7xQ")  # abort: token; ask: request
-_ready = struct.Struct("<BBBxI")
-_done = struct.Struct("<BBBBBxHQQQ")
-_live = struct.Struct("<BBHxxxxQ")
-_stream = struct.Struct("<QQQIIQQBB6x")
+SUBMIT, ABORT, ASK, READY, DONE, LIVE = range(1, 7)
+SUBMIT_FORM = struct.Struct("<BBBxIQQQ")
+NUMBER_FORM = struct.Struct("<B7xQ")  # abort: token; ask: request
+READY_FORM = struct.Struct("<BBBxI")
+DONE_FORM = struct.Struct("<BBBBBxHQQQ")
+LIVE_FORM = struct.Struct("<BBHxxxxQ")
+STREAM_FORM = struct.Struct("<QQQIIQQBB6x")
 
-MESSAGE_BYTES = _live.size + relay_limits.RELAY_STREAMS_PER_ANSWER * _stream.size
+MESSAGE_BYTES = (
+    LIVE_FORM.size + relay_limits.RELAY_STREAMS_PER_ANSWER * STREAM_FORM.size
+)
 """The longest packet in either direction."""
 
 
@@ -194,76 +197,31 @@ def encode_to_pump(message: ToPump) -> bytes:
     """Return the packet of a message."""
     match message:
         case Submit():
-            return _submit.pack(
-                _SUBMIT,
-                _MODE_NUMBER[message.mode_ab],
-                _MODE_NUMBER[message.mode_ba],
+            return SUBMIT_FORM.pack(
+                SUBMIT,
+                MODE_NUMBER[message.mode_ab],
+                MODE_NUMBER[message.mode_ba],
                 message.max_write,
                 message.token,
                 message.idle_ms,
                 message.max_bytes,
             )
         case Abort():
-            return _number.pack(_ABORT, message.token)
+            return NUMBER_FORM.pack(ABORT, message.token)
         case PumpRequest():
-            return _number.pack(_ASK, message.request)
-
-
-def decode_to_pump(packet: bytes) -> ToPump:
-    """Return the message of a packet.  Raises InternalError if it is none."""
-    try:
-        kind = packet[0]
-        if kind == _SUBMIT:
-            _, ab, ba, max_write, token, idle_ms, max_bytes = _submit.unpack(packet)
-            ways = _MODES[ab], _MODES[ba]
-            return Submit(token, *ways, idle_ms, max_write, max_bytes)
-        _, number = _number.unpack(packet)
-    except (struct.error, IndexError) as error:
-        raise InternalError("not a message to the pump") from error
-    if kind == _ABORT:
-        return Abort(number)
-    if kind == _ASK:
-        return PumpRequest(number)
-    raise InternalError(f"no message to the pump has the number {kind}")
-
-
-def encode_from_pump(message: FromPump) -> bytes:
-    """Return the packet of a message."""
-    match message:
-        case PumpReady():
-            return _ready.pack(
-                _READY, message.confined, message.accelerated, message.pid
-            )
-        case StreamDone():
-            end = message.end
-            return _done.pack(
-                _DONE,
-                _REASON_NUMBER[end.reason],
-                _SIDE_NUMBER[end.side],
-                _MODE_NUMBER[end.mode_ab],
-                _MODE_NUMBER[end.mode_ba],
-                end.errno,
-                message.token,
-                end.bytes_ab,
-                end.bytes_ba,
-            )
-        case Live():
-            head = _live.pack(
-                _LIVE, message.last, len(message.streams), message.request
-            )
-            return head + b"".join(map(_pack_stream, message.streams))
+            return NUMBER_FORM.pack(ASK, message.request)
 
 
 def decode_from_pump(packet: bytes) -> FromPump:
     """Return the message of a packet.  Raises InternalError if it is none."""
     try:
         kind = packet[0]
-        if kind == _DONE:
+        if kind == DONE:
             return _unpack_done(packet)
-        if kind == _LIVE:
+        if kind == LIVE:
             return _unpack_live(packet)
-        if kind == _READY:
-            _, confined, accelerated, pid = _ready.unpack(packet)
+        if kind == READY:
+            _, confined, accelerated, pid = READY_FORM.unpack(packet)
             return PumpReady(pid, bool(confined), bool(accelerated))
     except (struct.error, IndexError) as error:
         raise InternalError("not a message of the pump") from error
@@ -271,38 +229,26 @@ def decode_from_pump(packet: bytes) -> FromPump:
 
 
 def _unpack_done(packet: bytes) -> StreamDone:
-    _, reason, side, ab, ba, number, token, bytes_ab, bytes_ba = _done.unpack(packet)
+    _, reason, side, ab, ba, number, token, bytes_ab, bytes_ba = DONE_FORM.unpack(
+        packet
+    )
     end = StreamEnd(
         bytes_ab,
         bytes_ba,
         _REASONS[reason],
         number,
         _SIDES[side],
-        _MODES[ab],
-        _MODES[ba],
+        MODES[ab],
+        MODES[ba],
     )
     return StreamDone(token, end)
 
 
-def _pack_stream(stream: StreamStatistics) -> bytes:
-    return _stream.pack(
-        stream.token,
-        stream.bytes_ab,
-        stream.bytes_ba,
-        stream.held_ab,
-        stream.held_ba,
-        int(stream.age * 1000),
-        int(stream.idle * 1000),
-        _MODE_NUMBER[stream.mode_ab],
-        _MODE_NUMBER[stream.mode_ba],
-    )
-
-
 def _unpack_live(packet: bytes) -> Live:
-    _, last, count, request = _live.unpack_from(packet)
-    if len(packet) != _live.size + count * _stream.size:
+    _, last, count, request = LIVE_FORM.unpack_from(packet)
+    if len(packet) != LIVE_FORM.size + count * STREAM_FORM.size:
         raise InternalError("a statistics answer of the wrong length")
-    rows = _stream.iter_unpack(packet[_live.size :])
+    rows = STREAM_FORM.iter_unpack(packet[LIVE_FORM.size :])
     return Live(request, bool(last), tuple(map(_unpack_stream, rows)))
 
 
@@ -316,6 +262,6 @@ def _unpack_stream(row: tuple[int, ...]) -> StreamStatistics:
         held_ba,
         age / 1000,
         idle / 1000,
-        _MODES[ab],
-        _MODES[ba],
+        MODES[ab],
+        MODES[ba],
     )

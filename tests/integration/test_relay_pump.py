@@ -21,6 +21,7 @@ from broker.core.limits import relay as relay_limits
 from broker.helpers.process.libseccomp import seccomp as pyseccomp
 from broker.helpers.process.spawn import spawn
 from broker.helpers.pump import process
+from broker.helpers.pump.channel_messages import encode_from_pump
 from broker.helpers.pump.client import Pump
 from broker.helpers.pump.confine import confine
 from broker.helpers.pump.handle import PumpHandle, control_pair
@@ -30,7 +31,6 @@ from broker.ipc.pump import (
     RelayMode,
     StreamDone,
     StreamEnd,
-    encode_from_pump,
 )
 from tests.kit.eventually import eventually
 from tests.kit.relay.sockets import (

@@ -11,13 +11,8 @@ import select
 import socket
 from collections import deque
 
-from broker.ipc.pump import (
-    MESSAGE_BYTES,
-    FromPump,
-    ToPump,
-    decode_to_pump,
-    encode_from_pump,
-)
+from broker.helpers.pump.channel_messages import decode_to_pump, encode_from_pump
+from broker.ipc.pump import MESSAGE_BYTES, FromPump, ToPump
 
 
 class PumpChannel:

@@ -20,7 +20,6 @@ import trio
 from broker.authority.audit import event_log
 from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
-from broker.authority.records.sandbox_names import one_lease
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.files.opened_folder import OpenedFolder
@@ -33,6 +32,7 @@ from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.host_viewer import FolderSource, Mounted
+from broker.viewer.sandboxes.named_lease import one_lease
 from policy.records.model import Record
 
 Notify = Callable[[str, str], None]

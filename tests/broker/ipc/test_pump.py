@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from broker.core.errors import InternalError
 from broker.core.limits import relay as relay_limits
+from broker.helpers.pump.channel_messages import decode_to_pump, encode_from_pump
 from broker.ipc import pump as contract
 from broker.ipc.pump import (
     MESSAGE_BYTES,
@@ -25,8 +26,6 @@ from broker.ipc.pump import (
     StreamStatistics,
     Submit,
     decode_from_pump,
-    decode_to_pump,
-    encode_from_pump,
     encode_to_pump,
 )
 
@@ -116,7 +115,7 @@ def test_a_message_of_another_length_is_refused(size):
 
 def test_numbers_on_the_wire_are_not_reordered():
     """Broker and pump run the same code, but a running pump outlives an edit."""
-    assert contract._MODES == (RelayMode.AUTO, RelayMode.SPLICE, RelayMode.COPY)
+    assert contract.MODES == (RelayMode.AUTO, RelayMode.SPLICE, RelayMode.COPY)
     assert contract._SIDES == (Side.NONE, Side.A, Side.B)
 
 

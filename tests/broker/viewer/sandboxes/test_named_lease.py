@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from broker.authority.records.sandbox_names import one_lease
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc.control.types.faults import NotFoundError
+from broker.viewer.sandboxes.named_lease import one_lease
 
 LEASES = [
     Lease(LeaseId("1" * 16), SandboxName("demo-1234"), SandboxName("demo"), 1),
@@ -25,7 +25,9 @@ def test_a_name_of_its_own_or_of_its_record(name, sandbox):
 
 
 def test_a_record_with_several_sandboxes_names_none():
-    with pytest.raises(NotFoundError, match="'web' has 2 sandboxes") as caught:
+    with pytest.raises(
+        NotFoundError, match="2 sandboxes of 'web' are running"
+    ) as caught:
         one_lease("web", LEASES)
     assert caught.value.hint == "name one of them: web-1, web-2"
 

@@ -1,0 +1,69 @@
+"""The pump's half of ``ipc.pump``: what it reads, and what it says."""
+
+from __future__ import annotations
+
+import struct
+
+from broker.core.errors import InternalError
+from broker.ipc import pump as wire
+
+
+def decode_to_pump(packet: bytes) -> wire.ToPump:
+    """Return the message of a packet.  Raises InternalError if it is none."""
+    try:
+        kind = packet[0]
+        if kind == wire.SUBMIT:
+            _, ab, ba, max_write, token, idle_ms, max_bytes = wire.SUBMIT_FORM.unpack(
+                packet
+            )
+            ways = wire.MODES[ab], wire.MODES[ba]
+            return wire.Submit(token, *ways, idle_ms, max_write, max_bytes)
+        _, number = wire.NUMBER_FORM.unpack(packet)
+    except (struct.error, IndexError) as error:
+        raise InternalError("not a message to the pump") from error
+    if kind == wire.ABORT:
+        return wire.Abort(number)
+    if kind == wire.ASK:
+        return wire.PumpRequest(number)
+    raise InternalError(f"no message to the pump has the number {kind}")
+
+
+def encode_from_pump(message: wire.FromPump) -> bytes:
+    """Return the packet of a message."""
+    match message:
+        case wire.PumpReady():
+            return wire.READY_FORM.pack(
+                wire.READY, message.confined, message.accelerated, message.pid
+            )
+        case wire.StreamDone():
+            end = message.end
+            return wire.DONE_FORM.pack(
+                wire.DONE,
+                wire.REASON_NUMBER[end.reason],
+                wire.SIDE_NUMBER[end.side],
+                wire.MODE_NUMBER[end.mode_ab],
+                wire.MODE_NUMBER[end.mode_ba],
+                end.errno,
+                message.token,
+                end.bytes_ab,
+                end.bytes_ba,
+            )
+        case wire.Live():
+            head = wire.LIVE_FORM.pack(
+                wire.LIVE, message.last, len(message.streams), message.request
+            )
+            return head + b"".join(map(_pack_stream, message.streams))
+
+
+def _pack_stream(stream: wire.StreamStatistics) -> bytes:
+    return wire.STREAM_FORM.pack(
+        stream.token,
+        stream.bytes_ab,
+        stream.bytes_ba,
+        stream.held_ab,
+        stream.held_ba,
+        int(stream.age * 1000),
+        int(stream.idle * 1000),
+        wire.MODE_NUMBER[stream.mode_ab],
+        wire.MODE_NUMBER[stream.mode_ba],
+    )
