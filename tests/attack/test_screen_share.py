@@ -31,6 +31,7 @@ from broker.jail.wayland.model import (
 )
 from broker.jail.worker.window_pictures import (
     LARGEST,
+    READ_BYTES,
     SURFACES,
     OwnWindow,
     serve_window,
@@ -43,7 +44,7 @@ from broker.viewer.calls.screens import (
     framed,
     screen_in,
 )
-from broker.viewer.calls.video import ENDED_SECONDS
+from broker.viewer.calls.video import ENDED_SECONDS, OPENED_PER_MINUTE
 from broker.viewer.opening.desktop_portal import PortalBus
 from shims.files import screen_cast as shim
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
@@ -51,7 +52,7 @@ from shims.files.bus_service import CallError
 from shims.files.portal import request_handle
 from tests.broker.viewer.calls.test_camera import Log, at_once, for_ever, lease
 from tests.kit.rulebook import WORK, no, rulebook, yes
-from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.compositor import desktop as headless
 
 SIZE = (1280, 720)
 
@@ -378,7 +379,7 @@ screen_frame.main()
     ],
 )
 async def test_a_frame_that_is_not_drawn_does_not_say_so(change, says):
-    async with desktop() as comp:
+    async with headless() as comp:
         words = ("102030", "1280", "800", "0", "0")
         argv = [sys.executable, "-c", FRAME.format(change), *words]
         path = os.pathsep.join(path for path in ("", *sys.path))
@@ -514,11 +515,12 @@ def test_a_program_has_bounds_of_its_own_sessions(portal):
 class File:
     """A client's memory: each pixel is 1, and it may be taken away."""
 
-    reads = 0
+    reads = length = 0
     gone = False
 
     def read(self, _offset, length):
         self.reads += 1
+        self.length += length
         if self.gone:
             raise ValueError("the file has shrunk")
         return b"\1" * length
@@ -547,28 +549,102 @@ def shown_window(children=0, size=(64, 32), at=(0, 0)):
     return SimpleNamespace(filters=[core]), xdg, file
 
 
-def test_a_window_of_ten_thousand_surfaces_costs_little():
+async def test_a_window_of_ten_thousand_surfaces_costs_little():
     sandbox, _, file = shown_window(children=10_000)
-    assert set(OwnWindow(sandbox).picture()) == {1}
-    assert file.reads <= SURFACES
+    window = OwnWindow(sandbox)
+    assert set(await window.picture()) == {1}
+    assert len(window._plan()) == SURFACES
+    assert file.reads <= 32 * SURFACES
+
+
+@pytest.mark.parametrize(
+    ("size", "stride"), [(LARGEST, 0), (LARGEST, 1 << 17), ((1, 1600), 1 << 17)]
+)
+async def test_a_picture_of_a_window_reads_little(size, stride):
+    sandbox, xdg, file = shown_window(children=SURFACES, size=size)
+    for surface in (xdg.surface, *(sub.surface for sub in xdg.surface.children)):
+        surface.attached.stride = stride or surface.attached.stride
+    await OwnWindow(sandbox).picture()
+    whole = 4 * LARGEST[0] * LARGEST[1]
+    assert 4 * size[0] * size[1] <= file.length <= 2 * whole
+    assert file.reads * READ_BYTES <= 2 * whole
+
+
+async def test_orders_are_served_while_a_picture_is_drawn():
+    sandbox, xdg, file = shown_window(children=SURFACES)
+    window = OwnWindow(sandbox)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(window.picture)
+        while file.reads < 3 * 32:
+            await trio.sleep(0)
+        # What has gone meanwhile is not read.
+        xdg.surface.children.clear()
+        await trio.testing.wait_all_tasks_blocked()
+        assert file.reads < 6 * 32
+
+
+async def test_own_windows_have_a_place_and_a_pace(made):
+    shares, _, _ = made
+    ask = CallService(SCREEN_SHARE, screens.OWN)
+    opening = SimpleNamespace(lease=WORK, stream=1, peer="", service="vitrail.Call")
+    exchange = SimpleNamespace(stream=1)
+
+    @asynccontextmanager
+    async def sharing(calls):
+        ordered = trio.Event()
+
+        async def order(_message):
+            await trio.lowlevel.checkpoint()
+            ordered.set()
+
+        guest = SimpleNamespace(lease=WORK, order=order)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(calls.call, guest, opening, exchange, ask, None)
+            await ordered.wait()
+            yield
+            nursery.cancel_scope.cancel()
+
+    def refused(match):
+        error = pytest.RaisesExc(RefusedError, match=match)
+        return pytest.RaisesGroup(error, flatten_subgroups=True)
+
+    async with rulebook("vitrail.ScreenShare +own work @adminvm allow\n") as b:
+        desktop = SimpleNamespace(screens=shares)
+        calls = SandboxCalls(b.decider, None, None, desktop)
+        async with sharing(calls):
+            with refused("too many"):
+                async with sharing(calls):
+                    raise AssertionError("two are shared")
+        for _ in range(OPENED_PER_MINUTE - 1):
+            async with sharing(calls):
+                pass
+        with refused("times a minute"):
+            async with sharing(calls):
+                raise AssertionError("it was shared again")
+        # Its bytes do not pass the broker, which could not bound them.
+        limited = "vitrail.ScreenShare +own work @adminvm allow max-size=1M\n"
+        await b.change("50-test.policy", limited)
+        with refused("max-size"):
+            async with sharing(calls):
+                raise AssertionError("it was shared without a bound")
 
 
 @pytest.mark.parametrize(
     "at", [(-1 << 31, 0), (0, (1 << 31) - 1), (63, 31), (-63, -31)]
 )
-def test_parts_of_a_window_stay_inside_of_its_picture(at):
+async def test_parts_of_a_window_stay_inside_of_its_picture(at):
     sandbox, xdg, _ = shown_window(children=1, at=at)
-    assert len(OwnWindow(sandbox).picture()) == 64 * 32 * 4
+    assert len(await OwnWindow(sandbox).picture()) == 64 * 32 * 4
     xdg.geometry = (-5, 1 << 30, (1 << 31) - 1, (1 << 31) - 1)
     window = OwnWindow(sandbox)
     assert (window.width, window.height) == LARGEST
-    assert len(window.picture()) == 4 * window.width * window.height
+    assert len(await window.picture()) == 4 * window.width * window.height
 
 
-def test_memory_that_was_taken_away_is_black():
+async def test_memory_that_was_taken_away_is_black():
     sandbox, _, file = shown_window()
     file.gone = True
-    assert set(OwnWindow(sandbox).picture()) == {0}
+    assert set(await OwnWindow(sandbox).picture()) == {0}
 
 
 async def test_pictures_of_a_window_end_with_it(autojump_clock):

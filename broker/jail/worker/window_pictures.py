@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 
 import trio
+import trio.lowlevel
 
 from broker.core.errors import PeerError
 from broker.ipc import transfer as messages
@@ -25,6 +26,10 @@ LARGEST = (2560, 1600)
 """Pixels; of a larger window this much is shown."""
 SURFACES = 32
 """Of a window that are drawn."""
+PICTURE_BYTES = 2 * 4 * LARGEST[0] * LARGEST[1]
+"""That are read for one; a surface beyond them is not drawn."""
+READ_BYTES = 1 << 12
+"""What reading a row costs at least."""
 _DEPTH = 8
 _ARGB8888, _XRGB8888 = 0, 1
 _CLIENT_PARTS = (_ARGB8888, _XRGB8888)
@@ -67,18 +72,36 @@ class OwnWindow:
         # guard: pictures of a window end with it
         return self._xdg in self._core.windows and _is_shown(self._core, self._xdg)
 
-    def picture(self) -> bytes:
+    async def picture(self) -> bytes:
         """Return what it shows now."""
-        canvas = bytearray(self.width * self.height * 4)
-        self._left = SURFACES
+        canvas, left = bytearray(self.width * self.height * 4), PICTURE_BYTES
         with memoryview(canvas) as view:
-            self._draw(view, self._surface, *self._at, _DEPTH)
+            for number in range(SURFACES):
+                # Of now: what has gone while others were served is not read.
+                plan = self._plan() if self.there else []
+                if number >= len(plan):
+                    break
+                left = self._copy(view, *plan[number], left)
+                # guard: others are served while a picture is drawn
+                await trio.lowlevel.checkpoint()
         return bytes(canvas)
 
-    def _draw(
-        self, canvas: memoryview, surface: Surface, x: int, y: int, depth: int
+    def _plan(self) -> list[tuple[Buffer, int, int]]:
+        """Return what is drawn, the lowest first, and where."""
+        found: list[tuple[Buffer, int, int]] = []
+        self._left = SURFACES
+        self._add(found, self._surface, *self._at, _DEPTH)
+        return found
+
+    def _add(
+        self,
+        found: list[tuple[Buffer, int, int]],
+        surface: Surface,
+        x: int,
+        y: int,
+        depth: int,
     ) -> None:
-        """Draw a surface with those below and above it."""
+        """Add a surface with those below and above it."""
         # guard: a picture of a window has bounded work
         if depth == 0 or self._left == 0:
             return
@@ -88,29 +111,34 @@ class OwnWindow:
             for sub in surface.children:
                 if sub.below == below and sub.surface is not None:
                     place = (x + sub.x * scale, y + sub.y * scale)
-                    self._draw(canvas, sub.surface, *place, depth - 1)
+                    self._add(found, sub.surface, *place, depth - 1)
             if below and surface.attached is not None:
-                self._copy(canvas, surface.attached, x, y)
+                found.append((surface.attached, x, y))
 
-    def _copy(self, canvas: memoryview, buffer: Buffer, x: int, y: int) -> None:
-        """Copy the rows of a buffer that are inside."""
+    def _copy(
+        self, canvas: memoryview, buffer: Buffer, x: int, y: int, budget: int
+    ) -> int:
+        """Copy the rows of a buffer that are inside; returns what is left to read."""
         pool, form = buffer.pool, buffer.form
         if pool is None or pool.file is None or form not in _CLIENT_PARTS:
-            return  # memory of a GPU, or a video's format
+            return budget  # memory of a GPU, or a video's format
         left, right = max(0, -x), min(buffer.width, self.width - x)
         top, bottom = max(0, -y), min(buffer.height, self.height - y)
         if left >= right or top >= bottom:
-            return
+            return budget
         stride, count = buffer.stride, 4 * (right - left)
-        start = buffer.offset + top * stride
-        try:
-            rows = pool.file.read(start, (bottom - top) * stride)
-        except ValueError:
-            return  # the client has taken it away
-        for row in range(bottom - top):
-            begin = row * stride + 4 * left
-            to = 4 * ((y + top + row) * self.width + x + left)
-            canvas[to : to + count] = rows[begin : begin + count]
+        cost = (bottom - top) * max(count, READ_BYTES)
+        # guard: a picture of a window reads so much
+        if cost > budget:
+            return budget
+        for row in range(top, bottom):
+            to = 4 * ((y + row) * self.width + x + left)
+            start = buffer.offset + row * stride + 4 * left
+            try:
+                canvas[to : to + count] = pool.file.read(start, count)
+            except ValueError:
+                break  # the client has taken it away
+        return budget - cost
 
 
 def _is_shown(core: ClientState, xdg: XdgSurface) -> bool:
@@ -122,7 +150,7 @@ async def _show(window: OwnWindow, send: Callable[[bytes], Awaitable[None]]) -> 
     await send(struct.pack("<II", window.width, window.height))
     before = b""
     while window.there:
-        picture = window.picture()
+        picture = await window.picture()
         if picture != before:
             await send(picture)
         before = picture

@@ -70,6 +70,8 @@ OFFERED = "offered"
 """The argument that asks only whether a rule may allow it."""
 _SETTINGS_CALLS = 4
 """Of one sandbox: a listener for each session bus of it."""
+_OWN_WINDOWS = 1
+"""That a sandbox shares at one time."""
 _LINGER_SECONDS = 2.0
 """For the bytes that are on their way when the caller goes."""
 
@@ -220,9 +222,13 @@ class SandboxCalls:
                     await self._relay(call, far)
             return
         if ask.service == SCREEN_SHARE and ask.argument == screens.OWN:
-            # It has what its own programs have drawn; the user's screen is not in it.
-            await call.guest.order(messages.WindowServe(call.exchange.stream))
-            await trio.sleep_forever()
+            own = call.guest.lease.id
+            # guard: a sandbox shares one window of its own
+            with self._places.one(own, SCREEN_SHARE, 2 * _OWN_WINDOWS, source):
+                self._desktop.screens.check_pace(call.guest.lease)
+                # It has what its own programs have drawn, and nothing of the user's.
+                await call.guest.order(messages.WindowServe(call.exchange.stream))
+                await trio.sleep_forever()
         if sizes := _VIDEO.get(ask.service):
             users: VideoUses = self._desktop.cameras
             if ask.service == SCREEN_SHARE:
@@ -526,6 +532,7 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
         settled=True,
         tells=True,
         asks=asks,
+        counts_bytes=not own,
     )
 
 

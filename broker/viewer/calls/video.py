@@ -129,6 +129,16 @@ class VideoUses(ABC):
         if now < self._ended.get(lease.record, now):
             raise ToldError(f"the user has taken {self.kind.noun} back")
 
+    def check_pace(self, lease: Lease) -> None:
+        """Count a use.  Raises ToldError for a record that has too many."""
+        new = SlidingWindow(OPENED_PER_MINUTE, 60.0)
+        window = self._opened.setdefault(lease.record, new)
+        # guard: the camera is opened so many times a minute
+        if not window.take(trio.current_time()):
+            raise ToldError(
+                f"{self.kind.noun} was opened {OPENED_PER_MINUTE} times a minute"
+            )
+
     async def end(self, sandbox: str) -> VideoUse | None:
         """Take it from a sandbox; returns when nothing of it is open any more."""
         use = self._uses.get(sandbox)
@@ -146,7 +156,7 @@ class VideoUses(ABC):
 
         Raises VitrailError.
         """
-        name, now = lease.sandbox, trio.current_time()
+        name = lease.sandbox
         self.check_ended(lease)
         # guard: a sandbox opens the camera once
         if name in self._uses:
@@ -154,12 +164,7 @@ class VideoUses(ABC):
         own = sum(use.lease.record == lease.record for use in self._uses.values())
         if not may_take(own, len(self._uses), USES):
             raise ToldError(f"too many sandboxes use {self.kind.noun}")
-        new = SlidingWindow(OPENED_PER_MINUTE, 60.0)
-        # guard: the camera is opened so many times a minute
-        if not self._opened.setdefault(lease.record, new).take(now):
-            raise ToldError(
-                f"{self.kind.noun} was opened {OPENED_PER_MINUTE} times a minute"
-            )
+        self.check_pace(lease)
         self._log.check_share(lease)
         use = self._uses[name] = VideoUse(lease, colour)
         try:
