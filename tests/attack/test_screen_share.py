@@ -99,7 +99,7 @@ def made(monkeypatch):
         yield portal
 
     @asynccontextmanager
-    async def frame(_colour, _found):
+    async def frame(*_words):
         log.done.append("framed")
         yield
         log.done.append("no frame")
@@ -256,25 +256,28 @@ async def test_a_share_does_not_outlive_its_window(made, autojump_clock):
         assert [use.title for use in shares.uses()] == ["a screen of 1280x800"]
         portal.closed.set()
     assert log.done[-2:] == ["hidden", "ScreenOff"]
+    # The desktop's own control, by which the user may have ended it.
+    await fails(shares, lease(), at_once, "taken the screen back")
 
 
 @pytest.mark.parametrize("program", ["true", "false"])
 async def test_nothing_is_seen_without_its_frame(program, monkeypatch):
     monkeypatch.setattr(screens, "our_program", lambda *_: [program])
-    entered = []
+    entered, ended = [], trio.Event().set
     with pytest.RaisesGroup(UpstreamError, allow_unwrapped=True):
-        async with framed("#102030", SharedScreen(7, window=False)):
+        async with framed("#102030", SharedScreen(7, window=False), ended):
             entered.append(program)
             await trio.sleep_forever()
     assert not entered
 
 
 async def test_a_share_ends_when_the_program_of_its_frame_does(monkeypatch):
-    words = ["sh", "-c", "printf 1; sleep 0"]
+    words, ended = ["sh", "-c", "printf 1; sleep 0"], trio.Event()
     monkeypatch.setattr(screens, "our_program", lambda *_: words)
     with pytest.RaisesGroup(RefusedError, allow_unwrapped=True):
-        async with framed("#102030", SharedScreen(7, window=False)):
+        async with framed("#102030", SharedScreen(7, window=False), ended.set):
             await trio.sleep_forever()
+    assert ended.is_set()
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -115,6 +116,7 @@ class ScreenShares(VideoUses):
         """See ``VideoUses``."""
         async with portal_bus(_CAST, "screen sharing", _HINT, descriptors=True) as bus:
             session, found = await self._chosen(use, bus)
+            no = partial(self.refuse_a_while, use.lease)
             no_options: Options = {}
             remote = ("OpenPipeWireRemote", "oa{sv}", (session, no_options))
             reply = await bus.call(new_method_call(bus.address(PATH), *remote))
@@ -126,8 +128,8 @@ class ScreenShares(VideoUses):
 
                 # The portal closes the session with our connection to the bus.
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_until_closed, bus, session)
-                    async with framed(use.colour, found):
+                    nursery.start_soon(_until_closed, bus, session, no)
+                    async with framed(use.colour, found, no):
                         yield VideoSource(
                             found.title, f"path={found.node}", (), connect, steady=False
                         )
@@ -197,15 +199,23 @@ def screen_in(body: tuple[object, ...], *, windows: bool) -> SharedScreen | None
     return SharedScreen(int(node), window, place[:2], place[2:])
 
 
-async def _until_closed(bus: PortalBus, session: str) -> None:
+async def _until_closed(
+    bus: PortalBus, session: str, ended: Callable[[], None]
+) -> None:
     await bus.signal(bus.rule(session, _SESSION, "Closed"))
+    # guard: the desktop's own control ends a share for a while
+    ended()
     # guard: a share ends with the desktop's session
     raise ToldError(_GONE)
 
 
 @asynccontextmanager
-async def framed(colour: str, found: SharedScreen) -> AsyncIterator[None]:
+async def framed(
+    colour: str, found: SharedScreen, ended: Callable[[], None]
+) -> AsyncIterator[None]:
     """Have a frame around a screen while the block runs.  Raises VitrailError.
+
+    ``ended`` is called when the frame goes by itself: with its screen, or by the user.
 
     The desktop shows by itself which window is shared: no program can put a frame
     around one of another.
@@ -227,7 +237,7 @@ async def framed(colour: str, found: SharedScreen) -> AsyncIterator[None]:
                 if not await drawn.receive_some(1):
                     raise UpstreamError("the frame around a screen cannot be drawn")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_gone, child)
+            nursery.start_soon(_until_gone, child, ended)
             yield
             nursery.cancel_scope.cancel()
     except trio.TooSlowError as error:
@@ -238,6 +248,8 @@ async def framed(colour: str, found: SharedScreen) -> AsyncIterator[None]:
             await child.wait()
 
 
-async def _until_gone(child: Child) -> None:
+async def _until_gone(child: Child, ended: Callable[[], None]) -> None:
     await child.wait()
+    # guard: the end of its frame ends a share for a while
+    ended()
     raise ToldError(_GONE)

@@ -41,6 +41,8 @@ GUARDS = (
     Guard("a dialog that was given up counts until it is closed", "await self.send(close)", SCREENS, "portal_has_closed"),
     Guard("the user is not asked again about what was taken back", "", SCREENS, "hangs_up"),
     Guard("a share ends with the desktop's session", "", SCREENS, "outlive_its_window"),
+    Guard("the desktop's own control ends a share for a while", "", SCREENS, "outlive_its_window"),
+    Guard("the end of its frame ends a share for a while", "", SCREENS, "program_of_its_frame"),
     Guard("a screen is seen once its frame is", "if False:", SCREENS, "without_its_frame"),
     Guard("a screen that may be the shared one has a frame", "return placed or sized or screens", SCREENS, "each_screen"),
     Guard("a share ends with its screen", "", SCREENS, "a_frame_ends"),
