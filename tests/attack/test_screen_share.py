@@ -587,7 +587,7 @@ async def test_orders_are_served_while_a_picture_is_drawn():
 
 
 async def test_own_windows_have_a_place_and_a_pace(made):
-    shares, _, _ = made
+    shares, _, log = made
     ask = CallService(SCREEN_SHARE, screens.OWN)
     opening = SimpleNamespace(lease=WORK, stream=1, peer="", service="vitrail.Call")
     exchange = SimpleNamespace(stream=1)
@@ -598,6 +598,7 @@ async def test_own_windows_have_a_place_and_a_pace(made):
 
         async def order(_message):
             await trio.lowlevel.checkpoint()
+            log.done.append("shown")
             ordered.set()
 
         guest = SimpleNamespace(lease=WORK, order=order)
@@ -618,6 +619,7 @@ async def test_own_windows_have_a_place_and_a_pace(made):
             with refused("too many"):
                 async with sharing(calls):
                     raise AssertionError("two are shared")
+        assert log.done == ["share", "ScreenOn", "shown", "ScreenOff"]
         for _ in range(OPENED_PER_MINUTE - 1):
             async with sharing(calls):
                 pass

@@ -91,7 +91,9 @@ async def test_a_program_sees_the_screen_that_the_user_has_chosen(tmp_path):
             assert framed(picture_in(tmp_path), left=(1920 - 1728) // 2)
             assert framed(await pixels(screen.comp))
             await screen.one_with("work sees your screen")
-            assert len(w.events("screen.on", sandbox="work")) == 1
+            (event,) = w.events("screen.on", sandbox="work")
+            seen = event.get("shows", "screen"), event["width"], event["height"]
+            assert seen == ("screen", 1280, 800)
             said = await brokerctl("status", "work", env=w.environ)
             assert "screen:work" in said.out
             # Taken back: the program is told so, and nothing is left.
@@ -161,7 +163,8 @@ async def test_own_windows_are_shared_without_a_question(tmp_path):
                 assert seen.size == (200, 200)
                 assert seen.getpixel((1, 1)) == (0, 0, 0)
                 assert len(seen.getcolors(40_000)) > 20
-                assert not w.events("screen.on")
+                (event,) = w.events("screen.on", sandbox="work")
+                assert event["shows"] == "own-window"
                 # It ends with its window.
                 (window,) = windows(await screen.comp.tree())
                 await screen.comp.command(f"[con_id={window['id']}] kill")

@@ -7,6 +7,7 @@ and the tables in ``docs/audit.md`` are made from here (``reference``).
 from __future__ import annotations
 
 import enum
+from typing import Literal
 
 import msgspec
 
@@ -413,7 +414,13 @@ class CameraOff(Event, frozen=True, kw_only=True, tag="camera.off"):
 
 
 class ScreenOn(Event, frozen=True, kw_only=True, tag="screen.on"):
-    """A sandbox sees a screen or window of the desktop from now on."""
+    """A sandbox sees a screen or window of the desktop, or shares one of its own."""
+
+    shows: Literal["screen", "window", "own-window"] = "screen"
+    """`screen` or `window` of the desktop; `own-window`: its end has the `stream`."""
+    width: int = 0
+    """Pixels; 0: not known, as of its own windows."""
+    height: int = 0
 
 
 class ScreenOff(Event, frozen=True, kw_only=True, tag="screen.off"):

@@ -225,10 +225,10 @@ class SandboxCalls:
             own = call.guest.lease.id
             # guard: a sandbox shares one window of its own
             with self._places.one(own, SCREEN_SHARE, 2 * _OWN_WINDOWS, source):
-                self._desktop.screens.check_pace(call.guest.lease)
                 # It has what its own programs have drawn, and nothing of the user's.
-                await call.guest.order(messages.WindowServe(call.exchange.stream))
-                await trio.sleep_forever()
+                number, lease = call.exchange.stream, call.guest.lease
+                serve = partial(call.guest.order, messages.WindowServe(number))
+                await self._desktop.screens.share_own(lease, number, serve)
         if sizes := _VIDEO.get(ask.service):
             users: VideoUses = self._desktop.cameras
             if ask.service == SCREEN_SHARE:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +23,9 @@ from jeepney import new_method_call
 from jeepney.bus_messages import message_bus
 from typing_extensions import override
 
-from broker.authority.audit.event_log import EventLog
+from broker.authority.audit import event_log
 from broker.core.errors import UpstreamError
+from broker.core.lease import Lease
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import Child, spawn
 from broker.ipc.audit import schema
@@ -85,6 +86,13 @@ class SharedScreen:
         kind = "a window" if self.window else "a screen"
         return f"{kind} of {self.size[0]}x{self.size[1]}" if all(self.size) else kind
 
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """What the event says of it."""
+        width, height = self.size
+        shows = "window" if self.window else "screen"
+        return {"shows": shows, "width": width, "height": height}
+
 
 class ScreenShares(VideoUses):
     """What one viewer's sandboxes see of the desktop."""
@@ -98,7 +106,7 @@ class ScreenShares(VideoUses):
         schema.ScreenOff,
     )
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: event_log.EventLog) -> None:
         super().__init__(log)
         self._choosing = Indicator(_CHOOSING)
         self._dialog = False
@@ -131,9 +139,36 @@ class ScreenShares(VideoUses):
                     nursery.start_soon(_until_closed, bus, session, no)
                     async with framed(use.colour, found, no):
                         yield VideoSource(
-                            found.title, f"path={found.node}", (), connect, steady=False
+                            found.title,
+                            f"path={found.node}",
+                            (),
+                            connect,
+                            steady=False,
+                            facts=found.facts,
                         )
                     nursery.cancel_scope.cancel()
+
+    async def share_own(
+        self, lease: Lease, stream: int, start: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Have a sandbox's worker show one of its windows, until this is cancelled.
+
+        Raises ToldError, UpstreamError.
+        """
+        self.check_pace(lease)
+        self._log.check_share(lease)
+        whose, began = event_log.of(lease), trio.current_time()
+        event = schema.ScreenOn(**whose, stream=stream, shows="own-window")
+        # guard: that a window of its own is shared is recorded
+        await self._log.require(event)
+        try:
+            await start()
+            await trio.sleep_forever()
+        finally:
+            seconds = trio.current_time() - began
+            over = schema.ScreenOff(**whose, stream=stream, seconds=seconds)
+            with trio.CancelScope(shield=True):
+                await self._log.note(over)
 
     async def _chosen(self, use: VideoUse, bus: PortalBus) -> tuple[str, SharedScreen]:
         """Have the user choose; returns the portal's session, too.  Raises ToldError."""

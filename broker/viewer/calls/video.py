@@ -12,7 +12,7 @@ import os
 import socket
 import sysconfig
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,8 @@ class VideoSource:
     """Return a connection, which is the caller's.  Raises VitrailError."""
     steady: bool = True
     """Whether it has a rate of its own, without which videorate (GStreamer 1.22) fails."""
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+    """Of it, for the event."""
 
 
 @dataclass(eq=False)
@@ -91,7 +93,7 @@ class VideoKind:
 
     noun: str
     wording: Wording
-    on: type[schema.CameraOn | schema.ScreenOn]
+    on: Callable[..., schema.CameraOn | schema.ScreenOn]
     off: type[schema.CameraOff | schema.ScreenOff]
 
 
@@ -182,7 +184,7 @@ class VideoUses(ABC):
     ) -> None:
         whose, began = event_log.of(use.lease), trio.current_time()
         # guard: that a sandbox sees is recorded before it does
-        await self._log.require(self.kind.on(**whose))
+        await self._log.require(self.kind.on(**whose, **source.facts))
         use.title = source.title
         # guard: who uses the camera is shown
         self.indicator.show(use.lease.sandbox, active=True, source=source.title)

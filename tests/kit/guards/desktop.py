@@ -57,6 +57,7 @@ GUARDS = (
     Guard("a picture of a window reads so much", "if False:", SCREENS, "reads_little"),
     Guard("others are served while a picture is drawn", "", SCREENS, "orders_are_served"),
     Guard("a sandbox shares one window of its own", "with self._places.one(own, SCREEN_SHARE, 99, source):", SCREENS, "a_place_and_a_pace"),
+    Guard("that a window of its own is shared is recorded", "", SCREENS, "a_place_and_a_pace"),
     Guard("pictures of a window end with it", "return True", SCREENS, "end_with_it"),
     Guard("pages are kept from a jail", "", "tests/attack/test_transfer_jail.py", "pages"),
     Guard("pages are kept with little memory", "", PRINTING, "mistake_about_sizes"),
