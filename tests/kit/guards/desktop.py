@@ -19,6 +19,7 @@ PRINTING = "tests/attack/test_printing.py"
 CAMERA = "tests/attack/test_camera.py"
 USES = "tests/broker/viewer/calls/test_camera.py"
 SCREENS = "tests/attack/test_screen_share.py"
+OWN_WINDOWS = "tests/attack/test_own_window_share.py"
 GUARDS = (
     Guard("a camera that was taken back is not opened again at once", "", USES, "taken_back"),
     Guard("a sandbox opens the camera once", "if False:", USES, "opens_the_camera_once"),
@@ -52,13 +53,13 @@ GUARDS = (
     Guard("a program gets the screen that its user has chosen", "if False:", SCREENS, "only_the_screen"),
     Guard("a session is its own program's", "if found is None:", SCREENS, "only_the_screen"),
     Guard("programs of a sandbox have bounds of their own screens", "if False:", SCREENS, "has_bounds"),
-    Guard("a picture of a window has bounded work", "if False:", SCREENS, "ten_thousand_surfaces"),
-    Guard("a program that leaves pictures unread ends its share alone", "if True:", SCREENS, "unread_pictures"),
-    Guard("a picture of a window reads so much", "if False:", SCREENS, "reads_little"),
-    Guard("others are served while a picture is drawn", "", SCREENS, "orders_are_served"),
-    Guard("a sandbox shares one window of its own", "with self._places.one(own, SCREEN_SHARE, 99, source):", SCREENS, "a_place_and_a_pace"),
-    Guard("that a window of its own is shared is recorded", "", SCREENS, "a_place_and_a_pace"),
-    Guard("pictures of a window end with it", "return True", SCREENS, "end_with_it"),
+    Guard("a picture of a window has bounded work", "if False:", OWN_WINDOWS, "ten_thousand_surfaces"),
+    Guard("a program that leaves pictures unread ends its share alone", "if True:", OWN_WINDOWS, "unread_pictures"),
+    Guard("a picture of a window reads so much", "if False:", OWN_WINDOWS, "reads_little"),
+    Guard("others are served while a picture is drawn", "", OWN_WINDOWS, "orders_are_served"),
+    Guard("a sandbox shares one window of its own", "with self._places.one(own, SCREEN_SHARE, 99, source):", OWN_WINDOWS, "a_place_and_a_pace"),
+    Guard("that a window of its own is shared is recorded", "", OWN_WINDOWS, "a_place_and_a_pace"),
+    Guard("pictures of a window end with it", "return True", OWN_WINDOWS, "end_with_it"),
     Guard("pages are kept from a jail", "", "tests/attack/test_transfer_jail.py", "pages"),
     Guard("pages are kept with little memory", "", PRINTING, "mistake_about_sizes"),
     Guard("room for a page to be printed", "", PRINTING, "leave_room"),
