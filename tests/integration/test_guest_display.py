@@ -50,7 +50,7 @@ def come_up(
         session_dir=str(place),
         leaving=False,
         settings=SimpleNamespace(
-            arena=True, last_region=False, runtime=str(place), display=None
+            arena=True, gpu=False, last_region=False, runtime=str(place), display=None
         ),
         base_environment=lambda: {
             "PATH": os.environ["PATH"],
