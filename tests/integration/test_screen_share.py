@@ -47,9 +47,15 @@ async def sharing(rules=RULES):
 
 
 def picture_in(folder):
-    """The newest whole picture of a program, or None."""
+    """The newest whole picture of a program, or None.
+
+    A screen on which nothing moves may send a single one.
+    """
     found = sorted(folder.glob("*.png"), key=lambda file: file.stat().st_mtime)
-    return Image.open(found[-2]).convert("RGB") if len(found) > 1 else None
+    for file in reversed(found):
+        with suppress(OSError):  # it is being written
+            return Image.open(file).convert("RGB")
+    return None
 
 
 def framed(image, left=0):
