@@ -54,8 +54,8 @@ async def test_files_and_links_cross_between_sandboxes_of_the_host():
         personal.opens("x-scheme-handler/https", f"sh -c 'echo $0 > {out}' %u")
         code, said = await work.command("xdg-open", "https://example.org/far")
         assert code == 0, said
-        await eventually(out.exists)
-        assert out.read_text() == "https://example.org/far\n"
+        there = "https://example.org/far\n"
+        await eventually(lambda: out.exists() and out.read_text() == there)
         data = os.urandom(2_000_000)
         (work.home / "big").write_bytes(data)
         code, said = await work.command("vitrail-copy", "big", "personal")
