@@ -1,10 +1,13 @@
-"""This machine's libraries in a jail that bubblewrap builds, and nothing else of it."""
+"""A program and the libraries of this machine, for a jail that bubblewrap builds."""
 
 from __future__ import annotations
 
+import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from broker.core.errors import SetupError
 
 _LIBRARIES = ("/usr/local/lib", "/etc/ld.so.cache")
 
@@ -25,3 +28,11 @@ def library_words() -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), str(path))
         else:
             yield from ("--ro-bind-try", str(path), str(path))
+
+
+def find_program(places: Sequence[str], missing: str, *, hint: str) -> Path:
+    """Return the first that can be executed.  Raises SetupError where there is none."""
+    for place in places:
+        if os.access(place, os.X_OK):
+            return Path(place)
+    raise SetupError(missing, hint=hint)

@@ -12,16 +12,15 @@ count in its own user namespace, whose only user is the user.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.core.errors import SetupError
 from broker.helpers.process import program_filters
 from broker.helpers.process.identity import Tracked
+from broker.helpers.process.jail_libraries import find_program
 from broker.helpers.process.ready import listen_unix
 from broker.host.vmm.state import FOLDERS
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
@@ -54,10 +53,8 @@ class FolderServer:
 
 def find_virtiofsd() -> Path:
     """Return the program.  Raises SetupError where it is not installed."""
-    for place in _PROGRAMS:
-        if os.access(place, os.X_OK):
-            return Path(place)
-    raise SetupError(
+    return find_program(
+        _PROGRAMS,
         "a micro VM with folders needs virtiofsd, which is not installed",
         hint="it is in Debian's package qemu-system-common (12) or virtiofsd (13)",
     )

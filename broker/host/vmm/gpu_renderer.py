@@ -1,9 +1,8 @@
 """QEMU's vhost-user-gpu: the process that draws for one micro VM.
 
-It reads what the guest sends to its GPU (virgl's OpenGL), and has a render node of this
-machine for it: in its jail are that device, Mesa's libraries and lists, and the guest's
-memory, which QEMU hands to it.  It has no other file, no network and no compositor; the
-guest's own end reads back what it has drawn.  Its end is not its machine's.
+It reads what the guest sends to its GPU (virgl's OpenGL).  Its jail has a render node of
+this machine, Mesa's libraries and lists, and the guest's memory, which QEMU hands to it,
+and no other file, no network and no compositor.  Its end does not end its machine.
 
 For tests, ``VITRAIL_GPU_SOFTWARE`` names a library that makes it draw without a node.
 """
@@ -22,6 +21,7 @@ from broker.core import limits
 from broker.core.errors import SetupError
 from broker.helpers.process import program_filters
 from broker.helpers.process.identity import Tracked
+from broker.helpers.process.jail_libraries import find_program
 from broker.host.devices.render_nodes import joining, render_nodes, render_words
 from broker.host.vmm.state import RENDERER
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
@@ -57,10 +57,8 @@ class Renderer:
 
 def find_renderer() -> Path:
     """Return the program.  Raises SetupError where it is not installed."""
-    for place in _PROGRAMS:
-        if os.access(place, os.X_OK):
-            return Path(place)
-    raise SetupError(
+    return find_program(
+        _PROGRAMS,
         'gpu = "render" needs vhost-user-gpu, which is not installed',
         hint="sudo apt install qemu-system-gui",
     )

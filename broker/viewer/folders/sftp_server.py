@@ -18,12 +18,12 @@ from pathlib import Path
 
 import trio
 
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import UpstreamError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import host_viewer as folder_limits
 from broker.helpers.mounts import mounts
 from broker.helpers.process import program_filters
-from broker.helpers.process.jail_libraries import library_words
+from broker.helpers.process.jail_libraries import find_program, library_words
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc.sealed_memfd import sealed
 
@@ -35,10 +35,8 @@ _START_SECONDS = 10.0
 
 def find_sftp_server() -> Path:
     """Return the program.  Raises SetupError where it is not installed."""
-    for place in _PROGRAMS:
-        if os.access(place, os.X_OK):
-            return Path(place)
-    raise SetupError(
+    return find_program(
+        _PROGRAMS,
         "folders of sandboxes on another machine need sftp-server, which is not installed",
         hint="it is in Debian's package openssh-sftp-server, on this machine",
     )
