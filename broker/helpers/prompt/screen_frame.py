@@ -3,7 +3,7 @@
 ``screen_frame RRGGBB WIDTH HEIGHT X Y``: the screen, as the desktop's portal says it.
 xdg-desktop-portal-wlr says of each that it is at 0, 0, so all are framed that it can be;
 too much of a frame is seen, too little is not.  It is four strips above everything, which
-take no input, by layer-shell; a compositor without that shows by itself what is shared.
+take no input, by layer-shell; a compositor without it marks what is shared itself.
 
 A byte on standard output says that the frame is drawn.  The program ends when a screen
 with a frame is gone, and with it the share does.
@@ -130,7 +130,7 @@ class ScreenFrame:
         shown: list[Any] = []
 
         def configure(_strip: Any, serial: int, wide: int, high: int) -> None:
-            # pywayland prints what is raised here, and goes on.
+            # pywayland prints an exception of this function and continues.
             # guard: a share ends where its frame cannot be drawn
             over, self._over = self._over, True
             strip.ack_configure(serial)

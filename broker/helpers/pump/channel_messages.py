@@ -1,4 +1,4 @@
-"""The pump's half of ``ipc.pump``: what it reads, and what it says."""
+"""The pump's half of ``ipc.pump``: it decodes the broker's messages and encodes its own."""
 
 from __future__ import annotations
 

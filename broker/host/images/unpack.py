@@ -3,7 +3,7 @@
 The kernel is the image's, which this machine's owner has built or chosen; what is
 checked here is that it is one that can be unpacked, not that it is harmless.
 
-Arguments: the descriptor of the kernel, and the path of what it becomes.
+Arguments: the descriptor of the kernel, and the path of the unpacked file.
 
 Source: the Linux kernel's Documentation/arch/x86/boot.rst (setup_sects, payload_*).
 """

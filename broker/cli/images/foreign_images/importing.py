@@ -201,7 +201,7 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
         made.rename(work / made.name)
     except FileNotFoundError as error:
         raise UpstreamError(
-            "the layers of the archive cannot be merged: there is no result"
+            "the layers of the archive cannot be merged: no file was made"
         ) from error
     finally:
         remove_tree(room)
