@@ -48,10 +48,13 @@ def _unpacked() -> Path:
 
 
 @asynccontextmanager
-async def desktop_portal(env, part="gtk", desktop="GNOME", words=(), more=None):
+async def desktop_portal(
+    env, part="gtk", desktop="GNOME", words=(), more=None, cwd="/"
+):
     """Serve the portal on the desktop's bus, whose programs have ``env``.
 
-    ``words``, ``more``: of the part: its arguments, and more of its environment.
+    ``words``, ``more``, ``cwd``: of the part: its arguments, more of its environment, and
+    its directory.
     """
     tree = await trio.to_thread.run_sync(_unpacked)
     env = {
@@ -70,13 +73,14 @@ async def desktop_portal(env, part="gtk", desktop="GNOME", words=(), more=None):
         return b"true" in said
 
     try:
-        for program, name, rest, extra in (
-            (f"-{part}", f"impl.portal.desktop.{part}", words, more or {}),
-            ("", "portal.Desktop", (), {}),
+        for program, name, rest, extra, place in (
+            (f"-{part}", f"impl.portal.desktop.{part}", words, more or {}, cwd),
+            ("", "portal.Desktop", (), {}, "/"),
         ):
             argv = [str(tree / f"usr/libexec/xdg-desktop-portal{program}"), *rest]
             own = {**env, **extra}
-            children.append(spawn(argv, env=own, stdout=DEVNULL, stderr=DEVNULL))
+            child = spawn(argv, env=own, cwd=place, stdout=DEVNULL, stderr=DEVNULL)
+            children.append(child)
             await eventually(lambda n=name: owned(f"org.freedesktop.{n}"))
         yield
     finally:
