@@ -39,7 +39,7 @@ from broker.authority.decisions import grant_events
 from broker.authority.decisions import put_question as questions
 from broker.authority.decisions.choice import choose
 from broker.authority.decisions.decision_events import cut, decision, notice
-from broker.authority.decisions.evaluator import Judge, Locked, never_locked
+from broker.authority.decisions.evaluator import Judge, Locked
 from broker.authority.decisions.late_answers import LateAnswers
 from broker.authority.decisions.rate_limits import Meters
 from broker.authority.permit import (
@@ -83,7 +83,7 @@ class Decider:
         asker: questions.Asker | None = None,
         notify: Notify | None = None,
         pending_records: Callable[[], RecordSet | None] = lambda: None,
-        locked: Locked = never_locked,
+        locked: Locked,
     ) -> None:
         self._rules = rules
         self._judge = Judge(rules, records, running, pending_records, locked)

@@ -79,7 +79,7 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
             told.add(error.message)
             render.note(f"a connection was refused: {error.message}")
             render.note(
-                f"  hint: if that was your host, correct link.toml: {error.hint}"
+                f"  hint: if it came from your host, correct link.toml: {error.hint}"
             )
 
     try:

@@ -1,6 +1,6 @@
 """At most so many events in any stretch of so many seconds.  Time is passed in.
 
-Unlike ``pace.TokenBucket``, which allows a burst and the tokens added meanwhile, this
+Unlike ``token_bucket.TokenBucket``, which allows a burst and the tokens added meanwhile, this
 never lets more than ``calls`` into any stretch of ``seconds``: what a rule
 ``rate=3/min`` says.
 """
@@ -44,7 +44,7 @@ class SlidingWindow:
         return self._sum
 
     def idle(self, now: float) -> bool:
-        """Whether nothing of it counts any more."""
+        """Whether no event counts at ``now``: the window can be forgotten."""
         self._forget(now)
         return not self._counts
 

@@ -160,7 +160,7 @@ class WireReader:
 
 
 def frames() -> FrameReader:
-    """Return what cuts a stream into messages, of either end."""
+    """Return a reader that cuts a stream, of client or agent, into messages."""
     # guard: a message of an ssh agent has a size
     return FrameReader(SSH_FRAME_BYTES, struct.Struct(">I"))
 

@@ -1,4 +1,6 @@
-"""A guest's serial console: from QEMU's socket into two bounded files.
+"""Output of guests in two bounded files: a machine's console, what programs print.
+
+The host keeps consoles, from QEMU's socket; the viewer what programs and services say.
 
 The bytes are stored as they came; the code that shows them escapes them
 (``core.escape``).  A guest that floods its console is held back: we read at a

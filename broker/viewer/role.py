@@ -96,7 +96,7 @@ class _Status(trio.TaskStatus[None]):
             self._outer.started(value)
 
     async def say(self) -> None:
-        """It is taken; its opener may send."""
+        """Tell the opener, once, that the stream is accepted and that it may send."""
         if not self._said:
             self._said = True
             await self._answer(None)

@@ -65,8 +65,8 @@ async def test_indexes_of_an_ended_day_are_built_again_once(
     )
     (ended,), (today,) = server.rows(ask)
     first, second = called(*words, env=env), called(*words, env=env)
-    assert "built again" in first.err
-    assert "built again" not in second.err
+    assert "rebuilt the indexes" in first.err
+    assert "rebuilt the indexes" not in second.err
     (later,), (now,) = server.rows(ask)
     assert (later != ended, now) == (True, today)
     assert verify(server, tmp_path).code == 0

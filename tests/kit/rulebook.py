@@ -128,6 +128,7 @@ class Rulebook:
             log=self.log,
             asker=self.person,
             pending_records=lambda: self.pending_records,
+            locked=lambda _request, *, begins: "",
         )
         self.rules.tightened = self.decider.cut_denied
         await self.rules.start()

@@ -128,7 +128,7 @@ class _Named:
 
 # -- a program of a guest -------------------------------------------------------------
 
-_SHARER = """
+SHARER = """
 import os, subprocess, sys
 from jeepney import DBusAddress, MatchRule, new_method_call
 from jeepney.bus_messages import message_bus
@@ -177,7 +177,7 @@ def sharer(guest, folder, types=1, stdout=DEVNULL):
     """Start a program of a guest that shares a screen, and keeps its pictures."""
     words = ["!", "videoconvert", "!", "pngenc", "!", "multifilesink"]
     words += [f"location={folder}/%05d.png", "max-files=4"]
-    argv = [sys.executable, "-c", _SHARER, str(types), *words]
+    argv = [sys.executable, "-c", SHARER, str(types), *words]
     path = os.pathsep.join((str(ROOT), *(p for p in sys.path if p)))
     env = {**os.environ, **guest.env, "PYTHONPATH": path}
     return spawn(argv, env=env, stdout=stdout)

@@ -34,12 +34,6 @@ class Locked(Protocol):
         """``begins``: the request is a new one, not one that is permitted already."""
 
 
-def never_locked(_request: Request, /, *, begins: bool) -> str:
-    """Deny nothing."""
-    del begins
-    return ""
-
-
 class Judge:
     """The records and rules in force, and the sandboxes that they speak about."""
 
@@ -49,7 +43,7 @@ class Judge:
         records: Callable[[], RecordSet],
         running: Callable[[], Iterable[Lease]],
         pending_records: Callable[[], RecordSet | None],
-        locked: Locked = never_locked,
+        locked: Locked,
     ) -> None:
         """``locked``: why a lockdown denies a request, whatever the rules say."""
         self._rules = rules

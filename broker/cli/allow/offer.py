@@ -172,7 +172,8 @@ def _try(offer: RuleOffer) -> None:
     made = _with(offer, offer.line)
     if made.rules.problems:
         raise RefusedError(
-            made.rules.problems[0].first_line(),
+            "no rule was added, because the rules have an error: "
+            f"{made.rules.problems[0].first_line()}",
             hint="'brokerctl policy check' shows every error of the rules",
         )
     # guard: a line is offered only if it has an effect where it is written

@@ -282,7 +282,7 @@ def upkeep_command(*, store: str, keep: str) -> None:
     packed = pack_day(store, datetime.now(UTC).date())
     render.note(
         f"{counted} events counted, {thinned} checkpoints removed, {dropped} days dropped"
-        + (f", indexes of {packed} built again" if packed else "")
+        + (f", rebuilt the indexes of {packed}" if packed else "")
     )
 
 

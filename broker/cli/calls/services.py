@@ -52,7 +52,11 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
             render.json_line(offer._asdict())
         return
     if not found:
-        render.note("no record offers a service; see docs/calls.md")
+        render.note(
+            "no record and no file of the desktop offers a service"
+            if sandbox is None
+            else f"'{printable(sandbox, 60)}' offers no service"
+        )
         return
     render.table(("SANDBOX", "SERVICE", "PROGRAM", "FROM"), found)
 

@@ -240,7 +240,9 @@ def match(line: str | None, *, batch: bool) -> None:
     Exit code: 0 a match (with --batch: every line was understood), 1 otherwise.
     """
     if batch == (line is not None):
-        raise click.UsageError("give one LINE, or --batch and lines on standard input")
+        raise click.UsageError(
+            "give either LINE or --batch; with --batch, lines are read from standard input"
+        )
     if batch:
         sys.exit(_batch(sys.stdin.buffer))
     answer = answer_line((line or "").encode("utf-8", "surrogateescape"))

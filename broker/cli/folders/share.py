@@ -35,7 +35,7 @@ def command(
         _list(as_json=as_json)
         return
     if sandbox is None:
-        raise click.UsageError("give DIRECTORY and SANDBOX")
+        raise click.UsageError("missing argument SANDBOX")
     request = FolderShareRequest(
         path=str(Path.cwd() / directory), sandbox=sandbox, write=write
     )

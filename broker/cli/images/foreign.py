@@ -91,7 +91,9 @@ def import_(
         render.json_line(describe(image))
     else:
         render.note(f"image {image.name}: imported, kernel {image.manifest.kernel}")
-        render.note(f'a record uses it with image = "{image.name}" below [launch]')
+        render.note(
+            f'to use it, set image = "{image.name}" in the [launch] section of a record'
+        )
 
 
 def refuse_host(name: str) -> None:

@@ -94,7 +94,9 @@ def _entries(location: Path, app: str) -> dict[str, str]:
         if made:
             found[path.name] = made
         else:
-            render.note(f"skipped {path.name}: it starts another program")
+            render.note(
+                f"skipped {path.name}: it does not run the default command of {app}"
+            )
     return found
 
 

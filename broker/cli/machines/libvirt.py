@@ -116,7 +116,7 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         file.flush()
         _virsh(connect, "define", file.name)
     render.note(
-        f"defined domain '{printable(domain, 60)}'; it has the vsock from its next start"
+        f"defined domain '{printable(domain, 60)}'; the vsock takes effect at its next start"
     )
 
 

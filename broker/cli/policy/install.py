@@ -71,7 +71,7 @@ def show_changes(old: Sets, new: Sets) -> int:
     try:
         changes = diff(old.rules, new.rules, world_of(new.records))
     except TooManyError as error:
-        render.note(f"too many calls to compare every decision: {error}")
+        render.note(f"decisions were not compared: {error}")
         return len(found)
     for change in changes[:_SHOWN]:
         print_change(change)

@@ -265,7 +265,9 @@ def _pidfd(leader: int) -> int:
     try:
         return os.pidfd_open(leader)
     except OSError as error:
-        raise UpstreamError(f"the box ended at once: {error.strerror}") from error
+        raise UpstreamError(
+            f"cannot watch the first process of the box: {error.strerror}"
+        ) from error
 
 
 def _write(untrusted_data: bytes) -> None:

@@ -144,7 +144,9 @@ class _Memory(_IntParameter):
     ) -> int:
         found = re.fullmatch(r"([1-9][0-9]{0,6})(M|MiB|G|GiB)?", str(value))
         if found is None:
-            self.fail(f"{str(value)!r} is not an amount such as 768M or 2G", param, ctx)
+            self.fail(
+                f"{str(value)!r} is not a memory size such as 768M or 2G", param, ctx
+            )
         return int(found[1]) * (1024 if (found[2] or "").startswith("G") else 1)
 
 

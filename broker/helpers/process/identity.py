@@ -62,7 +62,7 @@ def start_time(pid: int) -> int:
 
 
 class Tracked:
-    """A process held by its pidfd.
+    """A process of a machine, held by the host by its pidfd.
 
     Made by ``spawn_helper`` for a child of ours and by ``find`` for one that was
     written down.  ``role`` is the word for it in messages.  The owner calls

@@ -28,7 +28,7 @@ class PidfdProcess:
             return
 
     def has_ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether the process has ended; does not wait."""
         return has_ended(self._pidfd)
 
     def memory(self) -> ProcessMemory:

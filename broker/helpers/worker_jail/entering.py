@@ -170,7 +170,7 @@ class _Entry:
     missing: str
 
     def middle(self) -> None:
-        """Between the worlds: make the namespaces, fork the one that stays."""
+        """Make the namespaces and fork the process that stays in them; report its pid."""
         null_streams()
         if self.namespaces:
             proc = (

@@ -17,7 +17,10 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def make_arena(size: int) -> int:
-    """Return a descriptor of a new one.  Raises OSError."""
+    """Make a memfd of ``size`` bytes that keeps its size; return its descriptor.
+
+    Raises OSError.
+    """
     fd = os.memfd_create("vitrail-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size)

@@ -27,7 +27,7 @@ _PLACES = ("usr/bin", "usr/libexec", "usr/lib/qemu")
 
 
 def main() -> None:
-    """Fetch the program unless it is there; exits with a sentence when it cannot."""
+    """Fetch ``vhost-device-vsock`` unless it is there; exits with a sentence when it cannot."""
     tools, mirror = Path(sys.argv[1]), sys.argv[2]
     try:
         tools.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,10 @@ class Playback:
         sandbox.tell(StreamBegun(self.index, self.owner.application))
 
     def end(self) -> None:
-        """Leave that place; nothing is sent."""
+        """Take it out of the sandbox's streams, once, and tell its clients that subscribed.
+
+        The server is not told: see ``kill``.
+        """
         sandbox = self.owner.sandbox
         if sandbox.playbacks.pop(self.index, None) is None:
             return

@@ -25,7 +25,7 @@ class WaypipeFile(Protocol):
         ...
 
     def account(self) -> None:
-        """Look at how much memory is behind it.  Raises ValueError at the limit."""
+        """Charge the memory behind it to the sandbox.  Raises ValueError at the limit."""
         ...
 
     def close(self) -> None:

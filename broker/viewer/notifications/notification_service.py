@@ -78,7 +78,7 @@ class NotificationService:
         """Raise a window of a sandbox, by a token of the compositor's."""
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Keep what is shown on the desktop, until cancelled; ``stream`` serves a sandbox."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._server.run)

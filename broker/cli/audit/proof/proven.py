@@ -42,7 +42,9 @@ class Proven:
             return None
         peaks = bytes.fromhex(tree.edge)
         if tree.size < 0 or len(peaks) != HASH_BYTES * tree.size.bit_count():
-            raise ValueError(f"not an edge of a tree: {name}")
+            raise ValueError(
+                f"the entry of log {name} is damaged: its hashes do not fit {tree.size} events"
+            )
         return Growing(tree.size, split(peaks))
 
     def move(self, name: str, tree: Growing) -> None:

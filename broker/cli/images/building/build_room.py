@@ -79,7 +79,8 @@ async def _check_namespaces() -> None:
         await run_tool(["unshare", "--user", "--map-auto", "--map-root-user", "true"])
     except UpstreamError as error:
         raise SetupError(
-            f"this user cannot map other users in a namespace: {error.message}",
+            "this user has no subordinate user and group IDs to map in a user namespace: "
+            f"{error.message}",
             hint="sudo usermod --add-subuids 1000000-1065535 "
             "--add-subgids 1000000-1065535 $USER  (a range that no other user has in "
             "/etc/subuid), and user.max_user_namespaces must not be 0",

@@ -237,6 +237,7 @@ async def _merged(archive: Path, work: Path) -> Merged:
         )
     if merged.error:
         raise UpstreamError(
-            f"this archive cannot be imported: {printable(merged.error, 400)}"
+            f"cannot import the archive: {printable(merged.error, 400)}",
+            hint="write it again with 'podman save --format oci-archive'",
         )
     return merged

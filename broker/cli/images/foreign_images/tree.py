@@ -96,14 +96,14 @@ def parts_of(untrusted_name: str) -> tuple[str, ...]:
     parts = tuple(p for p in untrusted_name.split("/") if p not in {"", "."})
     # guard: a layer's names stay below its root
     if ".." in parts:
-        raise TreeError("a name with '..'")
+        raise TreeError(f"the file name {untrusted_name[:100]!r} contains '..'")
     if "\0" in untrusted_name:
-        raise TreeError("a name with a NUL")
+        raise TreeError(f"the file name {untrusted_name[:100]!r} contains a NUL byte")
     encoded = untrusted_name.encode("utf-8", "surrogateescape")
     if len(encoded) > PATH_BYTES or len(parts) > DEPTH:
-        raise TreeError("a name that is too long")
+        raise TreeError(f"the file name {untrusted_name[:100]!r}... is too long")
     if any(len(p.encode("utf-8", "surrogateescape")) > NAME_BYTES for p in parts):
-        raise TreeError("a name that is too long")
+        raise TreeError(f"the file name {untrusted_name[:100]!r}... is too long")
     return parts
 
 

@@ -198,11 +198,12 @@ def applied_in(base: Path, name: str) -> Applied:
         # Without it an older bundle could be applied: nothing is guessed.
         raise RefusedError(
             f"{file} does not record the applied version: {error}",
-            hint="check the file; without it, any version can be applied",
+            hint="restore the file; without it, any version can be applied",
         ) from error
     if wrong := [path for path in found.files if not belongs(path)]:
         raise RefusedError(
-            f"{file} names a file that is not of a bundle: {wrong[0][:100]}"
+            f"{file} lists '{wrong[0][:100]}', which no bundle may write",
+            hint="restore the file; without it, any version can be applied",
         )
     return found
 

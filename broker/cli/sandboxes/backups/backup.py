@@ -176,7 +176,10 @@ _ENCRYPTING = frozenset({"gpg", "age"})
 
 
 def bytes_of(directory: Path) -> int:
-    """Return the bytes that a backup of a home reads, holes not counted."""
+    """Return the bytes that a backup of a home reads, holes not counted.
+
+    0, unknown, for a home that is a folder.
+    """
     disk = directory / DISK
     if not disk.is_file():
         return 0
@@ -207,7 +210,10 @@ async def back_up(
             commands = [words, ["gzip", "-1"], lock.close_words()]
             await _pipeline(commands, count, lock.secrets, output=file.fileno())
     except FileExistsError as error:
-        raise RefusedError(f"{target} already exists") from error
+        raise RefusedError(
+            f"{target} already exists",
+            hint="name another file; a backup never replaces one",
+        ) from error
     finally:
         room.unlink(missing_ok=True)
         label.unlink(missing_ok=True)

@@ -211,7 +211,10 @@ class Giving:
     def ended(
         self, event: w.OfferEnded | w.OfferRefused, last: int
     ) -> Iterator[w.Action]:
-        """The target has another selection; ``last`` is the last number made."""
+        """Forget an offer that the target has ended or refused; a refusal is recorded.
+
+        A number above ``last``, the last one made, is blamed.
+        """
         offer = self._offers.get(event.sandbox)
         if offer is not None and offer.transfer == event.transfer:
             del self._offers[event.sandbox]
