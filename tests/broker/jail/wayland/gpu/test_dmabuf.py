@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from broker.core.errors import RefusedError
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.streams.wayland_verdicts import DMABUF
@@ -26,6 +27,7 @@ from tests.kit.wayland.gpu import (
 from tests.kit.wayland.talk import Talk
 
 FEEDBACK = "zwp_linux_dmabuf_feedback_v1"
+FENCES = ("wp_linux_drm_syncobj_manager_v1", "zwp_linux_explicit_synchronization_v1")
 INCOMPLETE, FORMAT, SIZE, BOUNDS = 3, 4, 5, 6
 
 
@@ -77,6 +79,24 @@ def test_a_compositor_without_it_has_none():
         talk.start()
         assert DMABUF not in talk.globals
         assert talk.core.dmabuf == 0
+
+
+@pytest.mark.parametrize("name", FENCES)
+def test_explicit_fences_are_offered_to_no_client(name):
+    """Of a compositor that has them, whatever a record allows."""
+    with pytest.raises(RefusedError, match="can never be allowed"):
+        WindowRules("work", allow=frozenset({name}))
+    with GpuTalk(model=GpuModel([*OFFERS, (name, 1)])) as talk:
+        talk.begin()
+        assert DMABUF in talk.globals
+        assert name not in talk.globals
+        # Nor is it bound by a client that guesses its number.
+        for number in range(1, len(OFFERS) + 3):
+            with GpuTalk(model=GpuModel([*OFFERS, (name, 1)])) as other:
+                other.start()
+                with pytest.raises(ServerError):
+                    other.bind_raw(number, name, 1)
+                assert all(bound != name.encode() for bound in binds(other))
 
 
 # -- formats ---------------------------------------------------------------------------
