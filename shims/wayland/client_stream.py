@@ -416,7 +416,8 @@ class ClientStream:
             if self._places is not None:
                 self._places.acknowledged(number & 0xFFFFFFFF)
         elif kind == OPEN_ARENA and self._memory is not None:
-            self._places = ArenaPlaces(self._memory)
+            # guard: an arena is opened once
+            self._places = self._places or ArenaPlaces(self._memory)
         # Others are not for us, or say that the host closes, which it does.
 
     def _deliver(self, body: bytes) -> None:

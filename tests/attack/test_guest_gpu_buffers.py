@@ -62,14 +62,16 @@ def string(text):
 class Program:
     """A program of the guest, and the host at the other end of its stream."""
 
-    def __init__(self, gpu=None):
+    def __init__(self, gpu=None, memory=None):
         self.loop, self.gpu = ReadyLoop(), gpu or PaperGpu()
         self.client, ours = socket.socketpair()
         self.host, theirs = socket.socketpair()
         for sock in (self.client, self.host, ours, theirs):
             sock.setblocking(False)
         self.ended = False
-        self.stream = ClientStream(self.loop, ours, theirs, None, self._gone, self.gpu)
+        self.stream = ClientStream(
+            self.loop, ours, theirs, memory, self._gone, self.gpu
+        )
         self._sent, self._got = bytearray(), b""
 
     def _gone(self, _stream):

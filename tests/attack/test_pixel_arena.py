@@ -11,9 +11,11 @@ import ctypes
 import fcntl
 import mmap
 import os
+import struct
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,19 @@ import trio
 from broker.core.limits import waypipe as waypipe_limits
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.vmm.arena import make_arena
+from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.channel import WaypipeChannel
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
+from shims.wayland.arena_places import CHUNK_BYTES, ArenaMemory
+from shims.wayland.stream_blocks import ARENA_FILL, OPEN_ARENA, block
+from tests.attack.test_guest_gpu_buffers import (
+    REGISTRY,
+    SHM,
+    SURFACE,
+    Program,
+    message,
+    string,
+)
 from tests.attack.test_shared_image import FLUSHES, attack, attacked
 from tests.attack.test_waypipe_streams import Stream, _answered, _taken, _well
 from tests.kit.eventually import eventually
@@ -140,6 +154,131 @@ async def test_a_guest_changes_no_picture_after_its_commit(arena):
             await it.comp.command(f"seat - cursor set {x} 400")
             assert await red(it)
         assert not it.ends
+
+
+_WRITE = f"""
+import mmap, sys
+memory = mmap.mmap(int(sys.argv[1]), {SIZE})
+print(flush=True)
+while True:
+    for shade in range(256):
+        memory[:] = bytes([shade]) * {SIZE}
+"""
+"""A guest that never stops changing what it has named."""
+
+
+async def test_a_picture_is_still_once_it_was_copied(arena):
+    """The guest writes while rows are copied, too: the picture is torn, and stays so."""
+    size = waypipe_limits.WAYPIPE_ARENA_FILL_BYTES
+    argv = [sys.executable, "-c", _WRITE, str(arena)]
+    with subprocess.Popen(argv, pass_fds=(arena,), stdout=subprocess.PIPE) as guest:
+        try:
+            await trio.to_thread.run_sync(guest.stdout.readline)
+            it = Reader(arena)
+            it.feed(w.header(w.ARENA_HEADER), w.open_file(1, size))
+            (pool,) = it.files
+            seen = set()
+            for number in range(50):
+                it.feed(_fill(number * size % SIZE))
+                shown = bytes(pool.view)
+                # The guest's memory is another one by now; what was copied is not.
+                before = shown[:64]
+                await eventually(partial(changed, arena, before))
+                assert bytes(pool.view) == shown
+                seen.add(before)
+            assert len(seen) > 1
+            it.close()
+        finally:
+            guest.kill()
+
+
+def changed(arena: int, before: bytes) -> bool:
+    return os.pread(arena, len(before), 0) != before
+
+
+class Reader:
+    """The worker's end of one stream, with an arena and no compositor."""
+
+    def __init__(self, arena: int) -> None:
+        self.machine, self.files = StreamMachine(), []
+        make = self.machine.file
+        self.machine.file = lambda size: (
+            self.files.append(make(size)),
+            self.files[-1],
+        )[1]
+        self.channel = WaypipeChannel(self.machine, ArenaFile(os.dup(arena)))
+
+    def feed(self, *parts: bytes) -> None:
+        for part in parts:
+            with self.channel.room() as room:
+                room[: len(part)] = part
+            self.channel.filled(len(part))
+            worked = self.channel.begin()
+            while worked:
+                worked, _ = self.channel.next()
+
+    def close(self) -> None:
+        self.channel.close()
+        assert self.machine.touched == 0
+
+
+def test_no_stream_reaches_the_arena_of_another_sandbox(arena):
+    """It has no name for one: the same bases are each sandbox's own memory."""
+    size = waypipe_limits.WAYPIPE_ARENA_FILL_BYTES
+    other = make_arena(SIZE)
+    for fd, shade in ((arena, b"a"), (other, b"b")):
+        for at in range(0, SIZE, size):
+            os.pwrite(fd, shade * size, at)
+    both = {b"a": Reader(arena), b"b": Reader(other)}
+    os.close(other)
+    for it in both.values():
+        it.feed(w.header(w.ARENA_HEADER), w.open_file(1, size))
+    for base in range(0, SIZE, size):
+        for shade, it in both.items():
+            it.feed(_fill(base))
+            assert bytes(it.files[0].view) == shade * size
+    for it in both.values():
+        it.close()
+
+
+async def test_ten_thousand_arenas_are_opened_by_no_guest(arena):
+    """Only the worker announces one: the first such block is a stream's last."""
+    async with wire() as it:
+        it.arena = arena
+        other = await _well(it)
+        bad = Stream(it)
+        flood = w.block(Kind.OPEN_ARENA, struct.pack("<Q", SIZE)) * 10_000
+        await bad.say(w.header(w.ARENA_HEADER), flood)
+        await bad.ended()
+        assert "only our end has" in str(it.ends[0])
+        assert it.machine.touched == 0
+        await _answered(other, 3)
+        other.sock.close()
+
+
+def test_ten_thousand_announcements_take_no_place_of_a_guest():
+    """A worker that was taken over says it again and again, a picture between each."""
+    memory = ArenaMemory(memoryview(bytearray(4 * CHUNK_BYTES)))
+    program = Program(memory=memory).begin()
+    announced = block(OPEN_ARENA, struct.pack("<Q", len(memory.view)))
+    fd = os.memfd_create("pool")
+    os.ftruncate(fd, 256)
+    program.host.sendall(announced)
+    program.send(message(REGISTRY, 0, SHM, string("wl_shm"), 1, 7))
+    program.send(message(7, 0, 8, 256), fds=[fd])
+    program.send(message(8, 0, 9, 0, 8, 8, 32, 0))
+    os.close(fd)
+    program.blocks()
+    for _ in range(10_000):
+        program.host.sendall(announced)
+        program.send(
+            message(SURFACE, 1, 9, 0, 0),
+            message(SURFACE, 9, 0, 0, 8, 8),
+            message(SURFACE, 6),
+        )
+        assert ARENA_FILL in [kind for kind, _ in program.blocks()]
+    program.close()
+    assert sorted(memory.free) == [0, 1, 2, 3]
 
 
 def _fill(base: int = 0) -> bytes:

@@ -61,6 +61,7 @@ class GuestStreams:
 
     def take_arena(self, fd: int) -> None:
         """Keep a duplicate of the guest's arena.  Raises UpstreamError."""
+        # guard: one arena of a sandbox is kept
         self.drop_arena()
         self._arena = fdpass.duplicates([fd])
 

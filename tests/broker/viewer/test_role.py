@@ -281,6 +281,29 @@ async def test_an_arena_is_kept_until_its_sandbox_ends():
     os.close(fd)
 
 
+async def test_a_host_that_lends_an_arena_again_and_again_has_one_kept():
+    """And each sandbox has its own."""
+    mine, another = os.memfd_create("arena"), os.memfd_create("another")
+    other = Lease(LeaseId("e" * 16), SandboxName("a"), SandboxName("a"), 2)
+    async with viewer() as s:
+        await s.role.lease_begun(LEASE)
+        await s.role.lease_begun(other)
+        await s.role.arena_lent(other.id, another)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(10_000):
+            await s.role.arena_lent(LEASE.id, mine)
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        for guest in s.role.guests():
+            (fd,) = guest.streams._arena
+            wanted = mine if guest.lease.id == LEASE.id else another
+            assert os.path.sameopenfile(fd, wanted)
+        await s.role.lease_ended(LEASE.id, "over")
+        (guest,) = s.role.guests()
+        assert os.path.sameopenfile(guest.streams._arena[0], another)
+    os.close(mine)
+    os.close(another)
+
+
 class SlowFolders:
     """Folders of a record, about which a person is asked as its machine starts."""
 

@@ -65,6 +65,7 @@ GUARDS = (
     Guard("a choice was the user's", "if False:", "tests/attack/test_forged_authority_messages.py", "question_that_was_not_put"),
     Guard("a far end that does not read holds bounded memory", "if False:", "tests/attack/test_forged_authority_messages.py", "does_not_read"),
     Guard("a client is told of a cut", "", "tests/broker/authority/channel/test_authority_client.py", "cuts_the_block"),
+    Guard("one arena of a sandbox is kept", "", "tests/broker/viewer/test_role.py", "again_and_again"),
     Guard("memory is lent to a sandbox that was announced", "if False:", "tests/broker/viewer/test_role.py", "arena"),
     Guard("what nobody waits for is given up", "pass", "tests/attack/test_forged_pair_messages.py", "nobody_waits_for"),
     Guard("a message has one descriptor at most", "if False:", "tests/attack/test_forged_pair_messages.py", "two_descriptors"),

@@ -35,6 +35,7 @@ GUARDS = (
     Guard("copies inside their arena", "if False:", "tests/broker/jail/waypipe/test_arena.py", "lies_about"),
     Guard("copies inside their file", "if False:", "tests/broker/jail/waypipe/test_arena.py", "lies_about"),
     Guard("an arena is sealed", "if False:", "tests/broker/jail/worker/wayland/test_waypipe_memory.py", "no_arena"),
+    Guard("an arena is opened once", "self._places = ArenaPlaces(self._memory)", "tests/attack/test_pixel_arena.py", "announcements"),
     Guard("files that were opened", "if False:", "tests/broker/jail/waypipe/test_channel.py", "nonsense"),
     Guard("memory inside a long diff", "", "tests/broker/jail/waypipe/test_channel.py", "inside_a_long_diff"),
     Guard("whole messages", "if size < 8:", "tests/broker/jail/waypipe/test_channel.py", "nonsense"),
