@@ -1,8 +1,8 @@
 """The same programs behind waypipe's server and behind our own end with an arena.
 
-Programs draw at random and tell what they drew, with scales, turns, viewports, several
-buffers in a pool that grows.  At each commit the buffer that it shows has the program's
-own bytes, whichever end sent them.
+Programs draw at random and tell what they drew, with scales, all turns and mirrors,
+viewports, several buffers in a pool that grows.  At each commit the buffer that it shows
+has the program's own bytes, whichever end sent them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe.guest_end import arena, guest_end
 from tests.kit.waypipe.stand import server_of
 
-SEQUENCES, COMMITS = 120, 8
+SEQUENCES, MANY, COMMITS = 120, 1000, 8
+TRANSFORMS = range(8)
+"""Of wl_output.transform: turns by 90 degrees, and the same mirrored."""
 REGISTRY, COMPOSITOR, SHM, VIEWPORTER, SURFACE, VIEWPORT, POOL = range(2, 9)
 _COMMIT = (SURFACE, 6)
 
@@ -75,7 +77,8 @@ class Host:
 
     def _until(self, done: Callable[[], bool]) -> None:
         while not done():
-            with self.channel.room() as room:
+            count = 0
+            with self.channel.room() as room, contextlib.suppress(ConnectionResetError):
                 count = self.sock.recv_into(room)
             if not count:  # a trial whether anybody listens
                 assert self.pool is None
@@ -131,7 +134,7 @@ class Program:
         self.size = self.stride * self.height
         self.picture = bytearray(self.size)
         self.buffers: dict[int, int] = {}
-        self.scale, self.turned, self.viewport = 1, False, False
+        self.scale, self.transform, self.viewport = 1, 0, False
         self.out = b""
         self._start()
 
@@ -177,14 +180,15 @@ class Program:
         if chance < 0.15:
             self.scale = self.chance.choice([1, 2, 3])
             self.out += message(SURFACE, 8, struct.pack("<i", self.scale))
-        elif chance < 0.25:
-            self.turned, turn = True, 2
-            self.out += message(SURFACE, 7, struct.pack("<i", turn))
-        elif chance < 0.35 and not self.viewport:
+        elif chance < 0.3:
+            self.transform = self.chance.choice(TRANSFORMS)
+            self.out += message(SURFACE, 7, struct.pack("<i", self.transform))
+        elif chance < 0.4 and not self.viewport:
+            # As wp_fractional_scale_v1 has it at a scale of 1.5.
             self.viewport = True
             self.out += message(VIEWPORTER, 1, struct.pack("<II", VIEWPORT, SURFACE))
-            half = (max(1, self.width * 2 // 3), max(1, self.height * 2 // 3))
-            self.out += message(VIEWPORT, 2, struct.pack("<ii", *half))
+            size = (max(1, self.width * 2 // 3), max(1, self.height * 2 // 3))
+            self.out += message(VIEWPORT, 2, struct.pack("<ii", *size))
 
     def _draw(self) -> tuple[int, int, int, int]:
         chance = self.chance.randrange
@@ -203,12 +207,24 @@ class Program:
             most = (0, 0, 0x7FFFFFFF, 0x7FFFFFFF)
             self.out += message(SURFACE, 2, struct.pack("<iiii", *most))
         else:
-            if self.turned:  # by 180 degrees
-                x, y = self.width - (x + w), self.height - (y + h)
+            x, y, w, h = self._on_surface(x, y, w, h)
             left, top = x // self.scale, y // self.scale
             right, bottom = -(-(x + w) // self.scale), -(-(y + h) // self.scale)
             box = (left, top, right - left, bottom - top)
             self.out += message(SURFACE, 2, struct.pack("<iiii", *box))
+
+    def _on_surface(self, x: int, y: int, w: int, h: int) -> tuple[int, int, int, int]:
+        """A box of the buffer in the surface's coordinates at scale 1.
+
+        The buffer is the surface's picture, mirrored if the transform says so, and then
+        turned counter-clockwise (wl_surface.set_buffer_transform).
+        """
+        width, height = self.width, self.height
+        for _ in range(self.transform % 4):  # turned back, clockwise
+            x, y, w, h, width, height = height - (y + h), x, h, w, height, width
+        if self.transform >= 4:
+            x = width - (x + w)
+        return x, y, w, h
 
     def commit(self) -> tuple[int, bytes]:
         """Show a picture; returns where it is in the pool, and its bytes."""
@@ -277,8 +293,17 @@ def no_arena() -> Iterator[int]:
     yield -1
 
 
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        range(SEQUENCES),
+        pytest.param(range(SEQUENCES, MANY), marks=pytest.mark.long),
+    ],
+    ids=["some", "many"],
+)
 @pytest.mark.parametrize("kind", ["arena", "no arena", "waypipe"])
-async def test_pixels_are_those_of_the_program(kind):
+async def test_pixels_are_those_of_the_program(kind, seeds):
     with (
         short_directory() as base,
         listening(base / "s") as listener,
@@ -290,9 +315,9 @@ async def test_pixels_are_those_of_the_program(kind):
             else guest_end(base / "s", fd)
         )
         async with end as display:
-            sent = [play(listener, display, fd, seed, 240) for seed in range(SEQUENCES)]
+            sent = [play(listener, display, fd, seed, 240) for seed in seeds]
     if kind == "arena":
-        assert sum(sent) < SEQUENCES * COMMITS * 4000
+        assert sum(sent) < len(seeds) * COMMITS * 4000
 
 
 async def test_pictures_are_larger_than_the_arena():
