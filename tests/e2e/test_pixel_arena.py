@@ -81,12 +81,16 @@ async def test_pixels_of_a_machine_come_through_its_arena(more):
         assert code, said  # it is root's
 
 
-async def test_without_an_arena_the_guest_sends_them():
-    """As of a broker that adopted the machine: the record has one, the viewer not."""
+@pytest.mark.parametrize("program", ["lost_arena", "no_dax"])
+async def test_without_an_arena_the_guest_sends_them(program):
+    """The record has one, and its viewer or its guest's kernel does not.
+
+    The first is as a broker that adopted the machine.
+    """
     launch = ARENA.format(image=await arena_image())
 
     async with world(
-        {"one": record(launch=launch)}, program="tests.kit.vm.lost_arena"
+        {"one": record(launch=launch)}, program=f"tests.kit.vm.{program}"
     ) as w:
         sandbox = await blue_window(w, "one")
         assert await sent_bytes(w, sandbox) > 1 << 20
