@@ -19,7 +19,7 @@ from tests.kit.eventually import eventually
 from tests.kit.wayland.apps import boxed
 from tests.kit.wayland.compositor import desktop, windows
 from tests.kit.wayland.stand import CONFIG
-from tests.kit.wayland.world import closed, opened, resized, started, world
+from tests.kit.wayland.world import closed, opened, placed, resized, started, world
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is missing"),
@@ -239,8 +239,7 @@ async def test_drags_between_x11_windows_and_wayland_windows(tmp_path):
             return len(windows(await there.it.comp.tree())) == len(files)
 
         await eventually(ready, deadline=60)
-        for name, (x, y) in {"AA": (50, 50), "BB": (500, 50), "WW": (50, 400)}.items():
-            await there.it.comp.command(f'[title=".*{name}"] move position {x} {y}')
+        await placed(there, {"AA": (50, 50), "BB": (500, 50), "WW": (50, 400)})
         for begin, end in (("AA", "BB"), ("BB", "WW"), ("WW", "AA"), ("AA", "AA")):
             await dragged(there, begin, end, files)
         assert there.it.ends == []

@@ -22,9 +22,9 @@ from tests.kit.vm.newer_suite import newer
 from tests.kit.wayland.apps import strangers
 from tests.kit.wayland.compositor import desktop, pixels
 from tests.kit.wayland.input import Keyboard, Pointer
-from tests.kit.wayland.pixels import Found
+from tests.kit.wayland.pixels import Found, frames
 from tests.kit.wayland.resizing import kept, picture_name
-from tests.kit.wayland.stand import CONFIG, Stand, filtered, nested, unchanged
+from tests.kit.wayland.stand import CONFIG, FRAME, Stand, filtered, nested, unchanged
 
 _PROGRAM = {"kwin": "kwin_wayland"}
 
@@ -214,6 +214,24 @@ async def closed(there: FilteredDesktop, running, frame: Found) -> None:
         return not running.shown_popups()
 
     await eventually(gone)
+
+
+async def placed(there: FilteredDesktop, places: dict[str, tuple[int, int]]) -> None:
+    """Put windows, by their titles' ends, where ``places`` says, and await them there.
+
+    sway draws a window at its new place when its transaction ends, which may wait for
+    other windows.  Until then a press at the new place is on the window and on none of
+    its surfaces: sway takes it for a press on a title bar, and moves the window along.
+    """
+    comp = there.it.comp
+    for name, (x, y) in places.items():
+        await comp.command(f'[title=".*{name}"] move position {x} {y}')
+
+    async def drawn() -> bool:
+        found = frames(await pixels(comp), FRAME)
+        return {(frame.x, frame.y) for frame in found} >= {*places.values()}
+
+    await eventually(drawn)
 
 
 async def resized(there: FilteredDesktop, frame: Found, *, slack: int = 0) -> int:
