@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from broker.jail.wayland.protocol.tables import INTERFACES
+from docs.tables.imports import modules, size
 from fuzz import x11
 from shims.x11.message_table import TABLE
 from shims.x11.popups import family, placement, popup_parent
@@ -42,6 +43,11 @@ def test_its_table_is_the_brokers():
             assert all(since > BOUND[interface] for since in later), interface
 
 
+def test_it_stays_within_its_lines():
+    mine = [name for name in modules() if name.startswith("shims.x11")]
+    assert size(mine).code <= 2_600
+
+
 @pytest.mark.parametrize("surface_first", [True, False])
 def test_a_window_and_its_surface_find_each_other_in_either_order(surface_first):
     ends = Ends()
@@ -59,6 +65,19 @@ def test_a_window_and_its_surface_find_each_other_in_either_order(surface_first)
     assert ends.count("xdg_surface", "get_toplevel") == 1
     assert ends.count("xdg_surface", "ack_configure") == 1
     assert ends.count("wl_shm", "create_pool") == 1
+
+
+def test_a_window_gets_the_size_that_it_asks_for_and_not_the_place():
+    ends = Ends()
+    ends.show(ONE)
+    window = ends.core.windows[ONE]
+    assert (window.x, window.y) == ends.core.size
+    ends.event(16, "IIhhHHHB", 0x100, TWO, 0, 0, 200, 200, 0, 0)
+    # x, width and height, in the bits of their mask.
+    ends.event(23, "IIIhhHHHH", 0x100, TWO, 0, 7, 8, 320, 240, 1, 1 | 4 | 8)
+    ends.run()
+    window = ends.core.windows[TWO]
+    assert (window.x, window.y, window.w, window.h) == (7, 0, 320, 240)
 
 
 def test_a_programs_message_gives_it_no_surface():

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Callable
-
-from shims.x11.core import Core
+from shims.x11.core import Action, Core
 from shims.x11.drags import Drags
 from shims.x11.manager import WindowManager
-from shims.x11.objects import WaylandObject
+from shims.x11.objects import WireObject
 from shims.x11.pools import Pools
 from shims.x11.roles import Roles
 from shims.x11.screens import Screens
 from shims.x11.seat import SeatInput
 from shims.x11.selections import Selections
 from shims.x11.surfaces import Surfaces
+from shims.x11.wire import BridgeError
+
+BOUND = (
+    ("xdg_wm_base", 3), ("wl_seat", 5), ("wl_output", 2), ("wp_viewporter", 1),
+    ("zxdg_output_manager_v1", 1), ("zxdg_decoration_manager_v1", 1),
+    ("xdg_wm_dialog_v1", 1), ("xdg_activation_v1", 1), ("wl_data_device_manager", 3),
+    ("zwp_primary_selection_device_manager_v1", 1),
+)  # fmt: skip
+"""What the bridge uses itself, with the newest version that it knows."""
 
 
 class Bridge:
@@ -23,28 +30,18 @@ class Bridge:
     to be sent is in their ``out``.  Xwayland may start when ``on_ready`` was called.
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        log: Callable[[str], None],
-        cookie: bytes = b"",
-        scale: float = 0.0,
-    ) -> None:
-        self.core = core = Core(clock, log, cookie)
-        core.begin.append(self._make_helper)
-        self.on_ready: Callable[[], None] = lambda: None
+    def __init__(self, core: Core, scale: float = 0.0) -> None:
+        self.core = core
+        core.attach(self)
+        self.on_ready: Action = lambda: None
         self.pools = Pools(core.relay)
         self.surfaces = Surfaces(core, self.pools)
         self.roles = Roles(core, self.surfaces)
-        self.screens = Screens(core, scale, self._moved)
+        self.screens = Screens(core, scale)
         self.selections = Selections(core)
-        self.seat = SeatInput(core, self.surfaces.show)
-        self.drags = Drags(core, self.selections, self.seat, self.roles.hide_since)
+        self.seat = SeatInput(core)
+        self.drags = Drags(core, self.selections, self.seat)
         self.windows = WindowManager(core, self.roles)
-        self.roles.on_dismissed = self.seat.click_outside
-        self.windows.property_changed = self.selections.property_changed
-        self.seat.on_focus = self.selections.say_again
-        core.relay.hear("wl_callback", done=self._done)
         core.relay.ask(core.relay.display, "get_registry", core.registry)
         self._then(self._bind)
 
@@ -61,21 +58,18 @@ class Bridge:
         self.pools.close()
         self.core.relay.close()
 
-    def _moved(self) -> None:
-        self.windows.move_all()
-
-    def _make_helper(self) -> None:
+    def _on_managing(self) -> None:
         x = self.core.x
         self.core.helper = x.create_window()
         x.request(8, self.core.helper)
         x.own(self.core.helper, "_XSETTINGS_S0")
 
-    def _then(self, action: Callable[[], None]) -> None:
+    def _then(self, action: Action) -> None:
         """Call back when the compositor has done everything before."""
         relay = self.core.relay
         relay.create(relay.display, "sync", data=action)
 
-    def _done(self, callback: WaylandObject, value: int) -> None:
+    def _wl_callback_done(self, callback: WireObject, value: int) -> None:
         if callback.data is not None:
             callback.data()
         elif not callback.dead:
@@ -83,14 +77,13 @@ class Bridge:
 
     def _bind(self) -> None:
         core = self.core
-        core.wm = core.required("xdg_wm_base", 3)
-        core.seat = core.required("wl_seat", 5)
-        self.surfaces.viewporter = core.bind("wp_viewporter", 1)
-        self.roles.decorations = core.bind("zxdg_decoration_manager_v1", 1)
-        self.roles.dialogs = core.bind("xdg_wm_dialog_v1", 1)
-        self.roles.activation = core.bind("xdg_activation_v1", 1)
-        self.screens.start()
-        self.selections.start()
+        for interface, most in BOUND:
+            core.bind(interface, most)
+        missing = {"xdg_wm_base", "wl_seat"} - core.bound.keys()
+        if missing:
+            raise BridgeError(f"the compositor has no {' and no '.join(missing)}")
+        core.wm, core.seat = core.bound["xdg_wm_base"], core.bound["wl_seat"]
+        core.tell("bound")
         self._then(self._offer)
 
     def _offer(self) -> None:

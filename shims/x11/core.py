@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
-from enum import IntEnum
-from typing import Callable, Dict, List, Optional, Set, Tuple
+import struct
+from typing import Callable, Optional
 
-from shims.x11.objects import Maybe, Relay, WaylandObject
+from shims.x11.objects import Maybe, Relay, WireObject, ignored
 from shims.x11.window import HeldSurface, XWindow
-from shims.x11.wire import BridgeError
 from shims.x11.x11 import X11
 
 INPUT_SECONDS = 2.5
 """A window that comes so soon after input answers it; the filter says three."""
 
 
-class On(IntEnum):
-    """X11's events (X11/X.h)."""
-
-    CREATE, DESTROY, UNMAP, MAP, MAP_REQUEST, REPARENT = range(16, 22)
-    CONFIGURE, CONFIGURE_REQUEST, PROPERTY, SELECTION_REQUEST = 22, 23, 28, 30
-    SELECTION, MESSAGE = 31, 33
-
-
-SYNTHETIC = (On.MESSAGE, On.SELECTION)
+CONFIGURE, SELECTION, MESSAGE = 22, 31, 33
+EVENTS = {
+    16: ("create", "4xIIhhHHHB"), 17: ("destroy", "8xI"), 18: ("unmap", "8xI"),
+    19: ("map", "8xIB"), 20: ("map_request", "8xI"), 21: ("reparent", "8xIIhhB"),
+    CONFIGURE: ("configure", "8xIIhhHHHB"), 23: ("configure_request", "8xIIhhHHHH"),
+    28: ("property", "4xIIIB"), 30: ("selection_request", "4x6I"),
+    SELECTION: ("selection", "4x5I"), MESSAGE: ("message", "B3xII5I"),
+}  # fmt: skip
+"""X11's events (X11/X.h): what handlers are called after, and their values."""
+SYNTHETIC = (MESSAGE, SELECTION)
 """Events that programs send themselves; others are the server's alone."""
+Action = Callable[[], None]
 
 
 class Core:
@@ -36,56 +36,62 @@ class Core:
         self.clock, self.log = clock, log
         self.relay = Relay()
         self.x = X11(cookie, self._managing, self._event)
-        self.events: Dict[int, Callable[[bytes], None]] = {}
-        self.messages: Dict[str, Callable[..., None]] = {}
-        """Handlers of client messages by type: the window and five values."""
-        self.begin: List[Callable[[], None]] = []
-        """Called once the X server has accepted us, in order."""
+        self.events = dict(EVENTS)
+        self._parts: list[object] = []
         self.managing = self.dragging = False
-        self.globals: Dict[str, Tuple[int, int]] = {}
+        self.globals: dict[str, tuple[int, int]] = {}
         """Name and version of the first global of each interface."""
+        self.bound: dict[str, WireObject] = {}
+        """Those that we have bound ourselves."""
         self.registry = self.relay.make("wl_registry", 1)
         self.seat = self.wm = self.registry  # until they are bound
         self.scale, self.size = 1.0, (1280, 800)
         """X11's pixels for one of the compositor; the screen, which is also the origin."""
         self.helper = 0
         """Our window on the X server: owner of selections, and the WM's."""
-        self.windows: Dict[int, XWindow] = {}
-        self.order: List[XWindow] = []
+        self.windows: dict[int, XWindow] = {}
+        self.order: list[XWindow] = []
         """Windows with a role, oldest first."""
-        self.surfaces: Dict[int, HeldSurface] = {}
+        self.surfaces: dict[object, HeldSurface] = {}
+        """By Xwayland's id, and by both halves of the serial number that it gave."""
         self.serial, self.press, self.input_at = 0, (0, 0.0), -100.0
         self.hover: Optional[HeldSurface] = None
         self.pressed_on: Optional[HeldSurface] = None
         """Where a button was pressed that is still down."""
         self.focus: Optional[HeldSurface] = None
-        self._timers: List[Tuple[float, int, object, Callable[[], None]]] = []
-        self._keys: Set[object] = set()
-        self._count = 0
+        self._timers: dict[object, tuple[float, Action]] = {}
+
+    def attach(self, part: object) -> None:
+        """Add a part, whose methods handle what they are named after.
+
+        ``_on_x_map`` is for MapNotify, ``_on_client_net_wm_state`` for that client
+        message, ``_on_helper_xdndenter`` for one to the helper, and other ``_on_`` for
+        what parts tell.  Wayland's messages: see ``Relay.attach``.
+        """
+        self._parts.append(part)
+        self.relay.attach(part)
+
+    def tell(self, what: str, *values: object) -> None:
+        """Tell the parts that have a handler for it what happened."""
+        for part in self._parts:
+            getattr(part, f"_on_{what}", ignored)(*values)
 
     # -- time
 
-    def later(
-        self, seconds: float, action: Callable[[], None], key: object = None
-    ) -> None:
+    def later(self, seconds: float, action: Action, key: object = None) -> None:
         """Call back after so many seconds; of one key only one call waits at a time."""
-        self._count += 1
-        key = key or self._count
-        if key not in self._keys:
-            self._keys.add(key)
-            due = self.clock() + seconds
-            heapq.heappush(self._timers, (due, self._count, key, action))
+        self._timers.setdefault(key or object(), (self.clock() + seconds, action))
 
     def patience(self) -> Optional[float]:
         """Return the seconds to the next timer."""
-        return max(0.0, self._timers[0][0] - self.clock()) if self._timers else None
+        due = [when for when, _ in self._timers.values()]
+        return max(0.0, min(due) - self.clock()) if due else None
 
     def tick(self) -> None:
         """Do what is due."""
-        while self._timers and self._timers[0][0] <= self.clock():
-            _, _, key, action = heapq.heappop(self._timers)
-            self._keys.remove(key)
-            action()
+        now = self.clock()
+        for key in [key for key, (when, _) in self._timers.items() if when <= now]:
+            self._timers.pop(key)[1]()
 
     def note_input(self, serial: int, *, pressed: bool) -> None:
         """The user pressed or let go of something."""
@@ -101,29 +107,26 @@ class Core:
 
     # -- the compositor
 
-    def bind(self, interface: str, most: int) -> Maybe:
-        """Bind a global for ourselves; None where there is none."""
-        if interface not in self.globals:
-            return None
-        name, version = self.globals[interface]
-        made = self.relay.make(interface, min(version, most))
-        self.relay.ask(self.registry, "bind", name, interface, made.version, made)
-        return made
+    def bind(self, interface: str, most: int) -> None:
+        """Bind a global for ourselves, if there is one."""
+        if interface in self.globals:
+            name, version = self.globals[interface]
+            made = self.relay.make(interface, min(version, most))
+            self.relay.ask(self.registry, "bind", name, interface, made.version, made)
+            self.bound[interface] = made
 
-    def required(self, interface: str, most: int) -> WaylandObject:
-        """The same for a global without which nothing can be shown."""
-        made = self.bind(interface, most)
-        if made is None:
-            raise BridgeError(f"the compositor has no {interface}")
-        return made
+    def extra(
+        self, interface: str, request: str, *values: object, **more: object
+    ) -> Maybe:
+        """Make an object by a request of a global; None without that global."""
+        maker = self.bound.get(interface)
+        return self.relay.create(maker, request, *values, **more) if maker else None
 
     def logical(self, value: int) -> int:
-        """Return X11's pixels in those of the compositor, a size at least 1."""
-        if value > 0:
-            return max(1, -int(-value // self.scale))
-        return round(value / self.scale)
+        """Return X11's pixels in those of the compositor, rounded up."""
+        return -int(-value // self.scale)
 
-    def enlarged(self, x: float, y: float) -> Tuple[float, float]:
+    def enlarged(self, x: float, y: float) -> tuple[float, float]:
         """Return a place of the compositor's in X11's pixels."""
         return x * self.scale, y * self.scale
 
@@ -134,14 +137,30 @@ class Core:
     # -- X11
 
     def _managing(self) -> None:
-        for action in self.begin:
-            action()
         self.managing = True
+        self.tell("managing")
 
     def _event(self, event: bytes) -> None:
         kind = event[0] & 0x7F
-        if event[0] & 0x80 and kind not in SYNTHETIC:
-            return
-        handler = self.events.get(kind)
-        if handler is not None:
-            handler(event)
+        if kind in self.events and (event[0] < 0x80 or kind in SYNTHETIC):
+            name, form = self.events[kind]
+            self.tell(f"x_{name}", *struct.unpack_from(f"<{form}", event))
+
+
+class BridgePart:
+    """A part of the bridge, which handles what its methods are named after."""
+
+    def __init__(self, core: Core) -> None:
+        self._core, self._x, self._relay = core, core.x, core.relay
+        core.attach(self)
+
+
+def managed(then: Callable[..., None]) -> Callable[..., None]:
+    """Handle what begins with the id of a known window."""
+
+    def handle(self: BridgePart, xid: int, *values: int) -> None:
+        window = self._core.windows.get(xid)
+        if window is not None:
+            then(self, window, *values)
+
+    return handle

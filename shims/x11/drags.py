@@ -8,11 +8,11 @@ the target.  What others drag over an X11 window reaches it from the helper, as 
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Callable, Dict, List, Optional, Tuple
+from functools import partial, partialmethod
+from typing import Optional
 
-from shims.x11.core import Core
-from shims.x11.objects import Maybe, WaylandObject, ignored
+from shims.x11.core import BridgePart, Core
+from shims.x11.objects import Maybe, WireObject
 from shims.x11.seat import SeatInput
 from shims.x11.selections import DRAG, Selections
 from shims.x11.window import XWindow
@@ -26,19 +26,12 @@ FINISH_SECONDS = 20.0
 _COPY, _MOVE = 1, 2
 
 
-class Drags:
+class Drags(BridgePart):
     """Handles drags; at most one is under way, as there is one pointer."""
 
-    def __init__(
-        self,
-        core: Core,
-        selections: Selections,
-        seat: SeatInput,
-        hide_picture: Callable[[float], None],
-    ) -> None:
-        self._core, self._x, self._relay = core, core.x, core.relay
+    def __init__(self, core: Core, selections: Selections, seat: SeatInput) -> None:
+        super().__init__(core)
         self._selections, self._seat = selections, seat
-        self._hide_picture = hide_picture
         # A drag that an X11 program began.
         self._source: Maybe = None
         self._active = self._released = self._accepted = self._dropped = False
@@ -52,44 +45,19 @@ class Drags:
         self._serial = self._action = 0
         self._target: Optional[XWindow] = None
         self._speaks = self._answered = self._waits_for_drop = False
-        self._at: Optional[Tuple[int, int]] = None
-        selections.on_drag = self._begins
+        self._at: Optional[tuple[int, int]] = None
         selections.drag_offer = lambda: None if self._source else self._offer
         seat.on_leave = self._pointer_left
-        seat.on_pointer = self._end
-        hear = core.relay.hear
-        hear("wl_data_device", enter=self._enter, motion=self._motion)
-        hear("wl_data_device", leave=self._leave, drop=self._drop)
-        hear("wl_data_offer", source_actions=ignored, action=self._offer_action)
-        hear("wl_data_source", target=self._source_target, action=ignored)
-        hear("wl_data_source", dnd_drop_performed=lambda _: self._let_go())
-        hear("wl_data_source", dnd_finished=lambda _: self._finished(done=True))
-        selections.on_drag_cancelled = lambda: self._finished(done=False)
-        of = self._to_helper
-        core.messages.update(XdndEnter=of(self._x_enter), XdndDrop=of(self._x_drop))
-        core.messages.update(XdndPosition=of(self._x_position))
-        core.messages.update(XdndStatus=of(self._x_status))
-        core.messages.update(XdndFinished=of(self._x_finished))
-        core.begin.append(self._begin)
 
-    def _begin(self) -> None:
+    def _on_managing(self) -> None:
         self._x.set_property(self._core.helper, "XdndAware", "ATOM", [XDND_VERSION])
-
-    def _to_helper(self, then: Callable[..., None]) -> Callable[..., None]:
-        """Handle XDND for the helper; a program's window is its first value."""
-
-        def handle(xid: int, *values: int) -> None:
-            if xid == self._core.helper:
-                then(*values)
-
-        return handle
 
     def _say(self, window: int, kind: str, *values: int) -> None:
         self._x.client_message(window, f"Xdnd{kind}", self._core.helper, *values)
 
     # -- from an X11 program
 
-    def _begins(self) -> None:
+    def _on_drag(self) -> None:
         """A program owns XdndSelection and a button is down: it drags.
 
         Only XdndEnter tells what: Qt answers no TARGETS.  So the pointer goes to the
@@ -97,17 +65,17 @@ class Drags:
         """
         if self._source is None and self._core.pressed_on is not None:
             self._core.dragging = self._wants_types = True
-            self._hide_picture(self._core.press[1])
+            self._core.tell("drag_begins")
             self._seat.move_to(*self._seat.on_helper)
             press = self._core.press
             self._core.later(BEGIN_SECONDS, lambda: self._begins_not(press))
 
-    def _begins_not(self, press: Tuple[int, float]) -> None:
+    def _begins_not(self, press: tuple[int, float]) -> None:
         """The program did not name its types: the pointer is its own again."""
         if self._wants_types and self._core.press == press:
-            self._end()
+            self._on_pointer()
 
-    def _x_enter(self, program: int, flags: int, *atoms: int) -> None:
+    def _on_helper_xdndenter(self, program: int, flags: int, *atoms: int) -> None:
         self._program = program
         if not self._wants_types:
             return
@@ -118,7 +86,7 @@ class Drags:
         else:
             self._selections.named(self._start, [atom for atom in atoms if atom])
 
-    def _start(self, types: Dict[str, int]) -> None:
+    def _start(self, types: dict[str, int]) -> None:
         """The compositor is to drag these types."""
         core, device = self._core, self._selections.device()
         if self._source is not None or core.pressed_on is None or device is None:
@@ -137,7 +105,7 @@ class Drags:
         self._active = self._source is not None
         return self._active
 
-    def _source_target(self, source: WaylandObject, mime: str) -> None:
+    def _wl_data_source_target(self, source: WireObject, mime: str) -> None:
         if source is self._source:
             self._accepted = bool(mime)
             self._tell_program()
@@ -147,28 +115,34 @@ class Drags:
             action = self._x.atoms["XdndActionCopy"] if self._accepted else 0
             self._say(self._program, "Status", int(self._accepted), 0, 0, action)
 
-    def _x_position(self, program: int, *_: int) -> None:
+    def _on_helper_xdndposition(self, program: int, *_: int) -> None:
         self._program = program
         self._tell_program()
 
-    def _x_drop(self, *_: int) -> None:
+    def _on_helper_xdnddrop(self, *_: int) -> None:
         self._dropped = True
         self._conclude()
 
-    def _let_go(self) -> None:
+    def _let_go(self, _source: Maybe = None) -> None:
         """The user let go of the button: now the program may know."""
         if self._active and not self._released:
             self._released = True
             self._seat.release()
 
-    def _finished(self, *, done: bool) -> None:
+    _wl_data_source_dnd_drop_performed = _let_go
+
+    def _finished(self, _source: Maybe = None, *, done: bool = True) -> None:
         """The compositor's drag is over, and its target has the data."""
         self._accepted = self._accepted and done
         self._tell_program()
         self._let_go()
         self._done = done
         self._conclude()
-        self._end()
+        self._on_pointer()
+
+    _wl_data_source_dnd_finished = _finished
+
+    _on_drag_cancelled = partialmethod(_finished, done=False)
 
     def _conclude(self) -> None:
         """Tell the program, which may hear of the drop later than the target does."""
@@ -177,7 +151,7 @@ class Drags:
             self._say(self._program, "Finished", *words)
             self._dropped = False
 
-    def _end(self) -> None:
+    def _on_pointer(self) -> None:
         """Forget the program's drag; the source goes when no fetch from it is left."""
         source, self._source, self._active = self._source, None, False
         self._core.dragging = self._wants_types = False
@@ -186,7 +160,7 @@ class Drags:
 
     # -- over one of our windows
 
-    def _enter(
+    def _wl_data_device_enter(
         self, _: Maybe, serial: int, surface: Maybe, x: float, y: float, offer: Maybe
     ) -> None:
         self._forget_offer()
@@ -203,19 +177,17 @@ class Drags:
         else:
             aware = self._x.atoms["XdndAware"]
             self._x.property(window.xid, aware, partial(self._aware, window, offer))
-        self._motion(None, 0, x, y)
+        self._wl_data_device_motion(None, 0, x, y)
 
-    def _aware(
-        self, window: XWindow, offer: WaylandObject, found: Optional[Property]
-    ) -> None:
+    def _aware(self, window: XWindow, offer: WireObject, found: Property) -> None:
         """A window under the pointer has said which XDND it speaks."""
-        version = found.words()[0] if found is not None and found.words() else 0
+        version = (*found.words(), 0)[0]
         if version < 3 or self._offer is not offer:
             return
         x, names = self._x, self._selections.target_names(offer)
         x.own(self._core.helper, "XdndSelection")
 
-        def known(atoms: List[int]) -> None:
+        def known(atoms: list[int]) -> None:
             if self._offer is offer:
                 x.set_property(self._core.helper, "XdndTypeList", "ATOM", atoms)
                 flags = min(version, XDND_VERSION) << 24 | int(len(atoms) > 3)
@@ -225,7 +197,7 @@ class Drags:
 
         x.intern(names, known)
 
-    def _motion(self, _device: Maybe, _when: int, *place: float) -> None:
+    def _wl_data_device_motion(self, _device: Maybe, _when: int, *place: float) -> None:
         target = self._target
         if target is None:
             return
@@ -249,7 +221,7 @@ class Drags:
     def _is_target(self, xid: int) -> bool:
         return self._target is not None and self._target.xid == xid
 
-    def _x_status(self, program: int, flags: int, *values: int) -> None:
+    def _on_helper_xdndstatus(self, program: int, flags: int, *values: int) -> None:
         # After the drop the place is settled; its answer then is XdndFinished.
         if self._is_target(program) and not self._waits_for_drop:
             self._answered = True
@@ -268,11 +240,11 @@ class Drags:
             both = (_COPY | _MOVE, action) if accepted else (0, 0)
             ask(offer, "set_actions", *both)
 
-    def _offer_action(self, offer: WaylandObject, action: int) -> None:
+    def _wl_data_offer_action(self, offer: WireObject, action: int) -> None:
         if offer is self._offer:
             self._action = action
 
-    def _leave(self, _device: WaylandObject) -> None:
+    def _wl_data_device_leave(self, _device: WireObject) -> None:
         if self._waits_for_drop:
             return  # the program still fetches
         if self._speaks and self._target is not None:
@@ -281,7 +253,7 @@ class Drags:
         if self._active:
             self._seat.move_to(*self._seat.on_helper)
 
-    def _drop(self, _device: WaylandObject) -> None:
+    def _wl_data_device_drop(self, _device: WireObject) -> None:
         if self._source is not None:
             self._let_go()
             self._finish()
@@ -293,7 +265,7 @@ class Drags:
         else:
             self._forget_offer()
 
-    def _x_finished(self, program: int, flags: int, *_: int) -> None:
+    def _on_helper_xdndfinished(self, program: int, flags: int, *_: int) -> None:
         if self._waits_for_drop and self._is_target(program):
             if not flags & 1:
                 self._action = 0  # not taken, so a move must not end with a loss

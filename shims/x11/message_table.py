@@ -7,7 +7,7 @@ both.  ``>`` are requests and ``<`` events: name, version, arguments.
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Tuple
+from typing import NamedTuple
 
 TABLE = """
 wl_display > sync 1 n:wl_callback; get_registry 1 n:wl_registry
@@ -122,12 +122,12 @@ class WireMessage(NamedTuple):
     opcode: int
     name: str
     kinds: str
-    types: List[str]
+    types: tuple[str, ...]
 
 
-MESSAGES: Dict[Tuple[str, str], List[WireMessage]] = {}
+MESSAGES: dict[tuple[str, str], list[WireMessage]] = {}
 """By mark and interface, in the order of opcodes."""
-BY_NAME: Dict[Tuple[str, str, str], WireMessage] = {}
+BY_NAME: dict[tuple[str, str, str], WireMessage] = {}
 """By mark, interface and name."""
 for _line in TABLE.replace("\n    ", " ").strip().splitlines():
     _interface, _mark, _rest = _line.split(" ", 2)
@@ -136,7 +136,7 @@ for _line in TABLE.replace("\n    ", " ").strip().splitlines():
         _name, _, *_words = _text.split()
         _words = [_word.replace("?o", "O").lstrip("?") for _word in _words]
         _pairs = [_word.partition(":") for _word in _words]
-        _kinds, _types = "".join(p[0] for p in _pairs), [p[2] for p in _pairs]
+        _kinds, _types = "".join(p[0] for p in _pairs), tuple(p[2] for p in _pairs)
         _made = WireMessage(_mark, _interface, _opcode, _name, _kinds, _types)
         _messages.append(_made)
         BY_NAME[_mark, _interface, _name] = _made

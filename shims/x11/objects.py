@@ -7,7 +7,7 @@ share one counter and one list of free ids there.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Optional, Sequence
 
 from shims.x11.message_table import BY_NAME, WireMessage
 from shims.x11.wire import BridgeError, WireEnd
@@ -15,7 +15,7 @@ from shims.x11.wire import BridgeError, WireEnd
 FIRST_OF_SERVER = 0xFF000000
 
 
-class WaylandObject:
+class WireObject:
     """An object: ``down`` is Xwayland's id, ``up`` the compositor's, 0 for none."""
 
     __slots__ = ("data", "dead", "down", "interface", "up", "version")
@@ -30,7 +30,7 @@ class WaylandObject:
         """Whether its destructor was sent, or its side has gone."""
 
 
-Maybe = Optional[WaylandObject]
+Maybe = Optional[WireObject]
 
 
 def ignored(*_: object, **__: object) -> None:
@@ -47,33 +47,35 @@ class Relay:
 
     def __init__(self) -> None:
         self.up, self.down = WireEnd("the compositor"), WireEnd("Xwayland")
-        self.by_up: Dict[int, WaylandObject] = {}
-        self.by_down: Dict[int, WaylandObject] = {}
-        self._handlers: Dict[Tuple[str, str, str], Callable[..., None]] = {}
-        self._free: List[int] = []
+        self.by_up: dict[int, WireObject] = {}
+        self.by_down: dict[int, WireObject] = {}
+        self._handlers: dict[WireMessage, Callable[..., None]] = {}
+        self._free: list[int] = []
         self._next = 2
         self._held = 0
-        self._waiting: List[Tuple[WaylandObject, str, Sequence[object]]] = []
-        self._gone = WaylandObject("", 1, 0, 0)
+        self._waiting: list[tuple[WireObject, str, Sequence[object]]] = []
+        self._gone = WireObject("", 1, 0, 0)
         """What an event names that the compositor no longer has, or never had."""
         self._gone.dead = True
-        self.display = WaylandObject("wl_display", 1, 1, 1)
+        self.display = WireObject("wl_display", 1, 1, 1)
         self.by_up[1] = self.by_down[1] = self.display
-        self.hear("wl_display", delete_id=self._delete_id, error=self._error)
+        self.attach(self)
 
-    def hear(self, interface: str, **handlers: Callable[..., None]) -> None:
-        """Have the compositor's events of an interface handled, by name."""
-        self._handlers.update({("<", interface, n): h for n, h in handlers.items()})
+    def attach(self, part: object) -> None:
+        """Have messages handled by the methods of a part that are named after them.
 
-    def serve(self, interface: str, **handlers: Callable[..., None]) -> None:
-        """Have Xwayland's requests to an interface handled."""
-        self._handlers.update({(">", interface, n): h for n, h in handlers.items()})
+        ``_wl_pointer_enter`` gets each wl_pointer.enter.
+        """
+        for message in BY_NAME.values():
+            handler = getattr(part, f"_{message.interface}_{message.name}", None)
+            if handler is not None:
+                self._handlers[message] = handler
 
     # -- ids and objects
 
     def make(
         self, interface: str, version: int, data: object = None, down: int = 0
-    ) -> WaylandObject:
+    ) -> WireObject:
         """Make an object that the compositor has, and Xwayland if it has an id there."""
         made = self.make_local(interface, version, down, data)
         self.raise_up(made)
@@ -81,31 +83,29 @@ class Relay:
 
     def make_local(
         self, interface: str, version: int, down: int, data: object = None
-    ) -> WaylandObject:
+    ) -> WireObject:
         """Make an object that stays unknown above."""
         if down in self.by_down or down >= FIRST_OF_SERVER:
             raise BridgeError(f"Xwayland uses the id {down} again")
-        made = WaylandObject(interface, version, down, 0, data)
+        made = WireObject(interface, version, down, 0, data)
         if down:
             self.by_down[down] = made
         return made
 
     def create(
-        self,
-        maker: WaylandObject,
-        request: str,
-        *values: object,
-        data: object = None,
-        down: int = 0,
-    ) -> WaylandObject:
-        """Make an object by a request; its id goes where the protocol has it."""
+        self, maker: WireObject, request: str, *values: object, **more: object
+    ) -> WireObject:
+        """Make an object by a request; its id goes where the protocol has it.
+
+        ``more`` is for ``make``.
+        """
         message = BY_NAME[">", maker.interface, request]
         at = message.kinds.index("n")
-        made = self.make(message.types[at], maker.version, data, down)
+        made = self.make(message.types[at], maker.version, **more)  # type: ignore[arg-type]
         self.ask(maker, request, *values[:at], made, *values[at:])
         return made
 
-    def raise_up(self, local: WaylandObject) -> None:
+    def raise_up(self, local: WireObject) -> None:
         """Give a local object a free id at the compositor."""
         if not self._free:
             self._free.append(self._next)
@@ -113,7 +113,7 @@ class Relay:
         local.up = self._free.pop()
         self.by_up[local.up] = local
 
-    def known(self, down: int, interface: str = "") -> WaylandObject:
+    def known(self, down: int, interface: str = "") -> WireObject:
         """Return Xwayland's object.  Raises BridgeError."""
         found = self.by_down.get(down)
         if found is None or (interface and found.interface != interface):
@@ -121,16 +121,17 @@ class Relay:
             raise BridgeError(f"Xwayland names object {down}, not a {what}")
         return found
 
-    def forget(self, local: WaylandObject) -> None:
-        """Xwayland destroyed an object that only it and we have."""
+    def forget(self, local: WireObject) -> None:
+        """End an object that the compositor does not have, or no longer."""
         local.dead = True
-        if self.by_down.pop(local.down, None) is not None:
+        if self.by_down.get(local.down) is local:
+            del self.by_down[local.down]
             self.tell(self.display, "delete_id", local.down)
 
-    def release(self, made: Maybe, name: str = "destroy") -> None:
+    def release(self, made: Maybe) -> None:
         """Destroy an object of the compositor's, if there is one."""
         if made is not None and not made.dead:
-            self.ask(made, name)
+            self.ask(made, "destroy")
             made.dead = True
 
     def close(self) -> None:
@@ -146,17 +147,17 @@ class Relay:
         """Send a request, if there is such an object; others are given as they are."""
         if made is None:
             return
-        numbers = [v.up if isinstance(v, WaylandObject) else v for v in values]
+        numbers = [v.up if isinstance(v, WireObject) else v for v in values]
         self.up.put(made.up, BY_NAME[">", made.interface, name], numbers)
 
-    def tell(self, made: WaylandObject, name: str, *values: object) -> None:
+    def tell(self, made: WireObject, name: str, *values: object) -> None:
         """Send Xwayland an event."""
-        numbers = [v.down if isinstance(v, WaylandObject) else v for v in values]
+        numbers = [v.down if isinstance(v, WireObject) else v for v in values]
         self.down.put(made.down, BY_NAME["<", made.interface, name], numbers)
 
-    def pass_event(self, made: WaylandObject, name: str, *values: object) -> None:
+    def pass_event(self, made: WireObject, name: str, *values: object) -> None:
         """Send Xwayland an event in its turn, if it has all objects of it."""
-        about = [v for v in (made, *values) if isinstance(v, WaylandObject)]
+        about = [v for v in (made, *values) if isinstance(v, WireObject)]
         if self._held:
             self._waiting.append((made, name, values))
         elif any(v.dead or not v.down for v in about):
@@ -180,6 +181,8 @@ class Relay:
         """Handle all whole messages of both sides.  Raises BridgeError."""
         for oid, opcode, body in self.down.messages():
             made = self.known(oid)
+            if made.dead:
+                raise BridgeError(f"Xwayland uses a {made.interface} that it destroyed")
             message, values = self.down.decode(">", made.interface, opcode, body)
             self._handle(made, message, values)
         for oid, opcode, body in self.up.messages():
@@ -191,7 +194,7 @@ class Relay:
                 raise BridgeError(f"an event for object {oid}, which does not exist")
 
     def _handle(
-        self, made: WaylandObject, message: WireMessage, values: List[Any]
+        self, made: WireObject, message: WireMessage, values: list[Any]
     ) -> None:
         asked = message.mark == ">"
         for at, (kind, of) in enumerate(zip(message.kinds, message.types)):
@@ -202,7 +205,7 @@ class Relay:
             elif kind in "oO":
                 found = self.by_up.get(values[at], self._gone)
                 values[at] = found if of in ("", found.interface) else self._gone
-        handler = self._handlers.get((message.mark, made.interface, message.name))
+        handler = self._handlers.get(message)
         if handler is not None:
             handler(made, *values)
         elif asked:
@@ -211,7 +214,7 @@ class Relay:
             self.pass_event(made, message.name, *values)
 
     def _pass_request(
-        self, made: WaylandObject, message: WireMessage, values: List[Any]
+        self, made: WireObject, message: WireMessage, values: list[Any]
     ) -> None:
         """Send a request of Xwayland's up, with ids of that side."""
         last = message.name in ("destroy", "release")
@@ -220,25 +223,23 @@ class Relay:
             if last:
                 self.forget(made)
             return
-        if any(isinstance(v, WaylandObject) and not v.up for v in values):
+        if any(isinstance(v, WireObject) and not v.up for v in values):
             return
         for at, (kind, of) in enumerate(zip(message.kinds, message.types)):
             if kind == "n":
                 values[at] = self.make(of, made.version, None, values[at])
         self.ask(made, message.name, *values)
-        made.dead = made.dead or last
+        made.dead = last
 
-    def _delete_id(self, _display: WaylandObject, oid: int) -> None:
+    def _wl_display_delete_id(self, _: WireObject, oid: int) -> None:
         made = self.by_up.pop(oid, None)
         if made is None or made is self.display:
             raise BridgeError(f"object {oid} ended, which does not exist")
         self._free.append(oid)
-        if made.down and self.by_down.get(made.down) is made:
-            del self.by_down[made.down]
-            self.tell(self.display, "delete_id", made.down)
+        self.forget(made)
 
-    def _error(
-        self, _: WaylandObject, made: WaylandObject, code: int, text: str
+    def _wl_display_error(
+        self, _: WireObject, made: WireObject, code: int, text: str
     ) -> None:
         what = made.interface or "an object that is gone"
         raise BridgeError(f"the compositor refused {what} ({code}): {text[:300]}")

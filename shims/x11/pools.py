@@ -7,24 +7,24 @@ Xwayland 22.1 makes a memory file, pool and buffer for every pixmap, and shows f
 from __future__ import annotations
 
 import os
-from typing import List
+from weakref import WeakSet
 
-from shims.x11.objects import Maybe, Relay, WaylandObject
-from shims.x11.wire import BridgeError
+from shims.x11.objects import Maybe, Relay, WireObject
 
 
 class LazyPool:
-    """The memory of buffers; closed with the last one."""
+    """The memory of buffers; closed with the last object that has it."""
 
-    def __init__(self, shm: WaylandObject, fd: int, size: int) -> None:
-        self.shm, self.fd, self.size, self.users = shm, fd, size, 1
+    def __init__(self, shm: WireObject, fd: int, size: int) -> None:
+        self.shm, self.fd, self.size = shm, fd, size
 
-    def drop(self) -> None:
-        """One user less."""
-        self.users -= 1
-        if not self.users:
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.fd >= 0:
             os.close(self.fd)
-            self.fd = -1
+        self.fd = -1
+
+    __del__ = close
 
 
 class LazyBuffer:
@@ -35,15 +35,12 @@ class LazyBuffer:
 
 
 class Pools:
-    """Handles wl_shm, wl_shm_pool and wl_buffer of Xwayland's."""
+    """Handles wl_shm and wl_shm_pool of Xwayland's."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._pools: List[LazyPool] = []
-        relay.serve("wl_shm", create_pool=self._create)
-        relay.serve("wl_shm_pool", resize=self._resize, create_buffer=self._buffer)
-        relay.serve("wl_shm_pool", destroy=self._destroy)
-        relay.serve("wl_buffer", destroy=self._end_buffer)
+        self._pools: WeakSet[LazyPool] = WeakSet()
+        relay.attach(self)
 
     def show(self, buffer: Maybe) -> None:
         """Make a buffer known to the compositor."""
@@ -59,30 +56,17 @@ class Pools:
     def close(self) -> None:
         """Close what Xwayland left."""
         for pool in self._pools:
-            if pool.fd >= 0:
-                os.close(pool.fd)
+            pool.close()
 
-    def _create(self, shm: WaylandObject, new: int, fd: int, size: int) -> None:
-        pool = LazyPool(shm, fd, size)
+    def _wl_shm_create_pool(self, shm: WireObject, new: int, *words: int) -> None:
+        pool = LazyPool(shm, *words)
+        self._pools.add(pool)
         self._relay.make_local("wl_shm_pool", 1, new, pool)
-        self._pools = [p for p in self._pools if p.fd >= 0] + [pool]
 
-    def _resize(self, proxy: WaylandObject, size: int) -> None:
+    def _wl_shm_pool_resize(self, proxy: WireObject, size: int) -> None:
         proxy.data.size = size
 
-    def _buffer(self, proxy: WaylandObject, new: int, *words: int) -> None:
-        if proxy.dead:
-            raise BridgeError("Xwayland uses a pool that it destroyed")
+    def _wl_shm_pool_create_buffer(
+        self, proxy: WireObject, new: int, *words: int
+    ) -> None:
         self._relay.make_local("wl_buffer", 1, new, LazyBuffer(proxy.data, *words))
-        proxy.data.users += 1
-
-    def _destroy(self, proxy: WaylandObject) -> None:
-        proxy.data.drop()
-        self._relay.forget(proxy)
-
-    def _end_buffer(self, proxy: WaylandObject) -> None:
-        proxy.data.pool.drop()
-        if proxy.up:
-            self._relay.release(proxy)
-        else:
-            self._relay.forget(proxy)

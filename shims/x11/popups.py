@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence
 
 from shims.x11.window import XWindow
 
@@ -17,8 +17,8 @@ _BESIDE = 12
 class Placement(NamedTuple):
     """What an xdg_positioner is told, in logical pixels."""
 
-    size: Tuple[int, int]
-    anchor_rect: Tuple[int, int, int, int]
+    size: tuple[int, int]
+    anchor_rect: tuple[int, int, int, int]
     anchor: int
     gravity: int
     constraint_adjustment: int
@@ -36,7 +36,7 @@ def popup_parent(
     with the keyboard.  Without WM_TRANSIENT_FOR only windows of its own X11 client will
     do, or a program's menu would be on another program's window.
     """
-    if window.hints.stands_alone:
+    if window.hints.types & {"SPLASH", "NOTIFICATION"}:
         return None
     others = [w for w in shown if w is not window and w.xdg is not None]
     same = [w for w in others if w.xid & ~client_mask == window.xid & ~client_mask]
@@ -63,31 +63,29 @@ def placement(window: XWindow, scale: float) -> Placement:
     """Return where a popup goes on its parent."""
     parent = window.parent
     assert parent is not None
-    left, right, top, _ = parent.hints.extents
-    x, y = window.x - parent.x - left, window.y - parent.y - top
-    inner = max(1, parent.w - left - right)
+    margin, other, top, _ = parent.hints.extents
+    x, y = window.x - parent.x - margin, window.y - parent.y - top
+    inner = max(1, parent.w - margin - other)
     size = (_up(window.w, scale), _up(window.h, scale))
 
-    def rect(start: int, width: int) -> Tuple[int, int, int, int]:
+    def rect(start: int, width: int) -> tuple[int, int, int, int]:
         # Filters and compositors see the rectangle in logical pixels.
         return (round(start / scale), round(y / scale), max(1, round(width / scale)), 1)
 
-    if parent.popup is not None and "TOOLTIP" not in window.hints.types:
-        overlap = inner - x
-        if -_BESIDE <= overlap <= _BESIDE < inner // 2:
-            row = rect(overlap, x - overlap)
-            return Placement(size, row, _TOP_RIGHT, _BOTTOM_RIGHT, _SLIDE | _FLIP_X)
-        overlap = x + window.w
-        if -_BESIDE <= overlap <= _BESIDE < inner // 2:
+    submenu = parent.popup is not None and "TOOLTIP" not in window.hints.types
+    right = inner - x, _TOP_RIGHT, _BOTTOM_RIGHT
+    left = x + window.w, _TOP_LEFT, _BOTTOM_LEFT
+    for overlap, anchor, gravity in (right, left):
+        if submenu and -_BESIDE <= overlap <= _BESIDE < inner // 2:
             row = rect(overlap, inner - 2 * overlap)
-            return Placement(size, row, _TOP_LEFT, _BOTTOM_LEFT, _SLIDE | _FLIP_X)
+            return Placement(size, row, anchor, gravity, _SLIDE | _FLIP_X)
     return Placement(size, rect(x, 1), _TOP_LEFT, _BOTTOM_RIGHT, _SLIDE)
 
 
 def family(window: XWindow, parent: Optional[XWindow]) -> Optional[XWindow]:
     """Return the toplevel that may be this one's parent: no circle, as X11 allows."""
     found = parent.root if parent is not None else None
-    seen: List[XWindow] = [window]
+    seen: list[XWindow] = [window]
     step = found
     while step is not None:
         if step in seen:

@@ -9,10 +9,10 @@ screens are there beside the real one, which is the first and so the primary one
 from __future__ import annotations
 
 import struct
-from typing import Callable, List, Optional, Tuple
+from typing import Optional
 
-from shims.x11.core import Core
-from shims.x11.objects import Maybe, WaylandObject, ignored
+from shims.x11.core import BridgePart, Core
+from shims.x11.objects import WireObject
 
 PASSED_ON = (
     ("wl_compositor", 4), ("wl_shm", 1), ("wl_seat", 7),
@@ -22,36 +22,23 @@ SCREENS = 3
 MOST_SCREEN = 8192
 
 
-class Screens:
+class Screens(BridgePart):
     """Handles registry and outputs.  ``fixed`` is the scale where the user chose one."""
 
-    def __init__(self, core: Core, fixed: float, moved: Callable[[], None]) -> None:
-        self._core, self._x, self._relay = core, core.x, core.relay
-        self._fixed, self._moved = fixed, moved
+    def __init__(self, core: Core, fixed: float) -> None:
+        super().__init__(core)
+        self._fixed = fixed
         self._mode, self._scale = (1280, 800), 1
-        self._logical: Optional[Tuple[int, int]] = None
-        self._output: Maybe = None
-        self._offered: List[Tuple[str, int, int]] = []
-        self._shown: List[WaylandObject] = []
+        self._logical: Optional[tuple[int, int]] = None
+        self._offered: list[tuple[str, int, int]] = []
+        self._shown: list[WireObject] = []
         self._serial = 0
-        relay = core.relay
-        relay.hear("wl_registry", **{"global": self._global}, global_remove=ignored)
-        relay.hear("wl_output", mode=self._output_mode, scale=self._output_scale)
-        relay.hear("wl_output", geometry=ignored, done=self._settle)
-        relay.hear("zxdg_output_v1", logical_size=self._logical_size)
-        relay.hear("zxdg_output_v1", logical_position=ignored, done=self._settle)
-        relay.hear("wl_surface", enter=ignored, leave=ignored)
-        relay.serve("wl_display", get_registry=self._get_registry)
-        relay.serve("wl_registry", bind=self._bind)
-        relay.serve("zxdg_output_manager_v1", get_xdg_output=self._get_xdg)
-        core.begin.append(self.tell_x)
 
-    def start(self) -> None:
-        """Bind the real output, once all globals are known."""
-        self._output = self._core.bind("wl_output", 2)
-        manager = self._core.bind("zxdg_output_manager_v1", 1)
-        if manager is not None and self._output is not None:
-            self._relay.create(manager, "get_xdg_output", self._output)
+    def _on_bound(self) -> None:
+        """Ask for the real output's logical size."""
+        output = self._core.bound.get("wl_output")
+        if output is not None:
+            self._core.extra("zxdg_output_manager_v1", "get_xdg_output", output)
 
     def offer(self) -> None:
         """Decide on Xwayland's globals, once the real output is known."""
@@ -61,9 +48,9 @@ class Screens:
             if interface in self._core.globals:
                 name, version = self._core.globals[interface]
                 self._offered.append((interface, min(version, most), name))
-        self._offered += [("zxdg_output_manager_v1", 1, 0), ("xwayland_shell_v1", 1, 0)]
+        self._offered.append(("xwayland_shell_v1", 1, 0))
 
-    def tell_x(self) -> None:
+    def _on_managing(self) -> None:
         """Tell programs of the work area, the resolution and the desktop's scale."""
         core, x = self._core, self._x
         x.set_property(x.root, "_NET_WORKAREA", "CARDINAL", [*core.size, *core.size])
@@ -81,32 +68,34 @@ class Screens:
 
     # -- the real output
 
-    def _global(
-        self, _registry: WaylandObject, name: int, interface: str, version: int
+    def _wl_registry_global(
+        self, _registry: WireObject, name: int, interface: str, version: int
     ) -> None:
         self._core.globals.setdefault(interface, (name, version))
 
-    def _output_mode(
-        self, output: WaylandObject, flags: int, w: int, h: int, _rate: int
+    def _wl_output_mode(
+        self, _output: WireObject, flags: int, w: int, h: int, _rate: int
     ) -> None:
-        if flags & 1 and output is self._output:
+        if flags & 1:
             self._mode = (w, h)
 
-    def _output_scale(self, _output: WaylandObject, scale: int) -> None:
+    def _wl_output_scale(self, _output: WireObject, scale: int) -> None:
         self._scale = scale
 
-    def _logical_size(self, _output: WaylandObject, w: int, h: int) -> None:
+    def _zxdg_output_v1_logical_size(self, _output: WireObject, w: int, h: int) -> None:
         self._logical = (w, h)
 
-    def _settle(self, *_: object) -> None:
+    def _wl_output_done(self, _: WireObject) -> None:
         before = self._core.size, self._core.scale
         self._measure()
         if self._offered and (self._core.size, self._core.scale) != before:
             for output in self._shown:
                 self._describe(output)
             if self._core.managing:
-                self._moved()
-                self.tell_x()
+                self._core.tell("moved")
+                self._on_managing()
+
+    _zxdg_output_v1_done = _wl_output_done
 
     def _measure(self) -> None:
         """Pixels of programs for one of the compositor: the output's, if it says so."""
@@ -121,13 +110,13 @@ class Screens:
 
     # -- what Xwayland sees
 
-    def _get_registry(self, _display: WaylandObject, new: int) -> None:
+    def _wl_display_get_registry(self, _display: WireObject, new: int) -> None:
         registry = self._relay.make_local("wl_registry", 1, new)
         for number, (interface, version, _) in enumerate(self._offered):
             self._relay.tell(registry, "global", number + 1, interface, version)
 
-    def _bind(
-        self, _: WaylandObject, number: int, interface: str, version: int, new: int
+    def _wl_registry_bind(
+        self, _: WireObject, number: int, interface: str, version: int, new: int
     ) -> None:
         name = self._offered[min(max(0, number - 1), len(self._offered) - 1)][2]
         made = self._relay.make_local(interface, version, new)
@@ -135,33 +124,22 @@ class Screens:
             self._relay.raise_up(made)
             self._relay.ask(self._core.registry, "bind", name, interface, version, made)
         elif interface == "wl_output":
-            made.data = [number - 1, None]
+            made.data = number - 1
             self._shown.append(made)
             self._describe(made)
 
-    def _get_xdg(self, _: WaylandObject, new: int, output: WaylandObject) -> None:
-        output.data[1] = self._relay.make_local("zxdg_output_v1", 1, new)
-        self._describe(output)
-
-    def _describe(self, output: WaylandObject) -> None:
-        number, xdg = output.data
+    def _describe(self, output: WireObject) -> None:
         w, h = self._core.size
-        x, y, w, h = [(w, h, w, h), (0, 0, w, 2 * h), (w, 0, w, h)][number]
+        x, y, w, h = [(w, h, w, h), (0, 0, w, 2 * h), (w, 0, w, h)][output.data]
         tell = self._relay.tell
         millimetres = round(w / 96 * 25.4), round(h / 96 * 25.4)
         tell(output, "geometry", x, y, *millimetres, 0, "Vitrail", "X11", 0)
         tell(output, "mode", 3, w, h, 60000)
-        if output.version >= 2:
-            tell(output, "scale", 1)
-        if xdg is not None and not xdg.dead:
-            tell(xdg, "logical_position", x, y)
-            tell(xdg, "logical_size", w, h)
-            tell(xdg, "done")
-        if output.version >= 2:
-            tell(output, "done")
+        tell(output, "scale", 1)
+        tell(output, "done")
 
 
-def xsettings(serial: int, settings: List[Tuple[str, int]]) -> bytes:
+def xsettings(serial: int, settings: list[tuple[str, int]]) -> bytes:
     """Return integer settings in the form of the XSETTINGS specification 0.5."""
     data = struct.pack("<B3xII", 0, serial, len(settings))
     for name, value in settings:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
-from shims.x11.core import Core
-from shims.x11.objects import Maybe, WaylandObject
+from shims.x11.core import BridgePart, Core
+from shims.x11.objects import Maybe, WireObject
 from shims.x11.window import HeldSurface, XWindow
 
 _LEFT_BUTTON = 0x110
@@ -13,35 +13,25 @@ _ON_ROOT = 2.0
 """A place of X11's plane where no window is."""
 
 
-class SeatInput:
+class SeatInput(BridgePart):
     """Handles the input that goes to Xwayland."""
 
     on_helper = (10, 10)
     """A place of the helper window."""
 
-    def __init__(self, core: Core, cursor: Callable[[HeldSurface], None]) -> None:
-        self._core, self._x, self._cursor = core, core.x, cursor
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
         self._pointer: Maybe = None
         self._at = (0.0, 0.0)
         self._entered = self._active = 0
         self._under: Optional[HeldSurface] = None
         """The surface that Xwayland's pointer is on."""
         self._button_down = _LEFT_BUTTON
-        self.on_focus: Callable[[], None] = lambda: None
-        self.on_pointer: Callable[[], None] = lambda: None
-        """Called when the pointer is ours, so that nothing is dragged."""
         self.on_leave: Callable[[], bool] = lambda: False
         """Says whether Xwayland is not to know that the pointer left."""
-        self._pass, hear = core.relay.pass_event, core.relay.hear
-        hear("wl_pointer", enter=self._enter, leave=self._leave)
-        hear("wl_pointer", motion=self._motion, button=self._button)
-        hear("wl_keyboard", enter=self._keyboard_enter, leave=self._keyboard_leave)
-        hear("wl_keyboard", key=self._key)
-        hear("wl_touch", down=self._touch_down, motion=self._touch_motion)
-        core.relay.serve("wl_seat", get_pointer=self._get_pointer)
-        core.relay.serve("wl_pointer", set_cursor=self._set_cursor)
+        self._pass = core.relay.pass_event
 
-    def click_outside(self) -> None:
+    def _on_dismissed(self) -> None:
         """End X11's menus: a click on the empty root, which only a grab would get.
 
         An X11 menu has a grab inside the X server and does not see clicks elsewhere on
@@ -85,46 +75,48 @@ class SeatInput:
 
     # -- the pointer
 
-    def _get_pointer(self, seat: WaylandObject, new: int) -> None:
+    def _wl_seat_get_pointer(self, seat: WireObject, new: int) -> None:
         self._pointer = self._core.relay.create(seat, "get_pointer", down=new)
 
-    def _set_cursor(
-        self, pointer: WaylandObject, serial: int, cursor: Maybe, *hot: int
+    def _wl_pointer_set_cursor(
+        self, pointer: WireObject, serial: int, cursor: Maybe, *hot: int
     ) -> None:
         if cursor is not None and not cursor.data.open:
-            self._cursor(cursor.data)
+            self._core.tell("cursor", cursor.data)
         place = (int(side // self._core.scale) for side in hot)
         self._core.relay.ask(pointer, "set_cursor", serial, cursor, *place)
 
-    def _enter(
-        self, pointer: WaylandObject, serial: int, target: WaylandObject, *at: float
+    def _wl_pointer_enter(
+        self, pointer: WireObject, serial: int, target: WireObject, *at: float
     ) -> None:
         if not target.dead:
-            self.on_pointer()
+            self._core.tell("pointer")
             self._core.hover = self._under = target.data
             self._core.serial = self._entered = serial
             self._at = self._core.enlarged(*at)
             self.raise_window(target.data.window)
             self._pass(pointer, "enter", serial, target, *self._at)
 
-    def _leave(self, pointer: WaylandObject, *values: object) -> None:
+    def _wl_pointer_leave(self, pointer: WireObject, *values: object) -> None:
         self._core.hover = None
         if not self.on_leave():
             self._pass(pointer, "leave", *values)
 
-    def _motion(self, pointer: WaylandObject, when: int, *at: float) -> None:
+    def _wl_pointer_motion(self, pointer: WireObject, when: int, *at: float) -> None:
         self._at = self._core.enlarged(*at)
         # A drag that begins needs the X11 pointer where the bridge has put it.
         if not self._core.dragging:
             self._pass(pointer, "motion", when, *self._at)
 
-    def _button(self, pointer: WaylandObject, serial: int, *values: int) -> None:
+    def _wl_pointer_button(
+        self, pointer: WireObject, serial: int, *values: int
+    ) -> None:
         _, button, state = values
         self._core.note_input(serial, pressed=bool(state))
         if state:
             self._button_down = button
         else:
-            self.on_pointer()
+            self._core.tell("pointer")
         self._pass(pointer, "button", serial, *values)
 
     def raise_window(self, window: Optional[XWindow]) -> None:
@@ -145,12 +137,12 @@ class SeatInput:
 
     # -- the keyboard
 
-    def _key(self, keyboard: WaylandObject, serial: int, *values: int) -> None:
+    def _wl_keyboard_key(self, keyboard: WireObject, serial: int, *values: int) -> None:
         self._core.serial, self._core.input_at = serial, self._core.clock()
         self._pass(keyboard, "key", serial, *values)
 
-    def _keyboard_enter(
-        self, keyboard: WaylandObject, serial: int, target: WaylandObject, keys: bytes
+    def _wl_keyboard_enter(
+        self, keyboard: WireObject, serial: int, target: WireObject, keys: bytes
     ) -> None:
         if target.dead:
             return
@@ -158,7 +150,7 @@ class SeatInput:
         if target.data.window is not None and self._core.managing:
             self._give_keyboard(target.data.window.root)
         self._pass(keyboard, "enter", serial, target, keys)
-        self.on_focus()
+        self._core.tell("focus")
 
     def _give_keyboard(self, window: XWindow) -> None:
         if window.hints.takes_keys:
@@ -171,7 +163,7 @@ class SeatInput:
         else:
             self._wait_for_x()
 
-    def _keyboard_leave(self, keyboard: WaylandObject, *values: object) -> None:
+    def _wl_keyboard_leave(self, keyboard: WireObject, *values: object) -> None:
         self._core.focus = None
         self._pass(keyboard, "leave", *values)
         if self._core.managing:
@@ -186,13 +178,8 @@ class SeatInput:
 
     # -- fingers
 
-    def _touch_down(
-        self,
-        touch: WaylandObject,
-        serial: int,
-        when: int,
-        on: WaylandObject,
-        *rest: float,
+    def _wl_touch_down(
+        self, touch: WireObject, serial: int, when: int, on: WireObject, *rest: float
     ) -> None:
         finger, *at = rest
         self._core.note_input(serial, pressed=True)
@@ -201,7 +188,7 @@ class SeatInput:
         place = self._core.enlarged(*at)
         self._pass(touch, "down", serial, when, on, finger, *place)
 
-    def _touch_motion(
-        self, touch: WaylandObject, when: int, finger: int, *at: float
+    def _wl_touch_motion(
+        self, touch: WireObject, when: int, finger: int, *at: float
     ) -> None:
         self._pass(touch, "motion", when, finger, *self._core.enlarged(*at))

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 import traceback
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional
 
 from shims.x11.bridge import Bridge
 from shims.x11.cookie import XAuthority
+from shims.x11.core import Core
 from shims.x11.wire import MOST_FDS, BridgeError, Stream
 
 QUEUE_BYTES = 1 << 20
@@ -47,7 +48,7 @@ def wayland_socket() -> socket.socket:
     return connection
 
 
-def listen(directory: str = X_SOCKETS) -> Tuple[socket.socket, int]:
+def listen(directory: str = X_SOCKETS) -> tuple[socket.socket, int]:
     """Make programs' X socket; returns it and the display's number.  Raises OSError."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o1777)
@@ -55,16 +56,13 @@ def listen(directory: str = X_SOCKETS) -> Tuple[socket.socket, int]:
     for number in range(100):
         listener = socket.socket(socket.AF_UNIX)
         path = f"{directory}/X{number}"
-        try:
+        with contextlib.suppress(OSError):
+            if _is_dead(path):
+                os.unlink(path)
             listener.bind(path)
-        except OSError:
-            if not _is_dead(path):
-                listener.close()
-                continue
-            os.unlink(path)
-            listener.bind(path)
-        listener.listen(64)
-        return listener, number
+            listener.listen(64)
+            return listener, number
+        listener.close()
     raise OSError("all of 100 X displays are taken")
 
 
@@ -85,62 +83,59 @@ class XDisplay(NamedTuple):
 class Server:
     """Waits for X11 programs, and shows them until the last one has gone."""
 
-    def __init__(self, display: XDisplay) -> None:
-        self._display, self._listener = display, display.listener
-        self._wake, woken = socket.socketpair()
-        for end in (self._wake, woken):
-            end.settimeout(0)
-        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-        self._woken = woken
+    def __init__(self, display: XDisplay, argv: list[str]) -> None:
+        """Start our own program, if there is one.  Raises OSError."""
+        self._display = display
+        self._ends: list[Any] = []
         self.child: Optional[subprocess.Popen[bytes]] = None
-        self.once = False
-        """Whether another program waits for the next X11 program."""
+        if argv:
+            env = {**os.environ, "XAUTHORITY": display.authority.path}
+            env.update(DISPLAY=f":{display.number}", _JAVA_AWT_WM_NONREPARENTING="1")
+            self.child = subprocess.Popen(argv, env=env)
+            self._ends = [os.pidfd_open(self.child.pid)]
 
-    def serve(self) -> int:
-        """Serve until the program that we were started with ends; returns its code."""
+    def serve(self, *, once: bool) -> int:
+        """Serve until the program that we were started with ends; returns its code.
+
+        ``once``: another program waits for the next X11 program.
+        """
+        listener = self._display.listener
         while self._goes_on():
-            ready, _, _ = select.select([self._listener, self._wake], [], [])
-            if self._listener in ready:
+            ready, _, _ = select.select([listener, *self._ends], [], [])
+            if listener in ready:
                 self._show()
-                if self.once:
+                if once:
                     break
         code = self.child.returncode if self.child is not None else 0
         return 128 - code if code < 0 else code
 
     def _goes_on(self) -> bool:
         """Whether our own program, if there is one, has not ended."""
-        with contextlib.suppress(BlockingIOError):
-            self._wake.recv(4096)
         return self.child is None or self.child.poll() is None
 
     def _show(self) -> None:
         """Run one Xwayland, to its end or that of our own program."""
         began = time.monotonic()
-        session = None
         try:
-            session = XSession(self._display)
-            while not session.ended and self._goes_on():
-                session.turn([self._wake])
+            with contextlib.closing(XSession(self._display)) as session:
+                while not session.ended and self._goes_on():
+                    session.turn(self._ends)
         except BridgeError as error:
             say(f"X11 windows end: {error}")
         except Exception:
             say(f"X11 windows end by an internal error: {traceback.format_exc()}")
         else:
-            return
-        finally:
-            if session is not None:
-                session.close()
-        # One that ended with its last program may be wanted again at once.
-        clean = session is not None and session.ended
-        if not clean and time.monotonic() - began < RESTART_SECONDS:
+            return  # one that ended with its last program may be wanted again at once
+        if time.monotonic() - began < RESTART_SECONDS:
             self._refuse()
 
     def _refuse(self) -> None:
         """Xwayland could not start: let programs fail, rather than start it again."""
-        self._listener.settimeout(RESTART_SECONDS)
+        listener = self._display.listener
+        listener.settimeout(RESTART_SECONDS)
         with contextlib.suppress(OSError):
-            self._listener.accept()[0].close()
-        self._listener.settimeout(None)
+            listener.accept()[0].close()
+        listener.settimeout(None)
 
 
 class XSession:
@@ -154,12 +149,11 @@ class XSession:
         self._wm, self._wm_theirs = socket.socketpair()
         for end in (self._up, self._down, self._wm):
             end.settimeout(0)
-        cookie, scale = display.authority.cookie, display.scale
-        self.bridge = Bridge(time.monotonic, say, cookie, scale)
+        core = Core(time.monotonic, say, display.authority.cookie)
+        self.bridge = Bridge(core, display.scale)
         self.bridge.on_ready = self._start
-        relay, x = self.bridge.core.relay, self.bridge.core.x
-        ends: List[Tuple[socket.socket, Stream]] = [(self._up, relay.up)]
-        self._connections = [*ends, (self._down, relay.down), (self._wm, x)]
+        streams: list[Stream] = [core.relay.up, core.relay.down, core.x]
+        self._connections = [*zip((self._up, self._down, self._wm), streams)]
 
     def _start(self) -> None:
         program = shutil.which("Xwayland")
@@ -172,7 +166,6 @@ class XSession:
         argv = [program, f":{self._display.number}", *words.split()]
         argv += ["-auth", self._display.authority.path]
         env = {**os.environ, "WAYLAND_SOCKET": str(wayland)}
-        env.pop("DISPLAY", None)
         none, pipe = subprocess.DEVNULL, subprocess.PIPE
         self._server = subprocess.Popen(
             argv, env=env, pass_fds=ends, stdin=none, stderr=pipe
@@ -180,25 +173,24 @@ class XSession:
         self._theirs.close()
         self._wm_theirs.close()
 
-    def turn(self, more: List[socket.socket]) -> None:
+    def turn(self, more: list[Any]) -> None:
         """Wait until something can be done, and do it.  Raises BridgeError."""
         bridge = self.bridge
         relay, x, moves = bridge.core.relay, bridge.core.x, bridge.selections
         self._flush()
-        readers: List[Any] = [*more, *moves.readers()]
+        readers: list[Any] = [*more, *moves.readers()]
         if len(relay.down.out) < QUEUE_BYTES:
             readers.append(self._up)
         if len(relay.up.out) < QUEUE_BYTES and len(x.out) < QUEUE_BYTES:
             readers += [self._down, self._wm]
-        writers: List[Any] = [end for end, stream in self._connections if stream.out]
+        writers: list[Any] = [end for end, stream in self._connections if stream.out]
         writers += moves.writers()
         patience = bridge.core.patience()
         ready, able, _ = select.select(readers, writers, [], patience)
         for end, connection in self._connections:
             if end in ready:
                 self._read(end, connection)
-        for fd in {f for f in (*ready, *able) if isinstance(f, int)}:
-            moves.ready(fd)
+        moves.ready({fd for fd in (*ready, *able) if isinstance(fd, int)})
         bridge.work()
         self._flush()
 
@@ -250,43 +242,29 @@ class XSession:
             say(f"Xwayland ended with {self._server.returncode}: {' / '.join(words)}")
 
 
-def environment(number: int, authority: XAuthority) -> dict:  # type: ignore[type-arg]
-    """Return the environment of programs: Wayland first, X11 where they need it."""
-    return {
-        **os.environ,
-        "DISPLAY": f":{number}",
-        "XAUTHORITY": authority.path,
-        "_JAVA_AWT_WM_NONREPARENTING": "1",
-    }
-
-
-def main(argv: List[str]) -> int:
+def main(argv: list[str]) -> int:
     """Serve X11 programs; see the head of this program."""
     scale, fd = float(os.environ.get("VITRAIL_X11_SCALE") or 0), -1
     if argv[:1] == ["--listen"]:
         fd, argv = int(argv[1]), argv[2:]
     argv = argv[1:] if argv[:1] == ["--"] else argv
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
     if fd >= 0:
         authority = XAuthority(os.environ.get("XAUTHORITY", ""), present=True)
         listener = socket.socket(fileno=os.dup(fd))
         number = int(str(listener.getsockname()).rpartition("X")[2])
     else:
         listener, number = listen()
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
         path = os.path.join(runtime, f"vitrail-xauthority-{number}")
         authority = XAuthority(path, present=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    server = Server(XDisplay(listener, number, authority, scale))
-    server.once = fd >= 0
-    if argv:
-        try:
-            server.child = subprocess.Popen(argv, env=environment(number, authority))
-        except OSError as error:
-            say(f"{argv[0]} cannot be started: {error.strerror}")
-            return 127
     try:
-        return server.serve()
+        server = Server(XDisplay(listener, number, authority, scale), argv)
+    except OSError as error:
+        say(f"{argv[0]} cannot be started: {error.strerror}")
+        return 127
+    try:
+        return server.serve(once=fd >= 0)
     finally:
         if server.child is not None and server.child.poll() is None:
             server.child.terminate()

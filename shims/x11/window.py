@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Iterable, List, Optional, Set, Tuple
+from typing import Iterable, Optional
 
-from shims.x11.objects import Maybe, WaylandObject
+from shims.x11.objects import Maybe, WireObject
 from shims.x11.properties import Hints
 
-ACTIVATED, MAXIMIZED, FULLSCREEN = 4, 1, 2
-LARGE = {
+MAXIMIZED, FULLSCREEN = 1, 2
+STATES = {
     "FULLSCREEN": FULLSCREEN,
     "MAXIMIZED_VERT": MAXIMIZED,
     "MAXIMIZED_HORZ": MAXIMIZED,
+    "FOCUSED": 4,
 }
 """States of xdg_toplevel by those of _NET_WM_STATE."""
 FIXED_STATES = frozenset({MAXIMIZED, FULLSCREEN, 5, 6, 7, 8})
@@ -21,14 +22,14 @@ FIXED_STATES = frozenset({MAXIMIZED, FULLSCREEN, 5, 6, 7, 8})
 class HeldSurface:
     """A wl_surface of Xwayland's; until it is ``open`` all of it is kept back here."""
 
-    def __init__(self, proxy: WaylandObject) -> None:
+    def __init__(self, proxy: WireObject) -> None:
         self.proxy = proxy
         self.window: Optional[XWindow] = None
         self.open = self.committed = False
         self.buffer: Maybe = None
         self.size = (0, 0)
-        self.frames: List[WaylandObject] = []
-        self.damage: List[Tuple[int, ...]] = []
+        self.frames: list[WireObject] = []
+        self.damage: list[tuple[int, ...]] = []
         self.viewport: Maybe = None
         self.fitted: object = None
 
@@ -37,16 +38,17 @@ class XWindow:
     """An X11 window that is a child of the root, with its place there."""
 
     def __init__(
-        self, xid: int, place: Tuple[int, int, int, int], *, own: bool
+        self, xid: int, place: tuple[int, int, int, int], *, own: bool
     ) -> None:
         self.xid, self.override = xid, own
         self.x, self.y, self.w, self.h = place
         self.hints, self.known, self.reading = Hints(), False, 0
         self.mapped = self.managed = self.dismissed = False
-        self.surface_id = self.serial = 0
+        self.surface_key: object = None
+        """The surface's id, or both halves of its serial number."""
         self.surface: Optional[HeldSurface] = None
         self.since = 0.0
-        self.large: Set[int] = set()
+        self.large: set[int] = set()
         """Of FULLSCREEN and MAXIMIZED: what it is, or has asked to be."""
         # _NET_WM_SYNC_REQUEST
         self.alarm = self.count = 0
@@ -64,11 +66,11 @@ class XWindow:
         # What configure events asked for.
         self.configured = self.modal = False
         self.ack: Optional[int] = None
-        self.pending: Tuple[int, int, Tuple[int, ...]] = (0, 0, ())
-        self.states: Tuple[int, ...] = ()
+        self.pending: tuple[int, int, tuple[int, ...]] = (0, 0, ())
+        self.states: tuple[int, ...] = ()
         self.wanted = self.told = self.shown = (0, 0)
         self.tokens = 0
-        self.titled = (0.0, "", "")  # when, title, application id
+        self.titled = ("", "")  # title, application id
 
     @property
     def root(self) -> XWindow:
@@ -83,13 +85,13 @@ class XWindow:
         """Whether its size is not its own to choose."""
         return bool(FIXED_STATES & set(self.states))
 
-    def within(self, width: int, height: int) -> Tuple[int, int]:
+    def within(self, width: int, height: int) -> tuple[int, int]:
         """Return a size within its limits."""
         (low, short), (wide, high) = self.hints.smallest, self.hints.largest
         width, height = max(width, low), max(height, short)
         return min(width, wide or width), min(height, high or height)
 
 
-def large_states(words: Iterable[str]) -> Set[int]:
+def large_states(words: Iterable[str]) -> set[int]:
     """Return which of FULLSCREEN and MAXIMIZED words of _NET_WM_STATE mean."""
-    return {LARGE[word] for word in words if word in LARGE}
+    return {STATES[word] for word in words if word in STATES} & {FULLSCREEN, MAXIMIZED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import Any, Iterator, Sequence
 
 from shims.x11.message_table import MESSAGES, WireMessage
 
@@ -16,7 +16,7 @@ class BridgeError(Exception):
     """Why this connection, and with it all X11 windows, ends."""
 
 
-def numbers(data: bytes) -> Tuple[int, ...]:
+def numbers(data: bytes) -> tuple[int, ...]:
     """Return the 32-bit values of an array."""
     return struct.unpack(f"<{len(data) // 4}I", data[: len(data) & ~3])
 
@@ -27,16 +27,16 @@ class Stream:
     def __init__(self, peer: str) -> None:
         self.peer = peer
         self.received = bytearray()
-        self.received_fds: List[int] = []
+        self.received_fds: list[int] = []
         self.out = bytearray()
-        self._out_fds: List[Tuple[int, int]] = []  # start of its message, descriptor
+        self._out_fds: list[tuple[int, int]] = []  # start of its message, descriptor
 
     def feed(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Take what the socket had."""
         self.received += data
         self.received_fds += fds
 
-    def piece(self) -> Tuple[bytes, List[int]]:
+    def piece(self) -> tuple[bytes, list[int]]:
         """Return what one sendmsg may take: no message before its descriptors."""
         fds = [fd for _, fd in self._out_fds[:MOST_FDS]]
         end = len(self.out)
@@ -44,7 +44,7 @@ class Stream:
             end = self._out_fds[MOST_FDS][0]
         return bytes(self.out[:end]), fds
 
-    def sent(self, count: int, fds: List[int]) -> None:
+    def sent(self, count: int, fds: list[int]) -> None:
         """So many bytes have left, with these descriptors."""
         for fd in fds:
             os.close(fd)
@@ -62,7 +62,7 @@ class Stream:
 class WireEnd(Stream):
     """One end of a Wayland connection."""
 
-    def messages(self) -> Iterator[Tuple[int, int, bytes]]:
+    def messages(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield whole messages: object, opcode, body.  Raises BridgeError."""
         while len(self.received) >= 8:
             oid, head = struct.unpack_from("<II", self.received)
@@ -77,7 +77,7 @@ class WireEnd(Stream):
 
     def decode(
         self, mark: str, interface: str, opcode: int, body: bytes
-    ) -> Tuple[WireMessage, List[Any]]:
+    ) -> tuple[WireMessage, list[Any]]:
         """Return what a message to an object of an interface says.  Raises BridgeError."""
         messages = MESSAGES.get((mark, interface), [])
         if opcode >= len(messages):

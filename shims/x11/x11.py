@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
 
 from shims.x11.wire import BridgeError, Stream, numbers
 
@@ -23,6 +13,7 @@ Atom = Union[int, str]
 """An atom, or the name of one that is known from the start."""
 Part = Union[int, bytes]
 Data = Union[bytes, Sequence[int]]
+Pair = Optional[tuple[int, int]]
 Reply = Callable[[Optional[bytes]], None]
 """Gets the whole reply, or None for an error (the window has gone)."""
 
@@ -56,9 +47,13 @@ class Property(NamedTuple):
     data: bytes
     more: int
 
-    def words(self) -> Tuple[int, ...]:
+    def words(self) -> tuple[int, ...]:
         """Return 32-bit values; none for another format."""
         return numbers(self.data) if self.format == 32 else ()
+
+
+NOTHING = Property(0, 0, b"", 0)
+Found = Callable[[Property], None]
 
 
 class X11(Stream):
@@ -78,9 +73,9 @@ class X11(Stream):
         self._ready, self._event = ready, event
         self._open = False
         self._sequence = 0
-        self._waiting: Dict[int, Reply] = {}
-        self.atoms: Dict[str, int] = {}
-        self._names: Dict[int, str] = {0: ""}
+        self._waiting: dict[int, Reply] = {}
+        self.atoms: dict[str, int] = {}
+        self._names: dict[int, str] = {0: ""}
         self._last_id = 0
         self.base = self.mask = self.root = 0
 
@@ -148,15 +143,17 @@ class X11(Stream):
         self._last_id += 1
         return self.base | self._last_id
 
-    def extension(self, name: str, then: Callable[[int, int], None]) -> None:
-        """Call back with an extension's opcode, 0 without it, and first event."""
+    def extension(self, name: str, then: Callable[..., None], *version: int) -> None:
+        """Ask for a version of an extension; call back with its opcode and first event."""
 
         def answered(reply: Optional[bytes]) -> None:
-            then(*(reply[9:11] if reply is not None and reply[8] else (0, 0)))
+            if reply is not None and reply[8]:
+                self.request(reply[9], *version)
+                then(reply[9], reply[10])
 
         self.request(98, len(name), name.encode(), then=answered)
 
-    def intern(self, names: Sequence[str], then: Callable[[List[int]], None]) -> None:
+    def intern(self, names: Sequence[str], then: Callable[[list[int]], None]) -> None:
         """Call back with the atoms of these names, in order."""
 
         def answered(name: str, reply: Optional[bytes]) -> None:
@@ -170,7 +167,7 @@ class X11(Stream):
 
         self._look_up(names, self.atoms, ask, then)
 
-    def names(self, atoms: Sequence[int], then: Callable[[List[str]], None]) -> None:
+    def names(self, atoms: Sequence[int], then: Callable[[list[str]], None]) -> None:
         """Call back with the names of these atoms, "" for one that is not an atom."""
 
         def answered(atom: int, reply: Optional[bytes]) -> None:
@@ -187,7 +184,7 @@ class X11(Stream):
         self._look_up(atoms, self._names, ask, then)
 
     def _look_up(
-        self, keys: Sequence[Any], known: Dict[Any, Any], ask: _Call, then: _Call
+        self, keys: Sequence[Any], known: dict[Any, Any], ask: _Call, then: _Call
     ) -> None:
         """Call back with what is known of all keys, which is asked for where it is not."""
         missing = [key for key in dict.fromkeys(keys) if key not in known]
@@ -206,20 +203,20 @@ class X11(Stream):
         self,
         window: int,
         atom: int,
-        then: Callable[[Optional[Property]], None],
-        *,
+        then: Found,
         units: int = 1024,
+        *,
         delete: bool = False,
     ) -> None:
         """Call back with up to so many units (of 4 bytes) of a property."""
 
         def answered(reply: Optional[bytes]) -> None:
             if reply is None or reply[1] not in (8, 16, 32):
-                then(None)
+                then(NOTHING)
                 return
             kind, more, items = struct.unpack_from("<III", reply, 8)
             data = reply[32 : 32 + items * (reply[1] // 8)]
-            then(Property(kind, reply[1], data, more) if kind else None)
+            then(Property(kind, reply[1], data, more))
 
         words = (window, atom, 0, 0, units)
         self.request(20, *words, minor=int(delete), then=answered)
@@ -244,25 +241,13 @@ class X11(Stream):
         return window
 
     def configure(
-        self,
-        window: int,
-        *,
-        place: Optional[Tuple[int, int]] = None,
-        size: Optional[Tuple[int, int]] = None,
-        above: bool = False,
+        self, window: int, *, place: Pair = None, size: Pair = None, above: bool = False
     ) -> None:
         """Move, resize or raise a window; the border goes with a size."""
-        mask: int = 0
-        values: List[int] = []
-        if place is not None:
-            mask, values = 3, [*place]
-        if size is not None:
-            mask |= 4 | 8 | 16
-            values += [max(1, size[0]), max(1, size[1]), 0]
-        if above:
-            mask |= 64
-            values.append(0)
-        self.request(12, window, mask, *values)
+        sides = [max(1, side) for side in size] + [0] if size else [None] * 3
+        words = [*(place or (None, None)), *sides, None, 0 if above else None]
+        mask = sum(1 << bit for bit, word in enumerate(words) if word is not None)
+        self.request(12, window, mask, *(word for word in words if word is not None))
 
     def send_event(self, window: int, mask: int, event: bytes) -> None:
         """Send a synthetic event."""

@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 
 from shims.x11.bridge import Bridge
+from shims.x11.core import Core
 from shims.x11.message_table import BY_NAME
 from shims.x11.wire import WireEnd
 from shims.x11.x11 import Property
@@ -31,8 +32,8 @@ class Ends:
     def __init__(self) -> None:
         self.now = 1000.0
         self.said: list[str] = []
-        self.bridge = Bridge(lambda: self.now, self.said.append, b"c" * 16)
-        self.core = self.bridge.core
+        self.core = Core(lambda: self.now, self.said.append, b"c" * 16)
+        self.bridge = Bridge(self.core)
         self.asked: list[tuple[str, str, list]] = []
         self.x_asked: Counter[int] = Counter()
         self.above = {1: "wl_display"}
