@@ -26,6 +26,8 @@ _GUESSES = 8
 """Points at which a window of the hostile client is looked for."""
 _OPENED = 0.5
 """Seconds after which mutter has shown a window that has its first picture."""
+_OPENS_AT = (455, 245)
+"""A point of a window that mutter 43 has just placed: the search begins there."""
 _AWAY = (1278, 798)
 """A corner of the screen that no window covers at first."""
 
@@ -99,8 +101,8 @@ class FeltJudge(Judge):
             for y in range(_STEP // 2, down, _STEP)
             for x in range(_STEP // 2, across, _STEP)
         ]
-        middle = across // 2, down // 2
-        points.sort(key=lambda p: abs(p[0] - middle[0]) + abs(p[1] - middle[1]))
+        x, y = _OPENS_AT
+        points.sort(key=lambda p: abs(p[0] - x) + abs(p[1] - y))
         for point in points:
             if self._over(observer, point):
                 return point

@@ -1,8 +1,9 @@
 """What a hostile client gains where no promise is broken outright, in figures.
 
 A desktop's animation, the keys that were typed for others, other sandboxes' chords and
-``kill-window`` are what it can delay or take in part.  Each has a bound, with room for
-a loaded machine, and is printed for every run.
+``kill-window`` are what it can delay or take in part.  Each has a bound and is printed
+for every run.  Seconds in which the compositor or this program waited for a processor
+do not count: other programs of a loaded machine cause them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 from broker.core.limits import wayland as limits
@@ -26,22 +28,47 @@ KILL_BOUND = 2.5
 """Seconds until a window is gone that the user ends."""
 
 
+class Clock:
+    """Seconds, without those in which one of two processes waited for a processor.
+
+    Of this process and the compositor, as the scheduler counts (schedstat, proc(5)).
+    """
+
+    def __init__(self, pid: int) -> None:
+        """``pid``: of the compositor."""
+        self._tasks = [Path("/proc/self/task"), Path(f"/proc/{pid}/task")]
+        self._known: dict[Path, int] = {}
+        self._waited = 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        with self._lock:
+            for thread in (t for tasks in self._tasks for t in tasks.glob("*")):
+                # A thread may end meanwhile.
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    waited = int((thread / "schedstat").read_text().split()[1])
+                    self._waited += waited - self._known.get(thread, waited)
+                    self._known[thread] = waited
+            return time.monotonic() - self._waited / 1e9
+
+
 class Animation:
     """A program of the desktop's own that draws as often as it may.
 
     ``window`` is placed where no other is: a newer sway lets those wait that are covered.
     """
 
-    def __init__(self, window: Observer) -> None:
-        self._window = window
+    def __init__(self, window: Observer, pid: int) -> None:
+        """``pid``: of the compositor that shows it."""
+        self._window, self.clock = window, Clock(pid)
         self._stop, self._begun = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True)
-        self.pictures, self._longest, self._last = 0, 0.0, time.monotonic()
+        self.pictures, self._longest, self._last = 0, 0.0, self.clock()
 
     @property
     def longest(self) -> float:
         """Seconds of the longest gap, the one that lasts still included."""
-        return max(self._longest, time.monotonic() - self._last)
+        return max(self._longest, self.clock() - self._last)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -61,7 +88,7 @@ class Animation:
             while not self._stop.is_set():
                 window.paint(window.painted, 32, 32, color)
                 window.shown(window.painted)
-                now = time.monotonic()
+                now = self.clock()
                 if self.pictures:
                     self._longest = max(self._longest, now - self._last)
                 self._last = now
@@ -85,11 +112,12 @@ class Gains:
         for _ in range(times):
             with suppress(*ENDED, OSError):  # at its limit it has no connection left
                 act()
-            began = time.monotonic()
+            clock = self.animation.clock
+            began = clock()
             while self._kill():
-                if time.monotonic() - began > KILL_BOUND:
+                if clock() - began > KILL_BOUND:
                     break
-            self.killed = max(self.killed, time.monotonic() - began)
+            self.killed = max(self.killed, clock() - began)
         self.judge()
 
     def judge(self) -> None:

@@ -387,15 +387,15 @@ class Judge:
         if lost and self.hostile.mapped == mapped:
             raise SeenError(f"{observer.name} lost the keyboard without a new window")
         if not lost:
-            began = time.monotonic()
+            clock = self.gains.animation.clock
+            began = clock()
             if self.claims.claimed and not observer.eventually(
                 lambda: not self.claims.claimed
             ):
                 raise SeenError(
                     f"a sandbox claims the keyboard that {observer.name} has"
                 )
-            claimed = time.monotonic() - began
-            self.gains.claimed = max(self.gains.claimed, claimed)
+            self.gains.claimed = max(self.gains.claimed, clock() - began)
             self.type_into(observer)
 
     def _shown(self) -> None:

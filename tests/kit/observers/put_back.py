@@ -48,7 +48,10 @@ HOLES: dict[str, tuple[str | mutation.Guard, ...]] = {
 """Each hole that is put back, with the guards that are turned off for it: rows of the
 guard tables, or rows that put back more of the hole."""
 _TEST = "tests/attack/test_wayland_observers.py"
-_TESTS = {"18 regions": "flood_of_regions"}
+_TESTS = {
+    "18 regions": "flood_of_regions",
+    "17 windows for focus": "windows_without_input and {where}",
+}
 """Selects the test that finds a hole, where it is not the random hostile client's."""
 _COMPOSITORS = {"17 serials of drags": "kwin", "touch elsewhere": "kwin"}
 """On which compositor by default, where the others look themselves."""
@@ -101,7 +104,8 @@ def main() -> None:
                 path.write_text(mutation.turned_off(path.read_text(), *here))
             for seed in range(1, options.seeds + 1):
                 where = options.on or _COMPOSITORS.get(hole, "sway")
-                word = _TESTS.get(hole, f"random_hostile_client and {where}")
+                word = _TESTS.get(hole, "random_hostile_client and {where}")
+                word = word.format(where=where)
                 seen, took = play(directory, word, options.seconds, seed)
                 print(f"{hole:26} seed {seed}, {took:4.0f} s, {seen}", flush=True)
 
