@@ -87,6 +87,14 @@ class FeltJudge(Judge):
         refused the keyboard.
         """
         super()._answered(observer)
+        self._opened(observer)
+
+    def _between(self, observer: Observer) -> None:
+        super()._between(observer)
+        self._opened(observer)
+
+    def _opened(self, observer: Observer) -> None:
+        """Wait until mutter has shown the hostile client's newest window."""
         while time.monotonic() < self.hostile.mapped_at + _OPENED:
             observer.roundtrip()
             time.sleep(0.01)

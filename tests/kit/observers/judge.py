@@ -340,7 +340,7 @@ class Judge:
         self.keys.modifiers(_SUPER_BIT)
         self.keys.change(_SHIFT, 1)
         self.keys.modifiers(_SUPER_BIT | _SHIFT_BIT)
-        self.hostile.come_between()
+        self._between(observer)
         self.keys.press(CODES["c"])
         for key in (_SHIFT, _SUPER):
             self.keys.change(key, 0)
@@ -348,6 +348,11 @@ class Judge:
         observer.roundtrip()
         if self.claims.chords:
             raise SeenError("a window that came between took a chord for its own")
+
+    def _between(self, observer: Observer) -> None:
+        """A window of the hostile client comes, most often with the keyboard."""
+        del observer
+        self.hostile.come_between()
 
     def _selections_kept(self) -> None:
         ended = self.ends_cancel and self.hostile.ends != self._ends

@@ -41,7 +41,9 @@ HOLES: dict[str, tuple[str | mutation.Guard, ...]] = {
         mutation.Guard("selections need the focus", "if False:", ""),
     ),
     "17 serials of drags": ("drags with a press that lasts",),
-    "17 windows for focus": ("windows come at a pace",),
+    "17 windows for focus": (
+        "windows come at a pace", "a window that comes too fast waits",
+    ),
     "touch elsewhere": ("frames of its own fingers only",),
     "18 regions": ("requests cost the bytes that go up",),
 }  # fmt: skip
