@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import msgspec
 
@@ -94,11 +95,9 @@ def _own(kind: type[Event]) -> dict[str, str]:
 
 def _texts(kind: type[Event]) -> dict[str, str]:
     """Field to the text that stands below it in the source."""
-    (found,) = ast.parse(inspect.getsource(kind)).body
-    assert isinstance(found, ast.ClassDef)
     texts: dict[str, str] = {}
     name = ""
-    for line in found.body:
+    for line in _classes(kind.__module__)[kind.__name__].body:
         match line:
             case ast.AnnAssign(target=ast.Name(id=name)):
                 pass
@@ -108,6 +107,13 @@ def _texts(kind: type[Event]) -> dict[str, str]:
             case _:
                 name = ""
     return texts
+
+
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes of a module by name: it is large, and is read once for all kinds."""
+    body = ast.parse(inspect.getsource(sys.modules[module])).body
+    return {found.name: found for found in body if isinstance(found, ast.ClassDef)}
 
 
 def _summary(kind: type[Event]) -> str:

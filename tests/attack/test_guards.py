@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from tests.kit.guards.mutation import (
     ROOT,
     Guard,
     MarkError,
+    compile_without,
     marks,
     missed,
-    tree_without,
     turned_off,
 )
 
@@ -25,8 +26,9 @@ TABLES = {
     for path in sorted(Path(mutation.__file__).parent.glob("*.py"))
     if path.stem not in {"__init__", "mutation"}
 }
-MARKS = marks()
 ROWS = [guard for table in TABLES.values() for guard in table]
+_text = cache(Path.read_text)
+_marks = cache(marks)  # not while collecting: every worker does that
 
 
 @pytest.mark.parametrize(
@@ -38,19 +40,18 @@ ROWS = [guard for table in TABLES.values() for guard in table]
     ],
 )
 def test_guard_is_marked_and_its_source_changes_without_it(guard):
-    assert guard.name in MARKS, "no comment '# guard: NAME' has this row's name"
-    changed = tree_without(MARKS[guard.name].read_text(), guard)
-    compile(changed, str(MARKS[guard.name]), "exec")
+    assert guard.name in _marks(), "no comment '# guard: NAME' has this row's name"
+    compile_without(_text(_marks()[guard.name]), guard)
     assert (ROOT / guard.test).is_file()
     assert not guard.word.startswith("-"), "a -k expression without its option"
     # Parts of names and of parameters; a renamed test would leave them behind.
-    text = (guard.test + (ROOT / guard.test).read_text()).lower()
+    text = (guard.test + _text(ROOT / guard.test)).lower()
     words = re.findall(r"[^ ()]+", guard.word.lower())
     assert [w for w in words if w not in text and w not in {"and", "or", "not"}] == []
 
 
 def test_guard_markers_each_have_a_row():
-    assert sorted(MARKS.keys() - {guard.name for guard in ROWS}) == []
+    assert sorted(_marks().keys() - {guard.name for guard in ROWS}) == []
 
 
 def test_guard_names_are_used_once():

@@ -98,7 +98,40 @@ def tree_without(text: str, *guards: Guard) -> ast.Module:
     tree = ast.parse(text)
     for guard in guards:
         _take_out(tree, _marks_of(text).get(guard.name), guard)
-    return ast.fix_missing_locations(tree)
+    return tree
+
+
+def compile_without(text: str, guard: Guard) -> None:
+    """Compile the top-level statement that has this guard, without the guard.
+
+    For all guards of a long module, this takes a tenth of the time of whole modules.
+    Raises as ``tree_without`` does.
+    """
+    line = _marks_of(text).get(guard.name, 0)
+    tree = ast.parse(_around(text, line))
+    _take_out(tree, line or None, guard)
+    compile(tree, guard.name, "exec")
+
+
+def _around(text: str, line: int) -> str:
+    """The top-level statement that has a line, in its own lines; else all of the text."""
+    for first, inner, last in _statements(text):
+        if first < line < inner:
+            return "\n" * (first - 1) + "\n".join(text.splitlines()[first - 1 : last])
+    return text
+
+
+@cache
+def _statements(text: str) -> list[tuple[int, int, int]]:
+    """First line, that of the last statement inside, and last line, of each at the top."""
+    return [
+        (
+            _first_line(node),
+            max((_first_line(b[-1]) for b in _blocks(node) if b), default=0),
+            node.end_lineno or node.lineno,
+        )
+        for node in ast.parse(text).body
+    ]
 
 
 def _take_out(tree: ast.Module, line: int | None, guard: Guard) -> None:
@@ -113,7 +146,7 @@ def _take_out(tree: ast.Module, line: int | None, guard: Guard) -> None:
         raise MarkError(f"{guard.name!r} becomes what it is")
     block[place : place + guard.spans] = instead
     if not block:
-        block.append(ast.Pass())
+        block.append(ast.parse("pass").body[0])
 
 
 def _below(tree: ast.AST, line: int, name: str) -> tuple[list[ast.AST], int]:
@@ -131,11 +164,13 @@ def _below(tree: ast.AST, line: int, name: str) -> tuple[list[ast.AST], int]:
 
 
 def _blocks(tree: ast.AST) -> Iterator[list[ast.AST]]:
-    for node in ast.walk(tree):
+    waiting = [tree]
+    for node in waiting:
         for name in _BLOCKS:
             block = getattr(node, name, None)
             if isinstance(block, list):
                 yield block
+                waiting += block  # no expression has a block
 
 
 def _first_line(node: ast.AST) -> int:
