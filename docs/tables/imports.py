@@ -7,6 +7,7 @@ type checkers alone does not.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -44,6 +45,8 @@ LAUNCH_KINDS = frozenset(
         "distrobox",
     ]
 )
+_MENTIONS = re.compile("|".join(sorted(LAUNCH_CLASSES | LAUNCH_KINDS)))
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,17 +80,35 @@ def _read(name: str) -> tuple[ast.Module, Size]:
     text = modules()[name].read_text()
     parsed = ast.parse(text)
     found = _size_of(text, parsed)
-    for node in ast.walk(parsed):
+    for node in _statements(parsed):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             node.body = []
     return parsed, found
+
+
+def _statements(parsed: ast.Module) -> Iterator[ast.AST]:
+    """Yield statements, handlers and cases: a twentieth of what ``ast.walk`` yields."""
+    waiting: list[ast.AST] = [parsed]
+    for node in waiting:
+        yield node
+        for name in _BLOCKS:
+            waiting += getattr(node, name, ())
+
+
+def _expressions(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield all that a statement has outside of the statements in it."""
+    for name, value in ast.iter_fields(node):
+        if name not in _BLOCKS:
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, ast.AST):
+                    yield from ast.walk(child)
 
 
 @cache
 def imports_of(name: str) -> frozenset[str]:
     """Return the modules that one imports, its package among them."""
     wanted = {name.rpartition(".")[0]}
-    for node in ast.walk(tree(name)):
+    for node in _statements(tree(name)):
         if isinstance(node, ast.Import):
             wanted |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -101,6 +122,11 @@ def closure(names: Iterable[str], without: Collection[str] = ()) -> frozenset[st
 
     ``without``: modules that only another process of a fork imports.
     """
+    return _closure(tuple(names), frozenset(without))
+
+
+@cache
+def _closure(names: tuple[str, ...], without: frozenset[str]) -> frozenset[str]:
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -114,14 +140,12 @@ def closure(names: Iterable[str], without: Collection[str] = ()) -> frozenset[st
 def _size_of(text: str, parsed: ast.Module) -> Size:
     docstrings: set[int] = set()
     strings: set[int] = set()
-    for node in ast.walk(parsed):
-        match node:
-            case ast.Expr(value=ast.Constant(value=str())):
+    for node in _statements(parsed):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            if isinstance(node.value.value, str):
                 docstrings |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
-            case ast.Constant(value=str() | bytes()) | ast.JoinedStr():
-                strings |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
-            case _:
-                pass
+        elif getattr(node, "lineno", 0) != getattr(node, "end_lineno", 1):
+            strings |= _lines_of_strings(node)
     # A blank line is code within a string, and so is what looks like a comment there.
     lines = text.splitlines()
     code = {
@@ -130,6 +154,17 @@ def _size_of(text: str, parsed: ast.Module) -> Size:
         if number in strings or (line.strip() and not line.lstrip().startswith("#"))
     }
     return Size(1, len(lines), len(code - docstrings))
+
+
+def _lines_of_strings(statement: ast.AST) -> set[int]:
+    found: set[int] = set()
+    for node in _expressions(statement):
+        match node:
+            case ast.Constant(value=str() | bytes()) | ast.JoinedStr():
+                found |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
+            case _:
+                pass
+    return found
 
 
 def size(names: Collection[str]) -> Size:
@@ -198,6 +233,7 @@ def kind_dispatches() -> list[str]:
         f"{name}:{line}"
         for name in sorted(modules())
         if not name.startswith("broker.host.launchers.")
+        if _MENTIONS.search(modules()[name].read_text())
         for line in sorted(set(_dispatches(tree(name))))
     ]
 
