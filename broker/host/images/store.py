@@ -49,8 +49,6 @@ FORMAT = 1
 SHARED_IMAGE_ALIGN = 2 << 20
 """Sizes of root file systems are multiples of this: Linux maps memory devices in
 parts of 2 MiB (``SUBSECTION_SIZE`` in include/linux/mmzone.h)."""
-BOOT_MARKER = b"vitrail: kernel up"
-"""First words of our init on the console: the kernel runs user space."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SUITE = re.compile(r"[a-z][a-z0-9-]{0,40}")

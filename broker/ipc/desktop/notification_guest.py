@@ -77,7 +77,6 @@ class NotificationClosed(_Message, frozen=True, tag="closed"):
 ToDaemon: TypeAlias = NotificationAction | NotificationClosed
 
 _from_daemon: msgspec.json.Decoder[FromDaemon] = msgspec.json.Decoder(FromDaemon)
-_to_daemon: msgspec.json.Decoder[ToDaemon] = msgspec.json.Decoder(ToDaemon)
 
 
 def decode_from_daemon(untrusted_body: bytes) -> FromDaemon:
@@ -86,11 +85,6 @@ def decode_from_daemon(untrusted_body: bytes) -> FromDaemon:
         return _from_daemon.decode(untrusted_body)
     except UNREADABLE as error:
         raise PeerError(f"not a message about notifications: {error}") from error
-
-
-def decode_to_daemon(body: bytes) -> ToDaemon:
-    """Return an answer; for tests, which play the daemon."""
-    return _to_daemon.decode(body)
 
 
 def daemon_frame(message: ToDaemon) -> bytes:

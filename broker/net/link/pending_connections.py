@@ -76,9 +76,5 @@ class PendingConnections:
         if not self._of_peer[ticket.peer]:
             del self._of_peer[ticket.peer]
 
-    def overdue(self, now: float) -> list[Ticket]:
-        """Return tickets whose deadline has passed, oldest first; they still wait."""
-        return [t for t in self._tickets.values() if t.deadline <= now]
-
     def __len__(self) -> int:
         return len(self._tickets)

@@ -57,7 +57,6 @@ DOCUMENTS = 4
 """That are received or asked about at one time."""
 _FIRST_TRANSFER = 1 << 34
 """Numbers in the log, apart from those of other transfers."""
-_NO_DEFAULT = "no system default destination"
 _HINT = "'lpoptions -d PRINTER' chooses the usual one, and printer= of the rule another"
 
 

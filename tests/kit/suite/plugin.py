@@ -86,7 +86,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Times(config), "vitrail-times")
     config.pluginmanager.register(
-        Watch(config.getoption("hang_grace")), "vitrail-watch"
+        Watch(config.getoption("hang_grace"), quick=config.getoption("quick")),
+        "vitrail-watch",
     )
 
 

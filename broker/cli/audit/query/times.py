@@ -78,20 +78,6 @@ def parse_time(text: str, now: datetime) -> int:
     return found
 
 
-def parse_span(text: str) -> int:
-    """Return a length of time in nanoseconds, as ``90d`` or ``1h 30min``.
-
-    Raises SetupError that shows the forms.
-    """
-    try:
-        return _span(" ".join(text.split()))
-    except (ValueError, KeyError, InvalidOperation) as error:
-        raise SetupError(
-            f"{printable(text, 60)!r} is not a valid time span",
-            hint="for example '90d', '12h' or '1h 30min'",
-        ) from error
-
-
 def _span(text: str) -> int:
     total, at = Decimal(0), 0
     while at < len(text):

@@ -36,7 +36,6 @@ misses by half a pixel, which the strips cover."""
 _POOL = 1 << 17
 """Bytes of the first pool: strips of 4 px fit, up to 7,000 px long."""
 _XRGB, _ARGB = 1, 0
-_NO_REGION = 0
 _limit_lock = emit.request("zwp_locked_pointer_v1", "set_region")
 
 

@@ -16,7 +16,7 @@ from broker.ipc.desktop.notification_guest import (
     DaemonShow,
     NotificationAction,
     NotificationClosed,
-    decode_to_daemon,
+    ToDaemon,
 )
 from broker.jail.worker.notification_streams import WorkerNotifications
 
@@ -67,7 +67,7 @@ async def test_messages_go_both_ways():
         reader, got = FrameReader(limits.NOTIFICATION_FRAME_BYTES), []
         while len(got) < 2:
             data = await it.stream.receive_some(1000)
-            got += map(decode_to_daemon, reader.feed(data))
+            got += [msgspec.json.decode(b, type=ToDaemon) for b in reader.feed(data)]
         assert got == answers
         it.answer(answers[0], stream=9)  # it has ended meanwhile
         await it.stream.send_eof()

@@ -50,14 +50,14 @@ def test_the_limit_of_all_at_n_and_n_plus_1():
     assert len(room) == limits.LINK_UNAUTHENTICATED
 
 
-def test_overdue_at_the_deadline_and_not_before():
+def test_each_waits_until_its_own_deadline_and_none_is_left():
     room = PendingConnections()
     one, _ = room.enter("a", 100.0)
     two, _ = room.enter("a", 101.0)
-    assert room.overdue(100.0 + limits.LINK_HANDSHAKE_SECONDS - 0.001) == []
-    assert room.overdue(100.0 + limits.LINK_HANDSHAKE_SECONDS) == [one]
+    assert one.deadline == 100.0 + limits.LINK_HANDSHAKE_SECONDS
+    assert two.deadline == 101.0 + limits.LINK_HANDSHAKE_SECONDS
     room.leave(one)
-    assert room.overdue(1e9) == [two]
+    assert len(room) == 1
     room.leave(two)
     assert len(room) == 0
     assert not room._of_peer
