@@ -29,7 +29,7 @@ from broker.net.peers.identity import Claim, ContainerClaim, GroupClaim
 from policy.records.model import RecordSet
 
 if TYPE_CHECKING:
-    from broker.host.network.namespace import BoxNetwork
+    from broker.host.network.passt import GuestNetwork
     from broker.host.network.switch.switches import Switches, SwitchSeat
 
 _KILL_SECONDS = 10.0
@@ -45,7 +45,7 @@ class LaunchedMachine(ForeignMachine):
         super().__init__(claim, held, leader)
         self.state = state
         self._pidfd = held.pidfd(leader)
-        self._networks: list[BoxNetwork] = []
+        self._networks: list[GuestNetwork] = []
         """What carries its frames; nothing where an earlier broker started it."""
         self._seats: tuple[SwitchSeat, ...] = ()
         self._undo = AsyncExitStack()
@@ -79,13 +79,11 @@ class LaunchedMachine(ForeignMachine):
         # Late: most boxes have no network.
         from broker.host.box_network import start_box_card, start_box_network
 
-        if network == "rules":
-            self.flows, theirs = socket.socketpair()
-            with theirs:
-                found = await start_box_network(self._pidfd, asks=theirs)
+        if network in {"user", "rules"}:
+            decided = network == "rules"
+            found = await start_box_network(self._pidfd, decided=decided)
+            self.flows = found.flows
             self._networks.append(found)
-        elif network == "user":
-            self._networks.append(await start_box_network(self._pidfd))
         for seat in self._seats:
             name = f"eth{len(self._networks)}"
             self._networks.append(await start_box_card(self._pidfd, seat, name))

@@ -137,7 +137,7 @@ PROGRAMS = (
         USER,
         23,
         2350,
-        1290,
+        1310,
     ),
     Program(
         "launch tools",
@@ -151,8 +151,8 @@ PROGRAMS = (
         2100,
         1120,
     ),
-    Program("switch", ("broker.host.network.switch.process",), USER, 32, 3650, 2140),
-    Program("flowguard", ("broker.host.network.rules",), USER, 37, 4700, 2990),
+    Program("switch", ("broker.host.network.switch.process",), USER, 32, 3650, 2160),
+    Program("flowguard", ("broker.host.network.rules",), USER, 38, 4800, 3060),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 42, 4600, 2740),
     Program(
         "OCI hook",

@@ -466,7 +466,6 @@ class _Checks:
         if (
             taken[KIND_KEY] in MONITORS
             or shared
-            or taken.get("launch.network") not in {None, "none", "user"}
             or taken.get("launch.gpu", "none") != "none"
         ):
             check(self.taken, self._at)

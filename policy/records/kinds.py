@@ -22,7 +22,6 @@ Capability = Literal[
     "holds",
     "homes",
     "network",
-    "switched",
     "folders",
     "boundary",
 ]
@@ -39,8 +38,7 @@ class LaunchKind:
     ``holds``: 'brokerctl run' starts its first process, held until it is leased, with the
     user's paths that the record binds.
     ``homes``: it keeps a home of its own on a disk.
-    ``network``: the record says whether it has one.
-    ``switched``: it may be by rules, or of other sandboxes.
+    ``network``: the record says which one it has.
     ``folders``: folders are shared with it while it runs.
     ``whole_gpu``: with a GPU it has all of /dev/dri, what shows pictures too.
     ``boundary``: it is kept from the user's files and sockets; without, it is a label.
@@ -54,7 +52,6 @@ class LaunchKind:
     holds: bool = False
     homes: bool = False
     network: bool = False
-    switched: bool = False
     folders: bool = False
     whole_gpu: bool = False
     boundary: bool = True
@@ -73,7 +70,6 @@ def _machine(name: str, *, homes: bool = True, folders: bool = False) -> LaunchK
         boots=True,
         homes=homes,
         network=homes,
-        switched=folders,
         folders=folders,
     )
 
@@ -85,11 +81,9 @@ CROSVM = _machine("crosvm")
 # Their manager has the network and the disks.
 LIBVIRT = _machine("libvirt-qemu", homes=False)
 VMSPAWN = _machine("vmspawn", homes=False)
-BWRAP = LaunchKind(
-    "bwrap", own_command=True, instant=True, holds=True, network=True, switched=True
-)
-PODMAN = LaunchKind("podman", own_command=True, holds=True, network=True, switched=True)
-NSPAWN = LaunchKind("nspawn", own_command=True, holds=True, network=True, switched=True)
+BWRAP = LaunchKind("bwrap", own_command=True, instant=True, holds=True, network=True)
+PODMAN = LaunchKind("podman", own_command=True, holds=True, network=True)
+NSPAWN = LaunchKind("nspawn", own_command=True, holds=True, network=True)
 FLATPAK = LaunchKind("flatpak", holds=True, whole_gpu=True)
 SHARED_BOX = LaunchKind("shared-box", boundary=False)
 EXTERNAL = LaunchKind("external")

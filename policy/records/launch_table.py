@@ -31,7 +31,6 @@ _BWRAP, _PODMAN, _NSPAWN = kinds.BWRAP.name, kinds.PODMAN.name, kinds.NSPAWN.nam
 _SHARED, _FLATPAK = kinds.SHARED_BOX.name, kinds.FLATPAK.name
 _BOOTS, _HOMES = kinds_with("boots"), kinds_with("homes")
 _HOLDS, _NETWORK = kinds_with("holds"), kinds_with("network")
-_SWITCHED = kinds_with("switched")
 _OWN_COMMAND = kinds_with("own_command")
 _OTHERS = 'start it yourself; its record has kind = "external" and [peer] {} (docs/{})'
 _INSTEAD = {
@@ -206,8 +205,8 @@ LAUNCH = Table(
             "machine (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE): they make tunnels "
             "and forward packets. Those of a box or container do not, and are proxies.",
             default=False,
-            only=_SWITCHED[0],
-            also=_SWITCHED[1:],
+            only=_NETWORK[0],
+            also=_NETWORK[1:],
         ),
         Field(
             "command",

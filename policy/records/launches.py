@@ -10,7 +10,7 @@ from typing import Any, cast
 from policy.records import kinds
 from policy.records.desktop_tables import FOLDERS
 from policy.records.field_types import Path as KeyPath
-from policy.records.kinds import KIND_KEY, MONITORS, kinds_with
+from policy.records.kinds import KIND_KEY, MONITORS
 from policy.records.launch_table import STATE
 from policy.records.model import (
     HOST_IMAGE,
@@ -50,11 +50,12 @@ def _micro_vm(taken: Taken) -> MicroVM:
         "memory_mib": taken["launch.memory"],
         "packages": tuple(taken["launch.packages"]),
     }
-    keys = ["cpus", "network", "command", "boot_deadline", "root", "host_files"]
+    keys = ["cpus", "network", "provides_network", "command", "boot_deadline"]
+    keys += ["root", "host_files"]
     if kind in MONITORS:
         made |= {"monitor": kind, "fork": "no"}
     else:
-        keys += ["fork", "folders", "provides_network", "huge_pages", "shared_image"]
+        keys += ["fork", "folders", "huge_pages", "shared_image"]
         # What its GPU drew is left in an arena.
         made["gpu"] = taken["launch.gpu"]
         made["pixel_arena"] = made["gpu"] == "render" or taken["launch.pixel_arena"]
@@ -171,15 +172,6 @@ _BUILDERS: Mapping[str, Callable[[Taken], Launch]] = MappingProxyType(
 
 def check(taken: Mapping[str, object], complain: Complain) -> None:
     """Complain about what a machine of this record cannot have."""
-    plain = taken.get("launch.network") in {None, "none", "user"}
-    # guard: a network by rules is never another one
-    if not plain and taken[KIND_KEY] not in kinds_with("switched"):
-        complain(
-            ("launch", "network"),
-            f'a machine of kind = "{taken[KIND_KEY]}" cannot have such a network yet',
-            '"none" or "user"',
-            'kind = "microvm", "bwrap", "podman" and "nspawn" can have the others',
-        )
     # guard: a GPU is used in the way of its kind
     way = "render" if taken[KIND_KEY] == kinds.MICROVM.name else "buffers"
     if taken.get("launch.gpu", "none") not in {"none", way}:

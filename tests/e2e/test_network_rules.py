@@ -697,7 +697,6 @@ async def ask_box(place, conf, probe, book):
     held = await start_held(box)
     pidfd = os.pidfd_open(held.leader)
     results = {}
-    mine, theirs = socket.socketpair()
     flows = NetworkFlows(
         decider=book.decider,
         log=book.log,
@@ -706,9 +705,8 @@ async def ask_box(place, conf, probe, book):
     opening = Opening(WORK, NETWORK, 1, "the test")
     async with trio.open_nursery() as nursery:
         try:
-            with theirs:
-                network = await start_box_network(pidfd, conf, asks=theirs)
-            await nursery.start(partial(flows.carry, opening, mine))
+            network = await start_box_network(pidfd, conf, decided=True)
+            await nursery.start(partial(flows.carry, opening, network.flows))
             held.release()
             ready = out / "open"
             await eventually(

@@ -35,8 +35,9 @@ def ipv6_beside(address: str) -> str:
 MTU = 1500
 """Of the interfaces that we make: a VMM's device may know no larger frames."""
 
-TAP = "vitrail0"
-"""The device of a VMM in the network namespace of its jail."""
+TAP = "vitrail"
+"""Begins the name of each device of a VMM in the network namespace of its jail; its
+number follows."""
 
 _ROUTES = Path("/proc/net/ipv6_route")
 _UP, _REJECT = 0x1, 0x200

@@ -1,7 +1,7 @@
-"""Gives a box, container or VMM a network: ``launch.network = "user"``.
+"""Gives a box, container or VMM its network cards: ``launch.network``.
 
-It waits for that before its program runs.  It reaches what a micro VM with this
-setting reaches (``microvm.network``): other machines by passt, not this one.
+It waits for that before its program runs.  It reaches what a micro VM of QEMU with this
+setting reaches: with ``"user"`` other machines by passt, not this one.
 """
 
 from __future__ import annotations
@@ -9,50 +9,36 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.identity import Tracked, spawn_helper
 from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import MTU
 from broker.host.network.passt import (
+    RESOLV_CONF,
+    GuestNetwork,
+    forwards_names,
     give_room,
     passt_args,
     require_passt,
+    resolver_sockets,
 )
+from broker.host.network.switch.switches import SwitchSeat
 
 _START_SECONDS = 15.0
 
 
-@dataclass(eq=False)
-class BoxNetwork:
-    """The running helpers.  They end with the box also when no broker does it."""
+@contextmanager
+def namespace_of(vmm: Tracked) -> Iterator[tuple[int, int]]:
+    """Open the network namespace of a VMM that waits in its jail; yield it and its pidfd.
 
-    processes: tuple[Tracked, ...]
-
-    async def end(self) -> None:
-        """End them (no state is lost); not cancellable."""
-        for process in self.processes:
-            await process.end(limits.VM_QUIT_SECONDS)
-            process.close()
-
-
-async def start_tap_network(
-    vmm: Tracked, *, forward_dns: bool, known: Callable[[Tracked], None]
-) -> BoxNetwork:
-    """Give a VMM that waits in its jail a TAP device behind the frame filter.
-
-    ``known`` writes each helper down for a later broker.  Raises SetupError when passt
-    or the device is missing, UpstreamError when the VMM has ended.
+    Raises UpstreamError when the VMM has ended.
     """
-    passt = require_passt(find_passt())
     with ExitStack() as ours:
         try:
             namespace = os.open(f"/proc/{vmm.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -63,36 +49,63 @@ async def start_tap_network(
         if vmm.ended:
             raise UpstreamError(f"{vmm.role} ended as it started")
         refuse_own(namespace)
-        argv = partial(passt_args, passt, forward_dns=forward_dns, mtu=MTU)
-        return await start_network("tap", (namespace, vmm.pidfd), argv, known)
-
-
-def find_passt() -> Path | None:
-    """Return the program's path; None where it is not installed."""
-    found = shutil.which("passt")
-    return None if found is None else Path(found)
+        yield namespace, vmm.pidfd
 
 
 async def start_network(
     kind: str,
     given: tuple[int, ...],
-    passt: Callable[[int], list[str]],
     known: Callable[[Tracked], None] = lambda _: None,
-) -> BoxNetwork:
-    """Start the filter's process, which makes an interface, and passt."""
+    *,
+    decided: bool,
+    resolv_conf: Path = RESOLV_CONF,
+) -> GuestNetwork:
+    """Start the filter's process, which makes an interface, and passt.
+
+    ``known`` writes each down for a later broker.  ``decided``: the filter asks about
+    each flow (``network = "rules"``).  Raises SetupError when passt is missing, or what
+    the interface needs.
+    """
+    found = shutil.which("passt")
+    passt = require_passt(None if found is None else Path(found))
     with ExitStack() as ours, ExitStack() as failed:
         inner, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.enter_context(inner)
         ours.enter_context(host)
         give_room(host)
         fds = (inner.fileno(), *given)
+        flows = None
+        if decided:
+            flows, asks = socket.socketpair()
+            failed.callback(flows.close)
+            names = map(ours.enter_context, (asks, *resolver_sockets(resolv_conf)))
+            fds = (*fds, *(one.fileno() for one in names))
+            kind = f"rules {kind}"
         guard = await start_guard(kind, fds, known)
         failed.callback(guard.kill_now)
-        helper = spawn_helper("passt", passt(host.fileno()), pass_fds=(host.fileno(),))
+        forward = not decided and forwards_names(resolv_conf)
+        argv = passt_args(passt, host.fileno(), forward_dns=forward, mtu=MTU)
+        helper = spawn_helper("passt", argv, pass_fds=(host.fileno(),))
         failed.callback(helper.kill_now)
         known(helper)
         failed.pop_all()
-    return BoxNetwork((guard, helper))
+    return GuestNetwork((guard, helper), flows)
+
+
+async def start_card(
+    kind: str, given: tuple[int, ...], seat: SwitchSeat, name: str
+) -> GuestNetwork:
+    """Start the process that makes an interface at a switch.
+
+    It ends with the switch, and so no later broker needs to know it.  Raises SetupError
+    when the interface cannot be made.
+    """
+    router = (seat.router,) if seat.router else ()
+    words = (name, seat.address, seat.mac, *router)
+    with seat.conn:
+        fds = (seat.conn.fileno(), *given)
+        guard = await start_guard(f"switch.cable {kind}", fds, words=words)
+    return GuestNetwork((guard,))
 
 
 async def start_guard(
@@ -102,16 +115,19 @@ async def start_guard(
     *,
     words: tuple[str, ...] = (),
 ) -> Tracked:
-    """Start what makes an interface and carries its frames; returns when it is up."""
+    """Start what makes an interface and carries its frames; returns when it is up.
+
+    ``kind``: its module, and what that has to make where it makes several.
+    """
     with ExitStack() as ours, ExitStack() as failed:
         heard, ready = os.pipe()
         ours.callback(os.close, heard)
         with ExitStack() as theirs:
             theirs.callback(os.close, ready)
             fds = (given[0], ready, *given[1:])
-            more = ("box",) if kind == "rules" else ()
+            module, *more = kind.split()
             argv = our_program(
-                f"broker.host.network.{kind}", *more, *map(str, fds), *words
+                f"broker.host.network.{module}", *more, *map(str, fds), *words
             )
             guard = spawn_helper("netguard", argv, pass_fds=fds)
             failed.callback(guard.kill_now)
@@ -130,9 +146,7 @@ def refuse_own(namespace: int) -> None:
 
 
 _NEEDS = {
-    "rules": "the kernel's module veth and the package iproute2",
     "veth": "the kernel's module veth and the package iproute2",
-    "switch.cable": "the kernel's module veth and the package iproute2",
     "tap": "/dev/net/tun and the package iproute2",
 }
 
@@ -146,5 +160,5 @@ async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
     if not data:
         raise SetupError(
             f"the sandbox gets no network: {guard.words or 'its helper was silent'}",
-            hint=f'{_NEEDS[kind]} are needed, or set network = "none"',
+            hint=f'{_NEEDS[kind.rpartition(" ")[2]]} are needed, or set network = "none"',
         )

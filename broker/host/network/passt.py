@@ -44,19 +44,21 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 @dataclass(eq=False)
-class UserNetwork:
-    """The running helpers and the end of the socket that QEMU gets."""
+class GuestNetwork:
+    """The running helpers.  They end with the sandbox also when no broker does it."""
 
     processes: tuple[Tracked, ...]
-    conn: socket.socket
-    kernel_args: tuple[str, ...]
-    """Arguments for the guest on its kernel's command line."""
     flows: socket.socket | None = None
     """The filter's questions about flows; None: it carries all of them."""
+    conn: socket.socket | None = None
+    """The end of the socket that QEMU gets; None: the guest has an interface."""
+    kernel_args: tuple[str, ...] = ()
+    """Arguments for the guest on its kernel's command line."""
 
     async def end(self) -> None:
         """End them (no state is lost); not cancellable."""
-        self.conn.close()
+        for sock in filter(None, (self.conn, self.flows)):
+            sock.close()
         for process in self.processes:
             await process.end(limits.VM_QUIT_SECONDS)
             process.close()
@@ -110,7 +112,7 @@ def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
 
 def start_user_network(
     passt: Path | None, resolv_conf: Path = RESOLV_CONF, *, decided: bool = False
-) -> UserNetwork:
+) -> GuestNetwork:
     """Start passt and the frame filter for one guest.
 
     ``decided``: the filter asks about each flow (``network = "rules"``).
@@ -147,7 +149,7 @@ def start_user_network(
         started.append(spawn_helper("passt", argv, pass_fds=(host.fileno(),)))
         mine.pop_all()
     words = guest_words(forward=forward or decided)
-    return UserNetwork(tuple(started), guest, words, flows)
+    return GuestNetwork(tuple(started), flows, guest, words)
 
 
 def give_room(passt: socket.socket) -> None:

@@ -4,10 +4,10 @@
                                              ║ asks      ║ names
                                            viewer     name server
 
-It is ``veth``, or ``frameguard`` for QEMU, with a table of flows.  Its arguments are
-``box`` and those of ``veth``, or ``qemu`` and those of ``frameguard``, then the
-descriptors of sockets: one to the viewer, and one that is connected to each of this
-machine's name servers.  It can open no other one.  Where the viewer's end closes, every
+It is ``veth``, or ``tap`` for another VMM than QEMU, or ``frameguard`` for QEMU, with a
+table of flows.  Its arguments are ``veth``, ``tap`` or ``qemu`` and those of that
+process, then the descriptors of sockets: one to the viewer, and one that is connected to
+each of this machine's name servers.  It can open no other one.  Where the viewer's end closes, every
 flow ends, and none begins.
 """
 
@@ -37,6 +37,7 @@ from broker.host.network.addresses import (
 from broker.host.network.ethernet_frames import joined
 from broker.host.network.flow_filter import FlowFilter
 from broker.host.network.frameguard import Addresses, lock
+from broker.host.network.tap import make_tap
 from broker.host.network.veth import (
     LENGTH,
     PacketGuard,
@@ -66,8 +67,9 @@ class FlowGuard(PacketGuard):
         *,
         viewer: socket.socket,
         resolvers: Sequence[socket.socket],
+        leader: int = -1,
     ) -> None:
-        super().__init__(packets, passt, addresses)
+        super().__init__(packets, passt, addresses, leader=leader)
         self._viewer = viewer
         self._resolvers = {one.fileno(): one for one in resolvers}
         for one in (viewer, *resolvers):
@@ -204,10 +206,14 @@ class FlowGuard(PacketGuard):
             self.flows.lost()
 
 
-class QemuFlowGuard(FlowGuard):
-    """``FlowGuard`` whose first side is QEMU's stream of frames, with their lengths."""
+class TapFlowGuard(FlowGuard):
+    """``FlowGuard`` of a VMM's device."""
 
     _leases = True
+
+
+class QemuFlowGuard(TapFlowGuard):
+    """``FlowGuard`` whose first side is QEMU's stream of frames, with their lengths."""
 
     def __init__(
         self,
@@ -266,7 +272,7 @@ def main() -> int:
     kind, *words = sys.argv[1:]
     if kind == "qemu":
         return _serve_qemu(*map(int, words))
-    return _serve_box(*map(int, words))
+    return _serve_interface(kind, *map(int, words))
 
 
 def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
@@ -282,19 +288,20 @@ def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
     os._exit(0)  # the interpreter's own end needs system calls that it gave up
 
 
-def _serve_box(passt: int, ready: int, namespace: int, asks: int, *names: int) -> int:
+def _serve_interface(kind: str, passt: int, ready: int, netns: int, *more: int) -> int:
+    leader, *fds = more if kind == "tap" else (-1, *more)
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it
-        packets = lay_cable(namespace, ipv6=addresses.ipv6)
+        if kind == "tap":
+            packets = make_tap(netns)
+        else:
+            packets = lay_cable(netns, ipv6=addresses.ipv6)
     except OSError as error:
         sys.stderr.write(f"{error.strerror}\n")
         return 1
-    guard = FlowGuard(
-        packets,
-        socket.socket(fileno=passt),
-        addresses,
-        viewer=socket.socket(fileno=asks),
-        resolvers=[socket.socket(fileno=one) for one in names],
+    side, viewer, *resolvers = (socket.socket(fileno=one) for one in (passt, *fds))
+    guard = (TapFlowGuard if kind == "tap" else FlowGuard)(
+        packets, side, addresses, viewer=viewer, resolvers=resolvers, leader=leader
     )
     return carry_to_the_end(guard, ready)
 

@@ -46,8 +46,8 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _DEVICE = "/dev/net/tun"
 
 
-def make_tap(namespace: int) -> socket.socket:
-    """Make the device in a network namespace; returns a socket of its frames.
+def make_tap(namespace: int, name: str = f"{TAP}0") -> socket.socket:
+    """Make a device in a network namespace; returns a socket of its frames.
 
     This process changes its user and network namespaces.  Raises OSError with the
     step that the kernel refuses.
@@ -62,13 +62,15 @@ def make_tap(namespace: int) -> socket.socket:
         text = f"{_DEVICE} cannot be opened ({error.strerror})"
         raise OSError(error.errno, text) from error
     flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
-    fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", TAP.encode(), flags))
+    fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     # So the VMM may attach to it, and has no right over it.
     fcntl.ioctl(tun, _TUNSETOWNER, os.getuid())
     fcntl.ioctl(tun, _TUNSETPERSIST, 1)
-    # No address of ours on it, IPv6's included: it is a wire, not a network.
-    run_ip(f"link set {TAP} mtu {MTU} addrgenmode none up\n", namespace)
-    packets = open_packets(TAP)
+    # No address of ours on it, IPv6's included: it is a wire, not a network.  In this
+    # order: the kernel brings a device up before it reads the mode of the same line.
+    lines = f"link set {name} mtu {MTU} addrgenmode none\nlink set {name} up\n"
+    run_ip(lines, namespace)
+    packets = open_packets(name)
     for fd in (tun, owner, namespace):
         os.close(fd)
     return packets

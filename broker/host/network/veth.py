@@ -54,6 +54,18 @@ _CAPABILITIES = (12, 13, 21)  # CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
 _CAP_VERSION = 0x20080522
 _PR_CAP_AMBIENT, _RAISE = 47, 2
 _SOL_PACKET, _IGNORE_OUTGOING, _ALL_PROTOCOLS = 263, 23, 3
+_ATTACH_FILTER = 26
+_UNTAGGED = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x28, 0, 0, 0xFFFFF030),  # load whether a tag is present
+        (0x15, 0, 1, 0),
+        (0x06, 0, 0, 0xFFFFFFFF),  # take all of the frame
+        (0x06, 0, 0, 0),
+    )
+)
+"""A packet filter (bpf_insn of linux/filter.h) that drops frames with a VLAN tag, which
+the kernel takes out of the frame before a packet socket gets it."""
 _SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -98,10 +110,11 @@ def lay_cable(
     check(libc.unshare(NEWNET), "no network namespaces here")
     keep_rights()
     outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    # No address of ours on it, IPv6's included: it is a wire, not a network.
+    # No address of ours on it, IPv6's included: it is a wire, not a network.  In this
+    # order: the kernel brings a device up before it reads the mode of the same line.
     run_ip(
         f"link add {_OUTSIDE} type veth peer name {card.name} netns /proc/self/fd/{namespace}\n"
-        f"link set {_OUTSIDE} mtu {MTU} addrgenmode none up\n",
+        f"link set {_OUTSIDE} mtu {MTU} addrgenmode none\nlink set {_OUTSIDE} up\n",
         namespace,
     )
     packets = open_packets(_OUTSIDE)
@@ -171,6 +184,10 @@ def open_packets(interface: str) -> socket.socket:
     packets = socket.socket(socket.AF_PACKET, kind, 0)
     # Set before frames arrive: the socket would receive its own frames.
     packets.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+    program = array.array("B", _UNTAGGED)
+    filter_ = struct.pack("HP", len(program) // 8, program.buffer_info()[0])
+    # guard: a frame with a VLAN tag is not taken for one without
+    packets.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_)
     # As much as the machine lets a user have (rmem_max): a window of a fast connection
     # arrives at once, and what does not fit is lost.
     packets.setsockopt(

@@ -61,7 +61,7 @@ from broker.host.vmm.vsock_backend import (
 )
 
 if TYPE_CHECKING:
-    from broker.host.network.passt import UserNetwork
+    from broker.host.network.passt import GuestNetwork
 
 __all__ = [
     "Accel",
@@ -220,7 +220,7 @@ class Plan:
         self._on_loss = on_loss
         self._hybrid: StreamsProcess | None = None
         self._kernel: KernelVsock | None = None
-        self._network: UserNetwork | None = None
+        self._network: GuestNetwork | None = None
         self._state: VmState | None = None
         self._helpers: tuple[Tracked, ...] = ()
         self._folder_conns: list[socket.socket] = []
@@ -353,7 +353,7 @@ class Plan:
         conns = [passed.enter_context(conn).fileno() for conn in self._folder_conns]
         fds += conns
         wiring = Wiring(qmp, console, backend.device, folder_fds=conns)
-        if self._network is not None:
+        if self._network is not None and self._network.conn is not None:
             nic = passed.enter_context(self._network.conn).fileno()
             fds.append(nic)
             words = self._network.kernel_args

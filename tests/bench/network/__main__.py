@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -161,13 +160,11 @@ async def boxed(stack: AsyncExitStack, nursery: trio.Nursery, conf: Path) -> dic
         log=book.log,
         record=lambda lease: book.records.records.get(lease.record),
     )
-    mine, theirs = socket.socketpair()
-    with theirs:
-        pidfd = os.pidfd_open(rules.child.pid)
-        network = await start_box_network(pidfd, conf, asks=theirs)
+    pidfd = os.pidfd_open(rules.child.pid)
+    network = await start_box_network(pidfd, conf, decided=True)
     stack.push_async_callback(network.end)
     opening = Opening(WORK, NETWORK, 1, "the benchmark")
-    await nursery.start(partial(flows.carry, opening, mine))
+    await nursery.start(partial(flows.carry, opening, network.flows))
     return {"user": (user.enter, SERVER), "rules": (rules.enter, SERVER)}
 
 

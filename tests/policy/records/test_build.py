@@ -324,6 +324,18 @@ def test_a_machine_of_another_vmm_is_a_micro_vm_that_boots(kind):
     assert made.folder_places == 0
 
 
+@pytest.mark.parametrize("network", ["rules", "lan:lab", "through:vpn"])
+@pytest.mark.parametrize("kind", MONITORS)
+def test_a_machine_of_another_vmm_has_every_network(kind, network):
+    text = f'class = "disposable"\n[launch]\nkind = "{kind}"\nnetwork = "{network}"\n'
+    text += "provides_network = true\n[network]\nflows = 20\n"
+    made, problems = parse_record("work", Path("work.toml"), text.encode())
+    assert made is not None, problems
+    launch = made.host.launch
+    assert (launch.network, launch.provides_network) == (network, True)
+    assert made.viewer.network.flows == 20
+
+
 @pytest.mark.parametrize("kind", MONITORS)
 @pytest.mark.parametrize(
     ("lines", "key", "why"),

@@ -319,12 +319,3 @@ def test_single_files_may_have_any_owner_and_need_a_valid_name(tmp_path):
     found = load_files([folder / "demo.toml", folder / "Bad.toml"])
     assert set(found.records) == {"demo"}
     assert set(found.broken) == {"Bad"}
-
-
-@pytest.mark.parametrize("kind", ["crosvm", "firecracker"])
-def test_a_machine_whose_flows_nobody_decides_is_refused(kind):
-    """It is never given the whole network instead."""
-    text = f'class = "disposable"\n[launch]\nkind = "{kind}"\nnetwork = "rules"\n'
-    record, problems = parse_record("vm", Path("vm.toml"), text.encode())
-    assert record is None
-    assert "such a network yet" in problems[0].message

@@ -13,14 +13,8 @@ import msgspec
 
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import UpstreamError
-from broker.host.network.addresses import TAP
 from broker.host.vmm.monitors.http import VmmReply, VmmRequest
-from broker.host.vmm.qemu_arguments import (
-    HOME_SERIAL,
-    Network,
-    VmSpec,
-    agent_args,
-)
+from broker.host.vmm.qemu_arguments import HOME_SERIAL, VmSpec, agent_args
 
 _API = "/api/v1"
 _MIB = 1 << 20
@@ -85,8 +79,11 @@ def create(spec: VmSpec, *, cid: int, uds: Path) -> VmmRequest:
         "balloon": {"size": 0, "free_page_reporting": True},
         "rng": {"src": "/dev/urandom"},
     }
-    if spec.network is Network.USER:
-        body["net"] = [{"tap": TAP}]
+    if spec.taps:
+        body["net"] = [
+            {"tap": tap} | ({"mac": seat.mac} if seat else {})
+            for tap, seat in spec.taps
+        ]
     return VmmRequest("PUT", f"{_API}/vm.create", body)
 
 

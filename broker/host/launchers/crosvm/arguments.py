@@ -9,13 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from broker.core.errors import SetupError
-from broker.host.network.addresses import TAP
-from broker.host.vmm.qemu_arguments import (
-    HOME_SERIAL,
-    Network,
-    VmSpec,
-    agent_args,
-)
+from broker.host.vmm.qemu_arguments import HOME_SERIAL, VmSpec, agent_args
 
 _ENDS = {
     0: "the guest switched itself off",
@@ -49,8 +43,9 @@ def arguments(spec: VmSpec, program: Path, *, control: Path, vsock: Path) -> lis
         words += _disk(spec.root, "vitrail-root", read_only=True)
     if spec.home is not None:
         words += _disk(spec.home.path, HOME_SERIAL, read_only=False)
-    if spec.network is Network.USER:
-        words += ["--net", f"tap-name={TAP}"]
+    for tap, seat in spec.taps:
+        mac = f',mac="{seat.mac}"' if seat else ""
+        words += ["--net", f"tap-name={tap}{mac}"]
     return [*words, "--params", kernel_args(spec), str(spec.kernel)]
 
 

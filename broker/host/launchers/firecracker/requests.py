@@ -17,9 +17,8 @@ from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.host.network.addresses import TAP
 from broker.host.vmm.monitors.http import VmmReply, VmmRequest
-from broker.host.vmm.qemu_arguments import Network, VmSpec, agent_args
+from broker.host.vmm.qemu_arguments import VmSpec, agent_args
 
 HOME_DEVICE = "vdb"
 """Drives are attached in the order in which they are put, the root device first;
@@ -95,9 +94,10 @@ def configuration(spec: VmSpec, *, cid: int, uds: Path) -> Iterator[VmmRequest]:
         yield _drive("home", spec.home.path, root=False, read_only=False)
     vsock = {"guest_cid": cid, "uds_path": str(uds)}
     yield VmmRequest("PUT", "/vsock", vsock)
-    if spec.network is Network.USER:
-        body = {"iface_id": "net", "host_dev_name": TAP}
-        yield VmmRequest("PUT", "/network-interfaces/net", body)
+    for tap, seat in spec.taps:
+        body = {"iface_id": tap, "host_dev_name": tap}
+        body |= {"guest_mac": seat.mac} if seat else {}
+        yield VmmRequest("PUT", f"/network-interfaces/{tap}", body)
     yield VmmRequest("PUT", "/entropy", {})
 
 

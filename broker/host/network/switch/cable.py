@@ -1,10 +1,11 @@
-"""The process between a box's network namespace and a switch.
+"""The process between the network namespace of a box or VMM and a switch.
 
     program in the box ─ eth0 ═ veth ═ packet socket ═ stream of frames ═ switch
 
-It is ``veth`` without a filter, for the switch is one.  Its arguments are the
-descriptors of the switch's stream, of a pipe for the word that the interface is up and
-of the network namespace, and the interface: name, addresses, router.
+It is ``veth`` or ``tap`` without a filter, for the switch is one.  Its arguments are
+that word, and the descriptors of the switch's stream, of a pipe for the word that the
+interface is up and of the network namespace.  Then the interface: name, addresses,
+router; or the VMM's pidfd, and the device's name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing_extensions import override
 
 from broker.host.network.addresses import ipv6_beside
 from broker.host.network.frameguard import Addresses
+from broker.host.network.tap import make_tap
 from broker.host.network.veth import (
     LENGTH,
     Card,
@@ -48,19 +50,26 @@ def can_ipv6(disabled: Path = _DISABLED) -> bool:
 
 def main() -> int:
     """Entry point; see the head of this module."""
-    switch, ready, namespace = map(int, sys.argv[1:4])
-    name, address, mac, *router = sys.argv[4:]
-    way = router[0] if router else ""
-    way6 = ipv6_beside(way) if way else ""
-    card = Card(name, address, way, mac, ipv6_beside(address), way6)
+    kind, *words = sys.argv[1:]
+    switch, ready, namespace = map(int, words[:3])
+    leader = int(words[3]) if kind == "tap" else -1
     try:
         addresses = Addresses()
-        packets = lay_cable(namespace, ipv6=can_ipv6(), card=card)
+        if kind == "tap":
+            packets = make_tap(namespace, words[4])
+        else:
+            packets = lay_cable(namespace, ipv6=can_ipv6(), card=_card(*words[3:]))
     except OSError as error:
         sys.stderr.write(f"{error.strerror}\n")
         return 1
-    guard = CableGuard(packets, socket.socket(fileno=switch), addresses)
+    side = socket.socket(fileno=switch)
+    guard = CableGuard(packets, side, addresses, leader=leader)
     return carry_to_the_end(guard, ready)
+
+
+def _card(name: str, address: str, mac: str, router: str = "") -> Card:
+    way6 = ipv6_beside(router) if router else ""
+    return Card(name, address, router, mac, ipv6_beside(address), way6)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from broker.core.errors import SetupError
 from broker.helpers.process.identity import Tracked
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.control import CONSOLE_SOCKET, Monitor
@@ -45,7 +44,7 @@ def monitor_view(
         program,
         readable=(spec.kernel, spec.initrd, *root, *more),
         writable=(*sockets, *home),
-        devices=(DEVICE, TUN) if spec.network is Network.USER else (DEVICE,),
+        devices=(DEVICE, TUN) if spec.taps else (DEVICE,),
     )
 
 
@@ -53,7 +52,6 @@ class MonitorPlan(Plan):
     """What the VMMs with a vsock of their own have in common."""
 
     monitor: Monitor
-    _forward_dns = False
 
     @abstractmethod
     def arguments(self) -> list[str]:
@@ -85,19 +83,12 @@ class MonitorPlan(Plan):
 
     @override
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
-        # guard: a machine without a card for it provides no network
-        if self._spec.seats:
-            raise SetupError(
-                f"{self._spec.name}: a machine of {self.monitor.program} cannot provide "
-                "a network yet",
-                hint='kind = "microvm", "bwrap", "podman" and "nspawn" can',
-            )
-        if self._spec.network is Network.USER:
+        if self._spec.network is not Network.NONE:
             # Late: most machines have no network.
             from broker.host.network.passt import forwards_names, guest_words
 
-            self._forward_dns = forwards_names()
-            words = guest_words(forward=self._forward_dns)
+            decided = self._spec.network is Network.RULES
+            words = guest_words(forward=decided or forwards_names())
             kernel_args = (*self._spec.kernel_args, *words)
             self._spec = replace(self._spec, kernel_args=kernel_args)
         self._state = state_of(
@@ -134,16 +125,23 @@ class MonitorPlan(Plan):
             pass_fds=() if home is None else (home.lock,),
             unjailed=self._unjailed,
             known=self._write_down,
-            entered=self._lay_network if spec.network is Network.USER else None,
+            entered=self._lay_network if spec.taps else None,
             stdout=console,
         )
 
     async def _lay_network(self, vmm: Tracked) -> None:
-        """Make the VMM's network device in its jail, before the VMM runs."""
-        from broker.host.network.namespace import start_tap_network
+        """Make the VMM's network devices in its jail, before the VMM runs."""
+        from broker.host.network import namespace
 
-        network = await start_tap_network(
-            vmm, forward_dns=self._forward_dns, known=self._write_down
-        )
-        self._undo.push_async_callback(network.end)
-        self._helpers += network.processes
+        decided = self._spec.network is Network.RULES
+        with namespace.namespace_of(vmm) as given:
+            for tap, seat in self._spec.taps:
+                if seat is None:
+                    network = await namespace.start_network(
+                        "tap", given, self._write_down, decided=decided
+                    )
+                    self._network = network
+                else:
+                    network = await namespace.start_card("tap", given, seat, tap)
+                self._undo.push_async_callback(network.end)
+                self._helpers += network.processes

@@ -99,7 +99,7 @@ class CopyPlan(Plan):
         passed.enter_context(self._far_port)
         fds = [self._memory, self._state_file, self._far_port.fileno()]
         extra: list[str] = []
-        if self._network is not None:
+        if self._network is not None and self._network.conn is not None:
             nic = passed.enter_context(self._network.conn).fileno()
             fds.append(nic)
             net = f"stream,id=net,server=off,addr.type=fd,addr.str={nic}"

@@ -17,21 +17,15 @@ import broker
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.limits import network as network_limits
-from broker.host.launchers.firecracker.machine import FirecrackerPlan
 from broker.host.network.switch import switches
 from broker.host.network.switch.process import SwitchStream
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace, name_server
 from broker.host.network.switch.switches import Switches
 from broker.host.network.veth import LENGTH, take_frames
 from broker.host.places import places_of
-from broker.host.vmm.control import Monitor
-from broker.host.vmm.launcher import Accel, Tools
 from policy.records.loader import load_files
 from tests.attack.test_switch_ports import ip
 from tests.kit.eventually import eventually
-from tests.kit.vm import machines
-from tests.kit.vm.machines import tiny_spec
-from tests.kit.vm.tinyguest import TinyGuest
 
 LAB = SwitchPlace("lan:lab", PortRole.MEMBER)
 CLIENT = SwitchPlace("through:vpn", PortRole.CLIENT)
@@ -203,15 +197,6 @@ def test_a_sender_leaves_room_and_turns_at_a_port_to_others():
         stream._next()
     stream.queue(2, b"again")
     assert stream.waits
-
-
-async def test_other_vmms_have_no_cards(tmp_path, monkeypatch):
-    monkeypatch.setattr(machines, "tiny_guest", lambda: TinyGuest(tmp_path, tmp_path))
-    tools = Tools(tmp_path, Accel.KVM, None, monitor=Monitor.FIRECRACKER)
-    async with seats((PROVIDER, "vpn")) as (_, made), AsyncExitStack() as undo:
-        plan = FirecrackerPlan(tiny_spec(tmp_path, seats=made), tools, undo, None)
-        with pytest.raises(SetupError, match="cannot provide a network yet"):
-            await plan.start_helpers(None, frozenset())
 
 
 async def test_the_switch_ends_with_its_last_seat():

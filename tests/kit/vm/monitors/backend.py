@@ -35,7 +35,7 @@ class Machine:
         self.disks = []
         """(path, read-only, serial)"""
         self.taps = []
-        """Names of TAP devices, each a network interface."""
+        """TAP devices, each a network interface: name, and MAC or None."""
         self.cid = 0
         self.uds = ""
         self.ends_by_reset = True
@@ -92,9 +92,10 @@ class Machine:
             *(("-action", "shutdown=pause") if self.ends_by_reset else ()),
             *(("-S",) if paused else ()),
         ]
-        for number, name in enumerate(self.taps):
+        for number, (name, mac) in enumerate(self.taps):
             tap = f"tap,id=n{number},ifname={name},script=no,downscript=no"
-            words += ["-netdev", tap, "-device", f"virtio-net-pci,netdev=n{number}"]
+            device = f"virtio-net-pci,netdev=n{number}" + (f",mac={mac}" if mac else "")
+            words += ["-netdev", tap, "-device", device]
         for number, (path, read_only, serial) in enumerate(self.disks):
             node = {
                 "driver": "raw",

@@ -112,7 +112,7 @@ class CloudHypervisor:
             made.disks.append((disk["path"], disk.get("readonly", False), serial))
         for interface in body.get("net", []):
             take(interface, {"tap": str}, {"mac": str, "mtu": int, "num_queues": int})
-            made.taps.append(interface["tap"])
+            made.taps.append((interface["tap"], interface.get("mac")))
         vsock = take(body.get("vsock", {}), {"cid": int, "socket": str}, {"id": str})
         if vsock["cid"] < 3:
             raise RefusedError("invalid cid", 500)

@@ -7,6 +7,7 @@ verbs speak it with each other.  Standard library only.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import sys
@@ -63,7 +64,9 @@ def run(words, faults):
             end(INVALID)
         machine.disks.append((disk["path"], read_only, disk.get("id", "")))
     for text in given.net:
-        machine.taps.append(pairs(text, ("tap-name", "mac"))["tap-name"])
+        found = pairs(text, ("tap-name", "mac"))
+        mac = found.get("mac")
+        machine.taps.append((found["tap-name"], mac and json.loads(mac)))
     if faults.get("start") == "die":
         end(3)
     if faults.get("start") == "link":

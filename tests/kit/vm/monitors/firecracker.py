@@ -128,7 +128,7 @@ class Firecracker:
             raise RefusedError(
                 "The id from the path does not match the id from the body!"
             )
-        self._machine.taps.append(body["host_dev_name"])
+        self._machine.taps.append((body["host_dev_name"], body.get("guest_mac")))
 
     def _vsock(self, body):
         take(body, {"guest_cid": int, "uds_path": str}, {"vsock_id": str})

@@ -12,7 +12,7 @@ from broker.host.launchers.cloud_hypervisor import requests
 from broker.host.launchers.cloud_hypervisor.requests import VmStatus
 from broker.host.vmm.monitors.http import VmmReply
 from broker.host.vmm.qemu_arguments import Network
-from tests.broker.host.launchers.firecracker.test_requests import SPEC, UDS
+from tests.broker.host.launchers.firecracker.test_requests import SEAT, SPEC, UDS
 
 
 def asked(spec=SPEC):
@@ -34,7 +34,10 @@ def test_a_machine_is_described_whole():
 
 
 def test_a_network_is_the_device_in_its_jail():
-    assert asked(replace(SPEC, network=Network.USER))["net"] == [{"tap": "vitrail0"}]
+    first, second = {"tap": "vitrail0"}, {"tap": "vitrail1", "mac": SEAT.mac}
+    assert asked(replace(SPEC, network=Network.USER))["net"] == [first]
+    found = asked(replace(SPEC, network=Network.RULES, seats=(SEAT,)))
+    assert found["net"] == [first, second]
 
 
 def test_the_image_is_read_only_and_first():

@@ -10,7 +10,7 @@ import pytest
 from broker.core.errors import SetupError
 from broker.host.launchers.crosvm.arguments import arguments, guest_end
 from broker.host.vmm.qemu_arguments import Network
-from tests.broker.host.launchers.firecracker.test_requests import SPEC
+from tests.broker.host.launchers.firecracker.test_requests import SEAT, SPEC
 
 
 def words(spec=SPEC):
@@ -63,6 +63,8 @@ def test_a_path_cannot_become_another_option(bad):
 def test_a_network_is_the_device_in_its_jail():
     found = words(replace(SPEC, network=Network.USER))
     assert value(found, "--net") == "tap-name=vitrail0"
+    found = words(replace(SPEC, seats=(SEAT,)))
+    assert value(found, "--net") == f'tap-name=vitrail0,mac="{SEAT.mac}"'
 
 
 def test_its_exit_codes_name_the_guests_end():

@@ -11,6 +11,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.launchers.firecracker import requests
 from broker.host.launchers.firecracker.requests import InstanceState
+from broker.host.network.switch.switches import SwitchSeat
 from broker.host.vmm.monitors.http import VmmReply
 from broker.host.vmm.qemu_arguments import HomeDisk, Network, VmSpec
 
@@ -27,6 +28,7 @@ SPEC = VmSpec(
     disposable=False,
 )
 UDS = Path("/run/work/vsock/vm.vsock")
+SEAT = SwitchSeat(None, "10.0.3.20", "", "10.0.3.1", None)
 
 
 def asked(spec=SPEC):
@@ -38,9 +40,16 @@ def asked(spec=SPEC):
 
 def test_a_network_is_the_device_in_its_jail():
     found = asked(replace(SPEC, network=Network.USER))
-    interface = {"iface_id": "net", "host_dev_name": "vitrail0"}
-    assert found["/network-interfaces/net"] == interface
+    interface = {"iface_id": "vitrail0", "host_dev_name": "vitrail0"}
+    assert found["/network-interfaces/vitrail0"] == interface
     assert not [path for path in asked() if "network" in path]
+    found = asked(replace(SPEC, network=Network.RULES, seats=(SEAT,)))
+    assert found["/network-interfaces/vitrail0"] == interface
+    assert found["/network-interfaces/vitrail1"] == {
+        "iface_id": "vitrail1",
+        "host_dev_name": "vitrail1",
+        "guest_mac": SEAT.mac,
+    }
 
 
 def test_a_machine_is_described_whole():

@@ -1,0 +1,233 @@
+"""Frames that a VMM writes into its TAP device, with ``network = "rules"``.
+
+The device, its filter, passt and the kernel between them are the real ones; a process in
+the place of the VMM, with the device and a network namespace of its own, writes what the
+guest of one could.  An honest question after the hostile frames is answered last, so what
+came before it is all that they achieved.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import struct
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError, VitrailError
+from broker.core.lease import Opening
+from broker.core.limits import network as limits
+from broker.core.services import NETWORK
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import run_tool, spawn
+from broker.host.network import packets
+from broker.host.network.addresses import GATEWAY, GUEST, TAP
+from broker.host.network.namespace import start_network
+from broker.viewer.network import NetworkFlows
+from tests.broker.host.network.test_flow_filter import MAC, question, tcp, udp
+from tests.e2e import test_network_rules as world
+from tests.e2e.test_microvm_network import UNSHARE
+from tests.kit.eventually import eventually
+from tests.kit.rulebook import WORK, rulebook
+from tests.kit.wayland.compositor import short_directory
+
+_TUNSETIFF, _TAP_FLAGS = 0x400454CA, 0x5002  # IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
+_PLAIN = bytes(10)
+"""A virtio_net_hdr without offloads."""
+_GSO = struct.pack("=BBHHHH", 1, 1, 54, 1400, 34, 16)
+"""NEEDS_CSUM, TCPV4: the device is to cut it into segments of 1,400 bytes."""
+RULES = "vitrail.Network +www.good.test work @net allow port=8443 protocol=tcp\n"
+RECORD = 'class = "persistent"\n[launch]\nkind = "firecracker"\nnetwork = "rules"\n'
+
+
+def tagged(frame, *tags):
+    return frame[:12] + b"".join(struct.pack(">HH", *tag) for tag in tags) + frame[12:]
+
+
+def arp(sender, mac=MAC[6:], asked=GATEWAY):
+    packed = [socket.inet_aton(one) for one in (sender, asked)]
+    body = struct.pack(
+        ">HHBBH6s4s6s4s", 1, 0x800, 6, 4, 1, mac, packed[0], b"", packed[1]
+    )
+    return b"\xff" * 6 + MAC[6:] + b"\x08\x06" + body
+
+
+def dhcp(number):
+    """A client that asks for an address with a card of its own invention."""
+    card = struct.pack(">6sIH", b"\x02", number, 0)[:6]
+    body = struct.pack(">4B3I", 1, 1, 6, 0, number, 0, 0) + bytes(12) + card.ljust(208)
+    options = b"\x63\x82\x53\x63\x35\x01\x01\xff"
+    where = {"sender": "0.0.0.0", "receiver": "255.255.255.255"}
+    return udp(body + options, (68, 67), to=b"\xff" * 6 + card, **where)
+
+
+HOSTILE = {
+    "tagged": [(_PLAIN, tagged(question("www.good.test", number=1), (0x8100, 5)))],
+    "tagged twice": [
+        (_PLAIN, tagged(question("www.good.test", number=1), (0x88A8, 5), (0x8100, 6)))
+    ],
+    "priority": [(_PLAIN, tagged(question("www.good.test", number=1), (0x8100, 0)))],
+    "arp of the gateway": [(_PLAIN, arp(GATEWAY))],
+    "arp of a stranger": [(_PLAIN, arp("10.0.2.77"))],
+    "arp for another card": [(_PLAIN, arp(GUEST, mac=b"\x02\0\0\0\0\x09"))],
+    "another sender": [(_PLAIN, udp(b"x", (40000, 53), sender="10.0.2.77"))],
+    "long segment to nobody": [(_GSO, tcp(packets.ACK, b"x" * 60_000))],
+    "long first segment": [(_GSO, tcp(packets.SYN, b"x" * 60_000))],
+    "cut short": [(_PLAIN, question("www.good.test")[:n]) for n in range(14, 60)],
+    "dhcp starvation": [(_PLAIN, dhcp(number)) for number in range(300)],
+}
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Write everything once; every test looks at what came back."""
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("/dev/net/tun cannot be opened by this user (chmod 666)")
+    return trio.run(_run)
+
+
+async def _run():
+    try:
+        await run_tool([*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
+    except (VitrailError, SetupError) as error:
+        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+    words = our_program("tests.attack.test_tap_frames")
+    said = await run_tool([*UNSHARE, *words], deadline=100)
+    return json.loads(said.splitlines()[-1])
+
+
+@pytest.mark.parametrize("what", [one for one in HOSTILE if "dhcp" not in one])
+def test_hostile_frames_achieve_nothing(results, what):
+    """Nothing is answered, and the honest question after them is."""
+    answers = results["answers"][what]
+    assert answers[:-1] == [] or _resets(answers[:-1], what)
+    assert bytes.fromhex(answers[-1])[42:44] == b"\x12\x34"
+
+
+def _resets(answers, what):
+    """A flow that is not permitted is told so, and nothing else."""
+    read = [packets.read(bytes.fromhex(one)) for one in answers]
+    return "long" in what and all(one.flags & packets.RST for one in read)
+
+
+def test_an_invented_card_gets_few_addresses(results):
+    answers = results["answers"]["dhcp starvation"]
+    assert 0 < len(answers[:-1]) <= limits.LEASES_BURST + 2
+    assert {bytes.fromhex(one)[58:62] for one in answers[:-1]} == {
+        socket.inet_aton(GUEST)
+    }
+
+
+def test_the_guests_own_question_for_the_gateway_is_answered(results):
+    (reply,) = results["arp"]
+    assert bytes.fromhex(reply)[28:32] == socket.inet_aton(GATEWAY)
+
+
+def test_the_device_has_no_address_of_ours(results):
+    """Nothing of this machine's kernel answers or speaks to the guest."""
+    assert results["own"] == ""
+
+
+def test_only_honest_questions_were_passed_on(results):
+    assert set(results["asked"]) == {"www.good.test"}
+    assert len(results["asked"]) == len(HOSTILE)
+
+
+def test_nothing_was_permitted(results):
+    opened = [e for e in results["events"] if e["kind"] == "stream.opened"]
+    assert opened == []
+
+
+# -- inside the namespaces: this machine, and the VMM --------------------------------
+
+
+async def be_this_machine():
+    asked = []
+    with short_directory() as place:
+        conf = place / "resolv.conf"
+        conf.write_text("nameserver 127.0.0.53\n")
+        await run_tool(["mount", "--bind", str(conf), "/etc/resolv.conf"])
+        async with world.internet(), trio.open_nursery() as nursery:
+            await nursery.start(world.name_server, asked)
+            async with rulebook(RULES) as book:
+                book.write_record("work", RECORD)
+                await book.reload()
+                results = await play(place / "said", book, nursery)
+                results["events"] = book.events("stream.opened", "decision")
+            nursery.cancel_scope.cancel()
+    return {**results, "asked": asked}
+
+
+async def play(said, book, nursery):
+    words = our_program("tests.attack.test_tap_frames", "vmm", str(said))
+    vmm = spawn(["unshare", "--user", "--map-root-user", "--net", *words], stderr=None)
+    mine = Path("/proc/self/ns/net").readlink()
+    there = Path(f"/proc/{vmm.pid}/ns/net")
+    await eventually(lambda: there.readlink() != mine, deadline=60)
+    namespace, pidfd = os.open(there, os.O_RDONLY), os.pidfd_open(vmm.pid)
+    flows = NetworkFlows(
+        decider=book.decider,
+        log=book.log,
+        record=lambda lease: book.records.records.get(lease.record),
+    )
+    opening = Opening(WORK, NETWORK, 1, "the test")
+    try:
+        network = await start_network("tap", (namespace, pidfd), decided=True)
+        await nursery.start(partial(flows.carry, opening, network.flows))
+        await eventually(said.exists, deadline=60)
+    finally:
+        await vmm.stop()
+    await eventually(lambda: all(p.ended for p in network.processes), deadline=60)
+    await network.end()
+    return json.loads(said.read_text())
+
+
+async def be_vmm(said):
+    name = f"{TAP}0"
+    known = lambda: name in [one for _, one in socket.if_nameindex()]  # noqa: E731
+    await eventually(known, deadline=60)
+    tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _TAP_FLAGS))
+
+    async def read():
+        await trio.lowlevel.wait_readable(tun)
+        return os.read(tun, 1 << 17)[10:]
+
+    answers = {}
+    for what, frames in HOSTILE.items():
+        for head, frame in frames:
+            os.write(tun, head + frame)
+        answers[what] = await last(tun, read, question("www.good.test", number=0x1234))
+    os.write(tun, _PLAIN + arp(GUEST))
+    reply = await read()
+    partial_file = said.with_suffix(".part")
+    own = Path("/proc/net/if_inet6").read_text()
+    found = {"answers": answers, "arp": [reply.hex()], "own": own}
+    partial_file.write_text(json.dumps(found))
+    partial_file.rename(said)
+    await trio.sleep_forever()
+
+
+async def last(tun, read, honest):
+    """Send a frame; return what comes until its answer."""
+    os.write(tun, _PLAIN + honest)
+    found = []
+    with trio.fail_after(20):
+        while not found or found[-1][42:44] != b"\x12\x34":
+            found.append(await read())
+    return [one.hex() for one in found]
+
+
+if __name__ == "__main__":
+    if "other" in sys.argv:
+        trio.run(world.be_internet)
+    elif "vmm" in sys.argv:
+        trio.run(be_vmm, Path(sys.argv[2]))
+    else:
+        print(json.dumps(trio.run(be_this_machine)))
