@@ -215,12 +215,18 @@ class _Filter:
         """Read until its end.  Raises a group of PeerError for what no filter sends."""
         reader = FrameReader(m.MESSAGE_BYTES)
         await self._limit()  # before any answer
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow_record)
-            while untrusted_data := await self._read():
-                for body in reader.feed(untrusted_data):
-                    await self._take(m.decode_from_filter(body), nursery)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow_record)
+                while untrusted_data := await self._read():
+                    for body in reader.feed(untrusted_data):
+                        await self._take(m.decode_from_filter(body), nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                for flow, row in list(self.flows.items()):
+                    why = "its network has ended"
+                    await self._ended(m.FlowEnded(flow, row.sent, row.received, why))
 
     async def _read(self) -> bytes:
         try:

@@ -16,6 +16,7 @@ from broker.core.limits import network as limits
 from broker.core.services import NETWORK
 from broker.core.streams import network_flows as m
 from broker.viewer.network import NetworkFlows
+from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, lease_of, rulebook, yes
 
 RULES = "vitrail.Network +*.test work @net allow port=443 protocol=tcp\n"
@@ -82,6 +83,21 @@ async def test_an_answer_holds_until_its_rule_goes():
         (closed,) = book.events("stream.closed")
         assert (closed["bytes_from_sandbox"], closed["bytes_to_sandbox"]) == (10, 20)
         assert closed["argument"] == "+www.test"
+        assert flows.rows(WORK.id) == []
+
+
+async def test_flows_that_are_open_at_the_end_are_in_the_log_with_their_bytes():
+    """As a sandbox is stopped: each begin has its end."""
+    async with network() as (talk, book, flows):
+        await talk.ask(1)
+        await talk.send(m.FlowBegun(3, 1, "192.0.2.1"))
+        await talk.send(m.FlowsMoved([(3, 10, 20)]))
+        assert (await talk.ask(2)).allowed
+        await talk.stream.aclose()
+        await eventually(lambda: book.events("stream.closed"))
+        (closed,) = book.events("stream.closed")
+        assert (closed["bytes_from_sandbox"], closed["bytes_to_sandbox"]) == (10, 20)
+        assert closed["reason"] == "its network has ended"
         assert flows.rows(WORK.id) == []
 
 
