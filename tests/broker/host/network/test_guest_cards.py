@@ -85,7 +85,7 @@ async def test_a_cards_frames_are_complete():
         if "RTNETLINK" not in str(error) and "unshare" not in str(error):
             raise
         pytest.skip(f"no namespaces with virtual cables to be had: {error}")
-    assert said.split() == ["1", "0"]
+    assert said.split() == [b"1", b"0"]
 
 
 def test_no_cards():
