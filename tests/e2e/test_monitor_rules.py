@@ -34,6 +34,7 @@ from tests.kit.vm.machines import require_vm
 from tests.kit.vm.monitors.installed import install
 from tests.kit.vm.tinyguest import shell_listener, tiny_guest
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.world import world as real_world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 PORT, CLOSED = 8443, 443
@@ -141,6 +142,26 @@ def test_what_was_decided_and_carried_is_in_the_log(results):
 
 def test_the_filter_ends_with_the_vmm(results):
     assert results["helpers"] == ["netguard", "passt"]
+
+
+@pytest.fixture(params=KINDS)
+def installed(request):
+    """A kind, and the environment of a broker that finds its stand-in."""
+    with short_directory() as place:
+        install(place, request.param)
+        yield request.param, {"PATH": f"{place}:{os.environ['PATH']}"}
+
+
+async def test_a_record_has_its_flows_decided(installed):
+    """By the broker, of a machine of a real image."""
+    kind, settings = installed
+    program = "tests.kit.vm.monitors.broker"
+    record = RECORD.format(kind).replace("persistent", "disposable")
+    record += 'memory = "512M"\nboot_deadline = 300\n'
+    async with real_world(
+        {"net": record}, start=False, extra=settings, program=program
+    ) as w:
+        await world.flows_are_decided(w)
 
 
 # -- inside the namespaces: the internet, and this machine ---------------------------

@@ -449,20 +449,25 @@ async def test_a_micro_vm_has_its_flows_decided():
     """Its address by DHCP, its only name server, a refusal, and a permitted flow."""
     record = make_record("disposable", network="rules")
     async with world({"net": record}, start=False) as w:
-        rules = w.paths.config[0] / "policy.d"
-        rules.mkdir(parents=True, exist_ok=True)
-        rule = "vitrail.Network +192.0.2.1 @anyvm @net allow port=9 protocol=udp\n"
-        (rules / "50-net.policy").write_text(rule)
-        await w.start()
-        code, out = await w.output("net", "python3", "-c", VM_LOOK)
-        assert code == 0, out
-        said = json.loads(out.splitlines()[-1])
-        assert RESOLVER in said["resolver"].split()
-        assert said["denied"] == errno.ECONNREFUSED
-        assert said["name"] == "gaierror"
-        opened = await w.wait_event("stream.opened", service="vitrail.Network")
-        assert opened["argument"] == "+192.0.2.1"
-        assert opened["detail"]["rule"].endswith("50-net.policy:1")
+        await flows_are_decided(w)
+
+
+async def flows_are_decided(w):
+    """Start a machine of the record ``net``, whose program looks at its network."""
+    rules = w.paths.config[0] / "policy.d"
+    rules.mkdir(parents=True, exist_ok=True)
+    rule = "vitrail.Network +192.0.2.1 @anyvm @net allow port=9 protocol=udp\n"
+    (rules / "50-net.policy").write_text(rule)
+    await w.start()
+    code, out = await w.output("net", "python3", "-c", VM_LOOK)
+    assert code == 0, out
+    said = json.loads(out.splitlines()[-1])
+    assert RESOLVER in said["resolver"].split()
+    assert said["denied"] == errno.ECONNREFUSED
+    assert said["name"] == "gaierror"
+    opened = await w.wait_event("stream.opened", service="vitrail.Network")
+    assert opened["argument"] == "+192.0.2.1"
+    assert opened["detail"]["rule"].endswith("50-net.policy:1")
 
 
 TALK = """
