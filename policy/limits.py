@@ -99,7 +99,7 @@ POPUPS = (1, 64)
 SURFACES = (1, 1024)
 """Upper end equals ``broker.core.limits.WAYLAND_SURFACES``."""
 
-WINDOW_BYTES = (1 << 20, 4 << 30)
+WINDOW_BYTES = (1 << 20, 32 << 30)
 """Upper end equals ``broker.core.limits.WAYLAND_SHM_BYTES``; one small window
 needs a MiB or two."""
 

@@ -139,7 +139,7 @@ WINDOW = Table(
             "buffer_memory",
             Bytes(*limits.WINDOW_BYTES),
             "Shared memory for pixels, as declared.",
-            default="4G",
+            default="32G",
         ),
     ),
 )

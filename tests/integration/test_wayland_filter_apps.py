@@ -170,3 +170,14 @@ async def test_copy_and_paste_work_inside_and_cross_nowhere(tmp_path):
             assert b"inside" not in await paste(other.path)
             await copier.stop()
             await window.stop()
+
+
+async def test_twelve_terminals_are_tiled_and_stay():
+    """Each declares 512 MiB, and twice that while it is resized."""
+    async with stand(config=_TILED) as it:
+        children = [it.run("foot", "sleep", "600") for _ in range(12)]
+        await wait_window(it.comp, title="[work] foot", count=12)
+        assert not any(has_ended(child.pidfd) for child in children)
+        for child in children:
+            await child.stop()
+        assert [str(e) for e in it.ends] == []

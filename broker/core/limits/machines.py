@@ -231,8 +231,8 @@ WORKER_FDS = 2048
 in flight for some tens of them at one time.  A client that exceeds it
 loses its connection (MSG_CTRUNC)."""
 
-WORKER_ADDRESS_BYTES = 8 << 30
-"""RLIMIT_AS of a worker: pools are mapped sparse, 1 GiB at most each."""
+WORKER_ADDRESS_BYTES = 40 << 30
+"""RLIMIT_AS of a worker: pools are mapped sparse, WAYLAND_SHM_BYTES of them."""
 
 WORKER_DATA_BYTES = 512 << 20
 """RLIMIT_DATA of a worker: private memory; it holds about 20 MiB."""

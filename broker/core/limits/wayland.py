@@ -51,9 +51,10 @@ compositor's descriptors is left to thirty of them and to the desktop's own prog
 WAYLAND_POOL_BYTES = 1 << 30
 """One pool.  foot opens 512 MiB (sparse); wl_shm's own type ends at 2 GiB."""
 
-WAYLAND_SHM_BYTES = 4 << 30
+WAYLAND_SHM_BYTES = 32 << 30
 """All pools of a sandbox, as declared.  Sparse files make this address space,
-not memory; the memory is the sandbox's own."""
+not memory; the memory is the sandbox's own.  Each window of foot declares 512 MiB, and
+twice that while it is resized: eight terminals were more than 4 GiB."""
 
 WAYLAND_SHOWN_PIXELS = 1 << 28
 """Pixels of all buffers that a sandbox's surfaces have at one time: thirty-two

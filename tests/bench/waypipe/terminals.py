@@ -50,8 +50,7 @@ _FOOT = (
     *("foot", "-o", "tweak.max-shm-pool-size-mb=0", "-o", "cursor.blink=no"),
     *("sh", "-c", "ls -l /usr/bin | head -60; sleep 1000"),
 )
-"""Without its pools of 512 MiB: eight of them are all that a sandbox may declare
-(``window.buffer_memory``), and a window that is resized needs a second one."""
+"""Without its pools of 512 MiB, with which waypipe alone loses windows."""
 _SETTLE_SECONDS = 3.0
 """For the first pictures, after the windows are there."""
 _MIB = 1 << 20

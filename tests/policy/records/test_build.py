@@ -121,7 +121,7 @@ def test_every_key_of_windows_sound_and_crossing_arrives():
         windows=128,
         popups=64,
         surfaces=1024,
-        buffer_memory=4 << 30,
+        buffer_memory=32 << 30,
     )
     assert view.audio == Audio("allow", "ask", "end", 64, 384000, 32, 4 << 20, 0, 3600)
     assert view.clipboard == Clipboard(

@@ -220,16 +220,17 @@ def test_mappings_that_buffers_keep_are_counted_as_pools(talk, extra):
 
 def test_mappings_that_buffers_keep_are_counted_with_their_bytes(talk):
     most = limits.WAYLAND_POOL_BYTES
-    pool = grown(talk, most - 5 * 4096)
+    fits = limits.WAYLAND_SHM_BYTES // most
+    pool = grown(talk, most - (fits + 1) * 4096)
 
     def act() -> None:
-        for pages in range(4, -1, -1):
+        for pages in range(fits, -1, -1):
             part(talk, pool, talk.machine.pools[0].size)
             talk.send(pool, "resize", most - pages * 4096)
 
     with pytest.raises(ServerError, match="shm_bytes"):
         act()
-    assert 3 * (most - (1 << 20)) < talk.sandbox.totals["shm_bytes"]
+    assert (fits - 1) * (most - (1 << 20)) < talk.sandbox.totals["shm_bytes"]
     assert talk.sandbox.totals["shm_bytes"] <= limits.WAYLAND_SHM_BYTES
 
 
