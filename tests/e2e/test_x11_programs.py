@@ -18,6 +18,7 @@ import trio
 
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.jail.wayland.listing import windows_of
+from broker.jail.wayland.model import Constraint
 from tests.e2e.test_x11_applications import TK, x11
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels
@@ -308,3 +309,49 @@ async def test_a_game_that_holds_the_pointer_is_told_of_every_motion(tmp_path):
         await there.look()
         await there.keep("x11-held")
         assert there.it.ends == []
+
+
+_NEVERBALL = "/usr/games/neverball"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which(_NEVERBALL), reason="neverball is missing")
+async def test_neverball_holds_the_pointer_while_it_is_played(tmp_path):
+    """A game of SDL and OpenGL: held from the start of a level to its pause."""
+    rules = WindowRules(
+        "work", color=FRAME, allow=frozenset({"zwp_pointer_constraints_v1"})
+    )
+    config = "seat * pointer_constraint enable"
+    argv = (_NEVERBALL, "--level", "map-easy/easy.sol")
+    async with (
+        scaled(rules=rules, config=config) as there,
+        x11(there, tmp_path, *argv, SDL_AUDIODRIVER="dummy") as app,
+    ):
+        frame = await app.framed(least=_LEAST)
+        await there.keep("x11-neverball-begins")
+
+        def held() -> bool:
+            objects = [core.by_client for core in there.it.sandbox.filters]
+            return any(
+                isinstance(made, Constraint) and made.active
+                for known in objects
+                for made in known.values()
+            )
+
+        async def played():
+            await there.click(frame.x + frame.w // 2, frame.y + frame.h // 2)
+            return held()
+
+        await eventually(played, deadline=120)
+        for step in range(12):
+            await there.move(*spot(frame, (40 * step, 30 * step)))
+        await there.keep("x11-neverball-played")
+        await there.look()
+
+        async def paused():
+            await trio.to_thread.run_sync(there.keys.press, _ESCAPE)
+            return not held()
+
+        await eventually(paused)
+        await there.keep("x11-neverball-paused")
+        assert [str(e) for e in there.it.ends] == []
