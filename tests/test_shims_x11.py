@@ -410,6 +410,16 @@ def test_the_compositors_refusal_is_the_reason(oid, what):
         ends.run()
 
 
+def test_xwayland_may_not_use_what_it_has_destroyed():
+    """Its id at the compositor may be another object's by then."""
+    ends = Ends()
+    surface = ends.surface()
+    ends.request(surface, "wl_surface", "destroy")
+    ends.request(surface, "wl_surface", "commit")
+    with pytest.raises(BridgeError, match="uses a wl_surface that it destroyed"):
+        ends.run()
+
+
 def test_an_event_without_its_surface_is_dropped():
     ends = Ends()
     ends.tell(ends.up(ends.pointer), "enter", 5, 0, 1.0, 1.0)
