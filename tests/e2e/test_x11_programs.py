@@ -32,6 +32,7 @@ pytestmark = [
     pytest.mark.timeout(400),
 ]
 STAGES = ("sway", "sway-1.5", "sway-2", "sway-two-outputs", "kwin")
+MORE_STAGES = (*STAGES, "newer-labwc")
 _ESCAPE, _F, _F11 = 1, 33, 87
 _LEAST = 150
 """Pixels: Wine says in a small window that it makes its first files."""
@@ -56,7 +57,7 @@ class Program:
     text: tuple[int, int] | None = None
     dialog: str = ""
     fullscreen: int = 0
-    resizes: tuple[str, ...] = STAGES
+    resizes: tuple[str, ...] = MORE_STAGES
     stages: tuple[str, ...] = STAGES
     env: dict[str, str] = field(default_factory=dict)
 
@@ -64,13 +65,16 @@ class Program:
 SMALL = {
     # KWin fades a tooltip in, which dillo has for its lower right corner.
     "dillo": Program(
-        ("dillo",), (20, 18), text=(300, 18), dialog="o", resizes=STAGES[:-1]
+        ("dillo",), (20, 18), text=(300, 18), dialog="o",
+        resizes=STAGES[:-1], stages=MORE_STAGES,
     ),
-    "tk": Program(TK, (20, 15), row=(60, 150)),
-    "featherpad": Program(("featherpad",), (30, 16), text=(150, 150), dialog="o"),
+    "tk": Program(TK, (20, 15), row=(60, 150), stages=MORE_STAGES),
+    "featherpad": Program(
+        ("featherpad",), (30, 16), text=(150, 150), dialog="o", stages=MORE_STAGES
+    ),
     "xpdf": Program(("xpdf",), (492, -20), stages=("sway", "sway-two-outputs")),
     "mpv": Program(tuple(_MPV.split()), fullscreen=_F),
-}
+}  # fmt: skip
 """Their packages are in .ci/packages-test."""
 LARGE = {
     "gimp": Program(("gimp", "--no-splash"), (22, 16), row=(60, 72), dialog="n"),
@@ -111,7 +115,7 @@ async def _desktop(stage: str):
     kind, _, more = stage.partition("-")
     rules = WindowRules("work", color=FRAME, fullscreen=Fullscreen.FRAMED)
     if kind != "sway":
-        async with world(kind) as there:
+        async with world(stage) as there:
             yield there
     elif more == "two-outputs":
         async with scaled(outputs=2, rules=rules) as there:
