@@ -204,20 +204,21 @@ def _head(becomes: str) -> ast.AST:
     return statement
 
 
-async def passes(guard: Guard, directory: Path, whole: bool = False) -> bool:
-    """Whether the guard's test passes, as things are in the copy.
-
-    Only a run on the ``whole`` program writes bytecode, beside its sources: runs
-    without a guard read it for all but the changed file.
-    """
+async def passes(guard: Guard, directory: Path) -> bool:
+    """Whether the guard's test passes, as things are in the copy."""
     argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     argv += [guard.test, *(("-k", guard.word) if guard.word else ())]
-    env = {**os.environ, "PYTHONPATH": str(directory)}
-    env.pop("PYTHONPYCACHEPREFIX", None)
-    if not whole:
-        env["PYTHONDONTWRITEBYTECODE"] = "1"
     try:
-        await run_tool(argv, cwd=directory, env=env, deadline=_PROBE_SECONDS)
+        await run_tool(
+            argv,
+            cwd=directory,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(directory),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+            deadline=_PROBE_SECONDS,
+        )
     except UpstreamError:
         return False
     return True
@@ -250,7 +251,7 @@ async def missed(names: Sequence[str], guards: Sequence[Guard]) -> list[str]:
                 continue
             which = guard.test, guard.word
             if which not in sound:
-                sound[which] = await passes(guard, directory, whole=True)
+                sound[which] = await passes(guard, directory)
             alive = not sound[which] or await survives(
                 guard, paths[guard.name], directory
             )
