@@ -43,6 +43,9 @@ WAYLAND_GPU_PLANES = 128
 descriptor for each, of 1,024 that it usually has; a window in four buffers takes four,
 a film in six takes twelve."""
 
+WAYLAND_GPU_BYTES = 4 << 30
+"""All dma-bufs of a sandbox.  Unlike that of pools, their memory is there."""
+
 WAYLAND_GPU_FIRST = 4
 WAYLAND_GPU_PLANES_OF_OTHERS = 16
 """Sandboxes beside the first four with a GPU have fewer planes each, so that half of the

@@ -33,6 +33,7 @@ CEILINGS = MappingProxyType(
         "buffers": wayland_limits.WAYLAND_BUFFERS,
         "pools": wayland_limits.WAYLAND_POOLS,
         "gpu_planes": wayland_limits.WAYLAND_GPU_PLANES,
+        "gpu_bytes": wayland_limits.WAYLAND_GPU_BYTES,
         "shm_bytes": wayland_limits.WAYLAND_SHM_BYTES,
         "kept_bytes": wayland_limits.WAYLAND_KEPT_BYTES,
         "shown_pixels": wayland_limits.WAYLAND_SHOWN_PIXELS,

@@ -14,6 +14,7 @@ import trio
 from broker.core.errors import UpstreamError
 from broker.core.lease import Lease
 from broker.core.limits.wayland import (
+    WAYLAND_GPU_BYTES,
     WAYLAND_GPU_FIRST,
     WAYLAND_GPU_PLANES,
     WAYLAND_GPU_PLANES_OF_OTHERS,
@@ -196,5 +197,6 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
             "popups": window.popups,
             "surfaces": window.surfaces,
             "shm_bytes": window.buffer_memory,
+            "gpu_bytes": min(window.buffer_memory, WAYLAND_GPU_BYTES),
         },
     )

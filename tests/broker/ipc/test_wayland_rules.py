@@ -60,6 +60,7 @@ def test_everything_that_a_record_says_of_windows_is_in_the_rules():
         "popups": 4,
         "surfaces": 50,
         "shm_bytes": 64 << 20,
+        "gpu_bytes": 64 << 20,
     }
     assert rules.ceilings.keys() <= CEILINGS.keys()
 

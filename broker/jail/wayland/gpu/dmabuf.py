@@ -218,7 +218,7 @@ def add(
     else:
         core.gpu_memory.add(memory)
         # guard: memory of the GPU counted
-        core.usage.take("shm_bytes", memory.size)
+        core.usage.take("gpu_bytes", memory.size)
     params.planes[index] = Plane(memory, offset, stride, high << 32 | low)
 
 

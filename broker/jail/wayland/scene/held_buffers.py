@@ -54,7 +54,7 @@ def release_gpu(core: ClientState, picture: GpuPicture) -> None:
     """Close the memory of a picture of the GPU's, and count it out."""
     core.usage.give("gpu_planes", picture.descriptors)
     for memory in picture.memory:
-        core.usage.give("shm_bytes", memory.size)
+        core.usage.give("gpu_bytes", memory.size)
         core.gpu_memory.discard(memory)
         memory.close()
 

@@ -40,7 +40,7 @@ def talk():
 
 
 def used(talk):
-    return {k: talk.sandbox.totals[k] for k in ("buffers", "gpu_planes", "shm_bytes")}
+    return {k: talk.sandbox.totals[k] for k in ("buffers", "gpu_planes", "gpu_bytes")}
 
 
 def error(talk, code, *words):
@@ -152,7 +152,7 @@ def test_a_picture_is_shown_in_its_frame_and_given_back(talk):
     assert used(talk) == {
         "buffers": before["buffers"] + 1,
         "gpu_planes": before["gpu_planes"] + 1,
-        "shm_bytes": before["shm_bytes"] + 20000,
+        "gpu_bytes": before["gpu_bytes"] + 20000,
     }
     talk.send(surface, "attach", buffer, 0, 0)
     talk.send(surface, "damage", 0, 0, 100, 50)
@@ -172,7 +172,7 @@ def test_two_planes_of_one_memory_are_one_memory_and_two_descriptors(talk):
     two = talk.machine.dmabuf(1 << 20, 7)
     made = talk.params((one, 0, 128), (two, 128 * 50, 128))
     talk.immediate(made, form=NV12)
-    assert used(talk) == {"buffers": 1, "gpu_planes": 2, "shm_bytes": 1 << 20}
+    assert used(talk) == {"buffers": 1, "gpu_planes": 2, "gpu_bytes": 1 << 20}
     assert two.closed
     assert not one.closed
     assert len(talk.told(PARAMS, "add")) == 2
@@ -313,7 +313,7 @@ def test_one_that_cannot_be_imported_is_given_back(talk):
     talk.model.imports = False
     made = asked(talk)
     assert talk.heard("failed", made)
-    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "shm_bytes": 0}
+    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "gpu_bytes": 0}
 
 
 @pytest.mark.parametrize("imports", [True, False])
@@ -321,10 +321,10 @@ def test_one_that_comes_too_late_is_destroyed(talk, imports):
     talk.model.answers, talk.model.imports = False, imports
     made = asked(talk)
     talk.send(made, "destroy")
-    assert used(talk) == {"buffers": 1, "gpu_planes": 1, "shm_bytes": 20000}
+    assert used(talk) == {"buffers": 1, "gpu_planes": 1, "gpu_bytes": 20000}
     talk.model.answer()
     talk.pump()
-    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "shm_bytes": 0}
+    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "gpu_bytes": 0}
     assert not talk.heard("created")
     assert not [t for t in talk.model.things.values() if t.oid >= 0xFF000000]
     assert not [t for t in talk.model.things.values() if t.kind == PARAMS]
@@ -338,7 +338,7 @@ def test_a_failed_immediate_buffer_is_told_and_counted_until_it_is_destroyed(tal
     assert talk.heard("failed", made)
     assert used(talk)["buffers"] == 1
     talk.send(buffer, "destroy")
-    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "shm_bytes": 0}
+    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "gpu_bytes": 0}
 
 
 # -- limits ------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ def test_what_was_shown_is_given_back_once_no_surface_shows_it(talk, how):
     talk.send(buffer, "destroy")
     (memory,) = talk.machine.dmabufs
     talk.send(one, "destroy")
-    assert used(talk) == {"buffers": 0, "gpu_planes": 1, "shm_bytes": 20000}
+    assert used(talk) == {"buffers": 0, "gpu_planes": 1, "gpu_bytes": 20000}
     if how == "destroy":
         talk.send(two, "destroy")
     else:
@@ -398,11 +398,11 @@ def test_a_buffer_that_is_not_destroyed_is_kept_by_nobody_showing_it(talk):
     surface, buffer = talk.surface(), talk.picture()
     for what in (buffer, 0, buffer):
         put(talk, surface, what)
-    assert used(talk) == {"buffers": 1, "gpu_planes": 1, "shm_bytes": 20000}
+    assert used(talk) == {"buffers": 1, "gpu_planes": 1, "gpu_bytes": 20000}
     talk.send(surface, "destroy")
-    assert used(talk) == {"buffers": 1, "gpu_planes": 1, "shm_bytes": 20000}
+    assert used(talk) == {"buffers": 1, "gpu_planes": 1, "gpu_bytes": 20000}
     talk.send(buffer, "destroy")
-    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "shm_bytes": 0}
+    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "gpu_bytes": 0}
 
 
 def test_memory_is_counted(talk):
@@ -410,14 +410,14 @@ def test_memory_is_counted(talk):
         for _ in range(10):
             talk.params((talk.machine.dmabuf(1 << 30), 0, 400))
 
-    refuses(talk, flood, 2, "shm_bytes")
+    refuses(talk, flood, 2, "gpu_bytes")
 
 
 def test_ten_thousand_parameters_are_given_back(talk):
     for _ in range(10_000):
         made = talk.params((talk.machine.dmabuf(1 << 30), 0, 400))
         talk.send(made, "destroy")
-    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "shm_bytes": 0}
+    assert used(talk) == {"buffers": 0, "gpu_planes": 0, "gpu_bytes": 0}
     assert not talk.told(PARAMS, "add")
 
 
