@@ -153,6 +153,7 @@ class CameraNode:
         pipewire_servers().hold(self)
         try:
             self._node = VideoNode(CAMERA_NODE, width, height, CAMERA_RATE)
+            self._node.number()  # programs find it from now on
         except TransferError:
             pipewire_servers().release(self)
             raise

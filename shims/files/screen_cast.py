@@ -14,7 +14,6 @@ import functools
 import os
 import socket
 import struct
-import time
 from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
@@ -24,7 +23,7 @@ from shims.files.camera import pipewire_remote, pipewire_servers
 from shims.files.connection import Connection
 from shims.files.offers import PortalOffer
 from shims.files.protocol import TransferError, frame, tell
-from shims.files.video_node import PW_ANY, SPA_BGRX, SPA_I420, VideoNode
+from shims.files.video_node import SPA_BGRX, SPA_I420, VideoNode
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -55,7 +54,6 @@ SOURCE_MONITOR, SOURCE_WINDOW, POINTER_EMBEDDED = 1, 2, 2
 SCREEN_SHARED, SCREEN_REFUSED, SCREEN_FAILED = 0, 1, 2
 SESSIONS_AT_ONCE = 16
 SHOWN_AGAIN_SECONDS = 0.2
-NODE_SECONDS = 5.0
 
 
 class ScreenSession:
@@ -112,18 +110,10 @@ class ScreenSession:
         servers.hold(self)
         try:
             node = VideoNode(SCREEN_NODE, width, height, SCREEN_RATE, form)
+            return node.number(), node
         except TransferError:
             servers.release(self)
             raise
-        until = time.monotonic() + NODE_SECONDS
-        while node.number() == PW_ANY:
-            if node.failed or time.monotonic() > until:
-                node.close()
-                servers.release(self)
-                raise TransferError("PipeWire does not take a source of video")
-            node.changed.wait(SHOWN_AGAIN_SECONDS)
-            node.changed.clear()
-        return node.number(), node
 
     def _receive(
         self, connection: Connection, size: int, ended: Callable[[], None]

@@ -8,6 +8,7 @@ and ``spa/param``.
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING
 
 from shims.files.protocol import TransferError
@@ -32,6 +33,7 @@ NODE_BUFFERS = (8, 2, 32)  # usual, least, most
 PW_READ, PW_WRITE, PW_EXECUTE = 0o400, 0o200, 0o100
 SPA_DATA = struct.Struct("@IIqIIPP")  # type, flags, fd, offset, size, data, chunk
 ROUND_TRIP_SECONDS = 5.0
+NODE_SECONDS, NODE_AGAIN_SECONDS = 10.0, 0.2
 
 
 def spa_pod(kind: int, body: bytes) -> bytes:
@@ -133,11 +135,22 @@ class VideoNode:
         self._lib.pw_thread_loop_unlock(self._loop)
 
     def number(self) -> int:
-        """Return the node's number at the server; PW_ANY: it has none yet."""
-        self._lib.pw_thread_loop_lock(self._loop)
-        number = self._lib.pw_stream_get_node_id(self._stream)
-        self._lib.pw_thread_loop_unlock(self._loop)
-        return int(number)
+        """Return the node's number at the server, once it has one.
+
+        Raises TransferError where the server does not take it; it is closed then.
+        """
+        until = time.monotonic() + NODE_SECONDS
+        while True:
+            self._lib.pw_thread_loop_lock(self._loop)
+            number = self._lib.pw_stream_get_node_id(self._stream)
+            self._lib.pw_thread_loop_unlock(self._loop)
+            if number != PW_ANY:
+                return int(number)
+            if self.failed or time.monotonic() > until:
+                self.close()
+                raise TransferError("PipeWire does not take a source of video")
+            self.changed.wait(NODE_AGAIN_SECONDS)
+            self.changed.clear()
 
     def close(self) -> None:
         """Let the node go; it may not be used any more."""
