@@ -57,7 +57,7 @@ async def test_taken_over_genext2fs_makes_no_file_of_the_persons_a_disk(
     (tmp_path / "key").write_text("key")
     program = f"import os; os.symlink({str(tmp_path / 'key')!r}, 'root')"
     _take_over(monkeypatch, "/usr/bin/python3", "-c", program)
-    with pytest.raises(UpstreamError, match="something else than a file"):
+    with pytest.raises(UpstreamError, match="did not write a regular file"):
         await files.make_root(work, 0)
     assert list(work.iterdir()) == []
 
