@@ -95,6 +95,25 @@ def test_a_sparse_pool_is_charged_for_its_shown_part(machine, monkeypatch):
     os.close(other)
 
 
+def test_what_is_shown_is_never_given_back(machine, monkeypatch):
+    """Attack: a compositor that draws a hole again makes memory of it, counted nowhere."""
+    part = 1 << 20
+    monkeypatch.setattr(limits, "WAYLAND_COPIED_BYTES_PER_POOL", 4 * part)
+    fd = memfd(512 * part, seal=False)
+    pool = machine.admit_pool(fd, 512 * part)
+    pool.keep(0, 6 * part)
+    pool.refresh(0, 6 * part)
+    sent = pool.export()
+    shown = [(0, 6 * part)]
+    assert pool.keep(400 * part, 1, shown) == 0
+    assert machine.copied == 7 * part
+    assert os.fstat(sent).st_blocks * 512 == 6 * part
+    assert pool.keep(401 * part, 1) == 4
+    assert machine.copied == 4 * part
+    pool.close()
+    os.close(sent)
+
+
 def test_refused_descriptors_are_closed(machine):
     for make in (
         lambda: memfd(10),

@@ -134,10 +134,10 @@ class Pool(ProtocolObject):
 
     ``mapping`` is where the compositor has it; it may be shorter than the pool
     that was resized, until a buffer reaches further.  ``pictures`` are the buffers
-    that were copied last (``scene/pictures.py``).
+    that were copied last (``scene/pictures.py``), ``shown`` those that surfaces show.
     """
 
-    __slots__ = ("buffers", "file", "mapping", "pictures", "size")
+    __slots__ = ("buffers", "file", "mapping", "pictures", "shown", "size")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -146,6 +146,7 @@ class Pool(ProtocolObject):
         self.buffers = 0
         self.mapping = Mapping(0)
         self.pictures: list[Buffer] = []
+        self.shown: set[Buffer] = set()
 
 
 class GpuPicture(NamedTuple):

@@ -28,9 +28,12 @@ class PoolFile(Protocol):
     def grow(self, size: int) -> None:
         """The client says the file has grown.  Raises ValueError if it has not."""
 
-    def keep(self, offset: int, length: int) -> int:
+    def keep(
+        self, offset: int, length: int, shown: Iterable[tuple[int, int]] = ()
+    ) -> int:
         """These bytes are about to be shown: other memory is given back first.
 
+        ``shown``: offset and length of what surfaces show, which is not given back.
         Return how often memory was given back, after which bytes that were refreshed
         before may be gone.  Raises ValueError at the limit.
         """

@@ -211,7 +211,7 @@ def _attach(
         content.buffer = size
     former, surface.attached = surface.attached, buffer
     if buffer is not None:
-        buffer.on += 1
+        held_buffers.enter(buffer)
     held_buffers.left(core, former)
     if buffer is None:
         surface.part = None

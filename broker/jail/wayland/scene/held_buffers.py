@@ -27,15 +27,6 @@ def end(core: ClientState, buffer: Buffer) -> None:
         core.usage.give("buffers", 1)
         buffer.part = None
     _let_go(core, buffer)
-    pool, mapping = buffer.pool, buffer.mapping
-    if pool is None or mapping is None:
-        return
-    pool.buffers -= 1
-    mapping.buffers -= 1
-    if mapping is not pool.mapping and not mapping.buffers:
-        core.usage.give("pools", 1)
-        core.usage.give("shm_bytes", mapping.size)
-    release_pool(core, pool)
 
 
 def release_pool(core: ClientState, pool: Pool) -> None:
@@ -59,20 +50,41 @@ def release_gpu(core: ClientState, picture: GpuPicture) -> None:
         memory.close()
 
 
+def enter(buffer: Buffer) -> None:
+    """A surface shows a buffer from now on."""
+    buffer.on += 1
+    if buffer.pool is not None:
+        buffer.pool.shown.add(buffer)
+
+
 def left(core: ClientState, buffer: Buffer | None) -> None:
     """A surface no longer shows a buffer."""
     if buffer is not None:
         buffer.on -= 1
+        if buffer.pool is not None and not buffer.on:
+            buffer.pool.shown.discard(buffer)
         _let_go(core, buffer)
 
 
 def _let_go(core: ClientState, buffer: Buffer) -> None:
-    """Release memory of the GPU that neither client nor compositor has by a buffer."""
+    """Release memory that neither client nor compositor has by a buffer."""
     # The compositor keeps descriptors and memory of what a surface shows.
-    # guard: memory of the GPU is counted while it is shown
-    if buffer.gpu is not None and buffer.ended and not buffer.on:
+    # guard: memory is counted while it is shown
+    if not buffer.ended or buffer.on:
+        return
+    if buffer.gpu is not None:
         release_gpu(core, buffer.gpu)
         buffer.gpu = None
+    pool, mapping = buffer.pool, buffer.mapping
+    if pool is None or mapping is None:
+        return
+    buffer.mapping = None
+    pool.buffers -= 1
+    mapping.buffers -= 1
+    if mapping is not pool.mapping and not mapping.buffers:
+        core.usage.give("pools", 1)
+        core.usage.give("shm_bytes", mapping.size)
+    release_pool(core, pool)
 
 
 def show(core: ClientState, buffer: Buffer) -> None:

@@ -70,7 +70,8 @@ def _copy(core: ClientState, surface: Surface, state: State, buffer: Buffer) -> 
     assert pool is not None
     file = pool.file
     assert file is not None
-    generation = file.keep(buffer.offset, stride * buffer.height)
+    shown = ((one.offset, one.stride * one.height) for one in pool.shown)
+    generation = file.keep(buffer.offset, stride * buffer.height, shown)
     drawn = _drawn(surface, buffer, state)
     if core.copied is None:
         # guard: copies that were given back are made again

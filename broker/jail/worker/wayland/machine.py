@@ -24,6 +24,7 @@ import os
 import socket
 import stat
 from collections import OrderedDict
+from collections.abc import Iterable
 from time import perf_counter
 
 from typing_extensions import override
@@ -83,6 +84,11 @@ def _is_socket(untrusted_fd: int) -> bool:
     return bool(answer == 0)
 
 
+def _parts(offset: int, length: int) -> range:
+    """Return the numbers of the parts in which these bytes are."""
+    return range(offset // _PART, (offset + length - 1) // _PART + 1)
+
+
 class CopiedFile(PoolFile):
     """A memfd of ours in the place of a client's file."""
 
@@ -123,15 +129,17 @@ class CopiedFile(PoolFile):
         self._resize_copy(size)
 
     @override
-    def keep(self, offset: int, length: int) -> int:
+    def keep(
+        self, offset: int, length: int, shown: Iterable[tuple[int, int]] = ()
+    ) -> int:
         """Account for the memory that a buffer uses, give back old memory.
 
         Pools are sparse (foot's has 512 MiB), so the declared size means
-        nothing.  A part that was not shown while so much else was is on
-        no screen any more: toolkits show the last few buffers.
+        nothing.  A part that was not shown while so much else was is no buffer
+        of the last few any more, and a toolkit draws it again before it is shown.
         """
         assert self._map is not None
-        for part in range(offset // _PART, (offset + length - 1) // _PART + 1):
+        for part in _parts(offset, length):
             if part in self._parts:
                 self._parts.move_to_end(part)
             else:
@@ -139,8 +147,14 @@ class CopiedFile(PoolFile):
                 self._parts[part] = None
         least = (length // _PART + 2) * 2
         most = max(limits.WAYLAND_COPIED_BYTES_PER_POOL // _PART, least)
-        while len(self._parts) > most:
-            part, _ = self._parts.popitem(last=False)
+        if len(self._parts) <= most:
+            return self._given_back
+        # A compositor that draws a hole again makes memory of it, which nothing counts.
+        # guard: what is shown is not given back
+        held = {part for one in (*shown, (offset, length)) for part in _parts(*one)}
+        old = [part for part in self._parts if part not in held]
+        for part in old[: len(self._parts) - most]:
+            del self._parts[part]
             start = part * _PART
             end = min(start + _PART, self._size)
             self._map.madvise(mmap.MADV_REMOVE, start, end - start)

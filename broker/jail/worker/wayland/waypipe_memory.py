@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from typing_extensions import override
 
@@ -264,7 +264,9 @@ class StreamPool(PoolFile):
             raise ValueError("the file has not grown")
 
     @override
-    def keep(self, offset: int, length: int) -> int:
+    def keep(
+        self, offset: int, length: int, shown: Iterable[tuple[int, int]] = ()
+    ) -> int:
         """Give nothing back."""
         return 0
 

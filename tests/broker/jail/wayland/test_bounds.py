@@ -192,6 +192,30 @@ def test_a_pool_that_grew_goes_once_for_its_client(talk):
     assert [p.closed for p in talk.machine.pools] == [True]
 
 
+@pytest.mark.parametrize("how", ["another", "none", "destroy"])
+def test_a_pool_is_counted_while_it_is_shown_although_it_was_destroyed(talk, how):
+    """Attack: a compositor that draws by software keeps the memory of each surface."""
+    before = dict(talk.sandbox.totals)
+    surface = talk.surface()
+    pool = grown(talk, 4096)
+    buffer = part(talk, pool, 4096)
+    talk.send(surface, "attach", buffer, 0, 0)
+    talk.send(surface, "commit")
+    talk.send(buffer, "destroy")
+    talk.send(pool, "destroy")
+    assert talk.sandbox.totals["shm_bytes"] == before["shm_bytes"] + 4096
+    assert not talk.machine.pools[-1].closed
+    if how == "destroy":
+        talk.send(surface, "destroy")
+    else:
+        other = talk.buffer(1, 1) if how == "another" else 0
+        talk.send(surface, "attach", other, 0, 0)
+        talk.send(surface, "commit")
+    more = 4 if how == "another" else 0
+    assert talk.sandbox.totals["shm_bytes"] == before["shm_bytes"] + more
+    assert sum(not pool.closed for pool in talk.machine.pools) == bool(more)
+
+
 def test_a_mapping_that_no_buffer_needs_is_not_counted(talk):
     pool = grown(talk, 4096)
     for pages in range(1, 50):
