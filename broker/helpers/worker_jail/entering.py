@@ -21,8 +21,10 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -114,25 +116,23 @@ def _fork(
     # A pid namespace is for children only, so there is a process in between;
     # when it has ended, the jailed one becomes our child (prctl(2)).
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    report_in, report_out = os.pipe2(os.O_CLOEXEC)
-    go_in, go_out = os.pipe2(os.O_CLOEXEC)
-    middle = os.fork()
-    if middle == 0:
-        os.close(go_out)
-        entry = _Entry(run, keep, report_out, go_in, namespaces, missing)
-        _never_return(entry.middle, report_out)
-    os.close(report_out)
-    os.close(go_in)
-    try:
+    with ExitStack() as ours, ExitStack() as theirs:
+        report_in, report_out = os.pipe2(os.O_CLOEXEC)
+        ours.callback(os.close, report_in)
+        theirs.callback(os.close, report_out)
+        go_in, go_out = os.pipe2(os.O_CLOEXEC)
+        ours.callback(os.close, go_out)
+        theirs.callback(os.close, go_in)
+        middle = os.fork()
+        if middle == 0:
+            os.close(go_out)
+            entry = _Entry(run, keep, report_out, go_in, namespaces, missing)
+            _never_return(entry.middle, report_out)
+        theirs.close()
         os.waitpid(middle, 0)
-        os.write(go_out, b"g")
-        reports = _read_reports(report_in)
-    except BrokenPipeError:
-        reports = _read_reports(report_in)
-    finally:
-        os.close(report_in)
-        os.close(go_out)
-    return _judge(reports)
+        with suppress(BrokenPipeError):
+            os.write(go_out, b"g")
+        return _judge(_read_reports(report_in))
 
 
 def _read_reports(fd: int) -> list[_Report]:
@@ -149,7 +149,12 @@ def _judge(reports: list[_Report]) -> Jailed:
     failed = next((r.failed for r in reports if r.failed), "")
     jail = next((r.jail for r in reports if r.jail), None)
     if pid and jail and not failed:
-        return Jailed(pid, os.pidfd_open(pid), jail)
+        try:
+            return Jailed(pid, os.pidfd_open(pid), jail)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)  # not reaped, so the number is its own
+            os.waitpid(pid, 0)
+            raise
     if pid:
         os.waitpid(pid, 0)
     raise SetupError(

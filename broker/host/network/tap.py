@@ -39,6 +39,7 @@ from broker.host.network.veth import (
     open_packets,
     run_ip,
     serve,
+    without_ipv6,
 )
 
 _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
@@ -66,10 +67,9 @@ def make_tap(namespace: int, name: str = f"{TAP}0") -> socket.socket:
     # So the VMM may attach to it, and has no right over it.
     fcntl.ioctl(tun, _TUNSETOWNER, os.getuid())
     fcntl.ioctl(tun, _TUNSETPERSIST, 1)
-    # No address of ours on it, IPv6's included: it is a wire, not a network.  In this
-    # order: the kernel brings a device up before it reads the mode of the same line.
-    lines = f"link set {name} mtu {MTU} addrgenmode none\nlink set {name} up\n"
-    run_ip(lines, namespace)
+    # No address of ours on it, IPv6's included: it is a wire, not a network.
+    without_ipv6(name)
+    run_ip(f"link set {name} mtu {MTU} up\n", namespace)
     packets = open_packets(name)
     for fd in (tun, owner, namespace):
         os.close(fd)

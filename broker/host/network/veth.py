@@ -67,6 +67,7 @@ _UNTAGGED = b"".join(
 """A packet filter (bpf_insn of linux/filter.h) that drops frames with a VLAN tag, which
 the kernel takes out of the frame before a packet socket gets it."""
 _SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
+_IPV6 = Path("/proc/sys/net/ipv6/conf")
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where ip(8) is: on some systems only where administrators have their programs."""
@@ -110,13 +111,16 @@ def lay_cable(
     check(libc.unshare(NEWNET), "no network namespaces here")
     keep_rights()
     outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    # No address of ours on it, IPv6's included: it is a wire, not a network.  In this
-    # order: the kernel brings a device up before it reads the mode of the same line.
+    # No address of ours on it, IPv6's included: it is a wire, not a network.
     run_ip(
-        f"link add {_OUTSIDE} type veth peer name {card.name} netns /proc/self/fd/{namespace}\n"
-        f"link set {_OUTSIDE} mtu {MTU} addrgenmode none\nlink set {_OUTSIDE} up\n",
+        f"link add {_OUTSIDE} type veth peer name {card.name} netns /proc/self/fd/{namespace}\n",
         namespace,
     )
+    # A box cannot write frames of its own; where /proc/sys is read-only, that is all.
+    with suppress(OSError):
+        without_ipv6(_OUTSIDE)
+    lines = f"link set {_OUTSIDE} mtu {MTU} addrgenmode none\nlink set {_OUTSIDE} up\n"
+    run_ip(lines, namespace)
     packets = open_packets(_OUTSIDE)
     check(libc.setns(namespace, NEWNET), "its network cannot be entered")
     _checksums_in_software(card.name)
@@ -207,6 +211,17 @@ def _checksums_in_software(interface: str) -> None:
     request = struct.pack("16sP", interface.encode(), value.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, _SIOCETHTOOL, request.ljust(40, b"\0"))
+
+
+def without_ipv6(interface: str) -> None:
+    """Have the kernel take no frame of IPv6 that arrives there, before it is up.
+
+    Frames reach it beside the packet socket: a router's advertisement would give it an
+    address, a neighbour and as many routes as it names.  Raises OSError.
+    """
+    if _IPV6.exists():
+        # guard: the kernel of the wire takes no advertisements
+        (_IPV6 / interface / "disable_ipv6").write_text("1")
 
 
 def _set_congestion_control() -> None:

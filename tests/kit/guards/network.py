@@ -71,6 +71,7 @@ GUARDS = (
     Guard("connections to a forwarded port are bounded", "places = trio.CapacityLimiter(1000)", "tests/attack/test_forwarded_ports.py", "bounded"),
     Guard("a viewer that does not read decides nothing", "if False:", "tests/broker/host/network/test_flow_guard.py", "does_not_read"),
     Guard("a box's interface that takes nothing holds few frames", "if True:", "tests/broker/host/network/test_veth.py", "holds_few_frames"),
+    Guard("the kernel of the wire takes no advertisements", "pass", "tests/attack/test_tap_frames.py", "address_of_ours"),
     Guard("a frame with a VLAN tag is not taken for one without", "", "tests/attack/test_tap_frames.py", "achieve_nothing or passed_on"),
     Guard("a port sends from its own card", "if port is None:", "tests/attack/test_switch_ports.py", "speak_for_another"),
     Guard("a port asks for others, and tells nothing", "if False:", "tests/attack/test_switch_ports.py", "tells_nothing"),
