@@ -90,8 +90,12 @@ def processes(base=None):
             if entry.stat().st_uid != os.getuid():
                 continue
             pid = int(entry.name)
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            state, parent = (entry / "stat").read_text().rpartition(") ")[2].split()[:2]
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+            words = words.decode(errors="replace")
+            stat = (entry / "stat").read_text(
+                errors="replace"
+            )  # a name may be any bytes
+            state, parent = stat.rpartition(") ")[2].split()[:2]
             parents[pid] = int(parent)
             if base is not None and _knows(entry, str(base)):
                 mine.add(pid)

@@ -12,10 +12,12 @@ An end is awaited on the child's pidfd, never on a pid number.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from broker.core.escape import printable
 from broker.helpers.process import popen
 
 _TAIL_BYTES = 4096
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS, _PAUSE_SECONDS = 0.05, 0.01
 
 PIPE, DEVNULL, STDOUT = popen.PIPE, popen.DEVNULL, popen.STDOUT
 
@@ -60,7 +62,14 @@ def has_ended(pidfd: int) -> bool:
     """Whether a pidfd's process has ended, without waiting (pidfd_open(2))."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    while True:
+        try:
+            return bool(poll.poll(0))
+        except OSError as error:
+            # guard: an end is awaited also without memory for a moment
+            if error.errno != errno.ENOMEM:
+                raise
+            time.sleep(_PAUSE_SECONDS)
 
 
 @dataclass(eq=False)

@@ -849,6 +849,12 @@ GUARDS = (
         "process_of_ours or door",
     ),
     Guard(
+        "an end is awaited also without memory for a moment",
+        "if True:",
+        "tests/broker/helpers/process/test_spawn.py",
+        "no_memory",
+    ),
+    Guard(
         "a fork server outlives a moment without memory",
         "if True:\n    raise",
         "tests/attack/test_moments_without_memory.py",
