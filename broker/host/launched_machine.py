@@ -80,8 +80,7 @@ class LaunchedMachine(ForeignMachine):
         from broker.host.box_network import start_box_card, start_box_network
 
         if network in {"user", "rules"}:
-            decided = network == "rules"
-            found = await start_box_network(self._pidfd, decided=decided)
+            found = await start_box_network(self._pidfd, decided=network == "rules")
             self.flows = found.flows
             self._networks.append(found)
         for seat in self._seats:

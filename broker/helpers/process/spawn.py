@@ -17,7 +17,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from broker.core.escape import printable
 from broker.helpers.process import popen
 
 _TAIL_BYTES = 4096
-_LOOK_SECONDS, _PAUSE_SECONDS = 0.05, 0.01
+_LOOK_SECONDS = 0.05
 
 PIPE, DEVNULL, STDOUT = popen.PIPE, popen.DEVNULL, popen.STDOUT
 
@@ -59,17 +58,19 @@ async def wait_ended(pidfd: int) -> None:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether a pidfd's process has ended, without waiting (pidfd_open(2))."""
+    """Whether a pidfd's process has ended, without waiting (pidfd_open(2)).
+
+    False, too, where the kernel has no memory to say: it is asked again.
+    """
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    while True:
-        try:
-            return bool(poll.poll(0))
-        except OSError as error:
-            # guard: an end is awaited also without memory for a moment
-            if error.errno != errno.ENOMEM:
-                raise
-            time.sleep(_PAUSE_SECONDS)
+    try:
+        return bool(poll.poll(0))
+    except OSError as error:
+        # guard: an end is awaited also without memory for a moment
+        if error.errno != errno.ENOMEM:
+            raise
+        return False
 
 
 @dataclass(eq=False)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -149,12 +148,7 @@ def _judge(reports: list[_Report]) -> Jailed:
     failed = next((r.failed for r in reports if r.failed), "")
     jail = next((r.jail for r in reports if r.jail), None)
     if pid and jail and not failed:
-        try:
-            return Jailed(pid, os.pidfd_open(pid), jail)
-        except OSError:
-            os.kill(pid, signal.SIGKILL)  # not reaped, so the number is its own
-            os.waitpid(pid, 0)
-            raise
+        return Jailed(pid, os.pidfd_open(pid), jail)
     if pid:
         os.waitpid(pid, 0)
     raise SetupError(

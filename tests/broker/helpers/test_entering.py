@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import pytest
 
 from broker.helpers.worker_jail import entering
-from broker.ipc.fork_server import Jail
 
 
 @pytest.mark.parametrize("step", ["pipe2", "fork"])
@@ -28,22 +26,3 @@ def test_a_start_that_fails_leaves_no_descriptor(monkeypatch, step):
         entering.fork_jailed(lambda _jail: None, ())
     monkeypatch.undo()
     assert os.listdir("/proc/self/fd") == before
-
-
-def test_a_jailed_process_that_cannot_be_held_is_ended(monkeypatch):
-    child = os.fork()
-    if child == 0:
-        signal.alarm(30)
-        signal.pause()
-        os._exit(0)
-
-    def fail(_pid):
-        raise OSError(24, "no room")
-
-    monkeypatch.setattr(os, "pidfd_open", fail)
-    jail = Jail(namespaces=True, seccomp=True)
-    reports = [entering._Report(pid=child), entering._Report(jail=jail)]
-    with pytest.raises(OSError, match="no room"):
-        entering._judge(reports)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(child, 0)

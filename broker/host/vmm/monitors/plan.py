@@ -137,10 +137,9 @@ class MonitorPlan(Plan):
         with namespace.namespace_of(vmm) as given:
             for tap, seat in self._spec.taps:
                 if seat is None:
-                    network = await namespace.start_network(
+                    network = self._network = await namespace.start_network(
                         "tap", given, self._write_down, decided=decided
                     )
-                    self._network = network
                 else:
                     network = await namespace.start_card("tap", given, seat, tap)
                 self._undo.push_async_callback(network.end)
