@@ -67,7 +67,7 @@ PROGRAMS = (
         USER,
         252,
         31_500,
-        20_010,
+        20_000,
         linked=True,
     ),
     Program(

@@ -69,9 +69,8 @@ async def start_network(
     found = shutil.which("passt")
     passt = require_passt(None if found is None else Path(found))
     with ExitStack() as ours, ExitStack() as failed:
-        inner, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.enter_context(inner)
-        ours.enter_context(host)
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        inner, host = map(ours.enter_context, pair)
         give_room(host)
         fds = (inner.fileno(), *given)
         flows = None
