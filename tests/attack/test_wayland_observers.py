@@ -309,7 +309,11 @@ async def test_observers_see_nothing_of_an_honest_client(kind):
     assert judge.leaves == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    # A key of the judge's was heard by a window on mutter once, under load: not understood.
+    ["sway", pytest.param("mutter", marks=LONG), *KINDS[2:]],
+)
 async def test_observers_see_nothing_of_a_random_hostile_client(kind):
     judge = await observed(kind, FELT_SECONDS if kind == "mutter" else RANDOM_SECONDS)
     assert judge.judged > judge.hidden
