@@ -135,8 +135,8 @@ class CopiedFile(PoolFile):
         """Account for the memory that a buffer uses, give back old memory.
 
         Pools are sparse (foot's has 512 MiB), so the declared size means
-        nothing.  A part that was not shown while so much else was is no buffer
-        of the last few any more, and a toolkit draws it again before it is shown.
+        nothing.  Toolkits reuse the last few buffers: a part that was not shown
+        recently is given back, unless a surface still shows it.
         """
         assert self._map is not None
         for part in _parts(offset, length):
@@ -151,13 +151,16 @@ class CopiedFile(PoolFile):
             return self._given_back
         # A compositor that draws a hole again makes memory of it, which nothing counts.
         # guard: what is shown is not given back
-        held = {part for one in (*shown, (offset, length)) for part in _parts(*one)}
+        held = set(_parts(offset, length))
+        end = 0  # each part once: buffers of many surfaces may overlap
+        for parts in sorted((_parts(*one) for one in shown), key=lambda one: one.start):
+            held.update(range(max(parts.start, end), parts.stop))
+            end = max(end, parts.stop)
         old = [part for part in self._parts if part not in held]
         for part in old[: len(self._parts) - most]:
             del self._parts[part]
             start = part * _PART
-            end = min(start + _PART, self._size)
-            self._map.madvise(mmap.MADV_REMOVE, start, end - start)
+            self._map.madvise(mmap.MADV_REMOVE, start, min(_PART, self._size - start))
             self._machine.charge(-_PART)
             self._given_back += 1
         return self._given_back
