@@ -238,6 +238,9 @@ class Shown:
         self.showing = threading.Event()
         self.order: list[str] = []
 
+    def number(self):
+        return 1
+
     def want(self, wanted):
         self.wanted = wanted
         self.changed.set()
