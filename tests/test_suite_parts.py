@@ -163,13 +163,17 @@ def _run(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_parts_of_a_run_are_all_of_it(run):
+def test_the_parts_of_a_run_are_all_of_it(run, tmp_path):
     code, beside, text = run("-m", "not long", "--alone=never", "-n", "2")
     assert (code, beside) == (0, {"test_short", "test_slow"}), text
     code, alone, text = run("-m", "not long", "--alone=only")
     assert (code, alone) == (0, {"test_alone"}), text
     code, quick, text = run("--quick")
     assert (code, quick) == (0, {"test_alone", "test_short"}), text
+    code, rest, text = run("-m", "not long", "--quick-ran", f"elsewhere {tmp_path}")
+    assert (code, rest) == (0, {"test_slow"}), text
+    code, rest, text = run("-m", "not long", "--quick-ran", "elsewhere")
+    assert (code, rest) == (0, {"test_alone", "test_short", "test_slow"}), text
     long = set()
     for turn in range(3):
         for part in ("never", "only"):

@@ -65,6 +65,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"no long test, and none that takes {LEAST_SECONDS} s (tests/times.tsv)",
     )
     group.addoption(
+        "--quick-ran",
+        default="",
+        metavar="PATHS",
+        help="without those that --quick chooses of these files and folders",
+    )
+    group.addoption(
         "--times-to",
         metavar="FILE",
         help="write what each test took; relative to $VITRAIL_OUT where that is set",
@@ -177,16 +183,25 @@ def _choose_root(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def _choose_quick(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("quick"):
+    quick, ran = config.getoption("quick"), config.getoption("quick_ran").split()
+    if not (quick or ran):
         return
     times = read_times(TIMES)
-    left = [
+    chosen = {
         item
         for item in items
         if item.nodeid not in times
         and not any(item.get_closest_marker(name) for name in ("long", "slow"))
-    ]
-    _keep(config, items, left)
+    }
+    if not quick:
+        places = [config.rootpath / path for path in ran]
+        chosen = {
+            item
+            for item in items
+            if item not in chosen
+            or not any(item.path.is_relative_to(place) for place in places)
+        }
+    _keep(config, items, [item for item in items if item in chosen])
 
 
 def _choose_alone(config: pytest.Config, items: list[pytest.Item]) -> None:
