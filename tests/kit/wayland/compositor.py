@@ -6,8 +6,10 @@ its own; the other functions ask it what a person would see.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -28,7 +30,15 @@ def short_directory() -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path)
+        # Podman's clean-up after a container that was killed may still write here.
+        deadline = time.monotonic() + 10
+        while path.exists():
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                changed = error.errno in {errno.ENOTEMPTY, errno.ENOENT}
+                if not changed or time.monotonic() > deadline:
+                    raise
 
 
 @asynccontextmanager
