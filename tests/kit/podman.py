@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,17 @@ async def podman_settings(**engine):
         finally:
             everything = {**os.environ, **env}
             run(everything, "rm", "-af", "-t", "0", check=False)
-            # Podman mounts it on itself in the namespace that its commands share.
-            clear = 'umount --lazy "$1"; shift; rm -rf "$@"'
+            # Podman mounts it on itself in the namespace that its commands share, two
+            # commands at once twice.
+            clear = 'while umount --lazy "$1"; do :; done; shift; rm -rf "$@"'
             places = (f"{base}/store/overlay", f"{base}/store", f"{base}/run")
-            run(everything, "unshare", "sh", "-c", clear, "sh", *places)
+            # What a container's end still starts writes there, and mounts it again.
+            for again in (True, True, True, False):
+                _end_those_of(base)
+                words = ("unshare", "sh", "-c", clear, "sh", *places)
+                run(everything, *words, check=not again)
+                if not (base / "store").exists():
+                    break
             stop_waiting(everything)
             _end_those_of(base)
 
@@ -56,19 +64,35 @@ def _end_those_of(base: Path) -> None:
     """End what Podman left for its next command in runtime directories of worlds.
 
     It keeps their user namespace, and 'podman system migrate' ends only that of the
-    present runtime directory.
+    present runtime directory.  What a container's end still starts ends as well: it
+    would write into the store.
     """
-    ours = f"CONTAINERS_STORAGE_CONF={base}/storage.conf".encode()
+    while left := _those_of(base):
+        for ended in left:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(ended, signal.SIGKILL)
+            assert select.select([ended], [], [], 20)[0], "a process does not end"
+            os.close(ended)
+
+
+def _those_of(base: Path) -> list[int]:
+    """The processes of Podman and its conmon that use this store, as pidfds.
+
+    conmon, and what it starts at a container's end, has its paths among its words.
+    """
+    ours = f"{base}/".encode()
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             name = (process / "comm").read_text().strip()
-            if (
-                name in {"podman", "podman pause"}
-                and ours in (process / "environ").read_bytes()
-            ):
-                os.kill(int(process.name), signal.SIGKILL)
+            if name not in {"conmon", "podman", "podman pause"}:
+                continue
+            given = (process / "cmdline").read_bytes() + b"\0"
+            if ours in given + (process / "environ").read_bytes():
+                found.append(os.pidfd_open(int(process.name)))
         except OSError:
             continue  # it has ended, or is another user's
+    return found
 
 
 def root_directory(base: Path) -> Path:
