@@ -256,7 +256,7 @@ async def a_target_that_dies(w, work, vault):
     """All of its machine ends there: the broker sees that by the end of its lease."""
     begun = vault.home / "begun"
     vault.replace_tool(f"#!/bin/sh\ntouch {begun}\nexec sleep 600\n")
-    (lease,) = w.events("lease.begin", sandbox="vault")
+    lease = await w.only_event("lease.begin", sandbox="vault")
     ended = []
     async with trio.open_nursery() as nursery:
 

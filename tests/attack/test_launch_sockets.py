@@ -157,7 +157,7 @@ async def test_a_process_in_a_namespace_below_its_own_is_still_the_box():
         w.write_record("evil", record)
         (line,) = await inside(w, folder, NESTED)
         assert line == "inner 0"
-        (opened,) = w.events("stream.opened")
+        opened = await w.only_event("stream.opened")
         assert opened["sandbox"] == "evil"
 
 

@@ -38,9 +38,9 @@ async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
             shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "launchers"
             shown.mkdir(parents=True, exist_ok=True)
             await w.comp.screenshot(shown / "bwrap.png")
-            (begin,) = w.events("lease.begin")
+            begin = await w.only_event("lease.begin")
             assert begin["sandbox"].startswith("box-")
-            (decision,) = w.events("decision")
+            decision = await w.only_event("decision")
             assert decision["verdict"] == "allow"
             assert decision["sandbox"] == begin["sandbox"]
             assert len(left_over(w)) == 2

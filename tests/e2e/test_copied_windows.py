@@ -64,7 +64,7 @@ async def test_a_window_of_a_copy_is_framed_and_typed_into(mode, how):
         began = trio.current_time()
         sandbox = await w.window("app", "shell", *RED)
         print(f"from the order to the window: {trio.current_time() - began:.2f} s")
-        (machine,) = w.events("sandbox.machine")
+        machine = await w.only_event("sandbox.machine")
         assert (machine["how"], machine.get("reason", "")) == (how, "")
 
         async def red():

@@ -106,7 +106,7 @@ async def test_a_question_about_a_window_lives_until_it_is_answered():
                 raise AssertionError("the question went before it was answered")
             await client.call(ANSWER, QuestionAnswerRequest(id=question.id, allow=True))
             await wait_window(w.comp, title="asked")
-        (answered,) = w.events("question.answered")
+        answered = await w.only_event("question.answered")
         assert answered["answered_by"] == "person"
         assert answered["seconds"] > 29
         await w.stop()

@@ -238,6 +238,6 @@ async def test_a_program_that_cannot_be_shown_names_its_hop():
         await w.comp.close()
         with pytest.raises(UpstreamError, match="no window: could not reach the"):
             await w.run("app")
-        (failed,) = w.events("window.hop-failed")
+        failed = await w.only_event("window.hop-failed")
         assert failed["hop"] in {"waypipe", "compositor"}
         assert "no compositor answers" in failed["reason"]

@@ -100,7 +100,7 @@ async def test_every_instance_is_framed_and_no_other_application_gets_in():
                 shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "launchers"
                 shown.mkdir(parents=True, exist_ok=True)
                 await w.comp.screenshot(shown / "flatpak.png")
-                (begin,) = w.events("lease.begin")
+                begin = await w.only_event("lease.begin")
                 assert begin["sandbox"] == "term"
                 assert begin["peer"].startswith(f"Flatpak {APP} at ")
                 answer = await brokerctl(*words, env=env)

@@ -24,7 +24,7 @@ async def test_stopping_a_container_ends_the_run():
         words = ("run", "-q", "work", "--", "foot", "-T", "notes", "sleep", "1000")
         async with Nspawn(w, folder).prepared(), running(*words, env=w.environ) as run:
             assert await wait_window(w.comp, title="[work] notes")
-            (begin,) = w.events("lease.begin")
+            begin = await w.only_event("lease.begin")
             assert begin["sandbox"] == "work"
             answer = await brokerctl("stop", "work", env=w.environ)
             assert answer.code == 0, answer

@@ -61,8 +61,8 @@ async def test_its_window_is_framed_and_ends_with_its_vmm(kind, place):
         sandbox = last.started.sandbox
         await wait_window(w.comp, title=f"[{sandbox}] shell")
         await wait_frames(w.comp, {f"[{sandbox}] shell": {GREEN}})
-        (begin,) = w.events("lease.begin", sandbox=sandbox)
-        (machine,) = w.events("sandbox.machine", sandbox=sandbox)
+        begin = await w.only_event("lease.begin", sandbox=sandbox)
+        machine = await w.only_event("sandbox.machine", sandbox=sandbox)
         assert machine["how"] == "boot"
         (process,) = [p for p in (await w.status()).processes if p.pid == begin["pid"]]
         assert (process.role.lower().replace(" ", "-"), process.sandbox) == (
@@ -76,7 +76,7 @@ async def test_its_window_is_framed_and_ends_with_its_vmm(kind, place):
             return not windows(await w.comp.tree())
 
         assert await eventually(gone, deadline=60)
-        (died,) = w.events("process.died", sandbox=sandbox)
+        died = await w.only_event("process.died", sandbox=sandbox)
         assert died["process"] == "vmm"
 
 
@@ -85,7 +85,7 @@ async def test_what_a_persistent_one_keeps_is_there_the_next_time(kind, place):
         code, said = await w.output("app", "sh", "-c", "echo kept >~/note && df -T ~")
         assert (code, b"ext4" in said) == (0, True)
         await w.stop("app")
-        (end,) = w.events("lease.end", sandbox="app")
+        end = await w.only_event("lease.end", sandbox="app")
         code, said = await w.output("app", "sh", "-c", "cat ~/note")
         assert (code, said) == (0, b"kept\n"), end
         # A later broker has its API, too.

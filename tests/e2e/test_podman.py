@@ -95,7 +95,7 @@ async def test_a_container_that_a_person_starts_by_podman_run():
         try:
             await wait_window(w.comp, title="mine")
             await wait_frames(w.comp, {"[work] mine": {ORANGE}})
-            (begin,) = w.events("lease.begin")
+            begin = await w.only_event("lease.begin")
             assert begin["sandbox"] == "work"
             (sockets,) = (w.paths.runtime / "launch").glob("*/s")
             second = podman_start(
@@ -202,7 +202,7 @@ async def test_a_container_of_a_record_has_a_framed_window_and_leaves_nothing():
         w.write_record("work", record_of(w))
         async with running("run", "-q", "work", env=w.environ):
             await wait_window(w.comp, title="contained")
-            (begin,) = w.events("lease.begin")
+            begin = await w.only_event("lease.begin")
             title = f"[{begin['sandbox']}] contained"
             await wait_frames(w.comp, {title: {ORANGE}})
             shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "launchers"

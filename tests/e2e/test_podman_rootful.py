@@ -62,7 +62,7 @@ async def test_framed():
         first = asker.begin(*words(asker, "--name=mine"), *foot)
         await wait_window(w.comp, title="mine")
         await wait_frames(w.comp, {"[work] mine": {ORANGE}})
-        (begin,) = w.events("lease.begin")
+        begin = await w.only_event("lease.begin")
         assert Path(f"/proc/{begin['pid']}").stat().st_uid == 0, "it is root's"
         assert "/libpod-" in begin["peer"]
         (sockets,) = (w.paths.runtime / "launch").glob("*/s")

@@ -64,8 +64,8 @@ async def test_a_window_that_is_asked_about_and_then_revoked():
                 if await pending(w):
                     hands.type("allow")
             await wait_window(w.comp, title="asked")
-        (asked,) = w.events("question.asked")
-        (answered,) = w.events("question.answered")
+        asked = await w.only_event("question.asked")
+        answered = await w.only_event("question.answered")
         (decided,) = [e for e in w.events("decision") if e.get("question")]
         assert asked["question"] == answered["question"] == decided["question"]
         assert (decided["verdict"], decided["answered_by"]) == ("allow", "person")

@@ -49,7 +49,7 @@ async def test_a_box_s_window_says_that_it_is_a_label():
         ]
         async with running(*words, env=w.environ) as child:
             await wait_window(w.comp, title="boxed")
-            (begin,) = w.events("lease.begin")
+            begin = await w.only_event("lease.begin")
             name = begin["sandbox"]
             assert name.startswith("distrobox-")
             assert begin["peer"].startswith("label only")

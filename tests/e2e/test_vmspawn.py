@@ -161,7 +161,7 @@ async def test_vmspawn():
         assert last.started.sandbox == "work"
         await wait_window(w.comp, title=title)
         await wait_frames(w.comp, {f"[work] {title}": {GREEN}})
-        (begin,) = w.events("lease.begin")
+        begin = await w.only_event("lease.begin")
         assert (begin["sandbox"], begin["pid"]) == ("work", held.pid)
         # A program of the person's own is not the machine.
         with socket.socket(socket.AF_UNIX) as outside:

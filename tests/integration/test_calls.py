@@ -88,7 +88,7 @@ async def test_a_call_carries_bytes_both_ways_and_the_exit_code():
         assert (await work.script("vitrail-call -t vault code"))[0] == 300 & 0xFF
         code, said = await work.script("vitrail-call -t vault test.Named key")
         assert (code, said) == (0, "key key test.Named+key\n")
-        (first,) = w.events("decision", verdict="allow", argument="+env")
+        first = await w.only_event("decision", verdict="allow", argument="+env")
         assert (first["target"], first["sandbox"]) == ("vault", "work")
         opened = w.events("stream.opened", service="vitrail.Call", sandbox="work")
         # The decision is on disk before the bytes: its number precedes the end's.

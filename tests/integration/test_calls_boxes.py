@@ -126,7 +126,7 @@ async def test_a_call_starts_a_box():
         for name in ("window", "many"):
             code, said = await in_box(w, f"vitrail-call -t {name} echo 2>&1 </dev/null")
             assert (code, "refused it" in said) == (125, True), said
-            (refused,) = w.events("lease.refused", sandbox=name)
+            refused = await w.only_event("lease.refused", sandbox=name)
             assert "not started by a call" in refused["reason"]
         assert not w.events("lease.begin", record="window")
         # Two at once start it once, and it runs on.

@@ -110,8 +110,8 @@ async def test_a_sandbox_sees_nothing_before_the_answer():
             found = await answered(w, "allow")
             assert "to use your camera" in found["words"]
             await w.wait_event("camera.on", sandbox="work")
-            (asked,) = w.events("question.answered", sandbox="work")
-            (seen,) = w.events("camera.on", sandbox="work")
+            asked = await w.only_event("question.answered", sandbox="work")
+            seen = await w.only_event("camera.on", sandbox="work")
             assert asked["sequence"] < seen["sequence"]
         finally:
             await client.stop()

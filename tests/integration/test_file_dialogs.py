@@ -290,7 +290,7 @@ async def test_several_files_are_saved_in_a_folder_that_the_user_chooses():
             copies[1].write_text("again")
             await eventually(lambda: (folder / "b.txt").read_text() == "again")
             assert (folder / "a.txt").read_text() == "content 0"
-            (begun,) = w.events("transfer.begin", service="vitrail.FileDialog")
+            begun = await w.only_event("transfer.begin", service="vitrail.FileDialog")
             assert begun["object"] == "a.txt, b.txt"
 
 
@@ -307,7 +307,7 @@ async def test_several_files_are_opened():
             "other.txt": "of the other",
         }
         assert {one.parent for one in copies} == {work.home / "Incoming/desktop"}
-        (begun,) = w.events("transfer.begin", service="vitrail.FileDialog")
+        begun = await w.only_event("transfer.begin", service="vitrail.FileDialog")
         assert begun["object"] == "notes.txt, other.txt"
 
 

@@ -69,9 +69,9 @@ async def test_it_is_taken_at_once_and_hung_up_on_for_a_no():
         assert t.viewer.events("stream.opened") == []
         await say_so(t, question, allow=False)
         assert await rest_of(sock) == b""
-        (event,) = t.viewer.events("decision")
+        event = await t.viewer.only_event("decision")
         assert (event["verdict"], event["answered_by"]) == ("deny", "person")
-        (answered,) = t.viewer.events("question.answered")
+        answered = await t.viewer.only_event("question.answered")
         assert answered["reason"].endswith(f"by process {os.getpid()}")
         assert t.viewer.events("stream.opened") == []
 
@@ -93,7 +93,7 @@ async def test_a_lease_that_ends_takes_its_question_along():
             return not await pending(t)
 
         await eventually(nothing)
-        (event,) = t.viewer.events("question.answered")
+        event = await t.viewer.only_event("question.answered")
         assert (event["answer"], event["answered_by"]) == ("deny", "gone")
         assert await rest_of(sock) == b""
 

@@ -50,10 +50,10 @@ async def test_a_notification_is_shown_under_the_sandboxs_name_and_answered():
             with child.popen.stdout as said:
                 assert await child.wait() == 0
                 assert said.read() == b"reply\n"
-        (event,) = w.events("notification.shown", sandbox="work")
+        event = await w.only_event("notification.shown", sandbox="work")
         assert event["service"] == "vitrail.Notification"
         assert "mail" not in str(event)
-        (answered,) = w.events("notification.answered", sandbox="work")
+        answered = await w.only_event("notification.answered", sandbox="work")
         assert answered["notification"] == event["notification"]
         listed = await brokerctl("notifications", "work", env=w.environ)
         assert "work: New <b>mail</b> (answered)" in listed.out

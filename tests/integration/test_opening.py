@@ -81,8 +81,8 @@ async def test_what_programs_open_goes_where_the_rules_send_it():
         assert [end["target"] for end in ends] == ["personal"] * 2
         assert w.events("decision", verdict="deny", service="vitrail.OpenURL")
         # Which link, by whom allowed: one row has it.
-        (begin,) = w.events("transfer.begin", service="vitrail.OpenURL")
-        (allowed,) = w.events(
+        begin = await w.only_event("transfer.begin", service="vitrail.OpenURL")
+        allowed = await w.only_event(
             "decision", verdict="allow", service="vitrail.OpenURL", sandbox="work"
         )
         assert begin["object"] == "https://example.org/a?b"

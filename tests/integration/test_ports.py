@@ -110,7 +110,7 @@ async def test_a_port_of_a_sandbox_is_the_users(tmp_path):
                 return found if len(found) == 2 else None
 
             found = await eventually(closed)
-        (decision,) = w.events("decision", service="vitrail.Tcp")
+        decision = await w.only_event("decision", service="vitrail.Tcp")
         assert (decision["sandbox"], decision["argument"]) == ("vault", f"+{port}")
         assert decision["detail"]["source"] == "@adminvm"
         assert max(one["bytes_from_sandbox"] for one in found) == BULK

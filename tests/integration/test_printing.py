@@ -117,9 +117,9 @@ async def test_a_rule_prints_pages_as_pixels_on_the_usual_printer():
         assert width == 300
         notice = await screen.one_with("1 page on Home")
         assert notice[1].startswith("personal")
-        (begun,) = w.events("transfer.begin", service="vitrail.Print")
+        begun = await w.only_event("transfer.begin", service="vitrail.Print")
         assert begun["object"] == "a.pdf: 1 page on Home"
-        (ended,) = w.events("transfer.end", service="vitrail.Print")
+        ended = await w.only_event("transfer.end", service="vitrail.Print")
         assert ended["outcome"] == "done"
         # Another form than PDF is not printed, and neither is what poppler cannot read.
         (personal.home / "b.ps").write_bytes(b"%!PS\n")

@@ -97,7 +97,7 @@ async def test_a_program_sees_the_screen_that_the_user_has_chosen(tmp_path):
             assert framed(picture_in(tmp_path), left=(1920 - 1728) // 2)
             assert framed(await pixels(screen.comp))
             await screen.one_with("work sees your screen")
-            (event,) = w.events("screen.on", sandbox="work")
+            event = await w.only_event("screen.on", sandbox="work")
             seen = event.get("shows", "screen"), event["width"], event["height"]
             assert seen == ("screen", 1280, 800)
             said = await brokerctl("status", "work", env=w.environ)
@@ -169,7 +169,7 @@ async def test_own_windows_are_shared_without_a_question(tmp_path):
                 assert seen.size == (200, 200)
                 assert seen.getpixel((1, 1)) == (0, 0, 0)
                 assert len(seen.getcolors(40_000)) > 20
-                (event,) = w.events("screen.on", sandbox="work")
+                event = await w.only_event("screen.on", sandbox="work")
                 assert event["shows"] == "own-window"
                 # It ends with its window.
                 (window,) = windows(await screen.comp.tree())

@@ -234,6 +234,12 @@ class World:
             found = [row.fields() for row in log.find(filters)]
         return [e for e in found if all(e.get(k) == v for k, v in wanted.items())]
 
+    async def only_event(self, kind, **wanted) -> dict:
+        """Wait for the event of this kind with these fields, of which there is one."""
+        await self.wait_event(kind, **wanted)
+        (event,) = self.events(kind, **wanted)
+        return event
+
     async def wait_event(self, kind, deadline=60, **wanted):
         """Wait for an event of this kind with these fields; returns the newest."""
 

@@ -235,7 +235,7 @@ async def test_its_sockets_are_its_own_and_its_end_leaves_nothing(kind):
         found = sockets(w, kind)
         assert found
         assert all(p.parent.stat().st_mode & 0o077 == 0 for p in found)
-        (begin,) = w.events("lease.begin")
+        begin = await w.only_event("lease.begin")
         assert (begin["sandbox"], begin["pid"]) == (NAME, lease.pid)
         # By a process that has found the path: the kernel says who connects.
         stream = await trio.open_unix_socket(str(found[0]))
