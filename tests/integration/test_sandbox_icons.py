@@ -57,26 +57,30 @@ START = (
 
 @asynccontextmanager
 async def panel(w):
-    """A panel that shows icons; yields the environment of the desktop's programs."""
+    """A panel that shows icons; yields the desktop programs' environment, a pointer.
+
+    The seat has the pointer before the panel starts, as in ``test_tray``.
+    """
     folder = w.base / "bar"
     folder.mkdir()
     (folder / "config").write_text(json.dumps(BAR))
     (folder / "style").write_text("window#waybar { background: #202020; }")
     words = ["waybar", "-c", f"{folder}/config", "-s", f"{folder}/style"]
     env = {**os.environ, **w.comp.environment, **w.environ}
-    bar = spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)
-    try:
 
-        async def there():
-            try:
-                return await items(env) is not None
-            except Exception:
-                return False
+    async def there():
+        try:
+            return await items(env) is not None
+        except Exception:
+            return False
 
-        await eventually(there)
-        yield env
-    finally:
-        await bar.stop()
+    with Pointer(w.comp.display, (1280, 800)) as pointer:
+        bar = spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)
+        try:
+            await eventually(there)
+            yield env, pointer
+        finally:
+            await bar.stop()
 
 
 async def items(env):
@@ -127,7 +131,7 @@ async def showing(guest, w, program, tmp_path):
 async def test_a_program_of_qt_has_its_icon_in_the_panel(tmp_path):
     async with (
         notifying(RULES, "work", "personal") as (w, _screen, guests),
-        panel(w) as env,
+        panel(w) as (env, pointer),
         bus_of(guests["work"]),
     ):
         work = guests["work"]
@@ -142,10 +146,9 @@ async def test_a_program_of_qt_has_its_icon_in_the_panel(tmp_path):
             title = await property_of(env, name, "Title")
             assert "[work] " in title
             assert "<b>" not in title
-            with Pointer(w.comp.display, (1280, 800)) as pointer:
-                pointer.move(1280 - 22, 20)
-                pointer.click(1280 - 22, 20)
-                await eventually(lambda: in_bar(w, VIOLET, colour))
+            pointer.move(1280 - 22, 20)
+            pointer.click(1280 - 22, 20)
+            await eventually(lambda: in_bar(w, VIOLET, colour))
             assert "clicked Trigger" in lines()
             await picture(w, "qt-clicked")
             w.write_record("work", record(colour="#d020d0"))
@@ -185,7 +188,7 @@ async def test_icons_end_with_the_rule_and_in_a_lockdown(tmp_path):
     tmp_path.chmod(0o755)
     async with (
         notifying(RULES, "work", "personal") as (w, _screen, guests),
-        panel(w) as env,
+        panel(w) as (env, _pointer),
         bus_of(guests["work"]),
         bus_of(guests["personal"]),
     ):

@@ -38,22 +38,25 @@ WATCHER = ("org.kde.StatusNotifierWatcher", "/StatusNotifierWatcher")
 
 @asynccontextmanager
 async def in_panel(w):
-    """Yield the name of the item on the bus, in the panel."""
+    """Yield the item's name on the bus, the programs' environment, and a pointer."""
     folder = w.base / "bar"
     folder.mkdir()
     (folder / "config").write_text(json.dumps(BAR))
     (folder / "style").write_text("window#waybar { background: #202020; }")
     words = ["waybar", "-c", f"{folder}/config", "-s", f"{folder}/style"]
     env = {**os.environ, **w.comp.environment, **w.environ}
-    bar = spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)
-    try:
-        async with running("tray", env=env) as tray:
-            yield await eventually(lambda: registered(env)), env
-            assert tray.returncode is None
-            tray.popen.terminate()
-            await tray.wait()
-    finally:
-        await bar.stop()
+    # The seat has a pointer before the panel starts: a press that is sent before a
+    # program has asked for the new pointer is not delivered to it.
+    with Pointer(w.comp.display, (1280, 800)) as pointer:
+        bar = spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)
+        try:
+            async with running("tray", env=env) as tray:
+                yield await eventually(lambda: registered(env)), env, pointer
+                assert tray.returncode is None
+                tray.popen.terminate()
+                await tray.wait()
+        finally:
+            await bar.stop()
 
 
 async def bus(env, name, path, method, *words):
@@ -81,11 +84,14 @@ async def picture(w, name):
 
 async def press(env, name, label):
     """Click a row as the panel does: by the number that its menu has."""
-    words = ("com.canonical.dbusmenu.GetLayout", "0", "--", "-1", "[]")
-    menu = await bus(env, name, "/MenuBar", *words)
-    before, there, _ = menu.partition(f"{{'label': <'{label}'>")
-    assert there, menu
-    number = before.rpartition("(")[2].rstrip(", ")
+    layout = ("com.canonical.dbusmenu.GetLayout", "0", "--", "-1", "[]")
+
+    async def placed():
+        menu = await bus(env, name, "/MenuBar", *layout)
+        before, there, _ = menu.partition(f"{{'label': <'{label}'>")
+        return there and before.rpartition("(")[2].rstrip(", ")
+
+    number = await eventually(placed)
     words = ("com.canonical.dbusmenu.Event", number, "clicked", "<''>", "0")
     await bus(env, name, "/MenuBar", *words)
 
@@ -99,7 +105,7 @@ async def test_a_panel_shows_what_runs_and_ends_it():
         colours = {one["color"] for one in (await status())["sandboxes"]}
         assert len(colours) == 1
         (colour,) = (tuple(bytes.fromhex(c[1:])) for c in colours)
-        async with in_panel(w) as (name, env):
+        async with in_panel(w) as (name, env, pointer):
 
             async def in_bar(*wanted):
                 image = (await pixels(w.comp)).convert("RGB")
@@ -108,17 +114,16 @@ async def test_a_panel_shows_what_runs_and_ends_it():
 
             await eventually(lambda: in_bar(colour))
             await picture(w, "running")
-            with Pointer(w.comp.display, (1280, 800)) as pointer:
-                pointer.move(1280 - 22, 20)
-                pointer.click(1280 - 22, 20)
+            pointer.move(1280 - 22, 20)
+            pointer.click(1280 - 22, 20)
 
-                async def menu_open():
-                    image = (await pixels(w.comp)).convert("RGB")
-                    below = image.crop((0, 60, image.width, image.height))
-                    return colour in {c for _, c in below.getcolors(1 << 20)}
+            async def menu_open():
+                image = (await pixels(w.comp)).convert("RGB")
+                below = image.crop((0, 60, image.width, image.height))
+                return colour in {c for _, c in below.getcolors(1 << 20)}
 
-                await eventually(menu_open)
-                await picture(w, "menu")
+            await eventually(menu_open)
+            await picture(w, "menu")
             await press(env, name, "Lockdown")
             await eventually(lambda: in_bar((224, 27, 36)))
             await picture(w, "lockdown")

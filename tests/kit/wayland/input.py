@@ -56,18 +56,22 @@ class Pointer:
         self._say(self.pointer, 1, struct.pack("=IIIII", self._now(), x, y, *self.size))
         self._frame()
 
-    def button(self, pressed: bool, which: int = LEFT) -> None:
-        """Press or release a button."""
-        self._say(
-            self.pointer, 2, struct.pack("=III", self._now(), which, int(pressed))
-        )
+    def button(self, pressed: bool, which: int = LEFT, at: int | None = None) -> None:
+        """Press or release a button, ``at`` a time in milliseconds; None: now."""
+        when = self._now() if at is None else at
+        self._say(self.pointer, 2, struct.pack("=III", when, which, int(pressed)))
         self._frame()
 
     def click(self, x: int, y: int, which: int = LEFT) -> None:
-        """Move there, press and release."""
+        """Move there, press and release.
+
+        Both at one time: GTK closes a menu that a button held for 500 ms has opened,
+        and a compositor may take so long between them.
+        """
         self.move(x, y)
-        self.button(True, which)
-        self.button(False, which)
+        now = self._now()
+        self.button(True, which, now)
+        self.button(False, which, now)
 
 
 _KEYBOARDS = "zwp_virtual_keyboard_manager_v1"
