@@ -41,7 +41,7 @@ import os, sys
 from jeepney import DBusAddress, MatchRule, new_method_call
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
-bus = open_dbus_connection(enable_fds=True)
+bus = open_dbus_connection(enable_fds=True, auth_timeout=60)
 place = "/org/freedesktop/portal/desktop"
 camera = DBusAddress(place, "org.freedesktop.portal.Desktop", "org.freedesktop.portal.Camera")
 rule = MatchRule(type="signal", interface="org.freedesktop.portal.Request", member="Response")

@@ -133,7 +133,7 @@ import os, subprocess, sys
 from jeepney import DBusAddress, MatchRule, new_method_call
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
-bus = open_dbus_connection(enable_fds=True)
+bus = open_dbus_connection(enable_fds=True, auth_timeout=60)
 name, place = "org.freedesktop.portal.Desktop", "/org/freedesktop/portal/desktop"
 cast = DBusAddress(place, name, "org.freedesktop.portal.ScreenCast")
 rules = [
