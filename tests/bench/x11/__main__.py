@@ -1,12 +1,15 @@
-"""``python -m tests.bench.x11 [--repeats N] [--json FILE]``: the bridge and a rootful Xwayland.
+"""``python -m tests.bench.x11 [--repeats N] [--json FILE]``: the bridge and other Xwaylands.
 
-Both show on the same filtered sway.  In each repetition, the peers in turn:
+``rootful`` and ``bridge`` show on the same filtered sway; ``rootless`` is that sway's own
+Xwayland, without a filter and with sway as its window manager: what Xwayland's rootless
+mode costs.  In each repetition, the peers in turn:
 
 * x11perf: rates of rectangles, text, scrolling and pictures;
 * a film of 1280x720 with 30 pictures a second, for ten seconds (mpv): processor time of
   the bridge (none in a rootful Xwayland) and of the X server, in hundredths of a core.
 
-A table is printed only if every peer took part in every repetition.
+A table of medians, with the least and the most of the repetitions, is printed only if
+every peer took part in every repetition.
 """
 
 from __future__ import annotations
@@ -19,17 +22,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
 
 from shims.bundle import x11_bridge
+from tests.kit.eventually import eventually
 from tests.kit.result_file import result_file
 from tests.kit.wayland.compositor import desktop, short_directory
 from tests.kit.wayland.stand import CONFIG, filtered
 
-PEERS = ("rootful", "bridge")
+PEERS = ("rootful", "rootless", "bridge")
 DRAWN = {
     "rectangle 500x500": "-rect500",
     "text 6x13": "-ftext",
@@ -39,6 +44,8 @@ DRAWN = {
 FILM_SECONDS = 10
 _FILM = "av://lavfi:testsrc=size=1280x720:rate=30"
 _RATE = re.compile(r"\(\s*([\d.]+)/sec\)")
+Shown = tuple[dict[str, str], Callable[[], dict[str, int]]]
+"""Variables of its programs, and its processes by name, asked when they run."""
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -57,19 +64,42 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
-def server(peer: str, base: Path, display: Path) -> subprocess.Popen[str]:
-    """Start what shows X11 windows; its first line of output is DISPLAY's number."""
-    env = {**os.environ, "WAYLAND_DISPLAY": str(display), "XDG_RUNTIME_DIR": str(base)}
-    if peer == "rootful":
-        words = ["Xwayland", "-noreset", "-shm", "-displayfd", "1"]
-    else:
-        (base / "bridge.py").write_bytes(x11_bridge())
-        shell = "echo ${DISPLAY#:} $XAUTHORITY; exec sleep 3600"
-        words = [sys.executable, str(base / "bridge.py"), "--", "sh", "-c", shell]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(
-        words, env=env, stdout=subprocess.PIPE, stderr=quiet, text=True
-    )
+@contextmanager
+def server(peer: str, display: Path, sway: int) -> Iterator[Shown]:
+    """What shows X11 windows on this display; ``sway`` is the compositor's pid."""
+    if peer == "rootless":
+        pid = children(sway)["Xwayland"]
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        yield {"DISPLAY": words[1]}, lambda: {"Xwayland": pid}
+        return
+    with short_directory() as base:
+        runtime = {"WAYLAND_DISPLAY": str(display), "XDG_RUNTIME_DIR": str(base)}
+        if peer == "rootful":
+            argv = ["Xwayland", "-noreset", "-shm", "-displayfd", "1"]
+        else:
+            (base / "bridge.py").write_bytes(x11_bridge())
+            shell = "echo ${DISPLAY#:} $XAUTHORITY; exec sleep 3600"
+            argv = [sys.executable, str(base / "bridge.py"), "--", "sh", "-c", shell]
+        with subprocess.Popen(
+            argv,
+            env={**os.environ, **runtime},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as started:
+            assert started.stdout is not None
+            number, _, cookie = started.stdout.readline().strip().partition(" ")
+            root = started.pid
+
+            def pids() -> dict[str, int]:
+                if peer == "rootful":
+                    return {"Xwayland": root}
+                return {"bridge": root, "Xwayland": children(root)["Xwayland"]}
+
+            try:
+                yield {"DISPLAY": f":{number}", "XAUTHORITY": cookie}, pids
+            finally:
+                started.terminate()
 
 
 def drawn(env: dict[str, str]) -> dict[str, float]:
@@ -103,52 +133,48 @@ def film(env: dict[str, str], pids: Callable[[], dict[str, int]]) -> dict[str, f
     }
 
 
-def measure(peer: str, display: Path) -> dict[str, float]:
+def measure(peer: str, display: Path, sway: int) -> dict[str, float]:
     """Measure one peer, from its start to its end."""
-    with short_directory() as base, server(peer, base, display) as shown:
-        assert shown.stdout is not None
-        number, _, cookie = shown.stdout.readline().strip().partition(" ")
-        env = {**os.environ, "DISPLAY": f":{number}", "XAUTHORITY": cookie}
+    with server(peer, display, sway) as (names, pids):
+        env = {**os.environ, **names}
         env.pop("WAYLAND_DISPLAY", None)
-
-        def pids() -> dict[str, int]:
-            if peer == "rootful":
-                return {"Xwayland": shown.pid}
-            return {
-                "bridge": shown.pid,
-                "Xwayland": children(shown.pid)["Xwayland"],
-            }
-
-        try:
-            return {**drawn(env), **film(env, pids)}
-        finally:
-            shown.terminate()
+        return {**drawn(env), **film(env, pids)}
 
 
 async def main(repeats: int) -> dict[str, dict[str, list[float]]]:
     """Measure all peers, interleaved; returns raw values by figure and peer."""
     found: dict[str, dict[str, list[float]]] = {}
-    async with desktop(config_extra=CONFIG) as comp, filtered(comp) as it:
-        for _ in range(repeats):
-            for peer in PEERS:
-                values = await trio.to_thread.run_sync(measure, peer, it.path)
-                for what, value in values.items():
-                    found.setdefault(what, {}).setdefault(peer, []).append(value)
-        assert it.ends == [], it.ends
+    for _ in range(repeats):
+        for peer in PEERS:
+            config = f"{CONFIG}xwayland force\n" if peer == "rootless" else CONFIG
+            async with desktop(config_extra=config) as comp, filtered(comp) as it:
+                sway = comp.child.pid
+
+                async def ready(sway: int = sway, peer: str = peer) -> bool:
+                    return peer != "rootless" or "Xwayland" in children(sway)
+
+                await eventually(ready)
+                values = await trio.to_thread.run_sync(measure, peer, it.path, sway)
+                assert it.ends == [], it.ends
+            for what, value in values.items():
+                found.setdefault(what, {}).setdefault(peer, []).append(value)
     return found
 
 
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    low, middle, high = min(values), statistics.median(values), max(values)
+    digits = 0 if middle >= 100 else 1
+    return f"{middle:,.{digits}f} [{low:,.{digits}f}..{high:,.{digits}f}]"
+
+
 def show(found: dict[str, dict[str, list[float]]]) -> None:
-    """Print medians."""
-    print(f"{'':32}" + "".join(f"{peer:>14}" for peer in PEERS))
+    """Print medians, and the least and the most of the repetitions."""
+    print(f"{'':30}" + "".join(f"{peer:>34}" for peer in PEERS))
     for what, peers in found.items():
-        medians = [
-            f"{statistics.median(peers[peer]):14,.1f}"
-            if peer in peers
-            else f"{'-':>14}"
-            for peer in PEERS
-        ]
-        print(f"{what:32}" + "".join(medians))
+        cells = [_cell(peers.get(peer, [])) for peer in PEERS]
+        print(f"{what:30}" + "".join(f"{cell:>34}" for cell in cells))
 
 
 if __name__ == "__main__":
