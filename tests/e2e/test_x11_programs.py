@@ -47,19 +47,21 @@ _MPV = "mpv --no-config --vo=x11 --ao=null --idle --force-window --geometry=640x
 class Program:
     """Spots are logical pixels of the outer frame, negative ones from its far side.
 
-    ``row``: a row of the menu that opens a submenu; ``text``: where to type; ``dialog``: the
-    key that opens one with Control. Spots below the menu bar hold at scale 1 alone.
+    ``row``: how far down the menu's row is that opens a submenu; ``text``: where to type;
+    ``dialog``: the key that opens one with Control; ``scaled``: whether it draws larger at
+    a larger scale. Spots below the menu bar hold at scale 1 alone.
     """
 
     argv: tuple[str, ...]
     menu: tuple[int, int] | None = None
-    row: tuple[int, int] | None = None
+    row: int = 0
     text: tuple[int, int] | None = None
     dialog: str = ""
     fullscreen: int = 0
     resizes: tuple[str, ...] = MORE_STAGES
     stages: tuple[str, ...] = STAGES
     env: dict[str, str] = field(default_factory=dict)
+    scaled: bool = True
 
 
 SMALL = {
@@ -68,7 +70,7 @@ SMALL = {
         ("dillo",), (20, 18), text=(300, 18), dialog="o",
         resizes=STAGES[:-1], stages=MORE_STAGES,
     ),
-    "tk": Program(TK, (20, 15), row=(60, 150), stages=MORE_STAGES),
+    "tk": Program(TK, (20, 15), row=150, stages=MORE_STAGES),
     "featherpad": Program(
         ("featherpad",), (30, 16), text=(150, 150), dialog="o", stages=MORE_STAGES
     ),
@@ -77,25 +79,27 @@ SMALL = {
 }  # fmt: skip
 """Their packages are in .ci/packages-test."""
 LARGE = {
-    "gimp": Program(("gimp", "--no-splash"), (22, 16), row=(60, 72), dialog="n"),
+    "gimp": Program(
+        ("gimp", "--no-splash"), (22, 16), row=72, dialog="n", stages=MORE_STAGES
+    ),
     "writer": Program(
         ("soffice", "--norestore", "--nologo", "--writer"),
-        (22, 14), text=(590, 400), dialog="o",
-        env={"SAL_USE_VCLPLUGIN": "gtk3"},
+        (22, 14), text=(400, 300), dialog="o",
+        stages=MORE_STAGES, env={"SAL_USE_VCLPLUGIN": "gtk3"},
     ),
     # Wine draws in pixels, whatever the scale.
     "notepad": Program(
         ("wine", "notepad"), (20, 14), text=(300, 300), dialog="o",
-        stages=("sway", "sway-two-outputs", "kwin"),
+        stages=MORE_STAGES, scaled=False,
     ),
     "firefox": Program(
         ("firefox-esr", "--no-remote", "--new-instance", "about:support"),
         (-28, 68), text=(500, 68), dialog="s", fullscreen=_F11,
-        env={"MOZ_ENABLE_WAYLAND": "0"},
+        stages=MORE_STAGES, env={"MOZ_ENABLE_WAYLAND": "0"},
     ),
     "chromium": Program(
         tuple(_CHROMIUM.split()),
-        (-27, 67), row=(864, 244), text=(300, 67), dialog="o", fullscreen=_F11,
+        (-27, 67), row=244, text=(300, 67), dialog="o", fullscreen=_F11,
         stages=("sway", "sway-2"),
     ),
 }  # fmt: skip
@@ -155,7 +159,7 @@ class Steps:
 
     def __init__(self, there, app, program: Program, *, slack: int) -> None:
         self.there, self.app, self.program, self.slack = there, app, program, slack
-        self.scale = there.it.scale
+        self.scale = there.it.scale if program.scaled else 1
 
     async def look(self, name: str) -> None:
         """Wait for a picture with whole frames, once sway has shown a change."""
@@ -187,9 +191,11 @@ class Steps:
         frame = await self.rest()
         await opened(there, app, frame, self.at(program.menu), press=True)
         await there.keep(f"x11-{name}")
-        if program.row is not None and self.scale == 1:
-            await there.move(*spot(frame, program.row))
-            await there.move(*spot(frame, (program.row[0] + 3, program.row[1])))
+        if program.row and self.scale == 1:
+            # sway moves a menu to the output that has its window's centre.
+            x, _, w, _ = app.shown_popups()[0]
+            await there.move(*spot(frame, (x + w // 2, program.row)))
+            await there.move(*spot(frame, (x + w // 2 + 3, program.row)))
 
             async def submenu():
                 return len(app.shown_popups()) == 2
