@@ -193,9 +193,9 @@ FORKABLE = {
 """Machine types of parents and of their copies."""
 _ACCEL_WORDS = {
     Accel.KVM: ("-accel", "kvm", "-cpu", "host"),
-    # Without ERMS a guest copies and clears memory in words of 8 bytes.  Where the
-    # processor has it they use "rep movsb", which an emulator runs byte by byte.
-    Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", "max,-erms"),
+    # With ERMS a guest copies by "rep movsb", which an emulator runs byte by byte; with
+    # SMAP, QEMU 7.2 takes a program's own "iret" (Wine's) for the kernel's and it is killed.
+    Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", "max,-erms,-smap"),
 }
 _SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
