@@ -33,7 +33,7 @@ NAME_SERVERS = 3
 NAME_SERVER_SECONDS = 2.0
 """A name server that answers nothing for so long is left for the next one."""
 QUESTION_BYTES = 512
-"""Of one by TCP; a name has 254."""
+"""Of one; a name has 254."""
 DNS_STREAMS = 16
 """Connections to the name server, and questions of one without an answer."""
 TRIES = 4

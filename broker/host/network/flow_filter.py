@@ -46,9 +46,14 @@ from broker.host.network.packets import (
     segment,
 )
 from broker.host.network.public_resolvers import RESOLVERS
-from broker.host.network.quic_hello import MAX_HELD, QuicHellos
+from broker.host.network.quic_hello import QuicHellos
 from broker.host.network.rates import TrafficRates
-from broker.host.network.tls_hello import Hello, HelloError, read_hello
+from broker.host.network.tls_hello import (
+    MAX_HELLO_STREAM,
+    Hello,
+    HelloError,
+    read_hello,
+)
 from policy.destinations import is_inner
 
 _PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
@@ -130,7 +135,7 @@ class FlowFilter:
             flow = self._flows.get((TCP, plain[2], plain[1], plain[3]))
             if flow is not None and flow.hello is None and not flow.checked:
                 flow.used = now
-                flow.frame = untrusted_frame
+                flow.note(untrusted_frame)
                 flow.sent += len(untrusted_frame)
                 self.to_passt.append(untrusted_frame)
                 return
@@ -205,9 +210,7 @@ class FlowFilter:
         if place is None:
             self.to_guest.append(refusal(packet))
         elif place.allowed is None:
-            # guard: few packets wait for an answer
-            if len(place.waiting) < limits.WAITING:
-                place.waiting.append(lambda: self._try(attempt, now))
+            place.wait(len(packet.frame), lambda: self._try(attempt, now))
         elif place.allowed:
             self._open(attempt, place, now)
         elif attempt.hosts[1:]:
@@ -222,7 +225,8 @@ class FlowFilter:
             return  # it was sent again while its first packet waited
         names = attempt.names if place.host in attempt.names else ()
         self._numbers += 1
-        flow = CarriedFlow(self._numbers, key, place, names, packet.frame, now)
+        flow = CarriedFlow(self._numbers, key, place, names, b"", 0, now)
+        flow.note(packet.frame)
         flow.first = packet.sequence + 1 & 0xFFFFFFFF
         if packet.protocol == TCP and names:
             flow.hello = bytearray()
@@ -251,7 +255,7 @@ class FlowFilter:
             return
         if flow.quic is not None and not self._check_quic(flow, packet, now):
             return
-        flow.frame = packet.frame
+        flow.note(packet.frame)
         flow.sent += len(packet.frame)
         self.to_passt.append(packet.frame)
 
@@ -284,7 +288,9 @@ class FlowFilter:
             return True
         if not self._may_begin(flow, hello, packet, now):
             return False
-        flow.checked, flow.hello = known + data, None
+        # guard: what follows a hello is not kept
+        flow.checked = (known + data)[:MAX_HELLO_STREAM]
+        flow.hello = None
         return True
 
     def _check_quic(self, flow: CarriedFlow, packet: Packet, now: float) -> bool:
@@ -305,8 +311,7 @@ class FlowFilter:
             quic.unchecked.pop(0)
         # guard: no part of a hello of QUIC passes before the whole
         if quic.partial:
-            if len(quic.held) < MAX_HELD:
-                quic.held.append(packet.frame)
+            quic.hold(packet.frame)
             return False
         flow.sent += sum(map(len, quic.held))
         self.to_passt += quic.held
@@ -342,8 +347,7 @@ class FlowFilter:
             return True
         place = self._ask(name, old.protocol, old.port, now)
         if place is not None and place.allowed is None:
-            if len(place.waiting) < limits.WAITING:
-                place.waiting.append(lambda: self._again(flow, packet, now))
+            place.wait(len(packet.frame), lambda: self._again(flow, packet, now))
             return False
         # guard: the server's name is permitted itself
         if place is None or not place.allowed:
@@ -457,9 +461,7 @@ class FlowFilter:
             else limits.REFUSED_SECONDS
         )
         place.until = now + kept
-        waiting, place.waiting = place.waiting, []
-        for step in waiting:
-            step()
+        place.go_on()
 
     def _limit(self, given: m.FlowLimits) -> None:
         # guard: a record's limits are at most those of everybody
@@ -519,7 +521,7 @@ class FlowFilter:
         ``last``: a packet that was not passed on, by which the guest is told.
         """
         if flow.key[0] == TCP:
-            passed = read(flow.frame)
+            passed = read(flow.head.ljust(flow.size, b"\0"))
             assert passed is not None  # it was read when it passed
             if tell:
                 self.to_guest.append(reset_back(last or passed))

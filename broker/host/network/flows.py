@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from broker.core.limits import network as limits
 from broker.core.token_bucket import TokenBucket
 from broker.host.network.packets import SYN, TCP, Packet
 from broker.host.network.quic_hello import QuicHellos
 
 FlowKey = tuple[int, int, bytes, int]
 """Protocol, the guest's port, the other address (4 or 16 bytes) and its port."""
+WAITING_BYTES = 1 << 15
+"""Of the packets that wait for one answer.  A VMM's device has frames of 64 KiB."""
+_HEAD_BYTES = 128
+"""At least Ethernet's header and those of a plain packet, with TCP's options."""
 
 
 @dataclass(eq=False)
@@ -25,7 +30,28 @@ class Destination:
     until: float = 0.0
     """When a refusal or an unused answer is forgotten."""
     waiting: list[Callable[[], None]] = field(default_factory=list)
+    waiting_bytes: int = 0
     flows: int = 0
+
+    def wait(self, size: int, again: Callable[[], None]) -> None:
+        """Call ``again``, which keeps a packet of this size, with the answer.
+
+        Where there is no room, the packet is lost, and the guest sends it again.
+        """
+        # guard: few packets wait for an answer
+        if len(self.waiting) >= limits.WAITING:
+            return
+        # guard: packets that wait for an answer are short
+        if self.waiting_bytes + size > WAITING_BYTES:
+            return
+        self.waiting.append(again)
+        self.waiting_bytes += size
+
+    def go_on(self) -> None:
+        """Have what waits go on; it may wait again."""
+        waiting, self.waiting, self.waiting_bytes = self.waiting, [], 0
+        for again in waiting:
+            again()
 
 
 @dataclass(eq=False)
@@ -37,8 +63,10 @@ class CarriedFlow:
     destination: Destination
     names: tuple[str, ...]
     """The names that led to its address; empty: it is open by its address."""
-    frame: bytes
-    """The guest's last packet: resets of the flow are made from it."""
+    head: bytes
+    """Of the guest's last packet: resets of the flow are made from it."""
+    size: int
+    """Of that packet's frame."""
     used: float
     sent: int = 0
     received: int = 0
@@ -55,6 +83,12 @@ class CarriedFlow:
     named: str | None = None
     """The server that these name; None: there was none yet."""
     ending: int = 0
+
+    def note(self, untrusted_frame: bytes) -> None:
+        """Keep what a reset after this packet of the guest is made from."""
+        # guard: no frame of a flow is kept whole
+        self.head = untrusted_frame[:_HEAD_BYTES]
+        self.size = len(untrusted_frame)
 
     def begins_another(self, packet: Packet) -> bool:
         """Whether a packet begins a connection by the addresses and ports of this one.

@@ -107,6 +107,9 @@ class GuestNames:
         self._take_question(untrusted_data, asker, now)
 
     def _take_question(self, untrusted_data: bytes, asker: _Asker, now: float) -> None:
+        # guard: questions for names are short
+        if len(untrusted_data) > limits.QUESTION_BYTES:
+            return
         try:
             question = dns.read_question(untrusted_data)
         except dns.DnsError:
@@ -134,10 +137,10 @@ class GuestNames:
     ) -> None:
         place = self._ask(host, LOOKUP, None, now)
         if place is not None and place.allowed is None:
-            if len(place.waiting) < limits.WAITING:
-                place.waiting.append(
-                    lambda: self._look_up(asker, question, host, now, known=known)
-                )
+            place.wait(
+                limits.QUESTION_BYTES,
+                lambda: self._look_up(asker, question, host, now, known=known),
+            )
         # guard: a name that no rule allows is refused
         elif place is None or not place.allowed:
             self._reply(asker, question, dns.REFUSED)

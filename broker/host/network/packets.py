@@ -79,6 +79,8 @@ def read(untrusted_frame: bytes) -> Packet | None:
     if protocol == ICMP6:
         return None
     at = ETHERNET + IP_HEADER
+    # guard: what follows a packet in its frame is cut off
+    untrusted_frame = untrusted_frame[:end]
     return _read_inside(untrusted_frame, (protocol, sender, receiver), at, end)
 
 

@@ -56,6 +56,8 @@ MAX_HELLO = 6 << 10
 """Bytes of a connection's hellos; one is two KiB.  A guest may have this 3,072 times."""
 MAX_HELD = 6
 """Datagrams of a flow whose hello is not whole; a hello of two KiB has two."""
+MAX_HELD_BYTES = 1 << 14
+"""Of their frames; on a network's cable one has 1,500."""
 
 
 class _QuicError(ValueError):
@@ -113,6 +115,16 @@ class QuicHellos:
         self.held: list[bytes] = []
         """Datagrams, as the caller's frames, that wait for the rest of their hello."""
         self._connections: list[_Connection] = []
+
+    def hold(self, frame: bytes) -> None:
+        """Keep a frame until its hello is whole, if there is room for it."""
+        # guard: few datagrams are held
+        if len(self.held) >= MAX_HELD:
+            return
+        # guard: datagrams that are held are short
+        if sum(map(len, self.held)) + len(frame) > MAX_HELD_BYTES:
+            return
+        self.held.append(frame)
 
     @property
     def partial(self) -> bool:

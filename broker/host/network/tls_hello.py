@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 MAX_HELLO = 1 << 14
 """Bytes in which a name has to be found; a hello is one or two KiB."""
+MAX_HELLO_STREAM = 2 * MAX_HELLO
+"""Those bytes with the heads of the records in which they are."""
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
 _SERVER_NAME, _ENCRYPTED = 0, 0xFE0D
 
@@ -74,7 +76,7 @@ def _hello(data: bytes) -> bytes | None:
             raise HelloError("not a hello")
         end = 4 + int.from_bytes(body[1:4]) if len(body) >= 4 else 4
         # guard: a hello is bounded
-        if end > MAX_HELLO or at > 2 * MAX_HELLO:
+        if end > MAX_HELLO or at > MAX_HELLO_STREAM:
             raise HelloError("a hello is too long")
         if 4 < end <= len(body):
             return bytes(body[4:end])
