@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from tests.kit.guards import mutation
 from tests.kit.guards.mutation import (
+    FORKS,
     ROOT,
     Guard,
     MarkError,
@@ -20,6 +24,7 @@ from tests.kit.guards.mutation import (
     missed,
     turned_off,
 )
+from tests.kit.suite.forks import HUNG, NONE_PASSED
 
 TABLES = {
     path.stem: importlib.import_module(f"tests.kit.guards.{path.stem}").GUARDS
@@ -153,6 +158,37 @@ def test_marks_refuse_a_name_that_occurs_twice(tmp_path):
         (tmp_path / "broker" / name / "m.py").write_text("# guard: x\npass\n")
     with pytest.raises(MarkError, match="two guards are named 'x'"):
         marks(tmp_path)
+
+
+TESTS = """\
+import subprocess
+import pytest
+def test_good(): pass
+def test_bad(): assert False
+def test_skipped(): pytest.skip()
+def test_hung():
+    import time
+    time.sleep(1000)
+def test_left():
+    subprocess.Popen(["sleep", "1000"], start_new_session=True)
+"""
+
+
+def test_a_fork_tells_passed_failed_skipped_hung_and_none(tmp_path):
+    (tmp_path / "test_it.py").write_text(TESTS)
+    words = ["good", "bad", "skipped", "hung", "other", "left", "good or skipped"]
+    runs = [(["-q", "test_it.py", "-k", word], 30) for word in words]
+    runs[3] = (runs[3][0], 0.5)
+    done = subprocess.run(
+        [sys.executable, "-P", ROOT / FORKS],
+        input="".join(f"{json.dumps(run)}\n" for run in runs),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    found = [int(line) for line in done.stdout.split()]
+    assert found == [0, 1, NONE_PASSED, HUNG, 5, 0, 0]
 
 
 @pytest.mark.long

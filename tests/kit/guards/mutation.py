@@ -14,28 +14,35 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import trio
 
-from broker.core.errors import UpstreamError
-from broker.helpers.process.spawn import run_tool
+from tests.kit.suite.forks import HUNG
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("broker", "policy", "shims")
 _MARK = re.compile(r"# guard: (\S.*)")
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _PROBE_SECONDS = 90
-"""For one test file without its guard; a hang is noticed, too."""
+"""For the tests of one guard, at most; a hang is noticed, too."""
+_HANG_SECONDS, _HANG_TIMES = 10, 3
+"""A run without a guard hangs after so long, and so many times what it took with it."""
+FORKS = "tests/kit/suite/forks.py"
+NOTICED = "noticed"
+HANGS = "noticed: hangs"
 
 
 class MarkError(Exception):
@@ -204,63 +211,111 @@ def _head(becomes: str) -> ast.AST:
     return statement
 
 
-async def passes(guard: Guard, directory: Path) -> bool:
-    """Whether the guard's test passes, as things are in the copy."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    argv += [guard.test, *(("-k", guard.word) if guard.word else ())]
-    try:
-        await run_tool(
-            argv,
-            cwd=directory,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(directory),
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-            deadline=_PROBE_SECONDS,
+class Runs:
+    """Runs of pytest in a copy, each in a fork of one warm process."""
+
+    def __init__(self, directory: Path, server: trio.Process) -> None:
+        self._directory = directory
+        self._stdin, self._answers = server.stdin, server.stdout
+        self._clock = 0
+        self._seconds = _PROBE_SECONDS
+
+    async def sound(self, test: str, words: Sequence[str]) -> bool:
+        """Whether these tests pass; how long that takes bounds the runs that follow."""
+        self._seconds = _PROBE_SECONDS * (1 + len(words) // 4)
+        began = trio.current_time()
+        code = await self.run(test, words)
+        taken = trio.current_time() - began
+        self._seconds = min(_PROBE_SECONDS, _HANG_SECONDS + _HANG_TIMES * taken)
+        return code == 0
+
+    async def run(self, test: str, words: Sequence[str], *options: str) -> int:
+        """pytest's exit code for the tests of a file that any of these words selects."""
+        options += ("-q", "-p", "no:cacheprovider", "-p", "no:rerunfailures")
+        options += ("--assert=plain", test)
+        if all(words):
+            options += ("-k", " or ".join(f"({word})" for word in words))
+        assert self._stdin is not None
+        assert self._answers is not None
+        request = json.dumps([options, self._seconds])
+        await self._stdin.send_all(request.encode() + b"\n")
+        answer = b""
+        while not answer.endswith(b"\n"):
+            part = await self._answers.receive_some()
+            if not part:
+                raise MarkError("the process that runs pytest has ended")
+            answer += part
+        return int(answer)
+
+    async def without(self, guard: Guard, path: Path) -> int:
+        """pytest's exit code for the guard's tests without the guard."""
+        whole, before = path.read_text(), path.stat()
+        path.write_text(turned_off(whole, guard))
+        self._clock += 1  # cached bytecode is known by the source's time, in seconds
+        os.utime(path, (self._clock, self._clock))
+        try:
+            return await self.run(guard.test, [guard.word], "-x")
+        finally:
+            path.write_text(whole)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def output(self) -> str:
+        """The end of what the last run printed."""
+        return (self._directory / "forks.log").read_text(errors="replace")[-3000:]
+
+
+@asynccontextmanager
+async def _runs(directory: Path) -> AsyncIterator[Runs]:
+    argv = [sys.executable, "-P", str(directory / FORKS)]
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(directory),
+        "PYTHONPYCACHEPREFIX": str(directory / ".pycache"),
+    }
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    async with trio.open_nursery() as nursery:
+        start = partial(
+            trio.run_process, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-    except UpstreamError:
-        return False
-    return True
-
-
-async def survives(guard: Guard, path: Path, directory: Path) -> bool:
-    """Whether the named test passes without the guard (it must not)."""
-    whole = path.read_text()
-    path.write_text(turned_off(whole, guard))
-    try:
-        return await passes(guard, directory)
-    finally:
-        path.write_text(whole)
+        server = await nursery.start(partial(start, cwd=directory, env=env))
+        try:
+            yield Runs(directory, server)
+        finally:
+            await server.stdin.aclose()  # its end
 
 
 async def missed(names: Sequence[str], guards: Sequence[Guard]) -> list[str]:
     """Guards that no test notices the loss of.
 
-    A test that fails, or is not found, with everything in place notices nothing,
-    so such a guard is among them.
+    A test that fails, is skipped or is not found with everything in place notices
+    nothing, and neither does one that cannot be loaded without the guard: such guards
+    are among them.
     """
     found = []
-    sound: dict[tuple[str, str], bool] = {}
     with tempfile.TemporaryDirectory(prefix="vt-guards-", dir="/tmp") as name:
         directory = Path(name)
         copy(directory)
         paths = marks(directory)
-        for guard in guards:
-            if names and guard.name not in names:
-                continue
-            which = guard.test, guard.word
-            if which not in sound:
-                sound[which] = await passes(guard, directory)
-            alive = not sound[which] or await survives(
-                guard, paths[guard.name], directory
-            )
-            print(
-                f"{'MISSED BY NO TEST' if alive else 'noticed':17} {guard.name}",
-                flush=True,
-            )
-            found += [guard.name] if alive else []
+        chosen = [guard for guard in guards if not names or guard.name in names]
+        async with _runs(directory) as runs:
+            for test in dict.fromkeys(guard.test for guard in chosen):
+                of_test = [guard for guard in chosen if guard.test == test]
+                words = list(dict.fromkeys(guard.word for guard in of_test))
+                sound = await runs.sound(test, words)
+                for guard in of_test:
+                    result = await _try(runs, guard, paths[guard.name], sound)
+                    print(f"{result:17} {guard.name}", flush=True)
+                    if result not in {NOTICED, HANGS}:
+                        print(runs.output(), file=sys.stderr, flush=True)
+                        found.append(guard.name)
     return found
+
+
+async def _try(runs: Runs, guard: Guard, path: Path, sound: bool) -> str:
+    if not sound and not await runs.sound(guard.test, [guard.word]):
+        return "COULD NOT RUN"
+    code = await runs.without(guard, path)
+    return {0: "MISSED BY NO TEST", 1: NOTICED, HUNG: HANGS}.get(code, "COULD NOT RUN")
 
 
 def copy(directory: Path) -> None:
