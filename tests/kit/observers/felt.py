@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.kit.observers.connection import CONTENT
-from tests.kit.observers.honest import Observer
+from tests.kit.observers.honest import LEFT_WAIT, Observer
 from tests.kit.observers.hostile import ENDED
 from tests.kit.observers.judge import Judge
 from tests.kit.wayland.client import Client
@@ -26,6 +26,9 @@ _GUESSES = 8
 """Points at which a window of the hostile client is looked for."""
 _OPENED = 0.5
 """Seconds after which mutter has shown a window that has its first picture."""
+_OPENED_PICTURES = 5
+"""Pictures of the desktop's animation after which it has, too: a loaded machine leaves
+mutter no time to draw, and a window opens with a picture."""
 _OPENS_AT = (455, 245)
 """A point of a window that mutter 43 has just placed: the search begins there."""
 _AWAY = (1278, 798)
@@ -54,6 +57,8 @@ class FeltJudge(Judge):
         self._dice = random.Random(0)
         self._size = size
         self._places: dict[int, tuple[int, int]] = {}
+        self._waited_for = 0
+        """How many windows of the hostile client mutter has shown."""
 
     def spot(self, color: int, b: int = 0) -> tuple[int, int] | None:
         """Return a point of a window, or None where it is covered or has no program."""
@@ -95,9 +100,17 @@ class FeltJudge(Judge):
 
     def _opened(self, observer: Observer) -> None:
         """Wait until mutter has shown the hostile client's newest window."""
-        while time.monotonic() < self.hostile.mapped_at + _OPENED:
+        if self._waited_for == self.hostile.mapped:
+            return
+        animation, began = self.gains.animation, time.monotonic()
+        first = animation.pictures
+        while time.monotonic() < self.hostile.mapped_at + _OPENED or (
+            animation.pictures < first + _OPENED_PICTURES
+            and time.monotonic() < began + LEFT_WAIT  # the judge of gains sees that
+        ):
             observer.roundtrip()
             time.sleep(0.01)
+        self._waited_for = self.hostile.mapped
 
     def _shown(self) -> None:
         """Pictures show that; there are none."""
