@@ -231,7 +231,7 @@ class Runs:
 
     async def run(self, test: str, words: Sequence[str], *options: str) -> int:
         """pytest's exit code for the tests of a file that any of these words selects."""
-        options += ("-q", "-p", "no:cacheprovider", "-p", "no:rerunfailures")
+        options += ("-q", "-p", "no:cacheprovider", "--force-reruns=0")
         options += ("--assert=plain", test)
         if all(words):
             options += ("-k", " or ".join(f"({word})" for word in words))
