@@ -39,7 +39,7 @@ _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 _PROBE_SECONDS = 90
 """For the tests of one guard, at most; a hang is noticed, too."""
 _HANG_SECONDS, _HANG_TIMES = 10, 3
-"""A run without a guard hangs after so long, and so many times what it took with it."""
+"""A run without a guard hangs after so long and so many times what it took with it."""
 FORKS = "tests/kit/suite/forks.py"
 NOTICED = "noticed"
 HANGS = "noticed: hangs"
