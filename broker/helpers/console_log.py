@@ -41,8 +41,6 @@ class ConsoleLog:
         self._file: FileIO | None = None
         self._size = 0
         self._closed = False
-        self._tail = b""
-        self._grown = trio.Event()
         self.lost = 0
         with suppress(OSError):  # the next write tries again, and counts
             self._open()
@@ -54,7 +52,6 @@ class ConsoleLog:
 
     def write(self, untrusted_data: bytes) -> None:
         """Append bytes; never raises."""
-        self._tail = (self._tail + untrusted_data)[-_CHUNK:]
         left = len(untrusted_data)
         try:
             if not self._closed:
@@ -63,8 +60,6 @@ class ConsoleLog:
         except OSError:
             self._shut()  # a file half rotated is looked for again
         self.lost += left
-        self._grown.set()
-        self._grown = trio.Event()
 
     def _keep(self, untrusted_data: bytes) -> Iterator[int]:
         """Write and say how much, piece by piece."""
@@ -102,11 +97,6 @@ class ConsoleLog:
         except OSError:
             data = b""  # nothing was kept, which ``lost`` counts
         self.write(data)
-
-    async def wait_for(self, needle: bytes) -> None:
-        """Wait until the last 4 KiB hold ``needle`` (no proof of anything)."""
-        while needle not in self._tail:
-            await self._grown.wait()
 
     def close(self) -> None:
         """Close the file; it stays.  Later output is lost."""

@@ -23,7 +23,7 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailE
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.services import AUDIO
-from broker.helpers.process.identity import ProcessIdentity, boot_id, find, identity_of
+from broker.helpers.process.identity import ProcessIdentity, boot_id, identity_of
 from broker.host.foreign_machine import HeldMachine
 from broker.host.launched_machine import LaunchedMachine, remove
 from broker.host.launchers.bubblewrap.answer import box_answer
@@ -37,6 +37,7 @@ from broker.host.launchers.session_bus import (
 )
 from broker.host.lease_requests import asked_name, sandbox_name
 from broker.host.network.switch.switches import Switches
+from broker.host.processes.tracked import find
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
 from broker.ipc.audit import schema

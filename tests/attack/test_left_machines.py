@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.helpers.process.ready import open_stream
 from broker.host.part import HostPart
+from broker.host.processes.ready import open_stream
 from broker.host.vmm.control import (
     CONSOLE_SOCKET,
     QMP_SOCKET,

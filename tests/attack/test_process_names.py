@@ -17,8 +17,8 @@ from broker.authority.status import walls_of
 from broker.cli.sandboxes import snapshot
 from broker.core.process_status import status_fields
 from broker.helpers.mounts import mounts
-from broker.helpers.process.identity import spawn_helper
 from broker.host.launchers.nspawn import process as nspawn
+from broker.host.processes.tracked import spawn_helper
 from broker.ipc.control.types.faults import HeldError
 from broker.net.peers import flatpak_instances
 from tests.kit.eventually import eventually

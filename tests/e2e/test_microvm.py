@@ -20,6 +20,7 @@ from broker.host.vmm.state import find_processes, read_state
 from broker.host.vmm.vsock_backend import hybrid_environment
 from tests.kit.vm.machines import (
     alive,
+    console_says,
     leftovers,
     machine,
     require_vm,
@@ -267,7 +268,7 @@ async def test_a_cancelled_watcher_leaves_the_machine_to_the_next_broker(place):
             shell = await accept()
             await shell.run("echo said-after-adoption >/dev/console")
             with trio.fail_after(60):
-                await again.console.wait_for(b"said-after-adoption")
+                await console_says(again.console, b"said-after-adoption")
             os.kill(again.vmm.pid, signal.SIGKILL)
             with trio.fail_after(60):
                 end = await again.wait()
@@ -283,13 +284,13 @@ from pathlib import Path
 import trio
 sys.path.insert(0, sys.argv[1])
 from broker.host.vmm.launcher import start_vm
-from tests.kit.vm.machines import tiny_spec, vm_tools
+from tests.kit.vm.machines import console_says, tiny_spec, vm_tools
 
 async def main():
     async with trio.open_nursery() as nursery:
         vm = await start_vm(tiny_spec(Path(sys.argv[2])), await vm_tools(), nursery=nursery)
         await vm.cont()
-        await vm.console.wait_for(b"vitrail-probe-ok")
+        await console_says(vm.console, b"vitrail-probe-ok")
         os.kill(os.getpid(), signal.SIGKILL)
 
 trio.run(main)

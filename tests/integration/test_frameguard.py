@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.helpers.process.identity import spawn_helper
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network.passt import guard_args
+from broker.host.processes.tracked import spawn_helper
 from tests.kit.eventually import eventually
 
 MACS = bytes(12)

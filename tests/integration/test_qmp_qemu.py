@@ -13,8 +13,8 @@ import trio
 
 from broker.core.errors import UpstreamError
 from broker.helpers.console_log import ConsoleLog
-from broker.helpers.process.identity import spawn_helper
-from broker.helpers.process.ready import listen_unix
+from broker.host.processes.ready import listen_unix
+from broker.host.processes.tracked import spawn_helper
 from broker.host.vmm.qemu_arguments import Accel, Network
 from broker.host.vmm.qmp import QmpError, open_qmp
 from broker.host.vmm.running import Vm

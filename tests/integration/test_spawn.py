@@ -14,6 +14,7 @@ import trio.testing
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process import identity
 from broker.helpers.process.spawn import PIPE, run_tool, spawn
+from broker.host.processes.tracked import spawn_helper
 
 
 def _fds():
@@ -193,7 +194,7 @@ async def test_a_helper_that_cannot_be_written_down_is_not_left_running(monkeypa
 
     monkeypatch.setattr(identity, "start_time", full)
     with pytest.raises(OSError, match="Too many open files"):
-        identity.spawn_helper("sleeper", ["sleep", "60"])
+        spawn_helper("sleeper", ["sleep", "60"])
     assert not os.path.exists(f"/proc/{seen[0]}")
     assert _fds() == before
 

@@ -18,9 +18,9 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
-from broker.helpers.process.identity import Tracked
 from broker.helpers.process.spawn import wait_ended
 from broker.host.launchers.microvm_machine import MicroVmMachine
+from broker.host.processes.tracked import Tracked
 from broker.ipc.control.types.faults import HeldError
 
 _ROOT, _HERE = "/shared", "here"

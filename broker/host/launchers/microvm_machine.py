@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from broker.authority.audit.event_log import EventLog
 from broker.core.names import SandboxName, ServiceName
-from broker.helpers.process.identity import Tracked
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine import MachineFacts
+from broker.host.processes.tracked import Tracked
 from broker.ipc.audit import schema
 from broker.net.listeners import Listener
 from broker.net.peers import credentials

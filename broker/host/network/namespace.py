@@ -16,7 +16,6 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.helpers.process.identity import Tracked, spawn_helper
 from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import MTU
 from broker.host.network.passt import (
@@ -29,6 +28,7 @@ from broker.host.network.passt import (
     resolver_sockets,
 )
 from broker.host.network.switch.switches import SwitchSeat
+from broker.host.processes.tracked import Tracked, spawn_helper
 
 _START_SECONDS = 15.0
 

@@ -26,7 +26,6 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.limits import network as network_limits
-from broker.helpers.process.identity import Tracked, spawn_helper
 from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import (
     GATEWAY,
@@ -37,6 +36,7 @@ from broker.host.network.addresses import (
     RESOLVER,
     has_ipv6,
 )
+from broker.host.processes.tracked import Tracked, spawn_helper
 
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")
 

@@ -18,8 +18,8 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
-from broker.helpers.process.identity import Tracked
-from broker.helpers.process.ready import open_stream
+from broker.host.processes.ready import open_stream
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.qmp import Qmp, QmpEvent, open_qmp
 
 

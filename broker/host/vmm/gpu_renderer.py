@@ -20,9 +20,9 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.helpers.process import program_filters
-from broker.helpers.process.identity import Tracked
 from broker.helpers.process.jail_libraries import find_program
 from broker.host.devices.render_nodes import joining, render_nodes, render_words
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.state import RENDERER
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 

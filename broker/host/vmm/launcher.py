@@ -22,9 +22,9 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.console_log import ConsoleLog
-from broker.helpers.process.identity import Tracked
-from broker.helpers.process.ready import listen_unix
 from broker.helpers.process.removal import remove_aside
+from broker.host.processes.ready import listen_unix
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.arena import make_arena
 from broker.host.vmm.control import (
     CONSOLE_SOCKET,

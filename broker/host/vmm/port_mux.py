@@ -50,7 +50,7 @@ from typing_extensions import override
 
 from broker.core.errors import SetupError
 from broker.helpers.process import program_filters
-from broker.helpers.process.identity import Tracked
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.vsock_backend import (
     PORT_MUX,
     UDS_NAME,

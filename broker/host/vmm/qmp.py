@@ -27,7 +27,7 @@ from broker.core.decoding import UNREADABLE
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.token_bucket import TokenBucket
-from broker.helpers.process.ready import open_stream
+from broker.host.processes.ready import open_stream
 
 Json: TypeAlias = str | int | float | bool | list["Json"] | Mapping[str, "Json"] | None
 _Text = Annotated[str, msgspec.Meta(max_length=2000)]

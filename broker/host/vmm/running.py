@@ -22,8 +22,8 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.stderr_log import log_exception
 from broker.helpers.console_log import ConsoleLog, pump_console
-from broker.helpers.process.identity import Tracked
 from broker.helpers.process.removal import remove_aside
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.control import (
     Connect,
     Control,

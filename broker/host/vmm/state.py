@@ -19,7 +19,8 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName
-from broker.helpers.process.identity import ProcessIdentity, Tracked, boot_id, find
+from broker.helpers.process.identity import ProcessIdentity, boot_id
+from broker.host.processes.tracked import Tracked, find
 from broker.host.vmm.control import CONSOLE_SOCKET, QMP_SOCKET, Monitor
 from broker.host.vmm.qemu_arguments import Accel, Network, VmSpec
 from broker.host.vmm.vsock_backend import (

@@ -36,14 +36,10 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.helpers.process import program_filters
-from broker.helpers.process.identity import (
-    Tracked,
-    identity_of,
-    process_stat,
-    spawn_helper,
-)
+from broker.helpers.process.identity import identity_of, process_stat
 from broker.helpers.process.jail_libraries import library_words
 from broker.helpers.process.spawn import run_tool
+from broker.host.processes.tracked import Tracked, spawn_helper
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
 

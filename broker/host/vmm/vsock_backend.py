@@ -29,8 +29,8 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.services import NEVER_PEERS
-from broker.helpers.process.identity import Tracked
-from broker.helpers.process.ready import connect_when_ready
+from broker.host.processes.ready import connect_when_ready
+from broker.host.processes.tracked import Tracked
 
 DEVICE = Path("/dev/vhost-vsock")
 # _IOW(VHOST_VIRTIO 0xAF, 0x60, __u64), linux/vhost.h

@@ -20,8 +20,8 @@ import trio
 
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
-from broker.helpers.process.identity import Tracked, spawn_helper
-from broker.helpers.process.ready import wait_listening
+from broker.host.processes.ready import wait_listening
+from broker.host.processes.tracked import Tracked, spawn_helper
 from broker.host.vmm import vsock_backend
 from broker.host.vmm.hosttools import find_vhost_device_vsock
 

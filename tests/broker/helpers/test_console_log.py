@@ -56,23 +56,6 @@ def test_a_full_disk_loses_bytes_and_nothing_else(tmp_path, monkeypatch):
     log.close()
 
 
-async def test_a_task_may_wait_for_words(tmp_path, nursery):
-    log = ConsoleLog(tmp_path)
-    found = trio.Event()
-
-    async def wait():
-        await log.wait_for(b"probe-ok")
-        found.set()
-
-    nursery.start_soon(wait)
-    await trio.testing.wait_all_tasks_blocked()
-    log.write(b"vitrail-pro")
-    log.write(b"be-ok\n")
-    with trio.fail_after(30):
-        await found.wait()
-    log.close()
-
-
 async def test_a_flood_is_read_no_faster_than_the_limit(
     tmp_path, nursery, autojump_clock, monkeypatch
 ):

@@ -24,7 +24,7 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import DISPLAY
-from broker.helpers.process.identity import boot_id, find
+from broker.helpers.process.identity import boot_id
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.host import launches
 from broker.host.launchers.bubblewrap.arguments import Box
@@ -35,6 +35,7 @@ from broker.host.launchers.nspawn.process import start_held as start_tree
 from broker.host.launchers.podman.arguments import Container, podman_args
 from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from broker.host.launches import LaunchControl, Launches
+from broker.host.processes.tracked import find
 from broker.ipc.audit.query import Filters, open_log
 from broker.net.peers.credentials import pid_namespaces_of_self
 from broker.net.peers.identity import ProcessFacts, check

@@ -138,7 +138,7 @@ GUARDS = (
     Guard("a VMM's jail is written down before it is built", "", "tests/attack/test_jail_vmm.py", "leaves_nothing and before"),
     Guard("a VMM is written down before it runs", "", "tests/attack/test_jail_vmm.py", "later_broker and after"),
     Guard("a jail that was being built ends whole", "", "tests/attack/test_jail_vmm.py", "later_broker and before"),
-    Guard("the process in a jail is bubblewrap's own child", "if False:", "tests/broker/helpers/process/test_identity.py", "own_child"),
+    Guard("the process in a jail is bubblewrap's own child", "if False:", "tests/broker/host/processes/test_tracked.py", "own_child"),
     Guard("a hook's message is escaped", "return text", "tests/broker/host/launchers/libvirt/test_hook.py", "escaped"),
     Guard("a domain's description chooses no sandbox", "if False:", "tests/broker/host/launchers/libvirt/test_guests.py", "description"),
     Guard("a throw-away domain that reboots or crashes is over", "for name in ():", "tests/broker/host/launchers/libvirt/test_throwaway.py", "is_over"),

@@ -59,7 +59,7 @@ GUARDS = (
     Guard(
         "a renderer that sleeps in the kernel keeps no machine",
         "with trio.move_on_after(1e9) as waited:",
-        "tests/broker/helpers/process/test_identity.py",
+        "tests/broker/host/processes/test_tracked.py",
         "sleeps_in_the_kernel",
     ),
     Guard(

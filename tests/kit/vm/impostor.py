@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from broker.helpers.process.identity import Tracked, spawn_helper
+from broker.host.processes.tracked import Tracked, spawn_helper
 from broker.host.vmm.hosttools import find_vhost_device_vsock
 from broker.host.vmm.vsock_backend import (
     HELPER,

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.helpers.process.identity import Tracked
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.state import QEMU, state_of, write_state
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed

@@ -14,6 +14,7 @@ import trio
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
+from broker.helpers.console_log import ConsoleLog
 from broker.host.vmm.hosttools import fetch_vhost_device_vsock
 from broker.host.vmm.launcher import (
     Accel,
@@ -23,6 +24,7 @@ from broker.host.vmm.launcher import (
     clean_leftovers,
     start_vm,
 )
+from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import PORT, ordinary_user, tiny_guest
 
 
@@ -77,6 +79,11 @@ async def machine(directory: Path, **changes):
         finally:
             await vm.close()
             await clean_leftovers(spec.directory)
+
+
+async def console_says(console: ConsoleLog, needle: bytes) -> None:
+    """Wait until a machine's console, as it is kept, has ``needle`` in it."""
+    await eventually(lambda: needle in console.path.read_bytes())
 
 
 def alive(vm: Vm) -> list[str]:

@@ -17,10 +17,10 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
-from broker.helpers.process.identity import Tracked
-from broker.helpers.process.ready import wait_listening
 from broker.host.launchers.crosvm.arguments import arguments, guest_end
 from broker.host.launchers.crosvm.client import ask_crosvm
+from broker.host.processes.ready import wait_listening
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.control import (
     CONSOLE_SOCKET,
     Connect,

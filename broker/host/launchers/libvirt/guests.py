@@ -42,14 +42,7 @@ from broker.core.files.replace_file import replace_file
 from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
-from broker.helpers.process.identity import (
-    ProcessIdentity,
-    Tracked,
-    boot_id,
-    find,
-    identity_of,
-)
-from broker.helpers.process.ready import wait_listening
+from broker.helpers.process.identity import ProcessIdentity, boot_id, identity_of
 from broker.helpers.process.removal import remove_aside
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
@@ -60,6 +53,8 @@ from broker.host.launchers.machined.containers import (
     make_directory,
 )
 from broker.host.machine import ConnectionKind, MachineFacts
+from broker.host.processes.ready import wait_listening
+from broker.host.processes.tracked import Tracked, find
 from broker.host.role import HostRole
 from broker.host.vmm.vsock_backend import (
     BACKEND_SOCKET,

@@ -17,7 +17,6 @@ from ipaddress import IPv4Address
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import network as network_limits
-from broker.helpers.process.identity import Tracked, spawn_helper
 from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import ipv6_beside
 from broker.host.network.switch.switch_ports import (
@@ -27,6 +26,7 @@ from broker.host.network.switch.switch_ports import (
     mac_of,
     pack_port,
 )
+from broker.host.processes.tracked import Tracked, spawn_helper
 
 _HOSTS = range(ROUTER + 1, 255)
 

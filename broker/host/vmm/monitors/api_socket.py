@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.core.errors import UpstreamError
-from broker.helpers.process.identity import Tracked
-from broker.helpers.process.ready import wait_ready
+from broker.host.processes.ready import wait_ready
+from broker.host.processes.tracked import Tracked
 from broker.ipc import fdpass
 
 _UCRED = struct.Struct("3i")

@@ -13,7 +13,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.helpers.process.identity import Tracked
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.control import CONSOLE_SOCKET, Connect, Control, GuestEvents
 from broker.host.vmm.monitors.api import ApiClient
 from broker.host.vmm.monitors.console import open_console

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from broker.helpers.process.identity import Tracked
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.control import CONSOLE_SOCKET, Monitor
 from broker.host.vmm.launcher import Network, Plan

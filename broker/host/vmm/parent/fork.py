@@ -23,8 +23,8 @@ from typing_extensions import override
 
 from broker.core.errors import UpstreamError, sole
 from broker.core.names import SandboxName
-from broker.helpers.process.identity import Tracked
 from broker.host.homes.sparse import copy_sparse
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm.launcher import Plan, Tools
 from broker.host.vmm.parent.arguments import (
     NIC_SLOT,

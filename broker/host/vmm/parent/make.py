@@ -19,7 +19,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError, sole
 from broker.core.escape import printable
-from broker.helpers.console_log import ConsoleLog
+from broker.helpers.console_log import ConsoleLog, pump_console
 from broker.host.homes.sparse import copy_without_zeros
 from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent.arguments import ForkWiring, forkable_args
@@ -108,8 +108,9 @@ async def _make(plan: ParentPlan, room: Path, files: ExitStack) -> None:
         for end in ends:
             end.close()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_console, console_ours, console)
-            qmp = Qmp(trio.SocketStream(trio.socket.from_stdlib_socket(qmp_ours)))
+            # A descriptor of its own: what comes last is read below.
+            nursery.start_soon(pump_console, _stream(console_ours.dup()), console)
+            qmp = Qmp(_stream(qmp_ours))
             await qmp.negotiate()
             nursery.start_soon(_serve, qmp)
             await qmp.execute("cont")
@@ -126,13 +127,8 @@ async def _make(plan: ParentPlan, room: Path, files: ExitStack) -> None:
                 console.write(untrusted_rest)
 
 
-async def _keep_console(console: socket.socket, log: ConsoleLog) -> None:
-    """Copy the console into its log, no faster than that of any machine."""
-    stream = trio.socket.from_stdlib_socket(console)
-    with suppress(OSError):  # its machine's end says more
-        while untrusted_data := await stream.recv(_CONSOLE_CHUNK):
-            log.write(untrusted_data)
-            await trio.sleep(len(untrusted_data) / limits.CONSOLE_BYTES_PER_SECOND)
+def _stream(sock: socket.socket) -> trio.SocketStream:
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 def _leave_out_zeros(room: Path) -> None:

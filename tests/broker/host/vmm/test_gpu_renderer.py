@@ -12,7 +12,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
-from broker.helpers.process.identity import boot_id, spawn_helper
+from broker.helpers.process.identity import boot_id
 from broker.host.images.initramfs import (
     GPU_MODULES,
     ORDER,
@@ -22,6 +22,7 @@ from broker.host.images.initramfs import (
     modules_overlay,
     write_cpio,
 )
+from broker.host.processes.tracked import spawn_helper
 from broker.host.vmm import gpu_renderer
 from broker.host.vmm.gpu_renderer import own_node, renderer_view
 from broker.host.vmm.qemu_arguments import Accel, VmSpec, Wiring, kernel_args, qemu_args

@@ -14,10 +14,11 @@ import pytest
 
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
-from broker.helpers.process.identity import Tracked, identity_of, open_pidfd
+from broker.helpers.process.identity import identity_of, open_pidfd
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.launchers.libvirt import guests as libvirt_guests
 from broker.host.launchers.libvirt.guests import LibvirtGuests
+from broker.host.processes.tracked import Tracked
 from broker.host.vmm import hosttools
 from broker.ipc.control.api import MachineEventRequest
 from broker.net.peers import credentials

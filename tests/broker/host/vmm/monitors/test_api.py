@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.helpers.process.identity import Tracked, identity_of, spawn_helper
+from broker.helpers.process.identity import identity_of
+from broker.host.processes.tracked import Tracked, spawn_helper
 from broker.host.vmm.monitors.api import ApiClient
 from broker.host.vmm.monitors.http import VmmReply, VmmRequest
 from tests.kit.wayland.compositor import short_directory

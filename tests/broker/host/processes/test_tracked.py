@@ -1,4 +1,4 @@
-"""Processes by proven identity, never by number."""
+"""Processes of machines by proven identity, never by number."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.helpers.process.identity import find, spawn_helper
 from broker.helpers.process.spawn import spawn
+from broker.host.processes.tracked import find, spawn_helper
 from broker.host.vmm.vmm_jail import enter
 from broker.ipc.captured_stderr import FirstWords
 from tests.kit.eventually import eventually

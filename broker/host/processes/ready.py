@@ -12,7 +12,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.helpers.process.identity import Tracked
+from broker.host.processes.tracked import Tracked
 from broker.ipc import fdpass
 
 _LOOK_SECONDS = 0.01

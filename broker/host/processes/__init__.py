@@ -1,0 +1,1 @@
+"""Processes of machines: started, found again by a later broker, awaited and ended."""

@@ -1,0 +1,208 @@
+"""A process of a machine, ours or one that outlived a broker, held by its pidfd."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+import trio
+
+from broker.core.process_status import status_fields
+from broker.core.stderr_log import log_stderr
+from broker.helpers.process.identity import (
+    ProcessIdentity,
+    identity_of,
+    open_pidfd,
+    read_identity,
+)
+from broker.helpers.process.spawn import Child, has_ended, spawn, wait_ended
+from broker.ipc.captured_stderr import FirstWords
+
+_PASS_ON_SECONDS = 1.0
+
+
+class Tracked:
+    """A process of a machine, held by the host by its pidfd.
+
+    Made by ``spawn_helper`` for a child of ours and by ``find`` for one that was
+    written down.  ``role`` is the word for it in messages.  The owner calls
+    ``close``.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        identity: ProcessIdentity,
+        pidfd: int,
+        child: Child | None = None,
+        words: FirstWords | None = None,
+    ) -> None:
+        self.role = role
+        self.identity = identity
+        self._pidfd = pidfd
+        self._child = child
+        self._words = words
+        self.jailed = False
+        """Whether ``into`` made it: its child is bubblewrap."""
+        self.patience = math.inf
+        """Seconds that ``end`` waits after SIGKILL: one may sleep in a driver for ever."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id; for messages."""
+        return self.identity.pid
+
+    @property
+    def pidfd(self) -> int:
+        """The pidfd, owned by this object; -1 after ``close``."""
+        return self._pidfd
+
+    @property
+    def words(self) -> str:
+        """Its standard error, escaped for showing; "" if not known."""
+        return "" if self._words is None else self._words.text(400)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._pidfd < 0 or has_ended(self._pidfd)
+
+    def into(self, identity: ProcessIdentity, pidfd: int) -> Tracked:
+        """Track the process in a jail instead of bubblewrap; takes over ``pidfd``."""
+        inside = Tracked(self.role, identity, pidfd, self._child, self._words)
+        inside.jailed = True
+        self._child = self._words = None
+        self.close()
+        return inside
+
+    async def wait(self) -> int | None:
+        """Wait for the end; returns its code where it was a child of ours."""
+        if self._pidfd >= 0:
+            await wait_ended(self._pidfd)
+        if self._child is None:
+            return None
+        if self.jailed:
+            # bubblewrap has only a code to pass on; one that is stopped does not.
+            with trio.move_on_after(_PASS_ON_SECONDS):
+                await self._child.wait()
+            self._child.kill()
+        code = await self._child.wait()
+        # bubblewrap's code for a program that signal n ended is 128 + n.
+        return 128 - code if self.jailed and code > 128 else code
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal; does nothing when it has ended."""
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                return
+
+    def kill_now(self) -> None:
+        """Kill it, reap it where it was a child of ours, and let go of it."""
+        self.kill()
+        if self._child is not None:
+            self._child.kill_now()
+        self.close()
+
+    async def end(self, grace: float) -> None:
+        """SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable.
+
+        One that does not end within its ``patience`` is named in the broker's own log.
+        """
+        with trio.CancelScope(shield=True):
+            # The first process of a pid namespace gets no signal that it has no
+            # handler for, except SIGKILL (pid_namespaces(7)).
+            if self._handles_sigterm():
+                self.kill(signal.SIGTERM)
+                with trio.move_on_after(grace):
+                    await self.wait()
+            self.kill()
+            # guard: a renderer that sleeps in the kernel keeps no machine
+            with trio.move_on_after(self.patience) as waited:
+                await self.wait()
+            if waited.cancelled_caught:
+                who = f"{self.role} (process {self.pid})"
+                log_stderr(f"{who} was killed and has not ended: the kernel has it")
+
+    def _handles_sigterm(self) -> bool:
+        """Whether SIGTERM does anything that SIGKILL would not do as well."""
+        try:
+            status = status_fields(self.pid)
+        except OSError:
+            return False
+        caught = int(status["SigCgt"][0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    def close(self) -> None:
+        """Let go of the process; it is not ended by that."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._words is not None:
+            self._words.close()
+
+
+def spawn_helper(
+    role: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    stdout: int | None = None,
+) -> Tracked:
+    """Start a program of a machine: it outlives us.
+
+    Its environment is a PATH and ``env``, nothing else; its output is bounded, or
+    goes to ``stdout``.
+    Raises SetupError when it is not installed.
+    """
+    words = FirstWords()
+    try:
+        child = spawn(
+            argv,
+            name=role,
+            env={"PATH": os.defpath, **(env or {})},
+            pass_fds=pass_fds,
+            stdout=words.fd if stdout is None else stdout,
+            stderr=words.fd,
+            outlive_us=True,
+        )
+    except BaseException:
+        words.close()
+        raise
+    pidfd = -1
+    try:
+        pidfd = os.dup(child.pidfd)
+        # It has not been waited for yet, so the pid is surely its own.
+        identity = read_identity(child.pid, pidfd)
+    except BaseException:
+        if pidfd >= 0:
+            os.close(pidfd)
+        child.kill_now()
+        words.close()
+        raise
+    return Tracked(role, identity, pidfd, child, words)
+
+
+def find(role: str, identity: ProcessIdentity) -> Tracked | None:
+    """Return the living process of this identity, or None.
+
+    The caller has compared the boot.  The pidfd is opened first and must
+    still be alive after the start time was read: so the time was that of the
+    process the pidfd holds, not of a later one under the same number.
+    """
+    try:
+        pidfd = open_pidfd(identity.pid)
+    except OSError:
+        return None
+    try:
+        same = identity_of(identity.pid, pidfd) == identity
+    except ProcessLookupError:
+        same = False
+    if not same:
+        os.close(pidfd)
+        return None
+    return Tracked(role, identity, pidfd)
