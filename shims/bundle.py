@@ -13,9 +13,9 @@ ones included, imports it from ``/usr/lib/vitrail``: so the bytecode that was ma
 the image is used, which saves a second of each start where KVM is missing, and a
 person can read in the guest what runs there.
 
-All modules share one namespace in that file.  So a module may import from its own
-package only by ``from shims.PACKAGE.MODULE import NAME``, and no name may be defined
-twice; both are checked here.
+All modules share one namespace in that file.  So a module may import from the others
+only by ``from shims.PACKAGE.MODULE import NAME``, and no name may be defined twice; both
+are checked here.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ import ast
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
+from typing import (
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 HERE = Path(__file__).parent
-CALL_MODULES = ("doors", "frames", "caller")
-"""Modules of ``shims/files`` that are a program of their own, too."""
 CALL_MAIN = """
 
 if __name__ == "__main__":
@@ -45,10 +53,10 @@ class BundleError(Exception):
 class _Module:
     """One module: its own text, what it imports, and the names that it defines."""
 
-    def __init__(self, package: str, path: Path) -> None:
+    def __init__(self, name: str) -> None:
+        path = HERE / (name.replace(".", "/") + ".py")
         source = path.read_text(encoding="utf-8")
         self.name = path.stem
-        self.prefix = f"shims.{package}."
         self.library: Set[str] = set()
         self.needs: List[str] = []
         self.defined: Set[str] = set()
@@ -83,10 +91,8 @@ class _Module:
             raise BundleError(
                 f"{self.name}, line {node.lineno}: from MODULE import NAME"
             )
-        if module.startswith(self.prefix):
-            self.needs.append(module[len(self.prefix) :])
-        elif module.startswith("shims"):
-            raise BundleError(f"{self.name} imports {module}, of another package")
+        if module.startswith("shims."):
+            self.needs.append(module[len("shims.") :])
         elif module != "__future__":
             for alias in node.names:
                 if alias.name != "TYPE_CHECKING":
@@ -108,19 +114,15 @@ def bundle(
     constants: Optional[Mapping[str, str]] = None,
     names: Sequence[str] = (),
 ) -> str:
-    """Return one program of the modules of ``shims/PACKAGE``.
+    """Return one program of the modules of ``shims/PACKAGE`` and those that they import.
 
     ``names``: of the modules, if not all.  ``constants`` are strings that take the place of a line ``NAME = ""``.
     Raises BundleError for a module that needs more than its text, for a name that two
     modules define, and for modules that import each other.
     """
     folder = HERE / package
-    modules = {
-        path.stem: _Module(package, path)
-        for path in sorted(folder.glob("*.py"))
-        if path.stem != "__init__" and (not names or path.stem in names)
-    }
-    order = _ordered(modules)
+    stems = names or {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    order = _ordered(f"{package}.{stem}" for stem in sorted(stems, key=_main_last))
     _check_names(order)
     about = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8")))
     library = sorted(set().union(*(module.library for module in order)))
@@ -153,25 +155,30 @@ def with_constants(text: str, constants: Mapping[str, str]) -> str:
     return text
 
 
-def _ordered(modules: Mapping[str, _Module]) -> List[_Module]:
-    """Return the modules, each behind those that it imports; ``__main__`` is last."""
-    done: List[_Module] = []
+def _main_last(stem: str) -> Tuple[bool, str]:
+    return stem == "__main__", stem
+
+
+def _ordered(names: Iterable[str]) -> List[_Module]:
+    """Return the modules, each behind those that it imports, which are among them."""
+    done: Dict[str, _Module] = {}
     under_way: List[str] = []
 
     def visit(name: str) -> None:
         if name in under_way:
             raise BundleError(f"modules import each other: {' '.join(under_way)}")
-        if modules[name] in done:
+        if name in done:
             return
         under_way.append(name)
-        for needed in modules[name].needs:
+        module = _Module(name)
+        for needed in module.needs:
             visit(needed)
         under_way.pop()
-        done.append(modules[name])
+        done[name] = module
 
-    for name in sorted(modules, key=lambda name: (name == "__main__", name)):
+    for name in names:
         visit(name)
-    return done
+    return list(done.values())
 
 
 def _check_names(modules: List[_Module]) -> None:
@@ -192,7 +199,7 @@ def files_tool() -> bytes:
 @lru_cache(maxsize=None)
 def call_tool() -> bytes:
     """Return ``vitrail_call.py``: a plain call, which starts fast."""
-    return (bundle("files", names=CALL_MODULES) + CALL_MAIN).encode()
+    return (bundle("files", names=["caller"]) + CALL_MAIN).encode()
 
 
 @lru_cache(maxsize=None)
@@ -209,7 +216,7 @@ def wayland_end() -> bytes:
 
 def usb_tool(name: str) -> str:
     """Return ``vitrail_devices.py`` or ``vitrail_security_key.py``."""
-    return bundle("usb", names=("broker_socket", name))
+    return bundle("usb", names=[name])
 
 
 @lru_cache(maxsize=None)

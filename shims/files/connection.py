@@ -9,9 +9,9 @@ import select
 import socket
 from typing import TYPE_CHECKING
 
-from shims.files.doors import SERVICES, door_address, open_door
+from shims.files.doors import SERVICES, door_address
 from shims.files.frames import PIECE_BYTES, READ_AHEAD_BYTES
-from shims.files.launch import prove
+from shims.files.launch import open_proved
 from shims.files.protocol import COPY_BYTES, TransferError, read_message, tell
 
 if TYPE_CHECKING:
@@ -33,15 +33,10 @@ def connect(variable: str) -> socket.socket:
     """Connect to the port of a service.  Raises TransferError."""
     address = door_address(variable)
     try:
-        made = socket.socket(fileno=open_door(address).detach())
-    except OSError as error:
-        raise TransferError(f"no broker at {address}: {error.strerror}") from None
-    try:
-        prove(made, SERVICES[variable])
-    except TransferError:
-        made.close()
-        raise
-    return made
+        return open_proved(address, SERVICES[variable])
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise TransferError(f"no broker at {address}: {why}") from None
 
 
 class Connection:

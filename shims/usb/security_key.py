@@ -21,7 +21,9 @@ import threading
 import time
 from pathlib import Path
 
-from shims.usb.broker_socket import HOST_CID, RETRY_SECONDS, connect, log
+from shims.files.doors import HOST_CID
+from shims.files.launch import open_proved
+from shims.usb.stderr_log import RETRY_SECONDS, log
 
 PORT = 6504
 REPORT = 64
@@ -39,7 +41,7 @@ FIDO = bytes.fromhex(
 )
 """The report descriptor of CTAP 2.1, 11.2.8.2: 64 bytes in, 64 bytes out."""
 
-SERVICE = b"vitrail.SecurityKey"
+SERVICE = "vitrail.SecurityKey"
 
 
 def create_event() -> bytes:
@@ -101,7 +103,7 @@ def give_node(user: str) -> None:
 
 def serve_once(where: str, uhid: int) -> None:
     """Be a key for as long as a process of the broker serves it.  Raises OSError."""
-    with connect(where, SERVICE) as sock:
+    with open_proved(where, SERVICE) as sock:
         os.write(uhid, create_event())
         user = os.environ.get("VITRAIL_DEVICES_USER", "")
         if user:

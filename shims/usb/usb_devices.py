@@ -25,7 +25,9 @@ import time
 from pathlib import Path
 from typing import Dict, Optional, Tuple
 
-from shims.usb.broker_socket import HOST_CID, RETRY_SECONDS, connect, log
+from shims.files.doors import HOST_CID
+from shims.files.launch import open_proved
+from shims.usb.stderr_log import RETRY_SECONDS, log
 
 HEADER = struct.Struct("<8sII")
 MAGIC = b"VitrUSB1"
@@ -45,7 +47,7 @@ FREE = 4
 MOST_RETRY_SECONDS = 16.0
 """A broker that hands out no devices hangs up at once, and records that each time."""
 
-SERVICE = b"vitrail.Device"
+SERVICE = "vitrail.Device"
 
 
 def receive_header(sock: socket.socket) -> Optional[Tuple[int, int]]:
@@ -168,7 +170,7 @@ def follow_nodes(user: str) -> None:
 def wait_for_device(where: str) -> bool:
     """Take one device; False where the broker has hung up at once."""
     try:
-        sock = connect(where, SERVICE)
+        sock = open_proved(where, SERVICE)
     except OSError as error:
         log(f"{where}: {error}; again in {RETRY_SECONDS:g} s")
         time.sleep(RETRY_SECONDS)

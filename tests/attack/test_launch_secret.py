@@ -164,8 +164,10 @@ CLIENTS = {
             shim["Connection"]("VITRAIL_COPY"),
         )[1].socket
     ),
-    DEVICE: lambda shim, path: shim["connect"](f"unix:{path}", shim["SERVICE"]),
-    SECURITY_KEY: lambda shim, path: shim["connect"](f"unix:{path}", shim["SERVICE"]),
+    DEVICE: lambda shim, path: shim["open_proved"](f"unix:{path}", shim["SERVICE"]),
+    SECURITY_KEY: lambda shim, path: shim["open_proved"](
+        f"unix:{path}", shim["SERVICE"]
+    ),
 }
 FILES = {
     FILE_COPY: "vitrail_files.py",

@@ -54,11 +54,6 @@ _SESSION = (
 LOOP = "VITRAIL_OPENING"
 """Set for programs that we start: our own handler refuses to be called by one."""
 
-_MODULES = (
-    *("confine", "edited", "own_files", "page_writers", "pages", "progress"),
-    *("protocol", "sealing", "sending", "store", "syscalls"),
-)
-"""Of ``shims/files``: ``own_files`` and what it imports."""
 _MAIN = """
 
 if __name__ == "__main__":
@@ -234,7 +229,7 @@ class Own:
 @cache
 def _files_tool() -> bytes:
     """Return the program, which has no other command of a guest's."""
-    return (bundle("files", names=_MODULES) + _MAIN).encode()
+    return (bundle("files", names=["own_files"]) + _MAIN).encode()
 
 
 async def run_tool(

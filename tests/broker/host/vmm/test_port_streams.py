@@ -20,12 +20,11 @@ import pytest
 from broker.core.errors import SetupError
 from broker.core.services import PORTS
 from broker.host.vmm.port_mux import PORT_NAME, mux_program
-from shims.files import connection, doors
+from shims.files import connection, doors, launch
 from shims.files.protocol import TransferError
 from shims.guest import port_streams, protocol
 from shims.guest.address import Address
 from shims.guest.loop import Loop
-from shims.usb import broker_socket
 from tests.kit.port_mux import (
     ACCEPT,
     CLOSE,
@@ -452,7 +451,7 @@ def test_the_programs_for_files_and_devices_read_it_too(greeted, stack, monkeypa
     monkeypatch.setenv("VITRAIL_COPY", f"port:{path}")
     tools = (
         lambda: connection.Connection("VITRAIL_COPY"),
-        lambda: broker_socket.connect(f"port:{path}", b"vitrail.Device"),
+        lambda: launch.open_proved(f"port:{path}", "vitrail.Device"),
     )
     pool = ThreadPoolExecutor(1)
     stack.callback(pool.shutdown, wait=False)
