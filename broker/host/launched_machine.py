@@ -15,7 +15,7 @@ from typing_extensions import override
 from broker.authority.records.find import find_record
 from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName, ServiceName
-from broker.helpers.process.spawn import has_ended, wait_ended
+from broker.helpers.process.spawn import has_ended, send_signal, wait_ended
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import (
     ForeignMachine,
@@ -110,10 +110,10 @@ class LaunchedMachine(ForeignMachine):
             # It runs on; the next broker leases it again.
             self._left_alive = not has_ended(self._pidfd)
         elif not has_ended(self._pidfd):
-            _signal(self._pidfd, signal.SIGTERM)
+            send_signal(self._pidfd, signal.SIGTERM)
             with trio.move_on_after(grace):
                 await wait_ended(self._pidfd)
-            _signal(self._pidfd, signal.SIGKILL)
+            send_signal(self._pidfd)
             with trio.move_on_after(_KILL_SECONDS):
                 await wait_ended(self._pidfd)
         await super().power_down(grace)
@@ -130,13 +130,6 @@ class LaunchedMachine(ForeignMachine):
         await self._undo.aclose()
         if self.over or not self._left_alive:
             remove(Path(self.state.directory))
-
-
-def _signal(pidfd: int, number: signal.Signals) -> None:
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        return  # it has ended meanwhile
 
 
 def remove(directory: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import trio
 
+from broker.helpers.process.spawn import happened
+
 _LOOK_SECONDS = 0.5
 
 
@@ -24,11 +26,9 @@ async def when_hung_up(
     event loop's own wait return at once.  A far end that only ceased to send
     is there still, unless ``sending``.  ``over`` must be set before the socket is closed here.
     """
-    poll = select.poll()
-    ends = select.POLLHUP | select.POLLERR
-    poll.register(conn, ends | select.POLLRDHUP if sending else ends)
+    ends = select.POLLHUP | select.POLLERR | (select.POLLRDHUP if sending else 0)
     while not over.is_set():
-        if poll.poll(0):
+        if happened(conn.fileno(), ends):
             tell()
             return
         with trio.move_on_after(_LOOK_SECONDS):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
+from broker.core.files.replace_file import replace_file
 from policy.records.model import Record
 
 PREFIX = "vitrail-sandbox-"
@@ -55,6 +56,4 @@ def follow(records: Iterable[Record]) -> None:
         file, content = icon_file(record.name), icon(record)
         if file.is_file() and file.read_text(errors="replace") != content:
             # A whole file at any time: menus read it when they see the change.
-            new = file.with_name(f".{file.name}.new")
-            new.write_text(content)
-            new.replace(file)
+            replace_file(file, content.encode(), mode=0o644)

@@ -19,7 +19,7 @@ from typing_extensions import override
 from broker.authority.audit import event_log
 from broker.authority.channel.interface import Authority
 from broker.authority.permit import Request
-from broker.authority.records.sandbox_names import not_running
+from broker.authority.records.sandbox_names import not_running, several_run
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.lease import Lease, Opening
@@ -159,7 +159,7 @@ class ViewerRole:
             log=log,
             calls=self.opening.calls,
             pump=tools.pump,
-            named=self.named,
+            named=self.one,
         )
         """Ports of sandboxes that the user's programs connect to."""
         self.clipboard.carry_files = self.opening.give
@@ -289,6 +289,13 @@ class ViewerRole:
         if not named:
             raise not_running(name, pairs)
         return [guest for guest in self.guests() if guest.lease.sandbox in named]
+
+    def one(self, untrusted_name: str) -> Guest:
+        """Return the one guest that a name means.  Raises NotFoundError."""
+        found = self.named(untrusted_name)
+        if len(found) > 1:
+            raise several_run(untrusted_name, [guest.lease.sandbox for guest in found])
+        return found[0]
 
     def record(self, name: SandboxName) -> Record | None:
         """The record of that name, as the files are now."""

@@ -75,7 +75,7 @@ class WindowsPart:
         self, exchange: Exchange[api.Nothing], request: api.WindowCloseRequest
     ) -> api.Nothing:
         """Close one, on record if by force.  Raises NotFoundError, UpstreamError."""
-        guest = self._guest(request.sandbox)
+        guest = self.viewer.one(request.sandbox)
         if guest.worker is None:
             raise NotFoundError(f"{guest.lease.sandbox} shows no windows")
         if not request.ask:
@@ -86,17 +86,6 @@ class WindowsPart:
         except RefusedError as error:
             raise NotFoundError(error.message, hint=error.hint) from error
         return api.Nothing()
-
-    def _guest(self, untrusted_name: str) -> Guest:
-        """Return the one guest that a name means."""
-        found = self.viewer.named(untrusted_name)
-        if len(found) > 1:
-            names = ", ".join(guest.lease.sandbox for guest in found)
-            raise NotFoundError(
-                f"'{printable(untrusted_name, 60)}' has {len(found)} sandboxes",
-                hint=f"name one of them: {names}",
-            )
-        return found[0]
 
     async def limits(self) -> dict[SandboxName, list[api.LimitStatus]]:
         """Each sandbox's use of limited resources."""

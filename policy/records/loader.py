@@ -193,7 +193,7 @@ class _Collected:
             return
         if name in self._drafts or name in self._broken:
             return
-        if not _is_name(name):
+        if not is_name(name):
             text = f"'{path.name}' is not the name of a sandbox and '{SUFFIX}'"
             hint = f"rename it; a sandbox's name has {NAME.words}"
             self._refuse(path, problem_of_file(path, text, hint))
@@ -337,6 +337,7 @@ def _is_record(name: str) -> bool:
     return name.endswith(SUFFIX) and not name.startswith(".")
 
 
-def _is_name(name: str) -> bool:
+def is_name(name: str) -> bool:
+    """Whether a text may be the name of a record."""
     fits = len(name) <= NAME.max_length
     return fits and re.fullmatch(NAME.regex, name, re.ASCII) is not None

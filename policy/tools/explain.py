@@ -171,7 +171,7 @@ def _flip(
             tries = ["ask", f"allow target={DISPVM}"]
     for action in tries:
         text = f"{columns} {action}"
-        new = _parsed(text)
+        new = parsed(text)
         if new is None:
             continue
         flipped = Engine(with_rule(rules, new, answer.rule)).answer(call, world)
@@ -180,7 +180,8 @@ def _flip(
     return None
 
 
-def _parsed(text: str) -> Rule | None:
+def parsed(text: str) -> Rule | None:
+    """Return the rule of a line; None for another text."""
     problems: list[object] = []
     found = list(parse_lines("new", text.encode(), Form(), problems.append))
     if problems or len(found) != 1 or not isinstance(found[0], Rule):

@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 from policy.destinations import LOOKUP, NETWORK, destination_of
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
-from policy.rules.grammar import Form, parse_lines
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import World
-from policy.tools.explain import explain
+from policy.tools.explain import explain, parsed
 from policy.tools.replay import NotReplayableError, Recorded, recorded
 
 GUESSED = "port=443 protocol=tcp"
@@ -72,7 +71,7 @@ def suggest(
     tries: dict[str, Rule] = {}
     guessed: set[str] = set()
     for line, guess in _lines(calls, strict, world, found.left):
-        rule = _parsed(line)
+        rule = parsed(line)
         if rule is not None:
             tries.setdefault(line, rule)
             guessed |= {line} if guess else set()
@@ -244,17 +243,9 @@ def _plain_line(call: PolicyCall, rules: RuleSet, world: World) -> str:
     facts = [f"{key}={value}" for key in _FACTS if (value := getattr(call, key))]
     if facts:
         line = f"{flip.text} {' '.join(facts)}"
-        rule = _parsed(line)
+        rule = parsed(line)
         if rule is not None:
             made = Engine(replace(rules, rules=(rule, *rules.rules)))
             if made.answer(call, world).verdict != "deny":
                 return line
     return flip.text
-
-
-def _parsed(text: str) -> Rule | None:
-    problems: list[object] = []
-    found = list(parse_lines("new", text.encode(), Form(), problems.append))
-    if problems or len(found) != 1 or not isinstance(found[0], Rule):
-        return None
-    return found[0]

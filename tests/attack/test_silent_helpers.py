@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from broker.core.errors import SetupError
-from broker.helpers.process import ready
 from broker.host.devices import client
+from broker.host.processes import ready
 from tests.kit.wayland.compositor import short_directory
 
 HANG_SECONDS = 5

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import threading
 
-import pytest
 import trio
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import emit
-from broker.jail.worker import readiness
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.stand import CONFIG, filtered, stand
 
 _PAINT = 0xFF00FF00
-
-
-@pytest.fixture(params=["in trio's place", "in a task"], autouse=True)
-def _way(request, monkeypatch):
-    """Both ways of waiting (``readiness``)."""
-    if request.param == "in a task":
-        monkeypatch.setattr(readiness, "_descriptor_of_trio", lambda: None)
 
 
 def animate(c: Window) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,7 +16,7 @@ from broker.authority.options import AuthorityHandle
 from broker.core.errors import InternalError
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.spawn import wait_ended
+from broker.helpers.process.spawn import send_signal, wait_ended
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import serve_forwarded
 from broker.ipc.control.method import AnyMethod, Exchange, Owner
@@ -96,14 +94,8 @@ async def _wait_gone(pidfd: int) -> None:
     # guard: an authority that does not end is killed
     if scope.cancelled_caught:
         log_stderr("vitrail: the authority did not end in time: it is killed")
-        _kill(pidfd)
+        send_signal(pidfd)
         await wait_ended(pidfd)
-
-
-def _kill(pidfd: int) -> None:
-    """Kill it, also where it is stopped: it holds the log and the control socket."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _end(pidfd: int, reason: str) -> None:
@@ -113,7 +105,8 @@ def _end(pidfd: int, reason: str) -> None:
     a cut, so everything that it permitted ends with its process.
     """
     log_stderr(f"vitrail: {reason}: the broker ends; machines run on")
+    # Also where it is stopped: it holds the log and the control socket.
     # guard: a silent authority keeps neither log nor control socket
-    _kill(pidfd)
+    send_signal(pidfd)
     # guard: a broker without its authority ends
     os._exit(1)

@@ -11,7 +11,6 @@ import errno
 import math
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,8 +32,8 @@ from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.methods import SHUTDOWN, row_of
 from broker.ipc.control.varlink import Call, VarlinkReader, VarlinkReply
+from broker.net.peers.peer_process import peer_numbers
 
-_UCRED = struct.Struct("3i")
 _READ_BYTES = 65536
 # Out of descriptors or memory: the next accept works once something is closed.
 _ACCEPT_AGAIN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -165,10 +164,7 @@ async def _welcome(
 ) -> None:
     """Serve one client, or report why not."""
     async with stream:
-        packed = stream.socket.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
-        )
-        pid, uid, _gid = _UCRED.unpack(packed)
+        pid, uid, _gid = peer_numbers(stream.socket)
         connection = _Connection(stream, api, Caller(pid, uid))
         if uid not in {0, os.getuid()}:
             await connection.refuse("this broker serves another user")

@@ -8,7 +8,6 @@ when it dies in whatever way, the kernel ends vmspawn, and QEMU with it.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ from broker.cli.machines.throwaway import (
 from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
-from broker.helpers.process.spawn import Child, has_ended
+from broker.helpers.process.spawn import Child, has_ended, send_signal
 from broker.host.launchers.piped_stderr import stderr_so_far
 from broker.host.launchers.vmspawn.arguments import Spawned
 from broker.host.launchers.vmspawn.process import (
@@ -134,8 +133,7 @@ async def _end(made: Made, child: Child | None) -> None:
         return
     with trio.CancelScope(shield=True):
         if made.pidfd >= 0:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(made.pidfd, signal.SIGKILL)
+            send_signal(made.pidfd)
             with trio.move_on_after(_END_SECONDS):
                 await child.wait()
             os.close(made.pidfd)

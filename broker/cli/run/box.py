@@ -32,6 +32,7 @@ from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
 from broker.core.errors import SetupError, VitrailError
 from broker.core.files.planted_links import refuse_links
+from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths, find_paths
 from broker.helpers.process.spawn import Child
 from broker.host.devices.render_nodes import box_words
@@ -184,10 +185,7 @@ def resolver_file(folder: Path, network: str) -> Path | None:
     if lines is None:
         return None
     target = folder / f"resolv.conf.{network}"
-    fresh = target.with_name(f".{target.name}.{os.getpid()}")
-    fresh.write_text(lines)
-    fresh.chmod(0o644)  # for each user of the container
-    fresh.replace(target)
+    replace_file(target, lines.encode(), mode=0o644)  # for each user of the container
     return target
 
 

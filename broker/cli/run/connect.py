@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.core.errors import SetupError, VitrailError
-from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths, require_private
 
@@ -110,15 +109,12 @@ def running_or_record(name: str) -> str:
 
     Raises NotFoundError where several run.
     """
-    from broker.ipc.control.types.faults import NotFoundError
+    from broker.authority.records.sandbox_names import several_run
 
     if not broker_runs(find_paths()):
         return name
     status = ask_status()
     found = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(found) > 1:
-        raise NotFoundError(
-            f"'{printable(name, 60)}' has {len(found)} sandboxes",
-            hint=f"name one of them: {', '.join(found)}",
-        )
+        raise several_run(name, found)
     return found[0] if found else name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
+from broker.authority.records.sandbox_names import several_run
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask_status
 from broker.cli.run.options import StreamWords, command_after_dashes, options_of_streams
@@ -55,12 +56,9 @@ def the_running(name: str) -> str:
     found = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(found) == 1:
         return found[0]
-    shown = printable(name, 60)
     if found:
-        raise NotFoundError(
-            f"{len(found)} sandboxes of '{shown}' are running",
-            hint=f"name one of them: {', '.join(found)}",
-        )
+        raise several_run(name, found)
+    shown = printable(name, 60)
     raise NotFoundError(
         f"no sandbox named '{shown}' is running",
         hint=f"'brokerctl run {shown} -- COMMAND' starts one; "

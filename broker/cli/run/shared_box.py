@@ -21,6 +21,7 @@ from broker.cli.run.box import end_launch, local_paths
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import SetupError
+from broker.core.files.replace_file import replace_file
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import Child, spawn
@@ -130,10 +131,7 @@ def write_opener() -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     script = f'#!/bin/sh\nexec python3 {shlex.quote(str(program))} vitrail-open "$@"\n'
     for target, data in ((program, files_tool()), (path, script.encode())):
-        fresh = target.with_name(f".{target.name}.{os.getpid()}")
-        fresh.write_bytes(data)
-        fresh.chmod(0o755)
-        fresh.replace(target)
+        replace_file(target, data, mode=0o755)
     return path
 
 

@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import socket
-import struct
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from broker.helpers.process.spawn import STDOUT, Child, spawn, wait_ended
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.client import Client, open_client
 from broker.ipc.control.methods import GET_VERSION, SHUTDOWN
+from broker.net.peers.peer_process import peer_numbers
 
 _READY_SECONDS = 30.0
 _DYING_SECONDS = 4.0
@@ -156,9 +156,7 @@ def answer_seconds(control: Path) -> float:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.connect(str(control))
-            facts = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            # The process that called listen(2), unix(7).
-            listener = struct.unpack("3i", facts)[0]
+            listener = peer_numbers(sock)[0]
             program = Path(f"/proc/{listener}/comm").read_text("utf-8", "replace")
         except OSError:
             return _DYING_SECONDS

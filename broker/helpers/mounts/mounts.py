@@ -16,7 +16,7 @@ from broker.core.files.opened_folder import OpenedFolder
 from broker.core.process_status import status_fields
 from broker.helpers.mounts.tool import ABSENT, BASE, HELD
 from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import has_ended, run_tool
+from broker.helpers.process.spawn import lives, run_tool
 from broker.ipc.control.types.faults import HeldError
 
 _SECONDS = 20.0
@@ -51,7 +51,7 @@ def mount_namespace(pid: int, pidfd: int) -> Iterator[int]:
     try:
         # Alive after it was opened: so it was opened of this process.
         # guard: the namespace is the sandbox's
-        if has_ended(pidfd):
+        if not lives(pidfd):
             raise RefusedError("the sandbox has ended")
         # guard: never our own mount namespace
         if os.path.samestat(os.fstat(fd), Path("/proc/self/ns/mnt").stat()):

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import SetupError
-from broker.helpers.process.spawn import has_ended
+from broker.helpers.process.spawn import lives
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -75,7 +75,7 @@ def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
     except (OSError, ValueError, IndexError) as error:
         raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
     # Alive after the start was read, so the start is this process's.
-    if has_ended(pidfd):
+    if not lives(pidfd):
         raise ProcessLookupError(errno.ESRCH, f"process {pid} has ended")
     return identity
 

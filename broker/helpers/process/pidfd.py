@@ -6,7 +6,7 @@ import os
 import signal
 
 from broker.helpers.process.memory import ProcessMemory, read_memory
-from broker.helpers.process.spawn import has_ended, wait_ended
+from broker.helpers.process.spawn import has_ended, send_signal, wait_ended
 
 
 class PidfdProcess:
@@ -22,10 +22,7 @@ class PidfdProcess:
 
     def kill(self) -> None:
         """Send SIGKILL; does nothing when it has ended."""
-        try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        send_signal(self._pidfd)
 
     def has_ended(self) -> bool:
         """Whether the process has ended; does not wait."""

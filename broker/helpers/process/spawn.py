@@ -18,7 +18,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,15 +62,35 @@ def has_ended(pidfd: int) -> bool:
 
     False, too, where the kernel has no memory to say: it is asked again.
     """
+    return bool(happened(pidfd, select.POLLIN))
+
+
+def lives(pidfd: int) -> bool:
+    """Whether a pidfd's process lives: what was read of its number is its own.
+
+    False, too, where the kernel has no memory to say.
+    """
+    # guard: a process of which nothing is known is not taken for a living one
+    return happened(pidfd, select.POLLIN) is False
+
+
+def happened(fd: int, events: int) -> bool | None:
+    """Whether a descriptor has one of these events; None without memory to say."""
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(fd, events)
     try:
         return bool(poll.poll(0))
     except OSError as error:
         # guard: an end is awaited also without memory for a moment
         if error.errno != errno.ENOMEM:
             raise
-        return False
+        return None
+
+
+def send_signal(pidfd: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to a pidfd's process; does nothing when it has ended."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
 
 
 @dataclass(eq=False)
@@ -108,10 +128,7 @@ class Child:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal; does nothing when the process has ended."""
         if self.pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(self.pidfd, number)
-            except ProcessLookupError:
-                return
+            send_signal(self.pidfd, number)
 
     def abandon(self) -> None:
         """Let go of a child that is to outlive us; no task will wait for it."""

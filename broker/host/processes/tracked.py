@@ -17,7 +17,13 @@ from broker.helpers.process.identity import (
     open_pidfd,
     read_identity,
 )
-from broker.helpers.process.spawn import Child, has_ended, spawn, wait_ended
+from broker.helpers.process.spawn import (
+    Child,
+    has_ended,
+    send_signal,
+    spawn,
+    wait_ended,
+)
 from broker.ipc.captured_stderr import FirstWords
 
 _PASS_ON_SECONDS = 1.0
@@ -95,10 +101,7 @@ class Tracked:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal; does nothing when it has ended."""
         if self._pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(self._pidfd, number)
-            except ProcessLookupError:
-                return
+            send_signal(self._pidfd, number)
 
     def kill_now(self) -> None:
         """Kill it, reap it where it was a child of ours, and let go of it."""

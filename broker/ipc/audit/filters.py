@@ -7,7 +7,7 @@ Nothing here opens anything: ``query`` asks the broker's own database,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 
@@ -143,3 +143,8 @@ def value_texts(found: Found) -> Iterable[str]:
             yield from (str(inner) for inner in value)
         else:
             yield str(value)
+
+
+def kinds_among(known: Iterable[str], wanted: Collection[str]) -> list[str]:
+    """Return the known kinds of events that are wanted, by name or by their first word."""
+    return [k for k in known if k in wanted or k.partition(".")[0] in wanted]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from broker.ipc.audit.filters import NAMED, Filters, choose
+from broker.ipc.audit.filters import NAMED, Filters, choose, kinds_among
 
 Rows = Callable[[str, Sequence[str | int]], list[tuple[Any, ...]]]
 
@@ -104,7 +104,7 @@ class Planner:
                 chosen += self._of_records(chosen)
             yield self._among(field, chosen)
         if filters.kinds:
-            yield self._among("kind", self._kinds(filters.kinds))
+            yield self._among("kind", kinds_among(self.values("kind"), filters.kinds))
         for wanted in filter(None, [filters.objects]):
             object_ = "coalesce(body ->> '$.object', '')"
             any_ = " OR ".join(f"{object_} GLOB ?" for _ in wanted)
@@ -139,13 +139,6 @@ class Planner:
         indexed = f"({column} != '' AND {column} IN ({marks}))"
         plain = f"+{column} IN ({marks})"
         return _Condition(indexed, plain, tuple(values), ordered=len(values) == 1)
-
-    def _kinds(self, wanted: Sequence[str]) -> list[str]:
-        return [
-            kind
-            for kind in self.values("kind")
-            if kind in wanted or kind.partition(".")[0] in wanted
-        ]
 
     def _boot(self, boot: str) -> _Condition:
         for known in self.boots():

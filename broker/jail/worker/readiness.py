@@ -18,9 +18,6 @@ and when they have taken some milliseconds together the others wait until urgent
 sockets and trio's tasks had their turn.  A client whose work is longer than its turn
 leaves the rest to its task, which waits for ``turn``: one such task after the other,
 with a look at all sockets in between.
-
-Where trio does not show its descriptor (``_descriptor_of_trio``), a task of
-ours waits for all sockets at once and calls the same steps.
 """
 
 from __future__ import annotations
@@ -31,9 +28,10 @@ from collections.abc import Callable
 from enum import Enum
 from time import perf_counter
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import trio
+from trio._core import _run
 from typing_extensions import override
 
 from broker.core.limits import wayland as limits
@@ -134,15 +132,14 @@ class _Steps(trio.abc.Instrument):
         """Steps of clients so far."""
         self.turn = trio.Lock()
         self._token = trio.lowlevel.current_trio_token()
-        self._trio = _descriptor_of_trio()
-        if self._trio is None:
-            trio.lowlevel.spawn_system_task(self._serve)
-        else:
-            self._epoll.register(self._trio, select.EPOLLIN)
+        # trio has no name for it; a later trio without this field fails here, at once.
+        manager: Any = _run.GLOBAL_RUN_CONTEXT.runner.io_manager
+        self._trio = manager._epoll.fileno()  # noqa: SLF001 -- as above
+        self._epoll.register(self._trio, select.EPOLLIN)
 
     def add(self, watch: Watch) -> None:
         assert watch.fd not in self._watches
-        if not self._watches and self._trio is not None:
+        if not self._watches:
             trio.lowlevel.add_instrument(self)
         self._watches[watch.fd] = watch
 
@@ -153,7 +150,7 @@ class _Steps(trio.abc.Instrument):
         # guard: no read after a close
         self._unregister(watch)
         del self._watches[watch.fd]
-        if not self._watches and self._trio is not None:
+        if not self._watches:
             trio.lowlevel.remove_instrument(self)
 
     def arm(self, watch: Watch) -> None:
@@ -245,13 +242,6 @@ class _Steps(trio.abc.Instrument):
         """Its sleep was planned before tasks became runnable."""
         self._token.run_sync_soon(_nothing, idempotent=True)
 
-    # -- without trio's descriptor -------------------------------------------------
-
-    async def _serve(self) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._take_all(self._epoll.poll(0, len(self._watches) + 1))
-
 
 async def turn() -> None:
     """Wait until no other task of a client has its turn.
@@ -270,17 +260,6 @@ def _served(watch: Watch) -> int:
 
 def _nothing() -> None:
     pass
-
-
-def _descriptor_of_trio() -> int | None:
-    """Return trio's epoll descriptor, or None where this trio keeps it elsewhere."""
-    try:
-        from trio._core._run import GLOBAL_RUN_CONTEXT
-
-        epoll = GLOBAL_RUN_CONTEXT.runner.io_manager._epoll  # noqa: SLF001 -- it has no name for it
-    except (ImportError, AttributeError):
-        return None
-    return epoll.fileno()
 
 
 _this_run: trio.lowlevel.RunVar[_Steps] = trio.lowlevel.RunVar("_this_run")

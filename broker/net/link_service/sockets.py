@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import struct
 from collections.abc import Callable
 
 import trio
@@ -21,9 +20,9 @@ from broker.net.link.handshake import Fresh, Handshake, HandshakeState
 from broker.net.link.keys import BrokerIdentity, Peers
 from broker.net.link.wire_types import LinkRefusedError, Role
 from broker.net.link_service.config import LinkConfig
+from broker.net.peers.peer_process import peer_numbers
 
 _CHUNK = 4096
-_UCRED = struct.Struct("3i")
 
 
 async def receive(sock: socket.socket, most: int = _CHUNK) -> bytes:
@@ -69,8 +68,7 @@ def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:
         return str(config.endpoint)
     # Only the uid is checked, which stays valid when that process has ended; the
     # handshake or the preamble proves the peer's identity.
-    ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid = _UCRED.unpack(ucred)[1]
+    uid = peer_numbers(sock)[1]
     if uid != config.uid:
         raise RefusedError(
             f"the link takes connections of uid {config.uid} only, not of {uid}",

@@ -5,15 +5,22 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 from broker.core.errors import RefusedError
+
+if TYPE_CHECKING:
+    from trio.socket import SocketType
 
 SO_PEERPIDFD = 77  # Linux 6.5, not yet in Python's socket module
 _UCRED = struct.Struct("3i")
 
 
-def peer_numbers(conn: socket.socket) -> tuple[int, int, int]:
-    """Return pid, uid and gid of the process that connected (SO_PEERCRED)."""
+def peer_numbers(conn: socket.socket | SocketType) -> tuple[int, int, int]:
+    """Return pid, uid and gid of the far end's process (unix(7), SO_PEERCRED).
+
+    Of one that connected to us, or of the one that listens.
+    """
     ucred = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(ucred)
     return pid, uid, gid

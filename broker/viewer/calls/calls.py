@@ -24,7 +24,7 @@ import trio
 
 from broker.authority.permit import Permit, Request
 from broker.authority.pump_supervisor import PumpSupervisor
-from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId, ServiceName
@@ -51,7 +51,7 @@ from broker.viewer.calls.user_secrets import user_secret
 from broker.viewer.calls.video import VideoUses
 from broker.viewer.hung_up import when_hung_up
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, told
+from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.targets import Targets, Wait
 from broker.viewer.sandboxes.programs import Program, wait_unless_ended
 from policy.names import ADMIN_NAMES
@@ -177,7 +177,7 @@ class SandboxCalls:
             call = _Call(guest, exchange, ask, conn, permit)
             if permit.target in {guest.lease.sandbox, ""}:
                 raise ToldError("a sandbox starts its own programs itself")
-            try:
+            with failures_told(permit.target):
                 if permit.target in ADMIN_NAMES:
                     await self._carry_to_desktop(call)
                     return
@@ -185,12 +185,6 @@ class SandboxCalls:
                     permit.target, wait, guest.lease, autostart=permit.autostart
                 ) as target:
                     await self._carry(call, target)
-            except (VitrailError, ExceptionGroup) as error:
-                found = sole(error)
-                if not isinstance(found, VitrailError):
-                    raise
-                # guard: a call's failure has nothing of its target's
-                raise told(found, permit.target) from error
 
     async def _offered(self, request: Request) -> None:
         """Raise RefusedError unless a rule may allow it."""

@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from broker.authority.permit import Permit, Request
-from broker.core.errors import PeerError, RefusedError, VitrailError, sole
+from broker.core.errors import PeerError, RefusedError
 from broker.core.lease import Lease, Opening
 from broker.core.limits import ssh_agent as limits
 from broker.core.prompt_words import VIEWER
@@ -44,7 +44,7 @@ from broker.viewer.calls.known_hosts import names_of
 from broker.viewer.calls.places import CallPaces
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, user_agent
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, told
+from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.targets import Wait
 from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME, sample_hosts
 
@@ -98,19 +98,13 @@ class SshKeys:
                 raise ToldError("a sandbox asks its own agent itself")
             if permit.target in ADMIN_NAMES and permit.user is not None:
                 raise ToldError(f"{permit.where}: user= has no meaning at the desktop")
-            try:
+            with failures_told(permit.target):
                 async with self._agent(permit, guest, wait) as agent:
                     await guest.order(messages.SshServe(exchange.stream))
                     talk = _Conversation(
                         self._decider, request, agent, guest, permit.target
                     )
                     await self._talk(talk, guest, exchange)
-            except (VitrailError, ExceptionGroup) as error:
-                found = sole(error)
-                if not isinstance(found, VitrailError):
-                    raise
-                # guard: a failure of an ssh agent has nothing of its target's
-                raise told(found, permit.target) from error
 
     async def _talk(
         self, talk: _Conversation, guest: Guest, exchange: OpenExchange

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, ServiceName
 from broker.core.stderr_log import log_stderr
 from broker.helpers.forked_part import ForkedPart
+from broker.helpers.process.spawn import send_signal
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod, Owner
 from broker.ipc.control.methods import TABLE
@@ -148,6 +147,5 @@ class LocalHost:
         os._exit(1)
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._process.pidfd, signal.SIGKILL)
+        send_signal(self._process.pidfd)
         os.waitpid(self._process.pid, 0)

@@ -7,6 +7,9 @@ a fixed message by the type of the failure; the target's own log has the words.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from broker.core.errors import (
     IntegrityError,
     InternalError,
@@ -15,7 +18,10 @@ from broker.core.errors import (
     SetupError,
     UpstreamError,
     VitrailError,
+    sole,
 )
+from broker.core.escape import printable
+from broker.core.notify import Notify
 
 _WORDS: tuple[tuple[type[VitrailError], str], ...] = (
     (RefusedError, "refused it"),
@@ -40,3 +46,31 @@ def told(error: VitrailError, target: str) -> VitrailError:
     return ToldError(
         f"{target} {words}", hint=f"'brokerctl logs {target}' shows what it wrote"
     )
+
+
+@contextmanager
+def failures_told(
+    target: str, tell: Callable[[VitrailError], None] = lambda _error: None
+) -> Iterator[None]:
+    """Raise what the block raises as ``told`` says it; ``tell`` is given the error."""
+    try:
+        yield
+    except (VitrailError, ExceptionGroup) as error:
+        found = sole(error)
+        if not isinstance(found, VitrailError):
+            raise
+        tell(found)
+        # guard: a sandbox learns nothing of the desktop's printers by a failure
+        # guard: a sandbox learns nothing of the desktop's files by a failure
+        # guard: a failure of an ssh agent has nothing of its target's
+        # guard: a call's failure has nothing of its target's
+        raise told(found, target) from error
+
+
+def notify_failure(
+    notify: Notify, sandbox: str, what: str, error: VitrailError
+) -> None:
+    """Notify the user of a failure, unless the program that asked is told all of it."""
+    if not isinstance(error, ToldError):
+        text = "\n".join(one for one in (error.message, error.hint) if one)
+        notify(f"{sandbox}: {what}", printable(text, 600), sandbox=sandbox)

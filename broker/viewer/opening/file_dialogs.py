@@ -48,7 +48,7 @@ from broker.ipc.transfer_guest import ChooseFiles
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.desktop_chooser import FileChoice, choose
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, told
+from broker.viewer.opening.failures import ToldError, failures_told, notify_failure
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd, pipe
@@ -127,20 +127,15 @@ class FileDialogs:
         request = _request(opening, ask.kind)
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             await self._require_desktop(guest, permit, save=ask.kind == "save")
-            try:
+            notify, name = self._decider.notify, guest.lease.sandbox
+            tell = partial(notify_failure, notify, name, "no file was opened or saved")
+            with failures_told("the desktop", tell):
                 paths = await self._choose(guest, ask)
                 if paths:
                     # guard: rules may have changed while the user chose
                     await self._require_desktop(guest, permit, save=ask.kind == "save")
                     number = next(self._numbers)
                     await self._carry(_Chosen(guest, exchange, permit, paths, number))
-            except (VitrailError, ExceptionGroup) as error:
-                found = sole(error)
-                if not isinstance(found, VitrailError):
-                    raise
-                self._tell_failure(guest, found)
-                # guard: a sandbox learns nothing of the desktop's files by a failure
-                raise told(found, "the desktop") from error
 
     # -- whether ----------------------------------------------------------------------
 
@@ -209,15 +204,6 @@ class FileDialogs:
         elif len(found) > 1 and not choice.several:
             raise UpstreamError("more was chosen than one file")
         return tuple(found)
-
-    def _tell_failure(self, guest: Guest, error: VitrailError) -> None:
-        if isinstance(error, ToldError):
-            return  # the program that asked is told
-        text = "\n".join(one for one in (error.message, error.hint) if one)
-        name = guest.lease.sandbox
-        self._decider.notify(
-            f"{name}: no file was opened or saved", printable(text, 600), sandbox=name
-        )
 
     # -- the files ----------------------------------------------------------------------
 

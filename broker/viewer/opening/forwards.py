@@ -27,7 +27,6 @@ from broker.core.prompt_words import VIEWER
 from broker.core.services import TCP
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.transfer_guest import GuestCall
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listen, take_port
@@ -61,7 +60,7 @@ class PortForwards:
         log: EventLog,
         calls: SandboxCalls,
         pump: PumpSupervisor,
-        named: Callable[[str], list[Guest]],
+        named: Callable[[str], Guest],
     ) -> None:
         self._decider = decider
         self._events = StreamEvents(log)
@@ -81,7 +80,7 @@ class PortForwards:
         if not exchange.more:
             raise RefusedError("a forward lasts as long as its caller stays")
         port = take_port(str(request.port))
-        guest = self._one(request.sandbox)
+        guest = self._named(request.sandbox)
         if not 0 <= request.local <= 65535:
             raise RefusedError(f"{request.local} is not a port")
         asked = Request(
@@ -103,17 +102,6 @@ class PortForwards:
                 forward = _Forward(guest, port, permit, exchange.emit)
                 await self._serve(forward, trio.socket.from_stdlib_socket(listener))
         raise RefusedError("the forward has ended")
-
-    def _one(self, untrusted_name: str) -> Guest:
-        """Return the guest that a name means.  Raises RefusedError."""
-        found = self._named(untrusted_name)
-        if len(found) > 1:
-            names = ", ".join(guest.lease.sandbox for guest in found)
-            raise NotFoundError(
-                f"'{printable(untrusted_name, 64)}' has {len(found)} sandboxes",
-                hint=f"name one of them: {names}",
-            )
-        return found[0]
 
     async def _serve(self, forward: _Forward, listener: trio.socket.SocketType) -> None:
         # guard: connections to a forwarded port are bounded

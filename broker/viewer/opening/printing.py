@@ -29,7 +29,6 @@ from broker.core.errors import (
     RefusedError,
     SetupError,
     VitrailError,
-    sole,
 )
 from broker.core.escape import printable
 from broker.core.lease import Opening
@@ -42,7 +41,7 @@ from broker.ipc.authority import Preview
 from broker.ipc.transfer_guest import PrintPages
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, told
+from broker.viewer.opening.failures import ToldError, failures_told, notify_failure
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
@@ -127,15 +126,10 @@ class Printing:
             self._places.one("", PRINT, DOCUMENTS, lease.record),
         ):
             self._meter.take(lease.record, ask.size, allowed, now)
-            try:
+            notify, name = self._decider.notify, lease.sandbox
+            tell = partial(notify_failure, notify, name, "nothing was printed")
+            with failures_told("the desktop", tell):
                 await self._received(guest, opening, exchange, ask, answer)
-            except (VitrailError, ExceptionGroup) as error:
-                found = sole(error)
-                if not isinstance(found, VitrailError):
-                    raise
-                self._tell_failure(guest, found)
-                # guard: a sandbox learns nothing of the desktop's printers by a failure
-                raise told(found, "the desktop") from error
 
     async def _received(
         self,
@@ -280,15 +274,6 @@ class Printing:
                         reason=printable(reason, 2000),
                     )
                 )
-
-    def _tell_failure(self, guest: Guest, error: VitrailError) -> None:
-        if isinstance(error, ToldError):
-            return  # the program that asked is told
-        text = "\n".join(one for one in (error.message, error.hint) if one)
-        name = guest.lease.sandbox
-        self._decider.notify(
-            f"{name}: nothing was printed", printable(text, 600), sandbox=name
-        )
 
 
 def _request(opening: Opening, size: int, document: _Document | None = None) -> Request:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.authority.records.sandbox_names import not_running
-from broker.core.escape import printable
+from broker.authority.records.sandbox_names import not_running, several_run
 from broker.core.lease import Lease
 from broker.core.names import sandboxes_named
-from broker.ipc.control.types.faults import NotFoundError
 
 
 def one_lease(untrusted_name: str, leases: Iterable[Lease]) -> Lease:
@@ -22,8 +20,5 @@ def one_lease(untrusted_name: str, leases: Iterable[Lease]) -> Lease:
     if not named:
         raise not_running(untrusted_name, pairs)
     if len(named) > 1:
-        raise NotFoundError(
-            f"{len(named)} sandboxes of '{printable(untrusted_name, 64)}' are running",
-            hint=f"name one of them: {', '.join(named)}",
-        )
+        raise several_run(untrusted_name, named)
     return next(lease for lease in known if lease.sandbox == named[0])

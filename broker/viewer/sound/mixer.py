@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +26,7 @@ from broker.core.streams.sound_rules import Level
 from broker.net.endpoints import UnixEndpoint
 from broker.net.listeners import open_listener
 from broker.net.peers.control_peers import why_not_served
+from broker.net.peers.peer_process import peer_numbers
 
 FOLDER = "sound"
 
@@ -42,7 +42,6 @@ def desks_folder() -> Path:
     return paths.runtime / FOLDER
 
 
-_UCRED = struct.Struct("3i")
 LINE_BYTES = 4096
 
 
@@ -127,8 +126,7 @@ async def _serve_one(conn: socket.socket, desk: Desk, places: trio.Semaphore) ->
 
 async def _serve_lines(conn: socket.socket, desk: Desk) -> None:
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
-    packed = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _, uid, _ = _UCRED.unpack(packed)
+    uid = peer_numbers(conn)[1]
     async with stream:
         if uid not in {0, os.getuid()} or why_not_served(conn.fileno()):
             return

@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
-from policy.records.loader import parse_record_set
+from policy.records.loader import is_name, parse_record_set
 from policy.records.patterns import NAME
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import rules_of_map
@@ -291,7 +291,7 @@ def as_object(payload: bytes) -> dict[str, object]:
 
 def take_name(name: object) -> str:
     """Return a bundle's name; raises BundleError."""
-    if not isinstance(name, str) or not _is_name(name):
+    if not isinstance(name, str) or not is_name(name):
         raise BundleError(f"a bundle's name has {NAME.words}")
     return name
 
@@ -310,11 +310,6 @@ def check_number(value: object, what: str) -> int:
 def belongs(path: str) -> bool:
     """Whether a file may be in a bundle, by its path below the configuration."""
     return bool(_RULE_FILE.fullmatch(path) or _RECORD_FILE.fullmatch(path))
-
-
-def _is_name(name: str) -> bool:
-    fits = len(name) <= NAME.max_length
-    return fits and re.fullmatch(NAME.regex, name, re.ASCII) is not None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -855,6 +855,12 @@ GUARDS = (
         "no_memory",
     ),
     Guard(
+        "a process of which nothing is known is not taken for a living one",
+        "return not happened(pidfd, select.POLLIN)",
+        "tests/broker/helpers/process/test_spawn.py",
+        "not_known_to_live",
+    ),
+    Guard(
         "a fork server outlives a moment without memory",
         "if True:\n    raise",
         "tests/attack/test_moments_without_memory.py",

@@ -32,7 +32,7 @@ from broker.helpers.shipper.database import (
 from broker.ipc.audit import schema
 from broker.ipc.audit.counts import Counts
 from broker.ipc.audit.event import Scalar
-from broker.ipc.audit.filters import Filters, Found, choose
+from broker.ipc.audit.filters import Filters, Found, choose, kinds_among
 
 _FOLLOW_SECONDS = 1.0
 _PAGE = 1000
@@ -175,7 +175,7 @@ class Fleet:
             values.append(chosen)
         if filters.kinds:
             parts.append("kind = ANY(%s)")
-            values.append(self._kinds(filters.kinds))
+            values.append(kinds_among(self.values("kind"), filters.kinds))
         if filters.boot:
             parts.append("replace(vitrail.text_of(body, 'boot'), '-', '') = %s")
             values.append(filters.boot.replace("-", ""))
@@ -199,13 +199,6 @@ class Fleet:
             yield "machine", choose("machine", filters.machines, self.machines)
         if filters.owners:
             yield "owner", list(filters.owners)
-
-    def _kinds(self, kinds: Sequence[str]) -> list[str]:
-        return [
-            kind
-            for kind in self.values("kind")
-            if kind in kinds or kind.partition(".")[0] in kinds
-        ]
 
     def values(self, field: str) -> list[str]:
         """The values that a column has had: one look into the index for each."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -53,7 +52,6 @@ SYSTEM = Path("/run/systemd")
 ``$XDG_RUNTIME_DIR/systemd``."""
 _SOCKET = "machine/io.systemd.Machine"
 _DIRECTORY = "machines"
-_UCRED = struct.Struct("3i")
 
 
 class MachinedGuests:
@@ -259,8 +257,7 @@ def require_owner(found: Registered, pidfd: int) -> None:
 
 def _require_system(sock: trio.socket.SocketType) -> None:
     """Refuse a server that is neither root's nor ours (unix(7), SO_PEERCRED)."""
-    ucred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    _pid, uid, _gid = _UCRED.unpack(ucred)
+    uid = peer_process.peer_numbers(sock)[1]
     # guard: machined's socket is served by root
     if uid not in {0, os.getuid()}:
         raise PeerError(f"machined's socket is served by user {uid}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -22,7 +21,14 @@ from broker.helpers.mounts.mounts import wait_set_up
 from broker.helpers.mounts.opened import open_without_links
 from broker.helpers.process.gate import Gate, close_output
 from broker.helpers.process.identity import open_pidfd
-from broker.helpers.process.spawn import PIPE, Child, has_ended, spawn
+from broker.helpers.process.spawn import (
+    PIPE,
+    Child,
+    has_ended,
+    lives,
+    send_signal,
+    spawn,
+)
 from broker.host.launchers.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
 from broker.host.launchers.piped_stderr import stderr_so_far
 
@@ -58,8 +64,7 @@ class HeldTree:
         """End it, if it has not ended, and close our descriptors; not cancellable."""
         with trio.CancelScope(shield=True):
             # nspawn ends after its container, and has its mounts to undo.
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            send_signal(self._pidfd)
             self.abandon()
             with trio.move_on_after(_START_SECONDS):
                 await self.child.wait()
@@ -229,7 +234,7 @@ def _held(pid: int, outer: int) -> int | None:
         return None
     ours, its = _numbers(outer), _numbers(pid)
     # Read while the pidfd is open, and it lives still: the numbers were its own.
-    if len(its) == len(ours) + _DEEPER and its[-1] == "1" and not has_ended(pidfd):
+    if len(its) == len(ours) + _DEEPER and its[-1] == "1" and lives(pidfd):
         return pidfd
     os.close(pidfd)
     return None

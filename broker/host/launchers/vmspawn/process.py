@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from broker.helpers.process.identity import open_pidfd
-from broker.helpers.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
+from broker.helpers.process.spawn import DEVNULL, PIPE, Child, has_ended, lives, spawn
 from broker.host.launchers.nspawn.process import descendants
 from broker.host.launchers.vmspawn.arguments import (
     GATES,
@@ -83,7 +83,7 @@ def _held(pid: int, machine: str, directory: Path) -> int | None:
         words = []
     gates = {str(directory / "bin" / name).encode() for name in GATES}
     # Read while the pidfd is open, and it lives still: the words were its own.
-    if machine.encode() in words and gates & set(words[:2]) and not has_ended(pidfd):
+    if machine.encode() in words and gates & set(words[:2]) and lives(pidfd):
         return pidfd
     os.close(pidfd)
     return None

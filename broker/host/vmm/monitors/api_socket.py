@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,7 @@ from broker.core.errors import UpstreamError
 from broker.host.processes.ready import wait_ready
 from broker.host.processes.tracked import Tracked
 from broker.ipc import fdpass
-
-_UCRED = struct.Struct("3i")
+from broker.net.peers.peer_process import peer_numbers
 
 
 class ApiSocket:
@@ -98,9 +96,7 @@ class ApiSocket:
 
     def _prove(self, conn: socket.socket) -> None:
         """Raise UpstreamError unless the VMM is the process that listens."""
-        size = _UCRED.size
-        told = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        pid = _UCRED.unpack(told)[0]
+        pid = peer_numbers(conn)[0]
         # guard: a VMM's API socket is its own
         if pid != self.vmm.pid or self.vmm.ended:
             raise UpstreamError(

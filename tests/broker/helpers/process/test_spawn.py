@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 
 import pytest
+import trio
 
 from broker.helpers.process import spawn
+from broker.viewer.hung_up import when_hung_up
 
 
 class Forgetful:
@@ -41,3 +44,30 @@ def test_an_end_is_seen_although_there_was_no_memory_for_a_moment(monkeypatch, c
                 spawn.has_ended(own)
     finally:
         os.close(own)
+
+
+def test_who_is_not_known_to_live_is_not_taken_for_a_living_process(monkeypatch):
+    """Attack: a number that is used again, and no memory to see that its process ended."""
+    monkeypatch.setattr(select, "poll", lambda: Forgetful(12))
+    own = os.pidfd_open(os.getpid())
+    try:
+        assert not spawn.lives(own)
+        monkeypatch.undo()
+        assert spawn.lives(own)
+    finally:
+        os.close(own)
+
+
+async def test_a_look_at_a_connection_without_memory_is_repeated(
+    monkeypatch, autojump_clock
+):
+    ours, theirs = socket.socketpair()
+    told = trio.Event()
+    once = [Forgetful(12)]
+    monkeypatch.setattr(select, "poll", lambda: once.pop() if once else _REAL())
+    with ours:
+        theirs.close()
+        with trio.fail_after(60):
+            await when_hung_up(ours, trio.Event(), told.set)
+    assert told.is_set()
+    assert not once

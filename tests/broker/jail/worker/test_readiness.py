@@ -21,14 +21,6 @@ from broker.jail.worker.readiness import Turn, Watch
 from tests.kit.eventually import eventually
 
 
-@pytest.fixture(params=["with trio's descriptor", "without"])
-def either(request, monkeypatch):
-    """Both ways of waiting: in trio's place, and in a task."""
-    if request.param == "without":
-        monkeypatch.setattr(readiness, "_descriptor_of_trio", lambda: None)
-    return request.param
-
-
 @pytest.fixture
 def pair():
     mine, other = socket.socketpair()
@@ -50,12 +42,7 @@ def watching(mine, turn=Turn.NONE):
         yield watch, got
 
 
-async def test_this_trio_shows_its_descriptor():
-    found = readiness._descriptor_of_trio()
-    assert os.readlink(f"/proc/self/fd/{found}") == "anon_inode:[eventpoll]"
-
-
-async def test_each_readiness_is_a_step_and_no_turn_of_a_task(either, pair):
+async def test_each_readiness_is_a_step_and_no_turn_of_a_task(pair):
     mine, other = pair
     with watching(mine) as (watch, got):
         async with trio.open_nursery() as nursery:
@@ -67,7 +54,7 @@ async def test_each_readiness_is_a_step_and_no_turn_of_a_task(either, pair):
     assert got == [b"x"] * 20
 
 
-async def test_the_task_has_its_turn_when_the_step_says_so(either, pair):
+async def test_the_task_has_its_turn_when_the_step_says_so(pair):
     mine, other = pair
     with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
         for count in range(1, 6):
@@ -76,7 +63,7 @@ async def test_the_task_has_its_turn_when_the_step_says_so(either, pair):
             assert len(got) == count
 
 
-async def test_nothing_is_read_while_the_task_is_busy(either, pair):
+async def test_nothing_is_read_while_the_task_is_busy(pair):
     mine, other = pair
     with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
         other.send(b"x")
@@ -89,7 +76,7 @@ async def test_nothing_is_read_while_the_task_is_busy(either, pair):
         assert got == [b"x", b"y"]
 
 
-async def test_what_a_step_raises_is_raised_in_the_task(either, pair):
+async def test_what_a_step_raises_is_raised_in_the_task(pair):
     mine, other = pair
 
     def step() -> Turn:
@@ -102,7 +89,7 @@ async def test_what_a_step_raises_is_raised_in_the_task(either, pair):
                 await watch.left()
 
 
-async def test_a_task_that_a_step_wakes_does_not_wait_for_anything_else(either, pair):
+async def test_a_task_that_a_step_wakes_does_not_wait_for_anything_else(pair):
     mine, other = pair
     event = trio.Event()
 
@@ -120,7 +107,7 @@ async def test_a_task_that_a_step_wakes_does_not_wait_for_anything_else(either, 
             nursery.cancel_scope.cancel()
 
 
-async def test_deadlines_are_kept_while_steps_are_called_without_end(either, pair):
+async def test_deadlines_are_kept_while_steps_are_called_without_end(pair):
     mine, other = pair
 
     def step() -> Turn:
@@ -139,7 +126,7 @@ async def test_deadlines_are_kept_while_steps_are_called_without_end(either, pai
         assert trio.current_time() - began >= 0.3
 
 
-async def test_tasks_go_on_while_steps_are_called_without_end(either, pair):
+async def test_tasks_go_on_while_steps_are_called_without_end(pair):
     mine, other = pair
     one, two = socket.socketpair()
 
@@ -163,7 +150,7 @@ async def test_tasks_go_on_while_steps_are_called_without_end(either, pair):
             nursery.cancel_scope.cancel()
 
 
-async def test_a_quiet_watch_keeps_deadlines_and_lets_idleness_be_seen(either, pair):
+async def test_a_quiet_watch_keeps_deadlines_and_lets_idleness_be_seen(pair):
     mine, _ = pair
     with watching(mine) as (watch, _got), trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -175,7 +162,7 @@ async def test_a_quiet_watch_keeps_deadlines_and_lets_idleness_be_seen(either, p
             nursery.cancel_scope.cancel()
 
 
-async def test_a_watch_and_a_clock_that_jumps(either, pair, autojump_clock):
+async def test_a_watch_and_a_clock_that_jumps(pair, autojump_clock):
     mine, _ = pair
     with watching(mine) as (watch, _got):
         with trio.move_on_after(3600):
@@ -183,7 +170,7 @@ async def test_a_watch_and_a_clock_that_jumps(either, pair, autojump_clock):
         assert trio.current_time() >= 3600
 
 
-async def test_signals_are_served_while_steps_are_called(either, pair):
+async def test_signals_are_served_while_steps_are_called(pair):
     mine, other = pair
 
     def step() -> Turn:
@@ -206,7 +193,7 @@ async def test_signals_are_served_while_steps_are_called(either, pair):
             nursery.cancel_scope.cancel()
 
 
-async def test_an_end_is_something_to_read(either, pair):
+async def test_an_end_is_something_to_read(pair):
     mine, other = pair
     with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
         other.close()
@@ -214,7 +201,7 @@ async def test_an_end_is_something_to_read(either, pair):
         assert got == [b""]
 
 
-async def test_a_closed_watch_is_not_called_whatever_other_processes_hold(either, pair):
+async def test_a_closed_watch_is_not_called_whatever_other_processes_hold(pair):
     mine, other = pair
     with watching(mine) as (watch, got):
         copy = mine.dup()  # as the supervisor has one of each socket
@@ -231,7 +218,7 @@ async def test_a_closed_watch_is_not_called_whatever_other_processes_hold(either
             assert got == []
 
 
-async def test_closing_twice_and_waiting_after_it(either, pair):
+async def test_closing_twice_and_waiting_after_it(pair):
     mine, _ = pair
     with watching(mine) as (watch, _got):
         watch.close()
@@ -239,7 +226,7 @@ async def test_closing_twice_and_waiting_after_it(either, pair):
         await watch.left()
 
 
-async def test_many_watches_have_their_turns(either):
+async def test_many_watches_have_their_turns():
     pairs = [socket.socketpair() for _ in range(50)]
     counts = [0] * len(pairs)
 
@@ -320,12 +307,12 @@ def _spin() -> None:
         pass
 
 
-async def test_the_compositor_is_read_before_clients(either):
+async def test_the_compositor_is_read_before_clients():
     order = await _order([False, False, True], lambda _n, _others: None, 3)
     assert order[0] == 2
 
 
-async def test_the_compositor_is_read_between_clients_that_take_their_time(either):
+async def test_the_compositor_is_read_between_clients_that_take_their_time():
     def act(number, others):
         if number:  # a client
             _spin()
@@ -337,7 +324,7 @@ async def test_the_compositor_is_read_between_clients_that_take_their_time(eithe
     assert all(b - a > 1 for a, b in pairwise(clients)), order
 
 
-async def test_clients_that_take_their_time_have_equal_parts(either):
+async def test_clients_that_take_their_time_have_equal_parts():
     def act(number, others):
         _spin()
         others[number].send(b"y")

@@ -15,12 +15,6 @@ from broker.jail.worker import readiness
 from broker.jail.worker.wayland.connection import _drawn
 
 
-@pytest.fixture(params=["with trio's descriptor", "without"], autouse=True)
-def either(request, monkeypatch):
-    if request.param == "without":
-        monkeypatch.setattr(readiness, "_descriptor_of_trio", lambda: None)
-
-
 class Held:
     """The worker's descriptor of a file that its client keeps open."""
 
