@@ -64,8 +64,6 @@ from broker.ipc.audit import schema
 from policy.records.model import RecordSet
 from policy.rules.engine import PolicyAnswer as Verdict
 
-__all__ = ["Decider", "Permit", "Request"]
-
 _ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
 _ELSEWHERE = "the rule names another target, and this request has only one"
 

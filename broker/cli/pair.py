@@ -18,11 +18,12 @@ from broker.cli.pairing.exchange import (
 )
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
-from broker.net.endpoints import open_listener, parse_connect, parse_listen
+from broker.net.addresses import parse_connect, parse_listen
 from broker.net.link.keys import Peer, PublicKey
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig, load_link_config
 from broker.net.link_service.key_store import LinkStore
+from broker.net.listeners import open_listener
 
 _ROLES = {"host": Role.HOST, "viewer": Role.VIEWER}
 

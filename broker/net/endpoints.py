@@ -22,22 +22,7 @@ from broker.net.addresses import (
     UnixEndpoint,
     VsockEndpoint,
     new_socket,
-    parse_connect,
-    parse_listen,
 )
-from broker.net.listeners import Listener, open_listener
-
-__all__ = [
-    "Endpoint",
-    "HybridEndpoint",
-    "Listener",
-    "UnixEndpoint",
-    "VsockEndpoint",
-    "connect",
-    "open_listener",
-    "parse_connect",
-    "parse_listen",
-]
 
 _CONNECT_RETRY_SECONDS = 0.02
 

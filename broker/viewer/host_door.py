@@ -16,7 +16,6 @@ from broker.authority.link_end import one_line
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.limits import link as limits
 from broker.core.stderr_log import log_exception
-from broker.net.endpoints import Listener
 from broker.net.link.pending_connections import PendingConnections, Ticket
 from broker.net.link.wire_types import (
     MAGIC_BYTES,
@@ -27,6 +26,7 @@ from broker.net.link.wire_types import (
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.sockets import describe_far_end, receive
 from broker.net.link_service.status import LinkState
+from broker.net.listeners import Listener
 
 _FULL_PAUSE = 0.1
 

@@ -34,7 +34,6 @@ from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.audit import schema
-from broker.net.endpoints import Listener, open_listener
 from broker.net.link import messages as m
 from broker.net.link.pending_connections import Ticket
 from broker.net.link.preamble import PreambleVerdict
@@ -49,6 +48,7 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch, request_pace
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import receive, shake_hands
+from broker.net.listeners import Listener, open_listener
 from broker.viewer.devices.remote import RemoteDevices
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.host_door import Door

@@ -21,7 +21,9 @@ import trio
 from broker.ipc import fdpass
 from broker.ipc.control.api import LeaseRequest
 from broker.ipc.control.methods import LEASE_ACQUIRE
-from broker.net.endpoints import UnixEndpoint, connect, open_listener
+from broker.net.addresses import UnixEndpoint
+from broker.net.endpoints import connect
+from broker.net.listeners import open_listener
 from tests.kit.container import container
 from tests.kit.eventually import eventually
 from tests.kit.vm.siege import HEADER

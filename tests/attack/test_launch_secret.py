@@ -34,10 +34,12 @@ from broker.host.admission import Admission
 from broker.host.images.store import launch_settings
 from broker.host.launchers.microvm import MicroVms
 from broker.host.part import HostPart
-from broker.host.vmm.launcher import Accel, Tools
+from broker.host.vmm.launcher import Tools
+from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vsock_listeners import PortTakenError, open_vsock_listeners
 from broker.ipc import agent
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.peers.launch_secret import (
     FILE,
     HELLO_BYTES,

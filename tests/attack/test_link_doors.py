@@ -21,7 +21,8 @@ from broker.core.names import LeaseId
 from broker.core.services import AGENT
 from broker.ipc.control.api import RunRequest
 from broker.ipc.control.methods import RUN
-from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.addresses import UnixEndpoint
+from broker.net.endpoints import connect
 from broker.net.link import messages as m
 from broker.net.link.handshake import Fresh, Handshake
 from broker.net.link.keys import BrokerIdentity, Peer, Peers

@@ -17,7 +17,7 @@ from broker.cli import pair
 from broker.cli.pairing.protocol import Pairing, State
 from broker.core.errors import UpstreamError
 from broker.core.limits import link as limits
-from broker.net.endpoints import UnixEndpoint
+from broker.net.addresses import UnixEndpoint
 from broker.net.link.keys import BrokerIdentity
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
 from broker.net.link_service.config import LinkConfig

@@ -16,7 +16,8 @@ from broker.core import limits
 from broker.core.limits import link as link_limits
 from broker.core.limits import pulse as pulse_limits
 from broker.core.services import AGENT, AUDIO
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.link import messages as m
 from broker.net.link.preamble import PreambleVerdict
 from broker.net.link_service.sockets import dial, receive, send_all

@@ -23,7 +23,8 @@ import trio
 from broker.core.names import SandboxName
 from broker.host.images.initramfs import ArchiveEntry, modules_overlay, write_cpio
 from broker.host.vmm import qemu_arguments, vmm_jail
-from broker.host.vmm.launcher import VmSpec, clean_leftovers, start_vm
+from broker.host.vmm.launcher import clean_leftovers, start_vm
+from broker.host.vmm.qemu_arguments import VmSpec
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm, vm_tools
 from tests.kit.wayland.compositor import short_directory

@@ -27,8 +27,7 @@ import trio
 from broker.core.paths import find_paths
 from broker.helpers.process.spawn import PIPE, run_tool, spawn
 from broker.host.images.initramfs import agent_overlay
-from broker.host.vmm.launcher import Accel
-from broker.host.vmm.qemu_arguments import MACHINES, base_args
+from broker.host.vmm.qemu_arguments import MACHINES, Accel, base_args
 from tests.kit.brokerctl import lines_of
 from tests.kit.world import the_image
 

@@ -12,8 +12,8 @@ from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.host.images.store import ImageSpec
-from broker.host.vmm.launcher import EndKind
 from broker.host.vmm.qemu_arguments import Network
+from broker.host.vmm.running import EndKind
 from broker.ipc import agent
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import machine, require_vm

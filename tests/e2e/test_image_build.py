@@ -19,7 +19,7 @@ from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.images import store
 from broker.host.images.store import ImageSpec
-from broker.host.vmm.launcher import EndKind
+from broker.host.vmm.running import EndKind
 from broker.ipc import agent
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.copies import output, stage

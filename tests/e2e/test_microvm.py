@@ -15,7 +15,8 @@ import trio
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import PIPE, spawn
-from broker.host.vmm.launcher import EndKind, adopt_vm, clean_leftovers, start_vm
+from broker.host.vmm.launcher import adopt_vm, clean_leftovers, start_vm
+from broker.host.vmm.running import EndKind
 from broker.host.vmm.state import find_processes, read_state
 from broker.host.vmm.vsock_backend import hybrid_environment
 from tests.kit.vm.machines import (

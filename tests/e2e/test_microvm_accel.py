@@ -16,7 +16,8 @@ from broker.host.vmm.accel import (
     choose_accel,
     permission,
 )
-from broker.host.vmm.launcher import EndKind, Tools, start_vm
+from broker.host.vmm.launcher import Tools, start_vm
+from broker.host.vmm.running import EndKind
 from tests.kit.vm.machines import require_vm, tiny_spec
 from tests.kit.vm.tinyguest import shell_listener, tiny_guest
 from tests.kit.wayland.compositor import short_directory

@@ -24,7 +24,7 @@ from broker.core.errors import SetupError, VitrailError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.network import passt as network
-from broker.host.vmm.launcher import Network
+from broker.host.vmm.qemu_arguments import Network
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.vm.tinyguest import shell_listener, tiny_guest

@@ -20,7 +20,7 @@ from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network import passt as network
-from broker.host.vmm.launcher import Network
+from broker.host.vmm.qemu_arguments import Network
 from broker.viewer.network import NetworkFlows
 from tests.broker.host.network.test_flow_filter import hello
 from tests.e2e.test_microvm_network import UNSHARE

@@ -16,7 +16,7 @@ import pytest
 
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
 from broker.host.network.switch.switches import Switches
-from broker.host.vmm.launcher import Network
+from broker.host.vmm.qemu_arguments import Network
 from tests.e2e.test_monitor_networks import KINDS, monitor_machine
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm

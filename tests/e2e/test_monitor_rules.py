@@ -22,7 +22,7 @@ from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network.addresses import RESOLVER
-from broker.host.vmm.launcher import Network
+from broker.host.vmm.qemu_arguments import Network
 from broker.viewer.network import NetworkFlows
 from tests.e2e import test_network_rules as world
 from tests.e2e.test_microvm_network import MUCH, UNSHARE

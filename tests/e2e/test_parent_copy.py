@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 import trio
 
-from broker.host.vmm.launcher import Network
+from broker.host.vmm.qemu_arguments import Network
 from tests.kit.vm.copies import output, stage
 from tests.kit.vm.machines import alive, leftovers, require_vm
 

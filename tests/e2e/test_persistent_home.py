@@ -18,7 +18,8 @@ from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.host.homes.disk import ready_disk
 from broker.host.images.store import ImageSpec
-from broker.host.vmm.launcher import EndKind, HomeDisk
+from broker.host.vmm.qemu_arguments import HomeDisk
+from broker.host.vmm.running import EndKind
 from broker.ipc import agent
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import machine, require_vm

@@ -18,7 +18,8 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.question import Keep, PersonAnswer
 from broker.helpers.prompt.dialog import lay_out
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from tests.kit.eventually import eventually
 from tests.kit.helper_starter import helper_starter
 from tests.kit.link.roles import journal

@@ -15,7 +15,8 @@ from broker.authority.audit.store import open_store
 from broker.cli.run.start import end_broker, ensure_broker
 from broker.core.errors import VitrailError
 from broker.helpers.process.spawn import run_tool
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.control.client import open_client
 from tests.kit.audit.log import event
 from tests.kit.brokerctl import brokerctl, home, paths_of
@@ -28,7 +29,8 @@ _PROGRAM = """
 import json, os, subprocess, sys, trio
 from pathlib import Path
 from broker.ipc.audit import schema
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.settings import AuditMode
 from broker.authority.audit.store import open_store

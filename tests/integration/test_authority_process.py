@@ -12,7 +12,8 @@ from pathlib import Path
 import trio
 
 from broker.cli.run.start import end_broker, ensure_broker
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import GRANT_LIST, STATUS

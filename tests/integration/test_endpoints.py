@@ -17,15 +17,15 @@ from broker.core import limits
 from broker.core.errors import PeerError, SetupError, UpstreamError, VitrailError
 from broker.core.services import CID_ANY
 from broker.net import listeners
-from broker.net.endpoints import (
+from broker.net.addresses import (
     HybridEndpoint,
     UnixEndpoint,
     VsockEndpoint,
-    connect,
-    open_listener,
     parse_connect,
     parse_listen,
 )
+from broker.net.endpoints import connect
+from broker.net.listeners import open_listener
 
 
 @pytest.fixture

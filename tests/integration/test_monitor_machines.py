@@ -15,15 +15,10 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from broker.host.vmm.control import HYBRID, Monitor
-from broker.host.vmm.launcher import (
-    Accel,
-    EndKind,
-    Tools,
-    adopt_vm,
-    clean_leftovers,
-)
+from broker.host.vmm.launcher import Tools, adopt_vm, clean_leftovers
 from broker.host.vmm.monitors.starting import connect_by, start_machine
-from broker.host.vmm.qemu_arguments import HomeDisk
+from broker.host.vmm.qemu_arguments import Accel, HomeDisk
+from broker.host.vmm.running import EndKind
 from broker.host.vmm.state import find_processes, read_state
 from tests.kit.vm.machines import alive, leftovers, require_vm, tiny_spec
 from tests.kit.vm.monitors.installed import install

@@ -22,9 +22,9 @@ from broker.host.homes.disk import ready_disk
 from broker.host.homes.encrypted import passphrase_pipe, ready_encrypted_disk
 from broker.host.homes.sparse import data_ranges
 from broker.host.vmm import qmp
-from broker.host.vmm.launcher import HomeDisk, Network
 from broker.host.vmm.parent import fork, make
 from broker.host.vmm.parent.standby import clean_standbys
+from broker.host.vmm.qemu_arguments import HomeDisk, Network
 from broker.host.vmm.state import find_processes, read_state
 from tests.kit.eventually import eventually
 from tests.kit.vm.copies import stage

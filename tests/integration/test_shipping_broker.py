@@ -15,7 +15,8 @@ import trio
 from broker.core.paths import Paths
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import PIPE, spawn
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import STATUS

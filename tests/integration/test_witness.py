@@ -9,7 +9,8 @@ from contextlib import aclosing
 import trio
 
 from broker.authority.audit.proof.note import parse_note
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
 

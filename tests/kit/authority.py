@@ -23,7 +23,8 @@ from broker.core.framing import FrameReader
 from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from tests.kit.link.roles import journal
 from tests.kit.rulebook import WORK, Person, Rulebook
 from tests.kit.wayland.compositor import short_directory

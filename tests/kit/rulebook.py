@@ -6,13 +6,15 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from broker.authority.decider import Decider, Request
+from broker.authority.decider import Decider
+from broker.authority.permit import Request
 from broker.authority.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import find_paths
 from broker.core.question import Keep, PersonAnswer
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from policy.records.loader import load_records, search_path
 from tests.kit.link.roles import journal
 from tests.kit.wayland.compositor import short_directory

@@ -23,7 +23,8 @@ from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.hosttools import fetch_vhost_device_vsock
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.control.api import Nothing, RunItem, RunRequest, Status, StopRequest
 from broker.ipc.control.client import Client, open_client
 from broker.ipc.control.methods import RUN, STATUS, STOP

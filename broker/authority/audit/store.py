@@ -38,7 +38,6 @@ from broker.core.limits import audit as audit_limits
 from broker.ipc.audit import schema
 from broker.ipc.audit.database import (
     Files,
-    check_version,
     load_tree,
     lock_log,
     open_database,
@@ -46,8 +45,6 @@ from broker.ipc.audit.database import (
 )
 from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.tree import Growing, consistency_proof, leaf_hash
-
-__all__ = ["Store", "StoreStatistics", "check_version", "open_store"]
 
 _T = TypeVar("_T")
 

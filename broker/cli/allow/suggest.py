@@ -16,7 +16,8 @@ from broker.cli.policy.records import print_problems
 from broker.cli.policy.replay import parsed_time, situation_then
 from broker.cli.run.connect import offline_paths
 from broker.core.escape import printable
-from broker.ipc.audit.query import Filters, Log, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import Log, open_log
 from policy.tools.suggest import Suggestion
 from policy.tools.suggest import suggest as lines_for
 

@@ -12,17 +12,12 @@ from broker.cli.pairing.protocol import Pairing
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.limits import link as limits
 from broker.core.services import PAIRING_PORT
-from broker.net.endpoints import (
-    Endpoint,
-    HybridEndpoint,
-    Listener,
-    UnixEndpoint,
-    VsockEndpoint,
-)
+from broker.net.addresses import Endpoint, HybridEndpoint, UnixEndpoint, VsockEndpoint
 from broker.net.link.keys import BrokerIdentity, PublicKey
 from broker.net.link.wire_types import LinkRefusedError, Role
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.sockets import describe_far_end, dial, receive, send_all
+from broker.net.listeners import Listener
 
 Show = Callable[[str, str], None]
 """(our code, the other end's fingerprint) for the user to read."""

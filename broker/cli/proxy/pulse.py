@@ -232,8 +232,8 @@ async def _run(
     from broker.ipc.accept_loop import serve
     from broker.jail.pulse.sandbox import SoundSandbox
     from broker.jail.worker.pulse.connection import PulseService
+    from broker.net.addresses import UnixEndpoint
     from broker.net.connection_quota import SoundPlaces
-    from broker.net.endpoints import UnixEndpoint
     from broker.net.listeners import open_listener
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.sound.levels import load_level

@@ -10,7 +10,8 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.jail.pulse.filter import COOKIE_BYTES
-from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.addresses import UnixEndpoint
+from broker.net.endpoints import connect
 
 
 def read_cookie(environ: dict[str, str] | None = None) -> bytes:

@@ -25,14 +25,9 @@ from broker.helpers.pump.client import Pump
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import RelayMode, StreamEnd
-from broker.net.endpoints import (
-    Endpoint,
-    Listener,
-    connect,
-    open_listener,
-    parse_connect,
-    parse_listen,
-)
+from broker.net.addresses import Endpoint, parse_connect, parse_listen
+from broker.net.endpoints import connect
+from broker.net.listeners import Listener, open_listener
 
 _MODES = click.Choice([str(mode) for mode in RelayMode])
 

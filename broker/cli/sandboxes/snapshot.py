@@ -15,7 +15,8 @@ from broker.cli.quick.status import memory_of
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.control.api import (
     Nothing,
     PendingQuestion,

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from broker.host.network.switch.switches import SwitchSeat
     from broker.host.places import FindSeats
     from broker.host.vmm.control import Monitor
-    from broker.host.vmm.launcher import HomeDisk, Tools, VmSpec
-    from broker.host.vmm.parent.starting import StartedVm, Starter
+    from broker.host.vmm.launcher import Tools
+    from broker.host.vmm.parent.request import StartedVm
+    from broker.host.vmm.parent.starting import Starter
+    from broker.host.vmm.qemu_arguments import HomeDisk, VmSpec
     from broker.net.peers.launch_secret import LaunchSecret
 
 ListenVsock = Callable[[], Awaitable[bool]]
@@ -244,7 +246,7 @@ class MicroVms:
         home: HomeDisk | None,
         seats: tuple[SwitchSeat, ...],
     ) -> VmSpec:
-        from broker.host.vmm.launcher import Network, VmSpec
+        from broker.host.vmm.qemu_arguments import Network, VmSpec
 
         return VmSpec(
             name=sandbox,
@@ -300,7 +302,8 @@ class MicroVms:
         # Late: a host that has no machines of its own needs none of it.
         from broker.host.images.launch_files import fingerprint
         from broker.host.vmm.monitors.starting import start_machine
-        from broker.host.vmm.parent.starting import Starter, StartRequest
+        from broker.host.vmm.parent.request import StartRequest
+        from broker.host.vmm.parent.starting import Starter
 
         assert self._nursery is not None
         assert isinstance(record.host.launch, MicroVM)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from broker.host.images.store import Image
     from broker.host.network.switch.switches import SwitchSeat
-    from broker.host.vmm.launcher import Vm
     from broker.host.vmm.qmp import Qmp
+    from broker.host.vmm.running import Vm
     from broker.net.peers.launch_secret import LaunchSecret
 
 FOLDERS = "virtiofsd-"

@@ -36,13 +36,12 @@ from broker.host.vmm.control import (
 )
 from broker.host.vmm.qemu_arguments import (
     Accel,
-    HomeDisk,
     Network,
     VmSpec,
     Wiring,
     qemu_args,
 )
-from broker.host.vmm.running import EndKind, Vm, VmEnd
+from broker.host.vmm.running import Vm
 from broker.host.vmm.state import (
     QEMU,
     VmState,
@@ -62,21 +61,6 @@ from broker.host.vmm.vsock_backend import (
 
 if TYPE_CHECKING:
     from broker.host.network.passt import GuestNetwork
-
-__all__ = [
-    "Accel",
-    "EndKind",
-    "HomeDisk",
-    "Monitor",
-    "Network",
-    "Tools",
-    "Vm",
-    "VmEnd",
-    "VmSpec",
-    "adopt_vm",
-    "clean_leftovers",
-    "start_vm",
-]
 
 
 HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")

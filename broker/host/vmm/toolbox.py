@@ -61,7 +61,7 @@ async def _find_monitor(
 ) -> Tools:
     """Return the program of a VMM other than QEMU, which runs under KVM only."""
     from broker.host.vmm.accel import choose_accel, permission
-    from broker.host.vmm.launcher import Accel
+    from broker.host.vmm.qemu_arguments import Accel
 
     found = shutil.which(monitor.value)
     if found is None:

@@ -21,8 +21,6 @@ from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.plan import Boot, Plan, Planner
 from broker.ipc.audit.tree import leaf_hash
 
-__all__ = ["Boot", "Filters", "Found", "Log", "open_log"]
-
 FOLLOW_SECONDS = 0.2
 """Between two looks at the database's change counter while following."""
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError
-from broker.net.endpoints import HybridEndpoint, connect
+from broker.net.addresses import HybridEndpoint
+from broker.net.endpoints import connect
 from broker.net.link.epoch import Session
 from broker.net.link.handshake import Fresh, Handshake, HandshakeState
 from broker.net.link.keys import BrokerIdentity, Peers

@@ -23,7 +23,8 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool
 from broker.ipc.audit import schema
-from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.addresses import UnixEndpoint
+from broker.net.endpoints import connect
 from broker.viewer.calls.video import (
     START_SECONDS,
     VideoKind,

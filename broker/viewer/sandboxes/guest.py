@@ -55,7 +55,7 @@ from broker.viewer.sandboxes.time_zone import time_zone
 from broker.viewer.sandboxes.window_rules import GuestFrames
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.workers import clipboard_member
-from broker.viewer.workers.pool import Worker
+from broker.viewer.workers.process import Worker
 from policy.records.model import (
     Bwrap,
     Flatpak,

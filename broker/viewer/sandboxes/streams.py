@@ -24,7 +24,7 @@ from broker.net.hangup import given, hang_up
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
 from broker.viewer.sandboxes.screen import GuestScreen
-from broker.viewer.workers.pool import Worker
+from broker.viewer.workers.process import Worker
 from policy.records.model import Record
 
 _LAST_WORDS_SECONDS = 1.0

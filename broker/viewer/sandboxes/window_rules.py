@@ -23,7 +23,7 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
 from broker.core.streams.wayland_verdicts import OPTIONS
 from broker.viewer.sandboxes.strip_letters import StripLetters
-from broker.viewer.workers.pool import Worker
+from broker.viewer.workers.process import Worker
 from policy.records.model import GPU_GLOBAL, Record
 
 BETWEEN = 0x000000

@@ -23,7 +23,7 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.limits import pulse as pulse_limits
 from broker.core.paths import find_paths, require_private
 from broker.core.streams.sound_rules import Level
-from broker.net.endpoints import UnixEndpoint
+from broker.net.addresses import UnixEndpoint
 from broker.net.listeners import open_listener
 from broker.net.peers.control_peers import why_not_served
 from broker.net.peers.peer_process import peer_numbers

@@ -19,7 +19,8 @@ from broker.authority.pump_supervisor import PumpSupervisor
 from broker.authority.stream_events import StreamEvents, relay_stream
 from broker.core import limits
 from broker.core.lease import Opening
-from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.addresses import UnixEndpoint
+from broker.net.endpoints import connect
 from policy.records.model import Record
 
 WARNING = (

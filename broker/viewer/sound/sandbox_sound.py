@@ -36,8 +36,9 @@ from broker.core.streams.sound_rules import Level
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import worker
 from broker.ipc.audit import schema
+from broker.net.addresses import UnixEndpoint
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
-from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.endpoints import connect
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from policy.records.model import Record

@@ -29,8 +29,6 @@ from broker.ipc.clipboard import ChordsMessage
 from broker.ipc.fork_server import ForkKeeper, ForkWorker
 from broker.viewer.workers.process import Worker, WorkerProcesses
 
-__all__ = ["WAYLAND_SOCKET", "Worker", "Workers", "open_workers"]
-
 WAYLAND_SOCKET = "wayland.sock"
 """The socket in a sandbox's display directory for its Wayland clients."""
 

@@ -33,7 +33,8 @@ import trio
 from broker.authority.audit.proof.keys import KeyFile
 from broker.authority.audit.store import open_store
 from broker.ipc.audit import schema
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from tests.kit.audit.journald import journald
 from tests.kit.result_file import result_file
 

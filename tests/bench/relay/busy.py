@@ -15,7 +15,7 @@ from broker.cli.proxy.verb import Order, serve
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import RelayMode
-from broker.net.endpoints import parse_connect, parse_listen
+from broker.net.addresses import parse_connect, parse_listen
 
 BURST = 0.01
 

@@ -15,7 +15,8 @@ import trio
 from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
-from broker.viewer.workers.pool import WAYLAND_SOCKET, Worker, open_workers
+from broker.viewer.workers.pool import WAYLAND_SOCKET, open_workers
+from broker.viewer.workers.process import Worker
 from tests.kit.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from broker.authority.decider import Request
+from broker.authority.permit import Request
 from broker.cli.policy.verbs import command
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease

@@ -16,7 +16,8 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.core.services import DISPLAY
 from broker.host.admission import Admission, accept
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.hangup import given
 from broker.net.peers.identity import Connector, HybridClaim
 from tests.kit.link.roles import (

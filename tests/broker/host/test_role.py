@@ -12,7 +12,8 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
 from broker.host.role import HostRole
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.peers.identity import VsockClaim
 from tests.kit.link.roles import (
     PaperMachine,

@@ -13,7 +13,8 @@ from broker.core.errors import SetupError
 from broker.core.services import AGENT, DISPLAY
 from broker.host import vsock_listeners
 from broker.host.vsock_listeners import PortTakenError, serve_vsock
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.peers import credentials
 from broker.net.peers.identity import VsockClaim, VsockFacts, take_cid
 from tests.kit.eventually import eventually

@@ -22,7 +22,8 @@ from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.role import HostRole, NoDevices
 from broker.ipc import worker
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools

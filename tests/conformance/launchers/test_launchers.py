@@ -36,7 +36,8 @@ from broker.host.launchers.podman.arguments import Container, podman_args
 from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from broker.host.launches import LaunchControl, Launches
 from broker.host.processes.tracked import find
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.peers.credentials import pid_namespaces_of_self
 from broker.net.peers.identity import ProcessFacts, check
 from policy.records.loader import parse_record

@@ -10,7 +10,8 @@ import trio
 from broker.authority.audit.store import Store, open_store
 from broker.helpers.shipper.run import Place
 from broker.ipc.audit import schema
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 
 KINDS = ("web", "mail", "work")
 

@@ -14,7 +14,8 @@ from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.settings import Settings
 from broker.authority.audit.store import open_store
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 from tests.kit.audit.log import event

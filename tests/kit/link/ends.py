@@ -13,7 +13,7 @@ import trio
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.host.viewer_link import RemoteViewer
-from broker.net.endpoints import UnixEndpoint, open_listener
+from broker.net.addresses import UnixEndpoint
 from broker.net.hangup import given
 from broker.net.link import messages as m
 from broker.net.link.keys import Peer
@@ -22,6 +22,7 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import dial, shake_hands
+from broker.net.listeners import open_listener
 from broker.viewer.host_link import RemoteHost
 from tests.kit.link.two_brokers import make_side, pair
 

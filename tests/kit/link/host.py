@@ -15,7 +15,8 @@ import trio
 
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.net.endpoints import UnixEndpoint, connect
+from broker.net.addresses import UnixEndpoint
+from broker.net.endpoints import connect
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 from broker.net.link_service.epoch import Epoch

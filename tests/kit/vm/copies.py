@@ -15,8 +15,9 @@ from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.host.images.store import ImageSpec
 from broker.host.images.vmlinux import boot_kernel
-from broker.host.vmm.launcher import VmSpec
-from broker.host.vmm.parent.starting import Starter, StartRequest
+from broker.host.vmm.parent.request import StartRequest
+from broker.host.vmm.parent.starting import Starter
+from broker.host.vmm.qemu_arguments import VmSpec
 from broker.ipc import agent
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import vm_tools

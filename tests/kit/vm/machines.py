@@ -16,14 +16,9 @@ from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.helpers.console_log import ConsoleLog
 from broker.host.vmm.hosttools import fetch_vhost_device_vsock
-from broker.host.vmm.launcher import (
-    Accel,
-    Tools,
-    Vm,
-    VmSpec,
-    clean_leftovers,
-    start_vm,
-)
+from broker.host.vmm.launcher import Tools, clean_leftovers, start_vm
+from broker.host.vmm.qemu_arguments import Accel, VmSpec
+from broker.host.vmm.running import Vm
 from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import PORT, ordinary_user, tiny_guest
 

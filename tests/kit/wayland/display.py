@@ -18,7 +18,8 @@ import trio
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import Child, spawn
 from broker.ipc import worker as messages
-from broker.viewer.workers.pool import Worker, Workers
+from broker.viewer.workers.pool import Workers
+from broker.viewer.workers.process import Worker
 from tests.kit.waypipe.stand import ALONE, SERVER
 
 

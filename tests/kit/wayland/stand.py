@@ -37,7 +37,8 @@ from broker.jail.worker.wayland.connection import (
 from broker.jail.worker.wayland.machine import RealMachine
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
-from broker.viewer.workers.pool import WAYLAND_SOCKET, Worker, Workers
+from broker.viewer.workers.pool import WAYLAND_SOCKET, Workers
+from broker.viewer.workers.process import Worker
 from tests.kit.eventually import ready
 from tests.kit.vm import newer_suite
 from tests.kit.wayland.client import Window

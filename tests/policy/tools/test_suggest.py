@@ -7,7 +7,8 @@ import pytest
 from broker.authority.permit import Request
 from broker.core.errors import RefusedError
 from broker.core.services import NETWORK
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from policy.destinations import NET
 from policy.rules.world import world_of
 from policy.tools.suggest import suggest

@@ -20,8 +20,9 @@ from typing_extensions import override
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.control import CONSOLE_SOCKET, Monitor
-from broker.host.vmm.launcher import Network, Plan
+from broker.host.vmm.launcher import Plan
 from broker.host.vmm.monitors.console import make_console
+from broker.host.vmm.qemu_arguments import Network
 from broker.host.vmm.state import API_DIRECTORY, API_SOCKET, state_of
 from broker.host.vmm.vsock_backend import UDS_NAME, VSOCK_DIRECTORY, draw_cid
 

@@ -15,9 +15,10 @@ import trio
 from broker.host.vmm.control import Connect, Monitor, connect_qemu
 
 if TYPE_CHECKING:
-    from broker.host.vmm.launcher import Tools, VmSpec
+    from broker.host.vmm.launcher import Tools
     from broker.host.vmm.monitors.plan import MonitorPlan
-    from broker.host.vmm.parent.starting import StartedVm
+    from broker.host.vmm.parent.request import StartedVm
+    from broker.host.vmm.qemu_arguments import VmSpec
 
 
 def connect_by(monitor: Monitor) -> Connect:
@@ -38,7 +39,7 @@ async def start_machine(
     and what watches the machine.
     """
     from broker.host.vmm.launcher import start_vm
-    from broker.host.vmm.parent.starting import StartedVm
+    from broker.host.vmm.parent.request import StartedVm
 
     cache, nursery = place
     make_plan = _plan(tools.monitor)

@@ -18,7 +18,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
-from broker.host.vmm.launcher import Accel, Vm, start_vm
+from broker.host.vmm.launcher import start_vm
 from broker.host.vmm.parent.fork import CopyPlan
 from broker.host.vmm.parent.make import ParentPlan, make_parent
 from broker.host.vmm.parent.memory_pressure import available_bytes
@@ -26,11 +26,12 @@ from broker.host.vmm.parent.request import StartedVm, StartRequest, parent_key
 from broker.host.vmm.parent.shared import SharedMemories, SharedPlan, why_not_shared
 from broker.host.vmm.parent.standby import StandbyPool
 from broker.host.vmm.parent.store import Parent, ParentStore
+from broker.host.vmm.qemu_arguments import Accel
+from broker.host.vmm.running import Vm
 
 if TYPE_CHECKING:
     from broker.host.vmm.launcher import MakePlan
 
-__all__ = ["StartRequest", "StartedVm", "Starter", "parent_key"]
 
 VARIABLE = "VITRAIL_FORK"
 """With ``no`` machines boot, whatever records say: for a machine that is measured."""

@@ -51,8 +51,6 @@ from broker.viewer.clipboard.exchange.reasons import (
 )
 from broker.viewer.clipboard.exchange.state import Copy, Drop, Paste, TransferStatus
 
-__all__ = ["Crossing", "TransferStatus"]
-
 
 class Crossing(SelectionReader):
     """The one clipboard between the sandboxes of a viewer.

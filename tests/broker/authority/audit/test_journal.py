@@ -16,7 +16,8 @@ from broker.core.errors import UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import DISPLAY
 from broker.ipc.audit import schema
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from tests.kit.link.roles import LEASE, full_disk, journal
 
 

@@ -17,7 +17,8 @@ from broker.authority.audit.settings import (
 from broker.authority.audit.store import open_store
 from broker.core.errors import SetupError
 from broker.ipc.audit import schema
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 
 URL = "https://bank.example/account/4711"
 

@@ -15,7 +15,8 @@ from broker.authority.audit.refusals import Counter, Refusals
 from broker.authority.audit.store import open_store
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit import schema
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.audit.schema import LeaseRefused, StreamRefused
 from tests.kit.eventually import eventually
 

@@ -15,8 +15,9 @@ from broker.authority.audit.store import open_store
 from broker.cli.audit.proof.inclusion import prove
 from broker.core.errors import RefusedError, SetupError
 from broker.ipc.audit import schema
+from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.nodes import Nodes
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.query import open_log
 from broker.ipc.audit.tree import BLOCK
 from shims import vitrail_audit_check as checker
 from tests.kit.audit.log import event, opened, report

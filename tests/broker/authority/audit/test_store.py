@@ -16,7 +16,8 @@ from broker.authority.questions.queue import Queue
 from broker.core.errors import InternalError, SetupError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit.database import MIGRATIONS
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.audit.schema import (
     BrokerStart,
     BrokerStop,

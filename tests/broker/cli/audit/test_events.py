@@ -13,7 +13,7 @@ from rich.console import Console
 
 from broker.cli.audit.events import as_line, as_object
 from broker.ipc.audit import schema
-from broker.ipc.audit.query import Found
+from broker.ipc.audit.filters import Found
 from broker.ipc.audit.schema import (
     AnyEvent,
     Decision,

@@ -21,10 +21,12 @@ from broker.host.images import store
 from broker.host.launchers.microvm import MicroVms
 from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.vmm import launcher
-from broker.host.vmm.launcher import Accel, Tools, VmSpec
+from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent import starting
+from broker.host.vmm.qemu_arguments import Accel, VmSpec
 from broker.host.vmm.state import state_of, write_state
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.peers import credentials
 from broker.net.peers.identity import HybridClaim, VsockClaim
 from policy.records.loader import parse_record

@@ -11,7 +11,8 @@ import pytest
 from broker.authority.audit.store import open_store
 from broker.ipc.audit import schema
 from broker.ipc.audit.database import COLUMNS, load_tree, open_database, row_of
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.audit.tree import Growing, leaf_hash
 
 RECORDED = Path(__file__).parents[3] / "corpus" / "audit" / "v1.sqlite"

@@ -10,7 +10,8 @@ import trio
 
 from broker.authority.audit.store import open_store
 from broker.core.errors import SetupError, UpstreamError
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.audit.schema import (
     BrokerStart,
     Decision,

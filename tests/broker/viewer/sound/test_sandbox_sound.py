@@ -17,7 +17,8 @@ from broker.core.limits import audit as audit_limits
 from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Level
 from broker.ipc import worker
-from broker.ipc.audit.query import Filters, open_log
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import MixerRequest

@@ -10,9 +10,9 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.host.vmm.launcher import Network
-from broker.host.vmm.parent import standby, starting
+from broker.host.vmm.parent import request, standby, starting
 from broker.host.vmm.parent.starting import Starter
+from broker.host.vmm.qemu_arguments import Network
 from tests.broker.host.vmm.parent.test_starting import Stage
 from tests.kit.eventually import eventually
 
@@ -207,7 +207,7 @@ async def test_one_with_an_old_helper_is_not_used(stage, tmp_path):
         assert s.vms[0].closed
         await s.waiting()
         helper.unlink()
-        key = starting.parent_key(s.request)
+        key = request.parent_key(s.request)
         vm, why = await s.pool.take(s.request, key, (), None)
         assert vm is None
         assert "No such file" in why
@@ -381,7 +381,7 @@ async def test_one_that_cannot_be_started_is_reported_and_leaves_nothing(stage):
         await s.starter.make(s.request)
         await s.start(standby_mib=0)
         s.copy_error = UpstreamError("QEMU said no")
-        s.pool.prepare_soon(s.request, starting.parent_key(s.request))
+        s.pool.prepare_soon(s.request, request.parent_key(s.request))
         await eventually(lambda: bool(s.problems))
         assert "no machine of 'web' waits" in s.problems[0]
         assert list((s.place / "standby").iterdir()) == []

@@ -12,11 +12,13 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
-from broker.host.vmm.launcher import Accel, Tools, VmSpec
+from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent import starting
 from broker.host.vmm.parent.fork import CopyPlan
+from broker.host.vmm.parent.request import StartRequest
 from broker.host.vmm.parent.shared import SharedPlan
-from broker.host.vmm.parent.starting import Starter, StartRequest
+from broker.host.vmm.parent.starting import Starter
+from broker.host.vmm.qemu_arguments import Accel, VmSpec
 from tests.kit.eventually import eventually
 
 

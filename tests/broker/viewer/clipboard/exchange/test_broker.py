@@ -12,7 +12,8 @@ from broker.core.limits import clipboard as clipboard_limits
 from broker.core.limits import wayland as wayland_limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
-from broker.viewer.clipboard.exchange.broker import Crossing, TransferStatus
+from broker.viewer.clipboard.exchange.broker import Crossing
+from broker.viewer.clipboard.exchange.state import TransferStatus
 
 TEXT = b"the password is hunter2"
 COPY = w.CopyTerms()
