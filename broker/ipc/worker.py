@@ -319,13 +319,9 @@ class WorkerStreamCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class WorkerStatistics(_Message, frozen=True, tag="statistics"):
-    """Counts since the worker began; ``clients`` are connected now."""
+    """What the worker does now; ``clients`` are connected."""
 
     clients: _Count
-    clients_ever: _Count
-    to_compositor: _Count
-    to_clients: _Count
-    agent_messages: _Count
     uses: Annotated[list[Use], msgspec.Meta(max_length=64)] = []
     streams: Annotated[
         list[WorkerStreamCount], msgspec.Meta(max_length=2 * limits.STREAMS_PER_SANDBOX)

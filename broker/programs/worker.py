@@ -124,12 +124,10 @@ class _Worker:
         self._serving = secrets.token_hex(8)
         self._agent: AgentShell | None = None
         self._agent_scope = trio.CancelScope()
-        self._agent_messages = 0
         self._clients: dict[int, WaylandConnection] = {}
         self._streams: dict[int, int] = {}
         self._displays_open = 0
         self._clients_ever = 0
-        self._closed_bytes = (0, 0)
         self._windows: SandboxWindows
         self._counts: dict[int, Callable[[], messages.WorkerStreamCount]] = {}
         self._sound = WorkerSound(self._outbox.send)
@@ -219,14 +217,8 @@ class _Worker:
                     await self._outbox.send(answer)
 
     def _statistics(self, windows: SandboxWindows) -> messages.WorkerStatistics:
-        up, down = self._closed_bytes
-        live = self._clients.values()
         return messages.WorkerStatistics(
             clients=len(self._clients),
-            clients_ever=self._clients_ever,
-            to_compositor=up + sum(c.to_compositor for c in live),
-            to_clients=down + sum(c.to_client for c in live),
-            agent_messages=self._agent_messages,
             uses=windows.uses(),
             streams=[count() for count in self._counts.values()],
         )
@@ -266,7 +258,6 @@ class _Worker:
         )
 
     async def _from_agent(self, stream: int, message: agent.FromGuest) -> None:
-        self._agent_messages += 1
         await self._outbox.send(messages.FromAgent(stream, message))
 
     def _tell_agent(self, message: agent.ToGuest) -> None:
@@ -430,11 +421,6 @@ class _Worker:
                 nursery.cancel_scope.cancel()
         finally:
             del self._clients[number]
-            up, down = self._closed_bytes
-            self._closed_bytes = (
-                up + connection.to_compositor,
-                down + connection.to_client,
-            )
         if connection.core.fault is not None:
             # The cause of its end first; the sandbox may end with its application.
             for limited in self._windows.limited():

@@ -46,7 +46,6 @@ class Atoms:
         self._add_sources(rules, instances=instances)
         self._add_targets()
         self.all_sources = (1 << len(self.sources)) - 1
-        self.all_targets = (1 << len(self.targets)) - 1
 
     def _add_sources(self, rules: Iterable[Rule], *, instances: bool) -> None:
         world = self._world

@@ -51,8 +51,6 @@ async def test_foot_is_on_the_screen_and_its_peer_is_the_keeper():
                 assert display.worker.jail.seccomp
                 counts = await display.worker.statistics()
                 assert counts.clients == 1
-                assert counts.to_compositor > 1000
-                assert counts.to_clients > 1000
                 await eventually(lambda: _said(display, messages.WaylandOpened(1)))
 
 

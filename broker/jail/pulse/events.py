@@ -28,7 +28,6 @@ class StreamEnded:
     """That stream is over."""
 
     index: int
-    samples_bytes: int
     recording: bool = False
 
 

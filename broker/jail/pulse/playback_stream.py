@@ -69,7 +69,6 @@ class Playback:
         self._held_frames: list[bytes] = []
         self._seek = (0, 0)
         self._excess = 0
-        self._bytes = 0
         self._rewound = 0.0
         self._rewound_at = now
         self._dropping = False
@@ -101,7 +100,7 @@ class Playback:
         self._held.clear()
         self._held_frames.clear()
         sandbox.announce(Facility.SINK_INPUT, Change.REMOVE, self.index)
-        sandbox.tell(StreamEnded(self.index, self._bytes))
+        sandbox.tell(StreamEnded(self.index))
 
     def fits(self, rules: SoundRules) -> bool:
         """Whether it could begin under these rules."""
@@ -175,7 +174,6 @@ class Playback:
         self.last_samples = now
         self._small = small
         self.credit -= count
-        self._bytes += count
         return True
 
     def _check_seek(self, part: frames.Samples) -> None:
@@ -229,7 +227,6 @@ class Playback:
             data = bytes(self._held[:count])
             del self._held[:count]
             self.credit -= count
-            self._bytes += count
             self._excess = max(0, self._excess - count)
             self.owner.send_up(frames.samples(self.channel, data, seek, offset))
         if self._held_frames and len(self._held) < self._frame_bytes:

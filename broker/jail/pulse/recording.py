@@ -127,7 +127,7 @@ class Recording:
         self._close_real()
         self._due = None
         sandbox.announce(Facility.SOURCE_OUTPUT, Change.REMOVE, self.index)
-        sandbox.tell(StreamEnded(self.index, self.written, recording=True))
+        sandbox.tell(StreamEnded(self.index, recording=True))
         sandbox.look_if_wanted()
 
     def fits(self, rules: SoundRules) -> bool:

@@ -127,7 +127,6 @@ class ClientState(ObjectTable, ABC):
         self.promoted: set[Subsurface] = set()
         self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []
         self.inhibitors: list[IdleInhibitor] = []
-        self.window_changes = 0
 
     def _init_input(self) -> None:
         self.pointers: list[Pointer] = []
@@ -264,10 +263,6 @@ class ClientState(ObjectTable, ABC):
             len(down.data) > ENOUGH
             or down.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT
         )
-
-    def windows_changed(self) -> None:
-        """Count a change, for lists of windows."""
-        self.window_changes += 1
 
     def spend_pixels(self, count: int) -> None:
         """A buffer of so many pixels was committed (for the rate limit)."""

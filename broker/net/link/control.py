@@ -113,11 +113,6 @@ class ControlChannel:
         """Requests of ours without a reply; at LINK_REQUESTS wait for one."""
         return len(self._asked)
 
-    @property
-    def owed(self) -> int:
-        """Requests of theirs that we have not replied to."""
-        return len(self._owed)
-
     # -- out --------------------------------------------------------------------
 
     def ask(self, make: Callable[[int], _R]) -> tuple[_R, bytes]:

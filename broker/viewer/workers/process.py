@@ -101,7 +101,7 @@ class Worker:
         self._ending = trio.Event()
         self._closed = trio.Event()
         self._reason = ""
-        self._statistics = messages.WorkerStatistics(0, 0, 0, 0, 0)
+        self._statistics = messages.WorkerStatistics(0)
         self._counted = trio.Event()
         self._ask_number = 0
         self._asks: dict[int, _Ask] = {}

@@ -24,8 +24,8 @@ FROM_WORKER = [
     worker.WaylandOpened(4),
     worker.WaylandClosed(4, 100, 200, "client closed"),
     worker.WaylandClosed(4, 1, 2, "a bad message", worker.Fault.CLIENT),
-    worker.WorkerStatistics(1, 2, 3, 4, 5),
-    worker.WorkerStatistics(1, 2, 3, 4, 5, [worker.Use("windows", 1, 128, 3)]),
+    worker.WorkerStatistics(1),
+    worker.WorkerStatistics(1, [worker.Use("windows", 1, 128, 3)]),
     worker.Windows(
         1, [worker.WindowReport(1, "t", "a", 2, 3, focused=True)], last=False
     ),

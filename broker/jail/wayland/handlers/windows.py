@@ -261,7 +261,6 @@ def end_role(core: ClientState, xdg: XdgSurface | None) -> None:
     xdg.mapped = xdg.acked = False
     xdg.serials.clear()
     core.windows.discard(xdg)
-    core.windows_changed()
 
 
 def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
@@ -314,7 +313,6 @@ def set_title(core: ClientState, toplevel: Toplevel, untrusted_title: bytes) -> 
     toplevel.title = untrusted_title
     if toplevel.xdg is not None and toplevel.xdg.committed:
         window_state.rename(core, toplevel, window_state.TITLE)
-    core.windows_changed()
 
 
 def set_app_id(core: ClientState, toplevel: Toplevel, untrusted_app_id: bytes) -> None:

@@ -269,7 +269,6 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
         popup = isinstance(xdg.role, Popup)
         xdg.frame.change_edges(core.popup_edges if popup else core.edges)
         xdg.frame.hide()
-    core.windows_changed()
 
 
 def size_hints(core: ClientState, toplevel: Toplevel) -> None:

@@ -250,7 +250,7 @@ def test_late_samples_of_a_deleted_stream_are_dropped():
     talk.raw(frames.samples(channel, bytes(400)))
     assert talk.core.fault is None
     assert not sent(talk)
-    assert talk.events == [StreamBegun(index, "Player"), StreamEnded(index, 0)]
+    assert talk.events == [StreamBegun(index, "Player"), StreamEnded(index)]
     assert (
         talk.refused(C.CORK_PLAYBACK_STREAM, encode("Lb", [channel, True]))
         == Error.NOENTITY
@@ -585,7 +585,7 @@ def played(steps, monkeypatch, kind, cuts):
     talk.raw(left)
     unread = [(one.command, one.tag, one.body) for one in talk.unread]
     streams = [
-        (s.credit, s._bytes, s._excess, bytes(s._held), s.last_samples)
+        (s.credit, s._excess, bytes(s._held), s.last_samples)
         for s in talk.core.playbacks.values()
     ]
     fault = str(talk.core.fault)

@@ -88,7 +88,7 @@ async def test_a_worker_counts_its_own_streams_only(tmp_path):
 
             async def statistics():
                 counts = [worker.WorkerStreamCount(n, 1, 1) for n in range(20)]
-                return worker.WorkerStatistics(0, 0, 0, 0, 0, streams=counts)
+                return worker.WorkerStatistics(0, streams=counts)
 
             other.statistics = statistics
             assert set(await mine.streams.counts(mine.worker)) == {7}
