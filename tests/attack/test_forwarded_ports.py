@@ -60,7 +60,7 @@ async def forwarded():
             log=book.log,
             calls=calls,
             pump=None,
-            named=lambda name: [guest],
+            named=lambda name: guest,
         )
         begun, items = trio.open_memory_channel(100)
 
