@@ -59,7 +59,7 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
         ),
         Step.STREAM: StepText(
             "open the display stream",
-            240.0,  # as WINDOW: where an X server runs, a program opens no stream
+            30.0,
             "'brokerctl logs {sandbox}' shows the output of the program and waypipe; "
             "'brokerctl audit --sandbox {sandbox}' whether the stream was refused",
         ),
