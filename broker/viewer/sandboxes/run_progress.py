@@ -100,7 +100,9 @@ class Follower:
                 way.fail(f"nothing happened within {deadline:g} s")
             if way.failure is None:
                 await self.say(TEXTS[hop].title, "done", s=took)
-        if way.failure is not None:
+        # One without a display that has ended already was on the way to no window.
+        failure = way.failure
+        if failure is not None and (program.display or failure.hop <= Step.PROGRAM):
             await self._fail(guest, way)
 
     async def _say_what_starts(self, hop: Step, program: Program) -> None:

@@ -166,6 +166,15 @@ async def test_without_a_window_the_program_is_the_last_hop(tmp_path):
     stand.programs.end_all("over")
 
 
+async def test_the_end_of_a_program_without_a_window_is_none_of_a_window(tmp_path):
+    """It may end before its way is looked at: its own code is the answer."""
+    stand = Stand(tmp_path, display=False)
+    stand.programs.take(AgentStarted(1))
+    stand.programs.take(AgentExited(1, 127))
+    await stand.follow()
+    assert stand.program.code == 127
+
+
 async def test_a_program_that_cannot_be_started_says_why(stand):
     stand.reach(Step.AGENT)
     async with trio.open_nursery() as nursery:
