@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,9 @@ from broker.helpers.prompt.layershell import OVERLAY, LayerShell
 
 WIDTH = 6
 """Of a strip, in the compositor's points."""
+_CHANGES_SECONDS, _AGAIN_SECONDS = 10.0, 0.25
+"""For as long as the first picture is waited for (viewer/calls/video.py)."""
+_EVERYTHING = 0x7FFFFFFF
 _XRGB8888 = 1
 _TOP, _BOTTOM, _LEFT, _RIGHT = 1, 2, 4, 8
 _CURRENT = 1
@@ -166,7 +170,18 @@ class ScreenFrame:
         return made
 
     def run(self) -> None:
-        """Keep it until a screen of it, or the compositor, has gone."""
+        """Keep it until a screen of it, or the compositor, has gone.
+
+        At first it is drawn again and again: a portal may pass on only what changes, and
+        has been seen to lose the first picture of a screen on which nothing does.
+        """
+        until = time.monotonic() + _CHANGES_SECONDS
+        while not self._over and time.monotonic() < until:
+            for surface, _region, _strip in self._kept:
+                surface.damage_buffer(0, 0, _EVERYTHING, _EVERYTHING)
+                surface.commit()
+            self._over |= self._display.roundtrip() < 0
+            time.sleep(_AGAIN_SECONDS)
         while not self._over:
             self._display.dispatch(block=True)
 
