@@ -66,7 +66,7 @@ def has_ended(pidfd: int) -> bool:
 
 
 def lives(pidfd: int) -> bool:
-    """Whether a pidfd's process lives: what was read of its number is its own.
+    """Return whether a pidfd's process is alive, so that facts read by its pid are its own.
 
     False, too, where the kernel has no memory to say.
     """

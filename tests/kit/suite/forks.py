@@ -25,43 +25,34 @@ import pytest
 NONE_PASSED = 100
 """Every test was skipped."""
 HUNG = 101
-_WARM = (
-    *(
-        "_pytest.assertion",
-        "_pytest.pastebin",
-        "asyncio",
-        "concurrent.futures",
-        "ctypes",
-    ),
-    *(
-        "cryptography.hazmat.primitives.asymmetric.x25519",
-        "cryptography.x509",
-        "http.client",
-    ),
-    *(
-        "hypothesis.internal.conjecture.engine",
-        "hypothesis.strategies",
-        "jeepney.io.common",
-    ),
-    *(
-        "logging.config",
-        "msgspec.json",
-        "msgspec.toml",
-        "multiprocessing",
-        "pdb",
-        "PIL.Image",
-    ),
-    *(
-        "rich_click",
-        "sqlite3",
-        "ssl",
-        "tomllib",
-        "trio.testing",
-        "typing_extensions",
-        "uuid",
-    ),
-    *("xml.etree.ElementTree", "zipfile"),
-)
+_WARM = [
+    "_pytest.assertion",
+    "_pytest.pastebin",
+    "asyncio",
+    "concurrent.futures",
+    "ctypes",
+    "cryptography.hazmat.primitives.asymmetric.x25519",
+    "cryptography.x509",
+    "http.client",
+    "hypothesis.internal.conjecture.engine",
+    "hypothesis.strategies",
+    "jeepney.io.common",
+    "logging.config",
+    "msgspec.json",
+    "msgspec.toml",
+    "multiprocessing",
+    "pdb",
+    "PIL.Image",
+    "rich_click",
+    "sqlite3",
+    "ssl",
+    "tomllib",
+    "trio.testing",
+    "typing_extensions",
+    "uuid",
+    "xml.etree.ElementTree",
+    "zipfile",
+]
 """No plugin of pytest, which expects to import those itself."""
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
