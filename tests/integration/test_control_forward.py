@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -15,7 +16,14 @@ from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.framing import FrameReader
 from broker.ipc.control import forwarded as forward
-from broker.ipc.control.api import Nothing, RunRequest, StopRequest
+from broker.ipc.control.api import (
+    Nothing,
+    Progress,
+    RunItem,
+    RunRequest,
+    Started,
+    StopRequest,
+)
 from broker.ipc.control.client import open_client
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import serve_forwarded
@@ -227,6 +235,60 @@ async def test_an_answer_that_is_too_long_is_an_error(monkeypatch):
         reply = await forwarder(forward_call("GetVersion"), EXCHANGE)
         assert reply.error == ""
         nursery.cancel_scope.cancel()
+
+
+class _Impatient:
+    """An owner that does not wait until the client has taken an item."""
+
+    def __init__(self, arrived):
+        self._arrived = arrived
+
+    @serves(RUN)
+    async def run(self, exchange, request):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.emit, progress("arrived"))
+            await self._arrived.wait()
+            nursery.start_soon(exchange.emit, progress("never sent"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await exchange.emit(progress("next"))
+        return RunItem(started=Started(sandbox=request.record, program=1))
+
+
+def progress(step):
+    return RunItem(progress=Progress(step=step, state="begun"))
+
+
+async def test_an_item_follows_one_that_was_given_up_when_that_one_is_taken():
+    """A client that does not read ends no call but its own."""
+    ours, theirs = socket.socketpair()
+    forwarder = Forwarder("viewer", stream_of(ours))
+    arrived, reads, items, replies = trio.Event(), trio.Event(), [], []
+
+    async def take(untrusted_item):
+        arrived.set()
+        await reads.wait()
+        items.append(msgspec.json.decode(untrusted_item, type=RunItem).progress.step)
+
+    async with trio.open_nursery() as nursery:
+        owner = partly([_Impatient(arrived)])
+        nursery.start_soon(serve_forwarded, stream_of(theirs), owner)
+        await nursery.start(forwarder.run)
+        call = Call("io.vitrail.Broker.Run", msgspec.Raw(b'{"record": "a"}'), more=True)
+
+        async def ask():
+            replies.append(
+                await forwarder(call, replace(EXCHANGE, more=True, emit=take))
+            )
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(ask)
+        with trio.move_on_after(0.5):
+            await forwarder.ended.wait()
+        assert not forwarder.ended.is_set(), "others' calls are answered"
+        reads.set()
+    assert items == ["arrived", "next"]
+    assert replies[0].error == ""
 
 
 def test_each_method_has_an_owner():

@@ -64,7 +64,7 @@ class _Served:
         """Carry out an order; one about a call that is done is late, no error."""
         order = messages.decode_order(frame)
         if isinstance(order, Begin):
-            opened = trio.CancelScope(), trio.Semaphore(0)
+            opened = trio.CancelScope(), trio.Semaphore(1)
             self._open[order.call] = opened
             self._nursery.start_soon(self._answer, order, *opened)
         elif order.call in self._open:
@@ -77,13 +77,11 @@ class _Served:
     async def _answer(
         self, begin: Begin, scope: trio.CancelScope, taken: trio.Semaphore
     ) -> None:
-        sending = trio.Lock()
-
         async def emit(item: msgspec.Struct) -> None:
             if begin.more:
-                async with sending:  # a method may emit from several of its tasks
-                    self._send(CallItem(begin.call, varlink.raw(item)))
-                    await taken.acquire()
+                # guard: an item that is given up was not sent, or the next one may come
+                await taken.acquire()
+                self._send(CallItem(begin.call, varlink.raw(item)))
 
         reply = VarlinkReply()
         try:

@@ -65,7 +65,7 @@ class ProgramOutput:
         """Pass on the output that waits."""
         while self._waiting:
             data, stderr = self._waiting.popleft()
-            # Counted until the client has taken it.
+            # Counted until the client has taken the item before it.
             item = api.RunItem(stderr=data) if stderr else api.RunItem(output=data)
             await emit(item)
             self._size -= _counted(data)

@@ -66,8 +66,8 @@ class Follower:
 
     async def _flush(self, title: str, began: float) -> None:
         while self._told:
-            detail = self._told.pop(0)
-            await self.say(title, "begun", detail, trio.current_time() - began)
+            await self.say(title, "begun", self._told[0], trio.current_time() - began)
+            del self._told[0]  # it was sent: a step's end gives up what was not
 
     async def follow(
         self, guest: Guest, program: Program, *, last: Step = Step.COMPOSITOR

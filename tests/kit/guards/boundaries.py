@@ -19,6 +19,7 @@ GUARDS = (
     Guard("a process that does not answer leaves room for others' clients", "if False:", "tests/broker/ipc/control/test_forwarded.py", "leaves_room"),
     Guard("a process answers the calls that it was passed, once", "if False:", "tests/broker/ipc/control/test_forwarded.py", "to_no_call or to_an_answered"),
     Guard("items come as they are taken", "if False:", "tests/broker/ipc/control/test_forwarded.py", "item"),
+    Guard("an item that is given up was not sent, or the next one may come", "pass", "tests/integration/test_control_forward.py", "given_up"),
     Guard("a process answers its own methods only", "return call", "tests/integration/test_control_forward.py", "own_methods"),
     Guard("a process that is slow to measure delays no status", "if True:", "tests/broker/authority/test_status.py", "delays_no_status"),
     Guard("measuring leaves other work its threads", "await trio.to_thread.run_sync(look, abandon_on_cancel=True)", "tests/broker/authority/test_status.py", "delays_no_status"),
