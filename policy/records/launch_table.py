@@ -237,8 +237,7 @@ LAUNCH = Table(
             ),
             "How a disposable sandbox comes up. Machines forked from one parent have "
             "the same addresses in the kernel; with `copy` they have no page in common. `shared` "
-            "goes with no folder, no `huge_pages`, no `shared_image`, no `pixel_arena` and no "
-            "`gpu`.",
+            "goes with no folder, no `huge_pages`, no `shared_image` and no `gpu`.",
             default="copy",
             only=_VM,
         ),
@@ -270,7 +269,7 @@ LAUNCH = Table(
             _VM,
             "Whether the pixels of its windows are left in memory that the machine shares "
             "with its broker, instead of being sent: docs/pixels.md. Experimental. On two "
-            "machines they are sent all the same. The machine boots: it is not copied.",
+            "machines they are sent all the same.",
         ),
         Field(
             "standby",

@@ -34,7 +34,7 @@ Taken = Mapping[str, Any]
 """As in ``build``: clean values by dotted key."""
 Complain = Callable[[KeyPath, str, str, str], None]
 _INSTEAD = 'set kind = "microvm"'
-_BOOTS_ALWAYS = ("huge_pages", "shared_image", "pixel_arena")
+_BOOTS_ALWAYS = ("huge_pages", "shared_image")
 
 
 def launch_of(taken: Taken) -> Launch:

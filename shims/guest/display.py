@@ -7,7 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Callable, List, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
 
 from shims.guest.account import kill_group, remove
 from shims.guest.address import Address
@@ -53,6 +53,7 @@ class Display:
         self._without_gpu = False
         self._without_arena = False
         """Whether our own end could not use the arena, so that waypipe is started."""
+        self._restart: Optional[Callable[[str], None]] = None
 
     @property
     def path(self) -> str:
@@ -138,7 +139,9 @@ class Display:
         settings = self._guest.settings
         carried = ["--socket", self._carrier.path]
         self._program_name = "waypipe"
-        if settings.arena and WAYLAND_END and not self._without_arena:
+        # A parent has no arena; each copy gets one, with its name.
+        arena = settings.arena and bool(settings.name or not settings.parent)
+        if arena and WAYLAND_END and not self._without_arena:
             program = os.path.join(settings.runtime, "vitrail_wayland.py")
             try:
                 fd, base = open_arena_device(behind_image=settings.last_region)
@@ -178,6 +181,15 @@ class Display:
         """End waypipe, if it runs."""
         if self._process:
             kill_group(self._process, signal.SIGTERM)
+
+    def restart(self, action: Callable[[str], None]) -> None:
+        """End waypipe, and start what the settings say now; then as ``when_ready``."""
+        if not self._process:
+            self.when_ready(action)
+            return
+        self._ready = False
+        self._restart = action
+        kill_group(self._process, signal.SIGKILL)
 
     def _look(self) -> None:
         """Wait for the socket; there is no message from waypipe to wait for."""
@@ -226,6 +238,10 @@ class Display:
         os.close(self._keep_alive)
         self._process = 0
         if self._guest.leaving:
+            return
+        if self._restart is not None:
+            action, self._restart = self._restart, None
+            self.when_ready(action)
             return
         said = self._said.decode("utf-8", "replace").strip()[-TEXT // 2 :]
         name, came_up = self._program_name, self._ready

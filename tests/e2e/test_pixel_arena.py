@@ -11,6 +11,7 @@ from broker.core.errors import SetupError
 from broker.host.images.store import ImageSpec
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm
+from tests.kit.vm.parents import ready_parent
 from tests.kit.wayland.compositor import pixels
 from tests.kit.world import record, the_image, world
 
@@ -79,6 +80,28 @@ async def test_pixels_of_a_machine_come_through_its_arena(more):
         assert not arena_of(w.comp.child.pid)
         code, said = await w.output(sandbox, "cat", "/proc/1/cmdline", "/dev/dax0.0")
         assert code, said  # it is root's
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
+async def test_each_copy_of_a_machine_has_an_arena_of_its_own(mode, how, monkeypatch):
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+    name = await arena_image()
+    await ready_parent(
+        await the_image(ImageSpec(name=name)), "one", mode=mode, arena=True
+    )
+    launch = f'fork = "{mode}"\npixel_arena = true\nimage = "{name}"'
+    program = "tests.kit.vm.patient_copies"
+    async with world({"one": record(launch=launch)}, program=program) as w:
+        sandboxes = [await blue_window(w, "one") for _ in range(2)]
+        machines = w.events("sandbox.machine")
+        assert [(e["how"], e.get("reason", "")) for e in machines] == [(how, "")] * 2
+        arenas = set()
+        for sandbox in sandboxes:
+            assert 0 < await sent_bytes(w, sandbox) < 64 << 10
+            arenas.add(arena_of(await w.pid_of("QEMU", sandbox)))
+        assert len(arenas - {""}) == 2
+        assert not arena_of(w.comp.child.pid)
 
 
 @pytest.mark.parametrize("program", ["lost_arena", "no_dax"])

@@ -36,9 +36,12 @@ def place(monkeypatch):
 
 
 def come_up(
-    place, monkeypatch, device
+    place, monkeypatch, device, *, parent=False
 ) -> tuple[list[str], list[tuple[str, str, bool]], str]:
-    """Start it; returns why there is no display, the steps, and what made it."""
+    """Start it; returns why there is no display, the steps, and what made it.
+
+    With ``parent`` the machine gets its name, and its display again, when it has one.
+    """
     monkeypatch.setattr(
         subject, "open_arena_device", lambda *, behind_image: (device(), 4096)
     )
@@ -50,7 +53,13 @@ def come_up(
         session_dir=str(place),
         leaving=False,
         settings=SimpleNamespace(
-            arena=True, gpu=False, last_region=False, runtime=str(place), display=None
+            arena=True,
+            gpu=False,
+            last_region=False,
+            display=None,
+            runtime=str(place),
+            parent=parent,
+            name="",
         ),
         base_environment=lambda: {
             "PATH": os.environ["PATH"],
@@ -63,7 +72,12 @@ def come_up(
 
     def ready(reason: str) -> None:
         reasons.append(reason)
-        loop.stop()
+        if not parent or guest.settings.name:
+            loop.stop()
+            return
+        assert display._program_name == "waypipe", "a parent has no arena"
+        guest.settings.name = "a-copy"
+        display.restart(ready)
 
     loop.later(60, loop.stop)
     display.when_ready(ready)
@@ -82,6 +96,12 @@ def test_our_own_end_serves_a_guest_with_an_arena(place, monkeypatch):
     with arena() as fd:
         found = come_up(place, monkeypatch, lambda: os.dup(fd))
     assert found == ([""], [("waypipe", "", True)], "vitrail_wayland.py")
+
+
+def test_our_own_end_serves_a_copy_whose_parent_had_waypipe(place, monkeypatch):
+    with arena() as fd:
+        found = come_up(place, monkeypatch, lambda: os.dup(fd), parent=True)
+    assert found == (["", ""], [("waypipe", "", True)] * 2, "vitrail_wayland.py")
 
 
 @pytest.mark.parametrize("device", [unusable, missing])

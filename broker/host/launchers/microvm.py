@@ -324,7 +324,11 @@ class MicroVms:
             mode=record.host.launch.fork,
             # A parent has the host's files in its memory.
             image=image.manifest.digest + fingerprint(files),
-            write_initrd=partial(image.write_initrd, settings=files),
+            write_initrd=partial(
+                image.write_initrd,
+                settings=files,
+                arena=record.host.launch.pixel_arena,
+            ),
             warm=record.host.launch.command,
             spec=spec,
             tools=tools,

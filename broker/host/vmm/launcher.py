@@ -343,12 +343,7 @@ class Plan:
             words = self._network.kernel_args
             wiring = replace(wiring, nic_fd=nic, kernel_args=words)
         if spec.arena_bytes:
-            arena = make_arena(spec.arena_bytes)
-            passed.callback(os.close, arena)
-            self._arena = os.dup(arena)
-            self._undo.callback(os.close, self._arena)
-            fds.append(arena)
-            wiring = replace(wiring, arena_fd=arena)
+            wiring = replace(wiring, arena_fd=self.make_arena(passed, fds))
         if self._gpu is not None:
             fds.append(passed.enter_context(self._gpu).fileno())
             wiring = replace(wiring, gpu_fd=fds[-1])
@@ -363,6 +358,15 @@ class Plan:
             unjailed=self._unjailed,
             known=self._write_down,
         )
+
+    def make_arena(self, passed: ExitStack, fds: list[int]) -> int:
+        """Make the machine's arena; return QEMU's descriptor of it, also in ``fds``."""
+        arena = make_arena(self._spec.arena_bytes)
+        passed.callback(os.close, arena)
+        self._arena = os.dup(arena)
+        self._undo.callback(os.close, self._arena)
+        fds.append(arena)
+        return arena
 
     def _listen(self, name: str, passed: ExitStack) -> int:
         listener: socket.socket = listen_unix(self._spec.directory / name)

@@ -234,18 +234,25 @@ def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
     """The kernel's command line; the guest agent reads ``vitrail.*``."""
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += [*spec.machine(accel).kernel_args, *agent_args(spec)]
+    words += memory_device_args(spec)
+    if spec.gpu:
+        # Without a screen: the renderer ends itself when a console is shown on one.
+        words += ["vitrail.gpu=1", "video=Virtual-1:d"]
+    return " ".join((*words, *wiring.kernel_args, *spec.kernel_args))
+
+
+def memory_device_args(spec: VmSpec) -> list[str]:
+    """The words by which the guest knows its devices that are memory."""
+    words: list[str] = []
     if spec.shared_image_bytes:
         words.append("vitrail.root=pmem")
     if spec.arena_bytes:
         words.append("vitrail.pixels=arena")
-    if spec.gpu:
-        # Without a screen: the renderer ends itself when a console is shown on one.
-        words += ["vitrail.gpu=1", "video=Virtual-1:d"]
-    if spec.memory_devices:
+    if words:
         # Memory above 4 GiB has Linux set 64 MiB aside for devices that cannot reach
         # it (swiotlb); virtio's reach all of it.
         words.append("swiotlb=noforce")
-    return " ".join((*words, *wiring.kernel_args, *spec.kernel_args))
+    return words
 
 
 def agent_args(spec: VmSpec) -> list[str]:
@@ -277,14 +284,10 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         translated_mib=translated_mib(spec.memory_mib),
         machine=machine.machine,
     )
-    memory = f"{spec.memory_mib}M"
-    if spec.memory_devices:
-        most = spec.memory_mib + sum(-(-size >> 20) for size in spec.memory_devices)
-        memory += f",slots={len(spec.memory_devices)},maxmem={most}M"
     words += [
         "-S",
         *("-smp", str(spec.cpus)),
-        *("-m", memory),
+        *("-m", memory_size(spec)),
         # vhost-user needs the guest's memory as a file that can be shared.
         *("-object", _memory(spec)),
         *("-machine", "memory-backend=mem"),
@@ -303,7 +306,8 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     elif spec.root is not None:
         words += root_args(spec.root, bus)
     if spec.arena_bytes:
-        words += arena_args(wiring.arena_fd, spec.arena_bytes)
+        words += arena_object(wiring.arena_fd, spec.arena_bytes)
+        words += ["-device", "virtio-pmem-pci,memdev=arena"]
         words += gpu_args(wiring.gpu_fd) if spec.gpu else []
     if spec.home is not None:
         words += _home(spec.home, bus)
@@ -316,6 +320,15 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         fd = seat.conn.fileno()
         words += _nic(f"seat{number}", fd, seat.mac, machine)
     return words
+
+
+def memory_size(spec: VmSpec) -> str:
+    """Return the size of a machine's memory, with room for devices that are memory."""
+    words = [f"{spec.memory_mib}M"]
+    if spec.memory_devices:
+        most = spec.memory_mib + sum(-(-size >> 20) for size in spec.memory_devices)
+        words += [f"slots={len(spec.memory_devices)}", f"maxmem={most}M"]
+    return ",".join(words)
 
 
 def translated_mib(memory_mib: int) -> int:
@@ -384,11 +397,11 @@ def shared_image_args(path: Path, size: int) -> list[str]:
     ]
 
 
-def arena_args(fd: int, size: int) -> list[str]:
-    """Return the words by which a machine has its arena: a memfd, by its descriptor."""
+def arena_object(fd: int, size: int) -> list[str]:
+    """Return the words by which QEMU maps an arena: a memfd, by its descriptor."""
     path = f"/proc/self/fd/{fd}"
     backend = f"memory-backend-file,id=arena,share=on,mem-path={path},size={size}"
-    return ["-object", backend, "-device", "virtio-pmem-pci,memdev=arena"]
+    return ["-object", backend]
 
 
 def gpu_args(fd: int) -> list[str]:

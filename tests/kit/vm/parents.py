@@ -29,7 +29,12 @@ Mode = Literal["shared", "copy"]
 
 
 async def ready_parent(
-    image: Image, record: str, memory_mib: int = 512, mode: Mode = "copy"
+    image: Image,
+    record: str,
+    memory_mib: int = 512,
+    mode: Mode = "copy",
+    *,
+    arena: bool = False,
 ) -> None:
     """See that there is a parent for ``world.record()`` of this name."""
     paths, tools = find_paths(), await vm_tools()
@@ -38,7 +43,7 @@ async def ready_parent(
             record=record,
             mode=mode,
             image=image.manifest.digest,
-            write_initrd=image.write_initrd,
+            write_initrd=partial(image.write_initrd, arena=arena),
             warm=("foot",),
             spec=VmSpec(
                 name=SandboxName(record),
@@ -48,6 +53,7 @@ async def ready_parent(
                 directory=place / "run",
                 logs=place / "logs",
                 memory_mib=memory_mib,
+                arena_bytes=image.arena_bytes() if arena else 0,
             ),
             tools=tools,
         )

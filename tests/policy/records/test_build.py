@@ -437,7 +437,7 @@ def _forked(lines, kind="disposable", rest=""):
 
 
 def test_a_disposable_sandbox_may_share_its_templates_memory():
-    made, problems = _forked('network = "user"\nstandby = 1')
+    made, problems = _forked('network = "user"\nstandby = 1\npixel_arena = true')
     assert made is not None, problems
     assert isinstance(made.host.launch, MicroVM)
     assert made.host.launch.fork == "shared"
@@ -450,7 +450,6 @@ def test_a_disposable_sandbox_may_share_its_templates_memory():
         ("template", "", "", "only disposable machines share memory"),
         ("disposable", "huge_pages = true", "", "huge_pages"),
         ("disposable", "shared_image = true", "", "shared_image"),
-        ("disposable", "pixel_arena = true", "", "pixel_arena"),
         ("disposable", "folders = 1", "", "virtiofsd"),
         ("disposable", "", '[folders]\nread_only = ["/srv"]', "virtiofsd"),
     ],

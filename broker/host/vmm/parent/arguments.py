@@ -4,7 +4,7 @@ Both have the same devices at the same addresses; a copy differs in its memory, 
 descriptors, the generation id and ``-incoming``, and has no kernel to load: the running
 one is in its memory, and QEMU would keep the file's 11 MiB for the firmware.  Devices whose state cannot be
 saved (vhost-user) or must not be shared (a network card with its address) are in
-neither: they are plugged into the two root ports of a copy.
+neither: they are plugged into the root ports of a copy, as is its arena.
 
 Machines that share their parent's memory have a second virtio-serial port in the
 place of a vsock device, and no device by which memory is freed: QEMU would punch
@@ -32,11 +32,14 @@ from broker.host.vmm.qemu_arguments import (
     base_args,
     free_page_args,
     listener_args,
+    memory_device_args,
+    memory_size,
     root_args,
 )
 
 VSOCK_SLOT = "hot0"
 NIC_SLOT = "hot1"
+ARENA_SLOT = "hot2"
 _SHARING = MappingProxyType(
     {
         "-device": frozenset(
@@ -89,7 +92,7 @@ def forkable_args(
         ),
         "-S",
         *("-smp", str(spec.cpus)),
-        *("-m", f"{spec.memory_mib}M"),
+        *("-m", memory_size(spec)),
         *("-object", _memory(spec, wiring)),
         *("-machine", "memory-backend=mem"),
         *(_LOADED if wiring.incoming else _boot(spec, accel, warm, wiring)),
@@ -103,6 +106,7 @@ def forkable_args(
         *("-device", f"vmgenid,id=generation,guid={wiring.generation}"),
         *_slot(VSOCK_SLOT, 1, "0x5"),
         *_slot(NIC_SLOT, 2, "0x6"),
+        *(_slot(ARENA_SLOT, 3, "0x8") if spec.arena_bytes else ()),
         *wiring.extra,
     ]
     if wiring.streams_fd is None:
@@ -163,6 +167,7 @@ def _kernel_args(
 ) -> str:
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += [*FORKABLE[accel].kernel_args, "vitrail.parent=1"]
+    words += memory_device_args(spec)
     if wiring.streams_fd is not None:
         words.append(KERNEL_WORD)
         if accel is Accel.TCG:

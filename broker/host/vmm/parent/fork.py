@@ -27,6 +27,7 @@ from broker.host.homes.sparse import copy_sparse
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.launcher import Plan, Tools
 from broker.host.vmm.parent.arguments import (
+    ARENA_SLOT,
     NIC_SLOT,
     VSOCK_SLOT,
     ForkWiring,
@@ -41,7 +42,7 @@ from broker.host.vmm.parent.identity import (
 )
 from broker.host.vmm.parent.make import hear, ignore_shared
 from broker.host.vmm.parent.store import MEMORY, STATE, Parent
-from broker.host.vmm.qemu_arguments import VmSpec, listener_args
+from broker.host.vmm.qemu_arguments import VmSpec, arena_object, listener_args
 from broker.host.vmm.qmp import Qmp
 from broker.host.vmm.running import Vm
 from broker.host.vmm.state import QEMU
@@ -104,6 +105,10 @@ class CopyPlan(Plan):
             fds.append(nic)
             net = f"stream,id=net,server=off,addr.type=fd,addr.str={nic}"
             extra += ["-netdev", net]
+        if self._spec.arena_bytes:
+            # A new one: in its parent's a copy would find its siblings' pixels.
+            arena = self.make_arena(passed, fds)
+            extra += arena_object(arena, self._spec.arena_bytes)
         serial = [word for n, fd in sockets.items() for word in listener_args(n, fd)]
         wiring = ForkWiring(
             self._memory,
@@ -161,6 +166,9 @@ class CopyPlan(Plan):
             nic = {"driver": "virtio-net-pci", "netdev": "net", "bus": NIC_SLOT}
             mac = "52:54:00:" + secrets.token_bytes(3).hex(":")
             await vm.qmp.execute("device_add", {**nic, "mac": mac, "romfile": ""})
+        if vm.arena >= 0:
+            arena = {"driver": "virtio-pmem-pci", "memdev": "arena", "bus": ARENA_SLOT}
+            await vm.qmp.execute("device_add", arena)
 
     async def plug_streams(self, vm: Vm) -> None:
         """Plug the device that carries the machine's streams."""

@@ -167,7 +167,7 @@ class Starter:
             (spec.seats, "a port at a switch"),
             (spec.huge_pages, "huge pages"),
             (spec.shared_image_bytes, "a shared image"),
-            (spec.arena_bytes, "an arena"),
+            (spec.gpu, "a GPU"),
         ):
             if there:
                 return f"machines with {what} are not copied"

@@ -61,7 +61,7 @@ class Guest:
     def __init__(self, *results):
         self.loop = Loop()
         self.display = Display(*results)
-        self.settings = SimpleNamespace(port="", name="")
+        self.settings = SimpleNamespace(port="", name="", arena=False)
         self.sessions = 0
 
     def begin_session(self):
@@ -161,6 +161,26 @@ def test_a_copy_connects_when_its_launcher_has_paused_it_for_the_last_time(
     guest.loop.watched[1](selectors.EVENT_READ)
     assert guest.sessions == 1
     assert guest.loop.watched is None
+
+
+def test_a_copy_with_an_arena_has_its_own_display_before_it_is_paused(
+    launcher, monkeypatch
+):
+    guest = Guest("")
+    guest.machine = SimpleNamespace(identify=lambda: None, name=lambda _name: None)
+    guest.settings.arena = True
+    waiting = []
+    guest.display.restart = waiting.append
+    monkeypatch.setattr(guest_end, "local_cid", lambda: 77)
+    guest_end.Parent(guest, "").begin()
+    assert words(launcher.fileno()) == ["ready"]
+    launcher.send(Identity("web-0001", 1, bytes(SEED_BYTES), 77).encode())
+    guest.loop.watched[1](selectors.EVENT_READ)
+    assert words(launcher.fileno()) == ["taken"]
+    assert words(launcher.fileno()) == [], "the parent's waypipe knows no arena"
+    (go_on,) = waiting
+    go_on("")
+    assert words(launcher.fileno()) == ["linked"]
 
 
 def test_a_copy_connects_after_a_while_where_its_launcher_was_killed(

@@ -130,7 +130,7 @@ async def test_a_parent_is_made_once_for_many_starts(stage):
         ({"spec": {"disposable": False}}, "only disposable"),
         ({"spec": {"huge_pages": True}}, "huge pages"),
         ({"spec": {"shared_image_bytes": 2 << 20}}, "a shared image"),
-        ({"spec": {"arena_bytes": 2 << 20}}, "an arena"),
+        ({"spec": {"arena_bytes": 2 << 20, "gpu": True}}, "a GPU"),
         ({"tools": {"accel": Accel.KVM}}, 'under KVM are copied with fork = "shared"'),
         ({"tools": {"vhost_device_vsock": None}}, "with the kernel's vsock"),
     ],
