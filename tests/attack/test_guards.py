@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import json
+import keyword
 import os
 import re
 import subprocess
@@ -47,12 +49,27 @@ _marks = cache(marks)  # not while collecting: every worker does that
 def test_guard_is_marked_and_its_source_changes_without_it(guard):
     assert guard.name in _marks(), "no comment '# guard: NAME' has this row's name"
     compile_without(_text(_marks()[guard.name]), guard)
+    assert unknown_names(guard, _text(_marks()[guard.name])) == set()
     assert (ROOT / guard.test).is_file()
     assert not guard.word.startswith("-"), "a -k expression without its option"
     # Parts of names and of parameters; a renamed test would leave them behind.
     text = (guard.test + _text(ROOT / guard.test)).lower()
     words = re.findall(r"[^ ()]+", guard.word.lower())
     assert [w for w in words if w not in text and w not in {"and", "or", "not"}] == []
+
+
+def unknown_names(guard, text):
+    """Names of a row that are neither in its file nor its own: a NameError, no hole."""
+    code = re.sub(r"""(?:\b[bfr])?("[^"]*"|'[^']*')""", " 0 ", guard.becomes)
+    made = re.findall(r"\bfor (.+?) in\b|\b(?:as|import) (\w+)|\b(\w+) *:?=[^=]", code)
+    known = {*re.findall(r"\w+", str(made)), *dir(builtins)}
+    known |= {*keyword.kwlist, *keyword.softkwlist, *re.findall(r"\w+", text)}
+    return set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", code)) - known
+
+
+def test_a_row_that_names_what_is_not_there_is_found():
+    guard = Guard("x", "if gone(untrusted_size) and x == 'no':", "tests/none.py")
+    assert unknown_names(guard, SOURCE) == {"gone", "x"}
 
 
 def test_guard_markers_each_have_a_row():

@@ -108,7 +108,7 @@ GUARDS = (
     Guard("a keeper signals its jailed half alone", "pass", "tests/integration/test_keeper.py", "can_signal_no_process"),
     Guard("jailed halves end with the broker", 'serve("vitrail-forks", start_worker)', "tests/integration/test_worker.py", "though_its_keeper_does_nothing"),
     Guard("no worker's code is imported outside of a jail", "if False:", "tests/attack/test_jail_fork_server.py", "imports_nothing"),
-    Guard("the fork server cannot make its root writable", "_unshare(_CLONE_OTHERS & ~_CLONE_NEWPID, -1)", "tests/attack/test_jail_fork_server.py", "probe"),
+    Guard("the fork server cannot make its root writable", "unshare(CLONE_OTHERS & ~_CLONE_NEWPID, -1)", "tests/attack/test_jail_fork_server.py", "probe"),
     Guard("the fork server starts no program", "pass", "tests/attack/test_jail_fork_server.py", "probe"),
     Guard("the warm process keeps no socket", "pass", "tests/broker/host/test_acceptors.py", "two_of_one"),
     Guard("the acceptor keeps a container's sockets", "fds = [conn.fileno()] + ([pidfd] if pidfd >= 0 else [])", "tests/attack/test_last_references.py", "container"),

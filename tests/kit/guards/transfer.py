@@ -36,7 +36,7 @@ GUARDS = (
     Guard("length of an address", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("length of an encoded address", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("hidden characters of an address", "if char in _REFUSED or False:", "tests/broker/core/transfer/test_urls.py"),
-    Guard("backslash and quotes in an address", "if unicodedata.category(char) in _HIDDEN:", "tests/broker/core/transfer/test_urls.py"),
+    Guard("backslash and quotes in an address", "if _hides(char):", "tests/broker/core/transfer/test_urls.py"),
     Guard("percent signs that encode nothing", "if (found := None):", "tests/broker/core/transfer/test_urls.py"),
     Guard("schemes that are never opened", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("schemes of a rule", "if False:", "tests/broker/core/transfer/test_urls.py"),
