@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Callable, Optional
 
-from shims.x11.objects import Maybe, Relay, WireObject, ignored
+from shims.x11.objects import Maybe, Relay, WireObject
 from shims.x11.window import HeldSurface, XWindow
 from shims.x11.x11 import X11
 
@@ -37,7 +37,7 @@ class Core:
         self.relay = Relay()
         self.x = X11(cookie, self._managing, self._event)
         self.events = dict(EVENTS)
-        self._parts: list[object] = []
+        self._told: dict[str, list[Callable[..., None]]] = {}
         self.managing = self.dragging = False
         self.globals: dict[str, tuple[int, int]] = {}
         """Name and version of the first global of each interface."""
@@ -68,13 +68,15 @@ class Core:
         message, ``_on_helper_xdndenter`` for one to the helper, and other ``_on_`` for
         what parts tell.  Wayland's messages: see ``Relay.attach``.
         """
-        self._parts.append(part)
+        for name in dir(part):
+            if name.startswith("_on_"):
+                self._told.setdefault(name[4:], []).append(getattr(part, name))
         self.relay.attach(part)
 
     def tell(self, what: str, *values: object) -> None:
         """Tell the parts that have a handler for it what happened."""
-        for part in self._parts:
-            getattr(part, f"_on_{what}", ignored)(*values)
+        for handler in self._told.get(what, ()):
+            handler(*values)
 
     # -- time
 

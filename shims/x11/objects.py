@@ -49,7 +49,7 @@ class Relay:
         self.up, self.down = WireEnd("the compositor"), WireEnd("Xwayland")
         self.by_up: dict[int, WireObject] = {}
         self.by_down: dict[int, WireObject] = {}
-        self._handlers: dict[WireMessage, Callable[..., None]] = {}
+        self._handlers: dict[tuple[str, str], Callable[..., None]] = {}
         self._free: list[int] = []
         self._next = 2
         self._held = 0
@@ -69,7 +69,7 @@ class Relay:
         for message in BY_NAME.values():
             handler = getattr(part, f"_{message.interface}_{message.name}", None)
             if handler is not None:
-                self._handlers[message] = handler
+                self._handlers[message.interface, message.name] = handler
 
     # -- ids and objects
 
@@ -183,29 +183,27 @@ class Relay:
             made = self.known(oid)
             if made.dead:
                 raise BridgeError(f"Xwayland uses a {made.interface} that it destroyed")
-            message, values = self.down.decode(">", made.interface, opcode, body)
-            self._handle(made, message, values)
+            self._handle(made, ">", opcode, body)
         for oid, opcode, body in self.up.messages():
             found = self.by_up.get(oid)
             if found is not None:
-                message, values = self.up.decode("<", found.interface, opcode, body)
-                self._handle(found, message, values)
+                self._handle(found, "<", opcode, body)
             elif oid < FIRST_OF_SERVER:  # not an offer that we have destroyed
                 raise BridgeError(f"an event for object {oid}, which does not exist")
 
-    def _handle(
-        self, made: WireObject, message: WireMessage, values: list[Any]
-    ) -> None:
-        asked = message.mark == ">"
-        for at, (kind, of) in enumerate(zip(message.kinds, message.types)):
+    def _handle(self, made: WireObject, mark: str, opcode: int, body: bytes) -> None:
+        asked = mark == ">"
+        end = self.down if asked else self.up
+        message, values = end.decode(mark, made.interface, opcode, body)
+        for at, kind, of in message.objects:
             if kind == "O" and not values[at]:
                 values[at] = None
-            elif kind in "oO" and asked:
+            elif asked:
                 values[at] = self.known(values[at], of)
-            elif kind in "oO":
+            else:
                 found = self.by_up.get(values[at], self._gone)
                 values[at] = found if of in ("", found.interface) else self._gone
-        handler = self._handlers.get(message)
+        handler = self._handlers.get((made.interface, message.name))
         if handler is not None:
             handler(made, *values)
         elif asked:
@@ -238,10 +236,8 @@ class Relay:
         self._free.append(oid)
         self.forget(made)
 
-    def _wl_display_error(
-        self, _: WireObject, made: WireObject, code: int, text: str
-    ) -> None:
-        what = made.interface or "an object that is gone"
+    def _wl_display_error(self, _: Maybe, of: WireObject, code: int, text: str) -> None:
+        what = of.interface or "an object that is gone"
         raise BridgeError(f"the compositor refused {what} ({code}): {text[:300]}")
 
 

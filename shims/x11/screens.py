@@ -12,7 +12,7 @@ import struct
 from typing import Optional
 
 from shims.x11.core import BridgePart, Core
-from shims.x11.objects import WireObject
+from shims.x11.objects import Maybe, WireObject
 
 PASSED_ON = (
     ("wl_compositor", 4), ("wl_shm", 1), ("wl_seat", 7),
@@ -73,9 +73,7 @@ class Screens(BridgePart):
     ) -> None:
         self._core.globals.setdefault(interface, (name, version))
 
-    def _wl_output_mode(
-        self, _output: WireObject, flags: int, w: int, h: int, _rate: int
-    ) -> None:
+    def _wl_output_mode(self, _: Maybe, flags: int, w: int, h: int, _rate: int) -> None:
         if flags & 1:
             self._mode = (w, h)
 

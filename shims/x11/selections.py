@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from functools import partial
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence
 
 from shims.x11.core import SELECTION, BridgePart, Core
 from shims.x11.objects import Maybe, WireObject, ignored
@@ -332,9 +332,9 @@ class Selections(BridgePart):
         """Return descriptors that have something to take."""
         return [t.fd for t in self._transfers if t.writes and (t.data or t.whole)]
 
-    def ready(self, fds: set[int]) -> None:
+    def ready(self, ends: Sequence[object]) -> None:
         """Move bytes where it goes without waiting."""
-        for transfer in [t for t in self._transfers if t.fd in fds]:
+        for transfer in [t for t in self._transfers if t.fd in ends]:
             self._move(transfer)
 
     def _move(self, transfer: SelectionTransfer) -> None:

@@ -100,7 +100,7 @@ class Server:
         ``once``: another program waits for the next X11 program.
         """
         listener = self._display.listener
-        while self._goes_on():
+        while self.child is None or self.child.poll() is None:
             ready, _, _ = select.select([listener, *self._ends], [], [])
             if listener in ready:
                 self._show()
@@ -109,17 +109,13 @@ class Server:
         code = self.child.returncode if self.child is not None else 0
         return 128 - code if code < 0 else code
 
-    def _goes_on(self) -> bool:
-        """Whether our own program, if there is one, has not ended."""
-        return self.child is None or self.child.poll() is None
-
     def _show(self) -> None:
         """Run one Xwayland, to its end or that of our own program."""
         began = time.monotonic()
         try:
             with contextlib.closing(XSession(self._display)) as session:
-                while not session.ended and self._goes_on():
-                    session.turn(self._ends)
+                while not session.turn(self._ends):
+                    pass
         except BridgeError as error:
             say(f"X11 windows end: {error}")
         except Exception:
@@ -142,7 +138,7 @@ class XSession:
     """One Xwayland with its bridge, and their sockets."""
 
     def __init__(self, display: XDisplay) -> None:
-        self._display, self.ended = display, False
+        self._display, self._ended = display, False
         self._server: Optional[subprocess.Popen[bytes]] = None
         self._up = wayland_socket()
         self._down, self._theirs = socket.socketpair()
@@ -173,8 +169,11 @@ class XSession:
         self._theirs.close()
         self._wm_theirs.close()
 
-    def turn(self, more: list[Any]) -> None:
-        """Wait until something can be done, and do it.  Raises BridgeError."""
+    def turn(self, more: list[Any]) -> bool:
+        """Wait until something can be done, and do it; returns whether it was the last.
+
+        ``more`` end the session by being readable.  Raises BridgeError.
+        """
         bridge = self.bridge
         relay, x, moves = bridge.core.relay, bridge.core.x, bridge.selections
         self._flush()
@@ -185,14 +184,13 @@ class XSession:
             readers += [self._down, self._wm]
         writers: list[Any] = [end for end, stream in self._connections if stream.out]
         writers += moves.writers()
-        patience = bridge.core.patience()
-        ready, able, _ = select.select(readers, writers, [], patience)
+        ready, able, _ = select.select(readers, writers, [], bridge.core.patience())
         for end, connection in self._connections:
             if end in ready:
                 self._read(end, connection)
-        moves.ready({fd for fd in (*ready, *able) if isinstance(fd, int)})
+        moves.ready([*ready, *able])
         bridge.work()
-        self._flush()
+        return self._ended or any(end in ready for end in more)
 
     def _read(self, end: socket.socket, connection: Stream) -> None:
         try:
@@ -212,17 +210,18 @@ class XSession:
         server = self._server
         if server is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.ended = server.wait(2.0) == 0
-        if not self.ended:
+                self._ended = server.wait(2.0) == 0
+        if not self._ended:
             raise BridgeError(why)
 
     def _flush(self) -> None:
-        for end, connection in self._connections:
+        for end, connection in [pair for pair in self._connections if pair[1].out]:
             # What an end said before it went is still to be read.
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 while connection.out:
                     data, fds = connection.piece()
-                    connection.sent(socket.send_fds(end, [data], fds), fds)
+                    count = socket.send_fds(end, [data], fds) if fds else end.send(data)
+                    connection.sent(count, fds)
 
     def close(self) -> None:
         """End Xwayland, and say its last words if it failed."""
@@ -266,7 +265,7 @@ def main(argv: list[str]) -> int:
     try:
         return server.serve(once=fd >= 0)
     finally:
-        if server.child is not None and server.child.poll() is None:
+        if server.child is not None:
             server.child.terminate()
         if fd < 0:
             for path in (f"{X_SOCKETS}/X{number}", authority.path):

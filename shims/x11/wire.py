@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from typing import Any, Iterator, Sequence
 
 from shims.x11.message_table import MESSAGES, WireMessage
 
+_HEAD = struct.Struct("<II")
 MOST_FDS = 28
 """Descriptors in one sendmsg, as libwayland has it."""
 
@@ -38,11 +40,9 @@ class Stream:
 
     def piece(self) -> tuple[bytes, list[int]]:
         """Return what one sendmsg may take: no message before its descriptors."""
-        fds = [fd for _, fd in self._out_fds[:MOST_FDS]]
-        end = len(self.out)
-        if len(self._out_fds) > MOST_FDS:
-            end = self._out_fds[MOST_FDS][0]
-        return bytes(self.out[:end]), fds
+        now, later = self._out_fds[:MOST_FDS], self._out_fds[MOST_FDS:]
+        end = later[0][0] if later else None
+        return bytes(self.out[:end]), [fd for _, fd in now]
 
     def sent(self, count: int, fds: list[int]) -> None:
         """So many bytes have left, with these descriptors."""
@@ -65,7 +65,7 @@ class WireEnd(Stream):
     def messages(self) -> Iterator[tuple[int, int, bytes]]:
         """Yield whole messages: object, opcode, body.  Raises BridgeError."""
         while len(self.received) >= 8:
-            oid, head = struct.unpack_from("<II", self.received)
+            oid, head = _HEAD.unpack_from(self.received)
             size = head >> 16
             if size < 8 or size % 4:
                 raise BridgeError(f"{self.peer} sent a message of {size} bytes")
@@ -79,11 +79,12 @@ class WireEnd(Stream):
         self, mark: str, interface: str, opcode: int, body: bytes
     ) -> tuple[WireMessage, list[Any]]:
         """Return what a message to an object of an interface says.  Raises BridgeError."""
-        messages = MESSAGES.get((mark, interface), [])
-        if opcode >= len(messages):
+        message, found, at = MESSAGES.get((mark, interface, opcode)), [], 0
+        if message is None:
             raise BridgeError(f"{self.peer} sent {interface} message {opcode}")
-        message, found, at = messages[opcode], [], 0
         try:
+            if message.words is not None:
+                return message, [*message.words.unpack_from(body)]
             for kind in message.kinds:
                 if kind == "h":
                     found.append(self.received_fds.pop(0))
@@ -105,8 +106,11 @@ class WireEnd(Stream):
 
     def put(self, oid: int, message: WireMessage, values: Sequence[Any]) -> None:
         """Queue a message; objects and new ids are numbers."""
-        start = len(self.out)
-        body = bytearray()
+        start, body = len(self.out), bytearray()
+        if message.words is not None:
+            with contextlib.suppress(struct.error):  # None, or a number out of range
+                body += message.words.pack(*values)
+                values = ()
         for kind, value in zip(message.kinds, values):
             if kind == "h":
                 self._out_fds.append((start, value))
@@ -121,5 +125,4 @@ class WireEnd(Stream):
                 if isinstance(value, str):
                     data = value.encode("utf-8", "replace") + b"\0"
                 body += struct.pack("<I", len(data)) + data + b"\0" * (-len(data) % 4)
-        size = len(body) + 8
-        self.out += struct.pack("<II", oid, size << 16 | message.opcode) + body
+        self.out += _HEAD.pack(oid, len(body) + 8 << 16 | message.opcode) + body
