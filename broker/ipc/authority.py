@@ -66,6 +66,8 @@ class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AskPermit(ClientMessage, frozen=True, tag=1):
     """May this be?  Answered by Permitted or Failed; Asking may precede that.
 
+    AuthorityDone says that it has ended, and does not count any more.
+
     ``covered``: the number of a permit whose question named this request as well.
     ``chosen``: the number of the question by which the user chose it; 0: none.
     """

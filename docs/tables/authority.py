@@ -117,7 +117,7 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     "RulesShown": _tells("once for a question about rules"),
     "Asking": _tells("while the user is being asked"),
     "Chosen": _tells("once for a choice"),
-    "AuthorityDone": _tells("once for a request"),
+    "AuthorityDone": _tells("once for a request; for a permit when it has ended"),
     "Failed": _tells("once for a request, or for its own start"),
     "ShareUsedUp": _tells("when a record's share of the log is used up"),
     "Report": _tells("once for a request"),

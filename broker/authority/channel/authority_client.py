@@ -80,12 +80,17 @@ class AuthorityClient(LogClient):
     @override
     def _take_answer(self, message: m.AuthorityAnswer) -> None:
         call = self._calls.get(message.request)
+        if not isinstance(call, _Asking):
+            super()._take_answer(message)
+            return
         match message:
             case m.PermitNow() | m.PermitCut() | m.Asking():
-                if isinstance(call, _Asking):
-                    _tell(call, message)
+                _tell(call, message)
+            case m.AuthorityDone(number):
+                # guard: a permit that is given up has its place until its end
+                del self._calls[number]
             case _:
-                super()._take_answer(message)
+                call.set_answer(message)
 
     @override
     async def _follow(self, message: m.Policy) -> None:
@@ -106,22 +111,21 @@ class AuthorityClient(LogClient):
     ) -> AsyncIterator[Permit]:
         """See ``Permits.permit``."""
         asking = _Asking(request=request)
-        number = self._begin(asking)
+        number = self._begin(
+            asking,
+            partial(
+                m.AskPermit,
+                asked=asked_of(request),
+                covered=0 if covered is None else covered.number,
+                chosen=0 if chosen is None else chosen.number,
+            ),
+        )
         try:
-            self._put(
-                m.AskPermit(
-                    number,
-                    asked_of(request),
-                    covered=0 if covered is None else covered.number,
-                    chosen=0 if chosen is None else chosen.number,
-                )
-            )
             permit = await self._permitted(asking, on_ask, gone)
             permit.still_holds()
             with permit.scope:
                 yield permit
         finally:
-            del self._calls[number]
             self._put_or_lose(m.PermitOver(number))
         if permit.scope.cancelled_caught:
             raise RefusedError(permit.over, where=permit.where)
@@ -191,13 +195,12 @@ class AuthorityClient(LogClient):
     ) -> ChosenRequest:
         """See ``Permits.choose``."""
         call = AuthorityCall()
-        number = self._begin(call)
+        asked = [asked_of(request) for request in requests]
+        ask = partial(m.AskChoice, asked=asked, words=text.words, details=text.details)
+        number = self._begin(call, ask)
         try:
-            asked = [asked_of(request) for request in requests]
-            self._put(m.AskChoice(number, asked, text.words, text.details))
             await call.answered.wait()
         finally:
-            del self._calls[number]
             self._put_or_lose(m.PermitOver(number))
         chosen = expect(m.Chosen, call.answer)
         said = PersonAnswer(allow=True, by="person")

@@ -6,6 +6,7 @@ in force.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -116,13 +117,12 @@ class LogClient:
         while not self._stopping:
             await trio.sleep(authority_limits.AUTHORITY_BEAT_SECONDS)
             call = AuthorityCall()
-            number = self._begin(call, kept=0)
-            self._put_or_lose(m.AskReport(number))
+            with contextlib.suppress(UpstreamError):  # which is no answer, too
+                self._begin(call, m.AskReport, kept=0)
             for _ in range(authority_limits.AUTHORITY_SILENT_SECONDS):
                 with trio.move_on_after(1.0):
                     await call.answered.wait()
                     break
-            del self._calls[number]
             # guard: an authority that does not answer ends the broker
             if call.answer is None and not self._stopping:
                 self._lost(_SILENT)
@@ -166,7 +166,7 @@ class LogClient:
                 raise InternalError(f"no handler for {type(message).__name__}")
 
     def _take_answer(self, message: m.AuthorityAnswer) -> None:
-        call = self._calls.get(message.request)
+        call = self._calls.pop(message.request, None)
         if call is not None:
             call.set_answer(message)
 
@@ -175,13 +175,24 @@ class LogClient:
 
     # -- sending ---------------------------------------------------------------------------
 
-    def _begin(self, call: AuthorityCall, *, kept: int = 1) -> int:
-        """Number a request; ``kept``: places that it may not take, for ``_watch``."""
+    def _begin(
+        self,
+        call: AuthorityCall,
+        message: Callable[[int], m.ClientMessage],
+        *,
+        kept: int = 1,
+    ) -> int:
+        """Send a request, and return its number.
+
+        Its place is free again when the authority has done with it, which counts in
+        the same way.  ``kept``: places that it may not take, for ``_watch``.
+        """
         if len(self._calls) >= authority_limits.AUTHORITY_REQUESTS - kept:
             raise RefusedError("too many requests wait for the authority")
         if self._over:
             raise UpstreamError(_LOST)
         self._last += 1
+        self._put(message(self._last))  # what it raises was not sent
         self._calls[self._last] = call
         return self._last
 
@@ -201,12 +212,8 @@ class LogClient:
     ) -> _M:
         """Send a request and return its answer.  Raises the error that it is."""
         call = AuthorityCall()
-        number = self._begin(call)
-        try:
-            self._put(message(number))
-            await call.answered.wait()
-        finally:
-            del self._calls[number]
+        self._begin(call, message)
+        await call.answered.wait()
         return expect(kind, call.answer)
 
     def notify(self, title: str, text: str, *, sandbox: str = "") -> None:

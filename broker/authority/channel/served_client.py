@@ -226,8 +226,8 @@ class ClientChannel:
         try:
             lease = self._rights.running(message.asked.lease)
         except RefusedError as error:
-            self._waiting -= 1
             self.put(m.failed(message.request, error))
+            self._done(message.request)
             return
         request = request_of(message.asked, lease)
         covered = self._held.get(message.covered)
@@ -259,9 +259,13 @@ class ClientChannel:
                 self.put(m.failed(message.request, wrong))
             finally:
                 del self._held[message.request]
-                self._waiting -= 1
+                self._done(message.request)
 
         nursery.start_soon(permit)
+
+    def _done(self, number: int) -> None:
+        self._waiting -= 1
+        self.put(m.AuthorityDone(number))
 
     async def _asking(self, number: int) -> None:
         self.put(m.Asking(number))

@@ -60,6 +60,7 @@ GUARDS = (
     Guard("a client records the kinds of its role", "if False:", "tests/attack/test_forged_authority_messages.py", "only_the_authority_writes or viewer_records"),
     Guard("an event is about a lease of its channel", "if False:", "tests/attack/test_forged_authority_messages.py", "lease_of_another"),
     Guard("an event without a lease is about a sandbox of its channel", "if False:", "tests/attack/test_forged_authority_messages.py", "about_another_sandbox"),
+    Guard("a permit that is given up has its place until its end", "pass", "tests/broker/authority/channel/test_authority_client.py", "given_up_are_bounded"),
     Guard("a request has a number of its own", "if False:", "tests/attack/test_forged_authority_messages.py", "used_once"),
     Guard("a client's requests are bounded", "if False:", "tests/attack/test_forged_authority_messages.py", "requests_without_end"),
     Guard("a preview is about few requests", "if False:", "tests/attack/test_forged_authority_messages.py", "previews_without_end"),

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 import pytest
 import trio
 
+from broker.authority.audit.event_log import of
 from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.request_messages import asked_of, request_of
-from broker.authority.permit import USER, Request
-from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.authority.permit import USER, ChoiceText, Request
+from broker.core.errors import (
+    InternalError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    sole,
+)
 from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
@@ -171,6 +179,66 @@ async def test_who_gives_up_withdraws_the_question():
         await eventually(lambda: not s.person.open)
 
 
+async def test_a_request_that_cannot_be_sent_ends_no_channel():
+    """Its end is not told either: the authority would take that for a lie."""
+    async with client_of("t.Do * work @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+        unfit = request(argument="+\udc80")
+        with pytest.raises(InternalError):
+            async with client.permit(unfit):
+                raise AssertionError
+        with pytest.raises(InternalError):
+            await client.choose([unfit], ChoiceText("to do it", ()))
+        with trio.move_on_after(10):
+            async with client.permit(request()):
+                pass
+        assert s.fault is None
+
+
+async def test_requests_that_are_given_up_are_bounded_here(monkeypatch):
+    """Else the authority, whose disk is slow, counts more of them than there may be."""
+    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 8)
+    async with client_of("t.Do * work @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+        disk, record = trio.Event(), s.log.require
+
+        async def slow(event):
+            with trio.CancelScope(shield=True):
+                await disk.wait()
+            await record(event)
+
+        async def give_up(step):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(step)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+
+        async def fill(step):
+            for _ in range(8):
+                await give_up(step)
+
+        monkeypatch.setattr(s.log, "require", slow)
+        event = schema.StreamOpened(**of(WORK))
+        steps = (
+            partial(carry, client, trio.sleep_forever),
+            partial(client.require, event),
+        )
+        try:
+            for step in steps:
+                for _ in range(3):
+                    await give_up(step)
+            for step in steps:
+                with pytest.raises(ExceptionGroup) as refused:
+                    await fill(step)
+                assert "too many requests" in str(sole(refused.value))
+        finally:
+            disk.set()
+        await eventually(lambda: not client._calls)
+        assert s.fault is None
+        async with client.permit(request()):
+            pass
+
+
 async def test_a_yes_after_the_program_went_is_for_its_next_request():
     async with client_of("t.Do * work @adminvm ask\n") as (s, client):
         await client.lease_begun(WORK)
@@ -201,7 +269,6 @@ async def test_a_covered_request_is_not_asked_about_again():
 
 
 async def test_the_user_chooses_one_of_several():
-    from broker.authority.permit import ChoiceText
 
     async with client_of("t.Do * @anyvm @adminvm ask\n") as (s, client):
         for lease in (WORK, VAULT):
