@@ -464,6 +464,27 @@ async def test_without_descriptors_for_a_pipe_it_copies(handle, pump, nursery):
     assert end.mode_ab is RelayMode.COPY
 
 
+async def test_without_descriptors_for_a_pipe_it_waits_for_a_slow_reader(
+    handle, pump, nursery
+):
+    """The first copy, which the C part gives up its stream for, fills the server's socket."""
+    await pump.streams()
+    _leave(handle.pid, 2)
+    client, a = socket.socketpair()
+    b, server = socket.socketpair()
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    payload = os.urandom(60_000)
+    client.sendall(payload)
+    client.shutdown(socket.SHUT_WR)
+    server.setblocking(False)
+    nursery.start_soon(pump.relay, a.detach(), b.detach())
+    with client:
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(server)) as reader:
+            await trio.lowlevel.wait_readable(reader.socket)
+            await pump.streams()  # whose answer follows that turn
+            assert await read_all(reader) == payload
+
+
 async def test_ordered_splice_never_copies(handle, pump, nursery):
     await pump.streams()
     _leave(handle.pid, 2)

@@ -201,7 +201,9 @@ class RelayEngine:
             stream = self._ends[pair.ways[0].source].stream
             self._take_back(stream, pair)
             for end in (stream.a, stream.b):
-                if stream.open and end.said.state > BLOCKED:
+                if stream.open:
+                    # Also where it flows or is blocked: a copy awaits other events than
+                    # the splice before it.
                     self._changed(stream, end.said)
         return events
 
