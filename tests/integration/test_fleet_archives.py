@@ -128,6 +128,15 @@ async def test_what_others_have_kept_is_proved(
     swapped = [{**row} for row in rows]
     swapped[events[7]]["Body"] = rows[events[8]]["Body"]
     assert verify(swapped).code == 3
+    # A checkpoint that cannot be read is a problem of its log alone.
+    spoilt = [{**row} for row in rows]
+    for row in spoilt:
+        whose = row["ResourceAttributes"]["host.name"]
+        if whose == "one" and "vitrail.size" in row["LogAttributes"]:
+            row["Body"] = row["Body"].replace("=\n", "\n")
+    answer = verify(spoilt)
+    assert answer.code == 3, answer
+    assert [one["good"] for one in answer.objects] == [False, True]
 
 
 def test_line_that_does_not_end_is_refused(tmp_path: Path) -> None:

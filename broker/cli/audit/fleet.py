@@ -14,7 +14,7 @@ from broker.cli.audit.proof.shipped import Checked, ShippedLog, compare
 from broker.cli.audit.proof.verify import Report
 from broker.cli.audit.query.archive import EventArchive, open_archive
 from broker.cli.audit.query.fleet_database import Fleet, open_fleet
-from broker.core.errors import SetupError
+from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.ipc.audit.tree import Growing
 
@@ -105,8 +105,15 @@ def _moved(
 
 def _later(notes: Sequence[str], began: int) -> list[str]:
     """Without those that were compared before; the keys are needed from the first on."""
-    parsed = ((text, parse_note(text).checkpoint) for text in notes)
-    return [t for t, note in parsed if note.change is not None or note.size > began]
+    return [text for text in notes if _is_needed(text, began)]
+
+
+def _is_needed(text: str, began: int) -> bool:
+    try:
+        found = parse_note(text).checkpoint
+    except RefusedError:
+        return True  # for the report: it is that log's problem, and of no other
+    return found.change is not None or found.size > began
 
 
 def _of(name: str, kept: Sequence[str]) -> list[str]:
