@@ -676,8 +676,10 @@ async def test_input_for_a_program_that_does_not_read_is_bounded(tmp_path):
 async def test_a_terminal_has_its_size_its_signals_and_its_end(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        script = "tty >/dev/null && stty size; trap 'echo winch; stty size' WINCH; "
-        script += "trap 'echo int' INT; read a; read b; echo got $b; cat; echo end"
+        # The size is told once the signals are awaited.
+        script = "trap 'echo winch; stty size' WINCH; trap 'echo int' INT; "
+        script += "tty >/dev/null && echo $(stty size); "
+        script += "read a; read b; echo got $b; cat; echo end"
         await broker.send(
             agent.Run(
                 program=1,

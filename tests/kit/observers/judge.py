@@ -386,6 +386,7 @@ class Judge:
         """While the person works on, others act; only a new window takes focus."""
         since, mapped = len(observer.events), self.hostile.mapped
         self.hostile.act(4)
+        self._opened(observer)
         observer.roundtrip()
         lost = observer.leaves(since)
         self.leaves += lost
@@ -402,6 +403,12 @@ class Judge:
                 )
             self.gains.claimed = max(self.gains.claimed, clock() - began)
             self.type_into(observer)
+
+    def _opened(self, observer: Observer) -> None:
+        """Wait until the compositor has shown the hostile client's newest window.
+
+        Only one that shows it, and gives it the keyboard, later than it answers.
+        """
 
     def _shown(self) -> None:
         """The hostile pointer image is where the pointer is, on its own content."""
