@@ -101,14 +101,14 @@ async def test_a_record_has_looks_of_its_own():
         await eventually(dark)
         assert await read(work, GNOME, "text-scaling-factor") == "(<1.25>,)"
         assert await read(work, GNOME, "font-name") == "(<'Serif 9'>,)"
-        assert await read(work, GNOME, "cursor-size") == "(<32>,)"
+
+        async def sized(wanted):
+            return await read(work, GNOME, "cursor-size") == f"(<{wanted}>,)"
+
+        await eventually(lambda: sized(32))
         # What it has of its own does not follow the desktop.
         await choose(screen, "cursor-size", "48")
-
-        async def larger():
-            return await read(work, GNOME, "cursor-size") == "(<48>,)"
-
-        await eventually(larger)
+        await eventually(lambda: sized(48))
         assert await dark()
 
 

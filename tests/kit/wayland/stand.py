@@ -213,6 +213,7 @@ class JailedStand(Stand):
         self.children = []
         self.said: list[messages.FromWorker] = []
         self.listener: Callable[[Any], Awaitable[None]] | None = None
+        self.closing = False
 
     async def hear(self) -> None:
         async for message in self.worker.messages:
@@ -247,6 +248,7 @@ async def jailed(
                     child.kill_now()
             for ended in it.closed():
                 print(f"{rules.name}: {ended}")  # shown where the test fails
+            it.closing = True
             await worker.close()
             nursery.cancel_scope.cancel()
 
