@@ -49,7 +49,7 @@ PROGRAMS = (
         USER,
         352,
         45_000,
-        28_920,
+        28_940,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -114,8 +114,8 @@ PROGRAMS = (
         ("shims.files.__main__",),
         CONFINED,
         41,
-        6650,
-        4870,
+        6680,
+        4900,
     ),
     Program(
         "folder mounts",

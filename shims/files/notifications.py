@@ -31,7 +31,7 @@ from shims.files.protocol import TransferError, frame, read_message
 
 if TYPE_CHECKING:
     import socket
-    from typing import Any, Dict, List, Optional, Set, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
 NOTIFICATIONS_NAME = "org.freedesktop.Notifications"
 NOTIFICATIONS_PATH = "/org/freedesktop/Notifications"
@@ -71,9 +71,15 @@ class Notifications(BusService):
     introspection = NOTIFICATIONS_XML
 
     def __init__(self, bus: socket.socket) -> None:
+        import threading
+
         super().__init__(bus)
+        self._turn = threading.Lock()
+        """For the three below, which the thread of a connection changes, too."""
         self._broker: Optional[Connection] = None
-        self._shown: Set[int] = set()
+        self._shown: Dict[int, Connection] = {}
+        self._asked: Optional[Tuple[Connection, Dict[str, Any]]] = None
+        """What is sent on once its program knows the number."""
         # A number of an earlier daemon is not known here: programs outlive it.
         self._last = int.from_bytes(os.urandom(3), "big")
 
@@ -120,23 +126,41 @@ class Notifications(BusService):
             ],
             "expire": max(-1, expire),
         }
-        self._shown.add(number)
-        self._send_on(message)
+        try:
+            self._asked = self._broker or self._connect(), message
+        except (TransferError, OSError) as error:
+            raise CallError("DBus.Error.Failed", str(error)) from None
         return int(number)
 
+    def answered(self) -> None:  # type: ignore[explicit-override]
+        """Ask the broker only now: an answer of its own may come at once.
+
+        notify-send ignores the end of a number that it does not know yet, and waits on.
+        """
+        if self._asked is None:
+            return
+        (broker, message), self._asked = self._asked, None
+        number = message["number"]
+        with self._turn:
+            self._shown[number] = broker
+            ended = self._broker is not broker
+        if not ended:
+            try:
+                broker.send(frame(message))
+            except (TransferError, OSError):
+                ended = True
+        if ended:
+            self._closed(broker, number, UNDEFINED_REASON)
+
     def _close(self, number: int) -> None:
-        if number in self._shown:
-            self._send_on({"type": "close", "number": number})
+        broker = self._shown.get(number)
+        if broker is not None:
+            try:
+                broker.send(frame({"type": "close", "number": number}))
+            except (TransferError, OSError) as error:
+                raise CallError("DBus.Error.Failed", str(error)) from None
 
     # -- the broker -----------------------------------------------------------------
-
-    def _send_on(self, message: Dict[str, Any]) -> None:
-        try:
-            broker = self._broker or self._connect()
-            broker.send(frame(message))
-        except (TransferError, OSError) as error:
-            self._shown.discard(message["number"])
-            raise CallError("DBus.Error.Failed", str(error)) from None
 
     def _connect(self) -> Connection:
         broker = self._broker = Connection("VITRAIL_NOTIFICATION")
@@ -150,17 +174,23 @@ class Notifications(BusService):
                 message = read_message(broker.reader)
                 number = int(message["number"])
                 if message["type"] == "closed":
-                    self._closed(number, int(message["reason"]))
+                    self._closed(broker, number, int(message["reason"]))
                 elif message["type"] == "action":
                     self._signal("ActionInvoked", "us", (number, str(message["key"])))
-        if self._broker is broker:
-            self._broker = None
+        with self._turn:
+            if self._broker is broker:
+                self._broker = None
+            left = list(self._shown)
         broker.socket.close()
-        for number in list(self._shown):
-            self._closed(number, UNDEFINED_REASON)
+        for number in left:
+            self._closed(broker, number, UNDEFINED_REASON)
 
-    def _closed(self, number: int, reason: int) -> None:
-        self._shown.discard(number)
+    def _closed(self, broker: Connection, number: int, reason: int) -> None:
+        """Tell its program once, and of no later one with its number."""
+        with self._turn:
+            if self._shown.get(number) is not broker:
+                return
+            del self._shown[number]
         self._signal("NotificationClosed", "uu", (number, reason))
 
     def _signal(self, member: str, signature: str, body: Tuple[Any, ...]) -> None:

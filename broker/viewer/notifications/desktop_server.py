@@ -7,6 +7,7 @@ brings the server to it.  A server that is missing, hangs or dies ends what was 
 from __future__ import annotations
 
 import html
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -57,6 +58,11 @@ class _Session:
     """Our number: the server's, and what it shows."""
     tokens: dict[int, str] = field(default_factory=dict)
     gone: bool = False
+    early: deque[tuple[str, tuple[object, ...]]] = field(
+        default_factory=lambda: deque(maxlen=_SIGNALS_WAITING)
+    )
+    """Signals about numbers that are not known: perhaps of the one that is just being
+    shown, because a signal may be taken before the answer that was read with it."""
 
     def ours(self, theirs: int) -> int | None:
         """Return our number for the server's."""
@@ -167,8 +173,11 @@ class DesktopServer:
             if before is None or before[1] != bubble:
                 theirs = before[0] if before else 0
                 call = _notify(bubble, theirs, session)
+                session.early.clear()
                 answer = await _reply(session.router, call)
                 session.shown[number] = int(answer.body[0]), bubble
+                for member, body in list(session.early):
+                    self._heard(session, member, body)
                 if number not in self._wanted:
                     self.close(number)
 
@@ -207,8 +216,9 @@ class DesktopServer:
         if len(body) != 2 or not isinstance(body[0], int):
             return
         number = session.ours(body[0])
-        if number is None:
-            return  # another program's
+        if number is None:  # another program's, or not known yet
+            session.early.append((member, body))
+            return
         match member, body[1]:
             case "ActivationToken", str(token):
                 session.tokens[number] = token

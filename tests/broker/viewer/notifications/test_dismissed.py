@@ -5,10 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import trio
+from jeepney import HeaderFields
+from trio.testing import wait_all_tasks_blocked
 
 from broker.viewer.notifications import desktop_server
 from broker.viewer.notifications.board import Bubble
-from broker.viewer.notifications.desktop_server import DesktopServer, _Session
+from broker.viewer.notifications.desktop_server import (
+    DesktopServer,
+    ServerTold,
+    _Session,
+)
 
 
 def bubble(title):
@@ -38,3 +44,29 @@ async def test_it_does_not_come_back(monkeypatch):
     await server._bring(session)
     assert shown == ["first", "second", "first, again"]
     assert [one.number for one in told] == [2]
+
+
+async def test_the_end_of_one_that_was_just_shown_is_heard(monkeypatch, nursery):
+    """The answer and the signal after it come in one read; either task may run first."""
+    told = []
+    server = DesktopServer(told.append)
+    session = _Session(None, ":1.5", buttons=True, markup=False)
+    send, signals = trio.open_memory_channel(8)
+    nursery.start_soon(server._listen, session, signals)
+
+    async def reply(_router, _call):
+        fields = {
+            HeaderFields.sender: ":1.5",
+            HeaderFields.member: "NotificationClosed",
+        }
+        header = SimpleNamespace(fields=fields)
+        send.send_nowait(SimpleNamespace(header=header, body=(7, 2)))
+        await wait_all_tasks_blocked()
+        return SimpleNamespace(body=(7,))
+
+    monkeypatch.setattr(desktop_server, "_reply", reply)
+    server.show(1, bubble("first"))
+    await server._bring(session)
+    await wait_all_tasks_blocked()
+    assert told == [ServerTold(1, reason=2)]
+    assert not session.shown
