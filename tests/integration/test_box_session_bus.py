@@ -135,6 +135,8 @@ async def test_a_program_of_a_box_opens_and_saves_what_the_user_chooses(tmp_path
         assert (await anext(lines)).endswith("/Incoming/desktop/notes.txt")
         (copy,) = w.paths.homes.rglob("notes.txt")
         assert copy.read_text() == "content"
+        # A box is one at a time: while its home is in use, the next is refused.
+        assert await child.wait() == 0
         async with running(*run, "SAVE", "first", env=w.environ):
             await pick(screen, "work: save a file", saved)
             await eventually(lambda: saved.exists() and saved.read_text() == "first")
