@@ -20,6 +20,7 @@ from broker.core.prompt_words import wants
 from broker.core.question import Keep
 from broker.core.services import SCREEN_SHARE
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
+from broker.helpers.prompt import screen_frame
 from broker.helpers.prompt.screen_frame import Screen, ScreenFrame, meant
 from broker.ipc.transfer_guest import CallService
 from broker.viewer.calls import screens, video
@@ -257,6 +258,20 @@ async def test_nothing_is_seen_without_its_frame(program, monkeypatch):
     assert not entered
 
 
+async def test_a_frame_is_told_that_there_is_a_picture(monkeypatch):
+    program = "import os, select; os.write(1, b'1'); p = select.poll()\n"
+    program += "p.register(1, 0); p.poll()"
+    words = [sys.executable, "-c", program]
+    monkeypatch.setattr(screens, "our_program", lambda *_: words)
+    ended, found = trio.Event(), SharedScreen(7, window=False)
+    with trio.fail_after(60), pytest.RaisesGroup(RefusedError):
+        async with framed("#102030", found, ended.set) as seen:
+            assert not ended.is_set()
+            seen()
+            await trio.sleep_forever()
+    assert ended.is_set()
+
+
 async def test_a_share_ends_when_the_program_of_its_frame_does(monkeypatch):
     words, ended = ["sh", "-c", "printf 1; sleep 0"], trio.Event()
     monkeypatch.setattr(screens, "our_program", lambda *_: words)
@@ -406,6 +421,30 @@ def test_a_frame_that_cannot_follow_its_screen_ends_the_share(fails):
     with pytest.raises(MemoryError) if fails else nullcontext():
         strip.dispatcher["configure"](strip, 2, 1 << 14, 9)
     assert one._over == bool(fails)
+
+
+def test_a_frame_is_drawn_again_until_there_is_a_picture(monkeypatch):
+    one = object.__new__(ScreenFrame)
+    surface, display = Anything(), Anything()
+    one._over, one._kept, one._display = False, [(surface, None, None)], display
+    read, write = os.pipe()
+    monkeypatch.setattr(screen_frame, "OUTPUT", write)
+    steps = []
+
+    def roundtrip():
+        steps.append("again")
+        if steps.count("again") == 3:
+            os.close(read)
+        return 0
+
+    def dispatch(*, block):
+        steps.append("waits")
+        one._over = block
+
+    display.roundtrip, display.dispatch = roundtrip, dispatch
+    one.run()
+    os.close(write)
+    assert steps == ["again", "again", "again", "waits"]
 
 
 @pytest.mark.parametrize(

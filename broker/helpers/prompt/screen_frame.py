@@ -5,16 +5,17 @@ xdg-desktop-portal-wlr says of each that it is at 0, 0, so all are framed that i
 too much of a frame is seen, too little is not.  It is four strips above everything, which
 take no input, by layer-shell; a compositor without it marks what is shared itself.
 
-A byte on standard output says that the frame is drawn.  The program ends when a screen
-with a frame is gone, and with it the share does.
+A byte on standard output says that the frame is drawn, and whoever reads it closes that
+when there is a picture.  The program ends when a screen with a frame is gone, and with it
+the share does.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import select
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,8 @@ from broker.helpers.prompt.layershell import OVERLAY, LayerShell
 
 WIDTH = 6
 """Of a strip, in the compositor's points."""
-_CHANGES_SECONDS, _AGAIN_SECONDS = 10.0, 0.25
-"""For as long as the first picture is waited for (viewer/calls/video.py)."""
+OUTPUT = 1
+_AGAIN_MILLISECONDS = 250
 _EVERYTHING = 0x7FFFFFFF
 _XRGB8888 = 1
 _TOP, _BOTTOM, _LEFT, _RIGHT = 1, 2, 4, 8
@@ -172,16 +173,16 @@ class ScreenFrame:
     def run(self) -> None:
         """Keep it until a screen of it, or the compositor, has gone.
 
-        At first it is drawn again and again: a portal may pass on only what changes, and
-        has been seen to lose the first picture of a screen on which nothing does.
+        Until there is a picture it is drawn again and again: a portal may pass on only
+        what changes, and has been seen to lose the first of a still screen.
         """
-        until = time.monotonic() + _CHANGES_SECONDS
-        while not self._over and time.monotonic() < until:
+        output = select.poll()
+        output.register(OUTPUT, 0)
+        while not self._over and not output.poll(_AGAIN_MILLISECONDS):
             for surface, _region, _strip in self._kept:
                 surface.damage_buffer(0, 0, _EVERYTHING, _EVERYTHING)
                 surface.commit()
             self._over |= self._display.roundtrip() < 0
-            time.sleep(_AGAIN_SECONDS)
         while not self._over:
             self._display.dispatch(block=True)
 
@@ -199,7 +200,7 @@ def main() -> None:
     drawn = frame.draw((int(width), int(height)), (int(x), int(y)))
     # guard: a frame that is not drawn does not say so
     if drawn:
-        os.write(1, b"1")
+        os.write(OUTPUT, b"1")
         frame.run()
     # pywayland may crash when it frees what a connection has left.
     os._exit(not drawn)

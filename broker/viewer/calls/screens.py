@@ -8,7 +8,6 @@ PipeWire sees the chosen node alone; ``broker.viewer.calls.video`` takes its pic
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -137,7 +136,7 @@ class ScreenShares(VideoUses):
                 # The portal closes the session with our connection to the bus.
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_until_closed, bus, session, no)
-                    async with framed(use.colour, found, no):
+                    async with framed(use.colour, found, no) as seen:
                         yield VideoSource(
                             found.title,
                             f"path={found.node}",
@@ -145,6 +144,7 @@ class ScreenShares(VideoUses):
                             connect,
                             steady=False,
                             facts=found.facts,
+                            seen=seen,
                         )
                     nursery.cancel_scope.cancel()
 
@@ -247,40 +247,40 @@ async def _until_closed(
 @asynccontextmanager
 async def framed(
     colour: str, found: SharedScreen, ended: Callable[[], None]
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Callable[[], None]]:
     """Have a frame around a screen while the block runs.  Raises VitrailError.
 
-    ``ended`` is called when the frame goes by itself: with its screen, or by the user.
+    Yields what is to be called when there is a picture.  ``ended`` is called when the
+    frame goes by itself: with its screen, or by the user.
 
     The desktop shows by itself which window is shared: no program can put a frame
     around one of another.
     """
     if found.window:
-        yield
+        yield lambda: None
         return
     words = (colour.removeprefix("#"), *map(str, (*found.size, *found.position)))
     argv = our_program("broker.helpers.prompt.screen_frame", *words)
-    read, write = os.pipe2(os.O_CLOEXEC)
-    try:
-        child = spawn(argv, name="screen frame", stdout=write)
-    finally:
-        os.close(write)
-    try:
-        async with trio.lowlevel.FdStream(read) as drawn:
+    drawn, output = socket.socketpair()
+    with drawn:
+        with output:
+            child = spawn(argv, name="screen frame", stdout=output.fileno())
+        try:
             with trio.fail_after(START_SECONDS):
-                # guard: a screen is seen once its frame is
-                if not await drawn.receive_some(1):
-                    raise UpstreamError("the frame around a screen cannot be drawn")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_gone, child, ended)
-            yield
-            nursery.cancel_scope.cancel()
-    except trio.TooSlowError as error:
-        raise UpstreamError("the frame around a screen is not drawn") from error
-    finally:
-        child.kill()
-        with trio.CancelScope(shield=True):
-            await child.wait()
+                await trio.lowlevel.wait_readable(drawn)
+            # guard: a screen is seen once its frame is
+            if not drawn.recv(1):
+                raise UpstreamError("the frame around a screen cannot be drawn")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_gone, child, ended)
+                yield drawn.close
+                nursery.cancel_scope.cancel()
+        except trio.TooSlowError as error:
+            raise UpstreamError("the frame around a screen is not drawn") from error
+        finally:
+            child.kill()
+            with trio.CancelScope(shield=True):
+                await child.wait()
 
 
 async def _until_gone(child: Child, ended: Callable[[], None]) -> None:

@@ -73,6 +73,8 @@ class VideoSource:
     """Whether it has a rate of its own, without which videorate (GStreamer 1.22) fails."""
     facts: Mapping[str, str | int] = field(default_factory=dict)
     """Of it, for the event."""
+    seen: Callable[[], None] = lambda: None
+    """Called when there is a picture."""
 
 
 @dataclass(eq=False)
@@ -233,6 +235,7 @@ async def pictures(
             # guard: a camera without pictures is not waited for
             with trio.fail_after(START_SECONDS):
                 await trio.lowlevel.wait_readable(near)
+            source.seen()
             yield near
         except trio.TooSlowError as error:
             raise UpstreamError(f"{source.title} gives no picture") from error
