@@ -13,7 +13,10 @@ from contextlib import nullcontext
 import pytest
 import trio
 
+from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
+from tests.kit.vm.newer_suite import SUITE
+from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.apps import boxed
 from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.wayland.input import Keyboard
@@ -38,6 +41,19 @@ app = Gtk.Application(application_id="test.entry")
 app.connect("activate", start)
 app.run()
 """
+QT6 = """
+import sys
+from PyQt6.QtWidgets import QApplication, QLineEdit
+app = QApplication(sys.argv)
+app.setCursorFlashTime(0)
+entry = QLineEdit()
+entry.setWindowTitle("entry")
+entry.textChanged.connect(lambda text: open(sys.argv[1], "w").write(text))
+entry.resize(500, 120)
+entry.show()
+app.exec()
+"""
+QT6_PACKAGES = ("python3-pyqt6", "qt6-wayland")
 
 
 async def picture(it, name):
@@ -86,6 +102,41 @@ async def test_chinese_is_typed_into_a_terminal(tmp_path):
         await wait_window(it.comp, title="[work] foot")
         await typed(it, "foot", lambda: text.exists() and "你好" in text.read_text())
         assert it.ends == []
+
+
+@pytest.mark.long  # its root is made
+async def test_chinese_is_typed_into_qt_6_of_a_newer_debian(tmp_path):
+    root = await trio.to_thread.run_sync(suite_root, SUITE, QT6_PACKAGES)
+    text = tmp_path / "text"
+    async with stand() as it, pinyin(it.comp):
+        box = inside(root, str(it.path), str(tmp_path), "/usr/share/fonts")
+        words = ("/usr/bin/python3", "-c", QT6, str(text))
+        it.run(*box, *words, QT_QPA_PLATFORM="wayland", LANG="C.UTF-8")
+        await wait_window(it.comp, title="[work] entry")
+        await typed(it, "qt6", lambda: text.exists() and "你好" in text.read_text())
+        assert it.ends == []
+
+
+async def test_qt_6_of_debian_12_has_no_input_method_without_us_either(tmp_path):
+    """Its client knows versions 1 and 2 of the protocol, sway has version 3."""
+    said = tmp_path / "said"
+    async with stand() as it, pinyin(it.comp):
+        environment = {**it.comp.environment, "LANG": "C.UTF-8"}
+        environment |= {"QT_QPA_PLATFORM": "wayland", "WAYLAND_DEBUG": "1"}
+        words = ["/usr/bin/python3", "-c", QT6, str(tmp_path / "text")]
+        with said.open("w") as out:
+            child = spawn(words, env=environment, stdout=DEVNULL, stderr=out)
+        it.children.append(child)
+        await wait_window(it.comp, title="entry")
+        text = tmp_path / "text"
+        await typed(
+            it, "qt6-old", lambda: text.exists() and "nihao " in text.read_text()
+        )
+    offered, *bound = [
+        line for line in said.read_text().splitlines() if "zwp_text_input" in line
+    ]
+    assert '"zwp_text_input_manager_v3"' in offered
+    assert not [line for line in bound if ".global(" not in line]
 
 
 PAGE = """data:text/html,<title>page</title><textarea autofocus rows=4 cols=40
