@@ -45,6 +45,7 @@ from broker.ipc.control.api import (
 )
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
+from broker.viewer.sandboxes.time_zone import zone_environment
 from policy.records.model import Bwrap, Record
 
 _NOT_YET = Path("/nonexistent")
@@ -170,6 +171,15 @@ def _box(
     """A box that learns language and terminal type of the user's environment."""
     box = Box(tuple(command), _NOT_YET, files, writable, home)
     return box.speaking_as(os.environ).reading(sys.stdin)
+
+
+def variables_of(record: Record) -> dict[str, str]:
+    """Return language, terminal type and time zone of a container's programs."""
+    return {
+        "LANG": os.environ.get("LANG") or "C.UTF-8",
+        "TERM": os.environ.get("TERM") or "dumb",
+        **zone_environment(record.viewer.timezone),
+    }
 
 
 def _resolver(network: str) -> str | None:

@@ -21,6 +21,7 @@ from broker.cli.run.box import (
     local_paths,
     refuse_planted_links,
     resolver_file,
+    variables_of,
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
@@ -231,8 +232,7 @@ def described(
         read_write=launch.read_write,
         home=home,
         limits=limits if can_limit() else None,
-        language=os.environ.get("LANG") or "C.UTF-8",
-        terminal=os.environ.get("TERM") or "dumb",
+        variables=variables_of(record),
         open_files=launch.open_files,
         stdin=has_input(),
         devices=render_nodes() if launch.gpu == "buffers" else (),

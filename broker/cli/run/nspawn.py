@@ -18,6 +18,7 @@ from broker.cli.run.box import (
     local_paths,
     refuse_planted_links,
     resolver_file,
+    variables_of,
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
@@ -80,8 +81,7 @@ def _starter(
             read_only=launch.read_only,
             read_write=launch.read_write,
             home=home,
-            language=os.environ.get("LANG") or "C.UTF-8",
-            terminal=os.environ.get("TERM") or "dumb",
+            variables=variables_of(record),
             open_files=launch.open_files,
             x11=x11,
             without_links=without_links,

@@ -16,7 +16,15 @@ _MOST_BYTES = 65536
 _RULE = re.compile(rb"[A-Za-z0-9<>+,./:-]{3,100}")
 
 
-def time_zone(path: Path = LOCALTIME) -> str:
+def zone_environment(timezone: str) -> dict[str, str]:
+    """Return what a program that is started now has of a record's ``timezone``.
+
+    Raises SetupError.
+    """
+    return {"TZ": time_zone(LOCALTIME)} if timezone == "desktop" else {}
+
+
+def time_zone(path: Path) -> str:
     """Return the rule of the zone at ``path``; without a file the zone is UTC.
 
     Raises SetupError when the file is not a time zone.

@@ -71,8 +71,8 @@ class Tree:
     read_write: tuple[Path, ...] = ()
     home: Path | None = None
     """Its home directory outside; None: one in memory, gone at its end."""
-    language: str = "C.UTF-8"
-    terminal: str = "dumb"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Language, terminal type and time zone of its programs."""
     open_files: int = SANDBOX_FDS
     resolver: Path | None = None
     """A file outside that is its resolv.conf(5); None: it has no network."""
@@ -159,8 +159,6 @@ def _escaped(path: Path) -> str:
 def _environment(tree: Tree) -> Iterator[str]:
     words = {
         "HOME": _HOME,
-        "LANG": tree.language,
-        "TERM": tree.terminal,
         "XDG_RUNTIME_DIR": "/run/user/0",
         "XDG_SESSION_TYPE": "wayland",
         "WAYLAND_DISPLAY": f"{SOCKETS}/wayland-0",
@@ -169,6 +167,7 @@ def _environment(tree: Tree) -> Iterator[str]:
         "GDK_BACKEND": "wayland,x11" if tree.x11 else "wayland",
         "QT_QPA_PLATFORM": "wayland;xcb" if tree.x11 else "wayland",
         "MOZ_ENABLE_WAYLAND": "1",
+        **tree.variables,
     }
     for name, value in words.items():
         yield f"--setenv={name}={value}"

@@ -61,8 +61,8 @@ class Container:
     """A file outside that is its resolv.conf(5); None: it has no network."""
     bridge: Path | None = None
     """The program outside that shows X11 windows (``shims/x11``)."""
-    language: str = "C.UTF-8"
-    terminal: str = "dumb"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Language, terminal type and time zone of its programs."""
     open_files: int = SANDBOX_FDS
     stdin: bool = False
     """Whether it reads from Podman's standard input."""
@@ -92,8 +92,7 @@ def podman_args(
         *_files(container),
         *(f"--device={device}" for device in container.devices),
         *("--env", f"HOME={_HOME}", "--workdir", _HOME),
-        *("--env", f"LANG={container.language}"),
-        *("--env", f"TERM={container.terminal}"),
+        *(f"--env={name}={value}" for name, value in container.variables.items()),
         *("--env", "XDG_SESSION_TYPE=wayland", "--env", "MOZ_ENABLE_WAYLAND=1"),
         *("--env", f"GDK_BACKEND=wayland{',x11' if x11 else ''}"),
         *("--env", f"QT_QPA_PLATFORM=wayland{';xcb' if x11 else ''}"),

@@ -68,6 +68,11 @@ def test_an_image_gets_no_room_on_the_disk_and_no_timer():
     assert {"--image-volume=tmpfs", "--no-healthcheck"} <= set(options())
 
 
+def test_a_container_has_the_time_zone_that_its_record_chooses():
+    assert "--env=TZ=CET-1" in options(variables={"TZ": "CET-1"})
+    assert not [word for word in options() if word.startswith("--env=TZ")]
+
+
 def test_its_bridge_is_mounted_and_starts_its_program():
     places = [Path(path) for path in ("/hooks", "/cid", "/run")]
     container = Container("work", ("xterm",), "image", None, bridge=Path("/b"))

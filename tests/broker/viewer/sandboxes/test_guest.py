@@ -18,6 +18,7 @@ from broker.ipc import agent, worker
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.viewer.sandboxes import guest as guests
+from broker.viewer.sandboxes import time_zone as time_zones
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from policy.records.loader import parse_record
@@ -300,7 +301,7 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
 )
 async def test_what_a_guest_is_asked_for(tmp_path, monkeypatch, top, version, seen):
     """The desktop's time zone by choice; an older agent gets only the fields that it knows."""
-    monkeypatch.setattr(guests, "time_zone", lambda: "CET-1")
+    monkeypatch.setattr(time_zones, "time_zone", lambda _path: "CET-1")
     async with guest(tmp_path, top) as (mine, workers, _), trio.open_nursery() as n:
         with await open_agent(mine, n):
             (other,) = workers.opened

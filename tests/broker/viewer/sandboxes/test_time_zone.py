@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import SetupError
-from broker.viewer.sandboxes.time_zone import time_zone
+from broker.viewer.sandboxes import time_zone as time_zones
+from broker.viewer.sandboxes.time_zone import time_zone, zone_environment
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,16 @@ def test_the_rule_of_a_zone_gives_its_time(name, rule):
         for zone in (rule, f":{path}")
     ]
     assert shown[0] == shown[1]
+
+
+def test_a_program_has_the_zone_of_its_start_and_only_where_the_record_says_so(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(time_zones, "LOCALTIME", path := tmp_path / "localtime")
+    for rule in ("CET-1", "EST5EDT,M3.2.0,M11.1.0"):
+        path.write_bytes(b"TZif2\n" + rule.encode() + b"\n")
+        assert zone_environment("desktop") == {"TZ": rule}
+    assert zone_environment("utc") == {}
 
 
 def test_without_a_file_it_is_utc(tmp_path):

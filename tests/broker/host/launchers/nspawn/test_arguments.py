@@ -52,6 +52,12 @@ def test_a_home_is_bound_where_there_is_one():
     assert "--tmpfs=/home/user:mode=0700" in nspawn_args(TREE, Path("/group"), ROOT)
 
 
+def test_a_tree_has_the_time_zone_that_its_record_chooses():
+    words = nspawn_args(replace(TREE, variables={"TZ": "CET-1"}), Path("/group"), ROOT)
+    assert "--setenv=TZ=CET-1" in words
+    assert "TZ" not in str(nspawn_args(TREE, Path("/group"), ROOT))
+
+
 def test_a_tree_has_an_x_server_only_if_it_is_asked_for():
     words = nspawn_args(replace(TREE, x11=True), Path("/group"), ROOT)
     assert words[-4:] == ["/run/vitrail/vitrail-x11", "--", "gedit", "a b"]
