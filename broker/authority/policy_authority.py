@@ -87,11 +87,11 @@ class PolicyAuthority:
         return self._source.now
 
     async def lease_begun(self, lease: Lease) -> None:
-        """See ``Authority``."""
+        """Decide requests of this lease from now on."""
         self._leases[lease.id] = lease
 
     async def lease_ended(self, lease: str) -> None:
-        """See ``Authority``."""
+        """Decide none of its requests any more, and end its permits."""
         self._leases.pop(lease, None)
         await self.decider.lease_ended(lease)
 
@@ -100,7 +100,7 @@ class PolicyAuthority:
         return list(self._leases.values())
 
     async def reload(self) -> None:
-        """See ``Authority``."""
+        """Read rules and records again.  Raises UpstreamError as ``Authority`` says."""
         digest = self.rules.digest
         try:
             try:

@@ -1,4 +1,4 @@
-"""How many descriptors the compositor has left: sandboxes leave some of them to others."""
+"""For the keeper: how many descriptors the compositor has left, some of them for others."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class FolderRequests:
         announced = self._pair().leases.get(take_lease_id(untrusted_lease))
         # guard: folders go to announced leases
         if announced is None:
-            raise RefusedError("there is no such lease")
+            raise RefusedError("the sandbox does not run: it has no lease")
         return announced.lease
 
     async def _mount(self, request: p.MountFolder, fd: int) -> p.FolderMounted:

@@ -185,7 +185,7 @@ class ViewerProcess:
             with put:
                 lease = await host.role.start(
                     take_sandbox_name(request.record),
-                    progress=lambda text: _discard_excess(put, text),
+                    progress=lambda text: _queue_progress(put, text),
                     changes=request.changes,
                     for_sandbox=request.for_sandbox,
                 )
@@ -199,7 +199,8 @@ class ViewerProcess:
                 await self.pair.ask(partial(_progress, start=start, text=text))
 
 
-def _discard_excess(put: trio.MemorySendChannel[str], text: str) -> None:
+def _queue_progress(put: trio.MemorySendChannel[str], text: str) -> None:
+    """Queue a line of a start's progress; drop it when the queue is full."""
     with contextlib.suppress(trio.WouldBlock):
         put.send_nowait(text)
 

@@ -33,7 +33,7 @@ def _refusing(reason: str) -> Start:
         leave: Callable[[], None],  # noqa: ARG001
     ) -> Started:
         raise SetupError(
-            f"a worker's jail cannot be built: {reason}", hint=jail.USERNS_HINT
+            f"cannot create a worker's jail: {reason}", hint=jail.USERNS_HINT
         )
 
     return refuse

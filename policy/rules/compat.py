@@ -1,4 +1,4 @@
-"""The answer of Qubes' own parser, with its surprises.
+"""For brokerctl: the answer of Qubes' own parser, with its surprises.
 
 A plain walk over all rules, in that parser's order and with its errors: a
 target that does not exist makes it fail with an exception instead of an
@@ -255,6 +255,7 @@ class _Walk:
         return found
 
     def _expand_one(self, token: Token, name: str, domain: Domain) -> set[str]:
+        """What a token lists of one domain: its name, a disposable of it, both or none."""
         made = {DISPVM_OF + name} if domain.template_for_dispvms else set()
         if token.key == "*":
             return {name} | made

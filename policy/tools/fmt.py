@@ -40,7 +40,7 @@ def fmt(text: str) -> str:
 
 
 def _as_it_is(line: str) -> str:
-    """A line with an error, without the end that is none of its characters."""
+    """A line with an error, without the CR of its CRLF."""
     rest = line.removesuffix("\r")
     return line if rest.endswith("\r") else rest
 

@@ -26,7 +26,10 @@ _BESIDE = (".json", ".md", ".txt")
 
 
 def look_at(directories: Iterable[Path], read: Iterable[str] = ()) -> list[Finding]:
-    """Return findings about directories that exist; ``read`` are files in use."""
+    """Find parents of these directories that others may write, and files that nothing reads.
+
+    ``read`` are the files in use.
+    """
     found: list[Finding] = []
     used = {os.path.normpath(path) for path in read}
     above: dict[Path, Path] = {}

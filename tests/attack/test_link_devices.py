@@ -262,7 +262,7 @@ async def test_viewer_that_was_taken_over_names_no_other_lease(tmp_path):
             trio.open_nursery() as nursery,
         ):
             epoch = await ends.accepted(listener, nursery, obey)
-            with pytest.raises(RefusedError, match="no such lease"):
+            with pytest.raises(RefusedError, match="no lease"):
                 await epoch.ask(lambda n: m.DeviceAttach(n, 1, "0" * 16))
             assert source.log == []
             lease = await host.start(A)

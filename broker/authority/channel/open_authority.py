@@ -32,7 +32,7 @@ async def authority_process(handle: AuthorityHandle) -> AsyncIterator[None]:
         yield
     finally:
         with trio.CancelScope(shield=True):
-            await _wait_gone(handle.pidfd)
+            await _wait_or_kill(handle.pidfd)
         os.close(handle.pidfd)
         os.waitpid(handle.pid, os.WNOHANG)  # noqa: ASYNC222 -- it does not block
 
@@ -87,8 +87,8 @@ async def _not_here(call: Call, exchange: Exchange[Any]) -> VarlinkReply:
     raise InternalError(f"{call.method} was forwarded")
 
 
-async def _wait_gone(pidfd: int) -> None:
-    """Return when the authority has ended, by itself or killed."""
+async def _wait_or_kill(pidfd: int) -> None:
+    """Wait until the authority has ended; kill it when that takes too long."""
     with trio.move_on_after(authority_limits.AUTHORITY_END_SECONDS) as scope:
         await wait_ended(pidfd)
     # guard: an authority that does not end is killed

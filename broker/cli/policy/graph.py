@@ -108,8 +108,8 @@ def graph(
         )
     except TooManyError as error:
         raise RefusedError(
-            f"these rules distinguish too many calls: {error}",
-            hint="use a smaller --world",
+            f"too many calls to compare: {error}",
+            hint="name fewer sandboxes with '--world FILE'",
         ) from error
     if as_json:
         render.json_line({"flows": [flow._asdict() for flow in found]})

@@ -204,8 +204,8 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
         changes = compare(*sets, world_from(world, _directories(new)))
     except TooManyError as error:
         raise RefusedError(
-            f"these sets distinguish too many calls: {error}",
-            hint="use a smaller --world",
+            f"too many calls to compare: {error}",
+            hint="name fewer sandboxes with '--world FILE'",
         ) from error
     records = _changed_records(old, new)
     if as_json:
@@ -300,8 +300,8 @@ def effective(
         others = situation.permitted(grants_to(rules, known, sandbox))
     except TooManyError as error:
         raise RefusedError(
-            f"these rules distinguish too many calls: {error}",
-            hint="use a smaller --world",
+            f"too many calls to compare: {error}",
+            hint="name fewer sandboxes with '--world FILE'",
         ) from error
     if as_json:
         made = {

@@ -37,7 +37,7 @@ def named_path(path: Path, writable: Iterable[Path]) -> Path:
 
 
 def refuse_links(path: Path, writable: Iterable[Path]) -> Path:
-    """Return a path without links.
+    """Return a path without links, for ``brokerctl run``.
 
     Raises RefusedError where it leads through any link in these directories.
     """

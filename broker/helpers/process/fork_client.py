@@ -135,9 +135,9 @@ class ForkServer:
         finally:
             fdpass.close_all(mine)
         raise UpstreamError(
-            f"no process for {self._program.what}",
-            hint="the machine may be out of memory, processes or descriptors; the "
-            "broker's standard error says why",
+            f"cannot start {self._program.what}: its fork server ended twice",
+            hint="the broker's log says why; memory, processes or descriptors may be "
+            "exhausted",
         )
 
     async def close(self) -> None:

@@ -36,7 +36,8 @@ def boot_id() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError as error:
         raise SetupError(
-            f"cannot read {_BOOT_ID}: {error}", hint="is /proc mounted?"
+            f"cannot read {_BOOT_ID}: {error.strerror}",
+            hint="check that /proc is mounted",
         ) from error
 
 
@@ -66,7 +67,7 @@ def open_pidfd(pid: int) -> int:
 
 
 def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
-    """Return the identity of the process that ``pidfd`` holds.
+    """Return the identity of the process that ``pidfd`` holds, for a machine's state.
 
     Raises ProcessLookupError when it has ended, also while this reads it.
     """

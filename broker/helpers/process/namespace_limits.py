@@ -53,7 +53,7 @@ def open_user_namespace(leader: int) -> int:
     # guard: our own user namespace is not a box's
     if os.fstat(namespace).st_ino == Path("/proc/self/ns/user").stat().st_ino:
         os.close(namespace)
-        raise UpstreamError("the box has no user namespace of its own")
+        raise UpstreamError("bubblewrap made no user namespace for the box")
     return namespace
 
 

@@ -95,7 +95,7 @@ class Window:
         self._check()
         shell = self.layer or "xdg_wm_base" in self._globals
         if not shell or not {"wl_compositor", "wl_shm"} <= set(self._globals):
-            raise UpstreamError("the compositor lacks wl_shm or a shell for windows")
+            raise UpstreamError("the compositor lacks wl_shm or xdg_wm_base")
         return int(self._display.get_fd())
 
     def guarded(self, function: Callable[..., None]) -> Callable[..., None]:

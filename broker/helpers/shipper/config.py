@@ -174,9 +174,9 @@ def load_config(path: Path) -> ShipConfig:
         raise SetupError(f"{error.strerror}", where=str(path)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SetupError(
-            str(error),
+            f"invalid configuration: {error}",
             where=str(path),
-            hint="docs/audit.md has an example of each kind of target",
+            hint="see docs/audit.md, 'Shipping', for an example of each kind of target",
         ) from error
     problem = _problem(config)
     if problem:

@@ -33,9 +33,9 @@ class HttpEnd:
         near = self._parts.hostname in _LOOPBACK
         if self._parts.scheme == "http" and not (near or config.plaintext):
             raise SetupError(
-                f"target {config.name}: http:// to another machine can be read and "
-                "changed on its way",
-                hint="use https://, or say plaintext = true where the network is yours",
+                f"target {config.name}: http:// to another machine is neither encrypted "
+                "nor authenticated",
+                hint="use https://, or set 'plaintext = true' on a trusted network",
             )
 
     def path(self, default: str) -> str:

@@ -152,7 +152,7 @@ def _judge(reports: list[_Report]) -> Jailed:
     if pid:
         os.waitpid(pid, 0)
     raise SetupError(
-        f"a worker's jail cannot be built: {failed or 'it died on the way in'}",
+        f"cannot create a worker's jail: {failed or 'its process ended during setup'}",
         hint=USERNS_HINT,
     )
 
@@ -235,7 +235,7 @@ def close_others(keep: Sequence[int]) -> None:
 
 
 def null_streams() -> None:
-    """Make /dev/null of the standard streams (while there is a /dev)."""
+    """Make /dev/null of the standard streams, before the namespaces of a worker."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -164,7 +164,7 @@ def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:
     announced = epoch.leases.usable(take_lease_id(untrusted_lease))
     # guard: devices go to announced leases
     if announced is None:
-        raise RefusedError("there is no such lease")
+        raise RefusedError("the sandbox does not run: it has no lease")
     return announced.lease
 
 

@@ -1,1 +1,1 @@
-"""Guest images: build, store, rebuild."""
+"""Guest images on this machine: their store, and the files that a start takes."""

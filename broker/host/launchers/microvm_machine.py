@@ -70,7 +70,7 @@ class MicroVmMachine:
 
     @property
     def facts(self) -> MachineFacts:
-        """For status and events."""
+        """Its processes, CID, accelerator and image, for status and events."""
         image = self._image
         return MachineFacts(
             pid=self._vm.vmm.pid,

@@ -1,4 +1,4 @@
-"""The process between QEMU's network device and passt: ``launch.frames`` at work.
+"""The process between QEMU's network device and passt: ``ethernet_frames`` at work.
 
 Its arguments are the descriptors of two stream sockets, QEMU's and passt's.
 What QEMU sends is filtered, what passt sends is carried as it is.  Either
@@ -117,7 +117,10 @@ def _local(payload: bytes) -> set[tuple[bytes, int]]:
 
 
 class Guard:
-    """Carries both directions until one side ends, or the process of a pidfd."""
+    """The loop of frameguard, netguard and flowguard: carries both directions.
+
+    It ends with one side, or with the process of a pidfd.
+    """
 
     def __init__(
         self,

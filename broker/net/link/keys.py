@@ -231,7 +231,7 @@ def _parse_line(untrusted_line: bytes, own: PublicKey) -> Peer | None:
     try:
         text = untrusted_line.decode("ascii").partition("#")[0]
     except UnicodeDecodeError as error:
-        raise RefusedError("a character that is not ASCII") from error
+        raise RefusedError("the line has a character that is not ASCII") from error
     words = text.split()
     if not words:
         return None

@@ -49,7 +49,10 @@ class SandboxAgent:
             said = await self._exchange.agent_said_or_closed()
             if isinstance(said, AgentAnswer):
                 return said
-        raise UpstreamError(f"the ssh agent of {self._guest.lease.sandbox} is silent")
+        raise UpstreamError(
+            f"the ssh agent of '{self._guest.lease.sandbox}' closed, or did not answer in "
+            f"{limits.SSH_AGENT_SECONDS:g} s"
+        )
 
 
 @asynccontextmanager

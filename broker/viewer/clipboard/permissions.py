@@ -249,7 +249,7 @@ def _request(
 ) -> Request:
     lease = source or target
     if lease is None:
-        raise RefusedError("the sandbox has ended")
+        raise RefusedError("the sandbox of this copy or paste has ended")
     words = "" if source and target else INWARD_WORDS if target else OUTWARD_WORDS
     # guard: a paste goes where the keyboard is
     return Request(

@@ -4,7 +4,8 @@
     copy = "Super+Shift+C"        # both of these instead of a preset
     paste = "Super+Shift+V"
 
-The first ``clipboard.toml`` of the configuration directories holds.
+The first ``clipboard.toml`` of the configuration directories holds.  The viewer reads
+it, and brokerctl, which also writes it.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ DEFAULT = chosen("vitrail")
 
 
 def load_choice(paths: Paths) -> ChordChoice:
-    """Return what holds; a file with a mistake leaves the default, and says so."""
+    """Return the chords in force; of a file with a mistake the default, and ``problem``."""
     for directory in paths.config:
         path = directory / FILE
         try:

@@ -66,7 +66,7 @@ def paths_in(body: tuple[object, ...]) -> list[Path]:
         return []
     found = results.get("uris") if isinstance(results, dict) else None
     if code != CHOSEN or not isinstance(found, tuple) or found[0] != "as":
-        raise UpstreamError("the desktop's file chooser has failed")
+        raise UpstreamError("the desktop's file chooser gave no valid answer")
     paths = [_path_of(uri) for uri in found[1]]
     if not 0 < len(paths) <= _MOST:
         raise UpstreamError(f"{len(paths)} files were chosen, of {_MOST} at most")

@@ -97,7 +97,7 @@ async def test_an_order_that_is_not_answered_fails_and_the_next_one_is(
         acceptors.warm()
         os.kill(acceptors.pid, signal.SIGSTOP)
         monkeypatch.setattr("broker.core.limits.ACCEPTOR_START_SECONDS", 0.0)
-        with pytest.raises(SetupError, match="no process for the container's"):
+        with pytest.raises(SetupError, match="cannot start the container's"):
             async with one(acceptors, tmp_path / "a"):
                 pass
         assert acceptors.pid == 0
