@@ -300,9 +300,12 @@ class Guest:
                 await made.close()
                 raise
             self.worker = made
-            # guard: a record that changed while the worker began
-            await self.follow_record()
-            await self.crossing.tell_drags(made)
+            # It stays where the stream that it began for is cut meanwhile.
+            # guard: a worker is told all, whatever it began for
+            with trio.CancelScope(shield=True):
+                # guard: a record that changed while the worker began
+                await self.follow_record()
+                await self.crossing.tell_drags(made)
             self.streams.displays_changed.set()
             return made
 

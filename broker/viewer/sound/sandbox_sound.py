@@ -209,9 +209,9 @@ class GuestSound:
         rules = self._rules(record)
         if self._worker is None or rules == self._told_rules:
             return
-        self._told_rules = rules
         with suppress(UpstreamError):  # it has ended; the next one learns
             await self._worker.send(rules)
+            self._told_rules = rules  # not before: this may be given up
 
     def _rules(self, record: Record) -> worker.Sound:
         audio = record.viewer.audio

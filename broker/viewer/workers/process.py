@@ -182,8 +182,8 @@ class Worker:
         Raises UpstreamError when the worker has ended.
         """
         if rules != self._rules:
-            self._rules = rules
             await self.send(order_of(rules))
+            self._rules = rules  # not before: this may be given up
 
     # -- orders ----------------------------------------------------------------
 

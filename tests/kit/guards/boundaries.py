@@ -98,6 +98,7 @@ GUARDS = (
     Guard("an authority that does not end is killed", "if False:", "tests/integration/test_authority_process.py", "can_be_ended"),
     Guard("a silent authority keeps neither log nor control socket", "", "tests/integration/test_authority_process.py", "authority_hangs"),
     Guard("records that another part has read", "fresh = False", "tests/broker/viewer/test_role.py", "another_part"),
+    Guard("a worker is told all, whatever it began for", "if True:", "tests/broker/viewer/sandboxes/test_guest.py", "told_all"),
     Guard("a record that changed while the worker began", "", "tests/broker/viewer/test_role.py", "while_the_worker_begins"),
     Guard("no colour of another sandbox before it is free", "if True:", "tests/broker/viewer/sandboxes/test_window_rules.py", "former_colour or begins"),
     Guard("windows that keep a former colour end", "", "tests/broker/viewer/sandboxes/test_window_rules.py", "does_not_draw"),

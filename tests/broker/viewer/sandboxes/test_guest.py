@@ -21,6 +21,7 @@ from broker.viewer.sandboxes import guest as guests
 from broker.viewer.sandboxes import time_zone as time_zones
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.workers.clipboard_member import Nowhere
 from policy.records.loader import parse_record
 from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import eventually
@@ -170,6 +171,25 @@ async def test_a_mistake_about_what_a_worker_says_is_its_sandbox_s(
             await wait_all_tasks_blocked()
             assert mine.worker is None
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+async def test_a_worker_is_told_all_though_its_first_stream_is_cut(tmp_path):
+    """It stays, and nobody would tell it later: colour, record, drags."""
+    async with guest(tmp_path) as (mine, workers, _):
+        may, told = trio.Event(), []
+
+        class Slow(Nowhere):
+            async def tell_drags(self, worker):
+                await may.wait()
+                told.append(worker)
+
+        mine.crossing = Slow()
+        async with trio.open_nursery() as stream:
+            stream.start_soon(mine._ensure_worker)
+            await wait_all_tasks_blocked()
+            stream.cancel_scope.cancel()
+            may.set()
+        assert told == workers.opened == [await mine._ensure_worker()]
 
 
 async def test_a_worker_that_comes_after_the_end_is_ended(tmp_path):

@@ -42,6 +42,7 @@ class PaperWorker:
         self._sound = sound
 
     async def send(self, order, fds=()):
+        await trio.lowlevel.checkpoint()
         if self.closed:
             raise UpstreamError("it has ended")
         self.orders.append(order)
@@ -58,6 +59,17 @@ class PaperWorker:
             for o in self.orders
             if isinstance(o, worker.MicrophoneOrder)
         ]
+
+
+async def test_rules_that_were_given_up_half_way_are_sent_later(tmp_path):
+    """A stream that is cut meanwhile takes no revocation with it."""
+    text = record("persistent", top=AUDIO + "volume = 10\n").encode()
+    after, _ = parse_record("a", tmp_path / "a.toml", text)
+    async with sound(tmp_path) as (made, paper, _):
+        with trio.move_on_after(0):
+            await made.follow_record(after)
+        await made.follow_record(after)
+        assert paper.orders[-1].most_volume < paper.orders[0].most_volume
 
 
 class Decider:
