@@ -5,6 +5,7 @@ The authority executes nothing (``authority.confine``); ``broker.helpers.starter
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -90,6 +91,9 @@ class HelperStarter:
                     with trio.move_on_after(_ANSWER_SECONDS):
                         answered = await self._exchange(request, fds)
                 except (OSError, PeerError) as error:
+                    # guard: a request for a helper that is not sent ends no channel
+                    if getattr(error, "errno", 0) == errno.ETOOMANYREFS:
+                        raise UpstreamError(f"a helper: {error}") from error  # unsent
                     self._sock.close()
                     raise UpstreamError(
                         f"the process that starts helpers has ended ({error})",

@@ -66,6 +66,10 @@ class HelperServer:
         poll.register(pidfd, select.POLLIN)
         try:
             self._answer(m.HelperStarted(started.pid), (pidfd, end))
+        except OSError as error:
+            # guard: a helper that cannot be passed on ends no starter
+            started.kill()
+            self._answer(_not_started(error))
         finally:
             os.close(end)
         return True

@@ -39,6 +39,7 @@ _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""
 _FULL = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC}
+    | {errno.ETOOMANYREFS}
 )
 """Errors for want of a resource that other programs of the user may hold."""
 

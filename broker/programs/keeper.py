@@ -15,6 +15,7 @@ that never imports what a worker needs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import signal
 import socket
@@ -196,8 +197,16 @@ def _connect(
         _refuse(ours, error.message)
         return
     number = next(n for n in range(most) if n not in held)
-    held[number] = made
-    fdpass.send(ours, messages.CONNECTED + bytes([number]), [made.fileno()])
+    try:
+        fdpass.send(ours, messages.CONNECTED + bytes([number]), [made.fileno()])
+    except OSError as error:
+        made.close()
+        # guard: a window that cannot be had ends no other
+        if error.errno != errno.ETOOMANYREFS:
+            raise
+        _refuse(ours, "too many descriptors are in flight: see docs/jails.md")
+    else:
+        held[number] = made
 
 
 def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:

@@ -242,6 +242,21 @@ def test_an_acceptor_accepts_after_a_connection_without_descriptors(
     assert passed_on(broker), "the next one is passed on"
 
 
+def test_an_acceptor_outlives_others_descriptors_in_flight(acceptor, monkeypatch):
+    one, entry, broker, clients = acceptor
+    one._asked(entry)
+
+    def full(*_):
+        raise OSError(errno.ETOOMANYREFS, "")
+
+    with monkeypatch.context() as flood:
+        flood.setattr(fdpass, "send", full)
+        one._accept(entry)
+    assert clients[0].recv(1) == b"", "it has ended, alone"
+    one._accept(entry)
+    assert passed_on(broker), "the next one is passed on"
+
+
 def test_an_acceptor_accepts_where_others_have_taken_all_epoll_entries(acceptor):
     one, entry, broker, clients = acceptor
     real = one._epoll

@@ -295,12 +295,10 @@ class Guest:
             )
             try:
                 self._start(self._listen, made)
-            except RefusedError:
-                # The lease has ended meanwhile; a worker must not outlive it.
+            except RefusedError:  # the lease has ended, and it must not outlive it
                 await made.close()
                 raise
             self.worker = made
-            # It stays where the stream that it began for is cut meanwhile.
             # guard: a worker is told all, whatever it began for
             with trio.CancelScope(shield=True):
                 # guard: a record that changed while the worker began
