@@ -24,6 +24,7 @@ from broker.net.peers.control_peers import why_not_served
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from tests.kit.control import partly
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
@@ -177,7 +178,7 @@ async def test_program_of_a_box_moves_no_slider():
     with short_directory() as base:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_desk, base, "mail", desk)
-            await eventually((base / "mail").exists)
+            await eventually(lambda: takes_connections(base / "mail"))
             assert not (
                 await _asked(base / "mail", {"volume": 7}, *BOX, end=10)
             ).strip()

@@ -191,7 +191,7 @@ async def test_a_folder_that_its_guest_holds_ends_its_server(tmp_path, home):
         finally:
             os.close(held)
         assert process.ended
-        with trio.fail_after(10), pytest.raises(UpstreamError, match="virtiofsd"):
+        with trio.fail_after(60), pytest.raises(UpstreamError, match="virtiofsd"):
             await served.lost()
         with pytest.raises(UpstreamError, match="has ended"):
             await serve(0, process, folder, write=False)

@@ -314,7 +314,7 @@ async def test_documents_that_are_refused_come_no_more(tmp_path, monkeypatch):
     for _ in range(DECLINED_PER_MINUTE + 5):
         service.answer.verdict = "ask"
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 async with trio.open_nursery() as nursery:
                     service.waits = trio.Event()
                     nursery.start_soon(service.serve)

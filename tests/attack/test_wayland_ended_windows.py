@@ -52,4 +52,4 @@ async def test_a_window_whose_client_does_not_read_is_ended_at_once(monkeypatch)
             async def gone() -> bool:
                 return not windows(await comp.tree())
 
-            assert await eventually(gone, deadline=10)
+            assert await eventually(gone)

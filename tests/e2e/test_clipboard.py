@@ -21,6 +21,7 @@ from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container
 from tests.kit.eventually import eventually
 from tests.kit.following import follow, until
+from tests.kit.listening import takes_connections
 from tests.kit.prompting import Hands
 from tests.kit.sound.servers import started
 from tests.kit.wayland.compositor import short_directory, wait_window
@@ -88,7 +89,7 @@ async def told():
         async with started(*argv, env=dict(os.environ)):
 
             async def there():
-                return (place / "bus").exists()
+                return takes_connections(place / "bus")
 
             await eventually(there)
             async with screen(bus) as shown:

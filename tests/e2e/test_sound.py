@@ -184,7 +184,7 @@ async def test_a_rule_gives_the_microphone_and_takes_it_from_a_live_recording():
             new = folder / ".new"
             new.write_text(RULE.format(verdict="deny"))
             new.rename(folder / "30-mine.policy")
-            await w.wait_event("microphone.off", deadline=10)
+            await w.wait_event("microphone.off", deadline=60)
 
             async def closed():
                 return "vitrail.sandbox" not in await server.pactl(

@@ -15,6 +15,7 @@ from broker.core import limits
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.eventually import eventually
 from tests.kit.helper_starter import helper_starter
+from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import desktop, pixels
 
 
@@ -62,7 +63,7 @@ async def notified():
 
 
 async def there(path):
-    return path.is_socket()
+    return takes_connections(path)
 
 
 async def answers(env):

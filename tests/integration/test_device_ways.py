@@ -29,6 +29,7 @@ from broker.root import service as service_module
 from tests.integration.test_device_service import service
 from tests.integration.test_usb_qemu import machine
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.vm.monitors.installed import widen_jail
 from tests.kit.wayland.compositor import short_directory
 
@@ -64,7 +65,8 @@ async def domain(monkeypatch):
             return (await run_tool(argv, env=dict(os.environ))).decode()
 
         try:
-            await eventually((place / "libvirt/libvirt-sock").exists)
+            libvirt = place / "libvirt/libvirt-sock"
+            await eventually(lambda: takes_connections(libvirt))
             await virsh("create", str(place / "domain.xml"))
             try:
                 yield virsh, place

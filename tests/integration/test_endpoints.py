@@ -122,7 +122,7 @@ async def listening(text: str, **options):
 
 async def both(text: str, listener):
     """Connect and accept; returns the two plain, non-blocking sockets."""
-    there = await connect(parse_connect(text), deadline=5)
+    there = await connect(parse_connect(text), deadline=30)
     with trio.fail_after(30):
         here = await listener.accept()
     return there, here

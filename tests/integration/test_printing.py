@@ -144,10 +144,9 @@ async def test_the_user_sees_the_pages_before_they_are_printed():
                 assert "1 page on Office" in asked["words"]
                 assert await child.wait() == (0 if count else 1)
             assert len(cups.jobs()) == count
-        await eventually(seen.exists)
         (job,) = cups.jobs()
-        # What is printed is what was seen.
-        assert job.content == seen.read_bytes()
+        # What is printed is what was seen, once that is whole.
+        await eventually(lambda: seen.exists() and seen.read_bytes() == job.content)
         assert (job.printer, job.title) == ("Office", "work: b.pdf")
 
 

@@ -12,6 +12,7 @@ from jeepney.io.trio import open_dbus_connection
 
 from tests.integration.test_pulse_microphone import audio
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.sound.servers import Recorder, microphone, proxy, sound_server, started
 from tests.kit.wayland.compositor import desktop, pixels
 
@@ -64,7 +65,7 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
         async with started(*argv, env=server.environment):
 
             async def there() -> bool:
-                return (server.directory / "bus").exists()
+                return takes_connections(server.directory / "bus")
 
             await eventually(there)
             server.environment["DBUS_SESSION_BUS_ADDRESS"] = bus
@@ -112,7 +113,7 @@ async def test_the_person_sees_it_as_long_as_the_source_is_open():
         async with started(*argv, env=server.environment):
 
             async def there() -> bool:
-                return bus.exists()
+                return takes_connections(bus)
 
             await eventually(there)
             await microphone(server)

@@ -23,6 +23,7 @@ from tests.attack.test_wayland_crop import halves, leak
 from tests.attack.test_wayland_pixels import PAINT, try_windows
 from tests.integration.test_wayland_proxy import said, start
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.vm.newer_suite import NEWEST, SUITE, newer
 from tests.kit.wayland.client import Client, Window
 from tests.kit.wayland.compositor import desktop, pixels, wait_window
@@ -64,7 +65,7 @@ async def proxied(comp, name: str):
     )
 
     async def there() -> bool:
-        return path.is_socket()
+        return takes_connections(path)
 
     try:
         await eventually(there)
@@ -206,7 +207,7 @@ async def test_one_command_uses_a_door_of_its_own():
         child = start(comp.environment, "--sandbox", "mail", "--listen", str(path))
 
         async def there() -> bool:
-            return path.is_socket()
+            return takes_connections(path)
 
         await eventually(there)
         foot = spawn(

@@ -13,6 +13,7 @@ import trio
 
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import desktop, wait_window
 from tests.kit.wayland.stand import CONFIG, stand
 
@@ -54,7 +55,7 @@ async def test_one_command_frames_what_connects_to_its_socket():
         )
 
         async def there() -> bool:
-            return path.is_socket()
+            return takes_connections(path)
 
         await eventually(there)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -105,7 +106,7 @@ async def test_an_application_behind_waypipe(program):
         wire = it.comp.display.with_name("w")
         plain = ["waypipe", "--no-gpu", "--compress", "none", "--socket", str(wire)]
         viewer = it.run(*plain, "client")
-        await eventually(lambda: trio.Path(wire).exists())
+        await eventually(lambda: takes_connections(wire))
         server = spawn(
             [*plain, "server", "--", *program.split()],
             env={

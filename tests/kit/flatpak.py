@@ -13,6 +13,7 @@ import trio
 
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 
 PROGRAMS = (
     *("foot", "sh", "sleep", "timeout", "paplay", "wl-copy", "wl-paste"),
@@ -83,7 +84,7 @@ async def applications(
     # Installing wants a system bus; nothing on it is asked for here.
     environ["DBUS_SYSTEM_BUS_ADDRESS"] = address
     try:
-        await eventually((base / "bus").exists)
+        await eventually(lambda: takes_connections(base / "bus"))
         words = (apps, command, policy)
         await trio.to_thread.run_sync(_install, base, environ, *words)
         yield

@@ -16,6 +16,7 @@ import pytest
 from broker.core.paths import find_paths
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.podman_store import run as podman
 
 IMAGE = "localhost/vitrail-box:12"
@@ -49,7 +50,7 @@ async def box_programs(w):
     words = ("--session", "--nofork", "--nopidfile", "--address", address)
     bus = spawn(["dbus-daemon", *words], stdout=DEVNULL, stderr=DEVNULL)
     try:
-        await eventually((w.base / "bus").exists)
+        await eventually(lambda: takes_connections(w.base / "bus"))
         podman(
             w.environ,
             *("import", "-c", "LABEL=com.github.containers.toolbox=true"),

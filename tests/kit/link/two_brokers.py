@@ -21,6 +21,7 @@ from broker.net.link.keys import Peer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import desktop, short_directory
 from tests.kit.world import World, _all_gone, processes, record, the_image
 
@@ -112,7 +113,7 @@ class Transport:
         self._child = spawn(self._words)
 
         async def listens():
-            return self._near.is_socket()
+            return takes_connections(self._near)
 
         await eventually(listens)
 

@@ -24,6 +24,7 @@ import trio
 
 from broker.helpers.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
 from tests.kit.eventually import eventually, ready
+from tests.kit.listening import takes_connections
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
 
@@ -156,7 +157,7 @@ async def _answers(server: Server) -> None:
         return done.code == 0
 
     async def socket() -> bool:
-        return server.socket.exists()
+        return takes_connections(server.socket)
 
     await eventually(socket, deadline=_START_SECONDS)
     await eventually(asked, deadline=_START_SECONDS)
@@ -170,7 +171,7 @@ async def _pipewire(stack: AsyncExitStack, server: Server) -> None:
     await stack.enter_async_context(started(*argv, env=env))
 
     async def there() -> bool:
-        return bus.exists()
+        return takes_connections(bus)
 
     await eventually(there, deadline=_START_SECONDS)
     await stack.enter_async_context(started("pipewire", env=env))
@@ -333,7 +334,7 @@ async def proxy(server: Server, *options: str, name: str = "work"):
         async with started(
             *argv, env=env, stdout=DEVNULL, stderr=file.fileno()
         ) as child:
-            await ready(child, path.is_socket, output=log)
+            await ready(child, lambda: takes_connections(path), output=log)
             home = server.directory / f"guest-{path.name}"
             home.mkdir()
             made = Filtered(server, path, log, child, {

@@ -100,7 +100,7 @@ class UsbHost:
     async def unplug(self, name: str) -> None:
         """Pull it out, and forget its disk when QEMU has let go of it."""
         await self.qmp.execute("device_del", {"id": name})
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async for event in self.qmp.events:
                 if event.name == "DEVICE_DELETED" and event.data.get("device") == name:
                     break

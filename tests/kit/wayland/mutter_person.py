@@ -17,6 +17,7 @@ from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from tests.kit.eventually import eventually, ready
+from tests.kit.listening import takes_connections
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.input import LEFT
@@ -159,7 +160,7 @@ async def gnome():
         )  # fmt: skip
         display = runtime / "gnome"
         try:
-            await ready(child, display.is_socket)
+            await ready(child, lambda: takes_connections(display))
             environment["WAYLAND_DISPLAY"] = str(display)
             bus = address.read_text().strip()
             yield Gnome(child, display, environment, bus)

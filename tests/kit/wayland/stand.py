@@ -40,6 +40,7 @@ from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 from broker.viewer.workers.pool import WAYLAND_SOCKET, Workers
 from broker.viewer.workers.process import Worker
 from tests.kit.eventually import ready
+from tests.kit.listening import takes_connections
 from tests.kit.vm import newer_suite
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, pixels, windows
@@ -318,7 +319,7 @@ async def nested(comp: HeadlessCompositor, kind: str, **more: str):
     try:
 
         async def shown() -> bool:
-            return display.is_socket() and bool(windows(await comp.tree()))
+            return takes_connections(display) and bool(windows(await comp.tree()))
 
         await ready(child, shown)
         yield Nested(comp, display, child)
