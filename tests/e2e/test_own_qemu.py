@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,5 +66,6 @@ async def test_the_page_s_script_shows_a_framed_window():
             assert (await brokerctl("stop", "mine", env=w.environ)).code == 0
         finally:
             for pid in w.processes():
-                if Path(f"/proc/{pid}/comm").read_text()[:4] in {"qemu", "vhos"}:
-                    os.kill(pid, signal.SIGKILL)
+                with suppress(OSError):  # it has just ended
+                    if Path(f"/proc/{pid}/comm").read_text()[:4] in {"qemu", "vhos"}:
+                        os.kill(pid, signal.SIGKILL)

@@ -123,7 +123,7 @@ def servers_of(guest):
     mine = f"XDG_RUNTIME_DIR={guest.env['XDG_RUNTIME_DIR']}".encode()
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
-            name = (place / "comm").read_text().strip()
+            name = (place / "comm").read_text(errors="replace").strip()
             known = name in {"pipewire", "wireplumber"}
             if known and mine in (place / "environ").read_bytes().split(b"\0"):
                 found.append(name)

@@ -44,9 +44,10 @@ def buses(child):
         with suppress(OSError):
             if not entry.name.isdigit():
                 continue
-            parent = (entry / "stat").read_text().rpartition(") ")[2].split()[1]
-            name = (entry / "comm").read_text().strip()
-            if int(parent) == child.pid and name == "dbus-daemon":
+            # Bytes: another test's process may have any name.
+            parent = (entry / "stat").read_bytes().rpartition(b") ")[2].split()[1]
+            name = (entry / "comm").read_bytes().strip()
+            if int(parent) == child.pid and name == b"dbus-daemon":
                 found.append(int(entry.name))
     return found
 

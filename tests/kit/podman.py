@@ -84,7 +84,7 @@ def _those_of(base: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            name = (process / "comm").read_text().strip()
+            name = (process / "comm").read_text(errors="replace").strip()
             if name not in {"conmon", "podman", "podman pause"}:
                 continue
             given = (process / "cmdline").read_bytes() + b"\0"
