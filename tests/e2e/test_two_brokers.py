@@ -78,8 +78,12 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
             return not windows(await t.viewer.comp.tree())
 
         assert await eventually(empty)
-        assert (await t.viewer.status()).sandboxes == []
-        assert (await t.viewer.link()).leases == 0
+
+        async def forgotten():
+            sandboxes = (await t.viewer.status()).sandboxes
+            return not sandboxes and (await t.viewer.link()).leases == 0
+
+        assert await eventually(forgotten)
 
 
 async def test_the_viewer_chooses_within_the_hosts_records():
