@@ -17,6 +17,7 @@ from broker.root import monitor, usbip
 from broker.root.claims import Claims
 from broker.root.listener import listen
 from broker.root.records import load_records
+from broker.root.service import Service
 from broker.root.strict import StrictMode
 from broker.root.sysfs import SysfsDevice
 from tests.attack.test_control_inside import BOX
@@ -201,7 +202,15 @@ async def test_next_device_of_a_port_waits_until_the_last_is_back(monkeypatch):
     """sysfs names a port: the end of one would unbind the next."""
     async with service(monkeypatch) as place:
         client, other = await place.connect(), await place.connect()
-        gate = trio.Event()
+        gate, asked = trio.Event(), trio.Event()
+        port_is_free = Service._port_is_free
+
+        async def ask(of, port):
+            if place.kernel.exported:
+                asked.set()
+            await port_is_free(of, port)
+
+        monkeypatch.setattr(Service, "_port_is_free", ask)
 
         async def release(held, *, authorize):
             await gate.wait()
@@ -223,9 +232,12 @@ async def test_next_device_of_a_port_waits_until_the_last_is_back(monkeypatch):
                     assert place.kernel.released == ["2-1"]
 
                 nursery.start_soon(attach)
-                await trio.testing.wait_all_tasks_blocked()
-                assert len(place.kernel.exported) == 1
-                gate.set()
+                await asked.wait()
+                try:
+                    await trio.testing.wait_all_tasks_blocked(0.1)
+                    assert len(place.kernel.exported) == 1
+                finally:
+                    gate.set()
             assert len(place.kernel.exported) == 2
 
 
