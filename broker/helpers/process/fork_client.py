@@ -154,7 +154,8 @@ class _Run:
     def __init__(self, program: ForkServerProgram) -> None:
         self._program = program
         self._asked = self._answered = 0
-        self._since = 0.0
+        self._silent = 0.0
+        """Seconds in which callers have waited since its last answer."""
         sock, theirs = _pair(program.what)
         self._channel = sock
         try:
@@ -173,19 +174,23 @@ class _Run:
 
         Cancelled, it leaves an answer behind, which the next call discards.
         """
-        if self._asked == self._answered:
-            self._since = trio.current_time()  # of the oldest order without an answer
         self._asked += 1
-        number = self._asked
+        number, began = self._asked, trio.current_time()
+        patience = max(0.0, self._program.seconds() - self._silent)
         try:
-            with trio.fail_at(self._since + self._program.seconds()):
+            with trio.fail_after(patience):
                 await self._channel.send(messages.encode(order(number)), fds)
                 return await self._answer(number)
         except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as e:
             if getattr(e, "errno", None) == errno.ETOOMANYREFS:
-                self._asked -= 1  # not sent
                 raise SetupError(_IN_FLIGHT) from e
             return None
+        finally:
+            # Not the time in which nobody read an answer that was there.
+            # guard: a start that was given up ends no fork server later
+            self._silent += trio.current_time() - began
+            if self._answered == number:
+                self._silent = 0.0
 
     async def _answer(self, number: int) -> tuple[messages.Forked, int] | None:
         while True:

@@ -1,0 +1,100 @@
+"""A fork server's client, whose server is the test."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import contextmanager
+
+import trio
+import trio.testing
+
+from broker.helpers.process import fork_client
+from broker.ipc import fdpass
+from broker.ipc import fork_server as messages
+
+HOUR = 3600.0
+
+
+class Server:
+    """Forks nothing: each child is a process that lives already."""
+
+    pid, returncode = 1, None
+
+    def __init__(self, sock):
+        self.sock, self.killed = sock, False
+
+    def answer(self):
+        got = fdpass.receive(self.sock, messages.MESSAGE_BYTES, messages.DESCRIPTORS)
+        fdpass.close_all(got.fds)
+        order = messages.decode_order(got.data)
+        pidfd = os.pidfd_open(os.getpid())
+        fdpass.send(
+            self.sock, messages.encode(messages.Forked(order.number, 1)), [pidfd]
+        )
+        os.close(pidfd)
+
+    def kill(self):
+        self.killed = True
+
+    async def wait(self):
+        self.sock.close()
+
+
+@contextmanager
+def servers(monkeypatch):
+    """The servers that were started, each with its end of the channel."""
+    made = []
+
+    def spawn(_program, control):
+        made.append(Server(socket.socket(fileno=os.dup(control))))
+        return made[-1]
+
+    monkeypatch.setattr(fork_client, "_spawn", spawn)
+    monkeypatch.setattr(fork_client, "_discard", lambda _, fds: fdpass.close_all(fds))
+    yield made
+    for one in made:
+        one.sock.close()
+
+
+async def test_a_start_that_was_given_up_ends_no_server_an_hour_later(
+    monkeypatch, autojump_clock
+):
+    program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
+    with servers(monkeypatch) as made:
+        server = fork_client.ForkServer(program)
+
+        async def fork():
+            child = await server.fork(lambda n: messages.ForkWorker(n, False), [])
+            child.close()
+
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fork)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+            if not made[0].killed:
+                made[0].answer()
+            await trio.sleep(HOUR)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fork)
+            await trio.testing.wait_all_tasks_blocked()
+            if not made[0].killed:
+                made[0].answer()
+            else:
+                nursery.cancel_scope.cancel()
+        assert [one.killed for one in made] == [False]
+        await server.close()
+
+
+async def test_a_server_that_answers_nothing_is_replaced_though_callers_give_up(
+    monkeypatch, autojump_clock
+):
+    program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
+    with servers(monkeypatch) as made:
+        server = fork_client.ForkServer(program)
+        for _ in range(7):
+            with trio.move_on_after(10):
+                await server.fork(lambda n: messages.ForkWorker(n, False), [])
+        assert [one.killed for one in made] == [True, False]
+        await server.close()
