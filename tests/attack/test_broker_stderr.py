@@ -49,7 +49,9 @@ async def test_process_of_a_security_key_writes_no_line_of_the_log(capsys):
     with ours, theirs, trio.fail_after(60):
         ours.settimeout(0)
         theirs.send(json.dumps({HOSTILE: 1}).encode())
-        await security_keys._Questions(opening, None, SharedKey(), ours).serve()
+        await security_keys._Questions(
+            opening, None, SharedKey(), ours, trio.sleep_forever
+        ).serve()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("vitrail: mail: ")
     assert "\x1b" not in line

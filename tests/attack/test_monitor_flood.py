@@ -81,5 +81,7 @@ async def test_guest_that_asks_and_cancels_is_read_slowly(autojump_clock):
         theirs.close()
         begin = trio.current_time()
         opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
-        await security_keys._Questions(opening, _Silent, SharedKey(), ours).serve()
+        await security_keys._Questions(
+            opening, _Silent, SharedKey(), ours, trio.sleep_forever
+        ).serve()
     assert trio.current_time() - begin > seconds - 1

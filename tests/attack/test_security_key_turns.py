@@ -28,6 +28,14 @@ class Process:
 
     def __init__(self, sock):
         self.sock, self.number = sock, 0
+        self.ended, self.may_end = False, trio.Event()
+        self.may_end.set()
+
+    async def end(self):
+        """It is ended, which takes as long as the test wants."""
+        with trio.CancelScope(shield=True):
+            await self.may_end.wait()
+        self.ended = True
 
     def ask(self, host, what="sign in"):
         self.number += 1
@@ -63,9 +71,11 @@ async def process(decider, shared, lease):
         ours.settimeout(0)
         theirs.settimeout(0)
         async with trio.open_nursery() as nursery:
-            questions = security_keys._Questions(opening, decider, shared, ours)
+            made = Process(theirs)
+            ask = opening, decider, shared, ours
+            questions = security_keys._Questions(*ask, made.end)
             nursery.start_soon(questions.serve)
-            yield Process(theirs)
+            yield made
             nursery.cancel_scope.cancel()
 
 
@@ -148,6 +158,29 @@ async def test_process_that_keeps_the_key_loses_it(monkeypatch):
         vault.ask("bank.example")
         assert not await work.verdict(), "cancel it at the key"
         assert await vault.verdict()
+
+
+@pytest.mark.parametrize("how", ["late", "wrong"])
+async def test_touch_for_the_next_one_signs_no_request_that_was_given_up(
+    monkeypatch, how
+):
+    """A process that is slow to cancel (its guest may see to that) has ended first."""
+    monkeypatch.setattr(device_limits, "SECURITY_KEY_TURN_SECONDS", 0.05)
+    monkeypatch.setattr(security_keys, "_CANCEL_SECONDS", 0.05)
+    async with key(WORK, VAULT) as (b, _, (work, vault)):
+        work.may_end = trio.Event()
+        work.ask("own.example")
+        assert await work.verdict()
+        vault.ask("bank.example")
+        if how == "wrong":
+            work.say(ask="no number")
+        else:
+            assert not await work.verdict(), "cancel it at the key"
+        await trio.testing.wait_all_tasks_blocked(0.2)
+        assert b.person.asked == []
+        work.may_end.set()
+        assert await vault.verdict()
+        assert work.ended
 
 
 async def test_programs_of_one_record_wait_as_one():

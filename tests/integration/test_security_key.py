@@ -153,7 +153,7 @@ async def test_process_that_was_taken_over_ends_its_own_connection(said, capsys)
             theirs.send(said)
             with trio.fail_after(30):
                 await security_keys._Questions(
-                    opening, b.decider, SharedKey(), ours
+                    opening, b.decider, SharedKey(), ours, trio.sleep_forever
                 ).serve()
         assert b.person.asked == []
     assert "work: the security key's process" in capsys.readouterr().err
@@ -170,5 +170,5 @@ async def test_process_that_ends_with_a_verdict_unread_is_an_end():
             theirs.close()
             with trio.fail_after(30):
                 await security_keys._Questions(
-                    opening, b.decider, SharedKey(), ours
+                    opening, b.decider, SharedKey(), ours, trio.sleep_forever
                 ).serve()

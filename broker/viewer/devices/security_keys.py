@@ -13,7 +13,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -155,18 +155,8 @@ async def _carry(
         given.close()
         task_status.started()
         ours.settimeout(0)
-        try:
-            async with trio.open_nursery() as nursery:
 
-                async def questions() -> None:
-                    """Without questions there is no key."""
-                    await _Questions(opening, *judges, ours).serve()
-                    child.kill()
-
-                nursery.start_soon(questions)
-                await child.wait()
-                nursery.cancel_scope.cancel()
-        finally:
+        async def end() -> None:
             ours.shutdown(socket.SHUT_WR)
             # It cancels what the key works on, unless a guest has taken it over.
             with trio.move_on_after(_CANCEL_SECONDS, shield=True):
@@ -174,6 +164,20 @@ async def _carry(
             child.kill()
             with trio.CancelScope(shield=True):
                 await child.wait()
+
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def questions() -> None:
+                    """Without questions there is no key."""
+                    await _Questions(opening, *judges, ours, end).serve()
+                    child.kill()
+
+                nursery.start_soon(questions)
+                await child.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            await end()
             if text := last.text(_LAST_WORDS):
                 _log(opening, text)
             last.close()
@@ -227,8 +231,11 @@ class _Questions:
         decider: Permits,
         shared: SharedKey,
         sock: socket.socket,
+        end: Callable[[], Awaitable[None]],
     ) -> None:
+        """``end``: returns when the process has ended, also where it is cancelled."""
         self._opening, self._decider, self._sock = opening, decider, sock
+        self._end = end
         self._shared = shared
         self._last = self._current = 0
         self._over = trio.Event()
@@ -305,7 +312,13 @@ class _Questions:
                 return
             # Before anybody is asked: a touch after the answer is for this request.
             async with self._shared.turn(lease):
-                await self._use(said, over)
+                try:
+                    await self._use(said, over)
+                finally:
+                    # Else the next one's touch is for what the key still works on.
+                    # guard: a turn at the security key ends with its request
+                    if not over.is_set():
+                        await self._end()
             nursery.cancel_scope.cancel()
 
     async def _use(self, said: _Said, over: trio.Event) -> None:
