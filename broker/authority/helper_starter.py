@@ -5,6 +5,7 @@ The authority executes nothing (``authority.confine``); ``broker.helpers.starter
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -70,6 +71,8 @@ class HelperStarter:
         sock.setblocking(False)  # noqa: FBT003 -- the socket's own
         self._sock = sock
         self._turn = trio.Lock()
+        self._owed = 0
+        """Answers that are still to come."""
 
     async def start(self, program: m.HelperProgram, fds: Sequence[int] = ()) -> Helper:
         """Start a program of ours with these descriptors, which stay the caller's.
@@ -99,12 +102,10 @@ class HelperStarter:
                         f"the process that starts helpers has ended ({error})",
                         hint="restart the broker",
                     ) from error
-                if answered is None:
-                    self._sock.close()
         if answered is None:
             raise UpstreamError(
                 "the process that starts helpers does not answer",
-                hint="restart the broker",
+                hint="the machine may be busy; else restart the broker",
             )
         return answered
 
@@ -113,12 +114,19 @@ class HelperStarter:
             partial(fdpass.send, self._sock, m.encode(request), fds),
             trio.lowlevel.wait_writable,
         )
-        data, received = await self._retry(
-            partial(fdpass.receive, self._sock, m.MESSAGE_BYTES, m.DESCRIPTORS),
-            trio.lowlevel.wait_readable,
-        )
-        if not data:
-            raise PeerError("it closed its socket")
+        self._owed += 1
+        while True:
+            data, received = await self._retry(
+                partial(fdpass.receive, self._sock, m.MESSAGE_BYTES, m.DESCRIPTORS),
+                trio.lowlevel.wait_readable,
+            )
+            if not data:
+                raise PeerError("it closed its socket")
+            self._owed -= 1
+            # guard: a late answer is not the next request's
+            if not self._owed:
+                break
+            _discard(received)
         answer = m.decode_answer(data)
         if isinstance(answer, m.HelperNotStarted):
             fdpass.close_all(received)
@@ -138,3 +146,11 @@ class HelperStarter:
                 return step()
             except BlockingIOError:
                 await wait(self._sock)
+
+
+def _discard(received: Sequence[int]) -> None:
+    """End a helper that came too late, if it is one."""
+    for pidfd in received[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    fdpass.close_all(received)

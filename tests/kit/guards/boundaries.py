@@ -62,6 +62,7 @@ GUARDS = (
     Guard("an event without a lease is about a sandbox of its channel", "if False:", "tests/attack/test_forged_authority_messages.py", "about_another_sandbox"),
     Guard("a permit that is given up has its place until its end", "pass", "tests/broker/authority/channel/test_authority_client.py", "given_up_are_bounded"),
     Guard("a request for a helper that is not sent ends no channel", "if False:", "tests/attack/test_descriptors_in_flight_of_ours.py", "authority"),
+    Guard("a late answer is not the next request's", "break", "tests/broker/authority/test_helper_starter.py", "late"),
     Guard("a helper that cannot be passed on ends no starter", "raise", "tests/attack/test_descriptors_in_flight_of_ours.py", "asked_again"),
     Guard("a window that cannot be had ends no other", "if True:", "tests/attack/test_descriptors_in_flight_of_ours.py", "window"),
     Guard("a start that was given up ends no fork server later", "self._silent = 1e9", "tests/broker/helpers/process/test_fork_client.py", "an_hour_later"),
