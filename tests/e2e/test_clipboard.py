@@ -22,6 +22,7 @@ from tests.kit.container import DIRECT, container
 from tests.kit.eventually import eventually
 from tests.kit.following import follow, until
 from tests.kit.listening import takes_connections
+from tests.kit.notified import no_other_server
 from tests.kit.prompting import Hands
 from tests.kit.sound.servers import started
 from tests.kit.wayland.compositor import short_directory, wait_window
@@ -86,7 +87,7 @@ async def told():
     with short_directory() as place:
         bus = f"unix:path={place}/bus"
         argv = ("dbus-daemon", "--session", "--nofork", f"--address={bus}")
-        async with started(*argv, env=dict(os.environ)):
+        async with started(*argv, env={**os.environ, **no_other_server(place)}):
 
             async def there():
                 return takes_connections(place / "bus")

@@ -16,6 +16,7 @@ from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.eventually import eventually
 from tests.kit.helper_starter import helper_starter
 from tests.kit.listening import takes_connections
+from tests.kit.notified import no_other_server
 from tests.kit.wayland.compositor import desktop, pixels
 
 
@@ -34,7 +35,7 @@ async def notified():
         children = [
             spawn(
                 ["dbus-daemon", "--session", "--nofork", "--nopidfile", address],
-                env=env,
+                env={**env, **no_other_server(bus.parent)},
                 stdout=DEVNULL,
                 stderr=DEVNULL,
             )

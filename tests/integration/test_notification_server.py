@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from broker.viewer.notifications.board import Bubble
 from broker.viewer.notifications.desktop_server import DesktopServer, ServerTold
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.notified import no_other_server
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
@@ -74,7 +76,9 @@ async def bus(monkeypatch):
     with short_directory() as base:
         address = f"unix:path={base}/bus"
         words = ["dbus-daemon", "--session", "--nofork", "--nopidfile"]
-        child = spawn([*words, f"--address={address}"], stdout=DEVNULL, stderr=DEVNULL)
+        env = {**os.environ, **no_other_server(base)}
+        words.append(f"--address={address}")
+        child = spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)
         try:
             await eventually(lambda: takes_connections(base / "bus"))
             monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)

@@ -13,6 +13,7 @@ from jeepney.io.trio import open_dbus_connection
 from tests.integration.test_pulse_microphone import audio
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.notified import no_other_server
 from tests.kit.sound.servers import Recorder, microphone, proxy, sound_server, started
 from tests.kit.wayland.compositor import desktop, pixels
 
@@ -62,7 +63,8 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
     async with sound_server("pulseaudio") as server:
         bus = f"unix:path={server.directory}/bus"
         argv = ("dbus-daemon", "--session", "--nofork", f"--address={bus}")
-        async with started(*argv, env=server.environment):
+        env = {**server.environment, **no_other_server(server.directory)}
+        async with started(*argv, env=env):
 
             async def there() -> bool:
                 return takes_connections(server.directory / "bus")
@@ -110,7 +112,8 @@ async def test_the_person_sees_it_as_long_as_the_source_is_open():
         }
         address = f"--address=unix:path={bus}"
         argv = ("dbus-daemon", "--session", "--nofork", "--nopidfile", address)
-        async with started(*argv, env=server.environment):
+        env = {**server.environment, **no_other_server(server.directory)}
+        async with started(*argv, env=env):
 
             async def there() -> bool:
                 return takes_connections(bus)

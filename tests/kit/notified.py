@@ -55,6 +55,20 @@ class Screen:
         await run_tool(["makoctl", "dismiss", "-n", str(one[0])], env=self.env)
 
 
+def no_other_server(place):
+    """Environment of a bus that starts no notification server by itself; ``place`` is its own.
+
+    It would start an installed one for each call to the name while nobody has it, and the
+    test's own server, which comes a moment later, would be refused the name.
+    """
+    services = place / "bus-data/dbus-1/services"
+    services.mkdir(parents=True)
+    (services / "none.service").write_text(
+        "[D-BUS Service]\nName=org.freedesktop.Notifications\nExec=/bin/false\n"
+    )
+    return {"XDG_DATA_HOME": str(place / "bus-data")}
+
+
 @asynccontextmanager
 async def screen(env=None):
     """A headless desktop whose programs may show notifications."""
@@ -74,7 +88,8 @@ async def notification_server(comp, env=None):
     address = f"--address=unix:path={bus}"
     words = ["dbus-daemon", "--session", "--nofork", "--nopidfile", address]
     mako = {**os.environ, **comp.environment, **env}
-    children = [spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)]
+    its_own = {**env, **no_other_server(comp.display.parent)}
+    children = [spawn(words, env=its_own, stdout=DEVNULL, stderr=DEVNULL)]
     try:
 
         async def answers():
