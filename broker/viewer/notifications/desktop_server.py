@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -185,7 +186,9 @@ class DesktopServer:
         before = session.shown.pop(number, None)
         if before is not None:
             call = method_call(_SERVICE, "CloseNotification", "u", (before[0],))
-            await _reply(session.router, call)
+            # One that the user has closed in this moment is an error.
+            with suppress(UpstreamError):
+                await _reply(session.router, call)
 
     async def _empty(self, session: _Session) -> None:
         """Close all notifications of this viewer, where the server still answers."""

@@ -8,6 +8,7 @@ import trio
 from jeepney import HeaderFields
 from trio.testing import wait_all_tasks_blocked
 
+from broker.core.errors import UpstreamError
 from broker.viewer.notifications import desktop_server
 from broker.viewer.notifications.board import Bubble
 from broker.viewer.notifications.desktop_server import (
@@ -70,3 +71,26 @@ async def test_the_end_of_one_that_was_just_shown_is_heard(monkeypatch, nursery)
     await wait_all_tasks_blocked()
     assert told == [ServerTold(1, reason=2)]
     assert not session.shown
+
+
+async def test_one_that_both_close_at_once_ends_no_other(monkeypatch):
+    """The specification has an error for a notification that is not there any more."""
+    told, called = [], []
+    server = DesktopServer(told.append)
+    session = _Session(None, ":1.5", buttons=True, markup=False)
+
+    async def reply(_router, call):
+        await trio.lowlevel.checkpoint()
+        called.append(call.header.fields[HeaderFields.member])
+        if called[-1] == "CloseNotification":
+            raise UpstreamError("it does not exist")
+        return SimpleNamespace(body=(len(session.shown) + 1,))
+
+    monkeypatch.setattr(desktop_server, "_reply", reply)
+    server.show(1, bubble("first"))
+    server.show(2, bubble("second"))
+    await server._bring(session)
+    server.close(1)
+    await server._bring(session)
+    assert called == ["Notify", "Notify", "CloseNotification"]
+    assert (list(session.shown), told) == ([2], [])
