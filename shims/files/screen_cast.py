@@ -23,7 +23,7 @@ from shims.files.camera import pipewire_remote, pipewire_servers
 from shims.files.connection import Connection
 from shims.files.offers import PortalOffer
 from shims.files.protocol import TransferError, frame, tell
-from shims.files.video_node import SPA_BGRX, SPA_I420, VideoNode
+from shims.files.video_node import SPA_BGRX, VideoNode
 
 if TYPE_CHECKING:
     from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -87,29 +87,29 @@ class ScreenSession:
             ask = {"type": "call", "service": SCREEN_SERVICE, "target": OWN_DESKTOP}
             connection.send(frame(dict(ask, argument=named)))
             connection.wait("go")
-            form, (width, height) = SPA_I420, SCREEN_SIZES.get(named, (0, 0))
+            width, height = SCREEN_SIZES.get(named, (0, 0))
             if self.own:
                 # The worker's: it says how large the window is.
                 head = connection.reader.read(8).ljust(8, b"\0")
-                form, (width, height) = SPA_BGRX, struct.unpack("<II", head)
-            number, node = self._make_node(width, height, form)
+                width, height = struct.unpack("<II", head)
+            number, node = self._make_node(width, height)
         except (TransferError, OSError):
             self._hang_up()
             connection.socket.close()
             raise
         self.shared = True
         start_thread(functools.partial(self._show, node))
-        size = width * height * 4 if self.own else width * height * 3 // 2
+        size = width * height * 4
         start_thread(functools.partial(self._receive, connection, size, ended))
         return number, (width, height)
 
-    def _make_node(self, width: int, height: int, form: int) -> Tuple[int, VideoNode]:
+    def _make_node(self, width: int, height: int) -> Tuple[int, VideoNode]:
         if not width * height:
             raise TransferError("the window has gone")
         servers = pipewire_servers()
         servers.hold(self)
         try:
-            node = VideoNode(SCREEN_NODE, width, height, SCREEN_RATE, form)
+            node = VideoNode(SCREEN_NODE, width, height, SCREEN_RATE, SPA_BGRX)
             return node.number(), node
         except TransferError:
             servers.release(self)

@@ -7,6 +7,7 @@ and ``spa/param``.
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from typing import TYPE_CHECKING
@@ -15,20 +16,22 @@ from shims.files.protocol import TransferError
 
 if TYPE_CHECKING:
     import ctypes
+    import mmap
     from typing import Any, Dict, List, Tuple
 
 PW_OUTPUT, PW_ANY = 1, 0xFFFFFFFF
-PW_DRIVER, PW_MAPPED = 1 << 3, 1 << 2
+PW_DRIVER, PW_ALLOCATES = 1 << 3, 1 << 8
 PW_FAILED, PW_STREAMING = -1, 3
 # spa/utils/type.h, spa/param/param.h, format.h and buffers.h
 SPA_ID, SPA_INT, SPA_RECTANGLE, SPA_FRACTION, SPA_OBJECT, SPA_CHOICE = (
     *(3, 4, 10, 11),
     *(15, 19),
 )
-SPA_RANGE = 1
+SPA_RANGE, SPA_FLAGS = 1, 4
 SPA_FORMAT, SPA_BUFFERS = 0x40003, 0x40004
 ENUM_FORMAT_ID, FORMAT_ID, BUFFERS_ID = 3, 4, 5
 SPA_VIDEO, SPA_RAW, SPA_I420, SPA_BGRX = 2, 1, 2, 8
+SPA_MEMFD = 2  # spa/buffer/buffer.h
 NODE_BUFFERS = (8, 2, 32)  # usual, least, most
 PW_READ, PW_WRITE, PW_EXECUTE = 0o400, 0o200, 0o100
 SPA_DATA = struct.Struct("@IIqIIPP")  # type, flags, fd, offset, size, data, chunk
@@ -64,7 +67,8 @@ def format_pod(width: int, height: int, rate: int, form: int = SPA_I420) -> byte
 def buffers_pod(size: int, stride: int) -> bytes:
     """Return the buffers that a node needs, as SPA_PARAM_Buffers."""
     count = struct.pack("4I3i", SPA_RANGE, 0, 4, SPA_INT, *NODE_BUFFERS)
-    values = {1: spa_pod(SPA_CHOICE, count)}
+    kinds = struct.pack("4Ii", SPA_FLAGS, 0, 4, SPA_INT, 1 << SPA_MEMFD)
+    values = {1: spa_pod(SPA_CHOICE, count), 6: spa_pod(SPA_CHOICE, kinds)}
     for key, number in ((2, 1), (3, size), (4, stride)):
         values[key] = spa_pod(SPA_INT, struct.pack("i", number))
     return spa_object(SPA_BUFFERS, BUFFERS_ID, values)
@@ -90,6 +94,7 @@ class VideoNode:
             self._size, self._stride = 4 * width * height, 4 * width
         self._picture = b""
         self._kept: Dict[str, Any] = {}  # what the library has pointers to
+        self._memory: Dict[int, mmap.mmap] = {}  # of each buffer
         self.changed = threading.Event()
         """Set at each change of ``wanted`` and ``failed``."""
         self.wanted = self.failed = False
@@ -101,6 +106,8 @@ class VideoNode:
         calls = {
             2: state(self._state_changed),
             5: param(self._param_changed),
+            6: ctypes.CFUNCTYPE(None, whole, whole)(self._add_buffer),
+            7: ctypes.CFUNCTYPE(None, whole, whole)(self._remove_buffer),
             8: ctypes.CFUNCTYPE(None, whole)(self._process),
         }
         self._kept["events"] = calls, pointers_to(calls, 10)
@@ -117,7 +124,8 @@ class VideoNode:
         done = -1
         if self._stream:
             params = self._params(format_pod(width, height, rate, form))
-            flags = PW_DRIVER | PW_MAPPED
+            # WebRTC takes no memory of the server's, which has no descriptor.
+            flags = PW_DRIVER | PW_ALLOCATES
             done = lib.pw_stream_connect(
                 self._stream, PW_OUTPUT, PW_ANY, flags, params, 1
             )
@@ -182,18 +190,32 @@ class VideoNode:
             params = self._params(buffers_pod(self._size, self._stride))
             self._lib.pw_stream_update_params(self._stream, params, 1)
 
+    def _add_buffer(self, _data: object, added: int) -> None:
+        import ctypes
+        import mmap
+
+        fd = os.memfd_create("vitrail", os.MFD_CLOEXEC)
+        os.ftruncate(fd, self._size)
+        self._memory[added] = mmap.mmap(fd, self._size)
+        place = data_of(added)
+        chunk = memory_at(SPA_DATA.format, place)[-1]
+        filled = SPA_DATA.pack(SPA_MEMFD, 3, fd, 0, self._size, 0, chunk)
+        ctypes.memmove(place, filled, len(filled))
+
+    def _remove_buffer(self, _data: object, removed: int) -> None:
+        self._memory.pop(removed).close()
+        os.close(memory_at(SPA_DATA.format, data_of(removed))[2])
+
     def _process(self, _data: object) -> None:
         import ctypes
 
         taken = self._lib.pw_stream_dequeue_buffer(self._stream)
         if not taken:
             return  # no program has given one back: this picture is dropped
-        (buffer,) = memory_at("@P", taken)
-        datas = memory_at("@IIPP", buffer)[3]
-        size, place, chunk = memory_at(SPA_DATA.format, datas)[4:]
         # The library may ask before the first picture is shown.
-        if place and size >= self._size == len(self._picture):
-            ctypes.memmove(place, self._picture, self._size)
+        if len(self._picture) == self._size:
+            self._memory[taken][:] = self._picture
+            chunk = memory_at(SPA_DATA.format, data_of(taken))[-1]
             ctypes.memmove(
                 chunk, struct.pack("IIii", 0, self._size, self._stride, 0), 16
             )
@@ -242,6 +264,12 @@ def narrowed(connected: int, shown: List[int]) -> int:
     if kept < 0:
         raise TransferError("PipeWire does not answer")
     return int(kept)
+
+
+def data_of(taken: int) -> int:
+    """Return where the struct spa_data of a struct pw_buffer is; it has one."""
+    (buffer,) = memory_at("@P", taken)
+    return int(memory_at("@IIPP", buffer)[3])
 
 
 def memory_at(form: str, place: int) -> Tuple[Any, ...]:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -337,14 +338,10 @@ def test_a_node_is_not_closed_under_a_picture(calls):
     assert node.order.count("begins") == node.order.count("ends") > 0
 
 
-def test_before_its_first_picture_a_node_shows_no_memory():
-    size, queued = 4096, []
-    place, chunk = ctypes.create_string_buffer(b"\xaa" * size, size), bytearray(16)
+def test_a_node_shows_pictures_in_memory_of_its_own_that_ends_with_it():
+    size, queued, chunk = 4096, [], bytearray(16)
     there = (ctypes.c_char * 16).from_buffer(chunk)
-    data = video_node.SPA_DATA.pack(
-        *(0, 0, -1 & 0xFFFFFFFF, 0, size, ctypes.addressof(place)),
-        ctypes.addressof(there),
-    )
+    data = video_node.SPA_DATA.pack(1 << 2, 0, -1, 0, 0, 0, ctypes.addressof(there))
     datas = ctypes.create_string_buffer(data, len(data))
     buffer = (ctypes.c_uint64 * 3)(0, 0, ctypes.addressof(datas))
     taken = (ctypes.c_uint64 * 1)(ctypes.addressof(buffer))
@@ -354,9 +351,18 @@ def test_before_its_first_picture_a_node_shows_no_memory():
         pw_stream_dequeue_buffer=lambda _: ctypes.addressof(taken),
         pw_stream_queue_buffer=lambda _, buffer: queued.append(buffer),
     )
+    node._memory = {}
+    node._add_buffer(None, ctypes.addressof(taken))
+    kind, _, fd, start, length, _, given = video_node.SPA_DATA.unpack(datas.raw)
+    assert (kind, start, length, given) == (2, 0, size, ctypes.addressof(there))
     node._process(None)
-    assert place.raw == b"\xaa" * size
-    node._picture = bytes(size)
+    assert not any(chunk)  # nothing before the first picture
+    node._picture = b"\xaa" * size
     node._process(None)
-    assert place.raw == bytes(size)
+    assert os.pread(fd, size, 0) == node._picture
+    assert struct.unpack("IIii", chunk) == (0, size, 64, 0)
     assert len(queued) == 2
+    node._remove_buffer(None, ctypes.addressof(taken))
+    assert not node._memory
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)

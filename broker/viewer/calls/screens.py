@@ -143,6 +143,8 @@ class ScreenShares(VideoUses):
                             (),
                             connect,
                             steady=False,
+                            # WebRTC takes no other of screens.
+                            form="BGRx",
                             facts=found.facts,
                             seen=seen,
                         )

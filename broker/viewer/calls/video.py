@@ -1,7 +1,7 @@
 """Pictures of a source of the desktop's PipeWire, for programs of a sandbox.
 
-A jailed process for each use (GStreamer) takes them, makes each one I420 of the size that
-was asked for, and writes them one after the other: what reaches the sandbox has no
+A jailed process for each use (GStreamer) takes them, makes each one of the size that was
+asked for, and writes them one after the other: what reaches the sandbox has no
 header, and nothing of the sandbox is read.  A picture that the sandbox has not taken when
 the next one comes is dropped.
 """
@@ -71,6 +71,8 @@ class VideoSource:
     """Return a connection, which is the caller's.  Raises VitrailError."""
     steady: bool = True
     """Whether it has a rate of its own, without which videorate (GStreamer 1.22) fails."""
+    form: str = "I420"
+    """Of the pictures that a sandbox gets; GStreamer's name."""
     facts: Mapping[str, str | int] = field(default_factory=dict)
     """Of it, for the event."""
     seen: Callable[[], None] = lambda: None
@@ -264,7 +266,7 @@ def pipeline(
     if source.steady:
         yield from ("videorate", "drop-only=true", f"max-rate={RATE}", "!")
     yield from ("videoconvert", "!", "videoscale", "add-borders=true", "!")
-    form = f"video/x-raw,format=I420,width={width},height={height}"
+    form = f"video/x-raw,format={source.form},width={width},height={height}"
     yield from (f"{form},pixel-aspect-ratio=1/1", "!")
     # guard: pictures that are not taken are dropped
     yield from ("queue", "leaky=downstream", "max-size-buffers=2", "!")
