@@ -84,7 +84,7 @@ LARGE = {
     ),
     "writer": Program(
         ("soffice", "--norestore", "--nologo", "--writer"),
-        (22, 14), text=(400, 300), dialog="o",
+        (22, 14), row=35, text=(400, 300), dialog="o",
         stages=MORE_STAGES, env={"SAL_USE_VCLPLUGIN": "gtk3"},
     ),
     # Wine draws in pixels, whatever the scale.
@@ -100,7 +100,7 @@ LARGE = {
     "chromium": Program(
         tuple(_CHROMIUM.split()),
         (-27, 67), row=244, text=(300, 67), dialog="o", fullscreen=_F11,
-        stages=("sway", "sway-2"),
+        stages=("sway", "sway-2", "sway-two-outputs"),
     ),
 }  # fmt: skip
 PROGRAMS = {**SMALL, **LARGE}
