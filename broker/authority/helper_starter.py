@@ -87,21 +87,19 @@ class HelperStarter:
 
     async def _ask(self, request: m.Request, fds: Sequence[int]) -> Helper:
         answered: Helper | None = None
-        # An answer that is not read would be taken for the next request's.
-        with trio.CancelScope(shield=True):
-            async with self._turn:
-                try:
-                    with trio.move_on_after(_ANSWER_SECONDS):
-                        answered = await self._exchange(request, fds)
-                except (OSError, PeerError) as error:
-                    # guard: a request for a helper that is not sent ends no channel
-                    if getattr(error, "errno", 0) == errno.ETOOMANYREFS:
-                        raise UpstreamError(f"a helper: {error}") from error  # unsent
-                    self._sock.close()
-                    raise UpstreamError(
-                        f"the process that starts helpers has ended ({error})",
-                        hint="restart the broker",
-                    ) from error
+        async with self._turn:
+            try:
+                with trio.move_on_after(_ANSWER_SECONDS):
+                    answered = await self._exchange(request, fds)
+            except (OSError, PeerError) as error:
+                # guard: a request for a helper that is not sent ends no channel
+                if getattr(error, "errno", 0) == errno.ETOOMANYREFS:
+                    raise UpstreamError(f"a helper: {error}") from error  # unsent
+                self._sock.close()
+                raise UpstreamError(
+                    f"the process that starts helpers has ended ({error})",
+                    hint="restart the broker",
+                ) from error
         if answered is None:
             raise UpstreamError(
                 "the process that starts helpers does not answer",

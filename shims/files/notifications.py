@@ -75,7 +75,7 @@ class Notifications(BusService):
 
         super().__init__(bus)
         self._turn = threading.Lock()
-        """For the three below, which the thread of a connection changes, too."""
+        """For the two below, which the thread of a connection changes, too."""
         self._broker: Optional[Connection] = None
         self._shown: Dict[int, Connection] = {}
         self._asked: Optional[Tuple[Connection, Dict[str, Any]]] = None

@@ -20,6 +20,8 @@ from broker.ipc import fork_server as messages
 from broker.ipc.channel import Channel, pair
 
 _IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
+_LOOK_SECONDS = 1.0
+"""For an answer that is there, whatever callers have waited before."""
 _END_SECONDS = 1.0
 """Until the server has reaped a child that has ended."""
 
@@ -153,9 +155,10 @@ class _Run:
 
     def __init__(self, program: ForkServerProgram) -> None:
         self._program = program
-        self._asked = self._answered = 0
-        self._silent = 0.0
-        """Seconds in which callers have waited since its last answer."""
+        self._asked = 0
+        self._silent = self._heard = 0.0
+        """Seconds in which callers have waited since its last answer, but for those since
+        the moment of the second."""
         sock, theirs = _pair(program.what)
         self._channel = sock
         try:
@@ -175,30 +178,32 @@ class _Run:
         Cancelled, it leaves an answer behind, which the next call discards.
         """
         self._asked += 1
-        number, began = self._asked, trio.current_time()
-        patience = max(0.0, self._program.seconds() - self._silent)
+        number, self._heard = self._asked, trio.current_time()
+        least = min(_LOOK_SECONDS, self._program.seconds())
+        patience = max(least, self._program.seconds() - self._silent)
         try:
-            with trio.fail_after(patience):
+            with trio.fail_after(patience) as scope:
                 await self._channel.send(messages.encode(order(number)), fds)
-                return await self._answer(number)
+                return await self._answer(number, scope)
         except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as e:
             if getattr(e, "errno", None) == errno.ETOOMANYREFS:
                 raise SetupError(_IN_FLIGHT) from e
             return None
         finally:
             # Not the time in which nobody read an answer that was there.
-            # guard: a start that was given up ends no fork server later
-            self._silent += trio.current_time() - began
-            if self._answered == number:
-                self._silent = 0.0
+            self._silent += trio.current_time() - self._heard
 
-    async def _answer(self, number: int) -> tuple[messages.Forked, int] | None:
+    async def _answer(
+        self, number: int, scope: trio.CancelScope
+    ) -> tuple[messages.Forked, int] | None:
         while True:
             got = await self._channel.receive(fd_limit=1)
             if not got.data:
                 return None
             answer = messages.decode_answer(got.data)
-            self._answered = answer.number
+            self._silent, self._heard = 0.0, trio.current_time()
+            # guard: a start that was given up ends no fork server later
+            scope.deadline = self._heard + self._program.seconds()
             if answer.number != number:
                 _discard(answer, got.fds)
                 continue

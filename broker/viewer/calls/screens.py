@@ -263,15 +263,15 @@ async def framed(
         return
     words = (colour.removeprefix("#"), *map(str, (*found.size, *found.position)))
     argv = our_program("broker.helpers.prompt.screen_frame", *words)
-    drawn, output = socket.socketpair()
-    with drawn:
+    ours, output = socket.socketpair()
+    with trio.socket.from_stdlib_socket(ours) as drawn:
         with output:
             child = spawn(argv, name="screen frame", stdout=output.fileno())
         try:
             with trio.fail_after(START_SECONDS):
-                await trio.lowlevel.wait_readable(drawn)
+                said = await drawn.recv(1)
             # guard: a screen is seen once its frame is
-            if not drawn.recv(1):
+            if not said:
                 raise UpstreamError("the frame around a screen cannot be drawn")
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_until_gone, child, ended)

@@ -53,6 +53,8 @@ _MESSAGE_BYTES = 1024
 _REPORT_DESCRIPTOR_BYTES = 4096
 _LAST_WORDS = 300
 _CANCEL_SECONDS = 0.5
+_END_SECONDS = 5.0
+"""For its process to cancel at the key and end: milliseconds, but on a busy machine."""
 _lines = TokenBucket(1 / 60, 20)
 """Of the broker's own log, about all processes together."""
 
@@ -159,7 +161,7 @@ async def _carry(
         async def end() -> None:
             ours.shutdown(socket.SHUT_WR)
             # It cancels what the key works on, unless a guest has taken it over.
-            with trio.move_on_after(_CANCEL_SECONDS, shield=True):
+            with trio.move_on_after(_END_SECONDS, shield=True):
                 await child.wait()
             child.kill()
             with trio.CancelScope(shield=True):

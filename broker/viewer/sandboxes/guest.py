@@ -243,12 +243,12 @@ class Guest:
         One that has gone or has an error changes nothing here; streams that it denies
         are cut by the code that decides about them.
         """
-        record = self._record()
-        if self.worker is not None and record is not None:
+        record, mine = self._record(), self.worker
+        if mine is not None and record is not None:
             # First what is taken back: a colour may have to wait for another sandbox.
             await self.sound.follow_record(record)
             with contextlib.suppress(UpstreamError):  # it has just ended
-                await self._frames.follow(self.worker)
+                await self._frames.follow(mine)
 
     # -- the worker ----------------------------------------------------------
 
@@ -300,7 +300,7 @@ class Guest:
                 raise
             self.worker = made
             # guard: a worker is told all, whatever it began for
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(limits.WORKER_START_SECONDS, shield=True):
                 # guard: a record that changed while the worker began
                 await self.follow_record()
                 await self.crossing.tell_drags(made)

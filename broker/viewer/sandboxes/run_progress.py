@@ -165,10 +165,14 @@ class Follower:
     async def _tell_refusals(self) -> None:
         while True:
             self._more_refusals = trio.Event()
-            while self._refusals:
-                service, reason = self._refusals.popleft()
-                await self.say(service, "failed", reason)
+            await self._say_refusals()
             await self._more_refusals.wait()
+
+    async def _say_refusals(self) -> None:
+        while self._refusals:
+            service, reason = self._refusals[0]
+            await self.say(service, "failed", reason)
+            del self._refusals[0]  # it was sent
 
     async def attend(self, program: Program) -> int:
         """Pass on its output, and its refusals, until it ends.
@@ -184,6 +188,7 @@ class Follower:
                 await wait_ended(program)
                 output.end()
             telling.cancel_scope.cancel()
+        await self._say_refusals()
         if output.lost:
             lost = f"{output.lost} bytes of it came faster than they were taken; "
             await self.say(

@@ -87,6 +87,35 @@ async def test_a_start_that_was_given_up_ends_no_server_an_hour_later(
         await server.close()
 
 
+async def test_a_server_has_its_time_again_when_it_has_answered(
+    monkeypatch, autojump_clock
+):
+    program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
+    with servers(monkeypatch) as made:
+        server = fork_client.ForkServer(program)
+        for _ in range(6):
+            with trio.move_on_after(9.9):
+                await server.fork(lambda n: messages.ForkWorker(n, False), [])
+        for _ in range(6):
+            made[0].answer()  # late, and to nobody
+        await trio.sleep(HOUR)
+        async with trio.open_nursery() as nursery:
+
+            async def fork():
+                child = await server.fork(lambda n: messages.ForkWorker(n, False), [])
+                child.close()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(fork)
+            await trio.sleep(5)
+            if not made[0].killed:
+                made[0].answer()
+                await trio.sleep(5)
+            nursery.cancel_scope.cancel()
+        assert [one.killed for one in made] == [False]
+        await server.close()
+
+
 async def test_a_server_that_answers_nothing_is_replaced_though_callers_give_up(
     monkeypatch, autojump_clock
 ):
