@@ -7,7 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, List, Tuple
 
 from shims.guest.account import kill_group, remove
 from shims.guest.address import Address
@@ -53,7 +53,7 @@ class Display:
         self._without_gpu = False
         self._without_arena = False
         """Whether our own end could not use the arena, so that waypipe is started."""
-        self._restart: Optional[Callable[[str], None]] = None
+        self._restarts = False
 
     @property
     def path(self) -> str:
@@ -182,14 +182,11 @@ class Display:
         if self._process:
             kill_group(self._process, signal.SIGTERM)
 
-    def restart(self, action: Callable[[str], None]) -> None:
-        """End waypipe, and start what the settings say now; then as ``when_ready``."""
-        if not self._process:
-            self.when_ready(action)
-            return
-        self._ready = False
-        self._restart = action
-        kill_group(self._process, signal.SIGKILL)
+    def restart(self) -> None:
+        """End waypipe, and start what the settings say now."""
+        self._ready, self._restarts = False, bool(self._process)
+        if self._process:
+            kill_group(self._process, signal.SIGKILL)
 
     def _look(self) -> None:
         """Wait for the socket; there is no message from waypipe to wait for."""
@@ -239,9 +236,9 @@ class Display:
         self._process = 0
         if self._guest.leaving:
             return
-        if self._restart is not None:
-            action, self._restart = self._restart, None
-            self.when_ready(action)
+        if self._restarts:
+            self._restarts = False
+            self.start()
             return
         said = self._said.decode("utf-8", "replace").strip()[-TEXT // 2 :]
         name, came_up = self._program_name, self._ready

@@ -103,7 +103,6 @@ class Parent:
         self._identity: Optional[Dict[str, Any]] = None
         self._warm = json.loads(base64.urlsafe_b64decode(warm)) if warm else []
         self._warmed = False
-        self._restarted = False
 
     def begin(self) -> None:
         """Read the first program into memory, then wait for an identity."""
@@ -217,11 +216,9 @@ class Parent:
         if not self._guest.settings.port and local_cid() != self._identity["cid"]:
             self._loop.later(LINK_LOOK_SECONDS, self._look_for_link)
             return
-        if self._guest.settings.arena and not self._restarted:
-            # The parent has none: its waypipe ends, and our own end is started.
-            self._restarted = True
-            self._guest.display.restart(lambda _reason: self._look_for_link())
-            return
+        if self._guest.settings.arena:
+            # The parent has none.  The host does not wait for what that takes.
+            self._guest.display.restart()
         self._send("linked")
         # This clock stands still while the machine is paused.  A broker that was killed
         # right after it had let the machine run says nothing.

@@ -240,6 +240,7 @@ async def test_a_worker_s_death_ends_the_container_s_window_and_the_next_is_serv
             await eventually(lambda: _only(w, "[blue] blue"))
             closed = await w.wait_event("stream.closed", sandbox="red")
             assert closed["reason"] == "the worker died"
+            await w.wait_event("lease.end", sandbox="red")  # its program has ended
         async with container(w, "red", inside=DIRECT, title="again"):
             assert "[red] again" in await titles(w)
 

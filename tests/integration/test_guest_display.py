@@ -77,7 +77,8 @@ def come_up(
             return
         assert display._program_name == "waypipe", "a parent has no arena"
         guest.settings.name = "a-copy"
-        display.restart(ready)
+        display.restart()
+        display.when_ready(ready)
 
     loop.later(60, loop.stop)
     display.when_ready(ready)

@@ -163,23 +163,20 @@ def test_a_copy_connects_when_its_launcher_has_paused_it_for_the_last_time(
     assert guest.loop.watched is None
 
 
-def test_a_copy_with_an_arena_has_its_own_display_before_it_is_paused(
+def test_a_copy_with_an_arena_gives_up_its_parents_display_before_it_is_linked(
     launcher, monkeypatch
 ):
     guest = Guest("")
     guest.machine = SimpleNamespace(identify=lambda: None, name=lambda _name: None)
     guest.settings.arena = True
-    waiting = []
-    guest.display.restart = waiting.append
+    restarts = []
+    guest.display.restart = lambda: restarts.append(words(launcher.fileno()))
     monkeypatch.setattr(guest_end, "local_cid", lambda: 77)
     guest_end.Parent(guest, "").begin()
     assert words(launcher.fileno()) == ["ready"]
     launcher.send(Identity("web-0001", 1, bytes(SEED_BYTES), 77).encode())
     guest.loop.watched[1](selectors.EVENT_READ)
-    assert words(launcher.fileno()) == ["taken"]
-    assert words(launcher.fileno()) == [], "the parent's waypipe knows no arena"
-    (go_on,) = waiting
-    go_on("")
+    assert restarts == [["taken"]], "the parent's waypipe knows no arena"
     assert words(launcher.fileno()) == ["linked"]
 
 
