@@ -48,10 +48,7 @@ class Helper:
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal; does nothing when it has ended."""
         if self.code is None:
-            try:
-                signal.pidfd_send_signal(self._pidfd, number)
-            except ProcessLookupError:
-                return
+            _send_signal(self._pidfd, number)
 
     async def stop(self, grace: float = 3.0) -> int:
         """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
@@ -149,6 +146,10 @@ class HelperStarter:
 def _discard(received: Sequence[int]) -> None:
     """End a helper that came too late, if it is one."""
     for pidfd in received[:1]:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        _send_signal(pidfd, signal.SIGKILL)
     fdpass.close_all(received)
+
+
+def _send_signal(pidfd: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)

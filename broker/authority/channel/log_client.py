@@ -117,7 +117,7 @@ class LogClient:
         while not self._stopping:
             await trio.sleep(authority_limits.AUTHORITY_BEAT_SECONDS)
             call = AuthorityCall()
-            with contextlib.suppress(UpstreamError):  # which is no answer, too
+            with contextlib.suppress(UpstreamError):  # it counts as no answer
                 self._begin(call, m.AskReport, kept=0)
             for _ in range(authority_limits.AUTHORITY_SILENT_SECONDS):
                 with trio.move_on_after(1.0):
@@ -192,7 +192,7 @@ class LogClient:
         if self._over:
             raise UpstreamError(_LOST)
         self._last += 1
-        self._put(message(self._last))  # what it raises was not sent
+        self._put(message(self._last))  # raises when the message is not sent
         self._calls[self._last] = call
         return self._last
 

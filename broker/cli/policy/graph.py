@@ -16,6 +16,7 @@ from broker.cli.policy.load import (
     POLICY,
     WORLD,
     records_beside,
+    refusing_too_many,
     rules_of,
     situation_from,
 )
@@ -27,7 +28,6 @@ from policy.records.patterns import PALETTE
 from policy.rules.world import World
 from policy.suggestions import did_you_mean
 from policy.tools import limits as tool_limits
-from policy.tools.diff import TooManyError
 from policy.tools.flows import Flow, flows
 from policy.tools.graph import graph_text
 
@@ -98,7 +98,7 @@ def graph(
                 hint=did_you_mean(name, known.names)
                 or "add a record for the sandbox, or name it in the file of --world",
             )
-    try:
+    with refusing_too_many():
         found = flows(
             rules,
             known,
@@ -106,11 +106,6 @@ def graph(
             sandboxes=sandboxes,
             services=services,
         )
-    except TooManyError as error:
-        raise RefusedError(
-            f"too many calls to compare: {error}",
-            hint="name fewer sandboxes with '--world FILE'",
-        ) from error
     if as_json:
         render.json_line({"flows": [flow._asdict() for flow in found]})
         return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from policy.rules.world import DISPOSABLE, World, world_of
 from policy.rules.world_json import WorldError, world_from_json
 from policy.suggestions import did_you_mean, nearest
 from policy.tools import limits as tool_limits
+from policy.tools.diff import TooManyError
 from policy.tools.effective import Grant
 from policy.tools.unknown import meant_service
 
@@ -178,6 +180,18 @@ def situation_from(file: Path | None, *, policy: tuple[Path, ...] = ()) -> Situa
         return Situation(world_from(file), None)
     records = records_beside(policy)
     return Situation(world_of(records), Sandboxes(records, {}))
+
+
+@contextmanager
+def refusing_too_many() -> Iterator[None]:
+    """Raise RefusedError where a tool has too many calls to compare."""
+    try:
+        yield
+    except TooManyError as error:
+        raise RefusedError(
+            f"too many calls to compare: {error}",
+            hint="name fewer sandboxes with '--world FILE'",
+        ) from error
 
 
 def refuse_unknown_source(call: PolicyCall, known: Situation, rules: RuleSet) -> None:

@@ -18,6 +18,7 @@ from broker.cli.policy.load import (
     POLICY,
     WORLD,
     records_of,
+    refusing_too_many,
     rule_directories,
     rules_of,
     situation_from,
@@ -55,7 +56,7 @@ from policy.tools.cases import (
     run_cases,
     tap,
 )
-from policy.tools.diff import Change, TooManyError
+from policy.tools.diff import Change
 from policy.tools.diff import diff as compare
 from policy.tools.effective import Grant, grants, grants_to, told_facts
 from policy.tools.explain import answer_json, call_json
@@ -200,13 +201,8 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
     if problems:
         print_problems(problems, stderr=True)
         sys.exit(_BROKEN)
-    try:
+    with refusing_too_many():
         changes = compare(*sets, world_from(world, _directories(new)))
-    except TooManyError as error:
-        raise RefusedError(
-            f"too many calls to compare: {error}",
-            hint="name fewer sandboxes with '--world FILE'",
-        ) from error
     records = _changed_records(old, new)
     if as_json:
         made = [_change_json(change) for change in changes]
@@ -295,14 +291,9 @@ def effective(
             hint=did_you_mean(sandbox, known.names)
             or "add a record for the sandbox, or name it in the file of --world",
         )
-    try:
+    with refusing_too_many():
         mine = situation.permitted(grants(rules, known, sandbox))
         others = situation.permitted(grants_to(rules, known, sandbox))
-    except TooManyError as error:
-        raise RefusedError(
-            f"too many calls to compare: {error}",
-            hint="name fewer sandboxes with '--world FILE'",
-        ) from error
     if as_json:
         made = {
             "from": [_grant_json(g) for g in mine],

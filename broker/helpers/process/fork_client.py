@@ -157,8 +157,8 @@ class _Run:
         self._program = program
         self._asked = 0
         self._silent = self._heard = 0.0
-        """Seconds in which callers have waited since its last answer, but for those since
-        the moment of the second."""
+        """Seconds that callers have waited since its last answer, up to the second: when
+        the current call began, or that answer came, by trio's clock."""
         sock, theirs = _pair(program.what)
         self._channel = sock
         try:
@@ -190,7 +190,7 @@ class _Run:
                 raise SetupError(_IN_FLIGHT) from e
             return None
         finally:
-            # Not the time in which nobody read an answer that was there.
+            # Time between calls does not count: nobody reads answers then.
             self._silent += trio.current_time() - self._heard
 
     async def _answer(

@@ -5,9 +5,9 @@ xdg-desktop-portal-wlr says of each that it is at 0, 0, so all are framed that i
 too much of a frame is seen, too little is not.  It is four strips above everything, which
 take no input, by layer-shell; a compositor without it marks what is shared itself.
 
-A byte on standard output says that the frame is drawn, and whoever reads it closes that
-when there is a picture.  The program ends when a screen with a frame is gone, and with it
-the share does.
+The program writes a byte to standard output when the frame is drawn; the reader closes
+its end when it has a picture.  The program ends when a screen with a frame is gone, and
+with it the share does.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Destination:
     def wait(self, size: int, again: Callable[[], None]) -> None:
         """Call ``again``, which keeps a packet of this size, with the answer.
 
-        Drops the packet if there is no room; the guest sends it again.
+        Drops the packet if there is no room; the guest retransmits it.
         """
         # guard: few packets wait for an answer
         if len(self.waiting) >= limits.WAITING:

@@ -252,8 +252,8 @@ async def framed(
 ) -> AsyncIterator[Callable[[], None]]:
     """Have a frame around a screen while the block runs.  Raises VitrailError.
 
-    Yields what is to be called when there is a picture.  ``ended`` is called when the
-    frame goes by itself: with its screen, or by the user.
+    Yields a function to call at the first picture.  Calls ``ended`` when the frame ends
+    by itself: with its screen, or by the user.
 
     The desktop shows by itself which window is shared: no program can put a frame
     around one of another.
