@@ -1,12 +1,16 @@
-"""Print the table of programs in ``docs/threat-model.md``, and ``docs/modules.md``.
+"""Print which processes import what: in pages, and in the docstrings of packages.
 
-``python -m docs.print_processes`` writes each between its marks; with ``--check`` it
-compares and returns 1 when a page is older than its table.
+``python -m docs.print_processes`` writes the table of programs in
+``docs/threat-model.md``, ``docs/modules.md``, and the last paragraph of the docstring of
+each package some of whose modules run in other processes than its folder's name says;
+with ``--check`` it compares and returns 1 when one of them is old.
 """
 
 from __future__ import annotations
 
+import ast
 import sys
+import textwrap
 from pathlib import Path
 
 from docs.tables.imports import Size, closure, modules
@@ -21,6 +25,19 @@ _SAME = {
     "vitrail-host": "host",
 }
 """Programs with the same code on one machine and on two."""
+_USUAL = {
+    "authority": ("authority",),
+    "host": ("host",),
+    "viewer": ("viewer",),
+    "host_and_viewer": ("viewer", "host"),
+    "jail": ("worker",),
+    "cli": ("brokerctl",),
+    "root": ("vitrail-devices",),
+    "fleet": ("vitrail-ingest",),
+}
+"""The processes that the folders of ``broker`` are named after."""
+_MOST = 6
+_PROCESSES = "Processes:"
 BEGIN, END = "<!-- sizes: begin -->\n", "<!-- sizes: end -->"
 
 
@@ -45,6 +62,18 @@ def table() -> str:
 
 def modules_table() -> str:
     """Return a row for the modules of each folder that the same processes import."""
+    lines = ["| folder | modules | processes |", "| --- | --- | --- |"]
+    for package, groups in processes_of_packages().items():
+        place = package.replace(".", "/")
+        lines += [
+            f"| `{place}` | {', '.join(names)} | {', '.join(runs) or 'none'} |"
+            for runs, names in groups.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def processes_of_packages() -> dict[str, dict[tuple[str, ...], list[str]]]:
+    """Return each package's modules by the processes that import them."""
     programs: dict[str, frozenset[str]] = {}
     for one in PROGRAMS:
         name = _SAME.get(one.name, one.name)
@@ -54,19 +83,43 @@ def modules_table() -> str:
     for name, tops in (("brokerctl", "broker.cli."), ("programs in sandboxes", guests)):
         entry = tuple(module for module in modules() if module.startswith(tops))
         programs[name] = closure(entry)
-    rows: dict[tuple[str, str], list[str]] = {}
+    found: dict[str, dict[tuple[str, ...], list[str]]] = {}
     for module, path in sorted(modules().items()):
         if path.name != "__init__.py":
-            folder, _, name = module.rpartition(".")
-            runs = ", ".join(
-                one for one, imported in programs.items() if module in imported
-            )
-            rows.setdefault((folder, runs), []).append(name)
-    lines = ["| folder | modules | processes |", "| --- | --- | --- |"]
-    for (folder, processes), names in rows.items():
-        place = folder.replace(".", "/")
-        lines.append(f"| `{place}` | {', '.join(names)} | {processes or 'none'} |")
-    return "\n".join(lines) + "\n"
+            package, _, name = module.rpartition(".")
+            runs = tuple(one for one, known in programs.items() if module in known)
+            found.setdefault(package, {}).setdefault(runs, []).append(name)
+    return found
+
+
+def with_processes(
+    package: str, groups: dict[tuple[str, ...], list[str]], text: str
+) -> str:
+    """Return the text of a package's ``__init__`` with the processes of its modules.
+
+    A process that the package's folder is named after is left out.
+    """
+    usual = _USUAL.get(package.split(".")[1] if "." in package else "", ())
+    rows: dict[str, list[str]] = {}
+    for runs, names in groups.items():
+        # The workers are forked from it.
+        shown = tuple(one for one in runs if one != "fork server in its jail")
+        if shown != usual:
+            many = "most processes" if len(shown) > _MOST else ", ".join(shown)
+            rows.setdefault(many or "no process of ours", []).extend(names)
+    old = ast.get_docstring(ast.parse(text), clean=False)
+    if old is None:
+        raise ValueError(f"{package} has no docstring")
+    head = old.partition(f"\n\n{_PROCESSES}")[0].rstrip("\n")
+    if not rows:
+        return text.replace(old, head + ("\n" if "\n" in head else ""))
+    whole = len(rows) == 1 and len(groups) == 1
+    words = "; ".join(
+        name if whole else f"{name} ({', '.join(sorted(one))})"
+        for name, one in rows.items()
+    )
+    paragraph = textwrap.fill(f"{_PROCESSES} {words}.", 88)
+    return text.replace(old, f"{head}\n\n{paragraph}\n")
 
 
 def page(text: str, made: str) -> str:
@@ -80,9 +133,15 @@ def page(text: str, made: str) -> str:
 def main(words: list[str]) -> int:
     """Write the page, or compare it with the table; return the exit code."""
     result = 0
-    for place, made in ((PAGE, table()), (MODULES_PAGE, modules_table())):
+    wanted = {
+        place: page(place.read_text(), made)
+        for place, made in ((PAGE, table()), (MODULES_PAGE, modules_table()))
+    }
+    for package, groups in processes_of_packages().items():
+        place = modules()[package]
+        wanted[place] = with_processes(package, groups, place.read_text())
+    for place, new in wanted.items():
         old = place.read_text()
-        new = page(old, made)
         if "--check" in words:
             result |= new != old
         else:

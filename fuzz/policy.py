@@ -41,8 +41,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: E402
 from policy import limits  # noqa: E402
 from policy.records.globals import OPTIONS  # noqa: E402
 from policy.records.loader import parse_record, parse_record_set  # noqa: E402
-from policy.rules import compat  # noqa: E402
-from policy.rules.differences import differences  # noqa: E402
 from policy.rules.engine import Engine, PolicyCall  # noqa: E402
 from policy.rules.ruleset import RuleSet, rules_of_map  # noqa: E402
 from policy.rules.world import (  # noqa: E402
@@ -50,7 +48,6 @@ from policy.rules.world import (  # noqa: E402
     World,
     world_of,
 )
-from policy.rules.world_json import WorldError, world_from_json  # noqa: E402
 from policy.tools import limits as tool_limits  # noqa: E402
 from policy.tools.bundles.bundle import (  # noqa: E402
     BundleError,
@@ -62,8 +59,11 @@ from policy.tools.bundles.bundle import (  # noqa: E402
 from policy.tools.cases import parse_cases, run_cases, tap  # noqa: E402
 from policy.tools.explain import as_json, explain  # noqa: E402
 from policy.tools.fmt import fmt  # noqa: E402
-from policy.tools.lint import lint  # noqa: E402
-from policy.tools.lint_records import lint_records  # noqa: E402
+from policy.tools.linting.lint import lint  # noqa: E402
+from policy.tools.linting.lint_records import lint_records  # noqa: E402
+from policy.tools.qubes import compat  # noqa: E402
+from policy.tools.qubes.differences import differences  # noqa: E402
+from policy.tools.qubes.world_json import WorldError, world_from_json  # noqa: E402
 from policy.tools.replay import simulate  # noqa: E402
 
 WORLD = World(

@@ -1,3 +1,7 @@
-"""May it: rules, grants, questions, the audit log and the control socket."""
+"""May it: rules, grants, questions, the audit log and the control socket.
+
+Processes: authority, viewer (file_watch); authority, brokerctl (lockdown); authority,
+viewer, host (options); authority, viewer, brokerctl (permit).
+"""
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from broker.cli.run.connect import ask
 from broker.ipc.control.api import QuestionAnswerRequest
 from broker.ipc.control.methods import ANSWER
 from policy.names import ADMIN_NAMES
-from policy.rules.calls import canonical_target
+from policy.tools.calls import canonical_target
 
 _KEEPS = ("once", "time", "session")
 

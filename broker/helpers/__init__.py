@@ -1,3 +1,9 @@
-"""Holds one descriptor: programs beside the authority, and what starts them."""
+"""Holds one descriptor: programs beside the authority, and what starts them.
+
+Processes: viewer, folder mounts, brokerctl (box_filters); keeper
+(compositor_descriptors); authority, viewer, keeper, brokerctl (compositor_socket);
+viewer, host (console_log, forked_part); viewer, worker (order_channel); starter
+(starter).
+"""
 
 from __future__ import annotations

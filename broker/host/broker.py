@@ -9,23 +9,23 @@ from collections.abc import Callable
 
 import trio
 
-from broker.authority.audit.checkpoints import CheckpointWitness
-from broker.authority.channel.log_client import LogClient
-from broker.authority.channel.open_authority import (
-    authority_process,
-    open_authority,
-    serve_calls,
-)
-from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
-from broker.authority.control.handlers import Shared, SharedControl
-from broker.authority.control.lease_listing import LeaseListing
 from broker.authority.options import AuthorityHandle, Options
-from broker.authority.runtime import Runtime, open_runtime
-from broker.authority.status import StatusCollector
 from broker.core.names import LeaseId
 from broker.helpers.pump.handle import PumpHandle
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
+from broker.host_and_viewer.checkpoints import CheckpointWitness
+from broker.host_and_viewer.control_handlers import Shared, SharedControl
+from broker.host_and_viewer.joined_status import StatusCollector
+from broker.host_and_viewer.lease_listing import LeaseListing
+from broker.host_and_viewer.log_client import LogClient
+from broker.host_and_viewer.open_authority import (
+    authority_process,
+    open_authority,
+    serve_calls,
+)
+from broker.host_and_viewer.remote_checkpoints import RemoteCheckpoints
+from broker.host_and_viewer.runtime import Runtime, open_runtime
 from broker.ipc.control.host_methods import HOST_METHODS
 from broker.ipc.control.shared_methods import SHARED_METHODS
 from broker.net.link_service.config import LinkConfig

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import trio
 from typing_extensions import override
 
-from broker.authority.records.find import find_record
 from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName, ServiceName
 from broker.helpers.process.spawn import has_ended, send_signal, wait_ended
@@ -25,6 +24,7 @@ from broker.host.foreign_machine import (
 from broker.host.launchers.interface import Prepared
 from broker.host.machine import ConnectionKind
 from broker.host.places import network_of, places_of
+from broker.host_and_viewer.find_record import find_record
 from broker.net.peers.identity import Claim, ContainerClaim, GroupClaim
 from policy.records.model import RecordSet
 

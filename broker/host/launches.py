@@ -17,7 +17,6 @@ import msgspec
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.records.find import find_record
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.names import SandboxName, take_sandbox_name
@@ -40,6 +39,7 @@ from broker.host.network.switch.switches import Switches
 from broker.host.processes.tracked import find
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
+from broker.host_and_viewer.find_record import find_record
 from broker.ipc.audit import schema
 from broker.ipc.control import host_methods as methods
 from broker.ipc.control.method import Exchange, serves

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, assert_never
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.records.find import find_record
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.names import (
@@ -24,6 +23,7 @@ from broker.core.paths import Paths
 from broker.host.foreign_machine import take_foreign
 from broker.host.role import ActiveLease, HostRole
 from broker.host.status import lease_status
+from broker.host_and_viewer.find_record import find_record
 from broker.ipc.audit import schema
 from broker.ipc.control import host_methods as methods
 from broker.ipc.control.method import Exchange, serves

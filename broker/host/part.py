@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from broker.authority.foundation import Foundation
 from broker.core import limits
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.launch_changes import LaunchChanges
@@ -35,6 +34,7 @@ from broker.host.vsock_listeners import (
     open_vsock_listeners,
     serve_vsock,
 )
+from broker.host_and_viewer.foundation import Foundation
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Viewer
 from broker.net.peers.identity import VsockClaim

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from broker.authority.status_rows import StatusRows, process_status
 from broker.core.lease import Opening
 from broker.host.role import ActiveLease, HostRole
+from broker.host_and_viewer.status_rows import StatusRows, process_status
 from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 from broker.net.peers.identity import describe

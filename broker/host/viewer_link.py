@@ -19,10 +19,6 @@ from dataclasses import dataclass
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.audit.checkpoints import CheckpointWitness
-from broker.authority.link_end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd, one_line
-from broker.authority.pump_supervisor import PumpSupervisor
-from broker.authority.stream_events import StreamEvents, relay_stream
 from broker.core.errors import (
     RefusedError,
     SetupError,
@@ -35,6 +31,10 @@ from broker.core.limits import link as limits
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
 from broker.core.services import DISPLAY, LINK_PORTS
 from broker.host.devices.link import DeviceRequests
+from broker.host_and_viewer.checkpoints import CheckpointWitness
+from broker.host_and_viewer.link_end import BROKER_ENDS, LinkEnd, one_line
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Machines
 from broker.net.display_header import read_header
@@ -133,7 +133,7 @@ class RemoteViewer(LinkEnd):
                     told = str(error)  # each reason once, not at each attempt
                     await self._refused(str(self._config.endpoint), str(error))
             self.state.epoch = None
-            self.state.enter("down", printable(problem, REASON_CHARACTERS))
+            self.state.enter("down", printable(problem))
             if self.state.epochs > before:
                 pause, told = limits.LINK_RETRY_FIRST_SECONDS, ""
             await trio.sleep(pause)

@@ -1,3 +1,7 @@
-"""Sockets, and the link of two machines."""
+"""Sockets, and the link of two machines.
+
+Processes: viewer, host (activation, display_header, hangup); viewer, host, brokerctl
+(addresses, endpoints, listeners); viewer, brokerctl (connection_quota).
+"""
 
 from __future__ import annotations

@@ -1,3 +1,10 @@
-"""Each program readable top to bottom: the started processes and their parents."""
+"""Each program readable top to bottom: the started processes and their parents.
+
+Processes: acceptor (acceptor); vitrail-access (accessible); authority (authority);
+vitrail-devices (devices); fork server (fork_server); host (host, local_host); vitrail-
+ingest (ingest); keeper (keeper); viewer, host (local, local_common, start); prompt
+agent (prompt); security key (security_key); shipper (shipper); viewer (viewer); worker
+(worker).
+"""
 
 from __future__ import annotations

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import socket
 
-from broker.authority.channel import log_client, open_authority
-from broker.authority.control import lease_listing
+from broker.host_and_viewer import lease_listing, log_client, open_authority
 from broker.net.host_pair import pair_end
 
 __all__ = ["lease_listing", "log_client", "open_authority", "pair", "pair_end"]

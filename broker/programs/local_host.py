@@ -12,18 +12,18 @@ import socket
 
 import trio
 
-from broker.authority.channel.log_client import LogClient
-from broker.authority.channel.open_authority import open_authority, serve_calls
-from broker.authority.control.lease_listing import LeaseListing
-from broker.authority.foundation import Foundation
 from broker.authority.options import AuthorityHandle, Options
-from broker.authority.status_rows import process_status
 from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.stderr_log import log_stderr
 from broker.host.folders.part import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess
+from broker.host_and_viewer.foundation import Foundation
+from broker.host_and_viewer.lease_listing import LeaseListing
+from broker.host_and_viewer.log_client import LogClient
+from broker.host_and_viewer.open_authority import open_authority, serve_calls
+from broker.host_and_viewer.status_rows import process_status
 from broker.ipc import event_loop
 from broker.ipc.control.host_methods import HOST_METHODS
 from broker.net.host_pair import pair_messages as p

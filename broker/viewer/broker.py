@@ -11,24 +11,24 @@ from typing import Protocol
 
 import trio
 
-from broker.authority.channel.authority_client import AuthorityClient
-from broker.authority.channel.open_authority import (
+from broker.authority.options import AuthorityHandle, Options
+from broker.core.lease import Lease
+from broker.core.names import SandboxName
+from broker.helpers.pump.handle import PumpHandle
+from broker.host_and_viewer.control_handlers import Shared, SharedControl
+from broker.host_and_viewer.joined_status import StatusCollector
+from broker.host_and_viewer.lease_listing import LeaseListing
+from broker.host_and_viewer.open_authority import (
     authority_process,
     open_authority,
     serve_calls,
 )
-from broker.authority.control.handlers import Shared, SharedControl
-from broker.authority.control.lease_listing import LeaseListing
-from broker.authority.options import AuthorityHandle, Options
-from broker.authority.runtime import Runtime, open_runtime
-from broker.authority.status import StatusCollector
-from broker.authority.status_rows import StatusRows
-from broker.core.lease import Lease
-from broker.core.names import SandboxName
-from broker.helpers.pump.handle import PumpHandle
+from broker.host_and_viewer.runtime import Runtime, open_runtime
+from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
 from broker.ipc.host_viewer import Host
+from broker.viewer.authority.client import AuthorityClient
 from broker.viewer.control import viewer_parts
 from broker.viewer.part import (
     make_viewer,

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import trio
 
-from broker.authority.link_end import one_line
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.limits import link as limits
 from broker.core.stderr_log import log_exception
+from broker.host_and_viewer.link_end import one_line
 from broker.net.link.pending_connections import PendingConnections, Ticket
 from broker.net.link.wire_types import (
     MAGIC_BYTES,

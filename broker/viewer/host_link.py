@@ -19,8 +19,6 @@ from functools import partial
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.audit.checkpoints import CheckpointWitness
-from broker.authority.link_end import BROKER_ENDS, REASON_CHARACTERS, LinkEnd
 from broker.core.errors import (
     InternalError,
     RefusedError,
@@ -33,6 +31,8 @@ from broker.core.lease import Lease, Opening
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.token_bucket import TokenBucket
+from broker.host_and_viewer.checkpoints import CheckpointWitness
+from broker.host_and_viewer.link_end import BROKER_ENDS, LinkEnd
 from broker.ipc.audit import schema
 from broker.net.link import messages as m
 from broker.net.link.pending_connections import Ticket
@@ -311,7 +311,7 @@ class RemoteHost(LinkEnd):
                 await self._withdraw_all(epoch, reason)
                 if self.state.epoch is epoch:
                     self.state.epoch = None
-                    self.state.enter("waiting", printable(reason, REASON_CHARACTERS))
+                    self.state.enter("waiting", printable(reason))
                 epoch.gone.set()
                 await self._note_down(epoch, reason, began)
 

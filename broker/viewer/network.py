@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
 from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.core.framing import FrameReader
@@ -25,6 +24,7 @@ from broker.core.names import LeaseId
 from broker.core.streams import network_flows as m
 from broker.ipc.audit import schema
 from broker.ipc.control import api
+from broker.viewer.authority.interface import Permits
 from policy.destinations import LOOKUP, NET, NETWORK, destination_of
 from policy.records.model import NetworkLimits, Record
 

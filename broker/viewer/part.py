@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.channel.interface import Authority
-from broker.authority.runtime import Runtime
 from broker.core.errors import SetupError
 from broker.helpers.compositor_socket import find_compositor
+from broker.host_and_viewer.runtime import Runtime
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
+from broker.viewer.authority.interface import Authority
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.settings_watch import SettingsWatch

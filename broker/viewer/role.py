@@ -17,9 +17,7 @@ import trio
 from typing_extensions import override
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Authority
 from broker.authority.permit import Request
-from broker.authority.records.sandbox_names import not_running, several_run
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.lease import Lease, Opening
@@ -37,11 +35,13 @@ from broker.core.services import (
     TRANSFERS,
 )
 from broker.core.stderr_log import isolated
+from broker.host_and_viewer.sandbox_names import not_running, several_run
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
 from broker.viewer import menu_icons
+from broker.viewer.authority.interface import Authority
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.calls.screens import ScreenShares

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.records.find import find_record
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.services import DISPLAY
+from broker.host_and_viewer.find_record import find_record
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves

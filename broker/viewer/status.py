@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import trio
 from typing_extensions import override
 
-from broker.authority.status_rows import (
+from broker.core.escape import printable
+from broker.core.names import LeaseId
+from broker.core.services import CAMERA_USE, SCREEN_USE
+from broker.host_and_viewer.status_rows import (
     StatusRows,
     StreamCount,
     process_status,
 )
-from broker.core.escape import printable
-from broker.core.names import LeaseId
-from broker.core.services import CAMERA_USE, SCREEN_USE
 from broker.ipc.control import api
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest

@@ -41,23 +41,23 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 188, 24_250, 15_880),
-    Program("starter", ("broker.helpers.starter",), USER, 12, 600, 330),
+    Program("authority", ("broker.programs.authority",), USER, 188, 24_400, 15_880),
+    Program("starter", ("broker.helpers.starter",), USER, 12, 650, 320),
     Program(
         "vitrail-local, viewer",
         ("broker.programs.local",),
         USER,
         352,
-        45_050,
-        28_960,
+        45_250,
+        28_950,
         without=("broker.programs.local_host",),
     ),
     Program(
         "vitrail-local, host",
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
-        255,
-        29_950,
+        254,
+        30_150,
         18_730,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
@@ -65,8 +65,8 @@ PROGRAMS = (
         "vitrail-host",
         ("broker.programs.host",),
         USER,
-        254,
-        31_550,
+        253,
+        31_700,
         20_000,
         linked=True,
     ),
@@ -75,46 +75,46 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         369,
-        47_800,
-        30_880,
+        47_950,
+        30_870,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 25, 2600, 1460),
-    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3550, 2000),
-    Program("prompt agent", ("broker.programs.prompt",), USER, 33, 3650, 2000),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2800, 1360),
+    Program("pump", ("broker.helpers.pump.process",), USER, 25, 2650, 1460),
+    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3600, 2000),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 33, 3750, 2000),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2850, 1360),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
     Program(
         "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 12, 750, 410
     ),
-    Program("shipper", ("broker.programs.shipper",), USER, 45, 5800, 3470),
+    Program("shipper", ("broker.programs.shipper",), USER, 45, 5850, 3470),
     Program(
         "vitrail-ingest",
         ("broker.programs.ingest",),
         USER,
         31,
-        2900,
+        3000,
         1640,
         linked=True,
     ),
-    Program("fork server", ("broker.programs.fork_server",), USER, 21, 1750, 790),
+    Program("fork server", ("broker.programs.fork_server",), USER, 21, 1800, 790),
     Program(
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
         CONFINED,
         212,
-        34_950,
+        35_100,
         22_630,
     ),
-    Program("keeper", ("broker.programs.keeper",), USER, 29, 2750, 1320),
-    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_100, 22_070),
+    Program("keeper", ("broker.programs.keeper",), USER, 29, 2800, 1320),
+    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_200, 22_070),
     Program("files", ("shims.files.own_files",), USER, 13, 1800, 1190),
     Program(
         "services and cameras, jailed",
         ("shims.files.__main__",),
         CONFINED,
         41,
-        6700,
+        6750,
         4920,
     ),
     Program(
@@ -125,18 +125,25 @@ PROGRAMS = (
         850,
         470,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 21, 1850, 1000),
-    Program("frameguard", ("broker.host.network.frameguard",), CONFINED, 18, 1750, 930),
+    Program("security key", ("broker.programs.security_key",), USER, 21, 1900, 1000),
+    Program(
+        "frameguard",
+        ("broker.host.network.frameguard.frameguard",),
+        CONFINED,
+        19,
+        1800,
+        930,
+    ),
     Program(
         "netguard",
         (
-            "broker.host.network.veth",
-            "broker.host.network.tap",
+            "broker.host.network.frameguard.veth",
+            "broker.host.network.frameguard.tap",
             "broker.host.network.switch.cable",
         ),
         USER,
-        23,
-        2400,
+        24,
+        2450,
         1320,
     ),
     Program(
@@ -148,12 +155,14 @@ PROGRAMS = (
         ),
         USER,
         23,
-        2100,
+        2150,
         1130,
     ),
-    Program("switch", ("broker.host.network.switch.process",), USER, 32, 3700, 2190),
-    Program("flowguard", ("broker.host.network.rules",), USER, 38, 4900, 3090),
-    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 42, 4600, 2740),
+    Program("switch", ("broker.host.network.switch.process",), USER, 34, 3800, 2200),
+    Program(
+        "flowguard", ("broker.host.network.flowguard.rules",), USER, 40, 4950, 3100
+    ),
+    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 42, 4650, 2740),
     Program(
         "OCI hook",
         ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),
@@ -167,7 +176,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(644, 92_100, 62_020)
+TOGETHER = Size(648, 92_350, 62_030)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

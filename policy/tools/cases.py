@@ -20,10 +20,10 @@ from policy import limits
 from policy.errors import Problem, Span, visible
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
-from policy.rules.calls import canonical_target
 from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.rule import ACTIONS, Rule
 from policy.suggestions import did_you_mean
+from policy.tools.calls import canonical_target
 
 SUFFIX = ".policytest"
 _WORD = re.compile(r"[^ \t]+")

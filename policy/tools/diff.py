@@ -16,12 +16,12 @@ from policy.destinations import port_ranges
 from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.device import DeviceFacts
 from policy.rules.conditions import Match
-from policy.rules.device_example import example
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF, World
 from policy.tools import limits as tool_limits
+from policy.tools.device_example import example
 
 
 class TooManyError(Exception):

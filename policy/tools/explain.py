@@ -20,7 +20,7 @@ from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Token
 from policy.rules.world import DEFAULT, DISPVM, World
-from policy.tools.unknown import meant_service
+from policy.tools.linting.unknown import meant_service
 
 COLUMNS = ("service", "argument", "source", "target", "condition", "mode")
 

@@ -18,7 +18,7 @@ from policy.records.loader import SUFFIX as RECORD
 from policy.rules.checks import CHECKS
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
-from policy.tools.sarif import Finding
+from policy.tools.linting.sarif import Finding
 
 _READ = {RECORDS: (RECORD,), RULES: (RULE, ".policytest")}
 _BESIDE = (".json", ".md", ".txt")

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from policy.names import ADMIN_NAMES
 from policy.records.device import DeviceFacts, take_interface
-from policy.rules.calls import Sandboxes
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import DISPVM_OF, World
+from policy.tools.calls import Sandboxes
 
 _HASHED = "hmac:"
 _DROPPED = "(dropped)"

@@ -17,10 +17,10 @@ import pytest
 import trio
 
 from broker.authority.audit.store import open_store
-from broker.authority.stream_events import StreamEvents
 from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
 from broker.core.services import DISPLAY
+from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc.audit import schema
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log

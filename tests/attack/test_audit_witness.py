@@ -10,7 +10,6 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.authority.audit import store as audit_store
-from broker.authority.audit.checkpoints import _Far
 from broker.authority.audit.proof.keys import KeyFile, SigningKey
 from broker.authority.audit.proof.note import (
     Checkpoint,
@@ -22,6 +21,7 @@ from broker.authority.audit.proof.witness import hold_note
 from broker.cli.audit.verify import held_notes
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
+from broker.host_and_viewer.checkpoints import _Far
 from broker.ipc.audit.database import open_database
 from broker.net.link import messages as m
 from tests.kit.audit.log import event, opened

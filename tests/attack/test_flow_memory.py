@@ -13,10 +13,14 @@ import tracemalloc
 import pytest
 
 from broker.core.limits import network as limits
-from broker.host.network.flows import WAITING_BYTES
-from broker.host.network.packets import ACK, SYN
-from broker.host.network.quic_hello import MAX_HELD, MAX_HELD_BYTES, QuicHellos
-from broker.host.network.tls_hello import MAX_HELLO_STREAM
+from broker.host.network.flowguard.flows import WAITING_BYTES
+from broker.host.network.flowguard.quic_hello import (
+    MAX_HELD,
+    MAX_HELD_BYTES,
+    QuicHellos,
+)
+from broker.host.network.flowguard.tls_hello import MAX_HELLO_STREAM
+from broker.host.network.frameguard.packets import ACK, SYN
 from tests.broker.host.network.test_flow_filter import (
     RESOLVER,
     WWW,

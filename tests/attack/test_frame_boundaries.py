@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from broker.cli.doctor.host import passt_words
 from broker.core import limits
-from broker.host.network import frameguard
 from broker.host.network import passt as network
-from broker.host.network.ethernet_frames import FrameFilter, joined
+from broker.host.network.frameguard import frameguard
+from broker.host.network.frameguard.ethernet_frames import FrameFilter, joined
 
 MACS = bytes.fromhex("9a559a559a55") + bytes.fromhex("525400123456")
 BUFFERS = (36_544, 48_832)

@@ -16,10 +16,10 @@ import pytest
 
 from broker.core.limits import network as limits
 from broker.core.streams import network_flows as m
-from broker.host.network import dns_messages as dns
-from broker.host.network import packets
-from broker.host.network.rules import QemuFlowGuard
-from broker.host.network.veth import LENGTH, take_frames
+from broker.host.network.flowguard import dns_messages as dns
+from broker.host.network.flowguard.rules import QemuFlowGuard
+from broker.host.network.frameguard import packets
+from broker.host.network.frameguard.veth import LENGTH, take_frames
 from tests.broker.host.network.test_flow_filter import (
     ACK,
     EVIL,

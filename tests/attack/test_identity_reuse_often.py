@@ -19,9 +19,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.authority.pump_supervisor import PumpSupervisor
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from tests.kit.link.roles import host_role, journal
 from tests.kit.vm.reuse import WORD, Words, a_pump, admitted
 from tests.kit.wayland.compositor import short_directory

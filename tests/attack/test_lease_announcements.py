@@ -10,7 +10,7 @@ import trio
 from broker.authority.records import changes, sandboxes
 from broker.authority.records.changes import Stamp
 from broker.authority.records.sandboxes import Records
-from tests.broker.authority.test_runtime import journal, paths, record, write
+from tests.broker.host_and_viewer.test_runtime import journal, paths, record, write
 from tests.kit.eventually import eventually
 
 __all__ = ["paths"]

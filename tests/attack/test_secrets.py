@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.host.network.ethernet_frames import FrameFilter
+from broker.host.network.frameguard.ethernet_frames import FrameFilter
 from broker.ipc import worker
 from tests.broker.host.network.test_ethernet_frames import packet
 from tests.broker.viewer.sound.test_sandbox_sound import sound
@@ -87,7 +87,7 @@ def test_a_broker_forbids_them_before_it_reads_a_key(program: str) -> None:
 # -- addresses -----------------------------------------------------------------------------
 
 _READ = """
-from broker.host.network.frameguard import Addresses
+from broker.host.network.frameguard.frameguard import Addresses
 print(*(f"{first.hex()}/{bits}" for first, bits in Addresses().read()))
 """
 

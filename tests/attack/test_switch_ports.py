@@ -7,8 +7,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from broker.host.network import dns_messages as dns
-from broker.host.network.packets import ICMP, read
+from broker.host.network.flowguard import dns_messages as dns
+from broker.host.network.frameguard.packets import ICMP, read
 from broker.host.network.switch.frames import LanSwitch
 from broker.host.network.switch.switch_ports import PortRole, SwitchPort, mac_of
 from tests.broker.host.network.test_flow_filter import frame, tcp, udp

@@ -6,8 +6,8 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from broker.host.network import dns_messages as dns
-from broker.host.network.packets import ACK, ICMP6, checksum, read
+from broker.host.network.flowguard import dns_messages as dns
+from broker.host.network.frameguard.packets import ACK, ICMP6, checksum, read
 from broker.host.network.switch.switch_ports import PortRole
 from tests.attack.test_switch_ports import A, B, Wire, asks, lan, mac, provided
 from tests.broker.host.network import test_ipv6 as made

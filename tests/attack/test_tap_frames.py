@@ -26,8 +26,8 @@ from broker.core.limits import network as limits
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
-from broker.host.network import packets
 from broker.host.network.addresses import GATEWAY, GUEST, TAP
+from broker.host.network.frameguard import packets
 from broker.host.network.namespace import start_network
 from broker.viewer.network import NetworkFlows
 from tests.broker.host.network.test_flow_filter import MAC, question, tcp, udp

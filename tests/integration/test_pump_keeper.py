@@ -7,10 +7,10 @@ import signal
 
 import trio
 
-from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core.limits import relay as relay_limits
 from broker.helpers.pump import starting
 from broker.helpers.pump.starting import start_pump_program
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, pair
 

@@ -11,7 +11,6 @@ from broker.authority.audit.event_log import of
 from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.settings import Settings
-from broker.authority.channel.authority_client import AuthorityClient
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel
@@ -25,6 +24,7 @@ from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
+from broker.viewer.authority.client import AuthorityClient
 from tests.kit.link.roles import journal
 from tests.kit.rulebook import WORK, Person, Rulebook
 from tests.kit.wayland.compositor import short_directory

@@ -13,10 +13,10 @@ from policy.rules.engine import Engine
 from policy.rules.grammar import QUBES_KEYS
 from policy.rules.rulefiles import load_rules
 from policy.rules.world import world_of
-from policy.rules.world_json import world_from_json
 from policy.tools.cases import covered, parse_cases, run_cases
-from policy.tools.lint import lint
-from policy.tools.lint_records import lint_records
+from policy.tools.linting.lint import lint
+from policy.tools.linting.lint_records import lint_records
+from policy.tools.qubes.world_json import world_from_json
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "broker" / "data" / "policy.d"

@@ -1,1 +1,5 @@
-"""The authority and the processes that it permits: both ends of their channel."""
+"""The authority and the processes that it permits: both ends of their channel.
+
+Processes: authority, viewer, host (frame_link, record_messages); authority, viewer
+(request_messages).
+"""

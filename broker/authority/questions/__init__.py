@@ -1,3 +1,6 @@
-"""Questions to the user: their queue, what was granted, the phrase."""
+"""Questions to the user: their queue, what was granted, the phrase.
+
+Processes: authority, brokerctl (phrase); authority, viewer, brokerctl (subject).
+"""
 
 from __future__ import annotations

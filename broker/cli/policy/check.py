@@ -18,12 +18,12 @@ from broker.viewer.settings_files import settings_problems
 from policy.errors import Problem
 from policy.records.loader import load_files, load_records, search_path
 from policy.records.model import RecordSet
-from policy.rules.differences import Difference, differences
 from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble
 from policy.rules.world import world_of
-from policy.tools.sarif import Finding, sarif
-from policy.tools.unknown import unknown_names, unknown_services
+from policy.tools.linting.sarif import Finding, sarif
+from policy.tools.linting.unknown import unknown_names, unknown_services
+from policy.tools.qubes.differences import Difference, differences
 
 
 @click.command()

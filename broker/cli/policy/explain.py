@@ -36,8 +36,8 @@ from policy.rules.rulefiles import SHIPPED
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.tools.explain import Explanation, as_json, call_json, explain
+from policy.tools.linting.unknown import meant_service
 from policy.tools.replay import Recorded
-from policy.tools.unknown import meant_service
 
 
 @click.command("explain")

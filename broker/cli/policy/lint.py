@@ -23,10 +23,10 @@ from broker.cli.policy.load import (
 from broker.cli.policy.records import print_problems, with_check
 from policy.rules.checks import CHECKS
 from policy.rules.world import world_of
-from policy.tools.lint import lint as find
-from policy.tools.lint_records import lint_records
+from policy.tools.linting.lint import lint as find
+from policy.tools.linting.lint_records import lint_records
+from policy.tools.linting.sarif import Finding, sarif
 from policy.tools.permissions import look_at
-from policy.tools.sarif import Finding, sarif
 
 _BROKEN = 3
 """Exit code: rules or records have an error."""

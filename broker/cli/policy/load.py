@@ -21,19 +21,19 @@ from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
 from policy.records.loader import load_records, search_path
 from policy.records.model import RecordSet
-from policy.rules.calls import Sandboxes, canonical_service, canonical_target
 from policy.rules.checks import SERVICES
 from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.rules.world import DISPOSABLE, World, world_of
-from policy.rules.world_json import WorldError, world_from_json
 from policy.suggestions import did_you_mean, nearest
 from policy.tools import limits as tool_limits
+from policy.tools.calls import Sandboxes, canonical_service, canonical_target
 from policy.tools.diff import TooManyError
 from policy.tools.effective import Grant
-from policy.tools.unknown import meant_service
+from policy.tools.linting.unknown import meant_service
+from policy.tools.qubes.world_json import WorldError, world_from_json
 
 POLICY = click.option(
     "--policy",

@@ -20,7 +20,7 @@ from policy.records.model import RecordSet
 from policy.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:
-    from policy.tools.sarif import Finding
+    from policy.tools.linting.sarif import Finding
 
 EXAMPLES = Path(__file__).parent.parent.parent / "data" / FOLDER
 """Records that came with the program; only the demo also reads them as records."""

@@ -23,9 +23,9 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
 from broker.ipc.audit.query import open_log
-from policy.rules.calls import Sandboxes
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import world_of
+from policy.tools.calls import Sandboxes
 from policy.tools.replay import (
     Group,
     NoRuleError,

@@ -33,7 +33,6 @@ from policy.errors import Problem
 from policy.files import read_file
 from policy.names import ADMIN_NAMES
 from policy.records.device_json import device_json
-from policy.rules.calls import canonical_target
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules
@@ -46,6 +45,7 @@ from policy.rules.ruleset import (
     rules_of_map,
 )
 from policy.suggestions import did_you_mean
+from policy.tools.calls import canonical_target
 from policy.tools.cases import (
     SUFFIX,
     Case,

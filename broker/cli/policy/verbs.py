@@ -105,8 +105,8 @@ def schema(of: str, *, markdown: bool) -> None:
     'world' is what --world reads, 'call' and 'answer' are the lines of
     'eval --batch'.
     """
-    from policy.records.schema import reference
-    from policy.records.schema_calls import text_of
+    from policy.tools.schemas.schema import reference
+    from policy.tools.schemas.schema_calls import text_of
 
     sys.stdout.write(reference() if markdown else text_of(of))
 

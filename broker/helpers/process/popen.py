@@ -78,10 +78,5 @@ def our_program(module: str, *args: str) -> list[str]:
     flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
     if sys.pycache_prefix:
         flags += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
-    return [
-        sys.executable,
-        *flags,
-        str(Path(broker.__file__).parent),
-        module,
-        *args,
-    ]
+    package = Path(broker.__file__).parent
+    return [sys.executable, *flags, str(package), module, *args]

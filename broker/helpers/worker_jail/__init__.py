@@ -1,1 +1,4 @@
-"""The jail of a worker, as the jailed fork server and the worker itself make it."""
+"""The jail of a worker, as the jailed fork server and the worker itself make it.
+
+Processes: worker (worker_filter).
+"""

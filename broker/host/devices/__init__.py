@@ -1,3 +1,6 @@
-"""USB devices of this machine: seen, bounded by its own records, handed over."""
+"""USB devices of this machine: seen, bounded by its own records, handed over.
+
+Processes: host, brokerctl (render_nodes).
+"""
 
 from __future__ import annotations

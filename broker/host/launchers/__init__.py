@@ -1,3 +1,6 @@
-"""One folder for each launch kind."""
+"""One folder for each launch kind.
+
+Processes: brokerctl (piped_stderr); host, brokerctl (session_bus).
+"""
 
 from __future__ import annotations

@@ -1,1 +1,5 @@
-"""The network of a box or container: the frame filter of micro VMs before passt."""
+"""The network of a box or container: the frame filter of micro VMs before passt.
+
+Processes: host, frameguard, netguard, switch, flowguard, brokerctl (addresses); host,
+brokerctl (passt).
+"""

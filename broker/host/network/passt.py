@@ -5,7 +5,7 @@
 ``network = "none"`` means no device at all.  With ``user`` the guest reaches
 the hosts that the user's own programs reach, except this machine: passt is set
 not to map its gateway to the host and to forward no port inwards, and
-``frames`` drops frames addressed to loopback or to an address of ours.  It has IPv6
+the frameguard drops frames addressed to loopback or to an address of ours.  It has IPv6
 where this machine has a default route of it.
 
 The guest sees the same small network everywhere, so that it learns nothing of
@@ -107,7 +107,9 @@ def passt_args(
 
 def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
     """Return the frame filter's command line."""
-    return our_program("broker.host.network.frameguard", str(qemu_fd), str(passt_fd))
+    return our_program(
+        "broker.host.network.frameguard.frameguard", str(qemu_fd), str(passt_fd)
+    )
 
 
 def start_user_network(
@@ -143,7 +145,9 @@ def start_user_network(
             ours.enter_context(asks)
             names = map(ours.enter_context, resolver_sockets(resolv_conf))
             fds = (*fds, asks.fileno(), *(one.fileno() for one in names))
-            argv = our_program("broker.host.network.rules", "qemu", *map(str, fds))
+            argv = our_program(
+                "broker.host.network.flowguard.rules", "qemu", *map(str, fds)
+            )
         started.append(spawn_helper("frameguard", argv, pass_fds=fds))
         argv = passt_args(passt, host.fileno(), forward_dns=forward)
         started.append(spawn_helper("passt", argv, pass_fds=(host.fileno(),)))

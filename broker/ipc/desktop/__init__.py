@@ -1,1 +1,4 @@
-"""What the desktop gives to sandboxes: messages of guests and workers."""
+"""What the desktop gives to sandboxes: messages of guests and workers.
+
+Processes: viewer, worker, brokerctl.
+"""

@@ -1,4 +1,8 @@
-"""USB devices: descriptors, descriptions, and who has which.  Sans-IO."""
+"""USB devices: descriptors, descriptions, and who has which.  Sans-IO.
+
+Processes: vitrail-devices (description, descriptors, table); viewer, host, vitrail-
+devices (messages).
+"""
 
 from __future__ import annotations
 

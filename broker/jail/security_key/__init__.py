@@ -1,3 +1,6 @@
-"""A security key's messages, parsed."""
+"""A security key's messages, parsed.
+
+Processes: security key.
+"""
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ import msgspec
 import trio
 
 from broker.authority.permit import Permit, Request
-from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
@@ -37,6 +36,7 @@ from broker.core.services import (
     TCP,
     TRAY,
 )
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import CallService, GuestCall
 from broker.viewer.calls import camera, screens
@@ -59,7 +59,7 @@ from policy.records.model import CalledService, Record
 from policy.services.record import DEFAULT_CALLS
 
 if TYPE_CHECKING:
-    from broker.authority.channel.interface import Permits
+    from broker.viewer.authority.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
 
 RESERVED = "vitrail."

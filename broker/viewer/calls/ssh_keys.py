@@ -49,7 +49,7 @@ from broker.viewer.opening.targets import Wait
 from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME, sample_hosts
 
 if TYPE_CHECKING:
-    from broker.authority.channel.interface import Permits
+    from broker.viewer.authority.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
 
 LIST, LOGIN, CONTENT = "+list", "+login.", "+sign."

@@ -1,1 +1,4 @@
-"""The clipboard between the viewer's sandboxes."""
+"""The clipboard between the viewer's sandboxes.
+
+Processes: viewer, brokerctl (outcomes, settings).
+"""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
 from broker.core.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.limits import clipboard as limits
 from broker.ipc.authority import Preview, ShownRule
+from broker.viewer.authority.interface import Permits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.reasons import DRAG
 from policy.records.model import Clipboard, Record

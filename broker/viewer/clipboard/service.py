@@ -17,7 +17,6 @@ from functools import partial
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Permits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
@@ -26,6 +25,7 @@ from broker.core.notify import Notify
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import isolated, log_exception
 from broker.ipc import clipboard as messages
+from broker.viewer.authority.interface import Permits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.broker import Crossing

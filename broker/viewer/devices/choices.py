@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import ChoiceText, ChosenRequest, Request
 from broker.core.errors import VitrailError
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_stderr
 from broker.ipc.devices.messages import DeviceItem
+from broker.viewer.authority.interface import Permits
 
 
 class DeviceChoices:

@@ -17,7 +17,6 @@ import trio
 from typing_extensions import override
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import Asked, ChosenRequest, Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
@@ -28,6 +27,7 @@ from broker.ipc.audit import schema
 from broker.ipc.authority import ShownRule
 from broker.ipc.devices.messages import DeviceItem, Devices
 from broker.ipc.host_viewer import DeviceSource, first_of
+from broker.viewer.authority.interface import Permits
 from broker.viewer.devices.choices import DeviceChoices
 from broker.viewer.sandboxes.named_lease import one_lease
 from policy.records.device import DeviceFacts, take_interface

@@ -22,7 +22,6 @@ from typing import Annotated
 import msgspec
 import trio
 
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
@@ -38,6 +37,7 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import spawn
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
+from broker.viewer.authority.interface import Permits
 from broker.viewer.devices.shared_key import SharedKey
 from policy.names import sample_hosts
 

@@ -18,7 +18,6 @@ from typing import Protocol
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
@@ -32,6 +31,7 @@ from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.host_viewer import FolderSource, Mounted
+from broker.viewer.authority.interface import Permits
 from broker.viewer.sandboxes.named_lease import one_lease
 from policy.records.model import Record
 

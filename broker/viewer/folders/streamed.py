@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.stream_events import StreamEvents
 from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease, Opening
 from broker.core.limits import host_viewer as folder_limits
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
+from broker.host_and_viewer.stream_events import StreamEvents
 from broker.net.hangup import given, hang_up
 from broker.viewer.folders.sftp_server import serve_folder
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
-from broker.authority.audit.checkpoints import CheckpointWitness
-from broker.authority.channel.remote_checkpoints import RemoteCheckpoints
-from broker.authority.status_rows import StatusRows
+from broker.host_and_viewer.checkpoints import CheckpointWitness
+from broker.host_and_viewer.remote_checkpoints import RemoteCheckpoints
+from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
 from broker.ipc.control.methods import TABLE

@@ -11,13 +11,13 @@ from types import MappingProxyType
 import trio
 from typing_extensions import override
 
-from broker.authority.status_rows import StatusRows
 from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, ServiceName
 from broker.core.stderr_log import log_stderr
 from broker.helpers.forked_part import ForkedPart
 from broker.helpers.process.spawn import send_signal
+from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod, Owner
 from broker.ipc.control.methods import TABLE

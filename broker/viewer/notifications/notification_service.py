@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import Request
-from broker.authority.stream_events import StreamEvents
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
@@ -28,6 +26,7 @@ from broker.core.names import LeaseId
 from broker.core.services import NOTIFICATION
 from broker.core.stderr_log import isolated
 from broker.core.streams.wayland_rules import take_color
+from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc.audit import schema
 from broker.ipc.desktop import notification as messages
 from broker.ipc.desktop.notification_guest import (
@@ -36,6 +35,7 @@ from broker.ipc.desktop.notification_guest import (
     NotificationAction,
     NotificationClosed,
 )
+from broker.viewer.authority.interface import Permits
 from broker.viewer.notifications.board import (
     CRITICAL,
     DEFAULT,

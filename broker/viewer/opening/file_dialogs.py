@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Permits
 from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import USER, Permit, Request
 from broker.core.errors import (
@@ -45,6 +44,7 @@ from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.transfer_guest import ChooseFiles
+from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.desktop_chooser import FileChoice, choose
 from broker.viewer.opening.exchanges import OpenExchange

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import Permit, Request
-from broker.authority.pump_supervisor import PumpSupervisor
-from broker.authority.stream_events import StreamEvents
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.limits import network as limits
 from broker.core.prompt_words import VIEWER
 from broker.core.services import TCP
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.transfer_guest import GuestCall
+from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listen, take_port
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Permits
 from broker.authority.permit import USER, Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.escape import printable
@@ -30,6 +29,7 @@ from broker.ipc.audit import schema
 from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
+from broker.viewer.authority.interface import Permits
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own

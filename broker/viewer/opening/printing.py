@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.channel.interface import Permits
 from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import Permit, Request
 from broker.core.errors import (
@@ -39,6 +38,7 @@ from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.authority import Preview
 from broker.ipc.transfer_guest import PrintPages
+from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told, notify_failure

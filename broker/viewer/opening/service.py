@@ -23,8 +23,6 @@ import trio
 from broker.authority.audit import event_log
 from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import Permit, Request
-from broker.authority.pump_supervisor import PumpSupervisor
-from broker.authority.stream_events import StreamEvents
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
@@ -33,6 +31,8 @@ from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL, SSH_AGENT
 from broker.core.transfer.claimed_type import claimed
 from broker.core.transfer.file_names import take_file_name
 from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.transfer_guest import (
@@ -63,7 +63,7 @@ from broker.viewer.sandboxes.programs import wait_unless_ended
 from policy.names import ADMIN_NAMES
 
 if TYPE_CHECKING:
-    from broker.authority.channel.interface import Permits
+    from broker.viewer.authority.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
     from policy.records.model import Transfer
 

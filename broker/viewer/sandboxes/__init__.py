@@ -1,1 +1,4 @@
-"""One sandbox as the viewer sees it: worker, streams, programs."""
+"""One sandbox as the viewer sees it: worker, streams, programs.
+
+Processes: viewer, brokerctl (time_zone).
+"""

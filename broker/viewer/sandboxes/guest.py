@@ -19,7 +19,6 @@ import msgspec
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.stream_events import StreamEvents
 from broker.core import limits
 from broker.core.errors import (
     PeerError,
@@ -33,6 +32,7 @@ from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_exception
 from broker.helpers.compositor_socket import display_path
+from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
 from broker.ipc.desktop import notification

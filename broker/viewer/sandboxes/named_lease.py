@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.authority.records.sandbox_names import not_running, several_run
 from broker.core.lease import Lease
 from broker.core.names import sandboxes_named
+from broker.host_and_viewer.sandbox_names import not_running, several_run
 
 
 def one_lease(untrusted_name: str, leases: Iterable[Lease]) -> Lease:

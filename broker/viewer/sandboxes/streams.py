@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import trio
 
-from broker.authority.stream_events import StreamEvents, StreamOutcome
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
+from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
 from broker.ipc import fdpass, worker
 from broker.ipc.acceptor import deliver
 from broker.net.display_header import read_header

@@ -1,1 +1,4 @@
-"""Sound of the viewer's sandboxes: streams, mixer, microphone."""
+"""Sound of the viewer's sandboxes: streams, mixer, microphone.
+
+Processes: viewer, brokerctl (indicator, levels, mixer).
+"""

@@ -15,10 +15,10 @@ from pathlib import Path
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.pump_supervisor import PumpSupervisor
-from broker.authority.stream_events import StreamEvents, relay_stream
 from broker.core import limits
 from broker.core.lease import Opening
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
 from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
 from policy.records.model import Record

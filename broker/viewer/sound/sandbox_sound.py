@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.stream_events import StreamEvents, StreamOutcome
 from broker.core import limits
 from broker.core.errors import (
     RefusedError,
@@ -34,6 +33,7 @@ from broker.core.limits import pulse as pulse_limits
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.sound_rules import Level
 from broker.core.token_bucket import TokenBucket
+from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
 from broker.ipc import worker
 from broker.ipc.audit import schema
 from broker.net.addresses import UnixEndpoint
@@ -44,7 +44,7 @@ from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from policy.records.model import Record
 
 if TYPE_CHECKING:
-    from broker.authority.channel.interface import Permits
+    from broker.viewer.authority.interface import Permits
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.workers.process import Worker
 

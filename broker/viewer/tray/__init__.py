@@ -1,1 +1,4 @@
-"""Icons in the user's panel: those of sandboxes, and the bus that all of them share."""
+"""Icons in the user's panel: those of sandboxes, and the bus that all of them share.
+
+Processes: viewer, brokerctl (panel_bus).
+"""

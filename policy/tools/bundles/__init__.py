@@ -1,1 +1,4 @@
-"""Signed bundles of rules, and the index that names them: formats, without files."""
+"""Signed bundles of rules, and the index that names them: formats, without files.
+
+Processes: brokerctl.
+"""

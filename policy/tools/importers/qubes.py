@@ -15,10 +15,10 @@ from types import MappingProxyType
 
 from policy import limits
 from policy.rules.checks import SERVICES
-from policy.rules.differences import differences
 from policy.rules.ruleset import RuleSet, rules_of_map
 from policy.tools.importers import Imported, Note
 from policy.tools.importers.qubes_xml import Qube, QubesSystem
+from policy.tools.qubes.differences import differences
 
 SAME_SERVICES: Mapping[str, str] = MappingProxyType(
     {

@@ -16,11 +16,11 @@ import statistics
 import time
 
 from broker.core.streams import network_flows as m
-from broker.host.network.ethernet_frames import FrameFilter
-from broker.host.network.flow_filter import FlowFilter
-from broker.host.network.frameguard import Addresses
-from broker.host.network.rules import FlowGuard
-from broker.host.network.veth import LENGTH, PacketGuard
+from broker.host.network.flowguard.flow_filter import FlowFilter
+from broker.host.network.flowguard.rules import FlowGuard
+from broker.host.network.frameguard.ethernet_frames import FrameFilter
+from broker.host.network.frameguard.frameguard import Addresses
+from broker.host.network.frameguard.veth import LENGTH, PacketGuard
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World

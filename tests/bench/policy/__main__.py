@@ -26,7 +26,7 @@ from collections.abc import Callable
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
-from policy.tools.lint import lint
+from policy.tools.linting.lint import lint
 from tests.kit.result_file import result_file
 
 SIZES = (10, 1000, 10000)

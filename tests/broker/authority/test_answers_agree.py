@@ -24,9 +24,9 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc.audit.schema import LeaseBegin
 from policy.names import ADMIN_NAMES
-from policy.rules.calls import canonical_target
 from policy.rules.engine import PolicyCall
 from policy.rules.ruleset import rules_of_map
+from policy.tools.calls import canonical_target
 from tests.kit.rulebook import no, rulebook
 from tests.kit.world import record
 

@@ -11,7 +11,7 @@ import rich_click as click
 from broker.cli.audit.verbs import command as audit
 from broker.cli.policy.verbs import SCHEMA_NAMES
 from broker.cli.policy.verbs import command as policy
-from policy.records.schema_calls import SCHEMAS
+from policy.tools.schemas.schema_calls import SCHEMAS
 
 
 @pytest.mark.parametrize("group", [policy, audit], ids=["policy", "audit"])

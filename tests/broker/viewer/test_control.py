@@ -6,8 +6,6 @@ import msgspec
 import pytest
 import trio
 
-from broker.authority.control.handlers import Shared, SharedControl
-from broker.authority.control.lease_listing import LeaseListing
 from broker.authority.control.log_control import LogControl
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.lockdown import Lockdown
@@ -15,6 +13,8 @@ from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.host.lease_requests import Leasing
+from broker.host_and_viewer.control_handlers import Shared, SharedControl
+from broker.host_and_viewer.lease_listing import LeaseListing
 from broker.ipc.control import api, method, methods
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.types.faults import NotFoundError

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import trio
 
-from broker.authority.audit.checkpoints import CheckpointWitness
 from broker.authority.audit.journal import Journal
 from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.settings import Settings
 from broker.authority.audit.store import open_store
+from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.net.link import messages as m

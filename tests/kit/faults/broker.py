@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from broker.authority import pump_supervisor
 from broker.helpers.process import fork_client
 from broker.helpers.process.spawn import Child, spawn
+from broker.host_and_viewer import pump_supervisor
 from broker.programs.local import main
 
 VARIABLES = ("LD_PRELOAD", "VITRAIL_FAULTS")

@@ -14,7 +14,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from broker.authority.pump_supervisor import PumpSupervisor
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc.pump import RelayMode, StreamEnd
 
 

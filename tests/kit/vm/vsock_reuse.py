@@ -28,7 +28,6 @@ from pathlib import Path
 
 import trio
 
-from broker.authority.pump_supervisor import PumpSupervisor
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.helpers.process.spawn import PIPE, spawn
@@ -36,6 +35,7 @@ from broker.host.foreign_machine import take_foreign
 from broker.host.machine import MachineFacts
 from broker.host.vmm.vsock_backend import open_kernel_vsock
 from broker.host.vsock_listeners import open_vsock_listeners, serve_vsock
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.peers import credentials
 from broker.net.peers.identity import VsockClaim
 from tests.kit.link.roles import host_role, journal

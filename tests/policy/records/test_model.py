@@ -22,9 +22,9 @@ from policy.records.field_types import Choice
 from policy.records.launch_table import PEER
 from policy.records.patterns import NAME
 from policy.records.record_schema import TABLES
-from policy.records.schema import kind_schema
 from policy.rules import record_gate
 from policy.rules.checks import SERVICES
+from policy.tools.schemas.schema import kind_schema
 from tests.policy import record_globals
 
 

@@ -9,17 +9,17 @@ import pytest
 from policy.records.device import DeviceFacts, Interface
 from policy.records.device_json import device_text
 from policy.rules.conditions import DEVICE_KEYS
-from policy.rules.device_example import example
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.last_good import written
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.algebra import Atoms, reach
 from policy.tools.cases import parse_cases, run_cases
+from policy.tools.device_example import example
 from policy.tools.diff import diff
 from policy.tools.effective import grants
 from policy.tools.explain import answer_json, explain
-from policy.tools.lint import lint
+from policy.tools.linting.lint import lint
 
 _WORLD = World({"work": Domain("work"), "banking": Domain("banking")})
 _STICK = DeviceFacts(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policy import limits
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
-from policy.rules.world_json import world_from_json
+from policy.tools.qubes.world_json import world_from_json
 
 
 def _problems(text, **more):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from policy.tools.confusables import look, scripts
+from policy.tools.linting.confusables import look, scripts
 
 
 @pytest.mark.parametrize(

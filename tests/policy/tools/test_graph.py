@@ -17,9 +17,9 @@ from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rulefiles import load_rules
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
-from policy.rules.world_json import world_from_json
 from policy.tools.flows import flows
 from policy.tools.graph import graph_text
+from policy.tools.qubes.world_json import world_from_json
 from tests.policy import strategies
 
 DATA = Path(__file__).parent.parent.parent.parent / "broker" / "data" / "policy.d"

@@ -7,15 +7,15 @@ from itertools import product
 import pytest
 
 from policy.records.loader import load_records
-from policy.rules import compat
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import world_of
-from policy.rules.world_json import world_from_json
 from policy.tools import limits as tool_limits
 from policy.tools.importers import ImportFileError
 from policy.tools.importers.qubes import Names, import_qubes
 from policy.tools.importers.qubes_xml import read_qubes_xml
+from policy.tools.qubes import compat
+from policy.tools.qubes.world_json import world_from_json
 
 STORE = """<?xml version="1.0" encoding="utf-8" ?>
 <qubes version="3.0">

@@ -13,7 +13,7 @@ from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.algebra import Atoms, reach
-from policy.tools.lint import lint
+from policy.tools.linting.lint import lint
 from tests.policy import strategies
 
 _QUIET = settings(

@@ -11,7 +11,7 @@ from policy.records.loader import load_records
 from policy.rules.checks import CHECKS
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import world_of
-from policy.tools.lint_records import lint_records
+from policy.tools.linting.lint_records import lint_records
 
 EXAMPLES = (
     Path(__file__).parent.parent.parent.parent / "broker" / "data" / "sandboxes.d"

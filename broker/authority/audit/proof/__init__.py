@@ -1,1 +1,6 @@
-"""Proof that the log is unchanged: tree, signatures, verification."""
+"""Proof that the log is unchanged: tree, signatures, verification.
+
+Processes: vitrail-ingest, brokerctl (chain); authority, brokerctl (keys, seal,
+witness); authority, viewer, host, vitrail-ingest, brokerctl (note); authority, viewer,
+host, brokerctl (offer).
+"""

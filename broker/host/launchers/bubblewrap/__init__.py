@@ -1,1 +1,4 @@
-"""bubblewrap: a sandbox of namespaces alone, on the host's own programs."""
+"""bubblewrap: a sandbox of namespaces alone, on the host's own programs.
+
+Processes: brokerctl (arguments, command, process, subordinate).
+"""

@@ -3,4 +3,6 @@
 brokerctl edits the override and starts the application (``broker/cli/run/flatpak.py``,
 ``broker/cli/machines/flatpak.py``); the host's process only recognises its connections
 (``claim.py``).
+
+Processes: brokerctl (files, key_file, menu, overrides, process).
 """

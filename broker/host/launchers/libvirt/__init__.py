@@ -1,1 +1,4 @@
-"""libvirt: its hook of ours, and the vsock of its domains."""
+"""libvirt: its hook of ours, and the vsock of its domains.
+
+Processes: brokerctl (domain, hook, throwaway).
+"""

@@ -1,1 +1,4 @@
-"""systemd-nspawn: a container of a directory tree, by an ordinary user."""
+"""systemd-nspawn: a container of a directory tree, by an ordinary user.
+
+Processes: brokerctl.
+"""

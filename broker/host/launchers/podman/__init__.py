@@ -1,1 +1,4 @@
-"""Podman: containers by record, and the hook for those that people start."""
+"""Podman: containers by record, and the hook for those that people start.
+
+Processes: brokerctl (arguments, bound, containers_conf, hooks).
+"""

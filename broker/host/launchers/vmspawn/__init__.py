@@ -1,1 +1,4 @@
-"""systemd-vmspawn: a machine of an image for one run, by an ordinary user."""
+"""systemd-vmspawn: a machine of an image for one run, by an ordinary user.
+
+Processes: brokerctl.
+"""

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing_extensions import override
 
 from broker.host.network.addresses import ipv6_beside
-from broker.host.network.frameguard import Addresses
-from broker.host.network.tap import make_tap
-from broker.host.network.veth import (
+from broker.host.network.frameguard.frameguard import Addresses
+from broker.host.network.frameguard.tap import make_tap
+from broker.host.network.frameguard.veth import (
     LENGTH,
     Card,
     PacketGuard,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker.host.network.dns_messages import (
+from broker.host.network.flowguard.dns_messages import (
     AAAA,
     NOERROR,
     NXDOMAIN,
@@ -28,9 +28,14 @@ from broker.host.network.dns_messages import (
     read_question,
     reply,
 )
-from broker.host.network.flows import took
-from broker.host.network.neighbours import ASKED, is_arp, is_link_local, is_own_arp
-from broker.host.network.packets import (
+from broker.host.network.flowguard.flows import took
+from broker.host.network.frameguard.neighbours import (
+    ASKED,
+    is_arp,
+    is_link_local,
+    is_own_arp,
+)
+from broker.host.network.frameguard.packets import (
     ETHERNET,
     ICMP6,
     IP_HEADER,

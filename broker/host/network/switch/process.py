@@ -24,11 +24,11 @@ from collections import Counter, deque
 from broker.core import limits
 from broker.core.fair_share import may_take
 from broker.core.stderr_log import log_stderr
-from broker.host.network.ethernet_frames import FrameError
-from broker.host.network.frameguard import lock
+from broker.host.network.frameguard.ethernet_frames import FrameError
+from broker.host.network.frameguard.frameguard import lock
+from broker.host.network.frameguard.veth import LENGTH, take_frames
 from broker.host.network.switch.frames import LanSwitch
 from broker.host.network.switch.switch_ports import unpack_port
-from broker.host.network.veth import LENGTH, take_frames
 
 _MESSAGE_BYTES = 512
 _TURN_BYTES = 1 << 14

@@ -1,1 +1,4 @@
-"""Pictures in the graphics driver's memory (dma-bufs), by record only."""
+"""Pictures in the graphics driver's memory (dma-bufs), by record only.
+
+Processes: worker, brokerctl.
+"""

@@ -1,1 +1,4 @@
-"""One module of message handlers for each part of the protocol."""
+"""One module of message handlers for each part of the protocol.
+
+Processes: worker, brokerctl.
+"""

@@ -1,1 +1,4 @@
-"""Surfaces and frames: geometry, layout, commits."""
+"""Surfaces and frames: geometry, layout, commits.
+
+Processes: worker, brokerctl.
+"""

@@ -1,1 +1,4 @@
-"""The worker's sound connections: sockets around the filter."""
+"""The worker's sound connections: sockets around the filter.
+
+Processes: worker, brokerctl (connection).
+"""

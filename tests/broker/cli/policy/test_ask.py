@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from broker.cli.policy.load import Situation, refuse_unknown_source, rules_of
 from broker.cli.policy.verbs import command
 from policy.rules.engine import PolicyCall
-from policy.rules.world_json import world_from_json
+from policy.tools.qubes.world_json import world_from_json
 
 RULES = """\
 a * work @dispvm allow scheme=https rate=3/min

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.limits import network as limits
-from broker.host.network import dns_messages as dns
-from broker.host.network import packets
-from broker.host.network.packets import ACK, FIN, RST, SYN
+from broker.host.network.flowguard import dns_messages as dns
+from broker.host.network.frameguard import packets
+from broker.host.network.frameguard.packets import ACK, FIN, RST, SYN
 from tests.broker.host.network.test_flow_filter import (
     GUEST,
     RESOLVER,

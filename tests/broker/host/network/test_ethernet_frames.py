@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from broker.core.errors import SetupError
 from broker.core.limits import FRAME_BYTES
-from broker.host.network.ethernet_frames import FrameError, FrameFilter
+from broker.host.network.frameguard.ethernet_frames import FrameError, FrameFilter
 from broker.host.network.passt import (
     GATEWAY,
     GUEST,

@@ -11,12 +11,12 @@ import pytest
 
 from broker.core.limits import network as limits
 from broker.core.streams import network_flows as m
-from broker.host.network import dns_messages as dns
-from broker.host.network import packets
-from broker.host.network.ethernet_frames import FrameFilter
-from broker.host.network.flow_filter import FlowFilter
-from broker.host.network.packets import ACK, FIN, ICMP, RST, SYN, TCP, UDP
-from broker.host.network.tls_hello import Hello, HelloError, read_hello
+from broker.host.network.flowguard import dns_messages as dns
+from broker.host.network.flowguard.flow_filter import FlowFilter
+from broker.host.network.flowguard.tls_hello import Hello, HelloError, read_hello
+from broker.host.network.frameguard import packets
+from broker.host.network.frameguard.ethernet_frames import FrameFilter
+from broker.host.network.frameguard.packets import ACK, FIN, ICMP, RST, SYN, TCP, UDP
 
 GUEST, RESOLVER = "10.0.2.15", "10.0.2.3"
 WWW, EVIL = "93.184.216.34", "93.184.216.99"

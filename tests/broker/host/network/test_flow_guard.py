@@ -12,10 +12,10 @@ import pytest
 from broker.core import limits as machine_limits
 from broker.core.limits import network as limits
 from broker.core.streams import network_flows as m
-from broker.host.network.ethernet_frames import FrameError
-from broker.host.network.frameguard import Addresses
-from broker.host.network.rules import FlowGuard, QemuFlowGuard
-from broker.host.network.veth import LENGTH, take_frames
+from broker.host.network.flowguard.rules import FlowGuard, QemuFlowGuard
+from broker.host.network.frameguard.ethernet_frames import FrameError
+from broker.host.network.frameguard.frameguard import Addresses
+from broker.host.network.frameguard.veth import LENGTH, take_frames
 from tests.broker.host.network.test_flow_filter import WWW, is_reset, tcp
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from broker.core.limits import network as limits
 from broker.core.streams import network_flows as m
-from broker.host.network import dns_messages as dns
-from broker.host.network import packets
 from broker.host.network.addresses import GATEWAY6, GUEST, GUEST6, has_ipv6
-from broker.host.network.ethernet_frames import FrameFilter
-from broker.host.network.flow_filter import FlowFilter
-from broker.host.network.packets import ACK, ICMP6, RST, SYN, TCP, UDP
+from broker.host.network.flowguard import dns_messages as dns
+from broker.host.network.flowguard.flow_filter import FlowFilter
+from broker.host.network.frameguard import packets
+from broker.host.network.frameguard.ethernet_frames import FrameFilter
+from broker.host.network.frameguard.packets import ACK, ICMP6, RST, SYN, TCP, UDP
 from tests.broker.host.network.test_flow_filter import (
     MAC,
     RESOLVER,

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core.streams import network_flows as m
-from broker.host.network import packets, quic_hello
-from broker.host.network.quic_hello import MAX_HELLO, QuicHellos
+from broker.host.network.flowguard import quic_hello
+from broker.host.network.flowguard.quic_hello import MAX_HELLO, QuicHellos
+from broker.host.network.frameguard import packets
 from tests.broker.host.network import test_flow_filter as kit
 from tests.broker.host.network.test_flow_filter import WWW, Talk, hello, udp
 

@@ -17,11 +17,11 @@ import broker
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.limits import network as network_limits
+from broker.host.network.frameguard.veth import LENGTH, take_frames
 from broker.host.network.switch import switches
 from broker.host.network.switch.process import SwitchStream
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace, name_server
 from broker.host.network.switch.switches import Switches
-from broker.host.network.veth import LENGTH, take_frames
 from broker.host.places import places_of
 from policy.records.loader import load_files
 from tests.attack.test_switch_ports import ip

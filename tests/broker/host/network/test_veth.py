@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
-from broker.host.network import veth
-from broker.host.network.frameguard import Addresses
+from broker.host.network.frameguard import veth
+from broker.host.network.frameguard.frameguard import Addresses
 
 
 @pytest.fixture

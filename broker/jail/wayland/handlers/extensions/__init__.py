@@ -1,1 +1,4 @@
-"""Handlers of protocols that most applications do without."""
+"""Handlers of protocols that most applications do without.
+
+Processes: worker, brokerctl.
+"""

@@ -1,0 +1,121 @@
+"""What the flow filter remembers: places that were asked about, flows, first packets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from broker.core.limits import network as limits
+from broker.core.token_bucket import TokenBucket
+from broker.host.network.flowguard.quic_hello import QuicHellos
+from broker.host.network.frameguard.packets import SYN, TCP, Packet
+
+FlowKey = tuple[int, int, bytes, int]
+"""Protocol, the guest's port, the other address (4 or 16 bytes) and its port."""
+WAITING_BYTES = 1 << 15
+"""Of the packets that wait for one answer.  A VMM's device has frames of 64 KiB."""
+_HEAD_BYTES = 128
+"""At least Ethernet's header and those of a plain packet, with TCP's options."""
+
+
+@dataclass(eq=False)
+class Destination:
+    """A place that was asked about.  ``allowed`` is None until the answer."""
+
+    number: int
+    host: str
+    protocol: str
+    port: int | None
+    allowed: bool | None = None
+    until: float = 0.0
+    """When a refusal or an unused answer is forgotten."""
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    waiting_bytes: int = 0
+    flows: int = 0
+
+    def wait(self, size: int, again: Callable[[], None]) -> None:
+        """Call ``again``, which keeps a packet of this size, with the answer.
+
+        Drops the packet if there is no room; the guest retransmits it.
+        """
+        # guard: few packets wait for an answer
+        if len(self.waiting) >= limits.WAITING:
+            return
+        # guard: packets that wait for an answer are short
+        if self.waiting_bytes + size > WAITING_BYTES:
+            return
+        self.waiting.append(again)
+        self.waiting_bytes += size
+
+    def go_on(self) -> None:
+        """Have what waits go on; it may wait again."""
+        waiting, self.waiting, self.waiting_bytes = self.waiting, [], 0
+        for again in waiting:
+            again()
+
+
+@dataclass(eq=False)
+class CarriedFlow:
+    """A flow that is carried."""
+
+    number: int
+    key: FlowKey
+    destination: Destination
+    names: tuple[str, ...]
+    """The names that led to its address; empty: it is open by its address."""
+    head: bytes
+    """Of the guest's last packet: resets of the flow are made from it."""
+    size: int
+    """Of that packet's frame."""
+    used: float
+    sent: int = 0
+    received: int = 0
+    reported: int = 0
+    """Bytes of both ways that the viewer knows of."""
+    hello: bytearray | None = None
+    """The first bytes while they are looked at; None: they were."""
+    first: int = 0
+    """The sequence number of the first of a connection."""
+    checked: bytes = b""
+    """They, until the far end has them: a segment may not change them."""
+    quic: QuicHellos | None = None
+    """The hellos of one of UDP that is open by name."""
+    named: str | None = None
+    """The server that these name; None: there was none yet."""
+    ending: int = 0
+
+    def note(self, untrusted_frame: bytes) -> None:
+        """Keep what a reset after this packet of the guest is made from."""
+        # guard: no frame of a flow is kept whole
+        self.head = untrusted_frame[:_HEAD_BYTES]
+        self.size = len(untrusted_frame)
+
+    def begins_another(self, packet: Packet) -> bool:
+        """Whether a packet begins a connection by the addresses and ports of this one.
+
+        passt opens one where it has closed the first, and nobody would have asked about
+        it or looked at its hello.  A first packet that is sent again is the same
+        connection.
+        """
+        if packet.protocol != TCP or not packet.flags & SYN:
+            return False
+        return bool(self.received) or packet.sequence + 1 & 0xFFFFFFFF != self.first
+
+
+@dataclass(eq=False)
+class FlowAttempt:
+    """A first packet, and the hosts by which it may be permitted."""
+
+    key: FlowKey
+    packet: Packet
+    names: tuple[str, ...]
+    port: int | None
+    hosts: list[str]
+
+
+def took(pace: TokenBucket, now: float) -> bool:
+    """Count one event, if it is not too early for it."""
+    if pace.early(now) > 0:
+        return False
+    pace.take(now)
+    return True

@@ -1,0 +1,213 @@
+"""The name server of a guest: which names it may ask for, and where they lead.
+
+Sans-IO.  Its resolver is this machine's name server.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from broker.core.limits import network as limits
+from broker.core.token_bucket import TokenBucket
+from broker.host.network.flowguard import dns_messages as dns
+from broker.host.network.flowguard.dns_streams import DnsStreams
+from broker.host.network.flowguard.flows import Destination, took
+from broker.host.network.flowguard.public_resolvers import CANARY
+from broker.host.network.frameguard.packets import (
+    TCP,
+    UDP,
+    Packet,
+    datagram_back,
+    refusal,
+)
+from policy.destinations import LOOKUP, destination_of
+
+_DNS = 53
+_Ask = Callable[[str, str, int | None, float], Destination | None]
+
+
+class _Asker(NamedTuple):
+    """Where an answer goes, and how many bytes it may have."""
+
+    answer: Callable[[bytes], None]
+    most: int
+
+
+class GuestNames:
+    """The names of one guest, and the addresses that belong to them."""
+
+    def __init__(
+        self,
+        to_guest: Callable[[bytes], None],
+        ask: _Ask,
+        may_ask: Callable[[], bool],
+        *,
+        has_ipv6: bool,
+        servers: int,
+    ) -> None:
+        """``ask`` is about a name's addresses; ``may_ask``: somebody answers it."""
+        self._to_guest = to_guest
+        self._ask = ask
+        self._may_ask = may_ask
+        self._has_ipv6 = has_ipv6
+        self.to_resolver: list[bytes] = []
+        self._servers = servers
+        self.server = 0
+        """Which of this machine's name servers is asked, from 0."""
+        self._heard = self._left = 0.0
+        """When one answered, and when one was left for the next."""
+        self._bindings: OrderedDict[bytes, dict[str, float]] = OrderedDict()
+        self._questions: OrderedDict[int, tuple[dns.DnsQuestion, _Asker, float]] = (
+            OrderedDict()
+        )
+        self._streams = DnsStreams(to_guest, self._take_by_stream)
+        self._pace = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
+
+    def tick(self, now: float) -> None:
+        """Retry unanswered questions at the next name server; call about once a second."""
+        self._streams.tick(now)
+        waiting = [
+            (number, question, until - limits.LOOKUP_SECONDS)
+            for number, (question, _, until) in self._questions.items()
+            if now < until
+        ]
+        if self._servers > 1 and any(
+            self._heard <= asked
+            and max(asked, self._left) + limits.NAME_SERVER_SECONDS <= now
+            for _, _, asked in waiting
+        ):
+            self.server = (self.server + 1) % self._servers
+            self._left = now
+            self.to_resolver += [
+                dns.query(number, question.name, question.kind)
+                for number, question, _ in waiting
+            ]
+
+    def limit(self, lookups: int) -> None:
+        """Set how many questions a second may come."""
+        rate = min(lookups, limits.LOOKUPS_PER_SECOND)
+        burst = limits.LOOKUPS_BURST // limits.LOOKUPS_PER_SECOND
+        self._pace = TokenBucket(rate, rate * burst)
+
+    def take(self, packet: Packet, now: float) -> None:
+        """Take a packet of the guest to its name server."""
+        if packet.protocol not in {UDP, TCP} or packet.target != _DNS:
+            self._to_guest(refusal(packet))
+        elif packet.protocol == TCP:
+            self._streams.take(packet, now)
+        else:
+            asker = _Asker(partial(self._send, packet), limits.ANSWER_BYTES)
+            self._take_question(packet.data, asker, now)
+
+    def _send(self, packet: Packet, data: bytes) -> None:
+        self._to_guest(datagram_back(packet, data))
+
+    def _take_by_stream(
+        self, untrusted_data: bytes, answer: Callable[[bytes], None], now: float
+    ) -> None:
+        asker = _Asker(answer, limits.STREAM_ANSWER_BYTES)
+        self._take_question(untrusted_data, asker, now)
+
+    def _take_question(self, untrusted_data: bytes, asker: _Asker, now: float) -> None:
+        # guard: questions for names are short
+        if len(untrusted_data) > limits.QUESTION_BYTES:
+            return
+        try:
+            question = dns.read_question(untrusted_data)
+        except dns.DnsError:
+            return
+        host = destination_of(question.name)
+        known = question.kind in {dns.A, dns.AAAA} | dns.PASSED
+        # guard: questions have a pace
+        slow = not took(self._pace, now)
+        if host == CANARY and not slow:
+            self._reply(asker, question, dns.NXDOMAIN)
+            return
+        if host is None or slow or not self._may_ask():
+            self._reply(asker, question, dns.REFUSED)
+            return
+        self._look_up(asker, question, host, now, known=known)
+
+    def _look_up(
+        self,
+        asker: _Asker,
+        question: dns.DnsQuestion,
+        host: str,
+        now: float,
+        *,
+        known: bool,
+    ) -> None:
+        place = self._ask(host, LOOKUP, None, now)
+        if place is not None and place.allowed is None:
+            place.wait(
+                limits.QUESTION_BYTES,
+                lambda: self._look_up(asker, question, host, now, known=known),
+            )
+        # guard: a name that no rule allows is refused
+        elif place is None or not place.allowed:
+            self._reply(asker, question, dns.REFUSED)
+        elif not known or (question.kind == dns.AAAA and not self._has_ipv6):
+            self._reply(asker, question, dns.NOERROR)
+        else:
+            while len(self._questions) >= limits.QUESTIONS:
+                self._questions.popitem(last=False)
+            number = secrets.randbelow(1 << 16)
+            self._questions[number] = (question, asker, now + limits.LOOKUP_SECONDS)
+            self.to_resolver.append(dns.query(number, host, question.kind))
+
+    def answered(self, untrusted_answer: bytes, now: float) -> None:
+        """Take a datagram of the resolver's."""
+        number = int.from_bytes(untrusted_answer[:2])
+        known = self._questions.get(number)
+        if known is None:
+            return
+        question, asker, until = known
+        try:
+            code, found = dns.read_answer(
+                untrusted_answer, question.name, question.kind
+            )
+        except dns.DnsError:
+            return  # the true answer may follow
+        self._heard = now
+        del self._questions[number]
+        if now > until:
+            return
+        if question.kind not in {dns.A, dns.AAAA}:
+            asker.answer(dns.renumbered(question, untrusted_answer, asker.most))
+            return
+        least, most = limits.BINDING_SECONDS
+        for address in found.found:
+            kept = min(max(found.ttl, least), most)
+            self.bind(address, question.name, now + kept)
+        self._reply(asker, question, code, found)
+
+    def bind(self, address: bytes, name: str, until: float) -> None:
+        """Note that a name leads to an address, until then."""
+        names = self._bindings.setdefault(address, {})
+        self._bindings.move_to_end(address)
+        names.pop(name, None)
+        names[name] = until
+        # guard: bindings are bounded
+        while len(names) > limits.NAMES_PER_ADDRESS:
+            del names[next(iter(names))]
+        while len(self._bindings) > limits.BINDINGS:
+            self._bindings.popitem(last=False)
+
+    def leading_to(self, address: bytes, now: float) -> tuple[str, ...]:
+        """Return the names that lead to an address, the newest first."""
+        known = self._bindings.get(address, {})
+        # guard: an address is a name's for its time to live
+        return tuple(n for n, until in reversed(known.items()) if now <= until)
+
+    def _reply(
+        self,
+        asker: _Asker,
+        question: dns.DnsQuestion,
+        code: int,
+        found: dns.NameAddresses | None = None,
+    ) -> None:
+        asker.answer(dns.reply(question, code, found))

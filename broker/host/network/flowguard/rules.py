@@ -1,0 +1,310 @@
+"""The process between a box whose flows are decided and passt: ``network = "rules"``.
+
+    program in the box ─ eth0 ═ veth ═ packet socket, flow filter ═ passt
+                                             ║ asks      ║ names
+                                           viewer     name server
+
+It is ``veth``, or ``tap`` for another VMM than QEMU, or ``frameguard`` for QEMU, with a
+table of flows.  Its arguments are ``veth``, ``tap`` or ``qemu`` and those of that
+process, then the descriptors of sockets: one to the viewer, and one that is connected to
+each of this machine's name servers.  It can open no other one.  Where the viewer's end closes, every
+flow ends, and none begins.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from typing_extensions import override
+
+from broker.core import limits
+from broker.core.framing import FrameReader
+from broker.core.limits import network as network_limits
+from broker.core.streams import network_flows as m
+from broker.host.network.addresses import (
+    GATEWAY6,
+    GUEST,
+    GUEST6,
+    RESOLVER,
+)
+from broker.host.network.flowguard import quic_hello
+from broker.host.network.flowguard.flow_filter import FlowFilter
+from broker.host.network.frameguard.ethernet_frames import joined
+from broker.host.network.frameguard.frameguard import Addresses, lock
+from broker.host.network.frameguard.tap import make_tap
+from broker.host.network.frameguard.veth import (
+    LENGTH,
+    PacketGuard,
+    carry_to_the_end,
+    lay_cable,
+    take_frames,
+)
+
+_MAX_DATAGRAM = 65535
+_PAUSE = 1000
+_ANSWERS = 64
+"""Datagrams of the name server that are read before the others are served."""
+
+
+class FlowGuard(PacketGuard):
+    """``PacketGuard`` that carries the flows of a ``FlowFilter``."""
+
+    _pause: int | None = _PAUSE
+    _leases = False
+    """Whether passt tells the guest its address."""
+
+    def __init__(
+        self,
+        packets: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        viewer: socket.socket,
+        resolvers: Sequence[socket.socket],
+        leader: int = -1,
+    ) -> None:
+        super().__init__(packets, passt, addresses, leader=leader)
+        self._viewer = viewer
+        self._resolvers = {one.fileno(): one for one in resolvers}
+        for one in (viewer, *resolvers):
+            one.settimeout(0)
+        self._reader = FrameReader(m.MESSAGE_BYTES)
+        self._unsent = bytearray()
+        self._looked = time.monotonic()
+        self.flows = FlowFilter(
+            GUEST,
+            RESOLVER,
+            lambda frame: not self._filter.may_pass(frame),
+            leases=self._leases,
+            guest6=GUEST6 if addresses.ipv6 else "",
+            gateway6=GATEWAY6,
+            name_servers=len(resolvers),
+        )
+
+    @override
+    def _poll_events(self, side: socket.socket) -> int:
+        """Return the poll(2) events of a socket; no POLLIN while it exceeds its rate."""
+        wanted = super()._poll_events(side)
+        if not self.flows.rates.limited:
+            return wanted
+        early = self.flows.rates.early(time.monotonic(), outward=side is self._packets)
+        # guard: a side that is too fast is not read
+        if early > 0:
+            self._pause = min(self._pause or _PAUSE, int(early * 1000) + 1)
+            wanted &= ~select.POLLIN
+        return wanted
+
+    @override
+    def _more(self) -> dict[int, int]:
+        found = dict.fromkeys(self._resolvers, select.POLLIN)
+        if self.flows.connected:
+            wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
+            found[self._viewer.fileno()] = wanted
+        return found
+
+    @override
+    def _serve_more(self, fd: int, happened: int) -> None:
+        if fd in self._resolvers:
+            self._read_answers(self._resolvers[fd])
+        elif happened & ~select.POLLOUT:
+            self._read_viewer()
+        self._flush_flows()
+
+    def _read_viewer(self) -> None:
+        try:
+            data = self._viewer.recv(_MAX_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.flows.lost()
+            return
+        now = time.monotonic()
+        for body in self._reader.feed(data):
+            self.flows.decided(m.decode_to_filter(body), now)
+
+    def _read_answers(self, resolver: socket.socket) -> None:
+        for _ in range(_ANSWERS):
+            try:
+                untrusted_answer = resolver.recv(_MAX_DATAGRAM)
+            except OSError:  # none is left, or nothing listens there
+                return
+            self.flows.answered(untrusted_answer, time.monotonic())
+
+    @override
+    def _carry(self, side: socket.socket) -> bool:
+        now = time.monotonic()
+        rates = self.flows.rates
+        if side is self._packets:
+            for untrusted_frame in self._read_frames():
+                rates.count(len(untrusted_frame), now, outward=True)
+                self.flows.outward(untrusted_frame, now)
+            data = b"."
+        else:
+            data = self._read_passt()
+            rates.count(len(data), now, outward=False)
+            for frame in self._whole_frames():
+                self.flows.inward(frame, now)
+        self._flush_flows()
+        return bool(data)
+
+    @override
+    def _look(self) -> None:
+        now = time.monotonic()
+        self._pause = _PAUSE
+        if now - self._looked >= network_limits.REPORT_SECONDS:
+            self._looked = now
+            self.flows.tick(now)
+            self.flows.report_bytes()
+            self._flush_flows()
+
+    def _flush_flows(self) -> None:
+        flows = self.flows
+        for message in flows.to_viewer:
+            self._unsent += m.encode(message)
+        flows.to_viewer.clear()
+        if self._unsent:
+            self._tell_viewer()
+        if flows.to_passt:
+            frames = [LENGTH.pack(len(frame)) + frame for frame in flows.to_passt]
+            flows.to_passt.clear()
+            self._send_outward(joined(frames))
+        for frame in flows.to_guest:
+            self._put(frame)
+        flows.to_guest.clear()
+        for question in flows.to_resolver:
+            try:
+                [*self._resolvers.values()][flows.name_server].send(question)
+            except OSError as error:
+                # As a lost datagram: the guest asks again.
+                if error.errno not in {errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS}:
+                    break
+        flows.to_resolver.clear()
+
+    def _tell_viewer(self) -> None:
+        # guard: a viewer that does not read decides nothing
+        if (
+            len(self._unsent) > network_limits.FLOW_REPORT_BYTES
+            and self.flows.connected
+        ):
+            self.flows.lost()
+        if not self.flows.connected:
+            self._unsent.clear()
+        try:
+            while self._unsent:
+                del self._unsent[: self._viewer.send(self._unsent)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.flows.lost()
+
+
+class TapFlowGuard(FlowGuard):
+    """``FlowGuard`` of a VMM's device."""
+
+    _leases = True
+
+
+class QemuFlowGuard(TapFlowGuard):
+    """``FlowGuard`` whose first side is QEMU's stream of frames, with their lengths."""
+
+    def __init__(
+        self,
+        qemu: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        viewer: socket.socket,
+        resolvers: Sequence[socket.socket],
+    ) -> None:
+        super().__init__(qemu, passt, addresses, viewer=viewer, resolvers=resolvers)
+        self._untrusted = bytearray()
+        """What QEMU has sent of a frame."""
+        self._unsent_frames = bytearray()
+
+    @override
+    def _read_frames(self) -> Iterator[bytes]:
+        untrusted_data = self._receive(self._packets)
+        if not untrusted_data:
+            raise ConnectionResetError("QEMU has gone")
+        self._untrusted += untrusted_data
+        yield from take_frames(self._untrusted)
+
+    @override
+    def _put(self, frame: bytes) -> None:
+        # guard: a guest that does not read holds few frames
+        if len(self._unsent_frames) < limits.FRAMES_READ_BYTES:
+            self._unsent_frames += LENGTH.pack(len(frame)) + frame
+
+    @override
+    def _waits(self, side: socket.socket) -> bool:
+        if side is self._packets:
+            return bool(self._unsent_frames)
+        return super()._waits(side)
+
+    @override
+    def _flush(self, side: socket.socket) -> None:
+        if side is not self._packets:
+            super()._flush(side)
+            return
+        try:
+            while self._unsent_frames:
+                del self._unsent_frames[: side.send(self._unsent_frames)]
+        except BlockingIOError:
+            return
+
+    @override
+    def _flush_flows(self) -> None:
+        super()._flush_flows()
+        self._flush(self._packets)
+
+
+def main() -> int:
+    """Entry point; see the head of this module."""
+    quic_hello.load()
+    kind, *words = sys.argv[1:]
+    if kind == "qemu":
+        return _serve_qemu(*map(int, words))
+    return _serve_interface(kind, *map(int, words))
+
+
+def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
+    guard = QemuFlowGuard(
+        socket.socket(fileno=qemu),
+        socket.socket(fileno=passt),
+        Addresses(),
+        viewer=socket.socket(fileno=asks),
+        resolvers=[socket.socket(fileno=one) for one in names],
+    )
+    lock()
+    guard.run()
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
+def _serve_interface(kind: str, passt: int, ready: int, netns: int, *more: int) -> int:
+    leader, *fds = more if kind == "tap" else (-1, *more)
+    try:
+        addresses = Addresses()  # of the host's namespace, before this leaves it
+        if kind == "tap":
+            packets = make_tap(netns)
+        else:
+            packets = lay_cable(netns, ipv6=addresses.ipv6)
+    except OSError as error:
+        sys.stderr.write(f"{error.strerror}\n")
+        return 1
+    side, viewer, *resolvers = (socket.socket(fileno=one) for one in (passt, *fds))
+    guard = (TapFlowGuard if kind == "tap" else FlowGuard)(
+        packets, side, addresses, viewer=viewer, resolvers=resolvers, leader=leader
+    )
+    return carry_to_the_end(guard, ready)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,293 @@
+"""The process between QEMU's network device and passt: ``ethernet_frames`` at work.
+
+Its arguments are the descriptors of two stream sockets, QEMU's and passt's.
+What QEMU sends is filtered, what passt sends is carried as it is.  Either
+side's end is ours.  The set of this machine's addresses follows the kernel's
+announcements (rtnetlink(7)), because laptops change networks.  It is read from
+the routes of type local: each address has one, and whole networks may have one
+without any address ("AnyIP", ``ip route add local 192.0.2.0/24 dev lo``).
+
+One thread, no files, a seccomp filter that leaves it reading, writing and
+polling.  It holds at most two buffers, and reads no side whose other side
+does not take.  What it writes to passt ends where frames end, see ``joined``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Iterable
+
+from broker.core import limits
+from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.host.network.addresses import has_ipv6
+from broker.host.network.frameguard.ethernet_frames import FrameError, FrameFilter
+
+_ANNOUNCED = 0x10 | 0x40 | 0x100 | 0x400
+"""Addresses and routes of IPv4 and of IPv6 (RTMGRP_IPV4_IFADDR and so on)."""
+_FAMILIES = {socket.AF_INET: 4, socket.AF_INET6: 16}
+_RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_DONE, _NLMSG_ERROR = 24, 26, 3, 2
+_NLM_F_DUMP = 0x301  # REQUEST | ROOT | MATCH
+_HEADER = struct.Struct("=IHHII")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_ATTRIBUTE = struct.Struct("=HH")
+_RTA_DST, _RTN_LOCAL, _RTN_ANYCAST = 1, 2, 4
+_TABLES = frozenset({253, 254, 255})
+"""default, main and local.  Others are asked for marked packets only: a transparent
+proxy has a local route to everything in one, which is not for passt's sockets."""
+
+_PROT_EXEC = 4
+_ALLOWED = (
+    *("read", "write", "recvfrom", "sendto", "poll", "ppoll", "close"),
+    *("brk", "munmap", "mremap", "madvise", "futex"),
+    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
+    *("clock_gettime", "getpid", "getrandom", "exit", "exit_group"),
+)
+
+
+class Addresses:
+    """This machine's addresses, as the kernel has them.
+
+    ``news`` becomes readable when they change.  ``ipv6``: it has a default route of it
+    as this begins, which passt asks about in the same way.
+    """
+
+    def __init__(self) -> None:
+        self.ipv6 = has_ipv6()
+        self.news = _netlink(_ANNOUNCED)
+        self._asking = _netlink(0)
+
+    def read(self) -> frozenset[tuple[bytes, int]]:
+        """Ask the kernel for all of them, as networks.  Raises OSError."""
+        return frozenset().union(*map(self._read, _FAMILIES))
+
+    def _read(self, family: int) -> frozenset[tuple[bytes, int]]:
+        body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+        size = _HEADER.size + len(body)
+        self._asking.send(_HEADER.pack(size, _RTM_GETROUTE, _NLM_F_DUMP, 1, 0) + body)
+        found: set[tuple[bytes, int]] = set()
+        while True:
+            for kind, payload in _messages(self._asking.recv(1 << 16)):
+                if kind == _NLMSG_DONE:
+                    return frozenset(found)
+                if kind == _NLMSG_ERROR:
+                    raise OSError("the kernel does not report its addresses")
+                if kind == _RTM_NEWROUTE:
+                    found |= _local(payload)
+
+
+def _netlink(groups: int) -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    sock.bind((0, groups))
+    return sock
+
+
+def _messages(data: bytes) -> list[tuple[int, bytes]]:
+    out: list[tuple[int, bytes]] = []
+    at = 0
+    while at + _HEADER.size <= len(data):
+        size, kind, *_ = _HEADER.unpack_from(data, at)
+        out.append((kind, data[at + _HEADER.size : at + size]))
+        at += max(size + 3 & ~3, _HEADER.size)
+    return out
+
+
+def _local(payload: bytes) -> set[tuple[bytes, int]]:
+    """The network of a route, if it leads to this machine itself."""
+    family, bits, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    size = _FAMILIES.get(family)
+    # guard: a proxy's table is not ours
+    if size is None or kind not in {_RTN_LOCAL, _RTN_ANYCAST} or table not in _TABLES:
+        return set()
+    found = {(bytes(size), bits)} if bits == 0 else set()
+    at = _RTMSG.size
+    while at + _ATTRIBUTE.size <= len(payload):
+        length, kind = _ATTRIBUTE.unpack_from(payload, at)
+        value = payload[at + _ATTRIBUTE.size : at + length]
+        if kind == _RTA_DST and len(value) == size:
+            found.add((value, bits))
+        at += max(length + 3 & ~3, _ATTRIBUTE.size)
+    return found
+
+
+class Guard:
+    """The loop of frameguard, netguard and flowguard: carries both directions.
+
+    It ends with one side, or with the process of a pidfd.
+    """
+
+    def __init__(
+        self,
+        qemu: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        leader: int = -1,
+    ) -> None:
+        self._leader = leader
+        self._addresses = addresses
+        self._always = (addresses.news.fileno(), *([leader] if leader >= 0 else []))
+        self._filter = FrameFilter(addresses.read())
+        self._sides = (qemu, passt)
+        self._inward = memoryview(b"")  # waits to be written to QEMU
+        self._outward: deque[bytes] = deque()  # sends that wait for passt
+        self._received = memoryview(bytearray(limits.FRAMES_READ_BYTES))
+        qemu.settimeout(0)
+        passt.settimeout(0)
+        _make_room(passt)
+
+    def run(self) -> None:
+        """Return when QEMU or passt has gone, or QEMU sends no frames any more."""
+        poll = select.poll()
+        watched: dict[int, int] = {}
+        while True:
+            wanted = self._wanted()
+            if wanted != watched:  # seldom, and most of what a frame would cost
+                for fd in watched.keys() - wanted.keys():
+                    poll.unregister(fd)
+                for fd, events in wanted.items():
+                    poll.register(fd, events)
+                watched = wanted
+            try:
+                for fd, happened in poll.poll(self._pause):
+                    if not self._happened(fd, happened):
+                        return
+                self._look()
+            except (FrameError, ConnectionError):
+                return
+
+    def _wanted(self) -> dict[int, int]:
+        """Return what to poll, and for what."""
+        inside, outside = self._sides
+        always = dict.fromkeys(self._always, select.POLLIN)
+        always[inside.fileno()] = self._poll_events(inside)
+        always[outside.fileno()] = self._poll_events(outside)
+        return always | self._more()
+
+    def _happened(self, fd: int, happened: int) -> bool:
+        """Serve a descriptor; whether to go on."""
+        if fd == self._leader:
+            return False
+        if fd == self._addresses.news.fileno():
+            self._refresh()
+            return True
+        for side in self._sides:
+            if fd == side.fileno():
+                return self._serve(side, happened)
+        self._serve_more(fd, happened)
+        return True
+
+    _pause: int | None = None
+    """Milliseconds after which ``_look`` is called at the latest; None: no need."""
+
+    def _more(self) -> dict[int, int]:
+        """Further descriptors to poll, and for what."""
+        return {}
+
+    def _serve_more(self, fd: int, happened: int) -> None:
+        """Serve one of them."""
+
+    def _look(self) -> None:
+        """See to what time brings."""
+
+    def _waits(self, side: socket.socket) -> bool:
+        """Whether something waits to be written to this side."""
+        return bool(self._inward if side is self._sides[0] else self._outward)
+
+    def _other(self, side: socket.socket) -> socket.socket:
+        return self._sides[side is self._sides[0]]
+
+    def _poll_events(self, side: socket.socket) -> int:
+        wanted = select.POLLOUT if self._waits(side) else 0
+        return wanted if self._waits(self._other(side)) else wanted | select.POLLIN
+
+    def _serve(self, side: socket.socket, happened: int) -> bool:
+        if happened & select.POLLOUT:
+            self._flush(side)
+        if happened & select.POLLIN and not self._waits(self._other(side)):
+            return self._carry(side)
+        return not happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
+
+    def _carry(self, side: socket.socket) -> bool:
+        untrusted_data = self._receive(side)
+        if side is self._sides[0]:
+            self._send_outward(self._filter.feed(untrusted_data))
+        else:  # frames of passt are its own: only the guest's are filtered
+            self._inward = memoryview(untrusted_data)
+            self._flush(self._sides[0])
+        return bool(untrusted_data)
+
+    def _receive(
+        self, side: socket.socket, size: int = limits.FRAMES_READ_BYTES
+    ) -> bytes:
+        # recv() would have the kernel map and clear memory of this size each time, which
+        # takes longer than all else that is done for a small frame.
+        return bytes(self._received[: side.recv_into(self._received, size)])
+
+    def _send_outward(self, sends: Iterable[bytes]) -> None:
+        self._outward.extend(sends)
+        self._flush(self._sides[1])
+
+    def _flush(self, side: socket.socket) -> None:
+        try:
+            if side is self._sides[0]:
+                while self._inward:
+                    self._inward = self._inward[side.send(self._inward) :]
+            else:
+                self._flush_outward()
+        except BlockingIOError:
+            return
+
+    def _flush_outward(self) -> None:
+        while self._outward:
+            sent = self._sides[1].send(self._outward[0])
+            # guard: passt takes a send whole
+            if sent != len(self._outward[0]):
+                raise FrameError("the kernel cut a send")
+            self._outward.popleft()
+
+    def _refresh(self) -> None:
+        try:
+            self._addresses.news.recv(1 << 16)
+        except OSError as error:  # ENOBUFS: announcements were lost; ask again
+            if error.errno != errno.ENOBUFS:
+                raise
+        self._filter.own = self._addresses.read()
+
+
+def _make_room(passt: socket.socket) -> None:
+    """Have the kernel take each send in one buffer.  Raises OSError if it will not."""
+    passt.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.FRAMES_SOCKET_BYTES)
+    room = passt.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    # guard: passt's socket has room for a send
+    if room < limits.FRAMES_SOCKET_BYTES:
+        raise OSError(errno.ENOBUFS, "the socket's buffer is too small (wmem_max)")
+
+
+def lock(*more: str) -> None:
+    """Give up every system call that carrying frames does not need, except ``more``."""
+    rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
+    for name in (*_ALLOWED, *more):
+        rules.add_rule(libseccomp.ALLOW, name)
+    no_code = libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0)
+    rules.add_rule(libseccomp.ALLOW, "mmap", no_code)
+    rules.load()
+
+
+def main() -> None:
+    """Entry point; the arguments are the descriptors of QEMU's and passt's side."""
+    qemu, passt = (socket.socket(fileno=int(word)) for word in sys.argv[1:3])
+    guard = Guard(qemu, passt, Addresses())
+    lock()
+    guard.run()
+    os._exit(0)  # the interpreter's own end needs system calls we gave up
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,384 @@
+"""The process between a box's network namespace and passt.
+
+    program in the box ─ eth0 ═ veth ═ packet socket, filter ═ passt
+
+Its arguments are descriptors: passt's stream socket, a pipe for the word that the
+box's interface is up, and the box's network namespace.
+
+A box has an interface of its own and no right over it: the cable (veth(4)) is made
+from here, with the rights that the owner of a user namespace has over it
+(user_namespaces(7)), and its other end lies in a network namespace that has nothing
+else.  So nothing inside has to be a wall: each frame is checked outside by the same
+filter as a machine's (``microvm.ethernet_frames``), whatever the box sends.  A TAP
+device would need /dev/net/tun, which not every machine lets its users open; rules of
+nftables inside the box's namespace would be a second implementation of the filter.
+
+The filter's table follows the addresses of the network namespace that this process
+was started in, as ``frameguard`` does.  It ends with the box's interface, which the
+kernel removes with the box's last process, and with passt.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import shutil
+import socket
+import struct
+import subprocess  # noqa: TID251 -- in namespaces that only this process enters
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from typing_extensions import override
+
+from broker.core import limits
+from broker.core.limits import network as network_limits
+from broker.host.network.addresses import GATEWAY, GATEWAY6, GUEST, GUEST6, MTU
+from broker.host.network.frameguard.ethernet_frames import FrameError, joined
+from broker.host.network.frameguard.frameguard import Addresses, Guard, lock
+
+_OUTSIDE = "vitrail0"
+
+NEWUSER, NEWNET = 0x10000000, 0x40000000
+NS_GET_USERNS = 0xB701
+_CAPABILITIES = (12, 13, 21)  # CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
+_CAP_VERSION = 0x20080522
+_PR_CAP_AMBIENT, _RAISE = 47, 2
+_SOL_PACKET, _IGNORE_OUTGOING, _ALL_PROTOCOLS = 263, 23, 3
+_ATTACH_FILTER = 26
+_UNTAGGED = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x28, 0, 0, 0xFFFFF030),  # load whether a tag is present
+        (0x15, 0, 1, 0),
+        (0x06, 0, 0, 0xFFFFFFFF),  # take all of the frame
+        (0x06, 0, 0, 0),
+    )
+)
+"""A packet filter (bpf_insn of linux/filter.h) that drops frames with a VLAN tag, which
+the kernel takes out of the frame before a packet socket gets it."""
+_SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
+_IPV6 = Path("/proc/sys/net/ipv6/conf")
+_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+_PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where ip(8) is: on some systems only where administrators have their programs."""
+_BATCH = 64
+"""Frames read from the box before the other side is served."""
+LENGTH = struct.Struct(">I")
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A box's interface, and its address of IPv4."""
+
+    name: str = "eth0"
+    address: str = GUEST
+    router: str = GATEWAY
+    """Empty: only its own network is reached by it."""
+    mac: str = ""
+    """Empty: one that the kernel draws."""
+    address6: str = GUEST6
+    router6: str = GATEWAY6
+    """As ``router``."""
+
+
+PASST_CARD = Card()
+"""That of a box behind passt."""
+
+
+def lay_cable(
+    namespace: int, *, ipv6: bool = False, card: Card = PASST_CARD
+) -> socket.socket:
+    """Give a network namespace an interface; returns the cable's other end.
+
+    ``ipv6``: with an address of that, too.
+
+    This process changes its user and network namespaces.  Raises OSError with the
+    step that the kernel refuses.
+    """
+    owner = fcntl.ioctl(namespace, NS_GET_USERNS)
+    check(libc.setns(owner, NEWUSER), "its user namespace is not yours")
+    check(libc.unshare(NEWNET), "no network namespaces here")
+    keep_rights()
+    outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    # No address of ours on it, IPv6's included: it is a wire, not a network.
+    run_ip(
+        f"link add {_OUTSIDE} type veth peer name {card.name} netns /proc/self/fd/{namespace}\n",
+        namespace,
+    )
+    # A box cannot write frames of its own; where /proc/sys is read-only, that is all.
+    with suppress(OSError):
+        without_ipv6(_OUTSIDE)
+    lines = f"link set {_OUTSIDE} mtu {MTU} addrgenmode none\nlink set {_OUTSIDE} up\n"
+    run_ip(lines, namespace)
+    packets = open_packets(_OUTSIDE)
+    check(libc.setns(namespace, NEWNET), "its network cannot be entered")
+    _checksums_in_software(card.name)
+    _set_congestion_control()
+    run_ip(_card_lines(card, ipv6=ipv6), namespace)
+    check(libc.setns(outside, NEWNET), "")
+    for fd in (owner, outside, namespace):
+        os.close(fd)
+    return packets
+
+
+def _card_lines(card: Card, *, ipv6: bool) -> str:
+    lines = [
+        "link set lo up",
+        f"link set {card.name} mtu {MTU} addrgenmode none",
+        *([f"link set {card.name} address {card.mac}"] if card.mac else []),
+        f"link set {card.name} up",
+        f"address add {card.address}/24 dev {card.name}",
+        *([f"route add default via {card.router}"] if card.router else []),
+    ]
+    if ipv6:
+        lines += [
+            f"address add {card.address6}/64 dev {card.name} nodad",
+            *(
+                [f"route add default via {card.router6} dev {card.name}"]
+                if card.router6
+                else []
+            ),
+        ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def keep_rights() -> None:
+    """Hand the rights over the namespaces on to ``ip``, see capabilities(7)."""
+    mask = sum(1 << number for number in _CAPABILITIES)
+    header = struct.pack("=Ii", _CAP_VERSION, 0)
+    sets = struct.pack("=6I", mask, mask, mask, 0, 0, 0)
+    check(libc.capset(header, sets), "capset")
+    for number in _CAPABILITIES:
+        check(libc.prctl(_PR_CAP_AMBIENT, _RAISE, number, 0, 0), "ambient capability")
+
+
+def run_ip(batch: str, namespace: int) -> None:
+    """Have ip(8) do these lines; it has the descriptor of a namespace for them.
+
+    Raises OSError.
+    """
+    program = shutil.which("ip", path=_PLACES)
+    if program is None:
+        raise OSError(errno.ENOENT, "the program ip is not installed")
+    done = subprocess.run(
+        [program, "-batch", "-"],
+        input=batch.encode(),
+        pass_fds=(namespace,),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise OSError(0, f"ip: {done.stderr.decode(errors='replace').strip()}")
+
+
+def open_packets(interface: str) -> socket.socket:
+    """Return a socket of all frames that arrive at an interface, and none of its own."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    packets = socket.socket(socket.AF_PACKET, kind, 0)
+    # Set before frames arrive: the socket would receive its own frames.
+    packets.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+    program = array.array("B", _UNTAGGED)
+    filter_ = struct.pack("HP", len(program) // 8, program.buffer_info()[0])
+    # guard: a frame with a VLAN tag is not taken for one without
+    packets.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, filter_)
+    # As much as the machine lets a user have (rmem_max): a window of a fast connection
+    # arrives at once, and what does not fit is lost.
+    packets.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVBUF, network_limits.PASST_SOCKET_BYTES
+    )
+    packets.bind((interface, _ALL_PROTOCOLS))
+    return packets
+
+
+def _checksums_in_software(interface: str) -> None:
+    """Have the kernel compute checksums and cut segments before the cable.
+
+    A veth pair leaves both out (the frames never reach a wire), and passt passes on
+    what it is given.
+    """
+    value = array.array("I", [_SET_TX_CHECKSUMS, 0])
+    request = struct.pack("16sP", interface.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCETHTOOL, request.ljust(40, b"\0"))
+
+
+def without_ipv6(interface: str) -> None:
+    """Have the kernel take no frame of IPv6 that arrives there, before it is up.
+
+    Frames reach it beside the packet socket: a router's advertisement would give it an
+    address, a neighbour and as many routes as it names.  Raises OSError.
+    """
+    if _IPV6.exists():
+        # guard: the kernel of the wire takes no advertisements
+        (_IPV6 / interface / "disable_ipv6").write_text("1")
+
+
+def _set_congestion_control() -> None:
+    """Set the box's TCP congestion control to reno (tcp(7)).
+
+    Its connections end at passt or at a neighbour, behind queues of a few MiB, and the
+    machine's default may be BBR, which does not slow down where they overflow.  Towards
+    the world passt's sockets have that of the machine.
+    """
+    # Where /proc/sys is read-only, as in a container, it stays.
+    with suppress(OSError):
+        _CONGESTION.write_text("reno")
+
+
+def check(result: int, what: str) -> None:
+    """Raise OSError where a call of ``libc`` failed."""
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what} ({os.strerror(code)})")
+
+
+def take_frames(unread: bytearray) -> list[bytes]:
+    """Take the whole frames from the beginning of a stream.
+
+    Raises FrameError for one that is too long.
+    """
+    found: list[bytes] = []
+    start = 0
+    while len(unread) - start >= LENGTH.size:
+        (size,) = LENGTH.unpack_from(unread, start)
+        if size > limits.FRAME_BYTES:
+            raise FrameError(f"a frame of {size} bytes")
+        end = start + LENGTH.size + size
+        if len(unread) < end:
+            break
+        found.append(bytes(unread[start + LENGTH.size : end]))
+        start = end
+    del unread[:start]
+    return found
+
+
+class PacketGuard(Guard):
+    """``Guard`` whose first side is a packet socket: one frame a call, no lengths."""
+
+    def __init__(
+        self,
+        packets: socket.socket,
+        passt: socket.socket,
+        addresses: Addresses,
+        *,
+        leader: int = -1,
+    ) -> None:
+        super().__init__(packets, passt, addresses, leader=leader)
+        self._packets = packets
+        self._unread = bytearray()  # of passt
+        self._unput: deque[bytes] = deque()  # frames that wait for the interface
+
+    @override
+    def _carry(self, side: socket.socket) -> bool:
+        if side is self._packets:
+            self._send_outward(joined(self._passed()))
+            return True
+        data = self._read_passt()
+        for frame in self._whole_frames():
+            self._put(frame)
+        return bool(data)
+
+    def _read_passt(self) -> bytes:
+        data = self._receive(self._sides[1])
+        self._unread += data
+        return data
+
+    def _read_frames(self) -> Iterator[bytes]:
+        for _ in range(_BATCH):
+            try:
+                yield self._receive(self._packets, limits.FRAME_BYTES)
+            except BlockingIOError:
+                return
+
+    def _passed(self) -> Iterator[bytes]:
+        """Frames of the box that may pass, as passt reads them."""
+        for untrusted_frame in self._read_frames():
+            # guard: a box's frames pass the filter
+            if self._filter.may_pass(untrusted_frame):
+                yield LENGTH.pack(len(untrusted_frame)) + untrusted_frame
+
+    def _whole_frames(self) -> list[bytes]:
+        return take_frames(self._unread)
+
+    def _put(self, frame: bytes) -> None:
+        # passt of 2023 takes seconds to notice that a frame was lost, so none is lost
+        # for want of room here.
+        # guard: a box's interface that takes nothing holds few frames
+        if len(self._unput) < network_limits.BOX_FRAMES:
+            self._unput.append(frame)
+        self._flush(self._packets)
+
+    @override
+    def _waits(self, side: socket.socket) -> bool:
+        return bool(self._unput) if side is self._packets else super()._waits(side)
+
+    @override
+    def _flush(self, side: socket.socket) -> None:
+        if side is not self._packets:
+            super()._flush(side)
+            return
+        while self._unput:
+            try:
+                self._packets.send(self._unput[0])
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # A full queue or an odd frame is a lost frame, as on every network.
+                lost = {errno.ENOBUFS, errno.EINVAL, errno.EMSGSIZE}
+                if error.errno not in lost:
+                    raise
+            self._unput.popleft()
+
+    @override
+    def _serve(self, side: socket.socket, happened: int) -> bool:
+        if side is self._packets and happened & select.POLLERR:
+            return False  # ENETDOWN: the box's end of the cable is gone
+        return super()._serve(side, happened)
+
+
+def carry_to_the_end(guard: PacketGuard, ready: int) -> NoReturn:
+    """Write to ``ready`` that the interface is up, lock this process, carry frames.
+
+    Does not return: the process ends with the interface, or with passt.
+    """
+    os.write(ready, b"r")
+    os.close(ready)
+    lock()
+    try:
+        guard.run()
+    except OSError as error:
+        if error.errno != errno.ENETDOWN:
+            raise
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
+def serve(make_interface: Callable[[int, bool], socket.socket]) -> int:
+    """Make a network namespace's interface, and carry its frames to the end.
+
+    Returns 1 with the reason on standard error where it cannot be made.
+    """
+    passt, ready, namespace, *leader = (int(word) for word in sys.argv[1:])
+    try:
+        addresses = Addresses()  # of the host's namespace, before this leaves it
+        packets = make_interface(namespace, addresses.ipv6)
+    except OSError as error:
+        sys.stderr.write(f"{error.strerror}\n")
+        return 1
+    side = socket.socket(fileno=passt)
+    guard = PacketGuard(packets, side, addresses, leader=leader[0] if leader else -1)
+    carry_to_the_end(guard, ready)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(lambda namespace, ipv6: lay_cable(namespace, ipv6=ipv6)))

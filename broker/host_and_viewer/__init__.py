@@ -1,0 +1,6 @@
+"""What the host's and the viewer's process share: their ends of the authority's channel.
+
+The authority imports nothing of it.
+
+Processes: viewer, host, brokerctl (sandbox_names).
+"""

@@ -1,0 +1,105 @@
+"""The part that both ends of the link share: store, state, log and witness.
+
+The host dials and the viewer listens, so how an epoch comes about is in
+``host/viewer_link.py`` and ``viewer/host_link.py``.  Here are the state that each
+keeps, the events that each writes, and the requests that each answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from broker.authority.audit import event_log
+from broker.core.errors import VitrailError
+from broker.core.escape import printable
+from broker.host_and_viewer.checkpoints import CheckpointWitness
+from broker.ipc.audit import schema
+from broker.net.link import messages as m
+from broker.net.link.wire_types import Role
+from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.key_store import LinkStore
+from broker.net.link_service.status import LinkState, own_status
+
+BROKER_ENDS = "this broker ends"
+"""Why an epoch ended, when the other end is not the reason."""
+
+
+class LinkEnd:
+    """One end of the link; each role derives its own from it."""
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        store: LinkStore,
+        role: Role,
+        *,
+        log: event_log.EventLog,
+        reload: Callable[[], Awaitable[None]],
+        warnings: Callable[[], Awaitable[list[str]]],
+        witness: CheckpointWitness,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._log = log
+        self._reload = reload
+        self._warnings = warnings
+        self._witness = witness
+        self._since = time.time()
+        self.state = LinkState(role, str(config.endpoint))
+
+    async def _answer_common(
+        self, epoch: Epoch, request: m.LinkRequest
+    ) -> m.LinkReply | None:
+        """Answer what both roles are asked; None for any other request."""
+        match request:
+            case m.WitnessNote():
+                return await self._witness.take(epoch, request)
+            case m.StatusAsked():
+                warnings = await self._warnings()
+                return own_status(request.request, epoch, self._since, warnings)
+            case _:
+                return None
+
+    async def _note_up(self, epoch: Epoch, peer: str) -> None:
+        """Record an epoch before it runs; where that fails its connection is closed."""
+        try:
+            await self._log.note(
+                schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
+            )
+        except BaseException:
+            # guard: an epoch that is not recorded is closed
+            epoch.discard()
+            raise
+
+    async def _note_down(self, epoch: Epoch, reason: str, began: float) -> None:
+        """Write the end of an epoch that ``began`` then, in seconds of trio's clock."""
+        await self._log.note(
+            schema.LinkDown(
+                name=epoch.name,
+                epoch=epoch.digits,
+                reason=printable(reason),
+                seconds=trio.current_time() - began,
+            )
+        )
+
+    async def _refused(self, peer: str, reason: str) -> None:
+        """Count and log a connection that proved nothing."""
+        self.state.refused += 1
+        if self.state.epoch is not None:
+            self.state.epoch.refused += 1
+        await self._log.refused(
+            schema.LinkRefused(
+                peer=peer,
+                outcome="refused",
+                reason=printable(reason),
+            )
+        )
+
+
+def one_line(error: VitrailError) -> str:
+    """Return an error and its hint on one line, for the status."""
+    return error.diagnostics().replace("\n  hint: ", "; ")

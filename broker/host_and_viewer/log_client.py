@@ -1,0 +1,313 @@
+"""The recording process's end of the authority's channel: log, records, checkpoints.
+
+Implements ``audit.event_log.EventLog`` by messages, and has a copy of the records
+in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from broker.authority.audit.names import Namer, Names
+from broker.authority.channel.frame_link import FrameLink
+from broker.core.authority_report import AuthorityReport
+from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.lease import Lease
+from broker.core.limits import authority as authority_limits
+from broker.core.stderr_log import log_stderr
+from broker.host_and_viewer.record_copy import RecordCopy
+from broker.ipc.audit import log_messages as m
+from broker.ipc.audit import schema
+from broker.ipc.audit.event import Event
+from policy.records.model import RecordSet
+
+_LOST = "the authority has ended"
+_DIED = "the authority has died"
+_SILENT = (
+    "the authority has not answered for "
+    f"{authority_limits.AUTHORITY_SILENT_SECONDS} seconds"
+)
+_M = TypeVar("_M", bound=m.AuthorityAnswer)
+
+
+@dataclass(eq=False)
+class AuthorityCall:
+    """A request that waits for its answer."""
+
+    answered: trio.Event = field(default_factory=trio.Event)
+    answer: m.AuthorityAnswer | None = None
+
+    def set_answer(self, answer: m.AuthorityAnswer) -> None:
+        """Store the answer and wake the task that waits for it."""
+        self.answer = answer
+        self.answered.set()
+
+
+class LogClient:
+    """See the head of this module.  ``run`` receives; everything else waits for it."""
+
+    def __init__(
+        self,
+        link: FrameLink,
+        *,
+        lost: Callable[[str], None],
+    ) -> None:
+        """``lost``: called with the reason when the authority ends unasked, or hangs."""
+        self._link = link
+        self._records = RecordCopy()
+        self._lost = lost
+        self._calls: dict[int, AuthorityCall] = {}
+        self._last = 0
+        self._stopping = False
+        self._over = False
+        self._changed = trio.Event()
+        self._used_up: dict[str, tuple[float, RefusedError]] = {}
+        self._namer = Namer(Names.KEEP, b"")
+        self._welcome: m.Welcome | None = None
+        self._started = False
+        self.checkpoint_made: Callable[[], None] = _nobody
+        """Called with each new checkpoint of the log, where there is a link."""
+
+    # -- its life ------------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Receive until the authority ends.
+
+        Started when the log is open and the rules are in force.  Raises the
+        authority's error when it cannot start.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._link.run)
+                watched = False
+                while True:
+                    frames = await self._link.receive()
+                    if not frames:
+                        break
+                    for frame in frames:
+                        await self._take(self._decode(frame))
+                    if self._started and not watched:
+                        watched = True
+                        nursery.start_soon(self._watch)
+                        task_status.started()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._over = True
+            # Cancelled, too: what is recorded in a shield would wait for ever.
+            # guard: shielded requests end when the authority is no longer heard
+            for number, call in list(self._calls.items()):
+                call.set_answer(m.Failed(number, "upstream", _LOST))
+        if not self._stopping:
+            self._lost(_DIED)
+
+    async def _watch(self) -> None:
+        """Call ``lost`` for an authority that has not ended and does not answer.
+
+        Seconds are counted one by one: after a time in which this process was stopped
+        as well, the authority has almost as many of them again.
+        """
+        while not self._stopping:
+            await trio.sleep(authority_limits.AUTHORITY_BEAT_SECONDS)
+            call = AuthorityCall()
+            with contextlib.suppress(UpstreamError):  # it counts as no answer
+                self._begin(call, m.AskReport, kept=0)
+            for _ in range(authority_limits.AUTHORITY_SILENT_SECONDS):
+                with trio.move_on_after(1.0):
+                    await call.answered.wait()
+                    break
+            # guard: an authority that does not answer ends the broker
+            if call.answer is None and not self._stopping:
+                self._lost(_SILENT)
+                return
+
+    async def stop(self, reason: str) -> None:
+        """Have the authority close the log and end."""
+        self._stopping = True
+        await self.ask(m.AuthorityDone, partial(m.Stop, reason=reason))
+
+    @property
+    def pid(self) -> int:
+        """The authority's process number."""
+        return 0 if self._welcome is None else self._welcome.pid
+
+    async def _take(self, message: m.AuthorityMessage) -> None:
+        """Handle one message of the authority."""
+        match message:
+            case m.Welcome():
+                self._welcome = message
+                self._namer = Namer(
+                    Names.KEEP,
+                    message.names_key,
+                    clipboard_digest=message.clipboard_digest,
+                )
+            case m.RecordChanged() | m.RecordGone():
+                self._records.take(message)
+            case m.Policy():
+                await self._follow(message)
+            case m.ShareUsedUp(record, seconds):
+                until = trio.current_time() + seconds
+                error = RefusedError(message.message, hint=message.hint)
+                self._used_up[record] = until, error
+            case m.CheckpointMade():
+                self.checkpoint_made()
+            case m.Failed(0):
+                raise m.error_of(message)
+            case m.AuthorityAnswer():
+                self._take_answer(message)
+            case _:
+                raise InternalError(f"no handler for {type(message).__name__}")
+
+    def _take_answer(self, message: m.AuthorityAnswer) -> None:
+        call = self._calls.pop(message.request, None)
+        if call is not None:
+            call.set_answer(message)
+
+    def _decode(self, frame: bytes) -> m.AuthorityMessage:
+        return m.decode_to_recorder(frame)
+
+    # -- sending ---------------------------------------------------------------------------
+
+    def _begin(
+        self,
+        call: AuthorityCall,
+        message: Callable[[int], m.ClientMessage],
+        *,
+        kept: int = 1,
+    ) -> int:
+        """Send a request, and return its number.
+
+        Its place is free again when the authority has done with it, which counts in
+        the same way.  ``kept``: places that it may not take, for ``_watch``.
+        """
+        if len(self._calls) >= authority_limits.AUTHORITY_REQUESTS - kept:
+            raise RefusedError("too many requests wait for the authority")
+        if self._over:
+            raise UpstreamError(_LOST)
+        self._last += 1
+        self._put(message(self._last))  # raises when the message is not sent
+        self._calls[self._last] = call
+        return self._last
+
+    def _put(self, message: m.ClientMessage) -> None:
+        self._link.put(m.encode_from_client(message))
+
+    def _put_or_lose(self, message: m.ClientMessage) -> None:
+        """Send what no one waits for; the far end's end is noticed elsewhere."""
+        try:
+            self._put(message)
+        except UpstreamError as error:
+            if not self._over:
+                log_stderr(f"vitrail: the authority: {error}")
+
+    async def ask(
+        self, kind: type[_M], message: Callable[[int], m.ClientMessage]
+    ) -> _M:
+        """Send a request and return its answer.  Raises the error that it is."""
+        call = AuthorityCall()
+        self._begin(call, message)
+        await call.answered.wait()
+        return expect(kind, call.answer)
+
+    def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
+        """See ``Permits.notify``."""
+        if self._link.waiting < authority_limits.AUTHORITY_NOTES_BYTES:
+            self._put_or_lose(m.NotifyUser(title, text, sandbox))
+
+    # -- records -------------------------------------------------------------------
+
+    @property
+    def records(self) -> RecordSet:
+        """See ``Authority.records``."""
+        return self._records.now
+
+    @property
+    def now(self) -> RecordSet:
+        """The same, for ``runtime.CurrentRecords``."""
+        return self._records.now
+
+    async def reload(self) -> None:
+        """See ``Authority``."""
+        await self.ask(m.AuthorityDone, m.Reload)
+
+    async def wait_changed(self) -> None:
+        """See ``Authority.wait_changed``."""
+        await self._changed.wait()
+        self._changed = trio.Event()
+
+    async def _follow(self, message: m.Policy) -> None:
+        """Take a copy of other records, to show and to offer things."""
+        await trio.to_thread.run_sync(self._records.follow, message.records)
+        self._started = True
+        self._changed.set()
+
+    # -- status and control -----------------------------------------------------------------------
+
+    async def report(self) -> AuthorityReport:
+        """The authority's part of the status."""
+        return (await self.ask(m.Report, m.AskReport)).report
+
+    async def serve_control(self) -> None:
+        """Have the control socket served; returns when programs can connect.
+
+        Raises SetupError.
+        """
+        await self.ask(m.AuthorityDone, m.ServeControl)
+
+    # -- audit.event_log.EventLog -----------------------------------------------------------------
+
+    def check_share(self, lease: Lease) -> None:
+        """See ``EventLog.check_share``: as the authority said a few seconds ago."""
+        until, error = self._used_up.get(lease.record, (0.0, None))
+        if error is not None and trio.current_time() < until:
+            raise RefusedError(error.message, hint=error.hint)
+
+    def content_digest(self, content: bytes) -> str:
+        """See ``EventLog.content_digest``."""
+        return self._namer.content_digest(content)
+
+    def digest(self, content: bytes) -> str:
+        """See ``EventLog.digest``."""
+        return self._namer.digest(content)
+
+    async def require(self, event: Event) -> None:
+        """See ``EventLog.require``."""
+        await self._record(event, "require")
+
+    async def note(self, event: Event) -> None:
+        """See ``EventLog.note``."""
+        await self._past(event, "note")
+
+    async def refused(self, event: schema.Refusal) -> None:
+        """See ``EventLog.refused``."""
+        await self._past(event, "refused")
+
+    async def _past(self, event: Event, how: str) -> None:
+        try:
+            await self._record(event, how)
+        except (UpstreamError, RefusedError) as error:
+            log_stderr(f"vitrail: not recorded: {event.kind}: {error}")
+
+    async def _record(self, event: Event, how: str) -> None:
+        body = schema.encode(event)
+        await self.ask(m.AuthorityDone, partial(m.RecordEvent, body=body, how=how))
+
+
+def expect(kind: type[_M], answer: m.AuthorityAnswer | None) -> _M:
+    """Return an answer of that kind.  Raises the error that it is, InternalError."""
+    if isinstance(answer, m.Failed):
+        raise m.error_of(answer)
+    if not isinstance(answer, kind):
+        raise InternalError(f"an answer that is not {kind.__name__}")
+    return answer
+
+
+def _nobody() -> None:
+    """Do nothing: there is no link, or it has no epoch yet."""

@@ -1,0 +1,56 @@
+"""The runtime of a process that carries out: pump, signals, shutdown.
+
+What it does is recorded by an event log, its own or the authority's; the log's block
+is around this one, so that it is still there at the end.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.authority.audit.event_log import EventLog
+from broker.authority.options import Options
+from broker.helpers.pump.handle import PumpHandle
+from broker.host_and_viewer.foundation import CurrentRecords, Foundation
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+
+
+@dataclass(frozen=True)
+class Runtime(Foundation):
+    """Running, for as long as its ``async with`` block."""
+
+    pump: PumpSupervisor
+    shutdown: trio.Event = field(default_factory=trio.Event)
+
+
+@asynccontextmanager
+async def open_runtime(
+    role: str,
+    options: Options,
+    log: EventLog,
+    records: CurrentRecords,
+    pump: PumpHandle,
+) -> AsyncIterator[Runtime]:
+    """Start it.
+
+    Sets ``Runtime.shutdown`` on SIGTERM and SIGINT.  Raises SetupError when
+    the broker cannot start.
+    """
+    async with trio.open_nursery() as nursery:
+        keeper = PumpSupervisor(pump, log)
+        await nursery.start(keeper.run)
+        ground = Runtime(role, options, log, records, keeper)
+        nursery.start_soon(_watch_signals, ground.shutdown)
+        yield ground
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(shutdown: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            shutdown.set()

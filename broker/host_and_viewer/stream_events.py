@@ -1,0 +1,114 @@
+"""The events of one stream of a sandbox: opened, refused, closed.
+
+The process that carries the stream (viewer, host) records them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from broker.authority.audit import event_log
+from broker.authority.audit.event_log import EventLog
+from broker.core.errors import UpstreamError, VitrailError
+from broker.core.lease import Opening
+from broker.core.limits import audit as audit_limits
+from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.ipc.audit import schema
+
+_CUT = "cut"
+
+
+@dataclass
+class StreamOutcome:
+    """How a stream ended; as it is here, when it is cut."""
+
+    reason: str = _CUT
+    counts: tuple[int, int] | None = None
+    """Bytes from and to the sandbox, if they were counted."""
+
+
+class StreamEvents:
+    """The events of a sandbox's streams, in this broker's log."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    @asynccontextmanager
+    async def carry(
+        self, opening: Opening, mode: str, began: float
+    ) -> AsyncIterator[StreamOutcome]:
+        """Write the stream's events around the block that carries it.
+
+        The first one is on disk before the block begins; raises when the log takes
+        no events.  The last one is written however the block ends, with what the
+        block has put into the outcome or raised.  ``began`` is trio's time of its arrival.
+        """
+        await self._log.require(
+            schema.StreamOpened(**event_log.of_stream(opening), mode=mode)
+        )
+        outcome = StreamOutcome()
+        try:
+            yield outcome
+        except VitrailError as error:
+            if outcome.reason == _CUT:
+                outcome.reason = str(error)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._closed(opening, outcome, began)
+
+    async def refused(self, opening: Opening, reason: str) -> None:
+        """Record that an allowed stream was refused before it was opened."""
+        await self._log.refused(
+            schema.StreamRefused(
+                **event_log.of_stream(opening), outcome="refused", reason=reason
+            )
+        )
+
+    async def _closed(
+        self, opening: Opening, outcome: StreamOutcome, began: float
+    ) -> None:
+        """Record ``stream.closed``, with the outcome and the duration."""
+        from_sandbox, to_sandbox = outcome.counts or (None, None)
+        if outcome.counts is not None:
+            # Where a worker carried the stream they are its claim, and readers add them.
+            # guard: claims of bytes have an end
+            from_sandbox, to_sandbox = (
+                min(n, audit_limits.AUDIT_COUNT) for n in outcome.counts
+            )
+        await self._log.note(
+            schema.StreamClosed(
+                **event_log.of_stream(opening),
+                outcome="closed",
+                reason=outcome.reason,
+                bytes_from_sandbox=from_sandbox,
+                bytes_to_sandbox=to_sandbox,
+                seconds=trio.current_time() - began,
+            )
+        )
+
+
+async def relay_stream(
+    pump: PumpSupervisor,
+    opening: Opening,
+    fds: tuple[int, int],
+    outcome: StreamOutcome,
+    *,
+    head: int = 0,
+) -> None:
+    """Have the pump move a stream's bytes; returns at its end, with the outcome set.
+
+    The descriptors, the sandbox's first, are the pump's from here on.  ``head`` is the
+    number of bytes that were sent on before.
+    """
+    try:
+        end = await pump.relay(*fds, name=str(opening.stream))
+    except UpstreamError as error:
+        outcome.reason = str(error)
+    else:
+        outcome.reason = end.describe()
+        outcome.counts = end.bytes_ab + head, end.bytes_ba

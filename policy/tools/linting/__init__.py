@@ -1,0 +1,4 @@
+"""Findings about rules and records: what never decides, asks too much, or is unknown.
+
+Processes: brokerctl.
+"""

@@ -1,0 +1,209 @@
+"""Mistakes in rules that are valid.
+
+Rules without effect, unknown names, doors that stand wider open than
+they look.
+
+``decides`` and ``matches`` are exact (see ``algebra``), but for rules with
+conditions: two different conditions are taken to be about different calls.
+A finding that depends on the world says so: a sandbox may be added later.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+from collections.abc import Iterator, Mapping
+
+from policy.rules.checks import CHECKS, DEVICE
+from policy.rules.rule import Rule
+from policy.rules.ruleset import RuleSet
+from policy.rules.world import DISPVM_OF, World
+from policy.tools.algebra import Atoms, Reach, reach
+from policy.tools.linting.confusables import look
+from policy.tools.linting.finding import found_in, parameter, tokens_of
+from policy.tools.linting.lint_asks import lint_asks
+from policy.tools.linting.sarif import Finding
+from policy.tools.linting.unknown import is_known, unknown_names, unknown_services
+
+_SSH_AGENT = "vitrail.SshAgent"
+
+
+def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Finding]:
+    """Return the findings in the order of the lines.
+
+    A set with errors is not examined: its meaning is not known.
+    """
+    if rules.problems:
+        return [Finding("error", "error", problem) for problem in rules.problems]
+    by: dict[tuple[object, ...], list[int]] = {}
+    for number, rule in enumerate(rules.rules):
+        columns = (rule.service, rule.argument, rule.source.key, rule.target.key)
+        by.setdefault(columns, []).append(number)
+    found = [
+        *_without_effect(rules.rules, world, instances=instances),
+        *unknown_names(rules.rules, world),
+        *unknown_services(rules.rules),
+        *_wide(rules.rules),
+        *_claims(rules.rules, by),
+        *_keys(rules.rules, by),
+        *_devices(rules.rules),
+        *lint_asks(rules, world),
+        *_look_alikes(rules.rules, world),
+    ]
+    order = {file: number for number, file in enumerate(rules.files)}
+    return sorted(found, key=lambda f: (order.get(f.problem.file, 0), f.problem.span))
+
+
+# -- rules without effect ----------------------------------------------------------------
+
+
+def _without_effect(
+    rules: tuple[Rule, ...], world: World, *, instances: bool
+) -> Iterator[Finding]:
+    known = reach(rules, Atoms(rules, world, instances=instances))
+    asks = {rule.service for rule in rules if rule.action == "ask"}
+    for number, rule in enumerate(rules):
+        if not known.matches[number]:
+            text = f"no call matches this rule: {_empty(rule, world)}"
+            yield found_in("never-matches", rule, 0, text)
+        elif not known.decides[number]:
+            yield _idle(rules, number, known, offers=bool(asks & {None, rule.service}))
+
+
+def _empty(rule: Rule, world: World) -> str:
+    source = rule.source
+    if source.prefix.startswith(DISPVM_OF):
+        return f"a source is never '{source.text}'"
+    if source.prefix in {"@tag:", "@type:"} and not is_known(source, world):
+        return f"no source is '{source.text}'"
+    return f"no target is '{rule.target.text}'"
+
+
+def _idle(
+    rules: tuple[Rule, ...], number: int, known: Reach, *, offers: bool
+) -> Finding:
+    rule = rules[number]
+    causes = [rules[n] for n in known.by.get(number, [])]
+    where = ", ".join(cause.where for cause in causes) or "earlier rules"
+    check = "shadowed"
+    if causes and all(cause.outcome() == rule.outcome() for cause in causes):
+        check = "redundant"
+    elif causes and all(
+        (cause.action == "deny") != (rule.action == "deny") for cause in causes
+    ):
+        check = "contradictory"
+    words = {
+        "redundant": "says the same already",
+        "contradictory": f"decides otherwise, so this {rule.action} has no effect",
+        "shadowed": "decides all of it",
+    }[check]
+    text = f"this rule never decides: {where} {words}"
+    if offers and rule.action != "deny":
+        text += " (it may still add to what an 'ask' offers)"
+    return found_in(check, rule, 4, text)
+
+
+# -- names -------------------------------------------------------------------------------
+
+
+def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
+    """Names in rules that a reader takes for another sandbox's."""
+    looks: dict[str, str] = {}
+    for name in world.names:
+        looks.setdefault(look(name), name)
+    told: set[str] = set()
+    for rule in rules:
+        for column, token in tokens_of(rule):
+            other = looks.get(look(token.value)) if token.literal else None
+            if other is None or other == token.value or token.value in told:
+                continue
+            told.add(token.value)
+            text = f"'{token.value}' looks like the sandbox '{other}'"
+            yield found_in("look-alike", rule, column, text)
+
+
+# -- doors ------------------------------------------------------------------------------
+
+
+def _wide(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    for rule in rules:
+        if rule.action == "deny" or rule.observe:
+            continue
+        if rule.target.key == "*" and rule.redirect is None:
+            text = f"{rule.action} with target * includes the viewer"
+            yield found_in("reaches-viewer", rule, 3, text, "@anyvm leaves it out")
+        if rule.service is None and rule.action == "allow":
+            text = "allow for every service, also for those of later versions"
+            yield found_in("too-wide", rule, 0, text, "name the services")
+
+
+def _claims(
+    rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]]
+) -> Iterator[Finding]:
+    """An ask for a claimed type is escaped by another claim if allow follows."""
+    for number, rule in enumerate(rules):
+        if not rule.match.mime or rule.action != "ask" or rule.observe:
+            continue
+        for later in _covering(rules, by, number):
+            if later.action == "allow" and not later.observe:
+                text = (
+                    "a sandbox that claims another type is not asked about, but "
+                    f"allowed by {later.where}"
+                )
+                yield found_in("claim", rule, parameter(rule, "mime="), text)
+                break
+            if later.unconditional:
+                break
+
+
+def _keys(
+    rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]]
+) -> Iterator[Finding]:
+    """A key or host that a rule does not name is allowed by a later one."""
+    for number, rule in enumerate(rules):
+        if rule.service != _SSH_AGENT or rule.action == "deny" or rule.observe:
+            continue
+        for name in ("key", "host"):
+            if not getattr(rule.match, name):
+                continue
+            for later in _covering(rules, by, number):
+                wider = not getattr(later.match, name) and not later.observe
+                if wider and later.action == "allow":
+                    text = f"a use with another {name} is allowed by {later.where}"
+                    hint = "keep the later rule from these keys, or put a deny between"
+                    column = parameter(rule, f"{name}=")
+                    yield found_in("passes-on", rule, column, text, hint)
+                if wider:
+                    break
+
+
+def _devices(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    for rule in rules:
+        asked = [name for name, _ in rule.match.device.conditions]
+        if asked and rule.service not in {None, DEVICE}:
+            what = "always applies" if rule.action == "deny" else "never applies"
+            text = f"'{rule.service}' is not about a device, so this rule {what}"
+            column = parameter(rule, f"{asked[0]}=")
+            yield found_in("device-elsewhere", rule, column, text)
+        pinned = {"with-interface", "class", "hash"}.intersection(asked)
+        if rule.service == DEVICE and rule.action == "allow" and not pinned:
+            text = f"{CHECKS['device-unpinned'][1]} (keyboards and hubs excepted)"
+            hint = "add with-interface=, class= or hash="
+            yield found_in("device-unpinned", rule, 4, text, hint)
+
+
+def _covering(
+    rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]], number: int
+) -> Iterator[Rule]:
+    """Later rules that plainly match all that a rule matches, in order."""
+    rule = rules[number]
+    columns = itertools.product(
+        {rule.service, None},
+        {rule.argument, None},
+        {rule.source.key, "*", "@anyvm"},
+        {rule.target.key, "*", "@anyvm"},
+    )
+    lists = [by[column] for column in columns if column in by]
+    behind = [itertools.islice(one, bisect.bisect(one, number), None) for one in lists]
+    return (rules[later] for later in heapq.merge(*behind))

@@ -1,0 +1,84 @@
+"""Words of rules that mean nothing here: services, names, tags and types.
+
+Such a rule is valid and never matches; most often a word in it is misspelt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from policy.names import ADMIN
+from policy.rules.checks import CHECKS, SERVICES
+from policy.rules.rule import Rule
+from policy.rules.tokens import Token
+from policy.rules.world import DISPVM_OF, World
+from policy.suggestions import nearest
+from policy.tools import limits as tool_limits
+from policy.tools.linting.finding import found_in, tokens_of
+from policy.tools.linting.sarif import Finding
+
+
+def is_known(token: Token, world: World) -> bool:
+    """Whether some sandbox has the tag, the type or the name."""
+    domains = world.domains.values()
+    if token.prefix in {"@tag:", "@dispvm:@tag:"}:
+        return any(token.value in domain.tags for domain in domains)
+    if token.prefix == "@type:":
+        return any(token.value == domain.type for domain in domains)
+    if token.key == ADMIN or (token.prefix and token.prefix != DISPVM_OF):
+        return True
+    return world.name_of(token.value) in world.domains
+
+
+def unknown_names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
+    """Yield a warning for each name, tag and type that no sandbox has."""
+    tags = {tag for domain in world.domains.values() for tag in domain.tags}
+    types = {domain.type for domain in world.domains.values()}
+    kinds: dict[str, tuple[str, Iterable[str]]] = {
+        "@tag:": ("unknown-tag", tags),
+        "@dispvm:@tag:": ("unknown-tag", tags),
+        "@type:": ("unknown-type", types),
+    }
+    seen: dict[str, bool] = {}
+    hints = 0
+    for rule in rules:
+        for column, token in tokens_of(rule):
+            if token.text not in seen:
+                seen[token.text] = is_known(token, world)
+            if seen[token.text]:
+                continue
+            check, words = kinds.get(token.prefix, ("unknown-sandbox", world.names))
+            hints += 1
+            near = (
+                nearest(token.value, words) if hints <= tool_limits.LINT_HINTS else ""
+            )
+            hint = f"did you mean '{token.prefix}{near}'?" if near else ""
+            text = f"'{token.text}': {CHECKS[check][1]}"
+            yield found_in(check, rule, column, text, hint)
+
+
+def meant_service(name: str) -> str | None:
+    """Return the service of ours that a misspelt name means; "" where none is near.
+
+    None for a service that exists, and for names of other programs.
+    """
+    if name in SERVICES:
+        return None
+    lower = {service.lower(): service for service in SERVICES}
+    short = f"vitrail.{name}".lower()  # the name as our messages shorten it
+    ours = name.lower().startswith("vitrail.") or name.lower() in lower
+    if not ours and short not in lower:
+        return None
+    return lower.get(short) or lower.get(nearest(name, lower) or "", "")
+
+
+def unknown_services(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    """A slip in a service's name: the rule has no effect and raises no error."""
+    for rule in rules:
+        name = rule.service
+        near = None if name is None else meant_service(name)
+        if near is None:
+            continue
+        hint = f"did you mean '{near}'?" if near else ""
+        text = f"'{name}': {CHECKS['unknown-service'][1]}"
+        yield found_in("unknown-service", rule, 0, text, hint)

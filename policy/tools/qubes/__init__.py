@@ -1,0 +1,4 @@
+"""How Qubes' own tools read the same rules and worlds.
+
+Processes: brokerctl.
+"""

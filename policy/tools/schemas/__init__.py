@@ -1,0 +1,4 @@
+"""JSON Schemas of records and of the input and output of ``brokerctl policy``.
+
+Processes: brokerctl.
+"""
