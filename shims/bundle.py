@@ -72,7 +72,7 @@ class _Module:
     def _take(self, node: ast.stmt) -> bool:
         """Note a statement; returns whether the file of all leaves it out here."""
         if isinstance(node, ast.ImportFrom):
-            self._import_from(node)
+            self._note_import_from(node)
             return True
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -85,7 +85,8 @@ class _Module:
         # The docstring of the module; its first line becomes a comment.
         return isinstance(node, ast.Expr) and node.lineno == 1
 
-    def _import_from(self, node: ast.ImportFrom) -> None:
+    def _note_import_from(self, node: ast.ImportFrom) -> None:
+        """Note which module of ours, or which names of the library, this one needs."""
         module = node.module or ""
         if node.level or any(alias.asname for alias in node.names):
             raise BundleError(

@@ -52,7 +52,7 @@ class StreamAnswer:
                 return  # it has gone; the code that carries the stream detects it
 
     def close(self) -> None:
-        """Let go, without an answer where none was given."""
+        """Free its place and close our descriptor; the stream has no answer if none came."""
         # guard: an end frees the place
         self._leave_place()
         if self._sock is not None:

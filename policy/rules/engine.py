@@ -277,6 +277,11 @@ class Engine:
         world: World,
         observed: tuple[Rule, ...],
     ) -> PolicyAnswer:
+        """Answer for an allow rule: its final target, after a redirect.
+
+        Deny where that one does not exist or must not be started, or where an earlier
+        rule denies it.
+        """
         rule = self.rules[number]
         wanted = rule.redirect.text if rule.redirect else target
         final, reason = _final(wanted, call.source, world)

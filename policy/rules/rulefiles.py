@@ -50,7 +50,10 @@ class DirectoryTree:
         return content
 
     def entries(self, path: str) -> list[str]:
-        """See ``Tree``; other directory entries are left out."""
+        """See ``Tree``: all but directories, as ``overlay`` would leave them.
+
+        Raises ReadError, also where the directory is another user's.
+        """
         folder = self.directory / path
         new = overlaid(folder, self.overlay)
         if new and not folder.exists():

@@ -218,12 +218,12 @@ class Drags(BridgePart):
             self._say(target.xid, "Position", 0, place, 0, action)
             self._answered, self._at = False, None
 
-    def _is_target(self, xid: int) -> bool:
+    def _is_dragged_over(self, xid: int) -> bool:
         return self._target is not None and self._target.xid == xid
 
     def _on_helper_xdndstatus(self, program: int, flags: int, *values: int) -> None:
         # After the drop the place is settled; its answer then is XdndFinished.
-        if self._is_target(program) and not self._waits_for_drop:
+        if self._is_dragged_over(program) and not self._waits_for_drop:
             self._answered = True
             move = values[2] == self._x.atoms["XdndActionMove"]
             self._accept(accepted=bool(flags & 1), action=_MOVE if move else _COPY)
@@ -266,7 +266,7 @@ class Drags(BridgePart):
             self._forget_offer()
 
     def _on_helper_xdndfinished(self, program: int, flags: int, *_: int) -> None:
-        if self._waits_for_drop and self._is_target(program):
+        if self._waits_for_drop and self._is_dragged_over(program):
             if not flags & 1:
                 self._action = 0  # not taken, so a move must not end with a loss
             self._finish()

@@ -258,4 +258,4 @@ class WindowManager(BridgePart):
     def _on_x_alarm(self, alarm: int) -> None:
         for window in self._core.order:
             if window.alarm == alarm:
-                self._roles.drawn(window)
+                self._roles.allow_commits(window)

@@ -69,4 +69,5 @@ class Pools:
     def _wl_shm_pool_create_buffer(
         self, proxy: WireObject, new: int, *words: int
     ) -> None:
+        """Keep the buffer here: ``show`` passes it on when it is first attached."""
         self._relay.make_local("wl_buffer", 1, new, LazyBuffer(proxy.data, *words))

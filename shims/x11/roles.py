@@ -276,14 +276,14 @@ class Roles(BridgePart):
         self._x.configure(window.xid, size=(width, height))
         window.w, window.h = width, height
 
-    def drawn(self, window: XWindow) -> None:
-        """The program has drawn in its new size, or took too long."""
+    def allow_commits(self, window: XWindow) -> None:
+        """Let Xwayland commit the window: it is drawn in its new size, or took too long."""
         if window.drawing:
             window.drawing = False
             self._x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [1])
 
     def _late(self, window: XWindow, serial: int) -> None:
-        self.drawn(window)
+        self.allow_commits(window)
         surface = window.surface
         if window.ack != serial or surface is None or window.xdg is None:
             return

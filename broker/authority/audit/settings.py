@@ -65,7 +65,9 @@ def take_span(text: str) -> int:
     """Return the seconds of ``36h``, ``90d``, ``12w`` or ``1y``.  Raises ValueError."""
     match = _SPAN.fullmatch(text)
     if match is None:
-        raise ValueError("not a span of time; as '36h', '90d', '12w' or '1y'")
+        raise ValueError(
+            f"'{text}' is not a span of time such as '36h', '90d', '12w' or '1y'"
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 

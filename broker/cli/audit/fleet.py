@@ -39,8 +39,10 @@ def verify_fleet(
         logs = fleet.logs(machines)
         if not logs:
             raise SetupError(
-                "no machine of this name ships to the database",
-                hint=f"machines: {', '.join(map(printable, fleet.machines())) or 'none'}",
+                f"no log of {', '.join(map(printable, machines)) or 'a machine'} is in "
+                "the database",
+                hint="machines that have shipped theirs: "
+                + (", ".join(map(printable, fleet.machines())) or "none"),
             )
         notes = [note.whole for _, note in kept]
         starts = _starts(logs, state)

@@ -80,8 +80,8 @@ def roll_back(paths: Paths, name: str) -> Image:
     previous = previous_image(paths, name)
     if previous is None or previous.directory == present.directory.resolve():
         raise SetupError(
-            f"there is no earlier version of the guest image {name!r}",
-            hint="one is kept when an image is built again",
+            f"cannot roll back the guest image {name!r}: there is no earlier version",
+            hint="'brokerctl image build' and 'image rebuild' keep the one they replace",
         )
     point(paths.images / name, previous.directory.name)
     point(_previous(paths, name), present.directory.resolve().name)

@@ -92,9 +92,12 @@ async def vmspawn_machine(
 def _require_systemd() -> None:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if not Path(runtime, "systemd/private").is_socket():
+        why = (
+            "is not running" if runtime else "is not found: XDG_RUNTIME_DIR is not set"
+        )
         raise SetupError(
-            "systemd-vmspawn needs this user's service manager, which is not running",
-            hint="'loginctl enable-linger' starts it",
+            f"systemd-vmspawn needs this user's service manager, which {why}",
+            hint="run it in a login session; 'loginctl enable-linger' starts it without one",
         )
 
 

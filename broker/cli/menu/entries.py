@@ -33,9 +33,9 @@ _APP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def refresh() -> tuple[list[Path], list[Path]]:
-    """Write the entries of records that have one, and of open windows.
+    """Write the entries of records that have one, and a hidden one for each open window.
 
-    Returns the files written, and the hidden entries removed.
+    Returns the files written, and the hidden entries removed with their sandboxes.
     """
     records = read_records(offline_paths()).records
     there = {name: record for name, record in records.items() if has_entry(name)}

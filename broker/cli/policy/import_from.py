@@ -90,7 +90,7 @@ def flatpak(app: str, to: Path, *, as_json: bool) -> None:
         text = trio.run(partial(run_tool, words)).decode("utf-8", "replace")
     except UpstreamError as error:
         raise RefusedError(
-            f"flatpak does not name the permissions of {app}: {error}",
+            f"cannot read the permissions of the Flatpak application {app}: {error}",
             hint="'flatpak list --app --columns=application' prints those installed",
         ) from error
     try:

@@ -63,8 +63,8 @@ def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path
         if first.startswith("/"):
             return Path(first)
         raise SetupError(
-            f"{name} is not a UNIX socket",
-            hint="give --server the path of the sound server's socket",
+            f"the sound server '{name}' is not the absolute path of a UNIX socket",
+            hint="set PULSE_SERVER=unix:/PATH, or unset it for the session's own server",
         )
     for variable, below in (
         ("PULSE_RUNTIME_PATH", "native"),

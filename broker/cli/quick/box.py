@@ -266,7 +266,8 @@ def _pidfd(leader: int) -> int:
         return os.pidfd_open(leader)
     except OSError as error:
         raise UpstreamError(
-            f"cannot watch the first process of the box: {error.strerror}"
+            f"cannot watch the first process of the box (pid {leader}): {error.strerror}",
+            hint="'No such process' means that the box ended while it was started",
         ) from error
 
 

@@ -222,7 +222,8 @@ async def _its_domain(
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(
-            f"options cannot change the machine of '{record.name}', which ends with its run",
+            f"'{record.name}' has a machine that is made for each run and ends with it: "
+            "no option changes or detaches it",
             where=record.where("launch.kind"),
             hint="leave out --detach, --memory, --cpus, --network and --image",
         )

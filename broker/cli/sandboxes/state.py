@@ -345,8 +345,9 @@ def _remove_record(
         running = [s.name for s in status.sandboxes if s.record == record.name]
         if running:
             raise RefusedError(
-                f"this record is in use by running sandboxes: {', '.join(running)}",
-                hint=f"'brokerctl stop {record.name}' ends it",
+                f"cannot remove the record '{record.name}': sandboxes of it run: "
+                + ", ".join(running),
+                hint=f"end them with 'brokerctl stop {' '.join(running)}'",
             )
     goes = f"{record.source}{left.describe()}"
     _ask(f"Remove {goes}?", yes=yes)
@@ -371,9 +372,9 @@ def reset(name: str, *, yes: bool, as_json: bool) -> None:
             raise RefusedError(f"the home of '{sandbox}' is not a disk")
         if home.meta.encrypted:
             raise RefusedError(
-                f"cannot empty the encrypted home of '{sandbox}'",
-                hint=f"remove it with 'brokerctl sandbox remove --keep-record {sandbox}'; "
-                "the next start makes a new one",
+                f"cannot empty the home of '{sandbox}': a new one would not be encrypted",
+                hint=f"'brokerctl sandbox remove --keep-record {sandbox}' removes the home "
+                "and its snapshots; the next start makes a new home",
             )
         _ask(f"Empty the home of '{sandbox}' ({render.size(home.used())})?", yes=yes)
         with store.new(DISK) as prepared:

@@ -33,11 +33,16 @@ def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ECONNREFUSED}:
                 raise FileNotFoundError(error.errno, "no process is there") from error
-            raise UpstreamError(f"the mixer of {path.name}: {error}") from error
+            raise UpstreamError(
+                f"cannot ask the mixer of {path.name}: {error.strerror or error}"
+            ) from error
     try:
         said = msgspec.json.decode(answer, type=MixerReply)
     except UNREADABLE as error:
-        raise UpstreamError(f"the mixer of {path.name} hung up") from error
+        raise UpstreamError(
+            f"the mixer of {path.name} sent no answer",
+            hint="'brokerctl status' tells whether that sandbox still runs",
+        ) from error
     if said.status is None:
         raise RefusedError(said.error, hint=said.hint)
     return said.status

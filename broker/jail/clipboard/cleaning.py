@@ -31,21 +31,12 @@ def clean(kind: str, untrusted_data: bytes) -> Steps:
     raise PeerError(f"{kind} cannot be cleaned")
 
 
-def clean_text(untrusted_data: bytes) -> bytes:
+def _text(untrusted_data: bytes) -> Steps:
     r"""The text without control and text direction characters.
 
-    Tabs and line ends stay; all line ends become ``\n``.  Raises PeerError for
-    text that is not UTF-8: it is refused whole, as the target might read it otherwise.
+    Tabs and line ends stay; all line ends become ``\n``.  Text that is not UTF-8 is
+    refused whole, as the target might read it otherwise.
     """
-    steps = _text(untrusted_data)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return bytes(end.value)
-
-
-def _text(untrusted_data: bytes) -> Steps:
     try:
         text = untrusted_data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -289,7 +289,10 @@ class Handshake:
         )
 
     def _meet(self, opening: bytes) -> None:
-        """Find the peer by its key; before any work is done for it."""
+        """Find the pinned peer by the key in its HELLO or REPLY, before any other work.
+
+        Raises LinkRefusedError for an unknown key or the wrong role.
+        """
         key = opening[HEADER.size : HEADER.size + KEY_BYTES]
         peer = self._peers.find(key)
         if peer is None:

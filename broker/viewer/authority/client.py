@@ -121,7 +121,7 @@ class AuthorityClient(LogClient):
             ),
         )
         try:
-            permit = await self._permitted(asking, on_ask, gone)
+            permit = await self._wait_for_permit(asking, on_ask, gone)
             permit.still_holds()
             with permit.scope:
                 yield permit
@@ -130,9 +130,14 @@ class AuthorityClient(LogClient):
         if permit.scope.cancelled_caught:
             raise RefusedError(permit.over, where=permit.where)
 
-    async def _permitted(
+    async def _wait_for_permit(
         self, asking: _Asking, on_ask: OnAsk, gone: trio.Event | None
     ) -> Permit:
+        """Wait for the answer to a request that was sent.
+
+        ``on_ask`` is called when the user is asked.  The authority answers also when it
+        was told of ``gone``.
+        """
         await asking.news.wait()
         if not asking.answered.is_set():
             await on_ask()

@@ -1,4 +1,4 @@
-"""The clipboard between a viewer's sandboxes: the shell around ``crossing``.
+"""The clipboard between a viewer's sandboxes: the shell around ``exchange``.
 
 One for each viewer.  Workers report which of them has the keyboard and which chord
 was pressed; the crossing returns actions; here they are done, one after the

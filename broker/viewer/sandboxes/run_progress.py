@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NoReturn
 
 import trio
 
@@ -103,7 +104,7 @@ class Follower:
         # One without a display that has ended already was on the way to no window.
         failure = way.failure
         if failure is not None and (program.display or failure.hop <= Step.PROGRAM):
-            await self._fail(guest, way)
+            await self._raise_failure(guest, way)
 
     async def _say_what_starts(self, hop: Step, program: Program) -> None:
         """Name the application where the rest is its own time."""
@@ -125,7 +126,8 @@ class Follower:
             return float(launch.boot_deadline)
         return TEXTS[hop].seconds
 
-    async def _fail(self, guest: Guest, way: LaunchProgress) -> None:
+    async def _raise_failure(self, guest: Guest, way: LaunchProgress) -> NoReturn:
+        """Report the failed step to the caller, then raise UpstreamError for it."""
         failure = way.failure
         assert failure is not None
         self.failure = failure

@@ -153,6 +153,10 @@ class GuestScreen:
         await self._log.note(failed)
 
     async def _closed(self, message: worker.WaylandClosed) -> None:
+        """A Wayland connection has ended: tell its stream, record a client's mistake.
+
+        One that never opened is a failed step of its program's start.
+        """
         reason = printable(message.reason, _REASON)
         if message.client not in self._clients:
             # The keeper could not connect; waypipe hears only an end.

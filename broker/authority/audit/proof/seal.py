@@ -89,7 +89,7 @@ class Seal:
             self._unnoted = True
 
     def close(self) -> None:
-        """Make the newest size durable, and close the key's file.
+        """Sync the key's file, which has the newest size of the log, and close it.
 
         Raises OSError.
         """

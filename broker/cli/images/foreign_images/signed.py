@@ -58,6 +58,7 @@ _HINT = (
     "create a key with 'openssl genpkey -algorithm ed25519 -out KEY'; write its "
     "public part with 'openssl pkey -in KEY -pubout -out PUBLIC'"
 )
+_PUBLIC_HINT = "those who exported the image write it with 'openssl pkey -in KEY -pubout -out PUBLIC'"
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
@@ -79,10 +80,11 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise SetupError(
-            f"cannot read the key {path}: {render.cause(error)}", hint=_HINT
+            f"cannot read the public key {path}: {render.cause(error)}",
+            hint=_PUBLIC_HINT,
         ) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise SetupError(f"{path} is not an Ed25519 key", hint=_HINT)
+        raise SetupError(f"{path} is not an Ed25519 key", hint=_PUBLIC_HINT)
     return key
 
 
@@ -224,8 +226,7 @@ def _unpack(
                 f"member '{name}' is missing or out of order"
             )
         file = tar.extractfile(info)
-        if file is None:
-            raise UpstreamError(f"the archive's member '{name}' has no content")
+        assert file is not None  # isreg()
         # Names are ours, from the list; those in the archive are compared only.
         with (work / name).open("xb") as out:
             source = gzip.GzipFile(fileobj=file) if name == "root" else file

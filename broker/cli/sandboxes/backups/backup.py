@@ -154,7 +154,9 @@ def secret_of(file: Path | None) -> Iterator[int | None]:
         with file.open("rb") as opened:
             secret = opened.read(_RECORD_BYTES + 1)
     except OSError as error:
-        raise RefusedError(f"{file} cannot be read: {error.strerror}") from error
+        raise RefusedError(
+            f"cannot read the secret in {file}: {error.strerror}"
+        ) from error
     if not secret or len(secret) > _RECORD_BYTES:
         what = "is empty" if not secret else "is too long"
         raise RefusedError(
@@ -303,7 +305,9 @@ def _read_small(path: Path) -> bytes:
             raise RefusedError(f"the backup's {path.name} is not a file")
         data = file.read(_RECORD_BYTES + 1)
     if len(data) > _RECORD_BYTES:
-        raise RefusedError(f"the backup's {path.name} is too long")
+        raise RefusedError(
+            f"the backup's {path.name} is larger than {_RECORD_BYTES >> 10} KiB"
+        )
     return data
 
 
@@ -440,7 +444,7 @@ def _error_file(undo: AsyncExitStack) -> int:
 
 def _words_of(fd: int, code: int) -> str:
     said = printable(os.pread(fd, _ERROR_BYTES, 0).strip(), _ERROR_BYTES)
-    return said or f"code {code}"
+    return said or (f"exit code {code}" if code >= 0 else f"killed by signal {-code}")
 
 
 async def _end(children: list[Child]) -> None:

@@ -128,9 +128,9 @@ class QuicHellos:
 
     @property
     def partial(self) -> bool:
-        """Whether a part of a hello is still to come: what carries the others waits.
+        """Whether a hello of this flow is incomplete: its datagrams are held until it is not.
 
-        Parts that passed by several flows would be put together by the server.
+        A server would also put together parts that reached it by several flows.
         """
         return any(one.read < len(one.known) for one in self._connections)
 

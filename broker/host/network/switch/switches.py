@@ -1,6 +1,6 @@
 """The switches of this host, and the seats that running sandboxes have at them.
 
-A switch is a process (``switch_process``).  It is started with the first sandbox that
+A switch is a process (``process``).  It is started with the first sandbox that
 needs it, and ends with the last one, and with this process: a sandbox that outlives its
 broker has no network until it is started again.
 """

@@ -82,7 +82,7 @@ def _count(surface: Surface) -> int:
 def subsurface_destroy(core: ClientState, sub: Subsurface) -> None:
     surface, parent = sub.surface, sub.parent
     if surface is not None:
-        promote.end_tree(core, surface)
+        promote.end_promoted_below(core, surface)
     if parent is not None and sub in parent.children:
         parent.children.remove(sub)
     if surface is not None:

@@ -179,7 +179,7 @@ def commit_surface(
 
 
 def destroy_surface(core: ClientState, surface: Surface) -> None:
-    promote.end_tree(core, surface)
+    promote.end_promoted_below(core, surface)
     xdg = surface.xdg
     if xdg is not None and surface.version >= 6:
         raise ProtocolFault(

@@ -219,7 +219,7 @@ def begin_waiting(core: ClientState) -> None:
             sub.cropped = True
             continue
         core.usage.take("popups", 1)
-        end_tree(core, surface)
+        end_promoted_below(core, surface)
         _leave_parent(core, sub)
         wish = wish_for(core, window, surface.extent, content)
         sub.promoted = Promoted(core, window, sub, wish)
@@ -285,8 +285,11 @@ def restack(core: ClientState, sub: Subsurface) -> None:
         core.up.data += emit.place_above(sub.sid, other.sid)
 
 
-def end_tree(core: ClientState, surface: Surface) -> None:
-    """Take back a surface and all that is below it, before its tree changes."""
+def end_promoted_below(core: ClientState, surface: Surface) -> None:
+    """End the popups of promoted subsurfaces in a surface's tree, before it changes.
+
+    They are cropped parts of their window again.
+    """
     for sub in list(core.promoted):
         step: Subsurface | None = sub
         while step is not None:

@@ -96,10 +96,8 @@ class StreamMachine(RealMachine, Memory):
 class StreamFile(WaypipeFile):
     """A file of the application, mirrored in a memfd.
 
-    ``give_up`` is the filter's word that it is needed no more, ``close`` the
-    stream's; the memory goes with whichever comes first, as neither can do
-    anything more with it, except that a closed stream's pools stay shown as
-    long as the filter lives.
+    ``close`` is the stream's end: it writes no more.  ``give_up`` is the filter's, and
+    frees the memory; until then a closed stream's pools stay shown.
     """
 
     def __init__(self, size: int, machine: StreamMachine) -> None:
@@ -192,6 +190,7 @@ class StreamFile(WaypipeFile):
 
     @override
     def close(self) -> None:
+        """Unmap it.  The memfd stays for its pools until ``give_up``."""
         self._unmap()
 
     def export(self) -> int:

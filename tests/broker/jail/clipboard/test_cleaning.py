@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.errors import PeerError
-from broker.jail.clipboard.cleaning import clean_text
+from broker.jail.clipboard.cleaning import clean
+
+
+def clean_text(data):
+    """All steps of cleaning a text."""
+    steps = clean("text/plain", data)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 @pytest.mark.parametrize(
