@@ -31,7 +31,7 @@ from broker.core.paths import Paths, find_paths
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.gate import READY, Gate
 from broker.helpers.process.namespace_limits import limit_box
-from broker.helpers.process.popen import PIPE, start_process
+from broker.helpers.process.popen import PIPE, kill_jail, start_process
 from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.command import (
@@ -236,7 +236,8 @@ def _held(box: Box) -> Iterator[_Running]:
             yield _Running(bwrap, leader, gate, box.stdin, output, popen.wait)
         finally:
             ours.close()
-            popen.kill()
+            if popen.returncode is None:
+                kill_jail(popen.pid)
             popen.wait()
             if not started:
                 os.set_blocking(output[1], False)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import broker
@@ -54,6 +56,31 @@ def start_process(
         stderr=stderr,
         start_new_session=True,
     )
+
+
+def kill_jail(pid: int) -> None:
+    """Kill bubblewrap, started by ``start_process`` and not reaped, with what it started.
+
+    It asks for its child's death last (``--die-with-parent``).  Killed alone before, it
+    leaves a child that waits for ever to be let go on, or runs its program all the same.
+    """
+    with suppress(ProcessLookupError):
+        # Nothing of the group starts or reaps anything more (fork(2) gives way to a
+        # signal), so the numbers of its children stay theirs.
+        os.killpg(pid, signal.SIGSTOP)
+        # guard: a jail's first process ends although it has left the group
+        for child in _children(pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:  # it has ended
+        return []
+    return [int(word) for word in words.split()]
 
 
 def require_installed(program: str, env: Mapping[str, str] | None = None) -> None:

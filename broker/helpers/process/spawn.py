@@ -30,6 +30,7 @@ from broker.helpers.process import popen
 
 _TAIL_BYTES = 4096
 _LOOK_SECONDS = 0.05
+_ENDS = (signal.SIGTERM, signal.SIGKILL)
 
 PIPE, DEVNULL, STDOUT = popen.PIPE, popen.DEVNULL, popen.STDOUT
 
@@ -104,6 +105,8 @@ class Child:
     popen: subprocess.Popen[bytes]
     pidfd: int
     name: str
+    jail: bool = False
+    """Whether it is bubblewrap, which nothing outlives that it started."""
 
     @property
     def pid(self) -> int:
@@ -126,8 +129,14 @@ class Child:
         return code
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal; does nothing when the process has ended."""
-        if self.pidfd >= 0:
+        """Send a signal; does nothing when the process has ended.
+
+        A jail ends by SIGTERM as by SIGKILL, whole.
+        """
+        # guard: a jail that is given up while it starts ends whole
+        if self.pidfd >= 0 and self.jail and number in _ENDS:
+            popen.kill_jail(self.pid)
+        elif self.pidfd >= 0:
             send_signal(self.pidfd, number)
 
     def abandon(self) -> None:
@@ -194,10 +203,11 @@ def spawn(
     try:
         pidfd = os.pidfd_open(started.pid)
     except BaseException:
-        started.kill()  # not reaped, so the number is its own
+        popen.kill_jail(started.pid)  # not reaped, so the number is its own
         started.wait()
         raise
-    return Child(started, pidfd, name or Path(argv[0]).name)
+    jail = any(Path(word).name == "bwrap" for word in argv)
+    return Child(started, pidfd, name or Path(argv[0]).name, jail)
 
 
 async def run_tool(

@@ -105,9 +105,9 @@ class Tracked:
 
     def kill_now(self) -> None:
         """Kill it, reap it where it was a child of ours, and let go of it."""
-        self.kill()
         if self._child is not None:
             self._child.kill_now()
+        self.kill()
         self.close()
 
     async def end(self, grace: float) -> None:

@@ -22,6 +22,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.console_log import ConsoleLog
+from broker.helpers.process.popen import kill_jail
 from broker.helpers.process.removal import remove_aside
 from broker.host.processes.ready import listen_unix
 from broker.host.processes.tracked import Tracked
@@ -423,15 +424,13 @@ async def clean_leftovers(directory: Path) -> int:
     Only processes that are proven to be that machine's are ended.  Returns
     how many were.  Raises UpstreamError when the state file is not ours.
     """
-    # Late: a host loads what builds jails with its first machine.
-    from broker.host.vmm.vmm_jail import kill_children
-
     state = read_state(directory)
     found = () if state is None else find_processes(state).all
     for process in found:
         # One that was still entering its jail is bubblewrap, with the program below.
         # guard: a jail that was being built ends whole
-        kill_children(process)
+        if not process.ended:
+            kill_jail(process.pid)
         process.kill()
     for process in found:
         await process.end(limits.VM_QUIT_SECONDS)

@@ -24,9 +24,8 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import signal
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -312,11 +311,11 @@ async def _spawn(
             with trio.move_on_after(limits.VM_QUIT_SECONDS):
                 await outer.wait()  # its message is complete then
             reason = outer.words or error.message
-            _kill_all(outer)
+            outer.kill_now()
             message = f"the jail of {role} cannot be built: {reason}"
             raise JailError(message, hint=_HINT) from error
         except BaseException:
-            _kill_all(outer)
+            outer.kill_now()
             raise
         with _killed_on_failure(inside):
             # guard: a VMM is written down before it runs
@@ -360,28 +359,6 @@ def enter(outer: Tracked, pid: int) -> Tracked:
 def _close(fd: int) -> None:
     if fd >= 0:
         os.close(fd)
-
-
-def _kill_all(outer: Tracked) -> None:
-    """End bubblewrap and its children, which would outlive it."""
-    kill_children(outer)
-    outer.kill_now()
-
-
-def kill_children(outer: Tracked) -> None:
-    """End the children of a process that is to be killed next; it stays stopped.
-
-    Stopped, it starts and reaps nothing more: so the numbers of its children are
-    theirs.
-    """
-    outer.kill(signal.SIGSTOP)
-    try:
-        found = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-    except OSError:
-        found = []  # it has ended, and so has what it had started
-    for pid in map(int, found):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 class _Pipe:

@@ -849,6 +849,18 @@ GUARDS = (
         "process_of_ours or door",
     ),
     Guard(
+        "a jail that is given up while it starts ends whole",
+        "if False:",
+        "tests/attack/test_given_up_jails.py",
+        "at_a_stop",
+    ),
+    Guard(
+        "a jail's first process ends although it has left the group",
+        "",
+        "tests/attack/test_given_up_jails.py",
+        "leaving_the_group",
+    ),
+    Guard(
         "an end is awaited also without memory for a moment",
         "if True:",
         "tests/broker/helpers/process/test_spawn.py",

@@ -1,0 +1,72 @@
+"""Attack: a jail that is given up while bubblewrap makes it stays for ever, with its descriptors.
+
+Killed alone, bubblewrap leaves its child in a read of its own eventfd, which nobody ends,
+or lets the program run: it asks for the child's death last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.helpers.process.spawn import send_signal, spawn, wait_ended
+from tests.kit.eventually import eventually
+
+_JAIL = ("--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/")
+
+
+def _children(pid):
+    return [
+        int(w) for w in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
+
+
+async def _ended(first):
+    try:
+        with trio.fail_after(20):
+            await wait_ended(first)
+    finally:
+        send_signal(first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("held", ["--userns-block-fd", "--block-fd"])
+async def test_a_jail_that_is_given_up_at_a_stop_of_its_start_ends_whole(held, number):
+    """The first before its child is let go on, the second before it asks for its death."""
+    read, write = os.pipe()
+    far, near = os.pipe()
+    words = [*_JAIL[:1], "--unshare-user", "--info-fd", str(near), *_JAIL[1:]]
+    child = spawn(
+        ["bwrap", held, str(read), *words, "--", "sleep", "1000"],
+        pass_fds=(read, near),
+    )
+    os.close(near)
+    (inside,) = await eventually(lambda: _children(child.pid))
+    await eventually(lambda: os.read(far, 4096))
+    first = os.pidfd_open(inside)
+    child.kill(number)
+    await child.wait()
+    await _ended(first)
+    for fd in (read, write, far, first):
+        os.close(fd)
+
+
+async def test_a_jail_ends_between_leaving_the_group_and_asking_for_its_death(tmp_path):
+    """The few calls in which only its parent, still there, says which process it is."""
+    made = tmp_path / "bwrap"
+    made.write_text(f"#!/bin/sh\n{shutil.which('setsid')} sleep 1000 &\nwait\n")
+    made.chmod(0o755)
+    child = spawn([made])
+    inside = await eventually(
+        lambda: [p for p in _children(child.pid) if os.getsid(p) == p]
+    )
+    first = os.pidfd_open(inside[0])
+    child.kill()
+    await child.wait()
+    await _ended(first)
+    os.close(first)
