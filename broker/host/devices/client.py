@@ -102,10 +102,14 @@ class DeviceClient:
                 if waiting is not None:
                     waiting.send_nowait(DeviceReply(reply, fd))
                     return -1
-                # guard: a late device is taken back
-                if isinstance(reply, messages.Attached) and self._late is not None:
-                    self._late.start_soon(self._give_back, reply.attachment)
+                self._refuse(reply)
         return fd
+
+    def _refuse(self, reply: messages.Reply) -> None:
+        """Take an answer for which no task waits."""
+        # guard: a late device is taken back
+        if isinstance(reply, messages.Attached) and self._late is not None:
+            self._late.start_soon(self._give_back, reply.attachment)
 
     async def _give_back(self, attachment: str) -> None:
         """Detach a device that came after its task was cancelled or had given up.
@@ -128,6 +132,7 @@ class DeviceClient:
                 raise UpstreamError("vitrail-devices has ended", hint=_HINT) from error
             finally:
                 self._waiting.pop(request.id, None)
+                self._drop(take)
             if isinstance(answer.reply, messages.DeviceRefused):
                 raise RefusedError(answer.reply.message, hint=answer.reply.hint)
             if not isinstance(answer.reply, kind):
@@ -138,6 +143,13 @@ class DeviceClient:
         raise UpstreamError(
             f"vitrail-devices did not answer within {limits.DEVICE_ATTACH_SECONDS:g} s"
         )
+
+    def _drop(self, take: trio.MemoryReceiveChannel[DeviceReply]) -> None:
+        # guard: a device that comes as its task is given up is taken back
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            late = take.receive_nowait()
+            self._refuse(late.reply)
+            fdpass.close_all([late.fd] if late.fd >= 0 else [])
 
     async def _send(self, data: bytes, fds: tuple[int, ...]) -> None:
         """Send one request to vitrail-devices, whole before the next one."""

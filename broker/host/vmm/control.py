@@ -7,7 +7,6 @@ with an API of its own.  What ``running`` needs of them is the same.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -149,13 +148,18 @@ class QemuControl:
         while True:
             await self._failed.wait()
             self._failed = trio.Event()
-            with suppress(UpstreamError):
+            try:
                 answer = await self.qmp.execute("query-status")
                 # guard: a machine goes on when its disk has room
                 if isinstance(answer, dict) and answer.get("status") == "io-error":
                     await trio.sleep(limits.VM_ROOM_SECONDS)
                     await self.qmp.execute("cont")
                     self._failed.set()
+            except UpstreamError:
+                # One that stands still has no second error.
+                await trio.sleep(limits.VM_ROOM_SECONDS)
+                # guard: a machine that was not let go on is let go on later
+                self._failed.set()
 
     def take(self, event: QmpEvent) -> None:
         """Take an event of QEMU."""

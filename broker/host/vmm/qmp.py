@@ -285,16 +285,23 @@ class Qmp:
     async def _send(self, line: bytes, fds: tuple[int, ...]) -> None:
         """Send one command line to QEMU, with its descriptors."""
         async with self._sending:
+            # guard: a command that is given up before its first byte ends no monitor
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if fds:
+                line = await self._send_with(line, fds)
+            if not line:
+                return
             try:
-                if fds:
-                    line = await self._send_with(line, fds)
                 await self._stream.send_all(line)
             except trio.Cancelled:
                 self._closed = True  # half a line may be out: nothing may follow
                 raise
 
     async def _send_with(self, line: bytes, fds: tuple[int, ...]) -> bytes:
-        """Send the beginning of a line with descriptors; returns the rest."""
+        """Send the beginning of a line with descriptors; returns the rest.
+
+        Cancelled, it has sent nothing.
+        """
         if not isinstance(self._stream, trio.SocketStream):
             raise UpstreamError("QEMU's monitor cannot receive descriptors here")
         sock = self._stream.socket

@@ -94,6 +94,7 @@ GUARDS = (
     Guard("a title names few kinds", "more = 0", "tests/attack/test_devices.py", "title"),
     Guard("a list fits into a packet", "if False:", "tests/attack/test_devices.py", "many_devices"),
     Guard("a late device is taken back", "if False:", "tests/attack/test_devices.py", "given_up"),
+    Guard("a device that comes as its task is given up is taken back", "", "tests/attack/test_given_up_exchanges.py", "device_that_comes"),
     Guard("connections to the security key", "if False:", "tests/attack/test_devices.py", "processes"),
 )  # fmt: skip
 

@@ -825,6 +825,18 @@ GUARDS = (
         "few_files",
     ),
     Guard(
+        "a machine that was not let go on is let go on later",
+        "",
+        "tests/broker/host/vmm/test_running.py",
+        "let_go_on_later",
+    ),
+    Guard(
+        "a command that is given up before its first byte ends no monitor",
+        "",
+        "tests/attack/test_given_up_exchanges.py",
+        "monitor and 0",
+    ),
+    Guard(
         "a machine goes on when its disk has room",
         "pass",
         "tests/broker/host/vmm/test_running.py",

@@ -141,3 +141,23 @@ async def test_a_machine_that_was_stopped_by_others_is_not_let_go(autojump_clock
     with pytest.raises(UpstreamError):
         await control.run()
     assert [name for name, _ in qmp.commands] == ["query-status"]
+
+
+async def test_a_machine_that_could_not_be_let_go_on_is_let_go_on_later(
+    autojump_clock,
+):
+    """It stands still and has no second error: QEMU was busy, and it stood for good."""
+    qmp = FakeQmp()
+    asked = qmp.execute
+
+    async def busy(command):
+        answer = await asked(command)
+        if len(qmp.commands) == 2:
+            raise UpstreamError("QEMU did not answer within 30 s")
+        return answer
+
+    qmp.execute = busy
+    with pytest.raises(UpstreamError, match="QEMU has gone"):
+        await QemuControl(qmp).run()
+    again = ["query-status", "cont"]
+    assert [name for name, _ in qmp.commands] == [*again, *again, "query-status"]
