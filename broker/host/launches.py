@@ -366,8 +366,7 @@ class LaunchControl:
     ) -> api.LaunchBoxAnswer:
         """Describe the box, for a command that does not read records itself."""
         del exchange
-        record = await self._launches.box(request.record)
-        return box_answer(record)
+        return box_answer(await self._launches.box(request.record))
 
     @serves(methods.LAUNCH_BIND)
     async def bind_launch(

@@ -13,11 +13,7 @@ from policy.records.field_types import (
     Whole,
     Words,
 )
-from policy.records.patterns import (
-    MIME,
-    PALETTE,
-    PATHS,
-)
+from policy.records.patterns import LOCALE, MIME, PALETTE, PATHS
 from policy.records.quantities import Bytes, GlobalName, Seconds, YesNo
 
 WINDOW = Table(
@@ -350,6 +346,13 @@ LOOKS = Table(
         _look("font", Title(100), 'The font, as "Cantarell 11".'),
         _look("document_font", Title(100), "The font of documents."),
         _look("monospace_font", Title(100), "The font of code."),
+        Field(
+            "language",
+            LOCALE,
+            "The locale of each program that Vitrail starts, without a rule: that of "
+            'your desktop now ("desktop"), or this one.',
+            default_words="that of the sandbox's start",
+        ),
     ),
 )
 

@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from policy import limits
-from policy.records.field_types import (
-    Pattern,
-    SocketPath,
-    Words,
-)
+from policy.records.field_types import Pattern, SocketPath, Words
 
 PACKAGE = Pattern(
     f"a Debian package's name of 2 to {limits.PACKAGE_CHARS} characters",
@@ -32,6 +28,10 @@ MACHINE_NAME = Pattern(
     "a machine's name as systemd-machined has it: a host name",
     r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?",
     64,
+)
+
+LOCALE = Pattern(
+    '"desktop", or a name as "de_DE.UTF-8"', r"[A-Za-z][A-Za-z0-9_.@-]*", 40
 )
 
 MIME = Pattern(

@@ -15,7 +15,7 @@ from shims.guest.agent import Agent
 from shims.guest.called import called
 from shims.guest.display import Display
 from shims.guest.folders import Folders
-from shims.guest.host_files import host_environment
+from shims.guest.host_files import host_environment, with_locales
 from shims.guest.host_keys import make_host_keys
 from shims.guest.loop import Loop, log
 from shims.guest.machine import Machine
@@ -218,7 +218,7 @@ class Guest:
                 MOZ_ENABLE_WAYLAND="1",
             )
             env.update(self.x11.environment())
-        env.update(message["env"])
+        env = with_locales(env, message["env"])
         self.ssh_keys.settle(env)
         return env
 

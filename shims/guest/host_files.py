@@ -29,6 +29,23 @@ def host_environment() -> Dict[str, str]:
     return {"LANG": lang} if lang else {}
 
 
+def with_locales(env: Dict[str, str], told: Dict[str, str]) -> Dict[str, str]:
+    """Return a program's environment with what the broker says of it.
+
+    Locales that this guest lacks are left out: programs would warn and use C.
+    """
+    import locale
+
+    for name, value in told.items():
+        if name == "LANG" or name.startswith("LC_"):
+            try:
+                locale.setlocale(locale.LC_COLLATE, value)  # compares texts, of which
+            except locale.Error:  # this process sorts none for users
+                continue
+        env[name] = value
+    return env
+
+
 def unpack_host_files(text: str = "", root: str = "/") -> None:
     """Put the files into place.  What fails is logged: the guest works without them."""
     text = text or LAUNCH.get("LAUNCH_FILES", LAUNCH_FILES)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.eventually import eventually
 from tests.kit.world import record, world
 
 pytestmark = [
@@ -43,3 +44,18 @@ async def test_the_guest_has_the_files_that_its_record_names():
             assert [*Path("/").glob(f"usr/share/fonts/**/{name}")], name
         code, out = await w.output("bare", "python3", "-c", _LOOK)
         assert out.decode().splitlines()[1] == ""
+
+
+async def test_a_program_has_the_locale_that_its_record_chooses_at_its_start():
+    async with world({"work": record()}) as w:
+
+        async def told(lang):
+            _, out = await w.output("work", "sh", "-c", "echo $LANG")
+            return out.decode() == f"{lang}\n"
+
+        assert await told("C.UTF-8")
+        w.write_record("work", record() + '[looks]\nlanguage = "POSIX"\n')
+        await eventually(lambda: told("POSIX"))
+        # One that the machine does not have.
+        w.write_record("work", record() + '[looks]\nlanguage = "de_DE.UTF-8"\n')
+        await eventually(lambda: told("C.UTF-8"))

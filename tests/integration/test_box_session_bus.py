@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -116,6 +117,22 @@ async def test_programs_of_a_box_have_the_looks_of_the_desktop_live():
             assert await anext(lines) == "light"
             await choose(screen, "color-scheme", "prefer-dark")
             assert await anext(lines) == "dark"
+
+
+async def test_a_program_of_a_box_has_the_locale_that_its_record_chooses():
+    async with boxes() as (w, _screen):
+        w.environ["LANG"] = "C"
+        here = Path("/etc/default/locale")
+        text = here.read_text() if here.exists() else ""
+        found = re.search(r'^LANG="?([^"\n]*)', text, re.MULTILINE)
+        desktop = found[1] if found else "C"  # as the environment has it
+        for chosen, lang in (("", "C"), ("POSIX", "POSIX"), ("desktop", desktop)):
+            looks = f'[looks]\nlanguage = "{chosen}"\n' if chosen else ""
+            w.write_record(
+                "work", RECORD.format(name="work", kind="persistent") + looks
+            )
+            code, said = await in_box(w, "work", "echo $LANG")
+            assert (code, said) == (0, f"{lang}\n")
 
 
 async def test_a_program_of_a_box_opens_and_saves_what_the_user_chooses(tmp_path):

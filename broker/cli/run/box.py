@@ -45,7 +45,7 @@ from broker.ipc.control.api import (
 )
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
-from broker.viewer.sandboxes.time_zone import zone_environment
+from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
 from policy.records.model import Bwrap, Record
 
 _NOT_YET = Path("/nonexistent")
@@ -121,6 +121,7 @@ async def _run_recorded(
             box = _box(command, launch.read_only, launch.read_write, tree)
             box = replace(
                 box,
+                locale=tuple(locale_environment(record.viewer).items()),
                 resolver=_resolver(launch.network),
                 open_files=launch.open_files,
                 user_namespaces=launch.user_namespaces,
@@ -179,6 +180,7 @@ def variables_of(record: Record) -> dict[str, str]:
         "LANG": os.environ.get("LANG") or "C.UTF-8",
         "TERM": os.environ.get("TERM") or "dumb",
         **zone_environment(record.viewer.timezone),
+        **locale_environment(record.viewer),
     }
 
 

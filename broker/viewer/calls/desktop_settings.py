@@ -228,6 +228,8 @@ def fixed_settings(
     """Return the settings that a record has (``ViewerRecord.looks``)."""
     found: dict[tuple[str, str], Setting] = {}
     for name, value in looks:
+        if name == "language":
+            continue  # of a program's environment
         place = _KEYS[name]
         form = TOLD[place][0]
         told: object = value

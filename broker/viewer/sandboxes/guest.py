@@ -51,7 +51,7 @@ from broker.viewer.sandboxes.programs import (
 )
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.streams import GuestStreams
-from broker.viewer.sandboxes.time_zone import zone_environment
+from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
 from broker.viewer.sandboxes.window_rules import GuestFrames
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.workers import clipboard_member
@@ -496,8 +496,9 @@ class Guest:
         program.way.reach(Step.MACHINE, trio.current_time())
         if self.agent is not None:
             program.way.reach(Step.AGENT, trio.current_time())
-        # The guest has UTC without it.
-        given = {**zone_environment(record.viewer.timezone), **keys, **env}
+        # The guest has UTC and the language of its start without it.
+        looks = locale_environment(record.viewer)
+        given = {**zone_environment(record.viewer.timezone), **looks, **keys, **env}
         message = run_message(program.number, argv, given, streams, display=display)
         try:
             await self._tools.log.require(

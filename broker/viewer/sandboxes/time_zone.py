@@ -1,6 +1,7 @@
-"""The desktop's time zone, as a value of TZ that needs no data in the guest.
+"""The desktop's time zone and locale, for programs that are started now.
 
-The last line of a file of tzfile(5), version 2 and later, is a rule in POSIX's form
+A zone is a value of TZ that needs no data in the guest:
+the last line of a file of tzfile(5), version 2 and later, is a rule in POSIX's form
 (``CET-1CEST,M3.5.0,M10.5.0/3``), which every C library reads without a database.
 """
 
@@ -10,9 +11,13 @@ import re
 from pathlib import Path
 
 from broker.core.errors import SetupError
+from policy.records.model import ViewerRecord
 
 LOCALTIME = Path("/etc/localtime")
+LOCALES = (Path("/etc/locale.conf"), Path("/etc/default/locale"))
+"""systemd-localed(8) writes the first one that a distribution has."""
 _MOST_BYTES = 65536
+_LOCALE = re.compile(r'^(LANG|LC_[A-Z]+)="?([A-Za-z0-9_.@-]{1,40})"?$', re.MULTILINE)
 _RULE = re.compile(rb"[A-Za-z0-9<>+,./:-]{3,100}")
 
 
@@ -22,6 +27,17 @@ def zone_environment(timezone: str) -> dict[str, str]:
     Raises SetupError.
     """
     return {"TZ": time_zone(LOCALTIME)} if timezone == "desktop" else {}
+
+
+def locale_environment(viewer: ViewerRecord) -> dict[str, str]:
+    """Return what a program that is started now has of a record's ``looks.language``."""
+    chosen = dict(viewer.looks).get("language")
+    if chosen and chosen != "desktop":
+        return {"LANG": str(chosen)}
+    files = [path for path in LOCALES if chosen and path.is_file()]
+    return (
+        dict(_LOCALE.findall(files[0].read_text("utf-8", "replace"))) if files else {}
+    )
 
 
 def time_zone(path: Path) -> str:

@@ -7,9 +7,13 @@ from policy.records.model import Bwrap, Record
 
 
 def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
-    """Describe the box of a record; empty for a record of another kind, or none."""
+    """Describe the box of a record; empty for a record of another kind, or none.
+
+    Empty, too, where brokerctl must look the desktop's language up: run.box does.
+    """
     launch = None if record is None else record.host.launch
-    if record is None or not isinstance(launch, Bwrap):
+    looks = {} if record is None else dict(record.viewer.looks)
+    if record is None or not isinstance(launch, Bwrap) or "language" in looks:
         return api.LaunchBoxAnswer()
     folders = record.viewer.folders
     return api.LaunchBoxAnswer(

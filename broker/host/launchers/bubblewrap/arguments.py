@@ -84,6 +84,8 @@ class Box:
     resolver: str | None = None
     """Its resolv.conf(5); None: it has no network."""
     language: str = "C.UTF-8"
+    locale: tuple[tuple[str, str], ...] = ()
+    """Variables in place of that language."""
     terminal: str = "dumb"
     open_files: int = SANDBOX_FDS
     stdin: bool = False
@@ -270,6 +272,7 @@ def _environment(box: Box, uid: int) -> Iterator[str]:
         "GDK_BACKEND": "wayland,x11" if box.x11 else "wayland",
         "QT_QPA_PLATFORM": "wayland;xcb" if box.x11 else "wayland",
         "MOZ_ENABLE_WAYLAND": "1",
+        **dict(box.locale),
     }
     for name, value in words.items():
         yield from ("--setenv", name, value)

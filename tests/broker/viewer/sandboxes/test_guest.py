@@ -316,6 +316,11 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
     [
         ("", agent.VERSION, ({}, True, limits.AGENT_OUTPUT_WINDOW)),
         ('timezone = "desktop"', agent.VERSION, ({"TZ": "CET-1"}, True, 131072)),
+        (
+            '[looks]\nlanguage = "de_DE.UTF-8"',
+            agent.VERSION,
+            ({"LANG": "de_DE.UTF-8"}, True, limits.AGENT_OUTPUT_WINDOW),
+        ),
         ("", agent.PACED_VERSION - 1, ({}, False, 0)),
     ],
 )

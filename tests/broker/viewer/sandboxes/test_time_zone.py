@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from broker.core.errors import SetupError
 from broker.viewer.sandboxes import time_zone as time_zones
-from broker.viewer.sandboxes.time_zone import time_zone, zone_environment
+from broker.viewer.sandboxes.time_zone import (
+    locale_environment,
+    time_zone,
+    zone_environment,
+)
+
+
+def viewer(**looks):
+    return SimpleNamespace(looks=tuple(looks.items()))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +55,21 @@ def test_a_program_has_the_zone_of_its_start_and_only_where_the_record_says_so(
         path.write_bytes(b"TZif2\n" + rule.encode() + b"\n")
         assert zone_environment("desktop") == {"TZ": rule}
     assert zone_environment("utc") == {}
+
+
+def test_a_program_has_the_locale_of_its_start_and_only_where_the_record_says_so(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "locale"
+    monkeypatch.setattr(time_zones, "LOCALES", (tmp_path / "none", path))
+    assert locale_environment(viewer(language="desktop")) == {}
+    path.write_text('# ours\nLANG=de_DE.UTF-8\nLC_TIME="fr_FR.UTF-8"\nLANGUAGE=a\n')
+    told = {"LANG": "de_DE.UTF-8", "LC_TIME": "fr_FR.UTF-8"}
+    assert locale_environment(viewer(language="desktop")) == told
+    path.write_text("LANG=ja_JP.UTF-8\nLC_ALL=a b\n\xff\n", "latin-1")
+    assert locale_environment(viewer(language="desktop")) == {"LANG": "ja_JP.UTF-8"}
+    assert locale_environment(viewer(language="pl_PL")) == {"LANG": "pl_PL"}
+    assert locale_environment(viewer()) == {}
 
 
 def test_without_a_file_it_is_utc(tmp_path):
