@@ -14,6 +14,7 @@ import enum
 import os
 import struct
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from broker.core.errors import InternalError
 from broker.core.limits import relay as relay_limits
@@ -107,8 +108,7 @@ class StreamStatistics:
 # -- messages ------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Submit:
+class Submit(NamedTuple):
     """Relay between the two descriptors of this packet; the pump owns them.
 
     ``idle_ms`` 0 means no limit; ``max_write`` (bytes, 0 for any) bounds a
@@ -180,7 +180,7 @@ REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
 SIDE_NUMBER = {side: number for number, side in enumerate(_SIDES)}
 
 SUBMIT, ABORT, ASK, READY, DONE, LIVE = range(1, 7)
-SUBMIT_FORM = struct.Struct("<BBBxIQQQ")
+SUBMIT_FORM = struct.Struct("<BBB5xQQQQ")
 NUMBER_FORM = struct.Struct("<B7xQ")  # abort: token; ask: request
 READY_FORM = struct.Struct("<BBBxI")
 DONE_FORM = struct.Struct("<BBBBBxHQQQ")
@@ -197,15 +197,9 @@ def encode_to_pump(message: ToPump) -> bytes:
     """Return the packet of a message."""
     match message:
         case Submit():
-            return SUBMIT_FORM.pack(
-                SUBMIT,
-                MODE_NUMBER[message.mode_ab],
-                MODE_NUMBER[message.mode_ba],
-                message.max_write,
-                message.token,
-                message.idle_ms,
-                message.max_bytes,
-            )
+            token, ab, ba, *limits = message
+            modes = MODE_NUMBER[ab], MODE_NUMBER[ba]
+            return SUBMIT_FORM.pack(SUBMIT, *modes, token, *limits)
         case Abort():
             return NUMBER_FORM.pack(ABORT, message.token)
         case PumpRequest():

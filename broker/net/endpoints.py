@@ -57,31 +57,38 @@ async def connect(
             f"{endpoint} did not answer within {deadline:g} s",
             hint="is the program that listens there busy or stopped?",
         ) from error
+    except OSError as error:
+        raise _explain_connect(endpoint, error) from error
 
 
-async def _connect_unix(
+def connect_at_once(
     endpoint: Endpoint, path: Path, *, descriptors: bool = False
-) -> socket.socket:
+) -> socket.socket | None:
+    """Return a socket connected to a path, None where that has to wait.
+
+    Raises OSError where it cannot be connected.
+    """
     sock = new_socket(socket.AF_UNIX, endpoint)
     # guard: who is connected to sends no descriptor
     if not descriptors:
         fdpass.refuse_descriptors(sock)
     try:
-        while True:
-            try:
-                sock.connect(os.fspath(path))
-            except BlockingIOError:
-                # A full backlog is EAGAIN on a UNIX socket, and no event reports
-                # when there is room (unix(7)); this is not EINPROGRESS.
-                await trio.sleep(_CONNECT_RETRY_SECONDS)
-                continue
-            break
-        await trio.lowlevel.checkpoint_if_cancelled()
-    except BaseException as error:
+        sock.connect(os.fspath(path))
+    except OSError as error:
         sock.close()
-        if isinstance(error, OSError):
-            raise _explain_connect(endpoint, error) from error
+        # A full backlog, and no event reports when there is room (unix(7)).
+        if isinstance(error, BlockingIOError):
+            return None
         raise
+    return sock
+
+
+async def _connect_unix(
+    endpoint: Endpoint, path: Path, *, descriptors: bool = False
+) -> socket.socket:
+    await trio.lowlevel.checkpoint_if_cancelled()
+    while not (sock := connect_at_once(endpoint, path, descriptors=descriptors)):  # noqa: ASYNC110
+        await trio.sleep(_CONNECT_RETRY_SECONDS)
     return sock
 
 
@@ -95,10 +102,8 @@ async def _connect_vsock(endpoint: VsockEndpoint) -> socket.socket:
             number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
                 raise OSError(number, os.strerror(number)) from None
-    except BaseException as error:
+    except BaseException:
         sock.close()
-        if isinstance(error, OSError):
-            raise _explain_connect(endpoint, error) from error
         raise
     return sock
 
@@ -110,10 +115,8 @@ async def _connect_hybrid(endpoint: HybridEndpoint) -> socket.socket:
         # buffer always has room for it.
         sock.send(f"CONNECT {endpoint.port}\n".encode())
         await _await_ok(endpoint, sock)
-    except BaseException as error:
+    except BaseException:
         sock.close()
-        if isinstance(error, OSError):
-            raise _explain_connect(endpoint, error) from error
         raise
     return sock
 

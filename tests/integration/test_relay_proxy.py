@@ -193,6 +193,36 @@ def test_a_killed_pump_ends_it_with_a_sentence(proxy, server):
     assert "Traceback" not in err
 
 
+def test_each_connection_of_a_killed_pump_is_reported(proxy, server):
+    running = proxy("--json")
+    (pump,) = running.children()
+    lines = [(running.dial(), server.accept()[0]) for _ in range(3)]
+    os.kill(pump, signal.SIGKILL)
+    out, _ = running.process.communicate(timeout=60)
+    reasons = [json.loads(line)["reason"] for line in out.splitlines()]
+    assert reasons == ["pump-died"] * 3
+    for pair in lines:
+        for sock in pair:
+            sock.close()
+
+
+def test_a_server_with_a_full_queue_is_waited_for(proxy, server, folder):
+    server.listen(0)
+    full = socket.socket(socket.AF_UNIX)
+    full.connect(f"{folder}/up")
+    running = proxy()
+    with running.dial() as client, running.dial() as other:
+        client.sendall(b"one")
+        other.sendall(b"two")
+        full.close()
+        words = set()
+        for _ in range(3):
+            with server.accept()[0] as conn:
+                conn.settimeout(60)
+                words.add(conn.recv(10))
+    assert words == {b"", b"one", b"two"}
+
+
 def test_a_killed_proxy_takes_its_pump_along(proxy, server, folder):
     running = proxy()
     (pump,) = running.children()

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import rich_click as click
 import trio
@@ -21,18 +22,21 @@ from broker.cli.proxy import pulse, wayland
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import displayed
 from broker.core.limits import relay as relay_limits
-from broker.helpers.pump.client import Pump
+from broker.helpers.pump.client import Pump, milliseconds
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.process import start_pump
-from broker.ipc.pump import RelayMode, StreamEnd
-from broker.net.addresses import Endpoint, parse_connect, parse_listen
-from broker.net.endpoints import connect
+from broker.ipc.pump import RelayMode, StreamEnd, Submit
+from broker.net.addresses import Endpoint, UnixEndpoint, parse_connect, parse_listen
+from broker.net.endpoints import connect, connect_at_once
 from broker.net.listeners import Listener, open_listener
 
 _MODES = click.Choice([str(mode) for mode in RelayMode])
 
 # Descriptors for listening, connecting and logging, beside those of connections.
 _SPARE_DESCRIPTORS = 32
+
+_BATCH = 16
+"""Connections that are begun before the ends of others are looked at."""
 
 
 @click.group("proxy")
@@ -151,7 +155,7 @@ async def serve(order: Order, handle: PumpHandle) -> None:
             async with trio.open_nursery() as nursery:
                 await nursery.start(pump.run)
                 nursery.start_soon(_fail_with, pump)
-                nursery.start_soon(_accept, order, pump, listener)
+                nursery.start_soon(Connections(order, pump, nursery).accept, listener)
                 # One line, whatever the terminal's width: scripts wait for it.
                 _say(f"listening on {order.listen}, relaying to {order.connect}")
                 async for _ in signals:
@@ -169,45 +173,89 @@ async def _fail_with(pump: Pump) -> None:
     )
 
 
-async def _accept(order: Order, pump: Pump, listener: Listener) -> None:
-    # A client beyond the limit waits in the kernel's queue, and costs nothing.
-    slots = trio.Semaphore(_slots(order))
-    async with trio.open_nursery() as connections:
+class Connections:
+    """The connections of a relay.
+
+    A carried one has no task: the pump's reader reports its end, and the end of
+    the pump's reader is the end of all.  Only one that has to be waited for has.
+    """
+
+    def __init__(self, order: Order, pump: Pump, nursery: trio.Nursery) -> None:
+        self._order = order
+        self._pump = pump
+        self._nursery = nursery
+        # A client beyond the limit waits in the kernel's queue, and costs nothing.
+        self._slots = trio.Semaphore(_slots(order))
+        idle_ms = milliseconds(order.idle)
+        self._terms = Submit(0, order.mode_in, order.mode_out, idle_ms, order.max_write)
+
+    async def accept(self, listener: Listener) -> None:
+        """Accept connections without end, and have each carried."""
+        slots = self._slots
         while True:
-            await slots.acquire()
-            conn = await listener.accept()
-            connections.start_soon(_carry, order, pump, conn, slots)
+            if not slots.value:
+                await slots.acquire()
+                slots.release()
+            for conn in await listener.accept_batch(min(slots.value, _BATCH)):
+                slots.acquire_nowait()
+                self._begin(conn, time.monotonic())
+
+    def _begin(self, conn: socket.socket, began: float) -> None:
+        """Have a connection carried, by a task if that does not work at once."""
+        there = self._connect_at_once()
+        try:
+            taken = there and self._submit(conn, there, began)
+        except UpstreamError as error:
+            self._failed(error)
+            taken = -1
+        if not taken:
+            self._nursery.start_soon(self._carry, conn, there, began)
+            return
+        conn.close()
+        if there is not None:
+            there.close()
+
+    def _connect_at_once(self) -> socket.socket | None:
+        endpoint = self._order.connect
+        if not isinstance(endpoint, UnixEndpoint):
+            return None
+        try:
+            return connect_at_once(endpoint, endpoint.path)
+        except (OSError, VitrailError):
+            return None  # the task reports it
+
+    def _submit(self, conn: socket.socket, there: socket.socket, began: float) -> int:
+        settle = partial(self._ended, began)
+        return self._pump.submit(conn.fileno(), there.fileno(), self._terms, settle)
+
+    async def _carry(
+        self, conn: socket.socket, there: socket.socket | None, began: float
+    ) -> None:
+        """Carry a connection when the far end, or the pump, takes it."""
+        try:
+            with conn:
+                there = there or await connect(self._order.connect)
+                with there:
+                    while not self._submit(conn, there, began):
+                        await self._pump.wait_room()
+        except VitrailError as error:
+            self._failed(error)
+
+    def _failed(self, error: VitrailError) -> None:
+        self._slots.release()
+        _report_failure(self._order, error)
+
+    def _ended(self, began: float, end: StreamEnd) -> None:
+        self._slots.release()
+        # Those that end because the relay does are not reported.
+        if not self._nursery.cancel_scope.cancel_called:
+            _report(self._order, end, time.monotonic() - began)
 
 
 def _slots(order: Order) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     # In this process a connection has two descriptors at most, for a moment.
     return max(1, min(order.max_connections, (soft - _SPARE_DESCRIPTORS) // 2))
-
-
-async def _carry(
-    order: Order, pump: Pump, conn: socket.socket, slots: trio.Semaphore
-) -> None:
-    began = time.monotonic()
-    try:
-        try:
-            there = await connect(order.connect)
-        except BaseException:
-            conn.close()
-            raise
-        end = await pump.relay(
-            conn.detach(),
-            there.detach(),
-            mode_ab=order.mode_in,
-            mode_ba=order.mode_out,
-            idle_seconds=order.idle,
-            max_write=order.max_write,
-        )
-        _report(order, end, time.monotonic() - began)
-    except VitrailError as error:
-        _report_failure(order, error)
-    finally:
-        slots.release()
 
 
 def _report(order: Order, end: StreamEnd, seconds: float) -> None:

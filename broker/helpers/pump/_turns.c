@@ -1,10 +1,11 @@
-/* The pump's hot path: turns of streams in which bytes just flow.
+/* The pump's hot path: streams in which bytes just flow, from beginning to end.
  *
- * What flow.py does in splice mode, for a pair of sockets of which neither
- * direction has ended or failed: fill a pipe, drain it, wait for the side that
- * makes us wait.  Everything else (ends, errors, copying, deadlines, the
- * broker) is engine.py's: a pair whose state changes otherwise leaves here
- * with all that is known about it and does not come back.
+ * What flow.py and engine.py do in splice mode, for a pair of sockets of which
+ * neither direction fails: fill a pipe, drain it, wait for the side that makes
+ * us wait, pass an end on, close both when both have ended.  Everything else
+ * (errors, copying, deadlines, the broker) is engine.py's: a pair in which
+ * something fails leaves here with all that is known about it and does not come
+ * back.
  *
  * Nothing here looks at a byte that it carries; there is nothing to parse.
  * Optional: without it the pump does the same in Python (turns.py).
@@ -18,6 +19,8 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,6 +33,7 @@ struct end {
 	struct end *other;
 	struct pair *pair;
 	int fd;
+	int gone;               /* it will receive nothing more, and that was acted on */
 	uint32_t mask;          /* as it stands in the epoll set */
 	/* the direction that begins here */
 	enum state state;
@@ -41,6 +45,7 @@ struct end {
 
 struct pair {
 	struct end a, b;
+	unsigned long long token;
 	double active;
 };
 
@@ -137,7 +142,15 @@ static enum state move(struct turns *t, struct end *e, int rounds)
 	e->state = carry(t, e, rounds);
 	if (!e->held)
 		give(t, e->pipe);
+	if (e->state == ENDED) /* ENOTCONN: it is gone, which shows when it is read */
+		shutdown(e->other->fd, SHUT_WR);
 	return e->state;
+}
+
+/* Whether e sends nothing more and is not yet known to receive nothing more. */
+static int half_closed(const struct end *e)
+{
+	return e->state == ENDED && e->other->state == FLOWING && !e->gone;
 }
 
 /* Make the epoll set agree with what is awaited from this side. */
@@ -150,7 +163,7 @@ static int watch(struct turns *t, struct end *e)
 	/* EPOLLHUP cannot be masked, and would spin: who is not awaited is parked, as
 	 * in engine.py.  It keeps its entry, because another might not be had. */
 	if (!mask)
-		mask = EPOLLONESHOT;
+		mask = half_closed(e) ? EPOLLET : EPOLLONESHOT;
 	if (mask == e->mask)
 		return 0;
 	event.events = mask;
@@ -161,19 +174,30 @@ static int watch(struct turns *t, struct end *e)
 	return 0;
 }
 
-/* 1: goes on; 0: something for the engine; -1: errno. */
-static int turn(struct turns *t, struct end *e, uint32_t events, int rounds)
+enum outcome { BAD = -1, LEAVES, STAYS, OVER };
+
+/* LEAVES: something for the engine.  BAD: errno. */
+static enum outcome turn(struct turns *t, struct end *e, uint32_t events, int rounds)
 {
 	struct end *o = e->other;
 
 	e->pair->active = t->now;
 	if (e->state == FLOWING && events & ~(uint32_t)EPOLLOUT)
-		if (move(t, e, rounds) > BLOCKED)
-			return 0;
+		if (move(t, e, rounds) > ENDED)
+			return LEAVES;
 	if (o->state == BLOCKED && events & ~(uint32_t)EPOLLIN)
-		if (move(t, o, rounds) > BLOCKED)
-			return 0;
-	return watch(t, e) < 0 || watch(t, o) < 0 ? -1 : 1;
+		if (move(t, o, rounds) > ENDED)
+			return LEAVES;
+	if (half_closed(e) && events & (EPOLLHUP | EPOLLERR)) {
+		/* Stop the other side from sending more; what it sent meets the error. */
+		e->gone = 1;
+		shutdown(o->fd, SHUT_RD);
+		if (move(t, o, rounds) > ENDED)
+			return LEAVES;
+	}
+	if (e->state == ENDED && o->state == ENDED)
+		return OVER;
+	return watch(t, e) < 0 || watch(t, o) < 0 ? BAD : STAYS;
 }
 
 /* -- what Python sees --------------------------------------------------------- */
@@ -200,17 +224,44 @@ static PyObject *described(const struct end *e)
 	                     has ? e->pipe[0] : -1, has ? e->pipe[1] : -1);
 }
 
+static void forget(struct turns *t, struct pair *pair)
+{
+	t->ends[pair->a.fd] = t->ends[pair->b.fd] = NULL;
+	PyMem_Free(pair);
+}
+
 /* Let go of a pair; a pipe that still holds bytes goes with it. */
 static PyObject *let_go(struct turns *t, struct end *e)
 {
 	struct pair *pair = e->pair;
-	PyObject *left = Py_BuildValue("(dNN)", pair->active, described(&pair->a),
-	                               described(&pair->b));
+	PyObject *left = Py_BuildValue("(KdNN)", pair->token, pair->active,
+	                               described(&pair->a), described(&pair->b));
 	if (!left)
 		return NULL;
-	t->ends[pair->a.fd] = t->ends[pair->b.fd] = NULL;
-	PyMem_Free(pair);
+	forget(t, pair);
 	return left;
+}
+
+/* Another process may still have the file: only then closing is not enough. */
+static void unwatch(struct turns *t, int fd)
+{
+	epoll_ctl(t->epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
+/* Close both sides of a pair of which both directions have ended. */
+static PyObject *finish(struct turns *t, struct pair *pair)
+{
+	struct end *ends[] = { &pair->a, &pair->b };
+	PyObject *over = Py_BuildValue("(KKK)", pair->token, (unsigned long long)pair->a.count,
+	                               (unsigned long long)pair->b.count);
+	if (!over)
+		return NULL;
+	for (int i = 0; i < 2; i++) {
+		unwatch(t, ends[i]->fd);
+		close(ends[i]->fd);
+	}
+	forget(t, pair);
+	return over;
 }
 
 static int grow(struct turns *t, int fd)
@@ -232,12 +283,39 @@ static int grow(struct turns *t, int fd)
 	return 0;
 }
 
+static PyObject *turns_domains(PyObject *self, PyObject *args)
+{
+	int fd[2], domain[2];
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "ii", &fd[0], &fd[1]))
+		return NULL;
+	for (int i = 0; i < 2; i++) {
+		socklen_t size = sizeof domain[i];
+		if (getsockopt(fd[i], SOL_SOCKET, SO_DOMAIN, &domain[i], &size) < 0)
+			return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	return Py_BuildValue("(ii)", domain[0], domain[1]);
+}
+
+/* Have a socket wait for nothing, and its bytes awaited. */
+static int enter(struct turns *t, int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
+	int on = 1;
+
+	if (ioctl(fd, FIONBIO, &on) < 0)
+		return -1;
+	return epoll_ctl(t->epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
 static PyObject *turns_adopt(PyObject *self, PyObject *args)
 {
 	struct turns *t = (struct turns *)self;
+	unsigned long long token;
 	int a, b;
 
-	if (!PyArg_ParseTuple(args, "ii", &a, &b))
+	if (!PyArg_ParseTuple(args, "Kii", &token, &a, &b))
 		return NULL;
 	if (a < 0 || b < 0 || a == b || find(t, a) || find(t, b)) {
 		PyErr_SetString(PyExc_ValueError, "not two new descriptors");
@@ -248,6 +326,13 @@ static PyObject *turns_adopt(PyObject *self, PyObject *args)
 	struct pair *pair = PyMem_Calloc(1, sizeof *pair);
 	if (!pair)
 		return PyErr_NoMemory();
+	if (enter(t, a) < 0 || enter(t, b) < 0) {
+		PyErr_SetFromErrno(PyExc_OSError);
+		unwatch(t, a);
+		PyMem_Free(pair);
+		return NULL;
+	}
+	pair->token = token;
 	pair->active = monotonic();
 	pair->a = (struct end){ .other = &pair->b, .pair = pair, .fd = a, .mask = EPOLLIN };
 	pair->b = (struct end){ .other = &pair->a, .pair = pair, .fd = b, .mask = EPOLLIN };
@@ -277,13 +362,13 @@ static PyObject *turns_look(PyObject *self, PyObject *args)
 	struct end *e = known(t, fd);
 	if (!e)
 		return NULL;
-	return Py_BuildValue("(dNN)", e->pair->active, described(&e->pair->a),
-	                     described(&e->pair->b));
+	return Py_BuildValue("(KdNN)", e->pair->token, e->pair->active,
+	                     described(&e->pair->a), described(&e->pair->b));
 }
 
 /* One round: 0 and what is not ours appended to the lists, or -1. */
 static int round_of(struct turns *t, const struct epoll_event *events, int n,
-                    PyObject *others, PyObject *left)
+                    PyObject *others, PyObject *left, PyObject *over)
 {
 	int rounds = n > t->many ? 1 : t->rounds;
 
@@ -291,15 +376,15 @@ static int round_of(struct turns *t, const struct epoll_event *events, int n,
 		struct end *e = find(t, events[i].data.fd);
 		PyObject *item, *list;
 		if (e) {
-			int went = turn(t, e, events[i].events, rounds);
-			if (went > 0)
+			enum outcome went = turn(t, e, events[i].events, rounds);
+			if (went == STAYS)
 				continue;
-			if (went < 0) {
+			if (went == BAD) {
 				PyErr_SetFromErrno(PyExc_OSError);
 				return -1;
 			}
-			item = let_go(t, e);
-			list = left;
+			list = went == OVER ? over : left;
+			item = went == OVER ? finish(t, e->pair) : let_go(t, e);
 		} else {
 			item = Py_BuildValue("(iI)", events[i].data.fd, events[i].events);
 			list = others;
@@ -331,8 +416,8 @@ static PyObject *turns_wait(PyObject *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "d", &until))
 		return NULL;
-	PyObject *others = PyList_New(0), *left = PyList_New(0);
-	if (!others || !left)
+	PyObject *others = PyList_New(0), *left = PyList_New(0), *over = PyList_New(0);
+	if (!others || !left || !over)
 		goto fail;
 	t->now = monotonic();
 	do {
@@ -347,14 +432,15 @@ static PyObject *turns_wait(PyObject *self, PyObject *args)
 		}
 		if (n < 0 && PyErr_CheckSignals())
 			goto fail;
-		if (n > 0 && round_of(t, events, n, others, left) < 0)
+		if (n > 0 && round_of(t, events, n, others, left, over) < 0)
 			goto fail;
-	} while (!PyList_Size(others) && !PyList_Size(left)
+	} while (!PyList_Size(others) && !PyList_Size(left) && !PyList_Size(over)
 	         && (until < 0 || t->now < until));
-	return Py_BuildValue("(dNN)", t->now, others, left);
+	return Py_BuildValue("(dNNN)", t->now, others, left, over);
 fail:
 	Py_DecRef(others);
 	Py_DecRef(left);
+	Py_DecRef(over);
 	return NULL;
 }
 
@@ -413,8 +499,9 @@ static void turns_dealloc(PyObject *self)
 }
 
 static PyMethodDef methods[] = {
+	{ "domains", turns_domains, METH_VARARGS, "The families of two sockets." },
 	{ "adopt", turns_adopt, METH_VARARGS,
-	  "Take two sockets that are in the epoll set for EPOLLIN; nothing is held." },
+	  "Take a token's two sockets; they are the caller's still where that fails." },
 	{ "release", turns_release, METH_VARARGS, "Let go of the pair with this socket." },
 	{ "look", turns_look, METH_VARARGS, "How the pair with this socket stands." },
 	{ "wait", turns_wait, METH_VARARGS,

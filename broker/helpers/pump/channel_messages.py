@@ -13,11 +13,8 @@ def decode_to_pump(packet: bytes) -> wire.ToPump:
     try:
         kind = packet[0]
         if kind == wire.SUBMIT:
-            _, ab, ba, max_write, token, idle_ms, max_bytes = wire.SUBMIT_FORM.unpack(
-                packet
-            )
-            ways = wire.MODES[ab], wire.MODES[ba]
-            return wire.Submit(token, *ways, idle_ms, max_write, max_bytes)
+            _, ab, ba, token, *limits = wire.SUBMIT_FORM.unpack(packet)
+            return wire.Submit(token, wire.MODES[ab], wire.MODES[ba], *limits)
         _, number = wire.NUMBER_FORM.unpack(packet)
     except (struct.error, IndexError) as error:
         raise InternalError("not a message to the pump") from error

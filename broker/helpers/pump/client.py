@@ -12,9 +12,10 @@ import errno
 import os
 import select
 import signal
-import socket
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import trio
 
@@ -22,6 +23,7 @@ from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import relay as relay_limits
 from broker.core.stderr_log import log_stderr
 from broker.helpers.pump.handle import PumpHandle
+from broker.ipc import fdpass
 from broker.ipc.pump import (
     MESSAGE_BYTES,
     Abort,
@@ -30,6 +32,7 @@ from broker.ipc.pump import (
     PumpReady,
     PumpRequest,
     RelayMode,
+    Side,
     StreamDone,
     StreamEnd,
     StreamStatistics,
@@ -52,20 +55,12 @@ class PumpStatistics:
     ended: dict[EndReason, int]
 
 
-class _Pending:
+class _Pending(NamedTuple):
     """A stream that has not ended, as the broker remembers it."""
 
-    __slots__ = ("done", "end", "modes", "name")
-
-    def __init__(self, name: str, modes: tuple[RelayMode, RelayMode]) -> None:
-        self.name = name
-        self.modes = modes
-        self.done = trio.Event()
-        self.end: StreamEnd | None = None
-
-    def settle(self, end: StreamEnd) -> None:
-        self.end = end
-        self.done.set()
+    terms: Submit
+    settle: Callable[[StreamEnd], None]
+    name: str
 
 
 class Pump:
@@ -128,9 +123,7 @@ class Pump:
                     self._take(packet)
                 except InternalError as error:
                     # Its streams end with it; the broker, and all else, does not.
-                    log_stderr(
-                        f"vitrail: the pump {self._handle.pid} is ended: {error}"
-                    )
+                    log_stderr(f"vitrail: pump {self._handle.pid} is ended: {error}")
                     return
 
     def _take(self, packet: bytes) -> None:
@@ -159,8 +152,8 @@ class Pump:
         while self._pending:
             _, pending = self._pending.popitem()
             self._ended[EndReason.PUMP_DIED] += 1
-            ab, ba = pending.modes
-            pending.settle(StreamEnd(0, 0, EndReason.PUMP_DIED, mode_ab=ab, mode_ba=ba))
+            modes = pending.terms.mode_ab, pending.terms.mode_ba
+            pending.settle(StreamEnd(0, 0, EndReason.PUMP_DIED, 0, Side.NONE, *modes))
 
     async def _reap(self) -> None:
         """Wait for the process's end, insist on it, and reap our child."""
@@ -216,36 +209,57 @@ class Pump:
         Raises UpstreamError when the pump is dead or full, ValueError for an
         ``idle_seconds`` that is not positive.
         """
-        token = self._tokens = self._tokens + 1
-        pending = _Pending(name, (mode_ab, mode_ba))
+        ends: list[StreamEnd] = []
+        done = trio.Event()
+
+        def settle(end: StreamEnd) -> None:
+            ends.append(end)
+            done.set()
+
         try:
-            idle_ms = _milliseconds(idle_seconds)
-            order = Submit(token, mode_ab, mode_ba, idle_ms, max_write, max_bytes)
-            if len(self._pending) >= relay_limits.RELAY_STREAMS:
-                raise UpstreamError(
-                    f"the relay carries {relay_limits.RELAY_STREAMS} streams already",
-                    hint="'brokerctl status' shows whose they are",
-                )
-            self._pending[token] = pending
-            try:
-                await self._send(order, (a_fd, b_fd))
-            except BaseException:
-                self._pending.pop(token, None)
-                raise
+            idle_ms = milliseconds(idle_seconds)
+            terms = Submit(0, mode_ab, mode_ba, idle_ms, max_write, max_bytes)
+            while not (token := self.submit(a_fd, b_fd, terms, settle, name)):
+                await self.wait_room()
         finally:
             os.close(a_fd)
             os.close(b_fd)
         try:
-            await pending.done.wait()
+            await done.wait()
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
-                await self._abort(token, pending)
+                await self._abort(token, done)
             raise
-        if pending.end is None:
-            raise InternalError("a stream settled without an end")
-        return pending.end
+        return ends[0]
 
-    async def _abort(self, token: int, pending: _Pending) -> None:
+    def submit(
+        self,
+        a_fd: int,
+        b_fd: int,
+        terms: Submit,
+        settle: Callable[[StreamEnd], None],
+        name: str = "",
+    ) -> int:
+        """Have two sockets relayed as ``relay`` does, without a task that waits.
+
+        Returns the stream's number (that of ``terms`` does not count), 0 when the pump
+        takes no message just now.  ``run`` calls ``settle`` once with its end.  Both
+        descriptors stay the caller's.  Raises UpstreamError as ``relay`` does.
+        """
+        if len(self._pending) >= relay_limits.RELAY_STREAMS:
+            raise UpstreamError(
+                f"the relay carries {relay_limits.RELAY_STREAMS} streams already",
+                hint="'brokerctl status' shows whose they are",
+            )
+        token = self._tokens = self._tokens + 1
+        if not self._send_nowait(
+            encode_to_pump(terms._replace(token=token)), (a_fd, b_fd)
+        ):
+            return 0
+        self._pending[token] = _Pending(terms, settle, name)
+        return token
+
+    async def _abort(self, token: int, done: trio.Event) -> None:
         """Cut a stream, at the price of all streams if the pump does not obey.
 
         Only the pump holds the descriptors: when it is stuck, ending it is the
@@ -256,28 +270,31 @@ class Pump:
                 await self._send(Abort(token))
             except UpstreamError:
                 return  # no pump, no stream
-            await pending.done.wait()
+            await done.wait()
             return
         if self._pidfd >= 0:
             _kill(self._pidfd)
-        await pending.done.wait()
+        await done.wait()
 
-    async def _send(self, message: ToPump, fds: tuple[int, ...] = ()) -> None:
+    async def _send(self, message: ToPump) -> None:
         """Send one packet.  Raises UpstreamError when the pump is gone."""
         packet = encode_to_pump(message)
-        if not self._send_nowait(packet, fds):
-            async with self._sending:
-                while not self._send_nowait(packet, fds):
-                    try:
-                        await trio.lowlevel.wait_writable(self._control)
-                    except trio.ClosedResourceError as error:
-                        raise self._dead() from error
+        while not self._send_nowait(packet):
+            await self.wait_room()
 
-    def _send_nowait(self, packet: bytes, fds: tuple[int, ...]) -> bool:
+    async def wait_room(self) -> None:
+        """Wait until the pump may take a message.  Raises UpstreamError."""
+        async with self._sending:
+            try:
+                await trio.lowlevel.wait_writable(self._control)
+            except trio.ClosedResourceError as error:
+                raise self._dead() from error
+
+    def _send_nowait(self, packet: bytes, fds: tuple[int, ...] = ()) -> bool:
         if self._died.is_set():
             raise self._dead()
         try:
-            socket.send_fds(self._control, [packet], fds)
+            fdpass.send(self._control, packet, fds)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -351,7 +368,8 @@ def _kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
-def _milliseconds(seconds: float | None) -> int:
+def milliseconds(seconds: float | None) -> int:
+    """Return a ``Submit``'s time limit.  Raises ValueError for what is not positive."""
     if seconds is None:
         return 0
     if seconds <= 0:

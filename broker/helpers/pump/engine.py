@@ -19,7 +19,7 @@ Rules, each of which was needed:
   can add one.
 
 Streams that only flow are carried in C where that was built (``turns.py``):
-they are adopted at their beginning and come back when they do anything else.
+they are adopted at their beginning, and come back when anything fails.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from broker.helpers.pump.flow import (
     choose,
 )
 from broker.helpers.pump.pool import BufferPool, PipePool
-from broker.helpers.pump.turns import MANY, Accelerator, Events, Pair
+from broker.helpers.pump.turns import MANY, Accelerator, Events, Pair, TurnWay
 from broker.ipc.pump import (
     Abort,
     EndReason,
@@ -96,6 +96,8 @@ class _End:
 
 
 class _Stream:
+    """A stream; while it is ``adopted`` (its turns are taken in C) it has no ends."""
+
     __slots__ = (
         "a",
         "active",
@@ -104,21 +106,25 @@ class _Stream:
         "began",
         "errno",
         "failed",
+        "fds",
         "idle",
         "open",
+        "order",
         "token",
     )
+    a: _End
+    b: _End
 
-    def __init__(self, token: int, a: _End, b: _End, idle: float, now: float) -> None:
-        self.token = token
-        self.a = a
-        self.b = b
-        self.idle = idle
+    def __init__(self, order: Submit, fds: list[int], now: float) -> None:
+        self.order = order
+        self.token = order.token
+        self.fds = fds
+        self.idle = order.idle_ms / 1000
         self.began = self.active = now
         self.errno = 0
         self.failed = Side.NONE
         self.open = True
-        self.adopted = False  # its turns are taken in C
+        self.adopted = False
 
 
 class RelayEngine:
@@ -173,6 +179,7 @@ class RelayEngine:
     def close(self) -> None:
         """Close everything; streams get no completion."""
         for stream in self._streams.values():
+            self._reclaim(stream)
             self._close(stream)
         self._streams.clear()
         self._turns = None
@@ -196,9 +203,12 @@ class RelayEngine:
     def _shared(self, turns: Accelerator) -> Events:
         """Wait while the C part takes its streams' turns; return our own events."""
         until = self._deadlines[0][0] if self._deadlines else -1.0
-        self._now, events, left = turns.wait(until)
+        self._now, events, left, over = turns.wait(until)
+        for token, ab, ba in over:
+            del self._streams[token]
+            self._channel.send(StreamDone(token, _ended(ab, ba)))
         for pair in left:
-            stream = self._ends[pair.ways[0].source].stream
+            stream = self._streams[pair.token]
             self._take_back(stream, pair)
             for end in (stream.a, stream.b):
                 if stream.open:
@@ -210,19 +220,16 @@ class RelayEngine:
     def _take_back(self, stream: _Stream, pair: Pair) -> None:
         """Go on in Python where the C part stopped."""
         stream.adopted = False
+        self._equip(stream)
         stream.active = pair.active
         for end, way in zip((stream.a, stream.b), pair.ways, strict=True):
             end.mask = way.mask
             end.said.resume(way)
 
-    def _look(self, stream: _Stream) -> None:
-        """Update the known state of a stream."""
-        if self._turns is None or not stream.adopted:
-            return
-        pair = self._turns.look(stream.a.sock.fileno())
-        stream.active = pair.active
-        for end, way in zip((stream.a, stream.b), pair.ways, strict=True):
-            end.said.count, end.said.held = way.count, way.held
+    def _reclaim(self, stream: _Stream) -> None:
+        """Take a stream back that the C part would keep."""
+        if self._turns is not None and stream.adopted:
+            self._take_back(stream, self._turns.release(stream.fds[0]))
 
     # -- a stream's turn -------------------------------------------------------
 
@@ -312,48 +319,66 @@ class RelayEngine:
                 os.close(fd)
             self._refuse(order, errno.EMFILE)
             return
+        stream = _Stream(order, fds, self._now)
         try:
-            a, b = (self._adopt(fd) for fd in fds)
+            self._enter(stream)
         except OSError as error:
+            # Closing takes the first one out of the epoll set.
             for fd in fds:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+                os.close(fd)
+            # guard: a stream without a place in the epoll set is refused alone
             self._refuse(order, error.errno or errno.EIO)
             return
-        one, two = _End(Side.A, a), _End(Side.B, b)
-        stream = _Stream(order.token, one, two, order.idle_ms / 1000, self._now)
-        one.stream = two.stream = stream
-        one.said = two.told = self._direction(a, b, order.mode_ab, order)
-        two.said = one.told = self._direction(b, a, order.mode_ba, order)
-        if not self._enter(order, one, two):
-            return
         self._streams[order.token] = stream
-        self._ends[a.fileno()] = one
-        self._ends[b.fileno()] = two
-        if self._turns is not None and one.said.splices and two.said.splices:
-            self._turns.adopt(a.fileno(), b.fileno())
-            stream.adopted = True
         if stream.idle:
             self._remember(self._now + stream.idle, order.token)
 
-    def _enter(self, order: Submit, one: _End, two: _End) -> bool:
-        """Put both sides into the epoll set; False: the stream was refused."""
+    def _enter(self, stream: _Stream) -> None:
+        """Put both sides into the epoll set.  Raises OSError; both stay open."""
+        if self._turns is not None and self._flows(self._turns, stream):
+            self._turns.adopt(stream.token, *stream.fds)
+            stream.adopted = True
+            return
+        self._equip(stream)
         try:
-            for end in (one, two):
+            for end in (stream.a, stream.b):
                 self._epoll.register(end.sock, _IN)
                 end.mask = _IN
-        except OSError as error:
-            # Closing takes the first one out of the set.
-            for end in (one, two):
-                end.said.release()
-                end.sock.close()
-            # guard: a stream without a place in the epoll set is refused alone
-            self._refuse(order, error.errno or errno.EIO)
+        except OSError:
+            for end in (stream.a, stream.b):
+                del self._ends[end.sock.detach()]
+            raise
+
+    def _flows(self, turns: Accelerator, stream: _Stream) -> bool:
+        """Whether both directions move by splice, in whole pipes."""
+        order = stream.order
+        if order.max_write or order.max_bytes:
             return False
-        return True
+        a, b = turns.domains(*stream.fds)
+        splices = RelayMode.SPLICE
+        return (
+            choose(order.mode_ab, a, b, self._kernel) is splices
+            and choose(order.mode_ba, b, a, self._kernel) is splices
+        )
+
+    def _equip(self, stream: _Stream) -> None:
+        """Give a stream its ends.  Raises OSError for what is not a socket."""
+        order = stream.order
+        a = self._open(stream.fds[0])
+        try:
+            b = self._open(stream.fds[1])
+        except OSError:
+            a.detach()
+            raise
+        one, two = stream.a, stream.b = _End(Side.A, a), _End(Side.B, b)
+        one.stream = two.stream = stream
+        one.said = two.told = self._direction(a, b, order.mode_ab, order)
+        two.said = one.told = self._direction(b, a, order.mode_ba, order)
+        self._ends[a.fileno()] = one
+        self._ends[b.fileno()] = two
 
     @staticmethod
-    def _adopt(fd: int) -> socket.socket:
+    def _open(fd: int) -> socket.socket:
         # Type and protocol are given so that only the family is asked for.
         sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
         sock.settimeout(0)
@@ -386,8 +411,7 @@ class RelayEngine:
         self._channel.send(StreamDone(order.token, end))
 
     def _finish(self, stream: _Stream, reason: EndReason | None = None) -> None:
-        if self._turns is not None and stream.adopted:
-            self._take_back(stream, self._turns.release(stream.a.sock.fileno()))
+        self._reclaim(stream)
         if reason is None:
             reason = EndReason.END
             if stream.errno:
@@ -438,7 +462,8 @@ class RelayEngine:
             stream = self._streams.get(token)
             if stream is None:
                 continue
-            self._look(stream)
+            if self._turns is not None and stream.adopted:
+                stream.active = self._turns.look(stream.fds[0]).active
             due = stream.active + stream.idle
             if due <= self._now:
                 self._finish(stream, EndReason.IDLE)
@@ -476,8 +501,15 @@ class RelayEngine:
             self._channel.send(Live(request, start + size >= len(live), part))
 
     def _statistics(self, stream: _Stream) -> StreamStatistics:
-        self._look(stream)
-        ab, ba = stream.a.said, stream.b.said
+        ab: FlowDirection | TurnWay
+        ba: FlowDirection | TurnWay
+        modes = RelayMode.SPLICE, RelayMode.SPLICE
+        if self._turns is not None and stream.adopted:
+            pair = self._turns.look(stream.fds[0])
+            (ab, ba), stream.active = pair.ways, pair.active
+        else:
+            ab, ba = stream.a.said, stream.b.said
+            modes = ab.mode, ba.mode
         return StreamStatistics(
             stream.token,
             ab.count,
@@ -488,6 +520,11 @@ class RelayEngine:
             # The C part reads the clock itself: a stream that it adopted in this
             # turn was active after the turn began.
             max(0.0, self._now - stream.active),
-            ab.mode,
-            ba.mode,
+            *modes,
         )
+
+
+def _ended(bytes_ab: int, bytes_ba: int) -> StreamEnd:
+    """How a stream ends that the C part has carried to its end."""
+    splice = RelayMode.SPLICE
+    return StreamEnd(bytes_ab, bytes_ba, EndReason.END, mode_ab=splice, mode_ba=splice)

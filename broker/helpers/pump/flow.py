@@ -174,21 +174,13 @@ class FlowDirection:
         self.state = state
         return state
 
-    @property
-    def splices(self) -> bool:
-        """Whether it moves by splice, in whole pipes."""
-        free = not self.max_write and not self.max_bytes
-        return self.mode is RelayMode.SPLICE and free
-
     def resume(self, way: TurnWay) -> None:
-        """Go on where the C part stopped, which stops at each end and error."""
+        """Go on where the C part stopped, which stops at each error."""
         self.count, self.held = way.count, way.held
         self.error = way.error
         pipe = self._pipe = Pipe(*way.pipe) if way.held else None
         state = FlowState(way.state)
-        if state is ENDED:
-            state = self._finish()
-        elif state is READ_FAILED and way.error in _NO_PIPES:
+        if state is READ_FAILED and way.error in _NO_PIPES:
             state = self._without_pipe(OSError(way.error, ""))
         elif state > ENDED and self._may_copy():
             state = self._copy_instead(state)

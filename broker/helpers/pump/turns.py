@@ -2,9 +2,9 @@
 
 Whatever a stream does in a way of its own is Python's (``engine.py``).  A
 stream that only flows, by splice, costs a few system calls a turn, and at many
-small messages the interpreter costs as much again: ``_turns.c`` takes such
-streams' turns, and gives a stream back for good when one of its directions
-ends or fails.  It carries bytes from pipe to socket and looks at none.
+small messages or short streams the interpreter costs as much again: ``_turns.c``
+takes such streams' turns to their end, and gives a stream back for good when one
+of its directions fails.  It carries bytes from pipe to socket and looks at none.
 
 Not used where it was not built, nor with ``VITRAIL_RELAY_PYTHON=1``.
 """
@@ -42,11 +42,14 @@ class TurnWay:
 class Pair:
     """A stream as the C part leaves it: ``active`` as of time.monotonic()."""
 
+    token: int
     active: float
     ways: tuple[TurnWay, TurnWay]
 
 
 Events = list[tuple[int, int]]
+Over = list[tuple[int, int, int]]
+"""Streams of which both directions ended, and are closed: token, bytes of each."""
 
 
 class Accelerator:
@@ -55,15 +58,16 @@ class Accelerator:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self.adopt = turns.adopt
+        self.domains = turns.domains
 
-    def wait(self, until: float) -> tuple[float, Events, list[Pair]]:
+    def wait(self, until: float) -> tuple[float, Events, list[Pair], Over]:
         """Take turns until ``until`` (monotonic; negative: without end).
 
-        Returns earlier when an event belongs to no pair or a pair leaves:
+        Returns earlier when an event belongs to no pair, a pair leaves or is over:
         the time, those events, those pairs.
         """
-        now, events, left = self._turns.wait(until)
-        return now, events, [_pair(*one) for one in left]
+        now, events, left, over = self._turns.wait(until)
+        return now, events, [_pair(*one) for one in left], over
 
     def release(self, fd: int) -> Pair:
         """Let go of the pair with this socket.  Raises KeyError."""
@@ -77,8 +81,8 @@ class Accelerator:
 _Numbers = tuple[int, int, int, int, int, int, int, int]
 
 
-def _pair(active: float, a: _Numbers, b: _Numbers) -> Pair:
-    return Pair(active, (TurnWay(*a[:6], a[6:]), TurnWay(*b[:6], b[6:])))
+def _pair(token: int, active: float, a: _Numbers, b: _Numbers) -> Pair:
+    return Pair(token, active, (TurnWay(*a[:6], a[6:]), TurnWay(*b[:6], b[6:])))
 
 
 def available() -> bool:

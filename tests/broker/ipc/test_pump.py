@@ -50,7 +50,7 @@ streams = st.builds(
 
 @given(
     st.one_of(
-        st.builds(Submit, u64, modes, modes, u64, u32),
+        st.builds(Submit, u64, modes, modes, u64, u32, u64),
         st.builds(Abort, u64),
         st.builds(PumpRequest, u64),
     )

@@ -28,17 +28,19 @@ class World:
         self.left, self.a = socket.socketpair()
         self.b, self.right = socket.socketpair()
         self.epoll = select.epoll()
-        for sock in (self.left, self.a, self.b, self.right):
+        for sock in (self.left, self.right):
             sock.setblocking(False)
-        for sock in (self.a, self.b):
-            self.epoll.register(sock, select.EPOLLIN)
         made = turns.accelerator(self.epoll.fileno())
         assert made is not None
         self.turns = made
-        self.turns.adopt(self.a.fileno(), self.b.fileno())
+        fds = self.a.fileno(), self.b.fileno()
+        assert self.turns.domains(*fds) == (socket.AF_UNIX, socket.AF_UNIX)
+        self.turns.adopt(7, *fds)
+        self.over: list[tuple[int, int, int]] = []
 
     def go(self, seconds: float = 0.0):
-        _, events, left = self.turns.wait(time.monotonic() + seconds)
+        _, events, left, over = self.turns.wait(time.monotonic() + seconds)
+        self.over += over
         return events, left
 
     def fill(self) -> int:
@@ -105,18 +107,61 @@ def test_a_full_destination_blocks_and_goes_on_when_it_is_read(world):
     assert (way.state, way.held, way.count) == (FlowState.FLOWING, 0, sent)
 
 
-def test_an_end_is_given_back_after_all_was_delivered(world):
+def test_an_end_is_passed_on_and_the_other_side_may_still_answer(world):
     world.left.send(b"last words")
     world.left.shutdown(socket.SHUT_WR)
-    _, left = world.go(5)
-    if not left:  # a small fill is not asked for more in the same turn
-        _, left = world.go(5)
-    (pair,) = left
-    assert pair.ways[0].state == FlowState.ENDED
-    assert pair.ways[1].state == FlowState.FLOWING
+    while world.turns.look(world.a.fileno()).ways[0].state != FlowState.ENDED:
+        assert world.go() == ([], [])
     assert world.right.recv(100) == b"last words"
-    with pytest.raises(KeyError):
-        world.turns.look(world.a.fileno())
+    assert world.right.recv(100) == b""
+    ways = world.turns.look(world.a.fileno()).ways
+    assert ways[1].state == FlowState.FLOWING
+    assert ways[0].mask == select.EPOLLET, "only its disappearance is awaited"
+    world.right.send(b"an answer")
+    world.go()
+    assert world.left.recv(100) == b"an answer"
+    assert not world.over
+    world.right.close()
+    world.go(5)
+    assert world.over == [(7, 10, 9)]
+    assert world.left.recv(100) == b""
+    for sock in (world.a, world.b):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(sock.detach())
+
+
+def test_a_side_that_is_gone_ends_the_stream(world):
+    world.left.close()
+    world.go(5)
+    assert world.over == [(7, 0, 0)]
+    assert world.right.recv(100) == b""
+    for sock in (world.a, world.b):
+        sock.detach()
+
+
+def test_bytes_for_a_side_that_is_gone_are_an_error(world):
+    world.left.close()
+    world.right.send(b"too late")
+    _, (pair,) = world.go(5)
+    assert not world.over
+    assert [way.state for way in pair.ways] == [
+        FlowState.ENDED,
+        FlowState.WRITE_FAILED,
+    ]
+    assert (pair.ways[1].error, pair.ways[1].held) == (errno.EPIPE, 8)
+
+
+def test_a_socket_without_an_entry_stays_the_callers(world):
+    one, two = socket.socketpair()
+    with one, two, world.epoll.fromfd(world.epoll.fileno()) as epoll:
+        epoll.register(two, select.EPOLLIN)
+        with pytest.raises(FileExistsError):
+            world.turns.adopt(8, one.fileno(), two.fileno())
+        epoll.register(one, select.EPOLLIN)  # its entry was taken away again
+        epoll.unregister(one)
+        epoll.unregister(two)
+        world.turns.adopt(8, one.fileno(), two.fileno())
+        world.turns.release(one.fileno())
 
 
 def test_a_reset_is_given_back_with_its_number(world):
@@ -174,12 +219,12 @@ def test_everything_is_closed_with_it():
 @pytest.mark.parametrize("pair", [(-1, 5), (5, -1), (7, 7)])
 def test_only_two_descriptors_can_be_adopted(pair):
     with select.epoll() as epoll, pytest.raises(ValueError, match="descriptors"):
-        Turns(epoll.fileno(), 65536, 8, 4, 4).adopt(*pair)
+        Turns(epoll.fileno(), 65536, 8, 4, 4).adopt(1, *pair)
 
 
 def test_a_descriptor_has_one_pair(world):
     with pytest.raises(ValueError, match="new"):
-        world.turns.adopt(world.a.fileno(), 500)
+        world.turns.adopt(8, world.a.fileno(), 500)
     with pytest.raises(KeyError):
         world.turns.release(500)
 
