@@ -20,16 +20,16 @@ are checked here.
 
 from __future__ import annotations
 
-import ast
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import (
     Dict,
     Iterable,
-    Iterator,
     List,
     Mapping,
+    Match,
     Optional,
     Sequence,
     Set,
@@ -46,12 +46,29 @@ INSTALLER = "vitrail-guest.sh"
 END_OF_FILE = "END_OF_VITRAIL_FILE"
 
 
+_DOCSTRING = re.compile(r'\A"""(.*?)"""', re.DOTALL)
+_TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?: .*)?\n)+", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^(?:from (?P<module>\S+) )?import (?:\((?P<many>[^)]*)\)|(?P<one>[^#\n]+))(?: *#.*)?$",
+    re.MULTILINE,
+)
+_DEFINITION = re.compile(r"^(?:def|class) (\w+)", re.MULTILINE)
+_ASSIGNMENT = re.compile(
+    r"^(?:for )?(\w+(?:, \w+)*)(?:: [^=\n]+$|(?:: [^=\n]+)? = | in )", re.MULTILINE
+)
+
+
 class BundleError(Exception):
     """A module of a shim's package cannot be put into one file."""
 
 
 class _Module:
-    """One module: its own text, what it imports, and the names that it defines."""
+    """One module: its own text, what it imports, and the names that it defines.
+
+    Read by lines and not by Python's parser, which takes a tenth of a second for a tool
+    that the host makes while a user waits for a window, and megabytes that stay.  That both
+    find the same is a test's to say.
+    """
 
     def __init__(self, name: str) -> None:
         path = HERE / (name.replace(".", "/") + ".py")
@@ -59,55 +76,45 @@ class _Module:
         self.name = path.stem
         self.library: Set[str] = set()
         self.needs: List[str] = []
-        self.defined: Set[str] = set()
-        lines = source.splitlines()
-        tree = ast.parse(source, str(path))
-        self.title = (ast.get_docstring(tree) or self.name).splitlines()[0]
-        gone = [node for node in tree.body if self._take(node)]
-        for node in gone:
-            for number in range(node.lineno, (node.end_lineno or node.lineno) + 1):
-                lines[number - 1] = ""
-        self.text = "\n".join(lines).strip("\n")
+        about = _docstring(source)
+        self.title = (about or self.name).splitlines()[0]
+        for gone in (_DOCSTRING, _TYPES):
+            source = gone.sub(_blank, source)
+        for found in _IMPORT.finditer(source):
+            self._import(found, source.count("\n", 0, found.start()) + 1)
+        source = _IMPORT.sub(_blank, source)
+        self.defined = set(_DEFINITION.findall(source))
+        for targets in _ASSIGNMENT.findall(source):
+            self.defined.update(targets.split(", "))
+        self.text = source.strip("\n")
 
-    def _take(self, node: ast.stmt) -> bool:
-        """Note a statement; returns whether the file of all leaves it out here."""
-        if isinstance(node, ast.ImportFrom):
-            self._note_import_from(node)
-            return True
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                renamed = f" as {alias.asname}" if alias.asname else ""
-                self.library.add(f"import {alias.name}{renamed}")
-            return True
-        if isinstance(node, ast.If):
-            return ast.dump(node.test).find("TYPE_CHECKING") >= 0
-        self.defined.update(_names(node))
-        # The docstring of the module; its first line becomes a comment.
-        return isinstance(node, ast.Expr) and node.lineno == 1
-
-    def _note_import_from(self, node: ast.ImportFrom) -> None:
-        """Note which module of ours, or which names of the library, this one needs."""
-        module = node.module or ""
-        if node.level or any(alias.asname for alias in node.names):
-            raise BundleError(
-                f"{self.name}, line {node.lineno}: from MODULE import NAME"
-            )
+    def _import(self, found: Match[str], line: int) -> None:
+        """Note an import, of the standard library or of our own."""
+        module = found["module"]
+        names = [name.strip() for name in (found["many"] or found["one"]).split(",")]
+        if not module:
+            self.library.update(f"import {name}" for name in names)
+            return
+        if module.startswith(".") or any(" as " in name for name in names):
+            raise BundleError(f"{self.name}, line {line}: from MODULE import NAME")
         if module.startswith("shims."):
             self.needs.append(module[len("shims.") :])
         elif module != "__future__":
-            for alias in node.names:
-                if alias.name != "TYPE_CHECKING":
-                    self.library.add(f"from {module} import {alias.name}")
+            self.library.update(
+                f"from {module} import {name}"
+                for name in names
+                if name and name != "TYPE_CHECKING"
+            )
 
 
-def _names(node: ast.stmt) -> Iterator[str]:
-    """Yield the names that a statement of a module defines."""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        yield node.name
-    for target in getattr(node, "targets", [getattr(node, "target", None)]):
-        for inner in ast.walk(target) if target is not None else ():
-            if isinstance(inner, ast.Name):
-                yield inner.id
+def _docstring(source: str) -> str:
+    found = _DOCSTRING.match(source)
+    return found[1].strip() if found else ""
+
+
+def _blank(found: Match[str]) -> str:
+    """Empty lines in place of a statement: the others keep their distance."""
+    return "\n" * found[0].count("\n")
 
 
 def bundle(
@@ -125,7 +132,7 @@ def bundle(
     stems = names or {path.stem for path in folder.glob("*.py")} - {"__init__"}
     order = _ordered(f"{package}.{stem}" for stem in sorted(stems, key=_main_last))
     _check_names(order)
-    about = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8")))
+    about = _docstring((folder / "__init__.py").read_text("utf-8"))
     library = sorted(set().union(*(module.library for module in order)))
     parts = [
         "#!/usr/bin/python3",
@@ -137,9 +144,7 @@ def bundle(
     parts += [
         f"\n\n# -- {module.name}: {module.title}\n\n{module.text}" for module in order
     ]
-    text = with_constants("\n".join(parts) + "\n", constants or {})
-    compile(text, f"vitrail_{package}.py", "exec")
-    return text
+    return with_constants("\n".join(parts) + "\n", constants or {})
 
 
 def with_constants(text: str, constants: Mapping[str, str]) -> str:

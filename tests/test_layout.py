@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from functools import cache
 from graphlib import TopologicalSorter
 
@@ -32,6 +34,7 @@ LONGER = {
     "shims.vitrail_oci_hook": 790,
 }
 """Modules of more than MODULE_LINES lines."""
+LOCAL_END = "broker.viewer.host_ends.local_host"
 FOREIGN = {
     "broker.programs.host": (
         "broker.viewer",
@@ -203,6 +206,23 @@ def _public_classes(module):
     body = tree(module).body
     classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
     return frozenset(name for name in classes if not name.startswith("_"))
+
+
+def _loaded(*names):
+    """Return what a process has loaded that imported modules of these names."""
+    code = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, cwd=ROOT
+    )
+    return set(done.stdout.decode().split())
+
+
+def test_what_host_and_viewer_both_import_is_loaded_before_they_fork():
+    """So each has it once, in memory and in time; small modules may be missing."""
+    before = "broker.programs.local", "broker.programs.local_common"
+    host = _loaded(*before, "broker.programs.local_host")
+    viewer = _loaded(*before, "broker.viewer.broker", LOCAL_END)
+    assert len((host & viewer) - _loaded(*before)) <= 5
 
 
 def test_no_package_has_too_many_modules_or_only_one():

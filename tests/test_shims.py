@@ -116,7 +116,8 @@ def test_a_plain_call_imports_modules_of_c_alone(tmp_path):
 
 
 def test_programs_are_of_the_oldest_python_and_of_its_library_only():
-    for program in (bundle.guest_agent(), bundle.files_tool(), bundle.call_tool()):
+    programs = (bundle.files_tool(), bundle.call_tool(), bundle.x11_bridge())
+    for program in (bundle.guest_agent(), *programs, bundle.wayland_end()):
         tree = ast.parse(program, feature_version=(3, 9))
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -126,6 +127,51 @@ def test_programs_are_of_the_oldest_python_and_of_its_library_only():
             assert {name.partition(".")[0] for name in names} <= (
                 sys.stdlib_module_names
             )
+
+
+PACKAGES = ("files", "guest", "usb", "wayland", "x11")
+
+
+def _own(node):
+    """Whether the file of all has a statement: no import, docstring or type alone."""
+    return not (
+        isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Expr) and node.lineno == 1)
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{package}.{path.stem}"
+        for package in PACKAGES
+        for path in sorted((ROOT / "shims" / package).glob("*.py"))
+    ],
+)
+def test_a_module_is_read_as_the_parser_reads_it(name):
+    """Its statements, what it imports, and the names that it defines."""
+    read = bundle._Module(name)
+    tree = ast.parse((ROOT / "shims" / f"{name.replace('.', '/')}.py").read_text())
+    own = [node for node in tree.body if _own(node)]
+    assert ast.dump(ast.parse(read.text)) == ast.dump(ast.Module(own, []))
+    defined, library, needs = set(), set(), []
+    for node in own:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            names = ast.walk(target) if target is not None else ()
+            defined |= {inner.id for inner in names if isinstance(inner, ast.Name)}
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            library |= {f"import {ast.unparse(alias)}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("shims."):
+            needs.append(node.module.removeprefix("shims."))
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            library |= {f"from {node.module} import {a.name}" for a in node.names}
+    assert (read.defined, read.needs) == (defined, needs)
+    assert read.library == library - {"from typing import TYPE_CHECKING"}
+    assert read.title == (ast.get_docstring(tree) or read.name).splitlines()[0]
 
 
 def test_same_sources_give_the_same_bytes(tmp_path):

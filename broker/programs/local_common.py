@@ -7,10 +7,40 @@ from __future__ import annotations
 
 import socket
 
-from broker.host_and_viewer import lease_listing, log_client, open_authority
+from broker.core import token_bucket
+from broker.core.files import opened_folder, replace_file, trees
+from broker.helpers.mounts import mounts
+from broker.helpers.process import fork_client, memory
+from broker.host_and_viewer import (
+    find_record,
+    foundation,
+    lease_listing,
+    log_client,
+    open_authority,
+    status_rows,
+)
+from broker.ipc import acceptor, host_viewer, sealed_memfd
+from broker.net import addresses, hangup, listeners
 from broker.net.host_pair import pair_end
+from broker.net.link_service import far_end
+from broker.net.peers import peer_process
+from policy import suggestions
+from shims import bundle
 
-__all__ = ["lease_listing", "log_client", "open_authority", "pair", "pair_end"]
+SHARED = (
+    *(
+        foundation,
+        status_rows,
+        log_client,
+        open_authority,
+        lease_listing,
+        find_record,
+        token_bucket,
+    ),
+    *(opened_folder, replace_file, trees, mounts, fork_client, memory, acceptor),
+    *(host_viewer, sealed_memfd, addresses, hangup, listeners, pair_end, far_end),
+    *(peer_process, suggestions, bundle),
+)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

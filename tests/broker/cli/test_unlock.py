@@ -111,7 +111,9 @@ def test_a_locked_home_cannot_be_locked_again(s, keys):
 
 
 def test_an_encrypted_home_is_not_emptied_in_the_clear(s, keys):
-    with pytest.raises(RefusedError, match="a new one would not be encrypted") as caught:
+    with pytest.raises(
+        RefusedError, match="a new one would not be encrypted"
+    ) as caught:
         s.run("reset", "bank", "--yes")
     assert "--keep-record" in caught.value.hint
     assert s.home(BANK).startswith(b"LUKS")

@@ -185,6 +185,10 @@ class Desk:
         """Give a window the keyboard; returns when its worker has said so."""
         assert isinstance(self.comp, HeadlessCompositor), "no other has such an order"
         await self.comp.command(f'[title="{title}"] focus')
+        # Until all have handled it: another window of the sandbox, which has just closed,
+        # may have had the keyboard, and another sandbox since then.
+        for room in self.rooms:
+            await self._settled(room)
         await self.until(lambda: self.crossing.focused == name)
 
     async def accepts_drag(self, name: str) -> None:
