@@ -75,20 +75,6 @@ class Problem:
             lines.append(f"  hint: {visible(self.hint)}")
         return "\n".join(lines)
 
-    def as_json(self) -> dict[str, str | int]:
-        """Return the problem as JSON values (docs/policy.md describes them)."""
-        return {
-            "file": self.file,
-            "line": self.span.line,
-            "column": self.span.column,
-            "end_line": self.span.end_line,
-            "end_column": self.span.end_column,
-            "message": self.message,
-            "expected": self.expected,
-            "hint": self.hint,
-            "source_line": self.source_line,
-        }
-
 
 def visible(text: str) -> str:
     r"""Return the text with every unprintable character written as ``\\x..``."""

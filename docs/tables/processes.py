@@ -41,15 +41,15 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 188, 24_400, 15_880),
-    Program("starter", ("broker.helpers.starter",), USER, 12, 650, 320),
+    Program("authority", ("broker.programs.authority",), USER, 188, 24_350, 15_850),
+    Program("starter", ("broker.helpers.starter",), USER, 12, 650, 340),
     Program(
         "vitrail-local, viewer",
         ("broker.programs.local",),
         USER,
         352,
-        45_250,
-        28_960,
+        45_300,
+        28_980,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -57,8 +57,8 @@ PROGRAMS = (
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
         254,
-        30_150,
-        18_730,
+        30_200,
+        18_740,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -67,7 +67,7 @@ PROGRAMS = (
         USER,
         253,
         31_750,
-        20_000,
+        19_990,
         linked=True,
     ),
     Program(
@@ -79,8 +79,8 @@ PROGRAMS = (
         30_870,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 25, 2650, 1460),
-    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3600, 2000),
+    Program("pump", ("broker.helpers.pump.process",), USER, 25, 2700, 1480),
+    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3650, 2020),
     Program("prompt agent", ("broker.programs.prompt",), USER, 33, 3750, 2000),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2850, 1360),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
@@ -155,8 +155,8 @@ PROGRAMS = (
         ),
         USER,
         23,
-        2150,
-        1130,
+        2200,
+        1150,
     ),
     Program("switch", ("broker.host.network.switch.process",), USER, 34, 3800, 2200),
     Program(
@@ -176,7 +176,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(648, 92_400, 62_040)
+TOGETHER = Size(648, 92_500, 62_090)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

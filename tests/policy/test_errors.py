@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from policy.errors import Problem, Span, visible
 from policy.suggestions import did_you_mean
+from policy.tools.linting.finding import problem_json
 
 
 def test_a_problem_in_full():
@@ -80,7 +81,7 @@ def test_nothing_from_a_file_drives_the_terminal(name, line, column, size):
 def test_json_has_everything():
     """A script gets the parts apart, unescaped."""
     problem = Problem("f", Span(1, 2, 3, 4), "m\x1b", "e", "h", "l")
-    assert problem.as_json() == {
+    assert problem_json(problem) == {
         "file": "f",
         "line": 1,
         "column": 2,

@@ -21,6 +21,7 @@ from policy.records.model import RecordSet
 from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble
 from policy.rules.world import world_of
+from policy.tools.linting.finding import problem_json
 from policy.tools.linting.sarif import Finding, sarif
 from policy.tools.linting.unknown import unknown_names, unknown_services
 from policy.tools.qubes.differences import Difference, differences
@@ -75,7 +76,7 @@ def check(
     elif as_json:
         made = _as_json(problems, records, rules, other, compat=compat)
         made["warnings"] = [
-            {"check": one.check, **one.problem.as_json()} for one in warnings
+            {"check": one.check, **problem_json(one.problem)} for one in warnings
         ]
         render.json_line(made)
     else:
@@ -154,14 +155,14 @@ def _as_json(
     compat: bool,
 ) -> dict[str, object]:
     made: dict[str, object] = {
-        "problems": [problem.as_json() for problem in problems],
+        "problems": [problem_json(problem) for problem in problems],
         "records": sorted({name for one in records for name in one.records}),
         "broken": sorted({name for one in records for name in one.broken}),
         "rules": sum(len(one.rules) for one in rules),
         "files": [file for one in rules for file in one.files],
     }
     if compat:
-        made["compat"] = [{"row": o.row, **o.problem.as_json()} for o in other]
+        made["compat"] = [{"row": o.row, **problem_json(o.problem)} for o in other]
     return made
 
 

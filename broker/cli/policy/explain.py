@@ -36,6 +36,7 @@ from policy.rules.rulefiles import SHIPPED
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.tools.explain import Explanation, as_json, call_json, explain
+from policy.tools.linting.finding import problem_json
 from policy.tools.linting.unknown import meant_service
 from policy.tools.replay import Recorded
 
@@ -105,7 +106,7 @@ def explain_call(
             refuse_unknown_source(call, known, rules)
     found = explain(rules, call, known.world)
     verdict = known.decide(found.call, lambda: found.answer)
-    problems = [problem.as_json() for problem in rules.problems]
+    problems = [problem_json(problem) for problem in rules.problems]
     if as_json:
         event = {} if then is None else {"event": _event_json(then, rules)}
         said = {**as_json_of(found), **verdict_json(verdict), **event}

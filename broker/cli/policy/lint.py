@@ -23,6 +23,7 @@ from broker.cli.policy.load import (
 from broker.cli.policy.records import print_problems, with_check
 from policy.rules.checks import CHECKS
 from policy.rules.world import world_of
+from policy.tools.linting.finding import problem_json
 from policy.tools.linting.lint import lint as find
 from policy.tools.linting.lint_records import lint_records
 from policy.tools.linting.sarif import Finding, sarif
@@ -105,4 +106,4 @@ def _summary(found: list[Finding]) -> str:
 
 
 def _finding_json(one: Finding) -> dict[str, object]:
-    return {"check": one.check, "level": one.level, **one.problem.as_json()}
+    return {"check": one.check, "level": one.level, **problem_json(one.problem)}

@@ -38,8 +38,9 @@ class Calls:
         if "error" in reply:
             # Late: msgspec and the tables of the interface.
             from broker.ipc.control import varlink
+            from broker.ipc.control.answers import error_of
 
-            raise varlink.error_of(varlink.decode_reply(message))
+            raise error_of(varlink.decode_reply(message))
         answer: dict[str, object] = reply.get("parameters", {})
         return answer
 

@@ -58,6 +58,10 @@ def start_process(
     )
 
 
+BUBBLEWRAP = "bwrap"
+"""The program that a jail is built by."""
+
+
 def kill_jail(pid: int) -> None:
     """Kill bubblewrap, started by ``start_process`` and not reaped, with what it started.
 

@@ -206,7 +206,7 @@ def spawn(
         popen.kill_jail(started.pid)  # not reaped, so the number is its own
         started.wait()
         raise
-    jail = any(Path(word).name == "bwrap" for word in argv)
+    jail = any(Path(word).name == popen.BUBBLEWRAP for word in argv)
     return Child(started, pidfd, name or Path(argv[0]).name, jail)
 
 

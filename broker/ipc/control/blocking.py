@@ -14,6 +14,7 @@ import msgspec
 
 from broker.core.paths import Paths
 from broker.ipc.control import varlink
+from broker.ipc.control.answers import answer_in
 from broker.ipc.control.connection import (
     ANSWER_SECONDS,
     STARTED_BY,
@@ -47,7 +48,7 @@ class BlockingClient:
         self._connection.send(message, None if method.waits else ANSWER_SECONDS)
         while True:
             reply = varlink.decode_reply(self._connection.receive())
-            answer = varlink.answer_in(reply, method.answer)
+            answer = answer_in(reply, method.answer)
             if on_item is None or not reply.continues:
                 return answer
             on_item(answer)

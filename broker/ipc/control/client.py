@@ -17,6 +17,7 @@ import trio
 
 from broker.core.errors import InternalError
 from broker.ipc.control import varlink
+from broker.ipc.control.answers import answer_in
 from broker.ipc.control.connection import (
     ANSWER_SECONDS,
     STARTED_BY,
@@ -60,7 +61,7 @@ class Client:
             )
             while True:
                 reply = await self._reply()
-                answer = varlink.answer_in(reply, method.answer)
+                answer = answer_in(reply, method.answer)
                 if on_item is None or not reply.continues:
                     return answer
                 await on_item(answer)

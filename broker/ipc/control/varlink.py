@@ -18,7 +18,7 @@ from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.ipc.control.types.base import INTERFACE
-from broker.ipc.control.types.faults import fault_of, from_fault
+from broker.ipc.control.types.faults import fault_of
 
 SERVICE = "org.varlink.service"
 
@@ -147,19 +147,6 @@ def decode_parameters(parameters: msgspec.Raw, into: type[_Struct]) -> _Struct:
         raise VarlinkError("InvalidParameter", parameter=name) from error
 
 
-def answer_in(reply: VarlinkReply, into: type[_Struct]) -> _Struct:
-    """Return the answer or item in a reply.  Raises the error that it carries."""
-    if reply.error:
-        raise error_of(reply)
-    try:
-        return msgspec.json.decode(reply.parameters, type=into)
-    except BAD_JSON as error:
-        raise InternalError(
-            f"the broker's answer is not understood: {error}",
-            hint="are brokerctl and the running broker of one version?",
-        ) from error
-
-
 # -- errors ------------------------------------------------------------------------
 
 REFUSED = f"{INTERFACE}.Refused"
@@ -177,7 +164,7 @@ class ErrorParameters(msgspec.Struct, frozen=True):
     """Only with Failed: ``setup``, ``upstream``, ``peer`` or ``internal``."""
 
 
-_OF_FAULT = MappingProxyType(
+OF_FAULT = MappingProxyType(
     {"not found": NOT_FOUND, "refused": REFUSED, "held": REFUSED}
 )
 """Errors of our interface whose name says the fault; the rest is Failed."""
@@ -188,7 +175,7 @@ def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
     if isinstance(problem, VarlinkError):
         return VarlinkReply(error=problem.name, parameters=raw(problem.parameters))
     fault = fault_of(problem)
-    name = _OF_FAULT.get(fault, FAILED)
+    name = OF_FAULT.get(fault, FAILED)
     told = ErrorParameters(
         _text(problem.message),
         _text(problem.hint),
@@ -201,20 +188,3 @@ def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
 def _text(words: str) -> str:
     """Without lone surrogates, as in a path that is no UTF-8: JSON has none."""
     return words.encode("utf-8", "backslashreplace").decode()
-
-
-def error_of(reply: VarlinkReply) -> VitrailError:
-    """Return the error that the broker's reply carries, for brokerctl to raise."""
-    if not reply.error.startswith(f"{INTERFACE}."):
-        detail = bytes(reply.parameters).decode("utf-8", "backslashreplace")
-        return InternalError(
-            f"the broker does not understand: {reply.error} {detail}",
-            hint="are brokerctl and the running broker of one version? "
-            "('brokerctl stop --broker' ends the old one)",
-        )
-    try:
-        told = msgspec.json.decode(reply.parameters, type=ErrorParameters)
-    except BAD_JSON:
-        told = ErrorParameters(message=reply.error)
-    fault = next((f for f, n in _OF_FAULT.items() if n == reply.error), told.fault)
-    return from_fault(fault, told.message, told.hint, told.where)

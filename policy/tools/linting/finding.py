@@ -46,3 +46,18 @@ def parameter(rule: Rule, key: str) -> int:
     words = rule.text.replace(",", " ").split()
     found = next((n for n, word in enumerate(words) if word.startswith(key)), 4)
     return found + (2 if len(words) > 2 and words[2] == rule.action else 0)
+
+
+def problem_json(problem: Problem) -> dict[str, str | int]:
+    """Return the problem as JSON values (docs/policy.md describes them)."""
+    return {
+        "file": problem.file,
+        "line": problem.span.line,
+        "column": problem.span.column,
+        "end_line": problem.span.end_line,
+        "end_column": problem.span.end_column,
+        "message": problem.message,
+        "expected": problem.expected,
+        "hint": problem.hint,
+        "source_line": problem.source_line,
+    }

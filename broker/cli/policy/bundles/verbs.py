@@ -54,6 +54,7 @@ from policy.tools.bundles.bundle import (
     verify,
     written_key,
 )
+from policy.tools.linting.finding import problem_json
 
 _FILE = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -201,7 +202,7 @@ def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
             key=found.key,
             signer=trusted[found.key].name,
             files=sorted(found.files),
-            problems=[problem.as_json() for problem in problems],
+            problems=[problem_json(problem) for problem in problems],
         )
     else:
         signer = printable(trusted[found.key].name, 100)

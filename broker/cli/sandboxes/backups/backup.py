@@ -28,6 +28,7 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.helpers.process.popen import BUBBLEWRAP
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.helpers.process.tool_jail import ROOM, jail_words
 from broker.host.homes.sparse import data_ranges
@@ -416,7 +417,7 @@ async def _feed(given: tuple[bytes, int], sink: int) -> None:
 
 def _name(words: Sequence[str]) -> str:
     """Return the program's name, behind its jail."""
-    return words[words.index("--") + 1] if words[0] == "bwrap" else words[0]
+    return words[words.index("--") + 1] if words[0] == BUBBLEWRAP else words[0]
 
 
 async def _count(source: int, sink: int, count: Count) -> None:

@@ -20,6 +20,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.ipc.control import varlink
+from broker.ipc.control.answers import error_of
 from broker.ipc.control.api import RunRequest, StopRequest
 from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
@@ -179,7 +180,7 @@ def test_an_outgoing_message_ends_with_one_nul() -> None:
 def test_an_error_arrives_as_its_own_type(kind: type[VitrailError]) -> None:
     sent = kind("what", hint="do this", where="a.toml:1:2")
     reply = varlink.decode_reply(varlink.encode(varlink.error_reply(sent))[:-1])
-    got = varlink.error_of(reply)
+    got = error_of(reply)
     assert type(got) is kind
     assert got.diagnostics() == sent.diagnostics()
 
@@ -187,7 +188,7 @@ def test_an_error_arrives_as_its_own_type(kind: type[VitrailError]) -> None:
 def test_an_error_of_the_protocol_says_that_versions_differ() -> None:
     reply = varlink.error_reply(VarlinkError("MethodNotFound", method="a.B"))
     assert reply.error == "org.varlink.service.MethodNotFound"
-    problem = varlink.error_of(reply)
+    problem = error_of(reply)
     assert isinstance(problem, InternalError)
     assert "one version" in problem.hint
 
@@ -197,5 +198,5 @@ def test_an_error_about_a_path_that_is_no_text_can_be_told() -> None:
     path = os.fsdecode(b"/home/\xff/a.toml")
     sent = RefusedError(f"the record at {path}", hint=path, where=f"{path}:1:1")
     reply = varlink.decode_reply(varlink.encode(varlink.error_reply(sent))[:-1])
-    heard = varlink.error_of(reply)
+    heard = error_of(reply)
     assert heard.where == "/home/\\udcff/a.toml:1:1"

@@ -1,0 +1,44 @@
+"""Answers of a broker, as brokerctl reads them: values, or errors to raise."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from broker.core.errors import InternalError, VitrailError
+from broker.ipc.control.types.base import INTERFACE
+from broker.ipc.control.types.faults import from_fault
+from broker.ipc.control.varlink import BAD_JSON, OF_FAULT, ErrorParameters, VarlinkReply
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def answer_in(reply: VarlinkReply, into: type[_Struct]) -> _Struct:
+    """Return the answer or item in a reply.  Raises the error that it carries."""
+    if reply.error:
+        raise error_of(reply)
+    try:
+        return msgspec.json.decode(reply.parameters, type=into)
+    except BAD_JSON as error:
+        raise InternalError(
+            f"the broker's answer is not understood: {error}",
+            hint="are brokerctl and the running broker of one version?",
+        ) from error
+
+
+def error_of(reply: VarlinkReply) -> VitrailError:
+    """Return the error that the broker's reply carries, for brokerctl to raise."""
+    if not reply.error.startswith(f"{INTERFACE}."):
+        detail = bytes(reply.parameters).decode("utf-8", "backslashreplace")
+        return InternalError(
+            f"the broker does not understand: {reply.error} {detail}",
+            hint="are brokerctl and the running broker of one version? "
+            "('brokerctl stop --broker' ends the old one)",
+        )
+    try:
+        told = msgspec.json.decode(reply.parameters, type=ErrorParameters)
+    except BAD_JSON:
+        told = ErrorParameters(message=reply.error)
+    fault = next((f for f, n in OF_FAULT.items() if n == reply.error), told.fault)
+    return from_fault(fault, told.message, told.hint, told.where)
