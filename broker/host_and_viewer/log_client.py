@@ -208,11 +208,15 @@ class LogClient:
                 log_stderr(f"vitrail: the authority: {error}")
 
     async def ask(
-        self, kind: type[_M], message: Callable[[int], m.ClientMessage]
+        self,
+        kind: type[_M],
+        message: Callable[[int], m.ClientMessage],
+        *,
+        kept: int = 1,
     ) -> _M:
         """Send a request and return its answer.  Raises the error that it is."""
         call = AuthorityCall()
-        self._begin(call, message)
+        self._begin(call, message, kept=kept)
         await call.answered.wait()
         return expect(kind, call.answer)
 

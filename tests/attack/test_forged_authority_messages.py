@@ -295,6 +295,30 @@ async def test_requests_without_end_are_bounded(monkeypatch):
         await ends(made, "4 requests at one time")
 
 
+async def test_the_end_of_a_lease_has_a_place_though_all_are_taken(monkeypatch):
+    """Refused, its permits outlived the sandbox."""
+    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 4)
+    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(*(ask(number, stream=number) for number in range(2, 6)))
+        await eventually(lambda: len(made.person.asked) == 4)
+        await client.say(m.EndLease(6, WORK.id))
+        while (await client.hear(m.AuthorityDone)).request != 6:
+            pass
+        assert made.fault is None
+
+
+async def test_a_choice_that_is_given_up_in_the_same_read_is_not_shown():
+    """It stood there, and an answer to it was for nobody."""
+    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        asked = [ask(2).asked]
+        given_up = (m.AskChoice(2, asked, "to do it", ()), m.PermitOver(2))
+        await client.write(b"".join(map(m.encode_from_client, given_up)))
+        assert "withdrawn" in (await client.hear(m.Failed)).message
+        assert made.person.asked == []
+
+
 async def test_previews_without_end_are_bounded():
     asked = m.PreviewRequest("work", "work", ask(1).asked)
     async with hostile(ALLOW) as (made, client):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError, sole
@@ -658,3 +659,28 @@ async def test_an_arena_is_lent_to_a_lease_that_was_announced():
         assert len(os.listdir("/proc/self/fd")) == before
         assert not viewer.fault
     os.close(fd)
+
+
+async def test_a_request_that_waits_for_room_is_lost_with_the_far_end():
+    """It was a KeyError, which no part expects of the other process's end."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end = pair_end.PairEnd(ours, Role.VIEWER, None)
+    with suppress(BlockingIOError):
+        while True:
+            ours.send(p.encode(m.LinkPing(1)))
+    over = trio.CancelScope()
+
+    async def run():
+        with over:
+            await end.run()
+
+    async def ask():
+        with pytest.raises(UpstreamError):
+            await end.ask(m.LinkPing)
+
+    with theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            over.cancel()

@@ -18,6 +18,7 @@ from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.sandbox import Sandbox
+from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
@@ -66,7 +67,7 @@ class _Streamed(Window):
         super().raw(w.protocol(data))
 
 
-def streamed_commits(it: Stand, stop: threading.Event) -> None:
+def streamed_commits(it: Stand, stop: threading.Event, block: int = 1000) -> None:
     """The same in waypipe streams, of a surface that is not shown."""
     with _Streamed(it.wire) as c:
         c.sock.sendall(w.header())
@@ -78,7 +79,7 @@ def streamed_commits(it: Stand, stop: threading.Event) -> None:
         c.registry = 2
         compositor = c.bind_raw(name, "wl_compositor", 4)
         surface = c.make(compositor, "create_surface", "wl_surface")
-        _push(c, w.protocol(emit.commit(surface) * 1000), stop)
+        _push(c, w.protocol(emit.commit(surface) * block), stop)
 
 
 @asynccontextmanager
@@ -149,6 +150,41 @@ async def test_an_application_beside_them_in_their_sandbox_is_served(budget, att
     ):
         with trio.fail_after(60):
             assert await red.client(animate) == 30
+
+
+async def test_a_stream_that_has_spent_its_budget_is_read_no_further(monkeypatch):
+    """However busy the machine is: what is spent here comes back in years."""
+    stop, spent, rests = threading.Event(), trio.Event(), trio.Event()
+    rest = StreamConnection._rest
+
+    async def noted(stream):
+        if spent.is_set():
+            rests.set()
+        await rest(stream)
+
+    def few(it, stop):
+        # In blocks so small that none is interrupted, which waits as well.
+        streamed_commits(it, stop, 4)
+
+    monkeypatch.setattr(StreamConnection, "_rest", noted)
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        filtered(comp) as it,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(trio.to_thread.run_sync, few, it, stop)
+        try:
+            cores = it.sandbox.filters
+            await eventually(lambda: cores and min(c.messages for c in cores) > _TURN)
+            (core,) = cores
+            it.sandbox.messages.pace.take(trio.current_time(), 1 << 48)
+            it.sandbox.messages.members = lambda: 1 << 30
+            spent.set()
+            most = core.messages + 4 * _TURN
+            await eventually(lambda: rests.is_set() or core.messages > most)
+            assert core.messages <= most
+        finally:
+            stop.set()
 
 
 @pytest.mark.parametrize("path", ["path", "wire"])

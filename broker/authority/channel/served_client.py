@@ -135,17 +135,21 @@ class ClientChannel:
                 self._rights.may_ask()
                 self._begin(message.request)
                 self._ask(message, nursery)
+            case m.EndLease():
+                # guard: the end of a lease is never refused for want of a place
+                self._begin(message.request, authority_limits.AUTHORITY_LEASES)
+                nursery.start_soon(self._answer, message, self._work(message))
             case _:
                 self._begin(message.request)
                 nursery.start_soon(self._answer, message, self._work(message))
 
-    def _begin(self, number: int) -> None:
+    def _begin(self, number: int, more: int = 0) -> None:
         # guard: a request has a number of its own
         if number <= self._last:
             raise PeerError("it uses the number of a request again")
         self._last = number
         # guard: a client's requests are bounded
-        if self._waiting >= authority_limits.AUTHORITY_REQUESTS:
+        if self._waiting >= authority_limits.AUTHORITY_REQUESTS + more:
             raise PeerError(f"it has {self._waiting} requests at one time")
         self._waiting += 1
 
@@ -183,7 +187,10 @@ class ClientChannel:
                 return self._ended(message)
             case m.AskChoice():
                 self._rights.may_ask()
-                return self._choose(message)
+                # Here: what gives it up may be the next message.
+                # guard: a choice that is given up as it is asked is not shown
+                held = self._held[message.request] = _Held()
+                return self._choose(message, held)
             case m.AskPreview() | m.AskRules():
                 self._rights.may_ask()
                 return self._show(message)
@@ -299,15 +306,14 @@ class ClientChannel:
                 # guard: a client is told of a cut
                 self.put(m.PermitCut(number, reason, permit.where))
 
-    async def _choose(self, message: m.AskChoice) -> m.FromAuthority:
-        requests = [
-            request_of(asked, self._rights.running(asked.lease))
-            for asked in message.asked
-        ]
-        if not requests:
-            raise PeerError("it asks for a choice between no requests")
-        held = self._held[message.request] = _Held()
+    async def _choose(self, message: m.AskChoice, held: _Held) -> m.FromAuthority:
         try:
+            requests = [
+                request_of(asked, self._rights.running(asked.lease))
+                for asked in message.asked
+            ]
+            if not requests:
+                raise PeerError("it asks for a choice between no requests")
             with held.scope:
                 text = ChoiceText(message.words, message.details)
                 chosen = await self._authority.decider.choose(requests, text)

@@ -20,7 +20,7 @@ something: a millisecond's work."""
 
 AUTHORITY_REQUESTS = 16384
 """Requests of one client to the authority at one time: LIVE_PERMITS, and as many
-events and changes."""
+events and changes.  Ends of leases come on top, one for each of AUTHORITY_LEASES."""
 
 AUTHORITY_LEASES = 4096
 """Leases of which events may still come: those that run, and the last that ended."""

@@ -136,10 +136,11 @@ class PairEnd:
             with trio.CancelScope(shield=of_lease):
                 await self._send(body, fd)
         except OSError as error:
-            del self._asked[request.request]
+            # guard: a request that waits as the far end is lost is lost with it
+            self._asked.pop(request.request, None)
             raise self._unsent(error) from error
         except BaseException:
-            del self._asked[request.request]
+            self._asked.pop(request.request, None)
             raise
         return asked
 

@@ -20,6 +20,11 @@ class Turn:
         self._before = before
         self.over = trio.Event()
 
+    def unserved(self) -> list[trio.Event]:
+        """What the next one waits for: one that was given up has passed none."""
+        # guard: a turn that is given up lets none pass those before it
+        return [event for event in (*self._before, self.over) if not event.is_set()]
+
     async def __aenter__(self) -> None:
         try:
             for event in self._before:
@@ -42,8 +47,9 @@ class LeaseTurns:
     def take(self, request: m.LinkRequest) -> Turn:
         """Return the turn of a request, which must be entered; called in order."""
         keys = self._keys(request)
-        self._last = {k: t for k, t in self._last.items() if not t.over.is_set()}
-        turn = Turn([self._last[key].over for key in keys if key in self._last])
+        self._last = {k: t for k, t in self._last.items() if t.unserved()}
+        before = [self._last[key] for key in keys if key in self._last]
+        turn = Turn([event for one in before for event in one.unserved()])
         self._last.update(dict.fromkeys(keys, turn))
         return turn
 

@@ -232,11 +232,15 @@ class AuthorityClient(LogClient):
 
     async def lease_ended(self, lease: str) -> None:
         """See ``Authority``."""
-        await self._change_leases(partial(m.EndLease, lease=lease))
+        await self._change_leases(
+            partial(m.EndLease, lease=lease), kept=-authority_limits.AUTHORITY_LEASES
+        )
 
-    async def _change_leases(self, change: Callable[[int], m.ClientMessage]) -> None:
+    async def _change_leases(
+        self, change: Callable[[int], m.ClientMessage], kept: int = 1
+    ) -> None:
         try:
-            await self.ask(m.AuthorityDone, change)
+            await self.ask(m.AuthorityDone, change, kept=kept)
         finally:
             self._forget_shown()
 

@@ -253,7 +253,7 @@ GUARDS = (
     Guard("a part for each connection", "return whole.pace.take(now, amount)", "tests/broker/jail/wayland/test_budget.py", "held_up_by_eight"),
     Guard("nothing saved up at first", "", "tests/broker/jail/wayland/test_budget.py", "reconnects_has"),
     Guard("the first read waits, too", "", "tests/attack/test_wayland_floods.py", "first_word"),
-    Guard("streams have the same budget", "", "tests/attack/test_wayland_floods.py", "eight and streamed"),
+    Guard("streams have the same budget", "", "tests/attack/test_wayland_floods.py", "spent_its_budget"),
     Guard("offsets do not add up", "surface.hot = (0, 0)", "tests/broker/jail/wayland/handlers/test_selection.py", "not_far"),
     Guard("windows and cursors have no offset", "core.up.data += emit.attach(surface.sid, buffer.sid, state.dx, state.dy)", "tests/broker/jail/wayland/scene/test_frame.py", "attach_offset or offsets_go_nowhere"),
     Guard("frame clicks are ours", "surface = client_surface(surface)", "tests/broker/jail/wayland/handlers/test_seat.py", "never_told", spans=2),

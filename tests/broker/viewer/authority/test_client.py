@@ -591,3 +591,25 @@ def test_messages_are_read_strictly():
     body = msgspec.msgpack.encode([10, 1, "more"])
     with pytest.raises(Exception, match="cannot be read"):
         m.decode_from_client(body)
+
+
+async def test_the_end_of_a_lease_is_sent_though_all_places_are_taken(monkeypatch):
+    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 2)
+    ended = trio.Event()
+
+    async def silent(far, message):
+        if isinstance(message, m.EndLease):
+            ended.set()
+            far.put(m.encode_from_authority(m.AuthorityDone(message.request)))
+
+    async with (
+        scripted(monkeypatch, silent) as (client, _),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.reload)
+        await eventually(lambda: client._calls)
+        with pytest.raises(RefusedError, match="too many requests"):
+            await client.reload()
+        await client.lease_ended(WORK.id)
+        nursery.cancel_scope.cancel()
+    assert ended.is_set()
