@@ -138,7 +138,9 @@ class ScreenSession:
                 node.show(self._picture)
             self._new.wait(SHOWN_AGAIN_SECONDS)
             self._new.clear()
-        self.close()
+        # Of a node that failed the program is told, by what ends the pictures.
+        # guard: a screen that stands still is not a shared one
+        self._hang_up()
         node.close()
         pipewire_servers().release(self)
 

@@ -182,7 +182,12 @@ class VideoNode:
     def _state_changed(
         self, _data: object, _old: int, new: int, _error: object
     ) -> None:
-        self.wanted, self.failed = new == PW_STREAMING, new == PW_FAILED
+        self.wanted = new == PW_STREAMING
+        self.failed = self.failed or new == PW_FAILED
+        self.changed.set()
+
+    def _give_up(self) -> None:
+        self.failed = True
         self.changed.set()
 
     def _param_changed(self, _data: object, number: int, param: int) -> None:
@@ -194,15 +199,26 @@ class VideoNode:
         import ctypes
         import mmap
 
-        fd = os.memfd_create("vitrail", os.MFD_CLOEXEC)
-        os.ftruncate(fd, self._size)
-        self._memory[added] = mmap.mmap(fd, self._size)
+        fd = -1
+        try:
+            fd = os.memfd_create("vitrail", os.MFD_CLOEXEC)
+            os.ftruncate(fd, self._size)
+            self._memory[added] = mmap.mmap(fd, self._size)
+        except OSError:
+            if fd >= 0:
+                os.close(fd)
+            # Without this buffer pictures stand still sooner or later: the node ends.
+            # guard: a node without memory for its pictures ends
+            self._give_up()
+            return
         place = data_of(added)
         chunk = memory_at(SPA_DATA.format, place)[-1]
         filled = SPA_DATA.pack(SPA_MEMFD, 3, fd, 0, self._size, 0, chunk)
         ctypes.memmove(place, filled, len(filled))
 
     def _remove_buffer(self, _data: object, removed: int) -> None:
+        if removed not in self._memory:
+            return  # there was no memory for it
         self._memory.pop(removed).close()
         os.close(memory_at(SPA_DATA.format, data_of(removed))[2])
 
@@ -210,7 +226,7 @@ class VideoNode:
         import ctypes
 
         taken = self._lib.pw_stream_dequeue_buffer(self._stream)
-        if not taken:
+        if taken not in self._memory:
             return  # no program has given one back: this picture is dropped
         # The library may ask before the first picture is shown.
         if len(self._picture) == self._size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import socket
@@ -366,3 +367,24 @@ def test_a_node_shows_pictures_in_memory_of_its_own_that_ends_with_it():
     assert not node._memory
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
+
+
+def test_a_node_that_has_no_memory_for_a_picture_ends(monkeypatch):
+    """Its buffer had none, was taken and never given back: pictures stood without a word."""
+
+    def none_left(*_):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    node = object.__new__(video_node.VideoNode)
+    node._size, node._memory, node._stream = 4096, {}, None
+    node._lib = SimpleNamespace(pw_stream_dequeue_buffer=lambda _: 1)
+    node.changed, node.wanted, node.failed = threading.Event(), True, False
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", none_left)
+        node._add_buffer(None, 1)
+    assert node.failed
+    assert node.changed.is_set()
+    node._state_changed(None, 0, video_node.PW_STREAMING, None)
+    node._process(None)
+    node._remove_buffer(None, 1)
+    assert node.failed

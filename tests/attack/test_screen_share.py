@@ -7,7 +7,9 @@ import os
 import shutil
 import socket
 import sys
+import threading
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -545,3 +547,20 @@ async def test_a_dialog_whose_program_has_gone_is_not_shown_again(made, autojump
     portal.answers.set()
     await fails(shares, lease(), at_once, "taken the screen back")
     assert portal.asked == 1
+
+
+def test_a_program_is_told_of_a_source_that_failed(monkeypatch):
+    """It went on to show the last picture, as if the screen stood still."""
+    near, far = socket.socketpair()
+    session, ended = shim.ScreenSession(":1.1", "/session"), threading.Event()
+    servers = SimpleNamespace(release=lambda _session: None)
+    monkeypatch.setattr(shim, "pipewire_servers", lambda: servers)
+    with near, far, near.makefile("rb") as reader:
+        session._asking = near
+        connection = SimpleNamespace(socket=near, reader=reader)
+        receive = partial(session._receive, connection, 64, ended.set)
+        thread = threading.Thread(target=receive, daemon=True)
+        thread.start()
+        session._show(SimpleNamespace(failed=True, close=lambda: None))
+        assert ended.wait(20)
+        thread.join()

@@ -140,6 +140,8 @@ GUARDS = (
     Guard("a lockdown cuts before it is recorded", "", LOCKDOWN, "full_disk"),
     Guard("a lockdown is recorded before it is lifted", "", LOCKDOWN, "not_lifted"),
     Guard("a lockdown denies whatever the rules say", "if False:", LOCKDOWN, "at_once"),
+    Guard("a node without memory for its pictures ends", "", "tests/attack/test_camera.py", "no_memory_for_a_picture"),
+    Guard("a screen that stands still is not a shared one", "self.close()", "tests/attack/test_screen_share.py", "told_of_a_source"),
 )  # fmt: skip
 
 
