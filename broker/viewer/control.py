@@ -7,7 +7,7 @@ from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.network_control import NetworkControl
-from broker.viewer.notifications.control import NotificationControl
+from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.subscriptions import EventsPart

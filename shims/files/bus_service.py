@@ -6,8 +6,10 @@ ends when it has had nothing to do for a minute.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import (
@@ -29,7 +31,8 @@ from shims.files.bus_messages import (
     encode_message,
     message_size,
 )
-from shims.files.protocol import TransferError
+from shims.files.connection import Connection
+from shims.files.protocol import TransferError, frame
 
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Sequence, Tuple
@@ -38,6 +41,7 @@ BUS_NAME = "org.freedesktop.DBus"
 IDLE_SECONDS = 60.0
 FDS_OF_MESSAGE = 253  # SCM_MAX_FD: a read gets no more, and none is lost
 FDS_WAITING = 512
+OFFER_SECONDS, OFFERED_AGAIN_SECONDS = 5.0, 20.0
 
 
 class CallError(Exception):
@@ -74,6 +78,32 @@ def expect(bus: socket.socket, wanted: bytes) -> None:
         line += bus.recv(1) or b"\r\n"
     if not line.startswith(wanted):
         raise TransferError("the session bus does not accept us")
+
+
+class PortalOffer:
+    """Whether a rule may allow a part of the portal; else programs use their own.
+
+    The broker is asked again after a while.
+    """
+
+    def __init__(self, ask: Dict[str, Any]) -> None:
+        self._ask = ask
+        self._held = False
+        self._looked = -OFFERED_AGAIN_SECONDS
+
+    def held(self) -> bool:
+        """Whether a rule may allow it."""
+        now = time.monotonic()
+        if now - self._looked >= OFFERED_AGAIN_SECONDS:
+            self._looked, self._held = now, False
+            with contextlib.suppress(TransferError, OSError):
+                connection = Connection("VITRAIL_CALL")
+                with connection.socket:
+                    connection.socket.settimeout(OFFER_SECONDS)
+                    connection.send(frame(self._ask))
+                    connection.wait("done")
+                    self._held = True
+        return self._held
 
 
 class BusService:

@@ -30,6 +30,12 @@ OWN_DESKTOP = "dom0"  # the user's, as Qubes has it
 CALL_USAGE = "usage: vitrail-call [--target SANDBOX] SERVICE [ARGUMENT]"
 
 
+def desktop_call(service: str, argument: str = "") -> Dict[str, str]:
+    """Return the message that calls a service of the user's own desktop."""
+    ask = {"type": "call", "service": service, "argument": argument}
+    return dict(ask, target=OWN_DESKTOP)
+
+
 def ask_call(words: List[str]) -> int:
     """``vitrail-call [--target SANDBOX] SERVICE [ARGUMENT]``."""
     target = ""

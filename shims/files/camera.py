@@ -16,10 +16,9 @@ import time
 from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
-from shims.files.bus_service import CallError, unknown_method
-from shims.files.calling import OWN_DESKTOP, start_thread
+from shims.files.bus_service import CallError, PortalOffer, unknown_method
+from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import Connection
-from shims.files.offers import PortalOffer
 from shims.files.openers import which
 from shims.files.protocol import TransferError, frame, tell
 from shims.files.video_node import VideoNode, narrowed
@@ -63,6 +62,15 @@ def pipewire_remote() -> socket.socket:
         made.close()
         raise
     return made
+
+
+def give_remote(given: List[int]) -> Tuple[str, Tuple[Any, ...]]:
+    """Reply with a connection for a program.  Raises CallError."""
+    try:
+        given.append(pipewire_remote().detach())
+    except (OSError, KeyError):
+        raise CallError("portal.Error.Failed", "PipeWire has gone") from None
+    return "h", (0,)
 
 
 class PipeWireServers:
@@ -210,8 +218,7 @@ class CameraNode:
                     if turn != self._turn:
                         return
                     self._asking = connection.socket
-                ask = {"type": "call", "service": CAMERA_SERVICE, "target": OWN_DESKTOP}
-                connection.send(frame(dict(ask, argument=self._size)))
+                connection.send(frame(desktop_call(CAMERA_SERVICE, self._size)))
                 connection.wait("go")
                 while True:
                     picture = connection.reader.read(self._bytes)
@@ -243,8 +250,7 @@ class PortalCamera:
         self._asked: List[Tuple[str, str]] = []
         self._lock, self._busy = threading.Lock(), False
         self._node: Optional[CameraNode] = None
-        ask = {"type": "call", "service": CAMERA_SERVICE, "target": OWN_DESKTOP}
-        self._offer = PortalOffer(dict(ask, argument="offered"))
+        self._offer = PortalOffer(desktop_call(CAMERA_SERVICE, "offered"))
 
     def __len__(self) -> int:
         return len(self._users) + self._busy
@@ -275,11 +281,7 @@ class PortalCamera:
             # guard: a program gets the camera that it has asked for
             if call.text(SENDER) not in self._users:
                 raise CallError("portal.Error.NotAllowed", "ask by AccessCamera first")
-            try:
-                given.append(pipewire_remote().detach())
-            except (OSError, KeyError):
-                raise CallError("portal.Error.Failed", "PipeWire has gone") from None
-            return "h", (0,)
+            return give_remote(given)
         raise unknown_method(call)
 
     def answered(self) -> None:

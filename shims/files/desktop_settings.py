@@ -13,7 +13,7 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from shims.files.calling import OWN_DESKTOP, start_thread
+from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import Connection
 from shims.files.frames import CALL_DATA, CALL_HEADER
 from shims.files.protocol import TransferError, frame
@@ -90,8 +90,7 @@ class Settings:
     def _follow(self) -> None:
         connection = Connection("VITRAIL_CALL")
         with connection.socket:
-            ask = {"type": "call", "service": SETTINGS_SERVICE, "argument": ""}
-            connection.send(frame(dict(ask, target=OWN_DESKTOP)))
+            connection.send(frame(desktop_call(SETTINGS_SERVICE)))
             connection.wait("go")
             line = b""
             while True:

@@ -18,10 +18,9 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from shims.files.bus_service import CallError
+from shims.files.bus_service import CallError, PortalOffer
 from shims.files.calling import start_thread
 from shims.files.connection import Connection
-from shims.files.offers import PortalOffer
 from shims.files.protocol import TransferError, check_path, frame, tell
 from shims.files.receiving import INCOMING
 from shims.files.sending import Walk, send_entries

@@ -14,10 +14,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER
-from shims.files.bus_service import CallError, unknown_method
+from shims.files.bus_service import CallError, PortalOffer, unknown_method
 from shims.files.calling import start_thread
 from shims.files.connection import Connection
-from shims.files.offers import PortalOffer
 from shims.files.pages import (
     PAGES_MOST,
     PIXELS_MAGIC,

@@ -17,11 +17,10 @@ import struct
 from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
-from shims.files.bus_service import CallError, unknown_method
-from shims.files.calling import OWN_DESKTOP, start_thread
-from shims.files.camera import pipewire_remote, pipewire_servers
+from shims.files.bus_service import CallError, PortalOffer, unknown_method
+from shims.files.calling import desktop_call, start_thread
+from shims.files.camera import give_remote, pipewire_servers
 from shims.files.connection import Connection
-from shims.files.offers import PortalOffer
 from shims.files.protocol import TransferError, frame, tell
 from shims.files.video_node import SPA_BGRX, VideoNode
 
@@ -84,8 +83,7 @@ class ScreenSession:
         if self._over:
             self._hang_up()  # what follows fails
         try:
-            ask = {"type": "call", "service": SCREEN_SERVICE, "target": OWN_DESKTOP}
-            connection.send(frame(dict(ask, argument=named)))
+            connection.send(frame(desktop_call(SCREEN_SERVICE, named)))
             connection.wait("go")
             width, height = SCREEN_SIZES.get(named, (0, 0))
             if self.own:
@@ -172,9 +170,8 @@ class PortalScreens:
         self._respond, self._closed = respond, closed
         self._sessions: Dict[str, ScreenSession] = {}
         self._answers: List[Callable[[], Any]] = []
-        ask = {"type": "call", "service": SCREEN_SERVICE, "target": OWN_DESKTOP}
-        self._offer = PortalOffer(dict(ask, argument="offered"))
-        self._own = PortalOffer(dict(ask, argument=f"offered{SCREEN_OWN}"))
+        self._offer = PortalOffer(desktop_call(SCREEN_SERVICE, "offered"))
+        self._own = PortalOffer(desktop_call(SCREEN_SERVICE, f"offered{SCREEN_OWN}"))
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -218,11 +215,7 @@ class PortalScreens:
             # guard: a program gets the screen that its user has chosen
             if not self._session(call).shared:
                 raise CallError("portal.Error.NotAllowed", "nothing is shared by it")
-            try:
-                given.append(pipewire_remote().detach())
-            except (OSError, KeyError):
-                raise CallError("portal.Error.Failed", "PipeWire has gone") from None
-            return "h", (0,)
+            return give_remote(given)
         raise unknown_method(call)
 
     def _types(self) -> int:

@@ -32,7 +32,7 @@ from shims.files.bus_service import (
     connect_session_bus,
     unknown_method,
 )
-from shims.files.calling import OWN_DESKTOP, start_thread
+from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import Connection
 from shims.files.protocol import TransferError, frame, read_message
 from shims.files.tray_pictures import drawn
@@ -63,8 +63,7 @@ def serve_tray(words: List[str]) -> int:
     """Serve while the broker lets it; no name on the bus where it does not."""
     del words
     broker = Connection("VITRAIL_CALL")
-    ask = {"type": "call", "service": TRAY_SERVICE, "argument": ""}
-    broker.send(frame(dict(ask, target=OWN_DESKTOP)))
+    broker.send(frame(desktop_call(TRAY_SERVICE)))
     broker.wait("go")
     address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
     Tray(connect_session_bus(address), broker).run()

@@ -35,6 +35,7 @@ from broker.viewer.calls.screens import (
 )
 from broker.viewer.calls.video import ENDED_SECONDS
 from broker.viewer.opening.desktop_portal import PortalBus
+from shims.files import camera as camera_shim
 from shims.files import screen_cast as shim
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
@@ -495,7 +496,7 @@ def call(member, *body, sender=":1.5", signature="a{sv}"):
 @pytest.fixture
 def portal(monkeypatch):
     near, far = socket.socketpair()
-    monkeypatch.setattr(shim, "pipewire_remote", lambda: near)
+    monkeypatch.setattr(camera_shim, "pipewire_remote", lambda: near)
     made = shim.PortalScreens(lambda *_: None, lambda *_: None)
     monkeypatch.setattr(made._offer, "held", lambda: True)
     monkeypatch.setattr(made._own, "held", lambda: True)

@@ -16,6 +16,7 @@ from broker.cli.tray.picture import pixmaps, square
 from broker.viewer.tray.panel_bus import (
     ITEM,
     ITEM_PATH,
+    NOTHING_MORE,
     PROPERTIES,
     PanelSignal,
     Reply,
@@ -180,19 +181,13 @@ class TrayItem:
     def _item(self) -> dict[str, Variant]:
         pictures = self._pictures()
         return {
+            **NOTHING_MORE,
             "Category": ("s", "SystemServices"),
             "Id": ("s", "vitrail"),
             "Title": ("s", "Vitrail"),
             "Status": ("s", self._status()),
-            "WindowId": ("i", 0),
-            "IconName": ("s", ""),
-            "IconThemePath": ("s", ""),
             "IconPixmap": ("a(iiay)", pictures),
-            "OverlayIconName": ("s", ""),
-            "OverlayIconPixmap": ("a(iiay)", []),
-            "AttentionIconName": ("s", ""),
             "AttentionIconPixmap": ("a(iiay)", pictures),
-            "AttentionMovieName": ("s", ""),
             "ToolTip": ("(sa(iiay)ss)", ("", [], "Vitrail", summary(self._now))),
             "ItemIsMenu": ("b", True),
             "Menu": ("o", MENU_PATH),

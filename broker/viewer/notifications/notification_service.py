@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,6 +29,8 @@ from broker.core.stderr_log import isolated
 from broker.core.streams.wayland_rules import take_color
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc.audit import schema
+from broker.ipc.control import api, methods
+from broker.ipc.control.method import Exchange, serves
 from broker.ipc.desktop import notification as messages
 from broker.ipc.desktop.notification_guest import (
     DaemonClose,
@@ -58,6 +61,8 @@ if TYPE_CHECKING:
 
 _ENDS = {EXPIRED: "expired", DISMISSED: "dismissed", TAKEN_BACK: "taken back"}
 Answer = NotificationAction | NotificationClosed
+_ROWS = 200
+"""Of one answer: each may have 600 characters, and four bytes for each of them."""
 
 
 class NotificationService:
@@ -300,3 +305,38 @@ def _key_of(notice: Notice, ours: str) -> str:
 async def _alone(step: Callable[[], Awaitable[None]]) -> None:
     with isolated():
         await step()
+
+
+class NotificationControl:
+    """The history of notifications, which only memory has."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    @serves(methods.NOTIFICATIONS)
+    async def notifications(
+        self,
+        exchange: Exchange[api.NotificationsAnswer],
+        request: api.NotificationsRequest,
+    ) -> api.NotificationsAnswer:
+        """The newest notifications, of one sandbox or of all."""
+        del exchange
+        sandbox = request.sandbox or ""
+        rows = sorted(self._board.history(sandbox), key=lambda row: row.when)
+        if request.clear:
+            self._board.clear(sandbox)
+        omitted = max(0, len(rows) - _ROWS)
+        return api.NotificationsAnswer(
+            notifications=[
+                api.NotificationRow(
+                    sandbox=row.sandbox,
+                    when=row.when,
+                    summary=row.summary,
+                    body=row.body,
+                    urgency=row.urgency,
+                    outcome=row.outcome,
+                )
+                for row in islice(rows, omitted, None)
+            ],
+            omitted=omitted,
+        )

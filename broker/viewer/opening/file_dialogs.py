@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import USER, Permit, Request
 from broker.core.errors import (
     PeerError,
     RefusedError,
     UpstreamError,
     VitrailError,
-    sole,
 )
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
@@ -49,6 +47,7 @@ from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.desktop_chooser import FileChoice, choose
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told, notify_failure
+from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd, pipe
@@ -208,42 +207,13 @@ class FileDialogs:
     # -- the files ----------------------------------------------------------------------
 
     async def _carry(self, chosen: _Chosen) -> None:
-        permit, exchange = chosen.permit, chosen.exchange
-        names = ", ".join(path.name for path in chosen.paths)
-        await self._log.require(
-            schema.TransferBegin(
-                **subject(permit.request),
-                transfer=chosen.number,
-                target=permit.target,
-                rule=permit.where,
-                files=len(chosen.paths),
-                object=printable(names, 300),
-            )
-        )
-        began, reason = trio.current_time(), "cut"
-        try:
-            if permit.request.argument == "+save":
+        names = printable(", ".join(path.name for path in chosen.paths), 300)
+        whose = (self._log, chosen.permit, chosen.number, chosen.exchange)
+        async with logged_transfer(*whose, files=len(chosen.paths), content=names):
+            if chosen.permit.request.argument == "+save":
                 await self._save(chosen)
             else:
                 await self._copy_in(chosen)
-            reason = ""
-        except (VitrailError, ExceptionGroup) as error:
-            reason = str(sole(error))
-            raise
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._log.note(
-                    schema.TransferEnd(
-                        **subject(permit.request),
-                        transfer=chosen.number,
-                        target=permit.target,
-                        bytes=exchange.size,
-                        files=exchange.files,
-                        seconds=trio.current_time() - began,
-                        outcome="failed" if reason else "done",
-                        reason=printable(reason, 2000),
-                    )
-                )
 
     async def _copy_in(self, chosen: _Chosen) -> None:
         most = chosen.permit.max_size or _LARGEST

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import Permit, Request
 from broker.core.errors import (
     RefusedError,
@@ -35,13 +34,13 @@ from broker.core.services import PRINT
 from broker.core.transfer.file_names import suggested_name
 from broker.helpers.process.spawn import run_tool
 from broker.ipc import transfer as messages
-from broker.ipc.audit import schema
 from broker.ipc.authority import Preview
 from broker.ipc.transfer_guest import PrintPages
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told, notify_failure
+from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
@@ -233,46 +232,20 @@ class Printing:
     async def _print(self, document: _Document, permit: Permit) -> None:
         """Send it to the printer.  Raises UpstreamError, SetupError."""
         sandbox, name = document.guest.lease.sandbox, document.name
-        number, began, reason = next(self._numbers), trio.current_time(), "cut"
-        size = permit.request.size or 0
-        await self._log.require(
-            schema.TransferBegin(
-                **subject(permit.request),
-                transfer=number,
-                target=permit.target,
-                rule=permit.where,
-                files=1,
-                size=size,
-                object=printable(f"{name}: {document.words}", 300),
-            )
-        )
-        try:
+        whose = (self._log, permit, next(self._numbers), document.exchange)
+        size, content = permit.request.size, f"{name}: {document.words}"
+        document.exchange.size, document.exchange.files = size or 0, 1
+        async with logged_transfer(
+            *whose, files=1, size=size, content=printable(content, 300)
+        ):
             # Each value is one word, and none of them can begin as an option does.
             words = ["-d", document.printer, "-t", f"{sandbox}: {printable(name, 100)}"]
             await run_tool(["lp", *words, str(document.file)], env=_plain_environment())
-            reason = ""
             if not permit.answered:
                 self._decider.notify(
                     f"{sandbox} prints {document.words}",
                     printable(name, 100),
                     sandbox=sandbox,
-                )
-        except VitrailError as error:
-            reason = error.message
-            raise
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._log.note(
-                    schema.TransferEnd(
-                        **subject(permit.request),
-                        transfer=number,
-                        target=permit.target,
-                        bytes=size,
-                        files=1,
-                        seconds=trio.current_time() - began,
-                        outcome="failed" if reason else "done",
-                        reason=printable(reason, 2000),
-                    )
                 )
 
 

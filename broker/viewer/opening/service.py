@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import Permit, Request
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
@@ -34,7 +33,6 @@ from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import transfer as messages
-from broker.ipc.audit import schema
 from broker.ipc.transfer_guest import (
     Ask,
     CallService,
@@ -54,6 +52,7 @@ from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.failures import told
 from broker.viewer.opening.file_dialogs import FileDialogs
+from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.moving import Job, Mover, Wanted, refuse_return
 from broker.viewer.opening.own import Own
@@ -284,58 +283,35 @@ class OpeningService:
         permit: Permit,
         wait: Callable[[str], Awaitable[None]],
     ) -> None:
-        number, began = next(self._numbers), trio.current_time()
-        await self._log.require(
-            schema.TransferBegin(
-                **subject(permit.request),
-                transfer=number,
-                target=permit.target,
-                rule=permit.where,
-                files=asked.files,
-                size=asked.size,
-                mime=asked.mime,
-                object=asked.what,
-            )
-        )
-        reason = "cut"
-        try:
-            if asked.url is not None:
-                exchange.opened_in = await self._targets.open_url(
-                    permit.target,
-                    asked.url,
-                    wait,
-                    autostart=permit.autostart,
-                    source=guest.lease,
-                )
-            else:
-                job = Job(guest, exchange, asked, permit, wait, number)
-                await self._mover.move(job)
-                self._tell_arrival(guest.lease, asked, permit)
-            reason = ""
-        except (VitrailError, ExceptionGroup) as error:
-            found = sole(error)
-            if not isinstance(found, VitrailError):
-                raise
-            failure = told(found, permit.target)
-            if failure is not found:
-                self._tell_failure(guest.lease, permit, found)
-            reason = str(failure)
-            raise failure from error
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._log.note(
-                    schema.TransferEnd(
-                        **subject(permit.request),
-                        transfer=number,
-                        target=permit.target,
-                        bytes=exchange.size,
-                        files=exchange.files,
-                        opened_in=exchange.opened_in,
-                        seconds=trio.current_time() - began,
-                        outcome="failed" if reason else "done",
-                        reason=printable(reason, 2000),
+        number = next(self._numbers)
+        async with logged_transfer(
+            *(self._log, permit, number, exchange),
+            files=asked.files,
+            size=asked.size,
+            mime=asked.mime,
+            content=asked.what,
+        ):
+            try:
+                if asked.url is not None:
+                    exchange.opened_in = await self._targets.open_url(
+                        permit.target,
+                        asked.url,
+                        wait,
+                        autostart=permit.autostart,
+                        source=guest.lease,
                     )
-                )
+                else:
+                    job = Job(guest, exchange, asked, permit, wait, number)
+                    await self._mover.move(job)
+                    self._tell_arrival(guest.lease, asked, permit)
+            except (VitrailError, ExceptionGroup) as error:
+                found = sole(error)
+                if not isinstance(found, VitrailError):
+                    raise
+                failure = told(found, permit.target)
+                if failure is not found:
+                    self._tell_failure(guest.lease, permit, found)
+                raise failure from error
 
     def _tell_arrival(self, source: Lease, asked: Wanted, permit: Permit) -> None:
         """Notify the user where the files are that a sandbox has sent."""

@@ -6,9 +6,10 @@ What they mean is the item's to say (StatusNotifierItem).
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
@@ -44,6 +45,19 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 Variant = tuple[str, Any]
 Reply = tuple[str, tuple[Any, ...]]
 """A reply's signature and values."""
+NOTHING_MORE: Mapping[str, Variant] = MappingProxyType(
+    {
+        "WindowId": ("i", 0),
+        "IconName": ("s", ""),
+        "IconThemePath": ("s", ""),
+        "OverlayIconName": ("s", ""),
+        "OverlayIconPixmap": ("a(iiay)", []),
+        "AttentionIconName": ("s", ""),
+        "AttentionIconPixmap": ("a(iiay)", []),
+        "AttentionMovieName": ("s", ""),
+    }
+)
+"""Properties that an item has because panels ask for them."""
 Pressed = TypeVar("Pressed")
 Pressed_co = TypeVar("Pressed_co", covariant=True)
 

@@ -15,6 +15,7 @@ from broker.ipc.desktop.tray_guest import ShowIcon
 from broker.viewer.tray.panel_bus import (
     ITEM,
     ITEM_PATH,
+    NOTHING_MORE,
     PROPERTIES,
     PanelSignal,
     Reply,
@@ -87,19 +88,12 @@ class SandboxItem:
     def _properties(self) -> dict[str, Variant]:
         pictures = [(ICON_PIXELS, ICON_PIXELS, self._pixels)]
         return {
+            **NOTHING_MORE,
             "Category": ("s", "ApplicationStatus"),
             "Id": ("s", self._id),
             "Title": ("s", self._title),
             "Status": ("s", "Active"),
-            "WindowId": ("i", 0),
-            "IconName": ("s", ""),
-            "IconThemePath": ("s", ""),
             "IconPixmap": ("a(iiay)", pictures),
-            "OverlayIconName": ("s", ""),
-            "OverlayIconPixmap": ("a(iiay)", []),
-            "AttentionIconName": ("s", ""),
-            "AttentionIconPixmap": ("a(iiay)", []),
-            "AttentionMovieName": ("s", ""),
             "ToolTip": ("(sa(iiay)ss)", ("", [], self._title, "")),
             "ItemIsMenu": ("b", False),
             "Menu": ("o", "/NO_DBUSMENU"),

@@ -23,7 +23,7 @@ from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.network_control import NetworkControl
-from broker.viewer.notifications.control import NotificationControl
+from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.opening.forwards import PortForwards
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.runner import Runner
