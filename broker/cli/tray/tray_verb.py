@@ -15,7 +15,7 @@ from broker.core.errors import VitrailError
 from broker.core.paths import Paths, find_paths
 
 _AUTOSTART = """\
-[TrayState Entry]
+[Desktop Entry]
 Type=Application
 Name=Vitrail in the panel
 Exec={program} tray
@@ -50,7 +50,7 @@ def command(*, autostart: bool, no_autostart: bool) -> None:
 
 
 def autostart_file() -> Path:
-    """Where the desktop looks for it (TrayState Application Autostart Specification)."""
+    """Where the desktop looks for it (Desktop Application Autostart Specification)."""
     given = os.environ.get("XDG_CONFIG_HOME", "")
     home = Path(given) if given.startswith("/") else Path.home() / ".config"
     return home / "autostart" / "vitrail-tray.desktop"
