@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.helpers.process.spawn import run_tool
+from broker.viewer.sandboxes.time_zone import LOCALES
 from tests.integration.test_desktop_settings import GNOME, LOOKS, PORTAL, SHOWS, choose
 from tests.integration.test_file_dialogs import ASKS, pick
 from tests.kit.brokerctl import brokerctl, lines_of, running
@@ -122,8 +123,7 @@ async def test_programs_of_a_box_have_the_looks_of_the_desktop_live():
 async def test_a_program_of_a_box_has_the_locale_that_its_record_chooses():
     async with boxes() as (w, _screen):
         w.environ["LANG"] = "C"
-        here = Path("/etc/default/locale")
-        text = here.read_text() if here.exists() else ""
+        text = "".join(path.read_text() for path in LOCALES if path.is_file())
         found = re.search(r'^LANG="?([^"\n]*)', text, re.MULTILINE)
         desktop = found[1] if found else "C"  # as the environment has it
         for chosen, lang in (("", "C"), ("POSIX", "POSIX"), ("desktop", desktop)):
@@ -192,13 +192,15 @@ async def test_a_program_of_a_container_has_a_session_bus_where_it_asks_for_one(
         # As every image has it: the bus looks its user up.
         (root / "etc/passwd").write_text("root:x:0:0::/home/user:/bin/sh\n")
         shared = ", ".join(f'"{path}"' for path in SHARED if Path(path).exists())
-        w.write_record("work", CONTAINER.format(root=root, shared=shared))
-        script = f"{READ} {LOOKS} color-scheme; exec notify-send --wait contained x"
+        record = CONTAINER.format(root=root, shared=shared)
+        w.write_record("work", f'{record}[looks]\nlanguage = "POSIX"\n')
+        script = f"echo $LANG; {READ} {LOOKS} color-scheme; exec notify-send --wait contained x"
         words = ("sh", "/run/vitrail/vitrail-session", "sh", "-c", script)
         async with (
             running("run", "-q", "work", "--", *words, env=w.environ) as child,
             aclosing(lines_of(child)) as lines,
         ):
+            assert await anext(lines) == "POSIX"
             assert await anext(lines) == "(<uint32 1>,)"
             shown = await screen.one_with("contained")
             assert shown[1].startswith("work")
