@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 
-from broker.core.errors import VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.integration.test_desktop_settings import PORTAL
 from tests.kit.desktop_portal import desktop_portal
@@ -155,6 +155,16 @@ async def pick(screen, title, path, *, all_of_it=False):
     await wait_window(screen.comp, title=title)
     env = {**screen.comp.environment, **screen.env}
     copy = spawn(["wl-copy", "--foreground", "--", str(path)], env=env)
+
+    async def ready():
+        # A key before the focus is lost, and ENTER would take the name that is suggested
+        # in place of a path that is pasted late.
+        focused = any(one["focused"] for one in await open_dialogs(screen, title))
+        with suppress(UpstreamError):  # nothing is copied yet
+            pasted = await run_tool(["wl-paste", "--no-newline"], env=env)
+            return focused and pasted.decode() == str(path)
+        return False
+
     with Keyboard(screen.comp.display) as keyboard:
 
         async def gone():
@@ -180,6 +190,7 @@ async def pick(screen, title, path, *, all_of_it=False):
             return not await open_dialogs(screen, title)
 
         try:
+            await eventually(ready)
             await eventually(gone)
         finally:
             await copy.stop()
