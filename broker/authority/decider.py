@@ -17,10 +17,9 @@ is cancelled as soon as the answer is deny, a grant is revoked, or its time
 (``ttl=``) is over; ``permit`` then raises RefusedError behind the block, with
 the rule in ``where``, unless the body has already ended.
 
-For something that is over at once (a paste) the block is empty, or holds just
-the transfer.  The caller must still enforce: ``Permit.max_size``, the
-most bytes that may flow (the engine checks it beforehand where
-``Request.size`` is known); ``target``, where they may go; ``autostart``.
+For something that is over at once (a paste) the block is empty, or holds just the
+transfer.  The caller must still enforce: ``Permit.max_size``, the most bytes that may
+flow (checked before where ``Request.size`` is known); ``target``; ``autostart``.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.awake_clock import AwakeClock
+from broker.authority.decisions import decision_events as events
 from broker.authority.decisions import grant_events
 from broker.authority.decisions import put_question as questions
 from broker.authority.decisions.choice import choose
-from broker.authority.decisions.decision_events import cut, decision, notice
 from broker.authority.decisions.evaluator import Judge, Locked
 from broker.authority.decisions.late_answers import LateAnswers
 from broker.authority.decisions.rate_limits import Meters
@@ -127,20 +126,17 @@ class Decider:
         permit = await self._decide(request, on_ask, covered, chosen, gone)
         self._live.add(permit)
         try:
-            # While the decision was written other rules may have come.
-            answer, reason, where = self._judge.revalidate(permit)
-            if permit.grant and permit.grant not in self.grants:
-                reason, where = "the grant has ended meanwhile", permit.where
-            # guard: decided again before the effect
-            if reason:
-                raise await self._no(request, None, reason, where)
-            if answer is not None and not self._holds_still(permit, answer):
-                await self._ask_again(permit, answer, on_ask)
-            permit.still_holds()
+            try:
+                await self._confirm(permit, on_ask)
+            except RefusedError as error:
+                if request.opens:
+                    await self._log.note(events.closed(request, str(error)))
+                raise
             if permit.rule is not None and permit.rule.notify and not request.tells:
                 way = f" to {permit.target}, by {permit.where}"
                 self.notify(
-                    *notice(request, "allowed", way), sandbox=request.lease.sandbox
+                    *events.notice(request, "allowed", way),
+                    sandbox=request.lease.sandbox,
                 )
             with permit.scope:
                 yield permit
@@ -149,8 +145,20 @@ class Decider:
         if permit.scope.cancelled_caught:
             reason = permit.over or f"the time of {permit.where} is over"
             if not permit.over:
-                await self._log.note(cut(permit, reason, self._judge.digests()))
+                await self._log.note(events.cut(permit, reason, self._judge.digests()))
             raise RefusedError(reason, where=permit.where)
+
+    async def _confirm(self, permit: Permit, on_ask: OnAsk) -> None:
+        """While the decision was written other rules may have come.  Raises RefusedError."""
+        answer, reason, where = self._judge.revalidate(permit)
+        if permit.grant and permit.grant not in self.grants:
+            reason, where = "the grant has ended meanwhile", permit.where
+        # guard: decided again before the effect
+        if reason:
+            raise await self._no(permit.request, None, reason, where)
+        if answer is not None and not self._holds_still(permit, answer):
+            await self._ask_again(permit, answer, on_ask)
+        permit.still_holds()
 
     async def preview(self, requests: Sequence[Request]) -> Sequence[m.Preview | None]:
         """See ``Permits.preview``."""
@@ -476,8 +484,8 @@ class Decider:
 
     async def _tell_end(self, permit: Permit, reason: str) -> None:
         # It has happened whether or not it can be written down.
-        await self._log.note(cut(permit, reason, self._judge.digests()))
-        self.notify(*notice(permit.request, "cut", f": {reason}"))
+        await self._log.note(events.cut(permit, reason, self._judge.digests()))
+        self.notify(*events.notice(permit.request, "cut", f": {reason}"))
 
     # -- events ------------------------------------------------------------------------
 
@@ -502,7 +510,7 @@ class Decider:
             grant=permit.grant if asked is None else "",  # made by this answer
         )
         # guard: recorded before the effect
-        await self._log.require(event)
+        await self._log.require(event, *events.opened(request))
         return permit
 
     def _permit(
@@ -545,7 +553,7 @@ class Decider:
         brief: bool = False,
     ) -> RefusedError:
         """Record a no and return what to raise."""
-        event = decision(
+        event = events.decision(
             request,
             answer,
             _DENY,
@@ -557,7 +565,7 @@ class Decider:
         )
         await self._log.refused(event)
         if (answer is None or answer.notify) and not request.tells:
-            shown = notice(request, "refused", f": {reason}")
+            shown = events.notice(request, "refused", f": {reason}")
             self.notify(*shown, sandbox=request.lease.sandbox)
         return RefusedError(f"denied: {reason}", where=where)
 
@@ -571,7 +579,7 @@ class Decider:
         asked: Asked | None = None,
         grant: str = "",
     ) -> schema.Decision:
-        return decision(
+        return events.decision(
             request,
             answer,
             _ALLOW,

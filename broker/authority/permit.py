@@ -81,6 +81,9 @@ class Request:
     and its limits are for the uses."""
     asks: bool = False
     """The user is asked, for this once, also where a rule allows it."""
+    opens: bool = False
+    """A stream to the sandbox's worker begins with the permission, and its event is
+    recorded with the decision; the caller records its end."""
     counts_bytes: bool = True
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""

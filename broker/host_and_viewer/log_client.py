@@ -281,9 +281,10 @@ class LogClient:
         """See ``EventLog.digest``."""
         return self._namer.digest(content)
 
-    async def require(self, event: Event) -> None:
+    async def require(self, *events: Event) -> None:
         """See ``EventLog.require``."""
-        await self._record(event, "require")
+        for event in events:
+            await self._record(event, "require")
 
     async def note(self, event: Event) -> None:
         """See ``EventLog.note``."""

@@ -19,14 +19,12 @@ from broker.core.limits import audit as audit_limits
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc.audit import schema
 
-_CUT = "cut"
-
 
 @dataclass
 class StreamOutcome:
     """How a stream ended; as it is here, when it is cut."""
 
-    reason: str = _CUT
+    reason: str = "cut"
     counts: tuple[int, int] | None = None
     """Bytes from and to the sandbox, if they were counted."""
 
@@ -46,15 +44,16 @@ class StreamEvents:
         The first one is on disk before the block begins; raises when the log takes
         no events.  The last one is written however the block ends, with what the
         block has put into the outcome or raised.  ``began`` is trio's time of its arrival.
+        ``mode`` is empty for a stream whose permit has recorded it (``Request.opens``).
         """
-        await self._log.require(
-            schema.StreamOpened(**event_log.of_stream(opening), mode=mode)
-        )
+        if mode:
+            subject = event_log.of_stream(opening)
+            await self._log.require(schema.StreamOpened(**subject, mode=mode))
         outcome = StreamOutcome()
         try:
             yield outcome
         except VitrailError as error:
-            if outcome.reason == _CUT:
+            if outcome.reason == StreamOutcome.reason:
                 outcome.reason = str(error)
             raise
         finally:

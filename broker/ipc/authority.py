@@ -60,6 +60,7 @@ class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     write: bool
     ahead: bool
     asks: bool
+    opens: bool
     counts_bytes: bool
 
 

@@ -424,16 +424,16 @@ class ViewerRole:
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
         """Carry a stream that one decision permits.  Raises RefusedError."""
-        sound = opening.service == AUDIO
+        sound, windows = opening.service == AUDIO, opening.service == DISPLAY
         request = Request(
             lease=opening.lease,
             service=opening.service,
             stream=opening.stream,
             peer=opening.peer,
             raw=sound and is_raw(self.record(opening.lease.record)),
+            opens=opening.service == AGENT or (windows and opening.direct),
             counts_bytes=False,  # the pump moves them uncounted
         )
-        windows = opening.service == DISPLAY
         # libpulse gives up after 30 s, and connects again when the program plays.
         given_up = trio.Event() if sound else None
         with (
@@ -457,6 +457,9 @@ class ViewerRole:
                 async with self.authority.permit(request, on_ask=on_ask, gone=given_up):
                     allowed = True
                     asking.close()
+                    if request.opens:
+                        await self._carry_opened(guest, opening, conn, status)
+                        return
                     with guest.streams.place():
                         # What was decided about, whatever the record is by now.
                         if request.raw:
@@ -470,16 +473,20 @@ class ViewerRole:
                     guest.programs.fail(str(error), Step.STREAM)
                 raise
 
+    async def _carry_opened(
+        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        """Carry what is on record as opened: nothing of it waits for its peer first."""
+        streams = guest.streams
+        carry = streams.agent if opening.service == AGENT else streams.wayland
+        async with streams.opened(opening) as outcome:
+            await status.say()
+            await carry(opening, conn, outcome, task_status=status)
+
     async def _carry(
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
-        if opening.service == AGENT:
-            await status.say()
-            await guest.streams.agent(opening, conn, task_status=status)
-        elif opening.service == DISPLAY and opening.direct:
-            await status.say()
-            await guest.streams.wayland(opening, conn, task_status=status)
-        elif opening.service == DISPLAY:
+        if opening.service == DISPLAY:
             await status.say()
             await guest.streams.display(opening, conn, task_status=status)
         elif opening.service == NOTIFICATION:

@@ -29,7 +29,7 @@ class EventLog(Protocol):
     def digest(self, content: bytes) -> str:
         """Return the keyed hash of a value that is compared and not shown."""
 
-    async def require(self, event: Event) -> None:
+    async def require(self, event: Event, *also: Event) -> None:
         """Record before an effect, which must not happen on the UpstreamError."""
 
     async def note(self, event: Event) -> None:

@@ -68,12 +68,13 @@ class Journal:
         where = "'brokerctl audit --kind audit.gap'"
         return [f"{self._lost} events could not be recorded{now}: {where}"]
 
-    async def require(self, event: schema.Event) -> None:
-        """See ``EventLog.require``."""
+    async def require(self, event: schema.Event, *also: schema.Event) -> None:
+        """See ``EventLog.require``; all of them in one commit."""
         if self._mode is AuditMode.BEST_EFFORT:
-            await self.note(event)
+            for one in (event, *also):
+                await self.note(one)
         else:
-            await self._record(event)
+            await self._record(event, *also)
 
     async def note(self, event: schema.Event) -> None:
         """See ``EventLog.note``; there is nothing to refuse."""
@@ -87,10 +88,11 @@ class Journal:
             self._lost += event.count
             self._gap.last = event.kind
 
-    async def _record(self, event: schema.Event) -> None:
-        await self._store.record(event)
-        owner = self._refusals.owners.of(event.sandbox)
-        self._shares.charge(owner, cost(event), trio.current_time())
+    async def _record(self, *events: schema.Event) -> None:
+        await self._store.record(*events)
+        for event in events:
+            owner = self._refusals.owners.of(event.sandbox)
+            self._shares.charge(owner, cost(event), trio.current_time())
         gap, self._gap = self._gap, None
         if gap is None:
             return

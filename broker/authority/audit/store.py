@@ -42,6 +42,7 @@ from broker.ipc.audit.database import (
     lock_log,
     open_database,
     row_of,
+    transaction,
 )
 from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.tree import Growing, consistency_proof, leaf_hash
@@ -75,6 +76,8 @@ class _Entry:
     head: bytes
     """The event's JSON before its number; ``tail`` is the rest after it."""
     tail: bytes
+    also: list[_Entry]
+    """What is committed with it, behind it."""
     done: trio.Event = field(default_factory=trio.Event)
     leads: bool = False
     sequence: int = 0
@@ -109,9 +112,10 @@ class Store:
             self._events, self._commits, self._failures, len(self._pending)
         )
 
-    async def record(self, event: schema.Event) -> int:
+    async def record(self, event: schema.Event, *also: schema.Event) -> int:
         """Write the event and return its sequence number once it is on disk.
 
+        ``also`` follow it in the same commit: all of them are on disk, or none.
         Cancelled before its turn, it is not written; after that, it is
         written although the caller no longer hears of it.
 
@@ -120,7 +124,7 @@ class Store:
         """
         if self._closed:
             raise InternalError("an event came after the audit log was closed")
-        entry = self._stamped(event)
+        entry = self._stamped(event, *also)
         async with self._room:
             self._pending.append(entry)
             await self._commit_in_turn(entry)
@@ -131,7 +135,7 @@ class Store:
             ) from entry.error
         return entry.sequence
 
-    def _stamped(self, event: schema.Event) -> _Entry:
+    def _stamped(self, event: schema.Event, *also: schema.Event) -> _Entry:
         stamped = msgspec.structs.replace(
             self.namer.apply(event),
             version=schema.VERSION,
@@ -143,7 +147,7 @@ class Store:
         )
         # Too large is found here, and not in others' commit.
         head, _, tail = schema.encode(stamped).partition(_PLACE)
-        return _Entry(stamped, head, tail)
+        return _Entry(stamped, head, tail, [self._stamped(one) for one in also])
 
     async def _commit_in_turn(self, entry: _Entry) -> None:
         """Wait until an entry is committed.
@@ -200,11 +204,12 @@ class Store:
                 entry.done.set()
             return
         self._commits += 1
-        self._events += size
+        self._events += size + sum(len(entry.also) for entry in batch)
         self._grown.set()
         self._grown = trio.Event()
-        for number, entry in enumerate(batch, start=first):
-            entry.sequence = number
+        for entry in batch:
+            entry.sequence = first
+            first += 1 + len(entry.also)
             entry.done.set()
 
     def _write(
@@ -218,14 +223,13 @@ class Store:
         tree = self._tree.copy()
         subtrees: list[tuple[int, int, bytes]] = []
         rows = []
-        for entry in batch:
+        for entry in (one for first in batch for one in (first, *first.also)):
             number = tree.size + 1
             body = b"%b%d%b" % (entry.head, number, entry.tail)
             leaf = leaf_hash(body)
             subtrees += [(s.height, s.number, s.hash) for s in tree.append(leaf)]
             rows.append((number, *row_of(entry.event)[1:], body.decode(), leaf))
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(db):
             if besides is not None:
                 besides()
             db.executemany(_INSERT, rows)
@@ -235,12 +239,7 @@ class Store:
             # Before the commit, so that events written into a removed file are
             # not reported as durable; after it, the removal may be a moment old.
             self._files.check()
-            db.execute("COMMIT")
-            self._files.check()
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+        self._files.check()
         first = self._tree.size + 1
         self._tree = tree
         self._seal.committed()

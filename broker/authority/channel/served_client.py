@@ -160,8 +160,7 @@ class ClientChannel:
         return self._held.get(number)
 
     def _over(self, number: int) -> None:
-        held = self._holding(number)
-        if held is not None:
+        if (held := self._holding(number)) is not None:
             held.over.set()
             if held.permit is None:
                 held.scope.cancel()
@@ -219,13 +218,16 @@ class ClientChannel:
             self.put(await work)
         except PeerError:
             raise
-        except VitrailError as error:
-            self.put(m.failed(number, error))
         except Exception as error:  # noqa: BLE001 -- a mistake ends no other request
-            log_exception(error)
-            self.put(m.failed(number, InternalError("see the broker's own log")))
+            self._fail(number, error)
         finally:
             self._waiting -= 1
+
+    def _fail(self, number: int, error: Exception) -> None:
+        if not isinstance(error, VitrailError):
+            log_exception(error)
+            error = InternalError("see the broker's own log")
+        self.put(m.failed(number, error))
 
     # -- permits ---------------------------------------------------------------------
 
@@ -255,15 +257,10 @@ class ClientChannel:
                         gone=held.gone,
                     ) as got:
                         await self._hold(message.request, held, got)
-            except RefusedError as error:
-                if held.permit is None:  # else it was told that it is cut
-                    self.put(m.failed(message.request, error))
-            except VitrailError as error:
-                self.put(m.failed(message.request, error))
             except Exception as error:  # noqa: BLE001 -- a mistake ends no other
-                log_exception(error)
-                wrong = InternalError("see the broker's own log")
-                self.put(m.failed(message.request, wrong))
+                # Of a permit that it has, it was told that it is cut.
+                if held.permit is None or not isinstance(error, RefusedError):
+                    self._fail(message.request, error)
             finally:
                 del self._held[message.request]
                 self._done(message.request)

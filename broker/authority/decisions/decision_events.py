@@ -86,6 +86,24 @@ def decision(
     )
 
 
+def opened(request: Request) -> list[schema.StreamOpened]:
+    """Return the event of a stream that begins with its permission, if one does."""
+    event = schema.StreamOpened(**subject(request), mode="worker")
+    return [event] if request.opens else []
+
+
+def closed(request: Request, reason: str) -> schema.StreamClosed:
+    """Return the event of a stream that ended before its caller heard of it."""
+    return schema.StreamClosed(
+        **subject(request),
+        outcome="closed",
+        reason=reason,
+        bytes_from_sandbox=None,
+        bytes_to_sandbox=None,
+        seconds=0.0,
+    )
+
+
 def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
     """Return the event of a permit that has ended."""
     return schema.Decision(

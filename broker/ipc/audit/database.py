@@ -351,6 +351,19 @@ def _uri(path: Path) -> str:
     return uri
 
 
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Do all of the block, or nothing of it.  Raises as the block, sqlite3.Error."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
 class Files:
     """The log's files on disk, so that one that is gone is noticed.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import trio
@@ -157,31 +157,41 @@ class GuestStreams:
 
     # -- streams --------------------------------------------------------------------
 
+    @contextlib.asynccontextmanager
+    async def opened(self, opening: Opening) -> AsyncIterator[StreamOutcome]:
+        """Record the end of a stream whose permit has recorded its beginning.
+
+        Raises RefusedError when there is no place for it.
+        """
+        async with self._events.carry(opening, "", trio.current_time()) as outcome:
+            with self.place():
+                yield outcome
+
     async def agent(
         self,
         opening: Opening,
         conn: socket.socket,
+        outcome: StreamOutcome,
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Hand an agent's connection to the worker; returns when it has ended."""
-        began = trio.current_time()
         with given(conn):
             mine = await self._ensure_worker()
             with self._handing(opening) as ended:
-                async with self._events.carry(opening, "worker", began) as outcome:
-                    order = worker.AgentStream(opening.stream)
-                    await mine.send(order, [conn.fileno()])
-                    conn.close()
-                    task_status.started()
-                    await ended.wait()
-                    end = self._end_of(opening)
-                    outcome.reason, outcome.counts = end.reason, end.counts
+                order = worker.AgentStream(opening.stream)
+                await mine.send(order, [conn.fileno()])
+                conn.close()
+                task_status.started()
+                await ended.wait()
+                end = self._end_of(opening)
+                outcome.reason, outcome.counts = end.reason, end.counts
 
     async def wayland(
         self,
         opening: Opening,
         conn: socket.socket,
+        outcome: StreamOutcome,
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
@@ -191,25 +201,23 @@ class GuestStreams:
         delivers the connection itself to the worker.  Cancelled, it cuts the
         connection: the permission may have been revoked while the worker lives on.
         """
-        began = trio.current_time()
         with given(conn):
             mine = await self._ensure_worker()
             with self._screen.stream(opening.stream) as ended:
-                async with self._events.carry(opening, "worker", began) as outcome:
-                    await self._deliver(mine, opening.stream, conn)
-                    task_status.started()
-                    outcome.counts = 0, 0
-                    try:
-                        await ended.wait()
-                        outcome.reason = ""
-                    finally:
-                        hang_up(conn)
-                        with trio.CancelScope(shield=True):
-                            end = await _last_words(ended.wait)
-                        if end is not None:
-                            outcome.counts = end.to_compositor, end.to_client
-                        said = printable(end.reason) if end is not None else _DIED
-                        outcome.reason = outcome.reason or said
+                await self._deliver(mine, opening.stream, conn)
+                task_status.started()
+                outcome.counts = 0, 0
+                try:
+                    await ended.wait()
+                    outcome.reason = ""
+                finally:
+                    hang_up(conn)
+                    with trio.CancelScope(shield=True):
+                        end = await _last_words(ended.wait)
+                    if end is not None:
+                        outcome.counts = end.to_compositor, end.to_client
+                    said = printable(end.reason) if end is not None else _DIED
+                    outcome.reason = outcome.reason or said
 
     async def _deliver(self, to: Worker, stream: int, conn: socket.socket) -> None:
         """Have the acceptor send the connection to the worker, past the broker.

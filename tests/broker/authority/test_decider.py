@@ -370,6 +370,42 @@ async def test_rules_that_ask_come_while_a_yes_is_written(monkeypatch, says, goe
         assert b.decider.live() == []
 
 
+async def test_a_stream_that_its_permit_opens_is_recorded_with_the_decision(
+    monkeypatch,
+):
+    """In one call; one that is refused after all is closed again in the log."""
+    async with rulebook("t.Ask * * @adminvm allow\n") as b:
+        request = b.request(opens=True, stream=7, peer="cid 5")
+        calls, require = [], b.log.require
+
+        async def counting(*events):
+            calls.append([event.kind for event in events])
+            await require(*events)
+            if len(calls) == 2:
+                await b.change("50-test.policy", "t.Ask * * @adminvm deny\n")
+
+        monkeypatch.setattr(b.log, "require", counting)
+        async with b.decider.permit(request):
+            (opened,) = b.events("stream.opened")
+        assert (opened["stream"], opened["peer"], opened["mode"]) == (
+            7,
+            "cid 5",
+            "worker",
+        )
+        assert opened["lease"] == request.lease.id
+        assert b.events("stream.closed") == []
+        with refused("denied"):
+            async with b.decider.permit(request):
+                raise AssertionError("it happened")
+        assert calls[:2] == [["decision", "stream.opened"]] * 2
+        (closed,) = b.events("stream.closed")
+        assert (closed["stream"], closed["bytes_from_sandbox"]) == (7, None)
+        with refused("denied"):
+            async with b.decider.permit(request):
+                raise AssertionError("it happened")
+        assert len(b.events("stream.opened")) == 2
+
+
 async def test_a_grant_is_taken_back_while_a_use_of_it_is_written(monkeypatch):
     async with rulebook(f"{ASKS} remember=session\n") as b:
         b.person.says = yes(keep=Keep.SESSION)

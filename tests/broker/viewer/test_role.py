@@ -180,12 +180,30 @@ async def test_the_decision_is_on_record_before_anything_comes_of_it():
             assert event["rule"].endswith("99-vitrail.policy:13")
             assert event["policy"] == s.authority.rules.digest
             assert event["detail"]["records"] == s.authority.records.digest
-            assert s.events("stream.opened") == []
+            # In one commit with it: a stream waits for the disk once.
+            kinds = [e["kind"] for e in s.events("decision", "stream.opened")]
+            assert kinds == ["decision", "stream.opened"]
+            (opened,) = s.events("stream.opened")
+            assert (opened["service"], opened["mode"]) == (AGENT, "worker")
+            for name in ("sandbox", "lease", "generation", "stream", "peer"):
+                assert opened[name] == event[name]
             s.workers.may_open.set()
-        kinds = [e["kind"] for e in s.events("decision", "stream.opened")]
-        assert kinds == ["decision", "stream.opened"]
+        assert len(s.events("stream.opened")) == 1
         await s.role.lease_ended(LEASE.id, "over")
         offered[0].close()
+
+
+async def test_a_stream_without_a_place_is_closed_in_the_log():
+    """It is on record as opened, with its decision."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        s.role.guest(LEASE.id).streams._places = 10_000
+        with refuses("of its 256 streams open"):
+            await s.offer(streams)
+        assert not s.workers.asked.is_set()
+        (closed,) = s.events("stream.closed")
+        assert "streams open" in closed["reason"]
+        assert closed["stream"] == s.events("stream.opened")[0]["stream"]
 
 
 async def test_what_cannot_be_recorded_is_denied(monkeypatch):
@@ -193,7 +211,7 @@ async def test_what_cannot_be_recorded_is_denied(monkeypatch):
     async with viewer() as s, trio.open_nursery() as streams:
         await s.role.lease_begun(LEASE)
 
-        async def full(event):
+        async def full(*_events):
             raise UpstreamError("the audit log cannot be written")
 
         with monkeypatch.context() as disk:

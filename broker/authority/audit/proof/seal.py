@@ -21,6 +21,7 @@ from pathlib import Path
 from broker.authority.audit.proof.keys import KeyFile, SigningKey
 from broker.authority.audit.proof.note import Checkpoint, KeyChange, Note, parse_note
 from broker.core.errors import IntegrityError, RefusedError
+from broker.ipc.audit.database import transaction
 from broker.ipc.audit.tree import Growing
 
 _INSERT = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)"
@@ -56,7 +57,9 @@ class Seal:
             # guard: a size that was not noted stops the next commit
             self._file.record_newest(self._head)
             self._unnoted = False
-        self._delete_head_row()
+        if self._head >= 0:
+            last = "DELETE FROM checkpoint WHERE size = ? AND kind = 'head'"
+            self._db.execute(last, (self._head,))
         signed = self._signed_note(tree, head=True)
         row = (tree.size, "head", time.time_ns(), signed)
         self._db.execute(_INSERT, row)
@@ -65,14 +68,6 @@ class Seal:
     def _signed_note(self, tree: Growing, *, head: bool) -> str:
         note = Checkpoint(self.key.origin, tree.size, tree.root(), head=head)
         return note.signed(self.key.private, self.key.public)
-
-    def _delete_head_row(self) -> None:
-        """Delete the row of the last head; ``sign_head`` inserts the new one."""
-        if self._head >= 0:
-            self._db.execute(
-                "DELETE FROM checkpoint WHERE size = ? AND kind = 'head'",
-                (self._head,),
-            )
 
     def committed(self) -> None:
         """The transaction with ``sign_head`` is on disk.
@@ -134,15 +129,9 @@ class Seal:
         """
         kind = f"{WITNESSED}{peer}"
         size = parse_note(note).checkpoint.size
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             self._db.execute("DELETE FROM checkpoint WHERE kind = ?", (kind,))
             self._db.execute(_INSERT, (size, kind, time.time_ns(), note))
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     def evolve(self, tree: Growing) -> str:
         """Go on to a next key and erase this one; returns the signed note.
@@ -158,19 +147,16 @@ class Seal:
         change = KeyChange(new.index, new.public)
         note = Checkpoint(old.origin, tree.size, tree.root(), change)
         signed = note.signed(old.private, old.public)
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
+        row = tree.size, _kind(new.index), time.time_ns(), signed
         try:
-            db.execute(_INSERT, (tree.size, _kind(new.index), time.time_ns(), signed))
-            # This one covers them; without the removal they would accumulate.
-            db.execute("DELETE FROM checkpoint WHERE kind = 'kept'")
-            self.key = new
-            self.sign_head(tree)
-            db.execute("COMMIT")
+            with transaction(self._db) as db:
+                db.execute(_INSERT, row)
+                # This one covers them; without the removal they would accumulate.
+                db.execute("DELETE FROM checkpoint WHERE kind = 'kept'")
+                self.key = new
+                self.sign_head(tree)
         except BaseException:
             self.key = old
-            if db.in_transaction:
-                db.execute("ROLLBACK")
             raise
         self._head = self._signed
         self._file.adopt()
@@ -249,16 +235,10 @@ def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:
     note = Checkpoint(key.origin, tree.size, tree.root(), change)
     signed = note.signed(key.private, key.public)
     seal = Seal(db, file, key)
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         db.execute("DELETE FROM checkpoint")
         db.execute(_INSERT, (tree.size, _kind(0), time.time_ns(), signed))
         seal.sign_head(tree)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
     seal._head = tree.size  # noqa: SLF001 -- its own maker
     file.stage(key)
     file.adopt()

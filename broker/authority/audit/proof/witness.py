@@ -18,6 +18,7 @@ from broker.authority.audit.proof.note import Note, origin_of, parse_note
 from broker.authority.audit.proof.offer import WitnessAnswer, WitnessFate, WitnessOffer
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
+from broker.ipc.audit.database import transaction
 from broker.ipc.audit.tree import verify_consistency
 
 
@@ -29,15 +30,8 @@ def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> Witness
     Raises RefusedError for certificates that do not follow each other and for one
     log too many of this peer, sqlite3.Error; then nothing of it is kept.
     """
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        answer = _hold(db, peer, offer)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    return answer
+    with transaction(db):
+        return _hold(db, peer, offer)
 
 
 def _hold(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:

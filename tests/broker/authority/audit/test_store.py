@@ -50,6 +50,32 @@ async def test_it_is_on_disk_when_record_returns(path: Path) -> None:
         assert rows(path)[-1] == (2, "broker.stop")
 
 
+async def test_events_of_one_call_are_in_one_commit_or_none_is_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order, and those of the next call have the numbers behind them."""
+    start = BrokerStart(software="0.1", pid=1)
+    async with open_store(path) as store:
+        before = store.statistics()
+        assert await store.record(start, STOP, start) == 1
+        assert await store.record(STOP) == 4
+        after = store.statistics()
+        assert (after.events, after.commits) == (before.events + 4, before.commits + 2)
+        with monkeypatch.context() as disk:
+            disk.setattr(store._seal, "sign_head", _no_space)
+            with pytest.raises(UpstreamError, match="cannot be written"):
+                await store.record(start, STOP)
+        assert await store.record(start, STOP) == 5
+    assert rows(path) == [
+        *((1, "broker.start"), (2, "broker.stop"), (3, "broker.start")),
+        *((4, "broker.stop"), (5, "broker.start"), (6, "broker.stop")),
+    ]
+
+
+def _no_space(_tree: object) -> None:
+    raise OSError("no space")
+
+
 async def test_questions_of_the_next_broker_have_other_numbers(path: Path) -> None:
     async with open_store(path) as store:
         assert store.last_question == 0

@@ -71,6 +71,7 @@ def test_a_request_is_the_same_beyond_the_channel():
         write=True,
         ahead=True,
         asks=True,
+        opens=True,
         counts_bytes=False,
     )
     body = m.encode_from_client(m.AskPermit(1, asked_of(made)))[4:]

@@ -61,10 +61,16 @@ async def open_agent(mine, nursery, stream=1):
     opening = Opening(LEASE, AGENT, stream, "a test")
 
     async def carry(task_status):
-        await mine.streams.agent(opening, theirs, task_status=task_status)
+        await carry_agent(mine, opening, theirs, task_status=task_status)
 
     await nursery.start(carry)
     return ours
+
+
+async def carry_agent(mine, opening, conn, *, task_status):
+    """Carry an agent's stream, as a viewer does once it is permitted."""
+    async with mine.streams.opened(opening) as outcome:
+        await mine.streams.agent(opening, conn, outcome, task_status=task_status)
 
 
 async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
@@ -202,8 +208,8 @@ async def test_a_worker_that_comes_after_the_end_is_ended(tmp_path):
         async def carry():
             try:
                 opening = Opening(LEASE, AGENT, 1, "a test")
-                await mine.streams.agent(
-                    opening, theirs, task_status=trio.TASK_STATUS_IGNORED
+                await carry_agent(
+                    mine, opening, theirs, task_status=trio.TASK_STATUS_IGNORED
                 )
             except RefusedError as error:
                 refused.append(str(error))
@@ -300,7 +306,8 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
             for number in range(2, 20):
                 ours, theirs = pair()
                 with ours, pytest.raises(UpstreamError):
-                    await mine.streams.agent(
+                    await carry_agent(
+                        mine,
                         Opening(LEASE, AGENT, number, "a test"),
                         theirs,
                         task_status=trio.TASK_STATUS_IGNORED,
