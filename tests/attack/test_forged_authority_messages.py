@@ -92,6 +92,28 @@ async def test_the_sandbox_of_a_request_is_the_one_that_was_announced():
         assert (event["sandbox"], event["verdict"]) == ("work", "deny")
 
 
+async def test_a_stream_that_is_refused_is_not_recorded_as_opened():
+    """Though its viewer says that one begins with the permit, and with a service's name."""
+    async with hostile("t.Do * vault @adminvm allow\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(
+            ask(2, opens=True, stream=3), ask(3, opens=True, target="vault")
+        )
+        for _ in range(2):
+            await client.hear(m.Failed)
+        assert {e["verdict"] for e in made.events("decision")} == {"deny"}
+        assert made.events("stream.opened", "stream.closed") == []
+
+
+async def test_what_a_preview_opens_is_not_recorded():
+    async with hostile(ALLOW) as (made, client):
+        await client.announce(WORK)
+        asked = m.PreviewRequest(WORK.sandbox, WORK.record, ask(0, opens=True).asked)
+        await client.say(m.AskPreview(2, [asked]))
+        await client.hear(m.Previewed)
+        assert made.events("decision", "stream.opened") == []
+
+
 async def test_a_lease_is_announced_again_as_another_sandbox():
     async with hostile(ALLOW) as (made, client):
         await client.announce(WORK)

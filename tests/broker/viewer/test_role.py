@@ -104,7 +104,7 @@ class Stand:
         with open_log(self.path / "audit.sqlite") as log:
             return [row.fields() for row in log.find(Filters(kinds=kinds))]
 
-    async def offer(self, nursery, service=AGENT, lease=LEASE, stream=1):
+    async def offer(self, nursery, service=AGENT, lease=LEASE, stream=1, direct=False):
         """Offer a stream as the host does; returns our end of it.
 
         Where it is refused the other end hears why, and is hung up on.
@@ -122,7 +122,7 @@ class Stand:
 
         async def carry(*, task_status):
             await self.role.stream_opened(
-                Opening(lease, service, stream, "a test"),
+                Opening(lease, service, stream, "a test", direct),
                 theirs,
                 task_status=task_status,
                 answer=answer,
@@ -500,6 +500,16 @@ async def test_a_yes_to_sound_after_the_client_went_is_for_its_next_connection()
             await s.offer(streams, AUDIO)
         assert len(person.asked) == 1
         assert s.role.guest(LEASE.id).streams._places == 0
+
+
+async def test_a_connection_of_its_own_is_a_window_s_alone():
+    """A host that says so of sound has it served as sound."""
+    async with sound_asked_about() as (s, person), trio.open_nursery() as streams:
+        person.says = yes()
+        with await s.offer(streams, AUDIO, direct=True) as conn:
+            assert await trio.to_thread.run_sync(conn.recv, 1) == b"", "hung up"
+        assert not s.workers.asked.is_set()
+        assert s.events("stream.opened") == []
 
 
 @pytest.mark.long

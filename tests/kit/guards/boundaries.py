@@ -75,6 +75,7 @@ GUARDS = (
     Guard("a preview is about few requests", "if False:", "tests/attack/test_forged_authority_messages.py", "previews_without_end"),
     Guard("a choice was the user's", "if False:", "tests/attack/test_forged_authority_messages.py", "question_that_was_not_put"),
     Guard("a far end that does not read holds bounded memory", "if False:", "tests/attack/test_forged_authority_messages.py", "does_not_read"),
+    Guard("a connection of its own is a window's", "opens=opening.service == AGENT or opening.direct,", "tests/broker/viewer/test_role.py", "connection_of_its_own"),
     Guard("a client is told of a cut", "", "tests/broker/viewer/authority/test_client.py", "cuts_the_block"),
     Guard("one arena of a sandbox is kept", "", "tests/broker/viewer/test_role.py", "again_and_again"),
     Guard("memory is lent to a sandbox that was announced", "if False:", "tests/broker/viewer/test_role.py", "arena"),
