@@ -41,15 +41,15 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 188, 24_350, 15_850),
+    Program("authority", ("broker.programs.authority",), USER, 188, 24_350, 15_860),
     Program("starter", ("broker.helpers.starter",), USER, 12, 650, 340),
     Program(
         "vitrail-local, viewer",
         ("broker.programs.local",),
         USER,
         352,
-        45_300,
-        28_980,
+        45_350,
+        29_010,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -58,7 +58,7 @@ PROGRAMS = (
         USER,
         254,
         30_200,
-        18_740,
+        18_750,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -75,8 +75,8 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         369,
-        48_000,
-        30_870,
+        48_050,
+        30_890,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 25, 2700, 1480),
@@ -87,7 +87,7 @@ PROGRAMS = (
     Program(
         "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 12, 750, 410
     ),
-    Program("shipper", ("broker.programs.shipper",), USER, 45, 5850, 3470),
+    Program("shipper", ("broker.programs.shipper",), USER, 45, 5850, 3480),
     Program(
         "vitrail-ingest",
         ("broker.programs.ingest",),
@@ -113,9 +113,9 @@ PROGRAMS = (
         "services and cameras, jailed",
         ("shims.files.__main__",),
         CONFINED,
-        41,
+        40,
         6750,
-        4920,
+        4910,
     ),
     Program(
         "folder mounts",
@@ -176,7 +176,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(648, 92_500, 62_090)
+TOGETHER = Size(648, 92_550, 62_100)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

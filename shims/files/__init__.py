@@ -29,10 +29,10 @@ Settings: the environment ``VITRAIL_OPEN_URL``, ``VITRAIL_OPEN_FILE``,
 
 Processes: services and cameras, jailed, programs in sandboxes (__main__, asking,
 bus_messages, bus_service, calling, camera, connection, desktop_settings, doors,
-file_dialogs, frames, launch, notifications, offers, openers, portal, ports, printing,
-qrexec, receiving, sanitizing, screen_cast, services, serving, ssh_agent, tray,
-tray_pictures, video_node); programs in sandboxes (caller); files, services and cameras,
-jailed, programs in sandboxes (confine, edited, own_files, sealing, sending); files,
-services and cameras, jailed, brokerctl, programs in sandboxes (page_writers, pages,
-progress, protocol, store, syscalls).
+file_dialogs, frames, launch, notifications, openers, portal, ports, printing, qrexec,
+receiving, sanitizing, screen_cast, services, serving, ssh_agent, tray, tray_pictures,
+video_node); programs in sandboxes (caller); files, services and cameras, jailed,
+programs in sandboxes (confine, edited, own_files, sealing, sending); files, services
+and cameras, jailed, brokerctl, programs in sandboxes (page_writers, pages, progress,
+protocol, store, syscalls).
 """
