@@ -135,12 +135,10 @@ class ClientChannel:
                 self._rights.may_ask()
                 self._begin(message.request)
                 self._ask(message, nursery)
-            case m.EndLease():
-                # guard: the end of a lease is never refused for want of a place
-                self._begin(message.request, authority_limits.AUTHORITY_LEASES)
-                nursery.start_soon(self._answer, message, self._work(message))
             case _:
-                self._begin(message.request)
+                end = isinstance(message, m.EndLease)
+                # guard: the end of a lease is never refused for want of a place
+                self._begin(message.request, end * authority_limits.AUTHORITY_LEASES)
                 nursery.start_soon(self._answer, message, self._work(message))
 
     def _begin(self, number: int, more: int = 0) -> None:

@@ -22,6 +22,7 @@ Process = subprocess.Popen[bytes]
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT
+BUBBLEWRAP = "bwrap"
 
 # A parent that died before setpriv had set the signal will send none, so the
 # child looks, after that, whether it still has the parent it was started by.
@@ -68,23 +69,15 @@ def kill_jail(pid: int) -> None:
     It asks for its child's death last (``--die-with-parent``).  Killed alone before, it
     leaves a child that waits for ever to be let go on, or runs its program all the same.
     """
-    with suppress(ProcessLookupError):
+    with suppress(OSError):
         # Nothing of the group starts or reaps anything more (fork(2) gives way to a
         # signal), so the numbers of its children stay theirs.
         os.killpg(pid, signal.SIGSTOP)
         # guard: a jail's first process ends although it has left the group
-        for child in _children(pid):
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        words = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:  # it has ended
-        return []
-    return [int(word) for word in words.split()]
 
 
 def require_installed(program: str, env: Mapping[str, str] | None = None) -> None:

@@ -206,8 +206,8 @@ def spawn(
         popen.kill_jail(started.pid)  # not reaped, so the number is its own
         started.wait()
         raise
-    jail = any(Path(word).name == popen.BUBBLEWRAP for word in argv)
-    return Child(started, pidfd, name or Path(argv[0]).name, jail)
+    names = [Path(word).name for word in argv]
+    return Child(started, pidfd, name or names[0], popen.BUBBLEWRAP in names)
 
 
 async def run_tool(
