@@ -27,7 +27,7 @@ MODULE_NAMES_OFTEN = 17
 CIRCLES = 1
 KIND_DISPATCHES = (33, 19)
 """Places and modules that ask for a launch kind outside its launcher's folder."""
-OF_NO_DAEMON = 3_190
+OF_NO_DAEMON = 3_240
 """Lines in packages of daemons, outside of cli, that only brokerctl imports."""
 MODULE_LINES = 600
 LONGER = {

@@ -41,7 +41,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 188, 24_350, 15_860),
+    Program("authority", ("broker.programs.authority",), USER, 188, 24_350, 15_850),
     Program("starter", ("broker.helpers.starter",), USER, 12, 650, 340),
     Program(
         "vitrail-local, viewer",
@@ -49,7 +49,7 @@ PROGRAMS = (
         USER,
         352,
         45_350,
-        29_010,
+        29_000,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -58,7 +58,7 @@ PROGRAMS = (
         USER,
         254,
         30_200,
-        18_750,
+        18_740,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -156,7 +156,7 @@ PROGRAMS = (
         USER,
         23,
         2200,
-        1150,
+        1140,
     ),
     Program("switch", ("broker.host.network.switch.process",), USER, 34, 3800, 2200),
     Program(
@@ -176,7 +176,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(648, 92_550, 62_100)
+TOGETHER = Size(648, 92_500, 62_090)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
