@@ -56,7 +56,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.notify import Notify
-from broker.core.question import Keep, PersonAnswer, Question, unfit
+from broker.core.question import Keep, PersonAnswer, Question
 from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
@@ -128,9 +128,9 @@ class Decider:
         try:
             try:
                 await self._confirm(permit, on_ask)
-            except RefusedError as error:
-                if request.opens:
-                    await self._log.note(events.closed(request, str(error)))
+            except BaseException as error:
+                reason = str(error) if isinstance(error, RefusedError) else ""
+                await events.not_opened(self._log, request, reason)
                 raise
             if permit.rule is not None and permit.rule.notify and not request.tells:
                 way = f" to {permit.target}, by {permit.where}"
@@ -251,7 +251,11 @@ class Decider:
             reason = number.reason
             raise await self._no(request, answer, reason, answer.where, brief=True)
         asked = await self._put(request, question, number, on_ask, gone)
-        if gone is not None and gone.is_set() and not _refusal(question, asked.said):
+        if (
+            gone is not None
+            and gone.is_set()
+            and not questions.refusal(question, asked.said)
+        ):
             raise await self._too_late(request, answer, asked)
         return await self._answered(request, question, asked)
 
@@ -299,7 +303,7 @@ class Decider:
         """Apply the current rules to an answer."""
         said = asked.said
         answer = await self._granted(request)
-        reason = _refusal(question, said)
+        reason = questions.refusal(question, said)
         # guard: rules asked again after the answer
         chosen = said.target in answer.targets or answer.verdict == "allow"
         chosen = chosen and not request.elsewhere(answer)
@@ -468,7 +472,7 @@ class Decider:
             log_exception(error)
             no = PersonAnswer(allow=False, reason="it could not be asked")
             asked = Asked(0, no, 0.0)
-        why = _refusal(question, asked.said)
+        why = questions.refusal(question, asked.said)
         if why:
             await self._end(permit, f"asked about again: {why}", answer.where)
         else:
@@ -509,8 +513,11 @@ class Decider:
             asked=asked,
             grant=permit.grant if asked is None else "",  # made by this answer
         )
-        # guard: recorded before the effect
-        await self._log.require(event, *events.opened(request))
+        opened = events.opened(request)
+        # Given up in here it would be written all the same, and no end of it.
+        with trio.CancelScope(shield=bool(opened)):
+            # guard: recorded before the effect
+            await self._log.require(event, *opened)
         return permit
 
     def _permit(
@@ -590,11 +597,3 @@ class Decider:
             grant=grant,
             record=self._judge.record_line(request),
         )
-
-
-def _refusal(question: Question, said: PersonAnswer) -> str:
-    """Why an answer does not allow a request; empty when it does."""
-    if not said.allow:
-        return said.reason or "the user said no"
-    # guard: the answer is checked
-    return unfit(question, said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from broker.core.escape import printable
 from broker.ipc.control.types.faults import NotFoundError
@@ -15,12 +15,4 @@ def not_running(untrusted_name: str, pairs: Iterable[tuple[str, str]]) -> NotFou
     return NotFoundError(
         f"no sandbox '{printable(untrusted_name, 64)}' runs",
         hint=near or "'brokerctl status' lists the running ones",
-    )
-
-
-def several_run(untrusted_name: str, sandboxes: Sequence[str]) -> NotFoundError:
-    """Return the error for a name that several running sandboxes have."""
-    return NotFoundError(
-        f"{len(sandboxes)} sandboxes of '{printable(untrusted_name, 64)}' are running",
-        hint=f"name one of them: {', '.join(sandboxes)}",
     )

@@ -80,9 +80,13 @@ class AskPermit(ClientMessage, frozen=True, tag=1):
 
 
 class PermitOver(ClientMessage, frozen=True, tag=2):
-    """The permitted operation has ended, or is no longer wanted; not answered."""
+    """The permitted operation has ended, or is no longer wanted; not answered.
+
+    ``used``: it had begun, so that the client records its end.
+    """
 
     request: int
+    used: bool = False
 
 
 class PermitGone(ClientMessage, frozen=True, tag=3):

@@ -35,7 +35,7 @@ from broker.core.services import (
     TRANSFERS,
 )
 from broker.core.stderr_log import isolated
-from broker.host_and_viewer.sandbox_names import not_running, several_run
+from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.ipc.worker import RaiseWindow
@@ -65,6 +65,7 @@ from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.named_lease import several_run
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from policy.records.model import Record

@@ -56,6 +56,7 @@ def test_looks_of_a_record_are_settings_that_may_be_told():
         "font": "Sans 11",
         "document_font": "x" * 100,
         "monospace_font": "Mono 10",
+        "language": "de_DE.UTF-8",  # told as variables, to programs that start
     }
     assert values.keys() == LOOKS_TABLE.by_key.keys()
     for key, value in values.items():
@@ -80,6 +81,7 @@ def test_looks_of_a_record_are_settings_that_may_be_told():
         'font = "Sans\\n11"',
         f'font = "{"x" * 101}"',
         'wallpaper = "x"',
+        'language = "de_DE\\nA=1"',
     ],
 )
 def test_other_looks_are_refused(line):

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 
 from broker.core.errors import UpstreamError
 from broker.helpers.pump.process import start_pump
@@ -88,3 +89,25 @@ async def test_a_pump_that_takes_no_message_is_waited_for(handle, pump):
     for _ in range(taken + 1):
         await ends.next()
     assert pump.statistics().streams == 0
+
+
+async def test_all_who_wait_for_a_pump_are_told_that_it_died(handle, pump):
+    """The second one waited on a closed descriptor, which is a mistake of ours."""
+    ends, told = Ends(), []
+    one, two = socket.socketpair()
+
+    async def wait():
+        with pytest.raises(UpstreamError, match="has died"):
+            await pump.wait_room()
+        told.append(True)
+
+    with one, two, trio.fail_after(30):
+        os.kill(handle.pid, signal.SIGSTOP)
+        while pump.submit(one.fileno(), two.fileno(), Submit(0), ends.send.send_nowait):
+            pass
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(handle.pid, signal.SIGKILL)
+    assert len(told) == 3

@@ -18,7 +18,8 @@ from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.request_messages import request_of
 from broker.authority.channel.sent_records import SentRecords
-from broker.authority.permit import Asked, ChoiceText, Permit
+from broker.authority.decisions.decision_events import not_opened
+from broker.authority.permit import Asked, ChoiceText, Permit, Request
 from broker.authority.policy_authority import PolicyAuthority
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import (
@@ -79,6 +80,8 @@ class ClientChannel:
         self._serve_control = serve_control
         self._checkpoints = CheckpointRequests(checkpoints, self.put)
         self._held: dict[int, _Held] = {}
+        self._opened: dict[int, Request] = {}
+        """Permits on record as streams, until their ``PermitOver``."""
         self._chosen: dict[int, Asked] = {}
         self._last = 0
         self._waiting = 0
@@ -115,8 +118,8 @@ class ClientChannel:
     def _take(self, message: m.FromClient, nursery: trio.Nursery) -> None:
         """Handle one message of the client."""
         match message:
-            case m.PermitOver(number):
-                self._over(number)
+            case m.PermitOver(number, used):
+                self._over(number, nursery, used=used)
             case m.PermitGone(number):
                 if (held := self._holding(number)) is not None:
                     held.gone.set()
@@ -157,11 +160,15 @@ class ClientChannel:
             raise PeerError("it refers to a request that it has not sent")
         return self._held.get(number)
 
-    def _over(self, number: int) -> None:
+    def _over(self, number: int, nursery: trio.Nursery, *, used: bool) -> None:
+        opened = self._opened.pop(number, None)
         if (held := self._holding(number)) is not None:
             held.over.set()
             if held.permit is None:
                 held.scope.cancel()
+        # guard: a stream that the client did not begin has an end on record
+        if opened is not None and not used:
+            nursery.start_soon(not_opened, self._log, opened)
 
     def _work(self, message: m.FromClient) -> Awaitable[m.FromAuthority]:
         """Check a request, and return what answers it.  Raises PeerError."""
@@ -275,6 +282,14 @@ class ClientChannel:
     async def _hold(self, number: int, held: _Held, permit: Permit) -> None:
         """Tell the client, until the client or the permit has ended it."""
         held.permit = permit
+        if permit.request.opens:
+            # guard: a request that was given up while it was decided opened nothing
+            if held.over.is_set():
+                await not_opened(self._log, permit.request)
+                return
+            if len(self._opened) >= authority_limits.AUTHORITY_REQUESTS:
+                del self._opened[next(iter(self._opened))]  # of one that ends none
+            self._opened[number] = permit.request
         permit.changed = lambda now: self.put(
             m.PermitNow(number, now.where, now.max_size, now.returns)
         )

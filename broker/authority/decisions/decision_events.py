@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
+import trio
+
 from broker.authority.audit import event_log
+from broker.authority.audit.event_log import EventLog
 from broker.authority.permit import Asked, Permit, Request
 from broker.core.question import untrusted_word
 from broker.ipc.audit import schema
@@ -92,16 +95,19 @@ def opened(request: Request) -> list[schema.StreamOpened]:
     return [event] if request.opens else []
 
 
-def closed(request: Request, reason: str) -> schema.StreamClosed:
-    """Return the event of a stream that ended before its caller heard of it."""
-    return schema.StreamClosed(
+async def not_opened(log: EventLog, request: Request, reason: str = "") -> None:
+    """Record the end of a stream that is on record as opened, and never began."""
+    event = schema.StreamClosed(
         **subject(request),
         outcome="closed",
-        reason=reason,
+        reason=reason or "it was given up before it began",
         bytes_from_sandbox=None,
         bytes_to_sandbox=None,
         seconds=0.0,
     )
+    if request.opens:
+        with trio.CancelScope(shield=True):
+            await log.note(event)
 
 
 def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:

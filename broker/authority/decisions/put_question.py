@@ -16,6 +16,7 @@ from broker.core.question import (
     Keep,
     PersonAnswer,
     Question,
+    unfit,
     untrusted_details,
     untrusted_word,
 )
@@ -210,3 +211,11 @@ async def put_question(
                 )
             )
     return Asked(event.question, said, seconds)
+
+
+def refusal(question: Question, said: PersonAnswer) -> str:
+    """Why an answer does not allow a request; empty when it does."""
+    if not said.allow:
+        return said.reason or "the user said no"
+    # guard: the answer is checked
+    return unfit(question, said)

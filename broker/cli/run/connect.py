@@ -109,7 +109,7 @@ def running_or_record(name: str) -> str:
 
     Raises NotFoundError where several run.
     """
-    from broker.host_and_viewer.sandbox_names import several_run
+    from broker.viewer.sandboxes.named_lease import several_run
 
     if not broker_runs(find_paths()):
         return name

@@ -9,9 +9,9 @@ from broker.cli.run.connect import ask_status
 from broker.cli.run.options import StreamWords, command_after_dashes, options_of_streams
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
-from broker.host_and_viewer.sandbox_names import several_run
 from broker.ipc.control.api import RunRequest
 from broker.ipc.control.types.faults import NotFoundError
+from broker.viewer.sandboxes.named_lease import several_run
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})

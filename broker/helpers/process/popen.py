@@ -22,7 +22,6 @@ Process = subprocess.Popen[bytes]
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT
-BUBBLEWRAP = "bwrap"
 
 # A parent that died before setpriv had set the signal will send none, so the
 # child looks, after that, whether it still has the parent it was started by.
@@ -75,7 +74,8 @@ def kill_jail(pid: int) -> None:
         os.killpg(pid, signal.SIGSTOP)
         # guard: a jail's first process ends although it has left the group
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 

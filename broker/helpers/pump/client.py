@@ -99,9 +99,11 @@ class Pump:
         try:
             await self._read(task_status)
         finally:
-            self._bury()
-            with trio.CancelScope(shield=True):
-                await self._reap()
+            try:
+                self._bury()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._reap()
 
     async def _read(self, task_status: trio.TaskStatus[None]) -> None:
         # Its first message is that it runs.  A pump that never does is found
@@ -285,6 +287,8 @@ class Pump:
     async def wait_room(self) -> None:
         """Wait until the pump may take a message.  Raises UpstreamError."""
         async with self._sending:
+            if self._died.is_set():
+                raise self._dead()
             try:
                 await trio.lowlevel.wait_writable(self._control)
             except trio.ClosedResourceError as error:

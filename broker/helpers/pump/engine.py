@@ -323,7 +323,6 @@ class RelayEngine:
         try:
             self._enter(stream)
         except OSError as error:
-            # Closing takes the first one out of the epoll set.
             for fd in fds:
                 os.close(fd)
             # guard: a stream without a place in the epoll set is refused alone
@@ -346,6 +345,8 @@ class RelayEngine:
                 end.mask = _IN
         except OSError:
             for end in (stream.a, stream.b):
+                if end.mask:  # closing does not take out what its sender still holds
+                    self._epoll.unregister(end.sock)
                 del self._ends[end.sock.detach()]
             raise
 

@@ -79,8 +79,8 @@ async def start_network(
             failed.callback(flows.close)
             names = map(ours.enter_context, (asks, *resolver_sockets(resolv_conf)))
             fds = (*fds, *(one.fileno() for one in names))
-            kind = f"rules {kind}"
-        guard = await start_guard(kind, fds, known)
+        module = f"flowguard.rules {kind}" if decided else f"frameguard.{kind}"
+        guard = await start_guard(module, fds, known)
         failed.callback(guard.kill_now)
         forward = not decided and forwards_names(resolv_conf)
         argv = passt_args(passt, host.fileno(), forward_dns=forward, mtu=MTU)
@@ -157,7 +157,8 @@ async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
         await trio.lowlevel.wait_readable(fd)
         data = os.read(fd, 1)
     if not data:
+        needs = _NEEDS[kind.rsplit(maxsplit=1)[-1].rpartition(".")[2]]
         raise SetupError(
             f"the sandbox gets no network: {guard.words or 'its helper was silent'}",
-            hint=f'{_NEEDS[kind.rpartition(" ")[2]]} are needed, or set network = "none"',
+            hint=f'{needs} are needed, or set network = "none"',
         )

@@ -285,6 +285,7 @@ class Qmp:
     async def _send(self, line: bytes, fds: tuple[int, ...]) -> None:
         """Send one command line to QEMU, with its descriptors."""
         async with self._sending:
+            # Where its socket is full a command may still be cut: that ends the monitor.
             # guard: a command that is given up before its first byte ends no monitor
             await trio.lowlevel.checkpoint_if_cancelled()
             if fds:

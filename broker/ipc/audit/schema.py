@@ -101,7 +101,7 @@ class StreamOpened(Event, frozen=True, kw_only=True, tag="stream.opened"):
     """Bytes may flow from now on."""
 
     mode: str = ""
-    """How they are moved: ``splice`` or ``copy``, for each direction."""
+    """How they are moved: ``splice`` or ``copy``, for each direction; or ``worker``."""
 
 
 class StreamRefused(Event, frozen=True, kw_only=True, tag="stream.refused"):

@@ -8,6 +8,8 @@ ones.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import trio
 
 from broker.net.link import messages as m
@@ -16,25 +18,42 @@ from broker.net.link import messages as m
 class Turn:
     """One request's turn: entered when the ones before it have been served."""
 
-    def __init__(self, before: list[trio.Event]) -> None:
-        self._before = before
-        self.over = trio.Event()
-
-    def unserved(self) -> list[trio.Event]:
-        """What the next one waits for: one that was given up has passed none."""
-        # guard: a turn that is given up lets none pass those before it
-        return [event for event in (*self._before, self.over) if not event.is_set()]
+    def __init__(self, before: Collection[Turn]) -> None:
+        self.over = False
+        """It has been served or given up, and so have all before it."""
+        self.waits = len(before)
+        self.followers: list[Turn] = []
+        self.ready = trio.Event()
+        self.given_up = False
+        for one in before:
+            one.followers.append(self)
+        if not before:
+            self.ready.set()
 
     async def __aenter__(self) -> None:
         try:
-            for event in self._before:
-                await event.wait()
+            await self.ready.wait()
         except BaseException:
-            self.over.set()
+            self.given_up = True
+            # guard: a turn that is given up lets none pass those before it
+            if not self.waits:
+                self._end()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self.over.set()
+        self._end()
+
+    def _end(self) -> None:
+        """Let the next ones in; one of them that was given up ends with it."""
+        ended = [self]
+        for turn in ended:
+            turn.over = True
+            for one in turn.followers:
+                one.waits -= 1
+                if not one.waits:
+                    one.ready.set()
+                    if one.given_up:
+                        ended.append(one)
 
 
 class LeaseTurns:
@@ -47,9 +66,8 @@ class LeaseTurns:
     def take(self, request: m.LinkRequest) -> Turn:
         """Return the turn of a request, which must be entered; called in order."""
         keys = self._keys(request)
-        self._last = {k: t for k, t in self._last.items() if t.unserved()}
-        before = [self._last[key] for key in keys if key in self._last]
-        turn = Turn([event for one in before for event in one.unserved()])
+        self._last = {k: t for k, t in self._last.items() if not t.over}
+        turn = Turn({self._last[key] for key in keys if key in self._last})
         self._last.update(dict.fromkeys(keys, turn))
         return turn
 

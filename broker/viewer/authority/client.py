@@ -120,13 +120,15 @@ class AuthorityClient(LogClient):
                 chosen=0 if chosen is None else chosen.number,
             ),
         )
+        used = False
         try:
             permit = await self._wait_for_permit(asking, on_ask, gone)
             permit.still_holds()
+            used = True
             with permit.scope:
                 yield permit
         finally:
-            self._put_or_lose(m.PermitOver(number))
+            self._put_or_lose(m.PermitOver(number, used))
         if permit.scope.cancelled_caught:
             raise RefusedError(permit.over, where=permit.where)
 

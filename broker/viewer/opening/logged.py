@@ -49,9 +49,7 @@ async def logged_transfer(
         yield
         reason = ""
     except (VitrailError, ExceptionGroup) as error:
-        found = sole(error)
-        if isinstance(found, VitrailError):
-            reason = str(found)
+        reason = str(sole(error))
         raise
     finally:
         with trio.CancelScope(shield=True):

@@ -1,4 +1,4 @@
 """One sandbox as the viewer sees it: worker, streams, programs.
 
-Processes: viewer, brokerctl (time_zone).
+Processes: viewer, brokerctl (named_lease, time_zone).
 """

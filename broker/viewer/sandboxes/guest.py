@@ -483,6 +483,9 @@ class Guest:
             )
         keys = {SSH_KEYS: "1"} if await self.has_keys() else {}
         display = display and record.viewer.display != "none"
+        # The guest has UTC and the language of its start without it.
+        looks = locale_environment(record.viewer)
+        given = {**zone_environment(record.viewer.timezone), **looks, **keys, **env}
         program = self.programs.new(
             Path(argv[0]).name,
             display=display and wait_window,
@@ -496,9 +499,6 @@ class Guest:
         program.way.reach(Step.MACHINE, trio.current_time())
         if self.agent is not None:
             program.way.reach(Step.AGENT, trio.current_time())
-        # The guest has UTC and the language of its start without it.
-        looks = locale_environment(record.viewer)
-        given = {**zone_environment(record.viewer.timezone), **looks, **keys, **env}
         message = run_message(program.number, argv, given, streams, display=display)
         try:
             await self._tools.log.require(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import sandboxes_named
-from broker.host_and_viewer.sandbox_names import not_running, several_run
+from broker.host_and_viewer.sandbox_names import not_running
+from broker.ipc.control.types.faults import NotFoundError
 
 
 def one_lease(untrusted_name: str, leases: Iterable[Lease]) -> Lease:
@@ -22,3 +24,11 @@ def one_lease(untrusted_name: str, leases: Iterable[Lease]) -> Lease:
     if len(named) > 1:
         raise several_run(untrusted_name, named)
     return next(lease for lease in known if lease.sandbox == named[0])
+
+
+def several_run(untrusted_name: str, sandboxes: Sequence[str]) -> NotFoundError:
+    """Return the error for a name that several running sandboxes have."""
+    return NotFoundError(
+        f"{len(sandboxes)} sandboxes of '{printable(untrusted_name, 64)}' are running",
+        hint=f"name one of them: {', '.join(sandboxes)}",
+    )

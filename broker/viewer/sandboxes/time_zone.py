@@ -8,6 +8,7 @@ the last line of a file of tzfile(5), version 2 and later, is a rule in POSIX's 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from broker.core.errors import SetupError
@@ -34,10 +35,11 @@ def locale_environment(viewer: ViewerRecord) -> dict[str, str]:
     chosen = dict(viewer.looks).get("language")
     if chosen and chosen != "desktop":
         return {"LANG": str(chosen)}
-    files = [path for path in LOCALES if chosen and path.is_file()]
-    return (
-        dict(_LOCALE.findall(files[0].read_text("utf-8", "replace"))) if files else {}
-    )
+    for path in LOCALES if chosen else ():
+        # Also one that this user may not read: then the language is the sandbox's own.
+        with suppress(OSError):
+            return dict(_LOCALE.findall(path.read_text("utf-8", "replace")))
+    return {}
 
 
 def time_zone(path: Path) -> str:

@@ -40,3 +40,35 @@ async def test_an_end_that_is_given_up_lets_no_beginning_pass_the_one_before_it(
         assert order == ["first"]
         served.set()
     assert order == ["first", "next"]
+
+
+async def test_a_sandbox_that_restarts_without_end_is_served_in_order():
+    """Each end has two turns before it, of one request or two: none is waited for twice.
+
+    A host that was taken over had the viewer wait for 2^32 events after 32 restarts.
+    """
+    turns, order = LeaseTurns(), []
+    restarts = 2000
+
+    async def serve(number, turn, given_up):
+        with trio.CancelScope() as scope:
+            if given_up:
+                scope.cancel()
+            async with turn:
+                order.append(number)
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            first = turns.take(m.LeaseBegun(0, f"{0:016x}", "w", "w", 0, "a peer"))
+            number = 0
+            for restart in range(restarts):
+                lease = f"{restart + 1:016x}"
+                begun = m.LeaseBegun(number + 1, lease, "w", "w", restart, "a peer")
+                for message in (begun, m.LeaseEnded(number + 2, lease, "over")):
+                    number += 1
+                    turn = turns.take(message)
+                    nursery.start_soon(serve, number, turn, number % 3 == 0)
+            await trio.testing.wait_all_tasks_blocked()
+            assert order == []
+            nursery.start_soon(serve, 0, first, False)
+    assert order == [n for n in range(number + 1) if n % 3 or not n]

@@ -416,6 +416,74 @@ async def test_events_are_recorded_before_they_are_answered():
         assert client.content_digest(b"x") == client.digest(b"x")
 
 
+@pytest.mark.parametrize("moment", ["asked", "written", "answered"])
+async def test_a_stream_that_is_given_up_as_it_is_opened_has_an_end(
+    moment, monkeypatch
+):
+    """At any moment: what is on record as opened is on record as closed."""
+    async with client_of("t.Do * work @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+        scope, require, wait = (
+            trio.CancelScope(),
+            s.log.require,
+            client._wait_for_permit,
+        )
+
+        async def give_up():
+            scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+
+        async def written(*events):
+            if moment == "asked":
+                with trio.CancelScope(shield=True):
+                    await give_up()
+            await require(*events)
+            if moment == "written":
+                with trio.CancelScope(shield=True):
+                    await give_up()
+
+        async def answered(*asked):
+            permit = await wait(*asked)
+            if moment == "answered":
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+            return permit
+
+        monkeypatch.setattr(s.log, "require", written)
+        monkeypatch.setattr(client, "_wait_for_permit", answered)
+        with scope:
+            async with client.permit(request(opens=True, stream=7)):
+                raise AssertionError
+        (closed,) = await eventually(lambda: s.events("stream.closed"))
+        assert (closed["stream"], len(s.events("stream.opened"))) == (7, 1)
+
+
+async def test_a_stream_whose_permit_is_cut_as_it_is_opened_has_an_end(monkeypatch):
+    async with client_of("t.Do * work @adminvm allow\n") as (s, client):
+        await client.lease_begun(WORK)
+        wait = client._wait_for_permit
+
+        async def cut(*asked):
+            permit = await wait(*asked)
+            s.book.write("50-test.policy", "t.Do * work @adminvm deny\n")
+            await client.reload()
+            await eventually(lambda: permit.over)
+            return permit
+
+        monkeypatch.setattr(client, "_wait_for_permit", cut)
+        with pytest.raises(RefusedError):
+            async with client.permit(request(opens=True, stream=7)):
+                raise AssertionError
+        await eventually(lambda: s.events("stream.closed"))
+        monkeypatch.undo()
+        s.book.write("50-test.policy", "t.Do * work @adminvm allow\n")
+        await client.reload()
+        async with client.permit(request(opens=True, stream=8)):
+            pass  # its end is the client's to record
+        await eventually(lambda: not s.authority.decider.live())
+        assert [e["stream"] for e in s.events("stream.closed")] == [7]
+
+
 async def test_an_event_that_cannot_be_recorded_is_an_error(monkeypatch):
     async with client_of() as (s, client):
         await client.lease_begun(WORK)
