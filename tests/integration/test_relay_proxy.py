@@ -197,6 +197,10 @@ def test_each_connection_of_a_killed_pump_is_reported(proxy, server):
     running = proxy("--json")
     (pump,) = running.children()
     lines = [(running.dial(), server.accept()[0]) for _ in range(3)]
+    for client, conn in lines:
+        # The proxy is connected to the server before the pump has the stream.
+        client.sendall(b"x")
+        assert conn.recv(1) == b"x"
     os.kill(pump, signal.SIGKILL)
     out, _ = running.process.communicate(timeout=60)
     reasons = [json.loads(line)["reason"] for line in out.splitlines()]
