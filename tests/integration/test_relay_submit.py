@@ -96,14 +96,21 @@ async def test_all_who_wait_for_a_pump_are_told_that_it_died(handle, pump):
     ends, told = Ends(), []
     one, two = socket.socketpair()
 
+    def submit():
+        return pump.submit(one.fileno(), two.fileno(), Submit(0), ends.send.send_nowait)
+
+    async def until_taken():
+        while not submit():
+            await pump.wait_room()
+
     async def wait():
         with pytest.raises(UpstreamError, match="has died"):
-            await pump.wait_room()
+            await until_taken()
         told.append(True)
 
     with one, two, trio.fail_after(30):
         os.kill(handle.pid, signal.SIGSTOP)
-        while pump.submit(one.fileno(), two.fileno(), Submit(0), ends.send.send_nowait):
+        while submit():
             pass
         async with trio.open_nursery() as nursery:
             for _ in range(3):
