@@ -66,8 +66,8 @@ class _Module:
     """One module: its own text, what it imports, and the names that it defines.
 
     Read by lines and not by Python's parser, which takes a tenth of a second for a tool
-    that the host makes while a user waits for a window, and megabytes that stay.  That both
-    find the same is a test's to say.
+    that the host makes while a user waits for a window, and megabytes that stay.  A test
+    compares what both find.
     """
 
     def __init__(self, name: str) -> None:

@@ -49,7 +49,7 @@ PROGRAMS = (
         USER,
         352,
         45_400,
-        29_030,
+        29_040,
         without=("broker.programs.local_host",),
     ),
     Program(

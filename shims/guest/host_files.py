@@ -39,8 +39,9 @@ def with_locales(env: Dict[str, str], told: Dict[str, str]) -> Dict[str, str]:
     for name, value in told.items():
         if name == "LANG" or name.startswith("LC_"):
             try:
-                locale.setlocale(locale.LC_COLLATE, value)  # compares texts, of which
-            except locale.Error:  # this process sorts none for users
+                # Of LC_COLLATE, because this process sorts no text for users.
+                locale.setlocale(locale.LC_COLLATE, value)
+            except locale.Error:
                 continue
         env[name] = value
     return env

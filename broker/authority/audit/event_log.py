@@ -30,7 +30,10 @@ class EventLog(Protocol):
         """Return the keyed hash of a value that is compared and not shown."""
 
     async def require(self, event: Event, *also: Event) -> None:
-        """Record before an effect, which must not happen on the UpstreamError."""
+        """Record before an effect, which must not happen on the UpstreamError.
+
+        ``also`` follow it, in the authority in the same commit.
+        """
 
     async def note(self, event: Event) -> None:
         """Record an event of the past; a log that fails is reported, not raised."""

@@ -91,12 +91,15 @@ def decision(
 
 def opened(request: Request) -> list[schema.StreamOpened]:
     """Return the event of a stream that begins with its permission, if one does."""
-    event = schema.StreamOpened(**subject(request), mode="worker")
-    return [event] if request.opens else []
+    if not request.opens:
+        return []
+    return [schema.StreamOpened(**subject(request), mode="worker")]
 
 
 async def not_opened(log: EventLog, request: Request, reason: str = "") -> None:
     """Record the end of a stream that is on record as opened, and never began."""
+    if not request.opens:
+        return
     event = schema.StreamClosed(
         **subject(request),
         outcome="closed",
@@ -105,9 +108,8 @@ async def not_opened(log: EventLog, request: Request, reason: str = "") -> None:
         bytes_to_sandbox=None,
         seconds=0.0,
     )
-    if request.opens:
-        with trio.CancelScope(shield=True):
-            await log.note(event)
+    with trio.CancelScope(shield=True):
+        await log.note(event)
 
 
 def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:

@@ -63,8 +63,9 @@ BUBBLEWRAP = "bwrap"
 
 
 def kill_jail(pid: int) -> None:
-    """Kill bubblewrap, started by ``start_process`` and not reaped, with what it started.
+    """Kill bubblewrap and all processes that it started.
 
+    ``pid`` must still be its own: it leads a group (``start_process``) and is not reaped.
     It asks for its child's death last (``--die-with-parent``).  Killed alone before, it
     leaves a child that waits for ever to be let go on, or runs its program all the same.
     """

@@ -373,7 +373,7 @@ def _kill(pidfd: int) -> None:
 
 
 def milliseconds(seconds: float | None) -> int:
-    """Return a ``Submit``'s time limit.  Raises ValueError for what is not positive."""
+    """Return seconds as milliseconds, 0 for None.  Raises ValueError unless positive."""
     if seconds is None:
         return 0
     if seconds <= 0:

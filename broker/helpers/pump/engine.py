@@ -363,7 +363,7 @@ class RelayEngine:
         )
 
     def _equip(self, stream: _Stream) -> None:
-        """Give a stream its ends.  Raises OSError for what is not a socket."""
+        """Create a stream's ends.  Raises OSError for a descriptor that is not a socket."""
         order = stream.order
         a = self._open(stream.fds[0])
         try:

@@ -9,6 +9,7 @@ broker that was restarted can take the machine over or end its remains.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
@@ -429,6 +430,7 @@ async def clean_leftovers(directory: Path) -> int:
     for process in found:
         # One that was still entering its jail is bubblewrap, with the program below.
         # guard: a jail that was being built ends whole
+        process.kill(signal.SIGSTOP)  # so that the number stays its own
         if not process.ended:
             kill_jail(process.pid)
         process.kill()

@@ -27,12 +27,11 @@ class Turn:
         self.given_up = False
         for one in before:
             one.followers.append(self)
-        if not before:
-            self.ready.set()
 
     async def __aenter__(self) -> None:
         try:
-            await self.ready.wait()
+            if self.waits:
+                await self.ready.wait()
         except BaseException:
             self.given_up = True
             # guard: a turn that is given up lets none pass those before it
