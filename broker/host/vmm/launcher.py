@@ -429,8 +429,8 @@ async def clean_leftovers(directory: Path) -> int:
     found = () if state is None else find_processes(state).all
     for process in found:
         # One that was still entering its jail is bubblewrap, with the program below.
-        # guard: a jail that was being built ends whole
         process.kill(signal.SIGSTOP)  # so that the number stays its own
+        # guard: a jail that was being built ends whole
         if not process.ended:
             kill_jail(process.pid)
         process.kill()
