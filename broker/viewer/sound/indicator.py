@@ -116,8 +116,7 @@ class Indicator:
                 await self._bring()
         finally:
             self._wanted.clear()
-            with trio.CancelScope(shield=True):
-                await self._bring()
+            await self._bring()
 
     @property
     def _told(self) -> bool:
@@ -128,7 +127,9 @@ class Indicator:
         if self._told:
             return
         try:
-            with trio.fail_after(_SECONDS):
+            # One that is on its way has no number yet by which it could be closed.
+            # guard: a notification that is being shown is not given up
+            with trio.fail_after(_SECONDS, shield=True):
                 async with open_dbus_router() as router:
                     await self._update_notifications(router)
         except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies: sound goes on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from itertools import count
 from types import SimpleNamespace
 
 import trio
@@ -11,6 +12,7 @@ from jeepney import MessageType
 from broker.viewer.sound import indicator as module
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from tests.kit.eventually import eventually
+from tests.kit.given_up import given_up
 
 
 class Desktop:
@@ -105,3 +107,31 @@ async def test_request_that_has_the_security_key_is_not_shown_longer(
         await trio.sleep(0.1)
         assert desktop.shown == set()
         nursery.cancel_scope.cancel()
+
+
+class LateDesktop(Desktop):
+    """Shows one before its answer is read."""
+
+    async def send_and_get_reply(self, call):
+        answer = await super().send_and_get_reply(call)
+        await trio.lowlevel.checkpoint()
+        return answer
+
+
+async def test_an_indicator_that_ends_as_it_shows_one_leaves_none(
+    monkeypatch, autojump_clock
+):
+    """It would stay for ever: "records your microphone", and nobody knows its number."""
+    for moment in count(1):
+        desktop, told = LateDesktop(), Indicator(KEY_IN_USE)
+        monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+        told.show("work", active=True)
+
+        async def a_while(told=told):
+            with trio.move_on_after(60):
+                await told.run()
+
+        cut = await given_up(a_while, moment)
+        assert desktop.shown == set(), f"moment {moment}"
+        if not cut:
+            break
