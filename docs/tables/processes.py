@@ -125,7 +125,7 @@ PROGRAMS = (
         850,
         470,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 21, 1900, 1000),
+    Program("security key", ("broker.programs.security_key",), USER, 21, 1900, 1010),
     Program(
         "frameguard",
         ("broker.host.network.frameguard.frameguard",),
@@ -156,7 +156,7 @@ PROGRAMS = (
         USER,
         23,
         2200,
-        1140,
+        1150,
     ),
     Program("switch", ("broker.host.network.switch.process",), USER, 34, 3800, 2200),
     Program(

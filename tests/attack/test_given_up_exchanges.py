@@ -61,6 +61,24 @@ async def test_qemus_monitor_outlives_a_command_that_is_given_up(passed):
             break
 
 
+async def test_half_of_a_command_is_given_up_while_qemu_does_not_read():
+    """Its socket is full: the rest of the line comes before the next command."""
+    ends = socket.socketpair()
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    ours, theirs = (
+        trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in ends
+    )
+    qmp = Qmp(ours)
+    async with theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(_ends, qmp.run)
+        long = {"text": "x" * (1 << 20)}
+        for moment in (3, 1):  # the first is in its line, the second waits for it
+            assert await given_up(lambda a=long: qmp.execute("echo", a), moment)
+        nursery.start_soon(_answer_commands, theirs)
+        assert await qmp.execute("query-status") == {}
+        nursery.cancel_scope.cancel()
+
+
 async def _serve_devices(conn, released, cut):
     """vitrail-devices; who asks for a device is given up as it comes."""
     while True:

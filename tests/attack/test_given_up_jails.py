@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import trio
 
-from broker.helpers.process.spawn import send_signal, spawn, wait_ended
+from broker.helpers.process.spawn import PIPE, send_signal, spawn, wait_ended
 from tests.kit.eventually import eventually
 
 _JAIL = ("--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/")
@@ -70,3 +71,17 @@ async def test_a_jail_ends_between_leaving_the_group_and_asking_for_its_death(tm
     await child.wait()
     await _ended(first)
     os.close(first)
+
+
+async def test_a_tool_with_bubblewraps_name_among_its_words_is_asked_to_end():
+    """A sandbox, a folder or a user may have that name: its tool was killed, not asked."""
+    program = (
+        "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); "
+        "print(flush=True); signal.pause()"
+    )
+    child = spawn([sys.executable, "-c", program, "/home/bwrap"], stdout=PIPE)
+    assert child.popen.stdout is not None
+    await trio.to_thread.run_sync(child.popen.stdout.read, 1)
+    child.kill(signal.SIGTERM)
+    assert await child.wait() == 7
+    child.popen.stdout.close()

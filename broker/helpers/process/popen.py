@@ -60,6 +60,8 @@ def start_process(
 
 BUBBLEWRAP = "bwrap"
 """The program that a jail is built by."""
+JAILERS = frozenset({BUBBLEWRAP, "nice", "prlimit"})
+"""The programs that a jail's command line begins with."""
 
 
 def kill_jail(pid: int) -> None:

@@ -207,7 +207,9 @@ def spawn(
         started.wait()
         raise
     names = [Path(word).name for word in argv]
-    return Child(started, pidfd, name or names[0], popen.BUBBLEWRAP in names)
+    # guard: an argument of a tool makes no jail of it
+    jail = names[0] in popen.JAILERS and popen.BUBBLEWRAP in names
+    return Child(started, pidfd, name or names[0], jail)
 
 
 async def run_tool(

@@ -317,6 +317,8 @@ class Shipper:
             if sealed.size > cursor.noted:
                 cursor.noted, cursor.noted_kinds = sealed.size, []
             cursor.noted_kinds.append(sealed.kind)
+        # guard: a sign of life is due until it is taken
+        self._beat = False
         cursor.shipped = time.time()
         cursor.problem, cursor.since = "", 0.0
         save_cursor(self._place.cursors, cursor)
@@ -377,7 +379,6 @@ class Shipper:
         notes = self._notes(log, items[-1].sequence if items else after)
         if not items and not notes and not self._beat:
             return None
-        self._beat = False
         log_id, machine = bytes.fromhex(self._cursor.log), self._place.machine
         if not items:
             return Batch(log_id, machine, items, notes=notes)

@@ -145,7 +145,7 @@ class Qmp:
 
     def __init__(
         self,
-        stream: trio.abc.HalfCloseableStream,
+        stream: trio.SocketStream,
         *,
         on_event: Callable[[QmpEvent], None] | None = None,
     ) -> None:
@@ -154,6 +154,8 @@ class Qmp:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, trio.MemorySendChannel[QmpFailed | Answered]] = {}
         self._sending = trio.Lock()
+        self._rest = b""
+        """Of the line that was sent last."""
         self._on_event = on_event
         self._put: trio.MemorySendChannel[QmpEvent]
         self._put, self.events = trio.open_memory_channel[QmpEvent](limits.QMP_EVENTS)
@@ -284,35 +286,20 @@ class Qmp:
 
     async def _send(self, line: bytes, fds: tuple[int, ...]) -> None:
         """Send one command line to QEMU, with its descriptors."""
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
         async with self._sending:
-            # Where its socket is full a command may still be cut: that ends the monitor.
-            # guard: a command that is given up before its first byte ends no monitor
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if fds:
-                line = await self._send_with(line, fds)
-            if not line:
-                return
             try:
-                await self._stream.send_all(line)
-            except trio.Cancelled:
-                self._closed = True  # half a line may be out: nothing may follow
-                raise
+                await self._send_rest()
+                sent = await self._stream.socket.sendmsg([line], [rights] * bool(fds))
+                self._rest = line[sent:]
+                await self._send_rest()
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
 
-    async def _send_with(self, line: bytes, fds: tuple[int, ...]) -> bytes:
-        """Send the beginning of a line with descriptors; returns the rest.
-
-        Cancelled, it has sent nothing.
-        """
-        if not isinstance(self._stream, trio.SocketStream):
-            raise UpstreamError("QEMU's monitor cannot receive descriptors here")
-        sock = self._stream.socket
-        rights = array.array("i", fds)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-        try:
-            sent = await sock.sendmsg([line], ancillary)
-        except OSError as error:
-            raise trio.BrokenResourceError(str(error)) from error
-        return line[sent:]
+    async def _send_rest(self) -> None:
+        # guard: a command that is given up half-way is sent whole before the next one
+        while self._rest:
+            self._rest = self._rest[await self._stream.socket.send(self._rest) :]
 
 
 @contextmanager

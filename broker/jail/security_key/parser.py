@@ -380,6 +380,9 @@ class SecurityKey:
 
     def from_key(self, report: bytes) -> list[Action]:
         """Take a report of the real key.  Raises PeerError when it is none."""
+        # guard: another program's reports are not put together
+        if int.from_bytes(report[:4], "big") not in {self._real, BROADCAST}:
+            return []
         found = self._key.feed(report)
         if not isinstance(found, Message):
             return []
@@ -387,7 +390,7 @@ class SecurityKey:
             return self._opened(found.payload)
         now = self._now
         if found.channel != self._real:
-            return []  # of another program's channel
+            return []
         if now is None or not now.sent:
             late = self._late
             owed = late is not None and found.command in {late.command, Command.ERROR}

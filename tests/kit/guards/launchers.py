@@ -831,10 +831,10 @@ GUARDS = (
         "let_go_on_later",
     ),
     Guard(
-        "a command that is given up before its first byte ends no monitor",
-        "",
+        "a command that is given up half-way is sent whole before the next one",
+        'self._rest = b""',
         "tests/attack/test_given_up_exchanges.py",
-        "monitor and 0",
+        "half_of_a_command",
     ),
     Guard(
         "a machine goes on when its disk has room",
@@ -859,6 +859,12 @@ GUARDS = (
         "if True:",
         "tests/attack/test_moments_without_memory.py",
         "process_of_ours or door",
+    ),
+    Guard(
+        "an argument of a tool makes no jail of it",
+        "jail = popen.BUBBLEWRAP in names",
+        "tests/attack/test_given_up_jails.py",
+        "asked_to_end",
     ),
     Guard(
         "a jail that is given up while it starts ends whole",

@@ -125,6 +125,9 @@ class SwitchProcess:
         data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 1)
         if not data:
             return False
+        # guard: a port whose descriptor was lost is not the end of the others
+        if not fds:
+            return True
         (fd,) = fds
         replaced = self._switch.join(unpack_port(fd, data))
         if replaced is not None:

@@ -224,11 +224,18 @@ async def test_events_wait_to_be_one_batch_without_a_connection(
         await recorded(*[quiet] * 10)
         await passes(1)
         assert await receiver.rests() == 4
-        # Nothing for an hour: a sign of life.
+        # Nothing for an hour: a sign of life, also where it is not taken at once.
+        receiver.failures = 1
         await passes(3601)
+        while not load_cursor(tmp_path / "ship", "r").problem:
+            await trio.sleep(0)
+        await passes(1)
         assert await receiver.rests() == 5
+        await recorded(denial)
+        await passes(1)
+        assert await receiver.rests() == 6
         nursery.cancel_scope.cancel()
-    assert [len(batch.items) for batch in receiver.batches] == [1, 2, 1, 10, 0]
+    assert [len(batch.items) for batch in receiver.batches] == [1, 2, 1, 10, 0, 1]
 
 
 class Hostile(Receiver):

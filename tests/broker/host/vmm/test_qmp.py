@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 
 import pytest
 import trio
@@ -109,7 +110,10 @@ class Monitor:
     """The far end: a QEMU that says what the test tells it to."""
 
     def __init__(self):
-        self.ours, self.stream = trio.testing.memory_stream_pair()
+        self.ours, self.stream = (
+            trio.SocketStream(trio.socket.from_stdlib_socket(end))
+            for end in socket.socketpair()
+        )
 
     async def command(self) -> dict:
         line = b""
@@ -122,8 +126,14 @@ class Monitor:
 
 
 @pytest.fixture
-async def monitor(nursery):
-    far = Monitor()
+async def far():
+    made = Monitor()
+    async with made.ours, made.stream:
+        yield made
+
+
+@pytest.fixture
+async def monitor(far, nursery):
     far.qmp = Qmp(far.ours)
     await far.stream.send_all(GREETING)
     nursery.start_soon(far.qmp.negotiate)
@@ -222,16 +232,15 @@ async def test_events_beyond_the_limit_are_dropped(monitor, nursery):
 @pytest.mark.parametrize(
     "first", [b"SSH-2.0-OpenSSH\r\n", ANSWER, b'{"event": "X"}\n' + ANSWER]
 )
-async def test_what_does_not_greet_is_no_monitor(first):
-    far = Monitor()
+async def test_what_does_not_greet_is_no_monitor(far, first):
     await far.stream.send_all(first)
     with pytest.raises(UpstreamError):
         await Qmp(far.ours).negotiate()
 
 
-async def test_a_monitor_that_says_nothing_is_given_up(autojump_clock):
+async def test_a_monitor_that_says_nothing_is_given_up(far, autojump_clock):
     with pytest.raises(UpstreamError, match="greeting"):
-        await Qmp(Monitor().ours).negotiate()
+        await Qmp(far.ours).negotiate()
 
 
 async def test_a_second_greeting_ends_the_connection(monitor, nursery):
