@@ -296,8 +296,10 @@ class _Filter:
             # guard: a flow asks the share
             self._log.check_share(self._lease)
             async with self._decider.permit(request) as permit:
-                place.where, answered = permit.where, True
+                place.where = permit.where
                 await self._send(m.FlowAnswer(asked.number, allowed=True))
+                # guard: only a yes that the filter has is taken back
+                answered = True
                 await place.released.wait()
         except (RefusedError, VitrailError):
             over = m.FlowCut(asked.number)

@@ -69,6 +69,7 @@ GUARDS = (
     Guard("packets have one plain form", 'if False:', "tests/broker/host/network/test_flow_filter.py", "odd_packets"),
     Guard("a filter asks about one canonical host", "good = True", "tests/broker/viewer/test_network.py", "not_a_destination"),
     Guard("a filter's permits are bounded", "if not good or asked.number <= self._last:", "tests/broker/viewer/test_network.py", "permits_are_bounded"),
+    Guard("only a yes that the filter has is taken back", "", "tests/broker/viewer/test_network.py", "until_its_rule_goes"),
     Guard("a flow asks the share", "", "tests/broker/viewer/test_network.py", "share"),
     Guard("a filter's flows are bounded", "if False:", "tests/broker/viewer/test_network.py", "flows_are_bounded"),
     Guard("questions for an address are few, and only where it is not known", "if self._leases is not None:", "tests/broker/host/network/test_flow_filter.py", "address_are_few"),
