@@ -282,6 +282,8 @@ class Role:
         return self.admitted
 
     busy: bool = False
+    unrecorded: int = 0
+    """So often a reading of the records fails."""
     acceptors: Acceptors = field(default_factory=Acceptors)
     leases: LeaseTable = field(default_factory=LeaseTable)
     refused: list = field(default_factory=list)
@@ -377,11 +379,16 @@ async def watched(nursery, monkeypatch, request):
         async def nothing():
             return False
 
+        async def reload():
+            if role.unrecorded:
+                role.unrecorded -= 1
+                raise UpstreamError("the log's disk is full")
+
         guests = MachinedGuests(
             host=role,
             log=log,
             records=lambda: records,
-            reload=nothing,
+            reload=reload,
             listen_vsock=nothing,
             sockets=base / "sockets",
             machined=machined.base,
@@ -420,6 +427,17 @@ async def test_a_machine_that_was_refused_is_tried_again(watched, leader, monkey
     await eventually(lambda: role.admitted)
 
 
+async def test_a_look_that_failed_is_made_again(watched, leader, monkeypatch):
+    """Its machine had no lease before another one came or went."""
+    monkeypatch.setattr(limits, "MACHINED_RETRY_SECONDS", 0.1)
+    machined, role, _log = watched
+    await eventually(lambda: machined.calls == 1)
+    role.unrecorded = 1
+    machined.register(leader.pid)
+    await eventually(lambda: role.admitted)
+    assert role.unrecorded == 0
+
+
 async def test_the_cid_of_a_machine_that_runs_is_not_another_one_s(watched, leader):
     """As of a domain of libvirt's, which machined's word cannot take it from."""
     machined, role, _log = watched
@@ -450,7 +468,8 @@ async def test_the_group_of_a_container_that_runs_is_not_another_one_s(
     assert [one.machine.facts.pid for one in role.admitted] == [leader.pid]
 
 
-async def test_machined_is_asked_only_when_something_has_changed(watched):
+async def test_machined_is_asked_only_when_something_has_changed(watched, monkeypatch):
+    monkeypatch.setattr(limits, "MACHINED_RETRY_SECONDS", 0.1)
     machined, _role, _log = watched
     await eventually(lambda: machined.calls == 1)
     with trio.move_on_after(0.5):  # 25 looks

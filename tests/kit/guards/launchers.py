@@ -861,6 +861,12 @@ GUARDS = (
         "process_of_ours or door",
     ),
     Guard(
+        "a look that failed is made again",
+        "",
+        "tests/broker/host/test_machined.py",
+        "only_when_something",
+    ),
+    Guard(
         "an argument of a tool makes no jail of it",
         "jail = popen.BUBBLEWRAP in names",
         "tests/attack/test_given_up_jails.py",

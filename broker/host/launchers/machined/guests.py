@@ -87,12 +87,13 @@ class MachinedGuests:
             now, records = self._changed(), self._records()
             changed = now != before or records is not read
             if changed or trio.current_time() >= again:
-                before, read, again = now, records, math.inf
+                before, read = now, records
+                again = trio.current_time() + limits.MACHINED_RETRY_SECONDS
                 with isolated():
                     await self.look()
-                if self._refused:
                     # A CID that has just been another machine's may be leased later.
-                    again = trio.current_time() + limits.MACHINED_RETRY_SECONDS
+                    # guard: a look that failed is made again
+                    again = again if self._refused else math.inf
             await trio.sleep(limits.MACHINED_LOOK_SECONDS)
 
     def _changed(self) -> int:
