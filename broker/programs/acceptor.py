@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.helpers.process.fork_server import forking, serve
-from broker.helpers.pump.process import start_pump
+from broker.helpers.pump import process
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
 from broker.ipc import fork_server as orders
@@ -67,7 +67,7 @@ class Acceptor:
 
     def __init__(self, entrances: list[Entrance]) -> None:
         # Its own pump, forked before anything is accepted.
-        self._pump = start_pump()
+        self._pump = process.start_pump()
         self._pump.control.settimeout(0)
         self._tokens = 0
         self._epoll = select.epoll()
@@ -257,6 +257,7 @@ def _become_acceptor(order: orders.Order, fds: Sequence[int]) -> None:
 
 def main() -> None:
     """Fork acceptors on order; the only argument is the number of our socket."""
+    process.preload()  # once; pumps of acceptors share it
     serve("vitrail-accept", forking(_become_acceptor))
 
 

@@ -79,8 +79,8 @@ PROGRAMS = (
         30_920,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 25, 2700, 1480),
-    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3650, 2020),
+    Program("pump", ("broker.helpers.pump.process",), USER, 25, 2700, 1490),
+    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3650, 2030),
     Program("prompt agent", ("broker.programs.prompt",), USER, 33, 3750, 2000),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2850, 1360),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
@@ -176,7 +176,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(648, 92_600, 62_140)
+TOGETHER = Size(648, 92_600, 62_150)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

@@ -61,6 +61,17 @@ def start_pump() -> PumpHandle:
     return PumpHandle(broker, pid, os.pidfd_open(pid), words)
 
 
+def preload() -> None:
+    """Load what a pump would load when it begins; a process that forks pumps does so once.
+
+    The Python binding of libseccomp runs ldconfig(8) when it is imported.
+    """
+    available()
+    # A pump that cannot have it says so itself.
+    with contextlib.suppress(ImportError, RuntimeError, OSError):
+        from broker.helpers.process import libseccomp  # noqa: F401 -- may be missing
+
+
 def _become_pump(control: int, words: int, parent: int) -> NoReturn:
     """Never returns and never unwinds into the parent's code."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
