@@ -37,7 +37,7 @@ def play(monkeypatch, part, *, terminal, term="xterm", **how):
         async with steps.shown():
             await part(steps)
 
-    trio.run(main, clock=MockClock(autojump_threshold=0))
+    trio.run(main, clock=MockClock(autojump_threshold=0.001))
     return screen.getvalue()
 
 
