@@ -50,7 +50,7 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
     if as_json:
         render.json_line({"file": str(target), "key": mark, "name": name})
         return
-    render.note(f"image {name} is in {target}, signed by the key {mark}")
+    render.note(f"wrote image {name} to {target}, signed with the key {mark}")
 
 
 @click.command("import")
@@ -113,7 +113,10 @@ def _import_signed(
 
     public = read_public_key(key)
     if not archive.is_file():
-        raise SetupError(f"{printable(str(archive), 200)} is not a file")
+        raise SetupError(
+            f"cannot import {printable(str(archive), 200)}: not a file",
+            hint="with --key, name a file that 'brokerctl image export' wrote",
+        )
     return trio.run(import_signed, paths, name, archive, public, progress)
 
 

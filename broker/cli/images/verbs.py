@@ -105,7 +105,7 @@ def read_packages(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
             f"cannot read the package list {path}: {render.cause(error)}",
-            hint="it is a text file of package names",
+            hint="the file must be text: package names, with # before comments",
         ) from error
     return tuple(word for line in lines for word in line.partition("#")[0].split())
 

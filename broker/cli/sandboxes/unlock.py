@@ -60,7 +60,7 @@ def unlock(
     passphrase = _passphrase(sandbox, passphrase_file, new=home is None)
     # guard: a wrong passphrase is not kept
     if home is not None and not trio.run(opens, home.disk, passphrase):
-        raise RefusedError(f"this is not the passphrase of the home of '{sandbox}'")
+        raise RefusedError(f"cannot unlock the home of '{sandbox}': wrong passphrase")
     keyring.store(sandbox, passphrase, 60 * (minutes or 0))
     _done(
         f"the home of '{sandbox}' is unlocked", sandbox, as_json=as_json, is_open=True

@@ -74,7 +74,7 @@ def test_the_right_passphrase_is_kept(s, keys):
 
 
 def test_a_wrong_passphrase_is_refused(s, keys):
-    with pytest.raises(RefusedError, match="not the passphrase"):
+    with pytest.raises(RefusedError, match="wrong passphrase"):
         s.run("unlock", "bank", ask="wrong horse battery\n")
     assert keys.kept == {}
 

@@ -293,7 +293,7 @@ def bootstrap_failed(said: list[str]) -> VitrailError:
     if unknown := re.search(r"Unable to locate package (\S+)", text):
         return SetupError(
             f"the archive has no package {_package_of(unknown[1])}",
-            hint="is its name right for this suite? See --package and --suite",
+            hint="check the name of the package (--package) and the suite (--suite)",
         )
     if "is not valid yet" in text or "is expired" in text:
         return SetupError(
@@ -304,5 +304,5 @@ def bootstrap_failed(said: list[str]) -> VitrailError:
     errors = [line for line in said if line.startswith(("E: ", "Err:", "W: "))]
     return UpstreamError(
         "mmdebstrap failed: " + "; ".join(errors or said[-5:])[-1500:],
-        hint="is the network up, and does 'apt update' work?",
+        hint="check the network and the mirror; 'apt update' tests both",
     )

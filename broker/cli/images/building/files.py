@@ -47,14 +47,14 @@ async def make_root(work: Path, least: int) -> None:
         # guard: a file system is a file, and no link to one
         if not stat.S_ISREG(made.lstat().st_mode):
             raise UpstreamError(
-                "the image was not made: genext2fs did not write a regular file"
+                "cannot make the image: genext2fs did not write a regular file"
             )
         # Behind the file system is a hole: it costs nothing.
         os.truncate(made, -(-made.stat().st_size // _ALIGN) * _ALIGN)
         made.rename(work / "root")
     except FileNotFoundError as error:
         raise UpstreamError(
-            "the image was not made: genext2fs did not write a file system"
+            "cannot make the image: genext2fs did not write a file system"
         ) from error
     finally:
         remove_tree(room)

@@ -42,7 +42,7 @@ class OciArchive:
             raise ArchiveError(f"not a tar archive: {error}") from error
         if "index.json" not in self._members:
             raise ArchiveError(
-                "there is no index.json in it: an OCI archive is wanted "
+                "index.json is missing; use an OCI archive "
                 "('podman save --format oci-archive', 'skopeo copy … oci-archive:FILE')"
             )
 
@@ -145,12 +145,12 @@ def _digest(untrusted: object) -> str:
 def _choose(index: dict[str, Any], architecture: str) -> tuple[str, str]:
     entries = index.get("manifests")
     if not isinstance(entries, list) or not entries:
-        raise ArchiveError("the index names no image")
+        raise ArchiveError("the index lists no image")
     fitting = [e for e in entries if _fits(e, architecture)]
     if len(fitting) != 1:
         raise ArchiveError(
             f"{len(fitting)} of {len(entries)} images in the archive are for "
-            f"linux/{architecture}; it must be one"
+            f"linux/{architecture}, but exactly one is required"
         )
     kind = fitting[0].get("mediaType")
     return _digest(fitting[0]), kind if isinstance(kind, str) else ""
@@ -175,8 +175,8 @@ def decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
     first = next(chunks, b"")
     if first.startswith(_ZSTD):
         raise ArchiveError(
-            "its layers are compressed with zstd; gzip and uncompressed ones can be "
-            "read ('skopeo copy --dest-compress-format gzip')"
+            "the layers are compressed with zstd, which is not supported; convert them "
+            "with 'skopeo copy --dest-compress-format gzip'"
         )
     if not first.startswith(_GZIP):
         yield first

@@ -112,10 +112,12 @@ def _write_root(root: Path, work: Path) -> dict[str, str]:
         tree = host_tree(root)
         furnish(tree, guest_agent())
     except TreeError as error:
-        raise SetupError(f"cannot use /usr for a guest: {error}") from error
+        raise SetupError(
+            f"cannot make an image of this machine's programs: {error}"
+        ) from error
     except MissingError as error:
         raise SetupError(
-            f"the guest agent needs {error}, which this machine does not have",
+            f"cannot make an image of this machine's programs: no {error} installed",
             hint="sudo apt install waypipe python3",
         ) from error
     with (work / "root.tar").open("xb") as out:
@@ -132,8 +134,9 @@ def host_tree(root: Path) -> FileTree:
             tree.put(name, Node("link", 0o777, target=str(path.readlink())))
         elif path.exists():
             raise SetupError(
-                f"/{name} is a directory here, and not a link into /usr",
-                hint="this needs a merged /usr (Debian's package usrmerge makes it)",
+                f"cannot make an image of this machine's programs: /{name} is a "
+                "directory, not a link into /usr",
+                hint="install Debian's package usrmerge, which makes the link",
             )
     _add(tree, root, "usr")
     tree.put("etc", Node("dir"))

@@ -85,7 +85,10 @@ async def import_image(
     store.take_image_name(name)
     progress(f"reading {printable(str(origin), 200)}")
     if not origin.is_file():
-        raise SetupError(f"{printable(str(origin), 200)} is not a file")
+        raise SetupError(
+            f"cannot import {printable(str(origin), 200)}: not a file",
+            hint="name an OCI archive, or an image of podman as podman:IMAGE",
+        )
 
     async def write(work: Path) -> dict[str, str]:
         progress("merging the layers")
@@ -101,7 +104,8 @@ async def save_from_podman(reference: str, directory: Path, progress: Progress) 
     """Write an image of this user's podman as an archive.  Raises UpstreamError."""
     if not reference or reference.startswith("-"):
         raise RefusedError(
-            f"{printable(reference, 100)!r} is not a podman image's name"
+            f"cannot import {printable(reference, 100)!r}: not a name of a podman image",
+            hint="'podman images' lists the names",
         )
     target = directory / "image.tar"
     progress(f"asking podman for {printable(reference, 100)}")
@@ -196,12 +200,12 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
         # guard: a merge gives a file, and no link to one
         if not stat.S_ISREG(made.lstat().st_mode):
             raise UpstreamError(
-                "the layers of the archive cannot be merged: the result is not a file"
+                "cannot merge the archive's layers: the result is not a regular file"
             )
         made.rename(work / made.name)
     except FileNotFoundError as error:
         raise UpstreamError(
-            "the layers of the archive cannot be merged: no file was made"
+            "cannot merge the archive's layers: the merge wrote no file"
         ) from error
     finally:
         remove_tree(room)
@@ -228,10 +232,10 @@ async def _merged(archive: Path, work: Path) -> Merged:
     try:
         merged = msgspec.json.decode(out, type=Merged)
     except UNREADABLE as error:
-        raise UpstreamError(f"the archive could not be read: {error}") from error
+        raise UpstreamError(f"cannot merge the archive's layers: {error}") from error
     if merged.missing:
         raise SetupError(
-            f"the image has no {printable(merged.missing, 60)}",
+            f"cannot import the image: {printable(merged.missing, 60)} is missing",
             hint="a guest needs python3 and waypipe; add them with a Containerfile: "
             "'RUN apt-get update && apt-get install -y python3 waypipe'",
         )

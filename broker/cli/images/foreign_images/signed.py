@@ -58,6 +58,7 @@ _HINT = (
     "create a key with 'openssl genpkey -algorithm ed25519 -out KEY'; write its "
     "public part with 'openssl pkey -in KEY -pubout -out PUBLIC'"
 )
+_VERSION_HINT = "export the image again with the version of Vitrail that runs here"
 _PUBLIC_HINT = "those who exported the image write it with 'openssl pkey -in KEY -pubout -out PUBLIC'"
 
 
@@ -165,7 +166,10 @@ def _import(
         raise UpstreamError(f"{archive} is not a signed image: {error}") from error
     # guard: a signed image has the files that were signed
     if files.digest(work) != manifest.digest:
-        raise IntegrityError(f"{archive}: its files are not those that were signed")
+        raise IntegrityError(
+            f"cannot import {archive}: its files differ from those that were signed",
+            hint="copy the archive again from the machine that exported the image",
+        )
     spec = msgspec.structs.replace(
         manifest,
         source=f"signed:{fingerprint(key)}",
@@ -185,19 +189,20 @@ def _manifest(
         key.verify(signature, CONTEXT + data)
     except InvalidSignature as error:
         raise IntegrityError(
-            f"the image is not signed by the key {fingerprint(key)}",
-            hint="is it the public key of those who made it?",
+            f"cannot import the image: it is not signed by the key {fingerprint(key)}",
+            hint="with --key, name the public key of those who exported the image",
         ) from error
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except msgspec.MsgspecError as error:
         raise UpstreamError(
-            f"the archive's manifest is of another version: {error}"
+            f"cannot read the archive's manifest: {error}", hint=_VERSION_HINT
         ) from error
     if manifest.format != store.FORMAT:
         raise UpstreamError(
             f"the archive has format {manifest.format}; "
-            f"this version reads format {store.FORMAT}"
+            f"this version reads format {store.FORMAT}",
+            hint=_VERSION_HINT,
         )
     return manifest
 
@@ -239,7 +244,9 @@ def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes]) -> None:
     while data := source.read(_CHUNK):
         total += len(data)
         if total > limits.IMAGE_IMPORT_BYTES:
-            raise UpstreamError("a file of it is too large for an image")
+            raise UpstreamError(
+                f"a file in the archive exceeds {limits.IMAGE_IMPORT_BYTES >> 20} MiB"
+            )
         if data.count(0) == len(data):
             out.seek(len(data), io.SEEK_CUR)
         else:

@@ -116,21 +116,22 @@ class Lock:
         """
         if self.identity is not None and self.passphrase is not None:
             raise RefusedError(
-                "a backup is encrypted with gpg's passphrase or to age's key, not both",
-                hint="name one of --passphrase-file and --identity",
+                "--passphrase-file and --identity cannot be used together",
+                hint="use --identity for a backup that age encrypted, and "
+                "--passphrase-file for one that gpg encrypted",
             )
         if head == _AGE_HEAD:
             if self.identity is None:
                 raise RefusedError(
-                    "the backup is encrypted with age",
-                    hint="name the key with --identity",
+                    "cannot decrypt the backup without a key: age encrypted this backup",
+                    hint="name the file with the key: --identity FILE",
                 )
             return ["age", "--decrypt", "--identity", f"/proc/self/fd/{self.identity}"]
         # guard: with a key of age's a backup is age's
         if self.identity is not None:
             raise RefusedError(
-                "the backup is not encrypted with age",
-                hint="leave out --identity; gpg decrypts this backup",
+                "cannot decrypt the backup with --identity: age did not encrypt this backup",
+                hint="leave out --identity; gpg then decrypts the backup",
             )
         return [*_GPG, *self._passphrase(), "--decrypt"]
 
@@ -156,12 +157,13 @@ def secret_of(file: Path | None) -> Iterator[int | None]:
             secret = opened.read(_RECORD_BYTES + 1)
     except OSError as error:
         raise RefusedError(
-            f"cannot read the secret in {file}: {error.strerror}"
+            f"cannot read the passphrase or key in {file}: {error.strerror}"
         ) from error
     if not secret or len(secret) > _RECORD_BYTES:
-        what = "is empty" if not secret else "is too long"
+        what = "is empty" if not secret else f"exceeds {_RECORD_BYTES >> 10} KiB"
         raise RefusedError(
-            f"{file} {what}", hint="write the passphrase or the key into the file"
+            f"cannot use the passphrase or key in {file}: the file {what}",
+            hint="write only the passphrase or the key into the file",
         )
     fd = os.memfd_create("secret", os.MFD_CLOEXEC)
     try:
@@ -214,8 +216,8 @@ async def back_up(
             await _pipeline(commands, count, lock.secrets, output=file.fileno())
     except FileExistsError as error:
         raise RefusedError(
-            f"{target} already exists",
-            hint="name another file; a backup never replaces one",
+            f"cannot write the backup: {target} already exists",
+            hint="name another file, or remove this one first",
         ) from error
     finally:
         room.unlink(missing_ok=True)
@@ -291,7 +293,8 @@ def _check_kind(path: Path, kind: str) -> None:
     mode = path.lstat().st_mode
     # guard: an imported disk is a regular file
     if not (stat.S_ISREG(mode) if kind == DISK else stat.S_ISDIR(mode)):
-        raise RefusedError(f"the backup's {kind} is not a {kind}")
+        what = "regular file" if kind == DISK else "directory"
+        raise RefusedError(f"cannot import the backup: its home is not a {what}")
 
 
 def _read_small(path: Path) -> bytes:
@@ -299,11 +302,11 @@ def _read_small(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:  # a link, or one without the right to read it
         raise RefusedError(
-            f"the backup's {path.name} cannot be read: {error.strerror}"
+            f"cannot read the backup's {path.name}: {error.strerror}"
         ) from error
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RefusedError(f"the backup's {path.name} is not a file")
+            raise RefusedError(f"the backup's {path.name} is not a regular file")
         data = file.read(_RECORD_BYTES + 1)
     if len(data) > _RECORD_BYTES:
         raise RefusedError(
@@ -463,5 +466,6 @@ def check_programs(lock: Lock) -> None:
     words = lock.close_words()
     if shutil.which(words[0]) is None:
         raise SetupError(
-            f"{words[0]} is not installed", hint=f"sudo apt install {words[0]}"
+            f"cannot encrypt the backup: {words[0]} is not installed",
+            hint=f"sudo apt install {words[0]}",
         )

@@ -57,11 +57,11 @@ class GpgStatus:
         """
         # guard: a backup is closed by a key
         if b"BEGIN_DECRYPTION" not in self._steps:
-            return "no key has closed it: anybody could have made it"
+            return "the backup is not encrypted, so anybody could have written it"
         # guard: a backup named with a passphrase is closed by it alone
         if by_passphrase and (self._has_public_key or not self._has_passphrase):
-            return "it is encrypted to a public key, not with the passphrase"
+            return "the backup is encrypted to a public key, not with the passphrase"
         # guard: all of a backup is inside what the key protects
         if self._is_unreadable or tuple(self._steps) != _STEPS:
-            return "its content can be changed without the key"
+            return "parts of the backup can be changed without the key"
         return None

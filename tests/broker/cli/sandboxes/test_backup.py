@@ -102,7 +102,7 @@ async def test_a_backup_of_age_needs_its_key(tmp_path, age, lock):
     file = tmp_path / "mail.backup"
     await save(home(tmp_path), age[0], file)
     other = HomeCopies(tmp_path / "other")
-    refused = pytest.raises(RefusedError, match="encrypted with age")
+    refused = pytest.raises(RefusedError, match="age encrypted this backup")
     with refused, other.new(DISK) as prepared:
         await unpack(file, prepared, lock, lambda _: None)
     wrong = tmp_path / "wrong"
