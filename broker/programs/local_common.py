@@ -27,21 +27,6 @@ from broker.net.peers import peer_process
 from policy import suggestions
 from shims import bundle
 
-SHARED = (
-    *(
-        foundation,
-        status_rows,
-        log_client,
-        open_authority,
-        lease_listing,
-        find_record,
-        token_bucket,
-    ),
-    *(opened_folder, replace_file, trees, mounts, fork_client, memory, acceptor),
-    *(host_viewer, sealed_memfd, addresses, hangup, listeners, pair_end, far_end),
-    *(peer_process, suggestions, bundle),
-)
-
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return the ends of the viewer and of the host."""
