@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from broker.authority.questions.subject import Subject
@@ -33,11 +32,8 @@ class Grant:
 class Grants:
     """All of a broker."""
 
-    def __init__(
-        self, new_id: Callable[[], str] = lambda: secrets.token_hex(4)
-    ) -> None:
+    def __init__(self) -> None:
         self._grants: dict[str, Grant] = {}
-        self._new_id = new_id
 
     def all(self, now: float) -> list[Grant]:
         """Those that hold at ``now``, oldest first."""
@@ -68,7 +64,9 @@ class Grants:
         if len(self._grants) >= limits.GRANTS:
             return None
         until = now + seconds if seconds else math.inf
-        made = Grant(self._new_id(), sandbox, subject, target, keep, rule, now, until)
+        made = Grant(
+            secrets.token_hex(4), sandbox, subject, target, keep, rule, now, until
+        )
         self._grants[made.id] = made
         return made
 

@@ -14,7 +14,6 @@ closed here.  The invariants, each with a test that tries to break it:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.core import limits
@@ -36,10 +35,7 @@ class Held:
 class LeaseTable:
     """All live leases of one host broker."""
 
-    def __init__(
-        self, new_id: Callable[[], str] = lambda: secrets.token_hex(8)
-    ) -> None:
-        self._new_id = new_id
+    def __init__(self) -> None:
         self._by_id: dict[LeaseId, Held] = {}
         self._by_key: dict[tuple[str, str], LeaseId] = {}
         self._by_sandbox: dict[SandboxName, LeaseId] = {}
@@ -71,7 +67,7 @@ class LeaseTable:
         self._quarantine.pop(key, None)
         generation = self._generations.get(sandbox, 0) + 1
         self._generations[sandbox] = generation
-        lease = Lease(LeaseId(self._new_id()), sandbox, record, generation)
+        lease = Lease(LeaseId(secrets.token_hex(8)), sandbox, record, generation)
         self._by_id[lease.id] = Held(lease, claim, now)
         self._by_key[key] = lease.id
         self._by_sandbox[sandbox] = lease.id
