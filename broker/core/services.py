@@ -32,9 +32,6 @@ FILE_COPY = ServiceName("vitrail.FileCopy")
 CALL = ServiceName("vitrail.Call")
 """A service of another sandbox: a stream between two programs, named by the request."""
 
-NOTIFICATION = ServiceName("vitrail.Notification")
-"""A connection of the sandbox's notification daemon; the user sees what it sends."""
-
 FOLDER = ServiceName("vitrail.Folder")
 """A directory of the user's, decided when it is shared.  A guest on another machine has a
 connection for each, which begins with the number of its place."""
@@ -73,6 +70,8 @@ SCREEN_SHARE = ServiceName("vitrail.ScreenShare")
 on the port of ``CALL``, too."""
 SCREEN_USE = "screen:"
 """As ``CAMERA_USE``, for a screen."""
+NOTIFICATION = ServiceName("vitrail.Notification")
+"""Notifications on the desktop; on the port of ``CALL``, too."""
 TRAY = ServiceName("vitrail.Tray")
 """Icons in the desktop's panel; on the port of ``CALL``, too."""
 
@@ -91,7 +90,6 @@ PORTS: Mapping[ServiceName, int] = MappingProxyType(
         OPEN_FILE: 6511,
         FILE_COPY: 6512,
         CALL: 6513,
-        NOTIFICATION: 6514,
         FOLDER: 6515,
     }
 )

@@ -21,7 +21,6 @@ from broker.core.names import ServiceName
 from broker.core.services import (
     AUDIO,
     DISPLAY,
-    NOTIFICATION,
     PORTS,
     SSH_AGENT,
     TRANSFERS,
@@ -222,7 +221,7 @@ async def container_doors(
     Only those that need no agent of ours; also one for Wayland itself, to be
     bound into the sandbox.  Raises as ``hybrid_doors``.
     """
-    services = (DISPLAY, AUDIO, NOTIFICATION, SSH_AGENT, WAYLAND_DOOR)
+    services = (DISPLAY, AUDIO, SSH_AGENT, WAYLAND_DOOR)
     places = {
         service: UnixEndpoint(directory / service)
         for service in (*services, *sorted(TRANSFERS))

@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
-from broker.ipc.desktop.tray_guest import IconAsk, IconClicked
+from broker.ipc.desktop.daemons import FromDaemon, ToDaemon
 from broker.ipc.transfer_guest import Ask, GuestCall, Token
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -132,23 +132,23 @@ class WindowServe(_Message, frozen=True, tag="window-serve"):
     stream: _Count
 
 
-class TrayServe(_Message, frozen=True, tag="tray-serve"):
-    """Permitted: answer the program, and pass its icons on, by TrayAsked."""
+class DaemonServe(_Message, frozen=True, tag="daemon-serve"):
+    """Permitted: answer the daemon, and pass on what it asks, by DaemonAsked."""
 
     stream: _Count
 
 
-class TrayMore(_Message, frozen=True, tag="tray-more"):
-    """The icon of the last TrayAsked was taken: send the next one."""
+class DaemonMore(_Message, frozen=True, tag="daemon-more"):
+    """The last DaemonAsked was taken: send the next one."""
 
     stream: _Count
 
 
-class TrayClicked(_Message, frozen=True, tag="tray-clicked"):
-    """The user has clicked an icon of this connection."""
+class DaemonAnswer(_Message, frozen=True, tag="daemon-answer"):
+    """Tell the daemon of the user's click, or what became of a notification."""
 
     stream: _Count
-    click: IconClicked
+    answer: ToDaemon
 
 
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
@@ -169,9 +169,9 @@ ToWorker: TypeAlias = (
     | SshToAgent
     | SshAnswer
     | WindowServe
-    | TrayServe
-    | TrayMore
-    | TrayClicked
+    | DaemonServe
+    | DaemonMore
+    | DaemonAnswer
     | TransferFinish
 )
 
@@ -221,11 +221,11 @@ class SshAnswered(_Message, frozen=True, tag="ssh-answered"):
     answer: AgentAnswer
 
 
-class TrayAsked(_Message, frozen=True, tag="tray-asked"):
-    """An icon of a program: a claim of a sandbox.  The next one follows TrayMore."""
+class DaemonAsked(_Message, frozen=True, tag="daemon-asked"):
+    """A notification or an icon: a claim of a sandbox.  The next follows DaemonMore."""
 
     stream: _Count
-    ask: IconAsk
+    ask: FromDaemon
 
 
 class TransferClosed(_Message, frozen=True, tag="transfer-closed"):
@@ -243,6 +243,6 @@ FromWorker: TypeAlias = (
     | TransferPassed
     | SshAsked
     | SshAnswered
-    | TrayAsked
+    | DaemonAsked
     | TransferClosed
 )

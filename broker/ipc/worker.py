@@ -23,7 +23,6 @@ from broker.core.limits import pulse as pulse_limits
 from broker.core.limits import wayland as wayland_limits
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
-from broker.ipc.desktop import notification
 from broker.ipc.fork_server import Jail
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -215,10 +214,8 @@ ToRest: TypeAlias = (
     | SoundLevel
     | MicrophoneOrder
 )
-"""All but Stop, the clipboard's and those about files, links and notifications."""
-ToWorker: TypeAlias = (
-    ToRest | StopWorker | clipboard.ToWorker | transfer.ToWorker | notification.ToWorker
-)
+"""All but Stop, the clipboard's and those about files, links and calls."""
+ToWorker: TypeAlias = ToRest | StopWorker | clipboard.ToWorker | transfer.ToWorker
 
 
 # -- worker to supervisor ------------------------------------------------------
@@ -457,11 +454,7 @@ FromRest: TypeAlias = (
 )
 """All else."""
 FromWorker: TypeAlias = (
-    FromRest
-    | FromSound
-    | clipboard.FromWorker
-    | transfer.FromWorker
-    | notification.FromWorker
+    FromRest | FromSound | clipboard.FromWorker | transfer.FromWorker
 )
 
 

@@ -40,12 +40,10 @@ from broker.ipc import fork_server as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
 from broker.ipc.channel import Channel
-from broker.ipc.desktop import notification
 from broker.ipc.fork_server import Jail
 from broker.jail.worker import readiness
 from broker.jail.worker.agent_connection import AgentShell
 from broker.jail.worker.clipboard.orders import WorkerClipboard
-from broker.jail.worker.notification_streams import WorkerNotifications
 from broker.jail.worker.pulse.sound import WorkerSound
 from broker.jail.worker.transfer import WorkerTransfers
 from broker.jail.worker.wayland.connection import WaylandConnection
@@ -134,7 +132,6 @@ class _Worker:
         self._transfers = WorkerTransfers(
             self._outbox.send, lambda: self._windows.sandbox
         )
-        self._notifications = WorkerNotifications(self._outbox.send)
         self._clipboard: WorkerClipboard
 
     async def run(self) -> None:
@@ -181,8 +178,6 @@ class _Worker:
                 self._clipboard.obey(order, got.fds)
             elif isinstance(order, transfer.ToWorker):
                 self._transfers.obey(order, got.fds, nursery)
-            elif isinstance(order, notification.ToWorker):
-                self._notifications.obey(order, got.fds, nursery)
             else:
                 await self._do(order, got.fds, nursery, windows)
 

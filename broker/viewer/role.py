@@ -29,7 +29,6 @@ from broker.core.services import (
     DISPLAY,
     FOLDER,
     NETWORK,
-    NOTIFICATION,
     SECURITY_KEY,
     SSH_AGENT,
     TRANSFERS,
@@ -142,7 +141,10 @@ class ViewerRole:
         """Who uses the user's camera."""
         self.screens = ScreenShares(log)
         """Who sees a screen or window of the user's."""
-        desktop = DesktopServices(paths, self.cameras, self.screens)
+        self.notifications = NotificationService(decider=authority, log=log)
+        """What programs of sandboxes want the user to see."""
+        self.notifications.raise_window = self._raise_window
+        desktop = DesktopServices(paths, self.cameras, self.screens, self.notifications)
         self._settings, self._tray = desktop.settings, desktop.tray
         self.opening = OpeningService(
             decider=authority,
@@ -187,9 +189,6 @@ class ViewerRole:
             record=lambda lease: self.record(lease.record),
         )
         """Flows of sandboxes to hosts outside."""
-        self.notifications = NotificationService(decider=authority, log=log)
-        """What programs of sandboxes want the user to see."""
-        self.notifications.raise_window = self._raise_window
         self.folders = FolderDesk(
             source=host.folders,
             decider=authority,
@@ -491,9 +490,6 @@ class ViewerRole:
         if opening.service == DISPLAY:
             await status.say()
             await guest.streams.display(opening, conn, task_status=status)
-        elif opening.service == NOTIFICATION:
-            await status.say()
-            await self.notifications.stream(guest, opening, conn, task_status=status)
         elif opening.service == AUDIO:
             await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:

@@ -14,12 +14,15 @@ _SHOW = "an event and a call of the desktop's server, within the sandbox's budge
 GUEST: Mapping[str, ChannelPolicy] = {
     "show": no_descriptors(
         _PROGRAM,
-        "at any time, at MESSAGES_PER_SECOND",
+        "one at a time, at MESSAGES_PER_SECOND",
         _SHOW,
         "Plain text on the desktop, under its name; beyond its budgets a number.",
     ),
     "close": no_descriptors(
-        _PROGRAM, "at any time", _DECODE, "A notification of this connection goes."
+        _PROGRAM,
+        "as a notification",
+        _DECODE,
+        "A notification of this connection goes.",
     ),
     "action": no_descriptors(
         _WORKER, "once the user has pressed", _DECODE, "Learns which button."
@@ -31,6 +34,7 @@ GUEST: Mapping[str, ChannelPolicy] = {
         "Learns whether it expired or was dismissed.",
     ),
 }
+"""Notifications, on a call of ``vitrail.Notification``."""
 _ICON = "a connection to the session bus, within the sandbox's places"
 TRAY: Mapping[str, ChannelPolicy] = {
     "icon": no_descriptors(
@@ -48,47 +52,33 @@ TRAY: Mapping[str, ChannelPolicy] = {
 }
 """Icons in the panel, on a call of ``vitrail.Tray``."""
 TO_WORKER: Mapping[str, ChannelPolicy] = {
-    "notification-stream": ChannelPolicy(
-        _BROKER,
-        "for a permitted connection of a notification daemon",
-        _DECODE,
-        "the daemon's connection; the broker keeps one to cut it",
-        "Nothing: its notifications are shown within budgets.",
-    ),
-    "notification-answer": no_descriptors(
-        _BROKER,
-        "after the user's answer",
-        _DECODE,
-        "Which of its own buttons the user has pressed.",
-    ),
     "window-serve": no_descriptors(
         _BROKER,
         "after the decision about a window of its own",
         _DECODE,
         "What its own programs have drawn in a window.",
     ),
-    "tray-serve": no_descriptors(
+    "daemon-serve": no_descriptors(
         _BROKER,
-        "after the decision about icons",
+        "after the decision about notifications or icons",
         _DECODE,
-        "Nothing: its icons are shown within budgets.",
+        "Nothing: they are shown within budgets.",
     ),
-    "tray-more": no_descriptors(_BROKER, "for each tray-asked", _DECODE, "Nothing."),
-    "tray-clicked": no_descriptors(
+    "daemon-more": no_descriptors(
+        _BROKER, "for each daemon-asked", _DECODE, "Nothing."
+    ),
+    "daemon-answer": no_descriptors(
         _BROKER,
-        "for a click, at ICON_CLICKS_PER_SECOND",
+        "after the user's answer; for a click, at ICON_CLICKS_PER_SECOND",
         _DECODE,
-        "Which of its own icons was clicked.",
+        "Which of its own buttons or icons the user has pressed.",
     ),
 }
 FROM_WORKER: Mapping[str, ChannelPolicy] = {
-    "notification-asked": no_descriptors(
-        _WORKER, "for a message of the daemon", _SHOW, "As the sandbox's program."
-    ),
-    "notification-stream-closed": no_descriptors(
-        _WORKER, "last for a connection", _DECODE, "Claims byte counts; text, escaped."
-    ),
-    "tray-asked": no_descriptors(
-        _WORKER, "one at a time", _ICON, "As the sandbox's program."
+    "daemon-asked": no_descriptors(
+        _WORKER,
+        "one at a time",
+        f"{_SHOW}; {_ICON}",
+        "As the sandbox's program.",
     ),
 }

@@ -25,7 +25,7 @@ Each click starts it, and most of that time are imports where KVM is missing: a 
 that few of the commands need is imported where it is used, ``typing`` never.
 
 Settings: the environment ``VITRAIL_OPEN_URL``, ``VITRAIL_OPEN_FILE``,
-``VITRAIL_COPY``, ``VITRAIL_CALL`` and ``VITRAIL_NOTIFICATION`` (``vsock:CID:PORT`` or ``unix:PATH``).
+``VITRAIL_COPY`` and ``VITRAIL_CALL`` (``vsock:CID:PORT`` or ``unix:PATH``).
 
 Processes: services and cameras, jailed, programs in sandboxes (__main__, asking,
 bus_messages, bus_service, calling, camera, connection, desktop_settings, doors,

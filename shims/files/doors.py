@@ -24,14 +24,12 @@ PORTS = {
     "VITRAIL_OPEN_FILE": 6511,
     "VITRAIL_COPY": 6512,
     "VITRAIL_CALL": 6513,
-    "VITRAIL_NOTIFICATION": 6514,
 }
 SERVICES = {
     "VITRAIL_OPEN_URL": "vitrail.OpenURL",
     "VITRAIL_OPEN_FILE": "vitrail.OpenFile",
     "VITRAIL_COPY": "vitrail.FileCopy",
     "VITRAIL_CALL": "vitrail.Call",
-    "VITRAIL_NOTIFICATION": "vitrail.Notification",
 }
 
 

@@ -25,7 +25,7 @@ from shims.files.bus_service import (
     connect_session_bus,
     unknown_method,
 )
-from shims.files.calling import start_thread
+from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import Connection
 from shims.files.protocol import TransferError, frame, read_message
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 NOTIFICATIONS_NAME = "org.freedesktop.Notifications"
 NOTIFICATIONS_PATH = "/org/freedesktop/Notifications"
 NOTIFICATIONS_VERSION = "1.2"
+NOTIFICATION_SERVICE = "vitrail.Notification"
 # As in broker/core/limits/notifications.py.
 SUMMARY_CHARS, BODY_CHARS = 200, 1000
 NOTIFICATION_ACTIONS, ACTION_CHARS = 4, 64
@@ -75,9 +76,11 @@ class Notifications(BusService):
 
         super().__init__(bus)
         self._turn = threading.Lock()
-        """For the two below, which the thread of a connection changes, too."""
+        """For the three below, which the thread of a connection changes, too."""
         self._broker: Optional[Connection] = None
         self._shown: Dict[int, Connection] = {}
+        self._waiting: Optional[List[Dict[str, Any]]] = None
+        """What its broker is told once it has permitted the call."""
         self._asked: Optional[Tuple[Connection, Dict[str, Any]]] = None
         """What is sent on once its program knows the number."""
         # A number of an earlier daemon is not known here: programs outlive it.
@@ -146,7 +149,7 @@ class Notifications(BusService):
             ended = self._broker is not broker
         if not ended:
             try:
-                broker.send(frame(message))
+                self._tell(broker, message)
             except (TransferError, OSError):
                 ended = True
         if ended:
@@ -156,20 +159,35 @@ class Notifications(BusService):
         broker = self._shown.get(number)
         if broker is not None:
             try:
-                broker.send(frame({"type": "close", "number": number}))
+                self._tell(broker, {"type": "close", "number": number})
             except (TransferError, OSError) as error:
                 raise CallError("DBus.Error.Failed", str(error)) from None
 
     # -- the broker -----------------------------------------------------------------
 
     def _connect(self) -> Connection:
-        broker = self._broker = Connection("VITRAIL_NOTIFICATION")
+        broker, self._waiting = Connection("VITRAIL_CALL"), []
+        broker.send(frame(desktop_call(NOTIFICATION_SERVICE)))
+        self._broker = broker
         start_thread(lambda: self._listen(broker))
         return broker
+
+    def _tell(self, broker: Connection, message: Dict[str, Any]) -> None:
+        """Ask the broker, or once it has permitted the call: the user may be asked."""
+        with self._turn:
+            if self._waiting is None:
+                broker.send(frame(message))
+            else:
+                self._waiting.append(message)
 
     def _listen(self, broker: Connection) -> None:
         """Pass the user's answers on, to the end of the connection."""
         with contextlib.suppress(TransferError, OSError, KeyError, struct.error):
+            broker.wait("go")
+            with self._turn:
+                for waiting in self._waiting or ():
+                    broker.send(frame(waiting))
+                self._waiting = None
             while True:
                 message = read_message(broker.reader)
                 number = int(message["number"])

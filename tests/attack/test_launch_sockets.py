@@ -87,7 +87,7 @@ async def test_the_directory_of_its_sockets_cannot_be_changed():
                 "vitrail-session",
             ),
             *("vitrail.Audio", "vitrail.Call", "vitrail.Display", "vitrail.FileCopy"),
-            *("vitrail.Notification", "vitrail.OpenFile", "vitrail.OpenURL"),
+            *("vitrail.OpenFile", "vitrail.OpenURL"),
             *("vitrail.SshAgent", "wayland-0"),
         ]
         assert list((w.paths.runtime / "launch").glob("*")) == []

@@ -20,14 +20,16 @@ from PIL import Image
 from broker.core.errors import PeerError, RefusedError, SetupError
 from broker.core.framing import FrameReader, encode_frame
 from broker.core.limits import tray as limits
+from broker.core.limits.notifications import DAEMON_FRAME_BYTES, SILENT_SECONDS
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.tray_guest import (
+from broker.ipc.desktop.daemons import (
+    DaemonShow,
     HideIcon,
     IconClicked,
     ShowIcon,
-    decode_icon,
+    decode_from_daemon,
 )
-from broker.jail.worker.tray_stream import TrayStream
+from broker.jail.worker.daemon_stream import DaemonStream
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.tray import tray_icons
 from broker.viewer.tray.panel_bus import ITEM, ITEM_PATH, PROPERTIES, UnknownCallError
@@ -70,29 +72,29 @@ ALL = (ITEM_PATH, PROPERTIES, "GetAll", (ITEM,))
 )
 def test_other_messages_end_the_connection(body):
     with pytest.raises(PeerError):
-        decode_icon(body)
+        decode_from_daemon(body)
 
 
 def test_a_picture_has_one_size():
     good = msgspec.json.encode(ShowIcon(1, "x" * 60, WHITE))
-    assert decode_icon(good) == ShowIcon(1, "x" * 60, WHITE)
-    assert len(encode_frame(good, limits.ICON_FRAME_BYTES)) < limits.ICON_FRAME_BYTES
+    assert decode_from_daemon(good) == ShowIcon(1, "x" * 60, WHITE)
+    assert len(encode_frame(good, DAEMON_FRAME_BYTES)) < DAEMON_FRAME_BYTES
     for size in (1, limits.ICON_BYTES - 1):
         untrusted = msgspec.json.encode(
             {"type": "icon", "number": 1, "pixels": b"x" * size}
         )
         with pytest.raises(PeerError):
-            decode_icon(untrusted)
+            decode_from_daemon(untrusted)
         # Nor does a worker that was taken over say so.
         packed = msgspec.msgpack.encode(
-            {"type": "tray-asked", "stream": 1, "ask": msgspec.json.decode(untrusted)}
+            {"type": "daemon-asked", "stream": 1, "ask": msgspec.json.decode(untrusted)}
         )
         with pytest.raises(msgspec.ValidationError):
-            msgspec.msgpack.decode(packed, type=messages.TrayAsked)
+            msgspec.msgpack.decode(packed, type=messages.DaemonAsked)
 
 
 def test_an_icon_of_4_gib_is_not_awaited():
-    frames = FrameReader(limits.ICON_FRAME_BYTES)
+    frames = FrameReader(DAEMON_FRAME_BYTES)
     with pytest.raises(PeerError):
         frames.feed((0xFFFFFFFF).to_bytes(4, "little"))
 
@@ -111,7 +113,7 @@ class Daemon:
     async def send(self, *asks):
         for ask in asks:
             body = msgspec.json.encode(ask)
-            await self.stream.send_all(encode_frame(body, limits.ICON_FRAME_BYTES))
+            await self.stream.send_all(encode_frame(body, DAEMON_FRAME_BYTES))
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ async def daemon(nursery):
     made = Daemon(mine, put, said)
     with theirs:
         sock = trio.socket.from_stdlib_socket(theirs)
-        stream = TrayStream(1, sock, say.send, orders.receive, lambda *_: None)
+        stream = DaemonStream(1, sock, say.send, orders.receive, lambda *_: None)
 
         async def run():
             made.ended = await stream.run()
@@ -138,21 +140,27 @@ async def test_a_flood_of_icons_waits_in_its_sender(daemon, autojump_clock):
     await trio.testing.wait_all_tasks_blocked()
     assert daemon.said.statistics().current_buffer_used == 1
     for number in (1, 2, 3):
-        assert daemon.said.receive_nowait() == messages.TrayAsked(1, HideIcon(number))
-        daemon.orders.send_nowait(messages.TrayMore(1))
+        assert daemon.said.receive_nowait() == messages.DaemonAsked(1, HideIcon(number))
+        daemon.orders.send_nowait(messages.DaemonMore(1))
         await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_an_icon_that_never_ends_ends_its_connection(daemon, autojump_clock):
     await daemon.stream.send_all(b"\x10\x00\x00\x00{")
-    await trio.sleep(limits.ICON_SILENT_SECONDS + 1)
+    await trio.sleep(SILENT_SECONDS + 1)
     assert daemon.ended == "a message of it does not end"
 
 
 async def test_a_daemon_that_reads_no_clicks_ends_alone(daemon, autojump_clock):
     for _ in range(1_000):
-        daemon.orders.send_nowait(messages.TrayClicked(1, IconClicked(1, second=False)))
+        daemon.orders.send_nowait(
+            messages.DaemonAnswer(1, IconClicked(1, second=False))
+        )
     await trio.testing.wait_all_tasks_blocked()
+    assert daemon.ended == "it does not read"
+
+
+async def test_the_broker_ends_it_with_its_reason(daemon):
     daemon.orders.send_nowait(messages.TransferFinish(1, "over"))
     await trio.testing.wait_all_tasks_blocked()
     assert daemon.ended == "over"
@@ -204,20 +212,20 @@ class Sandbox:
     async def order(self, order):
         await trio.lowlevel.checkpoint()
         self.orders.append(order)
-        if isinstance(order, messages.TrayMore):
+        if isinstance(order, messages.DaemonMore):
             self.more.set()
 
     async def serve(self):
         with self.scope:
             try:
-                await self._icons.serve(self, self.exchange)
-            except* RefusedError:
+                await self._icons.serve(self, self.exchange, None)
+            except* (PeerError, RefusedError):
                 self.ended = True
 
     async def ask(self, ask):
         """Send it, and wait until the next one may come."""
         self.more = trio.Event()
-        self.exchange.take(messages.TrayAsked(1, ask))
+        self.exchange.take(messages.DaemonAsked(1, ask))
         await self.more.wait()
         await trio.testing.wait_all_tasks_blocked()
 
@@ -350,7 +358,7 @@ async def test_an_icon_without_a_record_takes_no_place(sandboxes, autojump_clock
     for number in range(20):
         one = sandboxes(f"disp{number}", "work")
         one.colour = None
-        one.exchange.take(messages.TrayAsked(1, ShowIcon(1)))
+        one.exchange.take(messages.DaemonAsked(1, ShowIcon(1)))
         await trio.testing.wait_all_tasks_blocked()
         assert one.ended
         await trio.sleep(1)
@@ -402,9 +410,9 @@ async def test_icons_end_with_their_connection_and_late_clicks_go_nowhere(
     await work.ask(ShowIcon(2))
     panel = PaperPanel.shown[0]
     await panel.clicked("Activate")
-    assert work.orders[-1] == messages.TrayClicked(1, IconClicked(1, second=False))
+    assert work.orders[-1] == messages.DaemonAnswer(1, IconClicked(1, second=False))
     await panel.clicked(SECOND)
-    assert work.orders[-1] == messages.TrayClicked(1, IconClicked(1, second=True))
+    assert work.orders[-1] == messages.DaemonAnswer(1, IconClicked(1, second=True))
     work.scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
     assert PaperPanel.shown == []
@@ -414,16 +422,24 @@ async def test_icons_end_with_their_connection_and_late_clicks_go_nowhere(
     assert len(PaperPanel.shown) == limits.ICONS_PER_RECORD
 
 
+async def test_a_notification_on_a_call_about_icons_ends_it(sandboxes):
+    work = sandboxes("work")
+    work.exchange.take(messages.DaemonAsked(1, DaemonShow(1, "s")))
+    await trio.testing.wait_all_tasks_blocked()
+    assert work.ended
+    assert PaperPanel.shown == []
+
+
 async def test_clicks_of_a_program_of_the_desktop_are_paced(sandboxes, autojump_clock):
     work = sandboxes("work")
     await work.ask(ShowIcon(1))
     for _ in range(1000):
         await PaperPanel.shown[0].clicked("Activate")
-    clicks = [o for o in work.orders if isinstance(o, messages.TrayClicked)]
+    clicks = [o for o in work.orders if isinstance(o, messages.DaemonAnswer)]
     assert len(clicks) == limits.ICON_CLICKS_BURST
     await trio.sleep(1)
     await PaperPanel.shown[0].clicked("Activate")
-    assert isinstance(work.orders[-1], messages.TrayClicked)
+    assert isinstance(work.orders[-1], messages.DaemonAnswer)
 
 
 # -- what is shown ------------------------------------------------------------------------
@@ -536,13 +552,13 @@ def test_an_items_answer_is_taken_once_and_from_the_one_that_was_asked(guests):
     told(daemon, REPLY, serial, values={"Title": "again"})
     (sent,) = daemon._broker.sent
     assert sent["title"] == "mail"
-    ask = decode_icon(json.dumps(sent).encode())
+    ask = decode_from_daemon(json.dumps(sent).encode())
     assert ask == ShowIcon(1, "mail", WHITE)
     # Values of other types are no picture.
     daemon._look(next(iter(daemon._items.values())))
     (serial,) = daemon._asked
     told(daemon, REPLY, serial, values={"Title": "x" * 99, "IconPixmap": [1, "a"]})
-    assert decode_icon(json.dumps(daemon._broker.sent[-1]).encode()) == ShowIcon(
+    assert decode_from_daemon(json.dumps(daemon._broker.sent[-1]).encode()) == ShowIcon(
         1, "x" * 60
     )
     daemon.heard(

@@ -41,7 +41,6 @@ _VARIABLES = {
     "vitrail.OpenFile": "VITRAIL_OPEN_FILE",
     "vitrail.FileCopy": "VITRAIL_COPY",
     "vitrail.Call": "VITRAIL_CALL",
-    "vitrail.Notification": "VITRAIL_NOTIFICATION",
 }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-NOTIFICATION_FRAME_BYTES = 1 << 15
-"""A message of a guest's notification daemon: the texts below, as six bytes of JSON
-for each character in the worst case, fit."""
+DAEMON_FRAME_BYTES = 1 << 15
+"""A message of a guest's notification daemon or of its icons: the texts below, as six
+bytes of JSON for each character in the worst case, fit, and so does a picture as base64."""
 
 SUMMARY_CHARS = 200
 """Of a title, as the guest sends it; its daemon cuts longer ones."""
@@ -49,15 +49,12 @@ GROUP_SECONDS = 2.0
 """Between two changes of the notification that counts."""
 
 MESSAGES_PER_SECOND = 20.0
-"""Read from a guest's daemon in the long run; beyond, that daemon alone waits."""
+"""Of one record's daemons in the long run; beyond, they alone wait."""
 
 MESSAGES_BURST = 40
 
 QUEUE = 16
-"""Messages of one connection that wait for the log and the desktop."""
-
-CONNECTIONS = 4
-"""Of one sandbox at one time: a daemon for each of its session buses."""
+"""Answers that wait for the daemon of one connection to read them."""
 
 HISTORY = 100
 """Notifications of one sandbox that 'brokerctl notifications' lists; in memory."""
@@ -66,7 +63,7 @@ HISTORIES = 64
 """Sandboxes that have such a list; the oldest one goes first."""
 
 SILENT_SECONDS = 10.0
-"""For a guest's daemon to read an answer, and to finish a message."""
+"""For a guest's daemon to read an answer or a click, and to finish a message."""
 
 SERVER_SECONDS = 5.0
 """For the desktop's notification server to answer a call."""

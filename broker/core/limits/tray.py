@@ -7,9 +7,6 @@ ICON_PIXELS = 48
 
 ICON_BYTES = 4 * ICON_PIXELS * ICON_PIXELS
 
-ICON_FRAME_BYTES = 1 << 14
-"""A message of a guest's daemon: the picture as base64 and the title fit."""
-
 ICON_TITLE_CHARS = 60
 """Characters of a title, as the guest sends it."""
 
@@ -33,6 +30,3 @@ the user can send clicks, too."""
 
 ICON_CLICKS_BURST = 4
 """Fewer than the orders that wait for a worker's stream."""
-
-ICON_SILENT_SECONDS = 10.0
-"""For a guest's daemon to read a click, and to finish a message."""

@@ -58,8 +58,8 @@ from broker.jail.transfer.contents import HeadCheck
 from broker.jail.transfer.entry_reader import EntryReader
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker.agent_stream import SshAgentStream
+from broker.jail.worker.daemon_stream import DaemonStream
 from broker.jail.worker.pipes import read_pipe, splice_file, write_pipe
-from broker.jail.worker.tray_stream import TrayStream
 from broker.jail.worker.window_pictures import OwnWindow, serve_window
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
@@ -209,11 +209,11 @@ class _Stream:
                     return await self._serve_agent(order)
                 case messages.WindowServe():
                     return await self._serve_window()
-                case messages.TrayServe():
-                    return await self._serve_tray()
+                case messages.DaemonServe():
+                    return await self._serve_daemon()
                 case _:
                     raise InternalError(
-                        "an order for an agent or icons, and none are served"
+                        "an order for an agent or a daemon, and none is served"
                     )
 
     async def _next(self) -> tuple[messages.ToWorker, tuple[int, ...]]:
@@ -273,10 +273,10 @@ class _Stream:
         except PeerError as error:
             return printable(str(error), 900)  # its program reads no message of ours
 
-    async def _serve_tray(self) -> str:
+    async def _serve_daemon(self) -> str:
         await self._answer(Go())
         order = self._next_agent_order
-        stream = TrayStream(self.number, self._sock, self._say, order, self._count)
+        stream = DaemonStream(self.number, self._sock, self._say, order, self._count)
         return await stream.run()
 
     async def _serve_window(self) -> str:

@@ -29,6 +29,7 @@ from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId, ServiceName
 from broker.core.services import (
     CAMERA,
+    NOTIFICATION,
     SCREEN_SHARE,
     SECRET,
     SETTINGS,
@@ -68,8 +69,8 @@ RESERVED = "vitrail."
 
 OFFERED = "offered"
 """The argument that asks only whether a rule may allow it."""
-_SETTINGS_CALLS = 4
-"""Of one sandbox: a listener for each session bus of it."""
+_DAEMONS = 4
+"""Of one sandbox and service: a daemon for each session bus of it."""
 _OWN_WINDOWS = 1
 """That a sandbox shares at one time."""
 _LINGER_SECONDS = 2.0
@@ -207,7 +208,7 @@ class SandboxCalls:
         if ask.service == SETTINGS:
             # A place of its own, which no other caller can take.
             own = call.guest.lease.id
-            with self._places.one(own, SETTINGS, 2 * _SETTINGS_CALLS, source):
+            with self._places.one(own, SETTINGS, 2 * _DAEMONS, source):
 
                 def fixed() -> Mapping[tuple[str, str], Setting]:
                     return fixed_settings(call.guest.valid_record().viewer.looks)
@@ -231,10 +232,10 @@ class SandboxCalls:
             carry = partial(self._relay, call)
             await users.serve(call.guest.lease, sizes[ask.argument], carry, colour)
             return
-        if ask.service == TRAY:
+        if daemon := self._desktop.daemons.get(ask.service):
             own = call.guest.lease.id
-            with self._places.one(own, TRAY, 2 * _SETTINGS_CALLS, source):
-                await self._desktop.tray.serve(call.guest, call.exchange)
+            with self._places.one(own, ask.service, 2 * _DAEMONS, source):
+                await daemon(call.guest, call.exchange, call.permit.request)
             return
         service = self._desktop.find(ask.service)
         asked = GuestCall(source, ask.service, ask.argument, service.command)
@@ -478,6 +479,7 @@ def _secret_request(opening: Opening, ask: CallService) -> Request:
 
 _OF_DESKTOP = {
     SETTINGS: "to follow the looks of your desktop",
+    NOTIFICATION: "to show notifications on your desktop",
     TRAY: "to show icons in your panel",
 }
 """Services that only the desktop has, and what a question says of each."""
@@ -494,7 +496,9 @@ def _desktop_request(opening: Opening, ask: CallService) -> Request:
         stream=opening.stream,
         peer=opening.peer,
         words=_OF_DESKTOP[service],
+        settled=True,
         tells=True,
+        counts_bytes=service == SETTINGS,
     )
 
 

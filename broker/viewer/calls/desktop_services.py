@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths, read_config
+from broker.core.services import NOTIFICATION, TRAY
 from broker.core.stderr_log import log_stderr
 from broker.helpers import box_filters
 from broker.helpers.console_log import ConsoleLog
@@ -31,10 +34,14 @@ from broker.ipc.transfer_guest import GuestCall, reply_frame
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.screens import ScreenShares
+from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.tray.tray_icons import TrayIcons
 from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import files_tool
+
+if TYPE_CHECKING:
+    from broker.viewer.calls.daemon_asks import ServeDaemon
 
 _START_SECONDS = 10.0
 _STATUS_BYTES = 4096
@@ -45,13 +52,23 @@ _NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf")
 class DesktopServices:
     """The services that files of the user's name."""
 
-    def __init__(self, paths: Paths, cameras: Cameras, screens: ScreenShares) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        cameras: Cameras,
+        screens: ScreenShares,
+        notifications: NotificationService,
+    ) -> None:
         self._folder = paths.config[0] / FOLDER
         self._logs = paths.state / "services"
         self.settings = DesktopSettings()
         self.cameras = cameras
         self.screens = screens
         self.tray = TrayIcons()
+        self.daemons: Mapping[str, ServeDaemon] = MappingProxyType(
+            {NOTIFICATION: notifications.serve, TRAY: self.tray.serve}
+        )
+        """What serves the daemons of sandboxes, by service."""
 
     def find(self, name: str) -> DesktopService:
         """Return a service; its file is read for each call.

@@ -7,10 +7,10 @@ answer goes back to the connection that asked, and to no other.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,26 +19,27 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.permit import Request
-from broker.core.errors import RefusedError, UpstreamError
-from broker.core.escape import printable
-from broker.core.lease import Lease, Opening
+from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
 from broker.core.names import LeaseId
 from broker.core.services import NOTIFICATION
 from broker.core.stderr_log import isolated
 from broker.core.streams.wayland_rules import take_color
-from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.desktop import notification as messages
-from broker.ipc.desktop.notification_guest import (
+from broker.ipc.desktop.daemons import (
     DaemonClose,
     DaemonShow,
+    FromDaemon,
     NotificationAction,
     NotificationClosed,
 )
+from broker.ipc.transfer import DaemonAnswer
 from broker.viewer.authority.interface import Permits
+from broker.viewer.calls.daemon_asks import take_asks
+from broker.viewer.calls.places import CallPaces
 from broker.viewer.notifications.board import (
     CRITICAL,
     DEFAULT,
@@ -55,6 +56,7 @@ from broker.viewer.notifications.desktop_server import (
     DesktopServer,
     ServerTold,
 )
+from broker.viewer.opening.exchanges import OpenExchange
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -71,10 +73,10 @@ class NotificationService:
     def __init__(self, *, decider: Permits, log: event_log.EventLog) -> None:
         self._decider = decider
         self._log = log
-        self._events = StreamEvents(log)
         self.board = Board()
         self._server = DesktopServer(self._told)
-        self._answers: dict[tuple[LeaseId, int], Callable[[Answer], None]] = {}
+        self._answers: dict[tuple[LeaseId, int], trio.MemorySendChannel[Answer]] = {}
+        self._paces = CallPaces(limits.MESSAGES_PER_SECOND, limits.MESSAGES_BURST)
         self._colours: dict[str, int] = {}
         self._grouped: set[str] = set()
         self._grouping = trio.Event()
@@ -83,7 +85,7 @@ class NotificationService:
         """Raise a window of a sandbox, by a token of the compositor's."""
 
     async def run(self) -> None:
-        """Keep what is shown on the desktop, until cancelled; ``stream`` serves a sandbox."""
+        """Keep what is shown on the desktop, until cancelled; ``serve`` serves a sandbox."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._server.run)
@@ -91,95 +93,74 @@ class NotificationService:
 
     # -- a connection -------------------------------------------------------------------
 
-    async def stream(
-        self,
-        guest: Guest,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+    async def serve(
+        self, guest: Guest, exchange: OpenExchange, request: Request
     ) -> None:
-        """Serve a daemon's connection, which is permitted, to its end."""
-        began, lease = trio.current_time(), guest.lease
-        record = guest.valid_record()
-        taken = guest.notifications.begin(opening.stream)
-        put, answers = trio.open_memory_channel[Answer](limits.QUEUE)
+        """Serve the permitted call of a daemon until its connection ends."""
+        lease, stream = guest.lease, exchange.stream
+        colour = guest.valid_record().viewer.label.colour
+        self._colours[lease.sandbox] = take_color(colour)
+        self._answers[lease.id, stream], answers = trio.open_memory_channel[Answer](
+            limits.QUEUE
+        )
 
-        def answer(message: Answer) -> None:
-            with suppress(trio.WouldBlock):  # its daemon does not read them
-                put.send_nowait(message)
+        async def tell_guest() -> None:
+            async for answer in answers:
+                with suppress(UpstreamError, RefusedError):  # its worker has just ended
+                    await guest.order(DaemonAnswer(stream, answer))
 
-        key = lease.id, opening.stream
-        self._colours[lease.sandbox] = take_color(record.viewer.label.colour)
         try:
-            async with self._events.carry(opening, "worker", began) as outcome:
-                order = messages.NotificationStream(opening.stream)
-                await guest.order(order, [conn.fileno()])
-                task_status.started()
-                self._answers[key] = answer
-                try:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._tell_guest, guest, opening, answers)
-                        closed = await self._take(lease, opening, taken)
-                        nursery.cancel_scope.cancel()
-                    if closed is not None:
-                        outcome.reason = printable(closed.reason, 900)
-                        outcome.counts = closed.from_guest, closed.to_guest
-                finally:
-                    with suppress(OSError):
-                        conn.shutdown(socket.SHUT_RDWR)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(tell_guest)
+                await take_asks(
+                    guest, exchange, self._paces, partial(self._take, request)
+                )
         finally:
-            self._answers.pop(key, None)
-            guest.notifications.end(opening.stream)
+            del self._answers[lease.id, stream]
             # guard: notifications end with their connection
-            for notice in self.board.of_stream(lease, opening.stream):
+            for notice in self.board.of_stream(lease, stream):
                 self._end(notice.number, "its sandbox has ended")
 
-    async def _tell_guest(
-        self,
-        guest: Guest,
-        opening: Opening,
-        answers: trio.MemoryReceiveChannel[Answer],
-    ) -> None:
-        async for message in answers:
-            with suppress(UpstreamError, RefusedError):  # its worker has just ended
-                await guest.order(messages.NotificationAnswer(opening.stream, message))
+    async def _take(self, request: Request, ask: FromDaemon) -> None:
+        """Do what the daemon asks.  Raises PeerError for another daemon's message."""
+        match ask:
+            case DaemonShow():
+                await self._show(request, ask)
+            case DaemonClose():
+                notice = self.board.known(request.lease, request.stream, ask.number)
+                if notice is not None:
+                    self._end(notice.number, "taken back")
+                    self._answer(request, NotificationClosed(ask.number, TAKEN_BACK))
+            case _:
+                raise PeerError("an icon on a call about notifications")
 
-    async def _take(
-        self,
-        lease: Lease,
-        opening: Opening,
-        taken: trio.MemoryReceiveChannel[messages.FromWorker],
-    ) -> messages.NotificationStreamClosed | None:
-        """Take the daemon's messages; returns the last one, None where none came."""
-        async for message in taken:
-            if isinstance(message, messages.NotificationStreamClosed):
-                return message
-            match message.ask:
-                case DaemonShow() as ask:
-                    await self._show(lease, opening, ask)
-                case DaemonClose() as ask:
-                    self._taken_back(lease, opening, ask)
-        return None
+    def _answer(self, to: Request | Notice, answer: Answer) -> None:
+        """Tell the daemon that asked, if it is there and reads what it is told."""
+        put = self._answers.get((to.lease.id, to.stream))
+        if put is not None:
+            with suppress(trio.WouldBlock):
+                put.send_nowait(answer)
 
-    async def _show(self, lease: Lease, opening: Opening, ask: DaemonShow) -> None:
-        now = trio.current_time()
-        notice = self.board.admit(lease, opening.stream, ask, now, time.time())
-        answer = self._answers[lease.id, opening.stream]
+    async def _show(self, request: Request, ask: DaemonShow) -> None:
+        lease, stream, now = request.lease, request.stream, trio.current_time()
+        notice = self.board.admit(lease, stream, ask, now, time.time())
         if notice is None:
             self._grouped.add(lease.sandbox)
             self._grouping.set()
-            if self.board.known(lease, opening.stream, ask.number) is None:
-                answer(NotificationClosed(ask.number, UNDEFINED))
+            if self.board.known(lease, stream, ask.number) is None:
+                self._answer(request, NotificationClosed(ask.number, UNDEFINED))
             return
-        critical = ask.urgency == CRITICAL and await self._critical(opening)
+        critical = ask.urgency == CRITICAL and await self._critical(request)
         try:
             # guard: a notification asks the share
             self._log.check_share(lease)
             # guard: a notification is recorded before it is seen
             await self._log.require(
                 schema.NotificationShown(
-                    **event_log.of_stream(opening),
+                    **event_log.of(lease),
+                    service=NOTIFICATION,
+                    stream=stream,
+                    peer=request.peer,
                     notification=notice.number,
                     urgency=ask.urgency if critical else min(ask.urgency, 1),
                     size=len(ask.summary.encode()) + len(ask.body.encode()),
@@ -188,16 +169,16 @@ class NotificationService:
             )
         except (RefusedError, UpstreamError):
             self._end(notice.number, "not recorded, so not shown")
-            answer(NotificationClosed(ask.number, UNDEFINED))
+            self._answer(request, NotificationClosed(ask.number, UNDEFINED))
             return
         if self.board.find(notice.number) is notice:  # it was not closed meanwhile
             colour = self._colours[lease.sandbox]
             made = bubble(notice, ask, colour=colour, critical=critical)
             self._server.show(notice.number, made)
 
-    async def _critical(self, opening: Opening) -> bool:
+    async def _critical(self, request: Request) -> bool:
         """Whether a rule allows this sandbox a critical notification."""
-        request = notification_request(opening, "+critical")
+        request = replace(request, argument="+critical")
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict != "allow":
             return False  # a question about urgency would be more urgent than its cause
@@ -205,13 +186,6 @@ class NotificationService:
             async with self._decider.permit(request):
                 return True
         return False
-
-    def _taken_back(self, lease: Lease, opening: Opening, ask: DaemonClose) -> None:
-        notice = self.board.known(lease, opening.stream, ask.number)
-        if notice is not None:
-            self._end(notice.number, "taken back")
-            closed = NotificationClosed(ask.number, TAKEN_BACK)
-            self._answers[lease.id, opening.stream](closed)
 
     def _end(self, number: int, outcome: str) -> None:
         if self.board.end(number, outcome) is not None:
@@ -252,24 +226,20 @@ class NotificationService:
         # guard: an answer that comes late goes nowhere
         if notice is None:
             return
-        answer = self._answers.get((notice.lease.id, notice.stream))
         if told.key:
-            self._pressed(notice, told, answer)
+            self._pressed(notice, told)
             return
         self.board.end(told.number, _ENDS.get(told.reason, "closed"))
-        if answer is not None:
-            answer(NotificationClosed(notice.guest_number, told.reason))
+        self._answer(notice, NotificationClosed(notice.guest_number, told.reason))
 
-    def _pressed(
-        self, notice: Notice, told: ServerTold, answer: Callable[[Answer], None] | None
-    ) -> None:
+    def _pressed(self, notice: Notice, told: ServerTold) -> None:
         key = _key_of(notice, told.key)
         notice.past.outcome = "clicked" if told.key == DEFAULT else "answered"
         if told.key == DEFAULT:
             # guard: a click raises a window of the sandbox that asked
             self.raise_window(notice.lease.id, told.token)
-        if answer is not None and key:
-            answer(NotificationAction(notice.guest_number, key))
+        if key:
+            self._answer(notice, NotificationAction(notice.guest_number, key))
         event = schema.NotificationAnswered(
             **event_log.of(notice.lease),
             service=NOTIFICATION,
@@ -278,20 +248,6 @@ class NotificationService:
         )
         if self._nursery is not None:
             self._nursery.start_soon(_alone, partial(self._log.note, event))
-
-
-def notification_request(opening: Opening, argument: str = "+") -> Request:
-    """Return a daemon's request as the rules see it."""
-    return Request(
-        lease=opening.lease,
-        service=NOTIFICATION,
-        argument=argument,
-        stream=opening.stream,
-        peer=opening.peer,
-        settled=True,
-        tells=True,
-        counts_bytes=False,
-    )
 
 
 def _key_of(notice: Notice, ours: str) -> str:

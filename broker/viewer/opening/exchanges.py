@@ -18,7 +18,7 @@ from broker.core.limits import transfer as limits
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.tray_guest import IconAsk
+from broker.ipc.desktop.daemons import FromDaemon
 from broker.ipc.transfer_guest import Ask
 from broker.viewer.opening.returns import Return
 
@@ -103,7 +103,7 @@ class OpenExchange:
         self._ask: Ask | None = None
         self._passed: messages.TransferPassed | None = None
         self._agent_said: AgentAsk | AgentAnswer | None = None
-        self._icon: IconAsk | None = None
+        self._daemon_ask: FromDaemon | None = None
         self._changed = trio.Event()
 
     def take(self, message: messages.FromWorker) -> None:
@@ -121,8 +121,8 @@ class OpenExchange:
                 self._agent_said is None
             ):
                 self._agent_said = said
-            case messages.TrayAsked() if self._icon is None:
-                self._icon = message.ask
+            case messages.DaemonAsked() if self._daemon_ask is None:
+                self._daemon_ask = message.ask
             case messages.TransferClosed():
                 self.close(message)
             case _:
@@ -171,11 +171,11 @@ class OpenExchange:
         said, self._agent_said = self._agent_said, None
         return said
 
-    async def icon_asked(self) -> IconAsk:
-        """Wait for what a program's icon is to be next."""
-        while self._icon is None:
+    async def daemon_asked(self) -> FromDaemon:
+        """Wait for what a daemon of the sandbox asks next."""
+        while self._daemon_ask is None:
             await self._changed.wait()
-        asked, self._icon = self._icon, None
+        asked, self._daemon_ask = self._daemon_ask, None
         return asked
 
     async def wait_closed(self) -> None:

@@ -35,8 +35,6 @@ from broker.helpers.compositor_socket import display_path
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
-from broker.ipc.desktop import notification
-from broker.viewer.notifications.notification_daemons import NotificationStreams
 from broker.viewer.opening.exchanges import Exchanges
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest_folders import GuestFolders
@@ -110,8 +108,6 @@ class Guest:
         self.programs = Programs(logs)
         self.transfers = Exchanges()
         """Its programs' requests about files and links."""
-        self.notifications = NotificationStreams()
-        """Its notification daemons' connections."""
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
         self.folders = GuestFolders(
             self._order,
@@ -316,8 +312,6 @@ class Guest:
                         await self.sound.take(message)
                     elif isinstance(message, transfer.FromWorker):
                         self.transfers.take(message)
-                    elif isinstance(message, notification.FromWorker):
-                        self.notifications.take(message)
                     elif isinstance(message, clipboard_member.Said):
                         await self.crossing.take(message)
                     else:
@@ -333,7 +327,6 @@ class Guest:
         self._settle_streams("the worker died")
         self.screen.worker_died()
         self.transfers.worker_gone()
-        self.notifications.worker_gone()
         await self.sound.gone()
         await self.crossing.gone()
         self.programs.fail(f"the sandbox's worker died: {reason}", Step.COMPOSITOR)
@@ -373,10 +366,10 @@ class Guest:
 
     async def order(
         self,
-        message: transfer.ToWorker | notification.ToWorker,
+        message: transfer.ToWorker,
         fds: Sequence[int] = (),
     ) -> None:
-        """Send its worker a message about files, links and notifications.
+        """Send its worker a message about files, links and calls.
 
         The caller keeps its copies of ``fds``, which may be closed as soon as this
         waits: the other end of a transfer is another sandbox's task.

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.core.errors import RefusedError, SetupError
+from broker.authority.permit import Request
+from broker.core.errors import PeerError, RefusedError, SetupError
 from broker.core.fair_share import may_take
 from broker.core.limits import tray as limits
 from broker.core.stderr_log import isolated, log_stderr
 from broker.core.streams.wayland_rules import take_color
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.tray_guest import IconAsk, IconClicked, ShowIcon
+from broker.ipc.desktop.daemons import FromDaemon, HideIcon, IconClicked, ShowIcon
+from broker.viewer.calls.daemon_asks import take_asks
 from broker.viewer.calls.places import CallPaces
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.tray.panel_bus import Panel
@@ -56,19 +58,14 @@ class TrayIcons:
         """Set, and replaced, when an icon has left its place."""
         self._complained = False
 
-    async def serve(self, guest: Guest, exchange: OpenExchange) -> None:
+    async def serve(
+        self, guest: Guest, exchange: OpenExchange, _request: Request
+    ) -> None:
         """Show the icons of one daemon until its connection ends."""
-        await guest.order(messages.TrayServe(exchange.stream))
         async with trio.open_nursery() as nursery:
             own = _DaemonIcons(self, guest, exchange, nursery)
             nursery.start_soon(own.show_waiting)
-            while True:
-                ask = await exchange.icon_asked()
-                early = self._paces.take(guest.lease.record, trio.current_time())
-                # guard: a flood of icons waits in its sender
-                await trio.sleep(early)
-                await own.take(ask)
-                await guest.order(messages.TrayMore(exchange.stream))
+            await take_asks(guest, exchange, self._paces, own.take)
 
     async def follow(self) -> None:
         """Give the icons the colours that their records have now."""
@@ -129,14 +126,16 @@ class _DaemonIcons:
             limits.ICON_CLICKS_PER_SECOND, limits.ICON_CLICKS_BURST
         )
 
-    async def take(self, ask: IconAsk) -> None:
-        """Do what the daemon asks."""
+    async def take(self, ask: FromDaemon) -> None:
+        """Do what the daemon asks.  Raises PeerError for another daemon's message."""
         icon = self._own.get(ask.number)
-        if not isinstance(ask, ShowIcon):
+        if isinstance(ask, HideIcon):
             self._waiting.pop(ask.number, None)
             if icon is not None:
                 del self._own[ask.number]
                 icon.scope.cancel()
+        elif not isinstance(ask, ShowIcon):
+            raise PeerError("a notification on a call about icons")
         elif icon is not None:
             await icon.panel.tell(icon.item.update(ask))
         else:
@@ -187,7 +186,7 @@ class _DaemonIcons:
         # guard: clicks on icons are paced
         if self._clicks.early(now) <= 0:
             self._clicks.take(now)
-            order = messages.TrayClicked(self._exchange.stream, click)
+            order = messages.DaemonAnswer(self._exchange.stream, click)
             await self._guest.order(order)
 
 

@@ -27,7 +27,6 @@ from broker.helpers.process.memory import ProcessMemory
 from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
 from broker.ipc import worker as messages
 from broker.ipc.channel import Channel
-from broker.ipc.desktop import notification
 from broker.ipc.fork_server import Jail
 from broker.ipc.wayland_rules import order_of
 from broker.viewer.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
@@ -87,11 +86,7 @@ class Worker:
         self._channel = processes.worker_channel
         self._keeper_channel = processes.keeper_channel
         self._deliver, self.messages = trio.open_memory_channel[
-            messages.FromRest
-            | messages.FromSound
-            | Said
-            | transfer.FromWorker
-            | notification.FromWorker
+            messages.FromRest | messages.FromSound | Said | transfer.FromWorker
         ](limits.WORKER_QUEUE)
         self._reads: dict[int, _Read] = {}
         self._pace = TokenBucket(
@@ -325,11 +320,7 @@ class Worker:
 
     async def _take(
         self,
-        message: messages.FromRest
-        | messages.FromSound
-        | Said
-        | transfer.FromWorker
-        | notification.FromWorker,
+        message: messages.FromRest | messages.FromSound | Said | transfer.FromWorker,
     ) -> None:
         """Handle one message of the worker, or pass it on to its handler."""
         match message:

@@ -13,7 +13,6 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.services import (
     AUDIO,
     DISPLAY,
-    NOTIFICATION,
     PORTS,
     SSH_AGENT,
     TRANSFERS,
@@ -175,7 +174,7 @@ async def test_a_container_is_its_namespace(private, monkeypatch):
     assert mine.claim == ContainerClaim(str(private), 7)
     acceptors = Acceptors()
     doors = await mine.open_doors(acceptors)
-    wanted = {DISPLAY, AUDIO, NOTIFICATION, SSH_AGENT, WAYLAND_DOOR, *TRANSFERS}
+    wanted = {DISPLAY, AUDIO, SSH_AGENT, WAYLAND_DOOR, *TRANSFERS}
     assert set(doors) == wanted, "no agent of ours is in there"
     for service, door in doors.items():
         assert oct((private / service).stat().st_mode)[-3:] == "600"

@@ -10,7 +10,7 @@ from tests.kit.guards.mutation import Guard, main
 HOSTILE = "tests/attack/test_notifications_hostile.py"
 SERVICE = "tests/broker/viewer/notifications/test_notification_service.py"
 SERVER = "tests/integration/test_notification_server.py"
-WORKER = "tests/broker/jail/worker/test_notification_streams.py"
+WORKER = "tests/broker/jail/worker/test_daemon_stream.py"
 LOCKDOWN = "tests/broker/authority/test_lockdown.py"
 TRAY = "tests/broker/cli/tray/test_item.py"
 DIALOGS = "tests/attack/test_file_dialogs.py"
@@ -105,8 +105,7 @@ GUARDS = (
     Guard("only a rule makes a notification critical", "if False:", HOSTILE, "urgency"),
     Guard("a sandbox's text is plain", "body = notice.past.body", HOSTILE, "text_is_plain"),
     Guard("a message of a sandbox's program is sent whole in time", "within = math.inf", WORKER, "never_ends"),
-    Guard("a flood of notifications waits in its sender", "", WORKER, "flood"),
-    Guard("few notification daemons of a sandbox", "if False:", SERVICE, "few_daemons"),
+    Guard("a flood of a daemon waits in its sender", "", SERVICE, "flood_of_a_daemon"),
     Guard("notifications end with their connection", "for notice in ():", SERVICE, "end_with"),
     Guard("a notification asks the share", "", SERVICE, "share"),
     Guard("a notification is recorded before it is seen", "", SERVICE, "recorded"),
@@ -116,7 +115,6 @@ GUARDS = (
     Guard("a press is the notification server's word", "if True:", SERVER, "forged"),
     Guard("text is escaped for a server that does not say", "return (True, False)", SERVER, "does_not_say"),
     Guard("a picture of an icon has one size", "if False:", ICONS, "one_size"),
-    Guard("a flood of icons waits in its sender", "pass", ICONS, "a_thousand"),
     Guard("a caller's connections share a pace", "pace = fresh", ICONS, "share_a_pace"),
     Guard("icons of a sandbox are few", "if False:", ICONS, "a_thousand"),
     Guard("icons leave places to other sandboxes", "return True", ICONS, "sixteen_icons or leave_an_icon"),

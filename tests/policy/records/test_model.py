@@ -64,7 +64,7 @@ def test_services_are_those_of_the_broker():
     """A service that has a port has a line in the engine."""
     of_records = {record_gate.AGENT, record_gate.DISPLAY, record_gate.AUDIO}
     devices = {services.DEVICE, services.SECURITY_KEY}
-    by_rules = {*devices, services.NOTIFICATION, services.FOLDER, *services.TRANSFERS}
+    by_rules = {*devices, services.FOLDER, *services.TRANSFERS}
     assert of_records | by_rules == set(services.PORTS)
 
 

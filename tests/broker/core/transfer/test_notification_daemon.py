@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 from shims.files import bus_messages as bus
 from shims.files import notifications
 from shims.files.notifications import NOTIFICATIONS_NAME, Notifications
-from shims.files.protocol import frame
+from shims.files.protocol import frame, read_message
 
 FIELDS = {
     bus.PATH: "/org/freedesktop/Notifications",
@@ -41,7 +42,10 @@ class Ended:
         far.close()
 
     def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
+        """It is not read any more, or was never."""
+
+    def wait(self, wanted: str) -> None:
+        """It was permitted."""
 
 
 def received(program):
@@ -84,3 +88,24 @@ def test_what_is_shown_by_another_connection_does_not_end_with_this_one(
     service._closed(later, 5, 4)
     (ended,) = received(program)
     assert ended.body == (5, 2)
+
+
+def test_a_program_has_its_number_while_the_user_is_asked(daemon, monkeypatch):
+    """Nothing is sent before the answer, which the broker takes for a hang-up."""
+    works, sent = [], []
+
+    class Asked(Ended):
+        def send(self, data):
+            sent.append(read_message(io.BytesIO(data))["type"])
+
+    monkeypatch.setattr(notifications, "Connection", Asked)
+    monkeypatch.setattr(notifications, "start_thread", works.append)
+    service, program = daemon
+    notify(service)
+    notify(service)
+    first, second = received(program)
+    service._close(first.body[0])
+    assert second.body[0] == first.body[0] + 1
+    assert sent == ["call"]
+    works[0]()
+    assert sent == ["call", "show", "show", "close"]

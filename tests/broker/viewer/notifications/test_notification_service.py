@@ -5,27 +5,30 @@ With real rules and a real log; the desktop's server and the worker are the test
 
 from __future__ import annotations
 
-import socket
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 import trio
+import trio.testing
 
-from broker.core.errors import RefusedError, UpstreamError
-from broker.core.lease import Opening
+from broker.authority.permit import Request
+from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.limits import notifications as limits
 from broker.core.services import NOTIFICATION
-from broker.ipc.desktop import notification as m
-from broker.ipc.desktop.notification_guest import (
+from broker.ipc import transfer as m
+from broker.ipc.desktop.daemons import (
     DaemonClose,
     DaemonShow,
+    HideIcon,
     NotificationAction,
     NotificationClosed,
 )
+from broker.viewer.calls.daemon_asks import take_asks
+from broker.viewer.calls.places import CallPaces
 from broker.viewer.notifications.desktop_server import ServerTold
-from broker.viewer.notifications.notification_daemons import NotificationStreams
 from broker.viewer.notifications.notification_service import NotificationService
+from broker.viewer.opening.exchanges import OpenExchange
 from tests.kit.rulebook import WORK, rulebook
 
 RULES = """\
@@ -70,21 +73,37 @@ class Server:
 class Daemon:
     """One connection of the sandbox's daemon, as its worker reports of it."""
 
-    def __init__(self, guest, stream):
-        self.guest = guest
-        self.stream = stream
+    def __init__(self, stream):
+        self.exchange = OpenExchange(stream, call=True)
+        self.more = trio.Event()
+        self.more.set()
+        self.asks = []
+        self.asked = trio.Event()
+        self.error = None
 
     def ask(self, number=1, summary="s", **more):
-        ask = DaemonShow(number, summary, **more)
-        self.guest.notifications.take(m.NotificationAsked(self.stream, ask))
+        self.say(DaemonShow(number, summary, **more))
 
     def close(self, number):
-        ask = m.NotificationAsked(self.stream, DaemonClose(number))
-        self.guest.notifications.take(ask)
+        self.say(DaemonClose(number))
+
+    def say(self, ask):
+        self.asks.append(ask)
+        self.asked.set()
 
     def end(self):
-        over = m.NotificationStreamClosed(self.stream, "done", 10, 20)
-        self.guest.notifications.take(over)
+        self.exchange.close(m.TransferClosed(self.exchange.stream, 10, 20, "done"))
+
+    async def run(self):
+        """Say the next one when the broker asks for it."""
+        while True:
+            await self.more.wait()
+            while not self.asks:
+                self.asked = trio.Event()
+                await self.asked.wait()
+            self.more = trio.Event()
+            ask = m.DaemonAsked(self.exchange.stream, self.asks.pop(0))
+            self.exchange.take(ask)
 
 
 class Stand:
@@ -94,6 +113,7 @@ class Stand:
         self.server = self.service._server = Server()
         self.nursery = nursery
         self.answers = []
+        self.daemons = {}
         self.answered = trio.Event()
         self.raised = []
         self.service.raise_window = lambda *words: self.raised.append(words)
@@ -102,13 +122,15 @@ class Stand:
         )
         self.guest = SimpleNamespace(
             lease=WORK,
-            notifications=NotificationStreams(),
             order=self.order,
             valid_record=lambda: record,
         )
 
     async def order(self, message, fds=()):
-        if isinstance(message, m.NotificationAnswer):
+        await trio.lowlevel.checkpoint()
+        if isinstance(message, m.DaemonMore):
+            self.daemons[message.stream].more.set()
+        if isinstance(message, m.DaemonAnswer):
             self.answers.append((message.stream, message.answer))
             self.answered.set()
             self.answered = trio.Event()
@@ -119,18 +141,24 @@ class Stand:
         return self.answers
 
     async def connect(self, stream=1):
-        mine, theirs = socket.socketpair()
-        theirs.close()
-        opening = Opening(WORK, NOTIFICATION, stream, "the test")
+        daemon = self.daemons[stream] = Daemon(stream)
+        request = Request(
+            lease=WORK, service=NOTIFICATION, stream=stream, counts_bytes=False
+        )
 
-        async def serve(task_status):
-            with mine:
-                await self.service.stream(
-                    self.guest, opening, mine, task_status=task_status
-                )
+        async def serve():
+            with daemon.exchange.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(daemon.run)
+                    try:
+                        await self.service.serve(self.guest, daemon.exchange, request)
+                    except* PeerError as error:
+                        daemon.error = error
+                    nursery.cancel_scope.cancel()
 
-        await self.nursery.start(serve)
-        return Daemon(self.guest, stream)
+        self.nursery.start_soon(serve)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return daemon
 
     def press(self, title, key="", **more):
         number = self.server.number(title)
@@ -224,17 +252,16 @@ async def test_notifications_end_with_their_connection():
         await it.server.until(["work: b"])
         second.close(1)
         await it.server.until([])
-        (closed,) = it.book.events("stream.closed")
-        assert (closed["reason"], closed["bytes_from_sandbox"]) == ("done", 10)
 
 
-async def test_few_daemons_of_a_sandbox_are_served():
+async def test_an_icon_on_a_call_about_notifications_ends_it():
     async with stand() as it:
-        for stream in range(limits.CONNECTIONS):
-            await it.connect(stream)
-        with pytest.raises((RefusedError, ExceptionGroup)) as caught:
-            await it.connect(99)
-        assert "notification daemons" in repr(caught.value)
+        daemon = await it.connect()
+        daemon.ask(1, "s")
+        await it.server.until(["work: s"])
+        daemon.say(HideIcon(1))
+        await it.server.until([])
+        assert daemon.error is not None
 
 
 async def test_what_cannot_be_recorded_is_not_seen(monkeypatch):
@@ -296,13 +323,34 @@ async def test_a_rule_that_goes_makes_it_normal():
         assert bubble.urgency == 1
 
 
-async def test_a_worker_that_says_more_than_is_decided_loses_it():
+async def test_a_worker_that_does_not_wait_its_turn_says_what_cannot_be():
     async with stand() as it:
         daemon = await it.connect()
-        for number in range(1, limits.QUEUE + 100):
-            daemon.ask(number)  # nothing is awaited: the queue fills up
-        assert it.guest.notifications.lost > 0
-        it.guest.notifications.worker_gone()
-        it.guest.notifications.take(m.NotificationStreamClosed(7, "unknown"))
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        assert it.guest.notifications._put == {}
+        daemon.exchange.take(m.DaemonAsked(1, DaemonShow(1, "s")))
+        with pytest.raises(PeerError):
+            daemon.exchange.take(m.DaemonAsked(1, DaemonShow(2, "s")))
+
+
+async def test_a_flood_of_a_daemon_waits_in_its_sender(autojump_clock):
+    """Nothing is recorded here: the log has threads, for which this clock does not wait."""
+    paces = CallPaces(limits.MESSAGES_PER_SECOND, limits.MESSAGES_BURST)
+    daemon, taken = Daemon(1), []
+
+    async def order(message):
+        await trio.lowlevel.checkpoint()
+        if isinstance(message, m.DaemonMore):
+            daemon.more.set()
+
+    async def take(ask):
+        await trio.lowlevel.checkpoint()
+        taken.append(ask)
+        if len(taken) == limits.MESSAGES_BURST + 100:
+            nursery.cancel_scope.cancel()
+
+    for number in range(limits.MESSAGES_BURST + 100):
+        daemon.ask(number + 1)
+    guest = SimpleNamespace(lease=WORK, order=order)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(daemon.run)
+        await take_asks(guest, daemon.exchange, paces, take)
+    assert trio.current_time() >= 100 / limits.MESSAGES_PER_SECOND - 1

@@ -1,8 +1,9 @@
-"""Messages between a sandbox's notification daemon and its broker.
+"""Messages between a sandbox's daemons of its session bus and its broker.
 
-JSON objects with a ``type`` key, one in each frame (``core.framing``), on the port of
-``vitrail.Notification``.  The other side is ``shims/files/notifications.py``; a test
-compares the two.  Numbers are the daemon's own: no other connection can name them.
+JSON objects with a ``type`` key, one in each frame (``core.framing``), on a call of
+``vitrail.Notification`` or ``vitrail.Tray`` that was permitted.  The other sides are
+``shims/files/notifications.py`` and ``tray.py``; a test compares the limits.  Numbers are
+the daemon's own: no other connection can name them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError
 from broker.core.framing import encode_frame
 from broker.core.limits import notifications as limits
+from broker.core.limits import tray
 
 Number = Annotated[int, msgspec.Meta(ge=1, le=0xFFFFFFFF)]
 Summary = Annotated[str, msgspec.Meta(max_length=limits.SUMMARY_CHARS)]
@@ -53,13 +55,36 @@ class DaemonClose(_Message, frozen=True, tag="close"):
     number: Number
 
 
-FromDaemon: TypeAlias = DaemonShow | DaemonClose
+class ShowIcon(_Message, frozen=True, tag="icon"):
+    """Show an icon, or change the one of that number.
+
+    ``pixels``: ARGB32 in network byte order (StatusNotifierItem, icons), a square of
+    ``ICON_PIXELS``; empty: it has no picture.
+    """
+
+    number: Number
+    title: Annotated[str, msgspec.Meta(max_length=tray.ICON_TITLE_CHARS)] = ""
+    pixels: Annotated[bytes, msgspec.Meta(max_length=tray.ICON_BYTES)] = b""
+
+    def __post_init__(self) -> None:
+        # guard: a picture of an icon has one size
+        if len(self.pixels) not in {0, tray.ICON_BYTES}:
+            raise ValueError("a picture of another size")
+
+
+class HideIcon(_Message, frozen=True, tag="gone"):
+    """Take an icon back."""
+
+    number: Number
+
+
+FromDaemon: TypeAlias = DaemonShow | DaemonClose | ShowIcon | HideIcon
 
 
 class NotificationAction(_Message, frozen=True, tag="action"):
     """The user has pressed a button of a notification, or clicked on it."""
 
-    number: int
+    number: Number
     key: str
 
 
@@ -70,11 +95,18 @@ class NotificationClosed(_Message, frozen=True, tag="closed"):
     (Desktop Notifications 1.2, NotificationClosed).
     """
 
-    number: int
+    number: Number
     reason: int
 
 
-ToDaemon: TypeAlias = NotificationAction | NotificationClosed
+class IconClicked(_Message, frozen=True, tag="clicked"):
+    """The user has clicked an icon; ``second``: with the middle button."""
+
+    number: Number
+    second: bool
+
+
+ToDaemon: TypeAlias = NotificationAction | NotificationClosed | IconClicked
 
 _from_daemon: msgspec.json.Decoder[FromDaemon] = msgspec.json.Decoder(FromDaemon)
 
@@ -84,9 +116,9 @@ def decode_from_daemon(untrusted_body: bytes) -> FromDaemon:
     try:
         return _from_daemon.decode(untrusted_body)
     except UNREADABLE as error:
-        raise PeerError(f"not a message about notifications: {error}") from error
+        raise PeerError(f"not a message about the desktop: {error}") from error
 
 
 def daemon_frame(message: ToDaemon) -> bytes:
     """Return the frame of an answer."""
-    return encode_frame(msgspec.json.encode(message), limits.NOTIFICATION_FRAME_BYTES)
+    return encode_frame(msgspec.json.encode(message), limits.DAEMON_FRAME_BYTES)

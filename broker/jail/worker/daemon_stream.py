@@ -1,4 +1,4 @@
-"""In the worker: one connection of the sandbox's icons in the panel.
+"""In the worker: one connection of the sandbox's notification daemon, or of its icons.
 
 A message is decoded and passed on, and the next one read once the broker asks for it:
 a flood makes its own sender wait.
@@ -7,20 +7,19 @@ a flood makes its own sender wait.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import trio
 
 from broker.core.errors import PeerError
 from broker.core.escape import printable
 from broker.core.framing import FrameReader
-from broker.core.limits import tray as limits
+from broker.core.limits import notifications as limits
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.tray_guest import IconClicked, click_frame, decode_icon
+from broker.ipc.desktop.daemons import ToDaemon, daemon_frame, decode_from_daemon
 from broker.jail.worker.framed_stream import FramedStream
 
 
-class TrayStream:
+class DaemonStream:
     """See the head of this module."""
 
     def __init__(
@@ -35,12 +34,10 @@ class TrayStream:
         self._number = number
         self._say = say
         self._order = order
-        frames = FrameReader(limits.ICON_FRAME_BYTES)
-        self._stream = FramedStream(sock, frames, limits.ICON_SILENT_SECONDS, moved)
+        frames = FrameReader(limits.DAEMON_FRAME_BYTES)
+        self._stream = FramedStream(sock, frames, limits.SILENT_SECONDS, moved)
         self._more = trio.Event()
-        self._put, self._clicks = trio.open_memory_channel[IconClicked](
-            limits.ICON_CLICKS_BURST
-        )
+        self._put, self._answers = trio.open_memory_channel[ToDaemon](limits.QUEUE)
         self._reason = ""
 
     async def run(self) -> str:
@@ -59,17 +56,19 @@ class TrayStream:
         return self._reason or "done"
 
     async def _obey(self) -> None:
-        """Follow orders until the last one."""
+        """Follow orders until the last one.  Raises PeerError."""
         while True:
             match await self._order():
                 case messages.TransferFinish(reason=why):
                     self._reason = printable(why, 900)
                     return
-                case messages.TrayMore():
+                case messages.DaemonMore():
                     self._more.set()
-                case messages.TrayClicked(click=click):
-                    with suppress(trio.WouldBlock):  # its daemon does not read them
-                        self._put.send_nowait(click)
+                case messages.DaemonAnswer(answer=answer):
+                    try:
+                        self._put.send_nowait(answer)
+                    except trio.WouldBlock:
+                        raise PeerError("it does not read") from None
                 case _:
                     pass  # of an exchange of files; the broker sends none
 
@@ -77,10 +76,10 @@ class TrayStream:
         while True:
             untrusted_body = await self._stream.receive()
             self._more = trio.Event()
-            ask = decode_icon(untrusted_body)
-            await self._say(messages.TrayAsked(self._number, ask))
+            ask = decode_from_daemon(untrusted_body)
+            await self._say(messages.DaemonAsked(self._number, ask))
             await self._more.wait()
 
     async def _write(self) -> None:
-        async for click in self._clicks:
-            await self._stream.send(click_frame(click))
+        async for answer in self._answers:
+            await self._stream.send(daemon_frame(answer))

@@ -1,0 +1,36 @@
+"""What a sandbox's daemon of notifications or icons asks, one at a time, at a pace."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import trio
+
+from broker.ipc import transfer as messages
+from broker.ipc.desktop.daemons import FromDaemon
+from broker.viewer.calls.places import CallPaces
+from broker.viewer.opening.exchanges import OpenExchange
+
+if TYPE_CHECKING:
+    from broker.authority.permit import Request
+    from broker.viewer.sandboxes.guest import Guest
+
+    ServeDaemon = Callable[[Guest, OpenExchange, Request], Awaitable[None]]
+
+
+async def take_asks(
+    guest: Guest,
+    exchange: OpenExchange,
+    paces: CallPaces,
+    take: Callable[[FromDaemon], Awaitable[None]],
+) -> NoReturn:
+    """Permit a daemon's call, and take what it asks until its connection ends."""
+    await guest.order(messages.DaemonServe(exchange.stream))
+    while True:
+        ask = await exchange.daemon_asked()
+        early = paces.take(guest.lease.record, trio.current_time())
+        # guard: a flood of a daemon waits in its sender
+        await trio.sleep(early)
+        await take(ask)
+        await guest.order(messages.DaemonMore(exchange.stream))
