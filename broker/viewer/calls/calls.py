@@ -394,14 +394,20 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     A name with a dot is its own service with its argument, as in Qubes, so that rules
     written for Qubes mean the same; any other is the argument of ``vitrail.Call``.
     """
-    if ask.service == TCP:
-        return _port_request(opening, ask)
-    if ask.service == SECRET:
-        return _secret_request(opening, ask)
     if ask.service in _VIDEO:
         return _video_request(opening, ask)
     if ask.service in _OF_DESKTOP:
         return _desktop_request(opening, ask)
+    if ask.service == TCP:
+        port = str(take_port(ask.argument))
+        words = f"to connect to port {port}"
+        return _request(opening, ask, TCP, f"+{port}", words, ("port", port))
+    if ask.service == SECRET:
+        name = ask.argument
+        if not name:
+            raise RefusedError("a secret has a name: vitrail-call vitrail.Secret NAME")
+        words = f"to have the secret {name}"
+        return _request(opening, ask, SECRET, f"+{name}", words, ("secret", name))
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
         raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
@@ -413,6 +419,19 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     details = [("service", ask.service)]
     if ask.argument:
         details.append(("argument", ask.argument))
+    words = f"to call the service {ask.service}"
+    return _request(opening, ask, service, argument, words, *details)
+
+
+def _request(
+    opening: Opening,
+    ask: CallService,
+    service: str,
+    argument: str,
+    words: str,
+    *details: tuple[str, str],
+) -> Request:
+    """Return a request for what another sandbox may have, too."""
     return Request(
         lease=opening.lease,
         service=service,
@@ -420,8 +439,8 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         target=ask.target,
         stream=opening.stream,
         peer=opening.peer,
-        words=f"to call the service {ask.service}",
-        details=tuple(details),
+        words=words,
+        details=details,
         tells=True,
     )
 
@@ -460,29 +479,8 @@ def _named(record: Record, service: str) -> CalledService:
     return named or CalledService(service, (), "", "", DEFAULT_CALLS)
 
 
-def _secret_request(opening: Opening, ask: CallService) -> Request:
-    """Return the request for a secret.  Raises RefusedError without its name."""
-    if not ask.argument:
-        raise RefusedError("a secret has a name: vitrail-call vitrail.Secret NAME")
-    return Request(
-        lease=opening.lease,
-        service=SECRET,
-        argument=f"+{ask.argument}",
-        target=ask.target,
-        stream=opening.stream,
-        peer=opening.peer,
-        words=f"to have the secret {ask.argument}",
-        details=(("secret", ask.argument),),
-        tells=True,
-    )
-
-
-_OF_DESKTOP = {
-    SETTINGS: "to follow the looks of your desktop",
-    NOTIFICATION: "to show notifications on your desktop",
-    TRAY: "to show icons in your panel",
-}
-"""Services that only the desktop has, and what a question says of each."""
+_OF_DESKTOP = frozenset({SETTINGS, NOTIFICATION, TRAY})
+"""Services that only the desktop has."""
 
 
 def _desktop_request(opening: Opening, ask: CallService) -> Request:
@@ -495,7 +493,6 @@ def _desktop_request(opening: Opening, ask: CallService) -> Request:
         service=service,
         stream=opening.stream,
         peer=opening.peer,
-        words=_OF_DESKTOP[service],
         settled=True,
         tells=True,
         counts_bytes=service == SETTINGS,
@@ -531,20 +528,4 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
         tells=True,
         asks=asks,
         counts_bytes=not own,
-    )
-
-
-def _port_request(opening: Opening, ask: CallService) -> Request:
-    """Return the request for a port.  Raises RefusedError for what is not one."""
-    port = take_port(ask.argument)
-    return Request(
-        lease=opening.lease,
-        service=TCP,
-        argument=f"+{port}",
-        target=ask.target,
-        stream=opening.stream,
-        peer=opening.peer,
-        words=f"to connect to port {port}",
-        details=(("port", str(port)),),
-        tells=True,
     )
