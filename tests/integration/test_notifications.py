@@ -178,3 +178,23 @@ async def test_swaync_shows_a_notification_and_its_end_reaches_the_program(tmp_p
                     assert await child.wait() == 0
         finally:
             await swaync.stop()
+
+
+async def test_a_program_does_not_wait_while_the_user_is_asked():
+    rules = RULES.splitlines()[0].replace("allow", "ask")
+    async with notifying(rules, "work") as (w, screen, guests), bus_of(guests["work"]):
+        with trio.fail_after(60):
+            await sent(guests["work"], "one")
+            await sent(guests["work"], "two")
+
+        async def asked():
+            done = await brokerctl("pending", "--json", env=w.environ)
+            return json.loads(done.out)["questions"] if done.code == 0 else []
+
+        await eventually(asked)
+        (question,) = await asked()
+        assert await of_sandboxes(screen) == []
+        number = str(question["id"])
+        assert (await brokerctl("answer", number, "allow", env=w.environ)).code == 0
+        await screen.one_with("work: one")
+        await screen.one_with("work: two")
