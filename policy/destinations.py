@@ -42,7 +42,7 @@ def pattern_of(text: str) -> str:
         raise ValueError("'*' stands for whole names only, as *.example.org")
     if "%" in text:
         raise ValueError("an address of a rule has no zone")
-    network = ip_network(text)  # a prefix with bits behind it is refused
+    network = ip_network(text)  # a prefix with bits after it is refused
     return str(network)
 
 

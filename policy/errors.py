@@ -18,7 +18,7 @@ _SHOWN_CHARS = 96
 class Span(NamedTuple):
     """A piece of a file.  Lines and columns count from 1, columns in characters.
 
-    The end is the first place behind the piece.
+    The end is the first place after the piece.
     """
 
     line: int
@@ -32,7 +32,7 @@ WHOLE_FILE = Span(1, 1, 1, 1)
 
 
 class Spot(NamedTuple):
-    """Where something stands, with the line as it stands in the file."""
+    """Where something stands, with the line as it is in the file."""
 
     file: str
     span: Span = WHOLE_FILE
@@ -45,7 +45,7 @@ class Problem:
 
     ``message`` names the problem, ``expected`` the accepted values, ``hint``
     what to do; the latter two may be empty.  ``source_line`` is the line as it
-    stands in the file, unescaped, empty when the problem is the file itself.
+    is in the file, unescaped, empty when the problem is the file itself.
     """
 
     file: str

@@ -31,7 +31,7 @@ CLASHES = 10
 # -- values --------------------------------------------------------------------
 
 LABEL_CHARS = 40
-"""A label's name.  It stands before every window title of the sandbox."""
+"""A label's name.  It precedes every window title of the sandbox."""
 
 TAGS = 32
 """Tags of one sandbox."""
@@ -82,7 +82,7 @@ HYBRID_PATH_BYTES = SOCKET_PATH_BYTES - len("_65535")
 """A hybrid-vsock socket's path; the port is appended to it."""
 
 INHERITS = 4
-"""Records behind each other by ``inherits``.  A reader must follow them."""
+"""Records after each other by ``inherits``.  A reader must follow them."""
 
 BORDER_PIXELS = (1, 64)
 """Equals what ``broker.core.streams.wayland_rules.WindowRules`` takes."""

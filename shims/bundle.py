@@ -6,7 +6,7 @@
                                           vitrail_security_key.py, vitrail-guest.sh
 
 A guest gets one file that any Python from 3.9 runs, with nothing installed beside it.
-The file is the modules of the package one after the other, each behind those that it
+The file is the modules of the package one after the other, each after those that it
 imports, with the imports of the standard library at the top; the same sources give the
 same bytes.  It is text and not a zip archive because the init of every image, older
 ones included, imports it from ``/usr/lib/vitrail``: so the bytecode that was made with
@@ -63,7 +63,7 @@ class BundleError(Exception):
 
 
 class _Module:
-    """One module: its own text, what it imports, and the names that it defines.
+    """One module: its text, what it imports, and the names that it defines.
 
     Read by lines and not by Python's parser, which takes a tenth of a second for a tool
     that the host makes while a user waits for a window, and megabytes that stay.  A test
@@ -166,7 +166,7 @@ def _main_last(stem: str) -> Tuple[bool, str]:
 
 
 def _ordered(names: Iterable[str]) -> List[_Module]:
-    """Return the modules, each behind those that it imports, which are among them."""
+    """Return the modules, each after those that it imports, which are among them."""
     done: Dict[str, _Module] = {}
     under_way: List[str] = []
 

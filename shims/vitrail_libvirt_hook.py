@@ -55,7 +55,7 @@ RECORDS_SECONDS = 5.0
 RECORDS = 1000
 RECORD_BYTES = 1 << 20
 PARENTS = 16
-"""Records that a record may inherit from, one behind the other."""
+"""Records that a record may inherit from, one after the other."""
 
 
 class HookError(Exception):

@@ -82,7 +82,7 @@ REPLY_BYTES = 1 << 20
 FILE_BYTES = 1 << 20
 LOG_BYTES = 65536
 PARENTS = 16
-"""Records that a record may inherit from, one behind the other."""
+"""Records that a record may inherit from, one after the other."""
 
 
 class LeaseError(Exception):
@@ -271,7 +271,7 @@ def _in_record(text: str) -> Json:
 def refuse_annotations_of_image(
     config: Json, annotations: Dict[str, str], command_line: List[str]
 ) -> None:
-    """Raise LeaseError for annotations of ours that may be the image's own.
+    """Raise LeaseError for our annotations that may be the image's own.
 
     They are the user's when each is on Podman's command line, or when Podman's
     storage shows that the image has none (``podman start``, annotations of a file).
@@ -343,7 +343,7 @@ def _image_of(folder: Path, layer: str) -> Optional[str]:
 
 
 def _names_in(folder: Path) -> Optional[Set[str]]:
-    """Every name in every manifest: which of them Podman reads is its own business."""
+    """Every name in every manifest: which of them Podman reads is its business."""
     found: Set[str] = set()
     try:
         files = [path for path in folder.iterdir() if _is_manifest(path.name)]
@@ -522,7 +522,7 @@ def limit_open_files(config: Json, most: Json) -> None:
     """Lower the number of files that the container's programs may have open.
 
     The kernel counts the descriptors in flight on UNIX sockets for the user, and holds
-    each sender to its own limit (unix(7), ETOOMANYREFS): a container that may have many
+    each sender to its limit (unix(7), ETOOMANYREFS): a container that may have many
     open keeps every other program of the user from passing one.
     """
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
@@ -742,7 +742,7 @@ def lease(hook: Hook, stage: str, text: str, annotations: Dict[str, str]) -> Jso
     if SANDBOX not in annotations:
         log(f"no annotation {SANDBOX} can be read: the container starts as it is")
         return None, False
-    # Read by a process of its own: a user's file must not hold root up.
+    # Read by a separate process: a user's file must not hold root up.
     answer = in_child("record", lambda: hook.required(annotations), hook.deadline)
     output = in_child(
         f"lease at {stage}", lambda: hook.serve(stage, text), hook.deadline + 1

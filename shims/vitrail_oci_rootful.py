@@ -151,7 +151,7 @@ def _require_other_ids(linux: Json) -> None:
 def _require_harmless(config: Json) -> None:
     sets = (config["process"].get("capabilities") or {}).values()
     kinds = {entry["type"] for entry in config["linux"]["namespaces"]}
-    # Without a network of its own it would read all that the machine sends.
+    # Without a network of its it would read all that the machine sends.
     harmless = HARMLESS if "network" in kinds else HARMLESS - {"CAP_NET_RAW"}
     found = {word for words in sets for word in words or ()} - harmless
     # guard: a container of root's that can leave it gets no lease
@@ -265,7 +265,7 @@ def mount_sockets(person: Person, launch: str, directory: str) -> str:
 
 
 def unmount_sockets(launch: str) -> None:
-    """Remove the place: the container has a mount of its own."""
+    """Remove the place: the container has a separate mount."""
     place = f"{PLACES}/{launch}"
     _libc().umount2(os.fsencode(place), MNT_DETACH | UMOUNT_NOFOLLOW)
     try:

@@ -14,7 +14,7 @@ says so, and returns once the decision is on record; a no is RefusedError, and
 then nothing was done.  Unknown services are asked about too: no rule, no.  While
 the block runs it is *live*: it is decided again when files change, and its body
 is cancelled as soon as the answer is deny, a grant is revoked, or its time
-(``ttl=``) is over; ``permit`` then raises RefusedError behind the block, with
+(``ttl=``) is over; ``permit`` then raises RefusedError after the block, with
 the rule in ``where``, unless the body has already ended.
 
 For something that is over at once (a paste) the block is empty, or holds just the

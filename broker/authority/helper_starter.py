@@ -72,7 +72,7 @@ class HelperStarter:
         """Answers that are still to come."""
 
     async def start(self, program: m.HelperProgram, fds: Sequence[int] = ()) -> Helper:
-        """Start a program of ours with these descriptors, which stay the caller's.
+        """Start one of our programs with these descriptors, which stay the caller's.
 
         Raises SetupError where it is not installed, UpstreamError.
         """

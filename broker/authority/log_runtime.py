@@ -109,7 +109,7 @@ async def open_log_runtime(
 async def _open_log(
     stack: AsyncExitStack, paths: Paths, role: str, settings: Settings
 ) -> Store:
-    """Open the audit log; where it need not be, one in memory stands in for it."""
+    """Open the audit log; where it need not be, one in memory replaces it."""
     try:
         return await stack.enter_async_context(
             open_store(paths.audit, broker=role, settings=settings)

@@ -152,7 +152,7 @@ class PolicyAuthority:
             await trio.sleep_forever()
 
     async def _decide_again(self, nursery: trio.Nursery) -> None:
-        """Decide again behind each change; questions about one delay no other."""
+        """Decide again after each change; questions about one delay no other."""
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
@@ -190,5 +190,5 @@ class HostAuthority(PolicyAuthority):
 
 
 async def _alone(step: Callable[[], Awaitable[None]]) -> None:
-    with isolated():  # a mistake of ours must not end every sandbox
+    with isolated():  # an internal error must not end every sandbox
         await step()

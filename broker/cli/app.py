@@ -98,7 +98,7 @@ def record_of(words: list[str]) -> tuple[str, tuple[str, ...]] | None:
     name, *program = rest
     if program[:1] == ["--"]:
         return name, tuple(program[1:])
-    # Another option stands in the wrong place, which run's own parser explains.
+    # Another option is in the wrong place, which run's own parser explains.
     mistaken = bool(program) and program[0].startswith("-")
     return None if mistaken else (name, tuple(program))
 

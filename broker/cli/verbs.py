@@ -178,7 +178,7 @@ def run_verb() -> None:
 def report(error: Exception) -> int:
     """Show an error as people read it, and return the exit code.
 
-    Raises it again when it is a mistake of ours.
+    Raises it again when it is an internal error.
     """
     match error:
         case Exit():

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 
 class VitrailError(Exception):
-    """Base of all errors of ours; never raised itself.
+    """Base of all our errors; never raised itself.
 
     ``hint`` is one sentence that says what to do; ``where`` names the place.
     """
@@ -54,7 +54,7 @@ class IntegrityError(VitrailError):
 
 
 class InternalError(VitrailError):
-    """A mistake of ours; whatever was being done ends, nothing is guessed."""
+    """An internal error; whatever was being done ends, nothing is guessed."""
 
 
 def sole(error: Exception) -> Exception:

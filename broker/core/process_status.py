@@ -13,7 +13,7 @@ def status_fields(pid: int) -> Mapping[str, list[str]]:
 
     A process gives itself any name of 15 bytes (prctl(2), PR_SET_NAME): the name may
     look like another field, and need not be text.  The kernel escapes only a newline
-    in it, so a field begins behind a newline and nowhere else.  Raises OSError where
+    in it, so a field begins after a newline and nowhere else.  Raises OSError where
     the process has ended.
     """
     lines = (_PROC / f"{pid}/status").read_bytes().split(b"\n")

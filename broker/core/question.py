@@ -65,7 +65,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class PersonAnswer(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """The user's answer, or the one that stands for a missing answer."""
+    """The user's answer, or the one that represents a missing answer."""
 
     allow: bool
     target: str = ""

@@ -1,6 +1,6 @@
 """The port table: one well-known vsock port for each service.
 
-Services are named as Qubes names them.  A port of its own for each service
+Services are named as Qubes names them.  A separate port for each service
 lets the host refuse before a guest's first byte is read, and never parse one.
 """
 
@@ -45,7 +45,7 @@ for it on the port of ``CALL``."""
 
 SSH_AGENT = ServiceName("vitrail.SshAgent")
 """The user's ssh keys, or those of a sandbox: each use is decided.  A sandbox asks for it
-on the port of ``CALL``; a box has a socket of its own for programs that know an agent."""
+on the port of ``CALL``; a box has a separate socket for programs that know an agent."""
 
 SECRET = ServiceName("vitrail.Secret")
 """One secret of the user's, or of a sandbox that keeps them, by its name; on the port of

@@ -31,13 +31,13 @@ def log_stderr(text: str) -> None:
 
 
 def log_exception(error: BaseException) -> None:
-    """Write the traceback of a mistake of ours; never raises."""
+    """Write the traceback of an internal error; never raises."""
     log_stderr("".join(traceback.format_exception(error)).rstrip())
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Log a mistake of ours inside the block, and go on behind it.
+    """Log an internal error inside the block, and continue after it.
 
     Put around the work for one of several (a sandbox, a connection, a machine), where
     the error of one must not end the others.  Expected errors are handled inside;

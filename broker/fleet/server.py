@@ -146,7 +146,7 @@ class IngestServer:
                 f"vitrail-ingest: a connection ended: {printable(repr(error), 200)}"
             )
         except Exception as error:  # noqa: BLE001
-            # A fault of ours ends this connection alone.
+            # An internal error ends this connection alone.
             log_exception(error)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):

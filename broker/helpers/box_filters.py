@@ -33,7 +33,7 @@ def tree_filter() -> bytes:
     return rules.program()
 
 
-# Calls with which a program with capabilities in a user namespace of its own changes
+# Calls with which a program with capabilities in a separate user namespace changes
 # what it sees; without such a namespace the kernel would refuse each of them as well.
 _MOUNTING = words("""
  setns mount umount2 pivot_root move_mount open_tree fsopen fsconfig fsmount fspick

@@ -1,4 +1,4 @@
-"""A part of the broker in a process of its own, forked before its event loop starts.
+"""A part of the broker in a separate process, forked before its event loop starts.
 
 So both share the pages of what they both import, and patches of a test are in both.
 """

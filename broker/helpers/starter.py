@@ -1,6 +1,6 @@
 """The starter: the process that starts an authority's helpers.
 
-A program of its own, which has the session's variables for its helpers and nothing
+A separate program, which has the session's variables for its helpers and nothing
 else of the broker.  It starts the programs of ``ipc.starter.HelperProgram`` and notify-send(1), and reports
 how each ended.  It reads no byte of a sandbox: its only socket is the authority's, and
 a request names a program and nothing else of its command line.  An authority that was
@@ -104,7 +104,7 @@ class HelperServer:
                 os.close(pidfd)
                 raise
         except OSError:
-            started.kill()  # not reaped, so the number is its own
+            started.kill()  # not reaped, so the pid was not reused
             started.wait()
             raise
         self._running[pidfd] = (started, write)

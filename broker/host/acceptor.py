@@ -110,9 +110,9 @@ def _arrived(got: fdpass.Received) -> Arrived:
 
 
 class Acceptors:
-    """Starts acceptors by forking them from one warm process of ours.
+    """Starts acceptors by forking them from one warm process.
 
-    A Python program takes longer to start than all else that stands between a box
+    A Python program takes longer to start than all else between a box
     and its window.  The warm process is started when the first sandbox needs it, and
     again when it has died; the acceptors themselves do not depend on it.
     """

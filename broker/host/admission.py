@@ -253,7 +253,7 @@ class Admission:
         except Exception as error:
             if not status.taken and isinstance(error, (VitrailError, OSError)):
                 raise  # refused before it was taken: _admit says so
-            # A mistake of ours ends this stream, and no other of the sandbox.
+            # An internal error ends this stream, and no other of the sandbox.
             log_exception(error)
             if not status.taken:
                 raise InternalError("see the broker's own log") from None

@@ -1,6 +1,6 @@
 """Boxes and containers that a call of another sandbox starts.
 
-``brokerctl run`` starts one as it does for the user, in a process of its own, which holds
+``brokerctl run`` starts one as it does for the user, in a separate process, which holds
 it and outlives the broker, as a box that the user has started does.
 """
 

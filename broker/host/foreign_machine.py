@@ -127,7 +127,7 @@ class ForeignMachine:
 
     @property
     def secret(self) -> None:
-        """Its launcher put no secret of ours into it."""
+        """Its launcher put none of our secrets into it."""
         return
 
     def alive(self) -> frozenset[int]:
@@ -144,7 +144,7 @@ class ForeignMachine:
             case HybridClaim():
                 return await hybrid_doors(Path(self._claim.base))
             case ContainerClaim() | GroupClaim() | FlatpakClaim() | SharedClaim():
-                # There is no agent of ours inside, so there is no other end to talk to.
+                # There is no agent inside, so there is no other end to talk to.
                 self._acceptor, doors = await container_doors(
                     acceptors, Path(self._claim.directory)
                 )
@@ -218,7 +218,7 @@ async def container_doors(
 ) -> tuple[PidfdProcess, dict[ServiceName, RemoteListener]]:
     """Have an acceptor listen on a socket named for each service.
 
-    Only those that need no agent of ours; also one for Wayland itself, to be
+    Only those that do not need our agent; also one for Wayland itself, to be
     bound into the sandbox.  Raises as ``hybrid_doors``.
     """
     services = (DISPLAY, AUDIO, SSH_AGENT, WAYLAND_DOOR)
@@ -313,7 +313,7 @@ def _claim(
 def container_claim(directory: Path, held: HeldMachine, leader: int) -> ContainerClaim:
     """Return how the connections of a container are recognised.
 
-    Raises RefusedError when its first process has no pid namespace of its own or
+    Raises RefusedError when its first process has no pid namespace of its or
     others may write to the directory, SetupError on a kernel before 6.11.
     """
     require_private(directory)

@@ -56,7 +56,7 @@ class LaunchedMachine(ForeignMachine):
         self._left_alive = False
 
     async def connect(self, records: RecordSet, switches: Switches) -> None:
-        """Give a sandbox of ours the networks of its record.
+        """Give one of our sandboxes the networks of its record.
 
         Raises as ``start_box_network`` and ``Switches.join``, closed then.
         """

@@ -118,7 +118,7 @@ class Launches:
     async def _add_tool(self, state: Prepared) -> None:
         """Add the program for files, links and calls, which python3 in it can run.
 
-        With it come the services that its own session bus starts.
+        With it come the services that its session bus starts.
         """
         sources = await trio.to_thread.run_sync(lambda: (files_tool(), call_tool()))
         try:

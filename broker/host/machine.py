@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from broker.net.peers.launch_secret import LaunchSecret
 
 ConnectionKind: TypeAlias = Listener | RemoteListener
-"""Where its connections arrive: here, or at a process of its own."""
+"""Where its connections arrive: here, or at a separate process."""
 
 
 @dataclass(frozen=True)

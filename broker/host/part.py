@@ -158,7 +158,7 @@ class HostPart:
             # guard: one machine keeps no broker from starting
             except Exception as error:  # noqa: BLE001 -- see below
                 if not isinstance(error, VitrailError | OSError):
-                    # A mistake of ours about one machine, which may have caused it:
+                    # An internal error about one machine, which may have caused it:
                     # the others are leased, and a broker has to start.
                     log_exception(error)
                 launcher.warnings.append(f"{sandbox} was not leased again: {error}")
@@ -237,7 +237,7 @@ class HostPart:
         return None
 
     def _qmp_of(self, lease: LeaseId) -> Qmp | None:
-        """The monitor of a machine of ours; None: it belongs to another program."""
+        """The monitor of one of our machines; None: it belongs to another program."""
         for active_lease in self.role.active_leases():
             machine = active_lease.machine
             if active_lease.lease.id == lease and isinstance(machine, MicroVmMachine):
@@ -284,7 +284,7 @@ class HostPart:
     ) -> tuple[SwitchSeat, ...]:
         """Plug a machine in where its record says so.  Raises as ``join_all``.
 
-        ``record``: what its own network card is made of, too, though it may have changed.
+        ``record``: what its network card is made of, too, though it may have changed.
         """
         places = places_of(record, self._ground.records.now.records)
         return self.switches.join_all(places, sandbox, undo)

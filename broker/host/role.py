@@ -1,7 +1,7 @@
 """The host's part: machines, leases and doors.
 
 It interprets no byte of a guest and evaluates no rule.  It knows which
-sandboxes its own records allow it to start, who a connection comes from, and
+sandboxes its records allow it to start, who a connection comes from, and
 for how long that is true.
 """
 
@@ -327,12 +327,12 @@ class HostRole:
         began: list[LeaseId] = []
         try:
             await self._live(active_lease, began, task_status)
-        except Exception as error:  # noqa: BLE001 -- a mistake of ours: see below
+        except Exception as error:  # noqa: BLE001 -- an internal error: see below
             if not active_lease.running:
                 first = sole(error)
                 active_lease.reason = active_lease.reason or str(first)
                 raise first from first.__cause__  # to the caller of the start
-            # A mistake of ours in one lease must not end the others.
+            # An internal error in one lease must not end the others.
             active_lease.reason = "an internal error, see the broker's own log"
             log_exception(error)
         finally:

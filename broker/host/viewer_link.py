@@ -6,7 +6,7 @@ announces them in each new epoch, so a viewer that was restarted gets its
 sandboxes back; their streams have ended with the epoch.
 
 What the viewer may ask for is bounded here: the name of a record to start,
-and a lease to end.  Everything else about it stands in this host's files.
+and a lease to end.  Everything else about it is in this host's files.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ CID that says whose connection this is.  A CID without a lease gets nothing,
 not even a byte.
 
 A port is the first program's that listens on it, whichever user's it is.  The
-broker listens on the privileged ports as well where it may, its own guests
+broker listens on the privileged ports as well where it may, its guests
 obey only a broker that proves their launch (``peers.launch_secret``), and a
 port that another program has is an event and a notification.
 """

@@ -186,7 +186,7 @@ async def _with_memory(
 def walls_of(pid: int) -> str:
     """Return what the kernel says about a process's jail: "namespaces seccomp", or "".
 
-    A nested pid namespace stands for the namespaces that are made together with it.
+    A nested pid namespace represents the namespaces that are made together with it.
     See proc(5); "" for a process that has ended.
     """
     try:

@@ -29,7 +29,7 @@ BROKER_ENDS = "this broker ends"
 
 
 class LinkEnd:
-    """One end of the link; each role derives its own from it."""
+    """One end of the link; each role derives its from it."""
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ async def serve_calls(
 
 
 async def _not_here(call: Call, exchange: Exchange[Any]) -> VarlinkReply:
-    """The authority answers its own methods, and forwards none of them."""
+    """The authority answers its methods, and forwards none of them."""
     del exchange
     raise InternalError(f"{call.method} was forwarded")
 

@@ -1,4 +1,4 @@
-"""Messages between processes of ours, a set in each module.
+"""Messages between our processes, a set in each module.
 
 Processes: worker, brokerctl (accept_loop); viewer, host, acceptor (acceptor); viewer,
 worker, brokerctl (agent, clipboard, transfer, transfer_guest, wayland_rules, worker);

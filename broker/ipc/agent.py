@@ -2,7 +2,7 @@
 
 JSON objects with a ``type`` key, one in each frame (``ipc.framing``).  The
 guest's side is ``shims/guest``, which repeats this table because a
-shim imports nothing of ours; a test holds the two together.
+shim imports no module of the broker; a test holds the two together.
 
 A guest's message is decoded in the sandbox's jailed worker and again, from
 the worker's re-encoding, in the broker: a value that passed here has known

@@ -3,7 +3,7 @@
 A pipe would end a helper that outlives the broker (SIGPIPE) and a file would
 let a guest fill the disk through its device's complaints.  A memfd that is
 sealed against growing takes the first words and refuses the rest, which
-every program of ours survives.
+each of our programs survives.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def send(
 ) -> int:
     """Send bytes, the descriptors attached to the first; return bytes sent.
 
-    The caller keeps its own copies of ``fds`` and closes them.  On a stream
+    The caller keeps its copies of ``fds`` and closes them.  On a stream
     socket fewer bytes than given may be sent; the descriptors are gone with
     the first one, so what remains is sent without them.
     """
@@ -129,6 +129,6 @@ def duplicates(fds: Iterable[int]) -> list[int]:
 
 
 def close_all(fds: Iterable[int]) -> None:
-    """Close descriptors of ours."""
+    """Close our descriptors."""
     for fd in fds:
         os.close(fd)

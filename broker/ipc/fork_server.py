@@ -9,7 +9,7 @@ answer for each order.  The descriptors of an order are the child's, but the
 last: the write end of a pipe, which the server keeps and into which it writes
 how the child ended (``END``).  A pipe that ends without that says that the
 server died first.  The server is trusted: a message that is not one of these
-is a mistake of ours.
+is an internal error.
 """
 
 from __future__ import annotations

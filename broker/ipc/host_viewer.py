@@ -189,7 +189,7 @@ class Machines(Protocol):
 
 
 class Host(Machines, Protocol):
-    """Requests of the viewer that the host serves, within its own records."""
+    """Requests of the viewer that the host serves, within its records."""
 
     @property
     def folders(self) -> FolderSource:

@@ -5,7 +5,7 @@ so nothing is ever half read.  ``Submit`` carries two descriptors
 (SCM_RIGHTS, unix(7)): the stream's sides *a* and *b*.  Every submitted stream
 is answered by exactly one ``StreamDone``, whatever happens to it, unless the pump
 dies.  Both processes run the same code, so a message that does not decode is
-a mistake of ours (InternalError), never a peer's.
+an internal error (InternalError), never a peer's.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 memfd_create(2), sealed (fcntl(2)) against writing, growing, shrinking and
 further seals.  Its checked properties stay true while it is read, and
-reading it never waits for a process: only the kernel stands behind it.
+reading it never waits for a process: only the kernel provides it.
 """
 
 from __future__ import annotations

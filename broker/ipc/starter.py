@@ -48,7 +48,7 @@ class _Message(
 
 
 class StartHelper(_Message, frozen=True, tag="start"):
-    """Start a program of ours."""
+    """Start one of our programs."""
 
     program: HelperProgram
 

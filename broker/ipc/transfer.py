@@ -2,7 +2,7 @@
 
 The worker reads what a program of its sandbox asks and moves the bytes; the broker
 decides, and hands each side one end of a pipe.  So the bytes of a sandbox are
-parsed in its own jailed worker and again in that of the receiver, and a descriptor
+parsed in its jailed worker and again in that of the receiver, and a descriptor
 of one sandbox never reaches another's worker.
 """
 

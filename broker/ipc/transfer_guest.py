@@ -240,7 +240,7 @@ class GuestCall(_Message, frozen=True, tag="service"):
 class GuestCalled(_Message, frozen=True, tag="called"):
     """To a program that serves calls: start one that takes this call by the token.
 
-    ``over``: end that one; its stream's end may be behind bytes that it does not read.
+    ``over``: end that one; its stream's end may be after bytes that it does not read.
     """
 
     token: Token

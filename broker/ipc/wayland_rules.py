@@ -35,7 +35,7 @@ def order_of(rules: WindowRules) -> worker.Frames:
 def rules_of(order: worker.Frames) -> WindowRules:
     """In the worker: the rules again.
 
-    Raises RefusedError or ValueError for what no supervisor of ours says.
+    Raises RefusedError or ValueError for what not even a correct supervisor says.
     """
     return WindowRules(
         name=order.name,

@@ -387,7 +387,7 @@ class Violation(_Message, frozen=True, tag="violation"):
 
 
 class Broken(_Message, frozen=True, tag="broken"):
-    """The worker met a mistake of its own and exits; ``reason`` is a traceback."""
+    """The worker met an internal error and exits; ``reason`` is a traceback."""
 
     reason: _Text
 

@@ -194,7 +194,7 @@ def _widen(path: Path, mode: int) -> None:
     """Give a socket a mode that the umask took away; never another file one."""
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        # Another user of the directory has no file of ours opened to all.
+        # Another user of the directory has none of our files opened to all.
         if stat.S_ISSOCK(os.fstat(fd).st_mode):
             Path(f"/proc/self/fd/{fd}").chmod(mode)
     finally:

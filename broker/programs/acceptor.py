@@ -4,14 +4,14 @@ A sandbox can attach any descriptor to any byte that it sends to a UNIX
 socket (SCM_RIGHTS).  The process that reads such a byte without asking for
 descriptors, or closes a socket with it unread, drops the last reference, and
 close(2) of the attached file takes as long as the sandbox likes: SO_LINGER on
-a socket of its own network, a file of its own FUSE mount.  SO_PASSRIGHTS,
+a socket of its network, a file of its FUSE mount.  SO_PASSRIGHTS,
 which refuses such messages, exists from Linux 6.16 on and would refuse what
 Wayland needs.  So the broker and the pump, which serve all sandboxes, never
 hold a socket whose far end is a sandbox's: this process accepts, asks the
 kernel who connected, and carries the bytes to a socket pair of our own.
 
 Nothing that a sandbox sends is parsed here.  It can only stop its own
-acceptor, and with it its own connections.
+acceptor, and with it its connections.
 """
 
 from __future__ import annotations

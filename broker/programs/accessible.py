@@ -1,6 +1,6 @@
 """Offers the words of the prompt's dialog to screen readers, over AT-SPI.
 
-A process of its own, so that no other program of the session can call the one whose
+A separate process, so that no other program of the session can call the one whose
 picture is trusted: it reads what the prompt agent shows from a pair of sockets of
 which the agent's end never reads, and can give no answer.  It connects to the
 accessibility bus when a question comes and a screen reader is in use.

@@ -1,6 +1,6 @@
 """The authority's process: it decides and records, and serves the control socket.
 
-A program of its own, started by the broker's (``programs.start``), so it has no code of
+A separate program, started by the broker's (``programs.start``), so it has no code of
 host or viewer and they have none of it.  It ends when a channel of it does.
 """
 

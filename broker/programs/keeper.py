@@ -117,7 +117,7 @@ class Compositor:
         """Return the share of its descriptors that it has left, 0 to 1.
 
         Raises UpstreamError without a compositor, also when it has doors for sandboxes
-        and does not make one: its own rules may rely on it.
+        and does not make one: its rules may rely on it.
         """
         self._know()
         return descriptors_left(self._pid)
@@ -158,7 +158,7 @@ def _answer(
     no request.
 
     They are what makes the limit true: a connection that the jailed half gives
-    back is shut down here, so one that keeps its own end has nothing of it.
+    back is shut down here, so one that keeps its end has nothing of it.
     Without them it could use up the compositor's descriptors, and with those
     the windows of all sandboxes.
     """

@@ -3,7 +3,7 @@
 It has three descriptors: the guest's connection, the key's hidraw device and a
 socket to the broker, which answers for the user.  A seccomp filter leaves it
 reading, writing and waiting, so one that is taken over can speak with the key
-and with its own guest, and reach nothing else.
+and with its guest, and reach nothing else.
 
 Arguments: the three descriptors, and the nonce in hexadecimal.
 """
@@ -144,7 +144,7 @@ class Proxy:
             except BlockingIOError:
                 break
             # A stream socket may take a part; 64 bytes it takes whole or not,
-            # and a guest that makes it otherwise loses its own connection.
+            # and a guest that makes it otherwise loses its connection.
             self._to_guest.pop(0)
         if len(self._to_guest) > 4 * _BACKLOG:
             raise PeerError("the guest does not read")

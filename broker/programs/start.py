@@ -1,6 +1,6 @@
 """Start-up shared by the broker programs: arguments, limits, authority, pump, readiness.
 
-Order: starter, authority, pump.  Each is a program of its own, so none of them has
+Order: starter, authority, pump.  Each is a separate program, so none of them has
 code or data of host or viewer.
 """
 
@@ -181,7 +181,7 @@ def _start_authority(role: str, options: Options) -> AuthorityHandle:
 
 
 def _activated(known: Container[str]) -> dict[str, socket.socket]:
-    """The sockets of socket activation, which no child of ours inherits."""
+    """The sockets of socket activation, which none of our children inherits."""
     found = take_activated(os.environ, os.getpid(), known)
     for name in VARIABLES:
         os.environ.pop(name, None)

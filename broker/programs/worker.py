@@ -470,7 +470,7 @@ def _fault_of(error: Exception | None) -> messages.Fault:
 
 
 def _end_of(connection: WaylandConnection) -> str:
-    """Why it ended; of a mistake of ours, where in the code it is."""
+    """Why it ended; of an internal error, where in the code it is."""
     error = connection.core.fault
     if error is None or _fault_of(error) is not messages.Fault.OURS:
         return connection.reason

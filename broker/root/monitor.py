@@ -5,7 +5,7 @@ sysfs afterwards.  So a burst of events costs one look at each port, a lost
 event (ENOBUFS) a look at all of them, and no property of an event, which a
 device can choose, is believed.
 
-With udevd its own broadcasts are awaited, because until then the device's node
+With udevd its broadcasts are awaited, because until then the device's node
 does not have its owner and mode yet (libudev(3), udev_monitor_new_from_netlink).
 """
 

@@ -117,7 +117,7 @@ class SysfsDevice:
     def describe(self) -> Device:
         """Return its description.
 
-        Raises DeviceGoneError, PeerError when its own description is
+        Raises DeviceGoneError, PeerError when its description is
         malformed.
         """
         most = limits.DEVICE_DESCRIPTOR_BYTES

@@ -1,4 +1,4 @@
-"""usbip over a socket of ours: the kernel's usbip-host speaks to the guest.
+"""usbip over our socket: the kernel's usbip-host speaks to the guest.
 
 For every VMM that emulates no USB.  The kernel takes a connected stream socket
 (AF_VSOCK or AF_UNIX) and speaks URBs over it with the guest's vhci-hcd; this

@@ -99,7 +99,7 @@ class Door:
         except (VitrailError, OSError) as error:
             await self._refused(ticket.peer, str(error))
         except Exception as error:  # noqa: BLE001
-            # A mistake of ours with one connection must not end the others.
+            # An internal error with one connection must not end the others.
             log_exception(error)
         finally:
             self._leave(ticket)

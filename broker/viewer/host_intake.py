@@ -5,8 +5,8 @@ host paces every one of its sandboxes (``host.admission``); one that was taken
 over need not, and has as many leases as it likes.  So there is one pace for
 all streams of the link, also across its epochs, and few wait for it.
 
-Fair between leases: the streams of one wait behind each other, and one of
-each stands in the common line.  So whatever the others do, a stream waits
+Fair between leases: the streams of one wait for each other, and one of
+each is in the common line.  So whatever the others do, a stream waits
 there for no more than one of each.
 """
 

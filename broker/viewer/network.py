@@ -205,7 +205,7 @@ class _Filter:
         )
 
     async def _follow_record(self) -> None:
-        # In a task of its own: a filter that does not read delays no other.
+        # In a separate task: a filter that does not read delays no other.
         while True:
             await self.record_changed.wait()
             self.record_changed = trio.Event()

@@ -270,7 +270,7 @@ class ViewerRole:
         self._settings.tell_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
-        with isolated():  # a mistake of ours must not end every sandbox
+        with isolated():  # an internal error must not end every sandbox
             await step()
 
     def guests(self) -> list[Guest]:

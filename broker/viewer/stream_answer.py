@@ -17,7 +17,7 @@ from broker.viewer.host_intake import IntakePlace
 class StreamAnswer:
     """The one answer to a preamble.
 
-    On a descriptor of its own, because the code that carries the stream owns and
+    On a separate descriptor, because the code that carries the stream owns and
     closes the other one, also when it refuses.
     """
 

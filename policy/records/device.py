@@ -6,7 +6,7 @@ interface.  The program compares the counts and then looks for each value
 anywhere, so ``equals {08:*:* 08:06:*}`` would accept a stick that is a keyboard
 too.
 
-A second guard stands beside the operators: a keyboard or hub interface must be
+A second guard is beside the operators: a keyboard or hub interface must be
 named by the rule's ``with-interface``.  A rule about an id or a serial number
 says nothing about what the device does, and both are the device's own claim.
 """

@@ -2,7 +2,7 @@
 
 ``tomllib`` decides what a file means; it knows no places and stops at the
 first error.  So a small scanner cuts the file into statements, each is given
-to ``tomllib`` alone (an error costs only its own statement), the good ones
+to ``tomllib`` alone (an error costs only its statement), the good ones
 together once more (duplicates), and the scanner's places are compared with
 ``tomllib``'s values: where they disagree the file is refused, not guessed at.
 """

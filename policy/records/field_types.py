@@ -313,7 +313,7 @@ class Field:
 class Table:
     """A table of a file; ``name`` is empty for the file's top.
 
-    ``short``: the key that is meant where a word stands in place of the table
+    ``short``: the key that is meant where a word is in place of the table
     (``audio = "raw"``).  ``own``: none of it is inherited.  ``only`` and ``also``
     are as those of a field.
     """

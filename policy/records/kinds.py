@@ -87,7 +87,7 @@ NSPAWN = LaunchKind("nspawn", own_command=True, holds=True, network=True)
 FLATPAK = LaunchKind("flatpak", holds=True, whole_gpu=True)
 SHARED_BOX = LaunchKind("shared-box", boundary=False)
 EXTERNAL = LaunchKind("external")
-"""Started by others.  Whether an agent of ours is inside depends on its ``[peer]``."""
+"""Started by others.  Whether our agent is inside depends on its ``[peer]``."""
 
 KINDS: Mapping[str, LaunchKind] = MappingProxyType(
     {

@@ -2,7 +2,7 @@
 
 Directories are searched in order and the first file of a base name wins, as
 with systemd's units, also when that file is broken: a record with a problem
-denies, it is never replaced by an older one behind it.
+denies, it is never replaced by an older one after it.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class _Collected:
         except FileNotFoundError:
             found = set()
         except OSError as error:
-            # A record in it might shadow any record behind it, so none of
+            # A record in it might shadow any record after it, so none of
             # those can be trusted to be the one that the admin meant.
             self._blind = problem_of_file(
                 directory, f"cannot be read: {error.strerror}"

@@ -200,7 +200,7 @@ class Engine:
         if self._plain[first] and call.device is None:
             return first, ()
         observed: list[Rule] = []
-        # Each rule stands in one list only, and the first one that holds ends it.
+        # Each rule is in one list only, and the first one that holds ends it.
         for number in lists[0] if len(lists) == 1 else heapq.merge(*lists):
             rule = self.rules[number]
             if holds(rule, call):

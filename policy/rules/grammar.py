@@ -62,7 +62,7 @@ class GrammarField(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The first column behind it."""
+        """The first column after it."""
         return self.column + len(self.text)
 
 

@@ -20,7 +20,7 @@ class Rule:
     ``service`` and ``argument`` are None for ``*``.  With ``broken`` set, the
     line could not be read: its meaning is unknown, so where it
     might have decided the answer is deny (its columns that could be read say
-    where that is).  ``text`` is the line as it stands in the file.
+    where that is).  ``text`` is the line as it is in the file.
     """
 
     file: str
@@ -88,7 +88,7 @@ def barrier(
     source: Token = ANY_SOURCE,
     target: Token = ANY_TARGET,
 ) -> Rule:
-    """Return the rule that stands in for a line that could not be read."""
+    """Return the rule that replaces a line that could not be read."""
     return Rule(
         problem.file,
         problem.span.line,

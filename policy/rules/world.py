@@ -206,7 +206,7 @@ def world_of(records: RecordSet, running: Iterable[tuple[str, str]] = ()) -> Wor
     """Return the world of the records; ``running`` is (sandbox, its record).
 
     A record is a sandbox of its name whose type is its class.  A running
-    disposable has its record's tags, under its own name, and rules for its record's
+    disposable has its record's tags, under its name, and rules for its record's
     name are for it, too: a rule that denies ``web`` something must not miss ``web-1234``.
     """
     domains = {"dom0": Domain("dom0", "AdminVM", power_state=RUNNING)}

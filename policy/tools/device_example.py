@@ -1,4 +1,4 @@
-"""A device that stands for all that a rule is about, for tools that compare rules."""
+"""A device that represents all that a rule is about, for tools that compare rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policy.records.device import (
 def example(rule: DeviceRule) -> DeviceFacts | None:
     """Return a device that a rule matches; None where none was found.
 
-    For tools that compare what rules decide: one device stands for all that
+    For tools that compare what rules decide: one device represents all that
     the rule is about.
     """
     asked = dict(rule.conditions)

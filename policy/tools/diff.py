@@ -57,7 +57,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes of sources and of targets (members, the first stands for all).
+    """Classes of sources and of targets (members, the first represents all).
 
     ``told``: by service, the attributes that its rules distinguish.
     """
@@ -162,7 +162,7 @@ def _flows(matches: Iterable[Match]) -> list[tuple[str, int]]:
     known = [match for match in matches if match.port or match.protocol]
     if not known:
         return []
-    # Each end of a range, and the port behind it, begins a class of ports.
+    # Each end of a range, and the port after it, begins a class of ports.
     ends = {1, *(one.start for m in known for one in port_ranges(m.port))}
     ends |= {one.stop for m in known for one in port_ranges(m.port) if one.stop < 65536}
     return [

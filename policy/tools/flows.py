@@ -1,6 +1,6 @@
 """Permitted flows between sandboxes: the arrows of a picture.
 
-An arrow stands for all that one sandbox may have of another (or of the user
+An arrow represents all that one sandbox may have of another (or of the user
 at the viewer), by any rule.  A denied call has no arrow.
 """
 
@@ -19,7 +19,7 @@ ANY_SERVICE = "anything else"
 
 
 class Flow(NamedTuple):
-    """One thing that an arrow stands for.
+    """One thing that an arrow represents.
 
     ``verdict`` is allow or ask; ``told`` the facts that the call must state, as
     ``scheme=https``; ``unnamed``: only when the caller names no target.

@@ -6,7 +6,7 @@ IMPORT_BYTES = 8 << 20
 """A file of another system that is imported; a qubes.xml has some 100 KiB."""
 
 IMPORT_FILES = 1024
-"""Rule files of another system, as many as a set of ours may have."""
+"""Rule files of another system, as many as our set may have."""
 
 WORLD_BYTES = 64 << 20
 """A world in JSON, or one line of a batch."""

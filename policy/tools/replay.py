@@ -53,7 +53,7 @@ class Recorded:
 
     ``verdict`` is that of the rules: ask where the user was asked then.
     ``rule`` is its place, ``policy`` the digest of the rules, ``count`` how
-    many equal ones the event stands for.
+    many equal ones the event represents.
     """
 
     sequence: int

@@ -154,7 +154,7 @@ def service_command(name: str, argument: str, command: List[str]) -> List[str]:
 
 
 def serve(connection: Connection) -> int:
-    """Run the service that the next message names, on the stream behind it."""
+    """Run the service that the next message names, on the stream after it."""
     asked = connection.wait("service")
     source, name = str(asked["source"]), str(asked["service"])
     argument = str(asked["argument"])

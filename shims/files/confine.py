@@ -4,7 +4,7 @@ It reads what a sandbox's worker has written, so it lets go of everything but th
 directory that it has opened: an empty read-only root, no network, no other mounts, no
 capability, and no program of other rights (user_namespaces(7), pivot_root(2)).
 
-The directory is a mount of its own in there.  A descriptor from before would still be
+The directory is a separate mount in there.  A descriptor from before would still be
 one of the user's whole file system: unmounting lazily takes that off the root, and
 ``..`` leads from such a descriptor up to its top, the home with it.
 """
@@ -44,8 +44,8 @@ KEPT = "/kept"
 def confine(folder: int) -> None:
     """Leave the user's session; pipes and files that are open stay usable.
 
-    ``folder`` is the one directory that stays: behind this call the descriptor is of the
-    same directory, with nothing above it.  Of /proc its own directory stays, for
+    ``folder`` is the one directory that stays: after this call the descriptor is of the
+    same directory, with nothing above it.  Of /proc its directory stays, for
     /proc/self/fd.  Raises TransferError where the kernel refuses: then nothing is read.
     """
     # For clearing up: there are no modules to import behind these walls.

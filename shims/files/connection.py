@@ -57,7 +57,7 @@ class Connection:
         )
 
     def send(self, data: bytes) -> None:
-        """Send all of it, behind everything that is queued."""
+        """Send all of it, after everything that is queued."""
         self._queued += data
         self._send_queued(len(self._queued))
 
@@ -83,7 +83,7 @@ class Connection:
     def _heed(self) -> None:
         """Raise TransferError where the broker has refused what is still to be sent.
 
-        Only between contents that are sent: behind the answer to a request for files
+        Only between contents that are sent: after the answer to a request for files
         come their entries, which ``wait`` would not pass on.
         """
         if not select.select([self.socket], [], [], 0)[0]:

@@ -1,4 +1,4 @@
-"""``org.freedesktop.portal.FileChooser``: files of the user's desktop, by its own dialog.
+"""``org.freedesktop.portal.FileChooser``: files of the user's desktop, by its dialog.
 
 What the user chooses to open is copied to ``~/Incoming/desktop``, and the program gets
 these copies.  A file that it saves is written there, too, and is sent each time that it

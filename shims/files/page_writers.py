@@ -163,7 +163,7 @@ class PdfWriter:
         self._write("".join(lines).encode())
 
     def _stream(self, number: int, words: str, data: bytes) -> None:
-        """Write a stream, and behind it its length, an object of the next number."""
+        """Write a stream, and after it its length, an object of the next number."""
         head = f"{words} /Filter /FlateDecode /Length {number + 1} 0 R"
         self._offsets[number] = self._at
         self._write(f"{number} 0 obj\n<< {head} >>\nstream\n".encode())

@@ -216,7 +216,7 @@ class Portal(BusService):
         return "o", (handle,)
 
     def _opened(self, sender: str, handle: str, url: str, fd: int) -> None:
-        """Open it by a process of its own, and send the portal's ``Response``."""
+        """Open it by a separate process, and send the portal's ``Response``."""
         code = FAILED
         try:
             what = url or path_of(fd)

@@ -225,7 +225,7 @@ def ppm_pages(command: List[str]) -> Iterator[Tuple[int, int, bytes]]:
 
 
 def read_head(source: IO[bytes]) -> bytes:
-    """Return the head of a PPM picture: up to the blank behind its fourth word."""
+    """Return the head of a PPM picture: up to the blank after its fourth word."""
     head = b""
     while len(head) < 64:
         byte = source.read(1)

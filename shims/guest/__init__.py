@@ -25,7 +25,7 @@ own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
 ``vitrail.disk=DEVICE``), ``vitrail.off=reset`` (a reset ends the machine),
 ``vitrail.parent=1`` and ``vitrail.warm=`` (see ``parent``).
 ``VITRAIL_SECRET`` names a file with the launch's secret in hexadecimal; with one
-(a micro VM's agent may have it in its own source), no connection to the broker is
+(a micro VM's agent may have it in its source), no connection to the broker is
 used before the program at the port has proved that it launched this machine.
 ``VITRAIL_PIECES`` is the most bytes of a single write, for transports that
 lose larger ones.

@@ -103,7 +103,7 @@ class Account:
         cwd: str = "",
         pass_fds: Sequence[int] = (),
     ) -> "subprocess.Popen[bytes]":
-        """Start a program as this user in a session of its own, in its home or ``cwd``."""
+        """Start a program as this user in a new session, in its home or ``cwd``."""
         path = shutil.which(argv[0], path=env.get("PATH", PATH))
         if path is None:
             raise FileNotFoundError(errno.ENOENT, "no such program")

@@ -170,7 +170,7 @@ class Display:
         return True
 
     def counted(self, displays: int) -> None:
-        """The broker has so many displays of ours.
+        """The broker has so many of our displays.
 
         Of a stream that was lost on its way (a killed relay's, in
         vhost-device-vsock) we get no notice; its program would wait forever.

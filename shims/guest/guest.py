@@ -223,7 +223,7 @@ class Guest:
         return env
 
     def forks(self, message: Dict[str, Any]) -> bool:
-        """Return whether a program is a tool of ours that needs no start of Python."""
+        """Return whether a program is our tool that needs no start of Python."""
         return bool(self._tools) and is_forked(message["argv"], terminal=message["tty"])
 
     def fork_tool(self, message: Dict[str, Any], streams: Tuple[int, int, int]) -> int:
@@ -324,8 +324,8 @@ class Guest:
         """Have the session bus start our portal and our notification daemon.
 
         In the first place where dbus-daemon(1) looks for services, unless the guest
-        has a program of its own for the name: a portal has other interfaces, too, and
-        its own desktop may show its notifications.
+        has a separate program for the name: a portal has other interfaces, too, and
+        its desktop may show its notifications.
         """
         services = os.path.join(self.session_dir, "dbus-1", "services")
         for name, verb in BUS_SERVICES.items():
@@ -341,7 +341,7 @@ class Guest:
                 write_file(path, text.encode(), 0o644)
 
     def _keep_secret(self) -> None:
-        """Put the launch's secret where the other programs of ours find it.
+        """Put the launch's secret where our other programs find it.
 
         Readable for all of the guest, which is one party to the broker: the
         secret keeps out programs of other users on the host.

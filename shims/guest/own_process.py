@@ -1,4 +1,4 @@
-"""Programs of ours that run in a copy of the agent's process.
+"""Our programs that run in a copy of the agent's process.
 
 A start of Python takes a second where KVM is missing, and each click and each copy
 would wait for one.  The agent has most of the modules already.
@@ -53,7 +53,7 @@ def is_forked(argv: List[str], *, terminal: bool) -> bool:
 
 
 def fork_tool(tool: ForkedTool) -> int:
-    """Run it as its user, in a session of its own; returns its pid.  Raises OSError."""
+    """Run it as its user, in a separate session; returns its pid.  Raises OSError."""
     begun, begin = os.pipe()
 
     def work() -> int:

@@ -154,7 +154,7 @@ class Programs:
             self._end(program, "exited", code=-signum)  # it waits for the display
 
     def feed(self, number: int, data: bytes, *, end: bool) -> None:
-        """Write to a program's standard input; ``end`` closes it behind that.
+        """Write to a program's standard input; ``end`` closes it after that.
 
         The broker sends no more than INPUT_WINDOW bytes that we have not
         reported as taken.  Bytes beyond it are an error, and are dropped.

@@ -130,7 +130,7 @@ class Rehearsal:
             peer, _ = self._listener.accept()
         except OSError:
             return
-        # waypipe's client tries the screen with a connection of its own.
+        # waypipe's client tries the screen with a separate connection.
         self._leave()
         peer.settimeout(0)
         self._peer, self._screen = peer, Screen()

@@ -1,7 +1,7 @@
 """The session bus of the guest's programs, started when the first one connects.
 
 Our portal and our notification daemon are services of it.  Only in a machine of which
-the agent is the first process: elsewhere a session has a bus of its own.
+the agent is the first process: elsewhere a session has a separate bus.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SessionBus:
         """End the bus."""
         self._socket.stop()
         if self._pid:
-            # The loop reaps it, so the number is its own until then.
+            # The loop reaps it, so the pid is not reused until then.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGTERM)
 

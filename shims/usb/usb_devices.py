@@ -51,7 +51,7 @@ SERVICE = "vitrail.Device"
 
 
 def receive_header(sock: socket.socket) -> Optional[Tuple[int, int]]:
-    """Read the header and nothing more: each byte behind it is the kernel's."""
+    """Read the header and nothing more: each byte after it is the kernel's."""
     found = b""
     while len(found) < HEADER.size:
         more = sock.recv(HEADER.size - len(found))
@@ -161,7 +161,7 @@ def uevent(data: bytes) -> Dict[str, str]:
 
 
 def follow_nodes(user: str) -> None:
-    """Start ``Nodes`` for ``UID:GID`` in a thread of its own."""
+    """Start ``Nodes`` for ``UID:GID`` in a separate thread."""
     uid, _, gid = user.partition(":")
     nodes = Nodes(int(uid), int(gid))
     threading.Thread(target=nodes.follow, daemon=True).start()
@@ -185,7 +185,7 @@ def wait_for_device(where: str) -> bool:
         except (OSError, ValueError) as error:
             log(f"not attached: {error}")
             return False
-    # The kernel has its own reference of the socket now.
+    # The kernel has its reference of the socket now.
     time.sleep(0.5)
     keep_awake()
     return True

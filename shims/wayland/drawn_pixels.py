@@ -100,7 +100,7 @@ class ProgramSurface:
         self.surface_damage: Region = []
         self.scale = 1
         self.shaped = False
-        """Whether its own coordinates are not those of its buffers: turned, or by a
+        """Whether its coordinates are not those of its buffers: turned, or by a
         viewport."""
         self.reshaped = False
         """Whether that changes with the next commit."""

@@ -1,4 +1,4 @@
-"""Show each X11 window of this sandbox as a Wayland window of its own.
+"""Show each X11 window of this sandbox as a separate Wayland window.
 
     vitrail_x11.py [--listen FD] [-- PROGRAM [ARGUMENT...]]
 

@@ -71,7 +71,7 @@ class Drags(BridgePart):
             self._core.later(BEGIN_SECONDS, lambda: self._begins_not(press))
 
     def _begins_not(self, press: tuple[int, float]) -> None:
-        """The program did not name its types: the pointer is its own again."""
+        """The program did not name its types: the pointer is its again."""
         if self._wants_types and self._core.press == press:
             self._on_pointer()
 

@@ -30,10 +30,10 @@ def popup_parent(
     likely: Sequence[Optional[XWindow]],
     client_mask: int,
 ) -> Optional[XWindow]:
-    """Return the window that a menu stands on; None makes it a window of its own.
+    """Return the window that a menu is on; None makes it a separate window.
 
     ``shown`` are configured windows, oldest first; ``likely`` those under the pointer and
-    with the keyboard.  Without WM_TRANSIENT_FOR only windows of its own X11 client will
+    with the keyboard.  Without WM_TRANSIENT_FOR only windows of its X11 client will
     do, or a program's menu would be on another program's window.
     """
     if window.hints.types & {"SPLASH", "NOTIFICATION"}:
@@ -54,7 +54,7 @@ def popup_parent(
 
 
 def depth(window: XWindow) -> int:
-    """Return how many popups it stands on, itself counted."""
+    """Return how many popups it is on, itself counted."""
     parent = window.parent if window.popup is not None else None
     return 0 if parent is None else 1 + depth(parent)
 

@@ -190,7 +190,7 @@ class Counter:
         owner = self._owner(event, now)
         if owner is not None and owner.may_open(now):
             return key, event
-        # Too many kinds: one count for all others of this kind, in its own name.
+        # Too many kinds: one count for all others of this kind, in its name.
         # guard: counted refusals keep their sandbox
         whose = event if owner is not None else schema.StreamRefused()
         shared = _shared(event, sandbox=whose.sandbox, peer=whose.peer)
@@ -219,7 +219,7 @@ class _Owner:
 
 
 def _shared(event: schema.Event, *, sandbox: str, peer: str) -> schema.Event:
-    """Return the event that stands for the refusals beyond the budget."""
+    """Return the event that represents the refusals beyond the budget."""
     if isinstance(event, schema.LogConflict):
         return schema.LogConflict(size=0, peer=peer, reason=_OTHERS, count=event.count)
     shared = (
@@ -240,7 +240,7 @@ class Refusals:
 
     A store that fails does not make a refusal an error: nothing takes effect
     that would have to be on record first.  The event is kept and tried again.
-    Nor does one that cannot be written (a mistake of ours): it is logged, and lost.
+    Nor does one that cannot be written (an internal error): it is logged, and lost.
     """
 
     def __init__(self, store: Store) -> None:

@@ -8,7 +8,7 @@ so the sandbox's next opening is refused instead; refusals are counted, and cost
 next to nothing.
 
 Each record has a share for all sandboxes of it, one after the other or at the same
-time, and all of them together have one behind it.  When the
+time, and all of them together have one after it.  When the
 common one is used up, a sandbox that has written little still writes: otherwise a few
 busy sandboxes could keep every other from opening a window.  The broker's and
 the user's own events belong to no sandbox and are never refused.

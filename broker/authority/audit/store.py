@@ -129,7 +129,7 @@ class Store:
             self._pending.append(entry)
             await self._commit_in_turn(entry)
         if entry.error is not None:
-            # Several callers share the error; each gets a traceback of its own.
+            # Several callers share the error; each gets a separate traceback.
             raise type(entry.error)(
                 entry.error.message, hint=entry.error.hint
             ) from entry.error
@@ -397,7 +397,7 @@ async def open_store(
 ) -> AsyncIterator[Store]:
     """Open the audit log for writing, making or migrating it where needed.
 
-    ``broker`` is the role that stands in every event.  One writer at a time.
+    ``broker`` is the role that is in every event.  One writer at a time.
 
     Raises SetupError when another broker writes it, when it was written by a
     newer version, or when it is not our database; IntegrityError when it

@@ -1,7 +1,7 @@
 """The control socket: varlink for ``brokerctl``, ``varlinkctl`` and programs.
 
 Only processes of the broker's own user, and root, are listened to.  Each
-connection is a task of its own with a deadline for every wait on the client,
+connection is a separate task with a deadline for every wait on the client,
 so a client that does not read, or says nothing, hurts only itself.
 """
 
@@ -243,7 +243,7 @@ class _Connection:
         if call.more:
             self._scope.cancel()
         elif (row := row_of(call.method)) and row.dropped:
-            # Not at once: it may have closed its own half, and wait for the answer.
+            # Not at once: it may have closed its half, and wait for the answer.
             # guard: input that is never read goes with its client
             self._scope.deadline = trio.current_time() + limits.CONTROL_REPLY_SECONDS
 

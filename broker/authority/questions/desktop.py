@@ -3,7 +3,7 @@
 Nothing waits for them and nothing depends on them: important facts are also
 events and lines of ``brokerctl status``.  A sandbox that is refused all the time
 must not cover the screen, so actions of sandboxes are shown a few times a minute, and
-the rest is counted; each sandbox has a budget of its own, so that one cannot use
+the rest is counted; each sandbox has a separate budget, so that one cannot use
 up the budget of the others.  The user's own messages (a crossing of the
 clipboard, a cut, an error in a file) have none, and are sent before the others:
 a sandbox that provokes refusals must not be able to hide one of them.
@@ -117,7 +117,7 @@ class Desktop:
         """Send the waiting notifications, until cancelled."""
         while True:
             title, text, seconds = await self._next()
-            # A file of rules by its own name: whole paths fill the bubble.
+            # A file of rules by its name: whole paths fill the bubble.
             brief = _PLACE.sub(r"\1", text)
             lines = [printable(line, _TEXT_CHARACTERS) for line in brief.split("\n")]
             # guard: a long text does not end the starter

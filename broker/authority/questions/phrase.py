@@ -19,7 +19,7 @@ from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths
 
 _NUMBER = 3
-"""Words of a phrase of ours: a million of them, and one guess is seen."""
+"""Words of our phrase: a million of them, and one guess is seen."""
 
 
 def phrase_file(paths: Paths) -> Path:

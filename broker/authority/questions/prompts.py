@@ -1,6 +1,6 @@
 """Asking the user: the queue, and the prompt agent that draws its front.
 
-The agent is a process of ours in the user's session, started when the first
+The agent is our process in the user's session, started when the first
 question comes and ended with us.  It receives one question at a time over a pair
 of sockets without a name.  Beside it runs the process that screen readers ask
 (broker/programs/accessible.py).  Its answer is checked against the offered choices;

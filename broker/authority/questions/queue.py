@@ -199,7 +199,7 @@ class Queue:
         return [(asker, answer) for asker in entry.askers]
 
     def _again(self, entry: QueueEntry, now: float) -> Settled:
-        """Put the question once more for those behind the first asker."""
+        """Put the question once more for those after the first asker."""
         gone = PersonAnswer(allow=False, by="gone", reason="who asked has gone")
         others = [one for one in entry.askers[1:] if one not in entry.absent]
         left = [(one, gone) for one in entry.askers[1:] if one in entry.absent]

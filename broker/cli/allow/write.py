@@ -37,7 +37,7 @@ def always(offer: RuleOffer, line: str) -> Path:
 def once(offer: RuleOffer) -> Path:
     """Put the line in force for one call, at most ONCE_SECONDS long.
 
-    It is in the runtime directory; a process of its own removes it.
+    It is in the runtime directory; a separate process removes it.
     """
     paths = find_paths()
     require_private(paths)

@@ -307,7 +307,7 @@ def pack_day(store: str, today: date) -> str:
         return ""
     table = str(rows[0][0])
     with opened(store) as connection:
-        # Each in a transaction of its own: batches and questions wait for nothing.
+        # Each in a separate transaction: batches and questions wait for nothing.
         connection.autocommit = True
         connection.execute(f"REINDEX TABLE CONCURRENTLY vitrail.{table}")
         connection.execute(f"COMMENT ON TABLE vitrail.{table} IS '{_PACKED}'")
@@ -325,7 +325,7 @@ def _refuse_unproved(store: str, before: date) -> None:
                 id AND old.sequence = kept.sequence - 1) AND NOT EXISTS (SELECT FROM
             vitrail.frontier WHERE frontier.log = id AND size = kept.sequence - 1
             AND octet_length(peaks) > 0)
-        ORDER BY 1 LIMIT 5"""  # noqa: S608 -- a number of ours
+        ORDER BY 1 LIMIT 5"""  # noqa: S608 -- one of our numbers
     rows = _run(store, query)
     if rows:
         names = ", ".join(printable(str(name), 60) for (name,) in rows)

@@ -11,7 +11,7 @@ from broker.core.paths import Paths
 
 
 class State(enum.StrEnum):
-    """How it stands."""
+    """Its result."""
 
     OK = "ok"
     WARN = "warn"

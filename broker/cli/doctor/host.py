@@ -43,7 +43,7 @@ _NAMESPACES_MEND = (
 
 
 async def check_user(context: Context) -> Sequence[Finding]:
-    """Nothing of ours runs as root that need not."""
+    """No process of Vitrail runs as root that need not."""
     del context
     user = pwd.getpwuid(os.geteuid()).pw_name
     if os.geteuid() == 0:

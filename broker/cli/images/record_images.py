@@ -11,7 +11,7 @@ from policy.records.model import MicroVM, Record
 
 
 def micro_vm_of(record: Record) -> MicroVM | None:
-    """Return how the record's machine starts; None for a kind without images of ours."""
+    """Return how the record's machine starts; None for a kind without our images."""
     launch = record.host.launch
     return launch if isinstance(launch, MicroVM) else None
 

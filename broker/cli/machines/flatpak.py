@@ -59,7 +59,7 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
 
 
 def remove_flatpak(app: str) -> None:
-    """Give an application its own permissions and menu entries back.
+    """Give an application its permissions and menu entries back.
 
     Raises SetupError.
     """

@@ -1,6 +1,6 @@
 """Start a sandbox as its menu entry does: progress, failure and mend by notification.
 
-All kinds of sandboxes start by ``brokerctl run --json`` in a process of its own, whose
+All kinds of sandboxes start by ``brokerctl run --json`` in a separate process, whose
 lines are shown here.  So there is one place that reports a start, and one that does it.
 """
 
@@ -59,7 +59,7 @@ _ONCE = "This happens once and may take a few minutes."
 
 @dataclass
 class StartResult:
-    """How a command of ours ended."""
+    """How one of our commands ended."""
 
     code: int = 0
     sandbox: str = ""
@@ -197,7 +197,7 @@ def _in_terminal(words: Sequence[str], env: Mapping[str, str]) -> None:
 async def _reported(
     note: DesktopNotification, title: str, words: Sequence[str], env: Mapping[str, str]
 ) -> StartResult:
-    """Run a verb of ours and show how far it is.  Its processes end with us."""
+    """Run one of our verbs and show how far it is.  Its processes end with us."""
     result = StartResult()
     # Nobody reads: what we write to a menu's pipe is for its log.
     child = spawn(
@@ -325,7 +325,7 @@ async def _lines(fd: int) -> AsyncIterator[str]:
 
 
 def _error_of(lines: Sequence[str]) -> tuple[str, str]:
-    """Return message and hint of the error that a verb of ours reported."""
+    """Return message and hint of the error that one of our verbs reported."""
     error = hint = ""
     for line in lines:
         if line.startswith("error: "):

@@ -286,7 +286,7 @@ class Pairing:
             error.answer = refusal(
                 ConnectionKind.PAIRING, Kind.REFUSED, self._role, error.reason
             )
-        # Bytes behind the last CONFIRM are wrong, and change nothing: the key
+        # Bytes after the last CONFIRM are wrong, and change nothing: the key
         # was confirmed by both.
         if self.state is not State.PAIRED:
             self.state = State.REFUSED

@@ -74,7 +74,7 @@ def simulate(
     record are not guessed: such a decision counts as not replayable.  Sandboxes have
     the tags and classes that their records have now, or the records in NEW.
     With --store it asks the decisions of all machines again, before a bundle is signed:
-    of each machine with its own sandboxes, and of the records in NEW.
+    of each machine with its sandboxes, and of the records in NEW.
 
     Exit code: 0 nothing would change, 1 something would, 3 the rules have an
     error.

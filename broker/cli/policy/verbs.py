@@ -174,7 +174,7 @@ def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:
 
 
 def _line(where: str) -> str:
-    """The place without the file, which stands above the table."""
+    """The place without the file, which is above the table."""
     return "line " + where.rsplit(":", 2)[1] if where else "default"
 
 

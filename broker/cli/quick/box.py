@@ -219,7 +219,7 @@ def _held(box: Box) -> Iterator[_Running]:
         output = popen.stdout.fileno(), popen.stderr.fileno()
         started = False
         try:
-            bwrap = os.pidfd_open(popen.pid)  # not reaped, so the number is its own
+            bwrap = os.pidfd_open(popen.pid)  # not reaped, so the pid was not reused
             ours.callback(os.close, bwrap)
             leader = leader_of(_line(command.status, STATUS_BYTES))
             pidfd = _pidfd(leader)

@@ -97,7 +97,7 @@ def _problems(status: _Object) -> Iterator[str]:
 
 
 def link_line(link: _Object) -> str:
-    """How the link stands, and why there is none."""
+    """The state of the link, and why there is none."""
     with_whom = f" with '{printable(link['name'], 60)}'" if link["name"] else ""
     why = f": {printable(link['problem'], 300)}" if link["problem"] else ""
     return f"link: {printable(link['state'])}{with_whom}{why}"

@@ -1,6 +1,6 @@
 """``brokerctl run`` of a box: a program of this machine's under bubblewrap.
 
-Without a record (``--bwrap``) one is made for the run: a sandbox of its own with the
+Without a record (``--bwrap``) one is made for the run: a separate sandbox with the
 label "untrusted", windows and sound through the filters, and nothing else.  The rules
 are asked about it as about any other.
 """

@@ -102,7 +102,7 @@ async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
 async def _whole_command(
     container: Container, env: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return what Podman would start: with the image's ENTRYPOINT, or its own command.
+    """Return what Podman would start: with the image's ENTRYPOINT, or its command.
 
     The bridge starts it in their place.  Raises UpstreamError where Podman does not
     have the image, SetupError where Podman is missing.

@@ -37,7 +37,7 @@ _GONE = ("DISPLAY", "WAYLAND_SOCKET", "XAUTHORITY")
 
 
 def run_shared_box(kind: str, program: Path, words: Sequence[str]) -> int:
-    """Run ``program`` with a lease of its own; returns its exit code.
+    """Run ``program`` with a separate lease; returns its exit code.
 
     ``kind`` is ``toolbox`` or ``distrobox``; it is also the record of boxes that have
     none of their own name.  Raises SetupError without such a record.
@@ -172,7 +172,7 @@ def _pass_signals_on(child: Child) -> None:
 
 
 def _record(paths: Paths, kind: str, words: Sequence[str]) -> Record:
-    """The record of the box: of its own name, or the one of its kind."""
+    """The record of the box: of its name, or the one of its kind."""
     found = read_records(paths).records
     for name in (box_name(words), kind):
         record = found.get(name or "")

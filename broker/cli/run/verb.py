@@ -64,7 +64,7 @@ def command(
     Standard input is passed on.  A COMMAND that is run from a terminal gets a
     terminal, and Ctrl-C goes to it; otherwise Ctrl-C ends the run.
 
-    With --bwrap COMMAND is a program of this machine's, in a box of its own:
+    With --bwrap COMMAND is a program of this machine's, in a separate box:
     without a record, a network, or anything of your home but the files that are
     named as its arguments, which it can read.
 

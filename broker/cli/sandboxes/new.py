@@ -238,7 +238,7 @@ def _program(packages: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _set(text: str, table: str, key: str, value: str) -> str:
-    """Set a key of a table, in its line or behind the table's heading."""
+    """Set a key of a table, in its line or after the table's heading."""
     head = re.search(rf"(?m)^\[{table}\]\n", text)
     if head is None:
         return f"{text.rstrip()}\n\n[{table}]\n{key} = {value}\n"

@@ -71,7 +71,7 @@ def unlock(
 @_NAME
 @_JSON
 def lock(name: str, *, as_json: bool) -> None:
-    """Remove the passphrase of a home from the keyring; what runs goes on."""
+    """Remove the passphrase of a home from the keyring; what runs continues."""
     sandbox = take_sandbox_name(name)
     if not keyring.forget(sandbox):
         raise RefusedError(f"the keyring does not contain a passphrase of '{sandbox}'")

@@ -123,7 +123,7 @@ class _Steps(Steps):
 
     denied = False
     sandbox = ""
-    """Where the program runs, once it does; of a disposable, its own name."""
+    """Where the program runs, once it does; of a disposable, its name."""
 
     @override
     async def item(self, item: RunItem) -> None:

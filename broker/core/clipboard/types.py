@@ -68,7 +68,7 @@ _TYPE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A type to ask the source for, in its own spelling, and its kind."""
+    """A type to ask the source for, in its spelling, and its kind."""
 
     name: str
     kind: str

@@ -32,7 +32,7 @@ def whole_file(
     FileExistsError where ``path`` exists and is not to be replaced; ``path`` is then
     as it was, as it is when the block raises.
     """
-    # A name of its own, so that two writers do not mix their bytes, and one that
+    # A separate name, so that two writers do not mix their bytes, and one that
     # cannot be guessed: the directory may be another user's, too.
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     fd = os.open(fresh, _FLAGS, 0o600)

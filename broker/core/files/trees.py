@@ -58,7 +58,7 @@ def _walk(
 ) -> Iterator[tuple[int, str, bool]]:
     """Give each name below ``top`` with its directory, open, and whether it is one.
 
-    A directory comes behind its content.  ``errors`` gets those of directories that
+    A directory comes after its content.  ``errors`` gets those of directories that
     cannot be entered.  Raises OSError where ``top`` cannot be, or a directory was moved.
     """
     fd = _open_directory(os.fspath(top), None, unlock=unlock)

@@ -55,7 +55,7 @@ CLIPBOARD_SECONDS_MOST = 86_400.0
 
 CLIPBOARD_COPY_SECONDS = 10.0
 """From the copy chord to the last byte.  Toolkits need milliseconds; a source
-that stalls holds a pipe and memory of ours for no longer."""
+that stalls holds a pipe and our memory for no longer."""
 
 CLIPBOARD_DECIDE_SECONDS = 90.0
 """From the paste chord to policy's answer; longer than a question to the user

@@ -49,7 +49,7 @@ DEVICE_KINDS = 8
 """Kinds of interfaces that a device's title names."""
 
 SECURITY_KEY_CONNECTIONS = 4
-"""Connections of one sandbox to the security key; each has a process of its own.
+"""Connections of one sandbox to the security key; each has a separate process.
 The guest's program keeps one."""
 
 SECURITY_KEY_MESSAGES_PER_SECOND = 20

@@ -90,7 +90,7 @@ WAYPIPE_PIPE_IDLE_SECONDS = 60.0
 """A pipe that moves nothing for so long is closed on our side."""
 
 WAYPIPE_PIPE_READ_BYTES = 16_384
-"""Bytes read at once from a pipe of ours, one block for waypipe."""
+"""Bytes read at once from our pipe, one block for waypipe."""
 
 WAYPIPE_SENT_FILE_BYTES = 4 << 20
 """One file towards the application: a keymap has 60 KiB."""

@@ -1,7 +1,7 @@
 """Messages between a sandbox's frame filter and the viewer, which has flows decided.
 
 The filter reads the guest's packets and is jailed; what it says about them is a claim
-about its own sandbox.  It asks for each destination once, and carries flows to it while
+about its sandbox.  It asks for each destination once, and carries flows to it while
 the answer holds.  Frames are as ``core.framing`` has them, in a pair of stream sockets.
 """
 

@@ -39,7 +39,7 @@ class WindowRules:
     ``promote``: subsurfaces that reach outside their window become framed
     popups; otherwise they are cropped.
     ``strip`` is the coverage of the name's pixels in the upper strip, a byte each in
-    ``top`` rows; where it is empty, the name is drawn with letters of ours.
+    ``top`` rows; where it is empty, the name is drawn with our letters.
     ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.
     """
 

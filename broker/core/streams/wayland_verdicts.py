@@ -83,7 +83,7 @@ _ROWS = (
     ),
     _yes("wp_viewporter", 1, "Scales its own pixels; combined with the frame's crop."),
     _yes("wl_fixes", 1, "Destroys its registry; harmless.", local=True),
-    # -- common, bound to its own surfaces --------------------------------------
+    # -- common, bound to its surfaces --------------------------------------
     _yes("wp_single_pixel_buffer_manager_v1", 1, "One-pixel buffers; harmless."),
     _yes("wp_fractional_scale_manager_v1", 1, "Learns the scale of its own windows."),
     _yes("wp_presentation", 1, "Learns when its own frames were shown (a fine clock)."),
@@ -184,7 +184,7 @@ _ROWS = (
         "zwp_linux_explicit_synchronization_v1",
         "Kernel fences can stall the compositor.",
     ),
-    # -- input beyond its own focus ------------------------------------------------------
+    # -- input beyond its focus ------------------------------------------------------
     _no("wp_pointer_warp_v1", "Moves the user's pointer."),
     _no("zwp_input_timestamps_manager_v1", "Finer input times than needed."),
     _no("zwp_tablet_manager_v1", "Legacy tablet protocol."),

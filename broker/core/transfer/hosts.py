@@ -40,7 +40,7 @@ class HostName:
 
     @property
     def authority(self) -> str:
-        """The host as it stands in an address."""
+        """The host as it is in an address."""
         return f"[{self.ascii}]" if ":" in self.ascii else self.ascii
 
 

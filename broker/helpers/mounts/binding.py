@@ -5,7 +5,7 @@ them; of a container's root they make an overlay, which does not tell what is be
 So they get other paths, where no sandbox can write: at these, in the mount namespace
 in which they mount, is the file that was opened here and is the one we looked at.
 
-Run as a process of its own in that namespace, as a user that may mount there
+Run as a separate process in that namespace, as a user that may mount there
 (``podman unshare``, ``unshare --map-root-user --mount``).
 """
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     """``BASE [FILE DEVICE:INODE]... [-- COMMAND...]``; ``--undo BASE``.
 
     FILE number N, counted from 0, is bound at BASE/N.  COMMAND, which is systemd-nspawn
-    or stands for it, has our filter of system calls.
+    or represents it, has our filter of system calls.
     """
     try:
         if argv[0] == "--undo":

@@ -108,7 +108,7 @@ async def _run(*words: str, fds: tuple[int, ...]) -> bytes:
 
 
 async def wait_set_up(pid: int, path: str) -> None:
-    """Wait until a container has its mount at ``path``: its root is its own then.
+    """Wait until a container has its mount at ``path``: its root is its then.
 
     Raises UpstreamError when that takes long.
     """
@@ -183,7 +183,7 @@ async def refuse_mount_makers(pid: int) -> None:
 
 
 def refuse_other_namespaces(pid: int) -> None:
-    """Raise HeldError where a program of the sandbox has mounts of its own."""
+    """Raise HeldError where a program of the sandbox has mounted something itself."""
     # guard: a copy of the mount is not overlooked
     if may_have_copy(pid):
         raise HeldError("a program of the sandbox has mounts of its own")
@@ -198,7 +198,7 @@ def may_have_copy(pid: int) -> bool:
 
 
 def _may_mount(pid: int) -> bool:
-    """Whether programs of a container can have CAP_SYS_ADMIN in its own namespaces.
+    """Whether programs of a container can have CAP_SYS_ADMIN in its namespaces.
 
     They can mount the folder at a second place then, which no other program can find
     out for certain.  Our launchers drop all capabilities; a container that the user

@@ -1,6 +1,6 @@
 """``attach``, ``detach`` and ``limit``: mounts a directory in a sandbox, without root.
 
-Run as a process of its own, because it changes its namespaces (setns(2)), which a
+Run as a separate process, because it changes its namespaces (setns(2)), which a
 process with threads cannot.
 
 The directory is cloned (open_tree(2)) in new user and mount namespaces, where an
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
 
 
 def cloned(folder: int, path: str, *, write: bool) -> int:
-    """Return a detached mount of a directory, made by a child in namespaces of its own.
+    """Return a detached mount of a directory, made by a child in separate namespaces.
 
     Raises OSError.
     """

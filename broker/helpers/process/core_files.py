@@ -1,4 +1,4 @@
-"""No memory of ours in core files."""
+"""Keep our memory out of core files."""
 
 from __future__ import annotations
 

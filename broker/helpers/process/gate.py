@@ -36,7 +36,7 @@ def limited_gate_words(open_files: int) -> tuple[str, ...]:
     """The same, for a program that runs with the user's user id.
 
     The kernel counts the descriptors in flight on UNIX sockets for the user, and holds
-    each sender to its own limit of open files (unix(7), ETOOMANYREFS): a program that may
+    each sender to its limit of open files (unix(7), ETOOMANYREFS): a program that may
     have many open could keep the broker, the workers and the compositor from passing any.
     """
     return ("/bin/sh", "-c", _few_files(open_files) + _SCRIPT, "sh")
@@ -53,7 +53,7 @@ READY = b"ready\n"
 
 
 def box_gate_words(open_files: int, *, stdin: bool = False) -> tuple[str, ...]:
-    """The same, for a program in a user namespace of its own, too.
+    """The same, for a program in a separate user namespace, too.
 
     ``stdin``: the program reads what follows in the gate's pipe.  READY is the beginning of its output, when all mounts and namespaces are there.
     """
@@ -109,7 +109,7 @@ class Gate:
 
 
 def close_output(child: Child) -> None:
-    """Close our ends of the output of a program that has ended behind its gate."""
+    """Close our ends of the output of a program that has ended after its gate."""
     for pipe in (child.popen.stdout, child.popen.stderr):
         if pipe is not None:
             pipe.close()

@@ -99,7 +99,7 @@ def enclose() -> None:
 
     Afterwards it reads Python, our modules and their libraries and no other file,
     writes none, has no network and no socket but those that it holds, and can fork
-    but not execute.  It keeps the capabilities of its own user namespace, which
+    but not execute.  It keeps the capabilities of its user namespace, which
     ``entering.fork_jailed`` needs.  Raises OSError, SetupError.
     """
     proc = os.open("/proc", DIRECTORY)

@@ -3,7 +3,7 @@
 User namespaces, inotify instances and others are counted for their user in each user
 namespace up to the machine's own (namespaces(7), ``/proc/sys/user``), so one box could
 take all that its user has, and no worker, box or machine would start any more.  Each
-level has a limit of its own, which who has capabilities in that namespace may set: the
+level has a separate limit, which who has capabilities in that namespace may set: the
 owner from outside, and no program inside, because those have none.
 """
 
@@ -58,14 +58,14 @@ def open_user_namespace(leader: int) -> int:
 
 
 def limit_namespace(namespace: int, *, nested: bool) -> None:
-    """Limit a user namespace of ours.  Raises UpstreamError where the kernel refuses.
+    """Limit our user namespace.  Raises UpstreamError where the kernel refuses.
 
     ``nested``: its programs may make namespaces, a few.
     """
     most = limits.BOX_NAMESPACES if nested else 0
     namespaces = {f"{kind}_namespaces": most for kind in _NAMESPACES}
     # The box has one, and the far ends of its cables are in others (``host.network.veth``):
-    # one to its own network, one to those whose network it provides.
+    # one to its network, one to those whose network it provides.
     namespaces["net_namespaces"] = max(most, 3)
     # guard: a box takes few of what is counted for its user
     counted = {**namespaces, **_COUNTED}

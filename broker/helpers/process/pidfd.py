@@ -32,7 +32,7 @@ class PidfdProcess:
         """Read its memory; zeroes when it has ended."""
         memory = read_memory(self.pid)
         try:
-            # Still there, so the number was its own when we read.
+            # Still there, so the pid was not reused when we read.
             signal.pidfd_send_signal(self._pidfd, 0)
         except ProcessLookupError:
             return ProcessMemory()

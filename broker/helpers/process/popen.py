@@ -67,7 +67,7 @@ JAILERS = frozenset({BUBBLEWRAP, "nice", "prlimit"})
 def kill_jail(pid: int) -> None:
     """Kill bubblewrap and all processes that it started.
 
-    ``pid`` must still be its own: it leads a group (``start_process``) and is not reaped.
+    ``pid`` is not reused: it leads a group (``start_process``) and is not reaped.
     It asks for its child's death last (``--die-with-parent``).  Killed alone before, it
     leaves a child that waits for ever to be let go on, or runs its program all the same.
     """
@@ -98,7 +98,7 @@ def require_installed(program: str, env: Mapping[str, str] | None = None) -> Non
 
 
 def our_program(module: str, *args: str) -> list[str]:
-    """The command line that runs one of our modules as a process of its own.
+    """The command line that runs one of our modules as a separate process.
 
     See ``broker.__main__`` for why it is not simply ``-m MODULE``.
     """

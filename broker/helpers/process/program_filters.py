@@ -112,7 +112,7 @@ def port_mux_filter() -> bytes:
 
 # virtiofsd enters its directory (chroot), keeps the working directory of each thread
 # apart (unshare), and takes the guest's user for what that makes (setresuid): all of
-# it inside a user namespace with one user.  It installs an allow-list of its own then.
+# it inside a user namespace with one user.  It installs an allow-list of its then.
 _FOLDER_NEEDS = frozenset({"chroot", "unshare", "capset", "setresuid", "setresgid"})
 
 

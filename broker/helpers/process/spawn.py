@@ -96,7 +96,7 @@ def send_signal(pidfd: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 @dataclass(eq=False)
 class Child:
-    """A process of ours.  ``pidfd`` stays open until ``wait`` returned.
+    """Our process.  ``pidfd`` stays open until ``wait`` returned.
 
     ``stdin``, ``stdout`` and ``stderr`` are our ends where a pipe was asked
     for; the owner closes them.
@@ -203,7 +203,7 @@ def spawn(
     try:
         pidfd = os.pidfd_open(started.pid)
     except BaseException:
-        popen.kill_jail(started.pid)  # not reaped, so the number is its own
+        popen.kill_jail(started.pid)  # not reaped, so the pid was not reused
         started.wait()
         raise
     names = [Path(word).name for word in argv]

@@ -44,7 +44,7 @@ _SEEN = frozenset({_ENABLED, _SENSITIVE, _SHOWING, _VISIBLE, _READ_ONLY})
 
 
 class AccessibilityEvent(NamedTuple):
-    """An event of ``path``: ``interface`` is that behind ``org.a11y.atspi.Event.``."""
+    """An event of ``path``: ``interface`` is that after ``org.a11y.atspi.Event.``."""
 
     path: str
     interface: str

@@ -37,7 +37,7 @@ _BUTTONS, _FINGERS = 0x10000, 0x20000
 
 
 class Rect(NamedTuple):
-    """A piece of the dialog, in its own coordinates."""
+    """A piece of the dialog, in its coordinates."""
 
     x: int
     y: int
@@ -275,7 +275,7 @@ class Dialog:
         self._see(self.target)
 
     def _hold_for(self, by: int) -> None:
-        """Choose the answer's duration that stands before or behind the chosen one."""
+        """Choose the answer's duration that is before or after the chosen one."""
         keeps = self.question.keeps
         if self.keep in keeps:
             number = keeps.index(self.keep) + by

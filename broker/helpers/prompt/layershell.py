@@ -127,5 +127,5 @@ for _interface, _proxy in (
     (LayerSurface, LayerSurfaceProxy),
     (LayerShell, LayerShellProxy),
 ):
-    _interface._gen_c()  # noqa: SLF001 -- as its own scanner's output does
+    _interface._gen_c()  # noqa: SLF001 -- as its scanner's output does
     _interface.proxy_class = _proxy

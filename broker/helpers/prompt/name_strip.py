@@ -2,7 +2,7 @@
 
 ``python -m broker.helpers.prompt.name_strip HEIGHT FILE INDEX`` prints a JSON object: for each
 character of a sandbox's name its width and its coverage, a byte for each pixel, in
-base64.  A process of its own: a font file is parsed by FreeType, a large parser, which
+base64.  A separate process: a font file is parsed by FreeType, a large parser, which
 neither the broker nor a worker loads.
 """
 

@@ -1,6 +1,6 @@
-"""The pump as a process: a program of its own, or a fork of a small process.
+"""The pump as a process: a separate program, or a fork of a small process.
 
-A process of its own, so that no stream waits for Python's interpreter lock
+A separate process, so that no stream waits for Python's interpreter lock
 while the broker computes, and so that the part which touches every byte can
 do nothing else: after ``confine`` it may neither open, connect nor execute.
 

@@ -74,7 +74,7 @@ class Accelerator:
         return _pair(*self._turns.release(fd))
 
     def look(self, fd: int) -> Pair:
-        """How the pair with this socket stands.  Raises KeyError."""
+        """Return the state of the pair with this socket.  Raises KeyError."""
         return _pair(*self._turns.look(fd))
 
 

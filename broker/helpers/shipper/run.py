@@ -1,6 +1,6 @@
 """Shipping: read, send, and only then move the cursor.
 
-One task for each receiver, each with its own reader of the log, so that a
+One task for each receiver, each with its reader of the log, so that a
 slow one does not delay the others.  A receiver that fails is asked again, ever more
 seldom; its cursor stays where it is, and retention keeps the unsent events.
 """

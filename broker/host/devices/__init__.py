@@ -1,4 +1,4 @@
-"""USB devices of this machine: seen, bounded by its own records, handed over.
+"""USB devices of this machine: seen, bounded by its records, handed over.
 
 Processes: host, brokerctl (render_nodes).
 """

@@ -141,7 +141,7 @@ def image_options(disk: Path) -> str:
 
 
 def _split(plain: Path, room: Path) -> list[str]:
-    """Write each piece to a file of its own; returns the commands that take them."""
+    """Write each piece to a separate file; returns the commands that take them."""
     words = []
     for number, (offset, data) in enumerate(pieces(plain)):
         (room / str(number)).write_bytes(data)

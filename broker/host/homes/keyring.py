@@ -1,6 +1,6 @@
 """Passphrases of encrypted homes, in the kernel's keyring of this user.
 
-The kernel keeps them in its own memory, never on a disk and not in swap, until they
+The kernel keeps them in its memory, never on a disk and not in swap, until they
 expire, are removed, or the user's last process has ended.  Every program of the same
 user can read them, as it could read the memory of a broker that kept them.
 

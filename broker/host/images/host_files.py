@@ -1,6 +1,6 @@
 """Files of this machine that a micro VM gets by ``launch.host_files``.
 
-A process of its own, which then ends: what parses the files of other packages holds no
+A separate process, which then ends: what parses the files of other packages holds no
 machines.  Its arguments are the kinds that the record names.
 
 The files come with the guest agent in the initramfs of the launch, so that they are

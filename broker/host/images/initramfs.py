@@ -109,7 +109,7 @@ def _padded(data: bytearray, unit: int) -> bytearray:
 
 
 def agent_overlay(shim: bytes, settings: Mapping[str, str] | None = None) -> bytes:
-    """Return an archive that, put behind the initramfs, brings another agent.
+    """Return an archive that, put after the initramfs, brings another agent.
 
     Or none (``b""``); and the settings of this launch, for an init that
     ``passes_settings``.  Nothing where there is neither.
@@ -160,7 +160,7 @@ def modules_overlay(
     arena: bool = False,
     gpu: bool = False,
 ) -> bytes:
-    """Return an archive that, put behind this one, has it load what is needed.
+    """Return an archive that, put after this one, has it load what is needed.
 
     ``FOLDER_MODULES`` with ``folders``, ``SHARED_IMAGE_MODULES`` with
     ``shared_image``, ``ARENA_MODULES`` with ``arena``, ``ROUTER_MODULES`` with
@@ -236,7 +236,7 @@ def _has(archive: bytes, name: str) -> bool:
 
 
 def _read_entry(archive: bytes, name: str) -> bytes:
-    """Return the content of a file in an archive of ours."""
+    """Return the content of a file in one of our archives."""
     encoded = name.encode() + b"\0"
     at = archive.index(encoded)
     head = archive[at - _HEAD_BYTES : at]

@@ -1,6 +1,6 @@
 """The machine's own package archive: where it is and how it is reached.
 
-No address of an archive stands in our source.  What the machine uses is what
+No address of an archive is in our source.  What the machine uses is what
 apt says: its mirror, its security archive, its proxies and its checks.
 """
 

@@ -1,4 +1,4 @@
-"""Unpack a bzImage into the kernels' cache: a process of its own, which then ends.
+"""Unpack a bzImage into the kernels' cache: a separate process, which then ends.
 
 The kernel is the image's, which this machine's owner has built or chosen; what is
 checked here is that it is one that can be unpacked, not that it is harmless.
@@ -107,7 +107,7 @@ def _unpack_zstd(packed: bytes, size: int) -> bytes:
 
 
 def _unpack_lz4(packed: bytes, size: int) -> bytes:
-    """Unpack lz4's legacy format: blocks, each behind its packed size."""
+    """Unpack lz4's legacy format: blocks, each after its packed size."""
     library = _lz4()
     target = ctypes.create_string_buffer(min(size, _LZ4_BLOCK))
     unpacked = bytearray()

@@ -120,7 +120,7 @@ def _digest(file: BinaryIO) -> str:
 
 
 async def _unpack(kernel: Path, fd: int, target: Path) -> None:
-    # In a process of its own, so that what decompresses a kernel holds no machines.
+    # In a separate process, so that what decompresses a kernel holds no machines.
     argv = our_program("broker.host.images.unpack", str(fd), str(target))
     try:
         await run_tool(argv, name="unpacking", pass_fds=(fd,))

@@ -1,4 +1,4 @@
-"""A micro VM of ours while it runs, as a machine that a host leases."""
+"""One of our micro VMs while it runs, as a machine that a host leases."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BACKENDS = {
 
 
 class MicroVmMachine:
-    """Implements ``host.machine.Machine`` for a micro VM of ours."""
+    """Implements ``host.machine.Machine`` for our micro VMs."""
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ def namespace_of(vmm: Tracked) -> Iterator[tuple[int, int]]:
         except OSError as error:
             raise UpstreamError(f"{vmm.role} ended as it started") from error
         ours.callback(os.close, namespace)
-        # It lives after the name was opened: the name was its own.
+        # It lives after the name was opened: the pid was not reused.
         if vmm.ended:
             raise UpstreamError(f"{vmm.role} ended as it started")
         refuse_own(namespace)

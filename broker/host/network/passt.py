@@ -5,7 +5,7 @@
 ``network = "none"`` means no device at all.  With ``user`` the guest reaches
 the hosts that the user's own programs reach, except this machine: passt is set
 not to map its gateway to the host and to forward no port inwards, and
-the frameguard drops frames addressed to loopback or to an address of ours.  It has IPv6
+the frameguard drops frames addressed to loopback or to our addresses.  It has IPv6
 where this machine has a default route of it.
 
 The guest sees the same small network everywhere, so that it learns nothing of

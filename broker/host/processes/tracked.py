@@ -32,7 +32,7 @@ _PASS_ON_SECONDS = 1.0
 class Tracked:
     """A process of a machine, held by the host by its pidfd.
 
-    Made by ``spawn_helper`` for a child of ours and by ``find`` for one that was
+    Made by ``spawn_helper`` for our child and by ``find`` for one that was
     written down.  ``role`` is the word for it in messages.  The owner calls
     ``close``.
     """
@@ -84,7 +84,7 @@ class Tracked:
         return inside
 
     async def wait(self) -> int | None:
-        """Wait for the end; returns its code where it was a child of ours."""
+        """Wait for the end; returns its code where it was our child."""
         if self._pidfd >= 0:
             await wait_ended(self._pidfd)
         if self._child is None:
@@ -104,7 +104,7 @@ class Tracked:
             send_signal(self._pidfd, number)
 
     def kill_now(self) -> None:
-        """Kill it, reap it where it was a child of ours, and let go of it."""
+        """Kill it, reap it where it was our child, and let go of it."""
         if self._child is not None:
             self._child.kill_now()
         self.kill()
@@ -179,7 +179,7 @@ def spawn_helper(
     pidfd = -1
     try:
         pidfd = os.dup(child.pidfd)
-        # It has not been waited for yet, so the pid is surely its own.
+        # It has not been waited for yet, so the pid was not reused.
         identity = read_identity(child.pid, pidfd)
     except BaseException:
         if pidfd >= 0:

@@ -31,7 +31,7 @@ DEVICE = Path("/dev/kvm")
 VARIABLE = "VITRAIL_ACCEL"
 _CACHE_FILE = "accel.json"
 
-# Either proves that a kernel of ours ran: its first line, or what the guest's
+# Either proves that our kernel ran: its first line, or what the guest's
 # first process prints for 'vitrail.probe=1'.  Firmware prints neither.
 MARKERS = (b"Linux version ", b"vitrail-probe-ok")
 _LONGEST_MARKER = max(map(len, MARKERS))

@@ -1,6 +1,6 @@
 """Memory that a machine shares with its broker, for the pixels of its windows.
 
-A memfd of its own for each machine: never that of another one, never the machine's
+A separate memfd for each machine: never that of another one, never the machine's
 memory.  It cannot change its size.  What reads it does not map it, for its VMM can
 punch holes (``jail.worker.wayland.waypipe_memory.ArenaFile``).
 """

@@ -1,4 +1,4 @@
-"""Fetch ``vhost-device-vsock`` for this user: a process of its own, which then ends.
+"""Fetch ``vhost-device-vsock`` for this user: a separate process, which then ends.
 
 An index of its own, the archive's signature checked as always, the package kept,
 unpacked below the cache, nothing installed.

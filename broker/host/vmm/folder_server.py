@@ -7,7 +7,7 @@ needs no device that is plugged into a running machine, which ``microvm`` does n
 
 The jail maps one user, the guest's, to the user: what another user of the guest
 creates is refused (EINVAL), and files have the user as their owner.  Its capabilities
-count in its own user namespace, whose only user is the user.
+count in its user namespace, whose only user is the user.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _GUEST_USER = "1000"
 _CAPABILITIES = (
     # What virtiofsd sets for itself, or does not start without.
     *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETGID", "SETUID", "MKNOD"),
-    # For its own chroot(2), and to give up the others.
+    # For its chroot(2), and to give up the others.
     *("SETFCAP", "SYS_CHROOT", "SETPCAP"),
 )
 # No locks and no extended attributes: the user's programs would meet the guest's.

@@ -102,7 +102,7 @@ def renderer_view(program: Path, node: Path | None, library: str = "") -> JailVi
 
 
 async def few_threads(process: Tracked) -> None:
-    """Bound them, counted in its own user namespace.  Raises OSError where it ended."""
+    """Bound them, counted in its user namespace.  Raises OSError where it ended."""
     # guard: a renderer has a bounded number of threads
     resource.prlimit(process.pid, resource.RLIMIT_NPROC, (THREADS, THREADS))
 

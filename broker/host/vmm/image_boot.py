@@ -1,4 +1,4 @@
-"""An image of ours as a machine boots it that another program than ours starts.
+"""Our image as booted by a machine that another program starts.
 
 libvirt (``libvirt.throwaway``) and systemd-vmspawn (``vmspawn.arguments``) describe the
 same machine in words of their own.

@@ -130,7 +130,7 @@ async def start_vm(
 
 
 async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
-    """Connect; where the VMM ended instead, its own message is the error."""
+    """Connect; where the VMM ended instead, its message is the error."""
     try:
         await vm.connect(nursery)
     except UpstreamError as error:
@@ -429,7 +429,7 @@ async def clean_leftovers(directory: Path) -> int:
     found = () if state is None else find_processes(state).all
     for process in found:
         # One that was still entering its jail is bubblewrap, with the program below.
-        process.kill(signal.SIGSTOP)  # so that the number stays its own
+        process.kill(signal.SIGSTOP)  # so that the pid is not reused
         # guard: a jail that was being built ends whole
         if not process.ended:
             kill_jail(process.pid)

@@ -94,7 +94,7 @@ class VmSpec:
     home: HomeDisk | None = None
     """None: nothing of it is left when it stops."""
     folders: int = 0
-    """Places for the user's folders; each has a process of its own."""
+    """Places for the user's folders; each has a separate process."""
     huge_pages: bool = False
     """Its memory is of pages of 2 MiB, which the host has set aside."""
     seats: tuple[SwitchSeat, ...] = ()
@@ -107,7 +107,7 @@ class VmSpec:
     arena_bytes: int = 0
     """Size of the arena for the pixels of its windows; 0: it has none."""
     gpu: bool = False
-    """It has a GPU, for which a process of its own draws."""
+    """It has a GPU, for which a separate process draws."""
 
     @property
     def taps(self) -> list[tuple[str, SwitchSeat | None]]:
@@ -208,7 +208,7 @@ def base_args(
     translated_mib: int = 0,
     machine: str | None = None,
 ) -> list[str]:
-    """The words that every machine of ours begins with.
+    """The words that each of our machines begins with.
 
     ``machine``: its type, or that of a machine that boots.
     ``translated_mib``: the most that an emulated machine's translated code takes;

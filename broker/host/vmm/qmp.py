@@ -304,7 +304,7 @@ class Qmp:
 
 @contextmanager
 def _patience(what: str, seconds: float) -> Iterator[None]:
-    """``trio.fail_after`` with an error of ours."""
+    """``trio.fail_after`` with our error."""
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:

@@ -149,7 +149,7 @@ class Vm:
         directory: Path,
         on_loss: Callable[[str], None] | None,
     ) -> None:
-        """Take a name and a place of its own: for a machine that waited for them.
+        """Take a name and a place: for a machine that waited for them.
 
         While its files move, both places name its processes, so that a broker
         that is killed meanwhile leaves none of them unknown.  Raises OSError.
@@ -256,7 +256,7 @@ class Vm:
         try:
             await self._watch_all(console)
         except Exception as error:  # noqa: BLE001
-            # A mistake of ours about one machine must not end the others; and
+            # An internal error about one machine must not end the others; and
             # one that is not watched must not live on.
             log_exception(error)
             self._blame(EndKind.LOST, "an internal error, see the broker's log")
@@ -329,7 +329,7 @@ class Vm:
         return f"{how}: {self.vmm.words}" if self.vmm.words else how
 
     def _blame(self, kind: EndKind, reason: str) -> None:
-        """Note why the machine ends; the first cause stands."""
+        """Note why the machine ends; the first cause stays."""
         if self._cause is None:
             self._cause = VmEnd(kind, reason)
 

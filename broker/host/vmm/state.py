@@ -96,7 +96,7 @@ def write_state(directory: Path, state: VmState) -> None:
 def read_state(directory: Path) -> VmState | None:
     """Return the state of the machine in ``directory``; None without one.
 
-    Raises UpstreamError when the file is not one of ours.
+    Raises UpstreamError when the file is not ours.
     """
     try:
         fd = os.open(directory / STATE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -160,7 +160,7 @@ def name_of(state: VmState) -> SandboxName:
 def move_files(source: Path, target: Path) -> None:
     """Move a machine's sockets to another directory on the same file system.
 
-    A socket that is listened on, or a mount of the directory in a jail, goes on
+    A socket that is listened on, or a mount of the directory in a jail, continues
     after that.  The caller writes the state file again, before this.
     """
     (source / VSOCK_DIRECTORY).rename(target / VSOCK_DIRECTORY)

@@ -3,7 +3,7 @@
 Both hold all of a guest's memory and act on what the guest writes, so a hole
 in one of them is the way out of the virtual machine.  Each runs alone:
 
-* user, mount, pid, network, ipc, uts and cgroup namespaces of its own; no
+* user, mount, pid, network, ipc, uts and cgroup namespaces that no other has; no
   capability, and none can be gained; a system-call filter;
 * a root with the libraries and the firmware of this machine, read-only, and
   the files that are named in ``JailView``, under their own paths.  No home, no
@@ -73,7 +73,7 @@ class JailView:
     writable: tuple[Path, ...] = ()
     devices: tuple[Path, ...] = ()
     proc: bool = False
-    """A /proc of its own processes, for a program that can open a descriptor
+    """A /proc of its processes, for a program that can open a descriptor
     only by a name (``/proc/self/fd``): the memory of a machine that is copied."""
     words: tuple[str, ...] = ()
     """Further words of bubblewrap."""
@@ -256,7 +256,7 @@ async def why_no_jail() -> str:
 
 
 def in_jail(pid: int) -> bool:
-    """Return whether a process is in a jail of ours, or has ended.
+    """Return whether a process is in our jail, or has ended.
 
     That is, in a user namespace that is not ours.
     """
@@ -289,7 +289,7 @@ async def _spawn(
         # died, it would end and leave its child waiting for it (pipe(7), SIGPIPE).
         info = _pipe(ours, os.O_RDWR)
         # The program waits for this until its identity is known: so even one
-        # that fails at once is reported in its own words.  It is no gate: bubblewrap
+        # that fails at once is reported in its words.  It is no gate: bubblewrap
         # takes the end of this pipe, which is our death, for a byte.
         block = _pipe(ours)
         # This is one: the kernel refuses the empty filter that our death leaves

@@ -1,4 +1,4 @@
-"""The two ways a guest gets a vsock: the kernel's, and a process of ours.
+"""The two ways a guest gets a vsock: the kernel's, and our process.
 
 ``/dev/vhost-vsock``: real AF_VSOCK.  We open it, set the CID ourselves and
 pass the descriptor to QEMU; a duplicate stays with us until every stream of

@@ -134,7 +134,7 @@ _LEAF = "vitrail_leaf"
 
 
 def foreign_objects(db: sqlite3.Connection) -> list[str]:
-    """Return schema objects that only the database has, or only a log of ours.
+    """Return schema objects that only the database has, or only our log.
 
     A planted trigger or view would run inside our own commits.
     Raises sqlite3.Error.

@@ -204,7 +204,7 @@ class ProcessDied(Event, frozen=True, kw_only=True, tag="process.died"):
 
 
 class PortTaken(Event, frozen=True, kw_only=True, tag="port.taken"):
-    """Another program listens on a vsock port of ours and may pose as this broker."""
+    """Another program listens on our vsock port and may pose as this broker."""
 
     service: str
     port: int
@@ -253,7 +253,7 @@ class QuestionAsked(Event, frozen=True, kw_only=True, tag="question.asked"):
 
 
 class QuestionAnswered(Event, frozen=True, kw_only=True, tag="question.answered"):
-    """The answer, or what stands for one."""
+    """The answer, or its replacement."""
 
     question: int
     answer: EventVerdict
@@ -267,7 +267,7 @@ class QuestionAnswered(Event, frozen=True, kw_only=True, tag="question.answered"
 
 
 class GrantMade(Event, frozen=True, kw_only=True, tag="grant.made"):
-    """An answer that holds for more than its own question."""
+    """An answer that holds for more than its question."""
 
     grant: str
     """Its id."""
@@ -419,7 +419,7 @@ class ScreenOn(Event, frozen=True, kw_only=True, tag="screen.on"):
     shows: Literal["screen", "window", "own-window"] = "screen"
     """`screen` or `window` of the desktop; `own-window`: its end has the `stream`."""
     width: int = 0
-    """Pixels; 0: not known, as of its own windows."""
+    """Pixels; 0: not known, as of its windows."""
     height: int = 0
 
 

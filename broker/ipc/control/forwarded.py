@@ -5,7 +5,7 @@ parameters on unread; the process that owns the method answers.  A frame is a JS
 object with its length before it (``framing``).
 
 An item of a call that has several answers waits until the one before it was taken,
-so that a client that does not read holds up its own call only, and no more than one
+so that a client that does not read holds up its call only, and no more than one
 item of a call is in memory.
 
 """

@@ -1,7 +1,7 @@
 """Which device is in which port, and which sandbox has it.
 
 Runs in ``vitrail-devices`` only.  Sans-IO: takes the monitor's events with their time,
-and returns actions.  Each plug-in has a number of its own; every later word about it
+and returns actions.  Each plug-in has a separate number; every later word about it
 (a verdict, an attach, a detach) names that number, so a word about a device
 that has gone never reaches the one that is in its port now.
 

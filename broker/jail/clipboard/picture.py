@@ -229,7 +229,7 @@ class _Pull:
         self._fed, self._rest = packed, b""
 
     def rows(self, size: int, count: int, step: int) -> Generator[bytes, None, None]:
-        """So many rows of ``size`` bytes, each behind its filter's, unfiltered."""
+        """So many rows of ``size`` bytes, each after its filter's, unfiltered."""
         above = bytes(size)
         while count:
             whole = min(self._more(size + 1), count)

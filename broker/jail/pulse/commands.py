@@ -182,7 +182,7 @@ class Way(Enum):
     PLAYBACK = "playback"
     """Goes on to the server; its first word is a playback channel of the client's."""
     LOCAL = "local"
-    """Has a handler of its own in ``filter`` or ``recording``."""
+    """Has a separate handler in ``filter`` or ``recording``."""
     EMPTY = "empty"
     """Answered with an empty list: there is nothing of that kind."""
 

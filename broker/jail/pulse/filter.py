@@ -1,7 +1,7 @@
 """One client's connection to the sound server: bytes in, bytes out.
 
 Permissions
-    A sandbox plays; it sees one sink and its own streams and connections; where the
+    A sandbox plays; it sees one sink and its streams and connections; where the
     rules allow, it sees one source and records from it.
 
 Restrictions
@@ -232,7 +232,7 @@ class PulseFilter(Conversation):
             self._mistake(error)
 
     def _mistake(self, error: Exception) -> None:
-        # A mistake of ours that some input found ends this connection; the
+        # An internal error that some input found ends this connection; the
         # sandbox's others, and its windows, live in the same process.
         internal = InternalError(
             f"the sound filter failed: {type(error).__name__}: {error}"

@@ -230,7 +230,7 @@ def delete(f: PulseFilter, tag: int, fields: Fields) -> None:
 
     def answered(reader: Reader) -> bytes:
         # guard: commands behind the end of a stream
-        stream.flush()  # commands behind it are answered, too
+        stream.flush()  # commands after it are answered, too
         stream.end()
         return reader.rest()
 
@@ -239,7 +239,7 @@ def delete(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def drain(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """DRAIN_PLAYBACK_STREAM, behind what still waits here."""
+    """DRAIN_PLAYBACK_STREAM, after what still waits here."""
     stream = f.playback(fields)
     stream.after_samples(
         f.prepare_relay(tag, _C.DRAIN_PLAYBACK_STREAM, encode("L", [stream.channel]))

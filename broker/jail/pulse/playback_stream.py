@@ -7,7 +7,7 @@ buffer and no other.
 
 Samples go on in frames of our own making, always whole and never longer than
 the bytes that have arrived, so a client that stops in the middle of a frame holds up
-nothing: the server's side always stands at a frame's boundary.
+nothing: the server's side always is at a frame's boundary.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ class Playback:
             )
 
     def flush(self) -> None:
-        """Discard the waiting samples; commands behind them wait no longer."""
+        """Discard the waiting samples; commands after them wait no longer."""
         self._held.clear()
         # guard: commands behind discarded samples
         self._send()

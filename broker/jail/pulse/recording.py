@@ -119,7 +119,7 @@ class Recording:
             self._start(now)
 
     def end(self) -> None:
-        """Leave that place; a real source behind it is closed."""
+        """Leave that place; its real source is closed."""
         sandbox = self.owner.sandbox
         if sandbox.recordings.pop(self.index, None) is None:
             return

@@ -1,7 +1,7 @@
 """CTAPHID: messages in reports of 64 bytes (CTAP 2.1, 11.2).
 
 The first report of a message: channel, command with bit 7, length, 57 bytes.
-The ones behind it: channel, a sequence number from 0 to 127, 59 bytes.
+The ones after it: channel, a sequence number from 0 to 127, 59 bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One sandbox's use of a security key: which messages pass, and about whom.
 
-The guest sees a key of its own.  Its channels are ours; to the real key all of
+The guest sees a key that we simulate.  Its channels are ours; to the real key all of
 it is one channel.  What needs the user's presence is asked about first, with
 the relying party that the message names; what manages the key (PINs, resets,
 credentials, fingerprints) never passes.  Sources: CTAP 2.1, 6 and 11.2; FIDO U2F

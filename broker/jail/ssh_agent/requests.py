@@ -22,7 +22,7 @@ from broker.core.ssh_agent import (
 
 
 class NotPassedError(Exception):
-    """A request that an agent of ours does not do; the connection goes on."""
+    """A request that our agent does not do; the connection continues."""
 
 
 def decode_request(untrusted_body: bytes) -> AgentAsk:

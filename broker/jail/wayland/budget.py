@@ -1,7 +1,7 @@
 """How fast a connection may go: buckets of messages and of pixels.
 
 The compositor works for all connections of a sandbox, so they share a bucket of
-each; messages cost the filter, too, and each connection has a bucket of its own
+each; messages cost the filter, too, and each connection has a separate bucket
 for them besides.
 
 Buckets that connections share are shared evenly.  A connection that finds a shared

@@ -10,7 +10,7 @@ Trust in the compositor
     ends the connection (UpstreamError); there is no workaround.
 
 Outside the scope of this filter
-    The picture that an application draws inside its own content rectangle, and
+    The picture that an application draws inside its content rectangle, and
     the claims of a taken-over worker: this file guards against the client only.
 
 How ids stay consistent
@@ -160,7 +160,7 @@ class WaylandFilter(ClientState):
             self.pixel_weight = limits.WAYLAND_CPU_PIXEL_WEIGHT
 
         def bind(interface: str, version: int) -> int:
-            """The id of ours; 0 for what the compositor has not."""
+            """Our id; 0 for what the compositor has not."""
             if interface not in first:
                 return 0
             name, _ = first[interface]
@@ -420,7 +420,7 @@ class WaylandFilter(ClientState):
     def upstream_error(
         self, obj: ProtocolObject | None, code: int, untrusted_text: bytes
     ) -> None:
-        """The compositor refused something: it is the client's, by its own ids.
+        """The compositor refused something: it is the client's, by its ids.
 
         Its text names the compositor's ids and is for our log only.
 
@@ -456,11 +456,11 @@ class WaylandFilter(ClientState):
             raise UpstreamError("the compositor sent a message without its descriptor")
         return self._server_fds.popleft()
 
-    # -- surfaces of ours ----------------------------------------------------------------------
+    # -- our surfaces ----------------------------------------------------------------------
 
     @override
     def own_surface(self, alias: Surface | None) -> OwnSurface:
-        """A surface of ours, created at the compositor."""
+        """Our surface, created at the compositor."""
         surface = OwnSurface("wl_surface", 4)
         surface.alias = alias
         self.own("wl_surface", surface)

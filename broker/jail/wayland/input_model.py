@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class OwnSurface(ProtocolObject):
-    """A wl_surface of ours: a frame's root or one of its strips.
+    """Our wl_surface: a frame's root or one of its strips.
 
-    ``alias`` is the client's surface that stands for it where the client must learn of
+    ``alias`` is the client's surface that represents it where the client must learn of
     a focus; None for strips.
     """
 
@@ -66,7 +66,7 @@ class ClientTool(Pointed):
 
 
 class HostPointer(ProtocolObject):
-    """A wl_pointer of ours.  ``own`` is the frame that it is over.
+    """Our wl_pointer.  ``own`` is the frame that it is over.
 
     ``x, y`` (wl_fixed_t) is where on it, ``entered`` the serial of its last enter
     and ``shape`` the image that we show there.

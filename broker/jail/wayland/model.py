@@ -198,7 +198,7 @@ class Buffer(ProtocolObject):
 
 
 class BufferPart(ProtocolObject):
-    """A wl_buffer of ours that shows the pixels ``rect`` of a client's one."""
+    """Our wl_buffer that shows the pixels ``rect`` of a client's one."""
 
     __slots__ = ("buffer", "rect")
 
@@ -246,7 +246,7 @@ class Viewport(ProtocolObject):
 class Surface(ProtocolObject):
     """A client's wl_surface.
 
-    ``crop`` is the part that shows, in its own coordinates, ``(cx, cy)`` where
+    ``crop`` is the part that shows, in its coordinates, ``(cx, cy)`` where
     that part's origin counts as lying: events get it added, positions are
     corrected by it.  ``hot``: by how much a drag icon was moved.  ``attached`` is what
     the client attached last, ``part`` what of it the compositor got, if not all, and
@@ -452,7 +452,7 @@ class Toplevel(ProtocolObject):
     when it is late to become smaller, ``cap``: the content size that it was cropped to
     then (``resize_timeout.py``).  ``held``: the serial of a configure event that waits
     for the pace of windows, ``granted``: when its turn came.  ``chosen`` by the user, ``since``: when it got the
-    keyboard (``choice.py``).  ``icon`` is its own picture (``scene/icon.py``), or empty.
+    keyboard (``choice.py``).  ``icon`` is its picture (``scene/icon.py``), or empty.
     """
 
     __slots__ = (

@@ -76,7 +76,7 @@ class GpuMemory(Protocol):
 
 
 class Paint(Protocol):
-    """A file of ours whose pixels we choose (strips and backing of frames)."""
+    """One of our files whose pixels we choose (strips and backing of frames)."""
 
     def export(self) -> Fd:
         """A descriptor to send; the sender closes it."""
@@ -118,7 +118,7 @@ class Machine(Protocol):
         """Seconds of a clock that measures how long work takes, and tells no time."""
 
     def paint(self) -> Paint:
-        """A new empty file of ours."""
+        """Our new empty file."""
 
     def read_keymap(self, fd: Fd, size: int) -> bytes | None:
         """The compositor's keymap; None when it cannot be read.  Closes ``fd``."""

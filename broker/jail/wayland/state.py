@@ -159,7 +159,7 @@ class ClientState(ObjectTable, ABC):
 
     @abstractmethod
     def own_surface(self, alias: Surface | None) -> OwnSurface:
-        """A surface of ours, created at the compositor."""
+        """Our surface, created at the compositor."""
 
     @abstractmethod
     def host_name_of(self, interface: str) -> int | None:

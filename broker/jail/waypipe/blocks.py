@@ -144,12 +144,12 @@ def inject(rids: Iterable[int]) -> bytes:
 
 
 def open_file(rid: int, size: int) -> bytes:
-    """A file of ours that the application will see."""
+    """One of our files that the application will see."""
     return block(Kind.OPEN_FILE, struct.pack("<iI", rid, size))
 
 
 def fill(rid: int, start: int, data: bytes) -> bytes:
-    """Bytes of a file of ours."""
+    """Bytes of one of our files."""
     head = struct.pack("<iII", rid, start, start + len(data))
     return block(Kind.BUFFER_FILL, head, data)
 

@@ -47,7 +47,7 @@ class Messages:
 
 @dataclass(frozen=True)
 class PipeSource:
-    """A pipe of ours that the sandbox will read.
+    """Our pipe that the sandbox will read.
 
     The bytes of ``fd`` go to it by ``pipe_bytes`` and ``pipe_ended``.
     """

@@ -1,7 +1,7 @@
 """In the worker: one connection of the sandbox's notification daemon, or of its icons.
 
 A message is decoded and passed on, and the next one read once the broker asks for it:
-a flood makes its own sender wait.
+a flood makes its sender wait.
 """
 
 from __future__ import annotations

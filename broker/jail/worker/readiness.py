@@ -65,7 +65,7 @@ class _File(Protocol):
 class Watch:
     """One socket or dma-buf and its step; ``close`` comes before the file is closed.
 
-    ``urgent`` for one whose far end we trust: it is not behind those of clients.
+    ``urgent`` for one whose far end we trust: it does not wait for those of clients.
     ``served`` is the number of its last step.
 
     The kernel would go on reporting a description that another process holds

@@ -271,7 +271,7 @@ class _Stream:
         try:
             return await stream.run()
         except PeerError as error:
-            return printable(str(error), 900)  # its program reads no message of ours
+            return printable(str(error), 900)  # its program reads none of our messages
 
     async def _serve_daemon(self) -> str:
         await self._answer(Go())

@@ -1,7 +1,7 @@
 """Host and viewer on one machine: one end of the pair of sockets that joins them.
 
 ``ask`` sends a request and waits for its reply; requests of the far end are given to
-``serve``, each in a task of its own, in turn where they are about one lease.  A caller
+``serve``, each in a separate task, in turn where they are about one lease.  A caller
 that is cancelled has the far end give the request up, and returns when it has.
 
 The far end may be taken over.  A message that no honest process sends raises PeerError
@@ -56,7 +56,7 @@ that of the answer is closed once it is sent.  Raises VitrailError, which is the
 
 @dataclass(eq=False)
 class _Asked:
-    """A request of ours."""
+    """Our request."""
 
     request: m.LinkRequest
     there: trio.Event = field(default_factory=trio.Event)
@@ -306,7 +306,7 @@ class PairEnd:
         except Exception as error:  # noqa: BLE001 -- the reply, whatever it is
             first = sole(error)
             if not isinstance(first, VitrailError):
-                # A mistake of ours in one request ends no other.
+                # An internal error in one request ends no other.
                 log_exception(error)
                 first = InternalError("an internal error, see the broker's own log")
             answered = PairAnswer(p.RequestFailed(request.request, p.failed(first)))

@@ -110,7 +110,7 @@ class ControlChannel:
 
     @property
     def asked(self) -> int:
-        """Requests of ours without a reply; at LINK_REQUESTS wait for one."""
+        """Our requests without a reply; at LINK_REQUESTS wait for one."""
         return len(self._asked)
 
     # -- out --------------------------------------------------------------------

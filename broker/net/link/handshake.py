@@ -176,7 +176,7 @@ class Handshake:
         """Take bytes, return bytes to send.
 
         Raises LinkRefusedError; the handshake is over then, for good.  Bytes
-        behind the last message are kept for ``rest``.
+        after the last message are kept for ``rest``.
         """
         if self.state is HandshakeState.NEW:
             raise InternalError("the dialler starts before it is fed")

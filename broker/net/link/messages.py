@@ -1,7 +1,7 @@
 """Messages between host and viewer on control: types, table, encoding.
 
 JSON objects with a ``type`` key; every field is typed and bounded, a field or
-type that is not here is refused.  A request carries a number of its own
+type that is not here is refused.  A request carries a separate number
 (``request``), counted by its sender from 1 and only upwards; exactly one
 reply answers it, of a type that ``REPLIES`` names.
 
@@ -247,7 +247,7 @@ class RequestRefused(LinkReply, frozen=True, tag="refused"):
 
     @classmethod
     def of(cls, request: int, error: VitrailError) -> RequestRefused:
-        """The reply that carries an error of ours to the other end."""
+        """The reply that carries our error to the other end."""
         fault: _Fault = next(
             (fault for fault in _FAULTS if isinstance(error, FAULTS[fault])), "internal"
         )
@@ -381,7 +381,7 @@ def encode(message: Message) -> bytes:
 
 
 def fit(text: str, limit: int = 120) -> str:
-    """Make a text of ours fit for a message: one line, printable, cut."""
+    """Make our text fit for a message: one line, printable, cut."""
     line = _SPACES.sub(" ", text)
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"

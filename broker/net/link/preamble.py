@@ -26,7 +26,7 @@ The contract:
   refusal that comes is therefore the other broker's own.
 * What a MAC cannot do: a process that stands *between* two honest ends and
   passes on preamble and answer then sees the payload, which is not
-  encrypted.  The kernel guarantees that no process stands there: exactly one CID,
+  encrypted.  The kernel guarantees that no process is there: exactly one CID,
   one socket path or one uid is accepted for the link (design 4).
 
 Sans-IO.  Read exactly ``needed`` bytes from the socket each time, so that

@@ -1,7 +1,7 @@
 """One epoch of the link: its control connection, run until it is over.
 
 The same code at both ends.  ``ask`` sends a request and waits for its reply;
-requests of the other end are given to ``handle``, each in a task of its own,
+requests of the other end are given to ``handle``, each in a separate task,
 and what that returns or raises goes back.  An epoch ends once: by ``end``
 (with a Bye), by the other end's Bye, by a broken protocol, or by silence.
 Then every stream of it is cut.
@@ -300,7 +300,7 @@ class Epoch:
         except VitrailError as error:
             reply = m.RequestRefused.of(request.request, error)
         except Exception as error:  # noqa: BLE001
-            # A mistake of ours in one request ends neither link nor broker.
+            # An internal error in one request ends neither link nor broker.
             log_exception(error)
             failed = InternalError("a mistake in the other broker; its own log has it")
             reply = m.RequestRefused.of(request.request, failed)

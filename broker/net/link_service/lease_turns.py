@@ -1,6 +1,6 @@
 """The order in which messages about leases are served.
 
-Each request is served in a task of its own, and trio promises no order among
+Each request is served in a separate task, and trio promises no order among
 tasks.  An end that is served before its beginning leaves a sandbox that is in no
 table, so a message about one lease, or one sandbox, waits for the earlier
 ones.

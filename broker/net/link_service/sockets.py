@@ -104,7 +104,7 @@ async def shake_hands(
     first: bytes = b"",
     known: Callable[[], None] | None = None,
 ) -> tuple[Session, bytes]:
-    """Run a handshake; returns the session and the bytes that came behind it.
+    """Run a handshake; returns the session and the bytes that came after it.
 
     The caller keeps the deadline and the socket.  ``first`` was read already;
     ``known`` is called once the other end has named a pinned key.

@@ -1,4 +1,4 @@
-"""How the link stands, as ``brokerctl status`` shows it at either end."""
+"""The state of the link, as ``brokerctl status`` shows it at either end."""
 
 from __future__ import annotations
 

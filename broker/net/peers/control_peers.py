@@ -1,6 +1,6 @@
 """Which programs are served at a socket of the user's own, besides by their user id.
 
-A box, or a container without a user namespace of its own, runs with the user's user id.
+A box, or a container without a separate user namespace, runs with the user's user id.
 Where it sees the directory of our sockets, because a user has mounted it or a directory
 above it, its programs could answer its own questions and start other sandboxes.
 """

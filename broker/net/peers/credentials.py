@@ -76,7 +76,7 @@ def facts_of(numbers: tuple[int, int, int], pidfd: int) -> ProcessFacts:
 def control_group(pid: int, pidfd: int) -> str:
     """Return a process's path in the unified hierarchy (cgroups(7)), or "".
 
-    Where that is the root and the memory controller has a hierarchy of its own
+    Where that is the root and the memory controller has a separate hierarchy
     (version 1), its path there: a launcher without systemd makes its groups in the
     hierarchies that have controllers.
 

@@ -83,7 +83,7 @@ def _leads(info: _BwrapInfo) -> bool:
 
 
 def _number_inside(pid: int) -> int:
-    """A process's number in its own pid namespace (proc_pid_status(5), NSpid)."""
+    """A process's number in its pid namespace (proc_pid_status(5), NSpid)."""
     numbers = status_fields(pid).get("NSpid", [])
     return int(numbers[-1]) if numbers else 0
 

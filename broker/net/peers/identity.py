@@ -91,7 +91,7 @@ class FlatpakClaim:
 
 @dataclass(frozen=True)
 class SharedClaim:
-    """A box without a pid namespace of its own: a label, never a boundary.
+    """A box without a separate pid namespace: a label, never a boundary.
 
     Any process of ``uid`` that reaches ``directory`` is taken for the box: it shares home
     and sockets with the user, so there is nothing to tell it apart by.
@@ -112,7 +112,7 @@ class ProcessFacts:
     """The kernel's facts about the process at a UNIX socket's far end.
 
     ``pidfd_inode`` is unique for a process's life (0: kernel too old);
-    ``pid_namespaces`` are the inodes from its own namespace up to ours; ``group`` is
+    ``pid_namespaces`` are the inodes from its namespace up to ours; ``group`` is
     its control group in the unified hierarchy, empty where that is not known.
     """
 

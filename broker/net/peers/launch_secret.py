@@ -8,7 +8,7 @@ sides prove that they know it before the first byte of a service:
 
     guest   MAGIC, 32 random bytes (``HELLO_BYTES`` together)
     broker  32 random bytes, HMAC-SHA256 over its label, the service and both
-    guest   HMAC-SHA256 over its own label, the service and both
+    guest   HMAC-SHA256 over its label, the service and both
 
 The labels differ, so neither side can be used to answer for the other, and the
 service is in the proof, so a proof for one port is worth nothing at another.

@@ -2,7 +2,7 @@
 
 The request is read by the caller's worker and decided by rule; a program of the
 target's agent then connects by a token, and the pump moves the bytes between the two
-connections.  Nothing of ours reads them: the programs at both ends frame their
+connections.  No process of Vitrail reads them: the programs at both ends frame their
 stream themselves (``shims/files/calling.py``).
 """
 
@@ -86,7 +86,7 @@ class Meeting:
     exchange: OpenExchange | None = None
     """The target's, whose worker keeps the connection: an ssh agent's."""
     far: socket.socket | None = None
-    """The target's connection; owned by its own stream, which waits for ``over``."""
+    """The target's connection; owned by its stream, which waits for ``over``."""
     arrived: trio.Event = field(default_factory=trio.Event)
     over: trio.Event = field(default_factory=trio.Event)
 
@@ -206,7 +206,7 @@ class SandboxCalls:
                 await self._relay(call, far)
             return
         if ask.service == SETTINGS:
-            # A place of its own, which no other caller can take.
+            # A separate place, which no other caller can take.
             own = call.guest.lease.id
             with self._places.one(own, SETTINGS, 2 * _DAEMONS, source):
 
@@ -220,7 +220,7 @@ class SandboxCalls:
             own = call.guest.lease.id
             # guard: a sandbox shares one window of its own
             with self._places.one(own, SCREEN_SHARE, 2 * _OWN_WINDOWS, source):
-                # It has what its own programs have drawn, and nothing of the user's.
+                # It has what its programs have drawn, and nothing of the user's.
                 number, lease = call.exchange.stream, call.guest.lease
                 serve = partial(call.guest.order, messages.WindowServe(number))
                 await self._desktop.screens.share_own(lease, number, serve)
@@ -315,7 +315,7 @@ class SandboxCalls:
                 await _joined(target, program, meeting)
                 yield meeting
             except BaseException:
-                # It may not see the stream's end, behind bytes that it does not read.
+                # It may not see the stream's end, after bytes that it does not read.
                 with trio.move_on_after(_LINGER_SECONDS, shield=True):
                     await target.signal(program, signal.SIGTERM)
                 raise
@@ -391,7 +391,7 @@ async def _joined(target: Guest, program: Program, meeting: Meeting) -> None:
 def call_request(opening: Opening, ask: CallService) -> Request:
     """Return a call as the rules see it.  Raises RefusedError for a reserved name.
 
-    A name with a dot is its own service with its argument, as in Qubes, so that rules
+    A name with a dot is its service with its argument, as in Qubes, so that rules
     written for Qubes mean the same; any other is the argument of ``vitrail.Call``.
     """
     if ask.service in _VIDEO:

@@ -142,7 +142,7 @@ class DesktopSettings:
         rules[1].add_arg_condition(0, _NAME)
         async with open_dbus_router() as router:
             # Not as context managers: cancelled, jeepney's router fails where it closes
-            # a filter in the moment that its own context does.
+            # a filter in the moment that its context does.
             changes, owners = (
                 router.filter(rule, bufsize=_SIGNALS).receive_channel for rule in rules
             )

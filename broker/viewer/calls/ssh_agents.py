@@ -1,6 +1,6 @@
 """The agents that keep ssh keys: the user's own, and those of sandboxes.
 
-An answer of a sandbox's agent was decoded in its own worker.  The user's own agent is
+An answer of a sandbox's agent was decoded in its worker.  The user's own agent is
 the user's process, and what it answers is read here.
 """
 

@@ -64,7 +64,7 @@ class VideoSource:
     title: str
     """Escaped."""
     element: str
-    """The option of GStreamer's pipewiresrc that names it; of numbers of ours."""
+    """The option of GStreamer's pipewiresrc that names it; of our numbers."""
     shown: tuple[int, ...]
     """The objects that the process sees; empty: as its connection has been narrowed."""
     connect: Callable[[], Awaitable[socket.socket]]
@@ -209,7 +209,7 @@ class VideoUses(ABC):
 async def pictures(
     source: VideoSource, size: tuple[int, int]
 ) -> AsyncIterator[socket.socket]:
-    """Take pictures while the block runs; yields where they come, one behind the other.
+    """Take pictures while the block runs; yields where they come, one after the other.
 
     Raises SetupError, UpstreamError.
     """
@@ -251,7 +251,7 @@ async def pictures(
 def pipeline(
     source: VideoSource, size: tuple[int, int], server: int, out: int
 ) -> Iterator[str]:
-    """Return GStreamer's command line; only numbers of ours are in it.
+    """Return GStreamer's command line; only our numbers are in it.
 
     Raises SetupError where a part is not installed.
     """
@@ -259,7 +259,7 @@ def pipeline(
     side = f"[1,{_SIDE}]"
     yield from (_PROGRAM, "--no-fault", f"--gst-plugin-load={','.join(_plugins())}")
     yield from ("pipewiresrc", f"fd={server}", source.element)
-    # Times of a camera may be those of its own clock.
+    # Times of a camera may be those of its clock.
     yield from ("do-timestamp=true", "!")
     # No picture of 2^31 pixels is taken
     yield from (f"video/x-raw,width={side},height={side}", "!")

@@ -269,7 +269,7 @@ def _request(
 
 
 def _bytes(crossing: list[_Kind], speaking: list[Clipboard]) -> int:
-    """Bytes of all types together; each was compared with its own rule's before.
+    """Bytes of all types together; each was compared with its rule's before.
 
     Where the sizes are not known yet the smallest of these holds for all.
     """

@@ -2,7 +2,7 @@
 
 Implements ``host_viewer.DeviceSource``.  The host's claims about its devices are trusted
 for these devices only: which sandbox gets one is decided here, and the host hands
-out only devices that its own records allow.
+out only devices that its records allow.
 """
 
 from __future__ import annotations

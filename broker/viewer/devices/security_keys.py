@@ -1,6 +1,6 @@
 """Security keys for sandboxes, without handing the key over.
 
-Each connection of a guest gets a process of its own, which parses what the guest
+Each connection of a guest gets a separate process, which parses what the guest
 sends; here arrive only the questions: which relying party, and for what.
 """
 
@@ -136,7 +136,7 @@ async def _carry(
         words = [*map(str, fds), secrets.token_hex(8)]
         argv = our_program("broker.programs.security_key", *words)
         last = FirstWords()
-        # Its standard streams are no file of ours: it may read and write whatever it
+        # Its standard streams are none of our files: it may read and write whatever it
         # has, as the terminal in which the broker runs.
         # guard: a process of a security key has none of the broker's files
         output = last.fd
@@ -191,7 +191,7 @@ def _log(opening: Opening, text: str) -> None:
     # guard: lines about security keys are few
     if _lines.early(now) <= 0:
         _lines.take(now)
-        # In one line: it could write lines of ours otherwise.
+        # In one line: it could forge our lines otherwise.
         # guard: a process of a security key writes no line of the log
         reason = printable(text)
         log_stderr(f"vitrail: {opening.lease.sandbox}: {reason}")

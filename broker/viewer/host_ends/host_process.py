@@ -295,7 +295,7 @@ class HostProcess:
         except Exception as error:
             if not taken.yes:
                 raise
-            log_exception(error)  # a mistake of ours ends this stream, and no other
+            log_exception(error)  # an internal error ends this stream, and no other
         finally:
             del self._streams[opening.stream]
             stream.over.set()

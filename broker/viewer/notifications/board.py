@@ -209,7 +209,7 @@ class Board:
             ask.urgency,
             "shown",
         )
-        # A list of its own: a sandbox must not push out what another one sent.
+        # A separate list: a sandbox must not push out what another one sent.
         rows = self._history.pop(sandbox, None) or deque(maxlen=limits.HISTORY)
         rows.append(past)
         self._history[sandbox] = rows
@@ -248,7 +248,7 @@ def bubble(notice: Notice, ask: DaemonShow, *, colour: int, critical: bool) -> B
 
 
 def counting(sandbox: str, count: int, colour: int) -> Bubble:
-    """Return the notification that stands for those that are not shown."""
+    """Return the notification that represents those that are not shown."""
     more = "1 more notification" if count == 1 else f"{count} more notifications"
     body = f"'brokerctl notifications {sandbox}' lists them."
     return Bubble(f"{sandbox}: {more}", body, LOW, (), -1, colour)

@@ -1,7 +1,7 @@
 """``brokerctl forward``: a port of the user's loopback leads to one of a sandbox's.
 
 Each forward is one permit, by a rule for ``vitrail.Tcp`` with the source ``@adminvm``;
-each connection is one stream, which the pump moves and nothing of ours reads.
+each connection is one stream, which the pump moves and no process of Vitrail reads.
 """
 
 from __future__ import annotations

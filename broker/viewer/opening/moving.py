@@ -125,7 +125,7 @@ class Mover:
         write.close()
         reason = await job.exchange.passed()
         if reason:
-            raise ToldError(reason)  # of its own worker
+            raise ToldError(reason)  # of its worker
         # All of it has left the sender; what a pipe holds is read in far less time.
         # guard: a process that keeps files and does not end
         with trio.move_on_after(limits.TRANSFER_KEEP_SECONDS):

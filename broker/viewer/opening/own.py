@@ -1,4 +1,4 @@
-"""The user's own files and programs, each touched by a process of its own.
+"""The user's own files and programs, each touched by a separate process.
 
 ``shims/files`` reads and keeps files here as it does in a guest: so one
 receiver is tested against every trick, and a slow file system stops no broker.

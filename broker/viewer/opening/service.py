@@ -355,7 +355,7 @@ def _asked(opening: Opening, ask: Ask) -> Wanted:
 def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
     target = ask.target if isinstance(ask, OpenUrl | OpenFile | CopyFiles) else ""
     url = asked.url
-    # The host on a line of its own, which is never shortened.
+    # The host on a separate line, which is never shortened.
     details = [("host", url.host)] if url is not None and url.host else []
     details.append(("what", asked.what))
     if url is None:

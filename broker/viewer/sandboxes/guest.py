@@ -66,7 +66,7 @@ from policy.records.model import (
 )
 
 _REMOVE_SECONDS = 5.0
-"""For the removal of a display directory; a longer one goes on in the background."""
+"""For the removal of a display directory; a longer one continues in the background."""
 SSH_KEYS = "VITRAIL_SSH_KEYS"
 """By this variable its agent knows that a program gets SSH_AUTH_SOCK, with the path that
 the guest's end of it has there (``shims/guest/ssh_keys.py``)."""
@@ -181,7 +181,7 @@ class Guest:
         self._nursery.start_soon(self._alone, step, *args)
 
     async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
-        """A mistake of ours about one sandbox must not end the others."""
+        """An internal error about one sandbox must not end the others."""
         with isolated():
             await step(*args)
 
@@ -215,7 +215,7 @@ class Guest:
 
     @property
     def state(self) -> str:
-        """``starting`` until the agent of a machine of ours has reported; ``running``.
+        """``starting`` until our machine's agent has reported; ``running``.
 
         Containers, boxes and machines of other programs run when their lease begins.
         """

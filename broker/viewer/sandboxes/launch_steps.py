@@ -42,7 +42,7 @@ class StepText:
     hint: str
 
 
-# The deadline of AGENT is the record's boot deadline; it stands here for the
+# The deadline of AGENT is the record's boot deadline; it is here for the
 # type only.  The others are generous for an emulated CPU.
 TEXTS: Mapping[Step, StepText] = MappingProxyType(
     {

@@ -90,7 +90,7 @@ class Follower:
                 while way.next is hop and way.failure is None and not program.ended:
                     await program.changed.wait()
                     if guest.programs.asking:
-                        # A user takes longer, and the question has its own end.
+                        # A user takes longer, and the question has its end.
                         until = trio.current_time() + limits.QUESTION_SECONDS
                         patience.deadline = until + deadline
                         await self.say(
@@ -107,7 +107,7 @@ class Follower:
             await self._raise_failure(guest, way)
 
     async def _say_what_starts(self, hop: Step, program: Program) -> None:
-        """Name the application where the rest is its own time."""
+        """Name the application where the rest is its time."""
         if hop is Step.WINDOW:
             name = printable(program.name, 60)
             await self.say(TEXTS[hop].title, "begun", f"{name} is starting")

@@ -1,7 +1,7 @@
 """The streams of one sandbox that end in its worker: agent, display, Wayland.
 
 A stream's descriptor is handed to the worker, with its events around it in the log,
-and its end is what the worker says, its own death, or a cut.
+and its end is what the worker says, its death, or a cut.
 """
 
 from __future__ import annotations

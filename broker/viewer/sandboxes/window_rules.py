@@ -171,7 +171,7 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
     """The rules for the windows of a sandbox that was started from a record.
 
     Where the record has no words of its own for them, the sandbox's name
-    stands before its titles: disposables of one record differ by it.
+    precedes its titles: disposables of one record differ by it.
     """
     window = record.viewer.window
     prefix = "" if window.title_prefix == record.name else window.title_prefix

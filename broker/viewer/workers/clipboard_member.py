@@ -1,6 +1,6 @@
 """Between ``clipboard.messages`` and ``ipc.clipboard``, the messages of a worker.
 
-A worker's message becomes an event of its own sandbox, by whose channel it
+A worker's message becomes an event of its sandbox, by whose channel it
 came; an action becomes an order.
 
 The two sets have structs of similar names and differ on purpose.  A message on the

@@ -110,7 +110,7 @@ class Worker:
 
     @property
     def inner_pid(self) -> int:
-        """The jailed half's number outside its own pid namespace."""
+        """The jailed half's number outside its pid namespace."""
         return self._inner.pid
 
     def memory(self) -> ProcessMemory:
@@ -390,7 +390,7 @@ class Worker:
         for process in (self._inner, self._keeper):
             process.kill()
         # A killed process that closes a file of FUSE ends when the server of that file
-        # answers, which may be never.  It runs no code of ours any more.
+        # answers, which may be never.  It no longer runs our code.
         # guard: a worker that does not end holds no lease up
         with trio.move_on_after(limits.WORKER_KILLED_SECONDS) as patience:
             await self._wait_gone()

@@ -83,7 +83,7 @@ class Bundle:
         }
 
     def problems(self) -> list[Problem]:
-        """Problems of its own rules and records, taken alone."""
+        """Problems of its rules and records, taken alone."""
         rules = self.folder(RULES)
         return [
             *rules_of_map(

@@ -1,4 +1,4 @@
-"""Policies of other systems, turned into records and rules of ours.
+"""Policies of other systems, turned into our records and rules.
 
 An importer is pure: it takes the bytes of files and returns the files to be
 written (``Imported``) with a note for each line whose meaning changes.

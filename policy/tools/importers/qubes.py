@@ -1,4 +1,4 @@
-"""A Qubes system's policy, labels and tags, as records and rules of ours.
+"""A Qubes system's policy, labels and tags, as our records and rules.
 
 Rules keep their lines: only names are replaced (those that are not valid
 here, services that Vitrail has under another name, types).  Each qube becomes

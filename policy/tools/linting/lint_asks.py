@@ -60,7 +60,7 @@ def lint_asks(rules: RuleSet, world: World) -> Iterator[Finding]:
 
 
 class _Classes:
-    """Sources that no rule about a service distinguishes: one stands for all.
+    """Sources that no rule about a service distinguishes: one represents all.
 
     ``left`` is how many more calls may be looked at, so that no set of rules
     takes too long; calls that were skipped get no finding.

@@ -120,7 +120,7 @@ class KeyFile:
     def load(self) -> SigningKey | None:
         """The key of now, None when there is none.
 
-        Raises IntegrityError when the file is not one of ours, SetupError when
+        Raises IntegrityError when the file is not ours, SetupError when
         it cannot be read.
         """
         text = _read(self.path)

@@ -239,7 +239,7 @@ def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:
         db.execute("DELETE FROM checkpoint")
         db.execute(_INSERT, (tree.size, _kind(0), time.time_ns(), signed))
         seal.sign_head(tree)
-    seal._head = tree.size  # noqa: SLF001 -- its own maker
+    seal._head = tree.size  # noqa: SLF001 -- its maker
     file.stage(key)
     file.adopt()
     return seal
@@ -292,4 +292,4 @@ def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
             f"the audit log's end, at {tree.size} events, differs from the signed log",
             hint=_HINT,
         )
-    seal._head = tree.size  # noqa: SLF001 -- its own maker
+    seal._head = tree.size  # noqa: SLF001 -- its maker

@@ -5,7 +5,7 @@ taken over.  So of each peer and log the keys are kept, too, each certified by t
 before and the first one by the log's name; a checkpoint is kept only when such a
 key signed it and a proof shows that the log begins with the part that is held
 already (RFC 6962, 2.1.2).  Then nothing that is held can be pushed out by
-something made up: the newest one always stands for all before it.
+something made up: the newest one always represents all before it.
 """
 
 from __future__ import annotations

@@ -145,9 +145,9 @@ def count(rows: Rows, where: str, values: list[object], top: int) -> Counts:
     return _summed(rows(_BY_EVENT.format(where=where), values), top)
 
 
-# A machine's role can put any text into its own rows.  A body that is not JSON, or a
+# A machine's role can put any text into its rows.  A body that is not JSON, or a
 # word in the place of a number, must not end the questions about all machines, as a
-# cast would.  In a body of ours a text cannot look like a field: its quotes are escaped.
+# cast would.  In our bodies a text cannot look like a field: its quotes are escaped.
 # guard: numbers of a fleet are looked for, not cast
 _NUMBER = "vitrail.number_of(body, '{}')"
 _CLOSED = f"sum({_NUMBER}) FILTER (WHERE kind = 'stream.closed')"
@@ -163,4 +163,4 @@ _BY_EVENT = f"""
         ('peer', vitrail.text_of(body, 'peer')),
         ('outcome', vitrail.text_of(body, 'outcome'))) AS one (field, value)
     WHERE (one.value <> '' OR one.field IN ('', 'sandbox')) AND {{where}}
-    GROUP BY 1, 2"""  # noqa: S608 -- words of ours
+    GROUP BY 1, 2"""  # noqa: S608 -- our words

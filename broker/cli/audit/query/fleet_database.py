@@ -38,9 +38,9 @@ _FOLLOW_SECONDS = 1.0
 _PAGE = 1000
 _CURSOR = re.compile(r"l=((?:\d{1,19}:\d{1,19})(?:,\d{1,19}:\d{1,19})*)?")
 
-# A machine's role can put any text into its own rows.  A body that is not JSON, or a
+# A machine's role can put any text into its rows.  A body that is not JSON, or a
 # word in the place of a number, must not end the questions about all machines, as a
-# cast would.  In a body of ours a text cannot look like a field: its quotes are escaped.
+# cast would.  In our bodies a text cannot look like a field: its quotes are escaped.
 _RECORD = r"""substring(body from '"record":"([^"\\]*)"')"""
 
 _IN_BODY = ("lease", "peer", "outcome")
@@ -50,7 +50,7 @@ _HAS_OBJECT = "object_hash IS NOT NULL"
 """The condition of the index by objects, word for word."""
 
 _Place = tuple[int, int, int]
-"""Time, log and number: where an event stands in the order."""
+"""Time, log and number: where an event is in the order."""
 _Span = tuple[int, int, int]
 """A log, and numbers: events after the first one, up to the second."""
 

@@ -2,7 +2,7 @@
 
 Needs no root.  mmdebstrap builds in a user namespace and hands out a tar
 archive with the right owners; genext2fs makes the file system from that
-archive, so no step of ours needs a namespace, a mount or a loop device.  (The
+archive, so none of our steps needs a namespace, a mount or a loop device.  (The
 guest mounts it with the ext4 driver.  mke2fs -d would read a directory, and
 takes change times and the order of entries from it: never the same twice.)
 
@@ -60,7 +60,7 @@ any date that follows the archive would change an image whose packages have
 not changed."""
 
 _HOME = "/usr/lib/vitrail"
-# Without mmdebstrap's lines about its own hooks and directories.
+# Without mmdebstrap's lines about its hooks and directories.
 _STEP = re.compile(r"I: (?!running |removing )(.*)\.\.\.")
 # Values that packages draw while they are installed, and that every machine of the
 # image would share.  Not in customize.sh: the agent removes host keys at each start, so

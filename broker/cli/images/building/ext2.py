@@ -2,7 +2,7 @@
 
 ``ext2.py LEAST GENEXT2FS…``: measures ``root.tar`` in the current directory, which is
 all that it can write to, and becomes genext2fs.  Standard library only: the jail has
-this file and no other of ours.
+this file and no other module.
 """
 
 from __future__ import annotations

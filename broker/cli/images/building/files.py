@@ -35,7 +35,7 @@ async def make_root(work: Path, least: int) -> None:
 
     Raises UpstreamError for an archive of which no file system can be made.
     """
-    # A directory of its own, as for a merge: a program that was taken over can leave
+    # A separate directory, as for a merge: a program that was taken over can leave
     # other files there, and later steps write to ``work``.
     room = Path(tempfile.mkdtemp(prefix="root-", dir=work))
     try:

@@ -1,4 +1,4 @@
-"""Additions to a merged tree that make it a guest of ours.
+"""Additions to a merged tree that make it our guest.
 
 Standard library only: this runs in a jail without our packages.
 """
@@ -57,7 +57,7 @@ def furnish(tree: FileTree, agent: bytes) -> None:
 
 
 def write(tree: FileTree, name: str, data: bytes, mode: int = 0o644) -> None:
-    """Put a file of ours into the tree, in place of an older one."""
+    """Put one of our files into the tree, in place of an older one."""
     tree.put(name, Node("file", mode, size=len(data), content=Bytes(data)))
 
 

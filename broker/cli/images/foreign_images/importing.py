@@ -1,7 +1,7 @@
 """Making a guest image of another root file system: kernel and initramfs are borrowed.
 
 A container image has no kernel.  So an import takes both from an image that was
-built here, and its own root file system from the archive.
+built here, and its root file system from the archive.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
     Raises SetupError when the image lacks a program or this machine
     cannot jail, UpstreamError for everything that is wrong with the archive.
     """
-    # A directory of its own: a merge that was taken over can leave other files beside
+    # A separate directory: a merge that was taken over can leave other files beside
     # its result (a link named "kernel"), and later steps write to ``work``.
     room = Path(tempfile.mkdtemp(prefix="merge-", dir=work))
     try:

@@ -201,7 +201,7 @@ FROM vitrail.head JOIN vitrail.log ON id = head.log LEFT JOIN (
     GROUP BY event.log) AS new ON new.log = head.log
 WHERE %s = ANY(string_to_array(bundle, ', ')) AND loaded IS NOT NULL
 ORDER BY machine
-"""  # noqa: S608 -- a number of ours
+"""  # noqa: S608 -- one of our numbers
 
 
 def _denials(store: str, bundle: str) -> list[Denials]:

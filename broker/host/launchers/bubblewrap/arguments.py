@@ -1,8 +1,8 @@
 """bubblewrap's arguments: the parts of the host that a box has and lacks.
 
 It has the programs (``/usr``), the part of ``/etc`` without which they do not
-start, the sockets of its own lease, and the files that the user or its record
-names.  It has no home of the user's, no network but its own loopback (``network``
+start, the sockets of its lease, and the files that the user or its record
+names.  It has no home of the user's, no network but its loopback (``network``
 adds another), no other process, no device but the harmless ones, and no way to more
 rights.
 
@@ -118,7 +118,7 @@ class Box:
 
         A window's program in a terminal would take the lines that the user types there.
         """
-        # Where standard input is closed, descriptor 0 may be another file of ours.
+        # Where standard input is closed, descriptor 0 may be another of our files.
         given = stdin is not None and not stdin.closed and not stdin.isatty()
         return replace(self, stdin=given)
 
@@ -154,7 +154,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int, gid: int = 0) -> list[str]:
     return [
         "bwrap",
         *_namespaces(fds),
-        # Without a session of its own it could type into our terminal (TIOCSTI).
+        # Without a separate session it could type into our terminal (TIOCSTI).
         *("--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"),
         *(() if fds.namespace is None else _TO_CHANGE_ID),
         *("--json-status-fd", str(fds.status), "--seccomp", str(fds.rules)),

@@ -89,7 +89,7 @@ def create(spec: VmSpec, *, cid: int, uds: Path) -> VmmRequest:
 
 def _disk(path: Path, serial: str, *, read_only: bool) -> dict[str, object]:
     # Named, because a guest could otherwise write the head of another format into
-    # its raw disk, and name a file of ours in it.
+    # its raw disk, and name one of our files in it.
     # guard: a disk of Cloud Hypervisor is raw whatever it begins with
     format_name = "Raw"
     return {

@@ -1,7 +1,7 @@
 """Machines of crosvm: started in the jail, and controlled by ``crosvm``'s own verbs.
 
 Its vsock is vhost-device-vsock, as with QEMU: so a machine's identity is a socket in
-a directory of ours, and not one of the kernel's CIDs.  The protocol of its control
+our directory, and not one of the kernel's CIDs.  The protocol of its control
 socket is not documented, only the verbs are (``crosvm resume SOCKET``); each is a
 process of ours for one request, in a jail (``client``).  The socket is made by
 crosvm, so the file at its name is proven first and then passed on as a descriptor.

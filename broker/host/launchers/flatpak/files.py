@@ -58,7 +58,7 @@ def held(paths: Paths, app: str) -> Iterator[None]:
 
 
 def write_override(paths: Paths, folder: Path, app: str, wanted: Wanted) -> bool:
-    """Give an application the sockets of a lease; its own permissions are closed.
+    """Give an application the sockets of a lease; its permissions are closed.
 
     Returns whether they were open before.  Raises OSError, UpstreamError for an
     override file that is not one.
@@ -119,7 +119,7 @@ def close_override(paths: Paths, folder: Path, app: str, installed: Path) -> boo
 
 
 def remove_override(paths: Paths, folder: Path, app: str) -> bool:
-    """Give an application its own permissions back.  Returns whether there was a change."""
+    """Give an application its permissions back.  Returns whether there was a change."""
     change = _change(paths, app)
     if change is None:
         return False

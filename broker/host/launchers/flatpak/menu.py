@@ -1,6 +1,6 @@
 """An application's menu entries, so that the menu starts it by Vitrail.
 
-An entry in the user's own directory stands before the exported one of the same name
+An entry in the user's own directory precedes the exported one of the same name
 (Desktop Entry Specification).  The exported text is the publisher's: known keys of it
 are taken over, and its command is not.  Pure.
 """

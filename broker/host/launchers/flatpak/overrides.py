@@ -1,4 +1,4 @@
-"""An application's override file: its own sockets away, those of a lease in place.
+"""An application's override file: its sockets away, those of a lease in place.
 
 An override, because the environment and the options of one ``flatpak run`` do not
 reach an instance that the application starts by its D-Bus name or by the portal's
@@ -49,7 +49,7 @@ class Wanted:
     bound alone is the dead one after a restart of the broker.  None: it has no lease."""
     share_network: bool = False
     gpu: bool = False
-    """Whether it has the render nodes; its own wish for them does not count."""
+    """Whether it has the render nodes; its wish for them does not count."""
     read_only: Sequence[Path] = ()
     read_write: Sequence[Path] = ()
     system_names: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""libvirt: its hook of ours, and the vsock of its domains.
+"""libvirt: our hook, and the vsock of its domains.
 
 Processes: brokerctl (domain, hook, throwaway).
 """

@@ -113,7 +113,7 @@ class LibvirtMachine(ForeignMachine):
     @property
     @override
     def facts(self) -> MachineFacts:
-        """QEMU's pid, and the vsock helper of ours."""
+        """QEMU's pid, and our vsock helper."""
         facts = super().facts
         if self._backend is None:
             return facts
@@ -213,7 +213,7 @@ class LibvirtGuests:
                 await self._drop(name)
 
     def _match(self, request: api.MachineEventRequest) -> Record | None:
-        """The record of a domain; its own description may only agree with it."""
+        """The record of a domain; its description may only agree with it."""
         names = {request.name, request.uuid}
         found = [r for r in self._records().records.values() if _domain(r) in names]
         if len(found) > 1:

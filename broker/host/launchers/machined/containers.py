@@ -6,7 +6,7 @@ group of a process (cgroups(7), proc(5)), and below ``machine.slice`` only root 
 processes between units.  So a connection is the container's when it comes from a
 process in the unit of its leader.
 
-The sockets are in a directory of ours with a fixed name for each record, because it is
+The sockets are in our directory with a fixed name for each record, because it is
 root's configuration that binds it into the container (systemd.nspawn(5)), or the
 domain's XML that mounts it.  libvirt's hook reports a container as a domain of QEMU,
 with its first process as the leader.  A container of root's Podman is a launch, whose
@@ -66,7 +66,7 @@ class RegisteredContainer(ForeignMachine):
 def unit_of(group: str) -> str | None:
     """Return the part of a control group's path that names its unit in machine.slice.
 
-    A container divides its own unit further.  None for a group elsewhere: in those a
+    A container divides its unit further.  None for a group elsewhere: in those a
     user may have the right to move processes.
     """
     parts = group.split("/")
@@ -97,7 +97,7 @@ def _is_libvirts(parts: list[str]) -> bool:
 def _is_podmans(parts: list[str]) -> bool:
     """Whether root's Podman has made the group itself (cgroup_manager = "cgroupfs").
 
-    Beside those of its containers, "conmon" has its own programs.
+    Beside those of its containers, "conmon" has its programs.
     """
     return (
         parts[:2] == ["", "libpod_parent"]
@@ -147,7 +147,7 @@ def make_directory(directory: Path) -> None:
     try:
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o755, exist_ok=True)
-        # A broker of ours has the umask 077.
+        # Our broker has the umask 077.
         directory.chmod(0o755)
     except OSError as error:
         raise UpstreamError(

@@ -5,9 +5,9 @@ namespace with the user's subordinate numbers (unshare(1), subuid(5)): outside, 
 first user is the user, and all others are numbers of no other user.
 
 It needs, too, what a user's own ``/run`` and control groups do not give: a
-``/run/systemd`` to lock its tree in, which is an empty one of its own mount
+``/run/systemd`` to lock its tree in, which is an empty one of its mount
 namespace; and a control group that it may divide, mounted as the only one, with the
-process 1 of its own pid namespace in it, because that is where it looks for the root
+process 1 of its pid namespace in it, because that is where it looks for the root
 of all groups.
 
 Pure: a description in, words out.
@@ -28,7 +28,7 @@ BRIDGE = "vitrail-x11"
 """The program that shows X11 windows (``shims/x11``)."""
 _X11_START = ("/usr/bin/env", "python3", "-I", "-S", "-B", f"{SOCKETS}/{BRIDGE}", "--")
 _ROOT = "/run/systemd/vitrail"
-"""Where systemd-nspawn finds the tree, in a file system of its own mount namespace."""
+"""Where systemd-nspawn finds the tree, in a file system of its mount namespace."""
 _HOME = "/home/user"
 _NAMESPACES = (
     *("unshare", "--user", "--map-root-user", "--map-auto", "--cgroup", "--pid"),

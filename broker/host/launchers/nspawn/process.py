@@ -202,7 +202,7 @@ def _make_group() -> Path:
 
 
 def _remove_group(group: Scope | Path) -> None:
-    """Remove one of ours; systemd removes its own."""
+    """Remove ours; systemd removes the others."""
     if isinstance(group, Path):
         for path in (*group.glob("*/"), group):
             with suppress(OSError):
@@ -233,7 +233,7 @@ def _held(pid: int, outer: int) -> int | None:
     except OSError:
         return None
     ours, its = _numbers(outer), _numbers(pid)
-    # Read while the pidfd is open, and it lives still: the numbers were its own.
+    # Read while the pidfd is open, and it still lives: the pid was not reused.
     if len(its) == len(ours) + _DEEPER and its[-1] == "1" and lives(pidfd):
         return pidfd
     os.close(pidfd)

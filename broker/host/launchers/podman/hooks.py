@@ -26,7 +26,7 @@ def stage_json(
 ) -> str:
     """Return a stage's file.
 
-    Hooks get no environment of the user's, so every path stands in it.
+    Hooks get no environment of the user's, so every path is in it.
     """
     words = ["--control", str(control)]
     for directory in records:

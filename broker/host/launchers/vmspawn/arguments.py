@@ -1,6 +1,6 @@
 """systemd-vmspawn's arguments for a machine of a record (systemd-vmspawn(1)).
 
-It boots an image of ours as a micro VM does, with a copy of its disk that is gone with
+It boots one of our images as a micro VM does, with a copy of its disk that is gone with
 the machine.  vmspawn starts QEMU and lets the guest run at once; a guest must not run
 before its lease.  So the first QEMU on vmspawn's PATH is a shell that waits at a FIFO
 and then becomes QEMU, with the same process id and command line.
@@ -60,7 +60,7 @@ def vmspawn_args(spec: Spawned) -> list[str]:
 
 
 def qemu_extra(spec: Spawned) -> str:
-    """Return ``SYSTEMD_VMSPAWN_QEMU_EXTRA``: a vsock of its own process, if any."""
+    """Return ``SYSTEMD_VMSPAWN_QEMU_EXTRA``: a vsock of its process, if any."""
     if spec.vhost_user is None:
         return ""
     memory = f"memory-backend-memfd,id=shared,size={spec.boot.memory_mib}M,share=on"

@@ -82,7 +82,7 @@ def _held(pid: int, machine: str, directory: Path) -> int | None:
     except OSError:
         words = []
     gates = {str(directory / "bin" / name).encode() for name in GATES}
-    # Read while the pidfd is open, and it lives still: the words were its own.
+    # Read while the pidfd is open, and it still lives: the pid was not reused.
     if machine.encode() in words and gates & set(words[:2]) and lives(pidfd):
         return pidfd
     os.close(pidfd)

@@ -52,7 +52,7 @@ class NameAddresses:
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """Return a name in lower case, and the place behind it.  Raises DnsError."""
+    """Return a name in lower case, and the place after it.  Raises DnsError."""
     labels: list[bytes] = []
     behind, size, limit = -1, 0, at
     while True:

@@ -62,7 +62,7 @@ class DnsStream:
 
     @property
     def sent(self) -> int:
-        """The number behind the last byte that was sent."""
+        """The number after the last byte that was sent."""
         return self.acknowledged + len(self.unacknowledged) + self.ended & _NUMBERS - 1
 
 

@@ -17,7 +17,7 @@ Passt must see the frames that were judged: ``joined`` cuts what passes into sen
 that end where a frame ends, because older passt loses its place in the stream when
 a read ends inside a frame, and takes payload for frames then.
 
-Sans-IO: it is the core of a process of its own.
+Sans-IO: it is the core of a separate process.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def make_tap(namespace: int, name: str = f"{TAP}0") -> socket.socket:
     # So the VMM may attach to it, and has no right over it.
     fcntl.ioctl(tun, _TUNSETOWNER, os.getuid())
     fcntl.ioctl(tun, _TUNSETPERSIST, 1)
-    # No address of ours on it, IPv6's included: it is a wire, not a network.
+    # None of our addresses on it, IPv6's included: it is a wire, not a network.
     without_ipv6(name)
     run_ip(f"link set {name} mtu {MTU} up\n", namespace)
     packets = open_packets(name)

@@ -84,7 +84,7 @@ class Card:
     name: str = "eth0"
     address: str = GUEST
     router: str = GATEWAY
-    """Empty: only its own network is reached by it."""
+    """Empty: only its network is reached by it."""
     mac: str = ""
     """Empty: one that the kernel draws."""
     address6: str = GUEST6
@@ -111,7 +111,7 @@ def lay_cable(
     check(libc.unshare(NEWNET), "no network namespaces here")
     keep_rights()
     outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    # No address of ours on it, IPv6's included: it is a wire, not a network.
+    # None of our addresses on it, IPv6's included: it is a wire, not a network.
     run_ip(
         f"link add {_OUTSIDE} type veth peer name {card.name} netns /proc/self/fd/{namespace}\n",
         namespace,
@@ -186,7 +186,7 @@ def open_packets(interface: str) -> socket.socket:
     """Return a socket of all frames that arrive at an interface, and none of its own."""
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     packets = socket.socket(socket.AF_PACKET, kind, 0)
-    # Set before frames arrive: the socket would receive its own frames.
+    # Set before frames arrive: the socket would receive its frames.
     packets.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
     program = array.array("B", _UNTAGGED)
     filter_ = struct.pack("HP", len(program) // 8, program.buffer_info()[0])

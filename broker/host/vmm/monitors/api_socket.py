@@ -51,7 +51,7 @@ class ApiSocket:
     def proven(self) -> Iterator[tuple[str, int]]:
         """Yield a path to the socket, and the descriptor that it goes through.
 
-        For a program of ours, which connects in its turn: to the same socket,
+        For one of our programs, which connects in its turn: to the same socket,
         whatever is at its name by then.  Raises UpstreamError.
         """
         try:

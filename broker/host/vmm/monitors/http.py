@@ -7,7 +7,7 @@ is kept beyond ``limits.VMM_REPLY_BYTES``, and what is not of the shape below en
 * a status line of HTTP/1.0 or 1.1 with a status of 200 to 599,
 * headers of bounded number and size, of which only Content-Length means anything;
   a chunked body, or one without a length, is refused,
-* nothing behind the body.
+* nothing after the body.
 
 Sources: RFC 9112; micro_http, which Firecracker and Cloud Hypervisor both use,
 writes an empty reason phrase and no Content-Length where there is no body.

@@ -1,6 +1,6 @@
 """Starting a copy of a parent: paused, with an identity, as if it had booted.
 
-The copy has its own memory: a memfd with the content of the parent's file, holes
+The copy has its memory: a memfd with the content of the parent's file, holes
 kept.  Its guest runs for a moment before the lease: it takes its identity and sees
 its vsock device, and nothing else, for no program has been started and no listener
 exists.  Then it is paused again, so that to the caller it is like any other.

@@ -3,7 +3,7 @@
 QEMU notices another machine type or memory size when it loads a state, but not
 another CPU model (the copy loads, and then nothing happens) nor another root image
 (blocks that the guest holds in memory and those of the disk disagree).  So
-everything that matters goes into one digest of ours, and QEMU's errors are only the
+everything that matters goes into our digest, and QEMU's errors are only the
 second wall.
 """
 

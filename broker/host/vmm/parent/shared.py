@@ -6,7 +6,7 @@ device by which QEMU would free a part of it (``arguments.refuse_freeing``).
 
 A sealed memfd and not a file that QEMU opens for reading: that is possible from QEMU
 8.2 only, and what the kernel refuses holds for a QEMU that was taken over, too.  Its
-size cannot change either: a page behind the end of a mapped file is a SIGBUS.
+size cannot change either: a page after the end of a mapped file is a SIGBUS.
 
 A process of a vhost-user device cannot serve such a machine, for it would map the
 parent.  The streams go through a virtio-serial port instead, to

@@ -56,7 +56,7 @@ class SandboxStatus(ApiAnswer, frozen=True, kw_only=True):
     limits: list[LimitStatus] = []
     """Of its windows, as its worker counts them; empty without one."""
     devices: list[str] = []
-    """The devices that it holds: port, vendor and product number, its own name."""
+    """The devices that it holds: port, vendor and product number, its name."""
     folders: list[str] = []
     """Your directories that it has; escaped, with ``(writable)`` where it is."""
     network: NetworkTraffic | None = None

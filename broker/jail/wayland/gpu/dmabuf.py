@@ -6,7 +6,7 @@ drivers of the kernel.  The kernel reports what the file is (``Machine.admit_dma
 layout of its planes is checked here, before anything is sent to the compositor.
 
 Formats are those that the compositor has announced on this connection, and of them those
-whose planes we know (``planes.py``): to an object of ours, and in its feedback.
+whose planes we know (``planes.py``): to one of our objects, and in its feedback.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PARAMS, FEEDBACK = "zwp_linux_buffer_params_v1", "zwp_linux_dmabuf_feedback_v1"
 VERSION = 3
-"""Of the object of ours: the compositor then names all formats by itself."""
+"""Of our object: the compositor then names all formats by itself."""
 _PLANES = 4
 _UPSIDE_DOWN = 1
 _ROW = struct.Struct("=IIQ")
@@ -134,7 +134,7 @@ def get_surface_feedback(
 
 
 def format_table(core: ClientState, feedback: Feedback, fd: Fd, size: int) -> None:
-    """Formats and modifiers by number, in a file; the client gets a copy of ours.
+    """Formats and modifiers by number, in a file; the client gets our copy.
 
     Raises UpstreamError for one that cannot be read.
     """

@@ -132,7 +132,7 @@ def follow_windows(core: ClientState) -> None:
     sway cannot say whether a surface without a window is visible, nor a window that is
     not mapped, and takes both for visible: one inhibitor on such a surface would keep
     the screen from locking for as long as its application runs.  So the compositor has
-    an inhibitor of ours for each one whose window is shown.
+    our inhibitor for each one whose window is shown.
     """
     # guard: no inhibitor once the record allows none
     if not core.idle_inhibit:

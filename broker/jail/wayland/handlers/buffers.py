@@ -5,7 +5,7 @@ Why no resize reaches the compositor
     on reading where a picture was when it was attached: it dies of the next one.  So a
     pool that grew is mapped again, by a pool beside the former one, as soon as a buffer
     reaches beyond the mapping.  Earlier buffers keep their mapping, which is counted as
-    a pool of its own while they live.
+    a pool of its while they live.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def gripped(pointer: HostPointer) -> tuple[Toplevel, int] | None:
 
 
 class Arrow:
-    """A cursor surface of ours with an arrow on it, one for a connection."""
+    """Our cursor surface with an arrow on it, one for a connection."""
 
     def __init__(self, core: ClientState) -> None:
         width, height = len(_ARROW[0]), len(_ARROW)

@@ -173,7 +173,7 @@ _drag_enter = emit.event("wl_data_device", "enter")
 
 
 def _under(surface: ProtocolObject | None) -> tuple[Surface | None, Frame | None]:
-    """The client's surface that a drag is over, and the frame that stands for it.
+    """The client's surface that a drag is over, and the frame that represents it.
 
     KWin drags over windows, whose surface is our frame's; others over the surface under
     the pointer.
@@ -320,7 +320,7 @@ def source_send(core: ClientState, source: DataSource, mime: bytes, fd: Fd) -> N
 
 
 def source_action(core: ClientState, source: DataSource, action: int) -> None:
-    """Report the action at the drag's place, for its own sandbox only.
+    """Report the action at the drag's place, for its sandbox only.
 
     Over other windows it would reveal that they are there, and which types they take;
     where a rule lets the user's own programs know of its types, it may know of them.
@@ -349,7 +349,7 @@ def _plain(name: str) -> Callable[..., None]:
             return
         if name == "dnd_drop_performed":
             # guard: a drop inside of its sandbox
-            if source.accepted is None:  # not by a window of its own sandbox
+            if source.accepted is None:  # not by a window of this sandbox
                 hand.drags.performed(source)
         else:
             hand.drags.ended(source)

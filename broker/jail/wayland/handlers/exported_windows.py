@@ -2,7 +2,7 @@
 
 The handle that a client gets is ours, and leads nowhere outside of the sandbox.  Where
 both windows are of one connection it is xdg_toplevel.set_parent; otherwise the
-compositor is asked by its own handle, which no client sees.
+compositor is asked by its handle, which no client sees.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A frame's events must not depend on what the client has.  A client that releases
 its wl_pointer, or never makes one, would leave over its frame whatever image was
 there before: its own of up to 64 x 64 pixels, or another sandbox's.  So each
-seat has one pointer of ours, which exists as long as the seat has a pointer.  It
+seat has our pointer, which exists as long as the seat has a pointer.  It
 sets an image whenever the pointer comes onto a surface, and alone does so on frames,
 where it moves and resizes and dismisses menus; the client's pointers hear of their
 content and nothing else.

@@ -7,7 +7,7 @@ notify only the newer one, and ending one of a drag's two offers would end the d
 Events of these objects never reach the client.
 
 The user's own selection is kept as an offer, unread: it is read after a
-paste chord only, through a pipe of ours.  Ours takes its place after a copy
+paste chord only, through our pipe.  Ours takes its place after a copy
 chord only, with that press's own serial, once: compositors remember made-up
 serials, and refuse honest ones after them.
 """
@@ -42,7 +42,7 @@ RELEASABLE = 2
 
 
 class OwnSeat(ProtocolObject):
-    """A wl_seat of ours, with what we have on it."""
+    """Our wl_seat, with what we have on it."""
 
     __slots__ = ("device", "judge", "keyboard", "name", "pointer")
 
@@ -56,7 +56,7 @@ class OwnSeat(ProtocolObject):
 
 
 class OwnDevice(ProtocolObject):
-    """A wl_data_device of ours; ``dragged`` is an offer of a drag over it."""
+    """Our wl_data_device; ``dragged`` is an offer of a drag over it."""
 
     __slots__ = ("dragged",)
 
@@ -66,7 +66,7 @@ class OwnDevice(ProtocolObject):
 
 
 class ExportSource(ProtocolObject):
-    """A wl_data_source of ours, which the user's programs may read."""
+    """Our wl_data_source, which the user's programs may read."""
 
     __slots__ = ("content", "mark")
 
@@ -97,7 +97,7 @@ class Hands:
 
     @property
     def watching(self) -> bool:
-        """Whether a keyboard of ours reports which surface has the focus."""
+        """Whether our keyboard reports which surface has the focus."""
         return any(seat.keyboard is not None for seat in self._seats.values())
 
     @property
@@ -199,7 +199,7 @@ class Hands:
         return [*found, seat.device] if seat.device is not None else found
 
     def balance(self) -> None:
-        """A device of ours on each seat on which the client has none."""
+        """Our device on each seat on which the client has none."""
         core = self._core
         if not core.data_manager or not self.active:
             return
@@ -308,7 +308,7 @@ _set_selection = emit.request("wl_data_device", "set_selection")
 _receive = emit.request("wl_data_offer", "receive")
 
 
-# -- what the compositor says on objects of ours ----------------------------------------------
+# -- what the compositor says on our objects ----------------------------------------------
 
 
 def _capabilities(core: ClientState, seat: OwnSeat, bits: int) -> None:

@@ -110,7 +110,7 @@ def set_parent_configure(
 def _materialise(
     core: ClientState, popup: Popup, parent: XdgSurface, positioner: Positioner
 ) -> tuple[int, tuple[int, int]]:
-    """Make a positioner of ours from the client's; return its id and content size."""
+    """Make our positioner from the client's; return its id and content size."""
     xdg, base = popup.xdg, parent.base
     if (
         positioner.size is None
@@ -267,7 +267,7 @@ def dismiss_grabs(core: ClientState) -> bool:
 
 
 def follow_focus(core: ClientState) -> None:
-    """Dismiss menus whose window, or what stands on it, has no keyboard."""
+    """Dismiss menus whose window, or what is on it, has no keyboard."""
     menus = _menus(core)
     if not menus:
         return
@@ -278,7 +278,7 @@ def follow_focus(core: ClientState) -> None:
 
 
 def window_of(xdg: XdgSurface | None) -> XdgSurface | None:
-    """The window that a popup stands on; the surface itself if it is not a popup."""
+    """The window that a popup is on; the surface itself if it is not a popup."""
     while xdg is not None and isinstance(xdg.role, Popup):
         xdg = xdg.role.parent
     return xdg

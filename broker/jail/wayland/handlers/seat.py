@@ -1,6 +1,6 @@
 """Input: pointer, keyboard, touch, gestures, text input, cursors.
 
-The compositor speaks of frames where the client knows only its own surface.
+The compositor speaks of frames where the client knows only its surface.
 Keyboard focus of a frame is reported as focus of the surface in it; pointer and touch
 events on a frame are ours and never passed on.  Coordinates get the crop's origin
 added.  Every serial that is passed on is remembered: a client may present only those.
@@ -219,7 +219,7 @@ def release_keyboard(core: ClientState, keyboard: Keyboard) -> None:
 
 
 def keymap(core: ClientState, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
-    """A copy of ours: the compositor's file is every other program's, too."""
+    """Our copy: the compositor's file is every other program's, too."""
     # guard: a keymap is a copy
     copy, length = core.machine.copy_keymap(fd, size)
     form = form if length else _NO_KEYMAP

@@ -57,7 +57,7 @@ class DataSource(ProtocolObject):
 
     @property
     def accepted(self) -> bytes | None:
-        """The type of its drag that a client of its own sandbox accepts, if any."""
+        """The type of its drag that a client of its sandbox accepts, if any."""
         return next(reversed(self.takers.values()), None)
 
     def forget(self) -> None:

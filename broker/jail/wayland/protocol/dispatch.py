@@ -291,7 +291,7 @@ _own_tables: dict[tuple[str, int], tuple[Handler, ...]] = {}
 
 
 def own_events(interface: str, handlers: Handlers) -> tuple[Handler, ...]:
-    """For an object of ours: some events have handlers, the others go nowhere."""
+    """For one of our objects: some events have handlers, the others go nowhere."""
     key = (interface, id(handlers))
     if not handlers:
         return dead_events(interface)

@@ -2,7 +2,7 @@
 
 A buffer's last row must end inside its pool, and how long a row is depends on
 the format.  libwayland asks for one byte a pixel only, and not every
-compositor looks again: weston 10 reads on behind the pool and dies.  So a format that
+compositor looks again: weston 10 reads on after the pool and dies.  So a format that
 is not here is neither advertised nor accepted; those with several planes are not,
 because their size follows other rules.
 """

@@ -1,7 +1,7 @@
 """The object tables of both sides: ids, new objects, ends.
 
 The base of ``Filter``.  The compositor's side wants ids without gaps and uses
-them again after delete_id; the client's ids are its own choice within the same
+them again after delete_id; the client's ids are its choice within the same
 rule.  A destroyed object stays as dead until the compositor confirms.
 """
 
@@ -147,7 +147,7 @@ class ObjectTable:
         self.give_sid(obj)
 
     def own(self, interface: str, obj: ProtocolObject | None = None) -> ProtocolObject:
-        """A new object of ours; its events are dropped unless it sets a handler."""
+        """Our new object; its events are dropped unless it sets a handler."""
         made = obj if obj is not None else ProtocolObject(interface, 1)
         made.events = dispatch.dead_events(interface)
         self.give_sid(made)
@@ -203,7 +203,7 @@ class ObjectTable:
             self.down.data += emit.delete_id(1, cid)
 
     def end_own(self, obj: ProtocolObject) -> None:
-        """Destroy an object of ours or one that the compositor made for us."""
+        """Destroy one of our objects or one that the compositor made for us."""
         self.up.data += emit.packer(dispatch.destructor(obj.interface))(obj.sid)
         obj.dead = True
         obj.events = dispatch.dead_events(obj.interface)
@@ -275,7 +275,7 @@ class ObjectTable:
     def forward_event(
         self, obj: ProtocolObject, message: Message, args: Sequence[Any]
     ) -> None:
-        """Send an event on; one that names an object of ours is not the client's."""
+        """Send an event on; one that names one of our objects is not the client's."""
         values: list[Any] = []
         fds: list[Fd] = []
         for argument, value in zip(message.args, args, strict=True):

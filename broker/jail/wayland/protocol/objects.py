@@ -1,6 +1,6 @@
 """Objects as the filter sees them: one value with an id on each side.
 
-The ids of the two sides are independent.  An object of ours has no client id
+The ids of the two sides are independent.  Our object has no client id
 (``cid`` 0), one that only the client knows has no server id (``sid`` 0).
 """
 

@@ -66,7 +66,7 @@ def bad_message(object_id: int, message: str) -> ProtocolFault:
 
 
 def internal(error: Exception) -> InternalError:
-    """A mistake of ours that some input found: it ends this connection only.
+    """An internal error that some input found: it ends this connection only.
 
     Other connections of the sandbox live in the same process, and an
     application that stumbles on our mistake must not take them along.
@@ -84,7 +84,7 @@ class Outgoing:
     """Bytes and descriptors on their way to one side, in order.
 
     ``data`` is appended to directly by hot paths.  A descriptor is sent with
-    the first byte of its own message, never earlier.
+    the first byte of its message, never earlier.
     """
 
     __slots__ = ("_marks", "data", "fd_count")

@@ -2,7 +2,7 @@
 
 A popup grows from its anchor by its gravity, and what the compositor places is
 the frame.  Left alone, the frame would push the content away from its anchor
-by its own width, and a toolkit that receives a place other than the one it computed
+by its width, and a toolkit that receives a place other than the one it computed
 believes that its menu was moved by the screen's edge: GTK 3 then scrolls the menu.
 Pure arithmetic; places as xdg_positioner defines them.
 """

@@ -132,7 +132,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
                 # guard: a frame with the first picture
                 window_state.set_edges(core, xdg.role, xdg.frame, xdg.frame.edges)
     elif xdg.mapped:
-        # Without its own commit the root still shows all: content and window
+        # Without its commit the root still shows all: content and window
         # go together, in the commit of 'hide'.
         xdg.mapped = False
         promote.end_window(core, xdg)

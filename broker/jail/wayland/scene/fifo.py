@@ -27,7 +27,7 @@ _wait_barrier = emit.request(FIFO, "wait_barrier")
 
 
 class _Shown(ProtocolObject):
-    """A callback of ours: the pictures until then have been shown."""
+    """Our callback: the pictures until then have been shown."""
 
     __slots__ = ("frame",)
 

@@ -1,7 +1,7 @@
-"""A window's frame: surfaces of ours around and behind a client's surface.
+"""A window's frame: our surfaces around and behind a client's surface.
 
 The root surface has the window's role and is exactly as large as the frame.
-Behind everything lies its own opaque picture in the sandbox's colour, on it
+Behind everything lies its opaque picture in the sandbox's colour, on it
 the client's surface as a subsurface, cropped to the content rectangle, and
 above that four strips.  All of them are synchronised subsurfaces, so a commit
 of the root shows frame and content together or not at all.  Only a picture that
@@ -95,7 +95,7 @@ class Palette:
     """Buffers in the frame's colour, shared by all frames of a connection.
 
     All strips show the same memory, so a pool as large as the longest strip
-    is enough.  The first tile is transparent, colour begins behind it.
+    is enough.  The first tile is transparent, colour begins after it.
     """
 
     def __init__(self, core: ClientState, color: int) -> None:
@@ -207,7 +207,7 @@ class LabelPicture:
 
 
 class Frame:
-    """The surfaces of ours around one client surface."""
+    """Our surfaces around one client surface."""
 
     def __init__(
         self, core: ClientState, surface: Surface, edges: Edges | None = None

@@ -100,7 +100,7 @@ def shrunk(row: Callable[[int], bytes], side: int, *, opaque: bool) -> bytes:
 
 
 class Badge:
-    """An icon of ours at the compositor; ``end`` it once a window has it."""
+    """Our icon at the compositor; ``end`` it once a window has it."""
 
     def __init__(self, core: ClientState, picture: bytes) -> None:
         pixels = tile(core.rules.color, picture)
@@ -126,7 +126,7 @@ class Badge:
 
 
 def tell(core: ClientState, toplevel: Toplevel) -> None:
-    """Give a window its icon, with its next commit: its own picture's, or ours."""
+    """Give a window its icon, with its next commit: its picture's, or ours."""
     if not core.icons:
         return
     if not toplevel.icon:

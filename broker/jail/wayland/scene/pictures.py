@@ -1,10 +1,10 @@
 """Which rows of a buffer its copy is made from, and when.
 
-The compositor maps no file that a sandbox has: a file of ours takes its place, into
+The compositor maps no file that a sandbox has: our file takes its place, into
 which the client's pixels are read when it commits them.  A client promises that what
 lies outside of its damage is as the surface showed it before (wl_surface.damage), so for
 each of a surface's last buffers we keep the rows that were damaged since its copy was
-made, and read those alone: a cursor that blinks costs its own rows and no window.
+made, and read those alone: a cursor that blinks costs its rows and no window.
 
 A promise that is not kept shows older pixels of the same buffer, as a compositor does
 that keeps textures.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
 
 Rows = tuple[int, int]
-"""From the first one to the one behind the last."""
+"""From the first one to the one after the last."""
 
 _NONE: Rows = (0, 0)
 _OF_A_SURFACE = 4

@@ -1,4 +1,4 @@
-"""Where a popup goes: positioners of ours, by rules that keep it at its parent.
+"""Where a popup goes: our positioners, by rules that keep it at its parent.
 
 A filter cannot place a popup itself.  It sends the compositor an anchor, an offset with
 which the popup touches its parent, and that it may slide, flip and resize it onto the
@@ -97,7 +97,7 @@ def popup_cap(core: ClientState, edges: Edges) -> tuple[int, int]:
     )
 
 
-# -- a positioner of ours ------------------------------------------------------------
+# -- our positioner ------------------------------------------------------------
 
 _set_size = emit.request("xdg_positioner", "set_size")
 _set_anchor_rect = emit.request("xdg_positioner", "set_anchor_rect")

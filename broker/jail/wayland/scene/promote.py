@@ -90,7 +90,7 @@ class Promoted:
         )
 
     def room(self) -> Rect:
-        """The visible part of the surface and its subsurfaces, in its own coordinates.
+        """The visible part of the surface and its subsurfaces, in its coordinates.
 
         The size that the compositor granted may exceed the surface's current size.
         """
@@ -300,7 +300,7 @@ def end_promoted_below(core: ClientState, surface: Surface) -> None:
 
 
 def end_window(core: ClientState, window: XdgSurface) -> None:
-    """Take back all that stands on a window, before it goes."""
+    """Take back all that is on a window, before it goes."""
     for sub in list(core.promoted):
         if sub.promoted is not None and sub.promoted.window is window:
             end(core, sub)
@@ -325,7 +325,7 @@ def _configure(core: ClientState, xdg: Shell, serial: int) -> None:
     mine.granted, mine.waiting, mine.changed = mine.next, False, True
     surface = mine.sub.surface
     if surface is not None:
-        # wlroots shows a subsurface with its own commit, not with its parent's.
+        # wlroots shows a subsurface with its commit, not with its parent's.
         surface.dirty = True
         core.show_again(surface)
 

@@ -24,7 +24,7 @@ def take_size(core: ClientState, role: Toplevel, size: Size) -> None:
 
     Maximised, tiled or fullscreen it is the compositor's.  Otherwise one that is no
     larger than the window may have been on the former screens (``role.former``) is
-    its own size of then, until the compositor has sent one that fits the new screens.
+    its size of then, until the compositor has sent one that fits the new screens.
     """
     wide, high = core.screen()
     edges = core.edges

@@ -174,7 +174,7 @@ def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
 
 
 def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
-    """Show a popup no more, nor what stands on it."""
+    """Show a popup no more, nor what is on it."""
     shown = xdg.mapped
     popup.adrift = True
     xdg.mapped = False

@@ -1,6 +1,6 @@
 """In the worker: drags between its sandbox and others, as the supervisor orders.
 
-Observations of the filters are reported: that an application of ours drags, where
+Observations of the filters are reported: that an application drags, where
 a drag of another sandbox is and was dropped.  The numbers are ours and serve only
 this.
 """
@@ -158,7 +158,7 @@ class WorkerDrags(DragPort):
                 del self._overs[number]
 
     def origin(self, mark: str, number: int) -> Origin | None:
-        """The content that an application of ours drags, or that was dropped on one."""
+        """The content that an application drags, or that was dropped on one."""
         if number:
             over = self._overs.get(number)
             if over is None or not over.dropped:

@@ -1,7 +1,7 @@
 """In the worker: content to and from its sandbox, as the supervisor orders.
 
 The filters' observations of the user (focus, chords) are reported; a selection
-is read through a pipe of ours into a file in memory, whole or not at all; pasted
+is read through our pipe into a file in memory, whole or not at all; pasted
 content is served from such a file, to as many applications as ask
 (``worker_serving``).  Drags: ``worker_drags``.
 

@@ -140,7 +140,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
     def _send_named(self, data: bytearray) -> int:
         """Send the first bytes with whose they are, as libpulse does.
 
-        PulseAudio lets its own user in without a cookie.  The kernel only adds
+        PulseAudio lets its user in without a cookie.  The kernel only adds
         by itself who sends when it is asked to before that, and a server that
         has just accepted may not have asked yet.
         """
@@ -289,7 +289,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         waiting: bytearray,
         later: Callable[[bytes], None],
     ) -> Turn:
-        """Send bytes behind those that wait; ``later`` gets the ones that must wait."""
+        """Send bytes after those that wait; ``later`` gets the ones that must wait."""
         count = 0
         if not waiting:
             try:

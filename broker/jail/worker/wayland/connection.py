@@ -1,6 +1,6 @@
 """The sockets around one Wayland filter: reads, writes, deadlines, no parsing.
 
-Each accepted client gets a connection of its own to the compositor and a
+Each accepted client gets a separate connection to the compositor and a
 ``WaylandFilter`` between the two.  Read bytes are fed and the output is sent at
 once, in the same step (``readiness``), so an ordinary message costs one wake-up
 and no task's turn; only what a full socket refuses waits for a writer task.
@@ -70,7 +70,7 @@ def send_some(sock: socket.socket, queue: Outgoing) -> int:
 
 
 def _send_with_fds(sock: socket.socket, queue: Outgoing) -> int:
-    """As ``send_some``: each descriptor goes with its own message, never earlier."""
+    """As ``send_some``: each descriptor goes with its message, never earlier."""
     total = 0
     while queue.data:
         view, fds = queue.front()

@@ -9,7 +9,7 @@ honest applications do besides: foot punches, cursor themes map their pool again
 toolkits have closed their files to further seals; and setting it waits for the same
 lock of the inode.
 
-So a memfd of ours takes the file's place, into which the client's bytes are read at
+So our memfd takes the file's place, into which the client's bytes are read at
 each commit.  Reading (not mapping) it means that a truncated file is a short read, that
 a page that is gone is not waited for, and that only tmpfs is ever read: a FUSE file
 could block us forever.
@@ -90,7 +90,7 @@ def _parts(offset: int, length: int) -> range:
 
 
 class CopiedFile(PoolFile):
-    """A memfd of ours in the place of a client's file."""
+    """Our memfd in the place of a client's file."""
 
     def __init__(self, fd: int, size: int, machine: RealMachine) -> None:
         self._source = fd
@@ -199,7 +199,7 @@ class CopiedFile(PoolFile):
 
 
 class PaintFile(Paint):
-    """Pixels of ours."""
+    """Our pixels."""
 
     def __init__(self) -> None:
         self._fd = os.memfd_create(
@@ -235,7 +235,7 @@ class PaintFile(Paint):
 class RealMachine(Machine):
     """The operating system for all connections of one sandbox.
 
-    Descriptors are plain numbers.  ``copied`` counts the bytes of ours that
+    Descriptors are plain numbers.  ``copied`` counts our bytes that
     take the place of clients' files.
     """
 

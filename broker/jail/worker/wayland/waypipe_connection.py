@@ -252,7 +252,7 @@ class StreamConnection(WaylandConnection):
         except OSError as error:
             self._lost(error)
         except Exception as error:  # noqa: BLE001 - as the filter's one door
-            # A mistake of ours that some input found ends this stream only.
+            # An internal error that some input found ends this stream only.
             internal = InternalError(
                 f"a stream's decoder failed: {type(error).__name__}: {error}"
             )

@@ -1,6 +1,6 @@
 """Memory behind the pools of a sandbox whose display stream we decode.
 
-Each pool is a memfd of ours, sealed against shrinking from its beginning, so
+Each pool is our memfd, sealed against shrinking from its beginning, so
 the compositor may map it: no process in the sandbox ever holds it.  It is our
 memory, though, and the memory really used by the sparse files is counted.
 """
@@ -165,7 +165,7 @@ class StreamFile(WaypipeFile):
         """The compositor is about to read this range: no hole is left in it.
 
         Reading a hole through a mapping makes a page of it (shmem, tmpfs(5)), so
-        a guest would get memory of ours that is counted nowhere by showing
+        a guest would get our memory that is counted nowhere by showing
         buffers into which it never wrote.  Raises ValueError at the limit.
         """
         size = len(self._view)
@@ -194,7 +194,7 @@ class StreamFile(WaypipeFile):
         self._unmap()
 
     def export(self) -> int:
-        """A descriptor of its own for the compositor."""
+        """A separate descriptor for the compositor."""
         return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def give_up(self) -> None:
@@ -235,7 +235,7 @@ class ArenaFile(Arena):
             got = os.preadv(self._fd, into, base)
         except OSError as error:
             raise ValueError(error.strerror) from error
-        # No size of ours can be short, and no signal cuts a read of memory.
+        # None of our sizes can be short, and no signal cuts a read of memory.
         if got != sum(map(len, into)):
             raise ValueError("it is cut short")
 

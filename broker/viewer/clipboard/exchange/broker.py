@@ -12,7 +12,7 @@ The contract:
 * The user's own programs are a party like any other (``words.VIEWER``), but
   hold their selection themselves: a copy chord may set it as well, where a rule
   says so, and a paste chord reads it when nothing was copied by chord.
-* A worker is believed only about its own sandbox, and only in answers to
+* A worker is believed only about its sandbox, and only in answers to
   requests.  A compromised worker can claim the focus: while two claim it, no
   sandbox has it.  It can therefore hinder chords, but visibly.
 * A drag crosses by its drop, which both workers have to have seen (``drags``);
@@ -78,7 +78,7 @@ class Crossing(SelectionReader):
 
     @property
     def standing(self) -> tuple[tuple[str, int, str, tuple[str, ...]], ...]:
-        """Target, transfer, source and types of each offer that stands."""
+        """Target, transfer, source and types of each open offer."""
         return self._giving.standing + self._drops.standing
 
     def dragged_by(self, mark: str) -> str:
@@ -142,7 +142,7 @@ class Crossing(SelectionReader):
         self, event: w.FocusTaken | w.FocusGone, now: float
     ) -> Iterator[w.Action]:
         if isinstance(event, w.FocusGone):
-            # To no sandbox: to a dialog of ours, or to the user's own programs.
+            # To no sandbox: to our dialog, or to the user's own programs.
             self._claims.discard(event.sandbox)
         else:
             self._claims.add(event.sandbox)
@@ -335,7 +335,7 @@ class Crossing(SelectionReader):
         return self._drops.cleaned_for
 
     def _drop_dropped(self) -> Iterator[w.Action]:
-        """Another worker claims the drop, in a window of its own sandbox."""
+        """Another worker claims the drop, in a window of its sandbox."""
         if self._copy is not None and self._copy.drop is not None:
             yield from self._drop_copy(DRAG_TWICE)
         if self._paste is not None and self._paste.drop is not None:

@@ -1,6 +1,6 @@
 """Drags between sandboxes: whose they are, where they are, and when they count.
 
-A drag's mark is reported by its own sandbox's worker, and a drag over a window by
+A drag's mark is reported by its sandbox's worker, and a drag over a window by
 that window's worker; neither believes the other.  A drop counts when both have seen
 it: the target's worker that it was dropped there, the source's that the
 compositor calls it dropped.  So no worker can take content that is only dragged past
@@ -251,7 +251,7 @@ class DragTable:
             # guard: an unknown drop is let go
             return [w.EndDrag(event.sandbox, event.number)], None
         if over.number != event.number or over.dropped_until is not None:
-            # Of another device of that program, which is notified of its own offer.
+            # Of another device of that program, which is notified of its offer.
             return [], None
         drag = self._drags.get(over.mark)
         # guard: one drop of each drag

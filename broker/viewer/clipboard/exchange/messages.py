@@ -39,7 +39,7 @@ class PasteTerms:
     patterns: tuple[str, ...] = DEFAULT_PATTERNS
     max_bytes: int = limits.CLIPBOARD_BYTES
     ttl: float = limits.CLIPBOARD_SECONDS
-    """How old it may be, and how long the offer stands in the target; seconds."""
+    """How old it may be, and how long the offer is in the target; seconds."""
     primary: bool = False
     """Whether it becomes the target's primary selection as well."""
     clean: frozenset[str] = frozenset()
@@ -213,7 +213,7 @@ class DragStarted:
 
 @dataclass(frozen=True, slots=True)
 class DragPerformed:
-    """A worker says that its own drag was dropped on a window that accepts it."""
+    """A worker says that its drag was dropped on a window that accepts it."""
 
     sandbox: str
     mark: str
@@ -221,7 +221,7 @@ class DragPerformed:
 
 @dataclass(frozen=True, slots=True)
 class DragEnded:
-    """A worker says that its own drag is over."""
+    """A worker says that its drag is over."""
 
     sandbox: str
     mark: str
@@ -324,7 +324,7 @@ Event = (
 class AskTypes:
     """Ask the sandbox's worker which types its selection has.
 
-    ``host``: not its own one, but the user's, which the compositor shows to
+    ``host``: not the sandbox's, but the user's, which the compositor shows to
     the client that has the keyboard.
     """
 
@@ -334,14 +334,14 @@ class AskTypes:
     primary: bool = False
     """The primary selection, not copied content."""
     drag: str = ""
-    """The mark of its own drag, of which this is asked."""
+    """The mark of its drag, of which this is asked."""
     drop: int = 0
     """The number of the drop of the user's own drag, of which it is asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read one type, through a pipe of ours; say when it is over ``max_bytes``.
+    """Read one type, through our pipe; say when it is over ``max_bytes``.
 
     The worker sends at most one byte more than that: then all is refused.
     """

@@ -204,7 +204,7 @@ class Giving:
         )
 
     def has(self, event: w.OfferEnded | w.OfferRefused) -> bool:
-        """Whether that offer stands."""
+        """Whether that offer is open."""
         offer = self._offers.get(event.sandbox)
         return offer is not None and offer.transfer == event.transfer
 
@@ -264,7 +264,7 @@ class Giving:
         self._offers.pop(sandbox, None)
 
     def wipe(self, outcome: w.Outcome, reason: str) -> Iterator[w.Action]:
-        """Take back every offer that stands."""
+        """Take back every open offer."""
         for target in sorted(self._offers):
             offer = self._offers.pop(target)
             yield w.Withdraw(target, offer.transfer)

@@ -1,7 +1,7 @@
 """Reading a selection, or dropped content, type by type from its source's worker.
 
-A worker is believed only about its own sandbox, and only in answers to requests:
-each request has a number of its own, and ``Copy.expects`` has the order of answers.
+A worker is believed only about its sandbox, and only in answers to requests:
+each request has a separate number, and ``Copy.expects`` has the order of answers.
 """
 
 from __future__ import annotations

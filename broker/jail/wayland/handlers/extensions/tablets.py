@@ -1,7 +1,7 @@
 """Pens and tablets (zwp_tablet_v2): over a window's content, as a pointer is.
 
 The compositor's tablets and tools are ours.  An application learns of one when it first
-comes over its own content, and then its kind and axes alone: names, numbers and paths say
+comes over its content, and then its kind and axes alone: names, numbers and paths say
 what hardware the user has, and when a pen is used elsewhere is hidden, too.
 Pads (buttons, rings and strips) are not passed on.
 """
