@@ -132,7 +132,7 @@ def door_pairing(data: bytes) -> str:
         act = _disturb(wire, script, seen)
         for end in (0, 1):
             here, there = wire.ends[end], wire.ends[1 - end]
-            waits = {pairing.State.COMPARE, pairing.State.CONFIRMED_THERE}
+            waits = {pairing.PairingState.COMPARE, pairing.PairingState.CONFIRMED_THERE}
             code = there.code
             if here.state in waits and code and not act & 0x80:
                 wire.call(end, lambda here=here, code=code: here.confirm(code))
@@ -154,7 +154,7 @@ def _outcome(wire: Wire, *, done: bool) -> str:
 def door_preamble(data: bytes) -> str:
     """Real preambles, changed, repeated, of an old epoch; then an answer."""
     script = _Script(data)
-    opener, gate = preamble.Opener(_HOST), preamble_gate.Gate(_VIEWER)
+    opener, gate = preamble.Opener(_HOST), preamble_gate.PreambleGate(_VIEWER)
     taken: set[bytes] = set()
     trail: Counter[str] = Counter()
     made = [opener.open(list(PORTS)[n % len(PORTS)], LEASE) for n in range(4)]
@@ -186,7 +186,7 @@ def door_preamble(data: bytes) -> str:
 
 
 def _answer(
-    offer: preamble.StreamOffer, gate: preamble_gate.Gate, script: _Script
+    offer: preamble.StreamOffer, gate: preamble_gate.PreambleGate, script: _Script
 ) -> str:
     answer = bytearray(gate.answer(offer.preamble, preamble.PreambleVerdict.TAKEN))
     true = bytes(answer)

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import Admission, Meter
 
-_METER = Meter(__name__, "broker/core/transfer/*.py", "broker/jail/transfer/*.py", "broker/ipc/transfer_guest.py", "shims/files/store.py")  # fmt: skip
+_METER = Meter(__name__, "broker/core/transfer/*.py", "broker/jail/transfer/*.py", "broker/ipc/guest/file_requests.py", "shims/files/store.py")  # fmt: skip
 
 with _METER.imports("broker.core.transfer", "broker.jail.transfer", "broker.ipc"):
     from broker.cli.transfer.check import check_line
@@ -55,7 +55,7 @@ from broker.viewer.clipboard.exchange.files import URI_LIST, listed  # noqa: E40
 from broker.viewer.clipboard.exchange.messages import Item  # noqa: E402
 from shims.files.edited import Edited  # noqa: E402
 from shims.files.protocol import COPY_BYTES, TransferError  # noqa: E402
-from shims.files.store import Store, keep  # noqa: E402
+from shims.files.store import EntryStore, keep  # noqa: E402
 
 ROOM = 4096
 """Bytes of one input: a mutation should matter, and not fill the disk."""
@@ -197,7 +197,7 @@ def _kept(data: bytes) -> int | str:
     with tempfile.TemporaryDirectory(prefix="vt-fuzz-") as name:
         top = Path(name) / "work"
         try:
-            names = keep(_Source(data), Store(str(top), "work", 0))
+            names = keep(_Source(data), EntryStore(str(top), "work", 0))
         except TransferError as error:
             assert not _names(top), "something is left of a failure"
             return _words(error)

@@ -31,7 +31,7 @@ _METER = Meter(__name__, "broker/jail/waypipe/*.py")
 
 from broker.core.errors import PeerError  # noqa: E402
 from broker.core.limits import waypipe as waypipe_limits  # noqa: E402
-from broker.jail.waypipe.blocks import Kind  # noqa: E402
+from broker.jail.waypipe.blocks import BlockKind  # noqa: E402
 from broker.jail.waypipe.channel import Messages, PipeSource, SentFile, WaypipeChannel  # noqa: E402
 from broker.jail.worker.wayland.waypipe_memory import StreamFile, StreamMachine  # noqa: E402
 from tests.kit.waypipe import wire_bytes as w  # noqa: E402
@@ -149,15 +149,15 @@ def spoken() -> list[bytes]:
         w.diff(5, comb(40) + w.span(500, 504, bytes(16)), b"last"),
         w.inject(5),
         w.protocol(w.message(3, 0, bytes(8), fds=1)),
-        w.pipe(Kind.OPEN_IR_PIPE, 3),
+        w.pipe(BlockKind.OPEN_IR_PIPE, 3),
         w.inject(3),
         w.protocol(w.message(4, 1, bytes(8), fds=1), w.message(5, 0)),
-        w.pipe(Kind.OPEN_RW_PIPE, 4),
-        w.pipe(Kind.PIPE_SHUTDOWN_R, 3),
-        w.pipe(Kind.PIPE_TRANSFER, -1, b"bytes of a selection"),
-        w.pipe(Kind.PIPE_SHUTDOWN_W, -1),
-        w.block(Kind.ACK_NBLOCKS, struct.pack("<I", 7)),
-        w.block(Kind.CLOSE, struct.pack("<i", 0)),
+        w.pipe(BlockKind.OPEN_RW_PIPE, 4),
+        w.pipe(BlockKind.PIPE_SHUTDOWN_R, 3),
+        w.pipe(BlockKind.PIPE_TRANSFER, -1, b"bytes of a selection"),
+        w.pipe(BlockKind.PIPE_SHUTDOWN_W, -1),
+        w.block(BlockKind.ACK_NBLOCKS, struct.pack("<I", 7)),
+        w.block(BlockKind.CLOSE, struct.pack("<i", 0)),
     ]
 
 
@@ -178,7 +178,11 @@ def many() -> list[bytes]:
     files = [w.open_file(rid, 4) for rid in range(1, waypipe_limits.WAYPIPE_FILES + 2)]
     first = waypipe_limits.WAYPIPE_FILES + 2
     pipes = range(first, first + waypipe_limits.WAYPIPE_PIPES + 1)
-    return [*files[:-1], *(w.pipe(Kind.OPEN_IR_PIPE, rid) for rid in pipes), files[-1]]
+    return [
+        *files[:-1],
+        *(w.pipe(BlockKind.OPEN_IR_PIPE, rid) for rid in pipes),
+        files[-1],
+    ]
 
 
 def mutate(blocks: list[bytes], rng: random.Random) -> list[bytes]:
@@ -279,7 +283,7 @@ class Played:
         if rng.random() < 0.02:
             self._say(rng)
         for kind, _ in w.blocks(bytes(self.channel.out)):
-            assert kind in Kind
+            assert kind in BlockKind
         self.channel.out.clear()
 
     def _use(self, fds: list[object], rng: random.Random) -> None:

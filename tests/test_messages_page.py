@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from broker.core.transfer import entries
-from broker.ipc import agent, authority, fork_server, transfer_guest, worker
+from broker.ipc import agent, authority, fork_server, worker
 from broker.ipc.control import forwarded
+from broker.ipc.guest import file_requests
 from broker.jail.pulse.commands import Command
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from docs.tables import authority as authority_messages
 from docs.tables import ipc as message_policies
 from docs.tables import port_frames, waypipe
@@ -34,7 +35,7 @@ def tags(*unions) -> set[str]:
 
 CHANNELS = {
     "pulse": (pulse.POLICIES, set(Command)),
-    "waypipe": (waypipe.POLICIES, set(Kind)),
+    "waypipe": (waypipe.POLICIES, set(BlockKind)),
     "agent": (message_policies.AGENT, tags(agent.FromGuest, agent.ToGuest)),
     "port": (
         port_frames.POLICIES,
@@ -42,7 +43,7 @@ CHANNELS = {
     ),
     "transfer": (
         transfer_policies.GUEST,
-        tags(transfer_guest.Ask, transfer_guest.Reply),
+        tags(file_requests.Ask, file_requests.Reply),
     ),
     "entries": (transfer_policies.ENTRIES, tags(entries.Entry)),
     "authority": (

@@ -9,7 +9,7 @@ import pytest
 
 from broker.core.limits import waypipe as waypipe_limits
 from broker.jail.wayland.protocol.tables import INTERFACES
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from broker.jail.waypipe.header import read_header
 from shims.wayland import client_objects, stream_blocks
 from shims.wayland.arena_places import (
@@ -23,7 +23,7 @@ from shims.wayland.drawn_pixels import BOXES, add
 
 
 def test_its_blocks_are_the_workers():
-    kinds = {kind.name: int(kind) for kind in Kind}
+    kinds = {kind.name: int(kind) for kind in BlockKind}
     own = {n: v for n, v in vars(stream_blocks).items() if n in kinds}
     assert own == {name: kinds[name] for name in own}
     assert len(own) == 13

@@ -38,7 +38,7 @@ from broker.authority.decisions import decision_events as events
 from broker.authority.decisions import grant_events
 from broker.authority.decisions import put_question as questions
 from broker.authority.decisions.choice import choose
-from broker.authority.decisions.evaluator import Judge, Locked
+from broker.authority.decisions.evaluator import Evaluator, Locked
 from broker.authority.decisions.late_answers import LateAnswers
 from broker.authority.decisions.rate_limits import Meters
 from broker.authority.permit import (
@@ -83,7 +83,7 @@ class Decider:
         locked: Locked,
     ) -> None:
         self._rules = rules
-        self._judge = Judge(rules, records, running, pending_records, locked)
+        self._judge = Evaluator(rules, records, running, pending_records, locked)
         self._log = log
         self.asker: questions.Asker = asker or questions.NoPrompt()
         self.notify: Notify = notify or rules.notify

@@ -16,7 +16,7 @@ from broker.authority.audit.journal import Journal
 from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.retention_service import Retention
 from broker.authority.audit.sealing import JournalTeller, Sealing
-from broker.authority.audit.settings import AuditMode, Settings, load_settings
+from broker.authority.audit.settings import AuditMode, AuditSettings, load_settings
 from broker.authority.audit.shipping import Shipping
 from broker.authority.audit.store import Store, open_store
 from broker.authority.control.server import refuse_second
@@ -107,7 +107,7 @@ async def open_log_runtime(
 
 
 async def _open_log(
-    stack: AsyncExitStack, paths: Paths, role: str, settings: Settings
+    stack: AsyncExitStack, paths: Paths, role: str, settings: AuditSettings
 ) -> Store:
     """Open the audit log; where it need not be, one in memory replaces it."""
     try:

@@ -1,10 +1,10 @@
 """Messages between our processes, a set in each module.
 
 Processes: worker, brokerctl (accept_loop); viewer, host, acceptor (acceptor); viewer,
-worker, brokerctl (agent, clipboard, transfer, transfer_guest, wayland_rules, worker);
-authority, viewer (authority); viewer, host, pump, acceptor, brokerctl (captured_stderr,
-pump); viewer, host, worker (channel); authority, viewer, host, shipper, worker
-(event_loop); most processes (fdpass, fork_server); viewer, host (host_viewer);
-authority, prompt agent, vitrail-access (prompt); viewer, host, worker, brokerctl
-(sealed_memfd); viewer, security key (security_key); authority, starter (starter).
+worker, brokerctl (agent, clipboard, transfer, wayland_rules, worker); authority, viewer
+(authority); viewer, host, pump, acceptor, brokerctl (captured_stderr, pump); viewer,
+host, worker (channel); authority, viewer, host, shipper, worker (event_loop); most
+processes (fdpass, fork_server); viewer, host (host_viewer); authority, prompt agent,
+vitrail-access (prompt); viewer, host, worker, brokerctl (sealed_memfd); viewer,
+security key (security_key); authority, starter (starter).
 """

@@ -13,8 +13,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
-from broker.ipc.desktop.daemons import FromDaemon, ToDaemon
-from broker.ipc.transfer_guest import Ask, GuestCall, Token
+from broker.ipc.guest.daemons import FromDaemon, ToDaemon
+from broker.ipc.guest.file_requests import Ask, GuestCall, Token
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]

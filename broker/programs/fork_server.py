@@ -15,7 +15,7 @@ import trio  # noqa: F401 -- it asks ldconfig for a library: not in the jail
 
 from broker.core.errors import SetupError
 from broker.helpers.process import jail
-from broker.helpers.process.fork_server import Start, Started, serve
+from broker.helpers.process.fork_server import Start, StartedChild, serve
 from broker.ipc.fork_server import Order
 
 ALLOW_UNJAILED = "allow-unjailed"
@@ -31,7 +31,7 @@ def _refusing(reason: str) -> Start:
         order: Order,  # noqa: ARG001
         fds: Sequence[int],  # noqa: ARG001
         leave: Callable[[], None],  # noqa: ARG001
-    ) -> Started:
+    ) -> StartedChild:
         raise SetupError(
             f"cannot create a worker's jail: {reason}", hint=jail.USERNS_HINT
         )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from broker.core import limits
 from broker.core.errors import InternalError
 from broker.helpers.order_channel import MessagePipe
-from broker.helpers.process.fork_server import Started, serve
+from broker.helpers.process.fork_server import StartedChild, serve
 from broker.helpers.worker_jail.entering import fork_jailed
 from broker.helpers.worker_jail.worker_filter import worker_filter
 from broker.ipc import fork_server as messages
@@ -27,7 +27,7 @@ def start_worker(
     order: messages.Order,
     fds: Sequence[int],
     leave: Callable[[], None],  # noqa: ARG001 -- the jail closes all that is not named
-) -> Started:
+) -> StartedChild:
     """Fork a worker's jailed half, beside its keeper.
 
     Raises SetupError when its jail cannot be built.
@@ -53,7 +53,7 @@ def start_worker(
     jailed = fork_jailed(
         inside, fds, allow_unjailed=allow, enclosed=not missing, missing=missing
     )
-    return Started(jailed.pid, jailed.pidfd, jailed.jail)
+    return StartedChild(jailed.pid, jailed.pidfd, jailed.jail)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
-from broker.helpers.prompt.window import Window
+from broker.helpers.prompt.window import DialogWindow
 from broker.ipc.prompt import (
     Described,
     FromAgent,
@@ -68,7 +68,7 @@ class _Agent:
     ) -> None:
         self._broker = trio.socket.from_stdlib_socket(broker)
         self._reader = reader
-        self._window = Window(self._said, self._seen, self._described)
+        self._window = DialogWindow(self._said, self._seen, self._described)
         self._out: list[FromAgent] = []
         self._more = trio.Event()
         self._changed = trio.Event()

@@ -23,7 +23,7 @@ from broker.jail.security_key.ctaphid import REPORT_BYTES
 from broker.jail.security_key.parser import (
     Action,
     Ask,
-    Over,
+    RequestOver,
     SecurityKey,
     ToGuest,
     ToKey,
@@ -60,7 +60,7 @@ class Proxy:
         finally:
             # guard: a connection that ends is cancelled at the key
             end = self._core.end()
-            self._act([one for one in end if not isinstance(one, Over)])
+            self._act([one for one in end if not isinstance(one, RequestOver)])
 
     def _serve(self) -> None:
         self._act(self._core.begin())
@@ -130,7 +130,7 @@ class Proxy:
                         host=action.host,
                         digest=action.digest,
                     )
-                case Over(number, right):
+                case RequestOver(number, right):
                     self._say(over=number, right=right)
         self._flush()
 

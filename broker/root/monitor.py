@@ -90,7 +90,7 @@ def udevd_runs() -> bool:
     return _UDEVD.exists()
 
 
-class Monitor:
+class UsbMonitor:
     """A netlink socket that hears of USB devices."""
 
     def __init__(self, source: str | None = None) -> None:
@@ -144,7 +144,7 @@ async def watch(
 
     Started when the devices that are there were looked at.
     """
-    monitor = Monitor(source)  # before the look: nothing falls in between
+    monitor = UsbMonitor(source)  # before the look: nothing falls in between
     await watcher.look_at_all()
     task_status.started()
     async with trio.open_nursery() as nursery:

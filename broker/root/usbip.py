@@ -41,7 +41,7 @@ _SPEEDS = {
 """sysfs ``speed`` to enum usb_device_speed (include/uapi/linux/usb/ch9.h)."""
 
 
-class Export(NamedTuple):
+class VhciValues(NamedTuple):
     """The values that the guest must write to its vhci-hcd."""
 
     devid: int
@@ -55,7 +55,7 @@ def available() -> str:
     return ""
 
 
-def export(held: SysfsDevice, decided: Device, conn: socket.socket) -> Export:
+def export(held: SysfsDevice, decided: Device, conn: socket.socket) -> VhciValues:
     """Hand a device to the far end of a socket; the socket stays the caller's.
 
     ``held`` is the device that was decided about, ``decided`` its description
@@ -73,7 +73,7 @@ def export(held: SysfsDevice, decided: Device, conn: socket.socket) -> Export:
         same(held, decided)
         held.write("authorized", "1")
         held.write("usbip_sockfd", str(conn.fileno()))
-    return Export(decided.bus << 16 | decided.number, speed)
+    return VhciValues(decided.bus << 16 | decided.number, speed)
 
 
 def same(held: SysfsDevice, decided: Device) -> None:

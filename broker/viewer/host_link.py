@@ -37,7 +37,7 @@ from broker.ipc.audit import schema
 from broker.net.link import messages as m
 from broker.net.link.pending_connections import Ticket
 from broker.net.link.preamble import PreambleVerdict
-from broker.net.link.preamble_gate import Gate, Preamble, PreambleReader
+from broker.net.link.preamble_gate import Preamble, PreambleGate, PreambleReader
 from broker.net.link.wire_types import (
     ConnectionKind,
     LinkRefusedError,
@@ -99,7 +99,7 @@ class RemoteHost(LinkEnd):
         self._next = trio.Lock()
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
-        self._gate: Gate | None = None
+        self._gate: PreambleGate | None = None
         """Of the current epoch."""
         self.devices = RemoteDevices(self._up)
         self.folders = StreamedFolders(log)
@@ -272,7 +272,7 @@ class RemoteHost(LinkEnd):
 
     async def _preamble(
         self, conn: socket.socket, first: bytes
-    ) -> tuple[Epoch, Gate, Preamble, bytes]:
+    ) -> tuple[Epoch, PreambleGate, Preamble, bytes]:
         reader = PreambleReader()
         preamble = reader.feed(first)
         while preamble is None:
@@ -299,7 +299,7 @@ class RemoteHost(LinkEnd):
                 old.end("the same host has connected again")
                 await old.gone.wait()
             self.state.up(epoch)
-            self._gate = Gate(epoch.session)
+            self._gate = PreambleGate(epoch.session)
         began = trio.current_time()
         reason = BROKER_ENDS
         try:
@@ -372,7 +372,7 @@ class RemoteHost(LinkEnd):
         self,
         conn: socket.socket,
         epoch: Epoch,
-        gate: Gate,
+        gate: PreambleGate,
         preamble: Preamble,
         raw: bytes,
     ) -> None:

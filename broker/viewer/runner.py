@@ -29,7 +29,7 @@ from broker.viewer.calls.calls import own_call
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Failure, Step
-from broker.viewer.sandboxes.programs import NO_STREAMS, Program, Streams
+from broker.viewer.sandboxes.programs import NO_STREAMS, LeaseProgram, Streams
 from broker.viewer.sandboxes.run_progress import Follower
 from policy.records.model import Record, RecordSet
 from policy.rules import record_gate
@@ -52,7 +52,7 @@ class _Run:
     """The sandbox that ran before; None: this run starts its machine."""
     argv: list[str]
     guest: Guest | None = None
-    program: Program | None = None
+    program: LeaseProgram | None = None
 
     @property
     def display(self) -> bool:
@@ -168,7 +168,7 @@ class Runner:
         await guest.resize(program, rows, columns)
         return api.Nothing()
 
-    def _program(self, untrusted_name: str, number: int) -> tuple[Guest, Program]:
+    def _program(self, untrusted_name: str, number: int) -> tuple[Guest, LeaseProgram]:
         name = take_sandbox_name(untrusted_name)
         for guest in self._viewer.guests():
             program = guest.programs.find(number)
@@ -176,7 +176,9 @@ class Runner:
                 return guest, program
         raise NotFoundError(f"no program {number} runs in {name}")
 
-    async def _bring_up(self, run: _Run, follower: Follower) -> tuple[Guest, Program]:
+    async def _bring_up(
+        self, run: _Run, follower: Follower
+    ) -> tuple[Guest, LeaseProgram]:
         """Start the machine where needed, the program, and wait for its window."""
         for last in (False, True):
             run.program = None
@@ -286,7 +288,7 @@ def _in_terminal(number: int) -> int:
     return min(max(number, 1), 65535)
 
 
-async def _end_program(guest: Guest, program: Program) -> None:
+async def _end_program(guest: Guest, program: LeaseProgram) -> None:
     """Ask a program to end, and kill it when it does not."""
     # An interactive shell ignores SIGTERM; its terminal going away ends it.
     await guest.signal(program, _SIGHUP if program.tty else _SIGTERM)

@@ -9,7 +9,7 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.limits import link as limits
 from broker.net.link.preamble import PreambleVerdict
-from broker.net.link.preamble_gate import Gate
+from broker.net.link.preamble_gate import PreambleGate
 from broker.net.link_service.sockets import send_all
 from broker.viewer.host_intake import IntakePlace
 
@@ -21,7 +21,9 @@ class StreamAnswer:
     closes the other one, also when it refuses.
     """
 
-    def __init__(self, conn: socket.socket, gate: Gate, preamble: bytes) -> None:
+    def __init__(
+        self, conn: socket.socket, gate: PreambleGate, preamble: bytes
+    ) -> None:
         self._sock: socket.socket | None = conn.dup()
         self._gate = gate
         self._preamble = preamble

@@ -47,9 +47,9 @@ PROGRAMS = (
         "vitrail-local, viewer",
         ("broker.programs.local",),
         USER,
-        352,
-        45_400,
-        29_040,
+        350,
+        45_200,
+        28_910,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -58,7 +58,7 @@ PROGRAMS = (
         USER,
         254,
         30_200,
-        18_760,
+        18_740,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -74,9 +74,9 @@ PROGRAMS = (
         "vitrail-viewer",
         ("broker.programs.viewer",),
         USER,
-        369,
-        48_100,
-        30_920,
+        367,
+        47_900,
+        30_810,
         linked=True,
     ),
     Program("pump", ("broker.helpers.pump.process",), USER, 25, 2700, 1490),
@@ -102,12 +102,12 @@ PROGRAMS = (
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
         CONFINED,
-        212,
-        35_050,
-        22_630,
+        209,
+        34_850,
+        22_490,
     ),
     Program("keeper", ("broker.programs.keeper",), USER, 29, 2800, 1320),
-    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_200, 22_060),
+    Program("worker", ("broker.programs.worker",), CONFINED, 203, 33_950, 21_930),
     Program("files", ("shims.files.own_files",), USER, 13, 1800, 1190),
     Program(
         "services and cameras, jailed",
@@ -115,7 +115,7 @@ PROGRAMS = (
         CONFINED,
         40,
         6750,
-        4910,
+        4930,
     ),
     Program(
         "folder mounts",
@@ -125,7 +125,7 @@ PROGRAMS = (
         850,
         470,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 21, 1900, 1010),
+    Program("security key", ("broker.programs.security_key",), USER, 21, 1950, 1040),
     Program(
         "frameguard",
         ("broker.host.network.frameguard.frameguard",),
@@ -176,7 +176,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(648, 92_600, 62_150)
+TOGETHER = Size(646, 92_450, 62_060)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

@@ -1,10 +1,10 @@
-"""A row for each kind of block that waypipe's wire has (``blocks.Kind``)."""
+"""A row for each kind of block that waypipe's wire has (``blocks.BlockKind``)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from docs.tables.channel import ChannelPolicy, no_descriptors
 
 _ANY = "any stream of the sandbox"
@@ -18,94 +18,94 @@ def _refused(what: str) -> ChannelPolicy:
     )
 
 
-POLICIES: Mapping[Kind, ChannelPolicy] = {
-    Kind.PROTOCOL: ChannelPolicy(
+POLICIES: Mapping[BlockKind, ChannelPolicy] = {
+    BlockKind.PROTOCOL: ChannelPolicy(
         _ANY,
         _OPEN,
         "what the Wayland messages in it cost (wayland-messages.md)",
         "those that INJECT_RIDS named before: files and pipes of ours",
         "What its Wayland messages give it.",
     ),
-    Kind.INJECT_RIDS: no_descriptors(
+    BlockKind.INJECT_RIDS: no_descriptors(
         _ANY,
         "with ids that it opened before, at most WAYPIPE_FDS_PER_BLOCK",
         "a number in a queue for each id",
         "Nothing before a message takes them.",
     ),
-    Kind.OPEN_FILE: ChannelPolicy(
+    BlockKind.OPEN_FILE: ChannelPolicy(
         _ANY,
         "with an id that is not in use",
         _FILE,
         "none on the wire; the file is made here, sealed against shrinking",
         "Memory of the worker, inside the sandbox's limit.",
     ),
-    Kind.EXTEND_FILE: no_descriptors(
+    BlockKind.EXTEND_FILE: no_descriptors(
         _ANY, "for its own file", _FILE, "Memory of the worker, inside the limit."
     ),
-    Kind.BUFFER_FILL: no_descriptors(
+    BlockKind.BUFFER_FILL: no_descriptors(
         _ANY,
         "inside its own file",
         "copying its bytes",
         "Writes pixels that its next commit shows.",
     ),
-    Kind.BUFFER_DIFF: no_descriptors(
+    BlockKind.BUFFER_DIFF: no_descriptors(
         _ANY,
         "inside its own file",
         "copying its bytes",
         "Writes pixels that its next commit shows.",
     ),
-    Kind.ARENA_FILL: no_descriptors(
+    BlockKind.ARENA_FILL: no_descriptors(
         _ANY,
         "inside its own file and its sandbox's arena, where it has one",
         "copying a MiB at most, in 1,024 rows, with the pace of spans",
         "Writes pixels that its next commit shows.",
     ),
-    Kind.OPEN_IR_PIPE: ChannelPolicy(
+    BlockKind.OPEN_IR_PIPE: ChannelPolicy(
         _ANY,
         "with an id that is not in use",
         "a pipe of ours, counted for the stream",
         "none on the wire; both ends are made here",
         "A pipe that carries data out of the guest, to its own sandbox.",
     ),
-    Kind.OPEN_RW_PIPE: ChannelPolicy(
+    BlockKind.OPEN_RW_PIPE: ChannelPolicy(
         _ANY,
         "with an id that is not in use",
         "a pipe of ours, counted for the stream",
         "none on the wire; both ends are made here",
         "As OPEN_IR_PIPE.",
     ),
-    Kind.PIPE_TRANSFER: no_descriptors(
+    BlockKind.PIPE_TRANSFER: no_descriptors(
         _ANY,
         "for its own pipe, at most WAYPIPE_PIPE_BLOCK_BYTES",
         "a queue of the pipe's, which is bounded",
         "Sends data to another client of its own sandbox.",
     ),
-    Kind.PIPE_SHUTDOWN_R: no_descriptors(
+    BlockKind.PIPE_SHUTDOWN_R: no_descriptors(
         _ANY, "for its own pipe", "closing one end", "Nothing: it ends its own pipe."
     ),
-    Kind.PIPE_SHUTDOWN_W: no_descriptors(
+    BlockKind.PIPE_SHUTDOWN_W: no_descriptors(
         _ANY, "for its own pipe", "closing one end", "Nothing: it ends its own pipe."
     ),
-    Kind.ACK_NBLOCKS: no_descriptors(
+    BlockKind.ACK_NBLOCKS: no_descriptors(
         _ANY,
         _OPEN,
         "comparing a number",
         "Nothing: a wrong number ends nothing but its own stream.",
     ),
-    Kind.CLOSE: no_descriptors(
+    BlockKind.CLOSE: no_descriptors(
         _ANY, _OPEN, "the stream's end", "Nothing: it ends its own stream."
     ),
-    Kind.OPEN_DMABUF: _refused("GPU buffers are not taken"),
-    Kind.OPEN_IW_PIPE: _refused("no request of ours has such a pipe"),
-    Kind.OPEN_DMAVID_SRC: _refused("video is not decoded"),
-    Kind.OPEN_DMAVID_DST: _refused("video is not decoded"),
-    Kind.SEND_DMAVID_PACKET: _refused("video is not decoded"),
-    Kind.OPEN_DMAVID_SRC_V2: _refused("video is not decoded"),
-    Kind.OPEN_DMAVID_DST_V2: _refused("video is not decoded"),
-    Kind.OPEN_TIMELINE: _refused("there is no explicit synchronisation"),
-    Kind.SIGNAL_TIMELINE: _refused("there is no explicit synchronisation"),
-    Kind.OPEN_ARENA: _refused("only our end has an arena"),
-    Kind.RESTART: _refused("a stream is not resumed"),
-    Kind.VERSION: _refused("only our end would choose a version"),
+    BlockKind.OPEN_DMABUF: _refused("GPU buffers are not taken"),
+    BlockKind.OPEN_IW_PIPE: _refused("no request of ours has such a pipe"),
+    BlockKind.OPEN_DMAVID_SRC: _refused("video is not decoded"),
+    BlockKind.OPEN_DMAVID_DST: _refused("video is not decoded"),
+    BlockKind.SEND_DMAVID_PACKET: _refused("video is not decoded"),
+    BlockKind.OPEN_DMAVID_SRC_V2: _refused("video is not decoded"),
+    BlockKind.OPEN_DMAVID_DST_V2: _refused("video is not decoded"),
+    BlockKind.OPEN_TIMELINE: _refused("there is no explicit synchronisation"),
+    BlockKind.SIGNAL_TIMELINE: _refused("there is no explicit synchronisation"),
+    BlockKind.OPEN_ARENA: _refused("only our end has an arena"),
+    BlockKind.RESTART: _refused("a stream is not resumed"),
+    BlockKind.VERSION: _refused("only our end would choose a version"),
 }
 """Every kind, the refused ones too."""

@@ -16,7 +16,7 @@ from policy.tools import limits as tool_limits
 from policy.tools.diff import TooManyError, classes, outcome
 
 
-class Grant(NamedTuple):
+class EffectiveCall(NamedTuple):
     """A call that is not denied; ``targets`` are all that are treated the same."""
 
     call: PolicyCall
@@ -46,12 +46,12 @@ def told_facts(call: PolicyCall) -> list[str]:
     ]
 
 
-def grants(rules: RuleSet, world: World, source: str) -> list[Grant]:
+def grants(rules: RuleSet, world: World, source: str) -> list[EffectiveCall]:
     """Return what a source is allowed or asked about; raises TooManyError."""
     return list(_asked(rules, world, (source,), None))
 
 
-def grants_to(rules: RuleSet, world: World, target: str) -> list[Grant]:
+def grants_to(rules: RuleSet, world: World, target: str) -> list[EffectiveCall]:
     """Return what others may ask of a target by its name; raises TooManyError."""
     others = tuple(name for name in world.names if name != target)
     return list(_asked(rules, world, others, target))
@@ -74,7 +74,7 @@ def _without(
 
 def _asked(
     rules: RuleSet, world: World, sources: tuple[str, ...], only: str | None
-) -> Iterator[Grant]:
+) -> Iterator[EffectiveCall]:
     found = classes(rules.rules, world)
     parts = ((only,),) if only is not None else found.targets
     told = sum(len(found.told[service]) for service, _ in found.services)
@@ -83,7 +83,7 @@ def _asked(
         raise TooManyError(f"{asked} calls, at most {tool_limits.DIFF_CALLS}")
     engine = Engine(rules)
     for (service, argument), source in product(found.services, sources):
-        made: dict[object, Grant] = {}
+        made: dict[object, EffectiveCall] = {}
         for part, match in product(_without(parts, source), found.told[service]):
             words = (
                 *(match.mime, match.scheme, match.host, None),
@@ -97,5 +97,5 @@ def _asked(
             same = (words, answer.where, outcome(answer)[2:], answer.verdict)
             before = made.get(same)
             targets = (*before.targets, *part) if before else part
-            made[same] = Grant(before.call if before else call, targets, answer)
+            made[same] = EffectiveCall(before.call if before else call, targets, answer)
         yield from made.values()

@@ -13,7 +13,7 @@ from policy.names import ADMIN_NAMES
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import DEFAULT, DISPVM, World
 from policy.tools.diff import OTHER_ARGUMENT, OTHER_SERVICE
-from policy.tools.effective import Grant, grants, told_facts
+from policy.tools.effective import EffectiveCall, grants, told_facts
 
 ANY_SERVICE = "anything else"
 
@@ -38,7 +38,7 @@ def flows(
     rules: RuleSet,
     world: World,
     *,
-    permitted: Callable[[list[Grant]], list[Grant]] = list,
+    permitted: Callable[[list[EffectiveCall]], list[EffectiveCall]] = list,
     sandboxes: Iterable[str] = (),
     services: Iterable[str] = (),
 ) -> list[Flow]:
@@ -63,7 +63,7 @@ def flows(
     )
 
 
-def _flows_of(grant: Grant, world: World) -> Iterable[Flow]:
+def _flows_of(grant: EffectiveCall, world: World) -> Iterable[Flow]:
     call, answer = grant.call, grant.answer
     if answer.verdict == "ask":
         # The targets that a user may choose, whatever was called.

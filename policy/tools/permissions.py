@@ -18,19 +18,19 @@ from policy.records.loader import SUFFIX as RECORD
 from policy.rules.checks import CHECKS
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
-from policy.tools.linting.sarif import Finding
+from policy.tools.linting.sarif import LintFinding
 
 _READ = {RECORDS: (RECORD,), RULES: (RULE, ".policytest")}
 _BESIDE = (".json", ".md", ".txt")
 """Suffixes of other files that may lie there: worlds, notes."""
 
 
-def look_at(directories: Iterable[Path], read: Iterable[str] = ()) -> list[Finding]:
+def look_at(directories: Iterable[Path], read: Iterable[str] = ()) -> list[LintFinding]:
     """Find parents of these directories that others may write, and files that nothing reads.
 
     ``read`` are the files in use.
     """
-    found: list[Finding] = []
+    found: list[LintFinding] = []
     used = {os.path.normpath(path) for path in read}
     above: dict[Path, Path] = {}
     for directory in directories:
@@ -43,12 +43,12 @@ def look_at(directories: Iterable[Path], read: Iterable[str] = ()) -> list[Findi
     return found
 
 
-def _finding(check: str, path: Path, message: str, hint: str) -> Finding:
+def _finding(check: str, path: Path, message: str, hint: str) -> LintFinding:
     problem = Problem(str(path), WHOLE_FILE, message, hint=hint)
-    return Finding(check, CHECKS[check][0], problem)
+    return LintFinding(check, CHECKS[check][0], problem)
 
 
-def _unread(directory: Path, used: set[str]) -> Iterator[Finding]:
+def _unread(directory: Path, used: set[str]) -> Iterator[LintFinding]:
     suffixes = _READ.get(directory.name, (RECORD, RULE, ".policytest"))
     try:
         entries = sorted(directory.iterdir())
@@ -65,7 +65,7 @@ def _unread(directory: Path, used: set[str]) -> Iterator[Finding]:
         yield _finding("unread-file", path, text, "rename it, or move it away")
 
 
-def _open_to_others(parent: Path, directory: Path) -> Iterator[Finding]:
+def _open_to_others(parent: Path, directory: Path) -> Iterator[LintFinding]:
     try:
         info = parent.stat()
     except OSError:

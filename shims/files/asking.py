@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame, tell
 from shims.files.sending import Walk, send_entries
@@ -33,7 +33,7 @@ def ask_open(words: List[str]) -> int:
         return open_file(text, target, edit=edit)
     if edit:
         raise TransferError(f"there is no {text}")
-    connection = Connection("VITRAIL_OPEN_URL")
+    connection = BrokerConnection("VITRAIL_OPEN_URL")
     connection.send(frame({"type": "open-url", "url": text, "target": target}))
     connection.wait("done")
     return 0
@@ -54,7 +54,7 @@ def open_file(path: str, target: str, *, edit: bool = False) -> int:
     walk = Walk([path])
     if len(walk.found) != 1 or walk.found[0][2] < 0:
         raise TransferError(f"{path} is not a file")
-    connection = Connection("VITRAIL_OPEN_FILE")
+    connection = BrokerConnection("VITRAIL_OPEN_FILE")
     name = walk.found[0][0][0]
     ask = {"type": "open-file", "name": name, "size": walk.size, "edit": edit}
     connection.send(frame(dict(ask, mime=mime_of(path), target=target)))
@@ -78,7 +78,7 @@ def give(words: List[str]) -> int:
     walk = Walk(paths)
     if not walk.found:
         raise TransferError("there is nothing to copy")
-    connection = Connection("VITRAIL_COPY")
+    connection = BrokerConnection("VITRAIL_COPY")
     ask = {"type": "give", "token": words[0], "name": walk.found[0][0][0]}
     connection.send(frame(dict(ask, files=len(walk.found), size=walk.size)))
     connection.wait("go")
@@ -98,7 +98,7 @@ def ask_copy(words: List[str]) -> int:
         raise TransferError("there is nothing to copy")
     if walk.left_out:
         tell(f"{walk.left_out} links, devices or too deep directories are left out")
-    connection = Connection("VITRAIL_COPY")
+    connection = BrokerConnection("VITRAIL_COPY")
     ask = {"type": "copy", "name": walk.found[0][0][0], "files": len(walk.found)}
     connection.send(frame(dict(ask, size=walk.size, target=target)))
     connection.wait("go")

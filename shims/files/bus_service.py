@@ -31,7 +31,7 @@ from shims.files.bus_messages import (
     encode_message,
     message_size,
 )
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.protocol import TransferError, frame
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class PortalOffer:
         if now - self._looked >= OFFERED_AGAIN_SECONDS:
             self._looked, self._held = now, False
             with contextlib.suppress(TransferError, OSError):
-                connection = Connection("VITRAIL_CALL")
+                connection = BrokerConnection("VITRAIL_CALL")
                 with connection.socket:
                     connection.socket.settimeout(OFFER_SECONDS)
                     connection.send(frame(self._ask))

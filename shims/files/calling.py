@@ -13,7 +13,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.frames import EXIT_BROKEN, CallStream
 from shims.files.ports import PORT_SERVICE, serve_port
 from shims.files.protocol import TransferError, frame, tell
@@ -53,7 +53,7 @@ def call_service(
 ) -> int:
     """Call a service with two descriptors as its input and output; returns its code."""
     try:
-        connection = Connection("VITRAIL_CALL")
+        connection = BrokerConnection("VITRAIL_CALL")
         ask = {"type": "call", "service": service, "argument": argument}
         connection.send(frame(dict(ask, target=target)))
     except TransferError as error:
@@ -64,12 +64,12 @@ def call_service(
 
 def continue_call(connected: int, reader: BufferedReader) -> int:
     """Go on with a call that ``caller`` has made, whose answer is still to be read."""
-    connection = Connection("", socket.socket(fileno=connected))
+    connection = BrokerConnection("", socket.socket(fileno=connected))
     connection.reader = reader
     return wait_and_carry(connection)
 
 
-def wait_and_carry(connection: Connection, source: int = 0, sink: int = 1) -> int:
+def wait_and_carry(connection: BrokerConnection, source: int = 0, sink: int = 1) -> int:
     """Wait until a call is allowed, and carry it; returns its exit code."""
     try:
         connection.wait("go")
@@ -114,7 +114,7 @@ def serve_call(words: List[str]) -> int:
 
     The agent reads the other words: the user, and the service's full name.
     """
-    connection = Connection("VITRAIL_CALL")
+    connection = BrokerConnection("VITRAIL_CALL")
     connection.send(frame({"type": "take", "token": words[0]}))
     return serve(connection)
 
@@ -123,7 +123,7 @@ def serve_here(words: List[str]) -> int:
     """``serve-here DESCRIPTOR``: the same, on a connection that the broker has made."""
     given = socket.socket(fileno=int(words[0]))
     given.sendall(b"R")  # every mount of its jail is there
-    return serve(Connection("", given))
+    return serve(BrokerConnection("", given))
 
 
 def call_here(words: List[str]) -> int:
@@ -153,7 +153,7 @@ def service_command(name: str, argument: str, command: List[str]) -> List[str]:
     return find_service(name, argument)
 
 
-def serve(connection: Connection) -> int:
+def serve(connection: BrokerConnection) -> int:
     """Run the service that the next message names, on the stream after it."""
     asked = connection.wait("service")
     source, name = str(asked["source"]), str(asked["service"])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError, PortalOffer, unknown_method
 from shims.files.calling import desktop_call, start_thread
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.openers import which
 from shims.files.protocol import TransferError, frame, tell
 from shims.files.video_node import VideoNode, narrowed
@@ -212,7 +212,7 @@ class CameraNode:
     def _receive(self, turn: int) -> None:
         """Show the broker's pictures, to the end of the call."""
         try:
-            connection = Connection("VITRAIL_CALL")
+            connection = BrokerConnection("VITRAIL_CALL")
             with connection.socket:
                 with self._lock:
                     if turn != self._turn:

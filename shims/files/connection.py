@@ -39,7 +39,7 @@ def connect(variable: str) -> socket.socket:
         raise TransferError(f"no broker at {address}: {why}") from None
 
 
-class Connection:
+class BrokerConnection:
     """A connection to the broker: messages, and raw bytes in small pieces."""
 
     def __init__(self, variable: str, given: Optional[socket.socket] = None) -> None:

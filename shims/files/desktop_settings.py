@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from shims.files.calling import desktop_call, start_thread
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.frames import CALL_DATA, CALL_HEADER
 from shims.files.protocol import TransferError, frame
 
@@ -38,7 +38,7 @@ AGAIN_SECONDS = 30.0
 SETTINGS_LINE_BYTES = 1 << 16
 
 
-class Settings:
+class MirroredSettings:
     """The settings as the broker tells them; ``changed`` is called with each new one."""
 
     def __init__(self, changed: Callable[[str, str, Tuple[str, Any]], None]) -> None:
@@ -88,7 +88,7 @@ class Settings:
             self._first.set()
 
     def _follow(self) -> None:
-        connection = Connection("VITRAIL_CALL")
+        connection = BrokerConnection("VITRAIL_CALL")
         with connection.socket:
             connection.send(frame(desktop_call(SETTINGS_SERVICE)))
             connection.wait("go")

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 from shims.files.bus_service import CallError, PortalOffer
 from shims.files.calling import start_thread
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.protocol import TransferError, check_path, frame, tell
 from shims.files.receiving import INCOMING
 from shims.files.sending import Walk, send_entries
-from shims.files.store import Store, keep
+from shims.files.store import EntryStore, keep
 from shims.files.syscalls import errno_of_call
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def run_dialog(
     dialog: FileDialog, ask: Dict[str, Any], answer: Callable[[int, List[str]], None]
 ) -> None:
     """Have the user choose; answers with the paths here.  Raises TransferError."""
-    connection = Connection("VITRAIL_CALL")
+    connection = BrokerConnection("VITRAIL_CALL")
     with connection.socket:
         dialog.asking(connection.socket)
         try:
@@ -186,19 +186,19 @@ def run_dialog(
 
 
 def receive_chosen(
-    connection: Connection, delivery: Dict[str, Any]
+    connection: BrokerConnection, delivery: Dict[str, Any]
 ) -> Tuple[List[str], str]:
     """Keep what comes; returns the paths, and the token of a file to be saved."""
     source, token = str(delivery.get("source")), str(delivery.get("back") or "")
     check_path([source])
     top = os.path.join(os.path.expanduser("~"), INCOMING, source)
-    names = keep(connection.reader, Store(top, source))
+    names = keep(connection.reader, EntryStore(top, source))
     return [os.path.join(top, name) for name in names], token
 
 
 def save(
     dialog: FileDialog,
-    connection: Connection,
+    connection: BrokerConnection,
     tokens: Dict[str, str],
     answer: Callable[[int, List[str]], None],
 ) -> None:
@@ -220,7 +220,7 @@ def save(
 
 
 def follow(
-    dialog: FileDialog, connection: Connection, watch: int, tokens: Dict[str, str]
+    dialog: FileDialog, connection: BrokerConnection, watch: int, tokens: Dict[str, str]
 ) -> None:
     """Send a file each time that a program has written it, while the broker takes it."""
     sent = dict.fromkeys(tokens, -1)
@@ -261,7 +261,7 @@ def send_saved(path: str, token: str) -> int:
         walk = Walk([path], follow=False)
         if len(walk.found) != 1 or walk.found[0][2] < 0:
             return 0
-        connection = Connection("VITRAIL_COPY")
+        connection = BrokerConnection("VITRAIL_COPY")
         try:
             with connection.socket:
                 ask = {"type": "return", "token": token, "size": walk.size}

@@ -26,7 +26,7 @@ from shims.files.bus_service import (
     unknown_method,
 )
 from shims.files.calling import desktop_call, start_thread
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.protocol import TransferError, frame, read_message
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ class Notifications(BusService):
         super().__init__(bus)
         self._turn = threading.Lock()
         """For the three below, which the thread of a connection changes, too."""
-        self._broker: Optional[Connection] = None
-        self._shown: Dict[int, Connection] = {}
+        self._broker: Optional[BrokerConnection] = None
+        self._shown: Dict[int, BrokerConnection] = {}
         self._waiting: Optional[List[Dict[str, Any]]] = None
         """What its broker is told once it has permitted the call."""
-        self._asked: Optional[Tuple[Connection, Dict[str, Any]]] = None
+        self._asked: Optional[Tuple[BrokerConnection, Dict[str, Any]]] = None
         """What is sent on once its program knows the number."""
         # A number of an earlier daemon is not known here: programs outlive it.
         self._last = int.from_bytes(os.urandom(3), "big")
@@ -165,14 +165,14 @@ class Notifications(BusService):
 
     # -- the broker -----------------------------------------------------------------
 
-    def _connect(self) -> Connection:
-        broker, self._waiting = Connection("VITRAIL_CALL"), []
+    def _connect(self) -> BrokerConnection:
+        broker, self._waiting = BrokerConnection("VITRAIL_CALL"), []
         broker.send(frame(desktop_call(NOTIFICATION_SERVICE)))
         self._broker = broker
         start_thread(lambda: self._listen(broker))
         return broker
 
-    def _tell(self, broker: Connection, message: Dict[str, Any]) -> None:
+    def _tell(self, broker: BrokerConnection, message: Dict[str, Any]) -> None:
         """Ask the broker, or once it has permitted the call: the user may be asked."""
         with self._turn:
             if self._waiting is None:
@@ -180,7 +180,7 @@ class Notifications(BusService):
             else:
                 self._waiting.append(message)
 
-    def _listen(self, broker: Connection) -> None:
+    def _listen(self, broker: BrokerConnection) -> None:
         """Pass the user's answers on, to the end of the connection."""
         with contextlib.suppress(TransferError, OSError, KeyError, struct.error):
             broker.wait("go")
@@ -203,7 +203,7 @@ class Notifications(BusService):
         for number in left:
             self._closed(broker, number, UNDEFINED_REASON)
 
-    def _closed(self, broker: Connection, number: int, reason: int) -> None:
+    def _closed(self, broker: BrokerConnection, number: int, reason: int) -> None:
         """Tell its program once, and of no later one with its number."""
         with self._turn:
             if self._shown.get(number) is not broker:

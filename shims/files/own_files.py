@@ -24,7 +24,7 @@ from shims.files.protocol import (
     tell,
 )
 from shims.files.sending import Walk, open_directory, write_entries
-from shims.files.store import Store, keep, require_room
+from shims.files.store import EntryStore, keep, require_room
 
 if TYPE_CHECKING:
     from typing import Callable, List
@@ -94,7 +94,7 @@ def save_file(words: List[str]) -> int:
 
 def store_entries(words: List[str]) -> int:
     """Keep entries from standard input; prints the names as JSON."""
-    kept = Store(words[0], words[1], int(words[2]))
+    kept = EntryStore(words[0], words[1], int(words[2]))
     # guard: files are kept from a jail
     confine(kept.folder)
     with os.fdopen(0, "rb", closefd=False) as source:

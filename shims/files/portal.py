@@ -33,7 +33,7 @@ from shims.files.desktop_settings import (
     SETTINGS,
     SETTINGS_VERSION,
     SETTINGS_XML,
-    Settings,
+    MirroredSettings,
 )
 from shims.files.file_dialogs import (
     CHOOSER_VERSION,
@@ -87,7 +87,7 @@ class Portal(BusService):
     def __init__(self, bus: socket.socket) -> None:
         super().__init__(bus)
         self._opens = 0
-        self._settings = Settings(self._setting_changed)
+        self._settings = MirroredSettings(self._setting_changed)
         self._dialogs = PortalDialogs(self._respond)
         self._printing = PortalPrinting(self._respond)
         self._camera = PortalCamera(self._respond)

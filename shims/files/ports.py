@@ -10,7 +10,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.frames import PIECE_BYTES
 from shims.files.protocol import TransferError, frame, tell
 
@@ -34,7 +34,7 @@ def take_port(text: str) -> int:
     return int(text)
 
 
-def serve_port(connection: Connection, source: str, text: str) -> int:
+def serve_port(connection: BrokerConnection, source: str, text: str) -> int:
     """Connect a call to a port of this sandbox's loopback; returns at its end."""
     port = take_port(text)
     try:
@@ -48,7 +48,7 @@ def serve_port(connection: Connection, source: str, text: str) -> int:
     return 0
 
 
-def carry_bytes(connection: Connection, sock: socket.socket) -> None:
+def carry_bytes(connection: BrokerConnection, sock: socket.socket) -> None:
     """Carry bytes between the broker's connection and a socket, until both ends."""
     # Late, as everywhere in this program: most of its starts do without.
     import threading
@@ -123,7 +123,7 @@ def ask_connect(words: List[str]) -> int:
 def connect_port(target: str, port: int, sock: socket.socket) -> None:
     """Have one connection connected to a port, and carry it."""
     try:
-        connection = Connection("VITRAIL_CALL")
+        connection = BrokerConnection("VITRAIL_CALL")
         ask = {"type": "call", "service": PORT_SERVICE, "argument": str(port)}
         connection.send(frame(dict(ask, target=target)))
         connection.wait("go")

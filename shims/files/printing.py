@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER
 from shims.files.bus_service import CallError, PortalOffer, unknown_method
 from shims.files.calling import start_thread
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.pages import (
     PAGES_MOST,
     PIXELS_MAGIC,
@@ -87,7 +87,7 @@ def print_document(title: str, source: IO[bytes]) -> None:
         draw_pages(document.name, pages)
         size = pages.tell()
         pages.seek(0)
-        connection = Connection("VITRAIL_CALL")
+        connection = BrokerConnection("VITRAIL_CALL")
         with connection.socket:
             ask = {"type": "print", "name": title[:TITLE_CHARS], "size": size}
             connection.send(frame(ask))

@@ -1,6 +1,6 @@
 """Messages of transfers: frames, limits and paths of entries.
 
-Source: ``broker/ipc/transfer_guest.py`` and ``broker/core/transfer/entries.py``, which
+Source: ``broker/ipc/guest/file_requests.py`` and ``broker/core/transfer/entries.py``, which
 this program cannot import; a test compares the tables.
 """
 

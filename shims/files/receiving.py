@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.edited import hash_of
 from shims.files.openers import kind_of, opener, run
 from shims.files.progress import Bar
 from shims.files.protocol import TransferError, check_path, frame
 from shims.files.sending import Walk, send_entries
-from shims.files.store import Store, keep
+from shims.files.store import EntryStore, keep
 
 if TYPE_CHECKING:
     from typing import List
@@ -21,7 +21,7 @@ INCOMING = "Incoming"
 
 def receive(words: List[str]) -> int:
     """Fetch the files sent to this sandbox; open them if so requested."""
-    connection = Connection("VITRAIL_COPY")
+    connection = BrokerConnection("VITRAIL_COPY")
     connection.send(frame({"type": "take", "token": words[0]}))
     delivery = connection.wait("delivery")
     source = str(delivery.get("source"))
@@ -30,12 +30,12 @@ def receive(words: List[str]) -> int:
     bar = Bar(total if type(total) is int else 0, "received")
     if delivery.get("open") is not True:
         top = os.path.join(os.path.expanduser("~"), INCOMING, source)
-        names = keep(connection.reader, Store(top, source, bar=bar))
+        names = keep(connection.reader, EntryStore(top, source, bar=bar))
         print("\n".join(os.path.join(top, name) for name in names))
         return 0
     base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
     top = os.path.join(base, "vitrail-opened", os.urandom(8).hex())
-    names = keep(connection.reader, Store(top, source, 1 << 20, bar))
+    names = keep(connection.reader, EntryStore(top, source, 1 << 20, bar))
     connection.socket.close()
     if len(names) != 1:
         raise TransferError("not one file to be opened")
@@ -63,7 +63,7 @@ def edit_here(path: str, token: str, fallback: List[str]) -> int:
     walk = Walk([path])
     if len(walk.found) != 1 or walk.found[0][2] < 0:
         raise TransferError("what was edited is not a file any more")
-    connection = Connection("VITRAIL_COPY")
+    connection = BrokerConnection("VITRAIL_COPY")
     connection.send(frame({"type": "return", "token": token, "size": walk.size}))
     connection.wait("go")
     send_entries(connection, walk)

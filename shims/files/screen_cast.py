@@ -20,7 +20,7 @@ from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError, PortalOffer, unknown_method
 from shims.files.calling import desktop_call, start_thread
 from shims.files.camera import give_remote, pipewire_servers
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.protocol import TransferError, frame, tell
 from shims.files.video_node import SPA_BGRX, VideoNode
 
@@ -77,7 +77,7 @@ class ScreenSession:
         named = SCREEN_OWN if self.own else os.environ.get("VITRAIL_SCREEN", "")
         if not self.own and named not in SCREEN_SIZES:
             named = next(iter(SCREEN_SIZES))
-        connection = Connection("VITRAIL_CALL")
+        connection = BrokerConnection("VITRAIL_CALL")
         with self._lock:
             self._asking = connection.socket
         if self._over:
@@ -114,7 +114,7 @@ class ScreenSession:
             raise
 
     def _receive(
-        self, connection: Connection, size: int, ended: Callable[[], None]
+        self, connection: BrokerConnection, size: int, ended: Callable[[], None]
     ) -> None:
         with contextlib.suppress(OSError):
             while not self._over:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Union,
     )
 
-    from shims.files.connection import Connection
+    from shims.files.connection import BrokerConnection
 
 WALK_ENTRIES = 1_000_000  # as many as a rule can permit ("transfer.files")
 WALK_PATH_BYTES = 256 << 20  # of their paths, as they are kept
@@ -230,7 +230,9 @@ def write_entries(walk: Walk, out: BinaryIO) -> None:
     out.flush()
 
 
-def send_entries(connection: Connection, walk: Walk, *also: str) -> Dict[str, Any]:
+def send_entries(
+    connection: BrokerConnection, walk: Walk, *also: str
+) -> Dict[str, Any]:
     """Send all entries; returns the message at the end, ``done`` or one of these."""
     bar = Bar(walk.size)
     for part in _parts(walk):

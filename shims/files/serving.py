@@ -12,7 +12,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from shims.files.calling import serve_call
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.frames import EXIT_BROKEN
 from shims.files.protocol import TransferError, frame, tell
 
@@ -29,7 +29,7 @@ def serve_services(words: List[str]) -> int:
         words = words[1:]
     elif words and words[0].startswith("-"):
         raise TransferError(SERVICES_USAGE)
-    connection = Connection("VITRAIL_CALL")
+    connection = BrokerConnection("VITRAIL_CALL")
     connection.send(frame({"type": "offer"}))
     parent = 0
     if words:
@@ -55,7 +55,7 @@ def end_with(parent: int) -> None:
     os._exit(0)
 
 
-def take_calls(connection: Connection) -> None:
+def take_calls(connection: BrokerConnection) -> None:
     """Start a process for each call, until the broker ends it.  Raises TransferError."""
     running: Dict[str, int] = {}
     while True:

@@ -11,7 +11,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.doors import BOX_SOCKETS
 from shims.files.ports import carry_bytes
 from shims.files.protocol import TransferError, frame, tell
@@ -63,7 +63,7 @@ def own_agent() -> socket.socket:
     raise TransferError("no ssh agent runs here, or SSH_AUTH_SOCK does not name it")
 
 
-def serve_own_agent(connection: Connection, source: str) -> int:
+def serve_own_agent(connection: BrokerConnection, source: str) -> int:
     """Connect a call with this sandbox's agent; return at its end."""
     try:
         sock = own_agent()
@@ -148,7 +148,7 @@ def serve_agent_socket(
 def lead_to_agent(target: str, sock: socket.socket) -> None:
     """Connect one program with the agent of a target."""
     try:
-        connection = Connection("VITRAIL_CALL")
+        connection = BrokerConnection("VITRAIL_CALL")
         ask = {"type": "call", "service": AGENT_SERVICE, "argument": ""}
         connection.send(frame(dict(ask, target=target)))
         connection.wait("go")

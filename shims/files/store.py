@@ -41,7 +41,7 @@ SYS_OPENAT2 = 437
 RESOLVE = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS
 
 
-class Store:
+class EntryStore:
     """Keeps entries in a directory: never overwrites, shows nothing unfinished.
 
     Single files are written without a name (O_TMPFILE) and linked at the end.
@@ -307,7 +307,7 @@ def mark(fd: int, origin: str) -> None:
             raise
 
 
-def keep(source: BufferedReader, store: Store) -> List[str]:
+def keep(source: BufferedReader, store: EntryStore) -> List[str]:
     """Store all entries; return their names, or raise and leave nothing."""
     try:
         while True:

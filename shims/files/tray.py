@@ -33,7 +33,7 @@ from shims.files.bus_service import (
     unknown_method,
 )
 from shims.files.calling import desktop_call, start_thread
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.protocol import TransferError, frame, read_message
 from shims.files.tray_pictures import drawn
 
@@ -62,7 +62,7 @@ WATCHER_XML = f"""<node><interface name="{WATCHER}">
 def serve_tray(words: List[str]) -> int:
     """Serve while the broker lets it; no name on the bus where it does not."""
     del words
-    broker = Connection("VITRAIL_CALL")
+    broker = BrokerConnection("VITRAIL_CALL")
     broker.send(frame(desktop_call(TRAY_SERVICE)))
     broker.wait("go")
     address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
@@ -88,7 +88,7 @@ class Tray(BusService):
         f"type='signal',interface='{TRAY_ITEM}'",
     )
 
-    def __init__(self, bus: socket.socket, broker: Connection) -> None:
+    def __init__(self, bus: socket.socket, broker: BrokerConnection) -> None:
         super().__init__(bus)
         self._broker = broker
         self._items: Dict[int, TrayIcon] = {}

@@ -92,7 +92,7 @@ def keep_awake() -> None:
                 continue
 
 
-class Nodes:
+class DeviceNodes:
     """Gives the nodes of devices to the guest's user, and mounts what is on disks.
 
     Only below our own virtual bus: the machine's other disks are none of its business.
@@ -161,9 +161,9 @@ def uevent(data: bytes) -> Dict[str, str]:
 
 
 def follow_nodes(user: str) -> None:
-    """Start ``Nodes`` for ``UID:GID`` in a separate thread."""
+    """Start ``DeviceNodes`` for ``UID:GID`` in a separate thread."""
     uid, _, gid = user.partition(":")
-    nodes = Nodes(int(uid), int(gid))
+    nodes = DeviceNodes(int(uid), int(gid))
     threading.Thread(target=nodes.follow, daemon=True).start()
 
 

@@ -9,7 +9,7 @@ import pytest
 from broker.core.errors import PeerError, RefusedError
 from broker.core.lease import Lease, Opening
 from broker.core.services import CALL
-from broker.ipc.transfer_guest import CallService, GuestCall, decode_ask
+from broker.ipc.guest.file_requests import CallService, GuestCall, decode_ask
 from broker.viewer.calls.calls import Meeting, Meetings, call_request
 
 TOKEN = "a" * 32

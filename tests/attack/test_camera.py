@@ -19,7 +19,7 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import CAMERA
 from broker.helpers.process.spawn import run_tool
-from broker.ipc.transfer_guest import CallService
+from broker.ipc.guest.file_requests import CallService
 from broker.viewer.calls.calls import call_request
 from broker.viewer.calls.camera import find_camera
 from broker.viewer.calls.video import pictures
@@ -27,7 +27,7 @@ from shims.files import camera as shim
 from shims.files import video_node
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.protocol import frame
 from tests.kit.cameras import camera, node, own_pipewire
 
@@ -276,7 +276,7 @@ class Calls:
         assert self.released[number].wait(20)
         near, far = self.pairs[number]
         far.settimeout(20)
-        return Connection("", near)
+        return BrokerConnection("", near)
 
 
 @pytest.fixture

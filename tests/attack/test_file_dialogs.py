@@ -19,7 +19,7 @@ from broker.core.lease import Opening
 from broker.core.services import CALL
 from broker.core.transfer.file_names import suggested_name
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
-from broker.ipc.transfer_guest import ChooseFiles, FileFilter, decode_ask
+from broker.ipc.guest.file_requests import ChooseFiles, FileFilter, decode_ask
 from broker.jail.worker.transfer import _checked as _checked_ask
 from broker.viewer.opening.desktop_chooser import (
     FileChoice,

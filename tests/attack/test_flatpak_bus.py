@@ -18,7 +18,7 @@ from broker.host.launchers.flatpak.files import (
     system_bus_names,
     write_override,
 )
-from broker.host.launchers.flatpak.overrides import Wanted
+from broker.host.launchers.flatpak.overrides import FlatpakPermissions
 from tests.kit.flatpak import applications
 from tests.kit.wayland.compositor import short_directory
 
@@ -108,7 +108,9 @@ async def test_no_service_that_runs_commands_no_system_bus_and_no_memory_of_the_
                     assert found == {*RUNS_COMMANDS, HARMLESS, "memory", "system"}
                     place = base / "data" / "flatpak" / "app" / APP / "current"
                     names = system_bus_names(place / "active")
-                    wanted = Wanted(None, read_only=(library,), system_names=names)
+                    wanted = FlatpakPermissions(
+                        None, read_only=(library,), system_names=names
+                    )
                     folder = overrides_folder(environ)
                     write_override(find_paths(environ), folder, APP, wanted)
                     found = await trio.to_thread.run_sync(_probe, *probe)

@@ -134,7 +134,7 @@ def buffers_of(
     inner, passt = socket.socketpair()
     with qemu, outer, passt, kind(fileno=inner.detach()) as it, NoAddresses() as none:
         it.size, it.buffers = size, []
-        guard = frameguard.Guard(outer, it, none)
+        guard = frameguard.FrameGuard(outer, it, none)
 
         def carry():
             guard.run()
@@ -208,7 +208,7 @@ def test_a_socket_that_cuts_sooner_is_refused(monkeypatch):
         NoAddresses() as none,
         pytest.raises(OSError, match="buffer"),
     ):
-        frameguard.Guard(outer, small, none)
+        frameguard.FrameGuard(outer, small, none)
 
 
 @pytest.mark.parametrize(

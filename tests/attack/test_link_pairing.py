@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from broker.cli import pair
-from broker.cli.pairing.protocol import Pairing, State
+from broker.cli.pairing.protocol import Pairing, PairingState
 from broker.core.errors import UpstreamError
 from broker.core.limits import link as limits
 from broker.net.addresses import UnixEndpoint
@@ -55,7 +55,7 @@ def in_the_middle(seed):
 def test_both_screens_differ_and_the_typed_code_ends_it():
     for seed in range(0, 400, 4):
         host, viewer = in_the_middle(seed)
-        assert host.state is viewer.state is State.COMPARE
+        assert host.state is viewer.state is PairingState.COMPARE
         for here, there in ((host, viewer), (viewer, host)):
             code = there.code
             if code is None:  # the other end has refused already
@@ -152,7 +152,10 @@ def test_each_changed_byte_leads_to_no_pin():
             wire.run()
             for end in (0, 1):
                 here, there = wire.ends[end], wire.ends[1 - end]
-                ready = here.state in (State.COMPARE, State.CONFIRMED_THERE)
+                ready = here.state in (
+                    PairingState.COMPARE,
+                    PairingState.CONFIRMED_THERE,
+                )
                 if ready and there.code:
                     code = there.code
                     wire.call(end, lambda here=here, typed=code: here.confirm(typed))

@@ -17,7 +17,7 @@ from broker.net.link.preamble import (
     Opener,
     PreambleVerdict,
 )
-from broker.net.link.preamble_gate import Gate, PreambleReader
+from broker.net.link.preamble_gate import PreambleGate, PreambleReader
 from broker.net.link.wire_types import HEADER, Direction, LinkRefusedError, Role
 from tests.kit.link.pair import sessions
 
@@ -37,7 +37,7 @@ def offered(host):
 
 def test_replayed(ends):
     host, viewer = ends
-    gate, offer = Gate(viewer), offered(host)
+    gate, offer = PreambleGate(viewer), offered(host)
     gate.check(offer.preamble)
     for _ in range(3):
         with pytest.raises(LinkRefusedError, match="replayed"):
@@ -49,7 +49,7 @@ def test_forged_without_the_key(ends):
     signed = offered(host).preamble[:48]
     for key in (bytes(32), host.epoch * 2):
         with pytest.raises(LinkRefusedError, match="forged"):
-            Gate(viewer).check(signed + make_mac(key, signed))
+            PreambleGate(viewer).check(signed + make_mac(key, signed))
 
 
 @pytest.mark.parametrize("purpose", Purpose)
@@ -59,17 +59,17 @@ def test_no_other_key_of_the_session_makes_a_preamble(ends, purpose, direction):
     signed = offered(host).preamble[:48]
     made = signed + make_mac(host.key(purpose, direction), signed)
     if (purpose, direction) == (Purpose.STREAM, Direction.TO_VIEWER):
-        Gate(viewer).check(made)
+        PreambleGate(viewer).check(made)
     else:
         with pytest.raises(LinkRefusedError, match="forged"):
-            Gate(viewer).check(made)
+            PreambleGate(viewer).check(made)
 
 
 def test_lease_and_service_cannot_be_exchanged(ends):
     host, viewer = ends
     one = offered(host).preamble
     two = Opener(host).open(DISPLAY, OTHER).preamble
-    gate = Gate(viewer)
+    gate = PreambleGate(viewer)
     with pytest.raises(LinkRefusedError, match="forged"):
         gate.check(one[:40] + two[40:48] + one[48:])
     with pytest.raises(LinkRefusedError, match="forged"):
@@ -90,7 +90,7 @@ def test_reflected(ends):
     host, _ = ends
     offer = offered(host)
     with pytest.raises(LinkRefusedError, match="reflected"):
-        Gate(host).check(offer.preamble)
+        PreambleGate(host).check(offer.preamble)
 
 
 def test_reflected_with_the_role_turned_around(ends):
@@ -100,14 +100,14 @@ def test_reflected_with_the_role_turned_around(ends):
     magic, version, kind, _ = HEADER.unpack_from(offer.preamble)
     head = HEADER.pack(magic, version, kind, Role.VIEWER)
     with pytest.raises(LinkRefusedError, match="forged"):
-        Gate(host).check(head + offer.preamble[HEADER.size :])
+        PreambleGate(host).check(head + offer.preamble[HEADER.size :])
 
 
 def test_old_epoch_after_a_reconnect(ends):
     host, _ = ends
     _, new_viewer = sessions(seed=2)
     with pytest.raises(LinkRefusedError, match="another epoch"):
-        Gate(new_viewer).check(offered(host).preamble)
+        PreambleGate(new_viewer).check(offered(host).preamble)
 
 
 def test_old_preamble_with_the_new_epoch_written_in(ends):
@@ -116,12 +116,12 @@ def test_old_preamble_with_the_new_epoch_written_in(ends):
     preamble = offered(host).preamble
     patched = preamble[:12] + new_viewer.epoch + preamble[28:]
     with pytest.raises(LinkRefusedError, match="forged"):
-        Gate(new_viewer).check(patched)
+        PreambleGate(new_viewer).check(patched)
 
 
 def test_a_forger_uses_up_no_numbers(ends):
     host, viewer = ends
-    gate, offer = Gate(viewer), offered(host)
+    gate, offer = PreambleGate(viewer), offered(host)
     for number in range(1, 3000):
         fake = offer.preamble[:28] + number.to_bytes(8, "little") + bytes(44)
         with pytest.raises(LinkRefusedError):
@@ -132,7 +132,7 @@ def test_a_forger_uses_up_no_numbers(ends):
 def test_a_squatter_that_answers_anything_at_all(ends):
     """Its preamble reflected, zeros, an answer to another stream: no verdict."""
     host, viewer = ends
-    gate = Gate(viewer)
+    gate = PreambleGate(viewer)
     old = offered(host)
     gate.check(old.preamble)
     old_answer = gate.answer(old.preamble, PreambleVerdict.TAKEN)
@@ -152,7 +152,7 @@ def test_a_squatter_that_answers_anything_at_all(ends):
 
 def test_a_denied_stream_s_answer_cannot_be_turned_into_a_taken_one(ends):
     host, viewer = ends
-    gate, offer = Gate(viewer), offered(host)
+    gate, offer = PreambleGate(viewer), offered(host)
     gate.check(offer.preamble)
     answer = bytearray(gate.answer(offer.preamble, PreambleVerdict.DENIED))
     answer[0] = PreambleVerdict.TAKEN

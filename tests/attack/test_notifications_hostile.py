@@ -7,7 +7,7 @@ import pytest
 from broker.core.errors import PeerError
 from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
-from broker.ipc.desktop.daemons import DaemonShow, decode_from_daemon
+from broker.ipc.guest.daemons import DaemonShow, decode_from_daemon
 from broker.viewer.notifications import board as module
 from broker.viewer.notifications.board import CRITICAL, NORMAL, Board, bubble
 

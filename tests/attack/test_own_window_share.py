@@ -11,7 +11,7 @@ import trio.testing
 
 from broker.core.errors import PeerError, RefusedError
 from broker.core.services import SCREEN_SHARE
-from broker.ipc.transfer_guest import CallService
+from broker.ipc.guest.file_requests import CallService
 from broker.jail.wayland.model import (
     Buffer,
     Subsurface,

@@ -24,7 +24,7 @@ import trio
 from broker.core.limits import waypipe as waypipe_limits
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.vmm.arena import make_arena
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from broker.jail.waypipe.channel import WaypipeChannel
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from shims.wayland.arena_places import CHUNK_BYTES, ArenaMemory
@@ -247,7 +247,7 @@ async def test_ten_thousand_arenas_are_opened_by_no_guest(arena):
         it.arena = arena
         other = await _well(it)
         bad = Stream(it)
-        flood = w.block(Kind.OPEN_ARENA, struct.pack("<Q", SIZE)) * 10_000
+        flood = w.block(BlockKind.OPEN_ARENA, struct.pack("<Q", SIZE)) * 10_000
         await bad.say(w.header(w.ARENA_HEADER), flood)
         await bad.ended()
         assert "only our end has" in str(it.ends[0])

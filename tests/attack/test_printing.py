@@ -20,7 +20,7 @@ from broker.authority.permit import Permit
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import CALL
-from broker.ipc.transfer_guest import PrintPages, decode_ask
+from broker.ipc.guest.file_requests import PrintPages, decode_ask
 from broker.jail.worker.transfer import _checked
 from broker.viewer.opening.meter import DECLINED_PER_MINUTE, DayMeter
 from broker.viewer.opening.own import Own

@@ -22,7 +22,7 @@ from broker.core.framing import FrameReader, encode_frame
 from broker.core.limits import tray as limits
 from broker.core.limits.notifications import DAEMON_FRAME_BYTES, SILENT_SECONDS
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.daemons import (
+from broker.ipc.guest.daemons import (
     DaemonShow,
     HideIcon,
     IconClicked,

@@ -23,8 +23,8 @@ from broker.core.question import Keep
 from broker.core.services import SCREEN_SHARE
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.helpers.prompt import screen_frame
-from broker.helpers.prompt.screen_frame import Screen, ScreenFrame, meant
-from broker.ipc.transfer_guest import CallService
+from broker.helpers.prompt.screen_frame import FramedOutput, ScreenFrame, meant
+from broker.ipc.guest.file_requests import CallService
 from broker.viewer.calls import screens, video
 from broker.viewer.calls.calls import SandboxCalls, call_request
 from broker.viewer.calls.screens import (
@@ -312,7 +312,7 @@ def test_a_screen_that_is_called_a_window_has_a_frame():
 
 
 def screen(*sizes, at=(0, 0)):
-    return Screen(None, sizes=set(sizes), positions={at})
+    return FramedOutput(None, sizes=set(sizes), positions={at})
 
 
 def test_each_screen_that_may_be_the_shared_one_has_a_frame():

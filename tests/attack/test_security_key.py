@@ -6,7 +6,7 @@ import pytest
 
 from broker.jail.security_key import cbor
 from broker.jail.security_key.cbor import encode
-from broker.jail.security_key.ctaphid import Command
+from broker.jail.security_key.ctaphid import CtapHidCommand
 from tests.kit.usb.key_guest import Guest, u2f
 from tests.kit.usb.token import HANDLE, assertion
 
@@ -20,9 +20,9 @@ def untouched():
 def signed(guest, payload=b"c" * 32):
     """Whether a signature by the key has reached the guest."""
     for answer in guest.answers:
-        if answer.command == Command.MSG and b"signature" in answer.payload:
+        if answer.command == CtapHidCommand.MSG and b"signature" in answer.payload:
             return True
-        if answer.command == Command.CBOR and answer.payload[:1] == b"\0":
+        if answer.command == CtapHidCommand.CBOR and answer.payload[:1] == b"\0":
             found = cbor.decode(answer.payload[1:])
             if isinstance(found, dict) and any(found.get(3, b"")):
                 return True
@@ -44,24 +44,24 @@ def test_assertion_without_a_touch_is_not_signed():
 
 def test_u2f_without_a_touch_is_not_signed():
     guest = untouched()
-    guest.send(guest.channel, Command.MSG, u2f(2, 8))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 8))
     if guest.asked:
         guest.verdict(allow=True)
     assert not signed(guest)
-    assert (Command.MSG, b"\0") not in guest.token.seen
+    assert (CtapHidCommand.MSG, b"\0") not in guest.token.seen
 
 
 @pytest.mark.parametrize("first", [0, 1, 4, 0x0F, 0x43, 0x80, 0x83])
 def test_u2f_passes_with_the_parameters_of_its_specification_only(first):
     guest = untouched()
-    guest.send(guest.channel, Command.MSG, u2f(2, first))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, first))
     assert guest.asked == []
     assert guest.answers[-1].payload == b"\x6a\x86"
 
 
 def test_u2f_registration_tells_no_individual_attestation():
     guest = untouched()
-    guest.send(guest.channel, Command.MSG, u2f(1, 0x83))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(1, 0x83))
     assert guest.asked == []
     assert guest.answers[-1].payload == b"\x6a\x86"
 
@@ -120,15 +120,15 @@ def test_look_permits_no_signature():
 def test_u2f_check_is_asked_about_as_a_look():
     """It tells where the key is registered; a page may look at several handles."""
     guest = untouched()
-    guest.send(guest.channel, Command.MSG, u2f(2, 7))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 7))
     assert [a.what for a in guest.asked] == ["look"]
-    assert (Command.MSG, b"\0") not in guest.token.seen
+    assert (CtapHidCommand.MSG, b"\0") not in guest.token.seen
     guest.verdict(allow=True)
     assert guest.answers[-1].payload == b"\x69\x85"
-    guest.send(guest.channel, Command.MSG, u2f(2, 7))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 7))
     assert guest.answers[-1].payload == b"\x69\x85"
     assert len(guest.asked) == 1
-    guest.send(guest.channel, Command.MSG, u2f(2, 7, b"b" * 32))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 7, b"b" * 32))
     assert len(guest.asked) == 2, "another service"
 
 
@@ -156,7 +156,7 @@ def test_further_credentials_pass_as_often_as_the_key_says():
     answers = [guest.cbor(b"\x08")[-1].payload for _ in range(4)]
     assert answers == [b"\0", b"\0", b"\x27", b"\x27"]
     assert guest.over == [1]
-    assert guest.token.seen.count((Command.CBOR, b"\x08")) == 2
+    assert guest.token.seen.count((CtapHidCommand.CBOR, b"\x08")) == 2
 
 
 def test_single_credential_has_no_next_one():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.jail.security_key.ctaphid import Command
+from broker.jail.security_key.ctaphid import CtapHidCommand
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, no, rulebook, yes
 from tests.kit.usb.key_process import connected
@@ -59,7 +59,7 @@ async def test_connection_is_what_the_rules_say(monkeypatch, rules, reaches):
 
 
 async def _enter(program, channel, word):
-    await program.send(channel, Command.CBOR, pin(word))
+    await program.send(channel, CtapHidCommand.CBOR, pin(word))
     return (await program.receive()).payload[0]
 
 
@@ -120,7 +120,7 @@ async def test_try_whose_answer_the_process_does_not_report_is_a_wrong_one(monke
             async with connected(b, monkeypatch, token=token) as (program, _):
                 with trio.fail_after(30):
                     channel = await program.begin()
-                    await program.send(channel, Command.CBOR, pin(b"x"))
+                    await program.send(channel, CtapHidCommand.CBOR, pin(b"x"))
                     await eventually(lambda: b.person.asked or len(token.seen) > 1)
             token.seen.clear()
         assert len(b.person.asked) == 1

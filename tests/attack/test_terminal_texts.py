@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from broker.cli import render
-from broker.cli.images.steps import Steps
+from broker.cli.images.steps import BuildSteps
 from broker.cli.sandboxes import state
 from broker.cli.transfer import open_in
 
@@ -65,7 +65,7 @@ def test_progress_of_an_import_drives_no_terminal(monkeypatch):
 def test_steps_of_an_image_drive_no_terminal(monkeypatch):
     terminal = _Terminal()
     monkeypatch.setattr("broker.cli.images.steps.Console", terminal)
-    with Steps(quiet=False) as steps:
+    with BuildSteps(quiet=False) as steps:
         steps.step(f"reading {DRIVES}{MARKUP}")
     _must_be_tame(terminal.text)
 

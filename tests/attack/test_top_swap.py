@@ -16,10 +16,10 @@ pytest.importorskip("textual")
 from broker.cli.sandboxes import top_screen
 from broker.cli.sandboxes.snapshot import (
     Cpu,
+    ListedWindow,
     Row,
     Snapshot,
     WaitingQuestion,
-    Window,
 )
 from broker.core import limits
 from broker.core.errors import UpstreamError
@@ -31,7 +31,7 @@ HARMFUL = WaitingQuestion(8, "evil: to hear the microphone")
 
 
 def row(name):
-    window = Window(1, "a letter", focused=False)
+    window = ListedWindow(1, "a letter", focused=False)
     return Row(name, name, "#ff0000", 1.0, 0.0, 0, 0, (), (window,), None)
 
 
@@ -65,7 +65,7 @@ def play(broker, *steps):
     """Each step is a snapshot that is drawn, a pause in seconds, or a key."""
 
     async def run():
-        screen = top_screen.Screen(find_paths(), Cpu(), lambda: broker.now)
+        screen = top_screen.TopScreen(find_paths(), Cpu(), lambda: broker.now)
         broker.state = steps[0]
         async with screen.run_test() as person:
             await screen.workers.wait_for_complete()
@@ -138,11 +138,11 @@ def test_an_error_of_the_screen_drives_no_terminal(broker, monkeypatch):
 
     monkeypatch.setattr(broker, "call", refuse)
     monkeypatch.setattr(
-        top_screen.Screen, "notify", lambda _, text, **_how: said.append(text)
+        top_screen.TopScreen, "notify", lambda _, text, **_how: said.append(text)
     )
     play(broker, FIRST, 10.0, "down", "k")
     # A look that fails ends the screen; the error is printed behind it.
-    screen = top_screen.Screen(find_paths(), Cpu())
+    screen = top_screen.TopScreen(find_paths(), Cpu())
     monkeypatch.setattr(top_screen, "take", refuse)
     monkeypatch.setattr(
         screen, "call_from_thread", lambda _, *words: said.append(str(words[-1]))

@@ -18,7 +18,7 @@ import pytest
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame
 from shims.files.sending import Walk, write_entries
-from shims.files.store import STAGED, UNNAMED, Store, keep
+from shims.files.store import STAGED, UNNAMED, EntryStore, keep
 
 SECRET = b"a key of the person's"
 
@@ -107,7 +107,7 @@ def test_a_hard_link_at_the_final_name_is_not_replaced_or_written_to(top, secret
         os.link(secret, top / "d")
 
     source = entries(file("a", size=3), b"new", folder("d"), link, END)
-    assert keep(source, Store(str(top), "work", 0)) == ["a (1)", "d (1)"]
+    assert keep(source, EntryStore(str(top), "work", 0)) == ["a (1)", "d (1)"]
     assert (top / "a (1)").read_bytes() == b"new"
     assert os.path.samefile(top / "a", secret)
     assert (top / "a").stat().st_nlink == 3
@@ -122,7 +122,7 @@ def test_a_hard_link_in_a_staged_files_place_is_not_written_to(top, secret):
         os.link(secret, place)
 
     source = entries(folder("d"), file("d", "a", size=6), b"one", swap, b"two", END)
-    keep(source, Store(str(top), "work", 0))
+    keep(source, EntryStore(str(top), "work", 0))
     assert os.path.samefile(top / "d/a", secret)
 
 
@@ -135,7 +135,7 @@ def test_a_hard_link_that_waits_at_a_staged_name_breaks_the_copy_off(top, secret
         END,
     )
     with pytest.raises(TransferError, match="File exists"):
-        keep(source, Store(str(top), "work", 0))
+        keep(source, EntryStore(str(top), "work", 0))
     assert list(top.iterdir()) == []
 
 
@@ -144,7 +144,7 @@ def test_a_second_name_of_a_staged_file_gives_no_more_rights(top, tmp_path):
         os.link(staged(top) / "d/a", tmp_path / "second")
 
     source = entries(folder("d"), file("d", "a", size=3), b"new", link, END)
-    keep(source, Store(str(top), "work", 0))
+    keep(source, EntryStore(str(top), "work", 0))
     facts = (tmp_path / "second").stat()
     assert stat.S_IMODE(facts.st_mode) == 0o600
     assert facts.st_nlink == 2
@@ -157,7 +157,7 @@ def test_a_file_without_a_name_cannot_be_linked_before_its_end(top):
     flat = [part for pair in parts for part in pair]
     keep(
         entries(*flat, lambda: names.extend(os.listdir(top)), END),
-        Store(str(top), "work", 0),
+        EntryStore(str(top), "work", 0),
     )
     assert names == []
     assert len(list(top.iterdir())) == UNNAMED
@@ -177,7 +177,7 @@ def test_names_of_one_file_arrive_as_files_of_their_own(top, tmp_path):
     assert walk.size == 3 * len(b"content")
     write_entries(walk, out)
     out.seek(0)
-    keep(io.BufferedReader(out), Store(str(top), "work", 0))
+    keep(io.BufferedReader(out), EntryStore(str(top), "work", 0))
     (top / "from/a").write_bytes(b"changed")
     assert (top / "from/b").read_bytes() == b"content"
     assert {p.stat().st_nlink for p in (top / "from").iterdir()} == {1}

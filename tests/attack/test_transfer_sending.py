@@ -13,7 +13,7 @@ import pytest
 
 from shims.files import connection as module
 from shims.files import sending
-from shims.files.connection import Connection
+from shims.files.connection import BrokerConnection
 from shims.files.edited import Edited
 from shims.files.frames import PIECE_BYTES
 from shims.files.protocol import TransferError, frame, read_message
@@ -44,7 +44,7 @@ def _sent(tmp_path, monkeypatch):
     def send(walk, whole):
         taker = threading.Thread(target=take, args=(whole,))
         taker.start()
-        made = Connection("VITRAIL_COPY")
+        made = BrokerConnection("VITRAIL_COPY")
         try:
             send_entries(made, walk)
         finally:
@@ -191,7 +191,7 @@ def test_a_sender_that_is_refused_stops(tmp_path, monkeypatch, memory):
         monkeypatch.setattr(module.os, "sendfile", none)
     taker = threading.Thread(target=refuse)
     taker.start()
-    made = Connection("VITRAIL_COPY")
+    made = BrokerConnection("VITRAIL_COPY")
     with pytest.raises(TransferError, match="no room"):
         send_entries(made, Walk([str(film)]))
     made.reader.close()
@@ -207,7 +207,7 @@ def test_what_follows_an_answer_is_left_to_its_reader(tmp_path, monkeypatch):
     listener.bind(str(tmp_path / "door"))
     listener.listen()
     monkeypatch.setenv("VITRAIL_COPY", f"unix:{tmp_path / 'door'}")
-    made = Connection("VITRAIL_COPY")
+    made = BrokerConnection("VITRAIL_COPY")
     made.socket.settimeout(20)
     with listener, made.socket, made.reader, listener.accept()[0] as broker:
         broker.sendall(frame({"type": "delivery", "source": "work"}))

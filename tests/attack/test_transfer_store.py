@@ -22,7 +22,7 @@ from broker.helpers.process.spawn import PIPE, spawn
 from shims.files.edited import Edited
 from shims.files.protocol import TransferError, frame
 from shims.files.sending import Walk, write_entries
-from shims.files.store import ORIGIN_ATTRIBUTE, Store, keep
+from shims.files.store import ORIGIN_ATTRIBUTE, EntryStore, keep
 from tests.kit.shims import files_program
 
 KILLS = 30
@@ -77,7 +77,7 @@ def test_paths_are_checked_by_the_receiver_itself(top, path):
     for kind in ("file", "dir"):
         stream = told(folder("a"), {"type": kind, "path": path, "size": 0}, END)
         with pytest.raises(TransferError):
-            keep(stream, Store(str(top), "work", 0))
+            keep(stream, EntryStore(str(top), "work", 0))
     assert seen(top) == []
     assert seen(top.parent) == ["in", "outside"]
 
@@ -88,7 +88,7 @@ def test_nothing_is_replaced(top):
     (top / "d").mkdir()
     (top / "d" / "x").write_text("mine")
     stream = told(file("a.tar.gz", size=1), b"y", folder("d"), file("d", "x"), END)
-    assert keep(stream, Store(str(top), "work", 0)) == ["a (1).tar.gz", "d (1)"]
+    assert keep(stream, EntryStore(str(top), "work", 0)) == ["a (1).tar.gz", "d (1)"]
     assert (top / "a.tar.gz").read_text() == (top / "d" / "x").read_text() == "mine"
 
 
@@ -101,14 +101,14 @@ def test_a_link_in_the_way_is_not_followed(top):
     stream = told(
         folder("d"), file("d", "x", size=1), b"y", file("f", size=1), b"z", END
     )
-    assert sorted(keep(stream, Store(str(top), "work", 0))) == ["d (1)", "f (1)"]
+    assert sorted(keep(stream, EntryStore(str(top), "work", 0))) == ["d (1)", "f (1)"]
     assert list(outside.iterdir()) == []
 
 
 def test_a_directory_that_becomes_a_link_is_not_followed(top):
     """Swapped while files come."""
     outside = top.parent / "outside"
-    store = Store(str(top), "work", 0)
+    store = EntryStore(str(top), "work", 0)
     store.directory(["d"])
     store.directory(["d", "e"])
     (staging,) = top.iterdir()
@@ -124,7 +124,7 @@ def test_a_directory_that_becomes_a_link_is_not_followed(top):
 
 def test_files_are_plain_and_say_where_they_come_from(top):
     stream = told(file("a", size=1), b"y", folder("d"), file("d", "x"), END)
-    keep(stream, Store(str(top), "work", 0))
+    keep(stream, EntryStore(str(top), "work", 0))
     for path in (top / "a", top / "d/x"):
         assert path.stat().st_mode & 0o7777 == 0o600
         try:
@@ -140,7 +140,7 @@ def test_an_endless_or_sparse_file_is_refused_by_the_free_space(top):
     stream = told(folder("d"), file("d", "x", size=1 << 60), bytes(1 << 20), END)
     before = os.statvfs(top.parent).f_bavail
     with pytest.raises(TransferError, match="not enough room"):
-        keep(stream, Store(str(top), "work"))
+        keep(stream, EntryStore(str(top), "work"))
     assert seen(top) == []
     assert before - os.statvfs(top.parent).f_bavail < 1 << 20
 
@@ -157,7 +157,7 @@ def test_small_files_together_are_refused_by_the_free_space(top, monkeypatch):
     names = [f"{number:03}" for number in range(100)]
     parts = [part for name in names for part in (file(name, size=1000), bytes(1000))]
     with pytest.raises(TransferError, match="not enough room"):
-        keep(told(*parts, END), Store(str(top), "work", 0))
+        keep(told(*parts, END), EntryStore(str(top), "work", 0))
     assert seen(top) == []
     assert 1 < len(looked) < 10
 
@@ -172,7 +172,7 @@ def test_a_sparse_file_counts_with_its_whole_size(top, tmp_path):
     assert walk.size == 1 << 42
     stream = told(file("bomb", size=walk.size), bytes(1 << 16))
     with pytest.raises(TransferError, match="not enough room"):
-        keep(stream, Store(str(top), "work"))
+        keep(stream, EntryStore(str(top), "work"))
     assert seen(top) == []
 
 
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_nothing(top, monkeypatch):
     stream = told(folder("d"), file("d", "x", size=9), b"123456789", END)
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(TransferError, match="No space left"):
-        keep(stream, Store(str(top), "work", 0))
+        keep(stream, EntryStore(str(top), "work", 0))
     assert seen(top) == []
 
 
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_nothing(top, monkeypatch):
 )
 def test_a_cut_or_malformed_transfer_leaves_nothing(top, parts):
     with pytest.raises(TransferError):
-        keep(told(*parts), Store(str(top), "work", 0))
+        keep(told(*parts), EntryStore(str(top), "work", 0))
     assert seen(top) == []
 
 
@@ -214,7 +214,7 @@ def test_many_files_need_few_descriptors(top):
     count = 2000
     before = len(os.listdir("/proc/self/fd"))
     parts = [file(f"f{n}") for n in range(count)]
-    assert len(keep(told(*parts, END), Store(str(top), "work", 0))) == count
+    assert len(keep(told(*parts, END), EntryStore(str(top), "work", 0))) == count
     assert len(os.listdir("/proc/self/fd")) == before
     assert len(seen(top)) == count
 
@@ -253,13 +253,13 @@ async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
         assert visible == []
         whole += len(list(top.iterdir()))
     assert whole, "no kill came while something was half done"
-    Store(str(top), "work", 0).close()
+    EntryStore(str(top), "work", 0).close()
     assert seen(top) == []
 
 
 def test_a_directory_of_the_persons_is_not_taken_for_a_left_over(top):
     (top / ".vitrail-settings/sub").mkdir(parents=True)
-    Store(str(top), "work", 0).close()
+    EntryStore(str(top), "work", 0).close()
     assert seen(top) == [".vitrail-settings", ".vitrail-settings/sub"]
 
 
@@ -276,9 +276,9 @@ def test_a_directory_that_is_too_deep_to_be_removed_ends_no_transfer(top):
         fd = inner
     os.close(fd)
     try:
-        assert keep(told(file("a", size=1), b"x", END), Store(str(top), "w", 0)) == [
-            "a"
-        ]
+        assert keep(
+            told(file("a", size=1), b"x", END), EntryStore(str(top), "w", 0)
+        ) == ["a"]
     finally:
         remove_tree(place)
 
@@ -352,7 +352,7 @@ def test_a_size_that_is_none_has_nothing_read(tmp_path, size):
     mine.write_text("mine")
     sent = told(file("a", size=size), b"x" * (1 << 20)).getvalue()
     for receive in (
-        lambda source: keep(source, Store(str(tmp_path / "in"), "work", 0)),
+        lambda source: keep(source, EntryStore(str(tmp_path / "in"), "work", 0)),
         lambda source: Edited(str(mine)).replace(source, "work"),
     ):
         source = Counted(sent)
@@ -381,5 +381,5 @@ def test_names_that_are_no_text_are_refused(tmp_path):
         entry = b'{"type": "dir", "path": ["%s"]}' % name.encode("unicode_escape")
         sent = len(entry).to_bytes(4, "little") + entry
         with pytest.raises(TransferError):
-            keep(io.BytesIO(sent), Store(str(tmp_path), "work", 0))
+            keep(io.BytesIO(sent), EntryStore(str(tmp_path), "work", 0))
     assert not os.listdir(tmp_path)

@@ -21,7 +21,7 @@ from broker.core.errors import (
 from broker.core.lease import Opening
 from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.ipc import transfer as messages
-from broker.ipc.transfer_guest import CallService, CopyFiles, OpenFile, OpenUrl
+from broker.ipc.guest.file_requests import CallService, CopyFiles, OpenFile, OpenUrl
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.service import OpeningService
 from tests.kit.rulebook import WORK

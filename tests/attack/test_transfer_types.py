@@ -12,7 +12,7 @@ from broker.core.errors import RefusedError
 from broker.core.lease import Opening
 from broker.core.services import OPEN_FILE
 from broker.core.transfer.claimed_type import claimed
-from broker.ipc.transfer_guest import OpenFile
+from broker.ipc.guest.file_requests import OpenFile
 from broker.viewer.opening.service import _asked, _request
 from shims.files.openers import kind_of
 from tests.kit.rulebook import WORK, rulebook

@@ -19,9 +19,10 @@ from broker.host.launchers.machined.reply import read_reply
 from broker.host.part import HostPart
 from broker.host.vmm.monitors.http import VmmReply
 from broker.host.vmm.qmp import QmpReader
-from broker.ipc import agent, prompt, transfer_guest, worker
+from broker.ipc import agent, prompt, worker
 from broker.ipc.control import varlink
 from broker.ipc.devices import messages as devices
+from broker.ipc.guest import file_requests
 from broker.net.link import messages as link
 from broker.net.link.wire_types import Role
 from broker.viewer.devices import security_keys
@@ -52,7 +53,7 @@ FROM_JSON = {
     "Cloud Hypervisor": _vmm(cloud_hypervisor.read_state),
     "QEMU": lambda body: QmpReader(1 << 20).feed(body + b"\n"),
     "guest": agent.decode_from_guest,
-    "files in a guest": transfer_guest.decode_ask,
+    "files in a guest": file_requests.decode_ask,
     "security key's process": security_keys._decode,
     "devices, to root": devices.decode_request,
     "devices": devices.decode_reply,

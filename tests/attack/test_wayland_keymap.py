@@ -9,8 +9,8 @@ import os
 import pytest
 import trio
 
-from broker.helpers.prompt.input import SeatInput
-from broker.helpers.prompt.window import Window
+from broker.helpers.prompt.input import DialogSeat
+from broker.helpers.prompt.window import DialogWindow
 from tests.kit.wayland.people import HONEST, HOSTILE, Party, People, people
 
 KINDS = ["sway", "weston", "kwin"]
@@ -65,7 +65,7 @@ def read_often(file: int) -> int:
         return pid
     code = 1
     try:
-        seat = SeatInput(Seat(), Window(lambda *_: None, lambda _: None))
+        seat = DialogSeat(Seat(), DialogWindow(lambda *_: None, lambda _: None))
         for _ in range(READINGS):
             seat._keymap(None, XKB_V1, os.dup(file), SIZE)
         code = 0

@@ -309,7 +309,7 @@ class Replayer(Window):
     Acknowledgements get serials of this run, so that windows are really shown.
     """
 
-    def learn(self, message: bytes) -> signatures.Message | None:
+    def learn(self, message: bytes) -> signatures.MessageSignature | None:
         """Note the objects that a message makes; return which message it is."""
         oid, opcode, size = wire.HEADER.unpack_from(message)
         known = signatures.requests_of(self.kinds[oid]) if oid in self.kinds else ()

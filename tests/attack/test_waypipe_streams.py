@@ -17,7 +17,7 @@ import trio.testing
 
 from broker.core.errors import PeerError
 from broker.core.limits import waypipe as waypipe_limits
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from tests.kit.eventually import eventually
 from tests.kit.waypipe import wire_bytes as w
@@ -104,13 +104,13 @@ _BAD = {
     "not a file where one must be": (
         w.header()
         + w.protocol(_GET_REGISTRY)
-        + w.pipe(Kind.OPEN_IR_PIPE, 1)
+        + w.pipe(BlockKind.OPEN_IR_PIPE, 1)
         + w.inject(1)
         + w.protocol(w.message(1, 0, struct.pack("<I", 3), fds=1)),
         "descriptors that no message",
     ),
     "close with junk": (
-        w.header() + w.block(Kind.CLOSE, bytes(4)) + b"\xaa" * 4000,
+        w.header() + w.block(BlockKind.CLOSE, bytes(4)) + b"\xaa" * 4000,
         "",
     ),
 }
@@ -253,7 +253,7 @@ async def test_an_unread_pipe_does_not_stop_the_stream(monkeypatch):
         connection.core.down.add(w.message(2, 9, b""), [writing])
         connection._flush()
         await stream.receives(struct.pack("<i", -1))
-        piece = w.pipe(Kind.PIPE_TRANSFER, -1, bytes(32_768))
+        piece = w.pipe(BlockKind.PIPE_TRANSFER, -1, bytes(32_768))
         for _ in range(60):
             await stream.say(piece)
         await _answered(stream, 3)
@@ -269,7 +269,7 @@ async def test_pastes_into_an_application_that_does_not_read_wait():
     async with wire() as it:
         stream = await _well(it)
         connection = it.connections[-1]
-        opened = [w.pipe(Kind.OPEN_IR_PIPE, rid) for rid in (1, 2)]
+        opened = [w.pipe(BlockKind.OPEN_IR_PIPE, rid) for rid in (1, 2)]
         await stream.say(*opened)
         owners = connection.channel._pipes
         await eventually(lambda: not (len(owners) < 2), deadline=30)
@@ -305,7 +305,9 @@ async def test_a_flood_of_acknowledgements_is_a_lie():
     async with wire() as it:
         other = await _well(it)
         flood = await _well(it)
-        ack = [w.block(Kind.ACK_NBLOCKS, struct.pack("<I", n)) for n in range(1, 5000)]
+        ack = [
+            w.block(BlockKind.ACK_NBLOCKS, struct.pack("<I", n)) for n in range(1, 5000)
+        ]
         await flood.say(*ack)
         await flood.ended()
         assert "acknowledgement" in str(it.ends[0])
@@ -350,8 +352,8 @@ async def test_a_reader_that_resets_ends_its_paste_only():
         connection._flush()
         await stream.receives(struct.pack("<i", -1))
         reader.close()
-        await stream.say(w.pipe(Kind.PIPE_TRANSFER, -1, bytes(1000)))
-        await stream.receives(w.pipe(Kind.PIPE_SHUTDOWN_R, -1))
+        await stream.say(w.pipe(BlockKind.PIPE_TRANSFER, -1, bytes(1000)))
+        await stream.receives(w.pipe(BlockKind.PIPE_SHUTDOWN_R, -1))
         await _answered(stream, 3)
         stream.sock.close()
 

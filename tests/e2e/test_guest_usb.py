@@ -20,7 +20,7 @@ from broker.core.paths import find_paths
 from broker.core.services import AGENT, DEVICE, DISPLAY, PORTS, SECURITY_KEY
 from broker.ipc import agent
 from broker.ipc.devices.messages import handover
-from broker.jail.security_key.ctaphid import Command
+from broker.jail.security_key.ctaphid import CtapHidCommand
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.rulebook import WORK, rulebook, yes
@@ -167,5 +167,5 @@ async def signs_with_the_hosts_key(broker, listener, monkeypatch):
                 assert refused[-1] == "refused"
             (question,) = b.person.asked
             assert question.words.startswith("to sign in to bank.example")
-            assert token.seen.count((Command.CBOR, b"\x02")) == 1
+            assert token.seen.count((CtapHidCommand.CBOR, b"\x02")) == 1
             nursery.cancel_scope.cancel()

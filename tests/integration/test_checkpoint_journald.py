@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from broker.authority.audit.sealing import JournalTeller, Sealing
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.authority.audit.store import open_store
 from tests.kit.audit.journald import journald
 from tests.kit.audit.log import event, opened, report
@@ -18,7 +18,7 @@ async def test_what_the_journal_has_finds_a_roll_back(tmp_path: Path) -> None:
     path = tmp_path / "audit.sqlite"
     async with journald() as journal:
         async with open_store(path) as store:
-            settings = Settings(checkpoint_events=5, checkpoint_seconds=0.2)
+            settings = AuditSettings(checkpoint_events=5, checkpoint_seconds=0.2)
             sealing = Sealing(store, settings)
             sealing.listeners.append(JournalTeller(path, journal.socket).tell)
             async with trio.open_nursery() as nursery:
@@ -46,7 +46,7 @@ async def test_what_the_journal_has_finds_a_roll_back(tmp_path: Path) -> None:
 async def test_without_a_journal_nothing_waits(tmp_path: Path) -> None:
     path = tmp_path / "audit.sqlite"
     async with open_store(path) as store:
-        sealing = Sealing(store, Settings())
+        sealing = Sealing(store, AuditSettings())
         sealing.listeners.append(JournalTeller(path, str(tmp_path / "none")).tell)
         await store.record(event(1))
         await sealing.publish()
@@ -56,7 +56,7 @@ async def test_without_a_journal_nothing_waits(tmp_path: Path) -> None:
 async def test_the_key_goes_on_at_the_end_and_in_time(tmp_path: Path) -> None:
     path = tmp_path / "audit.sqlite"
     async with open_store(path) as store:
-        sealing = Sealing(store, Settings(evolve_seconds=1))
+        sealing = Sealing(store, AuditSettings(evolve_seconds=1))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(sealing.run)
             await store.record(event(1))

@@ -45,7 +45,9 @@ async def test_a_jailed_worker_writes_it_again_or_says_why_not(kind, data, clean
             with trio.fail_after(60):
                 while True:
                     said = await mine.messages.receive()
-                    if isinstance(said, m.ClipboardFailed | clipboard_member.Content):
+                    if isinstance(
+                        said, m.ClipboardFailed | clipboard_member.CheckedContent
+                    ):
                         break
             assert said.transfer == 7
             if clean is None:

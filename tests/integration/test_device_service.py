@@ -22,7 +22,7 @@ from broker.root import monitor, receiver, usbip
 from broker.root.listener import listen
 from broker.root.records import load_records
 from broker.root.service import Service
-from broker.root.usbip import Export
+from broker.root.usbip import VhciValues
 from tests.broker.root.test_sysfs import plug
 from tests.kit.eventually import eventually
 from tests.kit.usb.samples import KEYBOARD, descriptors
@@ -58,7 +58,7 @@ class Kernel:
             raise self.fails
         self.exported.append((decided.port, conn.family))
         self.handed_over.add(decided.port)
-        return Export(decided.bus << 16 | decided.number, 3)
+        return VhciValues(decided.bus << 16 | decided.number, 3)
 
     async def release(self, held, *, authorize):
         await trio.lowlevel.checkpoint()

@@ -12,7 +12,7 @@ import trio
 
 from broker.authority.audit.store import open_store
 from broker.cli.doctor import host, shipping, verb, viewer
-from broker.cli.doctor.finding import Context, Finding, State
+from broker.cli.doctor.finding import Context, Finding, FindingState
 from broker.core.errors import UpstreamError
 from broker.helpers.shipper.cursor import Cursor, save_cursor
 from broker.ipc.audit.schema import BrokerStop
@@ -62,8 +62,8 @@ async def test_a_vsock_that_was_not_mended_is_a_warning(
         answer = {"LD_PRELOAD": "/x.so"} if built else {}
         monkeypatch.setattr(host, "hybrid_environment", lambda a=answer: a)
         seen[built] = list(await host.check_vsock(context))
-    assert [found.state for found in seen[True]] == [State.OK]
-    assert [found.state for found in seen[False]] == [State.WARN]
+    assert [found.state for found in seen[True]] == [FindingState.OK]
+    assert [found.state for found in seen[False]] == [FindingState.WARN]
     assert "vhost-device-vsock 0.3.0" in seen[True][0].text
     assert "blocks where" in seen[False][0].text
     assert seen[False][0].mend
@@ -82,14 +82,14 @@ async def test_without_a_runtime_directory_it_says_so_and_goes_on(
 async def test_runtime_directory(context: Context) -> None:
     run = Path(context.environ["XDG_RUNTIME_DIR"])
     (fine,) = await host.check_runtime(context)
-    assert fine.state is State.OK
+    assert fine.state is FindingState.OK
     run.chmod(0o755)
     (wide,) = await host.check_runtime(context)
-    assert (wide.state, wide.mend) == (State.FAIL, f"chmod 700 {run}")
+    assert (wide.state, wide.mend) == (FindingState.FAIL, f"chmod 700 {run}")
     (run / "vitrail").rmdir()
     run.rmdir()
     (gone,) = await host.check_runtime(context)
-    assert (gone.state, gone.mend) == (State.FAIL, f"mkdir -p -m 700 {run}")
+    assert (gone.state, gone.mend) == (FindingState.FAIL, f"mkdir -p -m 700 {run}")
 
 
 async def test_a_check_that_breaks_or_hangs_hides_no_other(
@@ -109,20 +109,20 @@ async def test_a_check_that_breaks_or_hangs_hides_no_other(
     checks = [("a", breaks), ("b", unreadable), ("c", hangs)]
     monkeypatch.setattr(verb, "CHECKS", checks)
     found = await verb.examine(context)
-    assert [(f.name, f.state) for f in found] == [(n, State.FAIL) for n in "abc"]
+    assert [(f.name, f.state) for f in found] == [(n, FindingState.FAIL) for n in "abc"]
     assert found[0].mend == "mend it"
     assert "no answer within" in found[2].text
 
 
 async def test_policy(context: Context) -> None:
     (none,) = await viewer.check_policy(context)
-    assert none.state is State.WARN
+    assert none.state is FindingState.WARN
     folder = Path(context.environ["HOME"]) / ".config/vitrail/sandboxes.d"
     folder = context.paths.config[0] / "sandboxes.d"
     folder.mkdir(parents=True)
     (folder / "web.toml").write_text("colour = [\n")
     (bad,) = await viewer.check_policy(context)
-    assert (bad.state, bad.mend) == (State.FAIL, "brokerctl policy check")
+    assert (bad.state, bad.mend) == (FindingState.FAIL, "brokerctl policy check")
     assert "web.toml:1:" in bad.text
 
 
@@ -135,12 +135,12 @@ async def test_broker(context: Context) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(context.paths.control))
     (killed,) = await viewer.check_broker(context)
-    assert (killed.state, "was killed" in killed.text) == (State.OK, True)
+    assert (killed.state, "was killed" in killed.text) == (FindingState.OK, True)
 
 
 async def test_audit(context: Context) -> None:
     (none,) = await viewer.check_audit(context)
-    assert none.state is State.OK
+    assert none.state is FindingState.OK
     async with open_store(context.paths.audit) as store:
         for _ in range(300):
             await store.record(BrokerStop(reason="x" * 200))
@@ -155,48 +155,54 @@ async def test_audit(context: Context) -> None:
         file.seek(3 * 4096)
         file.write(b"\xff" * 4096)
     found = await verb._careful(context, "audit", viewer.check_audit)
-    assert found[0].state is State.FAIL
+    assert found[0].state is FindingState.FAIL
 
 
 async def test_shipping(context: Context) -> None:
     (none,) = await shipping.check_shipping(context)
-    assert (none.state, "no ship.toml" in none.text) == (State.OK, True)
+    assert (none.state, "no ship.toml" in none.text) == (FindingState.OK, True)
     context.paths.config[0].mkdir(parents=True, exist_ok=True)
     config = context.paths.config[0] / "ship.toml"
     config.write_text("[[target]]\nname = 'a'\nto = 'moon'\n")
     (bad,) = await shipping.check_shipping(context)
-    assert (bad.state, "moon" in bad.text) == (State.FAIL, True)
+    assert (bad.state, "moon" in bad.text) == (FindingState.FAIL, True)
     config.write_text(
         "[[target]]\nname = 'file'\nto = 'jsonl'\npath = '/x/y'\n"
         "[[target]]\nname = 'fleet'\nto = 'postgresql'\n"
         "address = 'postgresql:///nothing?host=/nowhere'\n"
     )
     file, fleet = await shipping.check_shipping(context)
-    assert file.state is State.OK
-    assert (fleet.state, "database" in fleet.text) == (State.WARN, True)
+    assert file.state is FindingState.OK
+    assert (fleet.state, "database" in fleet.text) == (FindingState.WARN, True)
     save = Cursor(name="file", problem="no room")
     context.paths.shipping.mkdir(parents=True)
     save_cursor(context.paths.shipping, save)
     (full, _) = await shipping.check_shipping(context)
-    assert (full.state, "no room" in full.text) == (State.WARN, True)
+    assert (full.state, "no room" in full.text) == (FindingState.WARN, True)
 
 
 def test_globals_that_are_missing_are_named() -> None:
     path = Path("/run/wayland-1")
     everything = {**viewer.NEEDED, **dict.fromkeys(viewer.WANTED, 1)}
-    assert [f.state for f in viewer.judge_globals(path, everything)] == [State.OK]
+    assert [f.state for f in viewer.judge_globals(path, everything)] == [
+        FindingState.OK
+    ]
     (old,) = viewer.judge_globals(path, {**everything, "wl_seat": 4})
-    assert old.state is State.FAIL
+    assert old.state is FindingState.FAIL
     assert "wl_seat 5" in old.text
     plain = viewer.judge_globals(path, viewer.NEEDED)
-    assert [f.state for f in plain] == [State.OK, State.WARN, State.WARN]
+    assert [f.state for f in plain] == [
+        FindingState.OK,
+        FindingState.WARN,
+        FindingState.WARN,
+    ]
 
 
 async def test_no_compositor_and_one_that_hangs(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (none,) = await viewer.check_compositor(context)
-    assert none.state is State.WARN
+    assert none.state is FindingState.WARN
     assert "WAYLAND_DISPLAY" in none.mend
     monkeypatch.setattr(viewer, "_COMPOSITOR_SECONDS", 0.3)
     path = Path(context.environ["XDG_RUNTIME_DIR"]) / "wayland-0"
@@ -204,7 +210,7 @@ async def test_no_compositor_and_one_that_hangs(
         stuck.bind(str(path))
         stuck.listen()
         (hung,) = await viewer.check_compositor(context)
-    assert hung.state is State.FAIL
+    assert hung.state is FindingState.FAIL
     assert "does not answer" in hung.text
 
 
@@ -215,7 +221,7 @@ async def test_a_real_compositor(context: Context) -> None:
     async with desktop() as comp:
         env = {**context.environ, "WAYLAND_DISPLAY": str(comp.display)}
         found = await viewer.check_compositor(Context(context.paths, env))
-    assert found[0].state is State.OK, found
+    assert found[0].state is FindingState.OK, found
     assert str(comp.display) in found[0].text
 
 

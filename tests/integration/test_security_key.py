@@ -12,7 +12,7 @@ from broker.core.errors import RefusedError
 from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
 from broker.jail.security_key import cbor
-from broker.jail.security_key.ctaphid import Command
+from broker.jail.security_key.ctaphid import CtapHidCommand
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.eventually import eventually
@@ -28,13 +28,13 @@ async def test_use_of_the_key_is_asked_about_and_signed(monkeypatch):
         b.person.says = yes()
         with trio.fail_after(30):
             channel = await program.begin()
-            await program.send(channel, Command.CBOR, assertion("bank.example"))
+            await program.send(channel, CtapHidCommand.CBOR, assertion("bank.example"))
             answer = await program.receive()
         assert set(cbor.decode(answer.payload[1:])) == {2, 3}
         (question,) = b.person.asked
         assert question.words == "to sign in to bank.example with your security key"
         assert question.sandbox == "work"
-        assert (Command.CBOR, b"\x02") in token.seen
+        assert (CtapHidCommand.CBOR, b"\x02") in token.seen
 
 
 @pytest.mark.parametrize("host", ["evil.example", "bank.example.evil.example"])
@@ -42,11 +42,11 @@ async def test_other_relying_parties_are_refused_unasked(monkeypatch, host):
     async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
         with trio.fail_after(30):
             channel = await program.begin()
-            await program.send(channel, Command.CBOR, assertion(host))
+            await program.send(channel, CtapHidCommand.CBOR, assertion(host))
             answer = await program.receive()
         assert answer.payload == b"\x27"
         assert b.person.asked == []
-        assert (Command.CBOR, b"\x02") not in token.seen
+        assert (CtapHidCommand.CBOR, b"\x02") not in token.seen
         assert b.events("decision")[-1]["verdict"] == "deny"
 
 
@@ -55,10 +55,10 @@ async def test_no_of_the_person_reaches_the_guest(monkeypatch):
         b.person.says = no
         with trio.fail_after(30):
             channel = await program.begin()
-            await program.send(channel, Command.CBOR, assertion("bank.example"))
+            await program.send(channel, CtapHidCommand.CBOR, assertion("bank.example"))
             answer = await program.receive()
         assert answer.payload == b"\x27"
-        assert (Command.CBOR, b"\x02") not in token.seen
+        assert (CtapHidCommand.CBOR, b"\x02") not in token.seen
 
 
 async def test_garbage_of_a_guest_is_answered_or_ends_its_connection(monkeypatch):
@@ -66,11 +66,13 @@ async def test_garbage_of_a_guest_is_answered_or_ends_its_connection(monkeypatch
         with trio.fail_after(30):
             channel = await program.begin()
             await program.stream.send_all(os.urandom(64 * 50))
-            await program.send(channel, Command.CBOR, b"\x04")
+            await program.send(channel, CtapHidCommand.CBOR, b"\x04")
             while (answer := await program.receive()) is not None:
                 if answer.channel == channel:
                     break
-        assert all(c in {Command.INIT, Command.CBOR} for c, _ in token.seen)
+        assert all(
+            c in {CtapHidCommand.INIT, CtapHidCommand.CBOR} for c, _ in token.seen
+        )
 
 
 async def test_sandbox_without_a_rule_does_not_reach_the_key():
@@ -110,12 +112,12 @@ async def test_rule_that_denies_stops_a_use_that_waits_for_the_touch(monkeypatch
         token.silent = True
         with trio.fail_after(60):
             channel = await program.begin()
-            await program.send(channel, Command.CBOR, assertion("bank.example"))
-            await eventually(lambda: (Command.CBOR, b"\x02") in token.seen)
+            await program.send(channel, CtapHidCommand.CBOR, assertion("bank.example"))
+            await eventually(lambda: (CtapHidCommand.CBOR, b"\x02") in token.seen)
             await b.change("50-test.policy", _DENY + _RULE)
             answer = await program.receive()
             assert answer.payload == b"\x27"
-            await eventually(lambda: token.seen[-1][0] == Command.CANCEL)
+            await eventually(lambda: token.seen[-1][0] == CtapHidCommand.CANCEL)
 
 
 async def test_key_without_a_rule_is_taken_back(monkeypatch):
@@ -134,10 +136,12 @@ async def test_use_after_use_is_asked_about(monkeypatch):
         with trio.fail_after(60):
             channel = await program.begin()
             for _ in range(5):
-                await program.send(channel, Command.CBOR, assertion("bank.example"))
+                await program.send(
+                    channel, CtapHidCommand.CBOR, assertion("bank.example")
+                )
                 assert (await program.receive()).payload == b"\x27"
         assert len(b.person.asked) == 5
-        assert (Command.CBOR, b"\x02") not in token.seen
+        assert (CtapHidCommand.CBOR, b"\x02") not in token.seen
 
 
 @pytest.mark.parametrize(

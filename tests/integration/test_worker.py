@@ -30,7 +30,7 @@ from broker.ipc.channel import pair
 from broker.ipc.fork_server import Jail
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
-from broker.viewer.workers.clipboard_member import Content
+from broker.viewer.workers.clipboard_member import CheckedContent
 from broker.viewer.workers.pool import open_workers
 from broker.viewer.workers.process import Worker, WorkerProcesses
 from tests.kit.wayland.compositor import short_directory
@@ -479,7 +479,7 @@ async def test_content_that_was_asked_for_is_read():
         _content(liar, 5, b"hello")
         with trio.fail_after(30):
             got = await liar.worker.messages.receive()
-        assert got == Content(7, b"hello")
+        assert got == CheckedContent(7, b"hello")
 
 
 async def test_more_content_than_was_asked_for_ends_the_worker():
@@ -501,7 +501,7 @@ async def test_the_file_for_content_has_its_size_for_good():
             os.pwrite(fd, b"x", 5)
         _content(liar, 5, b"hello", file=fd)
         with trio.fail_after(30):
-            assert await liar.worker.messages.receive() == Content(7, b"hello")
+            assert await liar.worker.messages.receive() == CheckedContent(7, b"hello")
 
 
 async def test_unrequested_content_is_not_read():

@@ -10,7 +10,7 @@ import trio
 from broker.authority.audit.event_log import of
 from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.audit.sealing import Sealing
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel
@@ -73,7 +73,7 @@ class Stage:
             rights=EventRights(role, linked=linked, host=_host_of(begun)),
             report=lambda: REPORT,
             serve_control=self._serve_control,
-            checkpoints=LogCheckpoints(log._store, Sealing(log._store, Settings()))
+            checkpoints=LogCheckpoints(log._store, Sealing(log._store, AuditSettings()))
             if linked
             else None,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 from click.testing import CliRunner
 
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.authority.audit.store import open_store
 from broker.authority.decisions.decision_events import decision
 from broker.authority.permit import Request
@@ -81,7 +81,7 @@ def refused(run, request=CALL, reason=""):
         answer = answer._replace(reason=reason)
 
     async def write():
-        async with open_store(run.log, settings=Settings()) as store:
+        async with open_store(run.log, settings=AuditSettings()) as store:
             lease = request.lease
             await store.record(
                 schema.LeaseBegin(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.authority.audit.store import Store
 from broker.core.errors import UpstreamError
 from broker.core.stderr_log import log_stderr
@@ -24,7 +24,7 @@ class Retention:
     def __init__(
         self,
         store: Store,
-        settings: Settings,
+        settings: AuditSettings,
         shipped: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._store = store

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from broker.authority.audit.proof.note import parse_note
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.authority.audit.store import Store
 from broker.core.errors import (
     UpstreamError,
@@ -31,7 +31,7 @@ class Sealing:
     checkpoints that leave the machine, or at least the file.
     """
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: AuditSettings) -> None:
         self._store = store
         self._settings = settings
         self._published = store.size

@@ -37,7 +37,7 @@ class AuditMode(enum.StrEnum):
     BEST_EFFORT = "best-effort"
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Contents of ``audit.toml``; the module's docstring explains the keys."""
 
     mode: AuditMode = AuditMode.REQUIRED
@@ -71,7 +71,7 @@ def take_span(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def load_settings(config: Sequence[Path]) -> Settings:
+def load_settings(config: Sequence[Path]) -> AuditSettings:
     """Return the settings of the first ``audit.toml`` of these directories.
 
     Raises SetupError: a setting half understood would drop or keep the wrong
@@ -84,10 +84,10 @@ def load_settings(config: Sequence[Path]) -> Settings:
         except FileNotFoundError:
             continue
         try:
-            return msgspec.toml.decode(text, type=Settings)
+            return msgspec.toml.decode(text, type=AuditSettings)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            known = ", ".join(Settings.__struct_fields__)
+            known = ", ".join(AuditSettings.__struct_fields__)
             raise SetupError(
                 str(error), where=str(path), hint=f"it may have {known}"
             ) from error
-    return Settings()
+    return AuditSettings()

@@ -32,7 +32,7 @@ from broker.authority.audit.proof.offer import WitnessAnswer, WitnessOffer
 from broker.authority.audit.proof.seal import Seal, open_seal
 from broker.authority.audit.proof.witness import hold_note
 from broker.authority.audit.retention import plan, remove
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit import schema
@@ -393,7 +393,7 @@ class _Opened:
 
 @asynccontextmanager
 async def open_store(
-    path: Path, *, broker: str = "local", settings: Settings | None = None
+    path: Path, *, broker: str = "local", settings: AuditSettings | None = None
 ) -> AsyncIterator[Store]:
     """Open the audit log for writing, making or migrating it where needed.
 
@@ -403,7 +403,7 @@ async def open_store(
     newer version, or when it is not our database; IntegrityError when it
     differs from the signed log; UpstreamError when the disk refuses.
     """
-    settings = settings or Settings()
+    settings = settings or AuditSettings()
     lock = lock_log(path)
     try:
         opened = await trio.to_thread.run_sync(_open, path, settings)
@@ -419,7 +419,7 @@ async def open_store(
         os.close(lock)
 
 
-def _open(path: Path, settings: Settings) -> _Opened:
+def _open(path: Path, settings: AuditSettings) -> _Opened:
     db, version = open_database(path)
     try:
         tree = load_tree(db)

@@ -34,7 +34,7 @@ class Locked(Protocol):
         """``begins``: the request is a new one, not one that is permitted already."""
 
 
-class Judge:
+class Evaluator:
     """The records and rules in force, and the sandboxes that they speak about."""
 
     def __init__(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, tzinfo
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.audit.event_text import Asked, Asking, asking
+from broker.cli.audit.event_text import EventCommand, EventOptions, asking
 from broker.cli.audit.events import shown_target
 from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
@@ -39,7 +39,7 @@ _COLUMNS = (
 
 
 @dataclass
-class Connection:
+class LoggedConnection:
     """One connection, from its events in the log; texts are not yet escaped."""
 
     sequence: int
@@ -74,12 +74,12 @@ class Connection:
         }
 
 
-@click.command("connections", cls=Asking)
+@click.command("connections", cls=EventCommand)
 @asking
 @click.option("-r", "--reverse", is_flag=True, help="Newest first.")
 @click.option("--utc", is_flag=True, help="Times in UTC.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def command(*, asked: Asked, reverse: bool, utc: bool, as_json: bool) -> None:
+def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> None:
     """Show connections: when, whose, which service, how much, and why.
 
     WHY is the line of the record and the line of the rule; EVENT is the number
@@ -110,7 +110,7 @@ def command(*, asked: Asked, reverse: bool, utc: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _asked_for(connection: Connection, asked: Asked) -> bool:
+def _asked_for(connection: LoggedConnection, asked: EventOptions) -> bool:
     """Whether it fits the filters that are about its decision."""
     verdicts, rules = asked.filters.verdicts, asked.filters.rules
     if verdicts and connection.verdict not in verdicts:
@@ -119,11 +119,11 @@ def _asked_for(connection: Connection, asked: Asked) -> bool:
     return not rules or any(rule in line for rule in rules for line in lines)
 
 
-def joined(events: Iterable[Found]) -> Iterator[Connection]:
+def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
     """Join events to connections, in the order of their first event."""
     records: dict[str, str] = {}
-    live: dict[tuple[str, str, int], Connection] = {}
-    done: list[Connection] = []
+    live: dict[tuple[str, str, int], LoggedConnection] = {}
+    done: list[LoggedConnection] = []
     for found in events:
         fields = found.fields()
         lease = str(fields.get("lease") or "")
@@ -133,7 +133,7 @@ def joined(events: Iterable[Found]) -> Iterator[Connection]:
         key = (found.log, lease, _number(fields.get("stream")))
         connection = live.get(key)
         if connection is None or not key[2]:
-            connection = live[key] = Connection(
+            connection = live[key] = LoggedConnection(
                 found.sequence, found.time_ns, found.sandbox, machine=found.machine
             )
             done.append(connection)
@@ -145,7 +145,7 @@ def joined(events: Iterable[Found]) -> Iterator[Connection]:
     yield from done
 
 
-def _take(connection: Connection, kind: str, fields: dict[str, object]) -> None:
+def _take(connection: LoggedConnection, kind: str, fields: dict[str, object]) -> None:
     for name in ("service", "peer"):
         value = str(fields.get(name) or "")
         setattr(connection, name, getattr(connection, name) or value)
@@ -186,7 +186,7 @@ def _maybe(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _row(connection: Connection, zone: tzinfo | None) -> tuple[str, ...]:
+def _row(connection: LoggedConnection, zone: tzinfo | None) -> tuple[str, ...]:
     when = datetime.fromtimestamp(connection.time_ns // 1_000_000_000, tz=zone)
     lines = [line for line in (connection.record_line, connection.rule) if line]
     ended = connection.ended or "goes on"
@@ -207,7 +207,7 @@ def _row(connection: Connection, zone: tzinfo | None) -> tuple[str, ...]:
     return tuple(printable(cell, 400) for cell in cells)
 
 
-def _whereto(connection: Connection) -> str:
+def _whereto(connection: LoggedConnection) -> str:
     """The target, and the sandbox that was started for it or is of its record."""
     target = shown_target(connection.target)
     opened_in = shown_target(connection.opened_in)

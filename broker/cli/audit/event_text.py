@@ -48,7 +48,7 @@ def with_values(args: Sequence[str]) -> list[str]:
     return out
 
 
-class Asking(click.RichCommand):
+class EventCommand(click.RichCommand):
     """A verb that asks: ``-b`` and ``-n`` may stand alone, as in journalctl."""
 
     @override
@@ -65,7 +65,7 @@ class AskingGroup(LateGroup):
 
 
 @dataclass(frozen=True)
-class Asked:
+class EventOptions:
     """The values of the options."""
 
     filters: Filters
@@ -155,7 +155,7 @@ def _asked(
     outcomes: tuple[str, ...],
     objects: tuple[str, ...],
     owners: tuple[str, ...],
-) -> Asked:
+) -> EventOptions:
     _check_kinds(kinds)
     fleet = is_fleet(store)
     for option, values in (("--machine", machines), ("--owner", owners)):
@@ -179,7 +179,7 @@ def _asked(
         objects=objects,
         owners=owners,
     )
-    return Asked(filters, boot, _pattern(grep) if grep else None, store)
+    return EventOptions(filters, boot, _pattern(grep) if grep else None, store)
 
 
 def is_fleet(store: str) -> bool:

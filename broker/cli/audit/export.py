@@ -9,7 +9,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.audit.event_text import Asked, Asking, asking
+from broker.cli.audit.event_text import EventCommand, EventOptions, asking
 from broker.cli.audit.files import write_out
 from broker.cli.audit.print import texts
 from broker.cli.audit.source import Source, open_source
@@ -19,7 +19,7 @@ from broker.ipc.audit.filters import Found, value_texts
 _FORMATS = ("raw", "jsonl", "json", "csv")
 
 
-@click.command("export", cls=Asking)
+@click.command("export", cls=EventCommand)
 @click.argument(
     "path",
     metavar="FILE",
@@ -35,7 +35,7 @@ _FORMATS = ("raw", "jsonl", "json", "csv")
     help="'raw': each event as it was recorded, one a line.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def command(*, path: Path, asked: Asked, output: str, force: bool) -> None:
+def command(*, path: Path, asked: EventOptions, output: str, force: bool) -> None:
     """Write events to FILE, whole or not at all; '-' is standard output.
 
     A line of 'raw' is what the event's hash in the log's tree is over, so an
@@ -64,7 +64,7 @@ class _Counted:
             yield found
 
 
-def _found(source: Source, asked: Asked) -> Iterator[Found]:
+def _found(source: Source, asked: EventOptions) -> Iterator[Found]:
     filters = source.filters(asked)
     if filters is None:
         return

@@ -11,14 +11,14 @@ from multiprocessing import get_context
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.cli.audit.proof.proven import Proven
 from broker.cli.audit.proof.shipped import Checked, ShippedLog, compare
-from broker.cli.audit.proof.verify import Report
+from broker.cli.audit.proof.verify import VerificationReport
 from broker.cli.audit.query.archive import EventArchive, open_archive
 from broker.cli.audit.query.fleet_database import Fleet, open_fleet
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.ipc.audit.tree import Growing
 
-Found = tuple[ShippedLog, Report]
+Found = tuple[ShippedLog, VerificationReport]
 _PARALLEL = 8
 """So many logs are worth the start of processes."""
 

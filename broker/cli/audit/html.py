@@ -21,7 +21,13 @@ from markupsafe import Markup
 
 from broker.cli import render
 from broker.cli.audit.events import as_message
-from broker.cli.audit.query.digest import COLUMNS, Digest, Group, Lane, Subject
+from broker.cli.audit.query.digest import (
+    COLUMNS,
+    Digest,
+    EventGroup,
+    Lane,
+    SharedFields,
+)
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Found
 
@@ -194,13 +200,13 @@ def _share(lane: Lane, top: Lane) -> _Rect:
 
 @dataclass(frozen=True)
 class _Table:
-    rows: list[tuple[Subject, Group]]
+    rows: list[tuple[SharedFields, EventGroup]]
     more: int
     """Decisions of the kinds that have no row."""
     more_kinds: int
 
 
-def _table(groups: dict[Subject, Group]) -> _Table:
+def _table(groups: dict[SharedFields, EventGroup]) -> _Table:
     """The most frequent decisions."""
     ordered = sorted(groups.items(), key=lambda pair: (-pair[1].count, pair[0]))
     rest = ordered[_TOP:]

@@ -10,7 +10,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.audit.event_text import Asked, Asking, asking
+from broker.cli.audit.event_text import EventCommand, EventOptions, asking
 from broker.cli.audit.files import write_out
 from broker.cli.audit.query.digest import Digest
 from broker.cli.audit.source import Source, open_source
@@ -19,7 +19,7 @@ from broker.core.errors import SetupError
 from broker.ipc.audit.filters import Filters, value_texts
 
 
-@click.command("report", cls=Asking)
+@click.command("report", cls=EventCommand)
 @asking
 @click.option(
     "--to",
@@ -37,7 +37,9 @@ from broker.ipc.audit.filters import Filters, value_texts
 )
 @click.option("--utc", is_flag=True, help="Times in UTC.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def command(*, asked: Asked, path: Path, title: str, utc: bool, force: bool) -> None:
+def command(
+    *, asked: EventOptions, path: Path, title: str, utc: bool, force: bool
+) -> None:
     """Write a report: one HTML file that needs nothing else.
 
     With a timeline per sandbox, the top talkers, denied attempts, grants,
@@ -67,7 +69,7 @@ def command(*, asked: Asked, path: Path, title: str, utc: bool, force: bool) -> 
         sys.exit(1)
 
 
-def _digest(source: Source, asked: Asked) -> Digest:
+def _digest(source: Source, asked: EventOptions) -> Digest:
     filters = source.filters(asked)
     if filters is None:
         return Digest(0, 0)
@@ -93,7 +95,7 @@ def _ends(source: Source, filters: Filters) -> tuple[int, int]:
     return begin, max(begin, min(end, now))
 
 
-def _words(asked: Asked) -> str:
+def _words(asked: EventOptions) -> str:
     """The question, for the head of the report."""
     named = [
         f"{f} {' or '.join(values)}" for f, values in asked.filters.named().items()

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import rich_click as click
 
-from broker.cli.audit.event_text import Asked, is_fleet, store_path
+from broker.cli.audit.event_text import EventOptions, is_fleet, store_path
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import IntegrityError
 from broker.core.escape import printable
@@ -26,7 +26,7 @@ _HASH = 32
 class Source(Protocol):
     """Something that can be asked."""
 
-    def filters(self, asked: Asked) -> Filters | None:
+    def filters(self, asked: EventOptions) -> Filters | None:
         """Return the filters in this source's terms; None: nothing can match."""
         ...
 
@@ -68,7 +68,7 @@ class LocalSource:
     began: int = 0
     """The newest event when the question was asked."""
 
-    def filters(self, asked: Asked) -> Filters | None:
+    def filters(self, asked: EventOptions) -> Filters | None:
         """Also finds out which boot is meant."""
         if asked.boot in {"", "all"}:
             return asked.filters
@@ -142,7 +142,7 @@ class LocalSource:
 
 
 @contextmanager
-def open_source(asked: Asked) -> Iterator[Source]:
+def open_source(asked: EventOptions) -> Iterator[Source]:
     """Open what ``--store`` names.
 
     Raises SetupError when it is not there, UpstreamError when it fails.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.audit.event_text import Asked, Asking, asking
+from broker.cli.audit.event_text import EventCommand, EventOptions, asking
 from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
 from broker.cli.interrupts import reader_may_leave
@@ -27,7 +27,7 @@ _TITLES = (
 )
 
 
-@click.command("stats", cls=Asking)
+@click.command("stats", cls=EventCommand)
 @asking
 @click.option(
     "--top",
@@ -37,7 +37,7 @@ _TITLES = (
     help="So many of each, the most frequent.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(*, asked: Asked, top: int, as_json: bool) -> None:
+def command(*, asked: EventOptions, top: int, as_json: bool) -> None:
     """Count events, and what the streams have moved.
 
     By kind, verdict, sandbox, service, rule, peer and outcome.

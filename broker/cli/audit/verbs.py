@@ -18,7 +18,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 from broker.cli import render
-from broker.cli.audit.event_text import Asked, AskingGroup, asking
+from broker.cli.audit.event_text import AskingGroup, EventOptions, asking
 from broker.cli.audit.events import as_message
 from broker.cli.audit.integrity import banner
 from broker.cli.audit.print import OUTPUTS, texts
@@ -112,7 +112,7 @@ _LATER = MappingProxyType(
 def command(
     context: click.Context,
     *,
-    asked: Asked,
+    asked: EventOptions,
     follow: bool,
     lines: str,
     reverse: bool,
@@ -233,7 +233,7 @@ class _Seen:
             yield found
 
 
-def _answer(source: Source, asked: Asked, show: _Show) -> bool:
+def _answer(source: Source, asked: EventOptions, show: _Show) -> bool:
     """Show it; whether there was anything."""
     filters = source.filters(asked)
     seen = _Seen(iter(()) if filters is None else _events(source, filters, asked, show))
@@ -253,7 +253,7 @@ def _answer(source: Source, asked: Asked, show: _Show) -> bool:
 
 
 def _events(
-    source: Source, filters: Filters, asked: Asked, show: _Show
+    source: Source, filters: Filters, asked: EventOptions, show: _Show
 ) -> Iterator[Found]:
     """The events in the order in which they are shown."""
     backwards = show.reverse if show.last is None else True
@@ -336,7 +336,7 @@ def _page(lines: Iterator[str], *, colour: bool) -> None:
 async def _follow(
     source: Source,
     filters: Filters,
-    asked: Asked,
+    asked: EventOptions,
     show: _Show,
     seen: _Seen,
 ) -> None:

@@ -15,7 +15,7 @@ from broker.authority.audit.proof.note import Note, parse_note
 from broker.cli import render
 from broker.cli.audit.event_text import is_fleet
 from broker.cli.audit.proof.inclusion import prove
-from broker.cli.audit.proof.verify import Report, verify
+from broker.cli.audit.proof.verify import VerificationReport, verify
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import (
     IntegrityError,
@@ -147,7 +147,7 @@ def _verify_fleet(
 
 def verified(
     path: Path, kept: list[tuple[str, Note]], *, origin: str, copy: bool
-) -> Report:
+) -> VerificationReport:
     """Verify a log's file.  Raises VitrailError when it cannot be read."""
     keys = KeyFile(path).any()
     # SQLite looks through its own structures meanwhile, on the other core: an
@@ -198,7 +198,7 @@ def _structure(path: Path) -> list[str]:
     return [line for (line,) in rows if line != "ok"]
 
 
-def _print(report: Report) -> None:
+def _print(report: VerificationReport) -> None:
     out = click.echo
     out(f"log          {report.origin}")
     out(f"first key    {report.first_key}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from broker.core.paths import Paths
 
 
-class State(enum.StrEnum):
+class FindingState(enum.StrEnum):
     """Its result."""
 
     OK = "ok"
@@ -25,7 +25,7 @@ class Finding:
     """One thing that was looked at."""
 
     name: str
-    state: State
+    state: FindingState
     text: str
     mend: str = ""
     """The remedy, as a command where one exists; empty when all is well."""
@@ -45,14 +45,14 @@ Check = Callable[[Context], Awaitable[Sequence[Finding]]]
 
 def ok(name: str, text: str) -> Finding:
     """It is as it must be."""
-    return Finding(name, State.OK, text)
+    return Finding(name, FindingState.OK, text)
 
 
 def warn(name: str, text: str, mend: str = "") -> Finding:
     """It works with less."""
-    return Finding(name, State.WARN, text, mend)
+    return Finding(name, FindingState.WARN, text, mend)
 
 
 def fail(name: str, text: str, mend: str = "") -> Finding:
     """It does not work."""
-    return Finding(name, State.FAIL, text, mend)
+    return Finding(name, FindingState.FAIL, text, mend)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.doctor import host, launchers, shipping, viewer, vm_launchers
-from broker.cli.doctor.finding import Check, Context, Finding, State, fail
+from broker.cli.doctor.finding import Check, Context, Finding, FindingState, fail
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
@@ -47,7 +47,11 @@ CHECKS: Sequence[tuple[str, Check]] = (
 """In the order in which they are shown: what others stand on comes first."""
 
 _CHECK_SECONDS = 20.0
-_MARKS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
+_MARKS = {
+    FindingState.OK: "green",
+    FindingState.WARN: "yellow",
+    FindingState.FAIL: "bold red",
+}
 
 
 @click.command("doctor")
@@ -59,7 +63,7 @@ def command(*, as_json: bool) -> None:
     """
     context = Context(offline_paths())
     findings = trio.run(examine, context)
-    worst = [f for f in findings if f.state is State.FAIL]
+    worst = [f for f in findings if f.state is FindingState.FAIL]
     if as_json:
         render.json_line(
             {
@@ -112,7 +116,7 @@ def _print(findings: Sequence[Finding]) -> None:
             # guard: remedies drive no terminal
             mend = printable(finding.mend, 2000)
             console.print(Text(f"{'':<5}{'':<{width}}  fix: {mend}"))
-    counts = [sum(f.state is state for f in findings) for state in State]
+    counts = [sum(f.state is state for f in findings) for state in FindingState]
     warnings, failures = (
         render.count(number, noun)
         for number, noun in zip(counts[1:3], ("warning", "failure"), strict=True)

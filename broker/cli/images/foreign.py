@@ -12,7 +12,7 @@ from broker.cli import render
 from broker.cli.completion import images
 from broker.cli.images.building.build_room import Progress, scratch_base
 from broker.cli.images.describe import describe
-from broker.cli.images.steps import Steps
+from broker.cli.images.steps import BuildSteps
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
@@ -40,7 +40,7 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
 
     image = store.find_image(find_paths(), name)
     private = signed.read_private_key(key)
-    with Steps(quiet=as_json) as steps:
+    with BuildSteps(quiet=as_json) as steps:
         steps.step(f"writing {target}")
         try:
             signed.export_image(image, target, private)
@@ -82,7 +82,7 @@ def import_(
     """
     refuse_host(name)
     paths = find_paths()
-    with Steps(quiet=as_json) as steps:
+    with BuildSteps(quiet=as_json) as steps:
         if key is None:
             image = trio.run(_import, paths, origin, name, base, steps.step)
         else:

@@ -12,7 +12,7 @@ from broker.cli import render
 from broker.core.escape import displayed
 
 
-class Steps:
+class BuildSteps:
     """Shows each step of a build, and on a terminal how long it has taken."""
 
     def __init__(self, *, quiet: bool) -> None:

@@ -16,7 +16,7 @@ from broker.cli.images.building.build import build_image
 from broker.cli.images.building.build_room import only_build
 from broker.cli.images.describe import age_text, describe
 from broker.cli.images.record_images import packages_of
-from broker.cli.images.steps import Steps
+from broker.cli.images.steps import BuildSteps
 from broker.cli.images.x11_needs import X_SERVER
 from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
@@ -89,7 +89,7 @@ def build(
         size=size << 20,
     )
     paths = find_paths()
-    with Steps(quiet=as_json) as steps:
+    with BuildSteps(quiet=as_json) as steps:
         image = trio.run(lambda: build_image(paths, spec, steps.step, force=force))
     if as_json:
         render.json_line(describe(image))
@@ -191,7 +191,7 @@ def rollback(name: str, *, as_json: bool) -> None:
 
 def _rebuild(paths: Paths, image: Image, *, quiet: bool) -> Image:
     spec = image.manifest.spec
-    with Steps(quiet=quiet) as steps:
+    with BuildSteps(quiet=quiet) as steps:
         steps.step(f"image {image.name}")
         if image.manifest.source:
             return foreign.renewed(paths, image, steps.step)

@@ -61,7 +61,7 @@ _HASH_BYTES = 32
 _LABEL = b"vitrail pairing 1 "
 
 
-class Kind(enum.IntEnum):
+class MessageKind(enum.IntEnum):
     """The messages."""
 
     COMMIT = 1
@@ -72,11 +72,11 @@ class Kind(enum.IntEnum):
 
 
 SIZES: Mapping[int, int] = {
-    Kind.COMMIT: HEADER.size + _HASH_BYTES,
-    Kind.NONCE: HEADER.size + KEY_BYTES + NONCE_BYTES,
-    Kind.OPEN: HEADER.size + KEY_BYTES + NONCE_BYTES,
-    Kind.CONFIRM: HEADER.size + SIGNATURE_BYTES,
-    Kind.REFUSED: HEADER.size + 1,
+    MessageKind.COMMIT: HEADER.size + _HASH_BYTES,
+    MessageKind.NONCE: HEADER.size + KEY_BYTES + NONCE_BYTES,
+    MessageKind.OPEN: HEADER.size + KEY_BYTES + NONCE_BYTES,
+    MessageKind.CONFIRM: HEADER.size + SIGNATURE_BYTES,
+    MessageKind.REFUSED: HEADER.size + 1,
 }
 
 
@@ -86,7 +86,7 @@ class Typed(enum.Enum):
     RIGHT = "typed the other screen's code"
 
 
-class State(enum.Enum):
+class PairingState(enum.Enum):
     """Where a pairing stands."""
 
     NEW = "dialler, nothing sent"
@@ -101,23 +101,28 @@ class State(enum.Enum):
 
 
 # The whole machine.  A pair that is not here is a refusal.
-TABLE: Mapping[tuple[State, Kind | Typed], State] = {
-    (State.WAIT_COMMIT, Kind.COMMIT): State.WAIT_OPEN,
-    (State.WAIT_NONCE, Kind.NONCE): State.COMPARE,
-    (State.WAIT_OPEN, Kind.OPEN): State.COMPARE,
-    (State.COMPARE, Kind.CONFIRM): State.CONFIRMED_THERE,
-    (State.CONFIRMED, Kind.CONFIRM): State.PAIRED,
-    (State.COMPARE, Typed.RIGHT): State.CONFIRMED,
-    (State.CONFIRMED_THERE, Typed.RIGHT): State.PAIRED,
-    (State.WAIT_NONCE, Kind.REFUSED): State.REFUSED,
-    (State.WAIT_OPEN, Kind.REFUSED): State.REFUSED,
-    (State.COMPARE, Kind.REFUSED): State.REFUSED,
-    (State.CONFIRMED, Kind.REFUSED): State.REFUSED,
-    (State.CONFIRMED_THERE, Kind.REFUSED): State.REFUSED,
+TABLE: Mapping[tuple[PairingState, MessageKind | Typed], PairingState] = {
+    (PairingState.WAIT_COMMIT, MessageKind.COMMIT): PairingState.WAIT_OPEN,
+    (PairingState.WAIT_NONCE, MessageKind.NONCE): PairingState.COMPARE,
+    (PairingState.WAIT_OPEN, MessageKind.OPEN): PairingState.COMPARE,
+    (PairingState.COMPARE, MessageKind.CONFIRM): PairingState.CONFIRMED_THERE,
+    (PairingState.CONFIRMED, MessageKind.CONFIRM): PairingState.PAIRED,
+    (PairingState.COMPARE, Typed.RIGHT): PairingState.CONFIRMED,
+    (PairingState.CONFIRMED_THERE, Typed.RIGHT): PairingState.PAIRED,
+    (PairingState.WAIT_NONCE, MessageKind.REFUSED): PairingState.REFUSED,
+    (PairingState.WAIT_OPEN, MessageKind.REFUSED): PairingState.REFUSED,
+    (PairingState.COMPARE, MessageKind.REFUSED): PairingState.REFUSED,
+    (PairingState.CONFIRMED, MessageKind.REFUSED): PairingState.REFUSED,
+    (PairingState.CONFIRMED_THERE, MessageKind.REFUSED): PairingState.REFUSED,
 }
 
-_COMPARING = {State.COMPARE, State.CONFIRMED, State.CONFIRMED_THERE, State.PAIRED}
-_OVER = {State.PAIRED, State.REFUSED}
+_COMPARING = {
+    PairingState.COMPARE,
+    PairingState.CONFIRMED,
+    PairingState.CONFIRMED_THERE,
+    PairingState.PAIRED,
+}
+_OVER = {PairingState.PAIRED, PairingState.REFUSED}
 
 
 class Pairing:
@@ -145,7 +150,7 @@ class Pairing:
         self._transcript = b""
         self._commitment = b""
         self._peer_key: PublicKey | None = None
-        self.state = State.NEW if dials else State.WAIT_COMMIT
+        self.state = PairingState.NEW if dials else PairingState.WAIT_COMMIT
 
     # -- what a user sees -----------------------------------------------------
 
@@ -167,12 +172,12 @@ class Pairing:
     @property
     def confirmed_there(self) -> bool:
         """Whether the other end's person has confirmed: it says no more."""
-        return self.state in {State.CONFIRMED_THERE, State.PAIRED}
+        return self.state in {PairingState.CONFIRMED_THERE, PairingState.PAIRED}
 
     @property
     def peer_key(self) -> PublicKey | None:
         """The other end's key, only when both people have confirmed."""
-        return self._peer_key if self.state is State.PAIRED else None
+        return self._peer_key if self.state is PairingState.PAIRED else None
 
     @property
     def peer_fingerprint(self) -> str | None:
@@ -196,12 +201,12 @@ class Pairing:
 
     def start(self) -> bytes:
         """The dialler's first message."""
-        if self.state is not State.NEW:
+        if self.state is not PairingState.NEW:
             raise InternalError(f"a pairing cannot start when it is {self.state}")
-        head = self._header(Kind.COMMIT)
+        head = self._header(MessageKind.COMMIT)
         message = head + self._commit(head, self._opened())
         self._transcript = message
-        self.state = State.WAIT_NONCE
+        self.state = PairingState.WAIT_NONCE
         return message
 
     def feed(self, untrusted_data: bytes) -> bytes:
@@ -209,9 +214,9 @@ class Pairing:
 
         Raises LinkRefusedError; the pairing is over then, for good.
         """
-        if self.state is State.NEW:
+        if self.state is PairingState.NEW:
             raise InternalError("the dialler starts before it is fed")
-        if self.state is State.REFUSED:
+        if self.state is PairingState.REFUSED:
             raise LinkRefusedError(
                 "the pairing is over", reason=RefusalReason.MALFORMED
             )
@@ -238,7 +243,7 @@ class Pairing:
         if digits != self._code(by_dialler=not self._dials):
             raise self.reject()
         self.state = following
-        return self._header(Kind.CONFIRM) + self._identity.sign(
+        return self._header(MessageKind.CONFIRM) + self._identity.sign(
             self._signed(by_dialler=self._dials)
         )
 
@@ -257,23 +262,23 @@ class Pairing:
 
     def eof(self) -> None:
         """Say that no byte will come.  Raises unless the brokers are paired."""
-        if self.state is State.PAIRED:
+        if self.state is PairingState.PAIRED:
             return
-        self.state = State.REFUSED
+        self.state = PairingState.REFUSED
         raise LinkRefusedError(
             "the other end closed the connection during the pairing",
             reason=RefusalReason.CLOSED,
         )
 
     def _step(self, kind_number: int, role: int, message: bytes) -> bytes:
-        kind = Kind(kind_number)  # the reader knows only these
+        kind = MessageKind(kind_number)  # the reader knows only these
         following = TABLE.get((self.state, kind))
         if following is None:
             raise LinkRefusedError(
                 f"{kind.name} when the pairing is at: {self.state.value}",
                 reason=RefusalReason.MALFORMED,
             )
-        if kind is Kind.REFUSED:
+        if kind is MessageKind.REFUSED:
             self.state = following
             raise told_refusal(message)
         refuse_other_than(self._role.other, role)
@@ -284,29 +289,29 @@ class Pairing:
     def _refuse(self, error: LinkRefusedError) -> None:
         if self.state not in _OVER:
             error.answer = refusal(
-                ConnectionKind.PAIRING, Kind.REFUSED, self._role, error.reason
+                ConnectionKind.PAIRING, MessageKind.REFUSED, self._role, error.reason
             )
         # Bytes after the last CONFIRM are wrong, and change nothing: the key
         # was confirmed by both.
-        if self.state is not State.PAIRED:
-            self.state = State.REFUSED
+        if self.state is not PairingState.PAIRED:
+            self.state = PairingState.REFUSED
 
     def _take_commit(self, message: bytes) -> bytes:
         self._commitment = message[HEADER.size :]
-        answer = self._header(Kind.NONCE) + self._opened()
+        answer = self._header(MessageKind.NONCE) + self._opened()
         self._transcript = message + answer
         return answer
 
     def _take_nonce(self, message: bytes) -> bytes:
         self._meet(message)
-        answer = self._header(Kind.OPEN) + self._opened()
+        answer = self._header(MessageKind.OPEN) + self._opened()
         self._transcript += message + answer
         return answer
 
     def _take_open(self, message: bytes) -> bytes:
         # The COMMIT's header was the same but for the kind.
         head = HEADER.pack(
-            ConnectionKind.PAIRING.value, VERSION, Kind.COMMIT, self._role.other
+            ConnectionKind.PAIRING.value, VERSION, MessageKind.COMMIT, self._role.other
         )
         if self._commit(head, message[HEADER.size :]) != self._commitment:
             raise LinkRefusedError(
@@ -329,7 +334,7 @@ class Pairing:
 
     # -- pieces ---------------------------------------------------------------------
 
-    def _header(self, kind: Kind) -> bytes:
+    def _header(self, kind: MessageKind) -> bytes:
         return HEADER.pack(ConnectionKind.PAIRING.value, VERSION, kind, self._role)
 
     def _opened(self) -> bytes:
@@ -351,9 +356,9 @@ class Pairing:
         return _LABEL + b"confirmed by the " + end + b"\0" + sha256(self._transcript)
 
 
-_TAKERS: Mapping[Kind, Callable[[Pairing, bytes], bytes]] = {
-    Kind.COMMIT: Pairing._take_commit,  # noqa: SLF001  the table of this class
-    Kind.NONCE: Pairing._take_nonce,  # noqa: SLF001
-    Kind.OPEN: Pairing._take_open,  # noqa: SLF001
-    Kind.CONFIRM: Pairing._take_confirm,  # noqa: SLF001
+_TAKERS: Mapping[MessageKind, Callable[[Pairing, bytes], bytes]] = {
+    MessageKind.COMMIT: Pairing._take_commit,  # noqa: SLF001  the table of this class
+    MessageKind.NONCE: Pairing._take_nonce,  # noqa: SLF001
+    MessageKind.OPEN: Pairing._take_open,  # noqa: SLF001
+    MessageKind.CONFIRM: Pairing._take_confirm,  # noqa: SLF001
 }

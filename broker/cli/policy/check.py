@@ -22,7 +22,7 @@ from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble
 from policy.rules.world import world_of
 from policy.tools.linting.finding import problem_json
-from policy.tools.linting.sarif import Finding, sarif
+from policy.tools.linting.sarif import LintFinding, sarif
 from policy.tools.linting.unknown import unknown_names, unknown_services
 from policy.tools.qubes.differences import Difference, differences
 
@@ -70,8 +70,10 @@ def check(
         for mine, qubes in zip(rules, theirs, strict=True):
             other += differences(mine, qubes)
     if as_sarif:
-        found = [Finding("error", "error", problem) for problem in problems] + warnings
-        found += [Finding(f"qubes-{o.row}", "note", o.problem) for o in other]
+        found = [
+            LintFinding("error", "error", problem) for problem in problems
+        ] + warnings
+        found += [LintFinding(f"qubes-{o.row}", "note", o.problem) for o in other]
         render.json_line(sarif(found, __version__))
     elif as_json:
         made = _as_json(problems, records, rules, other, compat=compat)
@@ -91,14 +93,14 @@ def check(
 
 def _warnings(
     records: list[RecordSet], rules: list[RuleSet], *, alone: bool
-) -> list[Finding]:
+) -> list[LintFinding]:
     """Return warnings about services and names that do not exist here.
 
     Valid rules use them.
 
     ``alone``: the rules may be for another machine, with other sandboxes.
     """
-    found: list[Finding] = []
+    found: list[LintFinding] = []
     for one in rules:
         found += unknown_services(one.rules)
         if not alone:

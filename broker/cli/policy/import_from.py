@@ -24,7 +24,7 @@ from policy.errors import Problem
 from policy.records.loader import load_records
 from policy.rules.rulefiles import load_rules
 from policy.tools import limits as tool_limits
-from policy.tools.importers import Imported, ImportFileError, Note
+from policy.tools.importers import Imported, ImportFileError, ImportNote
 from policy.tools.importers.flatpak import import_flatpak
 from policy.tools.importers.qubes import import_qubes, notes_once
 from policy.tools.importers.qubes_xml import QubesSystem, read_qubes_xml
@@ -131,7 +131,7 @@ def _problems(to: Path) -> list[Problem]:
 
 
 def _print(
-    to: Path, imported: Imported, notes: list[Note], problems: list[Problem]
+    to: Path, imported: Imported, notes: list[ImportNote], problems: list[Problem]
 ) -> None:
     for note in notes:
         sys.stdout.write(f"{printable(note.text(), 1000)}\n")
@@ -153,7 +153,7 @@ def _print(
 
 
 def _as_json(
-    to: Path, imported: Imported, notes: list[Note], problems: list[Problem]
+    to: Path, imported: Imported, notes: list[ImportNote], problems: list[Problem]
 ) -> dict[str, object]:
     return {
         "directory": str(to),

@@ -26,7 +26,7 @@ from policy.rules.world import world_of
 from policy.tools.linting.finding import problem_json
 from policy.tools.linting.lint import lint as find
 from policy.tools.linting.lint_records import lint_records
-from policy.tools.linting.sarif import Finding, sarif
+from policy.tools.linting.sarif import LintFinding, sarif
 from policy.tools.permissions import look_at
 
 _BROKEN = 3
@@ -81,7 +81,7 @@ def lint(
 
 def _find(
     policy: tuple[Path, ...], world: Path | None, records: tuple[Path, ...]
-) -> tuple[list[Finding], bool]:
+) -> tuple[list[LintFinding], bool]:
     rules = rules_of(policy, alone=True)
     named = contents((*policy, *records))
     of_settings = contents(policy).records
@@ -97,7 +97,7 @@ def _find(
     return found, bool(rules.problems or (ours and read.problems))
 
 
-def _summary(found: list[Finding]) -> str:
+def _summary(found: list[LintFinding]) -> str:
     counts = [
         render.count(sum(1 for one in found if one.level == level), level)
         for level in ("error", "warning", "note")
@@ -105,5 +105,5 @@ def _summary(found: list[Finding]) -> str:
     return ", ".join(counts)
 
 
-def _finding_json(one: Finding) -> dict[str, object]:
+def _finding_json(one: LintFinding) -> dict[str, object]:
     return {"check": one.check, "level": one.level, **problem_json(one.problem)}

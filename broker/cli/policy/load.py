@@ -31,7 +31,7 @@ from policy.suggestions import did_you_mean, nearest
 from policy.tools import limits as tool_limits
 from policy.tools.calls import Sandboxes, canonical_service, canonical_target
 from policy.tools.diff import TooManyError
-from policy.tools.effective import Grant
+from policy.tools.effective import EffectiveCall
 from policy.tools.linting.unknown import meant_service
 from policy.tools.qubes.world_json import WorldError, world_from_json
 
@@ -128,7 +128,7 @@ class Situation:
             return Verdict(None, rules())
         return self.sandboxes.decide(call, rules)
 
-    def permitted(self, found: list[Grant]) -> list[Grant]:
+    def permitted(self, found: list[EffectiveCall]) -> list[EffectiveCall]:
         """Return what the records permit of the grants of rules, as they do."""
         made = []
         for grant in found:

@@ -20,7 +20,7 @@ from policy.records.model import RecordSet
 from policy.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:
-    from policy.tools.linting.sarif import Finding
+    from policy.tools.linting.sarif import LintFinding
 
 EXAMPLES = Path(__file__).parent.parent.parent / "data" / FOLDER
 """Records that came with the program; only the demo also reads them as records."""
@@ -86,7 +86,7 @@ def hint_for_unknown(name: str, known: Iterable[str]) -> str:
     return f"{there}to make one: brokerctl new {shown}"
 
 
-def with_check(one: Finding) -> Problem:
+def with_check(one: LintFinding) -> Problem:
     """The problem of a finding, with its level and the name of its check."""
     p = one.problem
     text = f"{one.level}: {p.message} [{one.check}]"

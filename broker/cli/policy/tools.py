@@ -58,7 +58,7 @@ from policy.tools.cases import (
 )
 from policy.tools.diff import Change
 from policy.tools.diff import diff as compare
-from policy.tools.effective import Grant, grants, grants_to, told_facts
+from policy.tools.effective import EffectiveCall, grants, grants_to, told_facts
 from policy.tools.explain import answer_json, call_json
 from policy.tools.fmt import fmt as even
 
@@ -305,13 +305,13 @@ def effective(
     render.table(("SERVICE", "FROM", "TO", "TOLD", "DECISION", "RULE"), rows)
 
 
-def _grant_json(grant: Grant) -> dict[str, object]:
+def _grant_json(grant: EffectiveCall) -> dict[str, object]:
     call = call_json(grant.call)
     # Beside the answer's own "targets", which a question offers.
     return {"call": call, "called": list(grant.targets), **answer_json(grant.answer)}
 
 
-def _row(grant: Grant) -> tuple[str, ...]:
+def _row(grant: EffectiveCall) -> tuple[str, ...]:
     call = grant.call
     told = told_facts(call)
     if call.device is not None:

@@ -37,7 +37,7 @@ from broker.ipc.control.methods import RUN_INPUT, RUN_RESIZE
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 
 
-class Attached:
+class AttachedProgram:
     """Carries standard input, and the terminal where the program has one."""
 
     def __init__(self, paths: Paths, steps: Steps, *, stdin: bool, tty: bool) -> None:

@@ -201,7 +201,7 @@ def resolver_file(folder: Path, network: str) -> Path | None:
     return target
 
 
-class Held(Protocol):
+class WaitingProgram(Protocol):
     """A program that waits for its lease."""
 
     @property
@@ -223,7 +223,7 @@ class Held(Protocol):
         ...
 
 
-Start = Callable[[Path], Awaitable[Held]]
+Start = Callable[[Path], Awaitable[WaitingProgram]]
 
 
 def _starter(box: Box) -> Start:
@@ -247,7 +247,7 @@ async def leased(
         launch = await client.call(
             LAUNCH_PREPARE, LaunchPrepareRequest(record=record, ours=True)
         )
-        held: Held | None = None
+        held: WaitingProgram | None = None
         try:
             held = await start(Path(launch.directory))
             async with trio.open_nursery() as nursery:

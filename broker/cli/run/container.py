@@ -30,7 +30,11 @@ from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from broker.host.devices.render_nodes import render_nodes
-from broker.host.launchers.podman.arguments import Container, Limits, podman_args
+from broker.host.launchers.podman.arguments import (
+    Container,
+    ContainerLimits,
+    podman_args,
+)
 from broker.host.launchers.podman.bound import bound_for_podman
 from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
 from policy.records.loader import search_path
@@ -217,7 +221,7 @@ def described(
             hint="with one of them 'brokerctl run' starts it; without, it is for "
             f"'podman run --annotation io.vitrail.sandbox={record.name}'",
         )
-    limits = Limits(launch.memory_mib, launch.pids)
+    limits = ContainerLimits(launch.memory_mib, launch.pids)
     if not can_limit():
         render.note(
             "memory and processes are not limited: this user's control group does "

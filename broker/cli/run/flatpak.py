@@ -39,7 +39,7 @@ from broker.host.launchers.flatpak.files import (
     write_override,
     x11_program,
 )
-from broker.host.launchers.flatpak.overrides import Wanted
+from broker.host.launchers.flatpak.overrides import FlatpakPermissions
 from broker.host.launchers.flatpak.process import HeldFlatpak, start_held
 from policy.limits import LABEL_CHARS
 from policy.records.launch_table import FLATPAK_APP
@@ -179,7 +179,7 @@ class _Run:
 
     def _override(self, sockets: Path) -> None:
         launch = self._launch
-        wanted = Wanted(
+        wanted = FlatpakPermissions(
             sockets,
             launch.share_network,
             launch.gpu == "buffers",

@@ -22,7 +22,7 @@ from broker.cli.run.box import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.host.launchers.nspawn.arguments import BRIDGE, Tree
+from broker.host.launchers.nspawn.arguments import BRIDGE, ContainerTree
 from broker.host.launchers.nspawn.process import HeldTree, choose_scope, start_held
 from policy.records.model import Nspawn, Record
 
@@ -73,7 +73,7 @@ def _starter(
     async def start(sockets: Path) -> HeldTree:
         if x11:
             write_bridge(sockets / BRIDGE)
-        tree = Tree(
+        tree = ContainerTree(
             name=record.name,
             command=tuple(argv or launch.command),
             rootfs=launch.rootfs,

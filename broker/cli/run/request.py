@@ -23,7 +23,7 @@ from broker.cli.policy.records import (
     record_file,
     refuse_broken,
 )
-from broker.cli.run.attached import Attached
+from broker.cli.run.attached import AttachedProgram
 from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.container import run_container
@@ -192,7 +192,7 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
             open_client(paths) as client,
         ):
             try:
-                attached = Attached(
+                attached = AttachedProgram(
                     paths, steps, stdin=bool(request.stdin), tty=bool(request.tty)
                 )
                 return await attached.run(lambda take: client.call(RUN, request, take))

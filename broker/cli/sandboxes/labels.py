@@ -22,7 +22,7 @@ from policy.tools.colours import ink
 
 
 @dataclass(frozen=True)
-class Label:
+class WindowLabel:
     """How windows of a record's sandboxes are to be marked."""
 
     record: str
@@ -74,13 +74,13 @@ def command(*, form: str | None) -> None:
     print_problems(found.problems, stderr=True)
 
 
-def label_of(record: Record) -> Label:
+def label_of(record: Record) -> WindowLabel:
     """The label of a record."""
     label = record.viewer.label
-    return Label(record.name, label.name, label.colour, ink(label.colour))
+    return WindowLabel(record.name, label.name, label.colour, ink(label.colour))
 
 
-def _json(labels: list[Label]) -> str:
+def _json(labels: list[WindowLabel]) -> str:
     return (
         render.json_text(
             [
@@ -98,7 +98,7 @@ def _json(labels: list[Label]) -> str:
     )
 
 
-def _css(labels: list[Label]) -> str:
+def _css(labels: list[WindowLabel]) -> str:
     lines = ["/* Made by 'brokerctl labels --css'. */"]
     for one in labels:
         variable = f"vitrail_{one.record.replace('-', '_')}"
@@ -112,7 +112,7 @@ def _css(labels: list[Label]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sway(labels: list[Label]) -> str:
+def _sway(labels: list[WindowLabel]) -> str:
     lines = ["# Made by 'brokerctl labels --sway'.", f"# {_NEEDS_PANGO}"]
     for one in labels:
         # The filter's own "[name] " stays: this is for the eye.
@@ -126,7 +126,7 @@ _NEEDS_PANGO = "Labels need a font line with 'pango:', as: font pango:monospace 
 """sway shows markup as text where its configuration names a font without it (sway(5))."""
 
 
-def _waybar(labels: list[Label]) -> str:
+def _waybar(labels: list[WindowLabel]) -> str:
     rewrite = {rf"\[{one.sandbox}\] (.*)": f"{one.markup} $2" for one in labels}
     # Unlike sway/window, a task list shows markup as text unless it is switched on.
     taskbar = {"markup": True, "rewrite": rewrite}

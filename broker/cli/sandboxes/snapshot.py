@@ -31,7 +31,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
-class Window:
+class ListedWindow:
     """A window of a sandbox; the title is the application's, escaped."""
 
     number: int
@@ -60,7 +60,7 @@ class Row:
     memory: int
     streams: int
     programs: tuple[str, ...]
-    windows: tuple[Window, ...]
+    windows: tuple[ListedWindow, ...]
     network: NetworkRates | None
     """None: its flows are not decided."""
 
@@ -123,12 +123,12 @@ def _used(pid: int) -> float | None:
 def take(client: BlockingClient, cpu: Cpu) -> Snapshot:
     """Ask the broker and the log.  Raises VitrailError when it cannot be asked."""
     status = client.call(STATUS, Nothing())
-    windows: dict[str, list[Window]] = {}
+    windows: dict[str, list[ListedWindow]] = {}
     questions: tuple[WaitingQuestion, ...] = ()
     with suppress(RefusedError):  # a host has no screen and no dialogs
         found = client.call(WINDOWS, WindowsRequest())
         for one in found.windows:
-            window = Window(one.window, printable(one.title), one.focused)
+            window = ListedWindow(one.window, printable(one.title), one.focused)
             windows.setdefault(one.sandbox, []).append(window)
         pending = client.call(PENDING, Nothing())
         questions = tuple(
@@ -156,7 +156,7 @@ def _question_text(question: PendingQuestion) -> str:
 
 
 def _rows(
-    status: Status, windows: dict[str, list[Window]], cpu: Cpu
+    status: Status, windows: dict[str, list[ListedWindow]], cpu: Cpu
 ) -> tuple[Row, ...]:
     shares = cpu.shares([p.pid for p in status.processes])
     memory = memory_of((p.sandbox, p.memory) for p in status.processes)

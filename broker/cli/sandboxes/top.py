@@ -36,17 +36,17 @@ def command(*, as_json: bool) -> None:
             return
     del first
     try:
-        from broker.cli.sandboxes.top_screen import Screen
+        from broker.cli.sandboxes.top_screen import TopScreen
     except ModuleNotFoundError as error:
         raise SetupError(
             f"the live screen needs the Python package {error.name}",
             hint="install python3-textual, or 'pip install vitrail[top]'; "
             "'brokerctl status --watch' works without it",
         ) from error
-    screen = Screen(paths, cpu)
+    screen = TopScreen(paths, cpu)
     while chosen := screen.run():
         _show_log(chosen)
-        screen = Screen(paths, cpu)
+        screen = TopScreen(paths, cpu)
     if screen.return_code:
         raise SystemExit(screen.return_code)
 

@@ -38,7 +38,7 @@ _COLUMNS = (
 )
 
 
-class Screen(App[str]):
+class TopScreen(App[str]):
     """Sandboxes above, questions between, the newest events below.
 
     Run, it returns the sandbox whose log is to be shown, or None.

@@ -14,7 +14,7 @@ from broker.core.transfer.file_names import display_name, take_file_name
 from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 
 
-class Question(msgspec.Struct):
+class NameQuestion(msgspec.Struct):
     """One line: ``text`` or ``bytes_hex`` of a URL or of a file name."""
 
     kind: str
@@ -22,7 +22,7 @@ class Question(msgspec.Struct):
     bytes_hex: str | None = None
 
 
-_decoder = msgspec.json.Decoder(Question)
+_decoder = msgspec.json.Decoder(NameQuestion)
 
 
 def check_line(
@@ -68,7 +68,7 @@ def check_name(untrusted_name: bytes) -> dict[str, Any]:
     return {"ok": True, "canonical": name}
 
 
-def _answer(question: Question, schemes: Collection[str]) -> dict[str, Any]:
+def _answer(question: NameQuestion, schemes: Collection[str]) -> dict[str, Any]:
     if (question.text is None) == (question.bytes_hex is None):
         return _no("the line needs 'text' or 'bytes_hex', and not both")
     try:

@@ -36,7 +36,7 @@ _PAUSE = 0.05
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedChild:
     """A child of this process, not reaped yet; the server closes ``pidfd``."""
 
     pid: int
@@ -45,7 +45,7 @@ class Started:
 
 
 Start: TypeAlias = Callable[
-    [messages.Order, Sequence[int], Callable[[], None]], Started
+    [messages.Order, Sequence[int], Callable[[], None]], StartedChild
 ]
 """Fork the child of an order, which owns these descriptors.
 
@@ -59,11 +59,11 @@ def forking(run: Callable[[messages.Order, Sequence[int]], None]) -> Start:
 
     def start(
         order: messages.Order, fds: Sequence[int], leave: Callable[[], None]
-    ) -> Started:
+    ) -> StartedChild:
         pid = os.fork()
         if pid == 0:
             _become(lambda: run(order, fds), leave)
-        return Started(pid, os.pidfd_open(pid))  # not reaped: the number is its
+        return StartedChild(pid, os.pidfd_open(pid))  # not reaped: the number is its
 
     return start
 
@@ -167,7 +167,7 @@ class _ForkServer:
         return True
 
     def _close_then_answer(
-        self, fds: Sequence[int], order: messages.Order, started: Started
+        self, fds: Sequence[int], order: messages.Order, started: StartedChild
     ) -> None:
         # Before the answer: until then a listening socket has no path and no
         # backlog, so this process is never the last to hold one.

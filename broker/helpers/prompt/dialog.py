@@ -36,7 +36,7 @@ _BUTTONS, _FINGERS = 0x10000, 0x20000
 """Keys, buttons and fingers have the same numbers; the guard must distinguish them."""
 
 
-class Rect(NamedTuple):
+class DialogRect(NamedTuple):
     """A piece of the dialog, in its coordinates."""
 
     x: int
@@ -55,14 +55,14 @@ class Layout:
     """Where everything is."""
 
     height: int
-    text: Rect
-    targets: Rect
+    text: DialogRect
+    targets: DialogRect
     """Area of the rows; empty where there is one target, which is part of the text."""
-    keeps: tuple[Rect, ...]
-    phrase: Rect
-    hint: Rect
-    allow: Rect
-    deny: Rect
+    keeps: tuple[DialogRect, ...]
+    phrase: DialogRect
+    hint: DialogRect
+    allow: DialogRect
+    deny: DialogRect
 
 
 def lay_out(question: Question) -> Layout:
@@ -70,22 +70,24 @@ def lay_out(question: Question) -> Layout:
     left, inner = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
     y = FRAME + _HEAD
     # Each detail in as many rows as it takes, and one row for the target.
-    text = Rect(left, y, inner, (len(text_rows(question)) + 1) * LINE)
+    text = DialogRect(left, y, inner, (len(text_rows(question)) + 1) * LINE)
     y += text.height + 6
     several = len(question.targets) > 1
-    targets = Rect(left, y, inner, ROW * min(ROWS, len(question.targets)) * several)
+    targets = DialogRect(
+        left, y, inner, ROW * min(ROWS, len(question.targets)) * several
+    )
     y += targets.height + 8
-    keeps: list[Rect] = []
+    keeps: list[DialogRect] = []
     for _ in question.keeps if len(question.keeps) > 1 else ():
-        keeps.append(Rect(left, y, inner, ROW))
+        keeps.append(DialogRect(left, y, inner, ROW))
         y += ROW
-    hint = Rect(left, y + 6, inner, LINE)
+    hint = DialogRect(left, y + 6, inner, LINE)
     y = hint.y + hint.height + 6
     half = (inner - _APART) // 2
-    deny = Rect(left, y, half, _BUTTON)
-    allow = Rect(left + half + _APART, y, inner - half - _APART, _BUTTON)
+    deny = DialogRect(left, y, half, _BUTTON)
+    allow = DialogRect(left + half + _APART, y, inner - half - _APART, _BUTTON)
     y += _BUTTON + 12
-    phrase = Rect(left, y, inner, LINE + 6)
+    phrase = DialogRect(left, y, inner, LINE + 6)
     height = y + phrase.height + 8 + FRAME
     return Layout(height, text, targets, tuple(keeps), phrase, hint, allow, deny)
 
@@ -123,7 +125,7 @@ class Dialog:
         self.first = 0
         """The topmost row of the targets that is seen."""
         self.typed = ""
-        self.pressed: Rect | None = None
+        self.pressed: DialogRect | None = None
         """The button under the pointer when it was pressed."""
         self._typed_at = 0.0
         self._point = (-1.0, -1.0)
@@ -249,7 +251,7 @@ class Dialog:
             return None  # first a target must be chosen
         return PersonAnswer(allow=True, target=self.target, keep=self.keep, by="person")
 
-    def _button(self) -> Rect | None:
+    def _button(self) -> DialogRect | None:
         for button in (self.layout.allow, self.layout.deny):
             if button.holds(*self._point):
                 return button

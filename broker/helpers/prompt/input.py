@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from broker.helpers.prompt.keys import Keys
 
 if TYPE_CHECKING:
-    from broker.helpers.prompt.window import Window
+    from broker.helpers.prompt.window import DialogWindow
 
 _POINTER, _KEYBOARD, _TOUCH = 1, 2, 4
 _PRESSED = 1
@@ -20,10 +20,10 @@ _LINE_OF_WHEEL = 10.0
 """The value of one notch of a wheel (wl_pointer.axis)."""
 
 
-class SeatInput:
+class DialogSeat:
     """A seat; its devices come and go."""
 
-    def __init__(self, seat: Any, window: Window) -> None:
+    def __init__(self, seat: Any, window: DialogWindow) -> None:
         self._seat = seat
         self._window = window
         self.keyboard: Any = None

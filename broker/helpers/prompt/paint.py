@@ -20,7 +20,7 @@ from broker.helpers.prompt.dialog import (
     ROW,
     WIDTH,
     Dialog,
-    Rect,
+    DialogRect,
     keep_words,
     text_rows,
 )
@@ -94,7 +94,7 @@ def draw(
     for rect, keep in zip(dialog.layout.keeps, dialog.question.keeps, strict=False):
         brush.choice(rect, keep_words(dialog.question, keep), dialog.keep is keep)
     for rect in dialog.layout.keeps[:1]:
-        place = Rect(rect.x + rect.width - 130, rect.y, 120, rect.height)
+        place = DialogRect(rect.x + rect.width - 130, rect.y, 120, rect.height)
         brush.text(place, "keys: Left, Right", size=13, colour=_FAINT)
     waits, seconds = dialog.pointer_waits(now), max(0, round(deadline - now))
     _foot(brush, dialog, phrase, armed=armed, waits=waits, seconds=seconds)
@@ -111,7 +111,7 @@ class _Brush:
 
     def box(
         self,
-        rect: Rect,
+        rect: DialogRect,
         fill: tuple[int, int, int] | str,
         outline: tuple[int, int, int] | None = None,
     ) -> None:
@@ -122,7 +122,7 @@ class _Brush:
 
     def text(
         self,
-        rect: Rect,
+        rect: DialogRect,
         words: str,
         *,
         size: int = 16,
@@ -140,7 +140,7 @@ class _Brush:
 
     def row(
         self,
-        rect: Rect,
+        rect: DialogRect,
         words: str,
         *,
         size: int,
@@ -159,9 +159,9 @@ class _Brush:
             words = words[:-1]
         return f"{words}…"
 
-    def choice(self, rect: Rect, words: str, chosen: bool) -> None:  # noqa: FBT001
+    def choice(self, rect: DialogRect, words: str, chosen: bool) -> None:  # noqa: FBT001
         """A row that can be chosen, with its mark."""
-        inner = Rect(rect.x, rect.y + 1, rect.width, rect.height - 2)
+        inner = DialogRect(rect.x, rect.y + 1, rect.width, rect.height - 2)
         self.box(inner, _CHOSEN if chosen else _PAPER, _LINE_COLOUR)
         x, y = (rect.x + 10) * self._scale, (rect.y + rect.height // 2) * self._scale
         radius = 6 * self._scale
@@ -171,22 +171,26 @@ class _Brush:
             small = 3 * self._scale
             dot = (x + small, y - small, x + 2 * radius - small, y + small)
             self._draw.ellipse(dot, _INK)
-        self.text(Rect(rect.x + 34, rect.y, rect.width - 44, rect.height), words)
+        self.text(DialogRect(rect.x + 34, rect.y, rect.width - 44, rect.height), words)
 
 
 def _head(brush: _Brush, dialog: Dialog) -> None:
     question, height = dialog.question, dialog.layout.height
-    brush.box(Rect(0, 0, WIDTH, height), question.colour)
-    paper = Rect(FRAME, FRAME, WIDTH - 2 * FRAME, height - 2 * FRAME)
+    brush.box(DialogRect(0, 0, WIDTH, height), question.colour)
+    paper = DialogRect(FRAME, FRAME, WIDTH - 2 * FRAME, height - 2 * FRAME)
     brush.box(paper, _PAPER)
-    band = Rect(FRAME, FRAME, WIDTH - 2 * FRAME, 72)
+    band = DialogRect(FRAME, FRAME, WIDTH - 2 * FRAME, 72)
     brush.box(band, question.colour)
     ink = _readable_on(question.colour)
     x, width = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
     brush.text(
-        Rect(x, FRAME + 8, width, 34), question.sandbox, size=26, bold=True, colour=ink
+        DialogRect(x, FRAME + 8, width, 34),
+        question.sandbox,
+        size=26,
+        bold=True,
+        colour=ink,
     )
-    brush.text(Rect(x, FRAME + 42, width, 22), kind(dialog), size=14, colour=ink)
+    brush.text(DialogRect(x, FRAME + 42, width, 22), kind(dialog), size=14, colour=ink)
 
 
 def _readable_on(colour: str) -> tuple[int, int, int]:
@@ -201,7 +205,7 @@ def _text(brush: _Brush, dialog: Dialog) -> None:
     rows = [*text_rows(dialog.question), (reach(dialog), False)]
     step = text.height // len(rows)
     for number, (words, bold) in enumerate(rows):
-        row = Rect(text.x, text.y + number * step, text.width, step)
+        row = DialogRect(text.x, text.y + number * step, text.width, step)
         colour = _INK if bold or number == len(rows) - 1 else _FAINT
         brush.row(row, words, size=17 if bold else 15, bold=bold, colour=colour)
 
@@ -209,11 +213,11 @@ def _text(brush: _Brush, dialog: Dialog) -> None:
 def _targets(brush: _Brush, dialog: Dialog) -> None:
     area = dialog.layout.targets
     for number, target in enumerate(dialog.rows()):
-        row = Rect(area.x, area.y + number * ROW, area.width, ROW)
+        row = DialogRect(area.x, area.y + number * ROW, area.width, ROW)
         brush.choice(row, target_words(target), target == dialog.target)
     more = len(dialog.question.targets) - len(dialog.rows())
     if area.height and more:
-        place = Rect(area.x + area.width - 180, area.y - 26, 180, 20)
+        place = DialogRect(area.x + area.width - 180, area.y - 26, 180, 20)
         brush.text(place, f"{more} more: scroll", size=13, colour=_FAINT)
 
 
@@ -240,7 +244,7 @@ def _foot(
     brush.text(layout.allow, "Allow", bold=True, colour=_PAPER, middle=True)
     left, width = layout.phrase, 150
     known = f"Your phrase: {phrase}" if phrase else "No phrase: brokerctl prompt phrase"
-    place = Rect(left.x, left.y, left.width - width, left.height)
+    place = DialogRect(left.x, left.y, left.width - width, left.height)
     brush.text(place, known, size=15, bold=True)
-    time = Rect(left.x + left.width - width, left.y, width, left.height)
+    time = DialogRect(left.x + left.width - width, left.y, width, left.height)
     brush.text(time, f"no in {seconds} s", size=13, colour=_FAINT, middle=True)

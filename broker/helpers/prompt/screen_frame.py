@@ -46,7 +46,7 @@ Pair = tuple[int, int]
 
 
 @dataclass(eq=False)
-class Screen:
+class FramedOutput:
     """An output: each size and position by which it may be known."""
 
     proxy: Any
@@ -55,7 +55,9 @@ class Screen:
     positions: set[Pair] = field(default_factory=set)
 
 
-def meant(screens: dict[int, Screen], size: Pair, position: Pair) -> dict[int, Screen]:
+def meant(
+    screens: dict[int, FramedOutput], size: Pair, position: Pair
+) -> dict[int, FramedOutput]:
     """Return the screens of which one is shared: all that it can be."""
     sized = {n: one for n, one in screens.items() if size in one.sizes}
     placed = {n: one for n, one in sized.items() if position in one.positions}
@@ -71,7 +73,7 @@ class ScreenFrame:
         self._display: Any = Display()
         self._display.connect()
         self._globals: dict[str, Any] = {}
-        self._screens: dict[int, Screen] = {}
+        self._screens: dict[int, FramedOutput] = {}
         self._framed: set[int] = set()
         self._kept: list[Any] = []
         self._waiting = 0
@@ -94,7 +96,7 @@ class ScreenFrame:
             interface, most = _GLOBALS[kind]
             self._globals[kind] = registry.bind(name, interface, min(version, most))
         elif kind == "wl_output" and not self._framed:
-            screen = Screen(registry.bind(name, WlOutput, min(version, 2)))
+            screen = FramedOutput(registry.bind(name, WlOutput, min(version, 2)))
             self._screens[name] = screen
 
             def mode(_output: Any, flags: int, width: int, height: int, _: int) -> None:
@@ -121,7 +123,9 @@ class ScreenFrame:
         answered = self._display.roundtrip() >= 0
         return answered and bool(self._framed) and not self._over
 
-    def _strip(self, screen: Screen, anchor: int, width: int, height: int) -> None:
+    def _strip(
+        self, screen: FramedOutput, anchor: int, width: int, height: int
+    ) -> None:
         surface = self._globals["wl_compositor"].create_surface()
         region = self._globals["wl_compositor"].create_region()
         surface.set_input_region(region)

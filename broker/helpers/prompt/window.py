@@ -22,7 +22,7 @@ from broker.core.errors import InternalError, UpstreamError
 from broker.core.question import PersonAnswer
 from broker.helpers.prompt.description import describe
 from broker.helpers.prompt.dialog import WIDTH, Dialog
-from broker.helpers.prompt.input import SeatInput
+from broker.helpers.prompt.input import DialogSeat
 from broker.helpers.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
 from broker.helpers.prompt.paint import arrow, paint
 from broker.ipc.prompt import Described, Show
@@ -37,7 +37,7 @@ _VERSIONS = {
 }
 
 
-class Window:
+class DialogWindow:
     """One connection to a compositor, and at most one dialog on it.
 
     ``said`` hears the answer, ``seen`` that the dialog is on the screen; each
@@ -57,7 +57,7 @@ class Window:
         self._display: Any = Display()
         self._globals: dict[str, Any] = {}
         self._scales: dict[int, tuple[Any, int]] = {}
-        self._seats: dict[int, SeatInput] = {}
+        self._seats: dict[int, DialogSeat] = {}
         self._showing: _Showing | None = None
         self._failed: BaseException | None = None
         # The library drops an object, with the events sent to it, when no reference to
@@ -129,7 +129,7 @@ class Window:
             )
         elif kind == "wl_seat":
             seat = registry.bind(name, WlSeat, min(version, 5))
-            self._seats[name] = SeatInput(seat, self)
+            self._seats[name] = DialogSeat(seat, self)
 
     def _global_gone(self, registry: Any, name: int) -> None:
         del registry
@@ -274,7 +274,7 @@ class Window:
         elif pointers:
             held = any(seat.pointing for seat in pointers)
         # Once it is armed, a pointer that comes in has its presses ignored until
-        # its image is ours (``SeatInput``), and typing continues.
+        # its image is ours (``DialogSeat``), and typing continues.
         if not self._showing.dialog.guard.armed(time.monotonic()):
             # guard: no arming before the pointer image
             held &= all(seat.imaged for seat in pointers if seat.pointing)
@@ -352,7 +352,7 @@ class Window:
 class _Showing:
     """One dialog on the screen."""
 
-    def __init__(self, message: Show, window: Window) -> None:
+    def __init__(self, message: Show, window: DialogWindow) -> None:
         self.message = message
         self.dialog = Dialog(message.question)
         self.focus: tuple[bool, frozenset[int]] = (False, frozenset())

@@ -46,7 +46,7 @@ from broker.helpers.pump.flow import (
     choose,
 )
 from broker.helpers.pump.pool import BufferPool, PipePool
-from broker.helpers.pump.turns import MANY, Accelerator, Events, Pair, TurnWay
+from broker.helpers.pump.turns import MANY, Accelerator, Events, StreamPair, TurnWay
 from broker.ipc.pump import (
     Abort,
     EndReason,
@@ -217,7 +217,7 @@ class RelayEngine:
                     self._changed(stream, end.said)
         return events
 
-    def _take_back(self, stream: _Stream, pair: Pair) -> None:
+    def _take_back(self, stream: _Stream, pair: StreamPair) -> None:
         """Go on in Python where the C part stopped."""
         stream.adopted = False
         self._equip(stream)

@@ -39,7 +39,7 @@ class TurnWay:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class StreamPair:
     """A stream as the C part leaves it: ``active`` as of time.monotonic()."""
 
     token: int
@@ -60,7 +60,7 @@ class Accelerator:
         self.adopt = turns.adopt
         self.domains = turns.domains
 
-    def wait(self, until: float) -> tuple[float, Events, list[Pair], Over]:
+    def wait(self, until: float) -> tuple[float, Events, list[StreamPair], Over]:
         """Take turns until ``until`` (monotonic; negative: without end).
 
         Returns earlier when an event belongs to no pair, a pair leaves or is over:
@@ -69,11 +69,11 @@ class Accelerator:
         now, events, left, over = self._turns.wait(until)
         return now, events, [_pair(*one) for one in left], over
 
-    def release(self, fd: int) -> Pair:
+    def release(self, fd: int) -> StreamPair:
         """Let go of the pair with this socket.  Raises KeyError."""
         return _pair(*self._turns.release(fd))
 
-    def look(self, fd: int) -> Pair:
+    def look(self, fd: int) -> StreamPair:
         """Return the state of the pair with this socket.  Raises KeyError."""
         return _pair(*self._turns.look(fd))
 
@@ -81,8 +81,8 @@ class Accelerator:
 _Numbers = tuple[int, int, int, int, int, int, int, int]
 
 
-def _pair(token: int, active: float, a: _Numbers, b: _Numbers) -> Pair:
-    return Pair(token, active, (TurnWay(*a[:6], a[6:]), TurnWay(*b[:6], b[6:])))
+def _pair(token: int, active: float, a: _Numbers, b: _Numbers) -> StreamPair:
+    return StreamPair(token, active, (TurnWay(*a[:6], a[6:]), TurnWay(*b[:6], b[6:])))
 
 
 def available() -> bool:

@@ -72,7 +72,7 @@ def make_target(config: AnyTarget, machine: str = "") -> Target:
 
 
 @dataclass(frozen=True)
-class Place:
+class ShipperPaths:
     """Paths of a log and of its shipping cursors, and its machine's name."""
 
     log: Path
@@ -87,7 +87,7 @@ class Shipper:
 
     def __init__(
         self,
-        place: Place,
+        place: ShipperPaths,
         name: str,
         where: str,
         make: Callable[[], Target],
@@ -439,7 +439,7 @@ def _compare(log: Log, newest: int, sequence: int, leaf: str) -> None:
 # -- all receivers ------------------------------------------------------------------
 
 
-def _shipper(place: Place, config: AnyTarget) -> Shipper:
+def _shipper(place: ShipperPaths, config: AnyTarget) -> Shipper:
     journald = isinstance(config, JournaldTarget)
     return Shipper(
         place,
@@ -451,7 +451,7 @@ def _shipper(place: Place, config: AnyTarget) -> Shipper:
 
 
 async def ship_once(
-    place: Place,
+    place: ShipperPaths,
     targets: Sequence[AnyTarget],
     told: Callable[[str, int | VitrailError], None],
 ) -> None:
@@ -470,7 +470,7 @@ async def ship_once(
 
 
 async def ship_for_ever(
-    place: Place, targets: Sequence[AnyTarget], stop: trio.Event
+    place: ShipperPaths, targets: Sequence[AnyTarget], stop: trio.Event
 ) -> None:
     """Send to each as events are recorded, until ``stop`` is set.
 

@@ -12,16 +12,18 @@ from broker.core.errors import SetupError
 from broker.core.limits import audit as audit_limits
 from broker.core.paths import Paths
 from broker.helpers.shipper.config import ShipConfig, load_config
-from broker.helpers.shipper.run import Place, ship_for_ever
+from broker.helpers.shipper.run import ShipperPaths, ship_for_ever
 from broker.helpers.shipper.state import find_config, note_problem
 
 _Stamp: TypeAlias = tuple[object, ...]
 """Which file it is, and its last change."""
 
 
-def place_of(paths: Paths, config: ShipConfig) -> Place:
+def place_of(paths: Paths, config: ShipConfig) -> ShipperPaths:
     """This user's log."""
-    return Place(paths.audit, paths.shipping, config.called(), config.batch_seconds)
+    return ShipperPaths(
+        paths.audit, paths.shipping, config.called(), config.batch_seconds
+    )
 
 
 async def serve(paths: Paths, stop: trio.Event) -> None:

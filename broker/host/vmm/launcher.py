@@ -114,7 +114,7 @@ async def start_vm(
             _require_huge_pages(spec)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(remove_aside, remove_files, spec.directory)
-            plan = (make_plan or Plan)(spec, tools, undo, on_loss)
+            plan = (make_plan or LaunchPlan)(spec, tools, undo, on_loss)
             await plan.start_helpers(cid, quarantine)
             vm = await plan.start_vmm()
             await _connect(vm, nursery)
@@ -179,12 +179,12 @@ def _require_huge_pages(spec: VmSpec, pages: Path = HUGE_PAGES) -> None:
 
 
 MakePlan: TypeAlias = Callable[
-    [VmSpec, Tools, AsyncExitStack, Callable[[str], None] | None], "Plan"
+    [VmSpec, Tools, AsyncExitStack, Callable[[str], None] | None], "LaunchPlan"
 ]
 _SOCKETS = (QMP_SOCKET, CONSOLE_SOCKET)
 
 
-class Plan:
+class LaunchPlan:
     """A machine on its way up: started processes, and how to undo that.
 
     One that does not boot (``launch.parent``) has other words and a ``prepare``.

@@ -1,6 +1,6 @@
 """The control socket's end of calls that another process answers; see ``forward``.
 
-``Calls`` is it sans-IO.  The owner may have been taken over: an answer to nothing, two answers, or an item that
+``ForwardedCalls`` is it sans-IO.  The owner may have been taken over: an answer to nothing, two answers, or an item that
 nobody asked for ends the channel, and an answer is one JSON value.  (A NUL byte in it
 would end its message at the client, and begin another one in the name of the broker:
 the decoder accepts none.)
@@ -35,7 +35,7 @@ from broker.ipc.control.varlink import Call, VarlinkReply
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
 
-class Calls:
+class ForwardedCalls:
     """The calls that one process has to answer."""
 
     def __init__(self, owner: str, send: Callable[[bytes], None]) -> None:
@@ -110,7 +110,7 @@ class Forwarder:
         self._owner = owner
         self._frames = ForwardedFrames(stream)
         self._stream = stream
-        self._calls = Calls(owner, self._frames.send)
+        self._calls = ForwardedCalls(owner, self._frames.send)
         self._answers: dict[int, trio.MemorySendChannel[Answer]] = {}
         self.ended = trio.Event()
         """Set when the process has closed, or has been given up."""

@@ -167,7 +167,7 @@ class Facility(IntEnum):
     SERVER = 7
 
 
-class Change(IntEnum):
+class ChangeKind(IntEnum):
     """The kind of a change."""
 
     NEW = 0x00
@@ -188,7 +188,7 @@ class Way(Enum):
 
 
 @dataclass(frozen=True)
-class Request:
+class ClientCommand:
     """A command that a client may send: its way and its fields."""
 
     way: Way
@@ -199,8 +199,8 @@ class Request:
         return "".join(letters for since, letters in self.parts if since <= version)
 
 
-def _request(way: Way, *parts: str | tuple[int, str]) -> Request:
-    return Request(
+def _request(way: Way, *parts: str | tuple[int, str]) -> ClientCommand:
+    return ClientCommand(
         way, tuple((0, part) if isinstance(part, str) else part for part in parts)
     )
 
@@ -208,7 +208,7 @@ def _request(way: Way, *parts: str | tuple[int, str]) -> Request:
 _C = Command
 _PLAYBACK, _LOCAL, _EMPTY = Way.PLAYBACK, Way.LOCAL, Way.EMPTY
 
-REQUESTS: Mapping[Command, Request] = MappingProxyType(
+REQUESTS: Mapping[Command, ClientCommand] = MappingProxyType(
     {
         _C.AUTH: _request(Way.HANDSHAKE, "Lx"),
         _C.SET_CLIENT_NAME: _request(Way.HANDSHAKE, "P"),

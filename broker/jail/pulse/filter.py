@@ -51,7 +51,7 @@ from broker.jail.pulse.commands import (
     REFUSED,
     REQUESTS,
     VERSION,
-    Change,
+    ChangeKind,
     Command,
     Error,
     Facility,
@@ -219,7 +219,7 @@ class PulseFilter(Conversation):
         # guard: last words are silent
         self.down.silence()  # no revoke finds what still leaves
         if self.sandbox.members.pop(self.index, None) is not None:
-            self.sandbox.announce(Facility.CLIENT, Change.REMOVE, self.index)
+            self.sandbox.announce(Facility.CLIENT, ChangeKind.REMOVE, self.index)
 
     def _run(self, step: Callable[[], None]) -> None:
         if self.fault is not None:
@@ -404,7 +404,7 @@ class PulseFilter(Conversation):
             reader.end()
             self.ready = True
             self.sandbox.members[self.index] = self
-            self.sandbox.announce(Facility.CLIENT, Change.NEW, self.index)
+            self.sandbox.announce(Facility.CLIENT, ChangeKind.NEW, self.index)
             return encode("L", [self.index])
 
         self.relay(
@@ -417,7 +417,7 @@ class PulseFilter(Conversation):
         """Remember the client's subscriptions."""
         self._subscribed = mask
 
-    def notify(self, facility: Facility, change: Change, index: int) -> None:
+    def notify(self, facility: Facility, change: ChangeKind, index: int) -> None:
         """Report a change, if the client has subscribed to it."""
         if self._subscribed & (1 << facility) and self.fault is None:
             # guard: unread news

@@ -27,7 +27,7 @@ _SEEKS = 3
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlFrame:
     """A whole command: its body, without the descriptor."""
 
     body: bytes
@@ -76,7 +76,7 @@ class Cutter:
         """Whether the next byte begins a frame, and nothing waits before it."""
         return not self._buffer and not self._left
 
-    def next(self) -> Control | Samples | None:
+    def next(self) -> ControlFrame | Samples | None:
         """The next frame or part of one, None until there is more.
 
         Raises PeerError for an invalid frame; nothing can be read after that.
@@ -94,7 +94,7 @@ class Cutter:
             with memoryview(self._buffer) as view:
                 body = bytes(view[HEADER.size : end])
             del self._buffer[:end]
-            return Control(body)
+            return ControlFrame(body)
         del self._buffer[: HEADER.size]
         offset = (high << 32) | low
         if offset >= 1 << 63:

@@ -18,7 +18,7 @@ from broker.core.errors import PeerError
 from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import SoundRules
 from broker.jail.pulse import frames
-from broker.jail.pulse.commands import Change, Command, Facility
+from broker.jail.pulse.commands import ChangeKind, Command, Facility
 from broker.jail.pulse.events import Flooded, StreamBegun, StreamEnded
 from broker.jail.pulse.samples import frame_bytes
 from broker.jail.pulse.tagstruct import Properties, Spec, encode
@@ -83,7 +83,7 @@ class Playback:
         sandbox.playbacks[self.index] = self
         sandbox.by_real[self.real_index] = self
         self.owner.playbacks[self.channel] = self
-        sandbox.announce(Facility.SINK_INPUT, Change.NEW, self.index)
+        sandbox.announce(Facility.SINK_INPUT, ChangeKind.NEW, self.index)
         sandbox.tell(StreamBegun(self.index, self.owner.application))
 
     def end(self) -> None:
@@ -99,7 +99,7 @@ class Playback:
         self.owner.playbacks.pop(self.channel, None)
         self._held.clear()
         self._held_frames.clear()
-        sandbox.announce(Facility.SINK_INPUT, Change.REMOVE, self.index)
+        sandbox.announce(Facility.SINK_INPUT, ChangeKind.REMOVE, self.index)
         sandbox.tell(StreamEnded(self.index))
 
     def fits(self, rules: SoundRules) -> bool:

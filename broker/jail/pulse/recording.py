@@ -21,7 +21,7 @@ from broker.jail.pulse import frames, introspection, virtual_devices
 from broker.jail.pulse.commands import (
     INVALID,
     REQUESTS,
-    Change,
+    ChangeKind,
     Command,
     Error,
     Facility,
@@ -113,7 +113,7 @@ class Recording:
         sandbox = self.owner.sandbox
         self.owner.recordings.by_channel[self.channel] = self
         sandbox.recordings[self.index] = self
-        sandbox.announce(Facility.SOURCE_OUTPUT, Change.NEW, self.index)
+        sandbox.announce(Facility.SOURCE_OUTPUT, ChangeKind.NEW, self.index)
         sandbox.tell(StreamBegun(self.index, self.owner.application, recording=True))
         if not self.corked:
             self._start(now)
@@ -126,7 +126,7 @@ class Recording:
         self.owner.recordings.by_channel.pop(self.channel, None)
         self._close_real()
         self._due = None
-        sandbox.announce(Facility.SOURCE_OUTPUT, Change.REMOVE, self.index)
+        sandbox.announce(Facility.SOURCE_OUTPUT, ChangeKind.REMOVE, self.index)
         sandbox.tell(StreamEnded(self.index, recording=True))
         sandbox.look_if_wanted()
 

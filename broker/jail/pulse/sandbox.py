@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
 from broker.core.token_bucket import TokenBucket
-from broker.jail.pulse.commands import Change, Facility
+from broker.jail.pulse.commands import ChangeKind, Facility
 from broker.jail.pulse.events import (
     MicrophoneActive,
     MicrophoneUnwanted,
@@ -89,7 +89,7 @@ class SoundSandbox:
         """How many streams have played nothing for a while."""
         return sum(stream.is_idle(now) for stream in self.playbacks.values())
 
-    def announce(self, facility: Facility, change: Change, index: int) -> None:
+    def announce(self, facility: Facility, change: ChangeKind, index: int) -> None:
         """Notify every connection that has subscribed to such changes."""
         for member in self.members.values():
             member.notify(facility, change, index)
@@ -206,9 +206,9 @@ class SoundSandbox:
         if self.hidden == hidden:
             return
         self.hidden = hidden
-        change = Change.REMOVE if hidden else Change.NEW
+        change = ChangeKind.REMOVE if hidden else ChangeKind.NEW
         self.announce(Facility.SOURCE, change, 0)
-        self.announce(Facility.SERVER, Change.CHANGE, 0)
+        self.announce(Facility.SERVER, ChangeKind.CHANGE, 0)
 
     def source_opened(self, name: str) -> None:
         """A recording has asked the server for the real source."""

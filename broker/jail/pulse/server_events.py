@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.jail.pulse import virtual_devices
-from broker.jail.pulse.commands import Change, Command, Facility
+from broker.jail.pulse.commands import ChangeKind, Command, Facility
 from broker.jail.pulse.playback_stream import Playback
 from broker.jail.pulse.tagstruct import Fields, Reader, encode
 
@@ -44,10 +44,10 @@ def _changed(f: PulseFilter, fields: Fields) -> None:
     # guard: others' changes
     if (
         kind & _FACILITY == Facility.SINK_INPUT
-        and kind & _CHANGE == Change.CHANGE
+        and kind & _CHANGE == ChangeKind.CHANGE
         and stream is not None
     ):
-        f.notify(Facility.SINK_INPUT, Change.CHANGE, stream.index)
+        f.notify(Facility.SINK_INPUT, ChangeKind.CHANGE, stream.index)
 
 
 def _requested(

@@ -17,7 +17,7 @@ BROADCAST = 0xFFFFFFFF
 _FIRST, _NEXT = REPORT_BYTES - 7, REPORT_BYTES - 5
 
 
-class Command(IntEnum):
+class CtapHidCommand(IntEnum):
     """Commands, without bit 7."""
 
     PING = 0x01
@@ -31,8 +31,8 @@ class Command(IntEnum):
     ERROR = 0x3F
 
 
-class Error(IntEnum):
-    """Codes of ``Command.ERROR``."""
+class CtapHidError(IntEnum):
+    """Codes of ``CtapHidCommand.ERROR``."""
 
     INVALID_CMD = 0x01
     INVALID_LEN = 0x03
@@ -43,7 +43,7 @@ class Error(IntEnum):
 
 
 @dataclass(frozen=True)
-class Message:
+class CtapHidMessage:
     """One message, whole."""
 
     channel: int
@@ -51,7 +51,7 @@ class Message:
     payload: bytes
 
 
-def reports_of(message: Message) -> list[bytes]:
+def reports_of(message: CtapHidMessage) -> list[bytes]:
     """Return the reports of a message.  Raises ValueError."""
     if len(message.payload) > limits.CTAP_MESSAGE_BYTES:
         raise ValueError(f"a message of {len(message.payload)} bytes")
@@ -82,7 +82,7 @@ class Assembler:
         """Forget a message that is not whole."""
         self._head, self._data = None, b""
 
-    def feed(self, report: bytes) -> Message | tuple[int, Error] | None:
+    def feed(self, report: bytes) -> CtapHidMessage | tuple[int, CtapHidError] | None:
         """Take a report; returns a whole message, or (channel, error), or nothing.
 
         Raises PeerError for bytes that are not a report.
@@ -94,33 +94,40 @@ class Assembler:
             return self._begin(channel, report)
         return self._go_on(channel, report)
 
-    def _begin(self, channel: int, report: bytes) -> Message | tuple[int, Error] | None:
+    def _begin(
+        self, channel: int, report: bytes
+    ) -> CtapHidMessage | tuple[int, CtapHidError] | None:
         command, size = report[4] & 0x7F, int.from_bytes(report[5:7], "big")
         if size > limits.CTAP_MESSAGE_BYTES:
-            return channel, Error.INVALID_LEN
-        if self._head is not None and command not in {Command.INIT, Command.CANCEL}:
+            return channel, CtapHidError.INVALID_LEN
+        if self._head is not None and command not in {
+            CtapHidCommand.INIT,
+            CtapHidCommand.CANCEL,
+        }:
             if channel != self._head[0]:
-                return channel, Error.CHANNEL_BUSY
+                return channel, CtapHidError.CHANNEL_BUSY
             self.drop()
-            return channel, Error.INVALID_SEQ
+            return channel, CtapHidError.INVALID_SEQ
         if size <= _FIRST:
             if self._head is not None and channel == self._head[0]:
                 self.drop()
-            return Message(channel, command, report[7 : 7 + size])
+            return CtapHidMessage(channel, command, report[7 : 7 + size])
         self._head, self._data, self._sequence = (channel, command, size), report[7:], 0
         return None
 
-    def _go_on(self, channel: int, report: bytes) -> Message | tuple[int, Error] | None:
+    def _go_on(
+        self, channel: int, report: bytes
+    ) -> CtapHidMessage | tuple[int, CtapHidError] | None:
         if self._head is None or channel != self._head[0]:
             return None  # spurious: to be ignored (11.2.4)
         if report[4] != self._sequence:
             self.drop()
-            return channel, Error.INVALID_SEQ
+            return channel, CtapHidError.INVALID_SEQ
         self._sequence += 1
         self._data += report[5:]
         _, command, size = self._head
         if len(self._data) < size:
             return None
-        made = Message(channel, command, self._data[:size])
+        made = CtapHidMessage(channel, command, self._data[:size])
         self.drop()
         return made

@@ -28,9 +28,9 @@ from broker.jail.security_key.ctap_requests import (
 from broker.jail.security_key.ctaphid import (
     BROADCAST,
     Assembler,
-    Command,
-    Error,
-    Message,
+    CtapHidCommand,
+    CtapHidError,
+    CtapHidMessage,
     reports_of,
 )
 
@@ -87,7 +87,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Over:
+class RequestOver:
     """The request of a question has ended; its permission is not used any more."""
 
     number: int
@@ -95,14 +95,14 @@ class Over:
     """The key has taken the PIN."""
 
 
-Action = ToGuest | ToKey | Ask | Over
+Action = ToGuest | ToKey | Ask | RequestOver
 
 
 @dataclass(eq=False)
 class _Transaction:
     """One message of the guest, from its last report to its answer."""
 
-    message: Message
+    message: CtapHidMessage
     deadline: float
     ask: Ask | None = None
     sent: bool = False
@@ -144,7 +144,7 @@ class SecurityKey:
         self._channel_numbers = itertools.count(0x56000001)
         self._real: int | None = None
         self._capabilities = _CBOR
-        self._early: list[tuple[Message, float]] = []
+        self._early: list[tuple[CtapHidMessage, float]] = []
         """Messages of the guest from before the real key has answered."""
         self._late: _Late | None = None
         self._now: _Transaction | None = None
@@ -152,7 +152,7 @@ class SecurityKey:
 
     def begin(self) -> list[Action]:
         """Open a channel at the real key; to be called first."""
-        return _to_key(Message(BROADCAST, Command.INIT, self._nonce))
+        return _to_key(CtapHidMessage(BROADCAST, CtapHidCommand.INIT, self._nonce))
 
     # -- the guest ---------------------------------------------------------------------
 
@@ -165,33 +165,33 @@ class SecurityKey:
             return _error(*found)
         return self._message(found, now)
 
-    def _message(self, message: Message, now: float) -> list[Action]:
+    def _message(self, message: CtapHidMessage, now: float) -> list[Action]:
         if self._real is None:
             # A program begins with INIT and waits for its answer.
             return self._wait(message, now)
-        if message.command == Command.INIT:
+        if message.command == CtapHidCommand.INIT:
             return self._init(message)
         if message.channel not in self._channels:
-            return _error(message.channel, Error.INVALID_CHANNEL)
-        if message.command == Command.CANCEL:
+            return _error(message.channel, CtapHidError.INVALID_CHANNEL)
+        if message.command == CtapHidCommand.CANCEL:
             return self._cancel(message.channel)
-        if message.command == Command.PING:
+        if message.command == CtapHidCommand.PING:
             return _to_guest(message)
-        if message.command not in {Command.CBOR, Command.MSG}:
-            return _error(message.channel, Error.INVALID_CMD)
+        if message.command not in {CtapHidCommand.CBOR, CtapHidCommand.MSG}:
+            return _error(message.channel, CtapHidError.INVALID_CMD)
         if self._now is not None:
-            return _error(message.channel, Error.CHANNEL_BUSY)
+            return _error(message.channel, CtapHidError.CHANNEL_BUSY)
         # guard: an answer is for its own request
         if self._late is not None:
             return self._wait(message, now)
-        if message.command == Command.CBOR:
+        if message.command == CtapHidCommand.CBOR:
             return self._ctap2(message, now)
         return self._u2f(message, now)
 
-    def _wait(self, message: Message, now: float) -> list[Action]:
+    def _wait(self, message: CtapHidMessage, now: float) -> list[Action]:
         """Keep a message until the key has answered."""
         if len(self._early) >= _EARLY:
-            return _error(message.channel, Error.CHANNEL_BUSY)
+            return _error(message.channel, CtapHidError.CHANNEL_BUSY)
         self._early.append((message, now))
         return []
 
@@ -205,9 +205,9 @@ class SecurityKey:
             for action in self._message(message, max(came, now))
         ]
 
-    def _init(self, message: Message) -> list[Action]:
+    def _init(self, message: CtapHidMessage) -> list[Action]:
         if len(message.payload) != 8:
-            return _error(message.channel, Error.INVALID_LEN)
+            return _error(message.channel, CtapHidError.INVALID_LEN)
         actions: list[Action] = []
         channel = message.channel
         if channel == BROADCAST:
@@ -217,18 +217,23 @@ class SecurityKey:
                 self._channels.pop(next(iter(self._channels)))
             self._channels[channel] = None
         elif channel not in self._channels:
-            return _error(channel, Error.INVALID_CHANNEL)
+            return _error(channel, CtapHidError.INVALID_CHANNEL)
         else:
             self._early = [one for one in self._early if one[0].channel != channel]
             if self._now is not None and self._now.message.channel == channel:
                 actions = self._abort()
         answer = message.payload + channel.to_bytes(4, "big")
         answer += bytes([2, 1, 0, 0, self._capabilities])
-        return [*actions, *_to_guest(Message(message.channel, Command.INIT, answer))]
+        return [
+            *actions,
+            *_to_guest(CtapHidMessage(message.channel, CtapHidCommand.INIT, answer)),
+        ]
 
     def _cancel(self, channel: int) -> list[Action]:
         now = self._now
-        cancelled = _to_guest(Message(channel, Command.CBOR, bytes([_CANCELLED])))
+        cancelled = _to_guest(
+            CtapHidMessage(channel, CtapHidCommand.CBOR, bytes([_CANCELLED]))
+        )
         waiting = [one for one in self._early if one[0].channel == channel]
         if waiting:
             self._early = [one for one in self._early if one not in waiting]
@@ -236,7 +241,7 @@ class SecurityKey:
         if now is None or now.message.channel != channel:
             return []
         if now.sent and self._real is not None:
-            return _to_key(Message(self._real, Command.CANCEL, b""))
+            return _to_key(CtapHidMessage(self._real, CtapHidCommand.CANCEL, b""))
         return [*self._abort(), *cancelled]
 
     def _abort(self) -> list[Action]:
@@ -247,7 +252,7 @@ class SecurityKey:
         actions = self._end(now.ask)
         if now.sent and self._real is not None:
             self._late = _Late(now.message.command, now.deadline + _LATE_SECONDS)
-            actions += _to_key(Message(self._real, Command.CANCEL, b""))
+            actions += _to_key(CtapHidMessage(self._real, CtapHidCommand.CANCEL, b""))
         return actions
 
     def _end(self, ask: Ask | None, *, right: bool = False) -> list[Action]:
@@ -256,13 +261,13 @@ class SecurityKey:
             return []
         if self._allowed is not None and self._allowed.ask is ask:
             self._allowed = None
-        return [Over(ask.number, right=right and ask.what == ENTER_PIN)]
+        return [RequestOver(ask.number, right=right and ask.what == ENTER_PIN)]
 
     # -- what passes -----------------------------------------------------------------------
 
-    def _ctap2(self, message: Message, now: float) -> list[Action]:
+    def _ctap2(self, message: CtapHidMessage, now: float) -> list[Action]:
         if not message.payload:
-            return _error(message.channel, Error.INVALID_LEN)
+            return _error(message.channel, CtapHidError.INVALID_LEN)
         command, body = message.payload[0], message.payload[1:]
         try:
             if command in {_MAKE, _GET}:
@@ -285,7 +290,7 @@ class SecurityKey:
         known = command in {_PIN, _NEXT}
         return self._status(message, _DENIED if known else _INVALID_COMMAND)
 
-    def _next(self, message: Message) -> list[Action]:
+    def _next(self, message: CtapHidMessage) -> list[Action]:
         """Pass getNextAssertion as often as the key has said that there is one."""
         allowed = self._allowed
         # guard: next of an allowed assertion
@@ -293,29 +298,39 @@ class SecurityKey:
             return self._status(message, _DENIED)
         return self._forward(_Transaction(message, allowed.until, allowed.ask))
 
-    def _status(self, message: Message, code: int) -> list[Action]:
-        return _to_guest(Message(message.channel, Command.CBOR, bytes([code])))
+    def _status(self, message: CtapHidMessage, code: int) -> list[Action]:
+        return _to_guest(
+            CtapHidMessage(message.channel, CtapHidCommand.CBOR, bytes([code]))
+        )
 
-    def _u2f(self, message: Message, now: float) -> list[Action]:
+    def _u2f(self, message: CtapHidMessage, now: float) -> list[Action]:
         apdu = message.payload
         if len(apdu) < 4 or apdu[0] != 0:
-            return _to_guest(Message(message.channel, Command.MSG, _SW_NO_SUCH))
+            return _to_guest(
+                CtapHidMessage(message.channel, CtapHidCommand.MSG, _SW_NO_SUCH)
+            )
         instruction, first = apdu[1], apdu[2]
         if instruction == _U2F_VERSION:
             return self._ask(message, READ, "", "", now)
         if instruction not in {_U2F_REGISTER, _U2F_AUTHENTICATE}:
-            return _to_guest(Message(message.channel, Command.MSG, _SW_NO_SUCH))
+            return _to_guest(
+                CtapHidMessage(message.channel, CtapHidCommand.MSG, _SW_NO_SUCH)
+            )
         body = apdu_body(apdu)
         if body is None or len(body) < 64:
-            return _to_guest(Message(message.channel, Command.MSG, _SW_WRONG))
+            return _to_guest(
+                CtapHidMessage(message.channel, CtapHidCommand.MSG, _SW_WRONG)
+            )
         what = _U2F_WHAT.get((instruction, first))
         # guard: U2F without a touch does not reach the key
         if what is None:
-            return _to_guest(Message(message.channel, Command.MSG, _SW_PARAMETERS))
+            return _to_guest(
+                CtapHidMessage(message.channel, CtapHidCommand.MSG, _SW_PARAMETERS)
+            )
         return self._ask(message, what, "", body[32:64].hex(), now)
 
     def _ask(
-        self, message: Message, what: str, host: str, digest: str, now: float
+        self, message: CtapHidMessage, what: str, host: str, digest: str, now: float
     ) -> list[Action]:
         made = self._now = _Transaction(message, now + limits.CTAP_SECONDS)
         before: list[Action] = []
@@ -358,10 +373,13 @@ class SecurityKey:
     def _denied(self, made: _Transaction) -> list[Action]:
         """Answer the guest; what the key signs from now on is dropped."""
         message, answer = made.message, bytes([_DENIED])
-        if message.command == Command.MSG:
+        if message.command == CtapHidCommand.MSG:
             answer = _SW_NOT_ALLOWED
         ended = self._abort()
-        return [*ended, *_to_guest(Message(message.channel, message.command, answer))]
+        return [
+            *ended,
+            *_to_guest(CtapHidMessage(message.channel, message.command, answer)),
+        ]
 
     def _revoked(self, number: int) -> list[Action]:
         """Between two of the messages that a permission is for."""
@@ -374,7 +392,9 @@ class SecurityKey:
         assert self._real is not None
         self._now = made
         made.sent = True
-        return _to_key(Message(self._real, made.message.command, made.message.payload))
+        return _to_key(
+            CtapHidMessage(self._real, made.message.command, made.message.payload)
+        )
 
     # -- the key -------------------------------------------------------------------------------
 
@@ -384,39 +404,44 @@ class SecurityKey:
         if int.from_bytes(report[:4], "big") not in {self._real, BROADCAST}:
             return []
         found = self._key.feed(report)
-        if not isinstance(found, Message):
+        if not isinstance(found, CtapHidMessage):
             return []
-        if found.command == Command.INIT and found.channel == BROADCAST:
+        if found.command == CtapHidCommand.INIT and found.channel == BROADCAST:
             return self._opened(found.payload)
         now = self._now
         if found.channel != self._real:
             return []
         if now is None or not now.sent:
             late = self._late
-            owed = late is not None and found.command in {late.command, Command.ERROR}
+            owed = late is not None and found.command in {
+                late.command,
+                CtapHidCommand.ERROR,
+            }
             return self._go_on() if owed else []
         channel = now.message.channel
-        if found.command == Command.KEEPALIVE:
-            return _to_guest(Message(channel, Command.KEEPALIVE, found.payload[:1]))
-        if found.command not in {now.message.command, Command.ERROR}:
+        if found.command == CtapHidCommand.KEEPALIVE:
+            return _to_guest(
+                CtapHidMessage(channel, CtapHidCommand.KEEPALIVE, found.payload[:1])
+            )
+        if found.command not in {now.message.command, CtapHidCommand.ERROR}:
             return []
         self._now = None
         payload = found.payload
         looks = now.ask is not None and now.ask.what == LOOK
-        ctap2 = found.command == Command.CBOR
-        if looks and found.command != Command.ERROR:
+        ctap2 = found.command == CtapHidCommand.CBOR
+        if looks and found.command != CtapHidCommand.ERROR:
             # guard: an answer to a look has no signature
             payload = look_answer(payload) if ctap2 else payload[-2:]
         repeated = self._repeated(now, found)
         actions = [] if repeated else self._end(now.ask, right=payload[:1] == _OK)
-        return [*actions, *_to_guest(Message(channel, found.command, payload))]
+        return [*actions, *_to_guest(CtapHidMessage(channel, found.command, payload))]
 
-    def _repeated(self, made: _Transaction, answer: Message) -> bool:
+    def _repeated(self, made: _Transaction, answer: CtapHidMessage) -> bool:
         """Whether the permission is for more requests than this one."""
         ask, allowed = made.ask, self._allowed
         if ask is None:
             return False
-        if answer.command == Command.CBOR and ask.what == SIGN_IN:
+        if answer.command == CtapHidCommand.CBOR and ask.what == SIGN_IN:
             before = allowed.credentials if allowed else credentials_of(answer.payload)
             left = before - 1 if answer.payload[:1] == _OK else 0
             # guard: an assertion has as many credentials as the key says
@@ -464,22 +489,24 @@ class SecurityKey:
     def _tick(self, made: _Transaction, now: float) -> list[Action]:
         message = made.message
         if now >= made.deadline:
-            return [*self._abort(), *_error(message.channel, Error.OTHER)]
+            return [*self._abort(), *_error(message.channel, CtapHidError.OTHER)]
         if made.sent or now < made.next_keepalive:
             return []
         made.next_keepalive = now + _KEEPALIVE_SECONDS
-        if message.command != Command.CBOR:
+        if message.command != CtapHidCommand.CBOR:
             return []
-        return _to_guest(Message(message.channel, Command.KEEPALIVE, _PRESENCE_NEEDED))
+        return _to_guest(
+            CtapHidMessage(message.channel, CtapHidCommand.KEEPALIVE, _PRESENCE_NEEDED)
+        )
 
 
-def _to_guest(message: Message) -> list[Action]:
+def _to_guest(message: CtapHidMessage) -> list[Action]:
     return [ToGuest(report) for report in reports_of(message)]
 
 
-def _to_key(message: Message) -> list[Action]:
+def _to_key(message: CtapHidMessage) -> list[Action]:
     return [ToKey(report) for report in reports_of(message)]
 
 
-def _error(channel: int, code: Error) -> list[Action]:
-    return _to_guest(Message(channel, Command.ERROR, bytes([code])))
+def _error(channel: int, code: CtapHidError) -> list[Action]:
+    return _to_guest(CtapHidMessage(channel, CtapHidCommand.ERROR, bytes([code])))

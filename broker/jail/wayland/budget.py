@@ -46,7 +46,7 @@ _FEW_PIXELS = 1 << 24
 messages, and asking the buckets would cost as much as one of them."""
 
 
-class Shared:
+class SharedBucket:
     """A bucket of one sandbox; ``members`` says how many connections draw on it.
 
     ``at_once`` is what one of them may take before it is asked to wait.
@@ -68,7 +68,7 @@ class _Share:
     costs it eightfold, so a part follows the number of connections at once.
     """
 
-    def __init__(self, whole: Shared) -> None:
+    def __init__(self, whole: SharedBucket) -> None:
         self._whole = whole
         self._part: TokenBucket | None = None
 

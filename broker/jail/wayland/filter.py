@@ -52,7 +52,7 @@ from broker.jail.wayland.handlers import (
 from broker.jail.wayland.handlers.registry import Advertised, Globals, told
 from broker.jail.wayland.input_model import OwnSurface
 from broker.jail.wayland.model import COMPOSITOR_VERSION, Surface
-from broker.jail.wayland.ports import Machine
+from broker.jail.wayland.ports import OperatingSystem
 from broker.jail.wayland.protocol import dispatch, emit, wire
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import Fd, ProtocolFault, internal
@@ -102,13 +102,13 @@ class WaylandFilter(ClientState):
         self,
         rules: WindowRules,
         sandbox: Sandbox,
-        machine: Machine,
+        machine: OperatingSystem,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(rules, sandbox, machine, wake, handler_table)
         self.globals = Globals(rules.allow, rules.deny)
         self.hands = host_seat.Hands(self)
-        self.drag = drag_start.Start()
+        self.drag = drag_start.DragStart()
         self._xdg_outputs = 0
         # Bytes that are not yet a whole message, and descriptors before theirs.
         self._client_rest = b""
@@ -193,8 +193,8 @@ class WaylandFilter(ClientState):
 
     def _watch_output(self, name: int, version: int) -> None:
         version = min(2, version)
-        screen = self.own("wl_output", outputs.Screen("wl_output", version))
-        assert isinstance(screen, outputs.Screen)
+        screen = self.own("wl_output", outputs.LogicalOutput("wl_output", version))
+        assert isinstance(screen, outputs.LogicalOutput)
         screen.events = dispatch.own_events("wl_output", outputs.SCREEN_EVENTS)
         self.up.data += emit.bind(
             self.registry, name, b"wl_output", version, screen.sid

@@ -13,7 +13,7 @@ from broker.jail.wayland.protocol.objects import ProtocolObject
 if TYPE_CHECKING:
     from broker.jail.wayland.handlers.host_seat import OwnSeat
     from broker.jail.wayland.model import Surface
-    from broker.jail.wayland.ports import Judge
+    from broker.jail.wayland.ports import SeatChords
 
 
 class OwnSurface(ProtocolObject):
@@ -107,7 +107,7 @@ class Keyboard(ProtocolObject):
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.focus: Surface | None = None
-        self.judge: Judge | None = None
+        self.judge: SeatChords | None = None
         self.seat: OwnSeat | None = None
         self.waiting = b""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol.objects import ProtocolObject
-from broker.jail.wayland.scene.geometry import Content, Rect, SourceRect, View
+from broker.jail.wayland.scene.geometry import Rect, SourceRect, SurfaceContent, View
 
 if TYPE_CHECKING:
     from broker.jail.wayland.ports import GpuMemory, PoolFile
@@ -35,7 +35,7 @@ RegionOps = tuple[tuple[bool, int, int, int, int], ...]
 """A region as the operations that made it: (add, x, y, width, height)."""
 
 
-class Role(enum.Enum):
+class SurfaceRole(enum.Enum):
     """A surface's role; it has one for all its life (wl_surface)."""
 
     SUBSURFACE = "subsurface"
@@ -49,9 +49,9 @@ MAXIMIZED, FULLSCREEN = 1, 2
 TILED = (5, 6, 7, 8)
 
 
-def free_cap(role: Role | None) -> int:
+def free_cap(role: SurfaceRole | None) -> int:
     """Largest side of a surface that has no frame, logical pixels."""
-    if role is Role.ICON:
+    if role is SurfaceRole.ICON:
         # guard: drag icon cap
         return limits.WAYLAND_DRAG_ICON_PIXELS
     # guard: cursor cap
@@ -66,7 +66,7 @@ EVERYWHERE: Final = (-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)
 """Damage that no surface is larger than."""
 
 
-class State:
+class SurfaceState:
     """Double-buffered state of one commit; attributes not set do not change."""
 
     buffer: Buffer | Unset | None = UNSET
@@ -94,7 +94,7 @@ class State:
     barrier: bool = False
     wait: bool = False
 
-    def absorb(self, later: State) -> Buffer | None:
+    def absorb(self, later: SurfaceState) -> Buffer | None:
         """Put a later state over this one; return a buffer that it replaced."""
         replaced = self.buffer if later.buffer is not UNSET else None
         for name, value in vars(later).items():
@@ -293,13 +293,13 @@ class Surface(ProtocolObject):
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
-        self.pending = State()
-        self.cached: State | None = None
-        self.role: Role | None = None
+        self.pending = SurfaceState()
+        self.cached: SurfaceState | None = None
+        self.role: SurfaceRole | None = None
         self.sub: Subsurface | None = None
         self.xdg: XdgSurface | None = None
         self.children: list[Subsurface] = []
-        self.content = Content()
+        self.content = SurfaceContent()
         self.shape = (1, 0)
         self.extent: tuple[int, int] | None = None
         self.crop: Rect | None = None
@@ -316,7 +316,7 @@ class Surface(ProtocolObject):
         self.input: RegionOps | None = None
         self.opaque: RegionOps | None = None
         self.dirty = False
-        self.applied: State | None = None
+        self.applied: SurfaceState | None = None
         self.moved = False
         self.relayout = False
         self.outputs: dict[int, int] = {}

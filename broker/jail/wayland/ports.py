@@ -94,7 +94,7 @@ class Paint(Protocol):
         """Give the file up."""
 
 
-class Machine(Protocol):
+class OperatingSystem(Protocol):
     """The operating system, as far as the core needs it."""
 
     def admit_pool(self, untrusted_fd: Fd, size: int) -> PoolFile:
@@ -136,7 +136,7 @@ class Machine(Protocol):
         """Close a descriptor that goes nowhere."""
 
 
-class Judge(Protocol):
+class SeatChords(Protocol):
     """Chords in the keyboard events of one seat (``clipboard.chords.Recogniser``)."""
 
     def keymap(self, text: bytes | None) -> str:
@@ -158,7 +158,7 @@ class Judge(Protocol):
 class InputListener(Protocol):
     """Receives the user's actions, for content that crosses sandboxes."""
 
-    def judge(self) -> Judge:
+    def judge(self) -> SeatChords:
         """One for a seat of a new connection."""
 
     def focus(self, *, taken: bool) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.core.limits import wayland as wayland_limits
-from broker.jail.wayland.budget import Shared
+from broker.jail.wayland.budget import SharedBucket
 from broker.jail.wayland.protocol.wire import HEADER, NO_MEMORY, ProtocolFault
 
 if TYPE_CHECKING:
@@ -117,14 +117,14 @@ class Sandbox:
             "clipboard": None,
             "primary": None,
         }
-        self.messages = Shared(
+        self.messages = SharedBucket(
             wayland_limits.WAYLAND_MESSAGES_PER_SECOND_OF_ALL,
             wayland_limits.WAYLAND_MESSAGES_BURST_OF_ALL,
             wayland_limits.WAYLAND_CLIENT_READ_BYTES // HEADER.size,
             self._members,
         )
         """Shared bucket of its connections' messages."""
-        self.pixels = Shared(
+        self.pixels = SharedBucket(
             wayland_limits.WAYLAND_COMMIT_PIXELS_PER_SECOND,
             wayland_limits.WAYLAND_COMMIT_PIXELS_BURST,
             wayland_limits.WAYLAND_COMMIT_PIXELS_AT_ONCE,

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
     from broker.core.streams.wayland_rules import WindowRules
     from broker.jail.wayland.handlers.attention import IdleInhibitor
-    from broker.jail.wayland.handlers.cursor import Arrow
-    from broker.jail.wayland.handlers.drag_start import Start
+    from broker.jail.wayland.handlers.cursor import ArrowCursor
+    from broker.jail.wayland.handlers.drag_start import DragStart
     from broker.jail.wayland.handlers.host_seat import Hands
-    from broker.jail.wayland.handlers.outputs import Screen
+    from broker.jail.wayland.handlers.outputs import LogicalOutput
     from broker.jail.wayland.handlers.registry import Globals
-    from broker.jail.wayland.handlers.selection import Device
-    from broker.jail.wayland.ports import GpuMemory, Machine, Paint
+    from broker.jail.wayland.handlers.selection import DataDevice
+    from broker.jail.wayland.ports import GpuMemory, OperatingSystem, Paint
     from broker.jail.wayland.protocol.wire import Fd
     from broker.jail.wayland.sandbox import Sandbox
     from broker.jail.wayland.scene.geometry import Rect
@@ -56,7 +56,7 @@ class ClientState(ObjectTable, ABC):
         self,
         rules: WindowRules,
         sandbox: Sandbox,
-        machine: Machine,
+        machine: OperatingSystem,
         wake: Callable[[], None],
         tables: HandlerTables,
     ) -> None:
@@ -87,7 +87,7 @@ class ClientState(ObjectTable, ABC):
         self.globals: Globals
         self.registries: dict[int, ProtocolObject] = {}
         """By the client's id, so that one of thousands is found at once."""
-        self.screens: dict[int, Screen] = {}
+        self.screens: dict[int, LogicalOutput] = {}
         self.screen_sizes = {0: limits.WAYLAND_UNKNOWN_SCREEN}
         """Of the screens that windows were last laid out for."""
         self.rescreened = False
@@ -130,12 +130,12 @@ class ClientState(ObjectTable, ABC):
 
     def _init_input(self) -> None:
         self.pointers: list[Pointer] = []
-        self.devices: list[Device] = []
+        self.devices: list[DataDevice] = []
         self.hands: Hands
-        self.drag: Start
+        self.drag: DragStart
         self.focused: dict[Keyboard, Surface] = {}
         self.serials = Serials(self.sandbox.act)
-        self.arrow: Arrow | None = None
+        self.arrow: ArrowCursor | None = None
 
     # -- asked of the filter -----------------------------------------------------------
 

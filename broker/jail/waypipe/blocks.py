@@ -14,7 +14,7 @@ from broker.core.errors import PeerError
 from broker.core.limits import waypipe as waypipe_limits
 
 
-class Kind(enum.IntEnum):
+class BlockKind(enum.IntEnum):
     """Kinds of blocks, by their numbers on the wire."""
 
     PROTOCOL = 0
@@ -48,43 +48,48 @@ class Kind(enum.IntEnum):
 
 # Shortest and longest body.  Other types are refused.
 _BODIES = {
-    Kind.PROTOCOL: (8, waypipe_limits.WAYPIPE_MESSAGES_BYTES),
-    Kind.INJECT_RIDS: (4, 4 * waypipe_limits.WAYPIPE_FDS_PER_BLOCK),
-    Kind.OPEN_FILE: (8, 8),
-    Kind.EXTEND_FILE: (8, 8),
-    Kind.BUFFER_FILL: (12, waypipe_limits.WAYPIPE_BLOCK_BYTES - 4),
-    Kind.BUFFER_DIFF: (12, waypipe_limits.WAYPIPE_BLOCK_BYTES - 4),
-    Kind.ARENA_FILL: (24, 24),
-    Kind.OPEN_IR_PIPE: (4, 4),
-    Kind.OPEN_RW_PIPE: (4, 4),
-    Kind.PIPE_TRANSFER: (4, 4 + waypipe_limits.WAYPIPE_PIPE_BLOCK_BYTES),
-    Kind.PIPE_SHUTDOWN_R: (4, 4),
-    Kind.PIPE_SHUTDOWN_W: (4, 4),
-    Kind.ACK_NBLOCKS: (4, 4),
-    Kind.CLOSE: (4, 4),
+    BlockKind.PROTOCOL: (8, waypipe_limits.WAYPIPE_MESSAGES_BYTES),
+    BlockKind.INJECT_RIDS: (4, 4 * waypipe_limits.WAYPIPE_FDS_PER_BLOCK),
+    BlockKind.OPEN_FILE: (8, 8),
+    BlockKind.EXTEND_FILE: (8, 8),
+    BlockKind.BUFFER_FILL: (12, waypipe_limits.WAYPIPE_BLOCK_BYTES - 4),
+    BlockKind.BUFFER_DIFF: (12, waypipe_limits.WAYPIPE_BLOCK_BYTES - 4),
+    BlockKind.ARENA_FILL: (24, 24),
+    BlockKind.OPEN_IR_PIPE: (4, 4),
+    BlockKind.OPEN_RW_PIPE: (4, 4),
+    BlockKind.PIPE_TRANSFER: (4, 4 + waypipe_limits.WAYPIPE_PIPE_BLOCK_BYTES),
+    BlockKind.PIPE_SHUTDOWN_R: (4, 4),
+    BlockKind.PIPE_SHUTDOWN_W: (4, 4),
+    BlockKind.ACK_NBLOCKS: (4, 4),
+    BlockKind.CLOSE: (4, 4),
 }
 _WHY_NOT = {
-    Kind.OPEN_DMABUF: "a GPU buffer",
-    Kind.OPEN_DMAVID_SRC: "a video stream",
-    Kind.OPEN_DMAVID_DST: "a video stream",
-    Kind.SEND_DMAVID_PACKET: "a video packet",
-    Kind.OPEN_DMAVID_SRC_V2: "a video stream",
-    Kind.OPEN_DMAVID_DST_V2: "a video stream",
-    Kind.OPEN_TIMELINE: "a synchronisation timeline",
-    Kind.SIGNAL_TIMELINE: "a synchronisation timeline",
-    Kind.RESTART: "a reconnection",
-    Kind.VERSION: "a version, which only this end chooses",
-    Kind.OPEN_ARENA: "an arena, which only our end has",
-    Kind.OPEN_IW_PIPE: "a pipe for an application to read, which this end never requests",
+    BlockKind.OPEN_DMABUF: "a GPU buffer",
+    BlockKind.OPEN_DMAVID_SRC: "a video stream",
+    BlockKind.OPEN_DMAVID_DST: "a video stream",
+    BlockKind.SEND_DMAVID_PACKET: "a video packet",
+    BlockKind.OPEN_DMAVID_SRC_V2: "a video stream",
+    BlockKind.OPEN_DMAVID_DST_V2: "a video stream",
+    BlockKind.OPEN_TIMELINE: "a synchronisation timeline",
+    BlockKind.SIGNAL_TIMELINE: "a synchronisation timeline",
+    BlockKind.RESTART: "a reconnection",
+    BlockKind.VERSION: "a version, which only this end chooses",
+    BlockKind.OPEN_ARENA: "an arena, which only our end has",
+    BlockKind.OPEN_IW_PIPE: "a pipe for an application to read, which this end never requests",
 }
 _NAMES = {
-    kind: "".join(part.capitalize() for part in kind.name.split("_")) for kind in Kind
+    kind: "".join(part.capitalize() for part in kind.name.split("_"))
+    for kind in BlockKind
 }
 # By its number on the wire: the kind, the shortest and the longest block of it.
 _KNOWN = {
     int(kind): (kind, least + 4, most + 4) for kind, (least, most) in _BODIES.items()
 }
-_COUNTED = frozenset(Kind) - {Kind.ACK_NBLOCKS, Kind.RESTART, Kind.CLOSE}
+_COUNTED = frozenset(BlockKind) - {
+    BlockKind.ACK_NBLOCKS,
+    BlockKind.RESTART,
+    BlockKind.CLOSE,
+}
 
 _WORD = struct.Struct("<I")
 _ID = struct.Struct("<i")
@@ -95,7 +100,7 @@ def padded(size: int) -> int:
     return (size + 3) & ~3
 
 
-def read_head(untrusted_word: int) -> tuple[Kind, int]:
+def read_head(untrusted_word: int) -> tuple[BlockKind, int]:
     """Return kind and size of a block.  Raises PeerError for one that may not be."""
     number, size = untrusted_word & 31, untrusted_word >> 5
     known = _KNOWN.get(number)
@@ -113,7 +118,7 @@ def read_head(untrusted_word: int) -> tuple[Kind, int]:
 
 def _refusal(number: int) -> PeerError:
     try:
-        kind = Kind(number)
+        kind = BlockKind(number)
     except ValueError:
         return PeerError(f"a block of the unknown kind {number}")
     return PeerError(
@@ -122,12 +127,12 @@ def _refusal(number: int) -> PeerError:
     )
 
 
-def is_counted(kind: Kind) -> bool:
+def is_counted(kind: BlockKind) -> bool:
     """Whether a block counts for acknowledgements."""
     return kind in _COUNTED
 
 
-def block(kind: Kind, *parts: bytes | memoryview | bytearray) -> bytes:
+def block(kind: BlockKind, *parts: bytes | memoryview | bytearray) -> bytes:
     """Return a whole block."""
     size = 4 + sum(len(part) for part in parts)
     return b"".join((_WORD.pack(size << 5 | kind), *parts, b"\0" * (-size % 4)))
@@ -135,35 +140,35 @@ def block(kind: Kind, *parts: bytes | memoryview | bytearray) -> bytes:
 
 def acknowledge(count: int) -> bytes:
     """So many blocks have been received since the beginning."""
-    return block(Kind.ACK_NBLOCKS, _WORD.pack(count & 0xFFFFFFFF))
+    return block(BlockKind.ACK_NBLOCKS, _WORD.pack(count & 0xFFFFFFFF))
 
 
 def inject(rids: Iterable[int]) -> bytes:
     """The descriptors of the next messages, in order."""
-    return block(Kind.INJECT_RIDS, b"".join(map(_ID.pack, rids)))
+    return block(BlockKind.INJECT_RIDS, b"".join(map(_ID.pack, rids)))
 
 
 def open_file(rid: int, size: int) -> bytes:
     """One of our files that the application will see."""
-    return block(Kind.OPEN_FILE, struct.pack("<iI", rid, size))
+    return block(BlockKind.OPEN_FILE, struct.pack("<iI", rid, size))
 
 
 def fill(rid: int, start: int, data: bytes) -> bytes:
     """Bytes of one of our files."""
     head = struct.pack("<iII", rid, start, start + len(data))
-    return block(Kind.BUFFER_FILL, head, data)
+    return block(BlockKind.BUFFER_FILL, head, data)
 
 
 def open_arena(size: int) -> bytes:
     """The sender may put pixels into its arena, of so many bytes."""
-    return block(Kind.OPEN_ARENA, struct.pack("<Q", size))
+    return block(BlockKind.OPEN_ARENA, struct.pack("<Q", size))
 
 
-def of_pipe(kind: Kind, rid: int, data: bytes = b"") -> bytes:
+def of_pipe(kind: BlockKind, rid: int, data: bytes = b"") -> bytes:
     """Open, feed or shut a pipe."""
     return block(kind, _ID.pack(rid), data)
 
 
 def close(code: int) -> bytes:
     """The end of the stream; 0, or a negative errno."""
-    return block(Kind.CLOSE, _ID.pack(code))
+    return block(BlockKind.CLOSE, _ID.pack(code))

@@ -21,8 +21,8 @@ from broker.core.errors import PeerError
 from broker.core.limits import waypipe as waypipe_limits
 from broker.core.token_bucket import TokenBucket
 from broker.jail.waypipe import blocks
-from broker.jail.waypipe.blocks import Kind
-from broker.jail.waypipe.files import Files
+from broker.jail.waypipe.blocks import BlockKind
+from broker.jail.waypipe.files import RemoteFiles
 from broker.jail.waypipe.header import HEADER_BYTES, Header, read_header
 from broker.jail.waypipe.ids import OwnIds, RemoteIds
 from broker.jail.waypipe.ports import Arena, Memory
@@ -57,7 +57,7 @@ class PipeSource:
 
 
 @dataclass(frozen=True)
-class Bytes:
+class PipeBytes:
     """Bytes of a pipe that the sandbox writes."""
 
     rid: int
@@ -65,7 +65,7 @@ class Bytes:
 
 
 @dataclass(frozen=True)
-class Ended:
+class PipeEnded:
     """The sandbox's side of a pipe is over: it writes, or reads, no more."""
 
     rid: int
@@ -78,12 +78,12 @@ class Closed:
     code: int
 
 
-Event = Messages | PipeSource | Bytes | Ended | Closed
+Event = Messages | PipeSource | PipeBytes | PipeEnded | Closed
 
 
 @dataclass(frozen=True)
 class Sink:
-    """A pipe that the sandbox writes into: its bytes come as ``Bytes``."""
+    """A pipe that the sandbox writes into: its bytes come as ``PipeBytes``."""
 
     rid: int
     fd: int
@@ -119,7 +119,7 @@ class WaypipeChannel:
         self._start = self._end = 0
         self._ids = RemoteIds()
         self._own = OwnIds()
-        self.files = Files(memory, self._ids)
+        self.files = RemoteFiles(memory, self._ids)
         self._pipes: dict[int, int] = {}
         """Writing ends that no message has got yet, by id."""
         self._sources: set[int] = set()
@@ -284,19 +284,19 @@ class WaypipeChannel:
         self._sources.add(rid)
         return PipeSource(rid, reading)
 
-    def _transfer(self, body: memoryview) -> Bytes | None:
+    def _transfer(self, body: memoryview) -> PipeBytes | None:
         (rid,) = _ID.unpack_from(body)
         if rid in self._sinks:
-            return Bytes(rid, bytes(body[4:]))
+            return PipeBytes(rid, bytes(body[4:]))
         self._late(rid)
         return None
 
-    def _shut(self, body: memoryview) -> Ended | None:
+    def _shut(self, body: memoryview) -> PipeEnded | None:
         (rid,) = _ID.unpack(body)
         for pipes in (self._sinks, self._sources):
             if rid in pipes:
                 pipes.discard(rid)
-                return Ended(rid)
+                return PipeEnded(rid)
         self._late(rid)
         return None
 
@@ -341,7 +341,7 @@ class WaypipeChannel:
         """Encode whole messages; ``fds`` belong to the first of them.
 
         A number is a pipe's writing end, which is the caller's to write the
-        coming ``Bytes`` into.  Raises ValueError for what cannot be sent.
+        coming ``PipeBytes`` into.  Raises ValueError for what cannot be sent.
         """
         sinks: list[Sink] = []
         if fds:
@@ -354,7 +354,7 @@ class WaypipeChannel:
                 if isinstance(fd, SentFile):
                     self._send_file(rid, fd.data)
                 else:
-                    self._say(blocks.of_pipe(Kind.OPEN_IR_PIPE, rid))
+                    self._say(blocks.of_pipe(BlockKind.OPEN_IR_PIPE, rid))
                     self._sinks.add(rid)
                     sinks.append(Sink(rid, fd))
             self._say(blocks.inject(rids))
@@ -365,10 +365,10 @@ class WaypipeChannel:
         most = waypipe_limits.WAYPIPE_MESSAGES_BYTES
         while len(data) > most:
             cut = _whole(data, most)
-            self._say(blocks.block(Kind.PROTOCOL, data[:cut]))
+            self._say(blocks.block(BlockKind.PROTOCOL, data[:cut]))
             data = data[cut:]
         if data:
-            self._say(blocks.block(Kind.PROTOCOL, data))
+            self._say(blocks.block(BlockKind.PROTOCOL, data))
         return sinks
 
     def _send_file(self, rid: int, data: bytes) -> None:
@@ -380,16 +380,16 @@ class WaypipeChannel:
     def pipe_bytes(self, rid: int, data: bytes) -> None:
         """Send bytes of a source."""
         if rid in self._sources:
-            self._say(blocks.of_pipe(Kind.PIPE_TRANSFER, rid, data))
+            self._say(blocks.of_pipe(BlockKind.PIPE_TRANSFER, rid, data))
 
     def pipe_ended(self, rid: int) -> None:
         """A source has ended, or the reader of a sink is gone."""
         if rid in self._sources:
             self._sources.discard(rid)
-            self._say(blocks.of_pipe(Kind.PIPE_SHUTDOWN_W, rid))
+            self._say(blocks.of_pipe(BlockKind.PIPE_SHUTDOWN_W, rid))
         elif rid in self._sinks:
             self._sinks.discard(rid)
-            self._say(blocks.of_pipe(Kind.PIPE_SHUTDOWN_R, rid))
+            self._say(blocks.of_pipe(BlockKind.PIPE_SHUTDOWN_R, rid))
 
     def say_goodbye(self, code: int) -> None:
         """The last block: 0, or a negative errno."""
@@ -406,19 +406,19 @@ def _whole(data: bytes | memoryview | bytearray, most: int) -> int:
         position += size
 
 
-_HANDLERS: dict[Kind, Callable[[WaypipeChannel, memoryview], Event | None]] = {
-    Kind.PROTOCOL: WaypipeChannel._protocol,  # noqa: SLF001 - the table of this class
-    Kind.INJECT_RIDS: WaypipeChannel._inject,  # noqa: SLF001
-    Kind.OPEN_FILE: lambda channel, body: channel.files.open(body),
-    Kind.EXTEND_FILE: lambda channel, body: channel.files.extend(body),
-    Kind.BUFFER_FILL: lambda channel, body: channel.files.fill(body),
-    Kind.BUFFER_DIFF: lambda channel, body: channel.files.diff(body),
-    Kind.ARENA_FILL: WaypipeChannel._copy,  # noqa: SLF001
-    Kind.OPEN_IR_PIPE: WaypipeChannel._open_pipe,  # noqa: SLF001
-    Kind.OPEN_RW_PIPE: WaypipeChannel._open_pipe,  # noqa: SLF001
-    Kind.PIPE_TRANSFER: WaypipeChannel._transfer,  # noqa: SLF001
-    Kind.PIPE_SHUTDOWN_R: WaypipeChannel._shut,  # noqa: SLF001
-    Kind.PIPE_SHUTDOWN_W: WaypipeChannel._shut,  # noqa: SLF001
-    Kind.ACK_NBLOCKS: WaypipeChannel._acknowledged_by_it,  # noqa: SLF001
-    Kind.CLOSE: WaypipeChannel._bye,  # noqa: SLF001
+_HANDLERS: dict[BlockKind, Callable[[WaypipeChannel, memoryview], Event | None]] = {
+    BlockKind.PROTOCOL: WaypipeChannel._protocol,  # noqa: SLF001 - the table of this class
+    BlockKind.INJECT_RIDS: WaypipeChannel._inject,  # noqa: SLF001
+    BlockKind.OPEN_FILE: lambda channel, body: channel.files.open(body),
+    BlockKind.EXTEND_FILE: lambda channel, body: channel.files.extend(body),
+    BlockKind.BUFFER_FILL: lambda channel, body: channel.files.fill(body),
+    BlockKind.BUFFER_DIFF: lambda channel, body: channel.files.diff(body),
+    BlockKind.ARENA_FILL: WaypipeChannel._copy,  # noqa: SLF001
+    BlockKind.OPEN_IR_PIPE: WaypipeChannel._open_pipe,  # noqa: SLF001
+    BlockKind.OPEN_RW_PIPE: WaypipeChannel._open_pipe,  # noqa: SLF001
+    BlockKind.PIPE_TRANSFER: WaypipeChannel._transfer,  # noqa: SLF001
+    BlockKind.PIPE_SHUTDOWN_R: WaypipeChannel._shut,  # noqa: SLF001
+    BlockKind.PIPE_SHUTDOWN_W: WaypipeChannel._shut,  # noqa: SLF001
+    BlockKind.ACK_NBLOCKS: WaypipeChannel._acknowledged_by_it,  # noqa: SLF001
+    BlockKind.CLOSE: WaypipeChannel._bye,  # noqa: SLF001
 }

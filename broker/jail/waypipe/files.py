@@ -23,7 +23,7 @@ _RUN = 16
 """Spans of one word in a row, after which more of them are expected."""
 
 
-class Files:
+class RemoteFiles:
     """Files by their remote id.
 
     There is no block that closes a file: it is over when the filter needs it

@@ -15,7 +15,7 @@ from broker.core.escape import printable
 from broker.core.framing import FrameReader
 from broker.core.limits import notifications as limits
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.daemons import ToDaemon, daemon_frame, decode_from_daemon
+from broker.ipc.guest.daemons import ToDaemon, daemon_frame, decode_from_daemon
 from broker.jail.worker.framed_stream import FramedStream
 
 

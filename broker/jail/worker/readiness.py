@@ -37,7 +37,7 @@ from typing_extensions import override
 from broker.core.limits import wayland as limits
 
 
-class Turn(Enum):
+class ReadyTasks(Enum):
     """The tasks that may have work after a step."""
 
     NONE = 0
@@ -47,7 +47,7 @@ class Turn(Enum):
     """The task that waits for this socket; the step is not called again before."""
 
 
-Step = Callable[[], Turn]
+Step = Callable[[], ReadyTasks]
 """Reads once.  It is called outside of any task, so it may set events, start tasks
 in a nursery that is open and ask for the time, and cannot wait."""
 
@@ -62,7 +62,7 @@ class _File(Protocol):
     def fileno(self) -> int: ...
 
 
-class Watch:
+class WatchedFile:
     """One socket or dma-buf and its step; ``close`` comes before the file is closed.
 
     ``urgent`` for one whose far end we trust: it does not wait for those of clients.
@@ -125,7 +125,7 @@ class _Steps(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._watches: dict[int, Watch] = {}
+        self._watches: dict[int, WatchedFile] = {}
         self._live: dict[int, Step] = {}
         """Steps of the sockets whose task waits."""
         self._taken = 0
@@ -137,13 +137,13 @@ class _Steps(trio.abc.Instrument):
         self._trio = manager._epoll.fileno()  # noqa: SLF001 -- as above
         self._epoll.register(self._trio, select.EPOLLIN)
 
-    def add(self, watch: Watch) -> None:
+    def add(self, watch: WatchedFile) -> None:
         assert watch.fd not in self._watches
         if not self._watches:
             trio.lowlevel.add_instrument(self)
         self._watches[watch.fd] = watch
 
-    def remove(self, watch: Watch) -> None:
+    def remove(self, watch: WatchedFile) -> None:
         if self._watches.get(watch.fd) is not watch:
             return
         self.rest(watch)
@@ -153,7 +153,7 @@ class _Steps(trio.abc.Instrument):
         if not self._watches:
             trio.lowlevel.remove_instrument(self)
 
-    def arm(self, watch: Watch) -> None:
+    def arm(self, watch: WatchedFile) -> None:
         assert self._watches.get(watch.fd) is watch, "it has been closed"
         assert watch.fd not in self._live, "another task waits for it"
         self._live[watch.fd] = watch.step
@@ -161,11 +161,11 @@ class _Steps(trio.abc.Instrument):
             self._epoll.register(watch.fd, select.EPOLLIN)
             watch.registered = True
 
-    def rest(self, watch: Watch) -> None:
+    def rest(self, watch: WatchedFile) -> None:
         # It stays registered: mostly its task waits again before more comes.
         self._live.pop(watch.fd, None)
 
-    def _unregister(self, watch: Watch) -> None:
+    def _unregister(self, watch: WatchedFile) -> None:
         if watch.registered:
             self._epoll.unregister(watch.fd)
             watch.registered = False
@@ -181,9 +181,9 @@ class _Steps(trio.abc.Instrument):
         except BaseException as error:  # noqa: BLE001 -- it is the task's, not trio's
             self._watches[fd].leave(error)
             return True
-        if turn is Turn.NONE:
+        if turn is ReadyTasks.NONE:
             return False
-        if turn is Turn.MINE:
+        if turn is ReadyTasks.MINE:
             self._watches[fd].leave()
         return True
 
@@ -254,7 +254,7 @@ async def turn() -> None:
         pass
 
 
-def _served(watch: Watch) -> int:
+def _served(watch: WatchedFile) -> int:
     return watch.served
 
 

@@ -31,7 +31,7 @@ from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import take_url
 from broker.ipc import fdpass
 from broker.ipc import transfer as messages
-from broker.ipc.transfer_guest import (
+from broker.ipc.guest.file_requests import (
     Ask,
     CallService,
     ChooseFiles,

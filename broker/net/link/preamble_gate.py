@@ -69,7 +69,7 @@ class CounterWindow:
         return True
 
 
-class Gate:
+class PreambleGate:
     """Checks the preambles that reach this end in one epoch."""
 
     def __init__(self, session: Session) -> None:

@@ -39,7 +39,7 @@ from broker.core.services import (
 )
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc import transfer as messages
-from broker.ipc.transfer_guest import CallService, GuestCall
+from broker.ipc.guest.file_requests import CallService, GuestCall
 from broker.viewer.calls import camera, screens
 from broker.viewer.calls.box_calls import is_box, joined_in_box
 from broker.viewer.calls.desktop_services import DesktopServices
@@ -54,7 +54,7 @@ from broker.viewer.hung_up import when_hung_up
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.targets import Targets, Wait
-from broker.viewer.sandboxes.programs import Program, wait_unless_ended
+from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
 from policy.names import ADMIN_NAMES
 from policy.records.model import CalledService, Record
 from policy.services.record import DEFAULT_CALLS
@@ -380,7 +380,7 @@ class SandboxCalls:
         await meeting.over.wait()
 
 
-async def _joined(target: Guest, program: Program, meeting: Meeting) -> None:
+async def _joined(target: Guest, program: LeaseProgram, meeting: Meeting) -> None:
     """Wait for the connection of the program that serves a call."""
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
         await wait_unless_ended(program, meeting.arrived)

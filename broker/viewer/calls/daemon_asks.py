@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import trio
 
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.daemons import FromDaemon
+from broker.ipc.guest.daemons import FromDaemon
 from broker.viewer.calls.places import CallPaces
 from broker.viewer.opening.exchanges import OpenExchange
 

@@ -29,8 +29,8 @@ from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.spawn import Child, spawn
 from broker.helpers.process.tool_jail import python_words
+from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.sealed_memfd import sealed
-from broker.ipc.transfer_guest import GuestCall, reply_frame
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.screens import ScreenShares

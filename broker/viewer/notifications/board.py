@@ -17,7 +17,7 @@ from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
 from broker.core.sliding_window import SlidingWindow
-from broker.ipc.desktop.daemons import DaemonShow
+from broker.ipc.guest.daemons import DaemonShow
 
 DEFAULT = "default"
 """The key of a click on the notification itself."""

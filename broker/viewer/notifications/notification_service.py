@@ -29,7 +29,7 @@ from broker.core.streams.wayland_rules import take_color
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.desktop.daemons import (
+from broker.ipc.guest.daemons import (
     DaemonClose,
     DaemonShow,
     FromDaemon,

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
-from broker.ipc.transfer_guest import FileFilter
+from broker.ipc.guest.file_requests import FileFilter
 from broker.viewer.opening.desktop_portal import (
     CHOSEN,
     DISMISSED,

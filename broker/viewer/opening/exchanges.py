@@ -18,8 +18,8 @@ from broker.core.limits import transfer as limits
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.daemons import FromDaemon
-from broker.ipc.transfer_guest import Ask
+from broker.ipc.guest.daemons import FromDaemon
+from broker.ipc.guest.file_requests import Ask
 from broker.viewer.opening.returns import Return
 
 

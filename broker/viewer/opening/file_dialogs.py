@@ -41,7 +41,7 @@ from broker.core.transfer.file_names import (
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
-from broker.ipc.transfer_guest import ChooseFiles
+from broker.ipc.guest.file_requests import ChooseFiles
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.desktop_chooser import FileChoice, choose

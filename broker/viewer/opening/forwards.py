@@ -26,7 +26,7 @@ from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.transfer_guest import GuestCall
+from broker.ipc.guest.file_requests import GuestCall
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listen, take_port

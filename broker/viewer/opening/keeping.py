@@ -20,7 +20,7 @@ from broker.core.errors import VitrailError
 from broker.core.limits import transfer as limits
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.sandboxes.programs import Program, wait_ended
+from broker.viewer.sandboxes.programs import LeaseProgram, wait_ended
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -31,7 +31,7 @@ NO_ROOM = 73
 
 @asynccontextmanager
 async def keeping(
-    guest: Guest, program: Program, delivery: Delivery
+    guest: Guest, program: LeaseProgram, delivery: Delivery
 ) -> AsyncIterator[None]:
     """Move a delivery's bytes in the block; at its end the program has kept them.
 
@@ -58,7 +58,7 @@ async def keeping(
         await _kept(guest, program)
 
 
-async def _kept(guest: Guest, program: Program) -> None:
+async def _kept(guest: Guest, program: LeaseProgram) -> None:
     # guard: a receiver that does not end
     with trio.move_on_after(limits.TRANSFER_KEEP_SECONDS):
         await wait_ended(program)
@@ -73,7 +73,7 @@ async def _kept(guest: Guest, program: Program) -> None:
         raise _refusal(guest, program)
 
 
-def _refusal(guest: Guest, program: Program) -> ToldError:
+def _refusal(guest: Guest, program: LeaseProgram) -> ToldError:
     """Return the reason, in the broker's words."""
     found = "has no room for it" if program.code == NO_ROOM else "did not store it"
     return ToldError(

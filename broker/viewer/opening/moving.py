@@ -20,7 +20,7 @@ from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
-from broker.ipc.transfer_guest import ReturnFile
+from broker.ipc.guest.file_requests import ReturnFile
 from broker.viewer.opening.exchanges import Delivery, OpenExchange
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.pipes import PipeEnd, pipe

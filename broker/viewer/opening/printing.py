@@ -35,7 +35,7 @@ from broker.core.transfer.file_names import suggested_name
 from broker.helpers.process.spawn import run_tool
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview
-from broker.ipc.transfer_guest import PrintPages
+from broker.ipc.guest.file_requests import PrintPages
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange

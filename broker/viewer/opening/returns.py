@@ -14,7 +14,7 @@ import trio
 from broker.core.errors import RefusedError
 from broker.core.transfer.quota import Quota
 from broker.viewer.opening.pipes import PipeEnd
-from broker.viewer.sandboxes.programs import Program, wait_unless_ended
+from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
 
 
 @dataclass(eq=False)
@@ -36,7 +36,7 @@ class Return:
 
     # -- the side that the file came from -------------------------------------------
 
-    async def wait_asked(self, program: Program) -> bool:
+    async def wait_asked(self, program: LeaseProgram) -> bool:
         """Wait until the target asks to return it; false: its program has ended.
 
         Raises RefusedError where it asks for more than may come back.

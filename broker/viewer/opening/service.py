@@ -33,7 +33,7 @@ from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import transfer as messages
-from broker.ipc.transfer_guest import (
+from broker.ipc.guest.file_requests import (
     Ask,
     CallService,
     ChooseFiles,

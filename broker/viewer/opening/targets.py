@@ -29,7 +29,7 @@ from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.opening.returns import Return
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sandboxes.programs import Program, wait_unless_ended
+from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
 from policy.names import ADMIN_NAMES
 from policy.records.model import Record, boots
 
@@ -55,7 +55,7 @@ class Receiver:
     """The sandbox, and the program in it that has fetched a delivery."""
 
     sandbox: str
-    program: Program
+    program: LeaseProgram
 
 
 class Targets:
@@ -192,7 +192,7 @@ class Targets:
             raise
 
     def _tell_failure(
-        self, guest: Guest, program: Program, source: Lease | None
+        self, guest: Guest, program: LeaseProgram, source: Lease | None
     ) -> None:
         """Notify the user where the program of a sandbox's request shows nothing.
 
@@ -255,7 +255,7 @@ def _deadline(guest: Guest) -> float:
     return float(launch.boot_deadline) if boots(launch) else 0.0
 
 
-async def _started(guest: Guest, program: Program) -> None:
+async def _started(guest: Guest, program: LeaseProgram) -> None:
     """Wait until the guest has executed the program."""
     deadline = _deadline(guest) + limits.TRANSFER_TAKE_SECONDS
     with trio.move_on_after(deadline) as patience:
@@ -269,7 +269,7 @@ async def _started(guest: Guest, program: Program) -> None:
         raise ToldError(f"{guest.lease.sandbox} has no program that opens it")
 
 
-async def shown(sandbox: str, program: Program) -> None:
+async def shown(sandbox: str, program: LeaseProgram) -> None:
     """Wait until the program shows something, or has ended well, or for some seconds.
 
     Raises RefusedError where it ends with an error before: nothing was opened.
@@ -285,7 +285,7 @@ async def shown(sandbox: str, program: Program) -> None:
         )
 
 
-async def _taken(guest: Guest, program: Program, delivery: Delivery) -> None:
+async def _taken(guest: Guest, program: LeaseProgram, delivery: Delivery) -> None:
     """Wait until the program in the guest has asked for its files."""
     await _started(guest, program)
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):

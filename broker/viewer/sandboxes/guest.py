@@ -41,9 +41,9 @@ from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import (
     NO_STREAMS,
-    Program,
+    LeaseProgram,
+    LeasePrograms,
     ProgramInput,
-    Programs,
     Streams,
     run_message,
 )
@@ -105,7 +105,7 @@ class Guest:
         self._record = record
         self._tools = tools
         self._display = directory / "display"
-        self.programs = Programs(logs)
+        self.programs = LeasePrograms(logs)
         self.transfers = Exchanges()
         """Its programs' requests about files and links."""
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
@@ -435,7 +435,7 @@ class Guest:
                 lost = agent.AgentExited(program.number, -1)
                 await self._ended(self.programs.take(lost))
 
-    async def _ended(self, program: Program | None) -> None:
+    async def _ended(self, program: LeaseProgram | None) -> None:
         if program is None:
             return
         await self._tools.log.note(
@@ -456,13 +456,13 @@ class Guest:
         display: bool,
         streams: Streams = NO_STREAMS,
         wait_window: bool = True,
-    ) -> Program:
+    ) -> LeaseProgram:
         """Ask the guest for a program, once its agent is up.
 
         ``display`` gives it a Wayland display; ``wait_window``: a window of it
         is waited for.
 
-        Returns at once; ``Program.way`` shows its progress.  Raises
+        Returns at once; ``LeaseProgram.way`` shows its progress.  Raises
         RefusedError at the sandbox's limit of programs, and where it has no agent.
         """
         record = self.valid_record()
@@ -510,7 +510,7 @@ class Guest:
             raise
         return program
 
-    async def _send_when_up(self, program: Program, message: agent.Run) -> None:
+    async def _send_when_up(self, program: LeaseProgram, message: agent.Run) -> None:
         while self.agent is None:
             await self.agent_changed.wait()
         if self.worker is None or program.ended:
@@ -528,7 +528,9 @@ class Guest:
             program.way.fail(str(error), Step.PROGRAM)
             program.wake()
 
-    async def write_input(self, program: Program, data: bytes, *, end: bool) -> None:
+    async def write_input(
+        self, program: LeaseProgram, data: bytes, *, end: bool
+    ) -> None:
         """Pass bytes to a program's standard input; returns when they are sent.
 
         Waits while the program does not read.  Raises RefusedError when it has
@@ -546,7 +548,7 @@ class Guest:
                 await self._order(agent.Input(program=program.number, end=True))
 
     async def _send_input(
-        self, program: Program, to: ProgramInput, piece: bytes
+        self, program: LeaseProgram, to: ProgramInput, piece: bytes
     ) -> None:
         while to.room < len(piece) and not program.ended:
             await program.changed.wait()
@@ -555,7 +557,7 @@ class Guest:
         to.room -= len(piece)
         await self._order(agent.Input(program=program.number, data=piece))
 
-    async def take_more(self, program: Program, count: int) -> None:
+    async def take_more(self, program: LeaseProgram, count: int) -> None:
         """The reader of its output has taken so much; 0: it has gone.
 
         A guest that is gone need not be notified, nor one of an older agent.
@@ -566,7 +568,7 @@ class Guest:
         with contextlib.suppress(VitrailError):
             await self._order(agent.More(program=program.number, count=count))
 
-    async def resize(self, program: Program, rows: int, columns: int) -> None:
+    async def resize(self, program: LeaseProgram, rows: int, columns: int) -> None:
         """Set the size of a program's terminal."""
         if program.tty:
             await self._order(agent.Resize(program.number, rows, columns))
@@ -576,7 +578,7 @@ class Guest:
             raise RefusedError("the guest's agent is not connected")
         await self.worker.send(worker.ToAgent(order))
 
-    async def signal(self, program: Program, number: int) -> None:
+    async def signal(self, program: LeaseProgram, number: int) -> None:
         """Send a signal to a program, if the guest can be asked."""
         if self.worker is not None and not program.ended:
             order = agent.Signal(program=program.number, number=number)

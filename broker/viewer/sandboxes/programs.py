@@ -85,7 +85,7 @@ class ProgramInput:
 
 
 @dataclass(eq=False)
-class Program:
+class LeaseProgram:
     """One program.  ``code`` is None while it runs."""
 
     number: int
@@ -115,13 +115,13 @@ class Program:
         return self.code is not None
 
 
-async def wait_ended(program: Program) -> None:
+async def wait_ended(program: LeaseProgram) -> None:
     """Return when the program has ended."""
     while not program.ended:
         await program.changed.wait()
 
 
-async def wait_unless_ended(program: Program, event: trio.Event) -> None:
+async def wait_unless_ended(program: LeaseProgram, event: trio.Event) -> None:
     """Return when the event is set, or the program has ended."""
     async with trio.open_nursery() as nursery:
 
@@ -153,14 +153,14 @@ _UNSEEN = frozenset({Step.MACHINE, Step.AGENT, Step.PROGRAM, Step.STREAM})
 _NOT_STARTED = 127
 
 
-def _failed(program: Program, code: int) -> None:
+def _failed(program: LeaseProgram, code: int) -> None:
     unseen = program.way.next in _UNSEEN
     program.way.fail(f"it ended with code {code}")
     if unseen and program.on_failure is not None:
         program.on_failure(code)
 
 
-class Programs:
+class LeasePrograms:
     """All programs of a lease; fed with the agent's claims."""
 
     def __init__(self, logs: Path) -> None:
@@ -172,22 +172,22 @@ class Programs:
         self._logs = logs
         known = (number for number in _numbers(logs) if number <= _LARGEST_CLAIM)
         self._first = self._next = max(known, default=0)
-        self._live: dict[int, Program] = {}
+        self._live: dict[int, LeaseProgram] = {}
         self._adopted = False
         self.asking = 0
         """Questions to the user that a window waits for."""
         self.refusal_listeners: list[Callable[[str, str], None]] = []
         """Called with a service and the reason when one is refused to the sandbox."""
 
-    def find(self, number: int) -> Program | None:
+    def find(self, number: int) -> LeaseProgram | None:
         """The program of this number, if it has not ended."""
         return self._live.get(number)
 
-    def live(self) -> list[Program]:
+    def live(self) -> list[LeaseProgram]:
         """Those that have not ended, oldest first."""
         return list(self._live.values())
 
-    def new(self, name: str, *, display: bool, limit: int) -> Program:
+    def new(self, name: str, *, display: bool, limit: int) -> LeaseProgram:
         """Enter a program.  Raises RefusedError at the sandbox's limit."""
         if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
             raise RefusedError(
@@ -197,7 +197,7 @@ class Programs:
         self._next += 1
         while self._next in self._live:  # a guest claimed it
             self._next += 1
-        program = Program(
+        program = LeaseProgram(
             self._next,
             name,
             LaunchProgress(trio.current_time()),
@@ -223,7 +223,7 @@ class Programs:
                 break
             way = LaunchProgress(trio.current_time())
             way.reach(max(Step), trio.current_time())
-            program = Program(
+            program = LeaseProgram(
                 number, "(of before)", way, display=False, log=self._new_log(number)
             )
             self._live[number] = program
@@ -242,7 +242,7 @@ class Programs:
             if program.way.next is not None and program.way.next > Step.PROGRAM:
                 self._reach(program, hop)
 
-    def _reach(self, program: Program, hop: Step) -> None:
+    def _reach(self, program: LeaseProgram, hop: Step) -> None:
         program.way.reach(hop, trio.current_time())
         program.wake()
 
@@ -277,7 +277,7 @@ class Programs:
 
     def take(
         self, message: AgentStarted | AgentFailed | Output | AgentExited | Taken
-    ) -> Program | None:
+    ) -> LeaseProgram | None:
         """Believe the guest about one of its programs.
 
         Returns the program if this ended it.  Numbers that we did not give
@@ -314,7 +314,7 @@ class Programs:
         for program in self.live():
             self._end(program, -9)
 
-    def drop(self, program: Program, reason: str) -> None:
+    def drop(self, program: LeaseProgram, reason: str) -> None:
         """It was entered, and then could not be asked for."""
         program.way.fail(reason)
         self._end(program, _NOT_STARTED)
@@ -327,7 +327,7 @@ class Programs:
                     path.unlink(missing_ok=True)
         return ConsoleLog(self._logs, name=f"program-{number}.log")
 
-    def _end(self, program: Program, code: int) -> None:
+    def _end(self, program: LeaseProgram, code: int) -> None:
         program.code = code
         self._live.pop(program.number, None)
         program.log.close()

@@ -17,7 +17,7 @@ from broker.ipc.control import api
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, LaunchProgress, Step
 from broker.viewer.sandboxes.program_output import ProgramOutput
-from broker.viewer.sandboxes.programs import Program, wait_ended
+from broker.viewer.sandboxes.programs import LeaseProgram, wait_ended
 from policy.records.model import Record, boots
 
 _REFUSALS = 16
@@ -71,7 +71,7 @@ class Follower:
             del self._told[0]  # it was sent: a step's end gives up what was not
 
     async def follow(
-        self, guest: Guest, program: Program, *, last: Step = Step.COMPOSITOR
+        self, guest: Guest, program: LeaseProgram, *, last: Step = Step.COMPOSITOR
     ) -> None:
         """Return when ``last`` is reached on the window's way, or it ended well.
 
@@ -106,13 +106,13 @@ class Follower:
         if failure is not None and (program.display or failure.hop <= Step.PROGRAM):
             await self._raise_failure(guest, way)
 
-    async def _say_what_starts(self, hop: Step, program: Program) -> None:
+    async def _say_what_starts(self, hop: Step, program: LeaseProgram) -> None:
         """Name the application where the rest is its time."""
         if hop is Step.WINDOW:
             name = printable(program.name, 60)
             await self.say(TEXTS[hop].title, "begun", f"{name} is starting")
 
-    def _over(self, program: Program, last: Step) -> bool:
+    def _over(self, program: LeaseProgram, last: Step) -> bool:
         way = program.way
         if way.failure is not None or program.ended:
             return True
@@ -140,7 +140,7 @@ class Follower:
             hint=failure.hint(guest.lease.sandbox),
         )
 
-    def listen(self, guest: Guest, program: Program) -> None:
+    def listen(self, guest: Guest, program: LeaseProgram) -> None:
         """Begin to collect the program's output, for ``attend``."""
         self._output = ProgramOutput(partial(guest.take_more, program))
         program.listeners.append(self._output.put)
@@ -176,7 +176,7 @@ class Follower:
             await self.say(service, "failed", reason)
             del self._refusals[0]  # it was sent
 
-    async def attend(self, program: Program) -> int:
+    async def attend(self, program: LeaseProgram) -> int:
         """Pass on its output, and its refusals, until it ends.
 
         Returns its exit code.

@@ -26,7 +26,7 @@ from broker.ipc import agent, worker
 from broker.ipc.audit import schema
 from broker.ipc.wayland_rules import traced
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sandboxes.programs import Programs
+from broker.viewer.sandboxes.programs import LeasePrograms
 from policy.records.model import Record
 
 Said: TypeAlias = (
@@ -74,7 +74,7 @@ class GuestScreen:
     def __init__(
         self,
         lease: Lease,
-        programs: Programs,
+        programs: LeasePrograms,
         warnings: deque[str],
         log: event_log.EventLog,
         compositor: Callable[[], Path],

@@ -22,7 +22,7 @@ from broker.ipc.acceptor import deliver
 from broker.net.display_header import read_header
 from broker.net.hangup import given, hang_up
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sandboxes.programs import Programs
+from broker.viewer.sandboxes.programs import LeasePrograms
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.workers.process import Worker
 from policy.records.model import Record
@@ -42,7 +42,7 @@ class GuestStreams:
         record: Callable[[], Record],
         ensure_worker: Callable[[], Awaitable[Worker]],
         *,
-        programs: Programs,
+        programs: LeasePrograms,
         screen: GuestScreen,
     ) -> None:
         self._events = events

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from broker.core.escape import printable
 from broker.core.limits.tray import ICON_PIXELS, ICON_TITLE_CHARS
-from broker.ipc.desktop.daemons import ShowIcon
+from broker.ipc.guest.daemons import ShowIcon
 from broker.viewer.tray.panel_bus import (
     ITEM,
     ITEM_PATH,

@@ -23,7 +23,7 @@ from broker.core.stderr_log import isolated, log_stderr
 from broker.core.streams.wayland_rules import take_color
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
-from broker.ipc.desktop.daemons import FromDaemon, HideIcon, IconClicked, ShowIcon
+from broker.ipc.guest.daemons import FromDaemon, HideIcon, IconClicked, ShowIcon
 from broker.viewer.calls.daemon_asks import take_asks
 from broker.viewer.calls.places import CallPaces
 from broker.viewer.opening.exchanges import OpenExchange

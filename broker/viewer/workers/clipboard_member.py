@@ -27,7 +27,7 @@ DEFAULT_CHORDS = messages.ChordsMessage("Super+Shift+C", "Super+Shift+V")
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class CheckedContent:
     """ClipboardData whose file was checked and read.  Not in ``repr``."""
 
     transfer: int
@@ -52,7 +52,7 @@ Said: TypeAlias = (
     | messages.DragOverMessage
     | messages.DragDroppedMessage
     | messages.DragWantedMessage
-    | Content
+    | CheckedContent
 )
 """A worker's messages about the clipboard, as its owner receives them."""
 
@@ -113,7 +113,7 @@ def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
             return (words.FocusTaken(sandbox) if taken else words.FocusGone(sandbox),)
         case messages.ClipboardTypes(transfer, types):
             return (words.TypesTold(sandbox, transfer, tuple(types)),)
-        case Content(transfer, data):
+        case CheckedContent(transfer, data):
             came = words.DataCame(sandbox, transfer, data)
             return (came, words.DataEnded(sandbox, transfer))
         case messages.ClipboardLarge(transfer):

@@ -29,7 +29,7 @@ from broker.ipc import worker as messages
 from broker.ipc.channel import Channel
 from broker.ipc.fork_server import Jail
 from broker.ipc.wayland_rules import order_of
-from broker.viewer.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
+from broker.viewer.workers.clipboard_member import DEFAULT_CHORDS, CheckedContent, Said
 
 
 @dataclass(frozen=True)
@@ -347,7 +347,7 @@ class Worker:
             data = await sealed_memfd.copy(read.fd, message.size)
         finally:
             os.close(read.fd)
-        await self._deliver.send(Content(message.transfer, data))
+        await self._deliver.send(CheckedContent(message.transfer, data))
 
     def _answer(self, message: messages.Windows | messages.WindowClosed) -> None:
         ask = self._asks.get(message.ask)

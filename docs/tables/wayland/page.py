@@ -12,7 +12,11 @@ from pathlib import Path
 
 from broker.jail.wayland import handler_table
 from broker.jail.wayland.protocol.dispatch import Action, Raw, Rule, Rules
-from broker.jail.wayland.protocol.signatures import Message, events_of, requests_of
+from broker.jail.wayland.protocol.signatures import (
+    MessageSignature,
+    events_of,
+    requests_of,
+)
 from broker.jail.wayland.protocol.tables import INTERFACES
 from docs.tables import wayland as policies
 from docs.tables.wayland.terms import MEASURED, Cost, Policies
@@ -46,7 +50,7 @@ def happens(rule: Rule) -> str:
 
 def _rows(
     title: str,
-    messages: Callable[[str], tuple[Message, ...]],
+    messages: Callable[[str], tuple[MessageSignature, ...]],
     rules: Rules,
     rows: Policies,
 ) -> list[str]:

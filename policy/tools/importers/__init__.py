@@ -15,7 +15,7 @@ from typing import NamedTuple
 from policy.errors import visible
 
 
-class Note(NamedTuple):
+class ImportNote(NamedTuple):
     """Something that is not the same after the import.
 
     ``row`` is a short word for its kind, ``where`` a place in the source as
@@ -36,7 +36,7 @@ class Imported:
     """Files by their path below the target directory, and the report."""
 
     files: Mapping[str, str]
-    notes: tuple[Note, ...]
+    notes: tuple[ImportNote, ...]
 
 
 class ImportFileError(ValueError):

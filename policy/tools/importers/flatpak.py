@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from policy import limits
-from policy.tools.importers import Imported, ImportFileError, Note
+from policy.tools.importers import Imported, ImportFileError, ImportNote
 
 _CLOSED_SOCKETS = {
     "x11": "your X server is closed; 'x11 = true' in [window] gives it one of its own",
@@ -53,7 +53,7 @@ class _Import:
         self._app = app
         self._home = home
         self._groups = _parsed(permissions)
-        self._notes: list[Note] = []
+        self._notes: list[ImportNote] = []
         self._binds: dict[str, list[str]] = {
             "bind_read_only": [],
             "bind_read_write": [],
@@ -72,7 +72,9 @@ class _Import:
         return [item for item in found.split(";") if item and item[0] != "!"]
 
     def _note(self, key: str, message: str) -> None:
-        self._notes.append(Note(f"{self._app}: {key}", key.partition("=")[0], message))
+        self._notes.append(
+            ImportNote(f"{self._app}: {key}", key.partition("=")[0], message)
+        )
 
     def _filesystem(self, value: str) -> None:
         path, colon, mode = value.partition(":")

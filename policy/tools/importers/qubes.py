@@ -16,7 +16,7 @@ from types import MappingProxyType
 from policy import limits
 from policy.rules.checks import SERVICES
 from policy.rules.ruleset import RuleSet, rules_of_map
-from policy.tools.importers import Imported, Note
+from policy.tools.importers import Imported, ImportNote
 from policy.tools.importers.qubes_xml import Qube, QubesSystem
 from policy.tools.qubes.differences import differences
 
@@ -49,7 +49,7 @@ _TYPE = "@type:"
 _CLASSES = {"DispVM": "disposable", "TemplateVM": "template"}
 
 
-class Names:
+class QubesNames:
     """Names of another system, made valid here; the same one for the same name."""
 
     def __init__(self) -> None:
@@ -94,10 +94,10 @@ class _Import:
         self._default = "" if system is None else system.default_dispvm
         self._known = system is not None
         self._source = source
-        self._names = Names()
-        self._tags = Names()
+        self._names = QubesNames()
+        self._tags = QubesNames()
         self._types: set[str] = set()
-        self._notes: list[Note] = []
+        self._notes: list[ImportNote] = []
 
     def run(self) -> Imported:
         for qube in sorted(
@@ -116,7 +116,7 @@ class _Import:
         return Imported(files, tuple(self._notes))
 
     def _note(self, where: str, row: str, message: str) -> None:
-        self._notes.append(Note(where, row, message))
+        self._notes.append(ImportNote(where, row, message))
 
     # -- rules ---------------------------------------------------------------
 
@@ -264,6 +264,6 @@ class _Import:
                     self._note(self._source, "name", f"{what} '{old}' is '{new}' here")
 
 
-def notes_once(notes: tuple[Note, ...]) -> Iterator[Note]:
+def notes_once(notes: tuple[ImportNote, ...]) -> Iterator[ImportNote]:
     """Each note once, in the order of their places."""
     yield from sorted(dict.fromkeys(notes))

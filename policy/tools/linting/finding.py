@@ -9,14 +9,14 @@ from policy.errors import Problem, Span
 from policy.rules.checks import CHECKS
 from policy.rules.rule import Rule
 from policy.rules.tokens import Token
-from policy.tools.linting.sarif import Finding
+from policy.tools.linting.sarif import LintFinding
 
 _WORD = re.compile(r"[^ \t]+")
 
 
 def found_in(
     check: str, rule: Rule, column: int, message: str, hint: str = ""
-) -> Finding:
+) -> LintFinding:
     """Return a finding about a column (0 to 4) or, from 5 on, a parameter of a rule."""
     words = list(_WORD.finditer(rule.text))
     # Lines of the old form have no service and no argument.
@@ -26,7 +26,7 @@ def found_in(
     span = Span(rule.line, begin + 1, rule.line, end + 1)
     level = CHECKS[check][0]
     problem = Problem(rule.file, span, message, hint=hint, source_line=rule.text)
-    return Finding(check, level, problem)
+    return LintFinding(check, level, problem)
 
 
 def tokens_of(rule: Rule) -> Iterator[tuple[int, Token]]:

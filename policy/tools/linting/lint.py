@@ -23,19 +23,19 @@ from policy.tools.algebra import Atoms, Reach, reach
 from policy.tools.linting.confusables import look
 from policy.tools.linting.finding import found_in, parameter, tokens_of
 from policy.tools.linting.lint_asks import lint_asks
-from policy.tools.linting.sarif import Finding
+from policy.tools.linting.sarif import LintFinding
 from policy.tools.linting.unknown import is_known, unknown_names, unknown_services
 
 _SSH_AGENT = "vitrail.SshAgent"
 
 
-def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Finding]:
+def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[LintFinding]:
     """Return the findings in the order of the lines.
 
     A set with errors is not examined: its meaning is not known.
     """
     if rules.problems:
-        return [Finding("error", "error", problem) for problem in rules.problems]
+        return [LintFinding("error", "error", problem) for problem in rules.problems]
     by: dict[tuple[object, ...], list[int]] = {}
     for number, rule in enumerate(rules.rules):
         columns = (rule.service, rule.argument, rule.source.key, rule.target.key)
@@ -60,7 +60,7 @@ def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Findi
 
 def _without_effect(
     rules: tuple[Rule, ...], world: World, *, instances: bool
-) -> Iterator[Finding]:
+) -> Iterator[LintFinding]:
     known = reach(rules, Atoms(rules, world, instances=instances))
     asks = {rule.service for rule in rules if rule.action == "ask"}
     for number, rule in enumerate(rules):
@@ -82,7 +82,7 @@ def _empty(rule: Rule, world: World) -> str:
 
 def _idle(
     rules: tuple[Rule, ...], number: int, known: Reach, *, offers: bool
-) -> Finding:
+) -> LintFinding:
     rule = rules[number]
     causes = [rules[n] for n in known.by.get(number, [])]
     where = ", ".join(cause.where for cause in causes) or "earlier rules"
@@ -107,7 +107,7 @@ def _idle(
 # -- names -------------------------------------------------------------------------------
 
 
-def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
+def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[LintFinding]:
     """Names in rules that a reader takes for another sandbox's."""
     looks: dict[str, str] = {}
     for name in world.names:
@@ -126,7 +126,7 @@ def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
 # -- doors ------------------------------------------------------------------------------
 
 
-def _wide(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+def _wide(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
     for rule in rules:
         if rule.action == "deny" or rule.observe:
             continue
@@ -140,7 +140,7 @@ def _wide(rules: tuple[Rule, ...]) -> Iterator[Finding]:
 
 def _claims(
     rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]]
-) -> Iterator[Finding]:
+) -> Iterator[LintFinding]:
     """An ask for a claimed type is escaped by another claim if allow follows."""
     for number, rule in enumerate(rules):
         if not rule.match.mime or rule.action != "ask" or rule.observe:
@@ -159,7 +159,7 @@ def _claims(
 
 def _keys(
     rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]]
-) -> Iterator[Finding]:
+) -> Iterator[LintFinding]:
     """A key or host that a rule does not name is allowed by a later one."""
     for number, rule in enumerate(rules):
         if rule.service != _SSH_AGENT or rule.action == "deny" or rule.observe:
@@ -178,7 +178,7 @@ def _keys(
                     break
 
 
-def _devices(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+def _devices(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
     for rule in rules:
         asked = [name for name, _ in rule.match.device.conditions]
         if asked and rule.service not in {None, DEVICE}:

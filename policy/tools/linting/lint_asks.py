@@ -22,10 +22,10 @@ from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF, World
 from policy.tools import limits as tool_limits
 from policy.tools.device_example import example
 from policy.tools.linting.finding import found_in, parameter, tokens_of
-from policy.tools.linting.sarif import Finding
+from policy.tools.linting.sarif import LintFinding
 
 
-def lint_asks(rules: RuleSet, world: World) -> Iterator[Finding]:
+def lint_asks(rules: RuleSet, world: World) -> Iterator[LintFinding]:
     """Yield findings about what rules redirect to and what asks offer."""
     engine = Engine(rules)
     names = [name for name in world.names if name != "dom0"]
@@ -206,7 +206,7 @@ def _call(rule: Rule, service: str, argument: str, source: str) -> PolicyCall:
 
 def _redirect(
     engine: Engine, number: int, sources: list[str], world: World
-) -> Iterator[Finding]:
+) -> Iterator[LintFinding]:
     rule = engine.rules[number]
     assert rule.redirect is not None
     for source in sources[: tool_limits.LINT_SOURCES]:
@@ -220,7 +220,7 @@ def _redirect(
 
 def _asks(
     engine: Engine, rule: Rule, calls: _Calls, classes: _Classes, world: World
-) -> Iterator[Finding]:
+) -> Iterator[LintFinding]:
     same = (rule.service, rule.argument, rule.source.key, rule.match, rule.redirect)
     nothing = classes.nothing.get(same)
     if nothing is None:

@@ -21,16 +21,16 @@ from policy.suggestions import did_you_mean
 from policy.tools import limits as tool_limits
 from policy.tools.colours import Seen, faint
 from policy.tools.linting.confusables import look, scripts
-from policy.tools.linting.sarif import Finding
+from policy.tools.linting.sarif import LintFinding
 
 MICROPHONE = "vitrail.AudioInput"
 _NAMED = 6
 """Other records that one finding names."""
 
 
-def lint_records(records: RecordSet, rules: RuleSet, world: World) -> list[Finding]:
+def lint_records(records: RecordSet, rules: RuleSet, world: World) -> list[LintFinding]:
     """Return the findings, in the order of the files and their lines."""
-    errors = [Finding("error", "error", problem) for problem in records.problems]
+    errors = [LintFinding("error", "error", problem) for problem in records.problems]
     good = [records.records[name] for name in sorted(records.records)]
     engine = None if rules.problems else Engine(rules)
     found = [
@@ -55,16 +55,16 @@ def lint_records(records: RecordSet, rules: RuleSet, world: World) -> list[Findi
 
 def _found(
     check: str, record: Record, key: str, message: str, hint: str = ""
-) -> Finding:
+) -> LintFinding:
     file, span, line = record.spot(key)
     problem = Problem(file, span, message, hint=hint, source_line=line)
-    return Finding(check, CHECKS[check][0], problem)
+    return LintFinding(check, CHECKS[check][0], problem)
 
 
 # -- what a record opens ------------------------------------------------------------
 
 
-def _opened(record: Record) -> Iterator[Finding]:
+def _opened(record: Record) -> Iterator[LintFinding]:
     window = record.viewer.window
     launch = record.host.launch
     way = getattr(launch, "gpu", "none")
@@ -106,7 +106,7 @@ def _opened(record: Record) -> Iterator[Finding]:
         yield _found("unfiltered-sound", record, "audio.playback", text, hint)
 
 
-def _disposable(record: Record, records: RecordSet) -> Iterator[Finding]:
+def _disposable(record: Record, records: RecordSet) -> Iterator[LintFinding]:
     name = record.viewer.default_disposable
     if name is None:
         return
@@ -126,7 +126,7 @@ def _disposable(record: Record, records: RecordSet) -> Iterator[Finding]:
     yield _found("no-disposable", record, "default_disposable", text, hint)
 
 
-def _through(record: Record, records: RecordSet) -> Iterator[Finding]:
+def _through(record: Record, records: RecordSet) -> Iterator[LintFinding]:
     """A network through another sandbox that has none, or leads on to another one."""
     name = _provider(record)
     if not name:
@@ -157,7 +157,7 @@ def _provider(record: Record) -> str:
 
 def _microphone(
     record: Record, engine: Engine | None, world: World
-) -> Iterator[Finding]:
+) -> Iterator[LintFinding]:
     """A microphone takes a line in both."""
     if record.viewer.audio.microphone == "deny" or engine is None:
         return
@@ -168,7 +168,7 @@ def _microphone(
         yield _found("rules-deny", record, "audio.microphone", text, hint)
 
 
-def _rules_in_vain(records: RecordSet, rules: RuleSet) -> Iterator[Finding]:
+def _rules_in_vain(records: RecordSet, rules: RuleSet) -> Iterator[LintFinding]:
     for rule in rules.rules:
         record = records.records.get(rule.source.value) if rule.source.literal else None
         if record is None or rule.action == "deny" or rule.service != MICROPHONE:
@@ -179,9 +179,9 @@ def _rules_in_vain(records: RecordSet, rules: RuleSet) -> Iterator[Finding]:
             yield _of_rule(rule, text)
 
 
-def _of_rule(rule: Rule, text: str) -> Finding:
+def _of_rule(rule: Rule, text: str) -> LintFinding:
     problem = rule.problem(text, 'microphone = "ask" in its [audio] opens it to rules')
-    return Finding("record-denies", CHECKS["record-denies"][0], problem)
+    return LintFinding("record-denies", CHECKS["record-denies"][0], problem)
 
 
 # -- what a user sees ----------------------------------------------------------------
@@ -191,14 +191,14 @@ def _shows(record: Record) -> bool:
     return record.viewer.display != "none"
 
 
-def _faint(record: Record) -> Iterator[Finding]:
+def _faint(record: Record) -> Iterator[LintFinding]:
     beside = faint(record.viewer.label.colour)
     if beside and _shows(record):
         text = f"a frame of {record.viewer.label.colour} can hardly be seen beside {beside}"
         yield _found("colour-faint", record, "label.colour", text)
 
 
-def _colours(good: list[Record]) -> Iterator[Finding]:
+def _colours(good: list[Record]) -> Iterator[LintFinding]:
     shown = [record for record in good if _shows(record)]
     by: dict[str, list[Record]] = {}
     for record in shown:
@@ -216,7 +216,7 @@ def _colours(good: list[Record]) -> Iterator[Finding]:
                 yield _close(record, other, sight, near)
 
 
-def _close(record: Record, other: str, sight: str, near: list[Record]) -> Finding:
+def _close(record: Record, other: str, sight: str, near: list[Record]) -> LintFinding:
     names = ", ".join(f"'{r.name}'" for r in near[:_NAMED])
     more = f" and {len(near) - _NAMED} more" if len(near) > _NAMED else ""
     mine = record.viewer.label.colour
@@ -237,7 +237,7 @@ def _family(one: Record, other: Record) -> bool:
     return one is other or (spots[0] is not None and spots[0] == spots[1])
 
 
-def _scripts(record: Record) -> Iterator[Finding]:
+def _scripts(record: Record) -> Iterator[LintFinding]:
     for key, text in _names(record)[1:]:
         found = scripts(text)
         if len(found) > 1:
@@ -256,7 +256,7 @@ def _names(record: Record) -> list[tuple[str, str]]:
     return found
 
 
-def _look_alikes(good: list[Record]) -> Iterator[Finding]:
+def _look_alikes(good: list[Record]) -> Iterator[LintFinding]:
     """Names that a reader takes for another record's; the later one is reported."""
     looks: dict[str, tuple[Record, str]] = {}
     for record in good:

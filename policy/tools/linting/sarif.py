@@ -9,7 +9,7 @@ from typing import NamedTuple
 from policy.errors import Problem
 
 
-class Finding(NamedTuple):
+class LintFinding(NamedTuple):
     """A problem with the name of the check that found it, and its weight."""
 
     check: str
@@ -21,7 +21,7 @@ _NOTHING: Mapping[str, tuple[str, str]] = MappingProxyType({})
 
 
 def sarif(
-    findings: Iterable[Finding],
+    findings: Iterable[LintFinding],
     version: str,
     known: Mapping[str, tuple[str, str]] = _NOTHING,
 ) -> dict[str, object]:
@@ -58,7 +58,7 @@ def sarif(
     }
 
 
-def _result(finding: Finding) -> dict[str, object]:
+def _result(finding: LintFinding) -> dict[str, object]:
     problem = finding.problem
     parts = [problem.message]
     if problem.expected:

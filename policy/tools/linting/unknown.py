@@ -15,7 +15,7 @@ from policy.rules.world import DISPVM_OF, World
 from policy.suggestions import nearest
 from policy.tools import limits as tool_limits
 from policy.tools.linting.finding import found_in, tokens_of
-from policy.tools.linting.sarif import Finding
+from policy.tools.linting.sarif import LintFinding
 
 
 def is_known(token: Token, world: World) -> bool:
@@ -30,7 +30,7 @@ def is_known(token: Token, world: World) -> bool:
     return world.name_of(token.value) in world.domains
 
 
-def unknown_names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
+def unknown_names(rules: tuple[Rule, ...], world: World) -> Iterator[LintFinding]:
     """Yield a warning for each name, tag and type that no sandbox has."""
     tags = {tag for domain in world.domains.values() for tag in domain.tags}
     types = {domain.type for domain in world.domains.values()}
@@ -72,7 +72,7 @@ def meant_service(name: str) -> str | None:
     return lower.get(short) or lower.get(nearest(name, lower) or "", "")
 
 
-def unknown_services(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+def unknown_services(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
     """A slip in a service's name: the rule has no effect and raises no error."""
     for rule in rules:
         name = rule.service

@@ -23,7 +23,7 @@ from broker.cli.audit.fleet import verify_fleet
 from broker.helpers.process.spawn import spawn
 from broker.helpers.shipper.config import IngestTarget
 from broker.helpers.shipper.ingest import Ingest
-from broker.helpers.shipper.run import Place, Shipper, ship_once
+from broker.helpers.shipper.run import Shipper, ShipperPaths, ship_once
 from tests.bench.audit.__main__ import event
 from tests.kit.audit.postgres import Postgres
 from tests.kit.brokerctl import called, home
@@ -98,7 +98,7 @@ async def genuine_logs(server: Postgres, directory: Path, count: int, logs: int)
         machine = f"genuine-{number}"
         target = IngestTarget("fleet", f"http://127.0.0.1:{port}", token="t")
         await ship_once(
-            Place(
+            ShipperPaths(
                 directory / str(number) / "audit.sqlite",
                 directory / str(number),
                 machine,
@@ -170,7 +170,7 @@ async def herd(server: Postgres, directory: Path, machines: int, outage: float, 
                     where = directory / str(number)
                     (where / name).mkdir(exist_ok=True)
                     shipper = Shipper(
-                        Place(where / "audit.sqlite", where / name, machine),
+                        ShipperPaths(where / "audit.sqlite", where / name, machine),
                         *("fleet", target.where(), partial(Ingest, target, machine)),
                     )
                     nursery.start_soon(shipper.follow, stop)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from broker.cli.doctor import launchers
-from broker.cli.doctor.finding import Context, State
+from broker.cli.doctor.finding import Context, FindingState
 from broker.cli.doctor.launchers import check_launchers
 from broker.cli.images import x11_needs
 from broker.core.errors import SetupError
@@ -35,7 +35,7 @@ def context(base, records, path="/nowhere"):
 
 async def test_without_such_records_nothing_is_needed(tmp_path):
     (found,) = await check_launchers(context(tmp_path, {}))
-    assert found.state is State.OK
+    assert found.state is FindingState.OK
 
 
 async def test_a_program_that_is_missing_is_named_with_its_package(tmp_path):
@@ -47,7 +47,7 @@ async def test_a_program_that_is_missing_is_named_with_its_package(tmp_path):
 async def test_a_shared_box_is_called_a_label(tmp_path):
     found = await check_launchers(context(tmp_path, {"t1": "shared-box"}))
     (label,) = [one for one in found if "label, not a boundary" in one.text]
-    assert label.state is State.WARN
+    assert label.state is FindingState.WARN
     assert label.text.startswith("t1:")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.cli.doctor import vm_launchers
-from broker.cli.doctor.finding import Context, State
+from broker.cli.doctor.finding import Context, FindingState
 from broker.cli.doctor.vm_launchers import check_vm_launchers
 from broker.core.paths import find_paths
 from broker.host.launchers.libvirt.hook import install_hook
@@ -41,7 +41,7 @@ def place(tmp_path, monkeypatch):
 
 async def test_without_such_records_nothing_is_needed(place):
     (found,) = await place()
-    assert found.state is State.OK
+    assert found.state is FindingState.OK
 
 
 async def test_what_libvirts_records_need_is_named_with_its_command(place, tmp_path):
@@ -66,13 +66,13 @@ async def test_missing_drivers_of_libvirt_are_named_with_their_packages(
         ]
 
     (alone,) = await said()
-    assert alone[0] is State.WARN
+    assert alone[0] is FindingState.WARN
     assert "libvirt-daemon-driver-qemu" in alone[1]
     folder = tmp_path / "LIBRARIES/lib/x86_64-linux-gnu/libvirt/connection-driver"
     folder.mkdir(parents=True)
     (folder / "libvirt_driver_qemu.so").touch()
     (machines,) = await said()
-    assert machines[0] is State.OK
+    assert machines[0] is FindingState.OK
     assert "libvirt-daemon-driver-lxc" in machines[1]
     (folder / "libvirt_driver_lxc.so").touch()
     assert await said() == []
@@ -88,12 +88,12 @@ async def test_a_hook_of_another_version_is_named(place, tmp_path):
 
 async def test_what_machineds_records_need_is_named(place, tmp_path):
     found = await place("machine")
-    assert [f.state for f in found] == [State.WARN, State.WARN]
+    assert [f.state for f in found] == [FindingState.WARN, FindingState.WARN]
     assert "sudo modprobe vhost_vsock" in [f.mend for f in found]
     (tmp_path / "MACHINED").touch()
     (tmp_path / "VHOST_VSOCK").touch()
     (found,) = await place("machine")
-    assert found.state is State.OK
+    assert found.state is FindingState.OK
 
 
 async def test_what_a_domain_for_a_run_needs_is_named(place, tmp_path):
@@ -112,7 +112,7 @@ async def test_what_a_domain_for_a_run_needs_is_named(place, tmp_path):
         (programs / name).write_text("")
         (programs / name).chmod(0o755)
     (found,) = await place(path=str(programs))
-    assert found.state is State.OK
+    assert found.state is FindingState.OK
 
 
 async def test_what_a_machine_of_vmspawn_needs_is_named(place, tmp_path):
@@ -152,4 +152,4 @@ async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind)
     (found,) = await place(path=str(tmp_path / "bin"))
     assert found.text == experimental.text
     assert f'the kind "{kind}" is experimental' in found.text
-    assert found.state is State.WARN
+    assert found.state is FindingState.WARN

@@ -8,7 +8,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from broker.cli.doctor.finding import Context, State
+from broker.cli.doctor.finding import Context, FindingState
 from broker.cli.doctor.viewer import check_policy
 from broker.cli.policy.verbs import command
 from broker.core.paths import Paths
@@ -78,10 +78,10 @@ def test_check_reports_a_mistake_of_a_named_settings_directory(paths):
 
 
 async def test_doctor_fails_where_a_settings_file_keeps_the_broker_from_starting(paths):
-    assert (await check_policy(Context(paths)))[0].state is not State.FAIL
+    assert (await check_policy(Context(paths)))[0].state is not FindingState.FAIL
     (paths.config[0] / "audit.toml").write_text("max_megabytes = 2\n")
     (finding,) = await check_policy(Context(paths))
-    assert finding.state is State.FAIL
+    assert finding.state is FindingState.FAIL
     assert "audit.toml:1:17" in finding.text
 
 

@@ -30,7 +30,7 @@ from broker.host import launches
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.launchers.interface import read_state
-from broker.host.launchers.nspawn.arguments import Tree
+from broker.host.launchers.nspawn.arguments import ContainerTree
 from broker.host.launchers.nspawn.process import start_held as start_tree
 from broker.host.launchers.podman.arguments import Container, podman_args
 from broker.host.launchers.podman.hooks import PROGRAM, write_hooks
@@ -232,7 +232,7 @@ class Nspawn(Bwrap):
             root_directory(self.stage.base)
         text = PROGRAM_TEXT.format(shared=self.stage.shared)
         shared = tuple(Path(path) for path in SHARED if Path(path).exists())
-        tree = Tree(
+        tree = ContainerTree(
             "work",
             ("/bin/sh", "-c", text),
             root,

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from broker.authority.audit.store import Store, open_store
-from broker.helpers.shipper.run import Place
+from broker.helpers.shipper.run import ShipperPaths
 from broker.ipc.audit import schema
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
@@ -16,8 +16,8 @@ from broker.ipc.audit.query import open_log
 KINDS = ("web", "mail", "work")
 
 
-def place(directory: Path, machine: str = "desk") -> Place:
-    return Place(directory / "audit.sqlite", directory / "ship", machine)
+def place(directory: Path, machine: str = "desk") -> ShipperPaths:
+    return ShipperPaths(directory / "audit.sqlite", directory / "ship", machine)
 
 
 def event(number: int) -> schema.Event:

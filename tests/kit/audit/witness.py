@@ -11,7 +11,7 @@ from broker.authority.audit.journal import Journal
 from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.sealing import Sealing
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.authority.audit.store import open_store
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.ipc.audit.filters import Filters
@@ -28,7 +28,7 @@ class Side:
     def __init__(self, path: Path, store) -> None:
         self.path = path
         self.store = store
-        self.sealing = Sealing(store, Settings())
+        self.sealing = Sealing(store, AuditSettings())
         self.witness = CheckpointWitness(
             LogCheckpoints(store, self.sealing), Journal(store, Refusals(store))
         )

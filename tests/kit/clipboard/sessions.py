@@ -135,7 +135,7 @@ class Board:
         if len(data) > read.max_bytes:
             await guest.say(m.ClipboardLarge(read.transfer))
         else:
-            await guest.say(clipboard_member.Content(read.transfer, data))
+            await guest.say(clipboard_member.CheckedContent(read.transfer, data))
         return read
 
     async def copy(self, name="work", kinds=None):

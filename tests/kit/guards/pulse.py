@@ -24,7 +24,7 @@ GUARDS = (
     Guard("own streams by index", "stream = self.sandbox.playbacks.get(index) or next(iter(self.sandbox.playbacks.values()), None)", "tests/broker/jail/pulse/test_filter.py", "foreign_indexes"),
     Guard("shared memory frames", "if False:", "tests/broker/jail/pulse/test_frames.py", "shared_memory"),
     Guard("own inputs only", "stream = stream or next(iter(f.sandbox.playbacks.values()), None)\nif stream is not None:\n    found.append(encode(signature, _shown(f, fields, stream)))", "tests/broker/jail/pulse/test_filter.py", "become_anothers"),
-    Guard("others' changes", "if kind & _FACILITY == Facility.SINK_INPUT and kind & _CHANGE == Change.CHANGE:", "tests/broker/jail/pulse/test_filter.py", "others_not"),
+    Guard("others' changes", "if kind & _FACILITY == Facility.SINK_INPUT and kind & _CHANGE == ChangeKind.CHANGE:", "tests/broker/jail/pulse/test_filter.py", "others_not"),
     Guard("where it moved to", "fields[2] = fields.text(2) or ''", "tests/broker/jail/pulse/test_filter.py", "rewritten"),
     Guard("property list", "return {key: clean_text(untrusted[key]) for key in sorted(untrusted)}", "tests/broker/jail/pulse/test_filter.py", "nothing_else"),
     Guard("hidden characters (pulse)", "return ''.join((c for c in text))", "tests/broker/jail/pulse/test_filter.py", "nothing_else"),

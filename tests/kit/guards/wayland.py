@@ -234,7 +234,7 @@ GUARDS = (
     Guard("shared memory on tmpfs", "if False:", "tests/attack/test_wayland_limits.py", "tmpfs"),
     Guard("the compositor maps our copy", "return fcntl.fcntl(self._source, fcntl.F_DUPFD_CLOEXEC, 0)", "tests/attack/test_wayland_memory.py", "maps_no_file"),
     Guard("shrunk files noticed", "return", "tests/integration/test_wayland_machine.py", "a_file_is_copied"),
-    Guard("lost descriptors noticed", "return Turn.NONE", "tests/attack/test_wayland_limits.py", "descriptors_lost", spans=2),
+    Guard("lost descriptors noticed", "return ReadyTasks.NONE", "tests/attack/test_wayland_limits.py", "descriptors_lost", spans=2),
     Guard("reading stops when full", "return False", "tests/attack/test_wayland_limits.py", "never_reads"),
     Guard("requests slowed", "if False:", "tests/attack/test_wayland_floods.py", "eight and not streamed"),
     Guard("layers of a window bounded", "if False:", "tests/attack/test_wayland_costs.py", "so_many_layers"),

@@ -13,7 +13,7 @@ GUARDS = (
     Guard("no GPU buffers", "if False:", "tests/broker/jail/waypipe/test_header.py", "refusal_names"),
     Guard("no compression", "if False:", "tests/broker/jail/waypipe/test_header.py", "refusal_names"),
     Guard("no video", "if False:", "tests/broker/jail/waypipe/test_header.py", "refusal_names"),
-    Guard("kinds that are known", "known = (Kind(number), 4, waypipe_limits.WAYPIPE_BLOCK_BYTES)", "tests/broker/jail/waypipe/test_channel.py", "every_kind or nonsense"),
+    Guard("kinds that are known", "known = (BlockKind(number), 4, waypipe_limits.WAYPIPE_BLOCK_BYTES)", "tests/broker/jail/waypipe/test_channel.py", "every_kind or nonsense"),
     Guard("blocks have their size", "if False:", "tests/broker/jail/waypipe/test_channel.py", "too_long or too_short"),
     Guard("ids of its side", "if False:", "tests/broker/jail/waypipe/test_channel.py", "lies or nonsense"),
     Guard("no id twice", "if False:", "tests/broker/jail/waypipe/test_channel.py", "lies or nonsense"),

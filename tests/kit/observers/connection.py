@@ -16,7 +16,11 @@ from collections import Counter
 from typing import Any
 
 from broker.jail.wayland.protocol import emit
-from broker.jail.wayland.protocol.signatures import Argument, Message, requests_of
+from broker.jail.wayland.protocol.signatures import (
+    MessageArgument,
+    MessageSignature,
+    requests_of,
+)
 from docs.tables import wayland as policies
 from docs.tables.wayland.terms import Serial
 from tests.kit.observers.honest import await_devices, touch_of
@@ -291,7 +295,7 @@ class Connection(Window):
             for fd in fds:
                 os.close(fd)
 
-    def _for_a_role(self, message: Message, args: list[Any]) -> list[Any]:
+    def _for_a_role(self, message: MessageSignature, args: list[Any]) -> list[Any]:
         """The same with a surface that has no role yet, most often."""
         if self.dice.random() < 0.1:
             return args
@@ -311,8 +315,8 @@ class Connection(Window):
 
     def _argument(
         self,
-        message: Message,
-        argument: Argument,
+        message: MessageSignature,
+        argument: MessageArgument,
         serials: list[int],
         foreign: list[int],
     ) -> Any:
@@ -335,7 +339,7 @@ class Connection(Window):
             case _:
                 return dice.choice(_NUMBERS)
 
-    def _object(self, argument: Argument, foreign: list[int]) -> int:
+    def _object(self, argument: MessageArgument, foreign: list[int]) -> int:
         found = self.live(argument.interface)
         if self.dice.random() < 0.02:  # ends the connection, most often
             return self.dice.choice([oid for oid, _ in self.ended] + foreign + [0])

@@ -70,7 +70,11 @@ class Observer(Window):
         return self
 
     def _note(
-        self, oid: int, interface: str, message: signatures.Message, args: list[Any]
+        self,
+        oid: int,
+        interface: str,
+        message: signatures.MessageSignature,
+        args: list[Any],
     ) -> None:
         """Answer pings, as each honest program does.
 

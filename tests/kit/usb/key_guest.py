@@ -6,11 +6,17 @@ from broker.ipc.security_key import READ
 from broker.jail.security_key.ctaphid import (
     BROADCAST,
     Assembler,
-    Command,
-    Message,
+    CtapHidCommand,
+    CtapHidMessage,
     reports_of,
 )
-from broker.jail.security_key.parser import Ask, Over, SecurityKey, ToGuest, ToKey
+from broker.jail.security_key.parser import (
+    Ask,
+    RequestOver,
+    SecurityKey,
+    ToGuest,
+    ToKey,
+)
 from tests.kit.usb.token import Token
 
 _NONCE = b"12345678"
@@ -26,7 +32,7 @@ class Guest:
         self.asked, self.over, self.answers = [], [], []
         self._out = Assembler()
         self.act(self.key.begin())
-        (answer,) = self.send(BROADCAST, Command.INIT, b"abcdefgh")
+        (answer,) = self.send(BROADCAST, CtapHidCommand.INIT, b"abcdefgh")
         assert answer.payload[:8] == b"abcdefgh"
         self.channel = int.from_bytes(answer.payload[8:12], "big")
         self.capabilities = answer.payload[16]
@@ -39,23 +45,23 @@ class Guest:
                         self.act(self.key.from_key(back))
                 case ToGuest(report):
                     message = self._out.feed(report)
-                    if isinstance(message, Message):
+                    if isinstance(message, CtapHidMessage):
                         self.answers.append(message)
                 case Ask(number, what) if what == READ:  # unasked
                     self.act(self.key.verdict(number, self.now, allow=True))
                 case Ask():
                     self.asked.append(action)
-                case Over(number):
+                case RequestOver(number):
                     self.over.append(number)
 
     def send(self, channel, command, payload):
         self.answers.clear()
-        for report in reports_of(Message(channel, command, payload)):
+        for report in reports_of(CtapHidMessage(channel, command, payload)):
             self.act(self.key.from_guest(report, self.now))
         return list(self.answers)
 
     def cbor(self, payload):
-        return self.send(self.channel, Command.CBOR, payload)
+        return self.send(self.channel, CtapHidCommand.CBOR, payload)
 
     def verdict(self, *, allow):
         self.answers.clear()

@@ -15,8 +15,8 @@ from broker.core.services import SECURITY_KEY
 from broker.jail.security_key.ctaphid import (
     BROADCAST,
     Assembler,
-    Command,
-    Message,
+    CtapHidCommand,
+    CtapHidMessage,
     reports_of,
 )
 from broker.viewer.devices import security_keys
@@ -34,7 +34,7 @@ class Program:
         self.rest = b""
 
     async def send(self, channel, command, payload):
-        for report in reports_of(Message(channel, command, payload)):
+        for report in reports_of(CtapHidMessage(channel, command, payload)):
             await self.stream.send_all(report)
 
     async def receive(self):
@@ -46,11 +46,11 @@ class Program:
                 self.rest += more
             report, self.rest = self.rest[:64], self.rest[64:]
             message = self.reports.feed(report)
-            if message is not None and message.command != Command.KEEPALIVE:
+            if message is not None and message.command != CtapHidCommand.KEEPALIVE:
                 return message
 
     async def begin(self):
-        await self.send(BROADCAST, Command.INIT, b"abcdefgh")
+        await self.send(BROADCAST, CtapHidCommand.INIT, b"abcdefgh")
         message = await self.receive()
         return message and int.from_bytes(message.payload[8:12], "big")
 

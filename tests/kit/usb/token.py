@@ -14,7 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.jail.security_key import cbor
 from broker.jail.security_key.cbor import encode
-from broker.jail.security_key.ctaphid import Assembler, Command, Message, reports_of
+from broker.jail.security_key.ctaphid import (
+    Assembler,
+    CtapHidCommand,
+    CtapHidMessage,
+    reports_of,
+)
 
 CHANNEL = 0x00C0FFEE
 HANDLE = {"id": b"h" * 64, "type": "public-key"}
@@ -38,24 +43,26 @@ class Token:
 
     def feed(self, report: bytes) -> list[bytes]:
         message = self._in.feed(report)
-        if not isinstance(message, Message):
+        if not isinstance(message, CtapHidMessage):
             return []
         self.seen.append((message.command, message.payload[:1]))
-        if message.command == Command.INIT:
+        if message.command == CtapHidCommand.INIT:
             answer = (
                 message.payload + CHANNEL.to_bytes(4, "big") + bytes([2, 5, 0, 0, 5])
             )
-            return reports_of(Message(message.channel, Command.INIT, answer))
+            return reports_of(
+                CtapHidMessage(message.channel, CtapHidCommand.INIT, answer)
+            )
         assert message.channel == CHANNEL
-        if message.command == Command.CANCEL or self.silent:
+        if message.command == CtapHidCommand.CANCEL or self.silent:
             return []
-        keepalive = Message(CHANNEL, Command.KEEPALIVE, b"\x02")
+        keepalive = CtapHidMessage(CHANNEL, CtapHidCommand.KEEPALIVE, b"\x02")
         answer = self._answer(message.payload)
-        if message.command == Command.MSG:
+        if message.command == CtapHidCommand.MSG:
             answer = self._u2f(message.payload)
         return [
             *reports_of(keepalive),
-            *reports_of(Message(CHANNEL, message.command, answer)),
+            *reports_of(CtapHidMessage(CHANNEL, message.command, answer)),
         ]
 
     def _u2f(self, apdu: bytes) -> bytes:

@@ -164,7 +164,11 @@ class Client:
         self.rest = data[pos:]
 
     def _note(
-        self, oid: int, interface: str, message: signatures.Message, args: list[Any]
+        self,
+        oid: int,
+        interface: str,
+        message: signatures.MessageSignature,
+        args: list[Any],
     ) -> None:
         self.events.append((oid, interface, message.name, args))
         for argument, value in zip(message.args, args, strict=True):

@@ -159,7 +159,7 @@ class Model(ExtensionRules):
         assert pos == len(data)
 
     def _request(
-        self, thing: Thing, message: signatures.Message, args: list[Any]
+        self, thing: Thing, message: signatures.MessageSignature, args: list[Any]
     ) -> None:
         for i, argument in enumerate(message.args):
             if argument.kind == "o":

@@ -22,7 +22,7 @@ from broker.ipc import fdpass
 from broker.jail.wayland.protocol import wire
 from broker.jail.wayland.protocol.signatures import requests_of
 from broker.jail.wayland.protocol.tables import INTERFACES
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from broker.jail.waypipe.header import HEADER_BYTES
 
 CLIENT = ("waypipe", "--compress", "none", "--no-gpu")
@@ -101,7 +101,7 @@ def steps(stream: bytes) -> list[Step]:
     objects, used, asked = _Objects(), set[int](), 0
     found = [Step([], 0, bytearray(stream[:HEADER_BYTES]))]
     for kind, block in _blocks(stream, HEADER_BYTES):
-        if kind == Kind.PROTOCOL:
+        if kind == BlockKind.PROTOCOL:
             body = _body(block)
             made = [rid for said in _messages(body) for rid in objects.made_by(*said)]
             assert len(set(made)) == len(made), "used again within a block"
@@ -182,7 +182,7 @@ class Player:
             heard += data
             for kind, block in list(_blocks(heard)):
                 del heard[: len(block)]
-                if kind == Kind.PROTOCOL:
+                if kind == BlockKind.PROTOCOL:
                     for oid, opcode, message in _messages(_body(block)):
                         if (oid, opcode) == (_DISPLAY, _DELETE_ID):
                             self._gone.add(*struct.unpack_from("<I", message, 8))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 
 HEADER = 1 << 2 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 16
 """Version 16, no GPU, no compression, no video."""
@@ -22,22 +22,22 @@ def block(kind: int, body: bytes = b"", *, size: int | None = None) -> bytes:
 
 
 def open_file(rid: int, size: int) -> bytes:
-    return block(Kind.OPEN_FILE, struct.pack("<iI", rid, size))
+    return block(BlockKind.OPEN_FILE, struct.pack("<iI", rid, size))
 
 
 def extend(rid: int, size: int) -> bytes:
-    return block(Kind.EXTEND_FILE, struct.pack("<iI", rid, size))
+    return block(BlockKind.EXTEND_FILE, struct.pack("<iI", rid, size))
 
 
 def fill(rid: int, start: int, end: int, data: bytes) -> bytes:
-    return block(Kind.BUFFER_FILL, struct.pack("<iII", rid, start, end) + data)
+    return block(BlockKind.BUFFER_FILL, struct.pack("<iII", rid, start, end) + data)
 
 
 def arena_fill(
     rid: int, start: int, base: int, width: int, rows: int = 1, stride: int = 0
 ) -> bytes:
     shape = (start, stride or width, width, rows, base)
-    return block(Kind.ARENA_FILL, struct.pack("<iIIIII", rid, *shape))
+    return block(BlockKind.ARENA_FILL, struct.pack("<iIIIII", rid, *shape))
 
 
 def span(start: int, end: int, words: bytes) -> bytes:
@@ -48,11 +48,13 @@ def diff(
     rid: int, spans: bytes, trailing: bytes = b"", sizes: tuple[int, int] | None = None
 ) -> bytes:
     sizes = sizes or (len(spans), len(trailing))
-    return block(Kind.BUFFER_DIFF, struct.pack("<iII", rid, *sizes) + spans + trailing)
+    return block(
+        BlockKind.BUFFER_DIFF, struct.pack("<iII", rid, *sizes) + spans + trailing
+    )
 
 
 def inject(*rids: int) -> bytes:
-    return block(Kind.INJECT_RIDS, struct.pack(f"<{len(rids)}i", *rids))
+    return block(BlockKind.INJECT_RIDS, struct.pack(f"<{len(rids)}i", *rids))
 
 
 def message(obj: int, opcode: int, body: bytes = b"", *, fds: int = 0) -> bytes:
@@ -60,14 +62,14 @@ def message(obj: int, opcode: int, body: bytes = b"", *, fds: int = 0) -> bytes:
 
 
 def protocol(*messages: bytes) -> bytes:
-    return block(Kind.PROTOCOL, b"".join(messages))
+    return block(BlockKind.PROTOCOL, b"".join(messages))
 
 
-def pipe(kind: Kind, rid: int, data: bytes = b"") -> bytes:
+def pipe(kind: BlockKind, rid: int, data: bytes = b"") -> bytes:
     return block(kind, struct.pack("<i", rid) + data)
 
 
-def blocks(data: bytes) -> list[tuple[Kind, bytes]]:
+def blocks(data: bytes) -> list[tuple[BlockKind, bytes]]:
     """Take a stream of ours apart."""
     out = []
     while data:
@@ -75,7 +77,7 @@ def blocks(data: bytes) -> list[tuple[Kind, bytes]]:
         size = word >> 5
         assert size >= 4
         assert data[size : (size + 3) & ~3] == b"\0" * (-size % 4)
-        out.append((Kind(word & 31), data[4:size]))
+        out.append((BlockKind(word & 31), data[4:size]))
         data = data[(size + 3) & ~3 :]
     return out
 

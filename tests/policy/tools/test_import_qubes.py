@@ -12,7 +12,7 @@ from policy.rules.ruleset import rules_of_map
 from policy.rules.world import world_of
 from policy.tools import limits as tool_limits
 from policy.tools.importers import ImportFileError
-from policy.tools.importers.qubes import Names, import_qubes
+from policy.tools.importers.qubes import QubesNames, import_qubes
 from policy.tools.importers.qubes_xml import read_qubes_xml
 from policy.tools.qubes import compat
 from policy.tools.qubes.world_json import world_from_json
@@ -183,7 +183,7 @@ def test_a_hostile_store_is_refused_with_its_place(store, message):
 
 
 def test_names_of_a_store_become_names_here_and_stay_apart(tmp_path):
-    names = Names()
+    names = QubesNames()
     wild = [
         "Work",
         "work",

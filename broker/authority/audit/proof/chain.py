@@ -12,7 +12,7 @@ from broker.authority.audit.proof.note import Note, origin_of, verifier_key
 
 
 @dataclass(frozen=True)
-class Problem:
+class ChainProblem:
     """Something that is not as it was written.
 
     ``first`` and ``last`` are the events that it is about, both 0 for the log
@@ -48,7 +48,7 @@ class Chain:
 
     origin: str = ""
     keys: list[Key] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ChainProblem] = field(default_factory=list)
 
     def signer_of(self, note: Note) -> Key | None:
         """The key that signed a checkpoint, if it was one of its time."""
@@ -84,7 +84,7 @@ def read_chain(changes: Iterable[Note], known: Iterable[Note] = ()) -> Chain:
         chain.origin = note.checkpoint.origin
         _append(chain, note)
     if not notes and not chain.keys:
-        chain.problems.append(Problem(0, 0, "it has no signing key"))
+        chain.problems.append(ChainProblem(0, 0, "it has no signing key"))
         return chain
     chain.origin = chain.origin or notes[0].checkpoint.origin
     begin = chain.keys[-1].index + 1 if chain.keys else 0
@@ -94,7 +94,7 @@ def read_chain(changes: Iterable[Note], known: Iterable[Note] = ()) -> Chain:
             size = note.checkpoint.size
             first = chain.sealed + 1
             place = (first, size) if size >= first else (0, 0)
-            chain.problems.append(Problem(*place, wrong))
+            chain.problems.append(ChainProblem(*place, wrong))
             break
         _append(chain, note)
     return chain

@@ -22,7 +22,7 @@ from broker.ipc.audit.tree import Node, range_root
 FORMAT = "c2sp.org/tlog-proof@v1"
 
 
-class Proof(msgspec.Struct, frozen=True):
+class InclusionProof(msgspec.Struct, frozen=True):
     """The proof as it is handed on."""
 
     event: str
@@ -30,7 +30,9 @@ class Proof(msgspec.Struct, frozen=True):
     keys: list[str]
 
 
-def prove(db: sqlite3.Connection, number: int, against: Note | None = None) -> Proof:
+def prove(
+    db: sqlite3.Connection, number: int, against: Note | None = None
+) -> InclusionProof:
     """Return the proof that event ``number`` is in the log.
 
     It leads to the newest signed head, or to ``against``, a checkpoint that
@@ -62,7 +64,9 @@ def prove(db: sqlite3.Connection, number: int, against: Note | None = None) -> P
     hashes = inclusion_proof(number - 1, size, nodes)
     lines = [FORMAT, f"index {number - 1}"]
     lines += [base64.b64encode(hash_).decode() for hash_ in hashes]
-    return Proof(row[0], "\n".join(lines) + f"\n\n{note.whole}", _keys(db, note))
+    return InclusionProof(
+        row[0], "\n".join(lines) + f"\n\n{note.whole}", _keys(db, note)
+    )
 
 
 def _head(db: sqlite3.Connection) -> Note:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from broker.authority.audit.proof.chain import Chain, read_chain
 from broker.authority.audit.proof.note import Note, parse_note
-from broker.cli.audit.proof.verify import Report
+from broker.cli.audit.proof.verify import VerificationReport
 from broker.core.errors import RefusedError
 from broker.ipc.audit.nodes import split
 from broker.ipc.audit.tree import HASH_BYTES, Growing, leaf_hash
@@ -36,7 +36,7 @@ class ShippedLog:
 class Checked:
     """The result: the report, and the tree at the last checkpoint that fits."""
 
-    report: Report
+    report: VerificationReport
     proven: Growing
 
 
@@ -55,7 +55,7 @@ def compare(
     edges of the tree by size: believed as far as a checkpoint follows from them.
     ``start`` is the tree that was proved before; ``events`` then begin after it.
     """
-    report = Report()
+    report = VerificationReport()
     parsed = _parsed(notes, report)
     chain = read_chain(note for note in parsed if note.checkpoint.change is not None)
     for problem in chain.problems:
@@ -77,7 +77,7 @@ def compare(
     return Checked(report, reader.proven)
 
 
-def _parsed(notes: Iterable[str], report: Report) -> list[Note]:
+def _parsed(notes: Iterable[str], report: VerificationReport) -> list[Note]:
     found: list[Note] = []
     for text in notes:
         try:
@@ -100,7 +100,7 @@ class _Reader:
 
     def __init__(
         self,
-        report: Report,
+        report: VerificationReport,
         expected: Mapping[int, list[bytes]],
         frontiers: Mapping[int, bytes],
         tree: Growing,
@@ -196,7 +196,9 @@ def _edge(size: int, peaks: bytes) -> Growing | None:
     return Growing(size, split(peaks))
 
 
-def _leaf(number: int, body: str | None, leaf: bytes, report: Report) -> bytes:
+def _leaf(
+    number: int, body: str | None, leaf: bytes, report: VerificationReport
+) -> bytes:
     """Return an event's hash; of one whose body is there, computed again."""
     if body is None:
         report.removed += 1
@@ -208,5 +210,5 @@ def _leaf(number: int, body: str | None, leaf: bytes, report: Report) -> bytes:
     return computed
 
 
-def _missing(first: int, last: int, report: Report, then: str = "") -> None:
+def _missing(first: int, last: int, report: VerificationReport, then: str = "") -> None:
     report.add(first, last, f"not in the store, nor their hashes{then}")

@@ -18,7 +18,7 @@ from hashlib import sha256
 
 import msgspec
 
-from broker.authority.audit.proof.chain import Chain, Problem, read_chain
+from broker.authority.audit.proof.chain import Chain, ChainProblem, read_chain
 from broker.authority.audit.proof.keys import SigningKey
 from broker.authority.audit.proof.note import Note, origin_of, parse_note
 from broker.authority.audit.proof.seal import says_end
@@ -43,7 +43,7 @@ _SELECT = (
 
 
 @dataclass
-class Report:
+class VerificationReport:
     """The findings."""
 
     origin: str = ""
@@ -69,7 +69,7 @@ class Report:
     """Events after the last checkpoint: nothing proves them yet."""
     count: int = 0
     """The number of all problems."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ChainProblem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -81,7 +81,7 @@ class Report:
         """Add a problem."""
         self.count += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(Problem(first, last, what))
+            self.problems.append(ChainProblem(first, last, what))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class _Reader:
     def __init__(
         self,
         db: sqlite3.Connection,
-        report: Report,
+        report: VerificationReport,
         expected: dict[int, list[_Expected]],
     ) -> None:
         self._db = db
@@ -291,7 +291,7 @@ def verify(
     copy: bool = False,
     against: Sequence[tuple[str, Note]] = (),
     origin: str = "",
-) -> Report:
+) -> VerificationReport:
     """Check a log; ``db`` is open for reading.
 
     ``keys`` are those of the key file (``KeyFile.any``), before and after the log
@@ -318,8 +318,8 @@ def _verified(
     copy: bool,
     against: Sequence[tuple[str, Note]],
     origin: str,
-) -> Report:
-    report = Report()
+) -> VerificationReport:
+    report = VerificationReport()
     for name in foreign_objects(db):
         report.add(0, 0, f"its database was changed: {printable(name, 80)}")
     chain, notes = _checkpoints(db, report)
@@ -342,13 +342,15 @@ def _verified(
     return report
 
 
-def verify_end(db: sqlite3.Connection, keys: Sequence[SigningKey]) -> Report:
+def verify_end(
+    db: sqlite3.Connection, keys: Sequence[SigningKey]
+) -> VerificationReport:
     """Check only the log's end: keys, head, and the root that it signs.
 
     The check of a broker at its start; milliseconds, whatever the log's size.
     Raises sqlite3.Error when it cannot be read.
     """
-    report = Report()
+    report = VerificationReport()
     chain, notes = _checkpoints(db, report)
     report.origin, report.keys, report.sealed = (
         chain.origin,
@@ -376,7 +378,7 @@ def verify_end(db: sqlite3.Connection, keys: Sequence[SigningKey]) -> Report:
 
 
 def _checkpoints(
-    db: sqlite3.Connection, report: Report
+    db: sqlite3.Connection, report: VerificationReport
 ) -> tuple[Chain, list[tuple[str, Note]]]:
     """The chain of keys, and all checkpoints with their kinds."""
     notes: list[tuple[str, Note]] = []
@@ -394,7 +396,7 @@ def _checkpoints(
 
 
 def _expected(
-    chain: Chain, notes: Sequence[tuple[str, Note]], report: Report
+    chain: Chain, notes: Sequence[tuple[str, Note]], report: VerificationReport
 ) -> Iterator[tuple[int, list[_Expected]]]:
     """The root that each size must have, by the signed checkpoints."""
     by_size: dict[int, list[_Expected]] = {}
@@ -423,7 +425,7 @@ def _add_against(
     name: str,
     note: Note,
     expected: dict[int, list[_Expected]],
-    report: Report,
+    report: VerificationReport,
 ) -> None:
     checkpoint = note.checkpoint
     if checkpoint.origin != chain.origin:
@@ -446,7 +448,7 @@ def _add_against(
     )
 
 
-def _tell_uncompared(given: int, report: Report) -> None:
+def _tell_uncompared(given: int, report: VerificationReport) -> None:
     """Checkpoints from elsewhere that proved nothing must not look as if they had."""
     report.uncompared = given - report.against
     if not report.uncompared or not report.good:
@@ -463,7 +465,10 @@ def _tell_uncompared(given: int, report: Report) -> None:
 
 
 def _check_end(
-    chain: Chain, heads: Sequence[Note], keys: Sequence[SigningKey], report: Report
+    chain: Chain,
+    heads: Sequence[Note],
+    keys: Sequence[SigningKey],
+    report: VerificationReport,
 ) -> None:
     """The newest event must be under the newest key's signature of an end.
 
@@ -491,7 +496,7 @@ def _check_end(
 def _check_key(
     chain: Chain,
     keys: Sequence[SigningKey],
-    report: Report,
+    report: VerificationReport,
     *,
     copy: bool,
     covered: bool,
@@ -519,7 +524,7 @@ def _check_key(
         _check_newest([k for k in keys if k.public == newest.public], report)
 
 
-def _check_newest(keys: Sequence[SigningKey], report: Report) -> None:
+def _check_newest(keys: Sequence[SigningKey], report: VerificationReport) -> None:
     """The log must be as long as its key's file says that it was.
 
     The file is read before the log and again after it was opened, and the log

@@ -51,7 +51,7 @@ class Lane:
 
 
 @dataclass
-class Group:
+class EventGroup:
     """Equal decisions, or equal refusals."""
 
     count: int = 0
@@ -60,7 +60,7 @@ class Group:
 
 
 @dataclass(frozen=True, order=True)
-class Subject:
+class SharedFields:
     """Fields that equal decisions share."""
 
     machine: str
@@ -82,8 +82,8 @@ class Digest:
     last: Found | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     lanes: dict[tuple[str, str], Lane] = field(default_factory=dict)
-    denials: dict[Subject, Group] = field(default_factory=dict)
-    grants: dict[Subject, Group] = field(default_factory=dict)
+    denials: dict[SharedFields, EventGroup] = field(default_factory=dict)
+    grants: dict[SharedFields, EventGroup] = field(default_factory=dict)
     answers: list[Found] = field(default_factory=list)
     troubles: list[Found] = field(default_factory=list)
     """Processes that died, policies that were refused, gaps, conflicts."""
@@ -151,7 +151,7 @@ class Digest:
 
     def _group(
         self,
-        groups: dict[Subject, Group],
+        groups: dict[SharedFields, EventGroup],
         found: Found,
         fields: Fields,
         count: int,
@@ -159,7 +159,7 @@ class Digest:
         words = {n: str(fields.get(n, "")) for n in ("service", "target", "rule")}
         if found.kind == "decision":
             words["rule"] = words["rule"] or "default"
-        subject = Subject(
+        subject = SharedFields(
             machine=found.machine,
             sandbox=found.sandbox,
             reason=str(fields.get("reason", "")) or str(fields.get("peer", "")),
@@ -170,7 +170,7 @@ class Digest:
             if len(groups) >= GROUPS:
                 self.beyond += 1
                 return
-            group = groups[subject] = Group(first_ns=found.time_ns)
+            group = groups[subject] = EventGroup(first_ns=found.time_ns)
         group.count += count
         group.last_ns = max(group.last_ns, found.time_ns)
 

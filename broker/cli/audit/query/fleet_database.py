@@ -16,7 +16,7 @@ import msgspec
 import rich_click as click
 import trio
 
-from broker.cli.audit.event_text import Asked
+from broker.cli.audit.event_text import EventOptions
 from broker.cli.audit.proof.shipped import ShippedLog
 from broker.cli.audit.query.fleet_counts import count, counted
 from broker.core.errors import SetupError
@@ -65,7 +65,7 @@ class Fleet:
         """The newest event of each log when ``find`` was called; the cursor to go on
         with.  A log is shipped in its order, so nothing comes before it later."""
 
-    def filters(self, asked: Asked) -> Filters:
+    def filters(self, asked: EventOptions) -> Filters:
         """As they were asked."""
         return asked.filters
 

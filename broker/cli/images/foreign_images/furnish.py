@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from broker.cli.images.foreign_images.tree import Bytes, FileTree, Node
+from broker.cli.images.foreign_images.tree import FileTree, Node, WrittenContent
 
 HOME = "usr/lib/vitrail"
 USER = "user"
@@ -58,7 +58,7 @@ def furnish(tree: FileTree, agent: bytes) -> None:
 
 def write(tree: FileTree, name: str, data: bytes, mode: int = 0o644) -> None:
     """Put one of our files into the tree, in place of an older one."""
-    tree.put(name, Node("file", mode, size=len(data), content=Bytes(data)))
+    tree.put(name, Node("file", mode, size=len(data), content=WrittenContent(data)))
 
 
 def _add_user(tree: FileTree) -> None:

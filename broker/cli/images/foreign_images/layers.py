@@ -13,7 +13,7 @@ from typing import IO
 from broker.cli.images.foreign_images.tree import (
     ENTRIES,
     PATH_BYTES,
-    Content,
+    FileContent,
     FileTree,
     Node,
     TreeError,
@@ -137,7 +137,7 @@ def _write(
 
 
 def _write_file(archive: tarfile.TarFile, info: tarfile.TarInfo, node: Node) -> None:
-    content: Content | None = node.content
+    content: FileContent | None = node.content
     if content is None:
         archive.addfile(info)
         return

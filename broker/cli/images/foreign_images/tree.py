@@ -35,7 +35,7 @@ class TreeError(Exception):
     """A layer that no honest tool writes, or that is too much."""
 
 
-class Content(Protocol):
+class FileContent(Protocol):
     """Where the bytes of a file are."""
 
     def open(self) -> IO[bytes]:
@@ -43,7 +43,7 @@ class Content(Protocol):
 
 
 @dataclass(frozen=True)
-class Bytes:
+class WrittenContent:
     """Content that we wrote ourselves."""
 
     data: bytes
@@ -73,7 +73,7 @@ class Node:
     uid: int = 0
     gid: int = 0
     size: int = 0
-    content: Content | None = None
+    content: FileContent | None = None
     target: str = ""
     children: dict[str, Node] = field(default_factory=dict)
 

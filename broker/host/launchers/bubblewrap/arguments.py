@@ -130,7 +130,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Descriptors:
+class BoxDescriptors:
     """File descriptors that bubblewrap inherits."""
 
     status: int
@@ -149,7 +149,7 @@ class Descriptors:
     """A pid namespace for one below it, and the user namespace that owns it."""
 
 
-def bwrap_args(box: Box, fds: Descriptors, uid: int, gid: int = 0) -> list[str]:
+def bwrap_args(box: Box, fds: BoxDescriptors, uid: int, gid: int = 0) -> list[str]:
     """Return bubblewrap's command line; ``uid`` and ``gid`` are its programs' inside."""
     return [
         "bwrap",
@@ -170,7 +170,7 @@ def bwrap_args(box: Box, fds: Descriptors, uid: int, gid: int = 0) -> list[str]:
     ]
 
 
-def _namespaces(fds: Descriptors) -> tuple[str, ...]:
+def _namespaces(fds: BoxDescriptors) -> tuple[str, ...]:
     if fds.beside is not None:
         space, owner = map(str, fds.beside)
         return ("--userns", owner, "--pidns", space, *_UNSHARED)
@@ -197,7 +197,7 @@ def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
     return ("setpriv", *ids, *none, "--", "/bin/sh", "-c", made, _HOME)
 
 
-def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
+def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
     yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
     for name in _MERGED:
         path = Path("/", name)
@@ -230,7 +230,7 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
     yield from box.devices
 
 
-def _told_files(fds: Descriptors) -> Iterator[str]:
+def _told_files(fds: BoxDescriptors) -> Iterator[str]:
     for number, place in (
         (fds.passwd, "/etc/passwd"),
         (fds.group, "/etc/group"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from broker.core.errors import UpstreamError
 from broker.helpers import box_filters
 from broker.helpers.process.gate import READY, Gate
-from broker.host.launchers.bubblewrap.arguments import Box, Descriptors, bwrap_args
+from broker.host.launchers.bubblewrap.arguments import Box, BoxDescriptors, bwrap_args
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 
 STATUS_BYTES = 4096
@@ -43,7 +43,7 @@ def prepare(
 ) -> BoxCommand:
     """Make the pipes and files; ``ours`` closes all until they are handed over.
 
-    ``beside``: namespaces of another sandbox that it joins (``Descriptors``).
+    ``beside``: namespaces of another sandbox that it joins (``BoxDescriptors``).
     """
     uid, gid = os.getuid(), os.getgid()
     theirs = ours.enter_context(ExitStack())
@@ -63,7 +63,9 @@ def prepare(
     own = (
         None if box.owns_files or beside else subordinate_namespace(theirs, (uid, gid))
     )
-    fds = Descriptors(status, passwd, group, rules, resolver, hosts, x11, own, beside)
+    fds = BoxDescriptors(
+        status, passwd, group, rules, resolver, hosts, x11, own, beside
+    )
     named = tuple(fd for fd in (resolver, x11, own) if fd is not None)
     passed = (status, passwd, group, rules, hosts, *named, *(beside or ()))
     argv = bwrap_args(box, fds, uid, gid)

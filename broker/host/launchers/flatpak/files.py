@@ -18,8 +18,8 @@ from broker.host.launchers.flatpak.key_file import Groups, items, parse, write
 from broker.host.launchers.flatpak.overrides import (
     CONTEXT,
     SYSTEM_BUS,
-    Change,
-    Wanted,
+    FlatpakPermissions,
+    OverrideChange,
     apply,
     undo,
     wanted_change,
@@ -57,7 +57,9 @@ def held(paths: Paths, app: str) -> Iterator[None]:
         os.close(fd)
 
 
-def write_override(paths: Paths, folder: Path, app: str, wanted: Wanted) -> bool:
+def write_override(
+    paths: Paths, folder: Path, app: str, wanted: FlatpakPermissions
+) -> bool:
     """Give an application the sockets of a lease; its permissions are closed.
 
     Returns whether they were open before.  Raises OSError, UpstreamError for an
@@ -114,7 +116,10 @@ def close_override(paths: Paths, folder: Path, app: str, installed: Path) -> boo
     Returns whether they were open before.  Raises as ``write_override``.
     """
     return not is_closed(paths, app) and write_override(
-        paths, folder, app, Wanted(None, system_names=system_bus_names(installed))
+        paths,
+        folder,
+        app,
+        FlatpakPermissions(None, system_names=system_bus_names(installed)),
     )
 
 
@@ -138,11 +143,11 @@ def _folder(paths: Paths) -> Path:
     return folder
 
 
-def _change(paths: Paths, app: str) -> Change | None:
+def _change(paths: Paths, app: str) -> OverrideChange | None:
     """Read how an application's override was changed; None if it was not."""
     path = _folder(paths) / f"{app}.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Change)
+        return msgspec.json.decode(path.read_bytes(), type=OverrideChange)
     except FileNotFoundError:
         return None
     except ValueError as error:

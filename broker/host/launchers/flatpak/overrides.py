@@ -4,7 +4,7 @@ An override, because the environment and the options of one ``flatpak run`` do n
 reach an instance that the application starts by its D-Bus name or by the portal's
 Spawn; an override reaches every instance (flatpak-metadata(5), flatpak-override(1)).
 
-The settings of the user stay: ``Change`` remembers those that it displaced; ``undo``
+The settings of the user stay: ``OverrideChange`` remembers those that it displaced; ``undo``
 puts that back and leaves later changes alone.  Pure.
 """
 
@@ -41,7 +41,7 @@ _RESET = ("!host:reset", "!host")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FlatpakPermissions:
     """The permissions that an application gets by its override file."""
 
     sockets: Path | None
@@ -57,7 +57,7 @@ class Wanted:
     closes the whole bus alone: Flatpak starts a proxy for these names."""
 
 
-class Change(msgspec.Struct, forbid_unknown_fields=True):
+class OverrideChange(msgspec.Struct, forbid_unknown_fields=True):
     """Entries that were written into an override file, and those that they displaced."""
 
     lists: dict[str, list[str]]
@@ -68,7 +68,7 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
     displaced_values: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
 
 
-def wanted_change(wanted: Wanted) -> Change:
+def wanted_change(wanted: FlatpakPermissions) -> OverrideChange:
     """Return the entries for an application."""
     sockets = wanted.sockets
     # System V's shared memory of the session: pictures of its X11 programs.
@@ -83,7 +83,7 @@ def wanted_change(wanted: Wanted) -> Change:
     nodes = "dri" if wanted.gpu else "!dri"
     # guard: an application has no name of the system bus
     system = dict.fromkeys(wanted.system_names, "none")
-    return Change(
+    return OverrideChange(
         lists={
             "shared": shared,
             "sockets": [f"!{name}" for name in _SOCKETS],
@@ -106,7 +106,7 @@ def wanted_change(wanted: Wanted) -> Change:
     )
 
 
-def apply(groups: Groups, change: Change) -> Groups:
+def apply(groups: Groups, change: OverrideChange) -> Groups:
     """Return an override file's groups with a change, which records what it displaced."""
     made = {group: dict(values) for group, values in groups.items()}
     context = made.setdefault(CONTEXT, {})
@@ -127,7 +127,7 @@ def apply(groups: Groups, change: Change) -> Groups:
     return made
 
 
-def undo(groups: Groups, change: Change) -> Groups:
+def undo(groups: Groups, change: OverrideChange) -> Groups:
     """Return an override file without a change, and with the displaced entries."""
     made = {group: dict(values) for group, values in groups.items()}
     context = made.setdefault(CONTEXT, {})

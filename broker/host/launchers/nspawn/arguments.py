@@ -58,7 +58,7 @@ _CONFINED = (
 
 
 @dataclass(frozen=True)
-class Tree:
+class ContainerTree:
     """A container to run, of the directory ``rootfs``."""
 
     name: str
@@ -95,7 +95,9 @@ class Scope:
     pids: int
 
 
-def nspawn_args(tree: Tree, group: Scope | Path, root: tuple[str, str]) -> list[str]:
+def nspawn_args(
+    tree: ContainerTree, group: Scope | Path, root: tuple[str, str]
+) -> list[str]:
     """Return the command line.
 
     ``group`` is a control group to be made by systemd, or the directory of an empty
@@ -135,7 +137,7 @@ def _grouped(group: Scope | Path) -> Iterator[str]:
     yield "--"
 
 
-def _files(tree: Tree) -> Iterator[str]:
+def _files(tree: ContainerTree) -> Iterator[str]:
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield f"--bind-ro={_escaped(tree.sockets)}:{SOCKETS}"
     yield "--tmpfs=/run/user/0:mode=0700"
@@ -156,7 +158,7 @@ def _escaped(path: Path) -> str:
     return str(path).replace("\\", "\\\\").replace(":", "\\:")
 
 
-def _environment(tree: Tree) -> Iterator[str]:
+def _environment(tree: ContainerTree) -> Iterator[str]:
     words = {
         "HOME": _HOME,
         "XDG_RUNTIME_DIR": "/run/user/0",

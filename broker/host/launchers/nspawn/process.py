@@ -29,7 +29,12 @@ from broker.helpers.process.spawn import (
     send_signal,
     spawn,
 )
-from broker.host.launchers.nspawn.arguments import SOCKETS, Scope, Tree, nspawn_args
+from broker.host.launchers.nspawn.arguments import (
+    SOCKETS,
+    ContainerTree,
+    Scope,
+    nspawn_args,
+)
 from broker.host.launchers.piped_stderr import stderr_so_far
 
 _PROGRAMS = ("systemd-nspawn", "unshare", "newuidmap", "newgidmap")
@@ -118,7 +123,7 @@ def _own_group() -> Path | None:
     return Path(root, own.lstrip("/"))
 
 
-async def start_held(tree: Tree, scope: Scope | None) -> HeldTree:
+async def start_held(tree: ContainerTree, scope: Scope | None) -> HeldTree:
     """Start systemd-nspawn; its output is in the child's pipes.
 
     Without ``scope`` a control group is made below our own.  Raises SetupError when it

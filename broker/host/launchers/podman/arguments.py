@@ -35,7 +35,7 @@ started it."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class ContainerLimits:
     """Resource limits that the user's control groups can enforce."""
 
     memory_mib: int
@@ -56,7 +56,7 @@ class Container:
     """Where Podman finds ``rootfs`` and the paths of both lists, if elsewhere."""
     home: Path | None = None
     """Its home directory outside; None: one in memory, gone at its end."""
-    limits: Limits | None = None
+    limits: ContainerLimits | None = None
     resolver: Path | None = None
     """A file outside that is its resolv.conf(5); None: it has no network."""
     bridge: Path | None = None
@@ -108,7 +108,7 @@ def _few_files(most: int) -> tuple[str, ...]:
     return (f"--ulimit=nofile={most}:{most}",)
 
 
-def _limits(limits: Limits | None) -> Iterator[str]:
+def _limits(limits: ContainerLimits | None) -> Iterator[str]:
     if limits is not None:
         yield f"--memory={limits.memory_mib}m"
         yield f"--pids-limit={limits.pids}"

@@ -116,7 +116,7 @@ def _local(payload: bytes) -> set[tuple[bytes, int]]:
     return found
 
 
-class Guard:
+class FrameGuard:
     """The loop of frameguard, netguard and flowguard: carries both directions.
 
     It ends with one side, or with the process of a pidfd.
@@ -283,7 +283,7 @@ def lock(*more: str) -> None:
 def main() -> None:
     """Entry point; the arguments are the descriptors of QEMU's and passt's side."""
     qemu, passt = (socket.socket(fileno=int(word)) for word in sys.argv[1:3])
-    guard = Guard(qemu, passt, Addresses())
+    guard = FrameGuard(qemu, passt, Addresses())
     lock()
     guard.run()
     os._exit(0)  # the interpreter's own end needs system calls we gave up

@@ -44,7 +44,7 @@ from broker.core import limits
 from broker.core.limits import network as network_limits
 from broker.host.network.addresses import GATEWAY, GATEWAY6, GUEST, GUEST6, MTU
 from broker.host.network.frameguard.ethernet_frames import FrameError, joined
-from broker.host.network.frameguard.frameguard import Addresses, Guard, lock
+from broker.host.network.frameguard.frameguard import Addresses, FrameGuard, lock
 
 _OUTSIDE = "vitrail0"
 
@@ -263,8 +263,8 @@ def take_frames(unread: bytearray) -> list[bytes]:
     return found
 
 
-class PacketGuard(Guard):
-    """``Guard`` whose first side is a packet socket: one frame a call, no lengths."""
+class PacketGuard(FrameGuard):
+    """``FrameGuard`` whose first side is a packet socket: one frame a call, no lengths."""
 
     def __init__(
         self,

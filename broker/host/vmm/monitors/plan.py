@@ -20,7 +20,7 @@ from typing_extensions import override
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.control import CONSOLE_SOCKET, Monitor
-from broker.host.vmm.launcher import Plan
+from broker.host.vmm.launcher import LaunchPlan
 from broker.host.vmm.monitors.console import make_console
 from broker.host.vmm.qemu_arguments import Network
 from broker.host.vmm.state import API_DIRECTORY, API_SOCKET, state_of
@@ -49,7 +49,7 @@ def monitor_view(
     )
 
 
-class MonitorPlan(Plan):
+class MonitorPlan(LaunchPlan):
     """What the VMMs with a vsock of their own have in common."""
 
     monitor: Monitor

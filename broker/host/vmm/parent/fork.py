@@ -25,7 +25,7 @@ from broker.core.errors import UpstreamError, sole
 from broker.core.names import SandboxName
 from broker.host.homes.sparse import copy_sparse
 from broker.host.processes.tracked import Tracked
-from broker.host.vmm.launcher import Plan, Tools
+from broker.host.vmm.launcher import LaunchPlan, Tools
 from broker.host.vmm.parent.arguments import (
     ARENA_SLOT,
     NIC_SLOT,
@@ -41,7 +41,7 @@ from broker.host.vmm.parent.identity import (
     Identity,
 )
 from broker.host.vmm.parent.make import hear, ignore_shared
-from broker.host.vmm.parent.store import MEMORY, STATE, Parent
+from broker.host.vmm.parent.store import MEMORY, STATE, StoredParent
 from broker.host.vmm.qemu_arguments import VmSpec, arena_object, listener_args
 from broker.host.vmm.qmp import Qmp
 from broker.host.vmm.running import Vm
@@ -51,7 +51,7 @@ from broker.host.vmm.vmm_jail import qemu_view, spawn_jailed
 _POLL_SECONDS = 0.005
 
 
-class CopyPlan(Plan):
+class CopyPlan(LaunchPlan):
     """A machine on its way up as a copy of ``parent``."""
 
     def __init__(
@@ -61,7 +61,7 @@ class CopyPlan(Plan):
         undo: AsyncExitStack,
         on_loss: Callable[[str], None] | None,
         *,
-        parent: Parent,
+        parent: StoredParent,
         warm: Sequence[str],
     ) -> None:
         super().__init__(spec, tools, undo, on_loss)
@@ -229,7 +229,7 @@ class WaitingPlan(CopyPlan):
         self._files.close()
 
 
-def _fill(parent: Parent, memory: int) -> None:
+def _fill(parent: StoredParent, memory: int) -> None:
     source = parent.open(MEMORY)
     try:
         copy_sparse(source, memory)

@@ -36,7 +36,7 @@ from broker.host.homes.sparse import copy_sparse
 from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent.arguments import ForkWiring
 from broker.host.vmm.parent.fork import CopyPlan, WaitingPlan
-from broker.host.vmm.parent.store import MEMORY, Parent
+from broker.host.vmm.parent.store import MEMORY, StoredParent
 from broker.host.vmm.port_mux import (
     PortMux,
     mux_program,
@@ -55,7 +55,7 @@ def why_not_shared() -> str:
     return f"memory is not shared: {why}" if why else ""
 
 
-def seal_memory(parent: Parent, size: int) -> int:
+def seal_memory(parent: StoredParent, size: int) -> int:
     """Return a descriptor of a parent's memory that no process can write to.
 
     ``size`` is that of the machine, in bytes.  Blocks.  Raises UpstreamError for a
@@ -82,7 +82,7 @@ def seal_memory(parent: Parent, size: int) -> int:
 
 @dataclass(frozen=True)
 class _Held:
-    parent: Parent
+    parent: StoredParent
     memory: int
 
 
@@ -97,7 +97,7 @@ class SharedMemories:
         self._held: dict[str, _Held] = {}
         self._lock = trio.Lock()
 
-    async def open(self, record: str, parent: Parent, size: int) -> int:
+    async def open(self, record: str, parent: StoredParent, size: int) -> int:
         """Return a descriptor of a parent's memory; the caller closes it.
 
         Raises as ``seal_memory``.
@@ -141,7 +141,7 @@ class SharedPlan(CopyPlan):
         undo: AsyncExitStack,
         on_loss: Callable[[str], None] | None,
         *,
-        parent: Parent,
+        parent: StoredParent,
         warm: Sequence[str],
         record: str,
         memories: SharedMemories,

@@ -29,14 +29,14 @@ from broker.host.vmm.parent.fork import WaitingPlan
 from broker.host.vmm.parent.memory_pressure import available_bytes, memory_short
 from broker.host.vmm.parent.request import StartRequest
 from broker.host.vmm.parent.shared import SharedMemories, WaitingSharedPlan
-from broker.host.vmm.parent.store import Parent, program_identity
+from broker.host.vmm.parent.store import StoredParent, program_identity
 from broker.host.vmm.port_mux import mux_program, why_missing
 from broker.host.vmm.qemu_arguments import Network, VmSpec
 from broker.host.vmm.running import Vm
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 StartVm = Callable[..., Awaitable[Vm]]
-FindParent = Callable[[StartRequest, str], Awaitable[Parent | None]]
+FindParent = Callable[[StartRequest, str], Awaitable[StoredParent | None]]
 
 
 @dataclass(eq=False)
@@ -159,7 +159,7 @@ class StandbyPool:
             return False
         return available_bytes() >= (need << 20) + limits.STANDBY_FREE_BYTES
 
-    async def _start(self, request: StartRequest, parent: Parent) -> Standby:
+    async def _start(self, request: StartRequest, parent: StoredParent) -> Standby:
         # One of its own: the last machine of the record may still be waking or
         # ending in its place, and its files must not be those of this one.
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ class StandbyPool:
             raise
 
     async def _start_in(
-        self, directory: Path, request: StartRequest, parent: Parent
+        self, directory: Path, request: StartRequest, parent: StoredParent
     ) -> Standby:
         spec = replace(
             request.spec,

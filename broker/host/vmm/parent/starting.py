@@ -25,7 +25,7 @@ from broker.host.vmm.parent.memory_pressure import available_bytes
 from broker.host.vmm.parent.request import StartedVm, StartRequest, parent_key
 from broker.host.vmm.parent.shared import SharedMemories, SharedPlan, why_not_shared
 from broker.host.vmm.parent.standby import StandbyPool
-from broker.host.vmm.parent.store import Parent, ParentStore
+from broker.host.vmm.parent.store import ParentStore, StoredParent
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.running import Vm
 
@@ -142,11 +142,13 @@ class Starter:
             # guard: a record that boots has no machine that waits
             self.pool.drop(record)
 
-    async def _look(self, request: StartRequest, key: str) -> tuple[Parent | None, str]:
+    async def _look(
+        self, request: StartRequest, key: str
+    ) -> tuple[StoredParent | None, str]:
         find = partial(self._store.find, request.record, key, time.time())
         return await trio.to_thread.run_sync(find)
 
-    async def _find(self, request: StartRequest, key: str) -> Parent | None:
+    async def _find(self, request: StartRequest, key: str) -> StoredParent | None:
         return (
             None
             if self._given_up(request.record)
@@ -186,7 +188,7 @@ class Starter:
     async def _copy(
         self,
         start: Callable[..., Awaitable[Vm]],
-        parent: Parent,
+        parent: StoredParent,
         request: StartRequest,
     ) -> Vm:
         plan: MakePlan = partial(CopyPlan, parent=parent, warm=request.warm)
@@ -240,7 +242,7 @@ class Starter:
         finally:
             self._making.discard(request.record)
 
-    async def make(self, request: StartRequest, key: str | None = None) -> Parent:
+    async def make(self, request: StartRequest, key: str | None = None) -> StoredParent:
         """Make the parent of a record now.
 
         Raises UpstreamError when it fails or the machine has no room for it.

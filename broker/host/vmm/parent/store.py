@@ -35,7 +35,7 @@ class _Meta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Parent:
+class StoredParent:
     """A parent that can be copied."""
 
     directory: Path
@@ -82,7 +82,9 @@ class ParentStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def find(self, record: str, key: str, now: float) -> tuple[Parent | None, str]:
+    def find(
+        self, record: str, key: str, now: float
+    ) -> tuple[StoredParent | None, str]:
         """Return the parent of a record, or None and why there is none.
 
         One of another key or age, or that is not whole, is removed.
@@ -98,7 +100,7 @@ class ParentStore:
         else:
             why = _stale(meta, key, now, sizes)
             if not why:
-                return Parent(directory, meta.key, meta.made), ""
+                return StoredParent(directory, meta.key, meta.made), ""
         self.drop(record)
         return None, why
 
@@ -116,7 +118,7 @@ class ParentStore:
         finally:
             remove_tree(room)
 
-    def publish(self, room: Path, record: str, key: str, now: float) -> Parent:
+    def publish(self, room: Path, record: str, key: str, now: float) -> StoredParent:
         """Make a prepared directory the parent of a record, in place of the old."""
         sizes = []
         for name in (MEMORY, STATE):
@@ -134,7 +136,7 @@ class ParentStore:
                 if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                     raise
                 continue
-            return Parent(target, key, now)
+            return StoredParent(target, key, now)
 
     def sweep(self, now: float) -> None:
         """Remove parents that are too old, and unfinished ones of killed brokers.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
 
 
-class Token(ProtocolObject):
+class ActivationToken(ProtocolObject):
     """An xdg_activation_token_v1.  ``serial``: of a recent input, when it was named."""
 
     __slots__ = ("serial",)
@@ -53,26 +53,28 @@ def window_sid(surface: Surface | None) -> int:
 
 
 def set_serial(
-    core: ClientState, token: Token, serial: int, seat: ProtocolObject
+    core: ClientState, token: ActivationToken, serial: int, seat: ProtocolObject
 ) -> None:
     token.serial = serial if core.serials.fresh(serial, core.now) else None
     if token.serial is not None:
         core.up.data += _set_serial(token.sid, serial, seat.sid)
 
 
-def set_app_id(core: ClientState, token: Token, untrusted_app_id: bytes) -> None:
+def set_app_id(
+    core: ClientState, token: ActivationToken, untrusted_app_id: bytes
+) -> None:
     core.up.data += _set_app_id(
         token.sid, identity.app_id(core.rules.name, untrusted_app_id)
     )
 
 
-def set_surface(core: ClientState, token: Token, surface: Surface) -> None:
+def set_surface(core: ClientState, token: ActivationToken, surface: Surface) -> None:
     sid = window_sid(surface)
     if sid:
         core.up.data += _set_surface(token.sid, sid)
 
 
-def commit(core: ClientState, token: Token) -> None:
+def commit(core: ClientState, token: ActivationToken) -> None:
     """Without fresh input of this client's, the token is one that opens nothing.
 
     Fresh now: a client could name each press in a token, and keep the tokens.
@@ -96,7 +98,7 @@ _done = emit.event("xdg_activation_token_v1", "done")
 _activate = emit.request("xdg_activation_v1", "activate")
 
 
-def done(core: ClientState, token: Token, text: bytes) -> None:
+def done(core: ClientState, token: ActivationToken, text: bytes) -> None:
     core.sandbox.keep_token(text, core.now)
     core.down.data += _done(token.cid, text)
 
@@ -214,6 +216,6 @@ EVENTS: Rules = {
     ("xdg_activation_token_v1", "done"): done,
 }
 CLASSES: Classes = {
-    "xdg_activation_token_v1": Token,
+    "xdg_activation_token_v1": ActivationToken,
     "zwp_idle_inhibitor_v1": IdleInhibitor,
 }

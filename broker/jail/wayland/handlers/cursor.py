@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.jail.wayland.input_model import ClientTool, HostPointer, Pointed, Pointer
-from broker.jail.wayland.model import Role, Surface, Toplevel, free_cap
+from broker.jail.wayland.model import Surface, SurfaceRole, Toplevel, free_cap
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -82,7 +82,7 @@ def gripped(pointer: HostPointer) -> tuple[Toplevel, int] | None:
     return None if edge is None else (xdg.role, edge)
 
 
-class Arrow:
+class ArrowCursor:
     """Our cursor surface with an arrow on it, one for a connection."""
 
     def __init__(self, core: ClientState) -> None:
@@ -114,7 +114,7 @@ def enter(core: ClientState, pointer: HostPointer, serial: int) -> None:
     pointer.entered, pointer.shape = serial, 0
     if not core.cursor_shapes:
         if core.arrow is None:
-            core.arrow = Arrow(core)
+            core.arrow = ArrowCursor(core)
         core.arrow.show(core, pointer, serial)
         return
     if not pointer.shape_sid:
@@ -191,12 +191,12 @@ def _as_cursor(
     """Give a surface its role; return the hot spot, which lies in the picture."""
     if surface is None:
         return x, y
-    if surface.role not in {None, Role.CURSOR}:
+    if surface.role not in {None, SurfaceRole.CURSOR}:
         raise ProtocolFault(
             pointer.cid, POINTER_ROLE, "the cursor's surface has another role"
         )
-    surface.role = Role.CURSOR
-    side = free_cap(Role.CURSOR)
+    surface.role = SurfaceRole.CURSOR
+    side = free_cap(SurfaceRole.CURSOR)
     return clamp(x, 0, side - 1), clamp(y, 0, side - 1)
 
 

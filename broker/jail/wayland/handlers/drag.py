@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.jail.wayland.handlers import drag_start, foreign_drags
-from broker.jail.wayland.handlers.drag_start import Asked
+from broker.jail.wayland.handlers.drag_start import AskedDrag
 from broker.jail.wayland.handlers.selection import (
     DEVICE_ROLE,
     DEVICE_USED_SOURCE,
     MANAGER,
+    DataDevice,
     DataSource,
-    Device,
     HostOffer,
     SelectionOffer,
     data_offer,
@@ -27,7 +27,7 @@ from broker.jail.wayland.handlers.selection import (
     source_actions,
 )
 from broker.jail.wayland.input_model import OwnSurface
-from broker.jail.wayland.model import Role, Surface
+from broker.jail.wayland.model import Surface, SurfaceRole
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 def start_drag(
     core: ClientState,
-    device: Device,
+    device: DataDevice,
     source: DataSource | None,
     origin: Surface,
     icon: Surface | None,
@@ -58,19 +58,19 @@ def start_drag(
     core.drag.local = source is None
     if icon is not None and icon.icon is None:
         icon.icon = Frame(core, icon, core.popup_edges)
-    drag_start.send(core, Asked(device, source, origin, icon, serial))
+    drag_start.send(core, AskedDrag(device, source, origin, icon, serial))
     if icon is not None:
         commit.relayout(core, icon)
 
 
-def _claim(device: Device, source: DataSource | None, icon: Surface | None) -> None:
+def _claim(device: DataDevice, source: DataSource | None, icon: Surface | None) -> None:
     """Check and take the roles that a drag gives to its source and its icon."""
     if icon is not None:
-        if icon.role not in {None, Role.ICON}:
+        if icon.role not in {None, SurfaceRole.ICON}:
             raise ProtocolFault(
                 device.cid, DEVICE_ROLE, "the drag icon's surface has another role"
             )
-        icon.role = Role.ICON
+        icon.role = SurfaceRole.ICON
     if source is not None:
         if source.used:
             raise ProtocolFault(
@@ -103,7 +103,7 @@ _set_actions = emit.request("wl_data_source", "set_actions")
 
 def drag_enter(
     core: ClientState,
-    device: Device,
+    device: DataDevice,
     serial: int,
     surface: ProtocolObject | None,
     x: int,
@@ -128,7 +128,7 @@ def drag_enter(
 
 def _arrive(
     core: ClientState,
-    device: Device,
+    device: DataDevice,
     serial: int,
     x: int,
     y: int,
@@ -188,12 +188,12 @@ def _under(surface: ProtocolObject | None) -> tuple[Surface | None, Frame | None
     return None, None
 
 
-def _in_content(device: Device, x: int, y: int) -> tuple[int, int]:
+def _in_content(device: DataDevice, x: int, y: int) -> tuple[int, int]:
     """Translate the compositor's coordinates to the client's surface."""
     return device.frame.inside(x, y) if device.frame is not None else (x, y)
 
 
-def drag_leave(core: ClientState, device: Device) -> None:
+def drag_leave(core: ClientState, device: DataDevice) -> None:
     if device.told:
         core.down.data += _drag_leave(device.cid)
         device.go_on()
@@ -203,7 +203,7 @@ def drag_leave(core: ClientState, device: Device) -> None:
     _drop_untold(core, device)
 
 
-def _drop_untold(core: ClientState, device: Device) -> None:
+def _drop_untold(core: ClientState, device: DataDevice) -> None:
     """An offer that the client never saw is ours to end."""
     if device.untold is not None:
         core.end_own(device.untold)
@@ -213,7 +213,9 @@ def _drop_untold(core: ClientState, device: Device) -> None:
 _drag_leave = emit.event("wl_data_device", "leave")
 
 
-def drag_motion(core: ClientState, device: Device, time: int, x: int, y: int) -> None:
+def drag_motion(
+    core: ClientState, device: DataDevice, time: int, x: int, y: int
+) -> None:
     top, waits = device.over, device.waits
     if waits is not None:
         if device.frame is not None and device.frame.holds(x, y):
@@ -232,7 +234,7 @@ def drag_motion(core: ClientState, device: Device, time: int, x: int, y: int) ->
 _drag_motion = emit.event("wl_data_device", "motion")
 
 
-def drag_drop(core: ClientState, device: Device) -> None:
+def drag_drop(core: ClientState, device: DataDevice) -> None:
     if device.told:
         device.dropped = True
         core.down.data += _drag_drop(device.cid)

@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING
 from broker.jail.wayland.protocol import dispatch, emit
 
 if TYPE_CHECKING:
-    from broker.jail.wayland.handlers.selection import DataSource, Device
+    from broker.jail.wayland.handlers.selection import DataDevice, DataSource
     from broker.jail.wayland.model import Surface
     from broker.jail.wayland.protocol.objects import ProtocolObject
     from broker.jail.wayland.state import ClientState
 
 
 @dataclass
-class Asked:
+class AskedDrag:
     """A drag that a client starts, and may still have been passed over."""
 
-    device: Device
+    device: DataDevice
     source: DataSource | None
     origin: Surface
     icon: Surface | None
     serial: int
 
 
-class Start:
+class DragStart:
     """The last drag that a client started."""
 
     __slots__ = ("asked", "local", "waiting")
@@ -41,12 +41,12 @@ class Start:
     def __init__(self) -> None:
         self.local = False
         """Whether the drag has no source: other clients must not see it."""
-        self.asked: Asked | None = None
+        self.asked: AskedDrag | None = None
         self.waiting = False
         """Whether the reply that follows the compositor's handling is still missing."""
 
 
-def send(core: ClientState, asked: Asked) -> None:
+def send(core: ClientState, asked: AskedDrag) -> None:
     """Ask the compositor to start a drag; ask again if it sends no event of it."""
     _request_drag(core, asked, asked.origin.sid)
     it = core.drag
@@ -81,7 +81,7 @@ def _retry(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
         _request_drag(core, asked, xdg.frame.root.sid)
 
 
-def _request_drag(core: ClientState, asked: Asked, origin: int) -> None:
+def _request_drag(core: ClientState, asked: AskedDrag, origin: int) -> None:
     """Send wl_data_device.start_drag with an origin's object ID."""
     source, icon = asked.source, asked.icon
     # guard: a dragged picture has a frame

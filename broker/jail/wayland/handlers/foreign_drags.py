@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.jail.wayland.handlers.selection import (
-    Device,
+    DataDevice,
     HostOffer,
     SelectionOffer,
     data_offer,
@@ -39,7 +39,7 @@ class Over:
     """One drag from elsewhere over one surface, until it is over in all ways."""
 
     def __init__(
-        self, core: ClientState, device: Device, surface: Surface, host: HostOffer
+        self, core: ClientState, device: DataDevice, surface: Surface, host: HostOffer
     ) -> None:
         self.core, self.device, self.surface, self.host = core, device, surface, host
         self.mark = next((m for m in host.mimes if m.startswith(DRAG_MARK)), b"")
@@ -89,7 +89,7 @@ class Over:
 
 def enter(
     core: ClientState,
-    device: Device,
+    device: DataDevice,
     host: HostOffer,
     serial: int,
     at: tuple[int, int],
@@ -117,14 +117,14 @@ def accept(over: Over) -> None:
     over.core.wake()
 
 
-def leave(device: Device) -> None:
+def leave(device: DataDevice) -> None:
     """Handle the drag's end on this device: it went elsewhere, or it was dropped."""
     over = device.foreign
     if over is not None and not over.dropped:
         device.foreign = None
 
 
-def drop(core: ClientState, device: Device) -> None:
+def drop(core: ClientState, device: DataDevice) -> None:
     """Handle a drop of the drag on this device."""
     over, hand = device.foreign, core.sandbox.hand
     if over is None or hand is None or not over.accepted or over.dropped:
@@ -144,7 +144,7 @@ def end(over: Over, *, finished: bool) -> None:
         over.core.wake()
 
 
-def forget(device: Device) -> None:
+def forget(device: DataDevice) -> None:
     """Another drag comes: end the transfer of the last one."""
     over, device.foreign = device.foreign, None
     if over is not None and over.offer is not None:

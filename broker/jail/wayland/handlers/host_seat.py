@@ -27,7 +27,7 @@ from broker.jail.wayland.protocol.event_clock import EventClock
 from broker.jail.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.jail.wayland.ports import ExportPort, Judge
+    from broker.jail.wayland.ports import ExportPort, SeatChords
     from broker.jail.wayland.protocol.wire import Fd
     from broker.jail.wayland.state import ClientState
 
@@ -46,7 +46,7 @@ class OwnSeat(ProtocolObject):
 
     __slots__ = ("device", "judge", "keyboard", "name", "pointer")
 
-    def __init__(self, version: int, name: int, judge: Judge | None) -> None:
+    def __init__(self, version: int, name: int, judge: SeatChords | None) -> None:
         super().__init__("wl_seat", version)
         self.name = name
         self.judge = judge

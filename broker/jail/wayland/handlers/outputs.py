@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CURRENT_MODE = 1
 
 
-class Screen(ProtocolObject):
+class LogicalOutput(ProtocolObject):
     """Our own wl_output: its size in logical pixels."""
 
     __slots__ = ("height", "logical", "scale", "turned", "width")
@@ -51,17 +51,17 @@ class LogicalSize(ProtocolObject):
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
-        self.screen: Screen | None = None
+        self.screen: LogicalOutput | None = None
 
 
-def _geometry(core: ClientState, screen: Screen, *values: int | bytes) -> None:
+def _geometry(core: ClientState, screen: LogicalOutput, *values: int | bytes) -> None:
     screen.turned = bool(int(values[-1]) & 1)
     core.rescreened = True
 
 
 def _mode(
     core: ClientState,
-    screen: Screen,
+    screen: LogicalOutput,
     flags: int,
     width: int,
     height: int,
@@ -72,7 +72,7 @@ def _mode(
         core.rescreened = True
 
 
-def _scale(core: ClientState, screen: Screen, factor: int) -> None:
+def _scale(core: ClientState, screen: LogicalOutput, factor: int) -> None:
     screen.scale = max(1, factor)
     core.rescreened = True
 
@@ -89,7 +89,7 @@ SCREEN_EVENTS: Handlers = {"geometry": _geometry, "mode": _mode, "scale": _scale
 LOGICAL_EVENTS: Handlers = {"logical_size": _logical_size}
 
 
-def largest(screens: list[Screen]) -> tuple[int, int]:
+def largest(screens: list[LogicalOutput]) -> tuple[int, int]:
     """Width and height that no popup may exceed: the largest screen's."""
     sizes = [size for screen in screens if (size := screen.size()) is not None]
     if not sizes:

@@ -117,7 +117,7 @@ class HostOffer(ProtocolObject):
         self.offer: SelectionOffer | None = None
 
 
-class Device(ProtocolObject):
+class DataDevice(ProtocolObject):
     """A data device or primary device; ``told`` while a drag is over the client."""
 
     __slots__ = (
@@ -196,7 +196,7 @@ def get_data_device(
 ) -> None:
     host = core.data_manager
     device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
-    assert isinstance(device, Device)
+    assert isinstance(device, DataDevice)
     device.seat = seat
     core.devices.append(device)
     if host:
@@ -213,7 +213,7 @@ def get_primary_device(
     core: ClientState, manager: ProtocolObject, new_id: int, _seat: ProtocolObject
 ) -> None:
     device = core.make(new_id, f"{_PRIMARY}_device_v1", manager.version, server=False)
-    assert isinstance(device, Device)
+    assert isinstance(device, DataDevice)
     device.kind = "primary"
     core.devices.append(device)
     if core.focused:
@@ -260,7 +260,7 @@ def destroy_source(core: ClientState, source: DataSource) -> None:
 
 
 def set_selection(
-    core: ClientState, device: Device, source: DataSource | None, serial: int
+    core: ClientState, device: DataDevice, source: DataSource | None, serial: int
 ) -> None:
     if source is not None:
         if source.used and core.sandbox.selections[device.kind] is not source:
@@ -287,7 +287,7 @@ def _may_select(core: ClientState) -> bool:
     return bool(core.focused) or not core.hands.watching
 
 
-def tell(core: ClientState, device: Device) -> None:
+def tell(core: ClientState, device: DataDevice) -> None:
     """Offer the sandbox's present selection on one device."""
     source = core.sandbox.selections[device.kind]
     primary = device.kind == "primary"
@@ -324,7 +324,7 @@ def destroy_primary_offer(core: ClientState, offer: SelectionOffer) -> None:
     core.drop_local(offer)
 
 
-def release_device(core: ClientState, device: Device) -> None:
+def release_device(core: ClientState, device: DataDevice) -> None:
     # guard: a released device takes nothing
     device.go_on()
     core.devices.remove(device)
@@ -338,7 +338,7 @@ def release_device(core: ClientState, device: Device) -> None:
 # -- the compositor's side of a data device: host offers, swallowed -------------------------------
 
 
-def host_offer(core: ClientState, _device: Device, new_id: int) -> None:
+def host_offer(core: ClientState, _device: DataDevice, new_id: int) -> None:
     core.adopt(new_id, HostOffer("wl_data_offer", 3), HOST_OFFER_EVENTS)
 
 
@@ -369,7 +369,7 @@ HOST_OFFER_EVENTS: Handlers = {
 
 
 def host_selection(
-    core: ClientState, _device: Device, offer: ProtocolObject | None
+    core: ClientState, _device: DataDevice, offer: ProtocolObject | None
 ) -> None:
     """The host's clipboard: not for the sandbox."""
     # guard: the person's selection is not told
@@ -410,10 +410,10 @@ EVENTS: Rules = {
     ("zwp_primary_selection_source_v1", "cancelled"): LOCAL,
 }
 CLASSES: Classes = {
-    "wl_data_device": Device,
+    "wl_data_device": DataDevice,
     "wl_data_offer": SelectionOffer,
     "wl_data_source": DataSource,
-    "zwp_primary_selection_device_v1": Device,
+    "zwp_primary_selection_device_v1": DataDevice,
     "zwp_primary_selection_offer_v1": SelectionOffer,
     "zwp_primary_selection_source_v1": DataSource,
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland.handlers.surfaces import forget_state
-from broker.jail.wayland.model import Role, Subsurface, Surface
+from broker.jail.wayland.model import Subsurface, Surface, SurfaceRole
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -39,7 +39,9 @@ def get_subsurface(
     surface: Surface,
     parent: Surface,
 ) -> None:
-    taken = surface.role not in {None, Role.SUBSURFACE} or surface.sub is not None
+    taken = (
+        surface.role not in {None, SurfaceRole.SUBSURFACE} or surface.sub is not None
+    )
     # guard: role conflicts
     if taken or surface.xdg is not None:
         raise ProtocolFault(
@@ -60,7 +62,7 @@ def get_subsurface(
     cropping.withdraw(core, surface)  # before the id that is sent after it
     sub = core.make(new_id, "wl_subsurface", subcompositor.version)
     assert isinstance(sub, Subsurface)
-    surface.role = Role.SUBSURFACE
+    surface.role = SurfaceRole.SUBSURFACE
     surface.sub, sub.surface, sub.parent = sub, surface, parent
     parent.children.append(sub)
     parent.root().relayout = True

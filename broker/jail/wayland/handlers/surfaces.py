@@ -15,8 +15,8 @@ from broker.jail.wayland.model import (
     UNSET,
     Buffer,
     Region,
-    State,
     Surface,
+    SurfaceState,
     Viewport,
 )
 from broker.jail.wayland.protocol import emit
@@ -201,7 +201,7 @@ def destroy_surface(core: ClientState, surface: Surface) -> None:
     surface.children.clear()
     for state in (surface.pending, surface.cached):
         forget_state(core, state)
-    surface.pending, surface.cached = State(), None
+    surface.pending, surface.cached = SurfaceState(), None
     if surface.viewport_sid:
         core.up.data += emit.viewport_destroy(surface.viewport_sid)
     if surface.viewport is not None:
@@ -214,7 +214,7 @@ def destroy_surface(core: ClientState, surface: Surface) -> None:
     core.destroy(surface)
 
 
-def forget_state(core: ClientState, state: State | None) -> None:
+def forget_state(core: ClientState, state: SurfaceState | None) -> None:
     """Let go of a state that will never be applied."""
     if state is None:
         return

@@ -21,8 +21,8 @@ from broker.jail.wayland.model import (
     TILED,
     Buffer,
     Popup,
-    Role,
     Surface,
+    SurfaceRole,
     Toplevel,
     WmBase,
     XdgSurface,
@@ -91,7 +91,7 @@ def pong(core: ClientState, base: WmBase, serial: int) -> None:
 def get_xdg_surface(
     core: ClientState, base: WmBase, new_id: int, surface: Surface
 ) -> None:
-    if surface.role not in {None, Role.WINDOW} or surface.xdg is not None:
+    if surface.role not in {None, SurfaceRole.WINDOW} or surface.xdg is not None:
         raise ProtocolFault(base.cid, BASE_ROLE, "the surface has another role")
     # guard: buffer before role
     if surface.content.buffer is not None or isinstance(surface.pending.buffer, Buffer):
@@ -100,7 +100,7 @@ def get_xdg_surface(
         )
     xdg = core.make(new_id, "xdg_surface", base.version, server=False)
     assert isinstance(xdg, XdgSurface)
-    surface.role, surface.xdg = Role.WINDOW, xdg
+    surface.role, surface.xdg = SurfaceRole.WINDOW, xdg
     xdg.surface, xdg.base = surface, base
     base.windows.add(xdg)
     xdg.frame = Frame(core, surface)

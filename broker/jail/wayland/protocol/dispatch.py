@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, Any
 from broker.core.errors import InternalError, UpstreamError
 from broker.jail.wayland.protocol import wire
 from broker.jail.wayland.protocol.objects import Handler, ProtocolObject
-from broker.jail.wayland.protocol.signatures import Message, events_of, requests_of
+from broker.jail.wayland.protocol.signatures import (
+    MessageSignature,
+    events_of,
+    requests_of,
+)
 from broker.jail.wayland.protocol.wire import bad_message
 
 if TYPE_CHECKING:
@@ -67,7 +71,7 @@ DESTRUCTORS = frozenset({"destroy", "release"})
 # -- arguments -------------------------------------------------------------------
 
 
-def _named_in(message: Message) -> list[tuple[int, str, bool]]:
+def _named_in(message: MessageSignature) -> list[tuple[int, str, bool]]:
     """Which arguments are objects: place, interface, whether null may be."""
     return [
         (i, a.interface, a.nullable)
@@ -76,11 +80,13 @@ def _named_in(message: Message) -> list[tuple[int, str, bool]]:
     ]
 
 
-def _fds_in(message: Message) -> list[int]:
+def _fds_in(message: MessageSignature) -> list[int]:
     return [i for i, a in enumerate(message.args) if a.kind == "h"]
 
 
-def _taking_any_request(message: Message, function: Callable[..., None]) -> Handler:
+def _taking_any_request(
+    message: MessageSignature, function: Callable[..., None]
+) -> Handler:
     """For requests with strings, arrays or descriptors."""
     objects, fds = _named_in(message), _fds_in(message)
     read = wire.reader(message)
@@ -101,7 +107,9 @@ def _taking_any_request(message: Message, function: Callable[..., None]) -> Hand
     return general
 
 
-def _taking_request(message: Message, function: Callable[..., None]) -> Handler:
+def _taking_request(
+    message: MessageSignature, function: Callable[..., None]
+) -> Handler:
     objects = _named_in(message)
     words = message.words
     if words is None or message.fds:
@@ -137,7 +145,7 @@ def _taking_request(message: Message, function: Callable[..., None]) -> Handler:
     return with_objects
 
 
-def _taking_event(message: Message, function: Callable[..., None]) -> Handler:
+def _taking_event(message: MessageSignature, function: Callable[..., None]) -> Handler:
     if message.words is not None and message.plain:
         unpack = message.words.unpack_from
         want = 8 + message.words.size
@@ -176,7 +184,7 @@ def _taking_event(message: Message, function: Callable[..., None]) -> Handler:
 # -- forwarding --------------------------------------------------------------------
 
 
-def _forward_plain_request(message: Message, size_wanted: int) -> Handler:
+def _forward_plain_request(message: MessageSignature, size_wanted: int) -> Handler:
     pack = _ID.pack
 
     def forward(
@@ -193,7 +201,7 @@ def _forward_plain_request(message: Message, size_wanted: int) -> Handler:
     return forward
 
 
-def _forward_request(message: Message) -> Handler:
+def _forward_request(message: MessageSignature) -> Handler:
     if message.name in DESTRUCTORS:
         return _taking_request(message, lambda core, obj: core.destroy(obj))
     if message.plain and message.words is not None:
@@ -205,7 +213,7 @@ def _forward_request(message: Message) -> Handler:
     return _taking_request(message, forward)
 
 
-def _forward_plain_event(message: Message, size_wanted: int) -> Handler:
+def _forward_plain_event(message: MessageSignature, size_wanted: int) -> Handler:
     pack = _ID.pack
 
     def forward(
@@ -220,7 +228,7 @@ def _forward_plain_event(message: Message, size_wanted: int) -> Handler:
     return forward
 
 
-def _forward_event(message: Message) -> Handler:
+def _forward_event(message: MessageSignature) -> Handler:
     if message.plain and message.words is not None:
         return _forward_plain_event(message, 8 + message.words.size)
 
@@ -233,7 +241,7 @@ def _forward_event(message: Message) -> Handler:
 # -- tables ------------------------------------------------------------------------
 
 
-def _too_new(message: Message) -> Handler:
+def _too_new(message: MessageSignature) -> Handler:
     def refuse(
         _core: ClientState, obj: ProtocolObject, _data: bytes, _pos: int, _size: int
     ) -> None:
@@ -244,7 +252,7 @@ def _too_new(message: Message) -> Handler:
     return refuse
 
 
-def compiled_request(message: Message, rule: Rule, version: int) -> Handler:
+def compiled_request(message: MessageSignature, rule: Rule, version: int) -> Handler:
     """The handler of a request at one bound version of its interface."""
     if message.since > version:
         return _too_new(message)
@@ -257,7 +265,7 @@ def compiled_request(message: Message, rule: Rule, version: int) -> Handler:
     return _taking_request(message, rule)
 
 
-def compiled_event(message: Message, rule: Rule) -> Handler:
+def compiled_event(message: MessageSignature, rule: Rule) -> Handler:
     """The handler of an event."""
     if isinstance(rule, Raw):
         return rule.function
@@ -268,7 +276,7 @@ def compiled_event(message: Message, rule: Rule) -> Handler:
     return _taking_event(message, rule)
 
 
-def _swallow(message: Message) -> Callable[..., None]:
+def _swallow(message: MessageSignature) -> Callable[..., None]:
     """An event that goes nowhere: its descriptors close, its objects end."""
 
     def swallow(core: ClientState, _obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
@@ -307,7 +315,7 @@ def own_events(interface: str, handlers: Handlers) -> tuple[Handler, ...]:
 
 
 @cache
-def destructor(interface: str) -> Message:
+def destructor(interface: str) -> MessageSignature:
     """The request that ends an object of this interface."""
     return next(m for m in requests_of(interface) if m.name in DESTRUCTORS)
 

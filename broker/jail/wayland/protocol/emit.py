@@ -7,14 +7,14 @@ from collections.abc import Callable
 from functools import cache
 
 from broker.jail.wayland.protocol import signatures, wire
-from broker.jail.wayland.protocol.signatures import Message
+from broker.jail.wayland.protocol.signatures import MessageSignature
 
 Packer = Callable[..., bytes]
 """``pack(object_id, *arguments) -> bytes``; objects and new ids as numbers."""
 
 
 @cache
-def packer(message: Message) -> Packer:
+def packer(message: MessageSignature) -> Packer:
     """Return the function that writes this message (without descriptors)."""
     opcode = message.opcode
     if message.words is None:

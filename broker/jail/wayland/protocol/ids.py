@@ -14,7 +14,7 @@ from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import dispatch, emit, wire
 from broker.jail.wayland.protocol.objects import Handler, ProtocolObject
-from broker.jail.wayland.protocol.signatures import Message
+from broker.jail.wayland.protocol.signatures import MessageSignature
 from broker.jail.wayland.protocol.wire import SERVER_IDS, Fd, Outgoing, ProtocolFault
 from broker.jail.wayland.sandbox import Sandbox, Usage
 
@@ -256,7 +256,7 @@ class ObjectTable:
     # -- forwarding -------------------------------------------------------------------------
 
     def forward_request(
-        self, obj: ProtocolObject, message: Message, args: Sequence[Any]
+        self, obj: ProtocolObject, message: MessageSignature, args: Sequence[Any]
     ) -> None:
         """Send a request on with its objects and new ids in the compositor's space."""
         values: list[Any] = []
@@ -273,7 +273,7 @@ class ObjectTable:
         self.up.add(emit.packer(message)(obj.sid, *values), fds)
 
     def forward_event(
-        self, obj: ProtocolObject, message: Message, args: Sequence[Any]
+        self, obj: ProtocolObject, message: MessageSignature, args: Sequence[Any]
     ) -> None:
         """Send an event on; one that names one of our objects is not the client's."""
         values: list[Any] = []

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from broker.core.errors import InternalError
-from broker.jail.wayland.protocol.signatures import Message
+from broker.jail.wayland.protocol.signatures import MessageSignature
 from broker.jail.wayland.protocol.tables import INTERFACES
 
 _Key = TypeVar("_Key")
@@ -27,7 +27,9 @@ def joined(parts: Iterable[Mapping[_Key, _Value]]) -> Mapping[_Key, _Value]:
     return MappingProxyType(whole)
 
 
-def complete(table: _Table, messages: Callable[[str], tuple[Message, ...]]) -> _Table:
+def complete(
+    table: _Table, messages: Callable[[str], tuple[MessageSignature, ...]]
+) -> _Table:
     """The table itself.  Raises InternalError unless it has every message once."""
     wanted = {(i, m.name) for i in INTERFACES for m in messages(i)}
     for problem, keys in (

@@ -12,7 +12,7 @@ from broker.jail.wayland.protocol.tables import INTERFACES
 
 
 @dataclass(frozen=True, slots=True)
-class Argument:
+class MessageArgument:
     """``kind`` is one of ``iufsonah``; ``interface`` is "" where any may stand."""
 
     kind: str
@@ -21,7 +21,7 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class MessageSignature:
     """A request or event.
 
     ``words`` unpacks all arguments when each is one word of four bytes, and
@@ -32,7 +32,7 @@ class Message:
     name: str
     opcode: int
     since: int
-    args: tuple[Argument, ...]
+    args: tuple[MessageArgument, ...]
     words: struct.Struct | None
     fds: int
 
@@ -63,13 +63,13 @@ class Message:
         return f"{self.interface}.{self.name}"
 
 
-def _argument(text: str) -> Argument:
+def _argument(text: str) -> MessageArgument:
     nullable = text.startswith("?")
     kind, _, interface = text.lstrip("?").partition(":")
-    return Argument(kind, nullable, interface)
+    return MessageArgument(kind, nullable, interface)
 
 
-def _message(interface: str, opcode: int, text: str) -> Message:
+def _message(interface: str, opcode: int, text: str) -> MessageSignature:
     name, since, *rest = text.split()
     args = tuple(map(_argument, rest))
     letters = "".join("i" if a.kind in "if" else "I" for a in args if a.kind != "h")
@@ -77,28 +77,28 @@ def _message(interface: str, opcode: int, text: str) -> Message:
     if not any(a.kind in "sa" for a in args):
         words = struct.Struct("=" + letters)
     fds = sum(a.kind == "h" for a in args)
-    return Message(interface, name, opcode, int(since), args, words, fds)
+    return MessageSignature(interface, name, opcode, int(since), args, words, fds)
 
 
 @cache
-def requests_of(interface: str) -> tuple[Message, ...]:
+def requests_of(interface: str) -> tuple[MessageSignature, ...]:
     """All requests of an interface, in the order of their opcodes."""
     rows = INTERFACES[interface][0]
     return tuple(_message(interface, i, row) for i, row in enumerate(rows))
 
 
 @cache
-def events_of(interface: str) -> tuple[Message, ...]:
+def events_of(interface: str) -> tuple[MessageSignature, ...]:
     """All events of an interface, in the order of their opcodes."""
     rows = INTERFACES[interface][1]
     return tuple(_message(interface, i, row) for i, row in enumerate(rows))
 
 
-def request(interface: str, name: str) -> Message:
+def request(interface: str, name: str) -> MessageSignature:
     """One request by its name."""
     return next(m for m in requests_of(interface) if m.name == name)
 
 
-def event(interface: str, name: str) -> Message:
+def event(interface: str, name: str) -> MessageSignature:
     """One event by its name."""
     return next(m for m in events_of(interface) if m.name == name)

@@ -22,7 +22,11 @@ from broker.core.escape import printable
 from broker.jail.wayland.filter import WaylandFilter
 from broker.jail.wayland.protocol import wire
 from broker.jail.wayland.protocol.objects import ProtocolObject
-from broker.jail.wayland.protocol.signatures import Message, events_of, requests_of
+from broker.jail.wayland.protocol.signatures import (
+    MessageSignature,
+    events_of,
+    requests_of,
+)
 from broker.jail.wayland.protocol.wire import Fd
 
 ASKED, PASSED, SAID, TOLD = (
@@ -96,7 +100,7 @@ class Tracer:
         return f"{message.name}({', '.join(_show(message, args))})"
 
 
-def _show(message: Message, args: list[object]) -> list[str]:
+def _show(message: MessageSignature, args: list[object]) -> list[str]:
     shown = []
     for argument, value in zip(message.args, args, strict=True):
         if argument.kind == "h":

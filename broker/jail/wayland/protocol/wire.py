@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from broker.core.errors import InternalError, PeerError
 
 if TYPE_CHECKING:
-    from broker.jail.wayland.protocol.signatures import Message
+    from broker.jail.wayland.protocol.signatures import MessageSignature
 
 HEADER = struct.Struct("=IHH")
 """Object id, opcode, size in bytes with the header."""
@@ -145,7 +145,7 @@ def pack_array(data: bytes) -> bytes:
     return _WORD.pack(len(data)) + data + b"\0" * (-len(data) % 4)
 
 
-def writer(message: Message) -> Callable[..., bytes]:
+def writer(message: MessageSignature) -> Callable[..., bytes]:
     """A function that does for one message what ``encode`` does for all."""
     opcode = message.opcode
     plan: list[tuple[Callable[..., bytes], int, bool | None]] = []
@@ -198,7 +198,7 @@ def encode(object_id: int, opcode: int, kinds: str, args: Sequence[Any]) -> byte
 
 
 def decode(
-    message: Message, untrusted_data: bytes | bytearray, start: int, end: int
+    message: MessageSignature, untrusted_data: bytes | bytearray, start: int, end: int
 ) -> list[Any]:
     """Return a message's arguments; ``h`` gives None, ids stay numbers.
 
@@ -212,7 +212,9 @@ Reader = Callable[[bytes, int, int], list[Any]]
 """``read(untrusted_data, start, end)``: as ``decode`` of one message."""
 
 
-def _runs(message: Message) -> tuple[list[tuple[struct.Struct, Any]], list[int]]:
+def _runs(
+    message: MessageSignature,
+) -> tuple[list[tuple[struct.Struct, Any]], list[int]]:
     """A message's arguments in runs of words, each but the last up to a length.
 
     With each run the string or array that it ends in (None: the last run),
@@ -232,7 +234,7 @@ def _runs(message: Message) -> tuple[list[tuple[struct.Struct, Any]], list[int]]
 
 
 @cache
-def reader(message: Message) -> Reader:
+def reader(message: MessageSignature) -> Reader:
     """A function that does for one message what ``decode`` does for all."""
     runs, holes = _runs(message)
     plan = [

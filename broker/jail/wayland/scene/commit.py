@@ -10,10 +10,10 @@ from broker.jail.wayland.model import (
     UNSET,
     Buffer,
     Popup,
-    Role,
-    State,
     Subsurface,
     Surface,
+    SurfaceRole,
+    SurfaceState,
     Toplevel,
     XdgSurface,
     free_cap,
@@ -58,7 +58,7 @@ def commit(core: ClientState, surface: Surface) -> None:
     state = surface.pending
     fences.wait(core, surface, state)
     pictures.take(core, surface, state)
-    surface.pending = State()
+    surface.pending = SurfaceState()
     # guard: sync stays ours
     if surface.synced:
         if surface.cached is None:
@@ -80,7 +80,7 @@ def commit(core: ClientState, surface: Surface) -> None:
     held_buffers.finish(core)
 
 
-def _merge(core: ClientState, earlier: State, later: State) -> None:
+def _merge(core: ClientState, earlier: SurfaceState, later: SurfaceState) -> None:
     """Put a commit over one that still waits for its parent's.
 
     A synchronised child may commit forever while its parent never does, so
@@ -98,7 +98,7 @@ def _merge(core: ClientState, earlier: State, later: State) -> None:
             raise core.too_much("a subsurface that is committed and never shown")
 
 
-def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
+def _may_commit(surface: Surface, xdg: XdgSurface, state: SurfaceState) -> None:
     """xdg_surface's rules on who commits what and when."""
     if xdg.role is None:
         raise ProtocolFault(
@@ -160,7 +160,7 @@ def _stands_alone(
     return popup.adrift
 
 
-def apply(core: ClientState, surface: Surface, state: State) -> None:
+def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     """Send a state's requests (no commit) and take it over as current."""
     out = core.up.data
     sid = surface.sid
@@ -200,7 +200,7 @@ _COMMON = frozenset({"buffer", "damage", "buffer_damage", "frames"})
 
 
 def _attach(
-    core: ClientState, surface: Surface, buffer: Buffer | None, state: State
+    core: ClientState, surface: Surface, buffer: Buffer | None, state: SurfaceState
 ) -> bool:
     """Send the attach; return whether the surface's size may have changed."""
     content = surface.content
@@ -244,7 +244,7 @@ def count_pixels(
         core.usage.give("shown_pixels", -more)
 
 
-def _want_shape(surface: Surface, state: State) -> None:
+def _want_shape(surface: Surface, state: SurfaceState) -> None:
     """Take over scale and transform; they count from the next buffer on.
 
     wl_surface lets them apply to the present buffer too, but weston judges
@@ -281,7 +281,7 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
     """
     if surface.icon is None:
         return
-    side = free_cap(Role.ICON)
+    side = free_cap(SurfaceRole.ICON)
     x, y = surface.hot
     now = (clamp(x - dx, -side, side - 1), clamp(y - dy, -side, side - 1))
     # guard: offsets do not add up
@@ -290,7 +290,7 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
     surface.relayout = True
 
 
-def _damage(core: ClientState, surface: Surface, state: State) -> None:
+def _damage(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     out = core.up.data
     if surface.cx or surface.cy or surface.part is not None:
         _damage_cropped(core, surface, state)
@@ -302,7 +302,7 @@ def _damage(core: ClientState, surface: Surface, state: State) -> None:
         out += emit.damage_buffer(surface.sid, x - left, y - top, w, h)
 
 
-def _damage_cropped(core: ClientState, surface: Surface, state: State) -> None:
+def _damage_cropped(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     """Damage of a surface whose crop does not begin at its corner.
 
     Sent in the buffer's own pixels, where the crop does not matter: wlroots 0.18
@@ -323,7 +323,7 @@ def _damage_cropped(core: ClientState, surface: Surface, state: State) -> None:
         )
 
 
-def _apply_rest(core: ClientState, surface: Surface, state: State) -> bool:
+def _apply_rest(core: ClientState, surface: Surface, state: SurfaceState) -> bool:
     """Everything but buffer, damage and callbacks; whether the size may change."""
     changed = _apply_viewport(surface, state)
     if state.input is not UNSET:
@@ -356,7 +356,7 @@ def _apply_rest(core: ClientState, surface: Surface, state: State) -> bool:
     return changed
 
 
-def _apply_viewport(surface: Surface, state: State) -> bool:
+def _apply_viewport(surface: Surface, state: SurfaceState) -> bool:
     """The client's own viewport; whether the size may change."""
     content = surface.content
     changed = False
@@ -370,7 +370,7 @@ def _apply_viewport(surface: Surface, state: State) -> bool:
 
 
 def _apply_shell(
-    core: ClientState, surface: Surface, xdg: XdgSurface, state: State
+    core: ClientState, surface: Surface, xdg: XdgSurface, state: SurfaceState
 ) -> None:
     if state.shell:
         core.up.data += b"".join(state.shell)

@@ -18,11 +18,11 @@ from broker.jail.wayland.protocol.wire import UnfinishedError
 from broker.jail.wayland.scene import held_buffers, pictures
 
 if TYPE_CHECKING:
-    from broker.jail.wayland.model import State, Surface
+    from broker.jail.wayland.model import Surface, SurfaceState
     from broker.jail.wayland.state import ClientState
 
 
-def wait(core: ClientState, surface: Surface, state: State) -> None:
+def wait(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     """Raise UnfinishedError until what this commit shows is drawn, or late.
 
     ``core.fence`` then says what to wait for and how long; the commit is read again.
@@ -53,7 +53,7 @@ def _patience(surface: Surface) -> float:
     return limits.WAYLAND_FENCE_SECONDS
 
 
-def _leave_out(core: ClientState, state: State, buffer: Buffer) -> None:
+def _leave_out(core: ClientState, state: SurfaceState, buffer: Buffer) -> None:
     """Commit all but the picture, and give its buffer back."""
     core.sandbox.refused["late pictures"] += 1
     attached = state.buffer is buffer  # otherwise it is drawn into where it is shown

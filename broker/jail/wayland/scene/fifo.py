@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.model import Popup, State, XdgSurface
+from broker.jail.wayland.model import Popup, SurfaceState, XdgSurface
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.scene.frame import Frame
@@ -44,7 +44,7 @@ def _shown(_core: ClientState, callback: _Shown, _time: int) -> None:
 _EVENTS: dispatch.Handlers = {"done": _shown}
 
 
-def constrain(core: ClientState, xdg: XdgSurface, state: State) -> None:
+def constrain(core: ClientState, xdg: XdgSurface, state: SurfaceState) -> None:
     """Have the next commit of a window's frame wait, or others wait for it."""
     frame = xdg.frame
     if frame is None or not core.fifo or isinstance(xdg.role, Popup):

@@ -53,7 +53,7 @@ class View:
 
 
 @dataclass(slots=True)
-class Content:
+class SurfaceContent:
     """The applied state of a surface that decides its size.
 
     ``buffer`` is the buffer's size in pixels (None: no buffer, not mapped),

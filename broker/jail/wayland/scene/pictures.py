@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.jail.wayland.model import UNSET, Buffer, Pool, State, Surface
+from broker.jail.wayland.model import UNSET, Buffer, Pool, Surface, SurfaceState
 from broker.jail.wayland.protocol.wire import ProtocolFault, UnfinishedError
 from broker.jail.wayland.scene.held_buffers import INVALID_FD
 
@@ -33,7 +33,7 @@ _OF_A_POOL = 8
 """Buffers that are remembered; for one more the oldest is copied as a whole."""
 
 
-def take(core: ClientState, surface: Surface, state: State) -> None:
+def take(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     """Copy what this commit shows.
 
     Raises UnfinishedError when a part is left: the commit is read again.  Raises
@@ -51,7 +51,7 @@ def take(core: ClientState, surface: Surface, state: State) -> None:
         ) from error
 
 
-def shown(surface: Surface, state: State) -> Buffer | None:
+def shown(surface: Surface, state: SurfaceState) -> Buffer | None:
     """The buffer whose pixels a commit shows; also one that it only damages."""
     buffer = state.buffer
     if buffer is UNSET:
@@ -64,7 +64,9 @@ def shown(surface: Surface, state: State) -> Buffer | None:
     return buffer if isinstance(buffer, Buffer) and not buffer.ended else None
 
 
-def _copy(core: ClientState, surface: Surface, state: State, buffer: Buffer) -> None:
+def _copy(
+    core: ClientState, surface: Surface, state: SurfaceState, buffer: Buffer
+) -> None:
     """Copy the next rows, and note when it was the last of them."""
     pool, stride = buffer.pool, buffer.stride
     assert pool is not None
@@ -92,7 +94,7 @@ def _copy(core: ClientState, surface: Surface, state: State, buffer: Buffer) -> 
     _note(surface, buffer, pool, drawn)
 
 
-def _drawn(surface: Surface, buffer: Buffer, state: State) -> Rows:
+def _drawn(surface: Surface, buffer: Buffer, state: SurfaceState) -> Rows:
     """The rows of the buffer that a commit damages."""
     scale, transform = surface.shape
     content = surface.content

@@ -21,7 +21,7 @@ from broker.ipc import clipboard as messages
 from broker.ipc import fdpass
 from broker.jail.wayland.handlers import foreign_drags
 from broker.jail.wayland.ports import DragPort
-from broker.jail.worker.clipboard.serving import Held, Serving
+from broker.jail.worker.clipboard.serving import ServedContent, Serving
 
 if TYPE_CHECKING:
     from broker.jail.wayland.handlers.foreign_drags import Over
@@ -175,7 +175,7 @@ class WorkerDrags(DragPort):
             lambda: self._sandbox.drags.get(key) is source and not source.dead,
         )
 
-    def give(self, number: int, held: Held) -> None:
+    def give(self, number: int, held: ServedContent) -> None:
         """Drop it where the user did."""
         over = self._overs.pop(number, None)
         if over is not None and over.dropped and foreign_drags.give(over, held):
@@ -185,7 +185,7 @@ class WorkerDrags(DragPort):
         held.cancel()
         self._say(messages.OfferRefusedMessage(held.transfer, _GONE))
 
-    def given_ended(self, held: Held) -> None:
+    def given_ended(self, held: ServedContent) -> None:
         """Its client has taken it, or never will."""
         self._given.pop(held.transfer, None)
 
@@ -195,7 +195,7 @@ class WorkerDrags(DragPort):
         if over is None:
             return
         held = over.offer.source if over.offer is not None else None
-        if isinstance(held, Held):
+        if isinstance(held, ServedContent):
             held.withdrawn = True
         foreign_drags.withdraw(over)
 

@@ -31,9 +31,9 @@ from broker.ipc import fdpass, sealed_memfd
 from broker.ipc import worker as all_messages
 from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.clipboard.cleaning import clean
-from broker.jail.wayland.ports import InputListener, Judge
+from broker.jail.wayland.ports import InputListener, SeatChords
 from broker.jail.worker.clipboard.drags import Origin, WorkerDrags
-from broker.jail.worker.clipboard.serving import Held, Serving, ToHost
+from broker.jail.worker.clipboard.serving import ServedContent, Serving, ToHost
 
 if TYPE_CHECKING:
     from broker.jail.wayland.handlers.host_seat import OwnSeat
@@ -137,7 +137,7 @@ class WorkerClipboard(InputListener):
         self._drags.untold(untold)
 
     @override
-    def judge(self) -> Judge:
+    def judge(self) -> SeatChords:
         made = Recogniser(self._chords)
         self._judges.add(made)
         return made
@@ -357,7 +357,7 @@ class WorkerClipboard(InputListener):
     def _offer(self, order: messages.OfferMessage, fd: int) -> None:
         """Make it the sandbox's selection; the previous one is over."""
         if order.drop:
-            held = Held(self, order.transfer, order.pieces, fd)
+            held = ServedContent(self, order.transfer, order.pieces, fd)
             self.drags.give(order.drop, held)
             return
         if order.primary:
@@ -368,13 +368,13 @@ class WorkerClipboard(InputListener):
                 os.close(fd)
                 self._say(messages.OfferRefusedMessage(order.transfer, _NO_ROOM))
                 return
-            also = Held(self, order.transfer, order.pieces, mine)
+            also = ServedContent(self, order.transfer, order.pieces, mine)
             also.withdrawn = True  # only the other one is reported
             self._sandbox.select(PRIMARY, also)
-        held = Held(self, order.transfer, order.pieces, fd)
+        held = ServedContent(self, order.transfer, order.pieces, fd)
         self._sandbox.select(CLIPBOARD, held)
 
-    def held_ended(self, held: Held) -> None:
+    def held_ended(self, held: ServedContent) -> None:
         """Its file is closed."""
         if isinstance(held, ToHost):
             if self._exports.pop(held.transfer, None) is not None:
@@ -386,7 +386,7 @@ class WorkerClipboard(InputListener):
 
     def _forget(self, kind: str, transfer: int) -> None:
         held = self._sandbox.selections[kind]
-        if isinstance(held, Held) and held.transfer == transfer:
+        if isinstance(held, ServedContent) and held.transfer == transfer:
             held.withdrawn = True
             self._sandbox.select(kind, None)
 

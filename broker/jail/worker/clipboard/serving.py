@@ -34,7 +34,7 @@ _SECRET = b"secret"
 """Content of SECRET_HINT that asks history managers to keep nothing."""
 
 
-class Owner(Protocol):
+class ContentOwner(Protocol):
     """The owner of the content (``WorkerClipboard``)."""
 
     @property
@@ -42,7 +42,7 @@ class Owner(Protocol):
         """The ``Serving`` that writes it to applications."""
         ...
 
-    def held_ended(self, held: Held) -> None:
+    def held_ended(self, held: ServedContent) -> None:
         """Its file is closed."""
         ...
 
@@ -137,12 +137,12 @@ async def _send_all(out: socket.socket, data: memoryview) -> None:
             continue
 
 
-class Held(Selection):
+class ServedContent(Selection):
     """Content that we serve, under the types that its pieces have."""
 
     def __init__(
         self,
-        owner: Owner,
+        owner: ContentOwner,
         transfer: int,
         pieces: list[messages.Piece],
         fd: int,
@@ -179,12 +179,12 @@ class Held(Selection):
             self._owner.held_ended(self)
 
 
-class ToHost(Held, ExportPort):
+class ToHost(ServedContent, ExportPort):
     """The same as the user's own selection, marked."""
 
     def __init__(
         self,
-        owner: Owner,
+        owner: ContentOwner,
         order: messages.ExportMessage,
         fd: int,
         core: ClientState,

@@ -27,7 +27,7 @@ from broker.jail.pulse import frames
 from broker.jail.pulse.filter import PulseFilter
 from broker.jail.pulse.sandbox import SoundSandbox
 from broker.jail.worker.duplex import GONE, DuplexConnection
-from broker.jail.worker.readiness import Turn, Watch
+from broker.jail.worker.readiness import ReadyTasks, WatchedFile
 
 _BUFFER = memoryview(bytearray(65536))
 """Reads go into this buffer first: to make room for the largest read each time
@@ -211,14 +211,14 @@ class PulseConnection(DuplexConnection[PulseFilter]):
 
     async def _read(self) -> None:
         with (
-            Watch(self._client, self._client_step) as client,
-            Watch(self._server, self._server_step) as server,
+            WatchedFile(self._client, self._client_step) as client,
+            WatchedFile(self._server, self._server_step) as server,
         ):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._from_client, client)
                 nursery.start_soon(self._from_server, server)
 
-    async def _from_client(self, watch: Watch) -> None:
+    async def _from_client(self, watch: WatchedFile) -> None:
         """Let the client be read, except while the filter is stalled."""
         while not self._over.is_set():
             while self.core.stalled:  # as it is after the end, too
@@ -227,44 +227,46 @@ class PulseConnection(DuplexConnection[PulseFilter]):
                 await self._moved.wait()
             await watch.left()
 
-    def _client_step(self) -> Turn:
+    def _client_step(self) -> ReadyTasks:
         """Read the client once."""
         core = self.core
         data = self._receive(self._client)
         if data is None:
-            return Turn.NONE
+            return ReadyTasks.NONE
         if not data:
             self._end()
-            return Turn.MINE
+            return ReadyTasks.MINE
         self.from_client += len(data)
         now = trio.current_time()
         if core.passes_samples(data, now):
             turn = self._pass_on(self._server, data, core.up, core.send_up)
             # guard: samples wait for the server
-            return Turn.MINE if turn is Turn.PERHAPS and core.stalled else turn
+            return (
+                ReadyTasks.MINE if turn is ReadyTasks.PERHAPS and core.stalled else turn
+            )
         self._feeding = True
         core.feed_client(bytes(data), now)
         self._fed()
-        return Turn.MINE if core.stalled else Turn.PERHAPS
+        return ReadyTasks.MINE if core.stalled else ReadyTasks.PERHAPS
 
-    async def _from_server(self, watch: Watch) -> None:
+    async def _from_server(self, watch: WatchedFile) -> None:
         while not self._over.is_set():
             while len(self.core.down.data) > limits.PULSE_QUEUE_BYTES:
                 await self._moved.wait()
             await watch.left()
 
-    def _server_step(self) -> Turn:
+    def _server_step(self) -> ReadyTasks:
         """Read the server once."""
         core = self.core
         # guard: requests wait for the client
         if len(core.down.data) > limits.PULSE_QUEUE_BYTES:
-            return Turn.MINE
+            return ReadyTasks.MINE
         view = self._receive(self._server)
         if view is None:
-            return Turn.NONE
+            return ReadyTasks.NONE
         if not view:
             self._end(UpstreamError("the sound server closed the connection"))
-            return Turn.MINE
+            return ReadyTasks.MINE
         data, now = bytes(view), trio.current_time()
         if core.passes_request(data, now):
             self.to_client += len(data)
@@ -275,7 +277,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         self._fed()
         if stalled and not core.stalled:
             self._tell_moved()
-        return Turn.PERHAPS
+        return ReadyTasks.PERHAPS
 
     def _send_down(self, data: bytes) -> None:
         self.to_client -= len(data)
@@ -288,7 +290,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         data: frames.Bytes,
         waiting: bytearray,
         later: Callable[[bytes], None],
-    ) -> Turn:
+    ) -> ReadyTasks:
         """Send bytes after those that wait; ``later`` gets the ones that must wait."""
         count = 0
         if not waiting:
@@ -298,12 +300,12 @@ class PulseConnection(DuplexConnection[PulseFilter]):
                 count = 0  # no room: all of it waits
             except OSError as error:
                 self._lost(error)
-                return Turn.MINE
+                return ReadyTasks.MINE
         if count == len(data):
             # Else a REQUEST has let go on what waited for it.
-            return Turn.PERHAPS if self.core.up else Turn.NONE
+            return ReadyTasks.PERHAPS if self.core.up else ReadyTasks.NONE
         later(bytes(data[count:]))
-        return Turn.PERHAPS
+        return ReadyTasks.PERHAPS
 
     def _receive(self, sock: socket.socket) -> memoryview | None:
         """Bytes, none at the end, None when there is nothing yet."""

@@ -26,13 +26,13 @@ from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import fdpass
 from broker.jail.wayland.budget import Budget
 from broker.jail.wayland.filter import WaylandFilter
-from broker.jail.wayland.ports import GpuMemory, Machine
+from broker.jail.wayland.ports import GpuMemory, OperatingSystem
 from broker.jail.wayland.protocol.wire import Outgoing, bad_message
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.wayland.scene import resize_timeout
 from broker.jail.worker import readiness
 from broker.jail.worker.duplex import GONE, DuplexConnection
-from broker.jail.worker.readiness import Turn, Watch
+from broker.jail.worker.readiness import ReadyTasks, WatchedFile
 
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 
@@ -103,8 +103,8 @@ def _unheard(queue: Outgoing) -> bool:
     )
 
 
-def _drawn_now() -> Turn:
-    return Turn.MINE
+def _drawn_now() -> ReadyTasks:
+    return ReadyTasks.MINE
 
 
 async def _drawn(memory: GpuMemory, until: float) -> None:
@@ -112,7 +112,7 @@ async def _drawn(memory: GpuMemory, until: float) -> None:
     with trio.move_on_at(until):
         try:
             # guard: a wait for the GPU leaves no entry of an epoll set
-            with Watch(memory, _drawn_now) as watch:
+            with WatchedFile(memory, _drawn_now) as watch:
                 await watch.left()
         except OSError:  # no room for another wait
             await trio.sleep_forever()
@@ -121,7 +121,7 @@ async def _drawn(memory: GpuMemory, until: float) -> None:
 def _filter(
     rules: WindowRules,
     sandbox: Sandbox,
-    machine: Machine,
+    machine: OperatingSystem,
     wake: Callable[[], None],
     trace: Callable[[str], None] | None,
 ) -> WaylandFilter:
@@ -153,7 +153,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         server: socket.socket,
         rules: WindowRules,
         sandbox: Sandbox,
-        machine: Machine,
+        machine: OperatingSystem,
         *,
         trace: Callable[[str], None] | None = None,
     ) -> None:
@@ -237,7 +237,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         # guard: the first read waits, too
         await trio.sleep(self._budget.first(trio.current_time()))
         core = self.core
-        with Watch(self._client, self._listen) as watch:
+        with WatchedFile(self._client, self._listen) as watch:
             while not self._over.is_set():
                 await watch.left()
                 await self._wait_for_room()
@@ -250,33 +250,33 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
                     return
                 await self._rest()
 
-    def _listen(self) -> Turn:
+    def _listen(self) -> ReadyTasks:
         """Read the client once: a step, its task waits where that may not go on."""
         core = self.core
         if self._waits():
-            return Turn.MINE
+            return ReadyTasks.MINE
         try:
             data, fds = receive(self._client, wayland_limits.WAYLAND_CLIENT_READ_BYTES)
         except BlockingIOError:
-            return Turn.NONE
+            return ReadyTasks.NONE
         except PeerError as error:
             # guard: lost descriptors noticed
             self._end(bad_message(1, str(error)))
-            return Turn.MINE
+            return ReadyTasks.MINE
         except OSError as error:
             self._lost(error)
-            return Turn.MINE
+            return ReadyTasks.MINE
         if not data:
             fdpass.close_all(fds)
             self._end(reason="client closed")
-            return Turn.MINE
+            return ReadyTasks.MINE
         now = trio.current_time()
         core.from_client(data, fds, now)
         self._flush()
         if core.paused or core.fault is not None:
-            return Turn.MINE
+            return ReadyTasks.MINE
         self._pause = self._budget.pause(core.messages, core.pixels, now)
-        return Turn.MINE if self._pause > 0 else Turn.PERHAPS
+        return ReadyTasks.MINE if self._pause > 0 else ReadyTasks.PERHAPS
 
     async def _breathe(self) -> None:
         """Between two parts of one read: wait for room and the GPU, and keep the pace."""
@@ -298,12 +298,12 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             await trio.sleep(pause)
 
     async def _from_server(self) -> None:
-        with Watch(self._server, self._hear, urgent=True) as watch:
+        with WatchedFile(self._server, self._hear, urgent=True) as watch:
             while not self._over.is_set():
                 # guard: the compositor is always heard
                 await watch.left()
 
-    def _hear(self) -> Turn:
+    def _hear(self) -> ReadyTasks:
         """Read the compositor once.  No client holds this up, whatever waits for it.
 
         Were it not read while a client reads nothing, we would learn late that the
@@ -315,17 +315,17 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         try:
             data, fds = receive(self._server)
         except BlockingIOError:
-            return Turn.NONE
+            return ReadyTasks.NONE
         except PeerError as error:
             self._end(UpstreamError(f"the compositor: {error}"))
-            return Turn.MINE
+            return ReadyTasks.MINE
         except OSError as error:
             self._lost(error)
-            return Turn.MINE
+            return ReadyTasks.MINE
         if not data:
             fdpass.close_all(fds)
             self._end(UpstreamError("the compositor closed the connection"))
-            return Turn.MINE
+            return ReadyTasks.MINE
         core.from_server(data, fds, trio.current_time())
         self._flush()
         # guard: who does not read is ended
@@ -334,12 +334,12 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             core.fail(PeerError("it does not read the compositor's messages"))
         if core.fault is not None:
             self._end()
-            return Turn.MINE
+            return ReadyTasks.MINE
         if core.ready:
             self._ready.set()
         if core.due is not None:
             self._late.set()
-        return Turn.PERHAPS
+        return ReadyTasks.PERHAPS
 
     def _waits(self) -> bool:
         """Whether so much waits to be written that nothing more may be read."""
@@ -405,7 +405,7 @@ class WaylandService:
 
     rules: WindowRules
     sandbox: Sandbox
-    machine: Machine
+    machine: OperatingSystem
     connect: Callable[[], socket.socket]
     report: Callable[[Exception], None]
     trace: Callable[[str], None] | None = None

@@ -33,7 +33,7 @@ from broker.core import limits
 from broker.core.files.tmpfs import on_tmpfs
 from broker.core.limits import clipboard as clipboard_limits
 from broker.core.limits import wayland as wayland_limits
-from broker.jail.wayland.ports import GpuMemory, Machine, Paint, PoolFile
+from broker.jail.wayland.ports import GpuMemory, OperatingSystem, Paint, PoolFile
 from broker.jail.worker.wayland.dmabuf import DmaBuf
 
 _SEALS = fcntl.F_SEAL_SHRINK
@@ -232,7 +232,7 @@ class PaintFile(Paint):
             self._fd = -1
 
 
-class RealMachine(Machine):
+class RealMachine(OperatingSystem):
     """The operating system for all connections of one sandbox.
 
     Descriptors are plain numbers.  ``copied`` counts our bytes that

@@ -27,11 +27,11 @@ from broker.core.limits import waypipe as waypipe_limits
 from broker.core.streams.wayland_verdicts import DMABUF
 from broker.jail.wayland.protocol.wire import bad_message
 from broker.jail.waypipe.channel import (
-    Bytes,
     Closed,
-    Ended,
     Event,
     Messages,
+    PipeBytes,
+    PipeEnded,
     PipeSource,
     SentFile,
     WaypipeChannel,
@@ -39,7 +39,7 @@ from broker.jail.waypipe.channel import (
 from broker.jail.worker import readiness
 from broker.jail.worker.duplex import LAST_WORDS_SECONDS
 from broker.jail.worker.pipes import PipeWriter
-from broker.jail.worker.readiness import Turn, Watch
+from broker.jail.worker.readiness import ReadyTasks, WatchedFile
 from broker.jail.worker.wayland.connection import WaylandConnection
 
 if TYPE_CHECKING:
@@ -282,52 +282,52 @@ class StreamConnection(WaylandConnection):
         is to be done with it.
         """
         self._began = perf_counter()
-        with Watch(self._stream, self._step) as watch:
+        with WatchedFile(self._stream, self._step) as watch:
             await self._catch_up()  # the bytes that came with the header
             while not self._over.is_set():
                 await self._away(watch.left)
                 await self._catch_up()
 
-    def _step(self) -> Turn:
+    def _step(self) -> ReadyTasks:
         """Read once, and work through it as long as no wait is necessary."""
         # guard: nothing after the end
         # guard: a stream waits for room
         if self._over.is_set() or self._waits():
-            return Turn.MINE
+            return ReadyTasks.MINE
         began = perf_counter()
         count = self._read()
         if count is None:
-            return Turn.NONE
+            return ReadyTasks.NONE
         if not count:
             self._end(reason="end")
-            return Turn.MINE
+            return ReadyTasks.MINE
         turn = self._work_until(began + waypipe_limits.WAYPIPE_TURN_SECONDS)
         self.work += perf_counter() - began
         return turn
 
-    def _work_until(self, end: float) -> Turn:
+    def _work_until(self, end: float) -> ReadyTasks:
         """Work through blocks.  MINE when something of them is left."""
-        channel, turn = self.channel, Turn.NONE
+        channel, turn = self.channel, ReadyTasks.NONE
         while True:
             worked, event = channel.next()
             if isinstance(event, Messages):
-                turn = Turn.PERHAPS
+                turn = ReadyTasks.PERHAPS
                 if not self._feed(event):
                     self._fed = True
-                    return Turn.MINE
+                    return ReadyTasks.MINE
             elif event is not None:
                 self._left = event
-                return Turn.MINE
+                return ReadyTasks.MINE
             if not worked or self._over.is_set():
                 break
             # guard: a stream's turn ends
             if perf_counter() > end:
-                return Turn.MINE
+                return ReadyTasks.MINE
         if channel.out:
             self._flush()
-            turn = Turn.PERHAPS
+            turn = ReadyTasks.PERHAPS
         self._owed = channel.pause(trio.current_time())
-        return Turn.MINE if self._owed else turn
+        return ReadyTasks.MINE if self._owed else turn
 
     async def _catch_up(self) -> None:
         """Do what could not be done in a step, and all that has come by now."""
@@ -396,9 +396,9 @@ class StreamConnection(WaylandConnection):
             case PipeSource(rid, fd):
                 self._sources[rid] = trio.CancelScope()
                 self._pipes.start_soon(self._empty_source, rid, fd, self._sources[rid])
-            case Bytes(rid, data):
+            case PipeBytes(rid, data):
                 await self._pour(rid, data)
-            case Ended(rid):
+            case PipeEnded(rid):
                 if rid in self._sinks:
                     self._sinks.pop(rid).end()
                 elif rid in self._sources:

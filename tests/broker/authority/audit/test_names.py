@@ -10,7 +10,7 @@ from broker.authority.audit.names import Names
 from broker.authority.audit.names_key import load_namer
 from broker.authority.audit.settings import (
     AuditMode,
-    Settings,
+    AuditSettings,
     load_settings,
     take_span,
 )
@@ -24,7 +24,7 @@ URL = "https://bank.example/account/4711"
 
 
 async def recorded(path: Path, names: Names) -> dict[str, object]:
-    async with open_store(path, settings=Settings(names=names)) as store:
+    async with open_store(path, settings=AuditSettings(names=names)) as store:
         event = schema.TransferBegin(
             transfer=1, target="mail", object=URL, argument="x"
         )
@@ -70,13 +70,13 @@ def test_a_key_file_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 def test_settings(tmp_path: Path) -> None:
-    assert load_settings([tmp_path]) == Settings()
+    assert load_settings([tmp_path]) == AuditSettings()
     file = tmp_path / "audit.toml"
     file.write_text('mode = "best-effort"\nnames = "drop"\nkeep = "90d"\n')
     found = load_settings([tmp_path / "nowhere", tmp_path])
     assert (found.mode, found.names) == (AuditMode.BEST_EFFORT, Names.DROP)
     assert found.keep_seconds == 90 * 86400
-    assert Settings().keep_seconds is None
+    assert AuditSettings().keep_seconds is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import trio
 
 from broker.authority.audit.retention import used_bytes
 from broker.authority.audit.retention_service import Retention
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.authority.audit.store import open_store
 from broker.core.errors import UpstreamError
 from tests.kit.audit.log import event, opened, report
@@ -15,7 +15,7 @@ from tests.kit.audit.log import event, opened, report
 async def test_a_flood_of_allowed_streams_stays_within_its_size(tmp_path):
     """20,000 events, as 200 streams a second make them in half a minute."""
     path = tmp_path / "state" / "audit.sqlite"
-    settings = Settings(max_megabytes=8)
+    settings = AuditSettings(max_megabytes=8)
     largest = 0
     async with open_store(path, settings=settings) as store:
         retention = Retention(store, settings)
@@ -47,7 +47,7 @@ async def test_a_flood_of_allowed_streams_stays_within_its_size(tmp_path):
 
 async def test_a_disk_that_refuses_is_said_once(tmp_path, capsys, monkeypatch):
     async with open_store(tmp_path / "audit.sqlite") as store:
-        retention = Retention(store, Settings())
+        retention = Retention(store, AuditSettings())
         asked = trio.Event()
         times = 0
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from broker.cli.pairing.protocol import SIZES, TABLE, Kind, Pairing, State
+from broker.cli.pairing.protocol import SIZES, TABLE, MessageKind, Pairing, PairingState
 from broker.core.errors import InternalError
 from broker.core.limits import link as limits
 from broker.net.link.wire_types import (
@@ -38,15 +38,15 @@ def shown(seed=0, **kw):
 def test_both_learn_the_right_key_in_either_order(host_dials, first):
     ends = shown(host_dials=host_dials)
     one, two = ends[first], ends[1 - first]
-    assert one.state is two.state is State.COMPARE
+    assert one.state is two.state is PairingState.COMPARE
     assert one.peer_key is two.peer_key is None
     confirm = one.confirm(two.code)
-    assert one.state is State.CONFIRMED
+    assert one.state is PairingState.CONFIRMED
     two.feed(confirm)
-    assert two.state is State.CONFIRMED_THERE
+    assert two.state is PairingState.CONFIRMED_THERE
     assert two.peer_key is None  # the person here has not confirmed
     one.feed(two.confirm(one.code))
-    assert one.state is two.state is State.PAIRED
+    assert one.state is two.state is PairingState.PAIRED
     keys = {HOST_ID.public, VIEWER_ID.public}
     assert {one.peer_key, two.peer_key} == keys
     one.eof()
@@ -73,7 +73,7 @@ def test_spaces_and_dashes_do_not_matter():
     one, two = shown()
     code = two.code
     one.confirm(f" {code[:3]}-{code[3:]} ")
-    assert one.state is State.CONFIRMED
+    assert one.state is PairingState.CONFIRMED
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_one_wrong_code_ends_the_run_on_both_ends(typed):
     with pytest.raises(LinkRefusedError) as caught:
         one.confirm(one.code if typed == "own" else typed)
     assert caught.value.reason is RefusalReason.PERSON
-    assert one.state is State.REFUSED
+    assert one.state is PairingState.REFUSED
     with pytest.raises(LinkRefusedError, match="user there did not confirm"):
         two.feed(caught.value.answer)
     with pytest.raises(InternalError):
@@ -125,9 +125,9 @@ def test_misuse_is_our_own_fault():
 
 
 def test_the_table_refuses_missing_keys():
-    for state in State:
-        for kind in Kind:
-            if (state, kind) in TABLE or state is State.NEW:
+    for state in PairingState:
+        for kind in MessageKind:
+            if (state, kind) in TABLE or state is PairingState.NEW:
                 continue
             machine, _ = pairings()
             machine.state = state
@@ -138,7 +138,9 @@ def test_the_table_refuses_missing_keys():
                 machine.feed(head.ljust(SIZES[kind], b"\0"))
             # what two people have confirmed is not undone by a late byte
             assert machine.state is (
-                State.PAIRED if state is State.PAIRED else State.REFUSED
+                PairingState.PAIRED
+                if state is PairingState.PAIRED
+                else PairingState.REFUSED
             )
 
 
@@ -162,7 +164,7 @@ def test_any_bytes_end_in_a_refusal(chunks, dials):
         for chunk in chunks:
             machine.feed(chunk)
         machine.eof()
-    assert machine.state is State.REFUSED
+    assert machine.state is PairingState.REFUSED
     assert machine.code is None
 
 
@@ -190,7 +192,10 @@ class PairingMachine(RuleBasedStateMachine):
     def person_types(self, end):
         """An honest person types what the other screen shows, if it shows one."""
         here, there = self.wire.ends[end], self.wire.ends[1 - end]
-        if here.state in {State.COMPARE, State.CONFIRMED_THERE} and there.code:
+        if (
+            here.state in {PairingState.COMPARE, PairingState.CONFIRMED_THERE}
+            and there.code
+        ):
             code = there.code
             self.wire.call(end, lambda: here.confirm(code))
 
@@ -217,7 +222,11 @@ class PairingMachine(RuleBasedStateMachine):
             other = self.wire.ends[1 - end]
             assert key in (None, other._identity.public)
             if key is not None:
-                assert other.state in {State.CONFIRMED, State.PAIRED, State.REFUSED}
+                assert other.state in {
+                    PairingState.CONFIRMED,
+                    PairingState.PAIRED,
+                    PairingState.REFUSED,
+                }
 
     def teardown(self):
         if self.wire is not None:

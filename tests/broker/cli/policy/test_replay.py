@@ -9,7 +9,7 @@ import trio
 from click.testing import CliRunner
 
 from broker.authority.audit.names import Names
-from broker.authority.audit.settings import Settings
+from broker.authority.audit.settings import AuditSettings
 from broker.authority.audit.store import open_store
 from broker.authority.decisions.decision_events import decision
 from broker.authority.decisions.evaluator import call_of
@@ -72,7 +72,7 @@ def _write(run, names=Names.KEEP):
     engine = Engine(rules)
 
     async def write():
-        async with open_store(run.log, settings=Settings(names=names)) as store:
+        async with open_store(run.log, settings=AuditSettings(names=names)) as store:
             for request in WAYS:
                 lease = request.lease
                 await store.record(

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from broker.cli.run.container import can_limit
-from broker.host.launchers.podman.arguments import Container, Limits, podman_args
+from broker.host.launchers.podman.arguments import (
+    Container,
+    ContainerLimits,
+    podman_args,
+)
 
 
 @pytest.fixture(name="group")
@@ -59,7 +63,7 @@ def test_podman_is_told_how_many_files_a_program_may_open():
 
 
 def test_podman_is_told_the_limits_and_otherwise_none():
-    assert limits_of(Limits(512, 100)) == ["--memory=512m", "--pids-limit=100"]
+    assert limits_of(ContainerLimits(512, 100)) == ["--memory=512m", "--pids-limit=100"]
     assert limits_of(None) == []
 
 

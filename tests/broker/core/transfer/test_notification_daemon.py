@@ -64,7 +64,7 @@ def notify(daemon):
 
 
 def test_one_that_is_refused_at_once_has_its_number_first(daemon, monkeypatch):
-    monkeypatch.setattr(notifications, "Connection", Ended)
+    monkeypatch.setattr(notifications, "BrokerConnection", Ended)
     service, program = daemon
     notify(service)
     answer, ended = received(program)
@@ -98,7 +98,7 @@ def test_a_program_has_its_number_while_the_user_is_asked(daemon, monkeypatch):
         def send(self, data):
             sent.append(read_message(io.BytesIO(data))["type"])
 
-    monkeypatch.setattr(notifications, "Connection", Asked)
+    monkeypatch.setattr(notifications, "BrokerConnection", Asked)
     monkeypatch.setattr(notifications, "start_thread", works.append)
     service, program = daemon
     notify(service)

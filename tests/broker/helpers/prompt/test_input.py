@@ -7,8 +7,8 @@ import time
 import pytest
 
 from broker.helpers.prompt.dialog import Dialog
-from broker.helpers.prompt.input import SeatInput
-from broker.helpers.prompt.window import Window
+from broker.helpers.prompt.input import DialogSeat
+from broker.helpers.prompt.window import DialogWindow
 from tests.kit.prompting import question
 
 LEFT = 0x110
@@ -36,19 +36,19 @@ class Showing:
 
 @pytest.fixture
 def window(monkeypatch):
-    made = Window(lambda *_: None, lambda _: None)
+    made = DialogWindow(lambda *_: None, lambda _: None)
     made.images = []
     monkeypatch.setattr(
         made, "set_image", lambda pointer, serial, done: made.images.append(done)
     )
     made._showing = Showing()
-    made._seats[1] = SeatInput(Fake(), made)
+    made._seats[1] = DialogSeat(Fake(), made)
     made._seats[1]._capabilities(made._seats[1]._seat, 1)
     made.dialog.guard.visible(time.monotonic())
     return made
 
 
-def enters(window: Window, serial: int = 1) -> SeatInput:
+def enters(window: DialogWindow, serial: int = 1) -> DialogSeat:
     seat = window._seats[1]
     seat._pointer_enter(None, serial, window._showing.surface, 5, 5)
     return seat

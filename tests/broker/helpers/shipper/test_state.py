@@ -11,7 +11,7 @@ from broker.authority.audit.store import open_store
 from broker.core.errors import SetupError
 from broker.helpers.shipper.config import JsonlTarget
 from broker.helpers.shipper.cursor import Cursor, save_cursor
-from broker.helpers.shipper.run import Place, ship_once
+from broker.helpers.shipper.run import ShipperPaths, ship_once
 from broker.helpers.shipper.service import load
 from broker.helpers.shipper.state import shipping_warnings, unshipped
 from tests.kit.audit.shipping import filled, record
@@ -64,7 +64,7 @@ async def test_retention_keeps_what_a_receiver_has_not_got() -> None:
         (paths.config[0] / "ship.toml").write_text(
             f"[[target]]\nname = 'a'\nto = 'jsonl'\npath = '{env['HOME']}/a'\n"
         )
-        place = Place(paths.audit, paths.shipping, "m")
+        place = ShipperPaths(paths.audit, paths.shipping, "m")
         target = JsonlTarget("a", f"{env['HOME']}/a")
         told: dict[str, object] = {}
         await filled(paths.state, 700)

@@ -450,7 +450,7 @@ def test_the_programs_for_files_and_devices_read_it_too(greeted, stack, monkeypa
     assert doors.standard_address("VITRAIL_OPEN_URL") == "vsock:2:1"
     monkeypatch.setenv("VITRAIL_COPY", f"port:{path}")
     tools = (
-        lambda: connection.Connection("VITRAIL_COPY"),
+        lambda: connection.BrokerConnection("VITRAIL_COPY"),
         lambda: launch.open_proved(f"port:{path}", "vitrail.Device"),
     )
     pool = ThreadPoolExecutor(1)

@@ -18,7 +18,7 @@ from broker.ipc.control.forwarded import (
     Cancel,
     Done,
 )
-from broker.ipc.control.forwarder import Calls
+from broker.ipc.control.forwarder import ForwardedCalls
 
 EMPTY = msgspec.Raw(b"{}")
 CALLER = (7, 1000)
@@ -33,7 +33,7 @@ class Stage:
 
     def __init__(self):
         self.frames = []
-        self.calls = Calls("viewer", self.frames.append)
+        self.calls = ForwardedCalls("viewer", self.frames.append)
 
     def begin(self, *, more=False):
         return self.calls.begin("io.x.Y", EMPTY, more=more, caller=CALLER)

@@ -18,7 +18,7 @@ def shim(monkeypatch, tmp_path):
     """The program, with ``mount``, ``umount`` and chown that only take notes."""
     found = runpy.run_path(str(SHIMS / "usb/usb_devices.py"))
     calls = []
-    scope = found["Nodes"].take.__globals__
+    scope = found["DeviceNodes"].take.__globals__
 
     class Run:
         """``subprocess.run``: the options with ``uid=`` are refused, as by ext4."""
@@ -35,7 +35,7 @@ def shim(monkeypatch, tmp_path):
 
 def test_disk_of_the_virtual_bus_is_given_and_mounted(shim, tmp_path):
     found, calls = shim
-    nodes = found["Nodes"](1000, 1001)
+    nodes = found["DeviceNodes"](1000, 1001)
     nodes.take(found["uevent"](DISK.format(path=VIRTUAL).encode()))
     place = str(tmp_path / "sdb")
     assert calls == [
@@ -63,12 +63,14 @@ def test_disk_of_the_virtual_bus_is_given_and_mounted(shim, tmp_path):
 )
 def test_other_disks_of_the_machine_are_left(shim, path):
     found, calls = shim
-    found["Nodes"](1000, 1000).take(found["uevent"](DISK.format(path=path).encode()))
+    found["DeviceNodes"](1000, 1000).take(
+        found["uevent"](DISK.format(path=path).encode())
+    )
     assert calls == []
 
 
 @pytest.mark.parametrize("data", [b"", b"add@/x", b"\xff\0\xff=\xff\0=\0==\0"])
 def test_any_bytes_are_a_message(shim, data):
     found, calls = shim
-    found["Nodes"](1000, 1000).take(found["uevent"](data))
+    found["DeviceNodes"](1000, 1000).take(found["uevent"](data))
     assert calls == []

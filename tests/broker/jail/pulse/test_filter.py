@@ -15,7 +15,7 @@ from broker.jail.pulse.commands import (
     NOT_FROM_CLIENTS,
     REFUSED,
     REQUESTS,
-    Change,
+    ChangeKind,
     Command,
     Error,
     Facility,
@@ -575,7 +575,7 @@ def test_news_do_not_pile_up_for_who_does_not_read_them():
     deaf.ask(C.SUBSCRIBE, encode("L", [0x2FF]))
     most = 2 * limits.PULSE_QUEUE_BYTES
     for _ in range(most):
-        talk.sandbox.announce(Facility.SINK_INPUT, Change.NEW, 1)
+        talk.sandbox.announce(Facility.SINK_INPUT, ChangeKind.NEW, 1)
         if deaf.core.fault is not None:
             break
     assert isinstance(deaf.core.fault, PeerError)

@@ -15,8 +15,8 @@ from broker.jail.security_key.cbor import encode
 from broker.jail.security_key.ctaphid import (
     BROADCAST,
     Assembler,
-    Command,
-    Message,
+    CtapHidCommand,
+    CtapHidMessage,
     reports_of,
 )
 from broker.jail.security_key.parser import SecurityKey
@@ -31,9 +31,9 @@ def test_assertion_is_signed_after_a_yes_about_its_relying_party():
     challenge = b"c" * 32
     assert guest.cbor(assertion("bank.example", challenge)) == []
     assert [(a.what, a.host) for a in guest.asked] == [("sign in", "bank.example")]
-    assert (Command.CBOR, b"\x02") not in guest.token.seen
+    assert (CtapHidCommand.CBOR, b"\x02") not in guest.token.seen
     keepalive, answer = guest.verdict(allow=True)
-    assert keepalive.command == Command.KEEPALIVE
+    assert keepalive.command == CtapHidCommand.KEEPALIVE
     found = cbor.decode(answer.payload[1:])
     guest.token.private.public_key().verify(
         found[3], found[2] + challenge, ec.ECDSA(hashes.SHA256())
@@ -46,7 +46,7 @@ def test_no_reaches_the_guest_and_never_the_key():
     guest.cbor(assertion("bank.example"))
     (answer,) = guest.verdict(allow=False)
     assert answer.payload == b"\x27"
-    assert [c for c, _ in guest.token.seen] == [Command.INIT]
+    assert [c for c, _ in guest.token.seen] == [CtapHidCommand.INIT]
 
 
 def test_information_passes_without_a_question():
@@ -60,7 +60,9 @@ def test_guest_that_is_faster_than_the_key_waits():
     key, token = SecurityKey(_NONCE), Token()
     begin = key.begin()
     for _ in range(4):
-        for report in reports_of(Message(BROADCAST, Command.INIT, b"abcdefgh")):
+        for report in reports_of(
+            CtapHidMessage(BROADCAST, CtapHidCommand.INIT, b"abcdefgh")
+        ):
             assert key.from_guest(report, 0.0) == []
     (busy,) = key.from_guest(report, 0.0)
     assert busy.report[4:8] == b"\xbf\x00\x01\x06"
@@ -73,8 +75,8 @@ def test_guest_that_is_faster_than_the_key_waits():
 def test_key_does_not_blink_for_a_sandbox():
     guest = Guest()
     assert guest.capabilities == 0x04
-    (answer,) = guest.send(guest.channel, Command.WINK, b"")
-    assert answer.command == Command.ERROR
+    (answer,) = guest.send(guest.channel, CtapHidCommand.WINK, b"")
+    assert answer.command == CtapHidCommand.ERROR
 
 
 @pytest.mark.parametrize(
@@ -138,18 +140,18 @@ def test_other_commands_are_refused_while_one_waits():
     guest = Guest()
     guest.cbor(assertion("bank.example"))
     (answer,) = guest.cbor(b"\x04")
-    assert (answer.command, answer.payload) == (Command.ERROR, b"\x06")
+    assert (answer.command, answer.payload) == (CtapHidCommand.ERROR, b"\x06")
 
 
 def test_verdict_about_one_request_is_not_for_the_next():
     guest = Guest()
     guest.cbor(assertion("bank.example"))
     first = guest.asked[0].number
-    guest.send(guest.channel, Command.CANCEL, b"")
+    guest.send(guest.channel, CtapHidCommand.CANCEL, b"")
     assert guest.over == [first]
     guest.cbor(assertion("evil.example"))
     guest.act(guest.key.verdict(first, 0.0, allow=True))
-    assert (Command.CBOR, b"\x02") not in guest.token.seen
+    assert (CtapHidCommand.CBOR, b"\x02") not in guest.token.seen
 
 
 def test_guest_is_kept_waiting_and_not_for_ever():
@@ -157,10 +159,10 @@ def test_guest_is_kept_waiting_and_not_for_ever():
     guest.cbor(assertion("bank.example"))
     guest.now = guest.key.next_tick()
     guest.act(guest.key.tick(guest.now))
-    assert guest.answers[-1].command == Command.KEEPALIVE
+    assert guest.answers[-1].command == CtapHidCommand.KEEPALIVE
     guest.now = limits.CTAP_SECONDS
     guest.act(guest.key.tick(guest.now))
-    assert guest.answers[-1].command == Command.ERROR
+    assert guest.answers[-1].command == CtapHidCommand.ERROR
     assert guest.over == [1]
     assert guest.key.next_tick() is None
 
@@ -171,20 +173,20 @@ def test_key_that_does_not_answer_is_cancelled():
     guest.cbor(b"\x04")
     guest.now = limits.CTAP_SECONDS
     guest.act(guest.key.tick(guest.now))
-    assert guest.token.seen[-1][0] == Command.CANCEL
-    assert guest.answers[-1].command == Command.ERROR
+    assert guest.token.seen[-1][0] == CtapHidCommand.CANCEL
+    assert guest.answers[-1].command == CtapHidCommand.ERROR
 
 
 def test_u2f_is_asked_about_once_while_it_is_repeated():
     guest = Guest()
     guest.token.touched = False
-    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3))
     assert guest.asked[0].digest == (b"a" * 32).hex()
     guest.verdict(allow=True)
-    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3))
     assert len(guest.asked) == 1
     assert guest.over == [], "the permission is in use until the key is touched"
-    guest.send(guest.channel, Command.MSG, u2f(2, 3, b"b" * 32))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3, b"b" * 32))
     assert len(guest.asked) == 2
     assert guest.over == [1]
 
@@ -193,33 +195,33 @@ def test_u2f_signature_is_one_use():
     """A second one is asked about, however soon: the person touches for the first."""
     guest = Guest()
     guest.token.touched = False
-    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3))
     guest.verdict(allow=True)
     guest.token.touched = True
-    _, signed = guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    _, signed = guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3))
     assert signed.payload.endswith(b"\x90\x00")
     assert guest.over == [1]
-    signatures = guest.token.seen.count((Command.MSG, b"\0"))
-    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    signatures = guest.token.seen.count((CtapHidCommand.MSG, b"\0"))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3))
     assert len(guest.asked) == 2
-    assert guest.token.seen.count((Command.MSG, b"\0")) == signatures
+    assert guest.token.seen.count((CtapHidCommand.MSG, b"\0")) == signatures
 
 
 def test_revoked_u2f_is_not_repeated():
     guest = Guest()
     guest.token.touched = False
-    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3))
     guest.verdict(allow=True)
     guest.act(guest.key.verdict(1, guest.now, allow=False))
     assert guest.over == [1]
-    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3))
     assert len(guest.asked) == 2
 
 
 def test_u2f_permission_ends_with_its_time():
     guest = Guest()
     guest.token.touched = False
-    guest.send(guest.channel, Command.MSG, u2f(2, 3))
+    guest.send(guest.channel, CtapHidCommand.MSG, u2f(2, 3))
     guest.verdict(allow=True)
     assert guest.key.next_tick() == limits.CTAP_SECONDS
     guest.now = limits.CTAP_SECONDS
@@ -229,7 +231,7 @@ def test_u2f_permission_ends_with_its_time():
 
 
 def from_token(command, payload):
-    return reports_of(Message(CHANNEL, command, payload))
+    return reports_of(CtapHidMessage(CHANNEL, command, payload))
 
 
 def asked_and_allowed(guest):
@@ -237,7 +239,7 @@ def asked_and_allowed(guest):
     guest.token.silent = True
     guest.cbor(assertion("bank.example"))
     guest.verdict(allow=True)
-    assert (Command.CBOR, b"\x02") in guest.token.seen
+    assert (CtapHidCommand.CBOR, b"\x02") in guest.token.seen
 
 
 def test_permission_revoked_before_the_touch_is_cancelled_at_the_key():
@@ -245,11 +247,11 @@ def test_permission_revoked_before_the_touch_is_cancelled_at_the_key():
     asked_and_allowed(guest)
     (answer,) = guest.verdict(allow=False)
     assert answer.payload == b"\x27"
-    assert guest.token.seen[-1][0] == Command.CANCEL
+    assert guest.token.seen[-1][0] == CtapHidCommand.CANCEL
     assert guest.over == [1]
     # The person touched it in the same moment: the signature is not delivered.
     guest.answers.clear()
-    for report in from_token(Command.CBOR, b"\0signature"):
+    for report in from_token(CtapHidCommand.CBOR, b"\0signature"):
         guest.act(guest.key.from_key(report))
     assert guest.answers == []
 
@@ -260,8 +262,8 @@ def test_answer_to_a_cancelled_request_is_not_the_next_ones():
     guest.verdict(allow=False)
     guest.token.silent = False
     assert guest.cbor(b"\x04") == [], "it waits for what the key still owes"
-    assert (Command.CBOR, b"\x04") not in guest.token.seen
-    for report in from_token(Command.CBOR, b"\0signature"):
+    assert (CtapHidCommand.CBOR, b"\x04") not in guest.token.seen
+    for report in from_token(CtapHidCommand.CBOR, b"\0signature"):
         guest.act(guest.key.from_key(report))
     _, answer = guest.answers
     assert cbor.decode(answer.payload[1:])[1] == ["FIDO_2_0"]
@@ -275,13 +277,13 @@ def test_key_that_never_answers_a_cancelled_request_is_not_waited_for():
     for _ in range(4):
         assert guest.cbor(b"\x04") == []
     (busy,) = guest.cbor(b"\x04")
-    assert (busy.command, busy.payload) == (Command.ERROR, b"\x06")
-    (cancelled,) = guest.send(guest.channel, Command.CANCEL, b"")
+    assert (busy.command, busy.payload) == (CtapHidCommand.ERROR, b"\x06")
+    (cancelled,) = guest.send(guest.channel, CtapHidCommand.CANCEL, b"")
     assert cancelled.payload == b"\x2d"
     guest.cbor(b"\x04")
     guest.now = guest.key.next_tick()
     guest.act(guest.key.tick(guest.now))
-    assert guest.token.seen[-1] == (Command.CBOR, b"\x04")
+    assert guest.token.seen[-1] == (CtapHidCommand.CBOR, b"\x04")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +292,7 @@ def test_key_that_never_answers_a_cancelled_request_is_not_waited_for():
 )
 def test_malformed_u2f_never_reaches_the_key(apdu):
     guest = Guest()
-    (answer,) = guest.send(guest.channel, Command.MSG, apdu)
+    (answer,) = guest.send(guest.channel, CtapHidCommand.MSG, apdu)
     assert answer.payload[:1] in {b"\x67", b"\x6d"}
     assert len(guest.token.seen) == 1
 
@@ -298,10 +300,10 @@ def test_malformed_u2f_never_reaches_the_key(apdu):
 def test_channels_are_bounded_and_strange_ones_refused():
     guest = Guest()
     for _ in range(3 * limits.CTAP_CHANNELS):
-        guest.send(BROADCAST, Command.INIT, b"abcdefgh")
+        guest.send(BROADCAST, CtapHidCommand.INIT, b"abcdefgh")
     assert len(guest.key._channels) == limits.CTAP_CHANNELS
     (answer,) = guest.cbor(b"\x04")
-    assert (answer.command, answer.payload) == (Command.ERROR, b"\x0b")
+    assert (answer.command, answer.payload) == (CtapHidCommand.ERROR, b"\x0b")
 
 
 @given(st.lists(st.binary(min_size=64, max_size=64), max_size=20))
@@ -311,8 +313,12 @@ def test_any_reports_reach_the_key_only_as_harmless_messages(reports):
         data = guest.channel.to_bytes(4, "big") + report[4:]
         guest.act(guest.key.from_guest(data, 0.0))
     for command, first in guest.token.seen[1:]:
-        assert command in {Command.CBOR, Command.MSG, Command.CANCEL}
-        assert command != Command.CBOR or first in {b"\x04", b"\x06"}
+        assert command in {
+            CtapHidCommand.CBOR,
+            CtapHidCommand.MSG,
+            CtapHidCommand.CANCEL,
+        }
+        assert command != CtapHidCommand.CBOR or first in {b"\x04", b"\x06"}
 
 
 @pytest.mark.parametrize("size", [0, 63, 65])
@@ -324,7 +330,7 @@ def test_reports_have_64_bytes(size):
 @given(st.binary(max_size=limits.CTAP_MESSAGE_BYTES))
 def test_messages_come_together_as_they_were_cut(payload):
     assembler = Assembler()
-    message = Message(7, Command.CBOR, payload)
+    message = CtapHidMessage(7, CtapHidCommand.CBOR, payload)
     found = [assembler.feed(report) for report in reports_of(message)]
     assert found[-1] == message
     assert not any(found[:-1])
@@ -332,7 +338,7 @@ def test_messages_come_together_as_they_were_cut(payload):
 
 def test_messages_are_bounded():
     with pytest.raises(ValueError, match="7610"):
-        reports_of(Message(7, 3, b"x" * (limits.CTAP_MESSAGE_BYTES + 1)))
+        reports_of(CtapHidMessage(7, 3, b"x" * (limits.CTAP_MESSAGE_BYTES + 1)))
     head = (7).to_bytes(4, "big") + b"\x90" + (7610).to_bytes(2, "big")
     channel, _ = Assembler().feed(head.ljust(64, b"\0"))
     assert channel == 7
@@ -355,7 +361,7 @@ def test_nesting_is_bounded():
 def test_half_a_message_to_another_program_does_not_hide_the_answer():
     """A device node gives each reader all reports, and loses those it is too slow for."""
     guest = Guest()
-    half = reports_of(Message(0x77777777, Command.CBOR, b"x" * 200))[0]
+    half = reports_of(CtapHidMessage(0x77777777, CtapHidCommand.CBOR, b"x" * 200))[0]
     assert guest.key.from_key(half) == []
     _, answer = guest.cbor(b"\x04")
     assert answer.payload[:1] == b"\0"

@@ -8,7 +8,7 @@ import pytest
 
 from broker.core.errors import PeerError
 from broker.core.limits import waypipe as waypipe_limits
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from broker.jail.waypipe.channel import WaypipeChannel
 from tests.kit.waypipe import wire_bytes as w
 
@@ -50,7 +50,7 @@ def world():
 
 def test_an_end_that_knows_arenas_is_told_how_large_its_own_is(world):
     (told,) = w.blocks(bytes(world.channel.out))
-    assert told == (Kind.OPEN_ARENA, struct.pack("<Q", SIZE))
+    assert told == (BlockKind.OPEN_ARENA, struct.pack("<Q", SIZE))
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,11 @@ _LIES = {
     "no rows": (w.arena_fill(1, 0, 0, 8, 0), "a copy of 0"),
     "a file that was never opened": (w.arena_fill(2, 0, 0, 8), "never opened"),
     "a file of ours": (w.arena_fill(-1, 0, 0, 8), "never opened"),
-    "an arena of its own": (w.block(Kind.OPEN_ARENA, bytes(8)), "only our end has"),
-    "half a place": (w.block(Kind.ARENA_FILL, bytes(20)), "where 28 to 28"),
+    "an arena of its own": (
+        w.block(BlockKind.OPEN_ARENA, bytes(8)),
+        "only our end has",
+    ),
+    "half a place": (w.block(BlockKind.ARENA_FILL, bytes(20)), "where 28 to 28"),
 }
 
 
@@ -161,7 +164,7 @@ def test_copied_bytes_are_acknowledged_like_received_ones(world, monkeypatch):
     world.channel.out.clear()
     world.feed(w.arena_fill(1, 0, 0, 64) + w.arena_fill(1, 0, 0, 8))
     (told,) = w.blocks(bytes(world.channel.out))
-    assert told == (Kind.ACK_NBLOCKS, struct.pack("<I", 3))
+    assert told == (BlockKind.ACK_NBLOCKS, struct.pack("<I", 3))
 
 
 def test_copies_have_the_pace_of_spans(world):

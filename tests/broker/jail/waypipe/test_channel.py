@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from broker.core.errors import PeerError
 from broker.core.limits import waypipe as waypipe_limits
 from broker.jail.waypipe import channel as subject
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from broker.jail.waypipe.channel import (
-    Bytes,
     Closed,
-    Ended,
     Messages,
+    PipeBytes,
+    PipeEnded,
     PipeSource,
     SentFile,
     WaypipeChannel,
@@ -71,7 +71,7 @@ def refused(world: World, data: bytes, match: str) -> None:
 
 
 def ack(count: int) -> bytes:
-    return w.block(Kind.ACK_NBLOCKS, struct.pack("<I", count))
+    return w.block(BlockKind.ACK_NBLOCKS, struct.pack("<I", count))
 
 
 # -- accepted messages --------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_a_batch_may_be_opened_newest_first(world):
 def test_a_selection_goes_out_to_a_reader_in_the_sandbox(world):
     """wl_data_offer.receive: the sandbox will read what we read from the pipe."""
     source, messages = world.feed(
-        w.pipe(Kind.OPEN_IR_PIPE, 1)
+        w.pipe(BlockKind.OPEN_IR_PIPE, 1)
         + w.inject(1)
         + w.protocol(w.message(7, 1, b"\5\0\0\0text\0\0\0\0", fds=1))
     )
@@ -128,14 +128,14 @@ def test_a_selection_goes_out_to_a_reader_in_the_sandbox(world):
     world.channel.pipe_ended(1)
     one = struct.pack("<i", 1)
     assert world.out() == [
-        (Kind.PIPE_TRANSFER, one + b"hello"),
-        (Kind.PIPE_SHUTDOWN_W, one),
+        (BlockKind.PIPE_TRANSFER, one + b"hello"),
+        (BlockKind.PIPE_SHUTDOWN_W, one),
     ]
 
 
 def test_a_reader_in_the_sandbox_may_leave(world):
-    world.feed(w.pipe(Kind.OPEN_IR_PIPE, 1) + w.inject(1))
-    assert world.feed(w.pipe(Kind.PIPE_SHUTDOWN_R, 1)) == [Ended(1)]
+    world.feed(w.pipe(BlockKind.OPEN_IR_PIPE, 1) + w.inject(1))
+    assert world.feed(w.pipe(BlockKind.PIPE_SHUTDOWN_R, 1)) == [PipeEnded(1)]
     assert world.channel.pipes == 0
     world.channel.pipe_bytes(1, b"too late")
     assert world.out() == []
@@ -148,25 +148,27 @@ def test_a_selection_comes_from_a_writer_in_the_sandbox(world):
     assert (sink.rid, sink.fd) == (-1, 77)
     rid = struct.pack("<i", -1)
     assert world.out() == [
-        (Kind.OPEN_IR_PIPE, rid),
-        (Kind.INJECT_RIDS, rid),
-        (Kind.PROTOCOL, w.message(9, 1, b"\5\0\0\0text\0\0\0\0", fds=1)),
+        (BlockKind.OPEN_IR_PIPE, rid),
+        (BlockKind.INJECT_RIDS, rid),
+        (BlockKind.PROTOCOL, w.message(9, 1, b"\5\0\0\0text\0\0\0\0", fds=1)),
     ]
-    assert world.feed(w.pipe(Kind.PIPE_TRANSFER, -1, b"data")) == [Bytes(-1, b"data")]
-    assert world.feed(w.pipe(Kind.PIPE_SHUTDOWN_W, -1)) == [Ended(-1)]
-    assert world.feed(w.pipe(Kind.PIPE_TRANSFER, -1, b"late")) == []
+    assert world.feed(w.pipe(BlockKind.PIPE_TRANSFER, -1, b"data")) == [
+        PipeBytes(-1, b"data")
+    ]
+    assert world.feed(w.pipe(BlockKind.PIPE_SHUTDOWN_W, -1)) == [PipeEnded(-1)]
+    assert world.feed(w.pipe(BlockKind.PIPE_TRANSFER, -1, b"late")) == []
 
 
 def test_a_keymap_is_sent_as_a_file(world):
     keymap = bytes(range(256)) * 1000
     world.channel.send_messages(w.message(4, 0, bytes(8)), [SentFile(keymap)])
     got = world.out()
-    assert got[0] == (Kind.OPEN_FILE, struct.pack("<iI", -1, len(keymap)))
-    assert got[-2] == (Kind.INJECT_RIDS, struct.pack("<i", -1))
-    assert got[-1] == (Kind.PROTOCOL, w.message(4, 0, bytes(8), fds=1))
+    assert got[0] == (BlockKind.OPEN_FILE, struct.pack("<iI", -1, len(keymap)))
+    assert got[-2] == (BlockKind.INJECT_RIDS, struct.pack("<i", -1))
+    assert got[-1] == (BlockKind.PROTOCOL, w.message(4, 0, bytes(8), fds=1))
     back = bytearray(len(keymap))
     for kind, body in got[1:-2]:
-        assert kind is Kind.BUFFER_FILL
+        assert kind is BlockKind.BUFFER_FILL
         rid, start, end = struct.unpack_from("<iII", body)
         assert rid == -1
         back[start:end] = body[12:]
@@ -190,13 +192,13 @@ def test_blocks_are_acknowledged_together(world):
     world.feed(ack(1))  # not counted itself
     world.channel.acknowledge()
     world.channel.acknowledge()
-    assert world.out() == [(Kind.ACK_NBLOCKS, struct.pack("<I", 3))]
+    assert world.out() == [(BlockKind.ACK_NBLOCKS, struct.pack("<I", 3))]
 
 
 def test_goodbye_both_ways(world):
-    assert world.feed(w.block(Kind.CLOSE, struct.pack("<i", -32))) == [Closed(-32)]
+    assert world.feed(w.block(BlockKind.CLOSE, struct.pack("<i", -32))) == [Closed(-32)]
     world.channel.say_goodbye(-71)
-    assert world.out() == [(Kind.CLOSE, struct.pack("<i", -71))]
+    assert world.out() == [(BlockKind.CLOSE, struct.pack("<i", -71))]
 
 
 def test_messages_for_a_closed_file_are_late_and_not_an_error(world):
@@ -209,8 +211,10 @@ def test_messages_for_a_closed_file_are_late_and_not_an_error(world):
 
 
 def test_closing_gives_back_what_no_message_has_got(world):
-    world.feed(w.open_file(1, 8) + w.open_file(2, 8) + w.pipe(Kind.OPEN_IR_PIPE, 3))
-    world.feed(w.pipe(Kind.OPEN_IR_PIPE, 4) + w.inject(1, 3))
+    world.feed(
+        w.open_file(1, 8) + w.open_file(2, 8) + w.pipe(BlockKind.OPEN_IR_PIPE, 3)
+    )
+    world.feed(w.pipe(BlockKind.OPEN_IR_PIPE, 4) + w.inject(1, 3))
     world.channel.close()
     one, two = world.memory.files
     assert set(map(id, world.memory.discarded)) == set(
@@ -273,7 +277,7 @@ _AFTER_OPEN = {
         w.protocol(w.message(1, 0, fds=1)),
         "1 descriptors come with 0",
     ),
-    "pipe bytes for a file": (w.pipe(Kind.OPEN_IR_PIPE, 1), "second time"),
+    "pipe bytes for a file": (w.pipe(BlockKind.OPEN_IR_PIPE, 1), "second time"),
 }
 
 
@@ -301,36 +305,36 @@ _REFUSED = {
     "gigantic file": (w.open_file(1, 0xF0000000), "file of"),
     "descriptor of no file": (w.inject(7), "is none"),
     "our descriptor": (w.inject(-1), "is none"),
-    "bytes of no pipe": (w.pipe(Kind.PIPE_TRANSFER, 3, b"x"), "never opened"),
-    "end of no pipe": (w.pipe(Kind.PIPE_SHUTDOWN_W, -1), "never opened"),
-    "end of no reader": (w.pipe(Kind.PIPE_SHUTDOWN_R, 3), "never opened"),
-    "pipe with our id": (w.pipe(Kind.OPEN_IR_PIPE, -1), "not the sender's"),
-    "half an id": (w.block(Kind.INJECT_RIDS, bytes(6)), "inside an id"),
-    "message cut off": (w.block(Kind.PROTOCOL, bytes(8) + bytes(4)), "message"),
+    "bytes of no pipe": (w.pipe(BlockKind.PIPE_TRANSFER, 3, b"x"), "never opened"),
+    "end of no pipe": (w.pipe(BlockKind.PIPE_SHUTDOWN_W, -1), "never opened"),
+    "end of no reader": (w.pipe(BlockKind.PIPE_SHUTDOWN_R, 3), "never opened"),
+    "pipe with our id": (w.pipe(BlockKind.OPEN_IR_PIPE, -1), "not the sender's"),
+    "half an id": (w.block(BlockKind.INJECT_RIDS, bytes(6)), "inside an id"),
+    "message cut off": (w.block(BlockKind.PROTOCOL, bytes(8) + bytes(4)), "message"),
     "message of 4 bytes": (
-        w.block(Kind.PROTOCOL, struct.pack("<IHH", 1, 0, 4)),
+        w.block(BlockKind.PROTOCOL, struct.pack("<IHH", 1, 0, 4)),
         "message of 4",
     ),
     "message not in words": (
-        w.block(Kind.PROTOCOL, struct.pack("<IHH", 1, 0, 10) + bytes(4)),
+        w.block(BlockKind.PROTOCOL, struct.pack("<IHH", 1, 0, 10) + bytes(4)),
         "message of 10",
     ),
     "message longer than its block": (
-        w.block(Kind.PROTOCOL, struct.pack("<IHH", 1, 0, 16) + bytes(4)),
+        w.block(BlockKind.PROTOCOL, struct.pack("<IHH", 1, 0, 16) + bytes(4)),
         "message of 16",
     ),
     "unknown kind": (w.block(24), "unknown kind"),
-    "GPU buffer": (w.block(Kind.OPEN_DMABUF, bytes(64)), "GPU"),
-    "video": (w.block(Kind.OPEN_DMAVID_SRC, bytes(64)), "video"),
-    "timeline": (w.block(Kind.OPEN_TIMELINE, bytes(8)), "timeline"),
-    "reconnection": (w.block(Kind.RESTART, bytes(4)), "reconnection"),
-    "version that we did not choose": (w.block(Kind.VERSION, bytes(4)), "version"),
+    "GPU buffer": (w.block(BlockKind.OPEN_DMABUF, bytes(64)), "GPU"),
+    "video": (w.block(BlockKind.OPEN_DMAVID_SRC, bytes(64)), "video"),
+    "timeline": (w.block(BlockKind.OPEN_TIMELINE, bytes(8)), "timeline"),
+    "reconnection": (w.block(BlockKind.RESTART, bytes(4)), "reconnection"),
+    "version that we did not choose": (w.block(BlockKind.VERSION, bytes(4)), "version"),
     "pipe to be read by the application": (
-        w.pipe(Kind.OPEN_IW_PIPE, 1),
+        w.pipe(BlockKind.OPEN_IW_PIPE, 1),
         "for an application to read",
     ),
-    "size 0": (w.block(Kind.PROTOCOL, size=0), "0 bytes"),
-    "size 3": (w.block(Kind.CLOSE, size=3), "3 bytes"),
+    "size 0": (w.block(BlockKind.PROTOCOL, size=0), "0 bytes"),
+    "size 3": (w.block(BlockKind.CLOSE, size=3), "3 bytes"),
 }
 
 
@@ -340,18 +344,18 @@ def test_nonsense_ends_the_stream(world, case):
 
 
 _SIZES = {
-    Kind.PROTOCOL: waypipe_limits.WAYPIPE_MESSAGES_BYTES,
-    Kind.INJECT_RIDS: 4 * waypipe_limits.WAYPIPE_FDS_PER_BLOCK,
-    Kind.OPEN_FILE: 8,
-    Kind.EXTEND_FILE: 8,
-    Kind.BUFFER_FILL: waypipe_limits.WAYPIPE_BLOCK_BYTES - 4,
-    Kind.BUFFER_DIFF: waypipe_limits.WAYPIPE_BLOCK_BYTES - 4,
-    Kind.OPEN_IR_PIPE: 4,
-    Kind.PIPE_TRANSFER: 4 + waypipe_limits.WAYPIPE_PIPE_BLOCK_BYTES,
-    Kind.PIPE_SHUTDOWN_R: 4,
-    Kind.PIPE_SHUTDOWN_W: 4,
-    Kind.ACK_NBLOCKS: 4,
-    Kind.CLOSE: 4,
+    BlockKind.PROTOCOL: waypipe_limits.WAYPIPE_MESSAGES_BYTES,
+    BlockKind.INJECT_RIDS: 4 * waypipe_limits.WAYPIPE_FDS_PER_BLOCK,
+    BlockKind.OPEN_FILE: 8,
+    BlockKind.EXTEND_FILE: 8,
+    BlockKind.BUFFER_FILL: waypipe_limits.WAYPIPE_BLOCK_BYTES - 4,
+    BlockKind.BUFFER_DIFF: waypipe_limits.WAYPIPE_BLOCK_BYTES - 4,
+    BlockKind.OPEN_IR_PIPE: 4,
+    BlockKind.PIPE_TRANSFER: 4 + waypipe_limits.WAYPIPE_PIPE_BLOCK_BYTES,
+    BlockKind.PIPE_SHUTDOWN_R: 4,
+    BlockKind.PIPE_SHUTDOWN_W: 4,
+    BlockKind.ACK_NBLOCKS: 4,
+    BlockKind.CLOSE: 4,
 }
 
 
@@ -370,9 +374,11 @@ def test_the_longest_block_fits(world, kind):
 
 @pytest.mark.parametrize("kind", _SIZES)
 def test_a_block_too_short_for_its_head_is_refused(world, kind):
-    least = {Kind.PROTOCOL: 8, Kind.BUFFER_FILL: 12, Kind.BUFFER_DIFF: 12}.get(
-        kind, 8 if kind in {Kind.OPEN_FILE, Kind.EXTEND_FILE} else 4
-    )
+    least = {
+        BlockKind.PROTOCOL: 8,
+        BlockKind.BUFFER_FILL: 12,
+        BlockKind.BUFFER_DIFF: 12,
+    }.get(kind, 8 if kind in {BlockKind.OPEN_FILE, BlockKind.EXTEND_FILE} else 4)
     refused(world, w.block(kind, size=4 + least - 1), "where")
 
 
@@ -423,17 +429,19 @@ def test_declared_bytes_are_counted(world, monkeypatch):
 
 def test_pipes_are_counted(world):
     most = waypipe_limits.WAYPIPE_PIPES
-    world.feed(b"".join(w.pipe(Kind.OPEN_IR_PIPE, n) for n in range(1, most + 1)))
+    world.feed(b"".join(w.pipe(BlockKind.OPEN_IR_PIPE, n) for n in range(1, most + 1)))
     assert world.channel.pipes == most
-    refused(world, w.pipe(Kind.OPEN_IR_PIPE, most + 1), "pipes are open")
+    refused(world, w.pipe(BlockKind.OPEN_IR_PIPE, most + 1), "pipes are open")
 
 
 def test_pipes_that_are_opened_and_shut_again_are_counted_too(world):
     """Each leaves a descriptor that no message has got."""
     most = waypipe_limits.WAYPIPE_PIPES
     for rid in range(1, most + 1):
-        world.feed(w.pipe(Kind.OPEN_IR_PIPE, rid) + w.pipe(Kind.PIPE_SHUTDOWN_R, rid))
-    refused(world, w.pipe(Kind.OPEN_IR_PIPE, most + 1), "pipes are open")
+        world.feed(
+            w.pipe(BlockKind.OPEN_IR_PIPE, rid) + w.pipe(BlockKind.PIPE_SHUTDOWN_R, rid)
+        )
+    refused(world, w.pipe(BlockKind.OPEN_IR_PIPE, most + 1), "pipes are open")
 
 
 def test_descriptors_of_one_block_are_counted(world):
@@ -506,7 +514,7 @@ def test_bytes_that_are_not_acknowledged_are_counted(world, more):
     blocks = [w.fill(1, 0, body, bytes(body))] * 3
     blocks.append(w.fill(1, 0, rest - 16 + more, bytes(rest - 16 + more)))
     world.feed(b"".join(blocks))
-    told = [(Kind.ACK_NBLOCKS, struct.pack("<I", 5))] if more else []
+    told = [(BlockKind.ACK_NBLOCKS, struct.pack("<I", 5))] if more else []
     assert world.out() == told
     assert world.channel.unacknowledged == (0 if more else rest + 3 * (16 + body) + 12)
 
@@ -579,4 +587,4 @@ def test_what_we_encode_a_channel_of_the_other_side_would_read(sizes):
 def test_every_kind_is_handled_or_refused():
     refusals = set(subject.blocks._WHY_NOT)
     assert set(subject._HANDLERS) == set(subject.blocks._BODIES)
-    assert set(Kind) == set(subject._HANDLERS) | refusals
+    assert set(BlockKind) == set(subject._HANDLERS) | refusals

@@ -14,7 +14,7 @@ import trio
 from broker.core.framing import FrameReader, encode_frame
 from broker.core.limits import notifications as limits
 from broker.ipc import transfer as m
-from broker.ipc.desktop.daemons import (
+from broker.ipc.guest.daemons import (
     DaemonShow,
     NotificationAction,
     NotificationClosed,

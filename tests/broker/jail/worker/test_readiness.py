@@ -17,7 +17,7 @@ import trio.testing
 
 from broker.core.limits import wayland as limits
 from broker.jail.worker import readiness
-from broker.jail.worker.readiness import Turn, Watch
+from broker.jail.worker.readiness import ReadyTasks, WatchedFile
 from tests.kit.eventually import eventually
 
 
@@ -30,15 +30,15 @@ def pair():
 
 
 @contextmanager
-def watching(mine, turn=Turn.NONE):
+def watching(mine, turn=ReadyTasks.NONE):
     """A watch whose step reads, and the bytes that it has read."""
     got = []
 
-    def step() -> Turn:
+    def step() -> ReadyTasks:
         got.append(mine.recv(100))
         return turn
 
-    with Watch(mine, step) as watch:
+    with WatchedFile(mine, step) as watch:
         yield watch, got
 
 
@@ -56,7 +56,7 @@ async def test_each_readiness_is_a_step_and_no_turn_of_a_task(pair):
 
 async def test_the_task_has_its_turn_when_the_step_says_so(pair):
     mine, other = pair
-    with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
+    with watching(mine, ReadyTasks.MINE) as (watch, got), trio.fail_after(60):
         for count in range(1, 6):
             other.send(b"x")
             await watch.left()
@@ -65,7 +65,7 @@ async def test_the_task_has_its_turn_when_the_step_says_so(pair):
 
 async def test_nothing_is_read_while_the_task_is_busy(pair):
     mine, other = pair
-    with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
+    with watching(mine, ReadyTasks.MINE) as (watch, got), trio.fail_after(60):
         other.send(b"x")
         await watch.left()
         other.send(b"y")
@@ -79,10 +79,10 @@ async def test_nothing_is_read_while_the_task_is_busy(pair):
 async def test_what_a_step_raises_is_raised_in_the_task(pair):
     mine, other = pair
 
-    def step() -> Turn:
+    def step() -> ReadyTasks:
         raise LookupError("a mistake")
 
-    with Watch(mine, step) as watch, trio.fail_after(60):
+    with WatchedFile(mine, step) as watch, trio.fail_after(60):
         for _ in range(2):  # and it can be waited for again
             other.send(b"x")
             with pytest.raises(LookupError, match="a mistake"):
@@ -93,12 +93,12 @@ async def test_a_task_that_a_step_wakes_does_not_wait_for_anything_else(pair):
     mine, other = pair
     event = trio.Event()
 
-    def step() -> Turn:
+    def step() -> ReadyTasks:
         mine.recv(100)
         event.set()
-        return Turn.PERHAPS
+        return ReadyTasks.PERHAPS
 
-    with Watch(mine, step) as watch, trio.fail_after(60):
+    with WatchedFile(mine, step) as watch, trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch.left)
             await trio.testing.wait_all_tasks_blocked()
@@ -110,13 +110,13 @@ async def test_a_task_that_a_step_wakes_does_not_wait_for_anything_else(pair):
 async def test_deadlines_are_kept_while_steps_are_called_without_end(pair):
     mine, other = pair
 
-    def step() -> Turn:
+    def step() -> ReadyTasks:
         other.send(mine.recv(100))
         mine.send(b"x")
         other.recv(100)
-        return Turn.NONE
+        return ReadyTasks.NONE
 
-    with Watch(mine, step) as watch, trio.fail_after(60):
+    with WatchedFile(mine, step) as watch, trio.fail_after(60):
         other.send(b"x")
         began = trio.current_time()
         with trio.move_on_after(0.2):
@@ -130,11 +130,11 @@ async def test_tasks_go_on_while_steps_are_called_without_end(pair):
     mine, other = pair
     one, two = socket.socketpair()
 
-    def step() -> Turn:
+    def step() -> ReadyTasks:
         other.send(mine.recv(1))  # readable again at once
-        return Turn.NONE
+        return ReadyTasks.NONE
 
-    with one, two, Watch(mine, step) as watch, trio.fail_after(30):
+    with one, two, WatchedFile(mine, step) as watch, trio.fail_after(30):
         two.setblocking(False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch.left)
@@ -173,12 +173,12 @@ async def test_a_watch_and_a_clock_that_jumps(pair, autojump_clock):
 async def test_signals_are_served_while_steps_are_called(pair):
     mine, other = pair
 
-    def step() -> Turn:
+    def step() -> ReadyTasks:
         other.send(mine.recv(1))
-        return Turn.NONE
+        return ReadyTasks.NONE
 
     with (
-        Watch(mine, step) as watch,
+        WatchedFile(mine, step) as watch,
         trio.fail_after(60),
         trio.open_signal_receiver(signal.SIGUSR1) as signals,
     ):
@@ -195,7 +195,7 @@ async def test_signals_are_served_while_steps_are_called(pair):
 
 async def test_an_end_is_something_to_read(pair):
     mine, other = pair
-    with watching(mine, Turn.MINE) as (watch, got), trio.fail_after(60):
+    with watching(mine, ReadyTasks.MINE) as (watch, got), trio.fail_after(60):
         other.close()
         await watch.left()
         assert got == [b""]
@@ -233,14 +233,14 @@ async def test_many_watches_have_their_turns():
     def step_of(number):
         mine, other = pairs[number]
 
-        def step() -> Turn:
+        def step() -> ReadyTasks:
             other.send(mine.recv(1))
             counts[number] += 1
-            return Turn.NONE
+            return ReadyTasks.NONE
 
         return step
 
-    watches = [Watch(mine, step_of(n)) for n, (mine, _) in enumerate(pairs)]
+    watches = [WatchedFile(mine, step_of(n)) for n, (mine, _) in enumerate(pairs)]
     async with trio.open_nursery() as nursery:
         for watch in watches:
             nursery.start_soon(watch.left)
@@ -275,16 +275,16 @@ async def _order(urgent: list[bool], act, steps: int) -> list[int]:
         pairs = _pairs(stack, len(urgent))
         others = [other for _, other in pairs]
 
-        def step(number: int) -> Turn:
+        def step(number: int) -> ReadyTasks:
             pairs[number][0].recv(100)
             order.append(number)
             act(number, others)
             if len(order) >= steps:
                 enough.set()
-            return Turn.PERHAPS
+            return ReadyTasks.PERHAPS
 
         watches = [
-            stack.enter_context(Watch(mine, partial(step, n), urgent=first))
+            stack.enter_context(WatchedFile(mine, partial(step, n), urgent=first))
             for n, ((mine, _), first) in enumerate(zip(pairs, urgent, strict=True))
         ]
         with trio.fail_after(60):

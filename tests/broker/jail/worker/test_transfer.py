@@ -19,7 +19,7 @@ from broker.core.ssh_agent import KeyRefused, ListKeys
 from broker.core.transfer.entries import Directory, End, FileEntry, entry_frame
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.ipc import transfer as messages
-from broker.ipc.transfer_guest import (
+from broker.ipc.guest.file_requests import (
     CopyFiles,
     Go,
     OpenFile,

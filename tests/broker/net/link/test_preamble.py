@@ -22,7 +22,7 @@ from broker.net.link.preamble import (
     Opener,
     PreambleVerdict,
 )
-from broker.net.link.preamble_gate import CounterWindow, Gate, PreambleReader
+from broker.net.link.preamble_gate import CounterWindow, PreambleGate, PreambleReader
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
 from tests.kit.link.pair import sessions
 
@@ -31,7 +31,7 @@ LEASE = LeaseId("0123456789abcdef")
 
 def both(seed=0):
     host, viewer = sessions(seed)
-    return Opener(host), Gate(viewer)
+    return Opener(host), PreambleGate(viewer)
 
 
 def test_sizes_are_the_documented_ones():
@@ -42,7 +42,7 @@ def test_sizes_are_the_documented_ones():
 @pytest.mark.parametrize("service", list(PORTS))
 def test_a_stream_opened_by_either_side_is_known_at_the_other(opened_by, service):
     ends = {session.role: session for session in sessions()}
-    opener, gate = Opener(ends[opened_by]), Gate(ends[opened_by.other])
+    opener, gate = Opener(ends[opened_by]), PreambleGate(ends[opened_by.other])
     for number in (1, 2, 3):
         offer = opener.open(service, LEASE)
         asked = gate.check(offer.preamble)
@@ -224,7 +224,7 @@ class StreamMachine(RuleBasedStateMachine):
     def reconnect(self):
         self.epoch += 1
         self.host, self.viewer = sessions(self.epoch)
-        self.opener, self.gate = Opener(self.host), Gate(self.viewer)
+        self.opener, self.gate = Opener(self.host), PreambleGate(self.viewer)
         self.old += getattr(self, "waiting", []) + getattr(self, "taken", [])
         self.waiting, self.taken = [], []
 
@@ -270,7 +270,7 @@ class StreamMachine(RuleBasedStateMachine):
     def reflect(self, data):
         offer = data.draw(st.sampled_from(self.waiting))
         with pytest.raises(LinkRefusedError, match="reflected"):
-            Gate(self.host).check(offer.preamble)
+            PreambleGate(self.host).check(offer.preamble)
 
 
 def test_streams_as_a_state_machine():

@@ -301,7 +301,7 @@ async def test_the_targets_worker_cleans_where_its_record_asks_for_it():
         rewrite = await vault.worker.next(m.RewriteMessage)
         assert (rewrite.kind, rewrite.clean) == ("text/plain", ["controls"])
         assert vault.worker.contents == [TEXT]
-        await vault.say(clipboard_member.Content(rewrite.transfer, b"clean"))
+        await vault.say(clipboard_member.CheckedContent(rewrite.transfer, b"clean"))
         await vault.worker.next(m.OfferMessage)
         assert vault.worker.contents[-1] == b"clean"
         (pasted,) = b.events("clipboard.pasted")

@@ -17,7 +17,7 @@ from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.limits import notifications as limits
 from broker.core.services import NOTIFICATION
 from broker.ipc import transfer as m
-from broker.ipc.desktop.daemons import (
+from broker.ipc.guest.daemons import (
     DaemonClose,
     DaemonShow,
     HideIcon,

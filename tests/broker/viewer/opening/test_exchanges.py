@@ -11,7 +11,7 @@ from broker.core.errors import PeerError, RefusedError
 from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
-from broker.ipc.transfer_guest import OpenUrl
+from broker.ipc.guest.file_requests import OpenUrl
 from broker.viewer.opening.exchanges import Delivery, Exchanges, Gift
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.returns import Return

@@ -14,7 +14,7 @@ from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.keeping import NO_ROOM, keeping
-from broker.viewer.sandboxes.programs import Programs
+from broker.viewer.sandboxes.programs import LeasePrograms
 from shims.files.protocol import EXIT_NO_ROOM
 
 
@@ -23,7 +23,7 @@ class Guest:
 
     def __init__(self, logs):
         self.lease = SimpleNamespace(sandbox="personal")
-        self.programs = Programs(logs)
+        self.programs = LeasePrograms(logs)
         self.program = self.programs.new("vitrail-files", display=False, limit=4)
         self.signals = []
 

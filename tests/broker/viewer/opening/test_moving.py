@@ -11,7 +11,7 @@ import trio
 from broker.core.errors import RefusedError
 from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
-from broker.ipc.transfer_guest import ReturnFile
+from broker.ipc.guest.file_requests import ReturnFile
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import Mover
 from broker.viewer.opening.pipes import pipe

@@ -9,7 +9,7 @@ from broker.core.errors import RefusedError
 from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output
 from broker.viewer.sandboxes import programs as module
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sandboxes.programs import Programs
+from broker.viewer.sandboxes.programs import LeasePrograms
 
 LARGEST = 0xFFFFFFFF
 
@@ -22,7 +22,7 @@ async def test_a_guest_that_claims_ever_new_programs_fills_no_disk(tmp_path):
     """64 others to each broker that comes; the numbers have up to ten digits."""
     logs = tmp_path / "logs"
     for broker in range(10):
-        programs = Programs(logs)
+        programs = LeasePrograms(logs)
         last = LARGEST - 1000 * broker if broker % 2 else 1000 * broker + 64
         programs.adopt(list(range(last - 63, last + 1)))
         assert len(programs.live()) == limits.PROGRAMS_PER_SANDBOX
@@ -37,13 +37,13 @@ async def test_a_guest_that_claims_ever_new_programs_fills_no_disk(tmp_path):
 
 async def test_what_a_guest_claimed_leaves_numbers_for_new_programs(tmp_path):
     """The next broker counts on from the logs: in numbers that an agent can say."""
-    first = Programs(tmp_path)
+    first = LeasePrograms(tmp_path)
     first.adopt([5, LARGEST])
     for _ in range(8):
         new = first.new("foot", display=True, limit=64)
         assert new.number not in {5, LARGEST}
     first.end_all("the broker ends")
-    second = Programs(tmp_path)
+    second = LeasePrograms(tmp_path)
     new = second.new("foot", display=True, limit=64)
     assert new.number <= LARGEST
     second.end_all("the broker ends")
@@ -53,7 +53,7 @@ async def test_a_log_that_cannot_be_made_is_lost_and_nothing_else(tmp_path):
     """A full disk: the guest's hello must not end the broker."""
     logs = tmp_path / "logs"
     logs.write_text("no directory can be made here")
-    programs = Programs(logs)
+    programs = LeasePrograms(logs)
     programs.adopt([1, 2, 3])
     new = programs.new("foot", display=False, limit=64)
     programs.take(Output(new.number, b"12345"))
@@ -66,7 +66,7 @@ async def test_a_log_that_cannot_be_made_is_lost_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("display", [True, False])
 async def test_a_program_that_was_never_asked_for_leaves_no_trace(tmp_path, display):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     for _ in range(100):
         program = programs.new("foot", display=display, limit=2)
         programs.drop(program, "the log is full")
@@ -81,11 +81,11 @@ async def test_a_program_that_was_never_asked_for_leaves_no_trace(tmp_path, disp
 
 
 async def test_numbers_go_on_from_the_newest_log(tmp_path):
-    first = Programs(tmp_path)
+    first = LeasePrograms(tmp_path)
     for _ in range(3):
         first.new("foot", display=True, limit=64)
     first.end_all("the broker ends")
-    second = Programs(tmp_path)
+    second = LeasePrograms(tmp_path)
     assert second.new("foot", display=True, limit=64).number == 4
     second.end_all("over")
 
@@ -95,7 +95,7 @@ async def test_numbers_go_on_from_the_newest_log(tmp_path):
 )
 async def test_other_files_give_no_numbers(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     assert programs.new("foot", display=True, limit=64).number == 1
     programs.end_all("over")
 
@@ -103,7 +103,7 @@ async def test_other_files_give_no_numbers(tmp_path, name):
 @pytest.mark.parametrize(("most", "next_one"), [(0x7FFFFFFF, 0x80000000), (1 << 31, 1)])
 async def test_the_largest_number_that_is_counted_on_from(tmp_path, most, next_one):
     (tmp_path / f"program-{most}.log").write_bytes(b"")
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     assert programs.new("foot", display=True, limit=64).number == next_one
     programs.end_all("over")
 
@@ -113,7 +113,7 @@ async def test_the_largest_number_that_is_counted_on_from(tmp_path, most, next_o
 
 @pytest.mark.parametrize("limit", [1, 7, limits.PROGRAMS_PER_SANDBOX, 1000])
 async def test_as_many_as_the_record_allows_and_no_more(tmp_path, limit):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     most = min(limit, limits.PROGRAMS_PER_SANDBOX)
     for _ in range(most):
         last = programs.new("foot", display=True, limit=limit)
@@ -125,7 +125,7 @@ async def test_as_many_as_the_record_allows_and_no_more(tmp_path, limit):
 
 
 async def test_adopted_ones_count(tmp_path):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     programs.adopt(range(1, limits.PROGRAMS_PER_SANDBOX + 2))
     assert len(programs.live()) == limits.PROGRAMS_PER_SANDBOX
     with pytest.raises(RefusedError, match="as many programs as it may: 64"):
@@ -137,7 +137,7 @@ async def test_adopted_ones_count(tmp_path):
 
 
 async def test_an_adopted_program_runs_already(tmp_path):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     programs.adopt([7])
     (program,) = programs.live()
     assert (program.number, program.way.complete, program.display) == (7, True, False)
@@ -147,7 +147,7 @@ async def test_an_adopted_program_runs_already(tmp_path):
 
 async def test_numbers_that_were_given_out_and_have_ended_are_not_adopted(tmp_path):
     """A reconnecting agent may still name them."""
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     ended = programs.new("foot", display=True, limit=64)
     programs.take(AgentExited(ended.number, 0))
     programs.adopt([ended.number])
@@ -155,7 +155,7 @@ async def test_numbers_that_were_given_out_and_have_ended_are_not_adopted(tmp_pa
 
 
 async def test_a_second_claim_adds_nothing(tmp_path):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     programs.adopt([7])
     programs.adopt([8])
     assert [p.number for p in programs.live()] == [7]
@@ -167,7 +167,7 @@ async def test_a_second_claim_adds_nothing(tmp_path):
     [AgentStarted(2), AgentFailed(2, "no"), Output(2, b"x"), AgentExited(2, 0)],
 )
 async def test_unknown_numbers_are_ignored(tmp_path, message):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     mine = programs.new("foot", display=True, limit=64)
     assert programs.take(message) is None
     assert programs.live() == [mine]
@@ -177,7 +177,7 @@ async def test_unknown_numbers_are_ignored(tmp_path, message):
 
 
 async def test_output_goes_to_its_own_log_and_its_listeners(tmp_path):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     one, two = (programs.new("foot", display=True, limit=64) for _ in range(2))
     heard = []
     one.listeners.append(lambda *said: heard.append(said))
@@ -192,7 +192,7 @@ async def test_output_goes_to_its_own_log_and_its_listeners(tmp_path):
 
 @pytest.mark.parametrize("over", [0, 1])
 async def test_a_log_is_rotated_when_it_is_full(tmp_path, over):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     program = programs.new("foot", display=True, limit=64)
     programs.take(Output(1, b"x" * limits.LOG_BYTES))
     programs.take(Output(1, b"y" * over))
@@ -203,7 +203,7 @@ async def test_a_log_is_rotated_when_it_is_full(tmp_path, over):
 
 
 async def test_a_program_that_fails_says_why_in_printable_words(tmp_path):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     program = programs.new("foot", display=True, limit=64)
     assert programs.take(AgentFailed(1, "no \x1b]0;such\x07 file")) is program
     assert program.ended
@@ -212,7 +212,7 @@ async def test_a_program_that_fails_says_why_in_printable_words(tmp_path):
 
 
 async def test_only_programs_that_were_started_have_a_stream(tmp_path):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     started, waits = (programs.new("foot", display=True, limit=64) for _ in range(2))
     programs.take(AgentStarted(started.number))
     programs.display(Step.STREAM)
@@ -222,7 +222,7 @@ async def test_only_programs_that_were_started_have_a_stream(tmp_path):
 
 
 async def test_without_a_screen_only_those_that_need_one_fail(tmp_path):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     window = programs.new("foot", display=True, limit=64)
     other = programs.new("make", display=False, limit=64)
     programs.no_screen("no compositor answers")
@@ -233,7 +233,7 @@ async def test_without_a_screen_only_those_that_need_one_fail(tmp_path):
 
 
 async def test_waiting_tasks_are_woken(tmp_path):
-    programs = Programs(tmp_path)
+    programs = LeasePrograms(tmp_path)
     program = programs.new("foot", display=True, limit=64)
     for message in (AgentStarted(1), AgentExited(1, 0)):
         waited = program.changed
@@ -243,7 +243,7 @@ async def test_waiting_tasks_are_woken(tmp_path):
 
 async def test_a_program_that_fails_before_its_window_is_told_once(tmp_path):
     """One that has shown a window, or ends well, did what it was started for."""
-    programs, told = Programs(tmp_path), []
+    programs, told = LeasePrograms(tmp_path), []
     ways = {
         "fails": (AgentExited, 127, None, [127]),
         "ends": (AgentExited, 0, None, []),

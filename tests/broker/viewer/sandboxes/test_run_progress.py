@@ -13,7 +13,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output
 from broker.viewer.sandboxes.launch_steps import TEXTS, Step
-from broker.viewer.sandboxes.programs import Programs
+from broker.viewer.sandboxes.programs import LeasePrograms
 from broker.viewer.sandboxes.run_progress import Follower
 from policy.records.loader import parse_record
 from tests.kit.link.roles import LEASE
@@ -32,7 +32,7 @@ class Stand:
         self.may_take = trio.Event()
         self.may_take.set()
         self.follower = Follower(self.emit, made)
-        self.programs = Programs(logs)
+        self.programs = LeasePrograms(logs)
         self.program = self.programs.new("foot", display=display, limit=64)
 
     async def emit(self, item):

@@ -32,7 +32,7 @@ class Told:
         (c.ClipboardFocus(taken=False), [messages.FocusGone("work")]),
         (c.ClipboardTypes(1, ["a/b"]), [messages.TypesTold("work", 1, ("a/b",))]),
         (
-            clipboard_member.Content(2, b"hello"),
+            clipboard_member.CheckedContent(2, b"hello"),
             [messages.DataCame("work", 2, b"hello"), messages.DataEnded("work", 2)],
         ),
         (c.ClipboardLarge(2), [messages.DataTooLarge("work", 2)]),
@@ -82,4 +82,4 @@ async def test_orders_and_their_descriptors():
 
 
 def test_content_is_in_no_text():
-    assert "hello" not in repr(clipboard_member.Content(2, b"hello"))
+    assert "hello" not in repr(clipboard_member.CheckedContent(2, b"hello"))

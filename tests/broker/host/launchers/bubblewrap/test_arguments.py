@@ -9,11 +9,11 @@ from broker.cli.quick.made_record import with_files
 from broker.host.launchers.bubblewrap.arguments import (
     SOCKETS,
     Box,
-    Descriptors,
+    BoxDescriptors,
     bwrap_args,
 )
 
-FDS = Descriptors(status=11, passwd=12, group=13, rules=14)
+FDS = BoxDescriptors(status=11, passwd=12, group=13, rules=14)
 
 
 def binds(args: list[str]) -> list[tuple[str, str, str]]:

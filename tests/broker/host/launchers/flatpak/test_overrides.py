@@ -17,7 +17,12 @@ from broker.host.launchers.flatpak.files import (
     x11_program,
 )
 from broker.host.launchers.flatpak.key_file import items, parse, write
-from broker.host.launchers.flatpak.overrides import Wanted, apply, undo, wanted_change
+from broker.host.launchers.flatpak.overrides import (
+    FlatpakPermissions,
+    apply,
+    undo,
+    wanted_change,
+)
 from broker.host.launchers.flatpak.process import flatpak_words
 
 APP = "org.example.Foot"
@@ -33,7 +38,7 @@ PULSE_SERVER=tcp:elsewhere
 
 
 def wanted(**more):
-    return Wanted(Path("/run/user/1/vitrail/launch/1/s"), **more)
+    return FlatpakPermissions(Path("/run/user/1/vitrail/launch/1/s"), **more)
 
 
 def test_what_the_person_had_is_there_again_after_an_undo():
@@ -143,7 +148,7 @@ def test_files_are_written_twice_and_removed_once(tmp_path):
     folder.mkdir()
     (folder / APP).write_text(THEIRS)
     assert write_override(paths, folder, APP, wanted())
-    second = Wanted(Path("/run/user/1/vitrail/launch/2/s"))
+    second = FlatpakPermissions(Path("/run/user/1/vitrail/launch/2/s"))
     assert not write_override(paths, folder, APP, second)
     text = (folder / APP).read_text()
     assert "launch/2" in text

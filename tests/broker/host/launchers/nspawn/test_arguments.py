@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from broker.host.launchers.nspawn.arguments import Scope, Tree, nspawn_args
+from broker.host.launchers.nspawn.arguments import ContainerTree, Scope, nspawn_args
 
 ROOT = ("/srv/root", "64:2")
-TREE = Tree("work", ("gedit", "a b"), Path("/srv/root"), Path("/run/s:1"))
+TREE = ContainerTree("work", ("gedit", "a b"), Path("/srv/root"), Path("/run/s:1"))
 
 
 def test_the_program_follows_the_gate_and_the_restrictions_precede_it():
@@ -47,7 +47,7 @@ def test_without_systemd_it_joins_the_group_that_was_made_for_it():
 
 
 def test_a_home_is_bound_where_there_is_one():
-    tree = Tree("work", ("gedit",), Path("/r"), Path("/s"), home=Path("/h"))
+    tree = ContainerTree("work", ("gedit",), Path("/r"), Path("/s"), home=Path("/h"))
     assert "--bind=/h:/home/user" in nspawn_args(tree, Path("/group"), ROOT)
     assert "--tmpfs=/home/user:mode=0700" in nspawn_args(TREE, Path("/group"), ROOT)
 

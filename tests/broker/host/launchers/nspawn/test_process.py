@@ -15,7 +15,7 @@ import trio
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.helpers.process.spawn import has_ended
 from broker.host.launchers.nspawn import process
-from broker.host.launchers.nspawn.arguments import Scope, Tree
+from broker.host.launchers.nspawn.arguments import ContainerTree, Scope
 from broker.host.launchers.nspawn.process import choose_scope, start_held
 from tests.attack.test_podman_vsock import TRIES
 from tests.kit.nspawn import skip_without_nspawn
@@ -39,7 +39,7 @@ def tree(base, script, **more):
     shared = tuple(Path(path) for path in SHARED if Path(path).exists())
     command = ("/bin/sh", "-c", script)
     folder = (base / "shared",)
-    return Tree(
+    return ContainerTree(
         "work",
         command,
         base / "root",

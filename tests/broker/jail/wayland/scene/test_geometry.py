@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.jail.wayland.scene.geometry import Content, Rect, SourceRect
+from broker.jail.wayland.scene.geometry import Rect, SourceRect, SurfaceContent
 
 SCALES = [Fraction(5, 4), Fraction(3, 2), Fraction(7, 4), Fraction(9, 4)]
 
 
-def fractional(w: int, h: int, scale: Fraction) -> Content:
+def fractional(w: int, h: int, scale: Fraction) -> SurfaceContent:
     """A surface as a client draws it for wp_fractional_scale_v1: rounded half up."""
     pixels = tuple(int(n * scale + Fraction(1, 2)) for n in (w, h))
-    return Content(buffer=pixels, size=(w, h))
+    return SurfaceContent(buffer=pixels, size=(w, h))
 
 
 def test_a_shadow_of_half_a_pixel_does_not_blur_the_window():
@@ -36,10 +36,18 @@ def test_a_part_at_the_edge_stays_inside_the_buffer():
     ("content", "crop", "source"),
     [
         # Whole scales, by the buffer's scale or by a viewport: as they are.
-        (Content((200, 100), scale=2), Rect(3, 5, 10, 20), (3, 5, 10, 20)),
-        (Content((200, 100), size=(100, 50)), Rect(3, 5, 10, 20), (6, 10, 20, 40)),
+        (SurfaceContent((200, 100), scale=2), Rect(3, 5, 10, 20), (3, 5, 10, 20)),
+        (
+            SurfaceContent((200, 100), size=(100, 50)),
+            Rect(3, 5, 10, 20),
+            (6, 10, 20, 40),
+        ),
         # A picture that is made larger keeps its exact place.
-        (Content((100, 100), size=(400, 400)), Rect(2, 2, 8, 8), (0.5, 0.5, 2, 2)),
+        (
+            SurfaceContent((100, 100), size=(400, 400)),
+            Rect(2, 2, 8, 8),
+            (0.5, 0.5, 2, 2),
+        ),
     ],
 )
 def test_other_contents_keep_their_exact_place(content, crop, source):
@@ -48,7 +56,9 @@ def test_other_contents_keep_their_exact_place(content, crop, source):
 
 def test_a_source_of_the_client_in_parts_of_a_pixel_is_kept_exact():
     source = SourceRect(128, 128, 150 * 256, 150 * 256)
-    view = Content((200, 200), source=source, size=(100, 100)).view(Rect(1, 1, 50, 50))
+    view = SurfaceContent((200, 200), source=source, size=(100, 100)).view(
+        Rect(1, 1, 50, 50)
+    )
     assert view.source == SourceRect(128 + 384, 128 + 384, 75 * 256, 75 * 256)
 
 
@@ -93,7 +103,7 @@ def test_a_window_at_a_fractional_scale_has_whole_pixels(w, h, scale, data):
 def test_every_part_is_inside_the_buffer_and_not_empty(used, extent, at, length):
     at = min(at, extent - 1)
     length = min(length, extent - at)
-    content = Content((used, 10), size=(extent, 10))
+    content = SurfaceContent((used, 10), size=(extent, 10))
     view = content.view(Rect(at, 0, length, 10))
     if view is not None:
         assert view.source.x >= 0

@@ -17,10 +17,10 @@ from broker.core.limits import wayland as limits
 from broker.core.limits import waypipe as waypipe_limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.sandbox import Sandbox
-from broker.jail.waypipe.blocks import Kind
+from broker.jail.waypipe.blocks import BlockKind
 from broker.jail.waypipe.channel import PipeSource, SentFile
 from broker.jail.worker.pipes import PipeWriter
-from broker.jail.worker.readiness import Turn
+from broker.jail.worker.readiness import ReadyTasks
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection, _Sink
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 from tests.kit.waypipe import wire_bytes as w
@@ -154,10 +154,10 @@ DIFFS = w.open_file(1, 4096) + MORE * 3
 async def test_a_picture_is_worked_through_in_steps(begun):
     """No task has a turn for it, wherever it is cut."""
     it, sandbox = begun
-    assert it._step() is Turn.NONE
+    assert it._step() is ReadyTasks.NONE
     for at in range(0, len(DIFFS), 7):
         sandbox.send(DIFFS[at : at + 7])
-        assert it._step() is Turn.NONE
+        assert it._step() is ReadyTasks.NONE
     assert it.channel.files.spans == 3
     assert it.work > 0
 
@@ -169,11 +169,11 @@ async def test_a_step_reads_nothing_while_too_much_waits(begun):
             it._server.send(bytes(65536))
     sandbox.send(DIFFS)
     it.core.up.add(bytes(limits.WAYLAND_QUEUE_BYTES - len(it.core.up.data)))
-    assert it._step() is Turn.NONE  # at the limit, not beyond it
+    assert it._step() is ReadyTasks.NONE  # at the limit, not beyond it
     assert it.channel.blocks == 4
     sandbox.send(MORE)
     it.core.up.add(bytes(4))
-    assert it._step() is Turn.MINE
+    assert it._step() is ReadyTasks.MINE
     assert it.channel.blocks == 4
     with trio.move_on_after(0.05) as patience:
         await it._catch_up()
@@ -184,7 +184,7 @@ async def test_a_step_ends_after_its_time_and_leaves_the_rest(begun, monkeypatch
     it, sandbox = begun
     monkeypatch.setattr(waypipe_limits, "WAYPIPE_TURN_SECONDS", -1.0)
     sandbox.send(DIFFS)
-    assert it._step() is Turn.MINE
+    assert it._step() is ReadyTasks.MINE
     assert it.channel.blocks == 1
     await it._catch_up()
     assert it.channel.blocks == 4
@@ -194,7 +194,7 @@ async def test_spans_that_come_too_fast_are_paid_for_by_the_task(begun, monkeypa
     it, sandbox = begun
     monkeypatch.setattr(it.channel, "pause", lambda now: 0.001)
     sandbox.send(DIFFS)
-    assert it._step() is Turn.MINE
+    assert it._step() is ReadyTasks.MINE
     before = trio.current_time()
     await it._catch_up()
     assert trio.current_time() - before >= 0.001
@@ -204,8 +204,8 @@ async def test_spans_that_come_too_fast_are_paid_for_by_the_task(begun, monkeypa
 async def test_what_takes_a_task_is_left_to_it(begun):
     """A pipe to be carried; the descriptor is in no other hand."""
     it, sandbox = begun
-    sandbox.send(w.pipe(Kind.OPEN_IR_PIPE, 2) + DIFFS)
-    assert it._step() is Turn.MINE
+    sandbox.send(w.pipe(BlockKind.OPEN_IR_PIPE, 2) + DIFFS)
+    assert it._step() is ReadyTasks.MINE
     left = it._left
     assert isinstance(left, PipeSource)
     async with trio.open_nursery() as it._pipes:
@@ -218,11 +218,11 @@ async def test_what_takes_a_task_is_left_to_it(begun):
 async def test_messages_of_a_step_that_end_the_application_are_said_by_its_task(begun):
     it, sandbox = begun
     sandbox.send(w.protocol(w.message(77, 0)))
-    assert it._step() is Turn.MINE
+    assert it._step() is ReadyTasks.MINE
     await it._catch_up()
     assert it.core.fault is not None
     assert it._over.is_set()
-    assert it._step() is Turn.MINE, "and nothing more is read"
+    assert it._step() is ReadyTasks.MINE, "and nothing more is read"
 
 
 async def test_the_end_and_a_bad_block_are_no_steps_fault(begun):
@@ -231,5 +231,5 @@ async def test_the_end_and_a_bad_block_are_no_steps_fault(begun):
     with pytest.raises(PeerError):
         it._step()
     sandbox.shutdown(socket.SHUT_WR)
-    assert it._step() is Turn.MINE
+    assert it._step() is ReadyTasks.MINE
     assert it._over.is_set()

@@ -12,7 +12,7 @@ import pytest
 
 from broker.core.errors import InternalError, PeerError
 from broker.core.limits import waypipe as waypipe_limits
-from broker.jail.waypipe.files import Files
+from broker.jail.waypipe.files import RemoteFiles
 from broker.jail.waypipe.ids import RemoteIds
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from tests.kit.waypipe.guest_end import arena
@@ -147,7 +147,7 @@ def test_holes_that_are_shown_are_counted(machine, monkeypatch, more):
 
 def test_a_file_without_bytes_takes_none(machine):
     """No byte at its beginning is a valid fill: no mistake of ours, so no fault."""
-    files = Files(machine, RemoteIds())
+    files = RemoteFiles(machine, RemoteIds())
     files.open(memoryview(struct.pack("<iI", 1, 0)))
     files.fill(memoryview(struct.pack("<iII", 1, 0, 0)))
     files.diff(memoryview(struct.pack("<iII", 1, 0, 0)))
