@@ -20,7 +20,7 @@ DEVICES_PORT = 6503
 SECURITY_KEY_PORT = 6504
 FOLDERS_PORT = 6515
 # All of the broker's, those for links and files included; broker/core/services.py.
-STREAM_PORTS = (6500, 6501, 6502, 6503, 6504, *range(6510, 6516))
+STREAM_PORTS = (6500, 6501, 6502, 6503, 6504, *range(6510, 6514), 6515)
 # Sockets of these names, in a machine whose connections go over a virtio-serial port.
 PORT_SOCKETS = "/run/vitrail/port"
 LOW_PORT_OFFSET = 6000  # subtracted from these where the broker has those, too
