@@ -1,10 +1,11 @@
 """The starter: the process that starts an authority's helpers.
 
 A separate program, which has the session's variables for its helpers and nothing
-else of the broker.  It starts the programs of ``ipc.starter.HelperProgram`` and notify-send(1), and reports
-how each ended.  It reads no byte of a sandbox: its only socket is the authority's, and
-a request names a program and nothing else of its command line.  An authority that was
-taken over can show dialogs and notifications by it, which it can do in any case.
+else of the broker.  It starts the programs of ``ipc.starter.HelperProgram`` and
+notify-send(1), and reports how each ended.  It reads no byte of a sandbox: its only
+socket is the authority's, and a request names a program and nothing else of its command
+line.  An authority that was taken over can show dialogs and notifications by it, which
+it can do in any case.
 
 The starter ends when the authority does, and its helpers end with it (PR_SET_PDEATHSIG).
 """

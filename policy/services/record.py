@@ -27,7 +27,7 @@ SERVICE_NAME = Pattern(
     "(?![Vv][Ii][Tt][Rr][Aa][Ii][Ll][.])[A-Za-z0-9][A-Za-z0-9._-]*",
     64,
 )
-"""The same rule as ``broker.ipc.guest.file_requests``; the broker's own have the prefix."""
+"""The same rule as ``ipc.guest.file_requests``; the broker's own have the prefix."""
 _WORDS = "an array of 1 to 256 strings: program and arguments"
 COMMAND = Field(
     "command",

@@ -1,7 +1,7 @@
 """Messages of transfers: frames, limits and paths of entries.
 
-Source: ``broker/ipc/guest/file_requests.py`` and ``broker/core/transfer/entries.py``, which
-this program cannot import; a test compares the tables.
+Source: ``broker/ipc/guest/file_requests.py`` and ``broker/core/transfer/entries.py``,
+which this program cannot import; a test compares the tables.
 """
 
 from __future__ import annotations

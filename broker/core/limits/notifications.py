@@ -4,7 +4,8 @@ from __future__ import annotations
 
 DAEMON_FRAME_BYTES = 1 << 15
 """A message of a guest's notification daemon or of its icons: the texts below, as six
-bytes of JSON for each character in the worst case, fit, and so does a picture as base64."""
+bytes of JSON for each character in the worst case, fit, and so does a picture as
+base64."""
 
 SUMMARY_CHARS = 200
 """Of a title, as the guest sends it; its daemon cuts longer ones."""

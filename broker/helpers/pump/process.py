@@ -62,7 +62,7 @@ def start_pump() -> PumpHandle:
 
 
 def preload() -> None:
-    """Load what a pump would load when it begins; a process that forks pumps does so once.
+    """Load what each pump needs, once, in the process that forks pumps.
 
     The Python binding of libseccomp runs ldconfig(8) when it is imported.
     """

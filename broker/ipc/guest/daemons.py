@@ -2,8 +2,8 @@
 
 JSON objects with a ``type`` key, one in each frame (``core.framing``), on a call of
 ``vitrail.Notification`` or ``vitrail.Tray`` that was permitted.  The other sides are
-``shims/files/notifications.py`` and ``tray.py``; a test compares the limits.  Numbers are
-the daemon's own: no other connection can name them.
+``shims/files/notifications.py`` and ``tray.py``; a test compares the limits.  Numbers
+are the daemon's own: no other connection can name them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Messages between a sandbox's program and its broker, before and after the bytes.
 
 JSON objects with a ``type`` key, one in each frame (``ipc.framing``), on the ports
-of ``vitrail.OpenURL``, ``vitrail.OpenFile``, ``vitrail.FileCopy`` and ``vitrail.Call``.  The other
-side is ``shims/files``, which repeats the tables because a shim imports
+of ``vitrail.OpenURL``, ``vitrail.OpenFile``, ``vitrail.FileCopy`` and ``vitrail.Call``.
+The other side is ``shims/files``, which repeats the tables because a shim imports
 nothing of ours; a test compares the two.
 """
 
@@ -156,7 +156,8 @@ class ChooseFiles(_Message, frozen=True, tag="choose"):
 class PrintPages(_Message, frozen=True, tag="print"):
     """Print a document, whose pages follow the answer as one file.
 
-    Their form is that of ``shims/files/pages.py``.  ``size`` 0: only asks whether a rule may allow it.
+    Their form is that of ``shims/files/pages.py``.  ``size`` 0: only asks whether a
+    rule may allow it.
     """
 
     name: _Name = ""

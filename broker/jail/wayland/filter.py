@@ -456,7 +456,7 @@ class WaylandFilter(ClientState):
             raise UpstreamError("the compositor sent a message without its descriptor")
         return self._server_fds.popleft()
 
-    # -- our surfaces ----------------------------------------------------------------------
+    # -- our surfaces ------------------------------------------------------------------
 
     @override
     def own_surface(self, alias: Surface | None) -> OwnSurface:

@@ -85,7 +85,7 @@ class NotificationService:
         """Raise a window of a sandbox, by a token of the compositor's."""
 
     async def run(self) -> None:
-        """Keep what is shown on the desktop, until cancelled; ``serve`` serves a sandbox."""
+        """Keep on the desktop what is shown; ``serve`` serves a sandbox."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._server.run)

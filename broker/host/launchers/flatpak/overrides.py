@@ -4,8 +4,8 @@ An override, because the environment and the options of one ``flatpak run`` do n
 reach an instance that the application starts by its D-Bus name or by the portal's
 Spawn; an override reaches every instance (flatpak-metadata(5), flatpak-override(1)).
 
-The settings of the user stay: ``OverrideChange`` remembers those that it displaced; ``undo``
-puts that back and leaves later changes alone.  Pure.
+The settings of the user stay: ``OverrideChange`` remembers those that it displaced;
+``undo`` puts that back and leaves later changes alone.  Pure.
 """
 
 from __future__ import annotations

@@ -264,7 +264,7 @@ def take_frames(unread: bytearray) -> list[bytes]:
 
 
 class PacketGuard(FrameGuard):
-    """``FrameGuard`` whose first side is a packet socket: one frame a call, no lengths."""
+    """``FrameGuard`` whose first side is a packet socket: a frame a call, no lengths."""
 
     def __init__(
         self,

@@ -308,7 +308,7 @@ _set_selection = emit.request("wl_data_device", "set_selection")
 _receive = emit.request("wl_data_offer", "receive")
 
 
-# -- what the compositor says on our objects ----------------------------------------------
+# -- what the compositor says on our objects -------------------------------------------
 
 
 def _capabilities(core: ClientState, seat: OwnSeat, bits: int) -> None:
