@@ -75,7 +75,7 @@ PROGRAMS = (
         ("broker.programs.viewer",),
         USER,
         367,
-        47_900,
+        47_950,
         30_810,
         linked=True,
     ),
