@@ -291,7 +291,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(shim.CameraNode, "_hang_up", hanging_up)
     monkeypatch.setattr(shim.PipeWireServers, "hold", lambda *_: None)
     monkeypatch.setattr(shim, "VideoNode", Shown)
-    monkeypatch.setattr(shim, "Connection", made.connection)
+    monkeypatch.setattr(shim, "BrokerConnection", made.connection)
     monkeypatch.setattr(shim, "LINGER_SECONDS", 0)
     yield made
     for event in made.released:

@@ -163,7 +163,7 @@ CLIENTS = {
     FILE_COPY: lambda shim, path: (
         (
             os.environ.__setitem__("VITRAIL_COPY", f"unix:{path}"),
-            shim["Connection"]("VITRAIL_COPY"),
+            shim["BrokerConnection"]("VITRAIL_COPY"),
         )[1].socket
     ),
     DEVICE: lambda shim, path: shim["open_proved"](f"unix:{path}", shim["SERVICE"]),

@@ -21,7 +21,7 @@ spec = importlib.util.spec_from_file_location("tool", {tool!r})
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
 mode = {mode!r}
-first = tool.Connection("VITRAIL_COPY")
+first = tool.BrokerConnection("VITRAIL_COPY")
 first.send(tool.frame(dict(type="take", token=sys.argv[2])))
 delivery = first.wait("delivery")
 while tool.read_message(first.reader)["type"] != "end":
@@ -29,7 +29,7 @@ while tool.read_message(first.reader)["type"] != "end":
 first.socket.close()
 
 def back(token, size, *entries):
-    connection = tool.Connection("VITRAIL_COPY")
+    connection = tool.BrokerConnection("VITRAIL_COPY")
     connection.send(tool.frame(dict(type="return", token=token, size=size)))
     connection.wait("go")
     for entry in entries:

@@ -136,7 +136,7 @@ import importlib.util, os, sys
 spec = importlib.util.spec_from_file_location("tool", {tool!r})
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
-store = tool.Store({top!r}, "work", 0)
+store = tool.EntryStore({top!r}, "work", 0)
 {before}
 try:
     tool.confine(store.folder)

@@ -27,7 +27,7 @@ import importlib.util, os, sys
 spec = importlib.util.spec_from_file_location("tool", {tool!r})
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
-connection = tool.Connection("VITRAIL_COPY")
+connection = tool.BrokerConnection("VITRAIL_COPY")
 connection.send(tool.frame(dict(type="take", token=sys.argv[2])))
 connection.wait("delivery")
 while True:

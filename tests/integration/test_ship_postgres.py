@@ -550,9 +550,9 @@ async def test_an_old_and_a_missing_package_say_what_to_do(tmp_path: Path) -> No
         "import trio\n"
         "from pathlib import Path\n"
         "from broker.helpers.shipper.config import OtlpTarget, PostgresTarget\n"
-        "from broker.helpers.shipper.run import Place, ship_once\n"
+        "from broker.helpers.shipper.run import ShipperPaths, ship_once\n"
         "target = {1}\n"
-        "place = Place(Path(sys.argv[1]) / 'audit.sqlite', Path(sys.argv[1]) / 's', 'm')\n"
+        "place = ShipperPaths(Path(sys.argv[1]) / 'audit.sqlite', Path(sys.argv[1]) / 's', 'm')\n"
         "trio.run(ship_once, place, [target], lambda n, e: print(e.diagnostics()))\n"
     )
     import sys
