@@ -362,8 +362,10 @@ class ViewerRole:
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)
-                self.notifications.lease_ended(guest.lease)
             await self.authority.lease_ended(lease)
+            if guest is not None:
+                # Its daemons' calls have ended with their permissions.
+                self.notifications.lease_ended(guest.lease)
 
     async def stream_opened(
         self,

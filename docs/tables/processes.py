@@ -115,7 +115,7 @@ PROGRAMS = (
         CONFINED,
         40,
         6750,
-        4930,
+        4940,
     ),
     Program(
         "folder mounts",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import (
@@ -20,6 +21,7 @@ from shims.files.bus_messages import (
     BusMessage,
 )
 from shims.files.bus_service import (
+    OFFERED_AGAIN_SECONDS,
     BusService,
     CallError,
     connect_session_bus,
@@ -41,6 +43,8 @@ NOTIFICATION_SERVICE = "vitrail.Notification"
 SUMMARY_CHARS, BODY_CHARS = 200, 1000
 NOTIFICATION_ACTIONS, ACTION_CHARS = 4, 64
 UNDEFINED_REASON = 4
+MESSAGES_WAITING = 64
+"""While the user is asked whether there may be notifications."""
 NOTIFICATIONS_XML = f"""<node><interface name="{NOTIFICATIONS_NAME}">
 <method name="Notify"><arg type="s" direction="in"/><arg type="u" direction="in"/>
 <arg type="s" direction="in"/><arg type="s" direction="in"/>
@@ -81,7 +85,9 @@ class Notifications(BusService):
         self._shown: Dict[int, BrokerConnection] = {}
         self._waiting: Optional[List[Dict[str, Any]]] = None
         """What its broker is told once it has permitted the call."""
-        self._asked: Optional[Tuple[BrokerConnection, Dict[str, Any]]] = None
+        self._refused = -OFFERED_AGAIN_SECONDS
+        """When the last call ended without permission."""
+        self._asked: Optional[Tuple[Optional[BrokerConnection], Dict[str, Any]]] = None
         """What is sent on once its program knows the number."""
         # A number of an earlier daemon is not known here: programs outlive it.
         self._last = int.from_bytes(os.urandom(3), "big")
@@ -129,8 +135,11 @@ class Notifications(BusService):
             ],
             "expire": max(-1, expire),
         }
+        again = time.monotonic() - self._refused >= OFFERED_AGAIN_SECONDS
         try:
-            self._asked = self._broker or self._connect(), message
+            # guard: a refused program does not call for each notification
+            broker = self._broker or (self._connect() if again else None)
+            self._asked = broker, message
         except (TransferError, OSError) as error:
             raise CallError("DBus.Error.Failed", str(error)) from None
         return int(number)
@@ -144,6 +153,9 @@ class Notifications(BusService):
             return
         (broker, message), self._asked = self._asked, None
         number = message["number"]
+        if broker is None:
+            self._signal("NotificationClosed", "uu", (number, UNDEFINED_REASON))
+            return
         with self._turn:
             self._shown[number] = broker
             ended = self._broker is not broker
@@ -177,13 +189,17 @@ class Notifications(BusService):
         with self._turn:
             if self._waiting is None:
                 broker.send(frame(message))
-            else:
+            elif len(self._waiting) < MESSAGES_WAITING:
                 self._waiting.append(message)
+            else:
+                raise TransferError("the user has not answered yet")
 
     def _listen(self, broker: BrokerConnection) -> None:
         """Pass the user's answers on, to the end of the connection."""
+        permitted = False
         with contextlib.suppress(TransferError, OSError, KeyError, struct.error):
             broker.wait("go")
+            permitted = True
             with self._turn:
                 for waiting in self._waiting or ():
                     broker.send(frame(waiting))
@@ -198,6 +214,8 @@ class Notifications(BusService):
         with self._turn:
             if self._broker is broker:
                 self._broker = None
+            if not permitted:
+                self._refused = time.monotonic()
             left = list(self._shown)
         broker.socket.close()
         for number in left:

@@ -130,6 +130,52 @@ async def test_without_a_rule_and_without_a_server_nothing_is_shown():
         assert await of_sandboxes(screen) == []
 
 
+async def test_a_refused_program_does_not_use_up_its_records_share_of_the_log():
+    """Each call writes two events, and a program may notify many times a second."""
+    async with notifying("", "work") as (w, screen, guests), bus_of(guests["work"]):
+        work = guests["work"]
+        for number in range(20):
+            with trio.fail_after(20):
+                # Its program is told that each is over.
+                child = notify_send(work, "--wait", f"nothing {number}")
+                assert await child.wait() == 0
+        denied = w.events("decision", verdict="deny", service="vitrail.Notification")
+        assert len(denied) == 1
+        assert len(w.events("stream.opened", service="vitrail.Call")) == 1
+        assert await of_sandboxes(screen) == []
+
+
+async def test_daemons_of_a_sandbox_are_few():
+    async with notifying(RULES, "work") as (w, _, guests), bus_of(guests["work"]):
+        work = guests["work"]
+        words = ("vitrail-call", "-t", "dom0", "vitrail.Notification")
+        call = (str(work.folder / "runtime/bin/vitrail-call"), *words[1:])
+        daemons = [
+            spawn(call, env=work.env, stdin=PIPE, stdout=DEVNULL) for _ in range(4)
+        ]
+
+        async def serving():
+            found = w.events("decision", service="vitrail.Notification")
+            return len(found) == 4
+
+        await eventually(serving)
+        code, said = await work.command(*words)
+        assert code == 125
+        assert "too many calls" in said
+        # A place comes free with its daemon.
+        ended = daemons.pop()
+        ended.popen.stdin.close()
+        await ended.stop()
+
+        async def free():
+            return "too many calls" not in (await work.command(*words))[1]
+
+        await eventually(free)
+        for child in daemons:
+            child.popen.stdin.close()
+            await child.stop()
+
+
 async def sent(guest, *words):
     """Notify, and wait until the guest's daemon has taken it."""
     assert await notify_send(guest, *words).wait() == 0

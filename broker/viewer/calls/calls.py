@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
 
 RESERVED = "vitrail."
-"""Services of this name are the broker's own, with a port each."""
+"""Services of this name are the broker's own."""
 
 
 OFFERED = "offered"
@@ -234,6 +234,7 @@ class SandboxCalls:
             return
         if daemon := self._desktop.daemons.get(ask.service):
             own = call.guest.lease.id
+            # guard: daemons of a sandbox are few
             with self._places.one(own, ask.service, 2 * _DAEMONS, source):
                 await daemon(call.guest, call.exchange, call.permit.request)
             return

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn
 
-import trio
-
 from broker.ipc import transfer as messages
 from broker.ipc.guest.daemons import FromDaemon
 from broker.viewer.calls.places import CallPaces
@@ -29,8 +27,6 @@ async def take_asks(
     await guest.order(messages.DaemonServe(exchange.stream))
     while True:
         ask = await exchange.daemon_asked()
-        early = paces.take(guest.lease.record, trio.current_time())
-        # guard: a flood of a daemon waits in its sender
-        await trio.sleep(early)
+        await paces.wait(guest.lease.record)
         await take(ask)
         await guest.order(messages.DaemonMore(exchange.stream))

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import trio
+
 from broker.core.fair_share import may_take
 from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
@@ -55,12 +57,19 @@ class CallPaces:
         self._rate, self._burst = rate, burst
         self._paces: dict[str, TokenBucket] = {}
 
-    def take(self, caller: str, now: float) -> float:
-        """Count an event of a caller; return the seconds that it comes too early."""
+    async def wait(self, caller: str) -> None:
+        """Wait until an event of a caller may happen, and count it."""
+        # guard: a flood of a daemon waits in its sender
+        await trio.sleep(self._pace(caller).early(trio.current_time()))
+        # guard: a wait that is given up counts nothing
+        self._pace(caller).take(trio.current_time())
+
+    def _pace(self, caller: str) -> TokenBucket:
+        now = trio.current_time()
         for known, pace in list(self._paces.items()):
             if pace.early(now, self._burst) <= 0:
                 del self._paces[known]  # it is as a fresh one
         fresh = TokenBucket(self._rate, self._burst)
         # guard: a caller's connections share a pace
         pace = self._paces.setdefault(caller, fresh)
-        return pace.take(now)
+        return pace

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import trio
 
 from broker.authority.permit import Permit, Request
 from broker.core.errors import PeerError, RefusedError
@@ -113,8 +112,7 @@ class SshKeys:
         while True:
             asked = await exchange.agent_said()
             # Requests of a sandbox to ssh agents are paced.
-            early = self._paces.take(guest.lease.id, trio.current_time())
-            await trio.sleep(early)
+            await self._paces.wait(guest.lease.id)
             if not isinstance(asked, AgentAsk):
                 raise PeerError("an ssh agent's answer to nobody")
             answer = await talk.answer(asked)

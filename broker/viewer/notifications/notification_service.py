@@ -172,7 +172,7 @@ class NotificationService:
             self._answer(request, NotificationClosed(ask.number, UNDEFINED))
             return
         if self.board.find(notice.number) is notice:  # it was not closed meanwhile
-            colour = self._colours[lease.sandbox]
+            colour = self._colours.get(lease.sandbox, 0)
             made = bubble(notice, ask, colour=colour, critical=critical)
             self._server.show(notice.number, made)
 

@@ -10,6 +10,7 @@ from tests.kit.guards.mutation import Guard, main
 HOSTILE = "tests/attack/test_notifications_hostile.py"
 SERVICE = "tests/broker/viewer/notifications/test_notification_service.py"
 SERVER = "tests/integration/test_notification_server.py"
+NOTIFYING = "tests/integration/test_notifications.py"
 WORKER = "tests/broker/jail/worker/test_daemon_stream.py"
 LOCKDOWN = "tests/broker/authority/test_lockdown.py"
 TRAY = "tests/broker/cli/tray/test_item.py"
@@ -115,6 +116,9 @@ GUARDS = (
     Guard("a press is the notification server's word", "if True:", SERVER, "forged"),
     Guard("text is escaped for a server that does not say", "return (True, False)", SERVER, "does_not_say"),
     Guard("a picture of an icon has one size", "if False:", ICONS, "one_size"),
+    Guard("a wait that is given up counts nothing", "", SERVICE, "has_counted_nothing or waits_in"),
+    Guard("daemons of a sandbox are few", "with self._places.one(own, ask.service, 99, source):", NOTIFYING, "daemons_of_a_sandbox"),
+    Guard("a refused program does not call for each notification", "broker = self._broker or self._connect()", NOTIFYING, "refused_program"),
     Guard("a caller's connections share a pace", "pace = fresh", ICONS, "share_a_pace"),
     Guard("icons of a sandbox are few", "if False:", ICONS, "a_thousand"),
     Guard("icons leave places to other sandboxes", "return True", ICONS, "sixteen_icons or leave_an_icon"),

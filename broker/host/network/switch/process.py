@@ -127,6 +127,7 @@ class SwitchProcess:
             return False
         # guard: a port whose descriptor was lost is not the end of the others
         if not fds:
+            log_stderr("a sandbox has no network: its port's descriptor was lost")
             return True
         (fd,) = fds
         replaced = self._switch.join(unpack_port(fd, data))

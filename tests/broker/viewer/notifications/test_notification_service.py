@@ -331,6 +331,20 @@ async def test_a_worker_that_does_not_wait_its_turn_says_what_cannot_be():
             daemon.exchange.take(m.DaemonAsked(1, DaemonShow(2, "s")))
 
 
+async def test_a_connection_that_ends_while_it_waits_has_counted_nothing(
+    autojump_clock,
+):
+    """Otherwise connections that come and go hold up all sandboxes of their record."""
+    paces = CallPaces(1, 1)
+    await paces.wait("work")
+    for _ in range(1000):
+        with trio.move_on_after(0.0001):
+            await paces.wait("work")
+    before = trio.current_time()
+    await paces.wait("work")
+    assert trio.current_time() - before <= 1
+
+
 async def test_a_flood_of_a_daemon_waits_in_its_sender(autojump_clock):
     """Nothing is recorded here: the log has threads, for which this clock does not wait."""
     paces = CallPaces(limits.MESSAGES_PER_SECOND, limits.MESSAGES_BURST)
