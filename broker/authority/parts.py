@@ -40,7 +40,7 @@ class AuthorityParts:
             task_status.started()
 
     def report(self, pid: int) -> AuthorityReport:
-        """Return the authority's part of ``brokerctl status``; ``pid``: its own."""
+        """Return the authority's part of ``brokerctl status``; ``pid`` is its process."""
         return self.log.report(
             pid, self.questions.agent_pid, self._policy(), self._waiting()
         )

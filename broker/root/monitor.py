@@ -86,7 +86,7 @@ class Watcher:
 
 
 def udevd_runs() -> bool:
-    """Whether udevd takes the kernel's events and broadcasts its own."""
+    """Whether udevd takes the kernel's events and broadcasts them."""
     return _UDEVD.exists()
 
 

@@ -25,7 +25,7 @@ def open_proved(address: str, service: str) -> socket.socket:
 
 
 def prove(sock: socket.socket, service: bytes) -> None:
-    """Prove the launch to the broker and have it prove its own.
+    """Prove the launch to the broker and have it prove it, too.
 
     As ``Proof`` of ``shims.guest.launch``; does nothing where the launch has no
     secret.  Raises OSError when the far end is not our broker, ValueError for a file

@@ -1,4 +1,4 @@
-"""The pump's half of ``ipc.pump``: it decodes the broker's messages and encodes its own."""
+"""The pump's half of ``ipc.pump``: it decodes orders and encodes answers."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class DeviceRequests:
 
     async def _detach(self, epoch: FarEnd, request: m.DeviceDetach) -> None:
         for handed in list(self._handed):
-            # Each viewer its own.
+            # Each viewer one.
             if handed.epoch is epoch and handed.device == request.device:
                 handed.asked = True
                 handed.scope.cancel()

@@ -33,7 +33,7 @@ class _BwrapInfo(msgspec.Struct):
 def app_of(runtime: Path, namespaces: tuple[int, ...]) -> str | None:
     """Return the application that a process is of; None if none vouches for it.
 
-    ``namespaces`` are the pid namespaces of the process (a pidfd's), its own first;
+    ``namespaces`` are the pid namespaces of the process (a pidfd's), innermost first;
     ``runtime`` is XDG_RUNTIME_DIR.
     """
     ours = credentials.pid_namespaces_of_self()

@@ -105,7 +105,7 @@ def challenge(
 async def prove(
     conn: socket.socket, secret: LaunchSecret, service: ServiceName
 ) -> None:
-    """Prove the launch to the guest at ``conn``, and have it prove its own.
+    """Prove the launch to the guest at ``conn``, and have it prove it, too.
 
     Reads exactly the two messages, so the first byte of the service is still
     unread.  Raises RefusedError when the guest does not prove the launch

@@ -123,7 +123,7 @@ class PortForwards:
                 nursery.start_soon(one)
 
     async def _connected(self, forward: _Forward, conn: socket.socket) -> None:
-        """Carry one connection to its end; its failure is its own."""
+        """Carry one connection to its end; its failure ends no other."""
         guest, peer = forward.guest, f"{conn.getpeername()[1]} of this machine"
         opening = Opening(guest.lease, TCP, next(self._numbers), f"port {peer}")
         # guard: a forwarded port serves its user alone

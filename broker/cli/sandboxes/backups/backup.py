@@ -239,7 +239,7 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpa
     opened = [*jail_words(None), *opened]
     # guard: a backup's archive is read in a jail
     untarred = [*jail_words(prepared), *take, "--directory", ROOM]
-    # The archive's own meta.json is read, not kept: the new home has its own.
+    # The archive's meta.json is read, not kept: the new home has another.
     own = (prepared / _META).read_bytes()
     (prepared / _META).unlink()
     # Opened once: it may be a pipe, whose head cannot be read twice.

@@ -2,8 +2,8 @@
 
 The kernel counts entries of epoll sets, pages of pipes and descriptors in flight for a
 user id, whatever the namespace (user_struct in the kernel).  A program under an id that
-nothing else of the user's has takes its own.  newuidmap(1) alone may map such an id for
-an ordinary user.
+nothing else of the user's has is counted apart.  newuidmap(1) alone may map such an id
+for an ordinary user.
 """
 
 from __future__ import annotations

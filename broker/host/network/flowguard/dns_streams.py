@@ -169,7 +169,7 @@ class DnsStreams:
             self._send(stream, ACK, data, stream.acknowledged + at)
 
     def _end(self, stream: DnsStream) -> None:
-        """Close our side, where the guest has closed its own and has its answers."""
+        """Close our side, where the guest has closed its side and has its answers."""
         if stream.guest_ended and not stream.asked and not stream.ended:
             number = stream.sent
             stream.ended = True

@@ -218,7 +218,7 @@ class FrameGuard:
         untrusted_data = self._receive(side)
         if side is self._sides[0]:
             self._send_outward(self._filter.feed(untrusted_data))
-        else:  # frames of passt are its own: only the guest's are filtered
+        else:  # only the guest's frames are filtered, not passt's
             self._inward = memoryview(untrusted_data)
             self._flush(self._sides[0])
         return bool(untrusted_data)

@@ -177,7 +177,7 @@ class Palette:
         self._size = new
 
     def close(self) -> None:
-        """Give the file up; the compositor's mapping is its own."""
+        """Give the file up; the compositor has a mapping itself."""
         if self._paint is not None:
             self._paint.close()
             self._paint = None

@@ -238,7 +238,7 @@ def _is_within(sub: Subsurface) -> bool:
 
 
 def _leave_parent(core: ClientState, sub: Subsurface) -> None:
-    """End the subsurface at the compositor only; the client keeps its own."""
+    """End the subsurface at the compositor only; the client keeps the object."""
     former = ProtocolObject("wl_subsurface", 1)
     former.sid, sub.sid = sub.sid, 0
     core.by_server[former.sid] = former
