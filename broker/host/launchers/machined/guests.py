@@ -88,12 +88,13 @@ class MachinedGuests:
             changed = now != before or records is not read
             if changed or trio.current_time() >= again:
                 before, read = now, records
+                # guard: a look that failed is made again
                 again = trio.current_time() + limits.MACHINED_RETRY_SECONDS
                 with isolated():
                     await self.look()
                     # A CID that has just been another machine's may be leased later.
-                    # guard: a look that failed is made again
-                    again = again if self._refused else math.inf
+                    if not self._refused:
+                        again = math.inf
             await trio.sleep(limits.MACHINED_LOOK_SECONDS)
 
     def _changed(self) -> int:
