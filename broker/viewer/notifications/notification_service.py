@@ -19,7 +19,7 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.permit import Request
-from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
 from broker.core.names import LeaseId
@@ -57,6 +57,7 @@ from broker.viewer.notifications.desktop_server import (
     ServerTold,
 )
 from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.failures import ToldError
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -85,7 +86,7 @@ class NotificationService:
         """Raise a window of a sandbox, by a token of the compositor's."""
 
     async def run(self) -> None:
-        """Keep on the desktop what is shown; ``serve`` serves a sandbox."""
+        """Keep the desktop's notifications up to date, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._server.run)
@@ -122,7 +123,7 @@ class NotificationService:
                 self._end(notice.number, "its sandbox has ended")
 
     async def _take(self, request: Request, ask: FromDaemon) -> None:
-        """Do what the daemon asks.  Raises PeerError for another daemon's message."""
+        """Do what the daemon asks.  Raises ToldError for another daemon's message."""
         match ask:
             case DaemonShow():
                 await self._show(request, ask)
@@ -132,10 +133,10 @@ class NotificationService:
                     self._end(notice.number, "taken back")
                     self._answer(request, NotificationClosed(ask.number, TAKEN_BACK))
             case _:
-                raise PeerError("an icon on a call about notifications")
+                raise ToldError("an icon on a call about notifications")
 
     def _answer(self, to: Request | Notice, answer: Answer) -> None:
-        """Tell the daemon that asked, if it is there and reads what it is told."""
+        """Send an answer to the daemon that asked, if it is there and reads answers."""
         put = self._answers.get((to.lease.id, to.stream))
         if put is not None:
             with suppress(trio.WouldBlock):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.permit import Request
-from broker.core.errors import PeerError, RefusedError, SetupError
+from broker.core.errors import RefusedError, SetupError
 from broker.core.fair_share import may_take
 from broker.core.limits import tray as limits
 from broker.core.stderr_log import isolated, log_stderr
@@ -27,6 +27,7 @@ from broker.ipc.guest.daemons import FromDaemon, HideIcon, IconClicked, ShowIcon
 from broker.viewer.calls.daemon_asks import take_asks
 from broker.viewer.calls.places import CallPaces
 from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.failures import ToldError
 from broker.viewer.tray.panel_bus import Panel
 from broker.viewer.tray.sandbox_item import SECOND, SandboxItem
 
@@ -127,7 +128,7 @@ class _DaemonIcons:
         )
 
     async def take(self, ask: FromDaemon) -> None:
-        """Do what the daemon asks.  Raises PeerError for another daemon's message."""
+        """Do what the daemon asks.  Raises ToldError for another daemon's message."""
         icon = self._own.get(ask.number)
         if isinstance(ask, HideIcon):
             self._waiting.pop(ask.number, None)
@@ -135,7 +136,7 @@ class _DaemonIcons:
                 del self._own[ask.number]
                 icon.scope.cancel()
         elif not isinstance(ask, ShowIcon):
-            raise PeerError("a notification on a call about icons")
+            raise ToldError("a notification on a call about icons")
         elif icon is not None:
             await icon.panel.tell(icon.item.update(ask))
         else:

@@ -29,6 +29,7 @@ from broker.viewer.calls.places import CallPaces
 from broker.viewer.notifications.desktop_server import ServerTold
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.failures import ToldError
 from tests.kit.rulebook import WORK, rulebook
 
 RULES = """\
@@ -152,7 +153,7 @@ class Stand:
                     nursery.start_soon(daemon.run)
                     try:
                         await self.service.serve(self.guest, daemon.exchange, request)
-                    except* PeerError as error:
+                    except* ToldError as error:
                         daemon.error = error
                     nursery.cancel_scope.cancel()
 
