@@ -32,7 +32,7 @@ WHOLE_FILE = Span(1, 1, 1, 1)
 
 
 class Spot(NamedTuple):
-    """Where something stands, with the line as it is in the file."""
+    """The place of something, with the line as it is in the file."""
 
     file: str
     span: Span = WHOLE_FILE

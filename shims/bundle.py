@@ -63,7 +63,7 @@ class BundleError(Exception):
 
 
 class _Module:
-    """One module: its text, what it imports, and the names that it defines.
+    """One module: its text, its imports, and the names that it defines.
 
     Read by lines and not by Python's parser, which takes a tenth of a second for a tool
     that the host makes while a user waits for a window, and megabytes that stay.  A test

@@ -133,7 +133,7 @@ class WindowServe(_Message, frozen=True, tag="window-serve"):
 
 
 class DaemonServe(_Message, frozen=True, tag="daemon-serve"):
-    """Permitted: answer the daemon, and pass on what it asks, by DaemonAsked."""
+    """Permitted: answer the daemon, and pass its requests on, by DaemonAsked."""
 
     stream: _Count
 
@@ -145,7 +145,7 @@ class DaemonMore(_Message, frozen=True, tag="daemon-more"):
 
 
 class DaemonAnswer(_Message, frozen=True, tag="daemon-answer"):
-    """Tell the daemon of the user's click, or what became of a notification."""
+    """Send the daemon the user's click, or the end of a notification."""
 
     stream: _Count
     answer: ToDaemon

@@ -8,8 +8,8 @@
     with-interface = { op = "match-all", values = ["08:*:*"] }
 
 A device that no table matches is never handed to any sandbox, whatever a viewer
-decides: the rules choose within what is here.  The conditions are those of
-rules (``policy.records.device``), and a keyboard or hub must be named here too.
+decides: the rules choose among the devices of these tables.  The conditions are those
+of rules (``policy.records.device``), and a keyboard or hub must be named here too.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class _Client:
     """One broker."""
 
     sock: socket.socket
-    """To send to it; what it sends is received by a separate process."""
+    """To send to it; a separate process receives its messages."""
     channel: socket.socket
     """Of that process."""
     lock: trio.Lock = field(default_factory=trio.Lock)

@@ -80,11 +80,11 @@ class Notifications(BusService):
 
         super().__init__(bus)
         self._turn = threading.Lock()
-        """For the three below, which the thread of a connection changes, too."""
+        """For the four below, which the thread of a connection changes, too."""
         self._broker: Optional[BrokerConnection] = None
         self._shown: Dict[int, BrokerConnection] = {}
         self._waiting: Optional[List[Dict[str, Any]]] = None
-        """What its broker is told once it has permitted the call."""
+        """Messages to its broker once the call is permitted; None: it is."""
         self._refused = -OFFERED_AGAIN_SECONDS
         """When the last call ended without permission."""
         self._asked: Optional[Tuple[Optional[BrokerConnection], Dict[str, Any]]] = None

@@ -64,7 +64,7 @@ class SelectionTransfer:
 
 
 class SharedSelection:
-    """One of the two, and what is in it."""
+    """One of the two, and its content."""
 
     def __init__(self, name: str, manager: WireObject, device: WireObject) -> None:
         self.name, self.manager, self.device = name, manager, device

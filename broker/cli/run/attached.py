@@ -1,7 +1,7 @@
 """A program in a sandbox with this command's standard streams.
 
 Output and end come by the call that runs it; input and the terminal's size go
-by short calls of their own, each on a separate connection, so that a program
+by short calls, each on a separate connection, so that a program
 that does not read holds up nothing else.
 """
 

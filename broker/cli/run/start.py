@@ -50,7 +50,7 @@ async def ensure_broker(
 ) -> bool:
     """Start a broker unless one runs; returns whether it was started now.
 
-    ``module`` is the broker program, ``words`` what is on its command line.
+    ``module`` is the broker program, ``words`` its arguments.
 
     It outlives us; its standard error goes to ``broker.log`` in the state
     directory.  ``environ`` is its environment (ours by default): its

@@ -1,7 +1,7 @@
 """Logs of sandboxes that have ended: the newest are kept.
 
 Host and viewer each write some (console, programs), on two machines each on
-its disk, so each removes what it wrote.
+its disk, so each removes the logs that it wrote.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every limit of the brokers: name, unit, reason.  Tested at N and N + 1.
 
-A limit that only one protocol knows is here too, so that one folder tells
+A limit that only one protocol knows is here too, so that one folder shows
 how much a hostile sandbox can make us hold.
 
 Callers write ``limits.NAME`` for those that most processes know.  The other modules are

@@ -235,7 +235,7 @@ def _namespace(machine: Machine) -> Iterator[tuple[int, int]]:
     except OSError as error:
         raise RefusedError("the sandbox has ended") from error
     try:
-        # Held by its lease, and alive after the open: so the number is its own.
+        # Held by its lease, and alive after the open: so the pid was not reused.
         if pid not in machine.alive():
             raise RefusedError("the sandbox has ended")
         with mounts.mount_namespace(pid, pidfd) as namespace:

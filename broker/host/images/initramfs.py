@@ -160,7 +160,7 @@ def modules_overlay(
     arena: bool = False,
     gpu: bool = False,
 ) -> bytes:
-    """Return an archive that, put after this one, has it load what is needed.
+    """Return an archive to append to this one, by which it loads the modules needed.
 
     ``FOLDER_MODULES`` with ``folders``, ``SHARED_IMAGE_MODULES`` with
     ``shared_image``, ``ARENA_MODULES`` with ``arena``, ``ROUTER_MODULES`` with

@@ -289,7 +289,7 @@ async def _spawn(
         # died, it would end and leave its child waiting for it (pipe(7), SIGPIPE).
         info = _pipe(ours, os.O_RDWR)
         # The program waits for this until its identity is known: so even one
-        # that fails at once is reported in its words.  It is no gate: bubblewrap
+        # that fails at once is reported in its words.  It cannot be a gate: bubblewrap
         # takes the end of this pipe, which is our death, for a byte.
         block = _pipe(ours)
         # This is one: the kernel refuses the empty filter that our death leaves

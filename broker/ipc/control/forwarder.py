@@ -1,7 +1,7 @@
 """The control socket's end of calls that another process answers; see ``forward``.
 
 ``ForwardedCalls`` is it sans-IO.  The owner may have been taken over: an answer to
-nothing, two answers, or an item that nobody asked for ends the channel, and an answer
+nothing, two answers, or an item that no call asked for ends the channel, and an answer
 is one JSON value.  (A NUL byte in it would end its message at the client, and begin
 another one in the name of the broker: the decoder accepts none.)
 """

@@ -1,7 +1,7 @@
 """Titles and application ids: whose they are, without hidden characters.
 
 The prefix is always added and never looked for, so a sandbox that claims
-another's name reads ``[red] [blue] title``: what comes first is ours.
+another's name reads ``[red] [blue] title``: the first prefix is ours.
 """
 
 from __future__ import annotations

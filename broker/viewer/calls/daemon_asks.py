@@ -1,4 +1,4 @@
-"""What a sandbox's daemon of notifications or icons asks, one at a time, at a pace."""
+"""Requests of a sandbox's daemon of notifications or icons, paced, one at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def take_asks(
     paces: CallPaces,
     take: Callable[[FromDaemon], Awaitable[None]],
 ) -> NoReturn:
-    """Permit a daemon's call, and take what it asks until its connection ends."""
+    """Permit a daemon's call, and take its requests until its connection ends."""
     await guest.order(messages.DaemonServe(exchange.stream))
     while True:
         ask = await exchange.daemon_asked()

@@ -23,7 +23,7 @@ _COLOUR = re.compile(r"(?:0x|#)([0-9a-fA-F]{6})")
 
 @dataclass
 class Element:
-    """One element; ``text`` is what is directly in it."""
+    """One element; ``text`` is its direct content."""
 
     name: str
     attributes: Mapping[str, str]

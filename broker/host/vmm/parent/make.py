@@ -108,7 +108,7 @@ async def _make(plan: ParentPlan, room: Path, files: ExitStack) -> None:
         for end in ends:
             end.close()
         async with trio.open_nursery() as nursery:
-            # A separate descriptor: what comes last is read below.
+            # A separate descriptor: the console's end is read below.
             nursery.start_soon(pump_console, _stream(console_ours.dup()), console)
             qmp = Qmp(_stream(qmp_ours))
             await qmp.negotiate()

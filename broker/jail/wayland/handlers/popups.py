@@ -267,7 +267,7 @@ def dismiss_grabs(core: ClientState) -> bool:
 
 
 def follow_focus(core: ClientState) -> None:
-    """Dismiss menus whose window, or what is on it, has no keyboard."""
+    """Dismiss menus when neither their window nor a popup on it has the keyboard."""
     menus = _menus(core)
     if not menus:
         return

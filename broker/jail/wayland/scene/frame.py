@@ -1,7 +1,7 @@
 """A window's frame: our surfaces around and behind a client's surface.
 
 The root surface has the window's role and is exactly as large as the frame.
-Behind everything lies its opaque picture in the sandbox's colour, on it
+The lowest surface is its opaque picture in the sandbox's colour, on it
 the client's surface as a subsurface, cropped to the content rectangle, and
 above that four strips.  All of them are synchronised subsurfaces, so a commit
 of the root shows frame and content together or not at all.  Only a picture that

@@ -174,7 +174,7 @@ def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
 
 
 def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
-    """Show a popup no more, nor what is on it."""
+    """Show a popup no more, nor the popups on it."""
     shown = xdg.mapped
     popup.adrift = True
     xdg.mapped = False
