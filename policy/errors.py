@@ -61,7 +61,7 @@ class Problem:
         return f"{visible(self.file)}:{self.span.line}:{self.span.column}"
 
     def first_line(self) -> str:
-        """``file:line:column: message``, as editors and logs want it."""
+        """Return ``file:line:column: message``, escaped, for editors and logs."""
         return f"{self.where}: {visible(self.message)}"
 
     def render(self) -> str:

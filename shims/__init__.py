@@ -1,4 +1,6 @@
-"""Programs of the guest: standard library only, each shipped as one file.
+"""Programs of guests, hooks of launchers and an auditor's tool, one file each.
+
+They use Python's standard library only.
 
 Processes: viewer, host, brokerctl (bundle); libvirt's hook (vitrail_libvirt_hook); OCI
 hook (vitrail_oci_hook, vitrail_oci_rootful).

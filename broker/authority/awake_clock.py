@@ -44,7 +44,7 @@ class AwakeClock:
             permit.move(missed)
 
     def now(self) -> float:
-        """Return the time; deadlines of permissions are of this clock."""
+        """Return seconds since an arbitrary moment; suspended time counts."""
         return trio.current_time() + self.slept()
 
     def deadline(self, until: float) -> float:

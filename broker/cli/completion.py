@@ -127,7 +127,7 @@ def colours(
 def places(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """``SANDBOX:``, and files of this desktop."""
+    """Complete a place to copy from or to: ``SANDBOX:``, or a file of this machine."""
     del ctx, param
     found = _items([f"{name}:" for name in _sandboxes()], incomplete)
     return [*found, CompletionItem(incomplete, type="file")]

@@ -142,6 +142,7 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb of the arguments; suggest similar verbs for an unknown one."""
         refuse_unknown_verb(self, ctx, args)
         return super().resolve_command(ctx, args)
 

@@ -59,7 +59,7 @@ class CheckpointBook(Protocol):
         """Return what a witness asks for: a proof, and notes that certify keys.
 
         The proof shows that the log at ``size`` continues that at ``since``; empty
-        where there is none.  The keys are those from number ``known`` on.
+        if there is none.  The notes certify the log's keys from key ``known`` on.
         """
         ...
 

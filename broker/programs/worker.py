@@ -81,7 +81,7 @@ class _Compositor:
         self._asking = trio.Lock()
 
     async def connect(self) -> tuple[int, socket.socket]:
-        """Return a new connection and its number, for ``release``.
+        """Return the number, for ``release``, and the socket of a new connection.
 
         Raises UpstreamError with the reason.
         """

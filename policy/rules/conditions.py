@@ -374,7 +374,7 @@ def fits(
     host: str | None,
     key: str | None,
 ) -> str:
-    """Return the first condition that does not hold, or nothing.
+    """Return the name of the first condition that does not hold; '' if all hold.
 
     None is *not given*; an address without a host has the host ''.
     """

@@ -65,7 +65,7 @@ VERBS = {
 
 
 def usage() -> NoReturn:
-    """Say what there is."""
+    """Raise TransferError with the commands of this program."""
     raise TransferError(f"usage: vitrail_files.py {'|'.join(VERBS)} …")
 
 
@@ -78,7 +78,7 @@ def main(argv: List[str]) -> int:
 
 
 def go_on(sock: _socket.socket, reader: BufferedReader) -> int:
-    """Go on with a call of ``caller`` that was not allowed at once."""
+    """Take over a call that ``caller.py`` began and whose answer it did not wait for."""
     return reported("vitrail-call", lambda: continue_call(sock.detach(), reader))
 
 

@@ -63,7 +63,7 @@ class BusMessage:
         self.wants_reply = True
 
     def text(self, field: int) -> str:
-        """Return a field that is text, or nothing."""
+        """Return a header field as text; '' if the message does not have it."""
         return str(self.fields.get(field, ""))
 
 

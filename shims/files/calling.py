@@ -110,9 +110,9 @@ def start_thread(work: Callable[[], None]) -> threading.Thread:
 
 
 def serve_call(words: List[str]) -> int:
-    """``serve TOKEN …``: run the service that a call of another sandbox asks for.
+    """Run the service that a call of another sandbox asks for: ``serve TOKEN …``.
 
-    The agent reads the other words: the user, and the service's full name.
+    The guest's agent reads the other words: the user, and the service's full name.
     """
     connection = BrokerConnection("VITRAIL_CALL")
     connection.send(frame({"type": "take", "token": words[0]}))

@@ -62,9 +62,9 @@ class BrokerConnection:
         self._send_queued(len(self._queued))
 
     def queue(self, data: bytes) -> None:
-        """Send contents with what comes next, in pieces of the full size.
+        """Queue contents; send them when a piece of PIECE_BYTES is full.
 
-        Raises TransferError where the broker has refused them meanwhile.
+        Raises TransferError if the broker has refused the contents meanwhile.
         """
         self._queued += data
         if len(self._queued) >= PIECE_BYTES:

@@ -296,9 +296,10 @@ def entry_fact(entry: "os.DirEntry[str]") -> Fact:
 
 
 def users_of(pid: int) -> Set[int]:
-    """Return a process's users: real, effective, saved, of files.  Raises OSError.
+    """Return the real, effective, saved and file system user ids of a process.
 
-    The owner of its directory is the effective one alone: root, of a stopped su(1).
+    The owner of ``/proc/PID`` is only the effective one: root, of a stopped su(1).
+    Raises OSError.
     """
     with open(f"/proc/{pid}/status", "rb") as file:
         for line in file:

@@ -255,7 +255,7 @@ async def _broker_runs(context: Context) -> bool:
 
 
 async def check_network(context: Context) -> Sequence[Finding]:
-    """Needed for sandboxes that ask for it only."""
+    """Check that passt is installed, which sandboxes with a network need."""
     del context
     passt = shutil.which("passt")
     if passt is None:

@@ -31,7 +31,7 @@ _LAUNCHERS = ("podman", "toolbox", "distrobox")
 )
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def command(*, purge: bool, yes: bool) -> None:
-    """Remove what Vitrail wrote for you, and say which package to remove then.
+    """Remove what Vitrail wrote for you, and print how to remove the package.
 
     Ends all sandboxes and the broker, and removes menu entries, icons and what
     'launcher install' wrote.  Records, rules, homes, logs and images stay without

@@ -86,9 +86,9 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
 
 
 def record_of_host(paths: Paths, known: Iterable[str]) -> str:
-    """Return the record of this machine's own programs.
+    """Return the name of the record for programs of this machine.
 
-    The shipped one is written where the user has none.
+    If it is not ``known``, write the record that Vitrail ships.
     """
     if store.HOST_IMAGE not in known:
         target = paths.config[0] / FOLDER / f"{store.HOST_IMAGE}.toml"

@@ -113,7 +113,7 @@ class HomeCopies(HomeStore):
     def restore(
         self, name: SandboxName, label: SandboxName, progress: Progress = no_progress
     ) -> Home:
-        """Put the copy of a snapshot in the place of a home; the snapshot stays."""
+        """Replace a home with a copy of its snapshot ``label``; the snapshot stays."""
         source = self._snapshot(name, label)
         with self._like(source.meta) as prepared:
             copy_state(source.directory, prepared, progress)

@@ -133,6 +133,7 @@ class _Steps(Steps):
 
     @override
     def output(self, untrusted_data: bytes, *, stderr: bool = False) -> None:
+        """Print output of the program, and note a denial in it."""
         # It chooses a hint and nothing else, so a false report does no harm.
         self.denied = self.denied or b": denied: " in untrusted_data
         super().output(untrusted_data, stderr=stderr)

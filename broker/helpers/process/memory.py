@@ -35,7 +35,7 @@ def read_memory(pid: int) -> ProcessMemory:
 
 
 def parse_rollup(text: str) -> ProcessMemory:
-    """Return the sums of a ``smaps_rollup``: a line of addresses, then sizes.
+    """Return the sizes, in bytes, from the text of a ``smaps_rollup`` (proc(5)).
 
     Sizes that are not there are 0: a kernel thread or a zombie has none.
     """

@@ -68,8 +68,8 @@ def kill_jail(pid: int) -> None:
     """Kill bubblewrap and all processes that it started.
 
     ``pid`` is not reused: it leads a group (``start_process``) and is not reaped.
-    It asks for its child's death last (``--die-with-parent``).  Killed alone before, it
-    leaves a child that waits for ever to be let go on, or runs its program all the same.
+    bubblewrap sets ``--die-with-parent`` as its last step.  Killed alone before that,
+    it leaves a child that waits for ever to be released, or that runs its program.
     """
     with suppress(OSError):
         # Nothing of the group starts or reaps anything more (fork(2) gives way to a

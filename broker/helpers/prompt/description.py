@@ -29,7 +29,7 @@ def kind(dialog: Dialog) -> str:
 
 
 def reach(dialog: Dialog) -> str:
-    """The target of a yes, or that one must be chosen."""
+    """Return which sandbox a yes reaches, or that the user must choose one."""
     targets = dialog.question.targets
     if len(targets) > 1:
         return "What shall it reach?  Choose one:"

@@ -175,7 +175,7 @@ class FlowDirection:
         return state
 
     def resume(self, way: TurnWay) -> None:
-        """Go on where the C part stopped, which stops at each error."""
+        """Continue from the state in which ``_turns.c`` stopped; it stops at each error."""
         self.count, self.held = way.count, way.held
         self.error = way.error
         pipe = self._pipe = Pipe(*way.pipe) if way.held else None

@@ -34,7 +34,7 @@ def line(batch: Batch, item: ShippedItem) -> bytes:
 
 
 def note_line(batch: Batch, sealed: SignedNote) -> bytes:
-    """A checkpoint as a line."""
+    """Return a checkpoint of the batch's log as a line of JSON."""
     fields = {"size": sealed.size, "kind": sealed.kind, "note": sealed.note}
     whose = {"log": batch.log.hex(), "machine": batch.machine}
     return msgspec.json.encode({**whose, "checkpoint": fields}) + b"\n"

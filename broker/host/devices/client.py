@@ -193,7 +193,7 @@ class DeviceClient:
         return (await self._ask(request, messages.MachineWay))[0]
 
     async def detach(self, attachment: str) -> None:
-        """Take a device back.  Raises RefusedError, UpstreamError."""
+        """Take an attached device back.  Raises RefusedError, UpstreamError."""
         request = messages.Detach(next(self._numbers), attachment)
         await self._ask(request, messages.DeviceDone)
 

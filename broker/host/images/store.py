@@ -154,7 +154,7 @@ class Image:
         return self.manifest.versions.get("waypipe", "none")
 
     def age(self, now: float | None = None) -> float:
-        """Seconds since it was built (never negative)."""
+        """Seconds since it was built, at ``now`` (s since 1970); never negative."""
         return max(0.0, (time.time() if now is None else now) - self.manifest.built)
 
     def disk_bytes(self) -> int:

@@ -61,7 +61,7 @@ def find_virtiofsd() -> Path:
 
 
 def folder_view(program: Path) -> JailView:
-    """Return the jail: the program, its libraries, and one empty directory."""
+    """Return virtiofsd's view: its libraries, and an empty directory for the folder."""
     words = ["--uid", _GUEST_USER, "--gid", _GUEST_USER]
     for name in _CAPABILITIES:
         words += ["--cap-add", f"CAP_{name}"]

@@ -173,7 +173,7 @@ class DeviceTable:
         return sorted(self._in_port.values(), key=lambda plug: plug.number)
 
     def find(self, number: int) -> Plug:
-        """Return a plug-in that is not over.  Raises RefusedError."""
+        """Return the plugged-in device ``number``.  Raises RefusedError if it has gone."""
         for plug in self._in_port.values():
             if plug.number == number:
                 return plug

@@ -93,7 +93,8 @@ class Conversation:
     ) -> None:
         """Forward a client's command and answer it with the server's reply.
 
-        ``settled`` is called first when the server has answered either way.
+        When the server has answered, with a reply or an error, ``settled`` is
+        called first; ``answer`` makes the client's reply from the server's.
         """
         self.send_up(self.prepare_relay(tag, command, fields, answer, settled))
 

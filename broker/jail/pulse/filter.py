@@ -467,7 +467,7 @@ class PulseFilter(Conversation):
         return self._syncs
 
     def may_retitle(self) -> None:
-        """Count a change of names.  Raises SoundRefusedError."""
+        """Count a change of a name.  Raises SoundRefusedError if there were too many."""
         # guard: titles
         if self.sandbox.titles.take(self.now) > 0:
             raise SoundRefusedError(Error.ACCESS, "names change too often")

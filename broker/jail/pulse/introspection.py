@@ -27,7 +27,7 @@ def stat(f: PulseFilter, tag: int, _fields: Fields) -> None:
 
 
 def subscribe(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """SUBSCRIBE: the server is asked for changes of streams only.
+    """Handle SUBSCRIBE; ask the server only for events about playback streams.
 
     We report new and removed streams: only we know their owners.
     """

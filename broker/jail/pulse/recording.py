@@ -452,7 +452,7 @@ def _own(f: PulseFilter, channel: int) -> Recording:
 
 
 def delete(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """DELETE_RECORD_STREAM."""
+    """Handle DELETE_RECORD_STREAM: end the recording."""
     _own(f, fields.number(0)).end()
     f.reply(tag)
 

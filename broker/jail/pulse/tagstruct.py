@@ -147,10 +147,7 @@ class Reader:
             raise PeerError(f"{self.left} bytes after a command's last field")
 
     def skip_all(self) -> None:
-        """Take whatever fields there are, to the end: so they are well-formed.
-
-        Raises PeerError.
-        """
+        """Check all remaining fields.  Raises PeerError for one that is malformed."""
         while self.left:
             tag = self._data[self._at]
             letter = _TYPES.get(tag)

@@ -118,7 +118,7 @@ class OperatingSystem(Protocol):
         """Seconds of a clock that measures how long work takes, and tells no time."""
 
     def paint(self) -> Paint:
-        """Our new empty file."""
+        """Create an empty memory file for the pixels that we draw (frames, titles)."""
 
     def read_keymap(self, fd: Fd, size: int) -> bytes | None:
         """The compositor's keymap; None when it cannot be read.  Closes ``fd``."""

@@ -41,7 +41,7 @@ class DaemonStream:
         self._reason = ""
 
     async def run(self) -> str:
-        """Serve it until the broker finishes it, or the daemon goes; returns why."""
+        """Serve the connection until the broker or the daemon ends it; return the reason."""
         async with trio.open_nursery() as nursery:
 
             async def guarded(step: Callable[[], Awaitable[None]]) -> None:

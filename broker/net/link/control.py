@@ -110,7 +110,7 @@ class ControlChannel:
 
     @property
     def asked(self) -> int:
-        """Our requests without a reply; at LINK_REQUESTS wait for one."""
+        """The number of our requests without a reply; the far end accepts LINK_REQUESTS."""
         return len(self._asked)
 
     # -- out --------------------------------------------------------------------

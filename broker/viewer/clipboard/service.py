@@ -78,7 +78,7 @@ class Party:
         self._confirming = False
 
     def chords(self) -> messages.ChordsMessage:
-        """Return the chords that its windows recognise."""
+        """Return the key combinations for copy and paste in this sandbox's windows."""
         choice = self._clipboard.choice
         return messages.ChordsMessage(choice.copy, choice.paste)
 
@@ -375,7 +375,7 @@ class ClipboardService:
         return messages.DragsMessage(cross, outward)
 
     def knows(self, mark: str) -> bool:
-        """Whether a worker has reported a drag with this mark."""
+        """Return whether a drag that a worker reported with this mark is still known."""
         return bool(self._core.dragged_by(mark))
 
     async def wait_known(self, mark: str) -> None:
@@ -401,7 +401,7 @@ class ClipboardService:
         return await self._terms.dragged(lease, None)
 
     def troubled(self, party: Party) -> None:
-        """Notify the user, once, that there are no chords, and why."""
+        """Notify the user once for each ``party.trouble`` that chords do not work."""
         reason = party.trouble
         if not reason or reason in self._told or len(self._told) >= _ALL_TROUBLES:
             return

@@ -307,9 +307,9 @@ class DeviceDesk:
             await holding.over.wait()
 
     async def lease_begun(self, lease: Lease) -> None:
-        """A sandbox is about to run.
+        """Check that the devices that rules require for a sandbox are plugged in.
 
-        Raises RefusedError when a device that a rule requires for it is not there.
+        Raises RefusedError when one is missing: the sandbox does not start.
         """
         missing = await self.required(lease)
         if not missing:

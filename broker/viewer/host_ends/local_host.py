@@ -1,4 +1,4 @@
-"""The way to the host on one machine: its process, and what its end means."""
+"""The host process of one machine: starts it, reads its reports, ends with it."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ class HostProcessRows(StatusRows):
 
     @override
     def tasks(self) -> int:
+        """Return the number of trio tasks that the host process last reported."""
         return self.report.tasks
 
 

@@ -70,11 +70,11 @@ class Seal:
         return note.signed(self.key.private, self.key.public)
 
     def committed(self) -> None:
-        """The transaction with ``sign_head`` is on disk.
+        """Record the newest signed size, after the transaction of ``sign_head``.
 
-        A disk that refuses the newest size makes the next ``sign_head`` fail, and
-        not this: the events are committed, and an error here would report
-        events as lost that are in the log.
+        If the disk refuses it, the next ``sign_head`` fails instead of this: the
+        events are committed, and an error here would report events as lost that
+        are in the log.
         """
         self._head = self._signed
         try:

@@ -26,13 +26,13 @@ EPOCH = 1_600_000_000
 
 @dataclass(frozen=True)
 class Member:
-    """Content inside a layer."""
+    """A file inside a layer."""
 
     archive: tarfile.TarFile
     info: tarfile.TarInfo
 
     def open(self) -> IO[bytes]:
-        """Return a reader; ``archive`` must still be open.  Raises TreeError."""
+        """Return a reader, while ``archive`` is open.  Raises TreeError if it has no data."""
         file = self.archive.extractfile(self.info)
         if file is None:
             raise TreeError("a file without content")

@@ -247,7 +247,7 @@ class ArenaFile(Arena):
 
 
 class StreamPool(PoolFile):
-    """The same file as the filter knows it."""
+    """A ``StreamFile`` as the memory pool that the Wayland filter works with."""
 
     def __init__(self, file: StreamFile) -> None:
         self._file = file

@@ -134,7 +134,7 @@ def decided(
 
 
 class DragTable:
-    """Those of one ``Crossing``."""
+    """The drags of one ``Crossing``."""
 
     def __init__(self) -> None:
         self._drags: OrderedDict[str, _Drag] = OrderedDict()
@@ -142,7 +142,7 @@ class DragTable:
 
     @property
     def times(self) -> list[float]:
-        """When ``expire`` is due, for each drop."""
+        """The deadlines of pending drops, unsorted; ``expire`` is due at each."""
         known = (over.dropped_until for over in self._overs.values())
         return [until for until in known if until is not None]
 

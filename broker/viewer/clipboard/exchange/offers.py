@@ -264,7 +264,7 @@ class Giving:
         self._offers.pop(sandbox, None)
 
     def wipe(self, outcome: w.Outcome, reason: str) -> Iterator[w.Action]:
-        """Take back every open offer."""
+        """Withdraw every open offer, and record ``outcome`` and ``reason`` for each."""
         for target in sorted(self._offers):
             offer = self._offers.pop(target)
             yield w.Withdraw(target, offer.transfer)
