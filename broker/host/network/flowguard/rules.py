@@ -197,6 +197,8 @@ class FlowGuard(PacketGuard):
             self.flows.lost()
         if not self.flows.connected:
             self._unsent.clear()
+            # guard: a viewer learns that nothing it permitted is open any more
+            self._viewer.close()
         try:
             while self._unsent:
                 del self._unsent[: self._viewer.send(self._unsent)]
