@@ -210,7 +210,7 @@ class FlowFilter:
         if place is None:
             self.to_guest.append(refusal(packet))
         elif place.allowed is None:
-            place.wait(len(packet.frame), lambda: self._try(attempt, now))
+            place.wait(len(packet.frame), lambda then: self._try(attempt, then))
         elif place.allowed:
             self._open(attempt, place, now)
         elif attempt.hosts[1:]:
@@ -347,7 +347,7 @@ class FlowFilter:
             return True
         place = self._ask(name, old.protocol, old.port, now)
         if place is not None and place.allowed is None:
-            place.wait(len(packet.frame), lambda: self._again(flow, packet, now))
+            place.wait(len(packet.frame), lambda then: self._again(flow, packet, then))
             return False
         # guard: the server's name is permitted itself
         if place is None or not place.allowed:
@@ -461,7 +461,7 @@ class FlowFilter:
             else limits.REFUSED_SECONDS
         )
         place.until = now + kept
-        place.go_on()
+        place.go_on(now)
 
     def _limit(self, given: m.FlowLimits) -> None:
         # guard: a record's limits are at most those of everybody

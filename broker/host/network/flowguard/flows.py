@@ -29,12 +29,12 @@ class Destination:
     allowed: bool | None = None
     until: float = 0.0
     """When a refusal or an unused answer is forgotten."""
-    waiting: list[Callable[[], None]] = field(default_factory=list)
+    waiting: list[Callable[[float], None]] = field(default_factory=list)
     waiting_bytes: int = 0
     flows: int = 0
 
-    def wait(self, size: int, again: Callable[[], None]) -> None:
-        """Call ``again``, which keeps a packet of this size, with the answer.
+    def wait(self, size: int, again: Callable[[float], None]) -> None:
+        """Call ``again``, which keeps a packet of this size, with the answer's time.
 
         Drops the packet if there is no room; the guest retransmits it.
         """
@@ -47,11 +47,12 @@ class Destination:
         self.waiting.append(again)
         self.waiting_bytes += size
 
-    def go_on(self) -> None:
+    def go_on(self, now: float) -> None:
         """Have what waits go on; it may wait again."""
         waiting, self.waiting, self.waiting_bytes = self.waiting, [], 0
         for again in waiting:
-            again()
+            # guard: what has waited begins with its answer
+            again(now)
 
 
 @dataclass(eq=False)

@@ -145,7 +145,7 @@ class GuestNames:
         if place is not None and place.allowed is None:
             place.wait(
                 limits.QUESTION_BYTES,
-                lambda: self._look_up(asker, question, host, now, known=known),
+                lambda then: self._look_up(asker, question, host, then, known=known),
             )
         # guard: a name that no rule allows is refused
         elif place is None or not place.allowed:

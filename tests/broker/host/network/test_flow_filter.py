@@ -786,3 +786,38 @@ def test_first_packet_in_an_open_connection_ends_it():
     assert talk.reasons == ["its ports were used again"]
     sent = talk.send(tcp(ACK, hello("other.example.org"), seq=70001, ack=2))
     assert all(is_reset(one) for one in sent["passt"])
+
+
+def decided_late(sent, seconds, **more):
+    """A filter whose user takes long to say yes to what a guest sends."""
+    talk = Talk(**more)
+    talk.filter.outward(sent, talk.now)
+    (asked,) = talk.filter.to_viewer
+    talk.now += seconds
+    talk.filter.decided(m.FlowAnswer(asked.number, allowed=True), talk.now)
+    return talk
+
+
+def test_a_question_is_answered_however_long_the_user_was_asked():
+    talk = decided_late(question("www.test"), limits.LOOKUP_SECONDS + 1)
+    (asked,) = talk.filter.to_resolver
+    head = asked[:2] + struct.pack(">5H", 0x8180, 1, 1, 0, 0)
+    found = record("www.test", dns.A, packed(WWW))
+    answer = head + wire("www.test") + struct.pack(">HH", dns.A, 1) + found
+    talk.filter.answered(answer, talk.now)
+    (reply,) = talk.filter.to_guest
+    assert packets.read(reply).data.endswith(packed(WWW))
+
+
+def test_a_name_server_is_not_left_for_the_time_that_the_user_was_asked():
+    talk = decided_late(question("www.test"), 5, name_servers=2)
+    talk.filter.tick(talk.now + 1)
+    assert talk.filter.name_server == 0
+
+
+def test_a_flow_is_not_idle_for_the_time_that_the_user_was_asked():
+    ping = frame(ICMP, struct.pack(">BBHHH", 8, 0, 0, 7, 1))
+    talk = decided_late(ping, limits.IDLE_SECONDS["icmp"] + 1)
+    assert talk.filter.to_passt == [ping]
+    talk.filter.tick(talk.now + 1)
+    assert not any(isinstance(one, m.FlowEnded) for one in talk.filter.to_viewer)
