@@ -70,10 +70,12 @@ class GuestNames:
     def tick(self, now: float) -> None:
         """Retry unanswered questions at the next name server; call about once a second."""
         self._streams.tick(now)
+        # guard: a question without an answer has an end
+        for number in [n for n, one in self._questions.items() if now >= one[2]]:
+            self._give_up(number)
         waiting = [
             (number, question, until - limits.LOOKUP_SECONDS)
             for number, (question, _, until) in self._questions.items()
-            if now < until
         ]
         if self._servers > 1 and any(
             self._heard <= asked
@@ -154,10 +156,14 @@ class GuestNames:
             self._reply(asker, question, dns.NOERROR)
         else:
             while len(self._questions) >= limits.QUESTIONS:
-                self._questions.popitem(last=False)
+                self._give_up(next(iter(self._questions)))
             number = secrets.randbelow(1 << 16)
             self._questions[number] = (question, asker, now + limits.LOOKUP_SECONDS)
             self.to_resolver.append(dns.query(number, host, question.kind))
+
+    def _give_up(self, number: int) -> None:
+        question, asker, _ = self._questions.pop(number)
+        self._reply(asker, question, dns.SERVFAIL)
 
     def answered(self, untrusted_answer: bytes, now: float) -> None:
         """Take a datagram of the resolver's."""
@@ -165,7 +171,7 @@ class GuestNames:
         known = self._questions.get(number)
         if known is None:
             return
-        question, asker, until = known
+        question, asker, _ = known
         try:
             code, found = dns.read_answer(
                 untrusted_answer, question.name, question.kind
@@ -174,8 +180,6 @@ class GuestNames:
             return  # the true answer may follow
         self._heard = now
         del self._questions[number]
-        if now > until:
-            return
         if question.kind not in {dns.A, dns.AAAA}:
             asker.answer(dns.renumbered(question, untrusted_answer, asker.most))
             return

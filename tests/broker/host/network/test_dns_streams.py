@@ -252,6 +252,23 @@ def test_data_before_the_handshake_is_not_read():
     assert client.send(ACK, message())[1] == []
 
 
+def test_questions_without_an_answer_do_not_end_the_connection():
+    """A name server loses a datagram now and then, and a guest keeps its connection."""
+    client = Client(www()).open()
+    for _ in range(limits.DNS_STREAMS):
+        assert client.send(ACK, message())[1]
+        for _ in range(int(limits.LOOKUP_SECONDS)):
+            client.talk.now += 1
+            client.talk.filter.tick(client.talk.now)
+            client.take(client.talk.pump()["guest"])
+            client.send()
+    assert client.got[5] & 15 == dns.SERVFAIL
+    client.got = b""
+    _, (asked,) = client.send(ACK, message())
+    client.answered(told(asked, record("www.test", dns.A, packed(WWW)), 1))
+    assert client.message.endswith(packed(WWW))
+
+
 SEGMENTS = st.tuples(
     st.integers(0, 63),
     st.integers(-3, 3),
