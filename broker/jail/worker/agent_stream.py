@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
@@ -112,8 +113,12 @@ class SshAgentStream:
             async def watch() -> None:
                 nonlocal gone
                 await trio.lowlevel.wait_readable(self._sock)
+                untrusted_next = b""
+                # guard: a program that goes with an answer unread ends alone
+                with suppress(ConnectionError):
+                    untrusted_next = await self._sock.recv(1, socket.MSG_PEEK)
                 # guard: a question ends with its asker
-                gone = not await self._sock.recv(1, socket.MSG_PEEK)
+                gone = not untrusted_next
                 if gone:
                     nursery.cancel_scope.cancel()
 

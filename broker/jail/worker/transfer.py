@@ -229,8 +229,10 @@ class _Stream:
                     await self._discard()
                 return
             await trio.lowlevel.wait_readable(self._sock)
-            if self._agent and await self._sock.recv(1, socket.MSG_PEEK):
-                return  # its first request, which waits
+            # guard: a program that resets its connection ends alone
+            with suppress(ConnectionError):
+                if self._agent and await self._sock.recv(1, socket.MSG_PEEK):
+                    return  # its first request, which waits
             hung_up = True
             nursery.cancel_scope.cancel()
 

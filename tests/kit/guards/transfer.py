@@ -13,6 +13,8 @@ GUARDS = (
     Guard("only list, sign and bind pass to an ssh agent", "return ListKeys()", "tests/broker/jail/ssh_agent/test_requests.py"),
     Guard("only a login or a content of ssh is signed", "whole = ask is not None", "tests/broker/jail/ssh_agent/test_requests.py"),
     Guard("a question ends with its asker", "gone = False", "tests/attack/test_ssh_agent.py", "asker"),
+    Guard("a program that goes with an answer unread ends alone", "with suppress():", "tests/broker/jail/worker/test_transfer.py", "answer_unread"),
+    Guard("a program that resets its connection ends alone", "with suppress():", "tests/broker/jail/worker/test_transfer.py", "resets_its_connection"),
     Guard("a host is known by its signature", "if True:", "tests/attack/test_ssh_agent.py", "misuse"),
     Guard("an agent that accepts any signature names no host", "", "tests/attack/test_ssh_agent_limits.py", "any_signature"),
     Guard("an agent that was left with a request is not asked again", "if False:", "tests/attack/test_ssh_agent_limits.py", "left_with"),

@@ -460,6 +460,36 @@ async def test_a_program_of_an_agent_that_goes_is_not_waited_for(tmp_path):
         assert "hung up" in closed.reason
 
 
+async def test_a_program_of_an_agent_that_goes_with_an_answer_unread_ends_alone(
+    tmp_path,
+):
+    """Its connection is reset then, which no other one of the worker notices."""
+    async with broker(tmp_path) as b, raw(b, agent=True) as other:
+        async with raw(b, agent=True) as sock:
+            b.order(_M.SshServe(2))
+            for _ in range(2):
+                await sock.send(LIST)
+                assert (await b.hear(_M.SshAsked)).ask == ListKeys()
+                b.order(_M.SshAnswer(2, KeyRefused()))
+            await sock.send(LIST)
+            await b.hear(_M.SshAsked)
+        closed = await b.hear(_M.TransferClosed)
+        assert "closed the connection" in closed.reason
+        await other.send(LIST)
+        b.order(_M.SshServe(1))
+        assert (await b.hear(_M.SshAsked)).ask == ListKeys()
+
+
+async def test_a_program_of_an_agent_that_resets_its_connection_ends_alone(tmp_path):
+    mine, theirs = socket.socketpair()
+    theirs.send(b"unread")
+    async with broker(tmp_path) as b:
+        b.hand_over(theirs, agent=True)
+        mine.close()
+        closed = await b.hear(_M.TransferClosed)
+        assert "hung up" in closed.reason
+
+
 async def ended(sock):
     """What comes until the end; a reset is one, as the worker has not read all."""
     with suppress(ConnectionResetError):
