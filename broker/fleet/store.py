@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 
 import msgspec
 
@@ -168,11 +168,11 @@ class IngestStore:
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        connection = (
-            connect(self._address, plaintext=self._plaintext)
-            if self._idle.empty()
-            else self._idle.get()
-        )
+        try:
+            # guard: no thread waits for the connection of another one
+            connection = self._idle.get_nowait()
+        except Empty:
+            connection = connect(self._address, plaintext=self._plaintext)
         try:
             yield connection
         except Error as error:

@@ -400,3 +400,19 @@ async def test_without_a_signature_there_is_neither_a_sign_of_life_nor_an_event(
         await take(first=1, bodies=[body], proof=unsigned)
     assert fleet.server.rows(state) == before
     store.close()
+
+
+async def test_no_machine_waits_for_a_connection_that_another_one_has(
+    fleet, monkeypatch
+):
+    """A lost database closes it, and then nobody would ever put it back."""
+    store = IngestStore(fleet.server.as_role("ingest"))
+    assert store.by_log("desk", Credential()) is None
+    monkeypatch.setattr(store._idle, "empty", lambda: False)  # as it was just before
+    with store._idle.get(), trio.fail_after(10):
+        answer = await trio.to_thread.run_sync(
+            store.by_log, "desk", Credential(), abandon_on_cancel=True
+        )
+    monkeypatch.undo()
+    store.close()
+    assert answer is None

@@ -9,6 +9,7 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard("strangers do not take the machines' connections", "if False:", "tests/attack/test_fleet_strangers.py", "strangers_do_not"),
+    Guard("no thread waits for the connection of another one", "connection = self._idle.get()", "tests/attack/test_fleet_ingest.py", "no_machine_waits"),
     Guard("a machine has few connections", "if False:", "tests/attack/test_fleet_strangers.py", "connections_of_others"),
     Guard("a machine has few long bodies at a time", "if False:", "tests/attack/test_fleet_strangers.py", "all_room"),
     Guard("a stranger's batch is neither kept nor unpacked", "if False:", "tests/attack/test_fleet_strangers.py", "not_unpacked"),
