@@ -52,6 +52,8 @@ _CBOR, _NO_WINK, _OK = 0x04, 0xFE, b"\0"
 _PRESENCE_NEEDED = b"\x02"
 _KEEPALIVE_SECONDS = 0.1
 _EARLY = 4
+_WHOLE_SECONDS = 3.0
+"""Between two reports of a message, as hardware keys have it."""
 _LATE_SECONDS = 5.0
 """For the key to answer what was cancelled; it does so at once."""
 _LOOK_SECONDS = 5.0
@@ -139,6 +141,8 @@ class SecurityKey:
         """``nonce``: eight random bytes."""
         self._nonce = nonce
         self._guest, self._key = Assembler(), Assembler()
+        self._whole_until = 0.0
+        """When a message of which no more has come is forgotten."""
         self._channels: dict[int, None] = {}
         self._numbers = itertools.count(1)
         self._channel_numbers = itertools.count(0x56000001)
@@ -158,7 +162,12 @@ class SecurityKey:
 
     def from_guest(self, untrusted_report: bytes, now: float) -> list[Action]:
         """Take a report of the guest.  Raises PeerError for other bytes."""
+        # guard: a program that ends within a message blocks no other
+        if now >= self._whole_until:
+            self._guest.drop()
         found = self._guest.feed(untrusted_report)
+        if int.from_bytes(untrusted_report[:4], "big") == self._guest.channel:
+            self._whole_until = now + _WHOLE_SECONDS
         if found is None:
             return []
         if isinstance(found, tuple):
@@ -392,6 +401,8 @@ class SecurityKey:
         assert self._real is not None
         self._now = made
         made.sent = True
+        # guard: half an answer is not put before the next one
+        self._key.drop()
         return _to_key(
             CtapHidMessage(self._real, made.message.command, made.message.payload)
         )

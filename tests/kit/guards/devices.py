@@ -87,6 +87,8 @@ GUARDS = (
     Guard("harmless PIN commands", "return False", "tests/broker/jail/security_key/test_parser.py", "pins"),
     Guard("next of an allowed assertion", "if allowed is None:", "tests/attack/test_security_key.py", "look_permits"),
     Guard("a verdict has its number", "if made is None or made.ask is None or made.sent:", "tests/broker/jail/security_key/test_parser.py", "verdict_about"),
+    Guard("a program that ends within a message blocks no other", "if False:", "tests/broker/jail/security_key/test_parser.py", "blocks_no_other"),
+    Guard("half an answer is not put before the next one", "pass", "tests/broker/jail/security_key/test_parser.py", "half_an_answer"),
     Guard("another program's reports are not put together", "if False:", "tests/broker/jail/security_key/test_parser.py", "half_a_message"),
     Guard("channels of a guest", "if False:", "tests/broker/jail/security_key/test_parser.py", "channels_are_bounded"),
     Guard("no rule, no key", "if True:", "tests/integration/test_security_key.py", "without_a_rule"),

@@ -365,3 +365,36 @@ def test_half_a_message_to_another_program_does_not_hide_the_answer():
     assert guest.key.from_key(half) == []
     _, answer = guest.cbor(b"\x04")
     assert answer.payload[:1] == b"\0"
+
+
+def test_program_that_ends_within_a_message_blocks_no_other():
+    """The programs of a guest have one device: theirs are its channels."""
+    guest = Guest()
+    first, *_ = reports_of(CtapHidMessage(guest.channel, 0x10, b"x" * 200))
+    guest.act(guest.key.from_guest(first, guest.now))
+    (answer,) = guest.send(BROADCAST, CtapHidCommand.INIT, b"abcdefgh")
+    other = int.from_bytes(answer.payload[8:12], "big")
+    answers = []
+    for _ in range(10):  # it asks again each half second
+        answers += guest.send(other, CtapHidCommand.CBOR, b"\x04")
+        guest.now += 0.5
+    assert answers[0].command == CtapHidCommand.ERROR
+    assert answers[-1].payload[:1] == b"\0"
+
+
+def test_slow_message_is_whole_all_the_same():
+    guest = Guest()
+    reports = reports_of(CtapHidMessage(guest.channel, CtapHidCommand.PING, b"x" * 600))
+    for report in reports:
+        guest.now += 1
+        guest.act(guest.key.from_guest(report, guest.now))
+    assert guest.answers[-1].payload == b"x" * 600
+
+
+def test_half_an_answer_does_not_hide_the_next_one():
+    """A device node loses reports that its reader is too slow for."""
+    guest = Guest()
+    torn = reports_of(CtapHidMessage(CHANNEL, CtapHidCommand.CBOR, b"\0" * 200))[0]
+    guest.act(guest.key.from_key(torn))
+    _, answer = guest.cbor(b"\x04")
+    assert answer.payload[:1] == b"\0"
