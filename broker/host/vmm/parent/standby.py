@@ -66,6 +66,15 @@ class Standby:
             remove_tree(directory)
 
 
+@dataclass(eq=False)
+class _Coming:
+    """One that is being started, or soon."""
+
+    memory_mib: int = 0
+    """Once it is known that there is room for it."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
 class StandbyPool:
     """At most one machine for each record, in directories below ``root``.
 
@@ -90,7 +99,7 @@ class StandbyPool:
         self._find = find
         self._report = report
         self._waiting: dict[str, Standby] = {}
-        self._coming: dict[str, int] = {}
+        self._coming: dict[str, _Coming] = {}
         self._watched = False
         self._not_before = 0.0
         self.delay_seconds = limits.STANDBY_DELAY_SECONDS
@@ -112,9 +121,10 @@ class StandbyPool:
 
     def drop(self, record: str) -> None:
         """End the machine of a record of which none is wanted any more."""
-        standby = self._waiting.get(record)
-        if standby is not None:
-            standby.scope.cancel()
+        # guard: one that is on its way is not wanted either
+        for found in (self._waiting.get(record), self._coming.get(record)):
+            if found is not None:
+                found.scope.cancel()
 
     # -- making ------------------------------------------------------------------
 
@@ -124,24 +134,29 @@ class StandbyPool:
         if record in self._waiting or record in self._coming:
             return
         if request.standby_mib:
-            self._coming[record] = 0
-            self._nursery.start_soon(self._prepare, request, key)
+            coming = self._coming[record] = _Coming()
+            self._nursery.start_soon(self._prepare, request, key, coming)
 
-    async def _prepare(self, request: StartRequest, key: str) -> None:
+    async def _prepare(self, request: StartRequest, key: str, coming: _Coming) -> None:
         record = request.record
+        standby: Standby | None = None
         try:
-            # The user's window comes first.
-            await trio.sleep(self.delay_seconds)
-            parent = await self._find(request, key)
-            if parent is None or not self._has_room(request):
-                return
-            self._coming[record] = request.spec.memory_mib
-            standby = await self._start(request, parent)
+            with coming.scope:
+                # The user's window comes first.
+                await trio.sleep(self.delay_seconds)
+                parent = await self._find(request, key)
+                if parent is not None and self._has_room(request):
+                    coming.memory_mib = request.spec.memory_mib
+                    standby = await self._start(request, parent)
         except (VitrailError, OSError, ExceptionGroup) as error:
             self._report(f"no machine of '{record}' waits for its start: {error}")
             return
         finally:
             del self._coming[record]
+        if standby is None:
+            return
+        if coming.scope.cancel_called:
+            standby.scope.cancel()
         self._waiting[record] = standby
         if not self._watched:
             self._watched = True
@@ -152,8 +167,9 @@ class StandbyPool:
         """Whether the record's limit and this machine's memory allow one more."""
         need = request.spec.memory_mib
         used = sum(standby.memory_mib for standby in self._waiting.values())
+        coming = sum(one.memory_mib for one in self._coming.values())
         # guard: waiting machines have no more memory than the record allows
-        if used + sum(self._coming.values()) + need > request.standby_mib:
+        if used + coming + need > request.standby_mib:
             return False
         if trio.current_time() < self._not_before:
             return False

@@ -102,8 +102,8 @@ class Starter:
             self._drop_standby(request.record)
             return StartedVm(await start(), "boot", _text([*reasons, why]))
         if not self._swept:
-            self._swept = True
             await trio.to_thread.run_sync(self._store.sweep, time.time())
+            self._swept = True
         key = parent_key(request)
         if self.pool is not None:
             waited, unused = await self.pool.take(request, key, quarantine, on_loss)

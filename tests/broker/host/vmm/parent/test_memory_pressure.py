@@ -55,6 +55,20 @@ async def test_memory_is_short_below_the_reserve(tmp_path, meminfo):
     assert why == "less than 1024 MiB are available"
 
 
+async def test_pressure_that_cannot_be_awaited_is_not_the_end(
+    tmp_path, meminfo, autojump_clock
+):
+    """The kernel has no room for one more epoll entry: the host goes on."""
+    pressure = tmp_path / "pressure"
+    pressure.touch()  # epoll_ctl(2) refuses a plain file
+    path = meminfo(PLENTY + 1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(memory_short, pressure, path)
+        await trio.sleep(10 * limits.STANDBY_LOOK_SECONDS)
+        meminfo(PLENTY - 1)
+
+
 async def test_a_machine_without_pressure_information_is_looked_at_again(
     tmp_path, meminfo, autojump_clock
 ):

@@ -409,6 +409,30 @@ async def test_a_start_that_is_cancelled_while_it_wakes_one_ends_it(stage):
         assert s.vms[0].closed
 
 
+async def test_a_record_that_boots_has_none_that_comes_later(stage):
+    """It was on its way as the record changed, and would have waited for a day."""
+    async with stage() as s:
+        await s.starter.make(s.request)
+        s.pool.delay_seconds = 0.01
+        await s.start()
+        assert (await s.start(mode="no")).how == "boot"
+        await s.decided()
+        assert s.vms == []
+        await s.start()
+        await s.waiting()
+
+
+async def test_one_that_is_dropped_as_it_comes_leaves_nothing(stage):
+    async with stage() as s:
+        await s.starter.make(s.request)
+        await s.start()
+        s.pool.drop("web")
+        await eventually(lambda: not s.pool._coming)
+        assert not s.pool.records
+        assert s.problems == []
+        assert [*(s.place / "standby").glob("*")] == []
+
+
 async def test_one_that_dies_as_a_start_wants_it_is_ended_once(stage):
     """Ending takes seconds, and a start may come in them."""
     async with stage() as s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,19 @@ def stage(tmp_path, monkeypatch):
             nursery.cancel_scope.cancel()
 
     return made
+
+
+async def test_a_start_that_is_given_up_leaves_no_old_parents(stage):
+    """They are removed by the first start that comes so far."""
+    old = "parents/.new-crashed"
+    async with stage() as s:
+        (s.place / old).mkdir(parents=True)
+        os.utime(s.place / old, (1, 1))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await s.start()
+        await s.start()
+        assert not (s.place / old).exists()
 
 
 async def test_the_first_boots_and_the_second_is_a_copy(stage):
