@@ -96,6 +96,7 @@ GUARDS = (
     Guard("senders to a port take turns", "if frames:\n    self._waiting = {sender: frames, **self._waiting}", "tests/broker/host/network/test_switches.py", "leaves_room"),
     Guard("a port's mistake ends this port", "except (FrameError, OSError) as error:", "tests/broker/host/network/test_switches.py", "mistake"),
     Guard("a question names one neighbour", "if False:", "tests/attack/test_switch_ports6.py", "half_a_neighbour"),
+    Guard("a switch without a sandbox ends", "if False:", "tests/broker/host/network/test_switches.py", "no_first_port"),
     Guard("a switch has one provider", "if False:", "tests/broker/host/network/test_switches.py", "one_provider"),
     Guard("a switch has a limit of ports", "if False:", "tests/broker/host/network/test_switches.py", "addresses_stay"),
     Guard("networks lead to no circle", "if False:", "tests/broker/host/network/test_switches.py", "no_circle"),

@@ -109,6 +109,15 @@ class Switches:
         switch = self._running.get(place.switch)
         if switch is None or not switch.seats or switch.process.ended:
             switch = self._running[place.switch] = _start(place.network)
+        try:
+            return self._plug(place, sandbox, switch)
+        except BaseException:
+            # guard: a switch without a sandbox ends
+            if not switch.seats:
+                switch.process.kill_now()
+            raise
+
+    def _plug(self, place: SwitchPlace, sandbox: str, switch: _Switch) -> SwitchSeat:
         address = _free_address(place, sandbox, switch)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         first = f"{place.network}.{ROUTER}"
@@ -122,8 +131,6 @@ class Switches:
                 socket.send_fds(switch.control, [message], [theirs.fileno()])
             except OSError as error:
                 ours.close()
-                if not switch.seats:
-                    switch.process.kill_now()
                 raise UpstreamError(
                     f"the switch of {place.switch} takes no port: {error.strerror}"
                 ) from error

@@ -298,3 +298,24 @@ async def test_a_switch_can_open_nothing():
                 return "Seccomp:\t2" in file.read()
 
         await eventually(confined)
+
+
+async def test_a_switch_that_gets_no_first_port_ends(monkeypatch):
+    """This process has no descriptor left, and perhaps nobody asks for that lan again."""
+    started, begin = [], switches._start
+
+    def full(*_):
+        raise OSError(24, "Too many open files")
+
+    def start(network):
+        started.append(begin(network))
+        monkeypatch.setattr(socket, "socketpair", full)
+        return started[0]
+
+    monkeypatch.setattr(switches, "_start", start)
+    with pytest.raises(OSError, match="Too many"):
+        Switches().join(LAB, "a")
+    (made,) = started
+    left = not made.process.ended
+    await made.end()
+    assert not left
