@@ -7,6 +7,7 @@ Serves the agent as an ordinary process (UNIX sockets) and in a real machine
 from __future__ import annotations
 
 import socket
+from collections import defaultdict, deque
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,10 @@ class AgentBroker:
         self.open: list[trio.abc.AsyncResource] = []
         self._listener = self._listen(self.path)
         self._stream: trio.SocketStream | None = None
-        self._frames: list[bytes] = []
         self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
-        self.hops: dict[str, agent.AgentStep] = {}
+        self._messages: deque[agent.FromGuest] = deque()
+        """Other messages than steps, which may come before and after any of them."""
+        self.hops: defaultdict[str, list[agent.AgentStep]] = defaultdict(list)
 
     def _listen(self, path: Path) -> trio.SocketListener:
         sock = socket.socket(socket.AF_UNIX)
@@ -51,41 +53,45 @@ class AgentBroker:
     async def accept(self) -> agent.AgentHello:
         self._stream = self.keep(await self._listener.accept())
         self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
-        self._frames.clear()
+        self._messages.clear()
         hello = await self.receive(agent.AgentHello)
         return hello
 
     def listen_display(self) -> trio.SocketListener:
         return self._listen(self.display_path)
 
+    async def _read(self) -> bool:
+        """Take what has come; whether the agent is there."""
+        data = await self._stream.receive_some(65536)
+        for body in self._reader.feed(data):
+            message = agent.decode_from_guest(body)
+            if isinstance(message, agent.AgentStep):
+                self.hops[message.name].append(message)
+            else:
+                self._messages.append(message)
+        return bool(data)
+
     async def next(self):
-        while not self._frames:
-            data = await self._stream.receive_some(65536)
-            if not data:
+        """The next message that is not a step; None at the end."""
+        while not self._messages:
+            if not await self._read():
                 return None
-            self._frames += self._reader.feed(data)
-        return agent.decode_from_guest(self._frames.pop(0))
+        return self._messages.popleft()
 
     async def receive(self, kind):
-        """The next message that is no hop must be of this kind."""
-        while True:
-            message = await self.next()
-            if isinstance(message, agent.AgentStep) and kind is not agent.AgentStep:
-                self.hops[message.name] = message
-                continue
-            assert isinstance(message, kind), message
-            return message
+        """The next message that is not a step must be of this kind."""
+        message = await self.next()
+        assert isinstance(message, kind), message
+        return message
 
     async def wait_hop(self, name, *, ok):
+        """The next step of this name and outcome; those before it are over."""
         while True:
-            hop = self.hops.pop(name, None)
-            if hop is None:
-                message = await self.next()
-                assert message is not None, "the agent has gone"
-                if isinstance(message, agent.AgentStep) and message.name == name:
-                    hop = message
-            if hop is not None and hop.ok == ok:
-                return hop
+            while self.hops[name]:
+                hop = self.hops[name].pop(0)
+                if hop.ok == ok:
+                    return hop
+            assert await self._read(), "the agent has gone"
 
     async def ended(self, program):
         """Collect output until this program has ended."""
@@ -99,8 +105,8 @@ class AgentBroker:
                 case agent.AgentExited():
                     assert message.program == program
                     return said, message.code
-                case agent.AgentStep():
-                    self.hops[message.name] = message
+                case agent.AgentStarted():
+                    assert message.program == program
                 case _:
                     pytest.fail(f"unexpected {message}")
 
