@@ -85,9 +85,13 @@ def type_length(text: str, depth: int) -> int:
     if first == "a":
         return 1 + type_length(text[1:], depth + 1)
     if first in "({":
-        size, end = 1, {"(": ")", "{": "}"}[first]
+        size, end, values = 1, {"(": ")", "{": "}"}[first], 0
         while text[size : size + 1] != end:
             size += type_length(text[size:], depth + 1)
+            values += 1
+        # guard: a structure has values, and an entry of a dictionary two
+        if not values or (first == "{" and values != 2):
+            raise BusError("a structure with another number of values")
         return size + 1
     if first in FIXED or first in "sogv":
         return 1

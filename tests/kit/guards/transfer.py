@@ -122,6 +122,7 @@ GUARDS = (
     Guard("surplus descriptors are closed", "", "tests/attack/test_portal_descriptors.py", "surplus"),
     Guard("descriptors do not pile up before their message", "", "tests/attack/test_portal_descriptors.py", "before_a_message"),
     Guard("a tree that is sent has bounds", "if False:", "tests/attack/test_transfer_sending.py", "too_many or bounds_hold"),
+    Guard("a structure has values, and an entry of a dictionary two", "if False:", "tests/broker/core/transfer/test_bus_messages.py", "structure_has"),
     Guard("the portal opens the file of the descriptor", "if False:", "tests/broker/core/transfer/test_bus_messages.py", "another_file"),
     Guard("no link on the way to a shared folder", "resolve = 0", "tests/attack/test_folders.py", "behind_the_check"),
     Guard("the home is not shared", "if False:", "tests/attack/test_folders.py", "secrets"),

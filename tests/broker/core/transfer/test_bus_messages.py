@@ -79,6 +79,15 @@ def test_lengths_and_depth_are_bounded():
         bus.BusReader(data, "<").value("v")
 
 
+@pytest.mark.parametrize("kind", ["()", "{}", "{s}"])
+@pytest.mark.timeout(20)
+def test_a_structure_has_values(kind):
+    """An array of structures without values never came to its end."""
+    reader = bus.BusReader(struct.pack("<4I", 6, 0, 1, ord("a")), "<")
+    with pytest.raises(bus.BusError):
+        reader.value(bus.split_types(f"a{kind}")[0])
+
+
 def test_only_addresses_are_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "https:").mkdir()
