@@ -22,8 +22,9 @@ from broker.jail.wayland.protocol.tables import INTERFACES
 from fuzz import wayland as target
 from tests.attack.test_wayland_limits import honest
 from tests.attack.test_wayland_pixels import PAINT, contents, popup
+from tests.kit.eventually import eventually
 from tests.kit.wayland.client import GoneError, ServerError, Window, memfd
-from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.compositor import desktop, windows
 from tests.kit.wayland.input import LEFT, Pointer
 from tests.kit.wayland.pixels import frames, mask, outside
 from tests.kit.wayland.stand import CONFIG, FRAME, GUEST, SIZE, stand
@@ -186,6 +187,15 @@ ERRORS = [
 ]  # fmt: skip
 
 
+async def none_left(it) -> None:
+    """Wait until sway has closed the last client's window, as its client has ended."""
+
+    async def look() -> bool:
+        return not windows(await it.comp.tree())
+
+    await eventually(look)
+
+
 def attempt(c: Window, crime) -> ServerError | None:
     try:
         crime(c)
@@ -203,6 +213,7 @@ async def test_each_ends_its_own_connection_and_the_compositor_lives():
             error = await it.client(lambda c, crime=crime: attempt(c, crime))
             assert it.comp.child.popen.poll() is None, crime.__name__
             assert (error is not None) == (crime in ERRORS), (crime.__name__, error)
+        await none_left(it)
         await honest(it)
 
 
@@ -258,6 +269,7 @@ async def test_everything_destroyed_in_any_order(monkeypatch):
 
             await it.client(act)
             assert it.comp.child.popen.poll() is None
+        await none_left(it)
         await honest(it)
 
 
@@ -400,4 +412,5 @@ async def test_mutated_sessions_of_real_applications_never_end_the_compositor(
                 await trio.to_thread.run_sync(one)
                 assert it.comp.child.popen.poll() is None
         assert shown > 20, "windows that were really there"
+        await none_left(it)
         await honest(it)
