@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from shims.files.protocol import TransferError
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Tuple
 
     BusValue = Any  # text, a number, a list, a dictionary or a tuple, as the type says
 MESSAGE_BYTES = 1 << 20
@@ -61,6 +61,12 @@ class BusMessage:
         self.body = body
         self.serial = 0
         self.wants_reply = True
+        self.fds: List[int] = []
+        """Descriptors that came with it."""
+        self.given: List[int] = []
+        """Descriptors of the reply to this call; closed behind it."""
+        self.after: List[Callable[[], object]] = []
+        """What is done once the reply to this call has been sent."""
 
     def text(self, field: int) -> str:
         """Return a header field as text; '' if the message does not have it."""

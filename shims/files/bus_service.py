@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -30,17 +31,26 @@ from shims.files.bus_messages import (
     decode_message,
     encode_message,
     message_size,
+    split_types,
 )
 from shims.files.connection import BrokerConnection
 from shims.files.protocol import TransferError, frame
 
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Sequence, Tuple
+    from typing import Any, Callable, ClassVar, Dict, List, Tuple
+
+    Answer = Callable[[BusMessage], Tuple[Any, ...]]
+    Values = Dict[str, Tuple[str, Any]]
+    Respond = Callable[[str, str, int, Values], None]
+    Methods = Dict[Tuple[str, str], Tuple[str, Answer]]
 
 BUS_NAME = "org.freedesktop.DBus"
 IDLE_SECONDS = 60.0
 FDS_OF_MESSAGE = 253  # SCM_MAX_FD: a read gets no more, and none is lost
 FDS_WAITING = 512
+NAME_LOST = f"type='signal',sender='{BUS_NAME}',member='NameOwnerChanged',arg2=''"
+PORTAL_PATH = "/org/freedesktop/portal/desktop"
+TOKEN = re.compile(r"[A-Za-z0-9_]{1,64}")
 OFFER_SECONDS, OFFERED_AGAIN_SECONDS = 5.0, 20.0
 
 
@@ -52,8 +62,9 @@ class CallError(Exception):
         self.name = f"org.freedesktop.{name}"
 
 
-def connect_session_bus(address: str) -> socket.socket:
+def connect_session_bus() -> socket.socket:
     """Connect to the bus and authenticate as this user.  Raises TransferError."""
+    address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
     kind, _, rest = address.split(";", maxsplit=1)[0].partition(":")
     options = dict(part.partition("=")[::2] for part in rest.split(","))
     place = options.get("path") or "\0" + options.get("abstract", "")
@@ -106,13 +117,92 @@ class PortalOffer:
         return self._held
 
 
+def request_handle(call: BusMessage, kind: str = "request") -> str:
+    """Return the object whose ``Response`` the caller waits for, or its session."""
+    option = "handle_token" if kind == "request" else f"{kind}_handle_token"
+    token = call.body[-1].get(option, "")
+    if not isinstance(token, str) or not TOKEN.fullmatch(token):
+        token = f"vitrail{call.serial}"
+    sender = call.text(SENDER).lstrip(":").replace(".", "_")
+    return f"{PORTAL_PATH}/{kind}/{sender}/{token}"
+
+
+def own_descriptor(call: BusMessage, place: int) -> int:
+    """Return a copy of a descriptor of a call.  Raises CallError."""
+    if place >= len(call.fds):
+        raise CallError("DBus.Error.InvalidArgs", "there is no descriptor")
+    return os.dup(call.fds[place])
+
+
+class BusInterface:
+    """An interface that a service has: its methods, signals and properties."""
+
+    interface = ""
+    signals: ClassVar[Dict[str, str]] = {}
+    """Types, by the signal's name."""
+    facts: ClassVar[Values] = {}
+
+    def methods(self) -> Methods:
+        """Return by name and types of its values: the reply's types, and who answers.
+
+        An answer may raise CallError.
+        """
+        return {}
+
+    def offered(self) -> bool:
+        """Whether programs are to find it."""
+        return True
+
+    def properties(self) -> Values:
+        """Return the properties; ``facts`` has the names and types of all."""
+        return self.facts
+
+    def busy(self) -> int:
+        """Whether the service must not end yet, though no call has come."""
+        return 0
+
+    def gone(self, sender: str) -> None:
+        """A program has left the bus; for services that want ``NAME_LOST``."""
+
+    def described(self) -> str:
+        """Return its part of the introspection data."""
+
+        def words(types: str, where: str = "") -> str:
+            return "".join(f'<arg type="{one}"{where}/>' for one in split_types(types))
+
+        parts = [f'<interface name="{self.interface}">']
+        for (name, taken), (given, _) in self.methods().items():
+            values = words(taken, ' direction="in"') + words(given, ' direction="out"')
+            parts.append(f'<method name="{name}">{values}</method>')
+        for name, types in self.signals.items():
+            parts.append(f'<signal name="{name}">{words(types)}</signal>')
+        for name, (kind, _) in self.facts.items():
+            parts.append(f'<property name="{name}" type="{kind}" access="read"/>')
+        return "\n".join([*parts, "</interface>"])
+
+
+class PortalPart(BusInterface):
+    """An interface of the portal, where a rule may allow it.
+
+    ``respond`` is called with a program, a handle, a code and results.
+    """
+
+    def __init__(self, respond: Respond, ask: Dict[str, Any]) -> None:
+        """``ask``: what the broker is asked, to know whether to offer it."""
+        self._respond = respond
+        self._offer = PortalOffer(ask)
+
+    def offered(self) -> bool:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return self._offer.held()
+
+
 class BusService:
     """A service on its connection."""
 
     name = ""
-    introspection = ""
     rules: Tuple[str, ...] = ()
-    """Signals of the bus itself that it wants."""
+    """Signals that it wants."""
 
     def __init__(self, bus: socket.socket) -> None:
         import threading
@@ -122,8 +212,7 @@ class BusService:
         self._lock = threading.Lock()
         self._data = b""
         self._fds: List[int] = []
-        self._given: List[int] = []
-        """Descriptors of the reply to the call that is performed; closed behind it."""
+        self.interfaces: List[BusInterface] = []
 
     def run(self) -> None:
         """Own the name and answer calls.  Raises BusError."""
@@ -140,12 +229,8 @@ class BusService:
         while True:
             try:
                 data, fds, _, _ = socket.recv_fds(self._bus, 65536, FDS_OF_MESSAGE)
-            except TimeoutError:
-                if self.busy():
-                    continue
-                return
-            except socket.timeout:  # another class before Python 3.10
-                if self.busy():
+            except (TimeoutError, socket.timeout):  # one class since Python 3.10
+                if any(one.busy() for one in self.interfaces):
                     continue
                 return
             if not data:
@@ -175,16 +260,18 @@ class BusService:
             if not isinstance(count, int) or not 0 <= count <= len(self._fds):
                 raise BusError("a message with fewer descriptors than it says")
             # guard: a call has the descriptors of its own message
-            fds, self._fds = self._fds[:count], self._fds[count:]
+            message.fds, self._fds = self._fds[:count], self._fds[count:]
             try:
                 if message.kind == CALL:
-                    self._answer(message, fds)
+                    self._answer(message)
                 elif message.kind == SIGNAL and message.text(SENDER) == BUS_NAME:
-                    self.heard(message)
+                    if message.signature == "sss":
+                        for one in self.interfaces:
+                            one.gone(message.body[0])
                 else:
                     self.told(message)
             finally:
-                for fd in fds:
+                for fd in message.fds:
                     os.close(fd)
 
     def _call(
@@ -194,71 +281,76 @@ class BusService:
         fields.update({INTERFACE: BUS_NAME, MEMBER: member})
         self._send(BusMessage(CALL, fields, signature, body))
 
-    def _send(self, message: BusMessage, fds: Sequence[int] = ()) -> int:
-        """Send a message, with descriptors of its own; returns its serial."""
+    def signal(
+        self,
+        place: Tuple[str, str, str],
+        signature: str,
+        body: Tuple[Any, ...],
+        program: str = "",
+    ) -> None:
+        """Send a signal of a path, interface and name, to all or one program."""
+        fields: Dict[int, Any] = dict(zip((PATH, INTERFACE, MEMBER), place))
+        if program:
+            fields[DESTINATION] = program
+        self._send(BusMessage(SIGNAL, fields, signature, body))
+
+    def _send(self, message: BusMessage) -> int:
+        """Send a message, with its descriptors; returns its serial."""
         with self._lock:
             self._serial += 1
             data, sent = encode_message(message, self._serial), 0
-            if fds:
-                sent = socket.send_fds(self._bus, [data], fds)
+            if message.given:
+                sent = socket.send_fds(self._bus, [data], message.given)
             self._bus.sendall(data[sent:])
             return self._serial
 
     # -- calls ------------------------------------------------------------------------
 
-    def _answer(self, call: BusMessage, fds: List[int]) -> None:
+    def _answer(self, call: BusMessage) -> None:
         back: Dict[int, Any] = {
             DESTINATION: call.text(SENDER),
             REPLY_SERIAL: call.serial,
         }
         try:
-            signature, body = self._perform(call, fds)
+            reply = BusMessage(REPLY, back, *self.perform(call))
         except CallError as error:
             back[ERROR_NAME] = error.name
-            if call.wants_reply:
-                self._send(BusMessage(ERROR, back, "s", (str(error),)))
-            return
-        given, self._given = self._given, []
-        if given:
-            back[UNIX_FDS] = len(given)
+            reply = BusMessage(ERROR, back, "s", (str(error),))
+        reply.given = call.given
+        if call.given:
+            back[UNIX_FDS] = len(call.given)
         try:
             if call.wants_reply:
-                self._send(BusMessage(REPLY, back, signature, body), given)
+                self._send(reply)
         finally:
-            for fd in given:
+            for fd in call.given:
                 os.close(fd)
-        self.answered()
-
-    def busy(self) -> bool:
-        """Whether the service must not end yet, though no call has come."""
-        return False
-
-    def answered(self) -> None:
-        """Do what follows the reply to a call, which has been sent."""
-
-    def heard(self, signal: BusMessage) -> None:
-        """Take a signal of the bus itself."""
+        for follow in call.after:
+            follow()
 
     def told(self, message: BusMessage) -> None:
         """Take a reply, an error or a signal of another program."""
 
-    def _perform(self, call: BusMessage, fds: List[int]) -> Tuple[str, Tuple[Any, ...]]:
-        """Answer a call; raises CallError."""
-        interface, member = call.text(INTERFACE), call.text(MEMBER)
-        known = (interface.rpartition(".")[2], member, call.signature)
-        if known == ("Peer", "Ping", ""):
+    def perform(self, call: BusMessage) -> Tuple[str, Tuple[Any, ...]]:
+        """Return the types and values of the reply to a call.  Raises CallError."""
+        interface, known = call.text(INTERFACE), (call.text(MEMBER), call.signature)
+        if (interface, *known) == (f"{BUS_NAME}.Peer", "Ping", ""):
             return "", ()
-        if known == ("Introspectable", "Introspect", ""):
-            return "s", (self.introspection,)
-        return self.perform(call, fds)
-
-    def perform(self, call: BusMessage, fds: List[int]) -> Tuple[str, Tuple[Any, ...]]:
-        """Answer a call of the service's own; raises CallError."""
-        del fds
-        raise unknown_method(call)
-
-
-def unknown_method(call: BusMessage) -> CallError:
-    """Return the error for a call that is not served."""
-    text = f"{call.text(INTERFACE)}.{call.text(MEMBER)} is not offered in a sandbox of Vitrail"
-    return CallError("DBus.Error.UnknownMethod", text)
+        if (interface, *known) == (f"{BUS_NAME}.Introspectable", "Introspect", ""):
+            parts = "".join(one.described() for one in self.interfaces)
+            return "s", (f"<node>{parts}</node>",)
+        reads = interface == f"{BUS_NAME}.Properties"
+        about = call.body[0] if reads and call.body else interface
+        for one in self.interfaces:
+            if one.interface != about or not one.offered():
+                continue
+            methods, values = one.methods(), one.properties()
+            if not reads and known in methods:
+                types, answer = methods[known]
+                return types, answer(call)
+            if reads and known == ("Get", "ss") and call.body[1] in values:
+                return "v", (values[call.body[1]],)
+            if reads and known == ("GetAll", "s"):
+                return "a{sv}", (values,)
+        text = f"{interface}.{known[0]} is not offered in a sandbox of Vitrail"
+        raise CallError("DBus.Error.UnknownMethod", text)

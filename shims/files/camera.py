@@ -15,8 +15,12 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
-from shims.files.bus_service import CallError, PortalOffer, unknown_method
+from shims.files.bus_messages import SENDER, BusMessage
+from shims.files.bus_service import (
+    CallError,
+    PortalPart,
+    request_handle,
+)
 from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import BrokerConnection
 from shims.files.openers import which
@@ -25,18 +29,12 @@ from shims.files.video_node import VideoNode, narrowed
 
 if TYPE_CHECKING:
     import subprocess
-    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+    from typing import Any, ClassVar, List, Optional, Set, Tuple
+
+    from shims.files.bus_service import Methods, Respond, Values
 
 CAMERA = "org.freedesktop.portal.Camera"
 CAMERA_SERVICE = "vitrail.Camera"
-CAMERA_VERSION = 1
-CAMERA_XML = f"""<interface name="{CAMERA}">
-<method name="AccessCamera"><arg type="a{{sv}}" direction="in"/>
-<arg type="o" direction="out"/></method>
-<method name="OpenPipeWireRemote"><arg type="a{{sv}}" direction="in"/>
-<arg type="h" direction="out"/></method>
-<property name="IsCameraPresent" type="b" access="read"/>
-<property name="version" type="u" access="read"/></interface>"""
 CAMERA_SIZES = {"640x480": (640, 480), "1280x720": (1280, 720)}  # as the broker's
 CAMERA_RATE = 30
 CAMERA_NODE = (
@@ -64,13 +62,13 @@ def pipewire_remote() -> socket.socket:
     return made
 
 
-def give_remote(given: List[int]) -> Tuple[str, Tuple[Any, ...]]:
-    """Reply with a connection for a program.  Raises CallError."""
+def give_remote(call: BusMessage) -> Tuple[Any, ...]:
+    """Reply to a program with a connection.  Raises CallError."""
     try:
-        given.append(pipewire_remote().detach())
+        call.given.append(pipewire_remote().detach())
     except (OSError, KeyError):
         raise CallError("portal.Error.Failed", "PipeWire has gone") from None
-    return "h", (0,)
+    return (0,)
 
 
 class PipeWireServers:
@@ -237,55 +235,53 @@ class CameraNode:
                     self._asking, self._pictures = None, False
 
 
-class PortalCamera:
+class PortalCamera(PortalPart):
     """The portal's camera; ``respond`` is called with a program, a handle and a code."""
 
-    def __init__(
-        self, respond: Callable[[str, str, int, Dict[str, Tuple[str, Any]]], None]
-    ) -> None:
+    interface = CAMERA
+    facts: ClassVar[Values] = {
+        "version": ("u", 1),
+        "IsCameraPresent": ("b", True),
+    }
+
+    def __init__(self, respond: Respond) -> None:
         import threading
 
-        self._respond = respond
+        super().__init__(respond, desktop_call(CAMERA_SERVICE, "offered"))
         self._users: Set[str] = set()
         self._asked: List[Tuple[str, str]] = []
         self._lock, self._busy = threading.Lock(), False
         self._node: Optional[CameraNode] = None
-        self._offer = PortalOffer(desktop_call(CAMERA_SERVICE, "offered"))
 
-    def __len__(self) -> int:
+    def busy(self) -> int:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
         return len(self._users) + self._busy
 
-    def perform(
-        self, call: BusMessage, given: List[int], handle: Callable[[BusMessage], str]
-    ) -> Tuple[str, Tuple[Any, ...]]:
-        """Answer a call; ``given`` takes the reply's descriptors.  Raises CallError."""
-        interface, member = call.text(INTERFACE), call.text(MEMBER)
-        known = (interface.rpartition(".")[2], member, call.signature)
-        values = {"version": ("u", CAMERA_VERSION)}
-        if not self._offer.held():
-            raise unknown_method(call)
-        values["IsCameraPresent"] = ("b", True)
-        if known == ("Properties", "Get", "ss") and call.body[1] in values:
-            return "v", (values[call.body[1]],)
-        if known == ("Properties", "GetAll", "s"):
-            return "a{sv}", (values,)
-        if known == ("Camera", "AccessCamera", "a{sv}"):
-            # guard: programs of a sandbox have bounds of their own cameras
-            if len(self._asked) >= ASKS_AT_ONCE:
-                raise CallError("DBus.Error.LimitsExceeded", "too many ask for it")
-            path = handle(call)
-            with self._lock:
-                self._asked.append((call.text(SENDER), path))
-            return "o", (path,)
-        if known == ("Camera", "OpenPipeWireRemote", "a{sv}"):
-            # guard: a program gets the camera that it has asked for
-            if call.text(SENDER) not in self._users:
-                raise CallError("portal.Error.NotAllowed", "ask by AccessCamera first")
-            return give_remote(given)
-        raise unknown_method(call)
+    def methods(self) -> Methods:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return {
+            ("AccessCamera", "a{sv}"): ("o", self._ask),
+            ("OpenPipeWireRemote", "a{sv}"): ("h", self._remote),
+        }
 
-    def answered(self) -> None:
-        """Respond to what was asked, after the reply to it.
+    def _ask(self, call: BusMessage) -> Tuple[Any, ...]:
+        # guard: programs of a sandbox have bounds of their own cameras
+        if len(self._asked) >= ASKS_AT_ONCE:
+            raise CallError("DBus.Error.LimitsExceeded", "too many ask for it")
+        path = request_handle(call)
+        with self._lock:
+            self._asked.append((call.text(SENDER), path))
+        call.after.append(self._answer)
+        return (path,)
+
+    def _remote(self, call: BusMessage) -> Tuple[Any, ...]:
+        # guard: a program gets the camera that it has asked for
+        if call.text(SENDER) not in self._users:
+            raise CallError("portal.Error.NotAllowed", "ask by AccessCamera first")
+        return give_remote(call)
+
+    def _answer(self) -> None:
+        """Respond to what was asked.
 
         In a thread: a PipeWire that starts asks this portal something itself.
         """
@@ -320,8 +316,8 @@ class PortalCamera:
             return CAMERA_DENIED
         return CAMERA_ALLOWED
 
-    def gone(self, sender: str) -> None:
-        """A program has left the bus; the camera goes with the last one."""
+    def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
+        """See ``BusInterface``: the camera goes with the last program."""
         with self._lock:
             self._asked = [ask for ask in self._asked if ask[0] != sender]
             self._users.discard(sender)

@@ -13,33 +13,30 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+from shims.files.bus_service import BusInterface, CallError
 from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import BrokerConnection
 from shims.files.frames import CALL_DATA, CALL_HEADER
 from shims.files.protocol import TransferError, frame
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Tuple
+    from typing import Any, Callable, ClassVar, Dict, List, Tuple
+
+    from shims.files.bus_service import Methods, Values
 
 SETTINGS = "org.freedesktop.portal.Settings"
 SETTINGS_SERVICE = "vitrail.Settings"
-SETTINGS_XML = f"""<interface name="{SETTINGS}">
-<method name="Read"><arg type="s" direction="in"/><arg type="s" direction="in"/>
-<arg type="v" direction="out"/></method>
-<method name="ReadOne"><arg type="s" direction="in"/><arg type="s" direction="in"/>
-<arg type="v" direction="out"/></method>
-<method name="ReadAll"><arg type="as" direction="in"/>
-<arg type="a{{sa{{sv}}}}" direction="out"/></method>
-<signal name="SettingChanged"><arg type="s"/><arg type="s"/><arg type="v"/></signal>
-<property name="version" type="u" access="read"/></interface>"""
-SETTINGS_VERSION = 2
 FIRST_SECONDS = 5.0  # programs wait for it at their start
 AGAIN_SECONDS = 30.0
 SETTINGS_LINE_BYTES = 1 << 16
 
 
-class MirroredSettings:
+class MirroredSettings(BusInterface):
     """The settings as the broker tells them; ``changed`` is called with each new one."""
+
+    interface = SETTINGS
+    signals: ClassVar[Dict[str, str]] = {"SettingChanged": "ssv"}
+    facts: ClassVar[Values] = {"version": ("u", 2)}
 
     def __init__(self, changed: Callable[[str, str, Tuple[str, Any]], None]) -> None:
         import threading
@@ -50,24 +47,33 @@ class MirroredSettings:
         self._listening = False
         self._tried = -AGAIN_SECONDS
 
-    @property
-    def listening(self) -> bool:
-        """Whether changes can come."""
+    def busy(self) -> int:  # type: ignore[explicit-override]
+        """See ``BusInterface``: changes can come."""
         return self._listening
 
-    def one(self, space: str, key: str) -> Tuple[str, Any]:
-        """Return a setting as a variant.  Raises KeyError."""
-        self._begin()
-        return self._values[space, key]
+    def methods(self) -> Methods:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return {
+            ("ReadAll", "as"): ("a{sa{sv}}", lambda call: self._matching(*call.body)),
+            ("ReadOne", "ss"): ("v", lambda call: self._one(*call.body)),
+            # It has a variant too many, which programs expect of it.
+            ("Read", "ss"): ("v", lambda call: (("v", *self._one(*call.body)),)),
+        }
 
-    def matching(self, patterns: List[str]) -> Dict[str, Dict[str, Tuple[str, Any]]]:
+    def _one(self, space: str, key: str) -> Tuple[Any, ...]:
+        self._begin()
+        if (space, key) not in self._values:
+            raise CallError("portal.Error.NotFound", "there is no such setting")
+        return (self._values[space, key],)
+
+    def _matching(self, patterns: List[str]) -> Tuple[Any, ...]:
         """Return those whose namespace is named, or begins as ``PREFIX*``; all for none."""
         self._begin()
         found: Dict[str, Dict[str, Tuple[str, Any]]] = {}
         for (space, key), value in list(self._values.items()):
             if not any(patterns) or any(namespace_fits(space, p) for p in patterns):
                 found.setdefault(space, {})[key] = value
-        return found
+        return (found,)
 
     def _begin(self) -> None:
         """Ask the broker, where it does not tell already, and wait for the first word."""

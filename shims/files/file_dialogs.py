@@ -18,7 +18,12 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from shims.files.bus_service import CallError, PortalOffer
+from shims.files.bus_messages import MEMBER, SENDER, BusMessage
+from shims.files.bus_service import (
+    CallError,
+    PortalPart,
+    request_handle,
+)
 from shims.files.calling import start_thread
 from shims.files.connection import BrokerConnection
 from shims.files.protocol import TransferError, check_path, frame, tell
@@ -28,18 +33,11 @@ from shims.files.store import EntryStore, keep
 from shims.files.syscalls import errno_of_call
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple
+    from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple
+
+    from shims.files.bus_service import Methods, Respond, Values
 
 FILE_CHOOSER = "org.freedesktop.portal.FileChooser"
-CHOOSER_VERSION = 3
-CHOOSER_XML = f"""<interface name="{FILE_CHOOSER}">
-<method name="OpenFile"><arg type="s" direction="in"/><arg type="s" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
-<method name="SaveFile"><arg type="s" direction="in"/><arg type="s" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
-<method name="SaveFiles"><arg type="s" direction="in"/><arg type="s" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
-<property name="version" type="u" access="read"/></interface>"""
 DIALOGS_AT_ONCE = 32  # those of which a file is being saved count, too
 CHOSEN, DISMISSED, NOT_SHOWN = 0, 1, 2
 # A program may print the path and end, and another one writes.
@@ -94,36 +92,40 @@ class FileDialog:
             os.close(self._woken)
 
 
-class PortalDialogs:
+class PortalDialogs(PortalPart):
     """The portal's dialogs; ``respond`` is called with a handle, a code and results."""
 
-    def __init__(
-        self, respond: Callable[[str, str, int, Dict[str, Tuple[str, Any]]], None]
-    ) -> None:
-        self._respond = respond
-        self._dialogs: Dict[str, FileDialog] = {}
-        self._offer = PortalOffer({"type": "choose", "kind": "offered"})
+    interface = FILE_CHOOSER
+    facts: ClassVar[Values] = {"version": ("u", 3)}
 
-    def __len__(self) -> int:
+    def __init__(self, respond: Respond) -> None:
+        super().__init__(respond, {"type": "choose", "kind": "offered"})
+        self._dialogs: Dict[str, FileDialog] = {}
+
+    def busy(self) -> int:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
         return len(self._dialogs)
 
-    def offered(self) -> bool:
-        """Whether a rule may allow it: else programs are to use their own dialogs."""
-        return self._offer.held()
+    def methods(self) -> Methods:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        names = ("OpenFile", "SaveFile", "SaveFiles")
+        return {(name, "ssa{sv}"): ("o", self._begin) for name in names}
 
-    def begin(self, sender: str, handle: str, member: str, options: object) -> None:
-        """Show a dialog.  Raises CallError."""
+    def _begin(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Show a dialog."""
+        sender, handle, options = call.text(SENDER), request_handle(call), call.body[2]
         # guard: programs of a sandbox have bounds of their own dialogs
         if len(self._dialogs) >= DIALOGS_AT_ONCE or handle in self._dialogs:
             raise CallError("DBus.Error.LimitsExceeded", "too many dialogs are open")
         try:
-            ask = request_of(member, options if isinstance(options, dict) else {})
+            ask = request_of(call.text(MEMBER), options)
         except (TypeError, ValueError, AttributeError, KeyError):
             raise CallError(
                 "DBus.Error.InvalidArgs", "options of another form"
             ) from None
         dialog = self._dialogs[handle] = FileDialog(sender)
         start_thread(lambda: self._run(handle, dialog, ask))
+        return (handle,)
 
     def close(self, sender: str, handle: str) -> None:
         """A program closes its dialog.  Raises CallError for another program's."""
@@ -133,8 +135,8 @@ class PortalDialogs:
             raise CallError("DBus.Error.UnknownObject", "there is no such dialog")
         dialog.end()
 
-    def gone(self, sender: str) -> None:
-        """A program has left the bus."""
+    def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
         for dialog in list(self._dialogs.values()):
             if dialog.sender == sender:
                 dialog.end()

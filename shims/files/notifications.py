@@ -13,19 +13,12 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
-from shims.files.bus_messages import (
-    INTERFACE,
-    MEMBER,
-    PATH,
-    SIGNAL,
-    BusMessage,
-)
 from shims.files.bus_service import (
     OFFERED_AGAIN_SECONDS,
+    BusInterface,
     BusService,
     CallError,
     connect_session_bus,
-    unknown_method,
 )
 from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import BrokerConnection
@@ -33,11 +26,13 @@ from shims.files.protocol import TransferError, frame, read_message
 
 if TYPE_CHECKING:
     import socket
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, ClassVar, Dict, List, Optional, Tuple
+
+    from shims.files.bus_messages import BusMessage
+    from shims.files.bus_service import Methods
 
 NOTIFICATIONS_NAME = "org.freedesktop.Notifications"
 NOTIFICATIONS_PATH = "/org/freedesktop/Notifications"
-NOTIFICATIONS_VERSION = "1.2"
 NOTIFICATION_SERVICE = "vitrail.Notification"
 # As in broker/core/limits/notifications.py.
 SUMMARY_CHARS, BODY_CHARS = 200, 1000
@@ -45,40 +40,29 @@ NOTIFICATION_ACTIONS, ACTION_CHARS = 4, 64
 UNDEFINED_REASON = 4
 MESSAGES_WAITING = 64
 """While the user is asked whether there may be notifications."""
-NOTIFICATIONS_XML = f"""<node><interface name="{NOTIFICATIONS_NAME}">
-<method name="Notify"><arg type="s" direction="in"/><arg type="u" direction="in"/>
-<arg type="s" direction="in"/><arg type="s" direction="in"/>
-<arg type="s" direction="in"/><arg type="as" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="i" direction="in"/>
-<arg type="u" direction="out"/></method>
-<method name="CloseNotification"><arg type="u" direction="in"/></method>
-<method name="GetCapabilities"><arg type="as" direction="out"/></method>
-<method name="GetServerInformation"><arg type="s" direction="out"/>
-<arg type="s" direction="out"/><arg type="s" direction="out"/>
-<arg type="s" direction="out"/></method>
-<signal name="NotificationClosed"><arg type="u"/><arg type="u"/></signal>
-<signal name="ActionInvoked"><arg type="u"/><arg type="s"/></signal>
-</interface></node>"""
 
 
 def serve_notifications(words: List[str]) -> int:
     """Serve until nothing is shown and no call has come for a minute."""
     del words
-    address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
-    Notifications(connect_session_bus(address)).run()
+    Notifications(connect_session_bus()).run()
     return 0
 
 
-class Notifications(BusService):
+class Notifications(BusService, BusInterface):
     """The service on its connection to the bus, and its one to the broker."""
 
-    name = NOTIFICATIONS_NAME
-    introspection = NOTIFICATIONS_XML
+    name = interface = NOTIFICATIONS_NAME
+    signals: ClassVar[Dict[str, str]] = {
+        "NotificationClosed": "uu",
+        "ActionInvoked": "us",
+    }
 
     def __init__(self, bus: socket.socket) -> None:
         import threading
 
         super().__init__(bus)
+        self.interfaces = [self]
         self._turn = threading.Lock()
         """For the four below, which the thread of a connection changes, too."""
         self._broker: Optional[BrokerConnection] = None
@@ -87,34 +71,27 @@ class Notifications(BusService):
         """Messages to its broker once the call is permitted; None: it is."""
         self._refused = -OFFERED_AGAIN_SECONDS
         """When the last call ended without permission."""
-        self._asked: Optional[Tuple[Optional[BrokerConnection], Dict[str, Any]]] = None
-        """What is sent on once its program knows the number."""
         # A number of an earlier daemon is not known here: programs outlive it.
         self._last = int.from_bytes(os.urandom(3), "big")
 
-    def busy(self) -> bool:  # type: ignore[explicit-override]
-        """See ``BusService``: as long as something is shown, its answer may come."""
-        return bool(self._shown)
+    def busy(self) -> int:  # type: ignore[explicit-override]
+        """See ``BusInterface``: as long as something is shown, its answer may come."""
+        return len(self._shown)
 
-    def perform(  # type: ignore[explicit-override]
-        self, call: BusMessage, fds: List[int]
-    ) -> Tuple[str, Tuple[Any, ...]]:
-        """See ``BusService``."""
-        del fds
-        known = (call.text(INTERFACE), call.text(MEMBER), call.signature)
-        if known == (self.name, "GetCapabilities", ""):
-            return "as", (["actions", "body"],)
-        if known == (self.name, "GetServerInformation", ""):
-            return "ssss", ("Vitrail", "Vitrail", "1", NOTIFICATIONS_VERSION)
-        if known == (self.name, "CloseNotification", "u"):
-            self._close(call.body[0])
-            return "", ()
-        if known == (self.name, "Notify", "susssasa{sv}i"):
-            return "u", (self._notify(call.body),)
-        raise unknown_method(call)
+    def methods(self) -> Methods:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return {
+            ("Notify", "susssasa{sv}i"): ("u", self._notify),
+            ("CloseNotification", "u"): ("", self._close),
+            ("GetCapabilities", ""): ("as", lambda _: (["actions", "body"],)),
+            ("GetServerInformation", ""): (
+                "ssss",
+                lambda _: ("Vitrail", "Vitrail", "1", "1.2"),
+            ),
+        }
 
-    def _notify(self, body: Tuple[Any, ...]) -> int:
-        _, replaced, _, summary, text, words, hints, expire = body
+    def _notify(self, call: BusMessage) -> Tuple[Any, ...]:
+        _, replaced, _, summary, text, words, hints, expire = call.body
         number = replaced
         if not number:
             self._last = self._last % 0xFFFFFFFF + 1
@@ -139,22 +116,19 @@ class Notifications(BusService):
         try:
             # guard: a refused program does not call for each notification
             broker = self._broker or (self._connect() if again else None)
-            self._asked = broker, message
         except (TransferError, OSError) as error:
             raise CallError("DBus.Error.Failed", str(error)) from None
-        return int(number)
+        # An answer of the broker's may come at once, and notify-send ignores the end of
+        # a number that it does not know yet, and waits on.
+        call.after.append(lambda: self._show(broker, message))
+        return (number,)
 
-    def answered(self) -> None:  # type: ignore[explicit-override]
-        """Ask the broker only now: an answer of its own may come at once.
-
-        notify-send ignores the end of a number that it does not know yet, and waits on.
-        """
-        if self._asked is None:
-            return
-        (broker, message), self._asked = self._asked, None
+    def _show(
+        self, broker: Optional[BrokerConnection], message: Dict[str, Any]
+    ) -> None:
         number = message["number"]
         if broker is None:
-            self._signal("NotificationClosed", "uu", (number, UNDEFINED_REASON))
+            self._tell_all("NotificationClosed", number, UNDEFINED_REASON)
             return
         with self._turn:
             self._shown[number] = broker
@@ -167,13 +141,15 @@ class Notifications(BusService):
         if ended:
             self._closed(broker, number, UNDEFINED_REASON)
 
-    def _close(self, number: int) -> None:
+    def _close(self, call: BusMessage) -> Tuple[Any, ...]:
+        number = call.body[0]
         broker = self._shown.get(number)
         if broker is not None:
             try:
                 self._tell(broker, {"type": "close", "number": number})
             except (TransferError, OSError) as error:
                 raise CallError("DBus.Error.Failed", str(error)) from None
+        return ()
 
     # -- the broker -----------------------------------------------------------------
 
@@ -210,7 +186,7 @@ class Notifications(BusService):
                 if message["type"] == "closed":
                     self._closed(broker, number, int(message["reason"]))
                 elif message["type"] == "action":
-                    self._signal("ActionInvoked", "us", (number, str(message["key"])))
+                    self._tell_all("ActionInvoked", number, str(message["key"]))
         with self._turn:
             if self._broker is broker:
                 self._broker = None
@@ -227,8 +203,8 @@ class Notifications(BusService):
             if self._shown.get(number) is not broker:
                 return
             del self._shown[number]
-        self._signal("NotificationClosed", "uu", (number, reason))
+        self._tell_all("NotificationClosed", number, reason)
 
-    def _signal(self, member: str, signature: str, body: Tuple[Any, ...]) -> None:
-        fields = {PATH: NOTIFICATIONS_PATH, INTERFACE: self.name, MEMBER: member}
-        self._send(BusMessage(SIGNAL, fields, signature, body))
+    def _tell_all(self, name: str, *values: object) -> None:
+        place = (NOTIFICATIONS_PATH, self.name, name)
+        self.signal(place, self.signals[name], values)

@@ -52,6 +52,16 @@ RUN_THINGS = frozenset(
 )
 
 
+def own_command(verb: str, *words: str) -> List[str]:
+    """Return a command of this program, which a container has not in its PATH."""
+    if which(verb):
+        return [verb, *words]
+    import sys
+
+    own = (sys.executable, "-I", "-S", "-B", os.path.abspath(sys.argv[0]))
+    return [*own, verb, *words]
+
+
 def run(argv: List[str], sealed: str = "") -> int:
     """Run a program to its end, in whose view the directory ``sealed`` is read-only."""
     import subprocess

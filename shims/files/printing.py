@@ -13,40 +13,28 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from shims.files.bus_messages import INTERFACE, MEMBER, SENDER
-from shims.files.bus_service import CallError, PortalOffer, unknown_method
+from shims.files.bus_messages import SENDER
+from shims.files.bus_service import (
+    CallError,
+    PortalPart,
+    own_descriptor,
+    request_handle,
+)
 from shims.files.calling import start_thread
 from shims.files.connection import BrokerConnection
-from shims.files.pages import (
-    PAGES_MOST,
-    PIXELS_MAGIC,
-    PIXELS_PAGE,
-    PRINT_DPI,
-)
-from shims.files.protocol import (
-    EXIT_FAILED,
-    TransferError,
-    frame,
-    tell,
-)
+from shims.files.openers import own_command
+from shims.files.pages import PAGES_MOST, PIXELS_MAGIC, PIXELS_PAGE, PRINT_DPI
+from shims.files.protocol import EXIT_FAILED, TransferError, frame, tell
 from shims.files.sanitizing import ppm_pages
 from shims.files.sending import Content
 
 if TYPE_CHECKING:
-    from typing import IO, Any, Callable, Dict, List, Tuple
+    from typing import IO, Any, ClassVar, Dict, List, Tuple
 
     from shims.files.bus_messages import BusMessage
+    from shims.files.bus_service import Methods, Respond, Values
 
 PRINT = "org.freedesktop.portal.Print"
-PRINT_VERSION = 1
-PRINT_XML = f"""<interface name="{PRINT}">
-<method name="PreparePrint"><arg type="s" direction="in"/><arg type="s" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="a{{sv}}" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
-<method name="Print"><arg type="s" direction="in"/><arg type="s" direction="in"/>
-<arg type="h" direction="in"/><arg type="a{{sv}}" direction="in"/>
-<arg type="o" direction="out"/></method>
-<property name="version" type="u" access="read"/></interface>"""
 PRINTS_AT_ONCE = 4
 PRINT_TOKEN = 1  # of a dialog: there is none here
 PRINTED, NOT_PRINTED = 0, 2
@@ -115,70 +103,53 @@ def draw_pages(document: str, out: IO[bytes]) -> None:
     out.write(PIXELS_PAGE.pack(b"E", 0, 0, 0))
 
 
-class PortalPrinting:
+class PortalPrinting(PortalPart):
     """What programs of the sandbox print through the portal.
 
     ``respond`` is called with a program, a handle, a code and results.
     """
 
-    def __init__(
-        self, respond: Callable[[str, str, int, Dict[str, Tuple[str, Any]]], None]
-    ) -> None:
-        self._respond = respond
-        self._running = 0
-        self._prepared: List[Tuple[str, str, Dict[str, Tuple[str, Any]]]] = []
-        self._offer = PortalOffer({"type": "print"})
+    interface = PRINT
+    facts: ClassVar[Values] = {"version": ("u", 1)}
 
-    def __len__(self) -> int:
+    def __init__(self, respond: Respond) -> None:
+        super().__init__(respond, {"type": "print"})
+        self._running = 0
+
+    def busy(self) -> int:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
         return self._running
 
-    def perform(
-        self,
-        call: BusMessage,
-        fds: List[int],
-        handle: Callable[[BusMessage], str],
-        command: List[str],
-    ) -> Tuple[str, Tuple[Any, ...]]:
-        """Answer a call; ``command`` prints standard input.  Raises CallError."""
-        interface, member = call.text(INTERFACE), call.text(MEMBER)
-        known = (interface.rpartition(".")[2], member, call.signature)
-        if not self._offer.held():
-            raise unknown_method(call)
-        if known == ("Properties", "Get", "ss") and call.body[1] == "version":
-            return "v", (("u", PRINT_VERSION),)
-        if known == ("Properties", "GetAll", "s"):
-            return "a{sv}", ({"version": ("u", PRINT_VERSION)},)
-        if known == ("Print", "PreparePrint", "ssa{sv}a{sv}a{sv}"):
-            # The question is asked when there is something to see.
-            found = {
-                "settings": ("a{sv}", variants(call.body[2])),
-                "page-setup": ("a{sv}", variants(call.body[3])),
-                "token": ("u", PRINT_TOKEN),
-            }
-            path = handle(call)
-            self._prepared.append((call.text(SENDER), path, found))
-            return "o", (path,)
-        if known == ("Print", "Print", "ssha{sv}"):
-            return self._print(call, fds, handle(call), command)
-        raise unknown_method(call)
+    def methods(self) -> Methods:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return {
+            ("PreparePrint", "ssa{sv}a{sv}a{sv}"): ("o", self._prepare),
+            ("Print", "ssha{sv}"): ("o", self._print),
+        }
 
-    def answered(self) -> None:
-        """Respond to what was prepared: programs of GTK fail at one before the reply."""
-        while self._prepared:
-            sender, path, found = self._prepared.pop()
-            self._respond(sender, path, PRINTED, found)
+    def _prepare(self, call: BusMessage) -> Tuple[Any, ...]:
+        # The question is asked when there is something to see.
+        found = {
+            "settings": ("a{sv}", variants(call.body[2])),
+            "page-setup": ("a{sv}", variants(call.body[3])),
+            "token": ("u", PRINT_TOKEN),
+        }
+        sender, path = call.text(SENDER), request_handle(call)
+        # Programs of GTK fail at a response before the reply.
+        call.after.append(lambda: self._respond(sender, path, PRINTED, found))
+        return (path,)
 
-    def _print(
-        self, call: BusMessage, fds: List[int], handle: str, command: List[str]
-    ) -> Tuple[str, Tuple[Any, ...]]:
+    def _print(self, call: BusMessage) -> Tuple[Any, ...]:
         # guard: programs of a sandbox have bounds of their own printing
         if self._running >= PRINTS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too much is being printed")
-        if call.body[2] >= len(fds):
-            raise CallError("DBus.Error.InvalidArgs", "there is no descriptor")
-        fd, sender = os.dup(fds[call.body[2]]), call.text(SENDER)
+        fd, sender, handle = (
+            own_descriptor(call, call.body[2]),
+            call.text(SENDER),
+            request_handle(call),
+        )
         title = call.body[1].replace("\0", "")[:TITLE_CHARS]
-        words = [*command, *(("--title", title) if title else ())]
+        words = own_command("vitrail-print", *(("--title", title) if title else ()))
         self._running += 1
 
         def run() -> None:
@@ -198,7 +169,7 @@ class PortalPrinting:
                 self._respond(sender, handle, NOT_PRINTED if code else PRINTED, {})
 
         start_thread(run)
-        return "o", (handle,)
+        return (handle,)
 
 
 def variants(untrusted_values: object) -> Dict[str, Tuple[str, Any]]:

@@ -16,8 +16,13 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
-from shims.files.bus_service import CallError, PortalOffer, unknown_method
+from shims.files.bus_messages import SENDER, BusMessage
+from shims.files.bus_service import (
+    CallError,
+    PortalOffer,
+    PortalPart,
+    request_handle,
+)
 from shims.files.calling import desktop_call, start_thread
 from shims.files.camera import give_remote, pipewire_servers
 from shims.files.connection import BrokerConnection
@@ -25,23 +30,12 @@ from shims.files.protocol import TransferError, frame, tell
 from shims.files.video_node import SPA_BGRX, VideoNode
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Tuple
+    from typing import Any, Callable, ClassVar, Dict, Optional, Tuple
+
+    from shims.files.bus_service import Methods, Respond, Values
 
 SCREEN_CAST = "org.freedesktop.portal.ScreenCast"
 SCREEN_SERVICE = "vitrail.ScreenShare"
-SCREEN_VERSION = 2
-SCREEN_XML = f"""<interface name="{SCREEN_CAST}">
-<method name="CreateSession"><arg type="a{{sv}}" direction="in"/>
-<arg type="o" direction="out"/></method>
-<method name="SelectSources"><arg type="o" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
-<method name="Start"><arg type="o" direction="in"/><arg type="s" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="o" direction="out"/></method>
-<method name="OpenPipeWireRemote"><arg type="o" direction="in"/>
-<arg type="a{{sv}}" direction="in"/><arg type="h" direction="out"/></method>
-<property name="AvailableSourceTypes" type="u" access="read"/>
-<property name="AvailableCursorModes" type="u" access="read"/>
-<property name="version" type="u" access="read"/></interface>"""
 SCREEN_SIZES = {"1920x1080": (1920, 1080), "1280x720": (1280, 720)}  # as the broker's
 SCREEN_RATE = 30
 SCREEN_NODE = (
@@ -155,98 +149,91 @@ class ScreenSession:
                 asking.shutdown(socket.SHUT_RDWR)
 
 
-class PortalScreens:
+class PortalScreens(PortalPart):
     """The portal's sessions.
 
     ``respond`` is called with a program, a handle, a code and results; ``closed`` with a
     program and its session, which has ended.
     """
 
+    interface = SCREEN_CAST
+    facts: ClassVar[Values] = {
+        "version": ("u", 2),
+        "AvailableSourceTypes": ("u", 0),
+        "AvailableCursorModes": ("u", POINTER_EMBEDDED),
+    }
+
     def __init__(
         self,
-        respond: Callable[[str, str, int, Dict[str, Tuple[str, Any]]], None],
+        respond: Respond,
         closed: Callable[[str, str], None],
     ) -> None:
-        self._respond, self._closed = respond, closed
+        super().__init__(respond, desktop_call(SCREEN_SERVICE, "offered"))
+        self._closed = closed
         self._sessions: Dict[str, ScreenSession] = {}
-        self._answers: List[Callable[[], Any]] = []
-        self._offer = PortalOffer(desktop_call(SCREEN_SERVICE, "offered"))
         self._own = PortalOffer(desktop_call(SCREEN_SERVICE, f"offered{SCREEN_OWN}"))
 
-    def __len__(self) -> int:
+    def busy(self) -> int:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
         return len(self._sessions)
 
-    def perform(
-        self,
-        call: BusMessage,
-        given: List[int],
-        handle: Callable[..., str],
-    ) -> Tuple[str, Tuple[Any, ...]]:
-        """Answer a call; ``given`` takes the reply's descriptors.  Raises CallError."""
-        interface, member = call.text(INTERFACE), call.text(MEMBER)
-        known = (interface.rpartition(".")[2], member, call.signature)
-        values = {
-            "version": ("u", SCREEN_VERSION),
-            "AvailableSourceTypes": ("u", self._types()),
-            "AvailableCursorModes": ("u", POINTER_EMBEDDED),
+    def offered(self) -> bool:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return self._types() > 0
+
+    def properties(self) -> Values:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return {**self.facts, "AvailableSourceTypes": ("u", self._types())}
+
+    def methods(self) -> Methods:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return {
+            ("CreateSession", "a{sv}"): ("o", self._create),
+            ("SelectSources", "oa{sv}"): ("o", self._select),
+            ("Start", "osa{sv}"): ("o", self._begin),
+            ("OpenPipeWireRemote", "oa{sv}"): ("h", self._remote),
         }
-        if not self._types():
-            raise unknown_method(call)
-        if known == ("Properties", "Get", "ss") and call.body[1] in values:
-            return "v", (values[call.body[1]],)
-        if known == ("Properties", "GetAll", "s"):
-            return "a{sv}", (values,)
-        if known == ("ScreenCast", "CreateSession", "a{sv}"):
-            return self._create(call, handle)
-        if known == ("ScreenCast", "SelectSources", "oa{sv}"):
-            session, types = self._session(call), call.body[1].get("types", 1)
-            session.own = types == SOURCE_WINDOW or self._types() == SOURCE_WINDOW
-            return self._answer_later(call, handle(call), {})
-        if known == ("ScreenCast", "Start", "osa{sv}"):
-            session = self._session(call)
-            if session.started:
-                raise CallError("portal.Error.NotAllowed", "it was started before")
-            session.started, path = True, handle(call)
-            self._answers.append(
-                lambda: start_thread(functools.partial(self._start, session, path))
-            )
-            return "o", (path,)
-        if known == ("ScreenCast", "OpenPipeWireRemote", "oa{sv}"):
-            # guard: a program gets the screen that its user has chosen
-            if not self._session(call).shared:
-                raise CallError("portal.Error.NotAllowed", "nothing is shared by it")
-            return give_remote(given)
-        raise unknown_method(call)
 
     def _types(self) -> int:
         """What a rule may allow: a window is one of the sandbox's own."""
         found = SOURCE_MONITOR if self._offer.held() else 0
         return found | (SOURCE_WINDOW if self._own.held() else 0)
 
-    def _create(
-        self, call: BusMessage, handle: Callable[..., str]
-    ) -> Tuple[str, Tuple[Any, ...]]:
+    def _create(self, call: BusMessage) -> Tuple[Any, ...]:
         # guard: programs of a sandbox have bounds of their own screens
         if len(self._sessions) >= SESSIONS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too many sessions")
-        path = handle(call, "session")
+        path = request_handle(call, "session")
         if path in self._sessions:
             raise CallError("DBus.Error.InvalidArgs", "that session is there already")
         self._sessions[path] = ScreenSession(call.text(SENDER), path)
-        results = {"session_handle": ("s", path)}
-        return self._answer_later(call, handle(call), results)
+        return self._accepted(call, {"session_handle": ("s", path)})
 
-    def _answer_later(
-        self, call: BusMessage, path: str, results: Dict[str, Tuple[str, Any]]
-    ) -> Tuple[str, Tuple[Any, ...]]:
+    def _select(self, call: BusMessage) -> Tuple[Any, ...]:
+        session, types = self._session(call), call.body[1].get("types", 1)
+        session.own = types == SOURCE_WINDOW or self._types() == SOURCE_WINDOW
+        return self._accepted(call, {})
+
+    def _accepted(self, call: BusMessage, results: Values) -> Tuple[Any, ...]:
+        """Respond once the reply has been sent."""
+        path = request_handle(call)
         to = (call.text(SENDER), path, SCREEN_SHARED, results)
-        self._answers.append(lambda: self._respond(*to))
-        return "o", (path,)
+        call.after.append(lambda: self._respond(*to))
+        return (path,)
 
-    def answered(self) -> None:
-        """Respond to what was asked, after the reply to it."""
-        while self._answers:
-            self._answers.pop(0)()
+    def _begin(self, call: BusMessage) -> Tuple[Any, ...]:
+        session, path = self._session(call), request_handle(call)
+        if session.started:
+            raise CallError("portal.Error.NotAllowed", "it was started before")
+        session.started = True
+        call.after.append(lambda: start_thread(lambda: self._start(session, path)))
+        return (path,)
+
+    def _remote(self, call: BusMessage) -> Tuple[Any, ...]:
+        # guard: a program gets the screen that its user has chosen
+        if not self._session(call).shared:
+            raise CallError("portal.Error.NotAllowed", "nothing is shared by it")
+        return give_remote(call)
 
     def _session(self, call: BusMessage) -> ScreenSession:
         found = self._sessions.get(call.body[0])
@@ -274,17 +261,16 @@ class PortalScreens:
         if self._sessions.pop(session.path, None) is not None:
             self._closed(session.sender, session.path)
 
-    def close(self, sender: str, path: str) -> bool:
-        """End a session of a program; False: it has none of that name."""
+    def close(self, sender: str, path: str) -> None:
+        """End a session of a program.  Raises CallError."""
         found = self._sessions.get(path)
         if found is None or found.sender != sender:
-            return False
+            raise CallError("DBus.Error.UnknownObject", "there is no such session")
         del self._sessions[path]
         found.close()
-        return True
 
-    def gone(self, sender: str) -> None:
-        """A program has left the bus."""
+    def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
         for path, session in list(self._sessions.items()):
             if session.sender == sender:
                 self.close(sender, path)

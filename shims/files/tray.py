@@ -27,10 +27,11 @@ from shims.files.bus_messages import (
     BusMessage,
 )
 from shims.files.bus_service import (
+    NAME_LOST,
+    BusInterface,
     BusService,
     CallError,
     connect_session_bus,
-    unknown_method,
 )
 from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import BrokerConnection
@@ -39,7 +40,9 @@ from shims.files.tray_pictures import drawn
 
 if TYPE_CHECKING:
     import socket
-    from typing import Any, Dict, List, Tuple
+    from typing import Any, ClassVar, Dict, List, Tuple
+
+    from shims.files.bus_service import Methods, Values
 
 WATCHER = "org.kde.StatusNotifierWatcher"
 WATCHER_PATH = "/StatusNotifierWatcher"
@@ -48,15 +51,6 @@ ITEM_AT = "/StatusNotifierItem"
 TRAY_SERVICE = "vitrail.Tray"
 TRAY_TITLE_CHARS = 60  # as broker/core/limits/tray.py
 ITEMS_AT_ONCE = 16
-WATCHER_XML = f"""<node><interface name="{WATCHER}">
-<method name="RegisterStatusNotifierItem"><arg type="s" direction="in"/></method>
-<method name="RegisterStatusNotifierHost"><arg type="s" direction="in"/></method>
-<property name="RegisteredStatusNotifierItems" type="as" access="read"/>
-<property name="IsStatusNotifierHostRegistered" type="b" access="read"/>
-<property name="ProtocolVersion" type="i" access="read"/>
-<signal name="StatusNotifierItemRegistered"><arg type="s"/></signal>
-<signal name="StatusNotifierItemUnregistered"><arg type="s"/></signal>
-<signal name="StatusNotifierHostRegistered"/></interface></node>"""
 
 
 def serve_tray(words: List[str]) -> int:
@@ -65,8 +59,7 @@ def serve_tray(words: List[str]) -> int:
     broker = BrokerConnection("VITRAIL_CALL")
     broker.send(frame(desktop_call(TRAY_SERVICE)))
     broker.wait("go")
-    address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
-    Tray(connect_session_bus(address), broker).run()
+    Tray(connect_session_bus(), broker).run()
     return 0
 
 
@@ -78,67 +71,62 @@ class TrayIcon:
         self.shown: Dict[str, Any] = {}  # what the broker was told
 
 
-class Tray(BusService):
+class Tray(BusService, BusInterface):
     """The service on its connection to the bus, and its one to the broker."""
 
-    name = WATCHER
-    introspection = WATCHER_XML
-    rules: Tuple[str, ...] = (
-        "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg2=''",
-        f"type='signal',interface='{TRAY_ITEM}'",
-    )
+    name = interface = WATCHER
+    rules: Tuple[str, ...] = (NAME_LOST, f"type='signal',interface='{TRAY_ITEM}'")
+    signals: ClassVar[Dict[str, str]] = {
+        "StatusNotifierItemRegistered": "s",
+        "StatusNotifierItemUnregistered": "s",
+        "StatusNotifierHostRegistered": "",
+    }
+    facts: ClassVar[Values] = {
+        "RegisteredStatusNotifierItems": ("as", []),
+        "IsStatusNotifierHostRegistered": ("b", 1),
+        "ProtocolVersion": ("i", 0),
+    }
 
     def __init__(self, bus: socket.socket, broker: BrokerConnection) -> None:
         super().__init__(bus)
+        self.interfaces = [self]
         self._broker = broker
         self._items: Dict[int, TrayIcon] = {}
         self._asked: Dict[int, TrayIcon] = {}  # by the serial of our call
         self._last = 0
         start_thread(self._listen)
 
-    def busy(self) -> bool:  # type: ignore[explicit-override]
-        """See ``BusService``: programs look for the name at their start only."""
+    def busy(self) -> int:  # type: ignore[explicit-override]
+        """See ``BusInterface``: programs look for the name at their start only."""
         return True
 
-    def perform(  # type: ignore[explicit-override]
-        self, call: BusMessage, fds: List[int]
-    ) -> Tuple[str, Tuple[Any, ...]]:
-        """See ``BusService``."""
-        del fds
-        known = (call.text(INTERFACE), call.text(MEMBER), call.signature)
-        values = self._properties()
-        if known == (WATCHER, "RegisterStatusNotifierItem", "s"):
-            self._register(call.text(SENDER), call.body[0])
-            return "", ()
-        if known == (WATCHER, "RegisterStatusNotifierHost", "s"):
-            return "", ()  # the user's own panel is the only one
-        if known[1:] == ("GetAll", "s"):
-            return "a{sv}", (values,)
-        if known[1:] == ("Get", "ss") and call.body[1] in values:
-            return "v", (values[call.body[1]],)
-        raise unknown_method(call)
-
-    def _properties(self) -> Dict[str, Tuple[str, Any]]:
-        items = [one.sender + one.path for one in self._items.values()]
+    def methods(self) -> Methods:  # type: ignore[explicit-override]
+        """See ``BusInterface``: the user's own panel is the only host."""
         return {
-            "RegisteredStatusNotifierItems": ("as", items),
-            "IsStatusNotifierHostRegistered": ("b", 1),
-            "ProtocolVersion": ("i", 0),
+            ("RegisterStatusNotifierItem", "s"): ("", self._register),
+            ("RegisterStatusNotifierHost", "s"): ("", lambda _: ()),
         }
 
-    def _register(self, sender: str, service: str) -> None:
+    def properties(self) -> Values:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        items = [one.sender + one.path for one in self._items.values()]
+        return {**self.facts, "RegisteredStatusNotifierItems": ("as", items)}
+
+    def _register(self, call: BusMessage) -> Tuple[Any, ...]:
+        sender, service = call.text(SENDER), call.body[0]
         path = service if service.startswith("/") else ITEM_AT
         for item in self._items.values():
             if (item.sender, item.path) == (sender, path):
                 self._look(item)
-                return
+                return ()
         # guard: programs of a sandbox have bounds of their own icons
         if len(self._items) >= ITEMS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too many icons are shown")
         self._last += 1
         item = self._items[self._last] = TrayIcon(self._last, sender, path)
-        self._signal("StatusNotifierItemRegistered", sender + path)
+        self._tell_all("StatusNotifierItemRegistered", item)
         self._look(item)
+        return ()
 
     def _look(self, item: TrayIcon) -> None:
         """Ask an item for all that it has, once at a time."""
@@ -158,18 +146,15 @@ class Tray(BusService):
         fields.update({INTERFACE: interface, MEMBER: member})
         return self._send(BusMessage(CALL, fields, signature, body))
 
-    def _signal(self, member: str, word: str) -> None:
-        fields: Dict[int, Any] = {PATH: WATCHER_PATH, INTERFACE: WATCHER}
-        self._send(BusMessage(SIGNAL, {**fields, MEMBER: member}, "s", (word,)))
+    def _tell_all(self, name: str, item: TrayIcon) -> None:
+        self.signal((WATCHER_PATH, WATCHER, name), "s", (item.sender + item.path,))
 
-    def heard(self, signal: BusMessage) -> None:  # type: ignore[explicit-override]
-        """See ``BusService``: a program has gone."""
-        if signal.text(MEMBER) != "NameOwnerChanged" or signal.signature != "sss":
-            return
+    def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
         for item in list(self._items.values()):
-            if item.sender == signal.body[0]:
+            if item.sender == sender:
                 del self._items[item.number]
-                self._signal("StatusNotifierItemUnregistered", item.sender + item.path)
+                self._tell_all("StatusNotifierItemUnregistered", item)
                 self._hide(item)
 
     def told(self, message: BusMessage) -> None:  # type: ignore[explicit-override]

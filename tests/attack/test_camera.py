@@ -175,30 +175,30 @@ def portal(monkeypatch):
 
 
 def test_a_program_that_has_not_asked_gets_no_camera(portal):
-    given: list[int] = []
+    asked = access("OpenPipeWireRemote")
     with pytest.raises(CallError, match="ask by AccessCamera"):
-        portal.perform(access("OpenPipeWireRemote"), given, lambda _: "/x")
-    assert not given
+        portal._remote(asked)
+    assert not asked.given
     # The answer to one program is not another one's.
     monkey = SimpleNamespace(failed=False, close=lambda: None)
     portal._node = monkey
-    portal.perform(access("AccessCamera"), given, lambda _: "/x")
+    portal._ask(access("AccessCamera"))
     portal._respond_all()
     with pytest.raises(CallError, match="ask by AccessCamera"):
-        portal.perform(access("OpenPipeWireRemote", ":1.6"), given, lambda _: "/x")
-    assert portal.perform(access("OpenPipeWireRemote"), given, lambda _: "/x")[0] == "h"
+        portal._remote(access("OpenPipeWireRemote", ":1.6"))
+    portal._remote(asked)
     portal.gone(":1.5")
     assert portal._node is None
     with pytest.raises(CallError, match="ask by AccessCamera"):
-        portal.perform(access("OpenPipeWireRemote"), given, lambda _: "/x")
-    os.close(given.pop())
+        portal._remote(access("OpenPipeWireRemote"))
+    os.close(asked.given.pop())
 
 
 def test_a_program_has_bounds_of_its_own_cameras(portal):
     for _ in range(shim.ASKS_AT_ONCE):
-        portal.perform(access("AccessCamera"), [], lambda _: "/x")
+        portal._ask(access("AccessCamera"))
     with pytest.raises(CallError, match="too many"):
-        portal.perform(access("AccessCamera"), [], lambda _: "/x")
+        portal._ask(access("AccessCamera"))
 
 
 def test_a_program_that_leaves_while_the_camera_starts_does_not_keep_it(
@@ -217,18 +217,18 @@ def test_a_program_that_leaves_while_the_camera_starts_does_not_keep_it(
 
     def ask(*senders):
         for sender in senders:
-            portal.perform(access("AccessCamera", sender), [], lambda _: "/x")
+            portal._ask(access("AccessCamera", sender))
         portal._busy = True
         portal._respond_all()
 
     ask(":1.5")
-    assert (len(portal), portal._node, closed, told) == (0, None, made, [])
+    assert (portal.busy(), portal._node, closed, told) == (0, None, made, [])
     # Another one has asked for it, too.
     ask(":1.5", ":1.6")
-    assert (len(portal), portal._node, closed) == (1, made[1], made[:1])
+    assert (portal.busy(), portal._node, closed) == (1, made[1], made[:1])
     assert told == [":1.6"]
     portal.gone(":1.6")
-    assert (len(portal), portal._node, closed) == (0, None, made)
+    assert (portal.busy(), portal._node, closed) == (0, None, made)
 
 
 class Shown:

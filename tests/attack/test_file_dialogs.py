@@ -36,6 +36,7 @@ from broker.viewer.opening.file_dialogs import (
     _require_folder,
     chosen_state,
 )
+from shims.files.bus_messages import MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
 from shims.files.edited import Saved
 from shims.files.file_dialogs import (
@@ -351,11 +352,16 @@ def test_only_a_file_is_replaced_and_it_is_not_executable(tmp_path):
 # -- programs of one sandbox --------------------------------------------------------------
 
 
+def asked(member, options):
+    fields = {MEMBER: member, SENDER: ":1.5"}
+    return BusMessage(1, fields, "ssa{sv}", ("", "", options))
+
+
 def test_a_portal_has_bounds_of_open_dialogs():
     dialogs = PortalDialogs(lambda *_: None)
     dialogs._dialogs.update({str(n): None for n in range(DIALOGS_AT_ONCE)})
     with pytest.raises(CallError, match="too many"):
-        dialogs.begin(":1.5", "/handle", "SaveFile", {})
+        dialogs._begin(asked("SaveFile", {}))
 
 
 def test_a_program_closes_no_dialog_of_another_one():
@@ -384,8 +390,8 @@ def test_a_program_closes_no_dialog_of_another_one():
 def test_options_of_another_form_end_no_portal(options):
     dialogs = PortalDialogs(lambda *_: None)
     with pytest.raises(CallError):
-        dialogs.begin(":1.5", "/handle", "SaveFile", options)
-    assert len(dialogs) == 0
+        dialogs._begin(asked("SaveFile", options))
+    assert dialogs.busy() == 0
 
 
 def test_options_that_the_broker_refuses_are_left_out():

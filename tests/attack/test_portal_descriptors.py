@@ -11,7 +11,8 @@ import socket
 import pytest
 
 from shims.files import bus_messages as bus
-from shims.files.portal import OPEN_URI, PORTAL_PATH, Portal
+from shims.files.bus_service import PORTAL_PATH
+from shims.files.portal import OPEN_URI, Portal
 
 
 @pytest.fixture(name="ends")
@@ -42,7 +43,7 @@ def opened(ends, monkeypatch, *sent):
     def note(call, url, fd):
         found.append((call.text(bus.SENDER), os.read(fd, 9)))
         os.close(fd)
-        return "o", ("/",)
+        return ("/",)
 
     monkeypatch.setattr(portal, "_open", note)
     before = len(os.listdir("/proc/self/fd"))

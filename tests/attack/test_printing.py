@@ -214,7 +214,7 @@ def test_a_portal_has_bounds_of_what_it_prints():
     portal = PortalPrinting(lambda *_: None)
     portal._running = PRINTS_AT_ONCE
     with pytest.raises(CallError, match="too much"):
-        portal._print(None, [], "/handle", [])
+        portal._print(None)
 
 
 def test_settings_of_another_form_go_nowhere():

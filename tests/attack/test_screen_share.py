@@ -39,7 +39,6 @@ from shims.files import camera as camera_shim
 from shims.files import screen_cast as shim
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
-from shims.files.portal import request_handle
 from tests.broker.viewer.calls.test_camera import Log, at_once, for_ever, lease
 from tests.kit.rulebook import WORK, no, rulebook, yes
 from tests.kit.wayland.compositor import desktop as headless
@@ -505,34 +504,33 @@ def portal(monkeypatch):
 
 
 def test_a_program_gets_only_the_screen_that_was_chosen_for_it(portal):
-    given: list[int] = []
-    portal.perform(call("CreateSession"), given, request_handle)
+    portal._create(call("CreateSession"))
     (path,) = portal._sessions
     remote = {"signature": "oa{sv}"}
     with pytest.raises(CallError, match="nothing is shared"):
-        portal.perform(
-            call("OpenPipeWireRemote", path, **remote), given, request_handle
-        )
+        portal._remote(call("OpenPipeWireRemote", path, **remote))
     portal._sessions[path].shared = True
-    for member in ("SelectSources", "OpenPipeWireRemote"):
-        other = call(member, path, sender=":1.6", **remote)
+    for answer in (portal._select, portal._remote):
+        other = call("OpenPipeWireRemote", path, sender=":1.6", **remote)
         with pytest.raises(CallError, match="no such session"):
-            portal.perform(other, given, request_handle)
-    assert not portal.close(":1.6", path)
-    assert not given
-    portal.perform(call("OpenPipeWireRemote", path, **remote), given, request_handle)
-    os.close(given.pop())
+            answer(other)
+        assert not other.given
+    with pytest.raises(CallError, match="no such session"):
+        portal.close(":1.6", path)
+    known = call("OpenPipeWireRemote", path, **remote)
+    portal._remote(known)
+    os.close(known.given.pop())
     portal.gone(":1.6")
-    assert len(portal) == 1
+    assert portal.busy() == 1
     portal.gone(":1.5")
-    assert len(portal) == 0
+    assert portal.busy() == 0
 
 
 def test_a_program_has_bounds_of_its_own_sessions(portal):
     def create(number):
         one = call("CreateSession")
         one.serial = number
-        portal.perform(one, [], request_handle)
+        portal._create(one)
 
     for number in range(shim.SESSIONS_AT_ONCE):
         create(number)

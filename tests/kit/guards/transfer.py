@@ -118,7 +118,7 @@ GUARDS = (
     Guard("the process that keeps files has a system-call filter", "", "tests/attack/test_transfer_jail.py"),
     Guard("a process that keeps files and does not end", "with trio.CancelScope():", "tests/broker/viewer/opening/test_moving.py", "not_end"),
     Guard("the portal takes addresses only", "if False:", "tests/integration/test_opening.py", "portal"),
-    Guard("a call has the descriptors of its own message", "fds, self._fds = self._fds, []", "tests/attack/test_portal_descriptors.py", "gets_none_of"),
+    Guard("a call has the descriptors of its own message", "message.fds, self._fds = self._fds, []", "tests/attack/test_portal_descriptors.py", "gets_none_of"),
     Guard("surplus descriptors are closed", "", "tests/attack/test_portal_descriptors.py", "surplus"),
     Guard("descriptors do not pile up before their message", "", "tests/attack/test_portal_descriptors.py", "before_a_message"),
     Guard("a tree that is sent has bounds", "if False:", "tests/attack/test_transfer_sending.py", "too_many or bounds_hold"),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shims.files import bus_messages as bus
-from shims.files.bus_service import CallError
-from shims.files.portal import checked_address, path_of, request_handle
+from shims.files.bus_service import CallError, request_handle
+from shims.files.portal import checked_address, path_of
 
 FIELDS = {
     bus.PATH: "/org/freedesktop/portal/desktop",

@@ -60,7 +60,7 @@ def received(program):
 
 def notify(daemon):
     call = bus.BusMessage(bus.CALL, FIELDS, "susssasa{sv}i", BODY)
-    daemon._answer(bus.decode_message(bus.encode_message(call, 3)), [])
+    daemon._answer(bus.decode_message(bus.encode_message(call, 3)))
 
 
 def test_one_that_is_refused_at_once_has_its_number_first(daemon, monkeypatch):
@@ -104,7 +104,7 @@ def test_a_program_has_its_number_while_the_user_is_asked(daemon, monkeypatch):
     notify(service)
     notify(service)
     first, second = received(program)
-    service._close(first.body[0])
+    service._close(bus.BusMessage(bus.CALL, {}, "u", first.body))
     assert second.body[0] == first.body[0] + 1
     assert sent == ["call"]
     works[0]()
