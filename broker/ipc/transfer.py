@@ -8,7 +8,7 @@ of one sandbox never reaches another's worker.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -33,7 +33,7 @@ class TransferStream(_Message, frozen=True, tag="transfer-stream"):
     """A connection to one of the ports; its descriptor comes with this.
 
     ``agent``: its program speaks to an ssh agent from the first byte on, and gets no
-    message of ours.  Then there is no request, and SshServe or TransferFinish follows.
+    message of ours.  Then there is no request, and TransferServe or TransferFinish follows.
     """
 
     stream: _Count
@@ -101,54 +101,31 @@ class TransferCalled(_Message, frozen=True, tag="transfer-called"):
     over: bool = False
 
 
-class SshServe(_Message, frozen=True, tag="ssh-serve"):
-    """Permitted: answer the program, and be an ssh agent's end of its connection.
+class TransferServe(_Message, frozen=True, tag="transfer-serve"):
+    """Permitted: answer the program, and serve its connection until TransferFinish.
 
-    ``service``: the answer to a program that leads to an agent of this sandbox, which
-    is asked by SshToAgent; None: to one that asks an agent, by SshAsked.
+    ``what``: be an ssh agent's end of it, or that of a daemon of the desktop: then its
+    messages are passed on by StreamSaid, and those to it come by StreamTell.  Or send it
+    pictures of a window of the sandbox.  ``service``: the answer to a program that leads
+    to an ssh agent of this sandbox; None: to one that asks an agent.
     """
 
     stream: _Count
+    what: Literal["agent", "daemon", "window"]
     service: GuestCall | None = None
 
 
-class SshToAgent(_Message, frozen=True, tag="ssh-to-agent"):
-    """Ask the agent of this sandbox.  Answered by SshAnswered."""
+class StreamTell(_Message, frozen=True, tag="stream-tell"):
+    """Send a message: an answer, a request to the sandbox's agent, or the user's click."""
 
     stream: _Count
-    ask: AgentAsk
-
-
-class SshAnswer(_Message, frozen=True, tag="ssh-answer"):
-    """The answer to SshAsked."""
-
-    stream: _Count
-    answer: AgentAnswer
-
-
-class WindowServe(_Message, frozen=True, tag="window-serve"):
-    """Permitted: answer the program, and send it pictures of a window of the sandbox."""
-
-    stream: _Count
-
-
-class DaemonServe(_Message, frozen=True, tag="daemon-serve"):
-    """Permitted: answer the daemon, and pass its requests on, by DaemonAsked."""
-
-    stream: _Count
+    message: AgentAsk | AgentAnswer | ToDaemon
 
 
 class DaemonMore(_Message, frozen=True, tag="daemon-more"):
-    """The last DaemonAsked was taken: send the next one."""
+    """The last request of a daemon was taken: send the next one."""
 
     stream: _Count
-
-
-class DaemonAnswer(_Message, frozen=True, tag="daemon-answer"):
-    """Send the daemon the user's click, or the end of a notification."""
-
-    stream: _Count
-    answer: ToDaemon
 
 
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
@@ -165,16 +142,14 @@ ToWorker: TypeAlias = (
     | TransferDeliver
     | TransferLeave
     | TransferCalled
-    | SshServe
-    | SshToAgent
-    | SshAnswer
-    | WindowServe
-    | DaemonServe
+    | TransferServe
+    | StreamTell
     | DaemonMore
-    | DaemonAnswer
     | TransferFinish
 )
 
+
+Said: TypeAlias = AgentAsk | AgentAnswer | FromDaemon
 
 # -- from the worker ----------------------------------------------------------------
 
@@ -207,25 +182,15 @@ class TransferPassed(_Message, frozen=True, tag="transfer-passed"):
     sha256: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
-class SshAsked(_Message, frozen=True, tag="ssh-asked"):
-    """A program's request to an ssh agent.  The next one follows its answer."""
+class StreamSaid(_Message, frozen=True, tag="stream-said"):
+    """A message of the program: a claim of a sandbox.
+
+    A request to an ssh agent, after whose answer the next one follows; what the agent of
+    this sandbox has answered; or a daemon's request, of which the next follows DaemonMore.
+    """
 
     stream: _Count
-    ask: AgentAsk
-
-
-class SshAnswered(_Message, frozen=True, tag="ssh-answered"):
-    """What the agent of this sandbox has answered."""
-
-    stream: _Count
-    answer: AgentAnswer
-
-
-class DaemonAsked(_Message, frozen=True, tag="daemon-asked"):
-    """A notification or an icon: a claim of a sandbox.  The next follows DaemonMore."""
-
-    stream: _Count
-    ask: FromDaemon
+    message: Said
 
 
 class TransferClosed(_Message, frozen=True, tag="transfer-closed"):
@@ -238,11 +203,5 @@ class TransferClosed(_Message, frozen=True, tag="transfer-closed"):
 
 
 FromWorker: TypeAlias = (
-    TransferAsked
-    | TransferMoved
-    | TransferPassed
-    | SshAsked
-    | SshAnswered
-    | DaemonAsked
-    | TransferClosed
+    TransferAsked | TransferMoved | TransferPassed | StreamSaid | TransferClosed
 )

@@ -52,33 +52,7 @@ TRAY: Mapping[str, ChannelPolicy] = {
 }
 """Icons in the panel, on a call of ``vitrail.Tray``."""
 TO_WORKER: Mapping[str, ChannelPolicy] = {
-    "window-serve": no_descriptors(
-        _BROKER,
-        "after the decision about a window of its own",
-        _DECODE,
-        "What its own programs have drawn in a window.",
-    ),
-    "daemon-serve": no_descriptors(
-        _BROKER,
-        "after the decision about notifications or icons",
-        _DECODE,
-        "Nothing: they are shown within budgets.",
-    ),
     "daemon-more": no_descriptors(
-        _BROKER, "for each daemon-asked", _DECODE, "Nothing."
-    ),
-    "daemon-answer": no_descriptors(
-        _BROKER,
-        "after the user's answer; for a click, at ICON_CLICKS_PER_SECOND",
-        _DECODE,
-        "Which of its own buttons or icons the user has pressed.",
-    ),
-}
-FROM_WORKER: Mapping[str, ChannelPolicy] = {
-    "daemon-asked": no_descriptors(
-        _WORKER,
-        "one at a time",
-        f"{_SHOW}; {_ICON}",
-        "As the sandbox's program.",
+        _BROKER, "for each request of a daemon", _DECODE, "Nothing."
     ),
 }

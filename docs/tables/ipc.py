@@ -290,7 +290,6 @@ WORKER: Mapping[str, ChannelPolicy] = {
     **desktop_policies.TO_WORKER,
     **_FROM_WORKER,
     **transfer_policies.FROM_WORKER,
-    **desktop_policies.FROM_WORKER,
     **_FORK_SERVERS,
 }
 """Tag to row, both directions, with those of keeper and fork server."""

@@ -122,23 +122,19 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         _DECODE,
         "A token, which its sandbox's program joins the call by; once.",
     ),
-    "ssh-serve": no_descriptors(
+    "transfer-serve": no_descriptors(
         _BROKER,
-        "after the decision about an ssh agent",
+        "after the decision about an ssh agent, a daemon or pictures of an own window",
         _DECODE,
-        "The program learns that it is permitted; each use of a key is decided later.",
+        "The program learns that it is permitted; each use of a key, each notification "
+        "and each icon is decided later.",
     ),
-    "ssh-to-agent": no_descriptors(
+    "stream-tell": no_descriptors(
         _BROKER,
-        "after ssh-serve, to the worker of a sandbox that keeps keys",
+        "after transfer-serve: for each request to an agent or of a program, and each click",
         _DECODE,
-        "What another sandbox wants signed: the user, the session, the host's key.",
-    ),
-    "ssh-answer": no_descriptors(
-        _BROKER,
-        "for each ssh-asked",
-        _DECODE,
-        "The public keys that a rule names, or one signature that was decided.",
+        "Public keys that a rule names, one signature that was decided, or what another "
+        "sandbox wants signed: the user, the session, the host's key.",
     ),
     "transfer-finish": no_descriptors(
         _BROKER, "last for a connection", _DECODE, "Text for the program."
@@ -157,17 +153,14 @@ FROM_WORKER: Mapping[str, ChannelPolicy] = {
     "transfer-passed": no_descriptors(
         _WORKER, "once for a connection", _DECODE, "Claims an end; text, escaped."
     ),
-    "ssh-asked": no_descriptors(
+    "stream-said": no_descriptors(
         _WORKER,
-        "one at a time, SSH_REQUESTS_PER_SECOND",
-        "a decision, perhaps a question; a request to the agent",
-        "Asks in its sandbox's name. What is signed is written of these fields.",
-    ),
-    "ssh-answered": no_descriptors(
-        _WORKER,
-        "for each ssh-to-agent",
-        _DECODE,
-        "Claims which keys its sandbox has, and what they sign.",
+        "one at a time, SSH_REQUESTS_PER_SECOND or as daemons may; for each stream-tell "
+        "to an agent",
+        "a decision, perhaps a question; a request to the agent; for a notification or "
+        "an icon as below",
+        "Asks in its sandbox's name, and claims which keys it has and what they sign. "
+        "What is signed is written of these fields.",
     ),
     "transfer-closed": no_descriptors(
         _WORKER, "last for a connection", _DECODE, "Claims byte counts; text, escaped."

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
+from typing_extensions import override
 
 from broker.core import ssh_agent as wire
 from broker.core.errors import PeerError
@@ -21,10 +22,10 @@ from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
 from broker.jail.ssh_agent.answers import FAILED, encode_answer
 from broker.jail.ssh_agent.requests import NotPassedError, decode_request
-from broker.jail.worker.framed_stream import FramedStream
+from broker.jail.worker.framed_stream import FramedStream, ServedStream
 
 
-class SshAgentStream:
+class SshAgentStream(ServedStream):
     """See the head of this module."""
 
     def __init__(
@@ -38,57 +39,35 @@ class SshAgentStream:
         moved: Callable[[int, int], None],
     ) -> None:
         """``asks``: the program asks an agent.  ``moved`` counts bytes in and out."""
-        self._number = number
-        self._sock = sock
-        self._say = say
-        self._order = order
-        self._asks = asks
         patience = limits.SSH_SILENT_SECONDS
-        self._stream = FramedStream(sock, wire.frames(), patience, moved)
+        stream = FramedStream(sock, wire.frames(), patience, moved)
+        super().__init__(number, stream, say, order)
+        self._sock = sock
+        self._asks = asks
         self._answered = trio.Event()
         self._asked: wire.AgentAsk | None = None
         """Of the sandbox's agent, which has not answered yet."""
-        self._refused = self._reason = ""
+        self._refused = ""
         self._pace = TokenBucket(
             limits.SSH_REQUESTS_PER_SECOND, limits.SSH_REQUESTS_BURST
         )
 
-    async def run(self) -> str:
-        """Serve it until the broker finishes it; returns why.
+    @override
+    def steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """See ``ServedStream``."""
+        return (self._requests if self._asks else self._answers,)
 
-        Raises PeerError for what is not the protocol, or an end, OSError.
-        """
-        failures: list[PeerError | OSError] = []
-        async with trio.open_nursery() as nursery:
-
-            async def guarded(step: Callable[[], Awaitable[None]]) -> None:
-                try:
-                    await step()
-                except (PeerError, OSError) as error:
-                    failures.append(error)
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(guarded, self._obey)
-            nursery.start_soon(guarded, self._requests if self._asks else self._answers)
-        if failures:
-            raise failures[0]
-        return self._reason or self._refused or "done"
-
-    async def _obey(self) -> None:
-        """Follow orders until the last one."""
-        while True:
-            match await self._order():
-                case messages.TransferFinish(reason=why):
-                    self._reason = printable(why, 900)
-                    return
-                case messages.SshAnswer(answer=answer):
-                    await self._stream.send(encode_answer(answer))
-                    self._answered.set()
-                case messages.SshToAgent(ask=ask):
-                    self._asked = ask
-                    await self._stream.send(wire.request_frame(ask))
-                case _:
-                    pass  # of an exchange of files; the broker sends none
+    @override
+    async def take(self, order: messages.StreamTell | messages.DaemonMore) -> None:
+        """See ``ServedStream``."""
+        if isinstance(order, messages.DaemonMore):
+            return
+        if isinstance(order.message, wire.AgentAnswer):
+            await self._stream.send(encode_answer(order.message))
+            self._answered.set()
+        elif isinstance(order.message, wire.AgentAsk):
+            self._asked = order.message
+            await self._stream.send(wire.request_frame(order.message))
 
     async def _requests(self) -> None:
         while True:
@@ -102,7 +81,7 @@ class SshAgentStream:
                 await self._stream.send(FAILED)
                 continue
             self._answered = trio.Event()
-            await self._say(messages.SshAsked(self._number, ask))
+            await self.pass_on(ask)
             await self._answer_or_end()
 
     async def _answer_or_end(self) -> None:
@@ -135,5 +114,4 @@ class SshAgentStream:
             # An agent answers what it was asked.
             if asked is None:
                 raise PeerError("an ssh agent answers without a request")
-            answer = wire.decode_answer(untrusted_body, asked)
-            await self._say(messages.SshAnswered(self._number, answer))
+            await self.pass_on(wire.decode_answer(untrusted_body, asked))

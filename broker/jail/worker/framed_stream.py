@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from broker.core.errors import PeerError
+from broker.core.escape import printable
 from broker.core.framing import FrameReader
+from broker.ipc import transfer as messages
 
 _READ_BYTES = 1 << 14
 
@@ -58,3 +61,58 @@ class FramedStream:
                 left = left[sent:]
         if patience.cancelled_caught:
             raise PeerError("it does not read")
+
+
+class ServedStream(ABC):
+    """A connection whose messages are passed on to the broker, and those to it written."""
+
+    def __init__(
+        self,
+        number: int,
+        stream: FramedStream,
+        say: Callable[[messages.FromWorker], Awaitable[None]],
+        order: Callable[[], Awaitable[messages.ToWorker]],
+    ) -> None:
+        self._number = number
+        self._stream = stream
+        self._say = say
+        self._order = order
+        self._reason = ""
+
+    async def run(self) -> str:
+        """Serve it until the broker finishes it, or the program goes; returns why."""
+        async with trio.open_nursery() as nursery:
+
+            async def guarded(step: Callable[[], Awaitable[None]]) -> None:
+                try:
+                    await step()
+                except (PeerError, OSError) as error:
+                    self._reason = self._reason or printable(str(error), 900)
+                nursery.cancel_scope.cancel()
+
+            for step in (self._obey, *self.steps()):
+                nursery.start_soon(guarded, step)
+        return self._reason or "done"
+
+    @abstractmethod
+    def steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """Return what runs beside the orders; the first that ends ends all."""
+
+    @abstractmethod
+    async def take(self, order: messages.StreamTell | messages.DaemonMore) -> None:
+        """Follow an order.  Raises PeerError."""
+
+    async def pass_on(self, message: messages.Said) -> None:
+        """Tell the broker a message of the program."""
+        await self._say(messages.StreamSaid(self._number, message))
+
+    async def _obey(self) -> None:
+        while True:
+            match await self._order():
+                case messages.TransferFinish(reason=why):
+                    self._reason = printable(why, 900)
+                    return
+                case messages.StreamTell() | messages.DaemonMore() as order:
+                    await self.take(order)
+                case _:
+                    pass  # of an exchange of files; the broker sends none

@@ -205,12 +205,8 @@ class _Stream:
                     await self._moved_by(self._deliver, order, fds)
                 case messages.TransferLeave():
                     return await self._leave(order)
-                case messages.SshServe():
-                    return await self._serve_agent(order)
-                case messages.WindowServe():
-                    return await self._serve_window()
-                case messages.DaemonServe():
-                    return await self._serve_daemon()
+                case messages.TransferServe():
+                    return await self._serve(order)
                 case _:
                     raise InternalError(
                         "an order for an agent or a daemon, and none is served"
@@ -260,32 +256,18 @@ class _Stream:
             if isinstance(last, messages.TransferFinish):
                 return printable(last.reason, 900) or "done"
 
-    async def _serve_agent(self, order: messages.SshServe) -> str:
+    async def _serve(self, order: messages.TransferServe) -> str:
+        orders = self._next_agent_order
+        if order.what == "window":
+            window = OwnWindow(self._sandbox())
+            await self._answer(Go())
+            return await serve_window(window, self._sock, orders, self._count)
         await self._answer(order.service or Go())
-        stream = SshAgentStream(
-            self.number,
-            self._sock,
-            self._say,
-            self._next_agent_order,
-            asks=order.service is None,
-            moved=self._count,
-        )
-        try:
-            return await stream.run()
-        except PeerError as error:
-            return printable(str(error), 900)  # its program reads none of our messages
-
-    async def _serve_daemon(self) -> str:
-        await self._answer(Go())
-        order = self._next_agent_order
-        stream = DaemonStream(self.number, self._sock, self._say, order, self._count)
-        return await stream.run()
-
-    async def _serve_window(self) -> str:
-        window = OwnWindow(self._sandbox())
-        await self._answer(Go())
-        order = self._next_agent_order
-        return await serve_window(window, self._sock, order, self._count)
+        words = (self.number, self._sock, self._say, orders)
+        if order.what == "daemon":
+            return await DaemonStream(*words, self._count).run()
+        asks = order.service is None
+        return await SshAgentStream(*words, asks=asks, moved=self._count).run()
 
     async def _next_agent_order(self) -> messages.ToWorker:
         order, fds = await self._orders.receive()

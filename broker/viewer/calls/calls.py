@@ -222,7 +222,9 @@ class SandboxCalls:
             with self._places.one(own, SCREEN_SHARE, 2 * _OWN_WINDOWS, source):
                 # It has what its programs have drawn, and nothing of the user's.
                 number, lease = call.exchange.stream, call.guest.lease
-                serve = partial(call.guest.order, messages.WindowServe(number))
+                serve = partial(
+                    call.guest.order, messages.TransferServe(number, "window")
+                )
                 await self._desktop.screens.share_own(lease, number, serve)
         if sizes := _VIDEO.get(ask.service):
             users: VideoUses = self._desktop.cameras
@@ -368,7 +370,9 @@ class SandboxCalls:
         """Give a program of the target to its caller; returns at the call's end."""
         meeting = self._meetings.join(untrusted_token, guest.lease.id)
         if meeting.service.service == SSH_AGENT:
-            await guest.order(messages.SshServe(exchange.stream, meeting.service))
+            await guest.order(
+                messages.TransferServe(exchange.stream, "agent", meeting.service)
+            )
             meeting.exchange = exchange
             meeting.arrived.set()
             await meeting.over.wait()

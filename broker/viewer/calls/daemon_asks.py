@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn
 
+from broker.core.errors import PeerError
 from broker.ipc import transfer as messages
 from broker.ipc.guest.daemons import FromDaemon
 from broker.viewer.calls.places import CallPaces
@@ -24,9 +25,11 @@ async def take_asks(
     take: Callable[[FromDaemon], Awaitable[None]],
 ) -> NoReturn:
     """Permit a daemon's call, and take its requests until its connection ends."""
-    await guest.order(messages.DaemonServe(exchange.stream))
+    await guest.order(messages.TransferServe(exchange.stream, "daemon"))
     while True:
-        ask = await exchange.daemon_asked()
+        ask = await exchange.said()
+        if not isinstance(ask, FromDaemon):
+            raise PeerError("a message that is not a daemon's")
         await paces.wait(guest.lease.record)
         await take(ask)
         await guest.order(messages.DaemonMore(exchange.stream))

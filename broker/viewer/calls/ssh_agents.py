@@ -44,9 +44,9 @@ class SandboxAgent:
 
     async def ask(self, ask: AgentAsk) -> AgentAnswer:
         """See ``KeyAgent``."""
-        await self._guest.order(messages.SshToAgent(self._exchange.stream, ask))
+        await self._guest.order(messages.StreamTell(self._exchange.stream, ask))
         with trio.move_on_after(limits.SSH_AGENT_SECONDS):
-            said = await self._exchange.agent_said_or_closed()
+            said = await self._exchange.said()
             if isinstance(said, AgentAnswer):
                 return said
         raise UpstreamError(

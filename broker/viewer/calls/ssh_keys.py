@@ -99,7 +99,7 @@ class SshKeys:
                 raise ToldError(f"{permit.where}: user= has no meaning at the desktop")
             with failures_told(permit.target):
                 async with self._agent(permit, guest, wait) as agent:
-                    await guest.order(messages.SshServe(exchange.stream))
+                    await guest.order(messages.TransferServe(exchange.stream, "agent"))
                     talk = _Conversation(
                         self._decider, request, agent, guest, permit.target
                     )
@@ -110,13 +110,13 @@ class SshKeys:
     ) -> None:
         """Answer the requests of a connection until it ends."""
         while True:
-            asked = await exchange.agent_said()
+            asked = await exchange.said()
             # Requests of a sandbox to ssh agents are paced.
             await self._paces.wait(guest.lease.id)
             if not isinstance(asked, AgentAsk):
                 raise PeerError("an ssh agent's answer to nobody")
             answer = await talk.answer(asked)
-            await guest.order(messages.SshAnswer(exchange.stream, answer))
+            await guest.order(messages.StreamTell(exchange.stream, answer))
 
     def _agent(
         self, permit: Permit, guest: Guest, wait: Wait

@@ -36,7 +36,7 @@ from broker.ipc.guest.daemons import (
     NotificationAction,
     NotificationClosed,
 )
-from broker.ipc.transfer import DaemonAnswer
+from broker.ipc.transfer import StreamTell
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.daemon_asks import take_asks
 from broker.viewer.calls.places import CallPaces
@@ -108,7 +108,7 @@ class NotificationService:
         async def tell_guest() -> None:
             async for answer in answers:
                 with suppress(UpstreamError, RefusedError):  # its worker has just ended
-                    await guest.order(DaemonAnswer(stream, answer))
+                    await guest.order(StreamTell(stream, answer))
 
         try:
             async with trio.open_nursery() as nursery:

@@ -15,10 +15,8 @@ import trio
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
 from broker.core.limits import transfer as limits
-from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
-from broker.ipc.guest.daemons import FromDaemon
 from broker.ipc.guest.file_requests import Ask
 from broker.viewer.opening.returns import Return
 
@@ -102,8 +100,7 @@ class OpenExchange:
         """The file that is being passed on to the program."""
         self._ask: Ask | None = None
         self._passed: messages.TransferPassed | None = None
-        self._agent_said: AgentAsk | AgentAnswer | None = None
-        self._daemon_ask: FromDaemon | None = None
+        self._said: messages.Said | None = None
         self._changed = trio.Event()
 
     def take(self, message: messages.FromWorker) -> None:
@@ -117,12 +114,8 @@ class OpenExchange:
                 self._passed = message
                 self.sha256 = message.sha256
                 self._moved(message)
-            case messages.SshAsked(ask=said) | messages.SshAnswered(answer=said) if (
-                self._agent_said is None
-            ):
-                self._agent_said = said
-            case messages.DaemonAsked() if self._daemon_ask is None:
-                self._daemon_ask = message.ask
+            case messages.StreamSaid() if self._said is None:
+                self._said = message.message
             case messages.TransferClosed():
                 self.close(message)
             case _:
@@ -157,26 +150,15 @@ class OpenExchange:
             await self._changed.wait()
         return printable(self._passed.reason, 400)
 
-    async def agent_said(self) -> AgentAsk | AgentAnswer:
-        """Wait for the next request to an ssh agent, or for the answer of one."""
-        while self._agent_said is None:
+    async def said(self) -> messages.Said | None:
+        """Wait for what a program says next; None where the connection is over."""
+        await (
+            trio.lowlevel.checkpoint()
+        )  # where its task was cancelled, it ends by that
+        while self._said is None and self.closed is None:
             await self._changed.wait()
-        said, self._agent_said = self._agent_said, None
+        said, self._said = self._said, None
         return said
-
-    async def agent_said_or_closed(self) -> AgentAsk | AgentAnswer | None:
-        """The same; None where the connection is over."""
-        while self._agent_said is None and self.closed is None:
-            await self._changed.wait()
-        said, self._agent_said = self._agent_said, None
-        return said
-
-    async def daemon_asked(self) -> FromDaemon:
-        """Wait for what a daemon of the sandbox asks next."""
-        while self._daemon_ask is None:
-            await self._changed.wait()
-        asked, self._daemon_ask = self._daemon_ask, None
-        return asked
 
     async def wait_closed(self) -> None:
         """Wait until the worker says that it is over."""

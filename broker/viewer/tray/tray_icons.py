@@ -187,7 +187,7 @@ class _DaemonIcons:
         # guard: clicks on icons are paced
         if self._clicks.early(now) <= 0:
             self._clicks.take(now)
-            order = messages.DaemonAnswer(self._exchange.stream, click)
+            order = messages.StreamTell(self._exchange.stream, click)
             await self._guest.order(order)
 
 

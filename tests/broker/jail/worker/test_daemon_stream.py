@@ -42,7 +42,7 @@ class Talk:
         await self.stream.send_all(b"".join(frames))
 
     def answer(self, answer):
-        self.orders.send_nowait(m.DaemonAnswer(1, answer))
+        self.orders.send_nowait(m.StreamTell(1, answer))
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def talk(nursery):
 async def test_messages_go_both_ways(talk):
     ask = DaemonShow(1, "s", "b", 2, [("k", "l")], 5)
     await talk.send(ask)
-    assert await talk.said.receive() == m.DaemonAsked(1, ask)
+    assert await talk.said.receive() == m.StreamSaid(1, ask)
     answers = [NotificationAction(1, "k"), NotificationClosed(1, 2)]
     for answer in answers:
         talk.answer(answer)
@@ -110,7 +110,7 @@ async def test_a_message_that_never_ends_is_not_waited_for(talk, autojump_clock)
 async def test_silence_between_messages_is_no_fault(talk, autojump_clock):
     await trio.sleep(10 * limits.SILENT_SECONDS)
     await talk.send(DaemonShow(1, "s"))
-    assert isinstance(await talk.said.receive(), m.DaemonAsked)
+    assert isinstance(await talk.said.receive(), m.StreamSaid)
 
 
 async def test_a_daemon_that_reads_nothing_is_given_up(talk, autojump_clock):

@@ -427,10 +427,10 @@ async def test_a_program_of_an_agent_gets_no_message_of_ours(tmp_path):
     async with broker(tmp_path) as b, raw(b, agent=True) as sock:
         await sock.send(LIST + LIST)
         b.order(_M.TransferWait(1, "starting vault"))
-        b.order(_M.SshServe(1))
+        b.order(_M.TransferServe(1, "agent"))
         for _ in range(2):
-            assert (await b.hear(_M.SshAsked)).ask == ListKeys()
-            b.order(_M.SshAnswer(1, KeyRefused()))
+            assert (await b.hear(_M.StreamSaid)).message == ListKeys()
+            b.order(_M.StreamTell(1, KeyRefused()))
             assert await exactly(sock, len(FAILED)) == FAILED
         b.order(_M.TransferFinish(1))
         await b.hear(_M.TransferClosed)
@@ -449,7 +449,7 @@ async def test_a_program_of_an_agent_that_goes_is_not_waited_for(tmp_path):
     async with broker(tmp_path) as b, raw(b, agent=True) as sock:
         await sock.send(LIST)
         sock.close()
-        b.order(_M.SshServe(1))
+        b.order(_M.TransferServe(1, "agent"))
         closed = await b.hear(_M.TransferClosed)
         assert "closed the connection" in closed.reason
     second = tmp_path / "second"

@@ -103,7 +103,7 @@ class Daemon:
                 self.asked = trio.Event()
                 await self.asked.wait()
             self.more = trio.Event()
-            ask = m.DaemonAsked(self.exchange.stream, self.asks.pop(0))
+            ask = m.StreamSaid(self.exchange.stream, self.asks.pop(0))
             self.exchange.take(ask)
 
 
@@ -131,8 +131,8 @@ class Stand:
         await trio.lowlevel.checkpoint()
         if isinstance(message, m.DaemonMore):
             self.daemons[message.stream].more.set()
-        if isinstance(message, m.DaemonAnswer):
-            self.answers.append((message.stream, message.answer))
+        if isinstance(message, m.StreamTell):
+            self.answers.append((message.stream, message.message))
             self.answered.set()
             self.answered = trio.Event()
 
@@ -327,9 +327,9 @@ async def test_a_rule_that_goes_makes_it_normal():
 async def test_a_worker_that_does_not_wait_its_turn_says_what_cannot_be():
     async with stand() as it:
         daemon = await it.connect()
-        daemon.exchange.take(m.DaemonAsked(1, DaemonShow(1, "s")))
+        daemon.exchange.take(m.StreamSaid(1, DaemonShow(1, "s")))
         with pytest.raises(PeerError):
-            daemon.exchange.take(m.DaemonAsked(1, DaemonShow(2, "s")))
+            daemon.exchange.take(m.StreamSaid(1, DaemonShow(2, "s")))
 
 
 async def test_a_connection_that_ends_while_it_waits_has_counted_nothing(
