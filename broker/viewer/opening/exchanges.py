@@ -6,9 +6,10 @@ Claims of a process that may be hostile: each is bounded, and about this sandbox
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import trio
 
@@ -19,6 +20,8 @@ from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import Ask
 from broker.viewer.opening.returns import Return
+
+Waiting = TypeVar("Waiting")
 
 
 @dataclass(eq=False)
@@ -175,14 +178,61 @@ class CallServer:
     """Held until a call was taken: its worker has one order of a call at a time."""
 
 
+class Awaited(Generic[Waiting]):
+    """What waits for programs of a sandbox, each by a token."""
+
+    def __init__(
+        self, many: str, unknown: str, over: Callable[[Waiting], None] = lambda _: None
+    ) -> None:
+        """``many`` and ``unknown``: why none is added, or taken; ``over`` ends one."""
+        self._many, self._unknown, self._over = many, unknown, over
+        self._waiting: dict[str, Waiting] = {}
+
+    @contextmanager
+    def one(self, token: str, waiting: Waiting) -> Iterator[None]:
+        """Let a program take it by its token, once, while the block runs.
+
+        Raises RefusedError.
+        """
+        if len(self._waiting) >= limits.OPENED_TOKENS:
+            raise RefusedError(self._many)
+        self._waiting[token] = waiting
+        try:
+            yield
+        finally:
+            self._waiting.pop(token, None)
+            self._over(waiting)
+
+    def take(self, untrusted_token: str) -> Waiting:
+        """Return what a token leads to.  Raises RefusedError."""
+        # guard: a token of a gift is used once
+        # guard: a token of a return is used once
+        found = self._waiting.pop(untrusted_token, None)
+        if found is None:
+            raise RefusedError(self._unknown)
+        return found
+
+
 class Exchanges:
     """All such connections of a sandbox, and the deliveries on their way to it."""
 
     def __init__(self) -> None:
         self._exchanges: dict[int, OpenExchange] = {}
-        self._deliveries: dict[str, Delivery] = {}
-        self._returns: dict[str, Return] = {}
-        self._gifts: dict[str, Gift] = {}
+        self.deliveries = Awaited[Delivery](
+            "too much waits to be fetched by this sandbox",
+            "nothing was sent here by that token",
+            lambda delivery: delivery.end("it was given up"),
+        )
+        self.returns = Awaited[Return](
+            "too many files are being edited in this sandbox",
+            "no file may be returned by that token",
+            lambda way: way.end("it is not awaited any more"),
+        )
+        self.gifts = Awaited[Gift](
+            "too many files are on their way from this sandbox",
+            "no files are wanted by that token",
+        )
+        """Files that were pasted or dropped."""
         self.server: CallServer | None = None
         """The program that serves calls, of a sandbox without an agent."""
         self.served = trio.Event()
@@ -219,50 +269,6 @@ class Exchanges:
             )
 
     @contextmanager
-    def expected(self, token: str, delivery: Delivery) -> Iterator[None]:
-        """Let a program of the sandbox fetch a delivery by its token, once.
-
-        Raises RefusedError.
-        """
-        if len(self._deliveries) >= limits.OPENED_TOKENS:
-            raise RefusedError("too much waits to be fetched by this sandbox")
-        self._deliveries[token] = delivery
-        try:
-            yield
-        finally:
-            self._deliveries.pop(token, None)
-            delivery.end("it was given up")
-
-    @contextmanager
-    def returning(self, way: Return) -> Iterator[None]:
-        """Let a program of the sandbox return a file by its token, once.
-
-        Raises RefusedError.
-        """
-        if len(self._returns) >= limits.OPENED_TOKENS:
-            raise RefusedError("too many files are being edited in this sandbox")
-        self._returns[way.token] = way
-        try:
-            yield
-        finally:
-            self._returns.pop(way.token, None)
-            way.end("it is not awaited any more")
-
-    @contextmanager
-    def giving(self, token: str, gift: Gift) -> Iterator[None]:
-        """Let a program of the sandbox send files that were pasted or dropped, once.
-
-        Raises RefusedError.
-        """
-        if len(self._gifts) >= limits.OPENED_TOKENS:
-            raise RefusedError("too many files are on their way from this sandbox")
-        self._gifts[token] = gift
-        try:
-            yield
-        finally:
-            self._gifts.pop(token, None)
-
-    @contextmanager
     def serving(self, stream: int) -> Iterator[None]:
         """Let a connection be that of the program which serves calls.
 
@@ -278,27 +284,3 @@ class Exchanges:
         finally:
             self.server = None
             self.served = trio.Event()
-
-    def take_gift(self, untrusted_token: str) -> Gift:
-        """Return where files go.  Raises RefusedError for a token that is not known."""
-        # guard: a token of a gift is used once
-        gift = self._gifts.pop(untrusted_token, None)
-        if gift is None:
-            raise RefusedError("no files are wanted by that token")
-        return gift
-
-    def take_return(self, untrusted_token: str) -> Return:
-        """Return a file's way back.  Raises RefusedError where there is none."""
-        # guard: a token of a return is used once
-        way = self._returns.pop(untrusted_token, None)
-        if way is None:
-            raise RefusedError("no file may be returned by that token")
-        return way
-
-    def fetch(self, untrusted_token: str) -> Delivery:
-        """Return a delivery.  Raises RefusedError where there is none."""
-        delivery = self._deliveries.pop(untrusted_token, None)
-        if delivery is None:
-            raise RefusedError("nothing was sent here by that token")
-        delivery.taken.set()
-        return delivery

@@ -258,7 +258,7 @@ class FileDialogs:
         """Store each content that the program writes to one file."""
         while True:
             way = new_way()
-            with chosen.guest.transfers.returning(way):
+            with chosen.guest.transfers.returns.one(way.token, way):
                 before = await self._keep(chosen, path, way, before)
 
     async def _keep(self, chosen: _Chosen, path: Path, way: Return, before: str) -> str:

@@ -176,7 +176,8 @@ class Mover:
         self, guest: Guest, exchange: OpenExchange, untrusted_token: str
     ) -> None:
         """Let a program that we have started in the target fetch its files."""
-        delivery = guest.transfers.fetch(untrusted_token)
+        delivery = guest.transfers.deliveries.take(untrusted_token)
+        delivery.taken.set()
         exchange.delivery = delivery
         reason = "the receiver broke it off"
         try:
@@ -202,7 +203,7 @@ class Mover:
         self, guest: Guest, exchange: OpenExchange, ask: ReturnFile
     ) -> None:
         """Take an edited file from the target, for the sandbox or user that sent it."""
-        way = guest.transfers.take_return(ask.token)
+        way = guest.transfers.returns.take(ask.token)
         reason = "the editing sandbox broke it off"
         try:
             end = await way.wait_open(ask.size)

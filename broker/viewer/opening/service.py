@@ -211,7 +211,7 @@ class OpeningService:
         vitrail.FileCopy allows it, or the sandbox does not send them.
         """
         token, gift = secrets.token_hex(16), Gift(target, trio.current_time())
-        with guest.transfers.giving(token, gift):
+        with guest.transfers.gifts.one(token, gift):
             words = ["vitrail-files", "give", token, *files]
             program = await guest.start_program(words, {}, display=False)
             with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
@@ -226,7 +226,7 @@ class OpeningService:
         self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: GiveFiles
     ) -> None:
         """Decide about files that the user has pasted, and copy them."""
-        gift = guest.transfers.take_gift(ask.token)
+        gift = guest.transfers.gifts.take(ask.token)
         gift.taken.set()
         reason = "it was cut"
         try:

@@ -157,9 +157,9 @@ class Targets:
             AsyncExitStack() as stack,
         ):
             if way is not None:
-                stack.enter_context(guest.transfers.returning(way))
+                stack.enter_context(guest.transfers.returns.one(way.token, way))
             token = secrets.token_hex(16)
-            with guest.transfers.expected(token, delivery):
+            with guest.transfers.deliveries.one(token, delivery):
                 words = [_TOOL, "receive", token]
                 if delivery.open:
                     words += _command(guest)

@@ -57,13 +57,12 @@ def test_a_sandbox_has_so_many_requests_at_one_time():
 def test_a_token_fetches_once():
     exchanges = Exchanges()
     sent = delivery()
-    with exchanges.expected("a" * 32, sent):
+    with exchanges.deliveries.one("a" * 32, sent):
         with pytest.raises(RefusedError):
-            exchanges.fetch("b" * 32)
-        assert exchanges.fetch("a" * 32) is sent
-        assert sent.taken.is_set()
+            exchanges.deliveries.take("b" * 32)
+        assert exchanges.deliveries.take("a" * 32) is sent
         with pytest.raises(RefusedError):
-            exchanges.fetch("a" * 32)
+            exchanges.deliveries.take("a" * 32)
         sent.end("")
     assert sent.reason == ""
 
@@ -72,23 +71,24 @@ def test_what_nothing_fetches_is_given_up_with_its_pipe():
     exchanges = Exchanges()
     sent = delivery()
     fd = sent.pipe
-    with exchanges.expected("a" * 32, sent):
+    with exchanges.deliveries.one("a" * 32, sent):
         assert is_open(fd)
     assert not is_open(fd)
     assert sent.reason == "it was given up"
     with pytest.raises(RefusedError):
-        exchanges.fetch("a" * 32)
+        exchanges.deliveries.take("a" * 32)
 
 
 def test_so_much_may_wait_to_be_fetched():
     exchanges = Exchanges()
     blocks = [
-        exchanges.expected(f"{n:032}", delivery()) for n in range(limits.OPENED_TOKENS)
+        exchanges.deliveries.one(f"{n:032}", delivery())
+        for n in range(limits.OPENED_TOKENS)
     ]
     for block in blocks:
         block.__enter__()
     last = delivery()
-    with pytest.raises(RefusedError), exchanges.expected("f" * 32, last):
+    with pytest.raises(RefusedError), exchanges.deliveries.one("f" * 32, last):
         pass
     last.close_pipe()
     for block in blocks:
@@ -137,29 +137,29 @@ def test_a_day_has_so_many_requests_and_bytes():
 
 def test_a_gift_is_taken_once_and_only_while_it_is_wanted():
     exchanges, gift = Exchanges(), Gift("personal", 0.0)
-    with exchanges.giving("token", gift):
+    with exchanges.gifts.one("token", gift):
         with pytest.raises(RefusedError, match="by that token"):
-            exchanges.take_gift("another")
-        assert exchanges.take_gift("token") is gift
+            exchanges.gifts.take("another")
+        assert exchanges.gifts.take("token") is gift
         with pytest.raises(RefusedError, match="by that token"):
-            exchanges.take_gift("token")
-    with exchanges.giving("later", gift):
+            exchanges.gifts.take("token")
+    with exchanges.gifts.one("later", gift):
         pass
     with pytest.raises(RefusedError, match="by that token"):
-        exchanges.take_gift("later")
+        exchanges.gifts.take("later")
 
 
 def test_a_file_is_returned_once_and_only_while_it_is_edited():
     """A second one would be written over what the person has seen come back."""
     exchanges, way = Exchanges(), Return("token", Quota(10, 10, 1))
-    with exchanges.returning(way):
+    with exchanges.returns.one(way.token, way):
         with pytest.raises(RefusedError, match="by that token"):
-            exchanges.take_return("another")
-        assert exchanges.take_return("token") is way
+            exchanges.returns.take("another")
+        assert exchanges.returns.take("token") is way
         with pytest.raises(RefusedError, match="by that token"):
-            exchanges.take_return("token")
+            exchanges.returns.take("token")
     with pytest.raises(RefusedError, match="by that token"):
-        exchanges.take_return("token")
+        exchanges.returns.take("token")
 
 
 async def test_what_is_returned_has_the_size_that_its_sender_takes():

@@ -63,7 +63,7 @@ async def test_no_more_comes_back_than_was_announced():
         orders.append(message)
 
     way = Return("token", Quota(1 << 31, 1 << 31, 1, single=True, name="x"))
-    transfers = SimpleNamespace(take_return=lambda _: way)
+    transfers = SimpleNamespace(returns=SimpleNamespace(take=lambda _: way))
     guest = SimpleNamespace(order=order, transfers=transfers)
     exchange = SimpleNamespace(stream=1, passed=passed, sha256=b"", size=0)
     with pipe() as (_, write):
