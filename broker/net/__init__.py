@@ -1,7 +1,7 @@
 """Sockets, and the link of two machines.
 
 Processes: viewer, host (activation, display_header, hangup); viewer, host, brokerctl
-(addresses, endpoints, listeners); viewer, brokerctl (connection_quota).
+(addresses, endpoints, listeners); viewer, brokerctl (connection_quota, session_bus).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -41,7 +41,11 @@ from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import files_tool
 
 if TYPE_CHECKING:
-    from broker.viewer.calls.daemon_asks import ServeDaemon
+    from broker.authority.permit import Request
+    from broker.viewer.opening.exchanges import OpenExchange
+    from broker.viewer.sandboxes.guest import Guest
+
+    ServeDaemon = Callable[[Guest, OpenExchange, Request], Awaitable[None]]
 
 _START_SECONDS = 10.0
 _STATUS_BYTES = 4096

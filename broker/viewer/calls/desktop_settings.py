@@ -17,13 +17,13 @@ from typing import Final
 
 import msgspec
 import trio
-from jeepney import DBusAddress, MatchRule, Message, MessageType, new_method_call
+from jeepney import DBusAddress, MatchRule, Message, new_method_call
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter, open_dbus_router
 
 from broker.core.escape import printable
 from broker.core.limits.transfer import SETTINGS_AGAIN_SECONDS, SETTINGS_SECONDS
-from broker.core.stderr_log import log_stderr
+from broker.net.session_bus import Complaint, answer_of, owner_changes
 
 _NAME = "org.freedesktop.portal.Desktop"
 _INTERFACE = "org.freedesktop.portal.Settings"
@@ -62,7 +62,7 @@ class DesktopSettings:
         self._known = trio.Event()
         self._listeners = 0
         self._wanted = trio.Event()
-        self._complained = False
+        self._complaint = Complaint("sandboxes do not follow the desktop's settings")
 
     async def run(self) -> None:
         """Ask the desktop while a sandbox listens, until cancelled."""
@@ -71,7 +71,7 @@ class DesktopSettings:
             try:
                 await self._follow()
             except Exception as error:  # noqa: BLE001 -- no bus, no portal, one that dies
-                self._complain(error)
+                self._complaint.tell(error)
                 self._known.set()
                 await trio.sleep(SETTINGS_AGAIN_SECONDS)
 
@@ -133,13 +133,8 @@ class DesktopSettings:
         """Follow the portal until nothing listens, or it has gone."""
         rules = (
             MatchRule(type="signal", interface=_INTERFACE, path=_PORTAL.object_path),
-            MatchRule(
-                type="signal",
-                interface=message_bus.interface,
-                member="NameOwnerChanged",
-            ),
+            owner_changes(_NAME),
         )
-        rules[1].add_arg_condition(0, _NAME)
         async with open_dbus_router() as router:
             # Not as context managers: cancelled, jeepney's router fails where it closes
             # a filter in the moment that its context does.
@@ -147,7 +142,7 @@ class DesktopSettings:
                 router.filter(rule, bufsize=_SIGNALS).receive_channel for rule in rules
             )
             for rule in rules:
-                await _reply(router, message_bus.AddMatch(rule))
+                await answer_of(router, message_bus.AddMatch(rule), SETTINGS_SECONDS)
             await self._read(router)
             async with trio.open_nursery() as nursery:
 
@@ -168,24 +163,12 @@ class DesktopSettings:
         """Ask for all: a signal only says that something has changed."""
         spaces = list(dict.fromkeys(space for space, _ in TOLD))
         call = new_method_call(_PORTAL, "ReadAll", "as", (spaces,))
-        found = settings_in((await _reply(router, call)).body)
+        answer = await answer_of(router, call, SETTINGS_SECONDS)
+        found = settings_in(answer.body)
         self._known.set()
         if found != self._found:
             self._found = found
             self.tell_again()
-
-    def _complain(self, error: Exception) -> None:
-        if self._complained:
-            return
-        self._complained = True
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        words = str(error) or type(error).__name__
-        if isinstance(error, KeyError):
-            words = "DBUS_SESSION_BUS_ADDRESS is not set"
-        log_stderr(
-            f"vitrail: sandboxes do not follow the desktop's settings: {printable(words)}"
-        )
 
 
 def settings_in(body: tuple[object, ...]) -> dict[tuple[str, str], Setting]:
@@ -241,11 +224,3 @@ def fixed_settings(
             told = tuple(part / 255 for part in bytes.fromhex(str(value)[1:]))
         found[place] = (*place, form, told)
     return found
-
-
-async def _reply(router: DBusRouter, call: Message) -> Message:
-    with trio.fail_after(SETTINGS_SECONDS):
-        answer = await router.send_and_get_reply(call)
-    if answer.header.message_type is not MessageType.method_return:
-        raise OSError(" ".join(map(str, answer.body)) or "it answers an error")
-    return answer

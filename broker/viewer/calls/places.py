@@ -1,17 +1,28 @@
-"""How many calls run at one time, of a service and of a target, and how often."""
+"""How many calls run at one time, of a service and of a target, and how often.
+
+And the requests of a sandbox's daemon of notifications or icons, one at a time.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
+from broker.core.errors import PeerError
 from broker.core.fair_share import may_take
 from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
+from broker.ipc import transfer as messages
+from broker.ipc.guest.daemons import FromDaemon
 from broker.viewer.opening.failures import ToldError
+
+if TYPE_CHECKING:
+    from broker.viewer.opening.exchanges import OpenExchange
+    from broker.viewer.sandboxes.guest import Guest
 
 Service = tuple[LeaseId | str, str]
 """A target and a service of it; empty: the desktop, and all services."""
@@ -73,3 +84,20 @@ class CallPaces:
         # guard: a caller's connections share a pace
         pace = self._paces.setdefault(caller, fresh)
         return pace
+
+
+async def take_asks(
+    guest: Guest,
+    exchange: OpenExchange,
+    paces: CallPaces,
+    take: Callable[[FromDaemon], Awaitable[None]],
+) -> NoReturn:
+    """Permit a daemon's call, and take its requests until its connection ends."""
+    await guest.order(messages.TransferServe(exchange.stream, "daemon"))
+    while True:
+        ask = await exchange.said()
+        if not isinstance(ask, FromDaemon):
+            raise PeerError("a message that is not a daemon's")
+        await paces.wait(guest.lease.record)
+        await take(ask)
+        await guest.order(messages.DaemonMore(exchange.stream))

@@ -13,15 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
-from jeepney import DBusAddress, HeaderFields, MatchRule, Message, MessageType
+from jeepney import DBusAddress, HeaderFields, MatchRule, Message
 from jeepney import new_method_call as method_call
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter, open_dbus_connection
 
 from broker.core.errors import UpstreamError
-from broker.core.escape import printable
 from broker.core.limits import notifications as limits
-from broker.core.stderr_log import log_stderr
+from broker.net.session_bus import Complaint, answer_of, owner_changes
 from broker.viewer.notifications.board import Bubble, badge
 
 _NAME = "org.freedesktop.Notifications"
@@ -79,7 +78,7 @@ class DesktopServer:
         self._wanted: dict[int, Bubble] = {}
         self._closing: set[int] = set()
         self._changed = trio.Event()
-        self._complained = False
+        self._complaint = Complaint("notifications of sandboxes are not shown")
         self._stopped = False
 
     def show(self, number: int, bubble: Bubble) -> None:
@@ -116,7 +115,7 @@ class DesktopServer:
                 try:
                     await self._connected()
                 except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies
-                    self._complain(error)
+                    self._complaint.tell(error)
                 self._closing.clear()
                 lost, self._wanted = self._wanted, {}
                 for number in lost:
@@ -134,19 +133,16 @@ class DesktopServer:
         send, signals = trio.open_memory_channel[Message](_SIGNALS_WAITING)
         rules = (
             MatchRule(type="signal", interface=_NAME, path=_SERVICE.object_path),
-            MatchRule(
-                type="signal",
-                interface=message_bus.interface,
-                member="NameOwnerChanged",
-            ),
+            owner_changes(_NAME),
         )
-        rules[1].add_arg_condition(0, _NAME)
         # Not as context managers, see DesktopSettings: they end with the router.
         router.filter(rules[0], channel=send)
         router.filter(rules[1], channel=send.clone())
         for rule in rules:
-            await _reply(router, message_bus.AddMatch(rule))
-        facts = await _reply(router, method_call(_SERVICE, "GetServerInformation"))
+            await answer_of(router, message_bus.AddMatch(rule), limits.SERVER_SECONDS)
+        facts = await answer_of(
+            router, method_call(_SERVICE, "GetServerInformation"), limits.SERVER_SECONDS
+        )
         owner = str(facts.header.fields[HeaderFields.sender])
         session = _Session(router, owner, *await _abilities(router))
         async with trio.open_nursery() as nursery:
@@ -175,7 +171,7 @@ class DesktopServer:
                 theirs = before[0] if before else 0
                 call = _notify(bubble, theirs, session)
                 session.early.clear()
-                answer = await _reply(session.router, call)
+                answer = await answer_of(session.router, call, limits.SERVER_SECONDS)
                 session.shown[number] = int(answer.body[0]), bubble
                 for member, body in list(session.early):
                     self._heard(session, member, body)
@@ -188,7 +184,7 @@ class DesktopServer:
             call = method_call(_SERVICE, "CloseNotification", "u", (before[0],))
             # One that the user has closed in this moment is an error.
             with suppress(UpstreamError):
-                await _reply(session.router, call)
+                await answer_of(session.router, call, limits.SERVER_SECONDS)
 
     async def _empty(self, session: _Session) -> None:
         """Close all notifications of this viewer, where the server still answers."""
@@ -197,7 +193,7 @@ class DesktopServer:
                 for number in list(session.shown):
                     await self._take_down(session, number)
             except Exception as error:  # noqa: BLE001 -- it is going, as we are
-                self._complain(error)
+                self._complaint.tell(error)
 
     async def _listen(
         self, session: _Session, signals: trio.MemoryReceiveChannel[Message]
@@ -235,32 +231,13 @@ class DesktopServer:
             case _:
                 pass  # of a later version of the specification
 
-    def _complain(self, error: Exception) -> None:
-        if self._complained:
-            return
-        self._complained = True
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        words = "it does not answer" if isinstance(error, trio.TooSlowError) else ""
-        if isinstance(error, KeyError):
-            words = "DBUS_SESSION_BUS_ADDRESS is not set"
-        text = printable(words or str(error) or type(error).__name__)
-        log_stderr(f"vitrail: notifications of sandboxes are not shown: {text}")
-
-
-async def _reply(router: DBusRouter, call: Message) -> Message:
-    """Return the answer to a call.  Raises UpstreamError, trio.TooSlowError."""
-    with trio.fail_after(limits.SERVER_SECONDS):
-        answer = await router.send_and_get_reply(call)
-    if answer.header.message_type is not MessageType.method_return:
-        raise UpstreamError(" ".join(map(str, answer.body)) or "it answers an error")
-    return answer
-
 
 async def _abilities(router: DBusRouter) -> tuple[bool, bool]:
     """Whether the server shows buttons, and whether it reads markup in the text."""
     try:
-        answer = await _reply(router, method_call(_SERVICE, "GetCapabilities"))
+        answer = await answer_of(
+            router, method_call(_SERVICE, "GetCapabilities"), limits.SERVER_SECONDS
+        )
     except UpstreamError:
         # mako 1.7.1 answers some of these calls so.  Escaped text is safe with either.
         # guard: text is escaped for a server that does not say

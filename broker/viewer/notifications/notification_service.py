@@ -38,8 +38,7 @@ from broker.ipc.guest.daemons import (
 )
 from broker.ipc.transfer import StreamTell
 from broker.viewer.authority.interface import Permits
-from broker.viewer.calls.daemon_asks import take_asks
-from broker.viewer.calls.places import CallPaces
+from broker.viewer.calls.places import CallPaces, take_asks
 from broker.viewer.notifications.board import (
     CRITICAL,
     DEFAULT,

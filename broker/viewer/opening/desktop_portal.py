@@ -25,6 +25,7 @@ from jeepney.io.trio import DBusConnection, open_dbus_connection
 
 from broker.core.errors import SetupError, UpstreamError, sole
 from broker.core.escape import printable
+from broker.net.session_bus import owner_changes, why
 
 NAME = "org.freedesktop.portal.Desktop"
 PATH = "/org/freedesktop/portal/desktop"
@@ -111,7 +112,7 @@ class PortalBus:
         sender = str(self._connection.unique_name).lstrip(":").replace(".", "_")
         handle = f"{PATH}/request/{sender}/{token}"
         response = self.rule(handle, _REQUEST, "Response")
-        for rule in (response, self._end_rule()):
+        for rule in (response, owner_changes(self._owner)):
             await self.call(message_bus.AddMatch(rule))
         ask = new_method_call(self.address(PATH), method, signature, words)
         try:
@@ -127,7 +128,7 @@ class PortalBus:
 
     async def signal(self, rule: MatchRule) -> Message:
         """Wait for a signal.  Raises UpstreamError when the portal has ended."""
-        end = self._end_rule()
+        end = owner_changes(self._owner)
         while True:
             got = (
                 self._signals.popleft()
@@ -150,13 +151,6 @@ class PortalBus:
             member=member,
         )
 
-    def _end_rule(self) -> MatchRule:
-        rule = MatchRule(
-            type="signal", interface=message_bus.interface, member="NameOwnerChanged"
-        )
-        rule.add_arg_condition(0, self._owner)
-        return rule
-
 
 @asynccontextmanager
 async def portal_bus(
@@ -173,8 +167,5 @@ async def portal_bus(
         found = sole(error)
         if not isinstance(found, _NO_BUS):
             raise
-        words = printable(str(found) or type(found).__name__, 300)
-        if isinstance(found, KeyError):
-            words = "DBUS_SESSION_BUS_ADDRESS is not set"
-        text = f"the desktop's {noun} cannot be reached: {words}"
+        text = f"the desktop's {noun} cannot be reached: {why(found)}"
         raise SetupError(text, hint=hint) from error

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import html
 import math
-import sys
 from dataclasses import dataclass
 
 import trio
-from jeepney import DBusAddress, MessageType, new_method_call
+from jeepney import DBusAddress, new_method_call
 from jeepney.io.trio import DBusRouter, open_dbus_router
 
 from broker.core.escape import printable
+from broker.net.session_bus import Complaint, answer_of
 
 _SERVICE = DBusAddress(
     "/org/freedesktop/Notifications",
@@ -62,17 +62,6 @@ KEY_IN_USE = Wording(
 )
 
 
-def _why(error: Exception) -> str:
-    """Return the cause of a D-Bus error as a sentence for a user."""
-    if isinstance(error, KeyError):
-        return "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
-    if isinstance(error, trio.TooSlowError):
-        return f"no notification server answers within {_SECONDS:.0f} s"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(map(str, error.args)) or type(error).__name__
-
-
 class Indicator:
     """Shows which sandboxes have the microphone, or the key; ``show`` never waits."""
 
@@ -84,7 +73,7 @@ class Indicator:
         self._leaving: set[str] = set()
         self._shown: dict[str, int] = {}
         self._changed = trio.Event()
-        self._complained = False
+        self._complaint = Complaint(f"no notification can show {wording.fact}")
 
     def show(self, sandbox: str, *, active: bool, source: str = "") -> None:
         """The real source is open for that sandbox, or no longer."""
@@ -133,25 +122,14 @@ class Indicator:
                 async with open_dbus_router() as router:
                     await self._update_notifications(router)
         except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies: sound goes on
-            self._complain(error)
-
-    def _complain(self, error: Exception) -> None:
-        if self._complained:
-            return
-        self._complained = True
-        while isinstance(error, ExceptionGroup):
-            error = error.exceptions[0]
-        sys.stderr.write(
-            f"no notification can show {self._wording.fact}: {printable(_why(error))}\n"
-        )
+            self._complaint.tell(error)
 
     async def _update_notifications(self, router: DBusRouter) -> None:
         """Close the notifications no longer wanted, and send those that are missing."""
         for sandbox in self._shown.keys() - self._wanted.keys():
             number = self._shown[sandbox]
-            await router.send_and_get_reply(
-                new_method_call(_SERVICE, "CloseNotification", "u", (number,))
-            )
+            call = new_method_call(_SERVICE, "CloseNotification", "u", (number,))
+            await router.send_and_get_reply(call)
             del self._shown[sandbox]
         for sandbox in self._wanted.keys() - self._shown.keys():
             # Servers read simple markup in the text.
@@ -172,7 +150,5 @@ class Indicator:
                     _STAYS,
                 ),
             )
-            reply = await router.send_and_get_reply(call)
-            if reply.header.message_type is not MessageType.method_return:
-                raise RuntimeError(*reply.body)
-            self._shown[sandbox] = reply.body[0]
+            answer = await answer_of(router, call, _SECONDS)
+            self._shown[sandbox] = answer.body[0]

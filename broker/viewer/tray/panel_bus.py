@@ -29,8 +29,8 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter, open_dbus_router
 
 from broker.core.errors import SetupError
-from broker.core.escape import printable
 from broker.core.stderr_log import log_stderr
+from broker.net.session_bus import answer_of, owner_changes, why
 
 _WATCHER = "org.kde.StatusNotifierWatcher"
 _REGISTER = DBusAddress("/StatusNotifierWatcher", _WATCHER, _WATCHER)
@@ -111,19 +111,15 @@ class Panel(Generic[Pressed]):
         """Serve panels until cancelled.  Raises SetupError without a session bus."""
         try:
             async with open_dbus_router() as router, trio.open_nursery() as nursery:
-                await _reply(router, message_bus.RequestName(self._name))
+                await answer_of(router, message_bus.RequestName(self._name), _SECONDS)
                 self._router = router
                 await nursery.start(self._answer, router)
                 nursery.start_soon(self._register, router, self._name)
                 task_status.started()
-        except KeyError as error:
+        except (KeyError, OSError) as error:
             raise SetupError(
-                "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)",
+                f"cannot use the session bus: {why(error)}",
                 hint="start it from your desktop's session",
-            ) from error
-        except OSError as error:
-            raise SetupError(
-                f"cannot use the session bus: {printable(str(error))}"
             ) from error
 
     async def tell(self, signals: Iterable[PanelSignal]) -> None:
@@ -136,14 +132,10 @@ class Panel(Generic[Pressed]):
 
     async def _register(self, router: DBusRouter, name: str) -> None:
         """Register at the panel, and at each panel that replaces it."""
-        rule = MatchRule(
-            type="signal", interface=message_bus.interface, member="NameOwnerChanged"
-        )
-        rule.add_arg_condition(0, _WATCHER)
-        complained = False
+        rule, complained = owner_changes(_WATCHER), False
         # Not as a context manager, see DesktopSettings: it ends with the router.
         changes = router.filter(rule, bufsize=_CALLS).receive_channel
-        await _reply(router, message_bus.AddMatch(rule))
+        await answer_of(router, message_bus.AddMatch(rule), _SECONDS)
         while True:
             call = new_method_call(
                 _REGISTER, "RegisterStatusNotifierItem", "s", (name,)
@@ -196,8 +188,3 @@ def _answered(
 def _signal(told: PanelSignal) -> Message:
     emitter = DBusAddress(told.path, interface=told.interface)
     return new_signal(emitter, told.member, told.signature or None, told.values)
-
-
-async def _reply(router: DBusRouter, call: Message) -> Message:
-    with trio.fail_after(_SECONDS):
-        return await router.send_and_get_reply(call)

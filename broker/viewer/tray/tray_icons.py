@@ -19,13 +19,13 @@ from broker.authority.permit import Request
 from broker.core.errors import RefusedError, SetupError
 from broker.core.fair_share import may_take
 from broker.core.limits import tray as limits
-from broker.core.stderr_log import isolated, log_stderr
+from broker.core.stderr_log import isolated
 from broker.core.streams.wayland_rules import take_color
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
 from broker.ipc.guest.daemons import FromDaemon, HideIcon, IconClicked, ShowIcon
-from broker.viewer.calls.daemon_asks import take_asks
-from broker.viewer.calls.places import CallPaces
+from broker.net.session_bus import Complaint
+from broker.viewer.calls.places import CallPaces, take_asks
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.tray.panel_bus import Panel
@@ -57,7 +57,7 @@ class TrayIcons:
         )
         self.freed = trio.Event()
         """Set, and replaced, when an icon has left its place."""
-        self._complained = False
+        self._complaint = Complaint("icons of sandboxes are not shown")
 
     async def serve(
         self, guest: Guest, exchange: OpenExchange, _request: Request
@@ -95,18 +95,13 @@ class TrayIcons:
                 try:
                     await icon.panel.run()
                 except SetupError as error:
-                    self._complain(error)
+                    self._complaint.tell(error)
         finally:
             # guard: places of icons come back
             del self.shown[number]
             # guard: icons that wait learn of a free place
             self.freed.set()
             self.freed = trio.Event()
-
-    def _complain(self, error: SetupError) -> None:
-        if not self._complained:
-            self._complained = True
-            log_stderr(f"vitrail: icons of sandboxes are not shown: {error}")
 
 
 class _DaemonIcons:

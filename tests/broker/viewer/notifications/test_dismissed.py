@@ -28,14 +28,14 @@ async def test_it_does_not_come_back(monkeypatch):
     server = DesktopServer(told.append)
     session = _Session(None, ":1.5", buttons=True, markup=False)
 
-    async def reply(_router, call):
+    async def reply(_router, call, _seconds):
         await trio.lowlevel.checkpoint()
         if call.body[3] == "first, again":
             server._heard(session, "NotificationClosed", (2, 2))
         shown.append(call.body[3])
         return SimpleNamespace(body=(len(session.shown) + 1,))
 
-    monkeypatch.setattr(desktop_server, "_reply", reply)
+    monkeypatch.setattr(desktop_server, "answer_of", reply)
     server.show(1, bubble("first"))
     server.show(2, bubble("second"))
     await server._bring(session)
@@ -55,7 +55,7 @@ async def test_the_end_of_one_that_was_just_shown_is_heard(monkeypatch, nursery)
     send, signals = trio.open_memory_channel(8)
     nursery.start_soon(server._listen, session, signals)
 
-    async def reply(_router, _call):
+    async def reply(_router, _call, _seconds):
         fields = {
             HeaderFields.sender: ":1.5",
             HeaderFields.member: "NotificationClosed",
@@ -65,7 +65,7 @@ async def test_the_end_of_one_that_was_just_shown_is_heard(monkeypatch, nursery)
         await wait_all_tasks_blocked()
         return SimpleNamespace(body=(7,))
 
-    monkeypatch.setattr(desktop_server, "_reply", reply)
+    monkeypatch.setattr(desktop_server, "answer_of", reply)
     server.show(1, bubble("first"))
     await server._bring(session)
     await wait_all_tasks_blocked()
@@ -79,14 +79,14 @@ async def test_one_that_both_close_at_once_ends_no_other(monkeypatch):
     server = DesktopServer(told.append)
     session = _Session(None, ":1.5", buttons=True, markup=False)
 
-    async def reply(_router, call):
+    async def reply(_router, call, _seconds):
         await trio.lowlevel.checkpoint()
         called.append(call.header.fields[HeaderFields.member])
         if called[-1] == "CloseNotification":
             raise UpstreamError("it does not exist")
         return SimpleNamespace(body=(len(session.shown) + 1,))
 
-    monkeypatch.setattr(desktop_server, "_reply", reply)
+    monkeypatch.setattr(desktop_server, "answer_of", reply)
     server.show(1, bubble("first"))
     server.show(2, bubble("second"))
     await server._bring(session)

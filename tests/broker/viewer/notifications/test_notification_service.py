@@ -24,8 +24,7 @@ from broker.ipc.guest.daemons import (
     NotificationAction,
     NotificationClosed,
 )
-from broker.viewer.calls.daemon_asks import take_asks
-from broker.viewer.calls.places import CallPaces
+from broker.viewer.calls.places import CallPaces, take_asks
 from broker.viewer.notifications.desktop_server import ServerTold
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.exchanges import OpenExchange

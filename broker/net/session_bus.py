@@ -1,0 +1,56 @@
+"""The session bus, as parts of the viewer use it: answers, owners of names, failures."""
+
+from __future__ import annotations
+
+import trio
+from jeepney import MatchRule, Message, MessageType
+from jeepney.bus_messages import message_bus
+from jeepney.io.trio import DBusRouter
+
+from broker.core.errors import UpstreamError
+from broker.core.escape import printable
+from broker.core.stderr_log import log_stderr
+
+
+async def answer_of(router: DBusRouter, call: Message, seconds: float) -> Message:
+    """Return the answer to a call.  Raises UpstreamError, trio.TooSlowError."""
+    with trio.fail_after(seconds):
+        answer = await router.send_and_get_reply(call)
+    if answer.header.message_type is not MessageType.method_return:
+        raise UpstreamError(" ".join(map(str, answer.body)) or "it answers an error")
+    return answer
+
+
+def owner_changes(name: str) -> MatchRule:
+    """Return the rule for the bus' own signal that a name has another owner."""
+    rule = MatchRule(
+        type="signal", interface=message_bus.interface, member="NameOwnerChanged"
+    )
+    rule.add_arg_condition(0, name)
+    return rule
+
+
+def why(error: Exception) -> str:
+    """Return the cause of a failure as a sentence for a user."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, KeyError):
+        return "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
+    if isinstance(error, trio.TooSlowError):
+        return "it does not answer"
+    words = getattr(error, "strerror", None) or " ".join(map(str, error.args))
+    return printable(words or type(error).__name__, 300)
+
+
+class Complaint:
+    """Says once on standard error what does not work, and why."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told = False
+
+    def tell(self, error: Exception) -> None:
+        """Say it, if it has not been said."""
+        if not self._told:
+            self._told = True
+            log_stderr(f"vitrail: {self._what}: {why(error)}")
