@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId, ServiceName
+from broker.core.prompt_words import VIEWER
 from broker.core.services import (
     CAMERA,
     NOTIFICATION,
@@ -401,53 +402,39 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     """
     if ask.service in _VIDEO:
         return _video_request(opening, ask)
-    if ask.service in _OF_DESKTOP:
-        return _desktop_request(opening, ask)
-    if ask.service == TCP:
-        port = str(take_port(ask.argument))
-        words = f"to connect to port {port}"
-        return _request(opening, ask, TCP, f"+{port}", words, ("port", port))
-    if ask.service == SECRET:
-        name = ask.argument
-        if not name:
-            raise RefusedError("a secret has a name: vitrail-call vitrail.Secret NAME")
-        words = f"to have the secret {name}"
-        return _request(opening, ask, SECRET, f"+{name}", words, ("secret", name))
-    # guard: a call is not a service of the broker's
-    if ask.service.lower().startswith(RESERVED):
-        raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
-    service, argument = str(opening.service), f"+{ask.service}"
-    if "." in ask.service:
-        service, argument = ask.service, f"+{ask.argument}"
-    elif ask.argument:
-        argument += f"+{ask.argument}"
-    details = [("service", ask.service)]
-    if ask.argument:
-        details.append(("argument", ask.argument))
-    words = f"to call the service {ask.service}"
-    return _request(opening, ask, service, argument, words, *details)
-
-
-def _request(
-    opening: Opening,
-    ask: CallService,
-    service: str,
-    argument: str,
-    words: str,
-    *details: tuple[str, str],
-) -> Request:
-    """Return a request for what another sandbox may have, too."""
-    return Request(
+    made = Request(
         lease=opening.lease,
-        service=service,
-        argument=argument,
+        service=ServiceName(ask.service),
         target=ask.target,
         stream=opening.stream,
         peer=opening.peer,
-        words=words,
-        details=details,
         tells=True,
     )
+    if ask.service in _OF_DESKTOP:
+        if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
+            raise RefusedError(f"{ask.service} is the desktop's, and has no argument")
+        counts = ask.service == SETTINGS
+        return replace(made, target=VIEWER, settled=True, counts_bytes=counts)
+    argument, name = f"+{ask.argument}", ask.argument
+    if ask.service == TCP:
+        port = str(take_port(ask.argument))
+        words, details = f"to connect to port {port}", (("port", port),)
+        return replace(made, argument=f"+{port}", words=words, details=details)
+    if ask.service == SECRET:
+        if not name:
+            raise RefusedError("a secret has a name: vitrail-call vitrail.Secret NAME")
+        words, details = f"to have the secret {name}", (("secret", name),)
+        return replace(made, argument=argument, words=words, details=details)
+    # guard: a call is not a service of the broker's
+    if ask.service.lower().startswith(RESERVED):
+        raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
+    words = f"to call the service {ask.service}"
+    shown = [("service", ask.service), *([("argument", name)] if name else [])]
+    made = replace(made, words=words, details=tuple(shown))
+    if "." in ask.service:
+        return replace(made, argument=argument)
+    argument = f"+{ask.service}" + (argument if name else "")
+    return replace(made, service=opening.service, argument=argument)
 
 
 def own_call(record: Record, service: str, argument: str) -> list[str]:
@@ -486,22 +473,6 @@ def _named(record: Record, service: str) -> CalledService:
 
 _OF_DESKTOP = frozenset({SETTINGS, NOTIFICATION, TRAY})
 """Services that only the desktop has."""
-
-
-def _desktop_request(opening: Opening, ask: CallService) -> Request:
-    """Return the request for such a service.  Raises RefusedError."""
-    if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
-        raise RefusedError(f"{ask.service} is the desktop's, and has no argument")
-    service = ServiceName(ask.service)
-    return Request(
-        lease=opening.lease,
-        service=service,
-        stream=opening.stream,
-        peer=opening.peer,
-        settled=True,
-        tells=True,
-        counts_bytes=service == SETTINGS,
-    )
 
 
 _VIDEO: Mapping[str, Mapping[str, tuple[int, int]]] = MappingProxyType(

@@ -159,18 +159,9 @@ class ScreenShares(VideoUses):
         """
         self.check_pace(lease)
         self._log.check_share(lease)
-        whose, began = event_log.of(lease), trio.current_time()
-        event = schema.ScreenOn(**whose, stream=stream, shows="own-window")
-        # guard: that a window of its own is shared is recorded
-        await self._log.require(event)
-        try:
+        async with self.recorded(lease, {"shows": "own-window"}, stream):
             await start()
             await trio.sleep_forever()
-        finally:
-            seconds = trio.current_time() - began
-            over = schema.ScreenOff(**whose, stream=stream, seconds=seconds)
-            with trio.CancelScope(shield=True):
-                await self._log.note(over)
 
     async def _chosen(self, use: VideoUse, bus: PortalBus) -> tuple[str, SharedScreen]:
         """Have the user choose; returns the portal's session, too.  Raises ToldError."""

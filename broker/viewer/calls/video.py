@@ -186,20 +186,32 @@ class VideoUses(ABC):
     async def _open(
         self, use: VideoUse, source: VideoSource, size: tuple[int, int], carry: Carry
     ) -> None:
-        whose, began = event_log.of(use.lease), trio.current_time()
+        async with self.recorded(use.lease, source.facts):
+            use.title = source.title
+            # guard: who uses the camera is shown
+            self.indicator.show(use.lease.sandbox, active=True, source=source.title)
+            try:
+                async with pictures(source, size) as far:
+                    await carry(far)
+            finally:
+                self.indicator.show(use.lease.sandbox, active=False)
+
+    @asynccontextmanager
+    async def recorded(
+        self, lease: Lease, facts: Mapping[str, str | int], stream: int = 0
+    ) -> AsyncIterator[None]:
+        """Record a use while the block runs: its begin, and its end."""
+        whose, began = event_log.of(lease), trio.current_time()
         # guard: that a sandbox sees is recorded before it does
-        await self._log.require(self.kind.on(**whose, **source.facts))
-        use.title = source.title
-        # guard: who uses the camera is shown
-        self.indicator.show(use.lease.sandbox, active=True, source=source.title)
+        # guard: that a window of its own is shared is recorded
+        await self._log.require(self.kind.on(**whose, stream=stream, **facts))
         try:
-            async with pictures(source, size) as far:
-                await carry(far)
+            yield
         finally:
-            self.indicator.show(use.lease.sandbox, active=False)
             seconds = trio.current_time() - began
+            over = self.kind.off(**whose, stream=stream, seconds=seconds)
             with trio.CancelScope(shield=True):
-                await self._log.note(self.kind.off(**whose, seconds=seconds))
+                await self._log.note(over)
 
 
 # -- the process that takes the pictures -------------------------------------------------
