@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from shims.files.connection import BrokerConnection
 from shims.files.edited import Edited
-from shims.files.protocol import TransferError, frame, tell
+from shims.files.protocol import TransferError, frame, take_option, tell
 from shims.files.sending import Walk, send_entries
 
 if TYPE_CHECKING:
-    from typing import List, Tuple
+    from typing import List
 
 
 def mime_of(path: str) -> str:
@@ -24,7 +24,7 @@ def mime_of(path: str) -> str:
 def ask_open(words: List[str]) -> int:
     """``vitrail-open [--edit] [--to SANDBOX] URL|FILE``."""
     edit = words[:1] == ["--edit"]
-    target, rest = take_target(words[1:] if edit else words)
+    target, rest = take_option(words[1:] if edit else words, "--to")
     if len(rest) != 1:
         raise TransferError("usage: vitrail-open [--edit] [--to SANDBOX] URL|FILE")
     # Programs hand local files to xdg-open as addresses.
@@ -88,7 +88,7 @@ def give(words: List[str]) -> int:
 
 def ask_copy(words: List[str]) -> int:
     """``vitrail-copy FILE… SANDBOX`` or ``vitrail-copy --to SANDBOX FILE…``."""
-    target, paths = take_target(words)
+    target, paths = take_option(words, "--to")
     if not target and len(paths) > 1:
         target = paths.pop()
     if not target or not paths:
@@ -104,15 +104,3 @@ def ask_copy(words: List[str]) -> int:
     connection.wait("go")
     send_entries(connection, walk)
     return 0
-
-
-def take_target(words: List[str]) -> Tuple[str, List[str]]:
-    """Return the value of ``--to`` and the rest."""
-    rest = list(words)
-    target = ""
-    if rest[:1] == ["--to"] and len(rest) > 1:
-        target = rest[1]
-        del rest[:2]
-    if rest[:1] == ["--"]:
-        del rest[0]
-    return target, rest

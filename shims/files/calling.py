@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from shims.files.connection import BrokerConnection
 from shims.files.frames import EXIT_BROKEN, CallStream
 from shims.files.ports import PORT_SERVICE, serve_port
-from shims.files.protocol import TransferError, frame, tell
+from shims.files.protocol import TransferError, frame, take_option, tell
 from shims.files.services import find_service
 from shims.files.ssh_agent import AGENT_SERVICE, serve_own_agent
 
@@ -38,11 +38,7 @@ def desktop_call(service: str, argument: str = "") -> Dict[str, str]:
 
 def ask_call(words: List[str]) -> int:
     """``vitrail-call [--target SANDBOX] SERVICE [ARGUMENT]``."""
-    target = ""
-    if words[:1] in (["--target"], ["-t"]) and len(words) > 1:
-        target, words = words[1], words[2:]
-    if words[:1] == ["--"]:
-        words = words[1:]
+    target, words = take_option(words, "--target", "-t")
     if not words or words[0].startswith("-") or len(words) > 2:
         raise TransferError(CALL_USAGE)
     return call_service(target, words[0], words[1] if len(words) > 1 else "")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from shims.files.connection import BrokerConnection
 from shims.files.frames import PIECE_BYTES
-from shims.files.protocol import TransferError, frame, tell
+from shims.files.protocol import TransferError, frame, take_option, tell
 
 if TYPE_CHECKING:
     from typing import List
@@ -93,9 +93,7 @@ def ask_connect(words: List[str]) -> int:
     Listens on a port of this sandbox's loopback, and has each connection connected to
     the port of another sandbox, or of the user's own with the target @adminvm.
     """
-    target = ""
-    if words[:1] in (["--target"], ["-t"]) and len(words) > 1:
-        target, words = words[1], words[2:]
+    target, words = take_option(words, "--target", "-t")
     if not 1 <= len(words) <= 2:
         raise TransferError(CONNECT_USAGE)
     port = take_port(words[0])

@@ -24,7 +24,7 @@ from shims.files.calling import start_thread
 from shims.files.connection import BrokerConnection
 from shims.files.openers import own_command
 from shims.files.pages import PAGES_MOST, PIXELS_MAGIC, PIXELS_PAGE, PRINT_DPI
-from shims.files.protocol import EXIT_FAILED, TransferError, frame, tell
+from shims.files.protocol import EXIT_FAILED, TransferError, frame, take_option, tell
 from shims.files.sanitizing import ppm_pages
 from shims.files.sending import Content
 
@@ -45,17 +45,11 @@ VARIANTS = {str: "s", bool: "b", int: "i", float: "d"}
 
 def print_documents(words: List[str]) -> int:
     """``vitrail-print [--title TITLE] [FILE.pdf…]``; without one, standard input."""
-    title = ""
-    if words[:1] == ["--title"] and len(words) > 1:
-        title, words = words[1], words[2:]
-    if words[:1] == ["--"]:
-        words = words[1:]
-    elif words and words[0].startswith("-"):
-        raise TransferError(PRINT_USAGE)
-    if not words:
+    title, paths = take_option(words, "--title", usage=PRINT_USAGE)
+    if not paths:
         with os.fdopen(os.dup(0), "rb") as source:
             print_document(title or "document", source)
-    for path in words:
+    for path in paths:
         with open(path, "rb") as source:
             print_document(title or os.path.basename(path), source)
     return 0

@@ -26,7 +26,7 @@ from shims.files.pages import (
     BrokeOffError,
     read_pages,
 )
-from shims.files.protocol import EXIT_FAILED, TransferError, tell
+from shims.files.protocol import EXIT_FAILED, TransferError, take_option, tell
 
 if TYPE_CHECKING:
     from typing import IO, Iterator, List, Tuple
@@ -44,16 +44,10 @@ def harmless(words: List[str]) -> int:
 
     The service ``sanitize`` of another sandbox reads each; what it gives back is pixels.
     """
-    target = ""
-    if words[:1] in (["--target"], ["-t"]) and len(words) > 1:
-        target, words = words[1], words[2:]
-    if words[:1] == ["--"]:
-        words = words[1:]
-    elif words and words[0].startswith("-"):
-        words = []
-    if not words:
+    target, rest = take_option(words, "--target", "-t", usage=HARMLESS_USAGE)
+    if not rest:
         raise TransferError(HARMLESS_USAGE)
-    made = [made_harmless(path, target) for path in words]
+    made = [made_harmless(path, target) for path in rest]
     return 0 if all(made) else EXIT_FAILED
 
 
