@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from shims.files.connection import BrokerConnection
 from shims.files.edited import Edited
-from shims.files.protocol import TransferError, frame, take_option, tell
+from shims.files.protocol import TransferError, frame, tell
 from shims.files.sending import Walk, send_entries
 
 if TYPE_CHECKING:
-    from typing import List
+    from typing import List, Tuple
 
 
 def mime_of(path: str) -> str:
@@ -104,3 +104,20 @@ def ask_copy(words: List[str]) -> int:
     connection.wait("go")
     send_entries(connection, walk)
     return 0
+
+
+def take_option(
+    words: List[str], *names: str, usage: str = ""
+) -> Tuple[str, List[str]]:
+    """Return the value of an option, and the words after it and ``--``.
+
+    Raises TransferError with the ``usage``, if given, for another option.
+    """
+    value = ""
+    if words[:1] and words[0] in names and len(words) > 1:
+        value, words = words[1], words[2:]
+    if words[:1] == ["--"]:
+        return value, words[1:]
+    if usage and words and words[0].startswith("-"):
+        raise TransferError(usage)
+    return value, list(words)

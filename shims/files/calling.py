@@ -13,10 +13,11 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+from shims.files.asking import take_option
 from shims.files.connection import BrokerConnection
 from shims.files.frames import EXIT_BROKEN, CallStream
 from shims.files.ports import PORT_SERVICE, serve_port
-from shims.files.protocol import TransferError, frame, take_option, tell
+from shims.files.protocol import TransferError, frame, tell
 from shims.files.services import find_service
 from shims.files.ssh_agent import AGENT_SERVICE, serve_own_agent
 

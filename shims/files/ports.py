@@ -10,9 +10,10 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
+from shims.files.asking import take_option
 from shims.files.connection import BrokerConnection
 from shims.files.frames import PIECE_BYTES
-from shims.files.protocol import TransferError, frame, take_option, tell
+from shims.files.protocol import TransferError, frame, tell
 
 if TYPE_CHECKING:
     from typing import List

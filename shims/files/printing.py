@@ -13,6 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from shims.files.asking import take_option
 from shims.files.bus_messages import SENDER
 from shims.files.bus_service import (
     CallError,
@@ -24,7 +25,7 @@ from shims.files.calling import start_thread
 from shims.files.connection import BrokerConnection
 from shims.files.openers import own_command
 from shims.files.pages import PAGES_MOST, PIXELS_MAGIC, PIXELS_PAGE, PRINT_DPI
-from shims.files.protocol import EXIT_FAILED, TransferError, frame, take_option, tell
+from shims.files.protocol import EXIT_FAILED, TransferError, frame, tell
 from shims.files.sanitizing import ppm_pages
 from shims.files.sending import Content
 

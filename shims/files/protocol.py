@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO, Dict, List, Tuple
+    from typing import Any, BinaryIO, Dict, List
 
 FRAME_BYTES = 1 << 16
 DEPTH = 16
@@ -49,23 +49,6 @@ def frame(message: Dict[str, Any]) -> bytes:
     if len(body) > FRAME_BYTES:
         raise TransferError("a name is too long to be sent")
     return LENGTH.pack(len(body)) + body
-
-
-def take_option(
-    words: List[str], *names: str, usage: str = ""
-) -> Tuple[str, List[str]]:
-    """Return the value of an option, and the words after it and ``--``.
-
-    Raises TransferError with the ``usage``, if given, for another option.
-    """
-    value = ""
-    if words[:1] and words[0] in names and len(words) > 1:
-        value, words = words[1], words[2:]
-    if words[:1] == ["--"]:
-        return value, words[1:]
-    if usage and words and words[0].startswith("-"):
-        raise TransferError(usage)
-    return value, list(words)
 
 
 def read_exactly(source: BinaryIO, size: int) -> bytes:

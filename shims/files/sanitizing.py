@@ -14,6 +14,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from shims.files.asking import take_option
 from shims.files.calling import call_service
 from shims.files.page_writers import write_document
 from shims.files.pages import (
@@ -26,7 +27,7 @@ from shims.files.pages import (
     BrokeOffError,
     read_pages,
 )
-from shims.files.protocol import EXIT_FAILED, TransferError, take_option, tell
+from shims.files.protocol import EXIT_FAILED, TransferError, tell
 
 if TYPE_CHECKING:
     from typing import IO, Iterator, List, Tuple

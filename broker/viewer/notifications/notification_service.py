@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -283,16 +282,6 @@ class NotificationControl:
             self._board.clear(sandbox)
         omitted = max(0, len(rows) - _ROWS)
         return api.NotificationsAnswer(
-            notifications=[
-                api.NotificationRow(
-                    sandbox=row.sandbox,
-                    when=row.when,
-                    summary=row.summary,
-                    body=row.body,
-                    urgency=row.urgency,
-                    outcome=row.outcome,
-                )
-                for row in islice(rows, omitted, None)
-            ],
+            notifications=[api.NotificationRow(**vars(row)) for row in rows[omitted:]],
             omitted=omitted,
         )

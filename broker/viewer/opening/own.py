@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -63,19 +63,26 @@ if __name__ == "__main__":
 
 
 @dataclass
-class EditResult:
-    """The outcome of an edit, for the user."""
+class ToolResult:
+    """What the program for files has written, once it has ended."""
 
-    before: bytes = b""
-    """SHA-256 of its content at the beginning."""
-    text: str = ""
+    written: bytes = b""
 
+    @property
+    def before(self) -> bytes:
+        """SHA-256 of a file before its edit, or of what was saved."""
+        digest, _, _ = self.written.partition(b"\n")
+        return bytes.fromhex(digest.removeprefix(b"sha256 ").decode())
 
-@dataclass
-class KeptPages:
-    """A document that was made of a sandbox's pages."""
+    @property
+    def text(self) -> str:
+        """The outcome of an edit, for the user."""
+        return printable(self.written.partition(b"\n")[2].strip(), 400)
 
-    pages: int = 0
+    @property
+    def pages(self) -> int:
+        """Of a document that was made."""
+        return int(self.written.removeprefix(b"pages "))
 
 
 class Own:
@@ -133,97 +140,71 @@ class Own:
         else:
             delivery.end("")
 
-    @asynccontextmanager
-    async def sending(
+    def sending(
         self, paths: Sequence[str], write: PipeEnd
-    ) -> AsyncIterator[None]:
-        """Write the entries of files into a pipe while the block runs.
+    ) -> AbstractAsyncContextManager[ToolResult]:
+        """Write the entries of files into a pipe while the block runs."""
+        return _beside(["send", *paths], stdout=write, awaited=False)
 
-        Takes the end of the pipe over.  Raises UpstreamError where a file cannot
-        be read.
-        """
-        started = trio.Event()
-
-        async def send() -> None:
-            words = ["send", *paths]
-            await run_tool(words, stdout=write.fileno(), started=started)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(send)
-            await started.wait()
-            write.close()  # the process has its own, whose end is the pipe's
-            yield
-            nursery.cancel_scope.cancel()
-
-    @asynccontextmanager
-    async def saving(
+    def saving(
         self, path: str, origin: str, read: PipeEnd, before: str
-    ) -> AsyncIterator[EditResult]:
+    ) -> AbstractAsyncContextManager[ToolResult]:
         """Put the one entry of a pipe in the place of a file, once the block has ended.
 
-        Takes the end of the pipe over.  ``before``: what has to be there, see ``Saved``.
-        ``before`` of the result is then the SHA-256 of what was kept.  Raises
-        UpstreamError where it cannot be kept.
+        ``before``: what has to be there, see ``Saved``; of the result it is the SHA-256
+        of what was kept.
         """
-        started, result = trio.Event(), EditResult()
+        words = ["save", path, origin, before, str(KEEP_FREE_BYTES)]
+        return _beside(words, stdin=read)
 
-        async def save() -> None:
-            words = ["save", path, origin, before, str(KEEP_FREE_BYTES)]
-            wrote = await run_tool(words, stdin=read.fileno(), started=started)
-            digest, _, _ = wrote.partition(b"\n")
-            result.before = bytes.fromhex(digest.removeprefix(b"sha256 ").decode())
+    def keeping_pages(
+        self, path: str, read: PipeEnd
+    ) -> AbstractAsyncContextManager[ToolResult]:
+        """Make a PDF file of the pages in a pipe, once the block has ended."""
+        return _beside(["pages", path, str(KEEP_FREE_BYTES)], stdin=read)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(save)
-            await started.wait()
-            read.close()
-            yield result
-
-    @asynccontextmanager
-    async def keeping_pages(self, path: str, read: PipeEnd) -> AsyncIterator[KeptPages]:
-        """Make a PDF file of the pages in a pipe, once the block has ended.
-
-        Takes the end of the pipe over.  Raises UpstreamError where it cannot be made.
-        """
-        started, result = trio.Event(), KeptPages()
-
-        async def keep() -> None:
-            words = ["pages", path, str(KEEP_FREE_BYTES)]
-            wrote = await run_tool(words, stdin=read.fileno(), started=started)
-            result.pages = int(wrote.removeprefix(b"pages "))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep)
-            await started.wait()
-            read.close()
-            yield result
-
-    @asynccontextmanager
-    async def editing(
+    def editing(
         self, path: str, origin: str, write: PipeEnd, back: PipeEnd
-    ) -> AsyncIterator[EditResult]:
+    ) -> AbstractAsyncContextManager[ToolResult]:
         """Write a file's entries into a pipe; replace it by what another one has.
 
-        Takes both ends over.  The block has to close the other end of ``back``; once
-        it has ended, the result is complete.  Raises UpstreamError where the file
-        cannot be read or replaced.
+        The block has to close the other end of ``back``.
         """
-        started, result = trio.Event(), EditResult()
+        return _beside(["edit", path, origin], stdin=back, stdout=write)
 
-        async def edit() -> None:
-            words = ["edit", path, origin]
-            ends = {"stdin": back.fileno(), "stdout": write.fileno()}
-            wrote = await run_tool(words, **ends, started=started)
-            digest, _, text = wrote.partition(b"\n")
-            result.before = bytes.fromhex(digest.removeprefix(b"sha256 ").decode())
-            result.text = printable(text.strip(), 400)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(edit)
-            await started.wait()
-            write.close()
-            back.close()
-            yield result
+@asynccontextmanager
+async def _beside(
+    words: Sequence[str],
+    *,
+    stdin: PipeEnd | None = None,
+    stdout: PipeEnd | None = None,
+    awaited: bool = True,
+) -> AsyncIterator[ToolResult]:
+    """Run our program for files beside the block, on ends of pipes, which it takes over.
+
+    The result is complete once the block has ended, which ``awaited`` waits for.  Raises
+    UpstreamError where the program fails.
+    """
+    started, result = trio.Event(), ToolResult()
+    ends = {
+        name: end
+        for name, end in (("stdin", stdin), ("stdout", stdout))
+        if end is not None
+    }
+
+    async def run() -> None:
+        fds = {name: end.fileno() for name, end in ends.items()}
+        result.written = await run_tool(words, **fds, started=started)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await started.wait()
+        for end in ends.values():
+            end.close()  # the process has its own, whose end is the pipe's
+        yield result
+        if not awaited:
+            nursery.cancel_scope.cancel()
 
 
 @cache

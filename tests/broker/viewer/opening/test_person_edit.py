@@ -11,7 +11,7 @@ import trio
 from broker.core.errors import RefusedError
 from broker.ipc.control.api import OpenRequest
 from broker.viewer.opening.exchanges import Delivery
-from broker.viewer.opening.own import EditResult
+from broker.viewer.opening.own import ToolResult
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.targets import Receiver
 from tests.kit.control import exchange
@@ -60,7 +60,7 @@ class Own:
     @asynccontextmanager
     async def editing(self, path, origin, write, back):
         write.close()
-        yield EditResult()
+        yield ToolResult(b"sha256 \n")
 
 
 async def _emit(_item):
