@@ -12,6 +12,7 @@ from broker.jail.wayland.handlers.attention import window_sid
 from broker.jail.wayland.model import Surface, Toplevel
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Handlers, Rules
+from broker.jail.wayland.protocol.ids import ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.state import ClientState
@@ -88,10 +89,6 @@ def _window(obj: ProtocolObject, surface: Surface) -> Toplevel:
 
 
 # -- the exporting client ----------------------------------------------------------------
-
-
-def destroy_manager(core: ClientState, manager: ProtocolObject) -> None:
-    core.drop_local(manager)
 
 
 def export_toplevel(
@@ -242,10 +239,10 @@ _set_parent_of = emit.request(_IMPORTED, "set_parent_of")
 # -- tables ----------------------------------------------------------------------
 
 REQUESTS: Rules = {
-    (_EXPORTER, "destroy"): destroy_manager,
+    (_EXPORTER, "destroy"): ObjectTable.drop_local,
     (_EXPORTER, "export_toplevel"): export_toplevel,
     (_EXPORTED, "destroy"): destroy_exported,
-    (_IMPORTER, "destroy"): destroy_manager,
+    (_IMPORTER, "destroy"): ObjectTable.drop_local,
     (_IMPORTER, "import_toplevel"): import_toplevel,
     (_IMPORTED, "destroy"): destroy_imported,
     (_IMPORTED, "set_parent_of"): set_parent_of,

@@ -21,6 +21,7 @@ from broker.jail.wayland.handlers.windows import (
 from broker.jail.wayland.model import Granted, Popup, Positioner, WmBase, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
+from broker.jail.wayland.protocol.ids import ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.scene import placement, promote, window_state
@@ -41,10 +42,6 @@ _FAR = limits.WAYLAND_COORDINATE
 
 def create_positioner(core: ClientState, base: WmBase, new_id: int) -> None:
     core.make(new_id, "xdg_positioner", base.version, server=False)
-
-
-def destroy_positioner(core: ClientState, positioner: Positioner) -> None:
-    core.drop_local(positioner)
 
 
 def set_size(_core: ClientState, positioner: Positioner, w: int, h: int) -> None:
@@ -333,7 +330,7 @@ REQUESTS: Rules = {
     ("xdg_popup", "destroy"): destroy_popup,
     ("xdg_popup", "grab"): grab,
     ("xdg_popup", "reposition"): reposition,
-    ("xdg_positioner", "destroy"): destroy_positioner,
+    ("xdg_positioner", "destroy"): ObjectTable.drop_local,
     ("xdg_positioner", "set_size"): set_size,
     ("xdg_positioner", "set_anchor_rect"): set_anchor_rect,
     ("xdg_positioner", "set_anchor"): set_anchor,

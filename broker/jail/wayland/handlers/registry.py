@@ -17,6 +17,7 @@ from broker.jail.wayland.input_model import Seat
 from broker.jail.wayland.model import COMPOSITOR_VERSION
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Rules
+from broker.jail.wayland.protocol.ids import ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import INVALID_OBJECT, ProtocolFault
 
@@ -205,10 +206,6 @@ def bind(
         )
 
 
-def fixes_destroy(core: ClientState, fixes: ProtocolObject) -> None:
-    core.drop_local(fixes)
-
-
 def destroy_registry(
     core: ClientState, _fixes: ProtocolObject, registry: ProtocolObject
 ) -> None:
@@ -221,7 +218,7 @@ def destroy_registry(
 REQUESTS: Rules = {
     ("wl_display", "sync"): sync,
     ("wl_display", "get_registry"): get_registry,
-    ("wl_fixes", "destroy"): fixes_destroy,
+    ("wl_fixes", "destroy"): ObjectTable.drop_local,
     ("wl_fixes", "destroy_registry"): destroy_registry,
     ("wl_registry", "bind"): bind,
 }

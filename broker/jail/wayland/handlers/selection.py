@@ -16,6 +16,7 @@ from broker.core.limits import wayland as limits
 from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Handlers, Rules
+from broker.jail.wayland.protocol.ids import ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import Fd, ProtocolFault
 
@@ -220,10 +221,6 @@ def get_primary_device(
         tell(core, device)
 
 
-def destroy_primary_manager(core: ClientState, manager: ProtocolObject) -> None:
-    core.drop_local(manager)
-
-
 def source_offer(core: ClientState, source: DataSource, mime: bytes) -> None:
     # guard: types bounded
     # guard: number of a client's types
@@ -320,10 +317,6 @@ def receive(core: ClientState, offer: SelectionOffer, mime: bytes, fd: Fd) -> No
         core.machine.close(fd)
 
 
-def destroy_primary_offer(core: ClientState, offer: SelectionOffer) -> None:
-    core.drop_local(offer)
-
-
 def release_device(core: ClientState, device: DataDevice) -> None:
     # guard: a released device takes nothing
     device.go_on()
@@ -389,11 +382,11 @@ REQUESTS: Rules = {
     ("wl_data_source", "set_actions"): source_set_actions,
     ("zwp_primary_selection_device_manager_v1", "create_source"): create_primary_source,
     ("zwp_primary_selection_device_manager_v1", "get_device"): get_primary_device,
-    ("zwp_primary_selection_device_manager_v1", "destroy"): destroy_primary_manager,
+    ("zwp_primary_selection_device_manager_v1", "destroy"): ObjectTable.drop_local,
     ("zwp_primary_selection_device_v1", "set_selection"): set_selection,
     ("zwp_primary_selection_device_v1", "destroy"): release_device,
     ("zwp_primary_selection_offer_v1", "receive"): receive,
-    ("zwp_primary_selection_offer_v1", "destroy"): destroy_primary_offer,
+    ("zwp_primary_selection_offer_v1", "destroy"): ObjectTable.drop_local,
     ("zwp_primary_selection_source_v1", "offer"): source_offer,
     ("zwp_primary_selection_source_v1", "destroy"): destroy_source,
 }

@@ -13,6 +13,7 @@ from broker.core.limits import wayland as limits
 from broker.jail.wayland.model import Buffer, Toplevel
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import DROP, FORWARD, Classes, Rules
+from broker.jail.wayland.protocol.ids import ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.scene import icon
@@ -49,10 +50,6 @@ _done = emit.event(icon.MANAGER, "done")
 
 def create_icon(core: ClientState, _manager: ProtocolObject, new_id: int) -> None:
     core.make(new_id, icon.ICON, 1, server=False)
-
-
-def destroy_icon(core: ClientState, client_icon: Icon) -> None:
-    core.drop_local(client_icon)
 
 
 def set_name(_core: ClientState, client_icon: Icon, _untrusted_name: bytes) -> None:
@@ -135,7 +132,7 @@ REQUESTS: Rules = {
     (icon.MANAGER, "destroy"): FORWARD,
     (icon.MANAGER, "create_icon"): create_icon,
     (icon.MANAGER, "set_icon"): set_icon,
-    (icon.ICON, "destroy"): destroy_icon,
+    (icon.ICON, "destroy"): ObjectTable.drop_local,
     (icon.ICON, "set_name"): set_name,
     (icon.ICON, "add_buffer"): add_buffer,
 }
