@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 MANAGER, SEAT = "zwp_tablet_manager_v2", "zwp_tablet_seat_v2"
 TABLET, TOOL, PAD = "zwp_tablet_v2", "zwp_tablet_tool_v2", "zwp_tablet_pad_v2"
-_PADS = (PAD, *(f"{PAD[:-3]}_{part}_v2" for part in ("group", "ring", "strip")))
-_AXES = ("pressure", "distance", "tilt", "rotation", "slider", "wheel")
+_GROUP, _RING, _STRIP = (
+    f"{PAD[:-3]}_group_v2",
+    f"{PAD[:-3]}_ring_v2",
+    f"{PAD[:-3]}_strip_v2",
+)
 _TIP = 0
 """The number of the tool's tip among its buttons, which are those of linux/input.h."""
 _PRESSED = 1
@@ -333,8 +336,13 @@ REQUESTS: Rules = {
     (TABLET, "destroy"): destroy,
     (TOOL, "destroy"): destroy,
     (TOOL, "set_cursor"): cursor.set_tool_cursor,
-    # No client has an object of these.
-    **{(kind, m.name): FORWARD for kind in _PADS for m in signatures.requests_of(kind)},
+    (PAD, "set_feedback"): FORWARD,
+    (PAD, "destroy"): FORWARD,
+    (_GROUP, "destroy"): FORWARD,
+    (_RING, "set_feedback"): FORWARD,
+    (_RING, "destroy"): FORWARD,
+    (_STRIP, "set_feedback"): FORWARD,
+    (_STRIP, "destroy"): FORWARD,
 }
 EVENTS: Rules = {
     (SEAT, "tablet_added"): tablet_added,
@@ -356,9 +364,35 @@ EVENTS: Rules = {
     (TOOL, "down"): _down,
     (TOOL, "up"): _up,
     (TOOL, "motion"): _motion,
-    **{(TOOL, name): _passing(name) for name in _AXES},
+    (TOOL, "pressure"): _passing("pressure"),
+    (TOOL, "distance"): _passing("distance"),
+    (TOOL, "tilt"): _passing("tilt"),
+    (TOOL, "rotation"): _passing("rotation"),
+    (TOOL, "slider"): _passing("slider"),
+    (TOOL, "wheel"): _passing("wheel"),
     (TOOL, "button"): _button,
     (TOOL, "frame"): _frame,
-    **{(kind, m.name): DROP for kind in _PADS for m in signatures.events_of(kind)},
+    (PAD, "group"): DROP,
+    (PAD, "path"): DROP,
+    (PAD, "buttons"): DROP,
+    (PAD, "done"): DROP,
+    (PAD, "button"): DROP,
+    (PAD, "enter"): DROP,
+    (PAD, "leave"): DROP,
+    (PAD, "removed"): DROP,
+    (_GROUP, "buttons"): DROP,
+    (_GROUP, "ring"): DROP,
+    (_GROUP, "strip"): DROP,
+    (_GROUP, "modes"): DROP,
+    (_GROUP, "done"): DROP,
+    (_GROUP, "mode_switch"): DROP,
+    (_RING, "source"): DROP,
+    (_RING, "angle"): DROP,
+    (_RING, "stop"): DROP,
+    (_RING, "frame"): DROP,
+    (_STRIP, "source"): DROP,
+    (_STRIP, "position"): DROP,
+    (_STRIP, "stop"): DROP,
+    (_STRIP, "frame"): DROP,
 }
 CLASSES: Classes = {SEAT: TabletSeat, TABLET: ClientTablet, TOOL: ClientTool}
