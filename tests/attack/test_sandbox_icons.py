@@ -315,7 +315,7 @@ async def test_an_icon_that_waits_is_shown_as_it_is_when_a_place_comes_free(
     await work.ask(HideIcon(1))
     await work.ask(HideIcon(2))
     await work.ask(HideIcon(3))
-    values = [panel.item.call(*ALL)[0][1][0]["Title"][1] for panel in PaperPanel.shown]
+    values = [panel.item(*ALL)[0][1][0]["Title"][1] for panel in PaperPanel.shown]
     assert values == ["[work] ", "[disp1] now", "[disp1] later"]
 
 
@@ -375,13 +375,13 @@ async def test_icons_have_the_colour_that_their_record_has_now(
     mine, other = PaperPanel.shown
     assert [one.member for one in mine.told] == ["NewIcon"]
     assert other.told == []
-    ((_, _, pixels),) = mine.item.call(*ALL)[0][1][0]["IconPixmap"][1]
+    ((_, _, pixels),) = mine.item(*ALL)[0][1][0]["IconPixmap"][1]
     assert pixels == framed(WHITE, 0x1010D0)
     await sandboxes.icons.follow()
     assert len(mine.told) == 1
     # Its next picture is in that colour, too.
     await work.ask(ShowIcon(1))
-    ((_, _, pixels),) = mine.item.call(*ALL)[0][1][0]["IconPixmap"][1]
+    ((_, _, pixels),) = mine.item(*ALL)[0][1][0]["IconPixmap"][1]
     assert pixels == framed(b"", 0x1010D0)
 
 

@@ -92,7 +92,7 @@ async def _run(paths: Paths) -> None:
         await panel.tell(item.update(now))
 
     item = TrayItem()
-    panel = Panel(item, clicked)
+    panel = Panel(item.call, clicked)
     async with trio.open_nursery() as nursery:
         await nursery.start(panel.run)
         await watch(paths, show)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import msgspec
 from typing_extensions import override
@@ -27,7 +28,7 @@ from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
 from broker.viewer.calls.video import (
     START_SECONDS,
-    VideoKind,
+    VideoEvent,
     VideoSource,
     VideoUse,
     VideoUses,
@@ -45,14 +46,12 @@ _NODE = "PipeWire:Interface:Node"
 class Cameras(VideoUses):
     """The uses of cameras by one viewer's sandboxes."""
 
-    kind = VideoKind(
-        "the camera",
-        Wording(
-            "camera-web", "{} uses your camera", "from {}", "that a camera is open"
-        ),
-        schema.CameraOn,
-        schema.CameraOff,
+    noun = "the camera"
+    wording = Wording(
+        "camera-web", "{} uses your camera", "from {}", "that a camera is open"
     )
+    on: ClassVar[VideoEvent] = schema.CameraOn
+    off: ClassVar[VideoEvent] = schema.CameraOff
 
     @override
     @asynccontextmanager

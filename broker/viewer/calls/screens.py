@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
 
 import trio
 from jeepney import new_method_call
@@ -30,7 +30,7 @@ from broker.helpers.process.spawn import Child, spawn
 from broker.ipc.audit import schema
 from broker.viewer.calls.video import (
     START_SECONDS,
-    VideoKind,
+    VideoEvent,
     VideoSource,
     VideoUse,
     VideoUses,
@@ -96,14 +96,12 @@ class SharedScreen:
 class ScreenShares(VideoUses):
     """What one viewer's sandboxes see of the desktop."""
 
-    kind = VideoKind(
-        "the screen",
-        Wording(
-            "video-display", "{} sees your screen", "{}", "that a screen is shared"
-        ),
-        schema.ScreenOn,
-        schema.ScreenOff,
+    noun = "the screen"
+    wording = Wording(
+        "video-display", "{} sees your screen", "{}", "that a screen is shared"
     )
+    on: ClassVar[VideoEvent] = schema.ScreenOn
+    off: ClassVar[VideoEvent] = schema.ScreenOff
 
     def __init__(self, log: event_log.EventLog) -> None:
         super().__init__(log)

@@ -55,6 +55,9 @@ _OLDER_PLUGINS = ("videoconvert", "videoscale")
 _HINT = "install pipewire-bin, gstreamer1.0-tools, -plugins-base and -pipewire"
 
 Carry = Callable[[socket.socket], Awaitable[None]]
+VideoEvent = Callable[
+    ..., schema.CameraOn | schema.CameraOff | schema.ScreenOn | schema.ScreenOff
+]
 
 
 @dataclass(frozen=True)
@@ -91,23 +94,17 @@ class VideoUse:
     over: trio.Event = field(default_factory=trio.Event)
 
 
-@dataclass(frozen=True)
-class VideoKind:
-    """A kind of source: what it is called, and what is recorded of it."""
-
-    noun: str
-    wording: Wording
-    on: Callable[..., schema.CameraOn | schema.ScreenOn]
-    off: type[schema.CameraOff | schema.ScreenOff]
-
-
 class VideoUses(ABC):
     """The uses of one kind of source by one viewer's sandboxes."""
 
-    kind: ClassVar[VideoKind]
+    noun: ClassVar[str]
+    wording: ClassVar[Wording]
+    on: ClassVar[VideoEvent]
+    off: ClassVar[VideoEvent]
+    """Events of a begin and an end."""
 
     def __init__(self, log: event_log.EventLog) -> None:
-        self.indicator = Indicator(self.kind.wording)
+        self.indicator = Indicator(self.wording)
         self._log = log
         self._uses: dict[str, VideoUse] = {}
         self._ended: dict[str, float] = {}
@@ -133,7 +130,7 @@ class VideoUses(ABC):
         """Raise ToldError where the user has said no a moment ago."""
         now = trio.current_time()
         if now < self._ended.get(lease.record, now):
-            raise ToldError(f"the user has taken {self.kind.noun} back")
+            raise ToldError(f"the user has taken {self.noun} back")
 
     def check_pace(self, lease: Lease) -> None:
         """Count a use.  Raises ToldError for a record that has too many."""
@@ -142,7 +139,7 @@ class VideoUses(ABC):
         # guard: the camera is opened so many times a minute
         if not window.take(trio.current_time()):
             raise ToldError(
-                f"{self.kind.noun} was opened {OPENED_PER_MINUTE} times a minute"
+                f"{self.noun} was opened {OPENED_PER_MINUTE} times a minute"
             )
 
     async def end(self, sandbox: str) -> VideoUse | None:
@@ -166,10 +163,10 @@ class VideoUses(ABC):
         self.check_ended(lease)
         # guard: a sandbox opens the camera once
         if name in self._uses:
-            raise ToldError(f"the sandbox already uses {self.kind.noun}")
+            raise ToldError(f"the sandbox already uses {self.noun}")
         own = sum(use.lease.record == lease.record for use in self._uses.values())
         if not may_take(own, len(self._uses), USES):
-            raise ToldError(f"too many sandboxes use {self.kind.noun}")
+            raise ToldError(f"too many sandboxes use {self.noun}")
         self.check_pace(lease)
         self._log.check_share(lease)
         use = self._uses[name] = VideoUse(lease, colour)
@@ -178,7 +175,7 @@ class VideoUses(ABC):
                 async with self.source(use) as source:
                     await self._open(use, source, size, carry)
             if use.scope.cancelled_caught:
-                raise ToldError(f"the user has taken {self.kind.noun} back")
+                raise ToldError(f"the user has taken {self.noun} back")
         finally:
             del self._uses[name]
             use.over.set()
@@ -204,12 +201,12 @@ class VideoUses(ABC):
         whose, began = event_log.of(lease), trio.current_time()
         # guard: that a sandbox sees is recorded before it does
         # guard: that a window of its own is shared is recorded
-        await self._log.require(self.kind.on(**whose, stream=stream, **facts))
+        await self._log.require(self.on(**whose, stream=stream, **facts))
         try:
             yield
         finally:
             seconds = trio.current_time() - began
-            over = self.kind.off(**whose, stream=stream, seconds=seconds)
+            over = self.off(**whose, stream=stream, seconds=seconds)
             with trio.CancelScope(shield=True):
                 await self._log.note(over)
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 from jeepney import (
@@ -59,7 +59,6 @@ NOTHING_MORE: Mapping[str, Variant] = MappingProxyType(
 )
 """Properties that an item has because panels ask for them."""
 Pressed = TypeVar("Pressed")
-Pressed_co = TypeVar("Pressed_co", covariant=True)
 
 
 class UnknownCallError(Exception):
@@ -77,17 +76,9 @@ class PanelSignal:
     values: tuple[Any, ...] = ()
 
 
-class PanelItem(Protocol[Pressed_co]):
-    """What is shown."""
-
-    def call(
-        self, path: str, interface: str, member: str, body: tuple[Any, ...]
-    ) -> tuple[Reply, Pressed_co | None]:
-        """Return the reply to a panel's call, and what was clicked.
-
-        Raises UnknownCallError.
-        """
-        ...
+Answers = Callable[[str, str, str, tuple[Any, ...]], tuple[Reply, Pressed | None]]
+"""An item: called with path, interface, member and values of a panel's call, it returns
+the reply, and what was clicked.  Raises UnknownCallError."""
 
 
 class Panel(Generic[Pressed]):
@@ -95,7 +86,7 @@ class Panel(Generic[Pressed]):
 
     def __init__(
         self,
-        item: PanelItem[Pressed],
+        item: Answers[Pressed],
         clicked: Callable[[Pressed], Awaitable[None]],
         number: int = 1,
     ) -> None:
@@ -169,16 +160,14 @@ class Panel(Generic[Pressed]):
                 await self._clicked(click)
 
 
-def _answered(
-    item: PanelItem[Pressed], call: Message
-) -> tuple[Message, Pressed | None]:
+def _answered(item: Answers[Pressed], call: Message) -> tuple[Message, Pressed | None]:
     fields = call.header.fields
     words = [
         str(fields.get(key, ""))
         for key in (HeaderFields.path, HeaderFields.interface, HeaderFields.member)
     ]
     try:
-        (signature, values), click = item.call(words[0], words[1], words[2], call.body)
+        (signature, values), click = item(words[0], words[1], words[2], call.body)
     except UnknownCallError as error:
         name = "org.freedesktop.DBus.Error.UnknownMethod"
         return new_error(call, name, "s", (str(error),)), None

@@ -164,7 +164,7 @@ class _DaemonIcons:
         async def clicked(member: str) -> None:
             await self._click(IconClicked(ask.number, member == SECOND))
 
-        panel = Panel(item, clicked, place)
+        panel = Panel(item.call, clicked, place)
         made = _Icon(self._guest, item, panel, trio.CancelScope())
         self._own[ask.number] = self._icons.shown[place] = made
         self._nursery.start_soon(self._keep, ask.number, place, made)
