@@ -250,12 +250,12 @@ class PortalCamera(PortalPart):
         super().__init__(respond, desktop_call(CAMERA_SERVICE, "offered"))
         self._users: Set[str] = set()
         self._asked: List[Tuple[str, str]] = []
-        self._lock, self._busy = threading.Lock(), False
+        self._lock, self._starting = threading.Lock(), threading.Lock()
         self._node: Optional[CameraNode] = None
 
     def busy(self) -> int:  # type: ignore[explicit-override]
         """See ``BusInterface``."""
-        return len(self._users) + self._busy
+        return len(self._users) + len(self._asked)
 
     def methods(self) -> Methods:  # type: ignore[explicit-override]
         """See ``BusInterface``."""
@@ -268,11 +268,12 @@ class PortalCamera(PortalPart):
         # guard: programs of a sandbox have bounds of their own cameras
         if len(self._asked) >= ASKS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too many ask for it")
-        path = request_handle(call)
+        ask = call.text(SENDER), request_handle(call)
         with self._lock:
-            self._asked.append((call.text(SENDER), path))
-        call.after.append(self._answer)
-        return (path,)
+            self._asked.append(ask)
+        # In a thread: a PipeWire that starts asks this portal something itself.
+        call.after.append(lambda: start_thread(lambda: self._grant(ask)))
+        return (ask[1],)
 
     def _remote(self, call: BusMessage) -> Tuple[Any, ...]:
         # guard: a program gets the camera that it has asked for
@@ -280,41 +281,25 @@ class PortalCamera(PortalPart):
             raise CallError("portal.Error.NotAllowed", "ask by AccessCamera first")
         return give_remote(call)
 
-    def _answer(self) -> None:
-        """Respond to what was asked.
-
-        In a thread: a PipeWire that starts asks this portal something itself.
-        """
-        if self._asked and not self._busy:
-            self._busy = True
-            start_thread(self._respond_all)
-
-    def _respond_all(self) -> None:
-        while True:
+    def _grant(self, ask: Tuple[str, str]) -> None:
+        """Have a camera, which may take seconds, and respond."""
+        code = CAMERA_ALLOWED
+        with self._starting:
+            try:
+                if self._node is None or self._node.failed:
+                    self._node = CameraNode()
+            except (TransferError, OSError) as error:
+                tell(f"vitrail: the camera: {error}")
+                code = CAMERA_DENIED
             with self._lock:
-                if not self._asked:
-                    self._busy = False
-                    self._close_unused()
-                    return
-                sender, path = asked = self._asked[0]
-            code = self._access()
-            with self._lock:
-                if asked not in self._asked:
-                    continue  # it has left meanwhile
-                self._asked.remove(asked)
-                if code == CAMERA_ALLOWED:
-                    self._users.add(sender)
-            self._respond(sender, path, code, {})
-
-    def _access(self) -> int:
-        """Have a camera, which may take seconds; ``_busy`` keeps it meanwhile."""
-        try:
-            if self._node is None or self._node.failed:
-                self._node = CameraNode()
-        except (TransferError, OSError) as error:
-            tell(f"vitrail: the camera: {error}")
-            return CAMERA_DENIED
-        return CAMERA_ALLOWED
+                left = ask not in self._asked  # meanwhile
+                if not left:
+                    self._asked.remove(ask)
+                    if code == CAMERA_ALLOWED:
+                        self._users.add(ask[0])
+                self._close_unused()
+        if not left:
+            self._respond(*ask, code, {})
 
     def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
         """See ``BusInterface``: the camera goes with the last program."""
@@ -324,7 +309,7 @@ class PortalCamera(PortalPart):
             self._close_unused()
 
     def _close_unused(self) -> None:
-        if self._node is not None and not self._users and not self._busy:
+        if self._node is not None and not self._users and not self._asked:
             self._node.close()
             self._node = None
 

@@ -183,7 +183,7 @@ def test_a_program_that_has_not_asked_gets_no_camera(portal):
     monkey = SimpleNamespace(failed=False, close=lambda: None)
     portal._node = monkey
     portal._ask(access("AccessCamera"))
-    portal._respond_all()
+    portal._grant(*portal._asked)
     with pytest.raises(CallError, match="ask by AccessCamera"):
         portal._remote(access("OpenPipeWireRemote", ":1.6"))
     portal._remote(asked)
@@ -218,8 +218,8 @@ def test_a_program_that_leaves_while_the_camera_starts_does_not_keep_it(
     def ask(*senders):
         for sender in senders:
             portal._ask(access("AccessCamera", sender))
-        portal._busy = True
-        portal._respond_all()
+        for one in list(portal._asked):
+            portal._grant(one)
 
     ask(":1.5")
     assert (portal.busy(), portal._node, closed, told) == (0, None, made, [])
