@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,12 @@ from shims.files.bus_messages import (
     message_size,
     split_types,
 )
+from shims.files.calling import start_thread
 from shims.files.connection import BrokerConnection
-from shims.files.protocol import TransferError, frame
+from shims.files.protocol import EXIT_FAILED, TransferError, frame, tell
 
 if TYPE_CHECKING:
-    from typing import Any, Callable, ClassVar, Dict, List, Tuple
+    from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple
 
     Answer = Callable[[BusMessage], Tuple[Any, ...]]
     Values = Dict[str, Tuple[str, Any]]
@@ -50,6 +52,7 @@ FDS_OF_MESSAGE = 253  # SCM_MAX_FD: a read gets no more, and none is lost
 FDS_WAITING = 512
 NAME_LOST = f"type='signal',sender='{BUS_NAME}',member='NameOwnerChanged',arg2=''"
 PORTAL_PATH = "/org/freedesktop/portal/desktop"
+DONE, NOT_DONE = 0, 2
 TOKEN = re.compile(r"[A-Za-z0-9_]{1,64}")
 OFFER_SECONDS, OFFERED_AGAIN_SECONDS = 5.0, 20.0
 
@@ -187,14 +190,46 @@ class PortalPart(BusInterface):
     ``respond`` is called with a program, a handle, a code and results.
     """
 
-    def __init__(self, respond: Respond, ask: Dict[str, Any]) -> None:
+    def __init__(self, respond: Respond, ask: Optional[Dict[str, Any]] = None) -> None:
         """``ask``: what the broker is asked, to know whether to offer it."""
         self._respond = respond
-        self._offer = PortalOffer(ask)
+        self._offer = PortalOffer(ask) if ask is not None else None
+        self._running = 0
+
+    def busy(self) -> int:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return self._running
 
     def offered(self) -> bool:  # type: ignore[explicit-override]
         """See ``BusInterface``."""
-        return self._offer.held()
+        return self._offer is None or self._offer.held()
+
+    def run(
+        self, call: BusMessage, words: List[str], stdin: Optional[int] = None
+    ) -> Tuple[Any, ...]:
+        """Have a command of ours do what a call asks for, and respond with its end.
+
+        Takes ``stdin`` over.
+        """
+        sender, handle = call.text(SENDER), request_handle(call)
+        self._running += 1
+
+        def work() -> None:
+            import subprocess
+
+            code = EXIT_FAILED
+            try:
+                code = subprocess.call(words, stdin=stdin, stdout=sys.stderr)
+            except OSError as error:
+                tell(f"vitrail: {words[0]}: {error}")
+            finally:
+                if stdin is not None:
+                    os.close(stdin)
+                self._running -= 1
+                self._respond(sender, handle, NOT_DONE if code else DONE, {})
+
+        start_thread(work)
+        return (handle,)
 
 
 class BusService:

@@ -17,14 +17,12 @@ from shims.files.bus_messages import INTERFACE, MEMBER, PATH, SENDER, BusMessage
 from shims.files.bus_service import (
     NAME_LOST,
     PORTAL_PATH,
-    BusInterface,
     BusService,
     CallError,
+    PortalPart,
     connect_session_bus,
     own_descriptor,
-    request_handle,
 )
-from shims.files.calling import start_thread
 from shims.files.camera import PortalCamera
 from shims.files.desktop_settings import SETTINGS, MirroredSettings
 from shims.files.file_dialogs import PortalDialogs
@@ -43,7 +41,6 @@ OPEN_URI = "org.freedesktop.portal.OpenURI"
 REQUEST = "org.freedesktop.portal.Request"
 SESSION = "org.freedesktop.portal.Session"
 OPENS_AT_ONCE = 8
-SUCCESS, FAILED = 0, 2
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -54,17 +51,14 @@ def serve_portal(words: List[str]) -> int:
     return 0
 
 
-class Portal(BusService, BusInterface):
-    """The portal on its connection, with ``OpenURI``."""
+class Portal(BusService):
+    """The portal on its connection."""
 
     name = PORTAL_NAME
     rules: Tuple[str, ...] = (NAME_LOST,)
-    interface = OPEN_URI
-    facts: ClassVar[Values] = {"version": ("u", 3)}
 
     def __init__(self, bus: socket.socket) -> None:
         super().__init__(bus)
-        self._opens = 0
         self._dialogs = PortalDialogs(self._respond)
         self._screens = PortalScreens(self._respond, self._session_closed)
         self.interfaces = [
@@ -73,12 +67,8 @@ class Portal(BusService, BusInterface):
             PortalPrinting(self._respond),
             PortalCamera(self._respond),
             self._screens,
-            self,
+            PortalOpening(self._respond),
         ]
-
-    def busy(self) -> int:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
-        return self._opens
 
     def perform(  # type: ignore[explicit-override]
         self, call: BusMessage
@@ -94,13 +84,6 @@ class Portal(BusService, BusInterface):
                 return "", ()
         return super().perform(call)
 
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
-        return {
-            ("OpenURI", "ssa{sv}"): ("o", self._open_address),
-            ("OpenFile", "sha{sv}"): ("o", self._open_file),
-        }
-
     def _setting_changed(self, space: str, key: str, value: Tuple[str, Any]) -> None:
         place = (PORTAL_PATH, SETTINGS, "SettingChanged")
         self.signal(place, "ssv", (space, key, value))
@@ -113,38 +96,36 @@ class Portal(BusService, BusInterface):
         no_details: Values = {}
         self.signal((path, SESSION, "Closed"), "a{sv}", (no_details,), sender)
 
+
+class PortalOpening(PortalPart):
+    """Addresses and files, which are opened as ``vitrail-open`` has it."""
+
+    interface = OPEN_URI
+    facts: ClassVar[Values] = {"version": ("u", 3)}
+
+    def methods(self) -> Methods:  # type: ignore[explicit-override]
+        """See ``BusInterface``."""
+        return {
+            ("OpenURI", "ssa{sv}"): ("o", self._open_address),
+            ("OpenFile", "sha{sv}"): ("o", self._open_file),
+        }
+
     def _open_address(self, call: BusMessage) -> Tuple[Any, ...]:
-        return self._open(call, checked_address(call.body[1]), -1)
+        return self._open(call, checked_address(call.body[1]))
 
     def _open_file(self, call: BusMessage) -> Tuple[Any, ...]:
-        return self._open(call, "", own_descriptor(call, call.body[1]))
-
-    def _open(self, call: BusMessage, url: str, fd: int) -> Tuple[Any, ...]:
-        if self._opens >= OPENS_AT_ONCE:
-            if fd >= 0:
-                os.close(fd)
-            raise CallError("DBus.Error.LimitsExceeded", "too many are being opened")
-        sender, handle = call.text(SENDER), request_handle(call)
-        self._opens += 1
-        start_thread(lambda: self._opened(sender, handle, url, fd))
-        return (handle,)
-
-    def _opened(self, sender: str, handle: str, url: str, fd: int) -> None:
-        """Open it by a separate process, and send the portal's ``Response``."""
-        code = FAILED
+        fd = own_descriptor(call, call.body[1])
         try:
-            what = url or path_of(fd)
-            import subprocess
-
-            done = subprocess.run(own_command("vitrail-open", what), check=False)
-            code = FAILED if done.returncode else SUCCESS
-        except (OSError, CallError):
-            code = FAILED  # the response has no room for the reason
+            return self._open(call, path_of(fd))
+        except OSError as error:
+            raise CallError("portal.Error.NotAllowed", str(error)) from None
         finally:
-            if fd >= 0:
-                os.close(fd)
-            self._respond(sender, handle, code, {})
-            self._opens -= 1
+            os.close(fd)
+
+    def _open(self, call: BusMessage, what: str) -> Tuple[Any, ...]:
+        if self._running >= OPENS_AT_ONCE:
+            raise CallError("DBus.Error.LimitsExceeded", "too many are being opened")
+        return self.run(call, own_command("vitrail-open", what))
 
 
 def checked_address(untrusted_url: str) -> str:

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from shims.files.asking import take_option
 from shims.files.bus_messages import SENDER
 from shims.files.bus_service import (
+    DONE,
     CallError,
     PortalPart,
     own_descriptor,
     request_handle,
 )
-from shims.files.calling import start_thread
 from shims.files.connection import BrokerConnection
 from shims.files.openers import own_command
 from shims.files.pages import PAGES_MOST, PIXELS_MAGIC, PIXELS_PAGE, PRINT_DPI
-from shims.files.protocol import EXIT_FAILED, TransferError, frame, tell
+from shims.files.protocol import TransferError, frame
 from shims.files.sanitizing import ppm_pages
 from shims.files.sending import Content
 
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 PRINT = "org.freedesktop.portal.Print"
 PRINTS_AT_ONCE = 4
 PRINT_TOKEN = 1  # of a dialog: there is none here
-PRINTED, NOT_PRINTED = 0, 2
 TITLE_CHARS = 100
 PRINT_USAGE = "usage: vitrail-print [--title TITLE] [--] [FILE.pdf…]"
 VARIANTS = {str: "s", bool: "b", int: "i", float: "d"}
@@ -109,11 +107,6 @@ class PortalPrinting(PortalPart):
 
     def __init__(self, respond: Respond) -> None:
         super().__init__(respond, {"type": "print"})
-        self._running = 0
-
-    def busy(self) -> int:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
-        return self._running
 
     def methods(self) -> Methods:  # type: ignore[explicit-override]
         """See ``BusInterface``."""
@@ -131,40 +124,20 @@ class PortalPrinting(PortalPart):
         }
         sender, path = call.text(SENDER), request_handle(call)
         # Programs of GTK fail at a response before the reply.
-        call.after.append(lambda: self._respond(sender, path, PRINTED, found))
+        call.after.append(lambda: self._respond(sender, path, DONE, found))
         return (path,)
 
     def _print(self, call: BusMessage) -> Tuple[Any, ...]:
         # guard: programs of a sandbox have bounds of their own printing
         if self._running >= PRINTS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too much is being printed")
-        fd, sender, handle = (
-            own_descriptor(call, call.body[2]),
-            call.text(SENDER),
-            request_handle(call),
-        )
+        fd = own_descriptor(call, call.body[2])
+        # A program that has written to it is at its end.
+        with contextlib.suppress(OSError):
+            os.lseek(fd, 0, os.SEEK_SET)
         title = call.body[1].replace("\0", "")[:TITLE_CHARS]
         words = own_command("vitrail-print", *(("--title", title) if title else ()))
-        self._running += 1
-
-        def run() -> None:
-            import subprocess
-
-            code = EXIT_FAILED
-            try:
-                # A program that has written to it is at its end.
-                with contextlib.suppress(OSError):
-                    os.lseek(fd, 0, os.SEEK_SET)
-                code = subprocess.call(words, stdin=fd, stdout=sys.stderr)
-            except OSError as error:
-                tell(f"vitrail: printing: {error}")
-            finally:
-                os.close(fd)
-                self._running -= 1
-                self._respond(sender, handle, NOT_PRINTED if code else PRINTED, {})
-
-        start_thread(run)
-        return (handle,)
+        return self.run(call, words, fd)
 
 
 def variants(untrusted_values: object) -> Dict[str, Tuple[str, Any]]:

@@ -196,7 +196,7 @@ class PortalScreens(PortalPart):
 
     def _types(self) -> int:
         """What a rule may allow: a window is one of the sandbox's own."""
-        found = SOURCE_MONITOR if self._offer.held() else 0
+        found = SOURCE_MONITOR if super().offered() else 0
         return found | (SOURCE_WINDOW if self._own.held() else 0)
 
     def _create(self, call: BusMessage) -> Tuple[Any, ...]:

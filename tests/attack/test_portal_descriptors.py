@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from shims.files import bus_messages as bus
 from shims.files.bus_service import PORTAL_PATH
-from shims.files.portal import OPEN_URI, Portal
+from shims.files.portal import OPEN_URI, Portal, PortalOpening
 
 
 @pytest.fixture(name="ends")
@@ -40,12 +41,11 @@ def opened(ends, monkeypatch, *sent):
     ours, theirs = ends
     portal, found = Portal(ours), []
 
-    def note(call, url, fd):
-        found.append((call.text(bus.SENDER), os.read(fd, 9)))
-        os.close(fd)
+    def note(_part, call, path):
+        found.append((call.text(bus.SENDER), Path(path).read_bytes()))
         return ("/",)
 
-    monkeypatch.setattr(portal, "_open", note)
+    monkeypatch.setattr(PortalOpening, "_open", note)
     before = len(os.listdir("/proc/self/fd"))
     for data, fds in sent:
         socket.send_fds(theirs, [data], fds)
