@@ -2,8 +2,8 @@
 
 Processes: viewer, folder mounts, brokerctl (box_filters); keeper
 (compositor_descriptors); authority, viewer, keeper, brokerctl (compositor_socket);
-viewer, host (console_log, forked_part); viewer, worker (order_channel); starter
-(starter).
+viewer, host (console_log, forked_part); security key, frameguard, netguard, switch,
+flowguard (descriptor_filter); viewer, worker (order_channel); starter (starter).
 """
 
 from __future__ import annotations

@@ -112,8 +112,7 @@ class StatusCollector:
         if report.pid:
             out.append(process_status("authority", report.pid))
         pump = self.pump.statistics()
-        jail = "seccomp" if pump.confined else ""
-        out.append(process_status("pump", pump.pid, jail=jail))
+        out.append(process_status("pump", pump.pid, jail="seccomp"))
         if report.shipper:
             out.append(process_status("shipper", report.shipper))
         if report.prompt:

@@ -140,13 +140,12 @@ class PumpRequest:
 
 @dataclass(frozen=True)
 class PumpReady:
-    """First message of a pump: it runs.
+    """First message of a pump: it runs, and is confined.
 
-    ``confined`` by a system call filter; ``accelerated`` by the part in C.
+    ``accelerated`` by the part in C.
     """
 
     pid: int
-    confined: bool
     accelerated: bool = False
 
 
@@ -182,7 +181,7 @@ SIDE_NUMBER = {side: number for number, side in enumerate(_SIDES)}
 SUBMIT, ABORT, ASK, READY, DONE, LIVE = range(1, 7)
 SUBMIT_FORM = struct.Struct("<BBB5xQQQQ")
 NUMBER_FORM = struct.Struct("<B7xQ")  # abort: token; ask: request
-READY_FORM = struct.Struct("<BBBxI")
+READY_FORM = struct.Struct("<BBxxI")
 DONE_FORM = struct.Struct("<BBBBBxHQQQ")
 LIVE_FORM = struct.Struct("<BBHxxxxQ")
 STREAM_FORM = struct.Struct("<QQQIIQQBB6x")
@@ -215,8 +214,8 @@ def decode_from_pump(packet: bytes) -> FromPump:
         if kind == LIVE:
             return _unpack_live(packet)
         if kind == READY:
-            _, confined, accelerated, pid = READY_FORM.unpack(packet)
-            return PumpReady(pid, bool(confined), bool(accelerated))
+            _, accelerated, pid = READY_FORM.unpack(packet)
+            return PumpReady(pid, bool(accelerated))
     except (struct.error, IndexError) as error:
         raise InternalError("not a message of the pump") from error
     raise InternalError(f"no message of the pump has the number {kind}")

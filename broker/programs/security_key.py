@@ -18,7 +18,7 @@ import sys
 import time
 
 from broker.core.errors import PeerError
-from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.descriptor_filter import keep_descriptors_only
 from broker.jail.security_key.ctaphid import REPORT_BYTES
 from broker.jail.security_key.parser import (
     Action,
@@ -29,13 +29,6 @@ from broker.jail.security_key.parser import (
     ToKey,
 )
 
-_PROT_EXEC = 4
-_ALLOWED = (
-    *("read", "write", "sendto", "recvfrom", "poll", "ppoll", "close"),
-    *("brk", "munmap", "mremap", "madvise", "futex"),
-    *("rt_sigreturn", "rt_sigaction", "rt_sigprocmask", "getrandom", "getpid"),
-    *("clock_gettime", "gettid", "tgkill", "exit", "exit_group"),
-)
 _BACKLOG = 64
 """Reports for a guest that does not read; a message has 129 at most, and one
 message is on its way."""
@@ -150,16 +143,6 @@ class Proxy:
             raise PeerError("the guest does not read")
 
 
-def lock() -> None:
-    """Give up every system call that carrying reports does not need."""
-    rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
-    for name in _ALLOWED:
-        rules.add_rule(libseccomp.ALLOW, name)
-    no_code = libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0)
-    rules.add_rule(libseccomp.ALLOW, "mmap", no_code)
-    rules.load()
-
-
 def main() -> None:
     """Filter one connection between a sandbox and a security key until it ends."""
     guest_fd, key, broker_fd = map(int, sys.argv[1:4])
@@ -168,7 +151,7 @@ def main() -> None:
     broker = socket.socket(fileno=broker_fd)
     guest.settimeout(0)
     proxy = Proxy(guest, key, broker, nonce)
-    lock()
+    keep_descriptors_only()
     code = 0
     try:
         proxy.run()

@@ -79,8 +79,8 @@ PROGRAMS = (
         30_810,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), USER, 25, 2700, 1490),
-    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3650, 2030),
+    Program("pump", ("broker.helpers.pump.process",), CONFINED, 25, 2700, 1470),
+    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3650, 2010),
     Program("prompt agent", ("broker.programs.prompt",), USER, 33, 3750, 2000),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2850, 1360),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
@@ -125,14 +125,14 @@ PROGRAMS = (
         850,
         470,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 21, 1950, 1040),
+    Program("security key", ("broker.programs.security_key",), USER, 22, 1950, 1040),
     Program(
         "frameguard",
         ("broker.host.network.frameguard.frameguard",),
         CONFINED,
-        19,
-        1800,
-        930,
+        20,
+        1850,
+        940,
     ),
     Program(
         "netguard",
@@ -141,8 +141,8 @@ PROGRAMS = (
             "broker.host.network.frameguard.tap",
             "broker.host.network.switch.cable",
         ),
-        USER,
-        24,
+        CONFINED,
+        25,
         2450,
         1320,
     ),
@@ -158,9 +158,11 @@ PROGRAMS = (
         2200,
         1150,
     ),
-    Program("switch", ("broker.host.network.switch.process",), USER, 34, 3800, 2200),
     Program(
-        "flowguard", ("broker.host.network.flowguard.rules",), USER, 40, 4950, 3100
+        "switch", ("broker.host.network.switch.process",), CONFINED, 35, 3800, 2210
+    ),
+    Program(
+        "flowguard", ("broker.host.network.flowguard.rules",), CONFINED, 41, 4950, 3100
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 42, 4650, 2740),
     Program(
@@ -176,7 +178,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(646, 92_450, 62_070)
+TOGETHER = Size(625, 88_300, 59_090)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.helpers.process.libseccomp import seccomp
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.helpers.pump.client import Pump
 from broker.helpers.pump.confine import confine
@@ -37,8 +38,7 @@ async def victim():
 def _attack(pid):
     """Confined as a pump is, have the kernel kill a process."""
     ours, theirs = socket.socketpair()
-    if not confine():
-        return
+    confine()
     for command, argument in (
         (fcntl.F_SETOWN, pid),
         (fcntl.F_SETSIG, signal.SIGKILL),
@@ -112,6 +112,24 @@ def test_a_brokers_pump_has_no_file_and_no_variable_of_the_brokers():
     finally:
         handle.close()
         os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
+        os.close(handle.pidfd)
+
+
+def test_a_pump_that_cannot_be_confined_ends(monkeypatch):
+    class Refused:
+        def __init__(self, default):
+            raise OSError("no filters here")
+
+    monkeypatch.setattr(seccomp, "SyscallFilter", Refused)
+    handle = start_pump()
+    try:
+        assert handle.control.recv(1 << 16) == b"", "it says that it runs"
+        ended = os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
+        assert ended.si_status == 70
+        assert "system calls cannot be filtered: no filters here" in handle.words.text()
+    finally:
+        handle.words.close()
+        handle.close()
         os.close(handle.pidfd)
 
 

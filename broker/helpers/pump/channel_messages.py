@@ -29,9 +29,7 @@ def encode_from_pump(message: wire.FromPump) -> bytes:
     """Return the packet of a message."""
     match message:
         case wire.PumpReady():
-            return wire.READY_FORM.pack(
-                wire.READY, message.confined, message.accelerated, message.pid
-            )
+            return wire.READY_FORM.pack(wire.READY, message.accelerated, message.pid)
         case wire.StreamDone():
             end = message.end
             return wire.DONE_FORM.pack(

@@ -49,7 +49,6 @@ class PumpStatistics:
 
     pid: int
     alive: bool
-    confined: bool
     accelerated: bool
     streams: int
     ended: dict[EndReason, int]
@@ -78,7 +77,6 @@ class Pump:
         self._tokens = 0
         self._sending = trio.Lock()
         self._died = trio.Event()
-        self._confined = False
         self._accelerated = False
         self._ended: Counter[EndReason] = Counter()
         self._asking = trio.Lock()
@@ -141,8 +139,7 @@ class Pump:
                     self._answer += streams
                     if last:
                         self._answered.set()
-            case PumpReady(_, confined, accelerated):
-                self._confined = confined
+            case PumpReady(_, accelerated):
                 self._accelerated = accelerated
 
     def _bury(self) -> None:
@@ -323,7 +320,6 @@ class Pump:
         return PumpStatistics(
             pid=self._handle.pid,
             alive=not self._died.is_set(),
-            confined=self._confined,
             accelerated=self._accelerated,
             streams=len(self._pending),
             ended=dict(self._ended),

@@ -7,8 +7,9 @@ It cannot open, connect, execute, fork, trace or signal.
 
 Where a call has many uses, its arguments are part of the list: fcntl(2) can
 have the kernel send any signal to any process of the user (F_SETOWN,
-F_SETSIG, O_ASYNC), mmap(2) can make written memory executable, newfstatat(2)
-looks at paths.
+F_SETSIG, O_ASYNC), mmap(2) can make written memory executable, sendto(2) can
+address another socket than the connected one.  newfstatat(2) is not in it: with
+AT_EMPTY_PATH it looks at a path as well, if that is not empty.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import ctypes
 import errno
 import fcntl
 import os
+
+from broker.core.errors import SetupError
+from broker.helpers.process.libseccomp import ERRORS
+from broker.helpers.process.libseccomp import seccomp as libseccomp
 
 _PR_SET_NO_NEW_PRIVS = 38
 _FIONBIO = 0x5421  # asm-generic/ioctls.h; how Python makes a socket non-blocking
@@ -27,11 +32,8 @@ ALLOWED = (
     "read",
     "readv",
     "write",
-    "writev",
     "recvmsg",
     "recvfrom",
-    "sendmsg",
-    "sendto",
     "shutdown",
     "close",
     # knowing what a descriptor is
@@ -66,15 +68,15 @@ ALLOWED = (
 )
 
 _PROT_EXEC = 4
-_AT_EMPTY_PATH = 0x1000
 _WHOLE = 0xFFFFFFFF
 """The bits of an int, which is all that the kernel looks at."""
+_POINTER = 0xFFFFFFFFFFFFFFFF
 
 # Name, then (argument, mask, value) that must hold, of each further call.
 # guard: the pump names what fcntl does
 # guard: the pump has no asynchronous descriptor
 # guard: the pump maps no code
-# guard: the pump looks at no path
+# guard: the pump sends to no address
 ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (
     ("ioctl", ((1, _WHOLE, _FIONBIO),)),
     ("fcntl", ((1, _WHOLE, fcntl.F_GETFD),)),
@@ -84,25 +86,18 @@ ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (
     ("pipe2", ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)),
     ("mmap", ((2, _PROT_EXEC, 0),)),
     ("mprotect", ((2, _PROT_EXEC, 0),)),
-    # Some versions of glibc implement fstat() by it.
-    ("newfstatat", ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)),
+    ("sendto", ((4, _POINTER, 0),)),
 )
 
 
-def confine() -> bool:
-    """Confine this process for good; false where the kernel cannot filter.
+def confine() -> None:
+    """Confine this process for good.  Raises SetupError where the kernel cannot filter.
 
     Everything beyond the list fails with EPERM rather than killing, so that a
     newer interpreter's unexpected call costs an error, not all streams.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    try:
-        # Late: it loads libseccomp, which may be missing.
-        from broker.helpers.process.libseccomp import ERRORS
-        from broker.helpers.process.libseccomp import seccomp as libseccomp
-    except (ImportError, RuntimeError, OSError):
-        return False
     try:
         rules = libseccomp.SyscallFilter(libseccomp.ERRNO(errno.EPERM))
         arch = libseccomp.system_arch()
@@ -115,6 +110,6 @@ def confine() -> bool:
                 ]
                 rules.add_rule(libseccomp.ALLOW, name, *arguments)
         rules.load()
-    except ERRORS:
-        return False
-    return True
+    except ERRORS as error:
+        # guard: a pump that cannot be confined carries nothing
+        raise SetupError(f"system calls cannot be filtered: {error}") from error

@@ -138,7 +138,6 @@ class RelayEngine:
         control: socket.socket,
         kernel: tuple[int, int],
         *,
-        confined: bool = False,
         accelerate: Callable[[int], Accelerator | None] = lambda _: None,
     ) -> None:
         self._kernel = kernel
@@ -151,7 +150,7 @@ class RelayEngine:
         self._ends: dict[int, _End] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._now = time.monotonic()
-        self._channel.send(PumpReady(os.getpid(), confined, self._turns is not None))
+        self._channel.send(PumpReady(os.getpid(), self._turns is not None))
 
     def run(self) -> None:
         """Relay until the control socket ends."""

@@ -64,12 +64,9 @@ def start_pump() -> PumpHandle:
 def preload() -> None:
     """Load what each pump needs, once, in the process that forks pumps.
 
-    The Python binding of libseccomp runs ldconfig(8) when it is imported.
+    The Python binding of libseccomp runs ldconfig(8); ``confine`` has imported it.
     """
     available()
-    # A pump that cannot have it says so itself.
-    with contextlib.suppress(ImportError, RuntimeError, OSError):
-        from broker.helpers.process import libseccomp  # noqa: F401 -- may be missing
 
 
 def _become_pump(control: int, words: int, parent: int) -> NoReturn:
@@ -119,7 +116,8 @@ def pump(control_fd: int) -> int:
     gc.freeze()
     # Loaded before the walls stand, which let nothing be opened.
     fast = accelerator if available() else lambda _: None
-    RelayEngine(control, kernel, confined=confine(), accelerate=fast).run()
+    confine()
+    RelayEngine(control, kernel, accelerate=fast).run()
     return 0
 
 

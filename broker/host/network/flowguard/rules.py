@@ -27,6 +27,7 @@ from broker.core import limits
 from broker.core.framing import FrameReader
 from broker.core.limits import network as network_limits
 from broker.core.streams import network_flows as m
+from broker.helpers.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import (
     GATEWAY6,
     GUEST,
@@ -36,7 +37,7 @@ from broker.host.network.addresses import (
 from broker.host.network.flowguard import quic_hello
 from broker.host.network.flowguard.flow_filter import FlowFilter
 from broker.host.network.frameguard.ethernet_frames import joined
-from broker.host.network.frameguard.frameguard import Addresses, lock
+from broker.host.network.frameguard.frameguard import Addresses
 from broker.host.network.frameguard.tap import make_tap
 from broker.host.network.frameguard.veth import (
     LENGTH,
@@ -285,7 +286,7 @@ def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
         viewer=socket.socket(fileno=asks),
         resolvers=[socket.socket(fileno=one) for one in names],
     )
-    lock()
+    keep_descriptors_only()
     guard.run()
     os._exit(0)  # the interpreter's own end needs system calls that it gave up
 

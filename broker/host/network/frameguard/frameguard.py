@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from broker.core import limits
-from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import has_ipv6
 from broker.host.network.frameguard.ethernet_frames import FrameError, FrameFilter
 
@@ -40,14 +40,6 @@ _RTA_DST, _RTN_LOCAL, _RTN_ANYCAST = 1, 2, 4
 _TABLES = frozenset({253, 254, 255})
 """default, main and local.  Others are asked for marked packets only: a transparent
 proxy has a local route to everything in one, which is not for passt's sockets."""
-
-_PROT_EXEC = 4
-_ALLOWED = (
-    *("read", "write", "recvfrom", "sendto", "poll", "ppoll", "close"),
-    *("brk", "munmap", "mremap", "madvise", "futex"),
-    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
-    *("clock_gettime", "getpid", "getrandom", "exit", "exit_group"),
-)
 
 
 class Addresses:
@@ -270,21 +262,11 @@ def _make_room(passt: socket.socket) -> None:
         raise OSError(errno.ENOBUFS, "the socket's buffer is too small (wmem_max)")
 
 
-def lock(*more: str) -> None:
-    """Give up every system call that carrying frames does not need, except ``more``."""
-    rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
-    for name in (*_ALLOWED, *more):
-        rules.add_rule(libseccomp.ALLOW, name)
-    no_code = libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0)
-    rules.add_rule(libseccomp.ALLOW, "mmap", no_code)
-    rules.load()
-
-
 def main() -> None:
     """Entry point; the arguments are the descriptors of QEMU's and passt's side."""
     qemu, passt = (socket.socket(fileno=int(word)) for word in sys.argv[1:3])
     guard = FrameGuard(qemu, passt, Addresses())
-    lock()
+    keep_descriptors_only()
     guard.run()
     os._exit(0)  # the interpreter's own end needs system calls we gave up
 

@@ -42,9 +42,10 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.core.limits import network as network_limits
+from broker.helpers.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import GATEWAY, GATEWAY6, GUEST, GUEST6, MTU
 from broker.host.network.frameguard.ethernet_frames import FrameError, joined
-from broker.host.network.frameguard.frameguard import Addresses, FrameGuard, lock
+from broker.host.network.frameguard.frameguard import Addresses, FrameGuard
 
 _OUTSIDE = "vitrail0"
 
@@ -354,7 +355,7 @@ def carry_to_the_end(guard: PacketGuard, ready: int) -> NoReturn:
     """
     os.write(ready, b"r")
     os.close(ready)
-    lock()
+    keep_descriptors_only()
     try:
         guard.run()
     except OSError as error:

@@ -24,8 +24,8 @@ from collections import Counter, deque
 from broker.core import limits
 from broker.core.fair_share import may_take
 from broker.core.stderr_log import log_stderr
+from broker.helpers.descriptor_filter import keep_descriptors_only
 from broker.host.network.frameguard.ethernet_frames import FrameError
-from broker.host.network.frameguard.frameguard import lock
 from broker.host.network.frameguard.veth import LENGTH, take_frames
 from broker.host.network.switch.frames import LanSwitch
 from broker.host.network.switch.switch_ports import unpack_port
@@ -182,7 +182,7 @@ def main() -> None:
     """Entry point; see the head of this module."""
     control = socket.socket(fileno=int(sys.argv[1]))
     switch = SwitchProcess(control, bytes(map(int, sys.argv[2].split("."))))
-    lock("recvmsg")
+    keep_descriptors_only("recvmsg")
     switch.run()
     os._exit(0)  # the interpreter's own end needs system calls that it gave up
 

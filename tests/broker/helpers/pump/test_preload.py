@@ -12,7 +12,7 @@ from broker.helpers.pump import confine, process, turns
 process.preload()
 before = set(sys.modules)
 turns.available()
-assert confine.confine()
+confine.confine()
 print(sorted(set(sys.modules) - before - set(sys.builtin_module_names)))
 """
 

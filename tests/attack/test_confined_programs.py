@@ -1,0 +1,282 @@
+"""Programs that confine themselves, taken over before they have read a byte.
+
+Each is started as the broker starts it, and attacks from the moment that it has confined
+itself: the user's files, session and processes (``tests.kit.attacker``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
+from broker.helpers.pump import starting
+from broker.helpers.pump.process import start_pump
+from broker.helpers.pump.starting import start_pump_program
+from broker.host.network import namespace, passt
+from broker.host.network.switch import switches
+from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
+from broker.host.network.switch.switches import Switches
+from broker.viewer.devices import security_keys
+from tests.kit import attacker
+from tests.kit.attacker import Target
+from tests.kit.eventually import eventually
+from tests.kit.rulebook import rulebook
+from tests.kit.usb.key_process import connected
+from tests.kit.wayland.compositor import short_directory
+
+_REFUSED = {"SIGSYS", "EPERM"}
+
+
+@dataclass
+class Session:
+    """The user's session, as an attacker finds it."""
+
+    place: Path
+    target: Target
+    report: Path
+    stream: socket.socket
+    received: list[socket.socket]
+
+    def take_over(self, monkeypatch, module):
+        """Have the programs that a module starts attack."""
+        honest = module.our_program
+
+        def our_program(*words):
+            return attacker.words(str(self.report), self.target, honest(*words))
+
+        monkeypatch.setattr(module, "our_program", our_program)
+
+    async def found(self):
+        await eventually(self.report.exists, deadline=60)
+        return json.loads(self.report.read_text())
+
+    def check(self, found, **descriptors):
+        """Nothing was achieved, and nothing of the session is there."""
+        achieved = {w: o for w, o in found["outcomes"].items() if o not in _REFUSED}
+        assert achieved == {}
+        assert len(found["outcomes"]) > 50
+        assert _kinds(found["descriptors"]) == Counter(descriptors)
+        for fd in "012":
+            target = found["descriptors"][fd]
+            assert target == "/dev/null" or target.startswith("/memfd:stderr")
+        assert "secret of the session" not in str(found["variables"])
+        assert b"secret of the session".hex() not in found["initial"]
+        assert found["directory"] == "/"
+        for one in (self.stream, *self.received):
+            with pytest.raises(BlockingIOError):
+                one.recv(1) if one is not self.stream else one.accept()
+
+
+def _kinds(descriptors):
+    return Counter(re.findall(r"\w+", one)[0] for one in descriptors.values())
+
+
+@pytest.fixture
+async def session(monkeypatch):
+    """A session with a process, a file, sockets and a secret in a variable."""
+    kept = os.dup(1), os.dup(2)
+    with short_directory() as place:
+        (place / "file").write_text("the user's")
+        stream = socket.socket(socket.AF_UNIX)
+        datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with stream, datagrams, udp, (place / "terminal").open("w+b") as terminal:
+            stream.bind(str(place / "bus"))
+            stream.listen()
+            datagrams.bind(str(place / "notify"))
+            udp.bind(("127.0.0.1", 0))
+            for one in (stream, datagrams, udp):
+                one.setblocking(False)
+            victim = spawn(["sleep", "1000"], stdout=DEVNULL, stderr=DEVNULL)
+            target = Target(
+                str(victim.pid),
+                *(str(place / name) for name in ("file", "bus", "notify")),
+                str(udp.getsockname()[1]),
+            )
+            monkeypatch.setenv("TOKEN", "secret of the session")
+            os.dup2(terminal.fileno(), 1)
+            os.dup2(terminal.fileno(), 2)
+            try:
+                yield Session(place, target, place / "report", stream, [datagrams, udp])
+                assert victim.returncode is None
+            finally:
+                os.dup2(kept[0], 1)
+                os.dup2(kept[1], 2)
+                await victim.stop(0)
+    for fd in kept:
+        os.close(fd)
+
+
+async def test_the_attempts_work_where_nothing_confines(session):
+    """The control: what no filter refuses is achieved."""
+    target, call = session.target, attacker._caller(_seccomp())
+    named = attacker.Attempts(target, call).named()
+    found = {what: attacker.outcome(one, lambda: None) for what, one in named.items()}
+    for what in (
+        *("open", "openat", "openat2", "look", "statx", "may open", "watch"),
+        *("look at a path as if at a descriptor", "mode", "truncate", "rename"),
+        *("fork", "clone", "execute", "execute a descriptor", "signal"),
+        *("signal a thread", "signal a thread of a group", "pidfd", "limit", "place"),
+        *("socket of the session", "socket of the network", "sockets", "keyring"),
+        *("memory file", "map code", "make code", "own", "own signal"),
+        *("asynchronous", "owner", "asynchronous ioctl", "user", "priority"),
+    ):
+        assert found[what] == "achieved", what
+
+
+def _seccomp():
+    from broker.helpers.process.libseccomp import seccomp
+
+    return seccomp
+
+
+async def test_a_brokers_pump(session, monkeypatch):
+    session.take_over(monkeypatch, starting)
+    with _pump(start_pump_program()):
+        found = await session.found()
+    session.check(found, dev=1, memfd=2, socket=1)
+
+
+async def test_a_forked_pump(session, monkeypatch):
+    """It has the variables of the warm process, which has none of the session's."""
+    monkeypatch.delenv("TOKEN")
+    seccomp = _seccomp()
+    monkeypatch.setattr(seccomp, "SyscallFilter", seccomp.SyscallFilter)
+    attacker.take_over(str(session.report), session.target)
+    with _pump(start_pump()):
+        found = await session.found()
+    session.check({**found, "directory": "/"}, dev=2, memfd=1, socket=1)
+
+
+@contextmanager
+def _pump(handle):
+    try:
+        yield
+    finally:
+        handle.close()
+        os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
+        os.close(handle.pidfd)
+
+
+async def test_a_process_of_a_security_key(session, monkeypatch):
+    session.take_over(monkeypatch, security_keys)
+    rule = "vitrail.SecurityKey * work @adminvm ask host=bank.example\n"
+    async with rulebook(rule) as b, connected(b, monkeypatch):
+        found = await session.found()
+    session.check(found, dev=1, memfd=2, socket=3)
+
+
+async def test_a_switch(session, monkeypatch):
+    session.take_over(monkeypatch, switches)
+    seat = Switches().join(SwitchPlace("lan:lab", PortRole.MEMBER), "work")
+    try:
+        found = await session.found()
+    finally:
+        await seat.leave()
+    session.check(found, dev=1, memfd=2, socket=1)
+
+
+@pytest.mark.parametrize("decided", [False, True])
+async def test_the_filter_of_a_machines_frames(session, monkeypatch, decided):
+    session.take_over(monkeypatch, passt)
+    program = Path("/bin/sleep")
+    monkeypatch.setattr(passt, "passt_args", lambda *_, **__: [str(program), "1000"])
+    network = passt.start_user_network(program, _resolver(session), decided=decided)
+    try:
+        found = await session.found()
+    finally:
+        await network.end()
+    # Its two sides, two of rtnetlink; the viewer and a name server.
+    session.check(found, dev=1, memfd=2, socket=6 if decided else 4)
+
+
+def _resolver(session):
+    """A resolv.conf of one name server, so that there is a socket to it."""
+    conf = session.place / "resolv.conf"
+    conf.write_text("nameserver 127.0.0.1\n")
+    return conf
+
+
+@contextmanager
+def _other_namespace():
+    """Yield what a box or a VMM's jail is for its guard: a network namespace, a pidfd."""
+    box = spawn(
+        [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--net",
+            "sh",
+            "-c",
+            "echo; sleep 1000",
+        ],
+        stdout=PIPE,
+    )
+    try:
+        assert box.popen.stdout is not None
+        with box.popen.stdout as began:
+            if not began.read(1):
+                pytest.skip("no network namespaces to be had")
+        there = os.open(f"/proc/{box.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield there, box.pidfd
+        finally:
+            os.close(there)
+    finally:
+        box.kill_now()
+
+
+def _given(kind, there, pidfd):
+    if kind == "veth":
+        return (there,)
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("/dev/net/tun cannot be opened by this user (chmod 666)")
+    return there, pidfd
+
+
+@pytest.mark.parametrize("kind", ["veth", "tap"])
+@pytest.mark.parametrize("decided", [False, True])
+async def test_the_filter_of_an_interface(session, monkeypatch, kind, decided):
+    monkeypatch.setattr(namespace, "require_passt", lambda _: Path("/bin/sleep"))
+    monkeypatch.setattr(namespace, "passt_args", lambda *_, **__: ["sleep", "1000"])
+    session.take_over(monkeypatch, namespace)
+    conf = _resolver(session)
+    with _other_namespace() as (there, pidfd):
+        given = _given(kind, there, pidfd)
+        network = await namespace.start_network(
+            kind, given, decided=decided, resolv_conf=conf
+        )
+        try:
+            found = await session.found()
+        finally:
+            await network.end()
+    # passt's, the interface's, two of rtnetlink; the viewer and a name server.
+    leader = {"anon_inode": 1} if kind == "tap" else {}
+    session.check(found, dev=1, memfd=2, socket=6 if decided else 4, **leader)
+
+
+@pytest.mark.parametrize("kind", ["veth", "tap"])
+async def test_the_cable_to_a_switch(session, monkeypatch, kind):
+    seat = Switches().join(SwitchPlace("lan:lab", PortRole.MEMBER), "work")
+    session.take_over(monkeypatch, namespace)
+    try:
+        with _other_namespace() as (there, pidfd):
+            given = _given(kind, there, pidfd)
+            network = await namespace.start_card(kind, given, seat, "eth0")
+            try:
+                found = await session.found()
+            finally:
+                await network.end()
+    finally:
+        await seat.leave()
+    leader = {"anon_inode": 1} if kind == "tap" else {}
+    session.check(found, dev=1, memfd=2, socket=4, **leader)
