@@ -1,6 +1,6 @@
 """Holds one descriptor: programs beside the authority, and what starts them.
 
-Processes: viewer, folder mounts, brokerctl (box_filters); keeper
+Processes: viewer, shipper, folder mounts, brokerctl (box_filters); keeper
 (compositor_descriptors); authority, viewer, keeper, brokerctl (compositor_socket);
 viewer, host (console_log, forked_part); security key, frameguard, netguard, switch,
 flowguard (descriptor_filter); viewer, worker (order_channel); starter (starter).

@@ -42,7 +42,7 @@ _MOUNTING = words("""
 
 
 @cache
-def box_filter(*, nested: bool = False) -> bytes:
+def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     """The BPF program of a box of the user's own programs (by bubblewrap).
 
     A deny-list, as programs of every kind run in a box.  Namespaces divide most of
@@ -53,10 +53,14 @@ def box_filter(*, nested: bool = False) -> bytes:
     where a folder is shared.  Unless ``nested``, it makes no namespaces:
     with capabilities in one a program has large parts of the kernel to itself
     (nf_tables, overlayfs, mounts), where most holes of the last years were.
+    Without ``unix`` it makes no UNIX socket but pairs: it is in the session's network
+    namespace, which has that of abstract names.
     """
     rules = SeccompRules(default=libseccomp.ALLOW)
+    # guard: a shipper connects to no abstract socket
+    families = _BOX_FAMILIES if unix else _BOX_FAMILIES - {socket.AF_UNIX}
     # guard: a box has no sockets that namespaces do not divide
-    for family in sorted(set(range(_LAST_FAMILY)) - _BOX_FAMILIES):
+    for family in sorted(set(range(_LAST_FAMILY)) - families):
         rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, family))
     rules.refuse(
         "socket",

@@ -1,8 +1,8 @@
 """``python -m broker.programs.shipper``: sends the audit log on, as ``ship.toml`` says.
 
 A child of the broker, so that neither a receiver nor its client library
-is inside the process that decides.  It reads the log and writes its
-cursors, nothing else.
+is inside the process that decides.  It makes jails and waits; the log and the answers
+of receivers are read in these (``broker.programs.shipper_jailed``).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import sys
 
 import trio
 
-from broker.core.errors import VitrailError
+from broker.core.errors import VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
 from broker.helpers.shipper.service import serve
 from broker.ipc import event_loop
 
-_PATIENCE = 2.0
-"""For a batch that is under way when we are asked to end."""
+_PATIENCE = 3.0
+"""For a jail that does not end."""
 
 
 async def _main() -> None:
@@ -45,7 +45,11 @@ def main() -> None:
     os.umask(0o077)
     try:
         event_loop.run(_main)
-    except VitrailError as error:
+    except (VitrailError, ExceptionGroup) as group:
+        # A task's error arrives in the groups of the nurseries around it.
+        error = sole(group)
+        if not isinstance(error, VitrailError):
+            raise
         sys.stderr.write(f"vitrail-shipper: {displayed(error.diagnostics())}\n")
         sys.exit(1)
 

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 from broker.authority.audit.store import open_store
+from broker.helpers.shipper.config import JsonlTarget
 from broker.helpers.shipper.database import connect, migrate
-from broker.helpers.shipper.jsonl import Jsonl
+from broker.helpers.shipper.run import make_target
 from broker.ipc.audit.query import open_log
 from tests.attack.test_fleet_store import environment, ship
 from tests.kit.audit.postgres import Postgres, postgres
@@ -186,7 +187,6 @@ async def test_verified_part_is_not_read_again_and_a_change_after_it_is_found(
 
 async def test_archive_of_json_lines_is_proved(tmp_path: Path) -> None:
     """Twice the same line is one event; a changed or a missing one is found."""
-    from broker.helpers.shipper.config import JsonlTarget
     from broker.helpers.shipper.run import ship_once
     from tests.kit.audit.shipping import place
 
@@ -218,7 +218,8 @@ async def test_archive_of_json_lines_is_proved(tmp_path: Path) -> None:
     )
     (double / "b").write_bytes(b"".join([*lines[:14], changed, *lines[15:]]))
     assert called(*words, str(double), env=env).code == 3
-    assert Jsonl(out).position(bytes.fromhex(good.objects[0]["origin"][-32:]))
+    target = make_target(JsonlTarget("file", str(out)))
+    assert target.position(bytes.fromhex(good.objects[0]["origin"][-32:]))
 
 
 # -- the release before ------------------------------------------------------------------

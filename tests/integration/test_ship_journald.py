@@ -161,8 +161,8 @@ async def test_too_large_for_a_datagram(tmp_path: Path) -> None:
     send = native.socket.socket
 
     class Small(send):  # a kernel with a small buffer for datagrams
-        def __init__(self, *words: object) -> None:
-            super().__init__(*words)
+        def __init__(self, *words: object, **named: object) -> None:
+            super().__init__(*words, **named)
             self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
     try:

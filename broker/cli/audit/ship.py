@@ -21,8 +21,7 @@ from broker.helpers.shipper.config import (
     load_config,
 )
 from broker.helpers.shipper.cursor import Cursor, load_cursor
-from broker.helpers.shipper.run import ship_for_ever, ship_once
-from broker.helpers.shipper.service import place_of
+from broker.helpers.shipper.run import place_of, ship_for_ever, ship_once
 from broker.helpers.shipper.state import find_config
 from broker.ipc.audit.query import open_log
 

@@ -1,8 +1,8 @@
 """Files: replaced whole, trees that are removed, logs that stay short, links refused.
 
 Processes: viewer, host, brokerctl (opened_folder, trees); viewer, brokerctl
-(planted_links); authority, viewer, host, shipper, launch tools, brokerctl
-(replace_file); viewer, host (sandbox_logs); viewer, host, worker, brokerctl (tmpfs).
+(planted_links); most processes (replace_file); viewer, host (sandbox_logs); viewer,
+host, shipper, worker, brokerctl (tmpfs).
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Processes: viewer, host, brokerctl (core_files, jail_libraries); viewer, host
 (gate); authority, prompt agent, vitrail-access, screen frame, fork server, keeper
 (hardening); host, brokerctl (identity); fork server (jail); most processes (libseccomp,
 process_name, seccomp); viewer, brokerctl (namespace_limits, tool_jail); starter,
-viewer, host, launch tools, brokerctl (popen); viewer, host, folder mounts, brokerctl
-(program_filters); host (removal); viewer, host, launch tools, brokerctl (spawn).
+viewer, host, shipper, launch tools, brokerctl (popen); viewer, host, shipper, folder
+mounts, brokerctl (program_filters); host (removal); viewer, host, shipper, launch
+tools, brokerctl (spawn).
 """

@@ -5,9 +5,12 @@ that moves when the receiver has taken a batch, and never otherwise.  Nothing
 here is in the way of a decision: it reads the log like any other reader, in a
 process of its own.
 
-Processes: viewer, shipper, brokerctl (config); authority, shipper, brokerctl (cursor,
-journal_entry, state); shipper, vitrail-ingest, brokerctl (database, postgres, terms);
-shipper, brokerctl (edges, http_post, ingest, journald, jsonl, otlp, run, service).
+Processes: viewer, shipper, shipper in its jail, brokerctl (config); authority, shipper,
+shipper in its jail, brokerctl (cursor); shipper in its jail, vitrail-ingest, brokerctl
+(database, postgres, terms); shipper in its jail, brokerctl (edges, http_post, ingest,
+journald, jsonl, otlp, run); shipper (jail, service); shipper, shipper in its jail
+(jailed); authority, shipper in its jail, brokerctl (journal_entry); shipper, shipper in
+its jail, brokerctl (local_receivers); authority, shipper, brokerctl (state).
 """
 
 from __future__ import annotations

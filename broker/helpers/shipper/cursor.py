@@ -17,6 +17,7 @@ import msgspec
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.files.replace_file import replace_file
+from broker.core.paths import read_config
 
 _SUFFIX = ".json"
 
@@ -50,14 +51,17 @@ class Cursor(msgspec.Struct, kw_only=True):
 
 
 def load_cursor(directory: Path, name: str) -> Cursor:
-    """Return it, or a new one.  Raises SetupError for a file that is not ours."""
+    """Return it, or a new one.  Raises SetupError for a file that is not ours.
+
+    A shipper that was taken over may have written it, or made something else there.
+    """
     path = directory / f"{name}{_SUFFIX}"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Cursor)
+        # guard: a cursor is a small regular file
+        data = read_config(path)
+        return msgspec.json.decode(data, type=Cursor)
     except FileNotFoundError:
         return Cursor(name=name)
-    except OSError as error:
-        raise UpstreamError(f"the cursor {path} cannot be read: {error}") from error
     except msgspec.DecodeError as error:
         # Beginning again would send a whole log again without a request.
         raise SetupError(

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 
 from typing_extensions import override
 
@@ -55,8 +56,9 @@ def entry(batch: Batch, item: ShippedItem) -> bytes:
 class Journald(Target):
     """The journal's socket."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, connect: Callable[[], int]) -> None:
         self._path = path
+        self._connect = connect
         self._socket: socket.socket | None = None
 
     @override
@@ -78,10 +80,10 @@ class Journald(Target):
 
     def _send(self, data: bytes) -> None:
         if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket = socket.socket(fileno=self._connect())
             self._socket.settimeout(audit_limits.SHIP_SECONDS)
         try:
-            self._socket.sendto(data, self._path)
+            self._socket.send(data)
         except OSError as error:
             if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
                 raise
@@ -94,7 +96,7 @@ class Journald(Target):
                 file.write(data)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
-            to.sendmsg([], [rights], 0, self._path)
+            to.sendmsg([], [rights])
         finally:
             os.close(fd)
 

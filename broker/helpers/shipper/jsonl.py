@@ -7,6 +7,7 @@ front, so everything after them is what the event's hash is over.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -43,21 +44,20 @@ def note_line(batch: Batch, sealed: SignedNote) -> bytes:
 class Jsonl(Target):
     """A file that only grows; moved away by logrotate, a new one is begun."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, open_file: Callable[[], int]) -> None:
         self._path = path
+        self._open = open_file
 
     @override
     def position(self, log: bytes) -> tuple[int, str] | None:
         """Return the position of its last event; removes a partial line of a crash."""
         try:
             return self._tail(log)
-        except FileNotFoundError:
-            return None
         except OSError as error:
             raise self._refused(error) from error
 
     def _tail(self, log: bytes) -> tuple[int, str] | None:
-        with self._path.open("r+b") as file:
+        with os.fdopen(self._open(), "r+b") as file:
             end = file.seek(0, os.SEEK_END)
             # Two of the longest lines: one whole one is surely among them.
             begin = max(0, end - 2 * (audit_limits.AUDIT_EVENT_BYTES + 1024))
@@ -89,8 +89,7 @@ class Jsonl(Target):
     @override
     def send(self, batch: Batch) -> None:
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            fd = os.open(self._path, flags, 0o600)
+            fd = self._open()
             try:
                 # A full disk can leave a partial line; ``position`` removes it.
                 lines = [line(batch, item) for item in batch.items]

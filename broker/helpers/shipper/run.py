@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import trio
 
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
+from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.helpers.shipper.config import (
     AnyTarget,
@@ -28,9 +30,15 @@ from broker.helpers.shipper.config import (
     JsonlTarget,
     OtlpTarget,
     PostgresTarget,
+    ShipConfig,
 )
 from broker.helpers.shipper.cursor import load_cursor, locked, save_cursor
 from broker.helpers.shipper.edges import edge, grown, proof_of, tree_at
+from broker.helpers.shipper.local_receivers import (
+    LocalTarget,
+    ask_for_receiver,
+    open_receiver,
+)
 from broker.helpers.shipper.terms import BAD_ENDS, Batch, ShippedItem, Target
 from broker.ipc.audit.filters import Found
 from broker.ipc.audit.ingest import SignedNote
@@ -42,9 +50,12 @@ _BEAT_SECONDS = 3600.0
 """After so long without events a fleet's store gets a sign of life."""
 
 
-def make_target(config: AnyTarget, machine: str = "") -> Target:
+def make_target(
+    config: AnyTarget, machine: str = "", door: socket.socket | None = None
+) -> Target:
     """The receiver that a piece of configuration means.
 
+    ``door``: in a jail, what opens a receiver of this machine.
     Raises SetupError when a package that it needs is not installed.
     """
     match config:
@@ -64,11 +75,17 @@ def make_target(config: AnyTarget, machine: str = "") -> Target:
         case JournaldTarget():
             from broker.helpers.shipper.journald import Journald
 
-            return Journald(config.socket)
+            return Journald(config.socket, _opening(config, door))
         case JsonlTarget():
             from broker.helpers.shipper.jsonl import Jsonl
 
-            return Jsonl(Path(config.path))
+            return Jsonl(Path(config.path), _opening(config, door))
+
+
+def _opening(config: LocalTarget, door: socket.socket | None) -> Callable[[], int]:
+    if door is None:
+        return partial(open_receiver, config)
+    return partial(ask_for_receiver, door)
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,15 @@ class ShipperPaths:
     machine: str
     batch_seconds: float = 0.0
     """For so long events are collected before they are sent."""
+    doors: Mapping[str, socket.socket] = field(default_factory=dict)
+    """In a jail: of each receiver of this machine, what opens it."""
+
+
+def place_of(paths: Paths, config: ShipConfig) -> ShipperPaths:
+    """This user's log."""
+    return ShipperPaths(
+        paths.audit, paths.shipping, config.called(), config.batch_seconds
+    )
 
 
 class Shipper:
@@ -445,7 +471,7 @@ def _shipper(place: ShipperPaths, config: AnyTarget) -> Shipper:
         place,
         config.name,
         config.where(),
-        partial(make_target, config, place.machine),
+        partial(make_target, config, place.machine, place.doors.get(config.name)),
         per_second=audit_limits.SHIP_JOURNALD_PER_SECOND if journald else 0.0,
     )
 

@@ -1,63 +1,82 @@
-"""The shipper's work: ship as ``ship.toml`` says, and follow its changes."""
+"""The process that makes the shipper's jails: as ``ship.toml`` says, and when it changes.
+
+It reads ``ship.toml``, and of a jail single bytes and lines for the broker's log.  What a
+receiver answers is read in the jail (``broker.programs.shipper_jailed``).
+"""
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
 import trio
 
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
 from broker.core.paths import Paths
+from broker.core.stderr_log import log_stderr
+from broker.core.token_bucket import TokenBucket
+from broker.helpers.box_filters import box_filter
+from broker.helpers.process.popen import our_program
+from broker.helpers.process.spawn import Child, spawn
 from broker.helpers.shipper.config import ShipConfig, load_config
-from broker.helpers.shipper.run import ShipperPaths, ship_for_ever
+from broker.helpers.shipper.jail import ShipperJail, jails_of
+from broker.helpers.shipper.jailed import ShipperOrders
+from broker.helpers.shipper.local_receivers import LocalTarget, serve_receiver
 from broker.helpers.shipper.state import find_config, note_problem
+from broker.ipc.sealed_memfd import sealed
 
 _Stamp: TypeAlias = tuple[object, ...]
-"""Which file it is, and its last change."""
-
-
-def place_of(paths: Paths, config: ShipConfig) -> ShipperPaths:
-    """This user's log."""
-    return ShipperPaths(
-        paths.audit, paths.shipping, config.called(), config.batch_seconds
-    )
+"""Which file it is, and its last change; and which files the jails show."""
+_END_SECONDS = 2.0
+"""For a batch that is under way: its cursor has not moved, so it is sent again."""
+_LINE_BYTES = 4096
 
 
 async def serve(paths: Paths, stop: trio.Event) -> None:
     """Ship as ``ship.toml`` says, and as it says from then on when it changes.
 
     A file that cannot be used is a SetupError at the start; later the last
-    good one stays in force.
+    good one stays in force.  Raises UpstreamError when a jail ends by itself.
     """
-    stamp = _stamp(paths.config)
     config = load(paths)
     while not stop.is_set():
+        paths.shipping.mkdir(mode=0o700, parents=True, exist_ok=True)
+        jails = jails_of(paths, config.target, os.environ)
+        stamp = _stamp(paths.config, jails)
         over = trio.Event()
         async with trio.open_nursery() as nursery:
-            place = place_of(paths, config)
-            nursery.start_soon(ship_for_ever, place, config.target, over)
-            stamp, config = await _next(paths, stop, stamp, config)
+            for jail in jails:
+                nursery.start_soon(_run, jail, config, over)
+            config = await _next(paths, stop, stamp, (config, jails))
             over.set()
 
 
 async def _next(
-    paths: Paths, stop: trio.Event, stamp: _Stamp, config: ShipConfig
-) -> tuple[_Stamp, ShipConfig]:
-    """Wait for another file that can be used, or for ``stop``."""
+    paths: Paths,
+    stop: trio.Event,
+    stamp: _Stamp,
+    current: tuple[ShipConfig, Sequence[ShipperJail]],
+) -> ShipConfig:
+    """Wait for another file that can be used, for other files in a jail, or ``stop``."""
+    config, jails = current
+    refused: _Stamp = ()
     while not stop.is_set():
         with trio.move_on_after(4 * audit_limits.SHIP_LOOK_SECONDS):
             await stop.wait()
-        fresh = _stamp(paths.config)
-        if fresh != stamp:
-            stamp = fresh
+        fresh = _stamp(paths.config, jails)
+        if fresh not in {stamp, refused}:
             try:
-                return stamp, load(paths)
+                return load(paths)
             except SetupError:
-                continue  # 'brokerctl status' warns of it
-    return stamp, config
+                refused = fresh  # 'brokerctl status' warns of it
+    return config
 
 
 def load(paths: Paths) -> ShipConfig:
@@ -72,12 +91,108 @@ def load(paths: Paths) -> ShipConfig:
     return config
 
 
-def _stamp(directories: Sequence[Path]) -> _Stamp:
+def _stamp(directories: Sequence[Path], jails: Sequence[ShipperJail]) -> _Stamp:
+    shown = tuple(jail.watched() for jail in jails)
     path = find_config(directories)
     if path is None:
-        return ()
+        return shown
     try:
         found = path.stat()
     except OSError:
-        return ()
-    return (path, found.st_ino, found.st_mtime_ns, found.st_mode)
+        return shown
+    return (path, found.st_ino, found.st_mtime_ns, found.st_mode, shown)
+
+
+async def _run(jail: ShipperJail, config: ShipConfig, over: trio.Event) -> None:
+    """Run a jail until ``over``; then let it end what it is at, for a moment.
+
+    Raises SetupError without bubblewrap, UpstreamError where it ends by itself.
+    """
+    with ExitStack() as ours:
+        control, read, child, doors = _start(jail, config, ours)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_log_lines, read)
+            for door, target in doors:
+                nursery.start_soon(serve_receiver, door, target)
+            nursery.start_soon(_end, child, control, over)
+            try:
+                await child.wait()
+            finally:
+                child.kill()
+                with trio.CancelScope(shield=True):
+                    await child.wait()
+            nursery.cancel_scope.cancel()
+    if not over.is_set():
+        raise UpstreamError(
+            f"the shipper's jail has ended ({child.returncode})",
+            hint="the line before this one says why; 'brokerctl doctor' tries bubblewrap",
+        )
+
+
+async def _end(child: Child, control: socket.socket, over: trio.Event) -> None:
+    await over.wait()
+    control.shutdown(socket.SHUT_WR)
+    await trio.sleep(_END_SECONDS)
+    child.kill()
+
+
+def _start(
+    jail: ShipperJail, config: ShipConfig, ours: ExitStack
+) -> tuple[
+    socket.socket,
+    int,
+    Child,
+    list[tuple[socket.socket, LocalTarget]],
+]:
+    """Start a jail; returns its control socket, its lines, its process, its doors."""
+    with ExitStack() as theirs:
+
+        def pair() -> tuple[socket.socket, socket.socket]:
+            mine, yours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            return ours.enter_context(mine), theirs.enter_context(yours)
+
+        control, ends = pair()
+        doors, named = [], {}
+        for target in jail.targets:
+            if isinstance(target, LocalTarget):
+                door, named_door = pair()
+                doors.append((door, target))
+                named[target.name] = named_door.fileno()
+        orders = ShipperOrders(
+            str(jail.paths.audit),
+            str(jail.paths.shipping),
+            config.called(),
+            config.batch_seconds,
+            list(jail.targets),
+            named,
+        )
+        rules = sealed([box_filter(unix=jail.unix)])
+        theirs.callback(os.close, rules)
+        told = sealed([msgspec.json.encode(orders)])
+        theirs.callback(os.close, told)
+        read, errors = os.pipe2(os.O_CLOEXEC)
+        ours.callback(os.close, read)
+        theirs.callback(os.close, errors)
+        program = our_program(
+            "broker.programs.shipper_jailed", str(told), str(ends.fileno())
+        )
+        # Its standard streams are none of ours: a terminal could be typed into.
+        child = spawn(
+            [*jail.words(rules), *program],
+            name="shipper",
+            pass_fds=(rules, told, ends.fileno(), *named.values()),
+            stdout=errors,
+            stderr=errors,
+        )
+    return control, read, child, doors
+
+
+async def _log_lines(read: int) -> None:
+    """Pass on its lines to the broker's log, at a pace at which nobody is flooded."""
+    pace = TokenBucket(1.0, 50)
+    async with trio.lowlevel.FdStream(os.dup(read)) as stream:
+        async for data in stream:
+            for line in bytes(data[:_LINE_BYTES]).splitlines():
+                # guard: a jailed shipper writes lines only, and few of them
+                log_stderr(printable(line, _LINE_BYTES))
+                await trio.sleep(pace.take(trio.current_time()))

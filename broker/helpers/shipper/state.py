@@ -76,9 +76,14 @@ def shipping_warnings(paths: Paths) -> list[str]:
     path = find_config(paths.config)
     if path is None:
         return []
-    with contextlib.suppress(OSError), _problem_file(paths).open("rb") as file:
-        problem = file.read(_PROBLEM_BYTES).decode("utf-8", "replace")
-        return [f"the audit log is not shipped: {problem}"]
+    try:
+        # guard: a problem of shipping is a small regular file
+        data = read_config(_problem_file(paths))[:_PROBLEM_BYTES]
+        return [f"the audit log is not shipped: {data.decode('utf-8', 'replace')}"]
+    except FileNotFoundError:
+        pass
+    except SetupError as error:
+        return [f"the audit log is not shipped: {error}"]
     try:
         cursors = [load_cursor(paths.shipping, name) for name in receiver_names(path)]
     except (SetupError, UpstreamError) as error:

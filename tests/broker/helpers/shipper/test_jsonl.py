@@ -12,7 +12,7 @@ from broker.authority.audit.store import open_store
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.helpers.shipper.config import JsonlTarget
 from broker.helpers.shipper.cursor import load_cursor
-from broker.helpers.shipper.run import ship_once
+from broker.helpers.shipper.run import make_target, ship_once
 from broker.ipc.audit.query import open_log
 from tests.kit.audit.shipping import bodies, filled, place, record
 
@@ -127,9 +127,8 @@ async def test_a_full_disk_leaves_whole_lines() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full")
-    from broker.helpers.shipper.jsonl import Jsonl
     from broker.helpers.shipper.terms import Batch, ShippedItem
 
     batch = Batch(b"x" * 32, "m", [ShippedItem(1, 1, "a", "{}", b"", {})])
     with pytest.raises(UpstreamError, match="No space"):
-        Jsonl(full).send(batch)
+        make_target(JsonlTarget("file", str(full))).send(batch)

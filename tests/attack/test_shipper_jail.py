@@ -1,0 +1,235 @@
+"""What a shipper that a receiver has taken over reaches: the log, and what it ships by.
+
+The attack runs in the place of the jailed program, started as the shipper's process
+starts that, for a receiver on the network and for a database behind a UNIX socket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.helpers.shipper import service
+from broker.helpers.shipper.config import JsonlTarget
+from broker.helpers.shipper.cursor import load_cursor
+from broker.helpers.shipper.local_receivers import serve_receiver
+from broker.helpers.shipper.state import shipping_warnings
+from tests.kit.audit.shipping import filled
+from tests.kit.brokerctl import home, paths_of
+
+_PROGRAM = """
+import json, os, socket, sys
+asked = json.loads(sys.argv[1])
+got = {}
+def attempt(name, action):
+    try:
+        action()
+        got[name] = True
+    except OSError as error:
+        got[name] = False
+def reach(family, address):
+    with socket.socket(family) as one:
+        one.connect(address)
+for path in asked["read"]:
+    attempt(f"read {path}", lambda: os.close(os.open(path, os.O_RDONLY)))
+for path in asked["write"]:
+    attempt(f"write {path}", lambda: os.close(os.open(path, os.O_RDWR | os.O_CREAT)))
+for path in asked["unix"]:
+    attempt(f"connect {path}", lambda: reach(socket.AF_UNIX, path))
+attempt("abstract", lambda: reach(socket.AF_UNIX, chr(0) + asked["abstract"]))
+attempt("network", lambda: reach(socket.AF_INET, ("127.0.0.1", asked["port"])))
+attempt("signal", lambda: os.kill(asked["pid"], 0))
+def _unshare():
+    import ctypes
+    if ctypes.CDLL(None, use_errno=True).unshare(0x10000000):
+        raise OSError(ctypes.get_errno(), "unshare")
+attempt("namespace", _unshare)
+got["variables"] = dict(os.environ)
+got["streams"] = [os.readlink(f"/proc/self/fd/{fd}") for fd in (0, 1, 2)]
+print(json.dumps(got), flush=True)
+sys.stdin.read()
+"""
+
+_NETWORK = '[[target]]\nname = "far"\nto = "otlp"\nendpoint = "http://127.0.0.1:{port}/"\nca = "{ca}"\n'
+_SOCKET = '[[target]]\nname = "near"\nto = "postgresql"\naddress = "host={database} dbname=a"\n'
+
+
+@pytest.fixture
+def place():
+    with home() as env:
+        paths = paths_of(env)
+        for folder in (paths.config[0], paths.shipping, paths.runtime):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield Path(env["HOME"]), paths
+
+
+def _listening(stack, family, address):
+    sock = stack.enter_context(socket.socket(family))
+    sock.bind(address)
+    sock.listen()
+    return sock
+
+
+async def _attacked(place, monkeypatch, kind):
+    """Start a taken-over shipper; return what it achieved, and the paths."""
+    house, paths = place
+    await filled(paths.state, 3)
+    (house / "secret").write_text("the user's")
+    (house / "ca.pem").write_text("a certificate")
+    (paths.state / "homes").mkdir()
+    (house / "pg").mkdir()
+    with ExitStack() as stack:
+        bus = str(paths.runtime.parent / "bus")
+        control = str(paths.control)
+        database = str(house / "pg/.s.PGSQL.5432")
+        for path in (bus, control, database):
+            _listening(stack, socket.AF_UNIX, path)
+        abstract = f"vitrail-test-{os.getpid()}-{house.name}"
+        _listening(stack, socket.AF_UNIX, f"\0{abstract}")
+        tcp = _listening(stack, socket.AF_INET, ("127.0.0.1", 0))
+        port = tcp.getsockname()[1]
+        victim = spawn(["sleep", "1000"], stdout=DEVNULL, stderr=DEVNULL)
+        stack.callback(victim.kill_now)
+        asked = {
+            "read": [
+                *map(str, (house / "secret", house, paths.config[0], paths.control)),
+                *map(str, (paths.audit, house / "ca.pem", paths.state / "homes")),
+                *("/etc/passwd", f"/proc/{victim.pid}/environ"),
+            ],
+            "write": [str(paths.shipping / "x"), str(paths.audit), str(house / "new")],
+            "unix": [bus, control, database],
+            "abstract": abstract,
+            "port": port,
+            "pid": victim.pid,
+        }
+        text = (_NETWORK if kind == "network" else _SOCKET).format(
+            port=port, ca=house / "ca.pem", database=house / "pg"
+        )
+        (paths.config[0] / "ship.toml").write_text(text)
+        said = []
+        python = f"{sys.base_prefix}/bin/python3"
+        program = [python, "-I", "-c", _PROGRAM, json.dumps(asked)]
+        monkeypatch.setattr(service, "our_program", lambda *_: program)
+        monkeypatch.setattr(service, "log_stderr", said.append)
+        monkeypatch.setattr(service, "_LINE_BYTES", 1 << 16)
+        monkeypatch.setenv("TOKEN_OF_THE_SESSION", "secret")
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={bus}")
+        with pytest.RaisesGroup(UpstreamError, flatten_subgroups=True):
+            await service.serve(paths, trio.Event())
+        (line,) = said
+    return json.loads(line), paths, house, database
+
+
+async def _check(place, monkeypatch, kind):
+    got, paths, house, database = await _attacked(place, monkeypatch, kind)
+    variables, streams = got.pop("variables"), got.pop("streams")
+    achieved = {what for what, done in got.items() if done}
+    expected = {f"read {paths.audit}", f"write {paths.shipping / 'x'}"}
+    # A directory of the jail's own, in which files that it may read are shown.
+    expected |= {f"read {house}", f"write {house / 'new'}"}
+    if kind == "network":
+        expected |= {f"read {house / 'ca.pem'}", "network"}
+    else:
+        expected |= {f"connect {database}"}
+    assert achieved == expected
+    assert "secret" not in str(variables)
+    assert not any("BUS" in name for name in variables)
+    assert streams[0] == "/dev/null"
+    assert {one.split(":")[0] for one in streams[1:]} == {"pipe"}
+    assert not (house / "new").exists()
+
+
+async def test_for_a_receiver_on_the_network(place, monkeypatch):
+    await _check(place, monkeypatch, "network")
+
+
+async def test_for_a_database_behind_a_socket(place, monkeypatch):
+    await _check(place, monkeypatch, "socket")
+
+
+# -- what it may write is read by others -------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["fifo", "directory", "large", "device"])
+async def test_a_cursor_that_is_no_file_holds_up_nobody(place, what):
+    _, paths = place
+    _plant(paths.shipping / "far.json", what)
+    with trio.fail_after(30), pytest.raises(SetupError):
+        load_cursor(paths.shipping, "far")
+
+
+@pytest.mark.parametrize("what", ["fifo", "directory", "device"])
+async def test_a_problem_that_is_no_file_holds_up_nobody(place, what):
+    _, paths = place
+    (paths.config[0] / "ship.toml").write_text(_SOCKET.format(database="/x"))
+    _plant(paths.shipping / "config.problem", what)
+    with trio.fail_after(30):
+        (warning,) = shipping_warnings(paths)
+    assert warning.startswith("the audit log is not shipped: ")
+
+
+def _plant(path, what):
+    match what:
+        case "fifo":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "large":
+            path.write_bytes(b'{"name":"far"}' + b" " * (1 << 20))
+        case "device":
+            path.symlink_to("/dev/zero")
+
+
+async def test_its_lines_drive_no_terminal(monkeypatch):
+    said = []
+    monkeypatch.setattr(service, "log_stderr", said.append)
+    read, write = os.pipe()
+    os.write(write, b"\x1b]0;title\x07\nvitrail: all is well\n")
+    os.close(write)
+    with trio.fail_after(30):
+        await service._log_lines(read)
+    os.close(read)
+    assert said[0] == "\\x1b]0;title\\x07"
+
+
+async def test_its_lines_have_a_pace(monkeypatch, autojump_clock):
+    said = []
+    monkeypatch.setattr(service, "log_stderr", said.append)
+    read, write = os.pipe()
+    os.write(write, b"x\n" * 300)
+    os.close(write)
+    began = trio.current_time()
+    await service._log_lines(read)
+    os.close(read)
+    assert len(said) == 300
+    assert trio.current_time() - began > 200
+
+
+async def test_it_opens_the_receiver_that_is_named_and_no_other(tmp_path):
+    """The door has one byte for a question: no path comes through it."""
+    target = JsonlTarget("file", str(tmp_path / "out.jsonl"))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_receiver, ours, target)
+            theirs.send(str(tmp_path / "secret").encode())
+            fd = await trio.to_thread.run_sync(partial(_received, theirs))
+            assert os.readlink(f"/proc/self/fd/{fd}") == str(tmp_path / "out.jsonl")
+            os.close(fd)
+            nursery.cancel_scope.cancel()
+    assert not (tmp_path / "secret").exists()
+
+
+def _received(sock):
+    _, (fd,), _, _ = socket.recv_fds(sock, 4, 1)
+    return fd
