@@ -47,8 +47,8 @@ WORDS = (
     *("qemu-system", "vhost-device-vsock", "waypipe", "bwrap", "passt"),
     *(
         "broker.programs",
-        "broker.helpers.pump",
-        "broker.host.launchers",
+        "broker.helpers",
+        "broker.host",
         "tests.kit.fixed",
         "tests.kit.relay.mode",
         "tests.kit.vm.monitors",
