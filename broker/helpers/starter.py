@@ -1,7 +1,7 @@
 """The starter: the process that starts an authority's helpers.
 
-A separate program, which has the session's variables for its helpers and nothing
-else of the broker.  It starts the programs of ``ipc.starter.HelperProgram`` and
+It is forked by the fork server of helpers and has the session's variables for its
+helpers, and nothing else of the broker.  It starts the programs of ``ipc.starter.HelperProgram`` and
 notify-send(1), and reports how each ended.  It reads no byte of a sandbox: its only
 socket is the authority's, and a request names a program and nothing else of its command
 line.  An authority that was taken over can show dialogs and notifications by it, which
@@ -18,7 +18,6 @@ import select
 import shutil
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 
 from broker.core.errors import PeerError, SetupError, VitrailError
@@ -133,16 +132,22 @@ def _not_started(error: SetupError | OSError) -> m.HelperNotStarted:
     )
 
 
-def main() -> None:
-    """Entry point; its argument is the descriptor of the authority's socket."""
+def become_starter(control: int, variables: int) -> None:
+    """Serve the authority at this socket, with the variables of a memory file."""
+    with os.fdopen(variables, "rb") as file:
+        file.seek(0)
+        pairs = (item.split(b"=", 1) for item in file.read().split(b"\0")[:-1])
+        os.environb.clear()
+        os.environb.update((name, value) for name, value in pairs)
+    serve_authority(socket.socket(fileno=control))
+
+
+def serve_authority(control: socket.socket) -> None:
+    """Serve until the authority has gone."""
     os.umask(0o077)
     # A terminal and a service manager signal every process of a broker; the
     # authority decides.  Handlers, as helpers would inherit SIG_IGN.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     set_name("vitrail-starter")
-    HelperServer(socket.socket(fileno=int(sys.argv[1]))).run()
-
-
-if __name__ == "__main__":
-    main()
+    HelperServer(control).run()

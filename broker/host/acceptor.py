@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ from broker.core.names import ServiceName
 from broker.helpers.process.fork_client import (
     ForkedProcess,
     ForkServer,
+    ForkServerHandle,
     ForkServerProgram,
 )
 from broker.helpers.process.pidfd import PidfdProcess
@@ -31,7 +32,7 @@ from broker.net.peers.identity import ProcessFacts
 
 _CHANNEL = socket.AF_UNIX, socket.SOCK_SEQPACKET
 _PROGRAM = ForkServerProgram(
-    "broker.programs.acceptor",
+    "broker.programs.helper_forks",
     "the container's connections",
     lambda: limits.ACCEPTOR_START_SECONDS,
 )
@@ -110,47 +111,29 @@ def _arrived(got: fdpass.Received) -> Arrived:
 
 
 class Acceptors:
-    """Starts acceptors by forking them from one warm process.
+    """Starts acceptors by having them forked from one warm process.
 
     A Python program takes longer to start than all else between a box
-    and its window.  The warm process is started when the first sandbox needs it, and
-    again when it has died; the acceptors themselves do not depend on it.
+    and its window.  The warm process is the broker's fork server of helpers; where that
+    has died, another is started when a sandbox needs it.  The acceptors themselves
+    do not depend on it.
     """
 
-    def __init__(self) -> None:
-        self._server = ForkServer(_PROGRAM)
+    def __init__(self, first: ForkServerHandle | None = None) -> None:
+        self._server = ForkServer(_PROGRAM, first=first)
         self._ended = False
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """End the warm process when cancelled."""
+        """Let go of the warm process when cancelled."""
         task_status.started()
         try:
             await trio.sleep_forever()
         finally:
             self._ended = True  # a sandbox that comes up now starts no other
             with trio.CancelScope(shield=True):
-                await self.close()
-
-    async def close(self) -> None:
-        """End the warm process."""
-        await self._server.close()
-
-    @property
-    def pid(self) -> int:
-        """The warm process's id; 0 while there is none."""
-        return self._server.pid
-
-    def warm(self) -> None:
-        """Start the warm process, because an acceptor will be needed soon.
-
-        Raises SetupError when no process can be started.
-        """
-        if self._ended:
-            raise SetupError("the broker is about to end")
-        with _set_up():
-            self._server.warm()
+                await self._server.close()
 
     async def start(
         self, places: Mapping[ServiceName, UnixEndpoint], direct: ServiceName
@@ -201,19 +184,12 @@ class Acceptors:
     async def _fork(self, direct: list[bool], fds: Sequence[int]) -> ForkedProcess:
         if self._ended:
             raise SetupError("the broker is about to end")
-        with _set_up():
+        try:
             return await self._server.fork(
                 lambda number: ForkAcceptor(number, direct), fds
             )
-
-
-@contextmanager
-def _set_up() -> Iterator[None]:
-    """Raise SetupError for an UpstreamError of the fork server."""
-    try:
-        yield
-    except UpstreamError as error:
-        raise SetupError(error.message, hint=error.hint) from error
+        except UpstreamError as error:
+            raise SetupError(error.message, hint=error.hint) from error
 
 
 def _discard(child: PidfdProcess) -> None:

@@ -5,13 +5,13 @@ It parses nothing of a guest's, evaluates no rule, and has no worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
 from broker.authority.options import AuthorityHandle, Options
 from broker.core.names import LeaseId
-from broker.helpers.pump.handle import PumpHandle
+from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
 from broker.host_and_viewer.checkpoints import CheckpointWitness
@@ -41,7 +41,7 @@ async def run_host(
     handle: AuthorityHandle,
     options: Options,
     link: LinkConfig,
-    pump: PumpHandle,
+    forks: Mapping[str, ForkServerHandle],
     ready: Callable[[], None],
 ) -> None:
     """Run a host broker until it is asked to end; its machines end with it.
@@ -52,13 +52,19 @@ async def run_host(
     async with (
         authority_process(handle),
         open_authority(handle, "host", LogClient) as authority,
-        open_runtime("host", options, authority, authority, pump) as ground,
+        open_runtime("host", options, authority, authority, forks["pumps"]) as ground,
     ):
-        await _Host(ground, authority, link).serve(handle, ready)
+        await _Host(ground, authority, link, forks["acceptors"]).serve(handle, ready)
 
 
 class _Host:
-    def __init__(self, ground: Runtime, authority: LogClient, link: LinkConfig) -> None:
+    def __init__(
+        self,
+        ground: Runtime,
+        authority: LogClient,
+        link: LinkConfig,
+        acceptors: ForkServerHandle,
+    ) -> None:
         self._ground = ground
         self._authority = authority
         self._witness = CheckpointWitness(RemoteCheckpoints(authority), authority)
@@ -76,7 +82,7 @@ class _Host:
             warnings=self._link_warnings,
             witness=self._witness,
         )
-        self._host = HostPart(ground, self._viewer)
+        self._host = HostPart(ground, self._viewer, acceptors)
         self._report = StatusCollector(
             role=ground.role,
             parts=[self._host.rows],

@@ -105,8 +105,6 @@ class Launches:
         try:
             found = self._record(name)
             state = self._make(self._name(found, sandbox), name, ours=ours)
-            # Its acceptor is needed when its first process has been started.
-            self.host.acceptors.warm()
         except VitrailError as error:
             await self._refused(name, error)
             raise

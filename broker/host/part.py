@@ -18,6 +18,8 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.notify import Notify
 from broker.core.stderr_log import log_exception, log_stderr
+from broker.helpers.process.fork_client import ForkServerHandle
+from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission
 from broker.host.devices.part import DeviceHost
 from broker.host.launchers.microvm import MicroVms
@@ -74,9 +76,14 @@ class HostPart:
     """Everything of a host but its way to the viewer."""
 
     def __init__(
-        self, ground: Foundation, viewer: Viewer, *, alarm: Notify = _to_stderr
+        self,
+        ground: Foundation,
+        viewer: Viewer,
+        acceptors: ForkServerHandle | None = None,
+        *,
+        alarm: Notify = _to_stderr,
     ) -> None:
-        """``alarm`` notifies the user."""
+        """``alarm`` notifies the user; ``acceptors`` is the fork server of helpers."""
         self._ground = ground
         self.switches = Switches()
         self._vms = MicroVms(
@@ -97,6 +104,7 @@ class HostPart:
             devices=self._devices,
             room=Room(self._memory_mib),
             start_box=self._start_box,
+            acceptors=Acceptors(acceptors),
         )
         self.leasing = Leasing(
             host=self.role,

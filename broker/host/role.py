@@ -127,6 +127,7 @@ class HostRole:
         devices: HostDevices | None = None,
         room: Room | None = None,
         start_box: StartBox | None = None,
+        acceptors: Acceptors | None = None,
     ) -> None:
         self._viewer = viewer
         self._log = log
@@ -142,7 +143,7 @@ class HostRole:
         self._streams = itertools.count(1)
         self._nursery: trio.Nursery | None = None
         self._closing = False
-        self.acceptors = Acceptors()
+        self.acceptors = acceptors or Acceptors()
         """Accept the connections of containers and boxes."""
         self.devices: HostDevices = devices or NoDevices()
         """The devices of this machine."""

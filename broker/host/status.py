@@ -45,19 +45,14 @@ class HostRows(StatusRows):
 
     @override
     def processes(self) -> list[ProcessStatus]:
-        warm = self.host.acceptors.pid
-        return (
-            [process_status("acceptor fork server", warm)] * bool(warm)
-            + [
-                process_status(role, pid, active_lease.lease.sandbox)
-                for active_lease in self.host.active_leases()
-                for role, pid in active_lease.machine.facts.processes
-            ]
-            + [
-                process_status(f"{role} (waits)", pid, record)
-                for record, role, pid in self.waiting()
-            ]
-        )
+        return [
+            process_status(role, pid, active_lease.lease.sandbox)
+            for active_lease in self.host.active_leases()
+            for role, pid in active_lease.machine.facts.processes
+        ] + [
+            process_status(f"{role} (waits)", pid, record)
+            for record, role, pid in self.waiting()
+        ]
 
 
 def sandbox_status(active_lease: ActiveLease, record: Record | None) -> SandboxStatus:

@@ -9,9 +9,9 @@ import trio
 from broker.authority.audit.event_log import EventLog
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.stderr_log import log_stderr
+from broker.helpers.process.fork_client import ForkServer, ForkServerHandle
 from broker.helpers.pump.client import Pump, PumpStatistics
-from broker.helpers.pump.handle import PumpHandle
-from broker.helpers.pump.starting import start_pump_program
+from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.ipc.audit import schema
 from broker.ipc.pump import RelayMode, StreamEnd, StreamStatistics
 
@@ -21,13 +21,12 @@ _REPLACE_SECONDS = 5.0
 
 
 class PumpSupervisor:
-    """Holds the pump that new streams go to.
+    """Holds the pump that new streams go to."""
 
-    The first one was started beside the authority, before the event loop.
-    """
-
-    def __init__(self, first: PumpHandle, log: EventLog) -> None:
-        self._pump = Pump(first)
+    def __init__(self, forks: ForkServerHandle | None, log: EventLog) -> None:
+        """``forks`` is the fork server of helpers; without it one is started."""
+        self._server = ForkServer(PUMPS, first=forks)
+        self._pump: Pump
         self._log = log
         self._up = trio.Event()
         self.max_write = 0
@@ -38,7 +37,17 @@ class PumpSupervisor:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Run the pump and its successors until cancelled."""
+        """Run the pump and its successors until cancelled.
+
+        Raises UpstreamError, SetupError when the first one cannot be started.
+        """
+        try:
+            self._pump = Pump(await fork_pump(self._server))
+            await self._run_each(task_status)
+        finally:
+            await self._server.close()
+
+    async def _run_each(self, task_status: trio.TaskStatus[None]) -> None:
         while True:
             pump = self._pump
             began = trio.current_time()
@@ -65,10 +74,15 @@ class PumpSupervisor:
         """Start another one, as soon as this machine has room for a process."""
         while True:
             try:
-                return Pump(start_pump_program())
+                return Pump(await fork_pump(self._server))
             except VitrailError as error:
                 log_stderr(f"vitrail: no new pump, so no streams: {error}")
                 await trio.sleep(_PAUSE)
+
+    @property
+    def forks_pid(self) -> int:
+        """The process id of the fork server of helpers; 0 for none."""
+        return self._server.pid
 
     def statistics(self) -> PumpStatistics:
         """Numbers of the current pump."""

@@ -15,7 +15,7 @@ import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.options import Options
-from broker.helpers.pump.handle import PumpHandle
+from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host_and_viewer.foundation import CurrentRecords, Foundation
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 
@@ -34,17 +34,19 @@ async def open_runtime(
     options: Options,
     log: EventLog,
     records: CurrentRecords,
-    pump: PumpHandle,
+    forks: ForkServerHandle,
 ) -> AsyncIterator[Runtime]:
     """Start it.
+
+    ``forks`` is the fork server of helpers.
 
     Sets ``Runtime.shutdown`` on SIGTERM and SIGINT.  Raises SetupError when
     the broker cannot start.
     """
     async with trio.open_nursery() as nursery:
-        keeper = PumpSupervisor(pump, log)
-        await nursery.start(keeper.run)
-        ground = Runtime(role, options, log, records, keeper)
+        pump = PumpSupervisor(forks, log)
+        await nursery.start(pump.run)
+        ground = Runtime(role, options, log, records, pump)
         nursery.start_soon(_watch_signals, ground.shutdown)
         yield ground
         nursery.cancel_scope.cancel()

@@ -2,7 +2,8 @@
 
 A fork server is a process that has imported all that its children need, so that
 each child costs a fork.  It has one thread and never reads a sandbox's byte.
-There are three kinds: of keepers, of jailed halves of workers, of acceptors.
+There are two: of helpers (starter, pumps, keepers, acceptors) and of jailed halves of
+workers.
 
 One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``): one
 answer for each order.  The descriptors of an order are the child's, but the
@@ -95,7 +96,16 @@ class ForkAcceptor(_Message, frozen=True, tag="fork-acceptor"):
     direct: Annotated[list[bool], msgspec.Meta(max_length=ENTRANCES)]
 
 
-Order: TypeAlias = ForkWorker | ForkKeeper | ForkAcceptor
+class ForkPump(_Message, frozen=True, tag="fork-pump"):
+    """Fork a pump.
+
+    Descriptors: its socket to the broker, the file for its standard error.
+    """
+
+    number: _Count
+
+
+Order: TypeAlias = ForkWorker | ForkKeeper | ForkAcceptor | ForkPump
 
 # -- answers -----------------------------------------------------------------------
 

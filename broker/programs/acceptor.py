@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError
-from broker.helpers.process.fork_server import forking, serve
+from broker.helpers.process.process_name import set_name
 from broker.helpers.pump import process
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
@@ -65,9 +65,9 @@ class _Held:
 class Acceptor:
     """The loop: every wait in one epoll set, no wait anywhere else."""
 
-    def __init__(self, entrances: list[Entrance]) -> None:
+    def __init__(self, entrances: list[Entrance], program: bytes) -> None:
         # Its own pump, forked before anything is accepted.
-        self._pump = process.start_pump()
+        self._pump = process.start_pump(program)
         self._pump.control.settimeout(0)
         self._tokens = 0
         self._epoll = select.epoll()
@@ -247,19 +247,16 @@ def _vouch(conn: socket.socket) -> tuple[messages.Arrival, int]:
     return messages.Arrival(kind, pid, uid, gid), pidfd
 
 
-def _become_acceptor(order: orders.Order, fds: Sequence[int]) -> None:
-    if not isinstance(order, orders.ForkAcceptor) or len(fds) != 2 * len(order.direct):
+def become_acceptor(
+    order: orders.ForkAcceptor, fds: Sequence[int], program: bytes
+) -> None:
+    """Be the acceptor of an order, which owns these descriptors.
+
+    ``program`` is its pump's filter of system calls.
+    """
+    if len(fds) != 2 * len(order.direct):
         raise InternalError("an order without its descriptors")
+    set_name("vitrail-accept")
     sockets = [socket.socket(fileno=fd) for fd in fds]
     pairs = zip(sockets[::2], sockets[1::2], order.direct, strict=True)
-    Acceptor([Entrance(*pair) for pair in pairs]).run()
-
-
-def main() -> None:
-    """Fork acceptors on order; the only argument is the number of our socket."""
-    process.preload()  # once; pumps of acceptors share it
-    serve("vitrail-accept", forking(_become_acceptor))
-
-
-if __name__ == "__main__":
-    main()
+    Acceptor([Entrance(*pair) for pair in pairs], program).run()

@@ -40,6 +40,7 @@ from broker.helpers.prompt.accessible import (
     Accessible,
     UnknownError,
 )
+from broker.helpers.session_filters import keeper_filter
 from broker.ipc.prompt import Described, decode_described
 
 _BUS = DBusAddress("/org/a11y/bus", "org.a11y.Bus", "org.a11y.Bus")
@@ -56,7 +57,7 @@ def main() -> None:
     agent = socket.socket(fileno=fd)
     agent.setblocking(False)  # noqa: FBT003
     set_name("vitrail-access")
-    harden()
+    harden(keeper_filter())
     trio.run(_Reader(agent).run)
 
 

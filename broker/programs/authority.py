@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -41,6 +41,7 @@ from broker.core.errors import (
 from broker.core.limits import authority as authority_limits
 from broker.core.paths import find_paths
 from broker.core.stderr_log import log_stderr
+from broker.helpers.apart import from_child
 from broker.helpers.process.hardening import harden_authority
 from broker.helpers.process.process_name import set_name
 from broker.ipc import authority as m
@@ -84,7 +85,15 @@ def _prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     set_name("vitrail-author")  # fifteen characters at most
-    harden_authority()
+    [program] = from_child(_filters)
+    harden_authority(program)
+
+
+def _filters() -> Sequence[bytes]:
+    # Late: in the child alone that compiles it.
+    from broker.helpers.session_filters import authority_filter
+
+    return [authority_filter()]
 
 
 async def _run(clients: _Clients, broker: int, role: str, options: Options) -> None:

@@ -1,7 +1,7 @@
 """``vitrail-host``: owns the virtual machines, and forwards to a viewer.
 
-Order of start: its authority, which opens the audit log; the pump; the machines that
-outlived an earlier broker; the link, which it dials for as long as it takes; the
+Order of start: the fork server of helpers; its authority, which opens the audit log; the
+pump; the machines that outlived an earlier broker; the link, which it dials for as long as it takes; the
 control socket, which the authority serves.
 """
 
@@ -11,10 +11,9 @@ import argparse
 from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
-from broker.helpers.pump.handle import PumpHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import load_link_config
-from broker.programs.start import Run, add_unjailed, parser_for, run_broker
+from broker.programs.start import Forks, Run, add_unjailed, parser_for, run_broker
 
 
 def main() -> None:
@@ -38,13 +37,13 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
     async def run(
         authority: AuthorityHandle,
         options: Options,
-        pump: PumpHandle,
+        forks: Forks,
         ready: Callable[[], None],
     ) -> None:
-        # Late: the pump, which is forked before, has no code of these.
+        # Late: mistakes in link.toml are reported before these are loaded.
         from broker.host.broker import run_host
 
-        await run_host(authority, options, link, pump, ready)
+        await run_host(authority, options, link, forks, ready)
 
     return run
 

@@ -8,8 +8,8 @@ supervisor never appears there.  Where the compositor offers security contexts
 
 It parses nothing: the jailed half sends single bytes (``ipc.fork_server``), the
 supervisor sends nothing but the end of its socket, which ends both halves.
-One thread, blocking calls, no event loop.  Keepers are forked from a process
-that never imports what a worker needs.
+One thread, blocking calls, no event loop.  Keepers are forked by the fork server of
+helpers, which never imports what a worker needs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core import limits
-from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.core.errors import PeerError, UpstreamError
 from broker.helpers.compositor_descriptors import compositor_process, descriptors_left
 from broker.helpers.compositor_socket import connect_compositor
-from broker.helpers.process.fork_server import forking, serve
-from broker.helpers.process.hardening import harden, keeper_filter
+from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
@@ -221,11 +220,15 @@ def _refuse(ours: socket.socket, reason: str) -> None:
     fdpass.send(ours, messages.REFUSED + reason.encode()[:1000])
 
 
-def _become_keeper(order: messages.Order, fds: Sequence[int]) -> None:
-    if not isinstance(order, messages.ForkKeeper):
-        raise InternalError("an order for another fork server")
+def become_keeper(
+    order: messages.ForkKeeper, fds: Sequence[int], program: bytes
+) -> None:
+    """Be the keeper of an order, which owns these descriptors.
+
+    ``program`` is its filter of system calls.
+    """
     set_name("vitrail-keeper")
-    harden()
+    harden(program)
     supervisor, jailed, pidfd = fds
     keep(
         KeeperParameters(
@@ -237,13 +240,3 @@ def _become_keeper(order: messages.Order, fds: Sequence[int]) -> None:
             order.clients,
         )
     )
-
-
-def main() -> None:
-    """Fork keepers on order; the only argument is the number of our socket."""
-    keeper_filter()  # compiled once; keepers inherit it
-    serve("vitrail-keepers", forking(_become_keeper))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,9 @@
 """``vitrail-local``: authority, host and viewer, for a single machine.
 
-Order of start: the authority, which opens the audit log; the pump; the host's process,
-which is forked from this one; then this process becomes the viewer's.  The authority
-serves the control socket when machines of an earlier broker have their leases again.
+Order of start: the fork server of helpers; the authority, which opens the audit log; the
+host's process, which is forked from this one; then this process becomes the viewer's.
+The authority serves the control socket when machines of an earlier broker have their
+leases again.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
 from broker.helpers.forked_part import ForkedPart, fork_part
-from broker.helpers.pump.handle import PumpHandle
-from broker.programs.start import add_unjailed, parser_for, run_broker
+from broker.programs.start import Forks, add_unjailed, parser_for, run_broker
 
 
 def main() -> None:
@@ -32,9 +32,7 @@ class _Parts:
     def __init__(self) -> None:
         self._host: tuple[socket.socket, ForkedPart] | None = None
 
-    def fork(
-        self, authority: AuthorityHandle, options: Options, pump: PumpHandle
-    ) -> None:
+    def fork(self, authority: AuthorityHandle, options: Options, forks: Forks) -> None:
         """Fork the host's process, with all that both parts import."""
         from broker.programs import local_common
 
@@ -45,20 +43,22 @@ class _Parts:
             # Its ends alone: the others' have to end with their processes.
             ours.close()
             clients["viewer"].close()
-            pump.close()
+            forks["pumps"].control.close()
+            forks["keepers"].control.close()
             from broker.programs.local_host import run_local_host
 
-            run_local_host(authority, options, theirs)
+            run_local_host(authority, options, theirs, forks["acceptors"])
 
         self._host = ours, fork_part("vitrail-host", host)
         theirs.close()
         clients["host"].close()
+        forks["acceptors"].control.close()
 
     async def run(
         self,
         authority: AuthorityHandle,
         options: Options,
-        pump: PumpHandle,
+        forks: Forks,
         ready: Callable[[], None],
     ) -> None:
         """Be the viewer."""
@@ -71,7 +71,7 @@ class _Parts:
         await run_viewer(
             authority,
             options,
-            pump,
+            forks,
             ready,
             role="local",
             make_end=lambda side: LocalHost(side, sock, process),

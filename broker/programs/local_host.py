@@ -15,6 +15,7 @@ import trio
 from broker.authority.options import AuthorityHandle, Options
 from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.stderr_log import log_stderr
+from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host.folders.part import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart
@@ -30,17 +31,25 @@ from broker.net.host_pair import pair_messages as p
 
 
 def run_local_host(
-    authority: AuthorityHandle, options: Options, sock: socket.socket
+    authority: AuthorityHandle,
+    options: Options,
+    sock: socket.socket,
+    acceptors: ForkServerHandle,
 ) -> None:
     """Run the host until the viewer's process has it end, or ends."""
-    event_loop.run(_LocalHost(authority, options, sock).run)
+    event_loop.run(_LocalHost(authority, options, sock, acceptors).run)
 
 
 class _LocalHost:
     def __init__(
-        self, handle: AuthorityHandle, options: Options, sock: socket.socket
+        self,
+        handle: AuthorityHandle,
+        options: Options,
+        sock: socket.socket,
+        acceptors: ForkServerHandle,
     ) -> None:
         self._handle = handle
+        self._acceptors = acceptors
         self._options = options
         self._viewer = ViewerProcess(sock, rows=self._rows, end=self._end)
         self._told_to_end = trio.Event()
@@ -85,7 +94,9 @@ class _LocalHost:
 
     async def _serve(self, log: LogClient) -> None:
         ground = Foundation("local", self._options, log, log)
-        self._host = host = HostPart(ground, self._viewer, alarm=log.notify)
+        self._host = host = HostPart(
+            ground, self._viewer, self._acceptors, alarm=log.notify
+        )
         self._launches = launches = Launches(
             ground.paths,
             host.role,

@@ -22,6 +22,7 @@ from broker.core.question import PersonAnswer
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.window import DialogWindow
+from broker.helpers.session_filters import keeper_filter
 from broker.ipc.prompt import (
     Described,
     FromAgent,
@@ -45,7 +46,7 @@ def main() -> None:
         set_name("vitrail-prompt")
         # It stays in the session, as a keeper does; and like one it starts no
         # program, looks into none, and speaks only UNIX sockets.
-        harden()
+        harden(keeper_filter())
         trio.run(_Agent(broker, *reader).run, strict_exception_groups=True)
     except* VitrailError as errors:
         failed = True

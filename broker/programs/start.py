@@ -1,7 +1,7 @@
 """Start-up shared by the broker programs: arguments, limits, authority, pump, readiness.
 
-Order: starter, authority, pump.  Each is a separate program, so none of them has
-code or data of host or viewer.
+Order: the fork server of helpers, which forks the starter, then the authority.  Each is a
+separate program, so neither has code or data of host or viewer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -25,17 +25,18 @@ from broker.authority.options import (
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
+from broker.helpers.process.fork_client import ForkServerHandle, spawn_server
 from broker.helpers.process.popen import our_program, start_process
-from broker.helpers.pump.handle import PumpHandle
-from broker.helpers.pump.starting import start_pump_program
+from broker.helpers.pump.starting import PUMPS
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
 
-Beside = Callable[[AuthorityHandle, Options, PumpHandle], None]
+Forks = Mapping[str, ForkServerHandle]
+"""The fork server of helpers, for the clients that order each of ``_FORKED``."""
+_FORKED = ("pumps", "keepers", "acceptors")
+Beside = Callable[[AuthorityHandle, Options, Forks], None]
 """Forks another part of the broker, before the event loop starts."""
-Run = Callable[
-    [AuthorityHandle, Options, PumpHandle, Callable[[], None]], Awaitable[None]
-]
+Run = Callable[[AuthorityHandle, Options, Forks, Callable[[], None]], Awaitable[None]]
 
 
 def parser_for(program: str, description: str) -> argparse.ArgumentParser:
@@ -104,9 +105,10 @@ def _run(
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
+    forks, starter = start_forks(os.environb)
     options = Options(
         paths=find_paths(),
-        starter=_start_starter(),
+        starter=starter,
         shipped=shipped if words.examples else None,
         allow_unjailed=words.allow_unjailed_workers,
         sockets=_activated(words.sockets),
@@ -119,31 +121,37 @@ def _run(
         notify("READY=1")
         sys.stderr.write(f"vitrail-{role}: ready\n")
 
-    pump = start_pump_program()
     if beside is not None:
-        beside(authority, options, pump)
-    event_loop.run(run, authority, options, pump, ready)
+        beside(authority, options, forks)
+    event_loop.run(run, authority, options, forks, ready)
 
 
-def _start_starter() -> socket.socket:
-    """Return the authority's end.  Raises SetupError when it cannot be started."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        argv = our_program("broker.helpers.starter", str(theirs.fileno()))
+def start_forks(environ: Mapping[bytes, bytes]) -> tuple[Forks, socket.socket]:
+    """Start the fork server of helpers, and the starter with these variables.
+
+    Returns it and the authority's end.  Raises SetupError when it cannot be started.
+    """
+    pairs = {name: _packets() for name in _FORKED}
+    starter, other = _packets()
+    controls = [theirs.fileno() for _, theirs in pairs.values()]
+    with other, open(os.memfd_create("variables"), "wb", 0) as variables:  # noqa: PTH123
+        variables.write(b"".join(b"%b=%b\0" % item for item in environ.items()))
         try:
-            process = start_process(
-                argv,
-                pass_fds=[theirs.fileno()],
-                outlive_us=True,  # it ends with the authority
-            )
+            more = [other.fileno(), variables.fileno()]
+            process = spawn_server(PUMPS, controls, more)
         except OSError as error:
-            ours.close()
             raise SetupError(
-                f"the process that starts helpers cannot be started: {error.strerror}",
+                f"the process that forks helpers cannot be started: {error.strerror}",
                 hint="raise the limit on processes ('ulimit -u')",
             ) from error
-    process.returncode = 0  # this process does not wait for it
-    return ours
+    for _, theirs in pairs.values():
+        theirs.close()
+    forks = {name: ForkServerHandle(own, process) for name, (own, _) in pairs.items()}
+    return forks, starter
+
+
+def _packets() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _start_authority(role: str, options: Options) -> AuthorityHandle:

@@ -1,7 +1,7 @@
 """``vitrail-viewer``: owns screen, sound and the user, and decides.
 
-Order of start: the pump, the audit log, the fork server of workers, the link's
-listener, the control socket.
+Order of start: the fork server of helpers, the authority, the pump, the link's listener,
+the control socket.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import argparse
 from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
-from broker.helpers.pump.handle import PumpHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import load_link_config
-from broker.programs.start import Run, add_unjailed, parser_for, run_broker
+from broker.programs.start import Forks, Run, add_unjailed, parser_for, run_broker
 
 
 def main() -> None:
@@ -49,17 +48,17 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
     async def run(
         authority: AuthorityHandle,
         options: Options,
-        pump: PumpHandle,
+        forks: Forks,
         ready: Callable[[], None],
     ) -> None:
-        # Late: the pump, which is forked before, has no code of these.
+        # Late: mistakes in link.toml are reported before these are loaded.
         from broker.viewer.broker import run_viewer
         from broker.viewer.host_ends.linked_host import LinkedHost
 
         await run_viewer(
             authority,
             options,
-            pump,
+            forks,
             ready,
             role="viewer",
             make_end=lambda side: LinkedHost(side, link),

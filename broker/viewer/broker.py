@@ -14,7 +14,7 @@ import trio
 from broker.authority.options import AuthorityHandle, Options
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
-from broker.helpers.pump.handle import PumpHandle
+from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host_and_viewer.control_handlers import Shared, SharedControl
 from broker.host_and_viewer.joined_status import StatusCollector
 from broker.host_and_viewer.lease_listing import LeaseListing
@@ -91,7 +91,7 @@ class HostEnd(Protocol):
 async def run_viewer(
     handle: AuthorityHandle,
     options: Options,
-    pump: PumpHandle,
+    forks: Mapping[str, ForkServerHandle],
     ready: Callable[[], None],
     *,
     role: str,
@@ -105,8 +105,8 @@ async def run_viewer(
     async with (
         authority_process(handle),
         open_authority(handle, "viewer", AuthorityClient) as authority,
-        open_runtime(role, options, authority, authority, pump) as ground,
-        open_sandbox_workers(ground) as workers,
+        open_runtime(role, options, authority, authority, forks["pumps"]) as ground,
+        open_sandbox_workers(ground, forks["keepers"]) as workers,
     ):
         made = _ViewerProcess(ground, authority, make_end, workers)
         await made.serve(handle, ready)

@@ -11,6 +11,7 @@ from pathlib import Path
 from broker.authority.audit.event_log import EventLog
 from broker.core.errors import SetupError
 from broker.helpers.compositor_socket import find_compositor
+from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host_and_viewer.runtime import Runtime
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
@@ -23,10 +24,12 @@ from broker.viewer.workers.pool import Workers, open_workers
 
 
 @asynccontextmanager
-async def open_sandbox_workers(runtime: Runtime) -> AsyncIterator[Workers]:
+async def open_sandbox_workers(
+    runtime: Runtime, keepers: ForkServerHandle
+) -> AsyncIterator[Workers]:
     """Own the workers of a viewer's sandboxes; they end before the runtime does."""
     allow_unjailed = runtime.options.allow_unjailed
-    async with open_workers(allow_unjailed=allow_unjailed) as workers:
+    async with open_workers(keepers, allow_unjailed=allow_unjailed) as workers:
         workers.on_server_death = partial(_fork_server_died, runtime.log)
         yield workers
 
@@ -90,6 +93,6 @@ async def _fork_server_died(log: EventLog, pid: int, code: int | None) -> None:
             process=schema.Process.FORK_SERVER,
             pid=pid,
             code=code,
-            reason="workers live on; the next one starts another fork server",
+            reason="its children live on; the next one starts another fork server",
         )
     )

@@ -59,8 +59,6 @@ class ViewerRows(StatusRows):
         out: list[api.ProcessStatus] = []
         if self.workers.fork_server_pid:
             out.append(process_status("fork server", self.workers.fork_server_pid))
-        if self.workers.keepers_pid:
-            out.append(process_status("keeper fork server", self.workers.keepers_pid))
         for guest in self.viewer.guests():
             out += _guest_processes(guest)
         return out

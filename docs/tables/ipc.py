@@ -240,15 +240,21 @@ _FORK_SERVERS: Mapping[str, ChannelPolicy] = {
         "and a pipe for its end",
     ),
     "fork-keeper": _order(
-        "to the keepers' fork server",
+        "to the fork server of helpers",
         "Nothing: it reads no byte of a sandbox.",
         "the keeper's channels to the broker and the worker, the worker's pidfd, and "
         "a pipe for its end",
     ),
     "fork-acceptor": _order(
-        "to the acceptors' fork server",
+        "to the fork server of helpers",
         "Nothing: it reads no byte of a sandbox.",
         "for each listening socket the socket and a channel, and a pipe for its end",
+    ),
+    "fork-pump": _order(
+        "to the fork server of helpers",
+        "Nothing: it reads no byte of a sandbox.",
+        "the pump's channel to the broker, the file for its standard error, and a pipe "
+        "for its end",
     ),
     "forked": ChannelPolicy(
         "a fork server", "as an answer", _DECODE, "the child's pidfd", "Nothing."

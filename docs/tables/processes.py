@@ -42,7 +42,7 @@ class Program:
 
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 188, 24_400, 15_880),
-    Program("starter", ("broker.helpers.starter",), USER, 12, 650, 340),
+    Program("helpers", ("broker.programs.helper_forks",), USER, 53, 5600, 3130),
     Program(
         "vitrail-local, viewer",
         ("broker.programs.local",),
@@ -79,8 +79,6 @@ PROGRAMS = (
         30_810,
         linked=True,
     ),
-    Program("pump", ("broker.helpers.pump.process",), CONFINED, 25, 2700, 1470),
-    Program("acceptor", ("broker.programs.acceptor",), USER, 36, 3650, 2010),
     Program("prompt agent", ("broker.programs.prompt",), USER, 33, 3750, 2000),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 28, 2850, 1360),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
@@ -114,8 +112,7 @@ PROGRAMS = (
         34_850,
         22_490,
     ),
-    Program("keeper", ("broker.programs.keeper",), USER, 29, 2800, 1320),
-    Program("worker", ("broker.programs.worker",), CONFINED, 203, 33_960, 21_930),
+    Program("worker", ("broker.programs.worker",), CONFINED, 203, 33_950, 21_930),
     Program("files", ("shims.files.own_files",), USER, 13, 1800, 1190),
     Program(
         "services and cameras, jailed",

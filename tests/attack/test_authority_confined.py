@@ -19,6 +19,7 @@ import pytest
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.hardening import harden_authority
+from broker.helpers.session_filters import authority_filter
 from broker.ipc.starter import (
     HelperProgram,
     ShowNotification,
@@ -40,7 +41,7 @@ def confined(action):
     if pid == 0:
         code = 99
         try:
-            harden_authority()
+            harden_authority(authority_filter())
             code = action() or 0
         finally:
             os._exit(code)

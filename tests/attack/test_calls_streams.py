@@ -15,7 +15,6 @@ import pytest
 import trio
 
 from broker.core.services import CALL, PORTS
-from broker.helpers.pump.starting import start_pump_program
 from broker.ipc.control.api import LeaseReleaseRequest
 from broker.ipc.control.methods import LEASE_RELEASE
 from broker.ipc.pump import RelayMode
@@ -23,7 +22,7 @@ from shims.files.frames import CALL_HEADER, CallStream
 from shims.files.protocol import frame
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
-from tests.kit.relay.sockets import running
+from tests.kit.relay.sockets import forked_pump
 from tests.kit.world import world
 
 needs_guests = pytest.mark.skipif(
@@ -313,7 +312,7 @@ async def test_a_call_ends_with_its_rule_and_its_service_with_it():
 @pytest.mark.parametrize("mode", list(RelayMode))
 async def test_a_descriptor_on_a_stream_goes_nowhere(mode):
     """Neither to the other end nor into the pump, which would hold it open."""
-    async with running(start_pump_program()) as pump, trio.open_nursery() as nursery:
+    async with forked_pump() as pump, trio.open_nursery() as nursery:
         near, ours = socket.socketpair()
         theirs, far = socket.socketpair()
         relay = partial(pump.relay, mode_ab=mode, mode_ba=mode, name="1")

@@ -23,7 +23,7 @@ from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from tests.kit.link.roles import host_role, journal
-from tests.kit.vm.reuse import WORD, Words, a_pump, admitted
+from tests.kit.vm.reuse import WORD, Words, admitted
 from tests.kit.wayland.compositor import short_directory
 
 STREAMS = 4
@@ -149,10 +149,9 @@ async def rounds(tmp_path, count, seed):
     rng = random.Random(seed)
     async with (
         journal(tmp_path) as log,
-        a_pump() as handle,
         trio.open_nursery() as nursery,
     ):
-        keeper = PumpSupervisor(handle, log)
+        keeper = PumpSupervisor(None, log)
         await nursery.start(keeper.run)
         words = Words(keeper)
         other = tmp_path / "role"

@@ -174,7 +174,7 @@ def check_walls(pid: int) -> None:
 UNDER_THE_FILTER = """
 import ctypes, os
 from broker.core import limits
-from broker.helpers.process import seccomp
+from broker.helpers.process.hardening import install
 from broker.helpers.worker_jail import worker_filter
 from broker.jail.worker.pipes import PipeWriter
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
@@ -182,7 +182,7 @@ from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 program = worker_filter.worker_filter()
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
 read, write = os.pipe()
-seccomp.install(program)
+install(program)
 machine = StreamMachine()
 pool = machine.admit_pool(machine.file(4 << 20), 4 << 20)
 pool.refresh(1 << 20, 1 << 20)

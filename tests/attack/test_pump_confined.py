@@ -17,13 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from broker.helpers.process.libseccomp import seccomp
+from broker.helpers.process.fork_client import ForkServer
 from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.helpers.pump import process
 from broker.helpers.pump.client import Pump
-from broker.helpers.pump.confine import confine
+from broker.helpers.pump.confine import confine, pump_filter
 from broker.helpers.pump.process import start_pump
-from broker.helpers.pump.starting import start_pump_program
-from tests.kit.relay.sockets import running
+from broker.helpers.pump.starting import PUMPS, fork_pump
+from broker.programs.start import start_forks
+from tests.kit.eventually import eventually
+from tests.kit.relay.sockets import forked_pump, running
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ async def victim():
 def _attack(pid):
     """Confined as a pump is, have the kernel kill a process."""
     ours, theirs = socket.socketpair()
-    confine()
+    confine(pump_filter())
     for command, argument in (
         (fcntl.F_SETOWN, pid),
         (fcntl.F_SETSIG, signal.SIGKILL),
@@ -101,18 +104,44 @@ def test_a_forked_pump_has_no_file_of_its_parents():
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_brokers_pump_has_no_file_and_no_variable_of_the_brokers():
-    handle = start_pump_program()
-    try:
-        handle.control.settimeout(30)
-        handle.control.recv(1 << 16)
-        _has_no_file_of_ours(handle.pid)
-        told = Path(f"/proc/{handle.pid}/environ").read_bytes()
+async def test_a_brokers_pump_has_no_file_and_no_variable_of_the_brokers():
+    async with forked_pump() as pump:
+        pid = pump.statistics().pid
+        _has_no_file_of_ours(pid)
+        told = Path(f"/proc/{pid}/environ").read_bytes()
         assert b"secret" not in told
-    finally:
-        handle.close()
-        os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
-        os.close(handle.pidfd)
+
+
+def _memory_has(pid, sought):
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            where, rights, _, _, inode, *_ = line.split()
+            if "w" in rights and inode == "0":
+                begin, end = (int(number, 16) for number in where.split("-"))
+                if sought in os.pread(memory.fileno(), end - begin, begin):
+                    return True
+    return False
+
+
+async def test_a_pump_has_no_variable_of_the_starter_that_was_forked_before_it(
+    monkeypatch,
+):
+    """One process forks both, and the starter has the session's variables."""
+    secret = os.urandom(16).hex()
+    monkeypatch.setenv("TOKEN_OF_THE_SESSION", secret)
+    forks, control = start_forks(os.environb)
+    with control:
+        server = ForkServer(PUMPS, first=forks["pumps"])
+        async with running(await fork_pump(server)) as pump:
+            children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+            starter = int(children.read_text().split()[0])
+            await eventually(lambda: _memory_has(starter, secret.encode()))
+            assert not _memory_has(pump.statistics().pid, secret.encode())
+            assert not _memory_has(server.pid, secret.encode())
+        await server.close()
+    for name in ("keepers", "acceptors"):
+        forks[name].control.close()
+    assert await forks["pumps"].process.wait() == 0
 
 
 def test_a_pump_that_cannot_be_confined_ends(monkeypatch):
@@ -133,8 +162,23 @@ def test_a_pump_that_cannot_be_confined_ends(monkeypatch):
         os.close(handle.pidfd)
 
 
+def test_a_pump_that_cannot_be_confined_ends(monkeypatch):
+    monkeypatch.setattr(process, "pump_filter", lambda: b"")
+    handle = start_pump()
+    try:
+        assert handle.control.recv(1 << 16) == b"", "it reports that it runs"
+        ended = os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
+        assert ended.si_status == 70
+        assert "system calls cannot be filtered" in handle.words.text()
+    finally:
+        handle.words.close()
+        handle.close()
+        os.close(handle.pidfd)
+
+
 async def test_what_a_pump_writes_last_is_logged_escaped(capfd):
-    handle = start_pump_program()
+    server = ForkServer(PUMPS)
+    handle = await fork_pump(server)
     assert handle.words is not None
     async with running(handle) as pump:
         assert isinstance(pump, Pump)
@@ -142,6 +186,7 @@ async def test_what_a_pump_writes_last_is_logged_escaped(capfd):
         os.kill(handle.pid, signal.SIGKILL)
         await pump.wait_died()
     assert pump.code == -signal.SIGKILL
+    await server.close()
     said = capfd.readouterr().err
     assert f"the pump {handle.pid} ended with: a mistake" in said
     assert "\x1b" not in said

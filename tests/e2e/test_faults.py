@@ -23,7 +23,7 @@ ROLES = frozenset(
             "vitrail-author",
             "vitrail-host",
             "vitrail-pump",
-            "vitrail-keepers",
+            "vitrail-helpers",
         ),
         *("vitrail-keeper", "vitrail-forks", "vitrail-worker", "vitrail-accept"),
     }
@@ -37,10 +37,10 @@ FOUND = (
     Fault("broker", "recv", 3, "ENOMEM"),
     Fault("broker", "send", 4, "ENOMEM"),
     Fault("broker", "dupfd", 34, "ENOMEM"),
-    Fault("vitrail-accept", "poll", 1, "ENOMEM"),
-    Fault("vitrail-accept", "recvmsg", 1, "ENOMEM"),
-    Fault("vitrail-accept", "sendmsg", 1, "ENOMEM"),
-    Fault("vitrail-accept", "write", 1, "ENOSPC"),
+    Fault("vitrail-helpers", "poll", 1, "ENOMEM"),
+    Fault("vitrail-helpers", "recvmsg", 1, "ENOMEM"),
+    Fault("vitrail-helpers", "sendmsg", 1, "ENOMEM"),
+    Fault("vitrail-helpers", "write", 1, "ENOSPC"),
 )
 """Faults that ended a supervisor once, or a door of a sandbox, or left its directory."""
 

@@ -191,6 +191,7 @@ import os, socket, sys, time
 from broker.helpers.worker_jail.entering import fork_jailed
 from broker.helpers.worker_jail.worker_filter import lock_worker
 from broker.helpers.process.hardening import harden
+from broker.helpers.session_filters import keeper_filter
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -200,7 +201,7 @@ def inside(achieved):
     time.sleep(1000)
 jailed = fork_jailed(inside, [theirs.fileno()])
 theirs.close()
-harden()
+harden(keeper_filter())
 {after}
 keeper.keep(keeper.KeeperParameters(ours_too, ours, jailed.pidfd, "work", "/no", 1))
 print("ended", os.waitstatus_to_exitcode(os.waitpid(jailed.pid, 0)[1]))

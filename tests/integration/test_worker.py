@@ -106,7 +106,7 @@ async def test_everything_is_gone_after_the_block(directory):
     before = open_descriptors()
     async with open_workers() as workers:
         worker = await workers.open_worker(WORK, directory, directory / "no")
-        pids = [workers.fork_server_pid, workers.keepers_pid]
+        pids = [workers.fork_server_pid, workers._keepers.pid]
         pids += [worker.keeper_pid, worker.inner_pid]
         assert (directory / "wayland.sock").is_socket()
     assert open_descriptors() == before
@@ -209,7 +209,7 @@ def _broker(directory):
         "    async with open_workers() as workers:\n"
         "        place = Path(sys.argv[1])\n"
         "        worker = await workers.open_worker('work', place, place / 'no')\n"
-        "        print(workers.fork_server_pid, workers.keepers_pid, worker.keeper_pid,"
+        "        print(workers.fork_server_pid, workers._keepers.pid, worker.keeper_pid,"
         " worker.inner_pid, flush=True)\n"
         "        await trio.sleep_forever()\n"
         "trio.run(main)\n"

@@ -1,4 +1,4 @@
-"""A starter of the authority's helpers: the real process."""
+"""A starter of the authority's helpers: its real code, in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.authority.helper_starter import HelperStarter
-from broker.helpers.process.popen import our_program, start_process
+from broker.helpers.process.popen import start_process
 
-_DIES = f"""
-import sys
+_SERVES = f"""
+import socket, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from broker.helpers import starter
-starter.popen.our_program = lambda *_: ["false"]
-starter.main()
+if sys.argv[2] == "dies":
+    starter.popen.our_program = lambda *_: ["false"]
+starter.serve_authority(socket.socket(fileno=int(sys.argv[1])))
 """
 
 
@@ -30,9 +31,8 @@ def helper_starter(
     """
     sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        argv = our_program("broker.helpers.starter", str(theirs.fileno()))
-        if dies:
-            argv = [sys.executable, "-c", _DIES, *argv[-1:]]
+        words = (str(theirs.fileno()), "dies" if dies else "")
+        argv = [sys.executable, "-c", _SERVES, *words]
         process = start_process(
             argv, env=environ, pass_fds=[theirs.fileno()], outlive_us=True
         )

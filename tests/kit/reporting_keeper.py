@@ -1,4 +1,4 @@
-"""The keepers' fork server, whose keepers write down what they have loaded.
+"""The fork server of helpers, whose keepers write down what they have loaded.
 
 A keeper runs as always.  Before, it writes its pid and the names of its modules into
 the file that VITRAIL_DEBUG names, the one variable that a fork server is given.
@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from broker.programs import keeper
+from broker.programs import helper_forks, keeper
 
 
 def _reporting(parameters: keeper.KeeperParameters) -> None:
@@ -22,4 +22,4 @@ def _reporting(parameters: keeper.KeeperParameters) -> None:
 _keep, keeper.keep = keeper.keep, _reporting
 
 if __name__ == "__main__":
-    keeper.main()
+    helper_forks.main()

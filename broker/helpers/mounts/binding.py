@@ -51,9 +51,9 @@ def main(argv: Sequence[str]) -> int:
     if command:
         # Late: Podman's files are bound without it.
         from broker.helpers import box_filters
-        from broker.helpers.process import seccomp
+        from broker.helpers.process.hardening import install
 
-        seccomp.install(box_filters.tree_filter())
+        install(box_filters.tree_filter())
         os.execvp(command[0], command)  # noqa: S606 (our own words)
     return 0
 

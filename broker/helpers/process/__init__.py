@@ -1,11 +1,9 @@
 """Starting processes: spawn, jail, seccomp, identity.
 
-Processes: viewer, host, brokerctl (core_files, jail_libraries); viewer, host
-(fork_client, memory, pidfd); acceptor, fork server, keeper (fork_server); brokerctl
-(gate); authority, prompt agent, vitrail-access, screen frame, fork server, keeper
-(hardening); host, brokerctl (identity); fork server (jail); most processes (libseccomp,
-process_name, seccomp); viewer, brokerctl (namespace_limits, tool_jail); starter,
-viewer, host, shipper, launch tools, brokerctl (popen); viewer, host, shipper, folder
-mounts, brokerctl (program_filters); host (removal); viewer, host, shipper, launch
-tools, brokerctl (spawn).
+Processes: viewer, host, brokerctl (core_files, fork_client, jail_libraries, memory,
+pidfd); helpers, fork server (fork_server); brokerctl (gate); most processes (hardening,
+libseccomp, process_name, seccomp); host, brokerctl (identity); fork server (jail);
+viewer, brokerctl (namespace_limits, tool_jail); helpers, viewer, host, launch tools,
+brokerctl (popen); viewer, host, folder mounts, brokerctl (program_filters); host
+(removal); viewer, host, launch tools, brokerctl (spawn).
 """

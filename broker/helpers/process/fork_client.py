@@ -41,6 +41,15 @@ class ForkServerProgram:
     arguments: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class ForkServerHandle:
+    """A client's way to a fork server that runs already, with others' children, too."""
+
+    control: socket.socket
+    process: Child
+    """Of whose parent it is a child; another client has only its ``pid``."""
+
+
 class ForkedProcess(PidfdProcess):
     """A child of a fork server, which knows how it ended; owns its descriptors."""
 
@@ -54,14 +63,12 @@ class ForkedProcess(PidfdProcess):
 
     async def describe_end(self) -> str:
         """Say how it ended, when it has: "was killed by SIGKILL", or "died"."""
-        with trio.move_on_after(_END_SECONDS):
-            await trio.lowlevel.wait_readable(self._end)
-        try:
-            data = os.read(self._end, messages.END.size)
-        except BlockingIOError:
-            return "died"
-        # Empty: the server died, and with it what it would have written.
-        return describe_end(messages.END.unpack(data)[0]) if data else "died"
+        code = await end_of(self._end)
+        return "died" if code is None else describe_end(code)
+
+    def detach(self) -> tuple[int, int]:
+        """Give away its pidfd and the pipe that says how it ended."""
+        return self.fileno(), self._end
 
     @override
     def close(self) -> None:
@@ -71,6 +78,20 @@ class ForkedProcess(PidfdProcess):
         os.close(self._end)
 
 
+async def end_of(end: int) -> int | None:
+    """Read how a child that has ended did so: exit code, or minus the signal's number.
+
+    None where its server died before.
+    """
+    with trio.move_on_after(_END_SECONDS):
+        await trio.lowlevel.wait_readable(end)
+    try:
+        data = os.read(end, messages.END.size)
+    except BlockingIOError:
+        return None
+    return messages.END.unpack(data)[0] if data else None
+
+
 class ForkServer:
     """The fork server of a broker: started when needed, and again when it died."""
 
@@ -78,11 +99,19 @@ class ForkServer:
         self,
         program: ForkServerProgram,
         started: Callable[[Child], None] | None = None,
+        *,
+        first: ForkServerHandle | None = None,
     ) -> None:
-        """``started`` is called with each process that is started."""
+        """``started`` is called with each process that is started here.
+
+        ``first`` is asked until it dies, or is silent.
+        """
         self._program = program
         self._started = started
         self._run: _Run | None = None
+        if first is not None:
+            channel = Channel(first.control)
+            self._run = _Run(program, channel, first.process, shared=True)
         self._turn = trio.Lock()
 
     @property
@@ -97,7 +126,7 @@ class ForkServer:
         be executed.
         """
         if self._run is None:
-            self._run = _Run(self._program)
+            self._run = _begin(self._program)
             if self._started is not None:
                 self._started(self._run.child)
         return self._run
@@ -153,22 +182,22 @@ class ForkServer:
 class _Run:
     """One run of a fork server."""
 
-    def __init__(self, program: ForkServerProgram) -> None:
+    def __init__(
+        self,
+        program: ForkServerProgram,
+        channel: Channel,
+        child: Child,
+        *,
+        shared: bool = False,
+    ) -> None:
         self._program = program
+        self._channel = channel
+        self.child = child
+        self._shared = shared
         self._asked = 0
         self._silent = self._heard = 0.0
         """Seconds that callers have waited since its last answer, up to the second: when
         the current call began, or that answer came, by trio's clock."""
-        sock, theirs = _pair(program.what)
-        self._channel = sock
-        try:
-            with theirs:
-                self.child = _spawn(program, theirs.fileno())
-        except BaseException as error:
-            self._channel.close()
-            if isinstance(error, OSError):
-                raise _no_room(program.what, error) from error
-            raise
 
     async def ask(
         self, order: Callable[[int], messages.Order], fds: Sequence[int]
@@ -220,17 +249,26 @@ class _Run:
         """End it.
 
         First the signal: one that saw the end of its channel might end its children.
+        One with other clients ends with the last of them.
         """
-        self.child.kill()
+        if not self._shared:
+            self.child.kill()
         self._channel.close()
-        await self.child.wait()
+        if not self._shared:
+            await self.child.wait()
 
 
-def _pair(what: str) -> tuple[Channel, socket.socket]:
+def _begin(program: ForkServerProgram) -> _Run:
     try:
-        return pair()
+        channel, theirs = pair()
+        with theirs:
+            try:
+                return _Run(program, channel, spawn_server(program, [theirs.fileno()]))
+            except BaseException:
+                channel.close()
+                raise
     except OSError as error:
-        raise _no_room(what, error) from error
+        raise _no_room(program.what, error) from error
 
 
 def _no_room(what: str, error: OSError) -> UpstreamError:
@@ -248,13 +286,23 @@ def _discard(answer: messages.Answer, fds: Sequence[int]) -> None:
         child.close()
 
 
-def _spawn(program: ForkServerProgram, control: int) -> Child:
-    # Of the environment only what it needs: a worker sees no other variable.
-    names = ("PATH", "VITRAIL_DEBUG")
+def spawn_server(
+    program: ForkServerProgram, controls: Sequence[int], more: Sequence[int] = ()
+) -> Child:
+    """Start a fork server whose clients have the other ends of these sockets.
+
+    ``more`` are descriptors of which it gets the numbers, too.
+
+    Raises SetupError, OSError.
+    """
+    # Of the environment only what it needs: a worker, or a pump, sees no other variable.
+    # guard: a pump has no variables of the session
+    names = ("PATH", "VITRAIL_DEBUG", "VITRAIL_RELAY_PYTHON")
+    numbers = ",".join(map(str, controls))
     return spawn(
-        our_program(program.module, str(control), *program.arguments),
+        our_program(program.module, numbers, *map(str, more), *program.arguments),
         name=program.module.rpartition(".")[2],
         env={name: os.environ[name] for name in names if name in os.environ},
-        pass_fds=[control],
+        pass_fds=[*controls, *more],
         outlive_us=program.outlive_us,
     )

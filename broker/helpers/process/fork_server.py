@@ -2,7 +2,10 @@
 
 ``ipc.fork_server`` has the messages, ``helpers.process.fork_client`` the
 broker's side.  The server is started by exec, imports all that its children
-need, and then waits for orders on one socket.  Its death ends no child.
+need, and then waits for orders on its sockets.  Its death ends no child.
+
+Each client has a socket of its own, and may order any child: each client has the
+user's rights anyway.
 
 The price of forking: all children of one server share the layout of their
 address space, so an attacker who has taken one over knows it for the others.
@@ -60,12 +63,23 @@ def forking(run: Callable[[messages.Order, Sequence[int]], None]) -> Start:
     def start(
         order: messages.Order, fds: Sequence[int], leave: Callable[[], None]
     ) -> StartedChild:
-        pid = os.fork()
-        if pid == 0:
-            _become(lambda: run(order, fds), leave)
-        return StartedChild(pid, os.pidfd_open(pid))  # not reaped: the number is its
+        return fork_child(partial(run, order, fds), leave)
 
     return start
+
+
+def fork_child(run: Callable[[], None], leave: Callable[[], None]) -> StartedChild:
+    """Fork a child, which calls ``leave``, then ``run``.  Raises OSError."""
+    pid = os.fork()
+    if pid == 0:
+        _become(run, leave)
+    try:
+        return StartedChild(pid, os.pidfd_open(pid))  # not reaped, so still its own
+    except OSError:
+        # guard: a child that nobody can hold is not left running
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _become(run: Callable[[], None], leave: Callable[[], None]) -> NoReturn:
@@ -83,22 +97,35 @@ def _become(run: Callable[[], None], leave: Callable[[], None]) -> NoReturn:
         os._exit(code)
 
 
-def serve(name: str, start: Start, *, end_children: bool = False) -> None:
+def serve(
+    name: str,
+    start: Start,
+    *,
+    present: StartedChild | None = None,
+    end_children: bool = False,
+) -> None:
     """Fork as the broker orders, until it has gone: the main loop of each fork server.
 
-    The number of the orders' socket is the program's first argument.
+    The program's first argument has the numbers of its clients' sockets.
 
+    ``present``: a child that was started already; nobody is told how it ends.
     ``end_children``: kill what is left when the broker has gone.
     """
-    control = socket.socket(fileno=int(sys.argv[1]))
+    clients = [socket.socket(fileno=int(number)) for number in sys.argv[1].split(",")]
     set_name(name)
-    gc.collect()
-    gc.freeze()  # present objects are shared: do not touch them when collecting
-    server = _ForkServer(control, start)
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        server.run()  # they say that the broker has gone and left an answer unread
+    share()
+    server = _ForkServer(clients, start)
+    if present is not None:
+        server.keep(present, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+    server.run()
     if end_children:
         server.kill_children()
+
+
+def share() -> None:
+    """Have the collector never touch present objects: children share their pages."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
@@ -109,24 +136,38 @@ class _Child:
 
 
 class _ForkServer:
-    def __init__(self, control: socket.socket, start: Start) -> None:
-        self._control = control
+    def __init__(self, clients: Sequence[socket.socket], start: Start) -> None:
+        self._clients = {client.fileno(): client for client in clients}
         self._start = start
         self._children: dict[int, _Child] = {}
         self._waiting = select.poll()
-        self._waiting.register(control.fileno(), select.POLLIN)
+        for number in self._clients:
+            self._waiting.register(number, select.POLLIN)
 
     def run(self) -> None:
-        """Return when the broker has closed its end."""
-        control = self._control.fileno()
-        while True:
+        """Return when all clients have closed their ends."""
+        while self._clients:
             ready = {fd for fd, _ in _patiently(self._waiting.poll)}
             # The dead first: when the broker closes after its last child ended, no
             # child is left for process 1 to reap.
-            for pidfd in ready - {control}:
+            for pidfd in ready - self._clients.keys():
                 self._reap(pidfd)
-            if control in ready and not self._obey():
-                return
+            for number in ready & self._clients.keys():
+                if not self._serve(number):
+                    self._waiting.unregister(number)
+                    self._clients.pop(number).close()
+
+    def _serve(self, number: int) -> bool:
+        """Obey one order; false: the client has gone."""
+        try:
+            return self._obey(self._clients[number])
+        except (BrokenPipeError, ConnectionResetError):
+            return False  # it left an answer unread
+
+    def keep(self, started: StartedChild, end: int) -> None:
+        """Reap a child when it ends, and write into ``end`` how it did."""
+        self._children[started.pidfd] = _Child(started.pid, end)
+        self._waiting.register(started.pidfd, select.POLLIN)
 
     def kill_children(self) -> None:
         """Kill all that live."""
@@ -145,9 +186,9 @@ class _ForkServer:
             os.write(child.end, messages.END.pack(code))
         os.close(child.end)
 
-    def _obey(self) -> bool:
+    def _obey(self, client: socket.socket) -> bool:
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
-        got = _patiently(partial(fdpass.receive, self._control, size, most))
+        got = _patiently(partial(fdpass.receive, client, size, most))
         if not got.data:
             return False
         order = messages.decode_order(got.data)
@@ -155,45 +196,38 @@ class _ForkServer:
         try:
             started = self._start(order, fds, partial(self._leave, end))
         except OSError as error:
-            self._refuse(order, end, str(error.strerror))
+            os.close(end)
+            failed = messages.ForkFailed(order.number, str(error.strerror))
         except SetupError as error:
-            self._refuse(order, end, error.message, error.hint)
+            os.close(end)
+            failed = messages.ForkFailed(
+                order.number, error.message[:4000], error.hint[:4000]
+            )
         else:
-            self._children[started.pidfd] = _Child(started.pid, end)
-            self._waiting.register(started.pidfd, select.POLLIN)
-            self._close_then_answer(fds, order, started)
+            self.keep(started, end)
+            # Before the answer: until then a listening socket has no path and no
+            # backlog, so this process is never the last to hold one.
+            # guard: the warm process keeps no socket
+            fdpass.close_all(fds)
+            forked = messages.Forked(order.number, started.pid, started.jail)
+            _answer(client, forked, [started.pidfd])
             return True
         fdpass.close_all(fds)
+        _answer(client, failed, [])
         return True
-
-    def _close_then_answer(
-        self, fds: Sequence[int], order: messages.Order, started: StartedChild
-    ) -> None:
-        # Before the answer: until then a listening socket has no path and no
-        # backlog, so this process is never the last to hold one.
-        # guard: the warm process keeps no socket
-        fdpass.close_all(fds)
-        forked = messages.Forked(order.number, started.pid, started.jail)
-        self._answer(forked, [started.pidfd])
-
-    def _refuse(
-        self, order: messages.Order, end: int, reason: str, hint: str = ""
-    ) -> None:
-        os.close(end)
-        failed = messages.ForkFailed(order.number, reason[:4000], hint[:4000])
-        self._answer(failed, [])
-
-    def _answer(self, answer: messages.Answer, fds: Sequence[int]) -> None:
-        data = messages.encode(answer)
-        _patiently(partial(fdpass.send, self._control, data, fds))
 
     def _leave(self, end: int) -> None:
         """In a child: let go of what is the server's."""
         os.close(end)
-        self._control.close()
+        for client in self._clients.values():
+            client.close()
         for pidfd, child in self._children.items():
             os.close(pidfd)
             os.close(child.end)
+
+
+def _answer(client: socket.socket, answer: messages.Answer, fds: Sequence[int]) -> None:
+    _patiently(partial(fdpass.send, client, messages.encode(answer), fds))
 
 
 def _patiently(call: Callable[[], _T]) -> _T:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from broker.core.errors import VitrailError
 from broker.helpers.process import seccomp
-from broker.helpers.process.hardening import check, lower_limit, prctl
+from broker.helpers.process.hardening import check, install, lower_limit, prctl
 from broker.helpers.process.libseccomp import seccomp as libseccomp
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -118,7 +118,7 @@ def enclose() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     lower_limit(resource.RLIMIT_CORE, 1)
     # guard: the fork server starts no program
-    seccomp.install(_fork_server_filter())
+    install(_fork_server_filter())
 
 
 def _program_files() -> list[Path]:

@@ -1,6 +1,6 @@
 """System-call filters: which calls a jailed process may make at all.
 
-``worker_jail``, ``hardening``, ``jail``, ``program_filters`` and ``box_filters``
+``worker_jail``, ``session_filters``, ``jail``, ``program_filters`` and ``box_filters``
 have the filters.  A call that is not on the list gets an error and the
 program continues (libraries try things they can do without); what only an
 attacker calls kills the process at once, so that an attempt shows as a death
@@ -12,19 +12,12 @@ the jailed side only hands the finished program to prctl(2) (seccomp(2)).
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import struct
 from collections.abc import Iterable
 
-from broker.core.errors import SetupError
 from broker.helpers.process.libseccomp import ERRORS
 from broker.helpers.process.libseccomp import seccomp as libseccomp
-
-_PR_SET_SECCOMP = 22
-_SECCOMP_MODE_FILTER = 2
-_BPF_INSN_BYTES = 8
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -121,24 +114,3 @@ class SeccompRules:
             self._filter.export_bpf(file)
             file.seek(0)
             return file.read()
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def install(program: bytes) -> None:
-    """Put the calling process, which has one thread, under a filter for good.
-
-    The process must have no-new-privileges set.  Raises SetupError when the
-    kernel has no seccomp filters.
-    """
-    code = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: number of instructions, where they are
-    wanted = struct.pack("HP", len(program) // _BPF_INSN_BYTES, ctypes.addressof(code))
-    done = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, wanted, 0, 0)
-    if done != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise SetupError(
-            f"the kernel rejects the system-call filter: {reason}",
-            hint="a kernel with CONFIG_SECCOMP_FILTER is needed",
-        )

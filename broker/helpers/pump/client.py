@@ -22,6 +22,7 @@ import trio
 from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import relay as relay_limits
 from broker.core.stderr_log import log_stderr
+from broker.helpers.process.fork_client import end_of
 from broker.helpers.pump.handle import PumpHandle
 from broker.ipc import fdpass
 from broker.ipc.pump import (
@@ -69,8 +70,9 @@ class Pump:
         handle.control.settimeout(0)
         self._handle = handle
         self._control = handle.control
-        self._reaps = handle.pidfd >= 0
-        self._pidfd = handle.pidfd if self._reaps else os.pidfd_open(handle.pid)
+        held = handle.pidfd >= 0
+        self._reaps = held and handle.end < 0
+        self._pidfd = handle.pidfd if held else os.pidfd_open(handle.pid)
         self.code: int | None = None
         """How it ended: its exit code, or minus the signal's number."""
         self._pending: dict[int, _Pending] = {}
@@ -169,11 +171,16 @@ class Pump:
                 if found is not None:
                     exited = found.si_code == os.CLD_EXITED
                     self.code = found.si_status if exited else -found.si_status
+            elif self._handle.end >= 0:
+                self.code = await end_of(self._handle.end)
             if self._handle.words is not None and (text := self._handle.words.text()):
                 log_stderr(f"vitrail: the pump {self._handle.pid} ended with: {text}")
         finally:
             if self._handle.words is not None:
                 self._handle.words.close()
+            if self._handle.end >= 0:
+                trio.lowlevel.notify_closing(self._handle.end)
+                os.close(self._handle.end)
             trio.lowlevel.notify_closing(pidfd)
             os.close(pidfd)
 

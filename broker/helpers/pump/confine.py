@@ -14,14 +14,11 @@ AT_EMPTY_PATH it looks at a path as well, if that is not empty.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import os
 
 from broker.core.errors import SetupError
-from broker.helpers.process.libseccomp import ERRORS
-from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.process.hardening import install, prctl
 
 _PR_SET_NO_NEW_PRIVS = 38
 _FIONBIO = 0x5421  # asm-generic/ioctls.h; how Python makes a socket non-blocking
@@ -90,26 +87,28 @@ ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (
 )
 
 
-def confine() -> None:
-    """Confine this process for good.  Raises SetupError where the kernel cannot filter.
+def pump_filter() -> bytes:
+    """The BPF program of a pump; empty without libseccomp.
 
     Everything beyond the list fails with EPERM rather than killing, so that a
     newer interpreter's unexpected call costs an error, not all streams.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     try:
-        rules = libseccomp.SyscallFilter(libseccomp.ERRNO(errno.EPERM))
-        arch = libseccomp.system_arch()
-        for name, wanted in (*((name, ()) for name in ALLOWED), *ARGUMENTS):
-            # A name that this architecture lacks cannot be called either.
-            if libseccomp.resolve_syscall(arch, name) >= 0:
-                arguments = [
-                    libseccomp.Arg(number, libseccomp.MASKED_EQ, mask, value)
-                    for number, mask, value in wanted
-                ]
-                rules.add_rule(libseccomp.ALLOW, name, *arguments)
-        rules.load()
-    except ERRORS as error:
-        # guard: a pump that cannot be confined carries nothing
-        raise SetupError(f"system calls cannot be filtered: {error}") from error
+        # Late: it loads libseccomp, which may be missing.
+        from broker.helpers.process.seccomp import SeccompRules
+    except (ImportError, RuntimeError, OSError):
+        return b""
+    rules = SeccompRules()
+    rules.allow(ALLOWED)
+    for name, wanted in ARGUMENTS:
+        rules.allow_if(name, *(rules.masked(*argument) for argument in wanted))
+    return rules.program()
+
+
+def confine(program: bytes) -> None:
+    """Confine this process for good.  Raises SetupError where the kernel cannot filter."""
+    # guard: a pump that cannot be confined carries nothing
+    if not program:
+        raise SetupError("system calls cannot be filtered: libseccomp is missing")
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    install(program)

@@ -12,9 +12,8 @@ from broker.ipc.captured_stderr import FirstWords
 class PumpHandle:
     """A pump as its broker holds it.
 
-    ``control`` is the broker's end; closing it ends the pump.  ``pidfd`` is
-    open where the process is ours to reap, -1 where another process (the one
-    that spawned it) does that.
+    ``control`` is the broker's end; closing it ends the pump.  ``pidfd`` is -1 where
+    another process holds the pump.
     """
 
     control: socket.socket
@@ -22,6 +21,9 @@ class PumpHandle:
     pidfd: int = -1
     words: FirstWords | None = None
     """Its standard error, which the broker reads at its end."""
+    end: int = -1
+    """The pipe into which the fork server that reaps it writes how it ended; -1 where
+    it is ours to reap."""
 
     def close(self) -> None:
         """Let go of it, which ends it."""

@@ -1,17 +1,16 @@
-"""The pump as a process: a separate program, or a fork of a small process.
+"""The pump as a process: a fork of a small process.
 
 A separate process, so that no stream waits for Python's interpreter lock
 while the broker computes, and so that the part which touches every byte can
 do nothing else: after ``confine`` it may neither open, connect nor execute.
 
-``start_pump`` forks, which is right only while the program has no trio and no
-threads; ``starting.start_pump_program`` runs this module,
-``python -m broker.helpers.pump.process --control-fd N``.
+The broker's is forked by the fork server of helpers (``starting.fork_pump``), an
+acceptor's by the acceptor.  ``start_pump`` forks, which is right only while the program
+has no trio and no threads.
 """
 
 from __future__ import annotations
 
-import argparse
 import array  # noqa: F401 -- socket.recv_fds imports it when called, too late then
 import contextlib
 import ctypes
@@ -26,7 +25,7 @@ import sys
 from typing import NoReturn
 
 from broker.core.errors import SetupError
-from broker.helpers.pump.confine import confine
+from broker.helpers.pump.confine import confine, pump_filter
 from broker.helpers.pump.engine import RelayEngine
 from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.helpers.pump.turns import accelerator, available
@@ -37,8 +36,11 @@ _PR_SET_NAME = 15
 _NAME = b"vitrail-pump"
 
 
-def start_pump() -> PumpHandle:
+def start_pump(program: bytes | None = None) -> PumpHandle:
     """Fork the pump and return its handle; call it before trio starts.
+
+    ``program`` is its filter of system calls (``confine.pump_filter``), where the caller
+    has it.
 
     Raises SetupError when the process cannot be started.
     """
@@ -56,27 +58,25 @@ def start_pump() -> PumpHandle:
             hint="raise the limit on processes ('ulimit -u')",
         ) from error
     if pid == 0:
-        _become_pump(pump.detach(), words.fd, parent)
+        _fork_of(pump.detach(), words.fd, parent, program)
     pump.close()
     return PumpHandle(broker, pid, os.pidfd_open(pid), words)
 
 
-def preload() -> None:
-    """Load what each pump needs, once, in the process that forks pumps.
-
-    The Python binding of libseccomp runs ldconfig(8); ``confine`` has imported it.
-    """
-    available()
+def become_pump(control: int, words: int, program: bytes) -> None:
+    """Carry streams in a process that was forked for it; ``words`` is for its errors."""
+    _prepare(control, words)
+    pump(control, program)
 
 
-def _become_pump(control: int, words: int, parent: int) -> NoReturn:
+def _fork_of(control: int, words: int, parent: int, program: bytes | None) -> NoReturn:
     """Never returns and never unwinds into the parent's code."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
         _prepare(control, words)
         _libc().prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         # A parent that died before that line sends no signal any more.
-        code = pump(control) if os.getppid() == parent else 0
+        code = pump(control, program) if os.getppid() == parent else 0
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
         sys.excepthook(*sys.exc_info())
     finally:
@@ -99,7 +99,7 @@ def _prepare(control: int, words: int) -> None:
     signal.set_wakeup_fd(-1)
 
 
-def pump(control_fd: int) -> int:
+def pump(control_fd: int, program: bytes | None) -> int:
     """Carry streams until the broker is gone; returns the exit code."""
     # Ctrl-C in a terminal reaches every process of it; the broker decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -116,7 +116,7 @@ def pump(control_fd: int) -> int:
     gc.freeze()
     # Loaded before the walls stand, which let nothing be opened.
     fast = accelerator if available() else lambda _: None
-    confine()
+    confine(pump_filter() if program is None else program)
     RelayEngine(control, kernel, accelerate=fast).run()
     return 0
 
@@ -129,14 +129,3 @@ def kernel_version() -> tuple[int, int]:
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
-
-
-def main() -> None:
-    """Entry point of a pump that was started as a program."""
-    parser = argparse.ArgumentParser(description="the relay's pump process")
-    parser.add_argument("--control-fd", type=int, required=True)
-    sys.exit(pump(parser.parse_args().control_fd))
-
-
-if __name__ == "__main__":
-    main()

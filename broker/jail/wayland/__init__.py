@@ -4,7 +4,7 @@ Sans-IO: bytes and descriptors in, bytes and descriptors out, time passed in.
 ``filter.py`` is the machine; read its header first.
 
 Processes: worker, brokerctl (budget, choice, filter, handler_table, identity,
-input_model, model, ports, sandbox, state); keeper, brokerctl (security_context).
+input_model, model, ports, sandbox, state); helpers, brokerctl (security_context).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """All workers of a broker: ask for one by name.
 
-``open_workers`` alone starts nothing; the first ``open_worker`` starts two fork
-servers, of jailed halves (``programs.fork_server``) and of keepers
-(``programs.keeper``).  One that has died is started again for the next worker.
+``open_workers`` alone starts nothing; the first ``open_worker`` starts the fork server
+of jailed halves (``programs.fork_server``).  Keepers are forked by that of helpers
+(``programs.helper_forks``), which runs already.  One that has died is started again
+for the next worker.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from broker.core.names import SandboxName
 from broker.core.stderr_log import log_exception
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.order_channel import order_pair
-from broker.helpers.process.fork_client import ForkServer, ForkServerProgram
+from broker.helpers.process.fork_client import (
+    ForkServer,
+    ForkServerHandle,
+    ForkServerProgram,
+)
 from broker.helpers.process.spawn import Child
 from broker.ipc.channel import pair
 from broker.ipc.clipboard import ChordsMessage
@@ -39,19 +44,24 @@ FORK_SERVER = ForkServerProgram(
     outlive_us=True,
 )
 KEEPERS = ForkServerProgram(
-    "broker.programs.keeper", "a keeper", lambda: limits.FORK_SERVER_START_SECONDS
+    "broker.programs.helper_forks", "a keeper", lambda: limits.FORK_SERVER_START_SECONDS
 )
 
 
 @asynccontextmanager
-async def open_workers(*, allow_unjailed: bool = False) -> AsyncIterator[Workers]:
+async def open_workers(
+    keepers: ForkServerHandle | None = None, *, allow_unjailed: bool = False
+) -> AsyncIterator[Workers]:
     """Own all workers for the length of the block; they end with it.
+
+    ``keepers`` is the broker's fork server of helpers; without it the first worker
+    starts one.
 
     ``allow_unjailed``: a machine without user namespaces gets workers with
     the other walls only; ``Worker.jail`` says so.
     """
     async with trio.open_nursery() as nursery:
-        workers = Workers(nursery, allow_unjailed=allow_unjailed)
+        workers = Workers(nursery, keepers, allow_unjailed=allow_unjailed)
         try:
             yield workers
         finally:
@@ -63,14 +73,22 @@ async def open_workers(*, allow_unjailed: bool = False) -> AsyncIterator[Workers
 class Workers:
     """The workers of one broker, and the fork servers that they come from."""
 
-    def __init__(self, nursery: trio.Nursery, *, allow_unjailed: bool) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        keepers: ForkServerHandle | None,
+        *,
+        allow_unjailed: bool,
+    ) -> None:
         self._nursery = nursery
         self._allow_unjailed = allow_unjailed
         program = FORK_SERVER
         if allow_unjailed:
             program = replace(FORK_SERVER, arguments=("allow-unjailed",))
         self._server = ForkServer(program, self._watch)
-        self._keepers = ForkServer(KEEPERS, self._watch)
+        self._keepers = ForkServer(KEEPERS, self._watch, first=keepers)
+        if keepers is not None:
+            self._watch(keepers.process)
         self._workers: set[Worker] = set()
         self._closing = False
         self.on_server_death: Callable[[int, int | None], Awaitable[None]] | None = None
@@ -80,11 +98,6 @@ class Workers:
     def fork_server_pid(self) -> int:
         """The fork server's process id; 0 before the first worker."""
         return self._server.pid
-
-    @property
-    def keepers_pid(self) -> int:
-        """The process id of the keepers' fork server; 0 before the first worker."""
-        return self._keepers.pid
 
     async def open_worker(
         self,
@@ -155,7 +168,7 @@ class Workers:
         clients: int,
     ) -> WorkerProcesses:
         """Have both halves forked.  Raises UpstreamError, SetupError."""
-        self._keepers.warm()  # while the program, which is larger, imports
+        self._keepers.warm()  # while the worker's, which is larger, imports
         with ExitStack() as undo, ExitStack() as theirs:
             keeper_channel, keeper_end = pair()
             undo.callback(keeper_channel.close)

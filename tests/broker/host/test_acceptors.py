@@ -28,7 +28,7 @@ async def running():
         await nursery.start(acceptors.run)
         yield acceptors
         nursery.cancel_scope.cancel()
-    assert acceptors.pid == 0
+    assert acceptors._server.pid == 0
 
 
 @asynccontextmanager
@@ -62,11 +62,11 @@ async def test_two_of_one_warm_process(tmp_path):
         running() as acceptors,
         one(acceptors, tmp_path / "a") as (first, doors),
     ):
-        warm, files = acceptors.pid, files_of(acceptors.pid)
+        warm, files = acceptors._server.pid, files_of(acceptors._server.pid)
         assert await arrives(tmp_path / "a", doors) == os.getpid()
         async with one(acceptors, tmp_path / "b") as (second, others):
             assert await arrives(tmp_path / "b", others) == os.getpid()
-            assert acceptors.pid == warm
+            assert acceptors._server.pid == warm
             assert len({warm, first.pid, second.pid}) == 3
             # It keeps the pidfd of each and a pipe for its end, none of their sockets.
             kept = Counter(name.partition(":[")[0] for name in files_of(warm))
@@ -82,11 +82,11 @@ async def test_the_warm_process_dies_and_its_acceptors_live_on(tmp_path):
         running() as acceptors,
         one(acceptors, tmp_path / "a") as (_child, doors),
     ):
-        dead = acceptors.pid
+        dead = acceptors._server.pid
         os.kill(dead, signal.SIGKILL)
         assert await arrives(tmp_path / "a", doors) == os.getpid()
         async with one(acceptors, tmp_path / "b") as (_other, others):
-            assert acceptors.pid not in {0, dead}
+            assert acceptors._server.pid not in {0, dead}
             assert await arrives(tmp_path / "b", others) == os.getpid()
 
 
@@ -94,13 +94,14 @@ async def test_an_order_that_is_not_answered_fails_and_the_next_one_is(
     tmp_path, monkeypatch
 ):
     async with running() as acceptors:
-        acceptors.warm()
-        os.kill(acceptors.pid, signal.SIGSTOP)
+        async with one(acceptors, tmp_path / "first"):
+            pass
+        os.kill(acceptors._server.pid, signal.SIGSTOP)
         monkeypatch.setattr("broker.core.limits.ACCEPTOR_START_SECONDS", 0.0)
         with pytest.raises(SetupError, match="cannot start the container's"):
             async with one(acceptors, tmp_path / "a"):
                 pass
-        assert acceptors.pid == 0
+        assert acceptors._server.pid == 0
         monkeypatch.undo()
         async with one(acceptors, tmp_path / "a") as (_child, doors):
             assert await arrives(tmp_path / "a", doors) == os.getpid()
@@ -108,14 +109,14 @@ async def test_an_order_that_is_not_answered_fails_and_the_next_one_is(
 
 async def test_an_acceptor_ends_with_its_channels(tmp_path):
     async with running() as acceptors, one(acceptors, tmp_path / "a") as (child, doors):
-        warm = acceptors.pid
+        warm = acceptors._server.pid
         for door in doors.values():
             door.close()
         with trio.fail_after(60):
             await child.wait()
         async with one(acceptors, tmp_path / "b") as (_other, others):
             assert await arrives(tmp_path / "b", others) == os.getpid()
-        assert acceptors.pid == warm
+        assert acceptors._server.pid == warm
 
 
 async def test_a_sandbox_that_locks_its_directory_is_not_waited_for(tmp_path):

@@ -181,7 +181,7 @@ async def test_a_container_is_its_namespace(private, monkeypatch):
         door.close()
         assert not (private / service).exists()
     await mine.close()
-    await acceptors.close()
+    await acceptors._server.close()
 
 
 # -- life and death ----------------------------------------------------------------

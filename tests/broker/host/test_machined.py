@@ -397,7 +397,7 @@ async def watched(nursery, monkeypatch, request):
         yield machined, role, log
         for held in role.admitted:
             await held.machine.close()
-        await role.acceptors.close()
+        await role.acceptors._server.close()
         nursery.cancel_scope.cancel()
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from broker.helpers.process import fork_client
 from broker.helpers.process.spawn import Child, spawn
-from broker.host_and_viewer import pump_supervisor
 from broker.programs.local import main
 
 VARIABLES = ("LD_PRELOAD", "VITRAIL_FAULTS")
@@ -24,5 +23,4 @@ def _spawn(*words: Any, env: dict[str, str], **more: Any) -> Child:
 
 if __name__ == "__main__":
     fork_client.spawn = _spawn
-    pump_supervisor.spawn = _spawn
     main()

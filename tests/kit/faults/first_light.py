@@ -27,8 +27,7 @@ SHOWN = (*_BOX, "shown", "true")
 NEIGHBOUR = (*_BOX, "neighbour", "sleep", "1000")
 SUPERVISORS = frozenset(
     {
-        *("vitrail-author", "vitrail-pump", "vitrail-forks", "vitrail-accept"),
-        "vitrail-keepers",
+        *("vitrail-author", "vitrail-pump", "vitrail-forks", "vitrail-helpers"),
         "vitrail-host",
     }
 )

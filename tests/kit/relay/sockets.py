@@ -11,8 +11,10 @@ from pathlib import Path
 
 import trio
 
+from broker.helpers.process.fork_client import ForkServer
 from broker.helpers.pump.client import Pump
 from broker.helpers.pump.handle import PumpHandle
+from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.ipc.pump import RelayMode, StreamEnd
 from tests.kit.relay.inloop import relay_in_loop
 
@@ -102,6 +104,17 @@ async def running(handle: PumpHandle) -> AsyncIterator[Pump]:
         await nursery.start(pump.run)
         yield pump
         nursery.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def forked_pump() -> AsyncIterator[Pump]:
+    """A pump as a broker's, for the length of a block."""
+    server = ForkServer(PUMPS)
+    try:
+        async with running(await fork_pump(server)) as pump:
+            yield pump
+    finally:
+        await server.close()
 
 
 async def read_all(source: trio.SocketStream, seconds: float = 60) -> bytes:

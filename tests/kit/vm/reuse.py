@@ -8,14 +8,11 @@ also runs inside a machine that has only the project.
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import trio
 
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
-from broker.helpers.pump.starting import start_pump_program
 from broker.net.hangup import given
 from tests.kit.eventually import eventually
 
@@ -92,14 +89,3 @@ async def admitted(role, make):
             return await role.admit(WORK, WORK, make())
         except RefusedError:
             await trio.sleep(0)  # the old lease holds: it is being cut
-
-
-@asynccontextmanager
-async def a_pump():
-    """A pump's process; it ends when the keeper lets go of it."""
-    handle = start_pump_program()
-    try:
-        yield handle
-    finally:
-        with trio.CancelScope(shield=True):
-            await eventually(lambda: not Path(f"/proc/{handle.pid}").exists())

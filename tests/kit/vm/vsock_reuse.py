@@ -39,7 +39,7 @@ from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.peers import credentials
 from broker.net.peers.identity import VsockClaim
 from tests.kit.link.roles import host_role, journal
-from tests.kit.vm.reuse import WORD, WORK, Words, a_pump, admitted
+from tests.kit.vm.reuse import WORD, WORK, Words, admitted
 
 CID = 4711
 PORT = 6501
@@ -184,10 +184,9 @@ async def run(program, count, seed, without=""):
         (place / "role").mkdir()
         async with (
             journal(place) as log,
-            a_pump() as handle,
             trio.open_nursery() as nursery,
         ):
-            keeper = PumpSupervisor(handle, log)
+            keeper = PumpSupervisor(None, log)
             await nursery.start(keeper.run)
             words = Words(keeper)
             take_away(without, words)

@@ -2,5 +2,5 @@
 
 Processes: worker, brokerctl (dispatch, emit, event_clock, formats, ids, joined,
 objects, serials, signatures, tables, trace); no process of ours (document, generate);
-keeper, worker, brokerctl (wire).
+helpers, worker, brokerctl (wire).
 """

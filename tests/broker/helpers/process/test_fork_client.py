@@ -46,11 +46,11 @@ def servers(monkeypatch):
     """The servers that were started, each with its end of the channel."""
     made = []
 
-    def spawn(_program, control):
-        made.append(Server(socket.socket(fileno=os.dup(control))))
+    def spawn(_program, controls):
+        made.append(Server(socket.socket(fileno=os.dup(controls[0]))))
         return made[-1]
 
-    monkeypatch.setattr(fork_client, "_spawn", spawn)
+    monkeypatch.setattr(fork_client, "spawn_server", spawn)
     monkeypatch.setattr(fork_client, "_discard", lambda _, fds: fdpass.close_all(fds))
     yield made
     for one in made:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.helpers import box_filters
-from broker.helpers.process import hardening, libseccomp, program_filters, seccomp
+from broker.helpers import box_filters, session_filters
+from broker.helpers.process import libseccomp, program_filters, seccomp
 from broker.helpers.worker_jail import worker_filter
 
 FILTERS = (
     (worker_filter, "worker_filter"),
-    (hardening, "keeper_filter"),
+    (session_filters, "keeper_filter"),
     (program_filters, "vmm_filter"),
     (program_filters, "renderer_filter"),
     (box_filters, "box_filter"),
@@ -35,7 +35,7 @@ def debians():
 
 
 def programs(monkeypatch, binding):
-    for module in (seccomp, hardening, program_filters, box_filters):
+    for module in (seccomp, session_filters, program_filters, box_filters):
         monkeypatch.setattr(module, "libseccomp", binding)
     return {name: getattr(module, name).__wrapped__() for module, name in FILTERS}
 

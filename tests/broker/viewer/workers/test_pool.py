@@ -105,7 +105,7 @@ async def test_a_death_of_a_fork_server_is_told_once(tmp_path):
     async with open_workers(allow_unjailed=True) as workers:
         workers.on_server_death = note
         worker = await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
-        dead = workers.keepers_pid
+        dead = workers._keepers.pid
         os.kill(dead, signal.SIGKILL)
         with trio.fail_after(30):
             await heard.wait()

@@ -1,0 +1,81 @@
+"""The fork server of helpers: starter, pumps, keepers and acceptors are its children.
+
+One small process for all, so that they share the pages of the interpreter and of our
+modules.  It never imports the worker or an event loop, starts with two variables of the
+session and no file of it, and holds no socket of a child.  Each child takes from itself
+what it does not need before it serves: a pump all but its list of system calls, a keeper
+other programs and processes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from broker.core.errors import InternalError
+from broker.helpers import starter
+from broker.helpers.apart import from_child
+from broker.helpers.process.fork_server import (
+    StartedChild,
+    fork_child,
+    forking,
+    serve,
+    share,
+)
+from broker.helpers.pump import process as pump
+from broker.helpers.pump.turns import available
+from broker.ipc import fdpass
+from broker.ipc import fork_server as messages
+from broker.programs.acceptor import become_acceptor
+from broker.programs.keeper import become_keeper
+
+
+def _filters() -> Sequence[bytes]:
+    # Late: in the child alone that compiles them.
+    from broker.helpers.pump.confine import pump_filter
+    from broker.helpers.session_filters import keeper_filter
+
+    return keeper_filter(), pump_filter()
+
+
+def _become(
+    keepers: bytes, pumps: bytes, order: messages.Order, fds: Sequence[int]
+) -> None:
+    match order:
+        case messages.ForkKeeper():
+            become_keeper(order, fds, keepers)
+        case messages.ForkAcceptor():
+            become_acceptor(order, fds, pumps)
+        case messages.ForkPump():
+            control, words = fds
+            pump.become_pump(control, words, pumps)
+        case _:
+            raise InternalError("an order for another fork server")
+
+
+def _fork_starter(control: int, variables: int) -> StartedChild:
+    clients = [int(number) for number in sys.argv[1].split(",")]
+    run = partial(starter.become_starter, control, variables)
+    share()
+    started = fork_child(run, partial(fdpass.close_all, clients))
+    fdpass.close_all([control, variables])
+    return started
+
+
+def main() -> None:
+    """Fork helpers on order.
+
+    Arguments: the numbers of our sockets; in a broker's first one also those of the
+    starter's socket, and of the file with its variables, which this process never reads.
+    """
+    numbers = [int(number) for number in sys.argv[2:]]
+    present = _fork_starter(*numbers) if numbers else None
+    available()  # loaded once; a pump cannot open files any more
+    keepers, pumps = from_child(_filters)
+    start = forking(partial(_become, keepers, pumps))
+    serve("vitrail-helpers", start, present=present)
+
+
+if __name__ == "__main__":
+    main()
