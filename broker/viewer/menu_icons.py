@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 
 from broker.core.files.replace_file import replace_file
+from broker.core.markup import escape_markup
 from policy.records.model import Record
 
 PREFIX = "vitrail-sandbox-"
@@ -43,7 +43,7 @@ def icon_file(name: str) -> Path:
 def icon(record: Record) -> str:
     """Return the icon of a record's sandboxes (SVG)."""
     label = record.viewer.label
-    letter = escape(label.name[:1].upper())
+    letter = escape_markup(label.name[:1].upper())
     return _ICON.format(colour=label.colour, letter=letter)
 
 

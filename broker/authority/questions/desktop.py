@@ -11,7 +11,6 @@ a sandbox that provokes refusals must not be able to hide one of them.
 
 from __future__ import annotations
 
-import html
 import re
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.fair_share import may_take
+from broker.core.markup import escape_markup
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_stderr
 
@@ -123,7 +123,7 @@ class Desktop:
             # guard: a long text does not end the starter
             shown = "\n".join(lines)[:_BODY_CHARACTERS]
             # Servers read simple markup in the text, and a name may be '<b>'.
-            body = html.escape(shown, quote=False)
+            body = escape_markup(shown)
             # And notify-send itself takes '\\n' and similar escapes for their meaning.
             body = body.replace("\\", "\\\\")
             head = printable(title, _TITLE_CHARACTERS)

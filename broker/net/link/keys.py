@@ -103,11 +103,7 @@ class BrokerIdentity:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
-        self.public = PublicKey(
-            private.public_key().public_bytes(
-                serialization.Encoding.Raw, serialization.PublicFormat.Raw
-            )
-        )
+        self.public = PublicKey(private.public_key().public_bytes_raw())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> BrokerIdentity:

@@ -6,7 +6,6 @@ changes nothing for the others.  Sans-IO; times are passed in.
 
 from __future__ import annotations
 
-import html
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from broker.core.escape import printable
 from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
+from broker.core.markup import escape_markup
 from broker.core.sliding_window import SlidingWindow
 from broker.ipc.guest.daemons import DaemonShow
 
@@ -235,7 +235,7 @@ def bubble(notice: Notice, ask: DaemonShow, *, colour: int, critical: bool) -> B
         expire = min(max(expire, limits.LEAST_EXPIRE_MS), limits.MOST_EXPIRE_MS)
     # Servers read simple markup in the text.
     # guard: a sandbox's text is plain
-    body = html.escape(notice.past.body, quote=False)
+    body = escape_markup(notice.past.body)
     return Bubble(
         f"{notice.lease.sandbox}: {notice.past.summary}",
         body,

@@ -6,7 +6,6 @@ brings the server to it.  A server that is missing, hangs or dies ends what was 
 
 from __future__ import annotations
 
-import html
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from jeepney.io.trio import DBusRouter, open_dbus_connection
 
 from broker.core.errors import UpstreamError
 from broker.core.limits import notifications as limits
+from broker.core.markup import unescape_markup
 from broker.net.session_bus import Complaint, answer_of, owner_changes
 from broker.viewer.notifications.board import Bubble, badge
 
@@ -252,7 +252,7 @@ def _notify(bubble: Bubble, replaces: int, session: _Session) -> Message:
         "urgency": ("y", bubble.urgency),
         "image-data": ("(iiibiiay)", badge(bubble.colour)),
     }
-    body = bubble.body if session.markup else html.unescape(bubble.body)
+    body = bubble.body if session.markup else unescape_markup(bubble.body)
     words = (
         "Vitrail",
         replaces,

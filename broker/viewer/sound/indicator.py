@@ -7,7 +7,6 @@ says so once: a filter that stopped for that would be worse.
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from jeepney import DBusAddress, new_method_call
 from jeepney.io.trio import DBusRouter, open_dbus_router
 
 from broker.core.escape import printable
+from broker.core.markup import escape_markup
 from broker.net.session_bus import Complaint, answer_of
 
 _SERVICE = DBusAddress(
@@ -133,7 +133,7 @@ class Indicator:
             del self._shown[sandbox]
         for sandbox in self._wanted.keys() - self._shown.keys():
             # Servers read simple markup in the text.
-            heard = html.escape(printable(self._wanted[sandbox], 100), quote=False)
+            heard = escape_markup(printable(self._wanted[sandbox], 100))
             body = self._wording.body.format(heard)
             call = new_method_call(
                 _SERVICE,

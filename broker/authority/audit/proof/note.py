@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
@@ -66,9 +65,7 @@ def verifier_key(name: str, key: bytes) -> str:
 
 def public_key(private: Ed25519PrivateKey) -> bytes:
     """The 32 bytes of a private key's public half."""
-    return private.public_key().public_bytes(
-        serialization.Encoding.Raw, serialization.PublicFormat.Raw
-    )
+    return private.public_key().public_bytes_raw()
 
 
 @dataclass(frozen=True)
