@@ -68,6 +68,26 @@ def displayed(text: str) -> str:
     return "".join(c if c in "\\\n\t" else _escape(c) for c in text)
 
 
+_MARKUP = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"))
+
+
+def escape_markup(text: str) -> str:
+    """Return the text as markup that shows it.
+
+    ``html`` does the same, and has a table of 2,231 entities in memory.
+    """
+    for char, entity in _MARKUP:
+        text = text.replace(char, entity)
+    return text
+
+
+def unescape_markup(markup: str) -> str:
+    """Return the text of which ``escape_markup`` made this."""
+    for char, entity in reversed(_MARKUP):
+        markup = markup.replace(entity, char)
+    return markup
+
+
 def _escape(char: str) -> str:
     if char == "\\":
         return "\\\\"

@@ -113,7 +113,7 @@ class StatusCollector:
             out.append(process_status("authority", report.pid))
         pump = self.pump.statistics()
         out.append(process_status("pump", pump.pid, jail="seccomp"))
-        out.append(process_status("helper fork server", self.pump.forks_pid))
+        out.append(process_status("helper fork server", self.pump.forks.pid))
         if report.shipper:
             out.append(process_status("shipper", report.shipper))
         if report.prompt:

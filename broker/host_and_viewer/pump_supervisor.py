@@ -25,7 +25,8 @@ class PumpSupervisor:
 
     def __init__(self, forks: ForkServerHandle | None, log: EventLog) -> None:
         """``forks`` is the fork server of helpers; without it one is started."""
-        self._server = ForkServer(PUMPS, first=forks)
+        self.forks = ForkServer(PUMPS, first=forks)
+        """Where pumps come from."""
         self._pump: Pump
         self._log = log
         self._up = trio.Event()
@@ -42,10 +43,10 @@ class PumpSupervisor:
         Raises UpstreamError, SetupError when the first one cannot be started.
         """
         try:
-            self._pump = Pump(await fork_pump(self._server))
+            self._pump = Pump(await fork_pump(self.forks))
             await self._run_each(task_status)
         finally:
-            await self._server.close()
+            await self.forks.close()
 
     async def _run_each(self, task_status: trio.TaskStatus[None]) -> None:
         while True:
@@ -74,15 +75,10 @@ class PumpSupervisor:
         """Start another one, as soon as this machine has room for a process."""
         while True:
             try:
-                return Pump(await fork_pump(self._server))
+                return Pump(await fork_pump(self.forks))
             except VitrailError as error:
                 log_stderr(f"vitrail: no new pump, so no streams: {error}")
                 await trio.sleep(_PAUSE)
-
-    @property
-    def forks_pid(self) -> int:
-        """The process id of the fork server of helpers; 0 for none."""
-        return self._server.pid
 
     def statistics(self) -> PumpStatistics:
         """Numbers of the current pump."""

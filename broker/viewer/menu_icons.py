@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from broker.core.escape import escape_markup
 from broker.core.files.replace_file import replace_file
-from broker.core.markup import escape_markup
 from policy.records.model import Record
 
 PREFIX = "vitrail-sandbox-"

@@ -29,7 +29,7 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
         keeper = PumpSupervisor(None, log)
         await nursery.start(keeper.run)
         monkeypatch.setattr(fork_client, "spawn", full)
-        os.kill(keeper._server.pid, signal.SIGKILL)
+        os.kill(keeper.forks.pid, signal.SIGKILL)
         os.kill(keeper.statistics().pid, signal.SIGKILL)
         with trio.fail_after(20):
             await tried.wait()

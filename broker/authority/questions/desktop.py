@@ -20,9 +20,8 @@ import trio
 from broker.authority.helper_starter import HelperStarter
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
-from broker.core.escape import printable
+from broker.core.escape import escape_markup, printable
 from broker.core.fair_share import may_take
-from broker.core.markup import escape_markup
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_stderr
 

@@ -17,7 +17,7 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import Child, spawn
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
-from broker.ipc.channel import Channel, pair
+from broker.ipc.channel import Channel
 
 _IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
 _LOOK_SECONDS = 1.0
@@ -58,24 +58,21 @@ class ForkedProcess(PidfdProcess):
     ) -> None:
         super().__init__(pid, pidfd)
         self.jail = jail
-        self._end = end
+        self.end = end
+        """The pipe into which its server writes how it ended."""
         os.set_blocking(end, False)
 
     async def describe_end(self) -> str:
         """Say how it ended, when it has: "was killed by SIGKILL", or "died"."""
-        code = await end_of(self._end)
+        code = await end_of(self.end)
         return "died" if code is None else describe_end(code)
-
-    def detach(self) -> tuple[int, int]:
-        """Give away its pidfd and the pipe that says how it ended."""
-        return self.fileno(), self._end
 
     @override
     def close(self) -> None:
         """Let go of it."""
         super().close()
-        trio.lowlevel.notify_closing(self._end)
-        os.close(self._end)
+        trio.lowlevel.notify_closing(self.end)
+        os.close(self.end)
 
 
 async def end_of(end: int) -> int | None:
@@ -110,8 +107,7 @@ class ForkServer:
         self._started = started
         self._run: _Run | None = None
         if first is not None:
-            channel = Channel(first.control)
-            self._run = _Run(program, channel, first.process, shared=True)
+            self._run = _Run(program, first, shared=True)
         self._turn = trio.Lock()
 
     @property
@@ -183,16 +179,11 @@ class _Run:
     """One run of a fork server."""
 
     def __init__(
-        self,
-        program: ForkServerProgram,
-        channel: Channel,
-        child: Child,
-        *,
-        shared: bool = False,
+        self, program: ForkServerProgram, handle: ForkServerHandle, *, shared: bool
     ) -> None:
         self._program = program
-        self._channel = channel
-        self.child = child
+        self._channel = Channel(handle.control)
+        self.child = handle.process
         self._shared = shared
         self._asked = 0
         self._silent = self._heard = 0.0
@@ -260,15 +251,16 @@ class _Run:
 
 def _begin(program: ForkServerProgram) -> _Run:
     try:
-        channel, theirs = pair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                return _Run(program, channel, spawn_server(program, [theirs.fileno()]))
+                process = spawn_server(program, [theirs.fileno()])
             except BaseException:
-                channel.close()
+                ours.close()
                 raise
     except OSError as error:
         raise _no_room(program.what, error) from error
+    return _Run(program, ForkServerHandle(ours, process), shared=False)
 
 
 def _no_room(what: str, error: OSError) -> UpstreamError:

@@ -179,7 +179,6 @@ class Pump:
             if self._handle.words is not None:
                 self._handle.words.close()
             if self._handle.end >= 0:
-                trio.lowlevel.notify_closing(self._handle.end)
                 os.close(self._handle.end)
             trio.lowlevel.notify_closing(pidfd)
             os.close(pidfd)

@@ -35,5 +35,4 @@ async def fork_pump(server: ForkServer) -> PumpHandle:
             f"no descriptor for the relay's process: {error.strerror}",
             hint="raise the limit on open files ('ulimit -n')",
         ) from error
-    pidfd, end = child.detach()
-    return PumpHandle(ours, child.pid, pidfd, words, end)
+    return PumpHandle(ours, child.pid, child.fileno(), words, child.end)

@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from broker.core.escape import printable
+from broker.core.escape import escape_markup, printable
 from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
-from broker.core.markup import escape_markup
 from broker.core.sliding_window import SlidingWindow
 from broker.ipc.guest.daemons import DaemonShow
 

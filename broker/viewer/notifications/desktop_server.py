@@ -18,8 +18,8 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter, open_dbus_connection
 
 from broker.core.errors import UpstreamError
+from broker.core.escape import unescape_markup
 from broker.core.limits import notifications as limits
-from broker.core.markup import unescape_markup
 from broker.net.session_bus import Complaint, answer_of, owner_changes
 from broker.viewer.notifications.board import Bubble, badge
 

@@ -14,8 +14,7 @@ import trio
 from jeepney import DBusAddress, new_method_call
 from jeepney.io.trio import DBusRouter, open_dbus_router
 
-from broker.core.escape import printable
-from broker.core.markup import escape_markup
+from broker.core.escape import escape_markup, printable
 from broker.net.session_bus import Complaint, answer_of
 
 _SERVICE = DBusAddress(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import unicodedata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.core.escape import printable
+from broker.core.escape import escape_markup, printable, unescape_markup
 
 
 @pytest.mark.parametrize(
@@ -84,3 +85,9 @@ def test_two_texts_never_look_the_same(text):
     shown = printable(text, 10_000)
     undone = shown.encode("latin-1", "backslashreplace").decode("unicode_escape")
     assert undone == text
+
+
+@given(st.text("&<>;altgmp \"'") | st.text())
+def test_markup_is_what_html_makes_of_a_text_and_comes_back(text):
+    assert escape_markup(text) == html.escape(text, quote=False)
+    assert unescape_markup(escape_markup(text)) == text
