@@ -22,7 +22,7 @@ _HEAD = """# Messages of the other channels
 
 <!-- printed by python -m docs.print_messages; do not edit -->
 
-A row for each message that a sandbox, its worker or the broker sends, except those of Wayland, which are on [a page of their own](wayland-messages.md).
+A row for each message that a sandbox, its worker or the broker sends, except those of Wayland, which are on [a separate page](wayland-messages.md).
 `gain` is what a hostile sender gets out of it.
 """
 _COLUMNS = ("message", "who", "when", "cost", "descriptors", "gain")

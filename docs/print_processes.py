@@ -106,7 +106,7 @@ def with_processes(
         shown = tuple(one for one in runs if one != "fork server in its jail")
         if shown != usual:
             many = "most processes" if len(shown) > _MOST else ", ".join(shown)
-            rows.setdefault(many or "no process of ours", []).extend(names)
+            rows.setdefault(many or "none of our processes", []).extend(names)
     old = ast.get_docstring(ast.parse(text), clean=False)
     if old is None:
         raise ValueError(f"{package} has no docstring")

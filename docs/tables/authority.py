@@ -53,13 +53,13 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     ),
     "RecordEvent": _asks(
         "for kinds of its role, about sandboxes of its channel",
-        "Wrong words about its own sandboxes, as far as their share of the log goes.",
+        "Wrong words about its sandboxes, as far as their share of the log goes.",
         "one event of AUDIT_EVENT_BYTES at most, flushed to the disk; refusals are "
         "counted together",
     ),
     "Acted": _asks(
         "for a lease that runs",
-        "A gesture of its own sandbox, for rules that ask for one.",
+        "A gesture of its sandbox, for rules that ask for one.",
         _FREE,
     ),
     "NotifyUser": _asks(
@@ -80,7 +80,7 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     ),
     "AskReport": _asks("at any time; every five seconds by itself", "Counts."),
     "ServeControl": _asks("once, when the broker is ready", "None."),
-    "Stop": _asks("last", "The end of the broker, which is its own."),
+    "Stop": _asks("last", "The end of the broker, which ends it, too."),
     "AskCheckpoint": _asks(
         "at any time", "The log's newest checkpoint, which is public.", sender=_LINKED
     ),
@@ -118,7 +118,7 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     "Asking": _tells("while the user is being asked"),
     "Chosen": _tells("once for a choice"),
     "AuthorityDone": _tells("once for a request; for a permit when it has ended"),
-    "Failed": _tells("once for a request, or for its own start"),
+    "Failed": _tells("once for a request, or for its start"),
     "ShareUsedUp": _tells("when a record's share of the log is used up"),
     "Report": _tells("once for a request"),
     "CheckpointMade": _tells("with each checkpoint of the log"),

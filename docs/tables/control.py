@@ -3,7 +3,7 @@
     python -m docs.tables.control      rewrites broker/data/io.vitrail.Broker.varlink
 
 Names, parameters and types come from the table (``methods.py``) and from the structs
-that it names; the file keeps its own comments, and a new declaration gets the row's
+that it names; the file keeps its comments, and a new declaration gets the row's
 summary, or the first line of its docstring.  A test compares the file with this module's text.  (Source:
 varlink.org, "Interface Definition".)
 """

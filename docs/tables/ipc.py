@@ -1,7 +1,7 @@
 """Rows of the guest agent's messages and of those between broker and worker.
 
 Keys are the messages' own tags.  A worker may have been taken over: its
-messages are decoded strictly, and trusted about its own sandbox only.
+messages are decoded strictly, and trusted about its sandbox only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DECODE = "decoding one bounded message"
 _AGENT = "the guest agent, which the guest's root can be"
 _BROKER = "the broker"
 _WORKER = "this sandbox's worker"
-_SEALED = "a sealed file of ours with clean content"
+_SEALED = "our sealed file with clean content"
 
 
 def _claim(when: str, gain: str) -> ChannelPolicy:
@@ -57,7 +57,7 @@ AGENT: Mapping[str, ChannelPolicy] = {
         _AGENT,
         "for input that was sent to it",
         "a number; the room never becomes more than AGENT_INPUT_WINDOW",
-        "Says when more of the user's input may come, for its own program.",
+        "Says when more of the user's input may come, for its program.",
     ),
     "hop": no_descriptors(
         _AGENT, "at any time", _DECODE, "Text that names a step that failed, escaped."
@@ -90,7 +90,7 @@ AGENT: Mapping[str, ChannelPolicy] = {
         _BROKER,
         "for a program that takes input, within its free window",
         "a bounded write in the guest",
-        "The guest learns what the user typed for its own program.",
+        "The guest learns what the user typed for its program.",
     ),
     "more": no_descriptors(
         _BROKER,
@@ -118,32 +118,32 @@ AGENT: Mapping[str, ChannelPolicy] = {
 """Tag to row, both directions."""
 
 _TO_WORKER: Mapping[str, ChannelPolicy] = {
-    "frames": _order("first, and when rules change", "The rules of its own sandbox."),
+    "frames": _order("first, and when rules change", "The rules of its sandbox."),
     "agent-stream": _order(
         "after the decision",
-        "Its own guest's agent.",
+        "Its guest's agent.",
         "the stream, owned by the worker",
     ),
     "wayland-stream": _order(
         "after the decision",
-        "Its own guest's client.",
+        "Its guest's client.",
         "the connection, owned by the worker",
     ),
     "display-stream": _order(
         "after the decision",
-        "Its own guest's stream.",
+        "Its guest's stream.",
         "the stream; the broker keeps one to cut it, and never reads it",
     ),
     "displays-open": _order(
         "when the number changes",
-        "Learns how many of its own streams are open or wait for a decision.",
+        "Learns how many of its streams are open or wait for a decision.",
     ),
     "to-agent": _order("while an agent is connected", "What the user asked for."),
     "ask-statistics": _order("at any time", "Learns that it is looked at."),
     "ask-windows": _order("at any time", "Learns that it is looked at."),
     "raise-window": _order(
         "after a click on a notification of the sandbox",
-        "Which of its own windows comes to the front.",
+        "Which of its windows comes to the front.",
     ),
     "close-window": _order("at any time", "Learns which of its windows is closed."),
     "stop": _order("last", "Nothing."),
@@ -178,45 +178,43 @@ _TO_WORKER: Mapping[str, ChannelPolicy] = {
 }
 _FROM_WORKER: Mapping[str, ChannelPolicy] = {
     "ready": _claim("first, once", "Nothing before it is accepted."),
-    "from-agent": _claim(
-        "for its own agent's stream", "What its guest can claim anyway."
-    ),
+    "from-agent": _claim("for its agent's stream", "What its guest can claim anyway."),
     "agent-closed": _claim("once for a stream", "Claims byte counts; text, escaped."),
     "display-closed": _claim("once for a stream", "Claims byte counts; text, escaped."),
     "wayland-opened": _claim("at any time", "Claims that a window is on its way."),
     "window-mapped": _claim(
-        "at any time", "Claims that a window of its own sandbox is on the screen."
+        "at any time", "Claims that a window of its sandbox is on the screen."
     ),
     "wayland-answered": _claim("at any time", "Claims that the compositor answered."),
     "wayland-closed": _claim("once for a client", "Claims byte counts; text, escaped."),
     "statistics": _claim("as an answer", "Claims numbers about itself."),
-    "windows": _claim("as an answer", "Claims titles of its own sandbox, escaped."),
+    "windows": _claim("as an answer", "Claims titles of its sandbox, escaped."),
     "window-closed": _claim("as an answer", "Text, escaped."),
     "acted": _claim(
         "at any time", "Claims a gesture: counts where a rule asks for one, for itself."
     ),
-    "limited": _claim("at any time", "A notification about its own sandbox."),
+    "limited": _claim("at any time", "A notification about its sandbox."),
     "traced": _claim("where tracing is on", "Lines in a log, escaped."),
-    "violation": _claim("at any time", "An event about its own sandbox."),
-    "broken": _claim("last", "An event about its own sandbox, text escaped."),
+    "violation": _claim("at any time", "An event about its sandbox."),
+    "broken": _claim("last", "An event about its sandbox, text escaped."),
     "sound-closed": _claim("once for a stream", "Claims byte counts; text, escaped."),
     "sound-state": _claim(
         "at any time", "Claims who records: a taken-over one can lie."
     ),
-    "sound-refused": _claim("at any time", "Events about its own sandbox, counted."),
+    "sound-refused": _claim("at any time", "Events about its sandbox, counted."),
     "microphone-set": _claim("as an answer", "Claims that the microphone is closed."),
     "clipboard-focus": _claim(
         "at any time", "Claims the keyboard; refused while another sandbox has it."
     ),
     "chord-pressed": _claim("while it has the keyboard", "Asks for a copy or a paste."),
     "chord-trouble": _claim("at any time", "Text in a notification, escaped."),
-    "clipboard-types": _claim("as an answer", "Types of its own data."),
+    "clipboard-types": _claim("as an answer", "Types of its data."),
     "clipboard-data": ChannelPolicy(
         _WORKER,
         "as an answer",
         "a file of the asked size at most",
         "a sealed file of the worker's; the broker passes it on and reads nothing",
-        "Its own data for the user's paste.",
+        "Its data for the user's paste.",
     ),
     "clipboard-large": _claim("as an answer", "Nothing: nothing is pasted."),
     "clipboard-failed": _claim("as an answer", "Nothing: nothing is pasted."),
@@ -224,13 +222,13 @@ _FROM_WORKER: Mapping[str, ChannelPolicy] = {
     "offer-refused": _claim("after offer", "Nothing."),
     "exported": _claim("after export", "Claims the desktop's selection."),
     "export-ended": _claim("after export", "Claims that it lost it."),
-    "foreign-drag": _claim("at any time", "A notification about its own sandbox."),
-    "drag-started": _claim("after a press", "Claims a drag of its own."),
-    "drag-performed": _claim("for its own drag", "Claims a drop."),
-    "drag-ended": _claim("for its own drag", "Nothing."),
+    "foreign-drag": _claim("at any time", "A notification about its sandbox."),
+    "drag-started": _claim("after a press", "Claims a drag."),
+    "drag-performed": _claim("for its drag", "Claims a drop."),
+    "drag-ended": _claim("for its drag", "Nothing."),
     "drag-over": _claim("while a drag crosses", "Asks to be where a drag is dropped."),
     "drag-dropped": _claim("after drag-over", "Asks for the dropped content."),
-    "drag-wanted": _claim("for its own drag", "Its own data for a drop elsewhere."),
+    "drag-wanted": _claim("for its drag", "Its data for a drop elsewhere."),
 }
 _FORK_SERVERS: Mapping[str, ChannelPolicy] = {
     "fork-worker": _order(

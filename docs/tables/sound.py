@@ -9,8 +9,8 @@ from docs.tables.channel import ChannelPolicy, no_descriptors
 
 _ANY = "any client of the sandbox"
 _READY = "after the handshake"
-_OWN = "for a stream of its own connection"
-_ITS = "for a stream of its own sandbox"
+_OWN = "for a stream of its connection"
+_ITS = "for a stream of its sandbox"
 _ONE = "one command; PULSE_COMMANDS_PER_SECOND bounds it"
 _NONE = "none: the filter answers"
 _C = Command
@@ -26,8 +26,8 @@ def _look(gain: str) -> ChannelPolicy:
 
 _NOTHING_THERE = _look("Learns nothing: the list is empty.")
 _SINK = _look("Learns of one sink, whose name and values are ours.")
-_SOURCE = _look("Learns of one source of ours, where the rules let it record.")
-_CLIENTS = _look("Learns of its own sandbox's clients and streams.")
+_SOURCE = _look("Learns of our one source, where the rules let it record.")
+_CLIENTS = _look("Learns of its sandbox's clients and streams.")
 _TITLE = no_descriptors(
     _ANY, _OWN, "one command; titles have a pace", "Text behind the sandbox's name."
 )
@@ -55,28 +55,28 @@ _ALLOWED: Mapping[Command, ChannelPolicy] = {
         "a stream with a buffer of the rules' size",
         "Is heard, at most as loud as the record says.",
     ),
-    _C.DELETE_PLAYBACK_STREAM: _own("Nothing: it ends its own stream."),
-    _C.DRAIN_PLAYBACK_STREAM: _own("Learns when its own samples were played."),
-    _C.FLUSH_PLAYBACK_STREAM: _own("Nothing: its own samples are dropped."),
-    _C.CORK_PLAYBACK_STREAM: _own("Pauses its own stream."),
-    _C.TRIGGER_PLAYBACK_STREAM: _own("Starts its own stream early."),
-    _C.PREBUF_PLAYBACK_STREAM: _own("Starts its own stream late."),
-    _C.GET_PLAYBACK_LATENCY: _own("Learns the delay of its own stream."),
+    _C.DELETE_PLAYBACK_STREAM: _own("Nothing: it ends its stream."),
+    _C.DRAIN_PLAYBACK_STREAM: _own("Learns when its samples were played."),
+    _C.FLUSH_PLAYBACK_STREAM: _own("Nothing: its samples are dropped."),
+    _C.CORK_PLAYBACK_STREAM: _own("Pauses its stream."),
+    _C.TRIGGER_PLAYBACK_STREAM: _own("Starts its stream early."),
+    _C.PREBUF_PLAYBACK_STREAM: _own("Starts its stream late."),
+    _C.GET_PLAYBACK_LATENCY: _own("Learns the delay of its stream."),
     _C.SET_PLAYBACK_STREAM_BUFFER_ATTR: _own("A buffer inside the rules' size."),
     _C.UPDATE_PLAYBACK_STREAM_SAMPLE_RATE: _own("A rate inside the rules' bounds."),
     _C.UPDATE_PLAYBACK_STREAM_PROPLIST: _TITLE,
     _C.REMOVE_PLAYBACK_STREAM_PROPLIST: _TITLE,
     _C.SET_PLAYBACK_STREAM_NAME: _TITLE,
     _C.SET_SINK_INPUT_VOLUME: no_descriptors(
-        _ANY, _ITS, _ONE, "Its own stream louder, at most as the record says."
+        _ANY, _ITS, _ONE, "Its stream louder, at most as the record says."
     ),
     _C.SET_SINK_INPUT_MUTE: no_descriptors(
-        _ANY, _ITS, _ONE, "Its own stream silent, or not."
+        _ANY, _ITS, _ONE, "Its stream silent, or not."
     ),
     _C.UPDATE_CLIENT_PROPLIST: _TITLE,
     _C.REMOVE_CLIENT_PROPLIST: _TITLE,
     # -- looking around --------------------------------------------------------
-    _C.GET_SERVER_INFO: _look("Learns names of ours for server, sink and source."),
+    _C.GET_SERVER_INFO: _look("Learns our names for server, sink and source."),
     _C.GET_SINK_INFO: _SINK,
     _C.GET_SINK_INFO_LIST: _SINK,
     _C.GET_SOURCE_INFO: _SOURCE,
@@ -93,7 +93,7 @@ _ALLOWED: Mapping[Command, ChannelPolicy] = {
     _C.GET_CARD_INFO_LIST: _NOTHING_THERE,
     _C.GET_SAMPLE_INFO_LIST: _NOTHING_THERE,
     _C.STAT: _look("Learns nothing: the numbers are ours."),
-    _C.SUBSCRIBE: _look("Learns when its own sandbox's streams change."),
+    _C.SUBSCRIBE: _look("Learns when its sandbox's streams change."),
     # -- recording -------------------------------------------------------------
     _C.CREATE_RECORD_STREAM: no_descriptors(
         "a client of a sandbox whose record and rules allow the microphone",
@@ -111,10 +111,10 @@ _ALLOWED: Mapping[Command, ChannelPolicy] = {
     _C.REMOVE_RECORD_STREAM_PROPLIST: _TITLE,
     _C.SET_RECORD_STREAM_NAME: _TITLE,
     _C.SET_SOURCE_OUTPUT_VOLUME: no_descriptors(
-        _ANY, _ITS, _NONE, "Its own recording louder; the real source stays."
+        _ANY, _ITS, _NONE, "Its recording louder; the real source stays."
     ),
     _C.SET_SOURCE_OUTPUT_MUTE: no_descriptors(
-        _ANY, _ITS, _NONE, "Its own recording silent, or not."
+        _ANY, _ITS, _NONE, "Its recording silent, or not."
     ),
 }
 _DENIED = no_descriptors(
@@ -127,7 +127,7 @@ _SERVERS = no_descriptors(
     "the sound server",
     "for the connection's own streams; from a client it ends the connection",
     "none: the filter checks it and informs the client",
-    "Learns about its own streams.",
+    "Learns about its streams.",
 )
 
 POLICIES: Mapping[Command, ChannelPolicy] = {

@@ -100,14 +100,14 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         _BROKER,
         "after the decision",
         _MOVE,
-        "a pipe of ours to write to",
+        "our pipe, to write to",
         "May fill that pipe, within the quota that its reader holds again.",
     ),
     "transfer-deliver": ChannelPolicy(
         _BROKER,
         "after take with the token",
         _MOVE,
-        "a pipe of ours to read from",
+        "our pipe, to read from",
         "The content sent to its sandbox.",
     ),
     "transfer-leave": no_descriptors(

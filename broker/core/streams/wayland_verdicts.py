@@ -62,7 +62,7 @@ _ROWS = (
     _yes("wl_compositor", 6, "Draws; every surface is cropped to its frame."),
     _yes("wl_subcompositor", 1, "Nested surfaces; cropped with their window."),
     _yes("wl_shm", 1, "Shared memory for pixels; each file is checked and bounded."),
-    _yes("wl_seat", 9, "Receives keys and pointer while its own window has the focus."),
+    _yes("wl_seat", 9, "Receives keys and pointer while its window has the focus."),
     _yes(
         "wl_output", 4, "Learns size and scale of screens; make and model are hidden."
     ),
@@ -81,12 +81,12 @@ _ROWS = (
         "Middle-click paste among the sandbox's own windows only.",
         local=True,
     ),
-    _yes("wp_viewporter", 1, "Scales its own pixels; combined with the frame's crop."),
+    _yes("wp_viewporter", 1, "Scales its pixels; combined with the frame's crop."),
     _yes("wl_fixes", 1, "Destroys its registry; harmless.", local=True),
     # -- common, bound to its surfaces --------------------------------------
     _yes("wp_single_pixel_buffer_manager_v1", 1, "One-pixel buffers; harmless."),
-    _yes("wp_fractional_scale_manager_v1", 1, "Learns the scale of its own windows."),
-    _yes("wp_presentation", 1, "Learns when its own frames were shown (a fine clock)."),
+    _yes("wp_fractional_scale_manager_v1", 1, "Learns the scale of its windows."),
+    _yes("wp_presentation", 1, "Learns when its frames were shown (a fine clock)."),
     _yes("wp_cursor_shape_manager_v1", 1, "Picks a pointer shape from a fixed list."),
     _yes("zwp_pointer_gestures_v1", 3, "Receives touchpad gestures over its windows."),
     _yes(
@@ -107,7 +107,7 @@ _ROWS = (
         1,
         "Agrees on who draws the title bar inside the frame.",
     ),
-    _yes("xdg_activation_v1", 1, "Asks for attention after input to its own window."),
+    _yes("xdg_activation_v1", 1, "Asks for attention after input to its window."),
     _yes(
         "zxdg_exporter_v2",
         1,
@@ -120,7 +120,7 @@ _ROWS = (
         "Places windows over another window of the sandbox.",
         local=True,
     ),
-    _yes("xdg_wm_dialog_v1", 1, "Marks a dialog of its own window as modal."),
+    _yes("xdg_wm_dialog_v1", 1, "Marks a dialog of its window as modal."),
     _yes(
         "zwp_text_input_manager_v3",
         1,
@@ -157,7 +157,7 @@ _ROWS = (
     _option(
         DMABUF,
         5,
-        "Gives the compositor's graphics driver memory of its own to draw from; each "
+        "Gives the compositor's graphics driver memory to draw from; each "
         "buffer is checked and counted.",
     ),
     # -- surface state that is not yet held like a buffer (a partly applied

@@ -42,9 +42,7 @@ REQUESTS: Policies = {
     ("wl_surface", "attach"): HELD,
     ("wl_surface", "damage"): HELD,
     ("wl_surface", "damage_buffer"): HELD,
-    ("wl_surface", "frame"): request(
-        "Learns when its own surface is drawn.", Cost.HELD
-    ),
+    ("wl_surface", "frame"): request("Learns when its surface is drawn.", Cost.HELD),
     ("wl_surface", "set_opaque_region"): request(
         "Nothing: believed only where the record allows translucent windows.",
         Cost.REGION,
@@ -52,9 +50,7 @@ REQUESTS: Policies = {
     ("wl_surface", "set_input_region"): request(
         "Nothing: its frame takes what its surface refuses.", Cost.REGION
     ),
-    ("wl_surface", "commit"): request(
-        "Shows pixels inside its own frame.", Cost.COMMIT
-    ),
+    ("wl_surface", "commit"): request("Shows pixels inside its frame.", Cost.COMMIT),
     ("wl_surface", "set_buffer_transform"): HELD,
     ("wl_surface", "set_buffer_scale"): HELD,
     ("wl_surface", "offset"): HELD,
@@ -63,7 +59,7 @@ REQUESTS: Policies = {
     ("wl_region", "subtract"): KEPT,
     ("wl_subcompositor", "destroy"): END,
     ("wl_subcompositor", "get_subsurface"): request(
-        "A surface inside its own window, cropped with it.", Cost.OBJECT
+        "A surface inside its window, cropped with it.", Cost.OBJECT
     ),
     ("wl_subsurface", "destroy"): END,
     ("wl_subsurface", "set_position"): CHILD,
@@ -81,13 +77,13 @@ REQUESTS: Policies = {
     ("wp_fractional_scale_v1", "destroy"): END,
     ("wp_presentation", "destroy"): END,
     ("wp_presentation", "feedback"): request(
-        "Learns when its own surface was on the screen.", Cost.HELD
+        "Learns when its surface was on the screen.", Cost.HELD
     ),
     ("wp_content_type_manager_v1", "destroy"): END,
     ("wp_content_type_manager_v1", "get_surface_content_type"): MAKE,
     ("wp_content_type_v1", "destroy"): END,
     ("wp_content_type_v1", "set_content_type"): request(
-        "Tells the compositor that its own surface shows a film or a game.", Cost.HELD
+        "Tells the compositor that its surface shows a film or a game.", Cost.HELD
     ),
     ("wp_fifo_manager_v1", "destroy"): END,
     ("wp_fifo_manager_v1", "get_fifo"): MAKE_LOCAL,
@@ -99,7 +95,7 @@ REQUESTS: Policies = {
     ),
     # -- buffers ---------------------------------------------------------------
     ("wl_shm", "create_pool"): request(
-        "The compositor maps a file of ours, into which pictures are copied.",
+        "The compositor maps our file, into which pictures are copied.",
         Cost.MEMORY,
         descriptors=Descriptors.CLIENT_MEMORY,
     ),
@@ -116,7 +112,7 @@ REQUESTS: Policies = {
         "Learns which device the compositor draws with, and its formats.", Cost.OBJECT
     ),
     (DMABUF, "get_surface_feedback"): request(
-        "Learns which device and formats suit its own surface.", Cost.OBJECT
+        "Learns which device and formats suit its surface.", Cost.OBJECT
     ),
     (PARAMS, "destroy"): END,
     (PARAMS, "add"): request(
@@ -136,30 +132,30 @@ REQUESTS: Policies = {
 }
 EVENTS: Policies = {
     ("wl_display", "error"): event(
-        "Learns that its own request was refused; the compositor's text is not shown."
+        "Learns that its request was refused; the compositor's text is not shown."
     ),
     ("wl_display", "delete_id"): TOLD,
     ("wl_registry", "global"): event(
-        "Learns what its record allows, at versions of ours.", Sender.FILTER
+        "Learns what its record allows, at our versions.", Sender.FILTER
     ),
     ("wl_registry", "global_remove"): event(
         "Learns that a screen or seat is gone.", Sender.FILTER
     ),
-    ("wl_callback", "done"): event("Learns the time of its own surface's picture."),
-    ("wl_surface", "enter"): event("Learns on which screen its own window is."),
-    ("wl_surface", "leave"): event("Learns on which screen its own window is."),
+    ("wl_callback", "done"): event("Learns the time of its surface's picture."),
+    ("wl_surface", "enter"): event("Learns on which screen its window is."),
+    ("wl_surface", "leave"): event("Learns on which screen its window is."),
     ("wl_surface", "preferred_buffer_scale"): event("Learns the screen's scale."),
     ("wl_surface", "preferred_buffer_transform"): event("Learns the screen's turn."),
     ("wp_fractional_scale_v1", "preferred_scale"): event("Learns the screen's scale."),
     ("wp_presentation", "clock_id"): event("Learns which clock is meant."),
     ("wp_presentation_feedback", "sync_output"): event(
-        "Learns on which screen its own window is."
+        "Learns on which screen its window is."
     ),
     ("wp_presentation_feedback", "presented"): event(
-        "Learns the screen's rate, and when its own surface was shown."
+        "Learns the screen's rate, and when its surface was shown."
     ),
     ("wp_presentation_feedback", "discarded"): event(
-        "Learns that its own surface is covered, or off the screen."
+        "Learns that its surface is covered, or off the screen."
     ),
     ("wl_shm", "format"): event("Learns which pixel formats the compositor draws."),
     (DMABUF, "format"): event("Learns which pixel formats the compositor draws."),
@@ -183,6 +179,6 @@ EVENTS: Policies = {
         "Learns whether its surface may be scanned out."
     ),
     ("wl_buffer", "release"): event(
-        "May write into its own buffer; compositors may still read it."
+        "May write into its buffer; compositors may still read it."
     ),
 }

@@ -30,13 +30,13 @@ _TYPED = event(
     Sender.FOCUSED,
 )
 _TEXT = request(
-    "Text and state for the input method of its own window.", sender=Sender.FOCUSED
+    "Text and state for the input method of its window.", sender=Sender.FOCUSED
 )
 _CONSTRAINT = request(
-    "Holds the pointer in its own window while that has it; only by a record.",
+    "Holds the pointer in its window while that has it; only by a record.",
     Cost.OBJECT,
 )
-_CONSTRAINED = event("Learns whether its own constraint is in force.", Sender.POINTED)
+_CONSTRAINED = event("Learns whether its constraint is in force.", Sender.POINTED)
 
 REQUESTS: Policies = {
     ("wl_seat", "get_pointer"): MAKE,
@@ -45,7 +45,7 @@ REQUESTS: Policies = {
     ("wl_seat", "release"): END,
     # -- pointer ---------------------------------------------------------------
     ("wl_pointer", "set_cursor"): request(
-        "At most 64 x 64 pixels at the pointer, over its own content.",
+        "At most 64 x 64 pixels at the pointer, over its content.",
         sender=Sender.POINTED,
         serial=Serial.ENTER,
     ),
@@ -55,7 +55,7 @@ REQUESTS: Policies = {
     ("wp_cursor_shape_manager_v1", "get_tablet_tool_v2"): MAKE,
     ("wp_cursor_shape_device_v1", "destroy"): END,
     ("wp_cursor_shape_device_v1", "set_shape"): request(
-        "A pointer shape of the compositor's, over its own content.",
+        "A pointer shape of the compositor's, over its content.",
         sender=Sender.POINTED,
         serial=Serial.ENTER,
     ),
@@ -75,14 +75,14 @@ REQUESTS: Policies = {
     ("zwp_pointer_constraints_v1", "confine_pointer"): _CONSTRAINT,
     ("zwp_locked_pointer_v1", "destroy"): END,
     ("zwp_locked_pointer_v1", "set_cursor_position_hint"): request(
-        "Where the pointer is when its lock ends: inside its own content.", Cost.HELD
+        "Where the pointer is when its lock ends: inside its content.", Cost.HELD
     ),
     ("zwp_locked_pointer_v1", "set_region"): request(
-        "A smaller part of its own content.", Cost.REGION
+        "A smaller part of its content.", Cost.REGION
     ),
     ("zwp_confined_pointer_v1", "destroy"): END,
     ("zwp_confined_pointer_v1", "set_region"): request(
-        "A smaller part of its own content.", Cost.REGION
+        "A smaller part of its content.", Cost.REGION
     ),
     # -- keyboard and touch ----------------------------------------------------
     ("wl_keyboard", "release"): END,
@@ -125,7 +125,7 @@ EVENTS: Policies = {
     ("wl_pointer", "axis_value120"): _POINTED,
     ("wl_pointer", "axis_relative_direction"): _POINTED,
     ("zwp_relative_pointer_v1", "relative_motion"): event(
-        "How the pointer moves while it is over its own window, the frame included.",
+        "How the pointer moves while it is over its window, the frame included.",
         Sender.POINTED,
     ),
     ("zwp_pointer_gesture_swipe_v1", "begin"): _POINTED_SERIAL,
@@ -145,12 +145,12 @@ EVENTS: Policies = {
         "Learns the keyboard's layout.", descriptors=Descriptors.COPIED_MEMORY
     ),
     ("wl_keyboard", "enter"): event(
-        "Nothing: it says that its own window has the keyboard.",
+        "Nothing: it says that its window has the keyboard.",
         Sender.FOCUSED,
         Serial.GIVES,
     ),
     ("wl_keyboard", "leave"): event(
-        "Nothing: it says that its own window had the keyboard.",
+        "Nothing: it says that its window had the keyboard.",
         Sender.FOCUSED,
         Serial.GIVES,
     ),
@@ -178,7 +178,7 @@ EVENTS: Policies = {
     ),
     ("wl_touch", "motion"): _TOUCHED,
     ("wl_touch", "frame"): event(
-        "Nothing: it ends what fingers did on its own windows.", Sender.POINTED
+        "Nothing: it ends what fingers did on its windows.", Sender.POINTED
     ),
     ("wl_touch", "cancel"): event(
         "Nothing: the compositor took fingers over that were on its windows.",

@@ -17,9 +17,9 @@ from docs.tables.wayland.terms import (
     request,
 )
 
-_RESIZED = event("Learns the size that the compositor wants for its own window.")
+_RESIZED = event("Learns the size that the compositor wants for its window.")
 _FOREIGN = event(
-    "Learns of a window of its own sandbox that may be a parent.", Sender.FILTER
+    "Learns of a window of its sandbox that may be a parent.", Sender.FILTER
 )
 _HIDDEN_HOST = event("Learns the size of a screen; the model and name are ours.")
 
@@ -38,11 +38,11 @@ REQUESTS: Policies = {
         "A window: the compositor may give a new window the focus.", Cost.WINDOW
     ),
     ("xdg_surface", "get_popup"): request(
-        "A menu that touches its own window, in a frame.", Cost.POPUP
+        "A menu that touches its window, in a frame.", Cost.POPUP
     ),
     ("xdg_surface", "set_window_geometry"): KEPT,
     ("xdg_surface", "ack_configure"): request(
-        "A size of its own window takes effect.", Cost.HELD, serial=Serial.CONFIGURE
+        "A size of its window takes effect.", Cost.HELD, serial=Serial.CONFIGURE
     ),
     ("xdg_toplevel", "destroy"): END,
     ("xdg_toplevel", "set_parent"): request(
@@ -55,7 +55,7 @@ REQUESTS: Policies = {
         "Text in an application id, behind the sandbox's name; at most 600 a minute."
     ),
     ("xdg_toplevel", "show_window_menu"): request(
-        "The compositor's menu of its own window appears, inside that window.",
+        "The compositor's menu of its window appears, inside that window.",
         sender=Sender.FOCUSED,
         serial=Serial.YOUNG,
     ),
@@ -139,7 +139,7 @@ REQUESTS: Policies = {
         "Text in an application id, behind the sandbox's name."
     ),
     ("xdg_activation_token_v1", "set_surface"): request(
-        "Names its own window to the compositor."
+        "Names its window to the compositor."
     ),
     ("xdg_activation_token_v1", "commit"): request(
         "A token that raises a window; at most 20 a minute, else one that does nothing.",
@@ -192,14 +192,14 @@ EVENTS: Policies = {
         "Learns that a size is to be acknowledged.", serial=Serial.GIVES
     ),
     ("xdg_toplevel", "configure"): event(
-        "Learns its own window's size and states, activated included."
+        "Learns its window's size and states, activated included."
     ),
     ("xdg_toplevel", "close"): event("Learns that the user closes its window."),
     ("xdg_toplevel", "configure_bounds"): _RESIZED,
     ("xdg_toplevel", "wm_capabilities"): event(
         "Learns what the compositor's windows can do."
     ),
-    ("xdg_popup", "configure"): event("Learns where its own menu is, near its window."),
+    ("xdg_popup", "configure"): event("Learns where its menu is, near its window."),
     ("xdg_popup", "popup_done"): event("Learns that its menu is dismissed."),
     ("xdg_popup", "repositioned"): TOLD,
     ("zxdg_toplevel_decoration_v1", "configure"): event(

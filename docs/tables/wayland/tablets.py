@@ -17,10 +17,10 @@ from docs.tables.wayland.terms import (
 _TOOL = "zwp_tablet_tool_v2"
 _PADS = [f"zwp_tablet_pad_{part}v2" for part in ("", "group_", "ring_", "strip_")]
 _NO_PAD = request("Nothing: pads are not passed on, so none is there.", Cost.NONE)
-_NEW = event("Nothing: it learns of a pen when that comes over its own content.")
+_NEW = event("Nothing: it learns of a pen when that comes over its content.")
 _HIDDEN = event("Nothing: names and numbers of hardware are not passed on.")
 _KIND = event(
-    "Learns a pen's kind and axes when that comes over its own content.", Sender.POINTED
+    "Learns a pen's kind and axes when that comes over its content.", Sender.POINTED
 )
 _OVER = event("Nothing: only the client under the pen receives it.", Sender.POINTED)
 _ENTERS = event(
@@ -46,7 +46,7 @@ REQUESTS: Policies = {
     ("zwp_tablet_v2", "destroy"): END,
     (_TOOL, "destroy"): END,
     (_TOOL, "set_cursor"): request(
-        "At most 64 x 64 pixels at the pen, over its own content.",
+        "At most 64 x 64 pixels at the pen, over its content.",
         sender=Sender.POINTED,
         serial=Serial.ENTER,
     ),

@@ -68,7 +68,7 @@ MEASURED: Mapping[Cost, tuple[str, str]] = {
     Cost.NONE: ("0 to 0.1", "one message"),
     Cost.MESSAGE: (
         "2 to 4; a title 710",
-        "one message; titles have a rate of their own",
+        "one message; titles have a separate rate",
     ),
     Cost.OBJECT: ("3 to 8, with its end", "two messages, with its end"),
     Cost.HELD: ("0.1 to 3, with its commit", "one message"),
@@ -96,10 +96,12 @@ class Descriptors(enum.Enum):
     CLIENT_MEMORY = "the client's memory file: checked (regular, tmpfs, size) and read; the compositor has a copy"
     GPU_MEMORY = "the client's GPU memory: the kernel says that it is a dma-buf, and how large; the compositor has the same memory"
     CLIENT_PIPE = "a pipe of the client's: checked, given to a client of the same sandbox or closed"
-    SANDBOX_PIPE = "a pipe from another client of the same sandbox, or one of ours"
+    SANDBOX_PIPE = "a pipe from another client of the same sandbox, or our pipe"
     COMPOSITOR_MEMORY = "the compositor's memory file, as the compositor sent it"
-    COPIED_TABLE = "a sealed copy of ours, one for each connection; the compositor's file is closed here"
-    COPIED_MEMORY = "a sealed copy of ours; the compositor's file is closed here"
+    COPIED_TABLE = (
+        "our sealed copy, one for each connection; the compositor's file is closed here"
+    )
+    COPIED_MEMORY = "our sealed copy; the compositor's file is closed here"
     DROPPED = "the compositor's: closed here"
 
 
@@ -139,15 +141,15 @@ def event(
     return MessagePolicy(sender, serial, Cost.EVENT, descriptors, gain)
 
 
-END = request("Nothing: it ends its own object.")
+END = request("Nothing: it ends its object.")
 END_LOCAL = request("Nothing: it ends an object that only the filter has.", Cost.NONE)
 MAKE = request("An object; counted against the sandbox's limit.", Cost.OBJECT)
 MAKE_LOCAL = request(
     "An object that only the filter has; counted against the sandbox's limit.",
     Cost.NONE,
 )
-HELD = request("Changes its own picture inside its own frame.", Cost.HELD)
-CHILD = request("Changes its own picture inside its own frame.", Cost.CHILD)
+HELD = request("Changes its picture inside its frame.", Cost.HELD)
+CHILD = request("Changes its picture inside its frame.", Cost.CHILD)
 KEPT = request("Nothing before the request that uses it.", Cost.NONE)
-TOLD = event("Learns about its own object.")
-OURS = event("Learns what another client of its own sandbox did.", Sender.FILTER)
+TOLD = event("Learns about its object.")
+OURS = event("Learns what another client of its sandbox did.", Sender.FILTER)
