@@ -348,7 +348,7 @@ class _Checks:
         return found if isinstance(found, Mapping) else {}
 
     def kind(self) -> None:
-        """Each kind of launch has keys of its own; [peer] names exactly one."""
+        """Each kind of launch has different keys; [peer] names exactly one."""
         values = self._draft.document.values
         if "kind" in self._table("launch") and KIND_KEY not in self._draft.taken:
             return  # it was refused: what belongs to it is not known

@@ -63,8 +63,8 @@ WINDOW = Table(
         Field(
             "x11",
             YesNo(),
-            "Whether X11 programs of a box, container or Flatpak are shown, by an "
-            "Xwayland of their own; a machine shows them where its image has Xwayland, "
+            "Whether X11 programs of a box, container or Flatpak are shown, by a "
+            "separate Xwayland; a machine shows them where its image has Xwayland, "
             "which this key adds to an image made of the packages of [launch].",
             default=False,
         ),
@@ -150,7 +150,7 @@ AUDIO = Table(
             Choice(
                 {
                     "none": "no sound service at all, so no microphone either",
-                    "allow": "its own streams through the filter, within the caps below",
+                    "allow": "its streams through the filter, within the caps below",
                     "raw": "the sound server's socket without a filter: it can "
                     "record you and every application, and load modules",
                 }
@@ -318,7 +318,7 @@ TRANSFER = Table(
         Field(
             "keep_free",
             Bytes(*limits.TRANSFER_FREE_BYTES),
-            "Space that must stay free on its own disk after a transfer to it.",
+            "Space that must stay free on its disk after a transfer to it.",
             "100M",
         ),
     ),

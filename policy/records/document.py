@@ -90,7 +90,7 @@ def read_document(text: str, log_stderr: Complain) -> Document:
             document.key(path),
             "this way of writing it is not understood here",
             "",
-            "write one 'key = value' on a line of its own, below its [table]",
+            "write one 'key = value' on a separate line, below its [table]",
         )
     return document
 
@@ -188,7 +188,7 @@ def _parse_alone(
             places.span(statement.start, statement.end),
             "this way of writing it is not understood here",
             "",
-            "write one 'key = value' on a line of its own, below its [table]",
+            "write one 'key = value' on a separate line, below its [table]",
         )
         return False
     return True

@@ -37,7 +37,7 @@ class LaunchKind:
     ``instant``: it starts in milliseconds, so its worker is started with it.
     ``holds``: 'brokerctl run' starts its first process, held until it is leased, with the
     user's paths that the record binds.
-    ``homes``: it keeps a home of its own on a disk.
+    ``homes``: it keeps a home on a disk.
     ``network``: the record says which one it has.
     ``folders``: folders are shared with it while it runs.
     ``whole_gpu``: with a GPU it has all of /dev/dri, what shows pictures too.

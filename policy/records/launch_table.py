@@ -40,7 +40,7 @@ _INSTEAD = {
     '= "nspawn" or "podman" runs them as you (docs/launchers/libvirt.md)',
     "libkrun": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
 }
-"""Launchers that people know, which are not a kind of their own here."""
+"""Launchers that people know, which are not a separate kind here."""
 FLATPAK_APP = Pattern(
     "an application ID as org.gnome.gedit",
     r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*){2,}",
@@ -80,7 +80,7 @@ LAUNCH = Table(
                     "network, and libvirt's confinement instead of Vitrail's jail",
                     _VMSPAWN: "the same by systemd-vmspawn, without libvirt",
                     _BWRAP: "a box of namespaces by bubblewrap, with this machine's "
-                    "own programs and a home of its own",
+                    "own programs and a separate home",
                     _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
                     "'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
                     "of 'brokerctl launcher install podman'",
@@ -227,7 +227,7 @@ LAUNCH = Table(
             Choice(
                 {
                     "shared": "the memory of a booted machine is shared: each sandbox "
-                    "has pages of its own only where it writes. Ten take little more "
+                    "has separate pages only where it writes. Ten take little more "
                     "memory than three, and can learn from the processor's caches "
                     "which of these pages the others use",
                     "copy": "the memory of a booted machine is copied; a disposable "
@@ -261,7 +261,7 @@ LAUNCH = Table(
             "shared_image",
             _VM,
             "Whether all such machines map one image, instead of reading files of it into "
-            "memory of their own. Each can learn from the processor's caches which pages of "
+            "their memory. Each can learn from the processor's caches which pages of "
             "it the others use, of other records, too. The machine boots: it is not copied.",
         ),
         _switch(
@@ -333,7 +333,7 @@ LAUNCH = Table(
             Whole(*limits.OPEN_FILES),
             "Files that each of its programs may have open (`ulimit -n`). More than "
             "the default may be needed by a browser with very many tabs; a hostile "
-            "program can then keep others of yours from passing descriptors, so that "
+            "program can then keep your other programs from passing descriptors, so that "
             "no further window opens until it ends.",
             default=limits.FEW_OPEN_FILES,
             only=_HOLDS[0],
@@ -343,7 +343,7 @@ LAUNCH = Table(
             "user_namespaces",
             _BWRAP,
             "Whether programs of a box may make namespaces, and mounts in them. "
-            "Browsers do for a sandbox of their own (Chromium, Firefox); a hostile "
+            "Browsers do for their sandbox (Chromium, Firefox); a hostile "
             "program has large parts of the kernel to attack then.",
         ),
         Field(

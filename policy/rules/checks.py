@@ -17,7 +17,7 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "unknown-sandbox": ("warning", "no sandbox has this name"),
         "unknown-tag": ("warning", "no sandbox has this tag"),
         "unknown-type": ("warning", "no sandbox is of this type"),
-        "unknown-service": ("warning", "no service of ours has this name"),
+        "unknown-service": ("warning", "none of our services has this name"),
         "ask-nothing": ("warning", "it asks, but has no target to offer"),
         "default-not-offered": ("warning", "its default_target is never offered"),
         "reaches-viewer": ("warning", "its target * includes the viewer"),

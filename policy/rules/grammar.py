@@ -2,7 +2,7 @@
 
 Every problem of a line is found in one reading; a line with a problem yields a
 barrier (see ``rule``) in its place.  With ``compat`` a line is read exactly as
-Qubes' parser reads it, also where we are stricter; then nothing of ours is
+Qubes' parser reads it, also where we are stricter; then none of our extensions is
 understood.
 """
 
@@ -368,11 +368,9 @@ def _parameters(
         key, equals, value = field.text.partition("=")
         at = GrammarField(value, field.column + len(key) + 1)
         if field.text.startswith("#"):
-            hint = "a comment needs a line of its own"
+            hint = "a comment needs a separate line"
             behind = GrammarField(line.text[field.column - 1 :], field.column)
-            line.log_stderr(
-                behind, "a comment cannot stand behind a rule", "key=value", hint
-            )
+            line.log_stderr(behind, "a comment cannot follow a rule", "key=value", hint)
             break
         if not equals:
             line.log_stderr(field, f"'{field.text[:40]}' is not key=value", "key=value")

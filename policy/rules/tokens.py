@@ -104,7 +104,7 @@ def _check_name(text: str) -> None:
     if len(text) > limits.TOKEN_CHARS:
         raise TokenError(f"a name of {len(text)} characters", f"{limits.TOKEN_CHARS}")
     if not _NAME.fullmatch(text):
-        hint = "a comment needs a line of its own" if text.startswith("#") else ""
+        hint = "a comment needs a separate line" if text.startswith("#") else ""
         raise TokenError(
             f"'{text[:60]}' is not a name", "A-Z, a-z, 0-9, '_', '.' and '-'", hint
         )

@@ -32,7 +32,7 @@ Piece = tuple[int, int]
 class Atoms:
     """The atoms of a world and a set of rules, and the set of each token.
 
-    ``instances``: disposables run under names of their own, with the tags and the type
+    ``instances``: disposables run under different names, with the tags and the type
     of their template; rules for the name of one of our records are for its disposables,
     too, those for the name of one of Qubes' templates are not.
     """

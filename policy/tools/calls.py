@@ -21,7 +21,7 @@ class Sandboxes:
     """The records, and of which record each source of a call is.
 
     ``record_of`` names the record of sandboxes that are not called as it is
-    (disposables); all others have a record of their own name.
+    (disposables); all others have a record of the same name.
     """
 
     records: RecordSet

@@ -85,7 +85,7 @@ def suggest(
         answer = engine.answer(call, world)
         line = by_rule.get(id(answer.rule), "")
         if answer.verdict == "deny" or not line:
-            found.left["no line of its own would allow it"] += seen.count
+            found.left["no separate line would allow it"] += seen.count
         else:
             used[line].append(seen)
     for line, covered in used.items():

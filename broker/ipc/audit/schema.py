@@ -414,7 +414,7 @@ class CameraOff(Event, frozen=True, kw_only=True, tag="camera.off"):
 
 
 class ScreenOn(Event, frozen=True, kw_only=True, tag="screen.on"):
-    """A sandbox sees a screen or window of the desktop, or shares one of its own."""
+    """A sandbox sees a screen or window of the desktop, or shares one of its windows."""
 
     shows: Literal["screen", "window", "own-window"] = "screen"
     """`screen` or `window` of the desktop; `own-window`: its end has the `stream`."""

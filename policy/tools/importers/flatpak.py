@@ -15,9 +15,9 @@ from policy import limits
 from policy.tools.importers import Imported, ImportFileError, ImportNote
 
 _CLOSED_SOCKETS = {
-    "x11": "your X server is closed; 'x11 = true' in [window] gives it one of its own",
+    "x11": "your X server is closed; 'x11 = true' in [window] gives it a separate one",
     "fallback-x11": "X11 is closed",
-    "session-bus": "the whole session bus is closed; its own names and portals stay",
+    "session-bus": "the whole session bus is closed; its names and portals stay",
     "system-bus": "the whole system bus is closed",
     "ssh-auth": "the SSH agent is closed",
     "gpg-agent": "the GPG agent is closed",

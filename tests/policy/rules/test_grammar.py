@@ -35,7 +35,7 @@ def _problems(text, **more):
         ("a * work vault allow target=*", 29, "not allowed as a redirect", ""),
         ("a * work vault allow target=", 29, "redirect is empty", ""),
         ("a * work @default allow", 10, "to whom with target=", ""),
-        ("a * work vault allow # why", 22, "cannot stand behind a rule", "line of its own"),
+        ("a * work vault allow # why", 22, "cannot follow a rule", "a separate line"),
         ("a * work vault allow notify=ja", 29, "yes or no", ""),
         ("a * work vault allow notify=no notify=no", 32, "given twice", ""),
         ("a * work vault deny target=web", 21, "'deny' has no 'target'", ""),
