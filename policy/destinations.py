@@ -39,7 +39,7 @@ def pattern_of(text: str) -> str:
     if len(bare) <= _MAX_NAME and _HOST.fullmatch(bare):
         return name
     if "*" in text:
-        raise ValueError("'*' stands for whole names only, as *.example.org")
+        raise ValueError("'*' matches whole names only, as *.example.org")
     if "%" in text:
         raise ValueError("an address of a rule has no zone")
     network = ip_network(text)  # a prefix with bits after it is refused

@@ -1,6 +1,6 @@
 """Every limit of the policy's files: name, unit, reason.
 
-They stand here and not in ``broker.core.limits`` because this package imports
+They are here and not in ``broker.core.limits`` because this package imports
 nothing of the broker; where both must agree, a test compares them.
 """
 

@@ -66,7 +66,7 @@ def same(one: Point, two: Point) -> bool:
 
 
 def point_of(data: bytes) -> Optional[Point]:
-    """Return the point that 32 bytes stand for, if they do."""
+    """Return the point that 32 bytes encode, if they do."""
     number = int.from_bytes(data, "little")
     sign, y = number >> 255, number & ((1 << 255) - 1)
     if y >= P:

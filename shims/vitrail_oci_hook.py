@@ -356,7 +356,7 @@ def _names_in(folder: Path) -> Optional[Set[str]]:
 
 
 def _is_manifest(name: str) -> bool:
-    # A name with other characters is in base64, behind "=" (containers/storage).
+    # A name with other characters is in base64, after "=" (containers/storage).
     return name == "manifest" or name.startswith("=bWFuaWZlc3Q")
 
 

@@ -3,7 +3,7 @@
 Part of ``vitrail_oci_hook.py``, which loads it for hooks of root's alone.  Root acts
 here for a user, so nothing that the user can change decides what root does:
 
-* whose broker it is stands in a file that only root can write;
+* whose broker it is comes from a file that only root can write;
 * a user's records are read with that user's rights;
 * the directory of the sockets is opened without following a link of the user's, and
   mounted at a place of root's, by which the runtime finds it;

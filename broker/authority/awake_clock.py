@@ -1,6 +1,6 @@
 """Time that passes while the machine sleeps.
 
-The event loop's clock is CLOCK_MONOTONIC, which stands still then: a microphone that was
+The event loop's clock is CLOCK_MONOTONIC, which stops then: a microphone that was
 given for ten minutes would be open the next morning, for the rest of them.
 CLOCK_BOOTTIME counts the sleep (clock_gettime(2)); the difference of the two is it.
 """

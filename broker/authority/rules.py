@@ -241,7 +241,7 @@ async def follow_files(
                 told = ""
             except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
                 # The log is full, say, or there is no room for a thread: the old
-                # rules stand, and that is reported once.
+                # rules stay in force, and that is reported once.
                 why = str(error) or repr(error)
                 if why != told and not isinstance(error, UpstreamError):
                     log_exception(error)

@@ -164,7 +164,7 @@ def _wrapper(program: str) -> Path:
 
 
 def _real(name: str, wrapper: Path) -> Path:
-    """The program behind our wrapper.  Raises SetupError when there is none."""
+    """The program that our wrapper replaces.  Raises SetupError when there is none."""
     folders = [
         folder
         for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)

@@ -84,7 +84,7 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
 
 
 def _close_namespaces(rules: SeccompRules) -> None:
-    # Its flags are behind a pointer; glibc falls back to clone.
+    # Its flags are passed by a pointer; glibc falls back to clone.
     rules.deny("clone3", errno.ENOSYS)
     for bit in range(32):
         if CLONE_NEW >> bit & 1:

@@ -19,7 +19,7 @@ _PIDFD_GET_NET_NAMESPACE = 0xFF04
 async def start_box_network(
     leader: int, resolv_conf: Path = RESOLV_CONF, *, decided: bool = False
 ) -> GuestNetwork:
-    """Give the network namespace of a process an interface behind the frame filter.
+    """Give the network namespace of a process an interface with the frame filter.
 
     ``leader`` is its pidfd, ``decided`` as in ``start_network``.  Raises SetupError when
     passt or the kernel's veth is missing, UpstreamError when the process has ended or has

@@ -185,7 +185,7 @@ class CheckpointWitness:
             [base64.b64decode(hash_) for hash_ in request.proof],
             [parse_note("\n".join(key)) for key in request.keys],
         )
-        # Commits wait for the store's thread, too: not behind all that a peer sends.
+        # Commits wait for the store's thread, too: not for all that a peer sends.
         # guard: one checkpoint of a peer's is looked at
         async with self._holding:
             answer = await self._book.hold(epoch.name, offer)

@@ -75,7 +75,7 @@ class RoomyEpoll:
                 continue
             self._poll.unregister(fd)  # once, as trio wants it
             if happened & select.POLLNVAL:
-                self._beside.discard(fd)  # closed behind our back
+                self._beside.discard(fd)  # closed without our knowledge
             else:
                 events.append((fd, happened))
         return events

@@ -43,7 +43,7 @@ class _Message(
 
 
 class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which walls stand around a worker.
+    """Which walls a worker has.
 
     ``landlock`` is the kernel's ABI version that was used, 0 for none.
     ``missing`` says why there are no namespaces, where there are none.

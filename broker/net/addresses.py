@@ -58,7 +58,7 @@ class VsockEndpoint:
 
 @dataclass(frozen=True)
 class HybridEndpoint:
-    """A port behind a VMM's UNIX socket."""
+    """A port at a VMM's UNIX socket."""
 
     path: Path
     port: int

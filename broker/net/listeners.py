@@ -66,7 +66,7 @@ class Listener:
                 return conn
 
     async def accept_batch(self, most: int) -> list[socket.socket]:
-        """Return the next connection and those that wait behind it, up to ``most``.
+        """Return the next connection and those that wait after it, up to ``most``.
 
         For a backlog that several sandboxes share: it is emptied before other
         tasks run, so that one that fills it has not filled it for the others.

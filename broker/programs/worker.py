@@ -1,7 +1,7 @@
 """The worker: the jailed process in which all bytes of one sandbox are parsed.
 
 Forked, never executed: when ``run_worker`` is called everything is imported,
-the walls of ``launch.jail`` stand, and the first thing that the event loop
+the walls of ``launch.jail`` are built, and the first thing that the event loop
 does is to shut the last one, the system-call filter.  After that there are
 four kinds of sockets and nothing else:
 
@@ -136,7 +136,7 @@ class _Worker:
 
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
-        readiness.prepare()  # behind that door no epoll can be made
+        readiness.prepare()  # after lock_worker() no epoll can be made
         worker_filter.lock_worker()
         order = await self._first_order()
         windows = self._windows = SandboxWindows(order)

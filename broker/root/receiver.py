@@ -2,7 +2,7 @@
 
 close(2) of a descriptor asks the program that serves its file (FUSE), which need not
 answer, and no signal ends that.  So what a client sends is received by a process of
-the client's own, with its user's rights: only sockets go on to root, and one that
+the client's own, with its user's rights: only sockets are passed to root, and one that
 hangs keeps nobody waiting but its client.
 
 The processes are forked from one that has no thread and no descriptor but its

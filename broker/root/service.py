@@ -5,7 +5,7 @@ does four things for it: list devices, hand one over by usbip, open one's node,
 take one back.  It evaluates no rule; ``devices.toml`` bounds it.
 
 What a broker holds ends with its connection: a broker that dies leaves no
-device behind that is bound to nothing.
+device that is bound to nothing.
 """
 
 from __future__ import annotations

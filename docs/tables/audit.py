@@ -94,7 +94,7 @@ def _own(kind: type[Event]) -> dict[str, str]:
 
 
 def _texts(kind: type[Event]) -> dict[str, str]:
-    """Field to the text that stands below it in the source."""
+    """Field to the text that follows it in the source."""
     texts: dict[str, str] = {}
     name = ""
     for line in _classes(kind.__module__)[kind.__name__].body:

@@ -15,7 +15,7 @@ class ChannelPolicy:
 
     ``sender`` may send it so that it has an effect, ``when`` that holds;
     ``cost`` is the receiver's, with the limit that bounds it.  ``descriptors``
-    says which come with it and who owns the files behind them.  ``gain`` is the
+    says which come with it and who owns their files.  ``gain`` is the
     advantage that a hostile sender gets from it.
     """
 

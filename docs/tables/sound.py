@@ -29,7 +29,7 @@ _SINK = _look("Learns of one sink, whose name and values are ours.")
 _SOURCE = _look("Learns of our one source, where the rules let it record.")
 _CLIENTS = _look("Learns of its sandbox's clients and streams.")
 _TITLE = no_descriptors(
-    _ANY, _OWN, "one command; titles have a pace", "Text behind the sandbox's name."
+    _ANY, _OWN, "one command; titles have a pace", "Text after the sandbox's name."
 )
 _HEARD = no_descriptors(
     "a client that records, where record and rules allow the microphone",
@@ -46,7 +46,7 @@ _ALLOWED: Mapping[Command, ChannelPolicy] = {
         "Chooses the protocol's version; its cookie is not looked at.",
     ),
     _C.SET_CLIENT_NAME: no_descriptors(
-        _ANY, "second, once", "one command", "Text behind the sandbox's name."
+        _ANY, "second, once", "one command", "Text after the sandbox's name."
     ),
     # -- playback --------------------------------------------------------------
     _C.CREATE_PLAYBACK_STREAM: no_descriptors(

@@ -86,7 +86,7 @@ class Draft:
         return f"{self.source}:{span.line}:{span.column}"
 
     def spot(self, key: str) -> Spot:
-        """Where a value that is set stands."""
+        """Where a value is set."""
         span = self.document.span(self.paths[key])
         line = self.lines[span.line - 1] if span.line <= len(self.lines) else ""
         return Spot(str(self.source), span, line)
@@ -220,7 +220,7 @@ def _home(key: str, wrong: Table) -> str:
     """The hint that says in which other table a key belongs, or nothing."""
     homes = [table for table in TABLES if table is not wrong and key in table.by_key]
     if homes == [TOP]:
-        return f"'{key}' stands at the top, before the first [table]"
+        return f"'{key}' belongs at the top, before the first [table]"
     names = " or ".join(f"[{t.name}]" if t.name else "the top" for t in homes)
     return f"'{key}' belongs in {names}" if homes else ""
 

@@ -71,7 +71,7 @@ WINDOW = Table(
         Field(
             "translucent",
             YesNo(),
-            "Whether what lies behind a window may shine through. A translucent "
+            "Whether content below a window may shine through. A translucent "
             "window can imitate an overlay on another one.",
             default=False,
         ),

@@ -80,7 +80,7 @@ class Interface(NamedTuple):
 
     @property
     def hub(self) -> bool:
-        """Whether more devices may hang behind it."""
+        """Whether more devices may be attached to it."""
         return self.cls == HUB
 
 

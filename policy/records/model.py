@@ -500,7 +500,7 @@ class Record:
         return self.places.get(key) or f"{self.source}: default of '{key}'"
 
     def spot(self, key: str) -> Spot:
-        """Where a key's value stands; the file where its default holds."""
+        """Where a key's value is; the file where its default holds."""
         return self.spots.get(key) or Spot(str(self.source))
 
 

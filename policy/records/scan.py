@@ -42,7 +42,7 @@ _NEXT_STATEMENT = re.compile(
 
 
 class NotUnderstoodError(Exception):
-    """The scanner cannot go on at ``offset``; tomllib will say why."""
+    """The scanner cannot continue at ``offset``; tomllib will say why."""
 
     def __init__(self, offset: int, *, too_deep: bool = False) -> None:
         super().__init__(offset)

@@ -36,7 +36,7 @@ def place_of(piece: str, error: str) -> int:
 def explain(piece: str, error: str, stop: int = -1) -> SyntaxFinding:
     """Return the problem of one statement, from tomllib's ``error``.
 
-    ``stop`` is where the scanner could not go on, -1 if it could.
+    ``stop`` is where the scanner could not continue, -1 if it could.
     """
     at = place_of(piece, error)
     message = _PLACE.sub("", error)
@@ -83,7 +83,7 @@ def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> SyntaxFinding:
     word = _WORD.match(piece, at)
     if word is None:
         return SyntaxFinding(at, at + 1, "this begins no value")
-    hint = f'text stands in quotes: "{word[0]}"'
+    hint = f'text is written in quotes: "{word[0]}"'
     if word[0].lower() in {"true", "yes", "on", "false", "no", "off"}:
         positive = word[0].lower() in {"true", "yes", "on"}
         hint = f"write {'true' if positive else 'false'}, or quotes around text"
@@ -97,7 +97,7 @@ def _left_over(piece: str, at: int) -> SyntaxFinding:
     if before and word:
         # 12x, 768M: the number ends where the letters begin.
         whole = before[1] + word[0]
-        hint = f'text stands in quotes: "{whole}"'
+        hint = f'text is written in quotes: "{whole}"'
         if whole.isdigit():
             hint = f"write {whole.lstrip('0') or '0'}"
         return SyntaxFinding(
@@ -106,9 +106,9 @@ def _left_over(piece: str, at: int) -> SyntaxFinding:
     return SyntaxFinding(
         at,
         end,
-        "unexpected text behind the statement",
+        "unexpected text after the statement",
         "the end of the line",
-        "one 'key = value' on each line; text with spaces stands in quotes",
+        "one 'key = value' on each line; text with spaces is written in quotes",
     )
 
 
@@ -121,7 +121,7 @@ def _never_closed(piece: str, stop: int) -> SyntaxFinding:
     triple = opening * (3 if piece.startswith(opening * 3, start) else 1)
     closing = {"[": "]", "{": "}"}.get(opening, triple)
     if start < stop < len(piece.rstrip()):
-        # It does go on, but not as it should.
+        # It continues, but not as it should.
         return SyntaxFinding(
             stop, stop + 1, f"',' or '{closing}' is missing before this"
         )

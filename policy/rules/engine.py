@@ -1,7 +1,7 @@
 """The engine: rules, a world and a call give an answer.
 
 Pure.  The answer is that of the first rule, in order, whose columns and
-conditions hold, and deny where none does.  Rules stand in an index by the keys
+conditions hold, and deny where none does.  Rules are in an index by the keys
 of their columns (see ``world``), so the cost of an answer does not grow with
 rules about other things.
 

@@ -296,9 +296,9 @@ def _service(
     """Both columns, None for ``*``; what cannot be read counts as ``*`` too."""
     before = len(line.problems)
     if service.text != "*" and (bad := _NOT_SERVICE.search(service.text)):
-        hint = "the argument stands in the next column" if "+" in service.text else ""
+        hint = "the argument belongs in the next column" if "+" in service.text else ""
         if service.text.endswith(","):
-            hint = "blanks stand between the columns, and no commas"
+            hint = "blanks separate the columns, and no commas"
         line.log_stderr(
             GrammarField(bad[0], service.column + bad.start()),
             f"'{bad[0]}' cannot be in a service's name",
@@ -431,7 +431,7 @@ def _foreign_key(line: _Line, action: Action, key: GrammarField) -> None:
         known += [word for word, one in line.keys.items() if action in one.actions]
     expected = ", ".join(f"{word}=" for word in known)
     if key.text == "mime" and action == "deny" and not line.form.compat:
-        hint = "allow the types that may pass, and deny the rest behind it"
+        hint = "allow the types that may pass, and deny the rest after it"
         text = "a deny cannot depend on 'mime', which the sandbox claims itself"
         line.log_stderr(key, text, expected, hint)
         return

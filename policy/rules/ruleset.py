@@ -133,7 +133,7 @@ class _Assembly:
         self._full = False
 
     def fail(self, problem: Problem) -> None:
-        """A problem behind which the rules in force are unknown."""
+        """A problem after which the rules in force are unknown."""
         self._problems.append(problem)
         self._rules.append(barrier(problem))
 

@@ -15,7 +15,7 @@ from policy.suggestions import did_you_mean
 
 
 class Place(enum.Enum):
-    """Where a token stands.  Not every token is legal in every place."""
+    """The place of a token.  Not every token is legal in every place."""
 
     SOURCE = "source"
     TARGET = "target"

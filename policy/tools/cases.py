@@ -103,7 +103,7 @@ def _case(
             key, equals, value = texts[at].partition("=")
             if not equals or key not in known or key in made:
                 expected = ", ".join(f"{word}=" for word in known)
-                wrong(at, f"'{texts[at][:40]}' cannot stand here", expected)
+                wrong(at, f"'{texts[at][:40]}' is not allowed here", expected)
                 return None
             made[key] = value
         pairs.append(made)

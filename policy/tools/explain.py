@@ -41,7 +41,7 @@ class Miss(NamedTuple):
 class Flip(NamedTuple):
     """A line that would turn the answer around, and where it belongs.
 
-    ``before`` is the rule in front of which it must stand; None: anywhere.
+    ``before`` is the rule that it must precede; None: anywhere.
     """
 
     text: str

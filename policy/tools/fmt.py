@@ -46,7 +46,7 @@ def _as_it_is(line: str) -> str:
 
 
 def _aligned(block: list[list[str]]) -> Iterator[str]:
-    """Columns as wide as their widest word, but for words that stand out."""
+    """Columns as wide as their widest word, but for outliers."""
     widths = [
         max((len(row[at]) for row in block if len(row[at]) <= _WIDEST), default=0)
         for at in range(5)

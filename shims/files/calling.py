@@ -60,7 +60,7 @@ def call_service(
 
 
 def continue_call(connected: int, reader: BufferedReader) -> int:
-    """Go on with a call that ``caller`` has made, whose answer is still to be read."""
+    """Continue a call that ``caller`` has made, whose answer is still to be read."""
     connection = BrokerConnection("", socket.socket(fileno=connected))
     connection.reader = reader
     return wait_and_carry(connection)

@@ -1,6 +1,6 @@
 """The frames of a call's stream.
 
-Behind the broker's answer both programs frame the stream for each other, and nothing
+After the broker's answer both programs frame the stream for each other, and nothing
 between them reads it: a byte for the kind and four for a length (``>BI``), then so
 many bytes.  A frame of data without bytes is the end of that direction, since some
 machines' sockets cannot be half-closed; a frame of the exit code is the last one.

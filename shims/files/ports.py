@@ -1,6 +1,6 @@
 """TCP ports: the stream of a call is a connection to a port of this sandbox's loopback.
 
-Behind the broker's answer there are only the connection's own bytes, in both
+After the broker's answer there are only the connection's own bytes, in both
 directions: nothing frames them, and nothing between the two ends reads them.
 """
 

@@ -92,7 +92,7 @@ class Walk:
     def _names(self, fd: int, path: str) -> Iterator[str]:
         """The names in a directory.  Raises TransferError for too many.
 
-        Another process may go on making files there, faster than they are listed.
+        Another process may keep making files there, faster than they are listed.
         """
         above = sys.getsizeof(path)
         with os.scandir(fd) as listed:

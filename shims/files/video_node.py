@@ -207,7 +207,7 @@ class VideoNode:
         except OSError:
             if fd >= 0:
                 os.close(fd)
-            # Without this buffer pictures stand still sooner or later: the node ends.
+            # Without this buffer pictures stop sooner or later: the node ends.
             # guard: a node without memory for its pictures ends
             self._give_up()
             return
@@ -241,7 +241,7 @@ class VideoNode:
 def narrowed(connected: int, shown: List[int]) -> int:
     """Let a connection to PipeWire see some objects of the server alone, and make nodes.
 
-    Returns the descriptor to go on with; ``connected`` is closed.  The server keeps its
+    Returns the descriptor to continue with; ``connected`` is closed.  The server keeps its
     rights for the connection, whoever uses it then.  Raises TransferError.
     """
     import ctypes

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class EventLog(Protocol):
-    """Records events: before an effect, behind it, and refusals."""
+    """Records events: before an effect, after it, and refusals."""
 
     def check_share(self, lease: Lease) -> None:
         """Raise RefusedError where a sandbox may begin nothing that is recorded.

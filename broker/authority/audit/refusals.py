@@ -100,7 +100,7 @@ class Counter:
             window = self._close(key)
             if window.held:
                 out.append(msgspec.structs.replace(window.event, count=window.held))
-                # The flood may go on: its next window begins where this ended.
+                # The flood may continue: its next window begins where this ended.
                 length = min(2 * window.seconds, _LONGEST)
                 again = _Window(
                     window.event,

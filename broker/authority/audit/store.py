@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 
 # Encoded in place of the number, which is known when the commit begins; as long
 # as any, so that what fits now fits then.  Kind, version and sequence are the
-# first fields, so the first place where it stands is the right one.
+# first fields, so the first place where it occurs is the right one.
 _NO_NUMBER = 1 << 62
 _PLACE = str(_NO_NUMBER).encode()
 _LAST_QUESTION = """
@@ -77,7 +77,7 @@ class _Entry:
     """The event's JSON before its number; ``tail`` is the rest after it."""
     tail: bytes
     also: list[_Entry]
-    """What is committed with it, behind it."""
+    """What is committed with it, after it."""
     done: trio.Event = field(default_factory=trio.Event)
     leads: bool = False
     sequence: int = 0
@@ -270,7 +270,7 @@ class Store:
         return await self._in_turn(lambda: self._seal.keep_checkpoint(self._tree))
 
     async def evolve(self) -> str:
-        """Go on to a new signing key; returns the note that certifies it.
+        """Change to a new signing key; returns the note that certifies it.
 
         Raises UpstreamError when the disk refuses; the old key stays.
         """

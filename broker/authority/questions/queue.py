@@ -5,7 +5,7 @@ Sans-IO: time is passed in.  Its rules:
 * Equal questions are one dialog, and a no goes to all callers that asked.  A yes for
   *once* is for the first of them; the others are asked about again, because the
   person has seen one request and allowed one.
-* One sandbox can neither fill the queue nor stand before others in it: it has
+* One sandbox can neither fill the queue nor be before others in it: it has
   few places, and of those that wait the one is next whose sandbox was shown
   longest ago.
 * A sandbox that asks too often, or repeats a question that was just refused, is

@@ -22,7 +22,7 @@ from broker.ipc.audit.filters import Filters
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-# Options that may stand without a value, their default then, and their valid values:
+# Options that need no value, their default then, and their valid values:
 # click would take any next word for one, and none that begins with '-'.
 _OPTIONAL = {
     "-b": ("0", re.compile(r"all|[+-]?\d{1,6}|[0-9a-f-]{32,36}")),
@@ -33,7 +33,7 @@ _OPTIONAL = {
 
 
 def with_values(args: Sequence[str]) -> list[str]:
-    """Return the words with a value for each option that may stand alone."""
+    """Return the words with a value for each option that needs none."""
     out: list[str] = []
     words = list(args)
     while words:
@@ -49,7 +49,7 @@ def with_values(args: Sequence[str]) -> list[str]:
 
 
 class EventCommand(click.RichCommand):
-    """A verb that asks: ``-b`` and ``-n`` may stand alone, as in journalctl."""
+    """A verb that asks: ``-b`` and ``-n`` need no value, as in journalctl."""
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

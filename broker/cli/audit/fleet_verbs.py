@@ -264,7 +264,7 @@ def upkeep_command(*, store: str, keep: str) -> None:
     """Count new events, thin out checkpoints, drop old days; for a timer.
 
     The indexes of the oldest day that has ended are built again, once, which makes them a
-    third smaller; questions and batches go on meanwhile.  A day is dropped whole.  What proves the rest is kept: the left edge of each log's
+    third smaller; questions and batches continue meanwhile.  A day is dropped whole.  What proves the rest is kept: the left edge of each log's
     tree.  Nothing is dropped while a log has events there and no later edge.
 
     Exit code: 0, 1 the database refuses or a day cannot be dropped.

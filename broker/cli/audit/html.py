@@ -1,7 +1,7 @@
 """The report as one HTML file: no script, nothing from anywhere else.
 
 The page is the template ``data/report/report.html.jinja``.  Every value that it
-prints is escaped twice, wherever it stands: for what a user would misread
+prints is escaped twice, everywhere: for what a user would misread
 (``_printed``), and for HTML (jinja2's autoescape).  The page forbids itself scripts
 and requests (Content-Security-Policy), so that a mistake here would still be one
 that only looks bad.
@@ -158,7 +158,7 @@ class _Rect(NamedTuple):
 
 
 def _bars(lane: Lane, most: int) -> Iterator[_Rect]:
-    """A sandbox's timeline: leases behind, events above, denials in red."""
+    """A sandbox's timeline: leases below, events above, denials in red."""
     for begin, end in _runs(lane.alive):
         yield _Rect(begin, 0, end - begin, _HEIGHT, "alive")
     for column, count in enumerate(lane.any):

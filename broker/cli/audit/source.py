@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
     def cursor(self, found: Found) -> str:
-        """Where to go on after this event."""
+        """Where to continue after this event."""
         ...
 
     def follow(

@@ -291,7 +291,7 @@ def _tell_cursor(source: Source, last: Found | None, show: _Show) -> None:
         return
     cursor = source.cursor(last)
     if show.show_cursor:
-        # Where programs read, it must not stand among the events.
+        # Where programs read, it must not be among the events.
         people = show.output in {"short", "cat"}
         (sys.stdout if people else sys.stderr).write(f"-- cursor: {cursor}\n")
     if show.cursor_file is not None:

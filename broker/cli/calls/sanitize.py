@@ -121,7 +121,7 @@ def sanitize(file: Path, sandbox: str, folder: Path) -> Path:
         except TransferError as error:
             raise UpstreamError(str(error)) from error
         finally:
-            # It may go on for as long as it likes; its sandbox ends with it.
+            # It may run for as long as it likes; its sandbox ends with it.
             child.kill()
     return Path(made)
 

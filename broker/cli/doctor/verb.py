@@ -44,7 +44,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("audit", viewer.check_audit),
     ("shipping", shipping.check_shipping),
 )
-"""In the order in which they are shown: what others stand on comes first."""
+"""In the order in which they are shown: what others depend on comes first."""
 
 _CHECK_SECONDS = 20.0
 _MARKS = {

@@ -113,7 +113,7 @@ def unused_versions(paths: Paths, name: str) -> list[Path]:
 
 
 def remove_image(paths: Paths, name: str) -> None:
-    """Remove an image.  Machines that run on it go on.
+    """Remove an image.  Machines that run on it keep running.
 
     Raises SetupError when there is none, RefusedError for an invalid name.
     """

@@ -218,7 +218,7 @@ def _programs_of(
 
 
 def _followed(name: str, files: Mapping[str, tarfile.TarInfo]) -> str:
-    """Return the file behind symbolic links of the archive."""
+    """Return the target of symbolic links of the archive."""
     for _ in range(8):
         member = files.get(name)
         if member is None or not member.issym():

@@ -87,7 +87,7 @@ class Typed(enum.Enum):
 
 
 class PairingState(enum.Enum):
-    """Where a pairing stands."""
+    """The state of a pairing."""
 
     NEW = "dialler, nothing sent"
     WAIT_COMMIT = "acceptor, nothing received"

@@ -233,7 +233,7 @@ def _changed_records(old: Path, new: Path) -> list[str]:
 def one_set(path: Path, *, shipped: bool = False) -> RuleSet:
     """Return the rules of a directory or of a single file.
 
-    With ``shipped`` those that came with the program are behind them, as they
+    With ``shipped`` those that came with the program are after them, as they
     are in the broker.
     """
     if path.is_dir():

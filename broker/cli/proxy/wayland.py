@@ -62,7 +62,9 @@ _LABEL_TOP = 18
     "shown in framed popups.",
 )
 @click.option(
-    "--translucent", is_flag=True, help="Show what is behind translucent windows."
+    "--translucent",
+    is_flag=True,
+    help="Let content below translucent windows shine through.",
 )
 def command(
     *,

@@ -191,7 +191,7 @@ async def _headless(
 
 @asynccontextmanager
 async def _removed(directory: Path) -> AsyncIterator[None]:
-    """Leave nothing of a directory behind."""
+    """Remove a directory completely."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""``brokerctl status``: one line for each sandbox; the rest behind a name or --all."""
+"""``brokerctl status``: one line for each sandbox; the rest with a name or --all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from broker.ipc.control.methods import STATUS
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("-a", "--all", "everything", is_flag=True, help="Everything.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--watch", is_flag=True, help="Go on, once a second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat once a second until Ctrl-C.")
 def command(
     sandbox: str | None, *, everything: bool, as_json: bool, watch: bool
 ) -> None:

@@ -42,7 +42,7 @@ def remove_tree(path: Path) -> OSError | None:
 def disk_usage(path: Path) -> int:
     """Return the bytes on disk of all files below a directory, as du(1).
 
-    Entries that cannot be read are not counted, nor are those behind a directory that
+    Entries that cannot be read are not counted, nor are those below a directory that
     a running sandbox moves at the same time.
     """
     blocks = 0

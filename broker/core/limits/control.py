@@ -36,7 +36,7 @@ editor that writes in place is done by then, and half a file is not a policy."""
 
 RULES_SETTLE_MOST_SECONDS = 2.0
 """Files that never come to rest are read after this all the same: a sandbox's
-denial must not wait behind a program that touches a file ten times a second."""
+denial must not wait for a program that touches a file ten times a second."""
 
 RULES_LOOK_SECONDS = 2.0
 """Between two looks at the files where the kernel reports nothing: symbolic

@@ -23,7 +23,7 @@ STREAMS_PER_SECOND = 200.0
 STREAMS_BURST = 256
 """How fast one sandbox's connections are looked at; beyond it they wait in the
 backlog.  Each costs a decision on disk, so 10,000 at once would be work for
-half a minute that others' streams had to wait behind.  A desktop session that
+half a minute that others' streams had to wait for.  A desktop session that
 starts makes some tens."""
 
 DISPLAY_HEADER_BYTES = 16

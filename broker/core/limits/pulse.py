@@ -128,7 +128,7 @@ PULSE_REWIND_LEAST_BYTES = 1024
 has mixed already, however little is written."""
 
 PULSE_SEEK_BYTES = 16 << 20
-"""How far from where it stands one seek goes: four of the largest buffers."""
+"""How far one seek goes from its place: four of the largest buffers."""
 
 PULSE_PLACE_BYTES = 1 << 48
 """The last place of a stream that a seek may name; 46 years at 192 kB/s."""
@@ -136,7 +136,7 @@ PULSE_PLACE_BYTES = 1 << 48
 PULSE_SMALL_BYTES = 256
 PULSE_SMALL_FRAMES = 256
 """Frames shorter than this (1.3 ms of stereo) cost the server more than the
-samples in them: 144 bytes of memory each in PulseAudio.  So many go on before
+samples in them: 144 bytes of memory each in PulseAudio.  So many are passed on before
 the server asks for more; the rest is put together into longer ones."""
 
 PULSE_SMALL_REFILL_BYTES = 192
@@ -158,7 +158,7 @@ PULSE_FRAGMENT_BYTES = 64 << 10
 """The largest piece of a recording."""
 
 PULSE_LAG_SECONDS = 1.0
-"""A recording's clock that is so far behind (a stopped process) restarts,
+"""A recording's clock that is so late (a stopped process) restarts,
 instead of sending all that was missed at once."""
 
 PULSE_IDLE_SECONDS = 10.0

@@ -36,7 +36,7 @@ WAYPIPE_DECLARED_BYTES = 4 << 30
 """All files of one application, as declared: address space of the worker."""
 
 WAYPIPE_TOUCHED_BYTES = 1 << 30
-"""Memory behind all files of a sandbox.  It is the viewer's memory: three
+"""Memory of all files of a sandbox.  It is the viewer's memory: three
 buffers of a 3840x2160 window are 100 MB."""
 
 WAYPIPE_SPANS_PER_CHECK = 4096

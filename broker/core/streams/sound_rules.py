@@ -30,7 +30,7 @@ class Revoked(StrEnum):
 
 @dataclass(frozen=True)
 class SoundRules:
-    """The compiled rules of one sandbox; units and reasons stand in ``limits``."""
+    """The compiled rules of one sandbox; units and reasons are in ``limits``."""
 
     name: str
     """Shown before every name that the sound server gets from it."""

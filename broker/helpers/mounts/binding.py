@@ -90,7 +90,7 @@ def bind(path: str, wanted: str, target: str) -> None:
 
 
 def undo(base: str) -> None:
-    """Unmount what is below a directory, and remove it; mounts in use go on."""
+    """Unmount what is below a directory, and remove it; mounts in use remain."""
     for place in Path(base).iterdir():
         _libc.umount2(os.fsencode(place), _DETACH | _NOFOLLOW)
         # What is still mounted cannot be removed (EBUSY), and stays as it is.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Not bwrap's --block-fd: that takes the end of its pipe for a byte, so a launcher that
 # dies lets the program run, and it is waited for before bwrap asks the kernel to end
 # the box with its parent (PR_SET_PDEATHSIG).  Standard input is the gate here: a line
-# opens it, its end does not, and all of the launcher's set-up lies behind.
+# opens it, its end does not, and all of the launcher's set-up is over.
 # guard: a program waits for its lease
 _SCRIPT = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 # read(1) of a pipe takes no byte after the line, so what follows is the program's.

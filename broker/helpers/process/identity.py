@@ -42,7 +42,7 @@ def boot_id() -> str:
 
 
 def process_stat(pid: int) -> list[bytes]:
-    """Return the fields of ``stat`` behind the command's name (proc(5))."""
+    """Return the fields of ``stat`` after the command's name (proc(5))."""
     # The command name (field 2) may hold spaces and parentheses.
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
 

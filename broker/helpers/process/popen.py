@@ -86,7 +86,7 @@ def kill_jail(pid: int) -> None:
 def require_installed(program: str, env: Mapping[str, str] | None = None) -> None:
     """Raise SetupError when a program of this name or path cannot be executed.
 
-    Asked first: behind setpriv a missing program is only an exit code.
+    Asked first: after setpriv a missing program is only an exit code.
     """
     # It passes over folders that this user may not read.
     if shutil.which(program, path=os.pathsep.join(os.get_exec_path(env))):

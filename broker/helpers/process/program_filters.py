@@ -69,7 +69,7 @@ def _vmm_rules() -> SeccompRules:
     rules.kill(["execveat"])
     for name in _VMM_LACKS:
         rules.deny(name, errno.ENOSYS)
-    # Its flags are behind a pointer; glibc falls back to clone.
+    # Its flags are passed by a pointer; glibc falls back to clone.
     rules.deny("clone3", errno.ENOSYS)
     for bit in range(32):
         if CLONE_NEW >> bit & 1:
@@ -150,6 +150,6 @@ def close_set_id(rules: SeccompRules) -> None:
     for bit in (stat.S_ISUID, stat.S_ISGID):
         for name, argument in _MODES:
             rules.refuse(name, errno.EPERM, rules.has(argument, bit))
-    # Its mode is behind a pointer; programs fall back to openat.
+    # Its mode is passed by a pointer; programs fall back to openat.
     # guard: a guest hides no setuid bit behind a pointer
     rules.deny("openat2", errno.ENOSYS)

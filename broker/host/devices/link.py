@@ -179,7 +179,7 @@ async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
 
 
 def _page(request: m.DevicesAsked, found: Devices) -> m.DevicesReply:
-    """Return the devices behind ``after``, as many as fit into a reply."""
+    """Return the devices after ``after``, as many as fit into a reply."""
     problems = [m.fit(text, limits.LINK_TEXT_CHARACTERS) for text in found.problems]
     rest = sorted(
         (item for item in found.devices if item.number > request.after),

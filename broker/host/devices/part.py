@@ -302,7 +302,7 @@ class DeviceHost:
         _must_be_silent(waiting.conn)
         made = await client.export(number, lease.sandbox, lease.id, waiting.conn)
         attachment = self._made(stack, client, made.attachment, "usbip")
-        # Behind the export: a guest that was promised a device and gets none
+        # After the export: a guest that was promised a device and gets none
         # would wait for it forever.
         header = messages.handover(made.devid, made.speed)
         if waiting.conn.send(header, socket.MSG_DONTWAIT) != len(header):
@@ -330,7 +330,7 @@ class DeviceHost:
     ) -> DeviceAttachment:
         made, node = await client.node(number, lease.sandbox, lease.id)
         stack.callback(os.close, node)
-        # Behind the other one at the end: QEMU gives a device back to this
+        # After the other one at the end: QEMU gives a device back to this
         # machine's drivers, and where that is strict it is unauthorized before.
         stack.push_async_callback(_quietly, device)
         backend = "qemu" if isinstance(device, QemuDevice) else "crosvm"

@@ -1,4 +1,4 @@
-"""A guest's network: passt, the user's own NAT, behind our frame filter.
+"""A guest's network: passt, the user's own NAT, with our frame filter.
 
     guest ─ QEMU ═ frameguard ═ passt ─ this machine's sockets
 

@@ -1,4 +1,4 @@
-"""How a running machine is controlled: the interface, and QEMU's monitor behind it.
+"""How a running machine is controlled: the interface, and QEMU's monitor as its implementation.
 
 A machine's process (its VMM) is QEMU, or one of those in ``launch.monitors``, each
 with an API of its own.  What ``running`` needs of them is the same.
@@ -143,7 +143,7 @@ class QemuControl:
             raise failure
 
     async def _resume(self) -> None:
-        """Let a machine go on that QEMU stopped for want of room on the disk."""
+        """Resume a machine that QEMU stopped for want of room on the disk."""
         self._failed.set()  # an earlier broker may have had the event
         while True:
             await self._failed.wait()
@@ -156,7 +156,7 @@ class QemuControl:
                     await self.qmp.execute("cont")
                     self._failed.set()
             except UpstreamError:
-                # One that stands still has no second error.
+                # One that has stopped has no second error.
                 await trio.sleep(limits.VM_ROOM_SECONDS)
                 # guard: a machine that was not let go on is let go on later
                 self._failed.set()

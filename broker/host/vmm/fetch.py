@@ -78,7 +78,7 @@ async def _download(archive: Archive, scratch: Path, packages: Path) -> None:
         "Dir::State::Lists": str(scratch / "lists"),
         "Dir::Cache": str(scratch),
         "Acquire::Languages": "none",
-        # A mirror may lag behind; the signature is checked nevertheless.
+        # A mirror may be late; the signature is checked nevertheless.
         "Acquire::Check-Valid-Until": "false",
         "APT::Sandbox::User": "",
     }

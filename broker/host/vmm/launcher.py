@@ -104,7 +104,7 @@ async def start_vm(
     ``on_loss`` is called when the guest lost something it lives on without.
     ``make_plan`` starts it another way than by booting.
 
-    Raises SetupError or UpstreamError; nothing is left behind then.
+    Raises SetupError or UpstreamError; nothing remains then.
     """
     try:
         spec.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -194,7 +194,7 @@ class Planner:
     def boots(self) -> list[Boot]:
         """The boots that the log has seen, oldest first.
 
-        A log has one writer, so the events of a boot stand together, and they
+        A log has one writer, so the events of a boot are together, and they
         begin with a broker's start.
         """
         boot = self.column["boot"]

@@ -55,7 +55,7 @@ class Growing:
     peaks: list[bytes] = field(default_factory=list)
 
     def copy(self) -> Growing:
-        """The same tree, to go on with separately."""
+        """The same tree, to continue separately."""
         return Growing(self.size, self.peaks.copy())
 
     def append(self, leaf: bytes) -> list[Subtree]:
@@ -65,7 +65,7 @@ class Growing:
     def push(self, height: int, hash_: bytes) -> list[Subtree]:
         """Add a whole perfect subtree of ``1 << height`` leaves.
 
-        Raises ValueError where none of that height can stand.
+        Raises ValueError where none of that height can be.
         """
         position = self.size >> height
         if position << height != self.size:

@@ -1,4 +1,4 @@
-"""The table of methods: the interface of a broker behind its control socket.
+"""The table of methods: the interface of a broker at its control socket.
 
 One row for each method of ``io.vitrail.Broker``.  The server dispatches by the row, both
 clients call by it, and ``docs.tables.control`` writes the interface description from it.

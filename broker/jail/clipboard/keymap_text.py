@@ -113,7 +113,7 @@ def _closing(words: Tokens, start: int) -> int:
 
 
 def _split(words: Tokens, at: str) -> Iterator[Tokens]:
-    """The parts between the words ``at`` that stand in no bracket; empty ones not."""
+    """The parts between the words ``at`` that are in no bracket; empty ones not."""
     start = depth = 0
     for position, word in enumerate(words):
         if word in _OPENING:

@@ -4,7 +4,7 @@ A decoder of pictures is a large C library, and a malicious picture
 is a way into the program that shows it.  The output here was written by us,
 byte for byte: its chunks, its compression, its filters.  The input is read
 strictly (PNG, third edition): known critical chunks in their order, good sums,
-exactly as many pixels as it says.  Text, profiles, times, bytes behind
+exactly as many pixels as it says.  Text, profiles, times, bytes after
 the end and unknown chunks are dropped; an interlaced picture comes out as
 one that is not.
 

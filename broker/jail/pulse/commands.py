@@ -180,7 +180,7 @@ class Way(Enum):
 
     HANDSHAKE = "handshake"
     PLAYBACK = "playback"
-    """Goes on to the server; its first word is a playback channel of the client's."""
+    """Is passed to the server; its first word is a playback channel of the client's."""
     LOCAL = "local"
     """Has a separate handler in ``filter`` or ``recording``."""
     EMPTY = "empty"

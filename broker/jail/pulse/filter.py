@@ -185,7 +185,7 @@ class PulseFilter(Conversation):
         self._run(self._read_server)
 
     def resume(self, now: float) -> None:
-        """Go on with the client's bytes after some of ours have been sent."""
+        """Continue with the client's bytes after some of ours have been sent."""
         self.now = now
         self._run(self._read_client)
 
@@ -247,7 +247,7 @@ class PulseFilter(Conversation):
     # and ``from_server`` would do, to the byte, without taking them apart.
 
     def passes_samples(self, untrusted_data: frames.Bytes, now: float) -> bool:
-        """Take bytes of the client, if they go on to the server as they are.
+        """Take bytes of the client, if they are passed to the server as they are.
 
         True: the caller sends them, after the content of ``up``.  False:
         nothing has happened, they are for ``feed_client``.  While ``stalled``,

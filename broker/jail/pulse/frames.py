@@ -53,7 +53,7 @@ class Cutter:
     """Cuts the bytes of one side into frames.
 
     ``push`` keeps bytes, ``next`` takes one frame from them: a caller that
-    cannot go on just stops asking.
+    cannot continue just stops asking.
     """
 
     def __init__(self, command_bytes: int) -> None:
@@ -131,7 +131,7 @@ def plain_samples(untrusted_data: Bytes) -> tuple[int, tuple[int, ...]] | None:
     """Channel and sizes, if some bytes are whole frames of samples that follow on.
 
     So all of one stream, no seek, no offset, no flag, and nothing before or
-    behind them.
+    after them.
     """
     at, end, stream = 0, len(untrusted_data), INVALID
     sizes: list[int] = []

@@ -5,7 +5,7 @@ passed on: what a client sends beyond waits here, up to a limit, and then is
 dropped with the protocol's own "overflow".  So a sandbox can fill its own
 buffer and no other.
 
-Samples go on in frames of our own making, always whole and never longer than
+Samples are passed on in frames of our own making, always whole and never longer than
 the bytes that have arrived, so a client that stops in the middle of a frame holds up
 nothing: the server's side always is at a frame's boundary.
 """
@@ -73,7 +73,7 @@ class Playback:
         self._rewound_at = now
         self._dropping = False
         self._small = limits.PULSE_SMALL_FRAMES
-        """Small frames that may go on before the server asks for more."""
+        """Small frames that may be passed on before the server asks for more."""
 
     # -- life ----------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Playback:
             self._drop(len(part.data) - len(kept))
 
     def passes(self, sizes: tuple[int, ...], now: float) -> bool:
-        """Count whole frames of so many bytes, if they can go on as they are.
+        """Count whole frames of so many bytes, if they can be passed on as they are.
 
         False, and nothing is done, where ``write`` has more to think of:
         something waits, or it is more than the server asked for.

@@ -140,7 +140,7 @@ class Recording:
         self.owner.event(_C.RECORD_STREAM_KILLED, encode("L", [self.channel]))
 
     def cork(self, now: float, *, corked: bool) -> None:
-        """Pause or go on; while it pauses, no source is open."""
+        """Pause or resume; while it pauses, no source is open."""
         if corked == self.corked:
             return
         self.corked = corked
@@ -182,7 +182,7 @@ class Recording:
     # -- the real source -----------------------------------------------------
 
     def listen(self, _now: float) -> None:
-        """Open the real source behind it, if it may hear and wants to."""
+        """Open its real source, if it may hear and wants to."""
         # guard: not before it is allowed
         if not self.owner.sandbox.allowed or self.corked or self._opening is not None:
             return
@@ -293,7 +293,7 @@ class Recording:
             self.owner.sandbox.source_closed()
 
     def deafen(self, now: float) -> None:
-        """Revoked: go on with silence."""
+        """Revoked: continue with silence."""
         self._close_real()
         if self._due is None and not self.corked:
             self._due = now + self._fragment_seconds()

@@ -1,7 +1,7 @@
 """The shared state of all connections of a sandbox: numbers, level, microphone.
 
 Indexes are ours, counted from 1 for each sandbox: the server's would reveal how
-much others play.  They go on counting, so that a late command never meets a
+much others play.  They continue counting, so that a late command never meets a
 newer stream.
 """
 

@@ -150,7 +150,7 @@ class Pool(ProtocolObject):
 
 
 class GpuPicture(NamedTuple):
-    """Memory of the GPU behind a buffer: each dma-buf once.
+    """A buffer's memory of the GPU: each dma-buf once.
 
     ``descriptors``: how many the compositor holds, one for each plane.
     """

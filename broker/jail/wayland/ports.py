@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PoolFile(Protocol):
-    """The file behind one wl_shm_pool, checked, safe to hand to the compositor."""
+    """The file of one wl_shm_pool, checked, safe to hand to the compositor."""
 
     def export(self) -> Fd:
         """A descriptor to send; the sender closes it."""

@@ -70,7 +70,7 @@ class SecurityContext:
         return sock
 
     def close(self) -> None:
-        """The compositor takes no more connections; those it has go on."""
+        """The compositor takes no more connections; those it has remain."""
         self._life.close()
         os.close(self._place)
 

@@ -216,7 +216,7 @@ class WaypipeChannel:
             self.out += blocks.acknowledge(self._counted)
 
     def pause(self, now: float) -> float:
-        """Seconds not to go on reading, for the spans since this was asked last."""
+        """Seconds not to read, for the spans since this was asked last."""
         spans = self.files.spans - self._paid
         self._paid += spans
         return self._pace.take(now, spans)

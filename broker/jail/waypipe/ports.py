@@ -25,7 +25,7 @@ class WaypipeFile(Protocol):
         ...
 
     def account(self) -> None:
-        """Charge the memory behind it to the sandbox.  Raises ValueError at the limit."""
+        """Charge its memory to the sandbox.  Raises ValueError at the limit."""
         ...
 
     def close(self) -> None:

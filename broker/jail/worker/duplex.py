@@ -102,7 +102,7 @@ class DuplexConnection(ABC, Generic[_Core]):
         """Send all that waits for one socket, which takes it when it can."""
 
     def _sent(self) -> None:
-        """Go on with what waited for room: the writer has sent it."""
+        """Resume what waited for room: the writer has sent it."""
 
     def _end(self, error: VitrailError | None = None, reason: str = "") -> None:
         """Begin the end; the first reason counts."""

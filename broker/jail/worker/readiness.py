@@ -1,7 +1,7 @@
 """Sockets that are read often: without a task's turn for each time.
 
 A stream of sound at 20 ms wakes its filter four hundred times a second, mostly
-for some bytes that go on as they are.  Under trio each of them costs a turn of
+for some bytes that are passed on as they are.  Under trio each of them costs a turn of
 its loop: a task that is made runnable, the arming of the descriptor, deadlines
 looked at.  Here a socket has a plain function instead, a *step*, that is called
 each time there is something to read, and the task that waits has its turn only
@@ -68,7 +68,7 @@ class WatchedFile:
     ``urgent`` for one whose far end we trust: it does not wait for those of clients.
     ``served`` is the number of its last step.
 
-    The kernel would go on reporting a description that another process holds
+    The kernel would keep reporting a description that another process holds
     open, too, and there would be no way to stop it.
     """
 

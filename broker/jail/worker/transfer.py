@@ -66,7 +66,7 @@ Say = Callable[[messages.FromWorker], Awaitable[None]]
 _MOVED_SECONDS = 0.5
 _CUT, _NO_MORE = "it hung up before the end of its files", "the sender broke it off"
 _SPLICE_BYTES = 1 << 16
-"""Of a file, left after its head: they go on without being copied into this process."""
+"""Of a file, left after its head: they are passed on without being copied into this process."""
 
 
 class WorkerTransfers:

@@ -97,7 +97,7 @@ SIZES: Mapping[int, int] = {
 
 
 class HandshakeState(enum.Enum):
-    """Where a handshake stands."""
+    """The state of a handshake."""
 
     NEW = "dialler, nothing sent"
     WAIT_HELLO = "acceptor, nothing received"

@@ -28,7 +28,7 @@ _DEEPEST = 32
 
 
 def pidfd_inode(pidfd: int) -> int:
-    """Return the inode that names the process behind a pidfd, 0 if none does.
+    """Return the inode that names the process of a pidfd, 0 if none does.
 
     0 means a kernel without pidfs, where all pidfds share one anonymous inode.
     """

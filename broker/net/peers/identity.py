@@ -28,7 +28,7 @@ class Connector:
 
 @dataclass(frozen=True)
 class HybridClaim:
-    """A VM behind hybrid vsock: its connections arrive on ``BASE_PORT``.
+    """A VM with hybrid vsock: its connections arrive on ``BASE_PORT``.
 
     ``base`` is the VMM's UNIX socket path in a directory that only the
     launcher may enter.  ``connectors`` are the processes that may connect
@@ -42,7 +42,7 @@ class HybridClaim:
 
 @dataclass(frozen=True)
 class VsockClaim:
-    """A VM behind AF_VSOCK: (network namespace, CID) of the peer, vsock(7).
+    """A VM with AF_VSOCK: (network namespace, CID) of the peer, vsock(7).
 
     ``holder`` is the process that holds the CID, where its pid is known: when
     it has begun to end, another machine may have the CID.

@@ -1,6 +1,6 @@
 """Which sandbox gets a device: when it is plugged in, and on request.
 
-Each attachment is one block inside ``Permits.permit``: it begins behind the
+Each attachment is one block inside ``Permits.permit``: it begins after the
 verdict, ends when the permission does (rules that changed, a time that is
 over), when the device is pulled out or changes, when the sandbox stops, and when
 the user takes it back.

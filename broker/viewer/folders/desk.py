@@ -1,6 +1,6 @@
 """Which sandbox has which directory of the user's.
 
-Each shared folder is one block inside ``Permits.permit``: it is mounted behind the
+Each shared folder is one block inside ``Permits.permit``: it is mounted after the
 verdict, and unmounted when the permission ends (rules that changed, a time that is
 over), when the user takes it back, and when the sandbox stops.
 """

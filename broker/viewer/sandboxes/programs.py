@@ -166,7 +166,7 @@ class LeasePrograms:
     def __init__(self, logs: Path) -> None:
         """``logs`` is where each program's output is kept.
 
-        Numbers go on from the newest log there: a guest that outlived its
+        Numbers continue from the newest log there: a guest that outlived its
         broker may still report the end of a program of before.
         """
         self._logs = logs
@@ -229,7 +229,7 @@ class LeasePrograms:
             self._live[number] = program
 
     def agent_up(self) -> None:
-        """The guest's agent sent its hello: all that wait for it go on."""
+        """The guest's agent sent its hello: all that wait for it resume."""
         for program in self.live():
             self._reach(program, Step.AGENT)
 

@@ -34,7 +34,7 @@ A message that is not on this page does not exist for a sandbox: the filter ends
 | who | who may send a request so that it has an effect; who receives an event |
 | serial | which serial a request must name to have an effect; what the serial of an event allows |
 | cost | what the compositor does for a request |
-| descriptors | which descriptors the message carries, and who owns what is behind them |
+| descriptors | which descriptors the message carries, and who owns their files |
 | background | what a sandbox gains whose windows do not have the focus |
 """
 
@@ -81,7 +81,7 @@ def _costs() -> list[str]:
     return [
         "## Costs",
         "",
-        "Microseconds of a compositor's CPU time for one request, behind the filter, by `python -m tests.bench.wayland.costs` (sway 1.7 that draws with pixman, two busy cores), and what the filter charges a sandbox for it.",
+        "Microseconds of a compositor's CPU time for one request, through the filter, by `python -m tests.bench.wayland.costs` (sway 1.7 that draws with pixman, two busy cores), and what the filter charges a sandbox for it.",
         "A sandbox has 90,000 messages and 4,000 million pixels a second ([budgets](budgets.md#windows)): with any of these requests alone the compositor needs less than half a core for it.",
         "",
         "| cost | µs | charged |",

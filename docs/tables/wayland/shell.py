@@ -49,10 +49,10 @@ REQUESTS: Policies = {
         "Its window is kept above another window of the same client."
     ),
     ("xdg_toplevel", "set_title"): request(
-        "Text in a title, behind the sandbox's name; at most 600 a minute."
+        "Text in a title, after the sandbox's name; at most 600 a minute."
     ),
     ("xdg_toplevel", "set_app_id"): request(
-        "Text in an application id, behind the sandbox's name; at most 600 a minute."
+        "Text in an application id, after the sandbox's name; at most 600 a minute."
     ),
     ("xdg_toplevel", "show_window_menu"): request(
         "The compositor's menu of its window appears, inside that window.",
@@ -122,7 +122,7 @@ REQUESTS: Policies = {
         Serial.DELIVERED,
     ),
     ("xdg_popup", "reposition"): request(
-        "Moves its menu; it goes on touching its window.", Cost.POPUP
+        "Moves its menu; it still touches its window.", Cost.POPUP
     ),
     # -- attention -------------------------------------------------------------
     ("xdg_activation_v1", "destroy"): END,
@@ -136,7 +136,7 @@ REQUESTS: Policies = {
         serial=Serial.INPUT,
     ),
     ("xdg_activation_token_v1", "set_app_id"): request(
-        "Text in an application id, behind the sandbox's name."
+        "Text in an application id, after the sandbox's name."
     ),
     ("xdg_activation_token_v1", "set_surface"): request(
         "Names its window to the compositor."

@@ -316,7 +316,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A repeated key could be read in two ways."""
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key is listed twice")
     return made
 
 

@@ -228,7 +228,7 @@ def _asks(
         nothing = not any(
             _offers_soon(engine, rule, call, world) for call in soon
         ) and not any(classes.offered(call, rule) for call in calls.of_each_class())
-        # With a redirect it depends on where the rule stands.
+        # With a redirect it depends on the rule's place.
         if calls.complete and rule.redirect is None:
             classes.nothing[same] = nothing
     if nothing:

@@ -95,7 +95,7 @@ def _opened(record: Record) -> Iterator[LintFinding]:
         )
         yield _found("unframed", record, "window.fullscreen", text)
     if window.translucent:
-        text = "a window that shines through can imitate an overlay on what lies behind"
+        text = "a window that shines through can imitate an overlay on content below it"
         yield _found("translucent", record, "window.translucent", text)
     if record.viewer.audio.playback == "raw":
         text = (

@@ -21,7 +21,7 @@ ROWS = MappingProxyType(
     {
         "keys": "conditions and limits: Qubes refuses the line, and with it every call",
         "readable": "Qubes accepts this line, here it is an error",
-        "broken": "Qubes refuses every call while this line stands; here the last "
+        "broken": "Qubes refuses every call while it reads this line; here the last "
         "good set is to stay in force",
         "redirect": "the redirect goes to a target that an earlier line denies: "
         "Qubes follows it, here the answer is deny",

@@ -215,7 +215,7 @@ def _services(kind: ServiceTables) -> Schema:
 def _kinds() -> Schema:
     """[peer] belongs to external sandboxes, most of [launch] to our own.
 
-    Where a record inherits, the kind may stand in another file.
+    Where a record inherits, the kind may be in another file.
     """
     shared: Schema = {field.key: {} for field in LAUNCH.fields if not field.only}
     external = {

@@ -104,7 +104,7 @@ def test_a_size_in_either_case(size):
 def test_commas_between_columns():
     """As Qubes had them long ago."""
     (first, *_) = rules_of_map({"1.policy": "a, *, b, c, allow\n"}).problems
-    assert first.hint == "blanks stand between the columns, and no commas"
+    assert first.hint == "blanks separate the columns, and no commas"
 
 
 def test_every_error_of_the_set_at_once():

@@ -55,8 +55,8 @@ def test_a_case(line, wrong):
         ("a work -> allow", 1, "not an expectation"),
         ("a work vault ->", 1, "not an expectation"),
         ("a work vault -> alow", 17, "not a decision"),
-        ("a work vault mim=x -> allow", 14, "cannot stand here"),
-        ("a work vault -> allow targt=x", 23, "cannot stand here"),
+        ("a work vault mim=x -> allow", 14, "is not allowed here"),
+        ("a work vault -> allow targt=x", 23, "is not allowed here"),
         ("a work vault size=ten -> allow", 14, "number of bytes"),
     ],
 )

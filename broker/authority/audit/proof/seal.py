@@ -134,7 +134,7 @@ class Seal:
             self._db.execute(_INSERT, (size, kind, time.time_ns(), note))
 
     def evolve(self, tree: Growing) -> str:
-        """Go on to a next key and erase this one; returns the signed note.
+        """Change to a next key and erase this one; returns the signed note.
 
         The next key is on disk before it is certified, and this one is erased
         after that, so a crash anywhere leaves one of the two in force.
@@ -169,7 +169,7 @@ def _kind(index: int) -> str:
 
 
 def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
-    """Begin or go on with signing a log; an existing one gets its next key.
+    """Begin or continue signing a log; an existing one gets its next key.
 
     Raises IntegrityError when log and key do not fit together: one of them was
     changed, rolled back or removed; then nothing may be sealed.  UpstreamError,

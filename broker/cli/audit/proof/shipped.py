@@ -1,7 +1,7 @@
 """Check of a fleet's store against a machine's signatures: the store as a witness.
 
 The machine's checkpoints are in the store beside its events, and were there
-before the machine's log could be changed behind them.  So the tree of
+before the machine's log could be changed after them.  So the tree of
 the store's events must have the roots that the machine signed; if it has not,
 either the store was changed, or the machine sent something else than it
 signed.
@@ -126,7 +126,7 @@ class _Reader:
         self._say_end()
 
     def _skip(self, size: int) -> bool:
-        """Go on at an edge of the tree; False where none is known."""
+        """Continue at an edge of the tree; False where none is known."""
         tree = _edge(size, self._frontiers.get(size, b""))
         first = self._tree.size + 1
         if tree is None or size < first:

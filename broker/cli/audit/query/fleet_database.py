@@ -62,7 +62,7 @@ class Fleet:
         self._connection = connection
         self._milliseconds = str(int(1000 * seconds))
         self.horizon = ""
-        """The newest event of each log when ``find`` was called; the cursor to go on
+        """The newest event of each log when ``find`` was called; the cursor to continue
         with.  A log is shipped in its order, so nothing comes before it later."""
 
     def filters(self, asked: EventOptions) -> Filters:

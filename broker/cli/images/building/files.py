@@ -49,7 +49,7 @@ async def make_root(work: Path, least: int) -> None:
             raise UpstreamError(
                 "cannot make the image: genext2fs did not write a regular file"
             )
-        # Behind the file system is a hole: it costs nothing.
+        # A hole follows the file system: it costs nothing.
         os.truncate(made, -(-made.stat().st_size // _ALIGN) * _ALIGN)
         made.rename(work / "root")
     except FileNotFoundError as error:

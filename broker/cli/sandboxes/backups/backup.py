@@ -419,7 +419,7 @@ async def _feed(given: tuple[bytes, int], sink: int) -> None:
 
 
 def _name(words: Sequence[str]) -> str:
-    """Return the program's name, behind its jail."""
+    """Return the program's name, after its jail."""
     return words[words.index("--") + 1] if words[0] == BUBBLEWRAP else words[0]
 
 

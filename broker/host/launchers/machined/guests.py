@@ -238,7 +238,7 @@ def require_owner(found: Registered, pidfd: int) -> None:
         uids = {int(uid) for uid in status_fields(found.leader)["Uid"]}
     except OSError:
         uids = set()
-    # Behind the other: it also refuses a number that is used again.
+    # After the other: it also refuses a number that is used again.
     group = credentials.control_group(found.leader, pidfd)
     # guard: a machine of another user is not leased
     if not uids <= {0, os.getuid()}:

@@ -121,7 +121,7 @@ def nspawn_args(
 
 
 def _few_files(most: int) -> tuple[str, ...]:
-    # See limited_gate_words; here the shell behind the gate is the tree's own.
+    # See limited_gate_words; here the shell after the gate is the tree's own.
     # guard: a tree's programs open few files
     return (f"--rlimit=RLIMIT_NOFILE={most}",)
 

@@ -55,7 +55,7 @@ class DnsStream:
     """Whether the guest has acknowledged our SYN."""
     guest_ended: bool = False
     ended: bool = False
-    """Whether our FIN was sent: it counts as a byte behind ``unacknowledged``."""
+    """Whether our FIN was sent: it counts as a byte after ``unacknowledged``."""
     tries: int = 0
     tried: int = 0
     """Bytes at the beginning of ``unacknowledged`` that were sent again last."""

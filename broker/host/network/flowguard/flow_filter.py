@@ -336,7 +336,7 @@ class FlowFilter:
     def _may_name(
         self, flow: CarriedFlow, name: str, packet: Packet, now: float
     ) -> bool:
-        """Whether a connection may go on to a server of this name."""
+        """Whether a connection may continue to a server of this name."""
         # guard: the server's name is a name of the address
         if name not in flow.names:
             reason = "its server's name is not one that led to its address"

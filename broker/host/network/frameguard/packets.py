@@ -2,7 +2,7 @@
 
 RFC 791 and 792 (IPv4), 8200 and 4443 (IPv6), 768, 9293.
 
-Sans-IO.  ``read`` knows one plain form and no other: whoever reads behind us must see
+Sans-IO.  ``read`` knows one plain form and no other: any later reader must see
 the same packet.
 """
 

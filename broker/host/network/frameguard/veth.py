@@ -228,7 +228,7 @@ def without_ipv6(interface: str) -> None:
 def _set_congestion_control() -> None:
     """Set the box's TCP congestion control to reno (tcp(7)).
 
-    Its connections end at passt or at a neighbour, behind queues of a few MiB, and the
+    Its connections end at passt or at a neighbour, after queues of a few MiB, and the
     machine's default may be BBR, which does not slow down where they overflow.  Towards
     the world passt's sockets have that of the machine.
     """

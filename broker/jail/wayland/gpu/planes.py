@@ -22,7 +22,7 @@ LINEAR = 0
 _DEEPEST_PIXEL = 8
 _WHOLE = (1, 1)
 _Part = tuple[int, int, int]
-"""Bytes of a sample, and for how many pixels it stands, across and down."""
+"""Bytes of a sample, and how many pixels it covers, across and down."""
 
 
 class Plane(NamedTuple):

@@ -152,7 +152,7 @@ def follow_windows(core: ClientState) -> None:
 
 
 def let_sleep(core: ClientState) -> None:
-    """The record allows it no more: the screen may lock, and programs go on."""
+    """The record allows it no more: the screen may lock, and programs keep running."""
     core.idle_inhibit = 0
     for inhibitor in core.inhibitors:
         _let_sleep(core, inhibitor)

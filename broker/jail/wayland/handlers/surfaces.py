@@ -128,7 +128,7 @@ def frame(core: ClientState, surface: Surface, new_id: int) -> None:
 def set_opaque_region(
     core: ClientState, surface: Surface, region: Region | None
 ) -> None:
-    """A claim that nothing behind need be drawn, which a filter cannot check.
+    """A claim that nothing below need be drawn, which a filter cannot check.
 
     With pixels that are translucent all the same, the compositor shows what
     it drew there last: another window, as through a hole in an opaque frame.

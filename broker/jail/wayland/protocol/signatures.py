@@ -13,7 +13,7 @@ from broker.jail.wayland.protocol.tables import INTERFACES
 
 @dataclass(frozen=True, slots=True)
 class MessageArgument:
-    """``kind`` is one of ``iufsonah``; ``interface`` is "" where any may stand."""
+    """``kind`` is one of ``iufsonah``; ``interface`` is "" where any is allowed."""
 
     kind: str
     nullable: bool

@@ -1,4 +1,4 @@
-"""A window's frame: our surfaces around and behind a client's surface.
+"""A window's frame: our surfaces around and below a client's surface.
 
 The root surface has the window's role and is exactly as large as the frame.
 The lowest surface is its opaque picture in the sandbox's colour, on it
@@ -8,7 +8,7 @@ of the root shows frame and content together or not at all.  Only a picture that
 changes nothing of the frame may come alone (``commit_content``).
 
 The root accepts input everywhere: what the client's surface refuses ends
-there, and never reaches what lies behind the window (design 7).  Strips have
+there, and never reaches what is below the window (design 7).  Strips have
 real-size buffers: a pixel scaled to a strip ends some pixels short on
 renderers with 16.16 arithmetic (border.md 5.10).
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
 
 _TILE = 64
-"""Side of the picture behind a window.  Scaled to 4096 px, 16.16 arithmetic
+"""Side of the picture below a window.  Scaled to 4096 px, 16.16 arithmetic
 misses by half a pixel, which the strips cover."""
 _POOL = 1 << 17
 """Bytes of the first pool: strips of 4 px fit, up to 7,000 px long."""

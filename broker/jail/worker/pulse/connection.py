@@ -207,7 +207,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
     # -- reading -----------------------------------------------------------------
 
     # Each side has a step (``readiness``) and a task, which waits where the step
-    # may not go on.
+    # may not continue.
 
     async def _read(self) -> None:
         with (

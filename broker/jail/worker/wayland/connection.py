@@ -251,7 +251,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
                 await self._rest()
 
     def _listen(self) -> ReadyTasks:
-        """Read the client once: a step, its task waits where that may not go on."""
+        """Read the client once: a step, its task waits where that may not continue."""
         core = self.core
         if self._waits():
             return ReadyTasks.MINE

@@ -1,4 +1,4 @@
-"""Memory behind the pools of a sandbox whose display stream we decode.
+"""Memory of the pools of a sandbox whose display stream we decode.
 
 Each pool is our memfd, sealed against shrinking from its beginning, so
 the compositor may map it: no process in the sandbox ever holds it.  It is our
@@ -36,7 +36,7 @@ class StreamMachine(RealMachine, Memory):
         self.touched = 0
 
     def charge_touched(self, size: int) -> None:
-        """Count memory behind files.  Raises ValueError at the limit."""
+        """Count memory of files.  Raises ValueError at the limit."""
         # guard: memory of a sandbox
         if size > 0 and self.touched + size > waypipe_limits.WAYPIPE_TOUCHED_BYTES:
             raise ValueError(

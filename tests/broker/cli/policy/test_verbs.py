@@ -75,7 +75,7 @@ def test_check_reports_every_problem(world):
         f"{first}:1:9: 'disposable' is not a value",
         "  | class = disposable",
         "  |         ^^^^^^^^^^",
-        '  hint: text stands in quotes: "disposable"',
+        '  hint: text is written in quotes: "disposable"',
         f"{first}:2:1: unknown key 'colour'",
         '  | colour = "red"',
         "  | ^^^^^^",
