@@ -164,7 +164,7 @@ def _require_harmless(config: Json) -> None:
 
 def _require_devices(linux: Json) -> None:
     rules = linux["resources"]["devices"]
-    # Without it as the first rule, runtimes differ in what is open.
+    # Without it as the first rule, runtimes differ in the open devices.
     # guard: a container of root's has closed devices
     if rules[:1] != [{"allow": False, "access": "rwm"}]:
         raise RefusedError("its devices are not closed")
@@ -286,7 +286,7 @@ def _clear_old() -> None:
     """Remove what hooks have left that were killed between their stages."""
     for name in os.listdir(PLACES):
         try:
-            # The time of what is mounted there, where it still is.
+            # The time of the mount there, if there is one.
             age = time.time() - os.lstat(f"{PLACES}/{name}").st_ctime
         except OSError:
             continue

@@ -1,7 +1,7 @@
 """The ssh agent's protocol: its requests as values, and what an agent's client writes.
 
 Sans-IO.  Only what passes is here: list the keys, bind a session to a host's key, and
-sign a login or a content.  What is signed is written from the fields that the rules and
+sign a login or a content.  The signed data is written from the fields that the rules and
 the user see, and never taken over from a sandbox.
 
 Sources: draft-ietf-sshm-ssh-agent, sections 3 and 4; OpenSSH's PROTOCOL.agent

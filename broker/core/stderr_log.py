@@ -19,7 +19,7 @@ def log_stderr(text: str) -> None:
     """Write a line (or several) to standard error, if that can be; never raises.
 
     It may be a terminal, and ``text`` the error of a process that a sandbox has taken
-    over: what is not shown is escaped, but for line ends.
+    over: unprintable characters are escaped, but for line ends.
     """
     # guard: the broker's own log drives no terminal
     shown = displayed(text)

@@ -84,7 +84,7 @@ class IngestStore:
     ) -> Position:
         """Prove a batch and store it.
 
-        ``new`` takes the machine's name where the batch has what was not there.
+        ``new`` takes the machine's name where the batch has new events.
         Raises RefusedError, IntegrityError, SetupError, UpstreamError.
         """
         check_form(untrusted)

@@ -1,6 +1,6 @@
 """A part of the broker in a separate process, forked before its event loop starts.
 
-So both share the pages of what they both import, and patches of a test are in both.
+So both share the pages of common imports, and patches of a test are in both.
 """
 
 from __future__ import annotations

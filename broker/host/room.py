@@ -1,6 +1,6 @@
 """Whether this machine has the memory for one more sandbox.
 
-A guest's memory is taken when the guest writes to it, so what is available now is
+A guest's memory is taken when the guest writes to it, so the memory that is available now is
 promised to machines that run already: each start for a sandbox leaves room for what
 the earlier ones have not touched yet, and a floor for the user's own programs.
 """
@@ -65,7 +65,7 @@ class Room:
     ) -> Iterator[Promise]:
         """Keep the memory of one start free while the block runs.
 
-        The user is warned of what is short.  Raises RefusedError for a sandbox's
+        The user is warned of the shortage.  Raises RefusedError for a sandbox's
         request then, and for a machine that is larger than this one.
         """
         promise = Promise((self._memory_mib(record, changes) or 0) << 20)

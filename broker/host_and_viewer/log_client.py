@@ -101,7 +101,7 @@ class LogClient:
                 nursery.cancel_scope.cancel()
         finally:
             self._over = True
-            # Cancelled, too: what is recorded in a shield would wait for ever.
+            # Cancelled, too: an event that is recorded in a shield would wait for ever.
             # guard: shielded requests end when the authority is no longer heard
             for number, call in list(self._calls.items()):
                 call.set_answer(m.Failed(number, "upstream", _LOST))

@@ -1,6 +1,6 @@
 """The runtime of a process that carries out: pump, signals, shutdown.
 
-What it does is recorded by an event log, its own or the authority's; the log's block
+Its actions are recorded by an event log, its own or the authority's; the log's block
 is around this one, so that it is still there at the end.
 """
 

@@ -1,4 +1,4 @@
-"""Messages between the authority and a process that carries out what it permits.
+"""Messages between the authority and a process that acts on its permits.
 
 The authority decides and records; the other process, which is called the *client*
 here, holds streams, windows or machines.  A client names leases by their id: what a

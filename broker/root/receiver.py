@@ -90,7 +90,7 @@ def _as_socket(fd: int) -> socket.socket:
 
 
 def _receive(client: socket.socket, service: socket.socket) -> None:
-    """Pass on what comes until one end has gone."""
+    """Pass on data until one end has gone."""
     service.settimeout(None)
     poll = select.poll()
     poll.register(client, select.POLLIN)

@@ -565,7 +565,7 @@ async def _watch_end(sock: socket.socket, scope: trio.CancelScope) -> None:
     """Cancel when a client has gone; its process may hang and not say so."""
     poll = select.poll()
     poll.register(sock, 0)
-    while not poll.poll(0):  # noqa: ASYNC110 -- what comes is another process's to read
+    while not poll.poll(0):  # noqa: ASYNC110 -- another process reads the data
         await trio.sleep(_LOOK_SECONDS)
     scope.cancel()
 

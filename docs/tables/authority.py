@@ -101,7 +101,7 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     ),
     "HoldCheckpoint": _asks(
         "for AUTHORITY_PEERS peers at most",
-        "None: what is kept was signed and proved by the peer's log.",
+        "None: kept checkpoints were signed and proved by the peer's log.",
         "signatures and a proof; AUDIT_WITNESSED checkpoints of AUDIT_WITNESS_LOGS "
         "logs are kept of a peer",
         _LINKED,

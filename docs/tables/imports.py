@@ -70,7 +70,7 @@ def modules() -> Mapping[str, Path]:
 
 
 def tree(name: str) -> ast.Module:
-    """Return a module's syntax tree, without what is for type checkers alone."""
+    """Return a module's syntax tree, without the imports for type checkers only."""
     return _read(name)[0]
 
 

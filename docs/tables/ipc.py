@@ -279,13 +279,13 @@ CONTROL: Mapping[str, ChannelPolicy] = {
         _OWNER,
         "for a call with several answers, after the one before it was taken",
         "decoding one message of CONTROL_MESSAGE_BYTES; its parameters stay unread",
-        "Shows the client what it likes, as an item of this call.",
+        "Shows the client anything, as an item of this call.",
     ),
     "done": no_descriptors(
         _OWNER,
         "once for a call",
         "decoding one message of CONTROL_MESSAGE_BYTES; its parameters stay unread",
-        "Shows the client what it likes, as the answer of this call.",
+        "Shows the client anything, as the answer of this call.",
     ),
 }
 WORKER: Mapping[str, ChannelPolicy] = {

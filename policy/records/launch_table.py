@@ -1,4 +1,4 @@
-"""Tables of a record that say how its machine starts and what it keeps."""
+"""Tables of a record that say how its machine starts and which state it keeps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A picture of who may do what, as a graph in the language of Graphviz.
 
 Sandboxes are boxes in the colours of their labels.  An arrow leads from the sandbox
-that asks to what it reaches: solid where something is allowed, dashed where
+that asks to its target: solid where something is allowed, dashed where
 everything on it is asked about.  Its number leads to the list below the picture,
 which has one sentence for each arrow.
 

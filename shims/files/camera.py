@@ -45,7 +45,7 @@ CAMERA_ALLOWED, CAMERA_DENIED = 0, 2
 LINGER_SECONDS = 2.0  # a program that starts again has the same pictures
 BLACK_SECONDS = 0.2
 SERVER_SECONDS = 10.0
-# What is started ends with this process, however that ends.
+# Started programs end with this process, however that ends.
 ENDS_WITH_INPUT = '"$0" </dev/null & read -r _; kill $!; wait'
 ASKS_AT_ONCE = 16
 
@@ -171,7 +171,7 @@ class CameraNode:
         return self._node.failed
 
     def close(self) -> None:
-        """Let it go, and what was started for it."""
+        """Release it, and the programs that were started for it."""
         self._over = True
         self._node.changed.set()
         self._hang_up()

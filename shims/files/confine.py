@@ -81,7 +81,7 @@ def _empty_root(libc: ctypes.CDLL, pivot_root: int, folder: int) -> None:
     os.makedirs("/tmp/proc/self")
     os.mkdir(f"/tmp{KEPT}")
     kept = f"/proc/self/fd/{here}".encode()
-    # With what is mounted below it: a part alone may not be cloned here.
+    # With the mounts below it: a part alone may not be cloned here.
     flags = MS_BIND | MS_REC
     check(libc.mount(kept, f"/tmp{KEPT}".encode(), None, flags, None), "directory")
     os.close(here)

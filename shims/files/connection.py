@@ -81,7 +81,7 @@ class BrokerConnection:
         del self._queued[:size]
 
     def _heed(self) -> None:
-        """Raise TransferError where the broker has refused what is still to be sent.
+        """Raise TransferError where the broker has refused the rest.
 
         Only between contents that are sent: after the answer to a request for files
         come their entries, which ``wait`` would not pass on.

@@ -148,7 +148,7 @@ class Saved(Edited):
     """A file that programs of a sandbox save, where the user has chosen."""
 
     def __init__(self, path: str, expected: str, keep_free: int) -> None:
-        """``expected``: what is replaced: its SHA-256 in hex, its ``state_of``, or "-".
+        """``expected``: the replaced file: its SHA-256 in hex, its ``state_of``, or "-".
 
         ``keep_free``: bytes that stay free on its file system.
         """
@@ -158,7 +158,7 @@ class Saved(Edited):
         self._name = os.path.basename(path)
         self.keep_free = keep_free
         self.kept = b""
-        """The SHA-256 of what was kept."""
+        """The SHA-256 of the kept file."""
         self._expected = expected
 
     def _is_expected(self, facts: os.stat_result) -> bool:

@@ -85,7 +85,7 @@ class FileDialog:
                 self._asking.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close open files."""
         with self._lock:
             self._open = False
             os.close(self.wake)
@@ -190,7 +190,7 @@ def run_dialog(
 def receive_chosen(
     connection: BrokerConnection, delivery: Dict[str, Any]
 ) -> Tuple[List[str], str]:
-    """Keep what comes; returns the paths, and the token of a file to be saved."""
+    """Keep the arriving files; returns the paths, and the token of a file to be saved."""
     source, token = str(delivery.get("source")), str(delivery.get("back") or "")
     check_path([source])
     top = os.path.join(os.path.expanduser("~"), INCOMING, source)
@@ -256,7 +256,7 @@ def size_at(path: str) -> int:
 
 
 def send_saved(path: str, token: str) -> int:
-    """Send what was saved; returns 1, 0 where it has gone.  Raises TransferError."""
+    """Send the saved file; returns 1, 0 where it has gone.  Raises TransferError."""
     for left in reversed(range(RETURN_TRIES)):
         if not os.path.lexists(path):
             return 0  # another program has moved it away

@@ -44,7 +44,7 @@ class CallStream:
     def send_from(self, fd: int, wake: int = -1) -> None:
         """Send what can be read from ``fd`` until its end, then the end of data.
 
-        ``wake``: once it is readable, only what is there already is sent.
+        ``wake``: once it is readable, only data that is there already is sent.
         """
         watched = [fd] if wake < 0 else [fd, wake]
         while True:

@@ -1,6 +1,6 @@
 """The commands that also run beside the broker, for the user's own files.
 
-What runs there is one file of this module and what it imports, and nothing else.
+Only one file of this module and its imports run there, and nothing else.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def edit_file(words: List[str]) -> int:
 def save_file(words: List[str]) -> int:
     """``save FILE ORIGIN BEFORE FREE``: put the entry on standard input in a file's place.
 
-    Says the SHA-256 of what was kept.
+    Says the SHA-256 of the kept file.
     """
     saved = Saved(words[0], words[2], int(words[3]))
     # guard: saved files are kept from a jail

@@ -1,6 +1,6 @@
 """New documents of pixels: PDF (ISO 32000-1) of pages, PNG (RFC 2083) of a picture.
 
-Only what is needed, so that a reader of the file meets nothing that a sandbox wrote but
+Only the needed parts, so that a reader of the file meets nothing that a sandbox wrote but
 pixels, and words that are in no use but search and copying.
 """
 

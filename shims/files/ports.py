@@ -22,7 +22,7 @@ PORT_SERVICE = "vitrail.Tcp"
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 10.0
 # Some machines' sockets cannot be half-closed, so the far end may not see that this
-# one has sent all: what it still sends is waited for this long.
+# one has sent all: the rest of its data is waited for this long.
 LAST_SECONDS = 3.0
 AT_ONCE = 64  # connections of one vitrail-connect
 CONNECT_USAGE = "usage: vitrail-connect [--target SANDBOX] PORT [LOCAL-PORT]"

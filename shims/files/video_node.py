@@ -306,7 +306,7 @@ def pointers_to(calls: Dict[int, Any], count: int) -> ctypes.Array[Any]:
 
 
 def pipewire_library() -> ctypes.CDLL:
-    """Return the library with the types of what is called.  Raises TransferError."""
+    """Return the library with the types of the called functions.  Raises TransferError."""
     import ctypes
 
     try:

@@ -71,7 +71,7 @@ class Account:
 
     @contextlib.contextmanager
     def rights(self) -> Iterator[None]:
-        """Have this user's rights for a while, for what is made in its directories.
+        """Have this user's rights for a while, for files that are made in its directories.
 
         Its programs may have put links there: these lead to nothing that the user could
         not reach.  Raises OSError.
@@ -131,7 +131,7 @@ class Account:
 
 
 def remove(path: str) -> None:
-    """Remove what has this name, if anything has.  Raises OSError."""
+    """Remove the entry of this name, if there is one.  Raises OSError."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

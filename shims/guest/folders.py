@@ -50,7 +50,7 @@ LOOK_SECONDS = 0.05
 
 
 class Folders:
-    """What is mounted, by the number of its device."""
+    """The mounts, by the number of its device."""
 
     def __init__(self, guest: "Guest") -> None:
         self._guest = guest
@@ -75,7 +75,7 @@ class Folders:
         self._run(MOUNT, [device, path, f"vitrail-{place}"], ended)
 
     def _mount_stream(self, place: int, path: str) -> None:
-        """Connect to the broker and have sshfs mount what it serves."""
+        """Connect to the broker and have sshfs mount the served directory."""
         if shutil.which("sshfs") is None:
             self._answer(place, "sshfs is not in its image: build one with it")
             return

@@ -66,7 +66,7 @@ class PortError(Exception):
 
 
 class PortStream:
-    """One connection: what is under way in it, and which ends have ended."""
+    """One connection: its data under way, and which ends have ended."""
 
     def __init__(self, number: int, sock: socket.socket) -> None:
         self.number = number

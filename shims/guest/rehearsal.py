@@ -186,7 +186,7 @@ class Rehearsal:
         self._loop.later(0, self._clear)
 
     def _clear(self) -> None:
-        """Wait until no process of it is left, and remove what it made."""
+        """Wait until no process of it is left, and remove its files."""
         # guard: no process of a rehearsal outlives it
         if self._kill_left():
             self._loop.later(CLIENT_SECONDS, self._clear)
@@ -243,7 +243,7 @@ class Rehearsal:
         return found
 
     def _changed(self) -> List[str]:
-        """Return what is new, or not what it was, in places where programs may write."""
+        """Return new and changed entries in places where programs may write."""
         changed = []
         for path, fact in self._found(self._before).items():
             # Elsewhere than in a machine other programs may have changed it.
@@ -254,7 +254,7 @@ class Rehearsal:
         return changed
 
     def _found(self, known: "Optional[Dict[str, Fact]]" = None) -> "Dict[str, Fact]":
-        """Return what is in the places where the user's programs may write."""
+        """Return the entries of the places where the user's programs may write."""
         places = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")
         return list_entries(
             [*places, self._guest.session_dir, self._guest.account.home], known

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 X_DIRECTORY = "/tmp/.X11-unix"
 X_COOKIE_NAME = b"MIT-MAGIC-COOKIE-1"
 X_LINES, X_LINE_BYTES = 50, 400
-"""What is logged of one run of the program."""
+"""The log of one run of the program."""
 
 
 class XServer:

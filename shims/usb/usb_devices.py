@@ -93,7 +93,7 @@ def keep_awake() -> None:
 
 
 class DeviceNodes:
-    """Gives the nodes of devices to the guest's user, and mounts what is on disks.
+    """Gives the nodes of devices to the guest's user, and mounts disks.
 
     Only below our own virtual bus: the machine's other disks are none of its business.
     """

@@ -467,7 +467,7 @@ class ClientStream:
 
 
 def _copy(rows: Rows, count: int, into: memoryview) -> None:
-    """Read rows of a program's memory; what it has cut off is zero."""
+    """Read rows of a program's memory; a part that it has cut off is zero."""
     if rows.width == rows.stride:
         parts = [into]
         starts = [rows.start]

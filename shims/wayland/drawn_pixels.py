@@ -35,7 +35,7 @@ class ProgramPool:
         self.buffers = 0
         self.dead = False
         self.drawn: "Optional[GpuPicture]" = None
-        """What is in place of the file: memory of the GPU."""
+        """Memory of the GPU, in place of the file."""
         self.pictures: "List[ProgramBuffer]" = []
         """Buffers that were sent last."""
 
@@ -88,13 +88,13 @@ class ProgramBuffer:
 
 
 class ProgramSurface:
-    """What is pending and shown on a surface."""
+    """The pending and shown state of a surface."""
 
     def __init__(self) -> None:
         self.shown: Optional[ProgramBuffer] = None
         self.pending: Optional[ProgramBuffer] = None
         self.attached = False
-        """Whether a commit changes what is shown to ``pending``."""
+        """Whether a commit changes the shown buffer to ``pending``."""
         self.damage: Region = []
         """In pixels of the buffer."""
         self.surface_damage: Region = []
@@ -107,7 +107,7 @@ class ProgramSurface:
         self.pictures: List[ProgramBuffer] = []
 
     def commit(self) -> "Optional[Tuple[ProgramBuffer, Region]]":
-        """Return what has to be sent of which buffer, before the commit is."""
+        """Return the part of each buffer that must be sent, before the commit is."""
         if self.attached:
             self.shown, self.pending, self.attached = self.pending, None, False
         drawn = self._drawn()

@@ -16,7 +16,7 @@ class ReadyLoop:
         self._alarm: Optional[Tuple[float, Callable[[], None]]] = None
 
     def alarm(self, when: Optional[float], action: Callable[[], None]) -> None:
-        """Call this at a time of the monotonic clock, in place of what was set; or never."""
+        """Call this at a time of the monotonic clock, in place of an earlier time; or never."""
         self._alarm = None if when is None else (when, action)
 
     def watch(self, fd: int, events: int, action: Callable[[int], None]) -> None:

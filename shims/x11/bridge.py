@@ -46,7 +46,7 @@ class Bridge:
         self._then(self._bind)
 
     def work(self) -> None:
-        """Handle what was fed.  Raises BridgeError when this connection is at its end."""
+        """Handle the fed bytes.  Raises BridgeError when this connection is at its end."""
         self.core.x.handle()
         self.core.relay.handle()
         self.core.tick()

@@ -62,7 +62,7 @@ class Core:
         self._timers: dict[object, tuple[float, Action]] = {}
 
     def attach(self, part: object) -> None:
-        """Add a part, whose methods handle what they are named after.
+        """Add a part, whose methods handle the messages that they are named after.
 
         ``_on_x_map`` is for MapNotify, ``_on_client_net_wm_state`` for that client
         message, ``_on_helper_xdndenter`` for one to the helper, and other ``_on_`` for
@@ -90,7 +90,7 @@ class Core:
         return max(0.0, min(due) - self.clock()) if due else None
 
     def tick(self) -> None:
-        """Do what is due."""
+        """Do the work that is due."""
         now = self.clock()
         for key in [key for key, (when, _) in self._timers.items() if when <= now]:
             self._timers.pop(key)[1]()

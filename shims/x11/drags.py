@@ -40,7 +40,7 @@ class Drags(BridgePart):
         """The X11 window that speaks XDND to the helper."""
         self._done: Optional[bool] = None
         """Whether the target took the drop, once it is known."""
-        # What is over one of our windows.
+        # A drag over one of our windows.
         self._offer: Maybe = None
         self._serial = self._action = 0
         self._target: Optional[XWindow] = None

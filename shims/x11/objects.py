@@ -41,7 +41,7 @@ class Relay:
     """Both connections, their objects, and who handles which message.
 
     Handlers of events (from the compositor) and requests (from Xwayland) take the object
-    and the values, among which objects are objects; what has none is passed on.
+    and the values, among which objects are objects; a message without one is passed on.
     Events for Xwayland wait in order while ``hold`` counts.
     """
 

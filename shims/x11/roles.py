@@ -259,7 +259,7 @@ class Roles(BridgePart):
             width, height = window.within(width, height)
         told, window.told = window.told, (width, height)
         # Swing enlarges itself just after mapping, and sway then repeats the first size:
-        # what was said before is not a wish.
+        # an earlier state is not a wish.
         whole = MAXIMIZED in states or FULLSCREEN in states
         if (width, height) in (window.shown, told) and not whole:
             width = height = 0

@@ -1,7 +1,7 @@
 """The globals that Xwayland is shown, and the three screens of its plane.
 
 Wayland tells no client where its windows are, so each managed window is at one fixed
-place of X11's plane, the origin; only what is relative to it matters.  X11's pointer
+place of X11's plane, the origin; only distances from it matter.  X11's pointer
 cannot leave the screens, and a menu may lie left of its window or above it: so two more
 screens are there beside the real one, which is the first and so the primary one.
 """

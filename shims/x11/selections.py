@@ -165,7 +165,7 @@ class Selections(BridgePart):
             core.relay.release(old)
 
     def _on_focus(self) -> None:
-        """A window has the keyboard: what was copied without it may be said now."""
+        """A window has the keyboard: an earlier copy may be announced now."""
         for selection in self._found.values():
             if selection.unsaid:
                 self._offer(selection, selection.types)

@@ -33,7 +33,7 @@ class Surfaces(BridgePart):
         self._pools = pools
 
     def show(self, surface: HeldSurface) -> None:
-        """Send what was held; from now on messages pass."""
+        """Send held messages; from now on messages pass."""
         surface.open = True
         self.fit(surface)
         if surface.buffer is not None and not surface.buffer.dead:

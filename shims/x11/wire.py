@@ -24,7 +24,7 @@ def numbers(data: bytes) -> tuple[int, ...]:
 
 
 class Stream:
-    """One end of a connection, without its socket: what came, and what is to be sent."""
+    """One end of a connection, without its socket: received bytes, and bytes to be sent."""
 
     def __init__(self, peer: str) -> None:
         self.peer = peer

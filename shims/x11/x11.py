@@ -40,7 +40,7 @@ ATOMS = _NAMES.split()
 
 
 class Property(NamedTuple):
-    """A window's property; ``more`` is what was not asked for, in bytes."""
+    """A window's property; ``more`` is the size of the rest that was not asked for."""
 
     kind: int
     format: int
@@ -186,7 +186,7 @@ class X11(Stream):
     def _look_up(
         self, keys: Sequence[Any], known: dict[Any, Any], ask: _Call, then: _Call
     ) -> None:
-        """Call back with what is known of all keys, which is asked for where it is not."""
+        """Call back with the known data of all keys, which is asked for where it is not."""
         missing = [key for key in dict.fromkeys(keys) if key not in known]
         for key in missing:
             ask(key)

@@ -77,7 +77,7 @@ class _Entry:
     """The event's JSON before its number; ``tail`` is the rest after it."""
     tail: bytes
     also: list[_Entry]
-    """What is committed with it, after it."""
+    """The entries that are committed with it, after it."""
     done: trio.Event = field(default_factory=trio.Event)
     leads: bool = False
     sequence: int = 0

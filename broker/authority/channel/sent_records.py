@@ -1,4 +1,4 @@
-"""The records that a client has, and what it needs to have others."""
+"""The records that a client has, and the ones that it needs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The authority's end of a client's channel: what it may ask is checked here.
+"""The authority's end of a client's channel: its requests are checked here.
 
-A client that says what it may not say has been taken over, or has a mistake; either
+A client that sends a message that it may not send has been taken over, or has a mistake; either
 way its channel ends, with everything that it was permitted.
 """
 

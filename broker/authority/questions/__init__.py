@@ -1,4 +1,4 @@
-"""Questions to the user: their queue, what was granted, the phrase.
+"""Questions to the user: their queue, grants, the phrase.
 
 Processes: authority, brokerctl (phrase); authority, viewer, brokerctl (subject).
 """

@@ -1,4 +1,4 @@
-"""``brokerctl allow``: allow what was refused, with the line that does it shown first."""
+"""``brokerctl allow``: allow a refused request, with the line that does it shown first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line that would allow what was refused, tried before it is offered.
+"""The line that would allow a refused request, tried before it is offered.
 
 Nothing here writes.  The line names the two sandboxes of the refused call, so it allows
 that call and its like; what else it allows is compared over all classes of calls.

@@ -1,4 +1,4 @@
-"""Offer, by notification, to allow what has just been refused.
+"""Offer, by notification, to allow a request that was just refused.
 
 A sandbox chooses when it is refused.  So it could time a notification to appear where
 the user is about to click, or cover the screen with them.  Therefore the first

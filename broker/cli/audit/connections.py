@@ -51,7 +51,7 @@ class LoggedConnection:
     peer: str = ""
     target: str = ""
     what: str = ""
-    """What it was about: an address or a file; the host, until an address is opened."""
+    """Its object: an address or a file; the host, until an address is opened."""
     opened_in: str = ""
     """The sandbox that has opened or received the object."""
     verdict: str = ""

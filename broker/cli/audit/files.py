@@ -16,7 +16,7 @@ from broker.core.files.replace_file import whole_file
 def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
     """Write the texts to the file, or to standard output for ``-``.
 
-    The file is only its owner's to read.  On a terminal, what is not shown is
+    The file is only its owner's to read.  On a terminal, unprintable characters are
     escaped.  Raises UsageError when the file is there already and not to be replaced,
     UpstreamError when the disk refuses.
     """

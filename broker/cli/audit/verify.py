@@ -65,7 +65,7 @@ _machine = click.option(
 @click.option(
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Continue from what was proved before, as stored in this file (with --store).",
+    help="Continue after the part that was proved before, as stored in this file (with --store).",
 )
 @click.option(
     "--jobs", type=click.IntRange(1, 256), default=None, help="Processes (--store)."

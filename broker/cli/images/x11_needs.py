@@ -112,7 +112,7 @@ def tell_failed(program: str) -> None:
 
 
 class _Image:
-    """The ELF files of an archive, and what they need."""
+    """The ELF files of an archive, and their needs."""
 
     def __init__(
         self,

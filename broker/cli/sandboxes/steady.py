@@ -2,7 +2,7 @@
 
 A sandbox decides when its question goes and the next one is in its place, and when it
 ends and another row is under the cursor: a key that was meant for the first would act
-on the second.  So a key counts only for what has been on the screen for
+on the second.  So a key counts only for a question that has been on the screen for
 ``limits.PROMPT_GUARD_SECONDS``, as in the dialog (``prompt.guard``).
 
 Sans-IO: time is passed in, in seconds of a clock that does not go back.

@@ -22,7 +22,7 @@ _Identity = tuple[int, int]
 
 
 class Arrivals:
-    """What is below ``~/Incoming`` now, so that what comes later is known."""
+    """Entries below ``~/Incoming`` now, so that later ones are known."""
 
     def __init__(self, home: Path) -> None:
         self._top = home / INCOMING
@@ -33,11 +33,11 @@ class Arrivals:
         }
 
     def move(self, source: str, names: Sequence[str], target: Path) -> list[Path]:
-        """Move what has come from ``source`` under these names; returns where it is.
+        """Move arrivals from ``source`` under these names; returns where it is.
 
         A name that arrived as ``NAME (2)``, because ``NAME`` was there, counts too.
         Raises RefusedError where the target has such a name, or nothing has come under
-        one of the names; what has arrived stays below ``~/Incoming`` then.
+        one of the names; the arrivals stay below ``~/Incoming`` then.
         """
         folder = self._top / source
         fresh = {
@@ -52,7 +52,7 @@ class Arrivals:
                 raise RefusedError(
                     f"no file or directory named '{printable(name, 100)}' has arrived "
                     f"from '{source}'",
-                    hint=f"see {folder} for what has arrived",
+                    hint=f"see {folder} for arrivals",
                 )
             place = target / name
             if os.path.lexists(place):

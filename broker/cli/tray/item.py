@@ -101,7 +101,7 @@ class TrayItem:
     def call(
         self, path: str, interface: str, member: str, body: tuple[Any, ...]
     ) -> tuple[Reply, Click | None]:
-        """Answer a call of a panel: the reply, and what was clicked.
+        """Answer a call of a panel: the reply, and the clicked entry.
 
         Raises UnknownCallError, also for values of another type.
         """

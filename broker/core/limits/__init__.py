@@ -4,7 +4,7 @@ A limit that only one protocol knows is here too, so that one folder shows
 how much a hostile sandbox can make us hold.
 
 Callers write ``limits.NAME`` for those that most processes know.  The other modules are
-imported by name: a process has the limits of what it does (``tests/test_layout.py``).
+imported by name: a process has the limits of its work (``tests/test_layout.py``).
 
 Processes: authority, viewer, host, shipper, vitrail-ingest, brokerctl (audit);
 authority, viewer, host (authority); viewer, host, worker, brokerctl (clipboard, link);

@@ -15,7 +15,7 @@ CONTROL_CLIENTS = 2 * CONTROL_FORWARDED + 16
 that leaves places for the answer to a question and for the broker's end."""
 
 CONTROL_CANCEL_SECONDS = 15.0
-"""For another process to end a call whose client has gone, and what it has started."""
+"""For another process to end a call whose client has gone, and its processes."""
 
 CONTROL_REPLY_SECONDS = 10.0
 """For a control client to take one reply: one that does not read is closed, and

@@ -131,7 +131,7 @@ FRAMES_READ_BYTES = 1 << 18
 the largest frames, so that a small read never waits on a large frame twice."""
 
 FRAMES_SEND_BYTES = 32000
-"""What is written to passt at once, unless one frame is longer: whole frames that the
+"""The bytes that are written to passt at once, unless one frame is longer: whole frames that the
 kernel keeps in one buffer.  A buffer of a UNIX stream has 32 KiB and more of pages, and
 at most half of SO_SNDBUF."""
 

@@ -1,6 +1,6 @@
 """Messages between a sandbox's frame filter and the viewer, which has flows decided.
 
-The filter reads the guest's packets and is jailed; what it says about them is a claim
+The filter reads the guest's packets and is jailed; its statements about them are claims
 about its sandbox.  It asks for each destination once, and carries flows to it while
 the answer holds.  Frames are as ``core.framing`` has them, in a pair of stream sockets.
 """

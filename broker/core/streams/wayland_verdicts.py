@@ -193,7 +193,8 @@ _ROWS = (
         "Legacy input method protocol without a focus rule.",
     ),
     _no(
-        "zwp_input_method_v1", "Reads and writes what is typed into other applications."
+        "zwp_input_method_v1",
+        "Reads and writes text that is typed into other applications.",
     ),
     _no("zwp_input_panel_v1", "Unframed surface over other windows."),
     _no("zwp_xwayland_keyboard_grab_manager_v1", "Grabs the keyboard."),

@@ -1,7 +1,7 @@
 """Binds checked files below a directory, for a program that takes paths.
 
 Podman and systemd-nspawn look their paths up themselves, some time after we looked at
-them; of a container's root they make an overlay, which does not tell what is below it.
+them; of a container's root they make an overlay, which does not show the layers below it.
 So they get other paths, where no sandbox can write: at these, in the mount namespace
 in which they mount, is the file that was opened here and is the one we looked at.
 
@@ -90,10 +90,10 @@ def bind(path: str, wanted: str, target: str) -> None:
 
 
 def undo(base: str) -> None:
-    """Unmount what is below a directory, and remove it; mounts in use remain."""
+    """Unmount the mounts below a directory, and remove it; mounts in use remain."""
     for place in Path(base).iterdir():
         _libc.umount2(os.fsencode(place), _DETACH | _NOFOLLOW)
-        # What is still mounted cannot be removed (EBUSY), and stays as it is.
+        # An entry that is still mounted cannot be removed (EBUSY), and stays as it is.
         with contextlib.suppress(OSError):
             place.rmdir() if place.is_dir() else place.unlink()
     with contextlib.suppress(OSError):

@@ -217,7 +217,7 @@ class _ForkServer:
         return True
 
     def _leave(self, end: int) -> None:
-        """In a child: let go of what is the server's."""
+        """In a child: close the server's files."""
         os.close(end)
         for client in self._clients.values():
             client.close()

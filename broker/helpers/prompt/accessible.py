@@ -176,7 +176,7 @@ class Accessible:
                 signals.append(_state(row, name, on=now))
         if self._hint is not None and self._hint.name != words.hint:
             self._hint.name = words.hint
-            # Screen readers read a new name of what has the focus.  An announcement
+            # Screen readers read a new name of the focused item.  An announcement
             # besides would be read a second time (Orca 45 and later).
             value = ("s", words.hint)
             named = "PropertyChange", "accessible-name", 0, 0, value

@@ -1,7 +1,7 @@
 """``ship.toml``: who gets the audit log.
 
     machine = "desk-7"             # how it calls itself; default: the host's name
-    batch_seconds = 30             # what is not urgent waits so long to be one batch
+    batch_seconds = 30             # events that are not urgent wait so long to be one batch
 
     [[target]]
     name = "fleet"
@@ -87,7 +87,7 @@ class PostgresTarget(_Receiver, tag="postgresql"):
 
 
 class HttpTarget(_Receiver):
-    """What is reached by HTTP."""
+    """A receiver that is reached by HTTP."""
 
     endpoint: str
     """An OTLP/HTTP collector's whole address, with ``/v1/logs``; an ingest service's:

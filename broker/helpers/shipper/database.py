@@ -83,7 +83,7 @@ def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one calle
     # guard: a database's password goes to another machine under TLS
     if any("@" in end[1:] for end in ends) or (away and not proven):
         raise SetupError("a database on another machine needs sslmode=verify-full")
-    # libpq takes what is not set from the environment, and from a service's file.
+    # libpq takes settings that are missing from the environment, and from a service's file.
     # guard: the environment says not where the database is
     return psycopg.conninfo.make_conninfo("", **{"host": "", "hostaddr": "", **named})
 

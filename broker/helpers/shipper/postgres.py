@@ -1,7 +1,7 @@
 """Ship events to a fleet's database; in the shipper and in 'brokerctl audit ship'.
 
 A batch is one statement and one transaction: ``vitrail.take`` looks at the head of the
-log there, adds what comes after it and compares what came before.  So a batch that
+log there, adds later events and compares earlier ones.  So a batch that
 comes again changes nothing, and one that differs from the stored events is noticed.
 The position of each log is read from the database itself.
 """

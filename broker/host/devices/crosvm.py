@@ -72,7 +72,7 @@ class CrosvmDevice:
 
     @contextmanager
     def _socket(self) -> Iterator[int]:
-        """Open what is at the socket's name; a link to another one's is refused."""
+        """Open the socket by its name; a link to another one's is refused."""
         try:
             # A crosvm that was taken over may write to the directory of its socket.
             # guard: a device goes to no other crosvm by a link

@@ -212,7 +212,7 @@ def _drop(order: list[str], unwanted: Iterable[str], initramfs: bytes) -> None:
 def in_order(
     wanted: Iterable[str], find: Callable[[str], bytes | None]
 ) -> dict[str, None]:
-    """Return the modules that are there and what they depend on, in loading order."""
+    """Return the modules that are there and their dependencies, in loading order."""
     found: dict[str, None] = {}
     for name in wanted:
         content = find(name)

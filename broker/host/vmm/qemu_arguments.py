@@ -406,7 +406,7 @@ def arena_object(fd: int, size: int) -> list[str]:
 
 def gpu_args(fd: int) -> list[str]:
     """Return the words of a GPU whose renderer is at the other end of a descriptor."""
-    # What it draws is read back into an arena, so the machine is a q35 and has PCI.
+    # Its pictures are read back into an arena, so the machine is a q35 and has PCI.
     device = "vhost-user-gpu-pci,chardev=gpu"
     return ["-chardev", f"socket,id=gpu,fd={fd}", "-device", device]
 
@@ -429,7 +429,7 @@ def _home(home: HomeDisk, bus: str) -> list[str]:
             "locking": "on",
         },
     }
-    # Where our disk is full the machine stops, before its guest loses what it wrote and
+    # Where our disk is full the machine stops, before its guest loses data that it wrote and
     # mounts its home read-only; ``control`` lets it try again.
     options = "werror=enospc,rerror=report,discard=on"
     device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"

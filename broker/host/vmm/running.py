@@ -171,7 +171,7 @@ class Vm:
     def say_when_running(self, port: socket.socket, words: bytes) -> None:
         """Send this when the guest next runs.
 
-        The port is closed with the machine: QEMU loses what it has not read when
+        The port is closed with the machine: QEMU loses bytes that it has not read when
         the other end of a character device is closed, and reads nothing while it is
         paused.
         """

@@ -131,7 +131,7 @@ class FoundState:
         return self.helpers if self.vmm is None else (self.vmm, *self.helpers)
 
     def complete(self, state: VmState) -> bool:
-        """Whether all is there but what it can live without: folders' servers, its GPU."""
+        """Whether all of it is there but folders' servers and its GPU, which it can lose."""
         living = {process.role for process in self.helpers}
         return all(
             role in living or role.startswith((FOLDERS, RENDERER))

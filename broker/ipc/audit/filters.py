@@ -48,7 +48,7 @@ class Filters:
     boot: str = ""
     """A kernel's boot id."""
     objects: Sequence[str] = ()
-    """What was asked for: an address, a file, a device; a pattern, too."""
+    """The requested object: an address, a file, a device; a pattern, too."""
     machines: Sequence[str] = ()
     """Only in a fleet's store: the machines' names."""
     owners: Sequence[str] = ()

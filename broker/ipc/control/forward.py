@@ -35,7 +35,7 @@ async def serve_forwarded(
     """Answer forwarded calls until the process with the control socket closes.
 
     Calls that are open then are cancelled; answers that wait are written, also where
-    this is cancelled.  Raises PeerError for what is no order.
+    this is cancelled.  Raises PeerError unless it is an order.
     """
     frames = ForwardedFrames(stream)
     async with stream, trio.open_nursery() as writing:

@@ -32,7 +32,7 @@ class ForwardedFrames:
         self._writing = trio.CancelScope(shield=True)
 
     def send(self, frame: bytes) -> None:
-        """Queue a frame; what is queued is bounded by the calls that are open."""
+        """Queue a frame; the queue is bounded by the calls that are open."""
         with contextlib.suppress(trio.ClosedResourceError):  # after end()
             self._queue.send_nowait(frame)
 
@@ -50,7 +50,7 @@ class ForwardedFrames:
                     await _patiently(self._stream.send_all, frame[at : at + _PIECE])
 
     def end(self) -> None:
-        """Take no more frames; write those that wait, or what is read in a second."""
+        """Take no more frames; write those that wait, as many as are read in a second."""
         self._queue.close()
         self._writing.deadline = trio.current_time() + _LAST_SECONDS
 

@@ -169,7 +169,7 @@ LOCKDOWN = Method(
     api.LockdownRequest,
     api.LockdownAnswer,
     Owner.AUTHORITY,
-    "Begin, lift or show a lockdown; returns when what it denies was cut.",
+    "Begin, lift or show a lockdown; returns when all that it denies was cut.",
 )
 CLIPBOARD = Method(
     "Clipboard",

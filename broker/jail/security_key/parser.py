@@ -55,7 +55,7 @@ _EARLY = 4
 _WHOLE_SECONDS = 3.0
 """Between two reports of a message, as hardware keys have it."""
 _LATE_SECONDS = 5.0
-"""For the key to answer what was cancelled; it does so at once."""
+"""For the key to answer a cancelled request; it does so at once."""
 _LOOK_SECONDS = 5.0
 """For the looks of one permission: nobody else uses the key meanwhile."""
 

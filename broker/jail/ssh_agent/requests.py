@@ -66,7 +66,7 @@ def _sign(reader: WireReader) -> SignLogin | SignContent:
         raise NotPassedError(f"flags {flags:#x} do not pass to an ssh agent")
     try:
         ask = _signed(key, untrusted_data, flags)
-        # What is signed is written again from these fields: they must be all of it.
+        # The signed data is written again from these fields: they must be all of it.
         # guard: only a login or a content of ssh is signed
         whole = ask is not None and wire.signed_data(ask) == untrusted_data
     except (PeerError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Files on their way between sandboxes: entries, and whether they are what they say.
+"""Files on their way between sandboxes: entries, and whether their types are true.
 
 Processes: worker, brokerctl (entry_reader).
 """

@@ -16,7 +16,7 @@ A compositor draws the damaged part of the screen once for each surface that lie
 there, from the bottom to the top: a hundred translucent subsurfaces over one window
 make it draw a hundred pictures for one damaged picture (measured on sway 1.7 with
 pixman: 0.85 ns for a pixel, 72 ms for a picture of 100 layers of 1200 x 700).  So a
-commit is charged what it damages, once for each layer below and above it, and a window
+commit is charged for its damage, once for each layer below and above it, and a window
 has a largest number of layers, because what another client draws has to be drawn
 through them as well.
 

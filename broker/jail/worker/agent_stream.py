@@ -111,7 +111,7 @@ class SshAgentStream(ServedStream):
         while True:
             untrusted_body = await self._stream.receive()
             asked, self._asked = self._asked, None
-            # An agent answers what it was asked.
+            # An agent answers its request.
             if asked is None:
                 raise PeerError("an ssh agent answers without a request")
             await self.pass_on(wire.decode_answer(untrusted_body, asked))

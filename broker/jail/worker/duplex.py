@@ -1,6 +1,6 @@
 """A protocol filter between two sockets: its tasks, its writer and its end.
 
-The filter, here called the core, is sans-IO: bytes go in, and what is to be sent
+The filter, here called the core, is sans-IO: bytes go in, and bytes to be sent
 waits in its queues.  A connection of Wayland or of PulseAudio reads the sockets in its
 own way (``readiness``) and sends at once what the sockets take; the rest is the same
 for both and is here.

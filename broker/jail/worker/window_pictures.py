@@ -73,11 +73,11 @@ class OwnWindow:
         return self._xdg in self._core.windows and _is_shown(self._core, self._xdg)
 
     async def picture(self) -> bytes:
-        """Return what it shows now."""
+        """Return its current pictures."""
         canvas, left = bytearray(self.width * self.height * 4), PICTURE_BYTES
         with memoryview(canvas) as view:
             for number in range(SURFACES):
-                # Of now: what has gone while others were served is not read.
+                # Of now: a window that closed while others were served is not read.
                 plan = self._plan() if self.there else []
                 if number >= len(plan):
                     break
@@ -87,7 +87,7 @@ class OwnWindow:
         return bytes(canvas)
 
     def _plan(self) -> list[tuple[Buffer, int, int]]:
-        """Return what is drawn, the lowest first, and where."""
+        """Return the drawn surfaces, the lowest first, and where."""
         found: list[tuple[Buffer, int, int]] = []
         self._left = SURFACES
         self._add(found, self._surface, *self._at, _DEPTH)
@@ -118,7 +118,7 @@ class OwnWindow:
     def _copy(
         self, canvas: memoryview, buffer: Buffer, x: int, y: int, budget: int
     ) -> int:
-        """Copy the rows of a buffer that are inside; returns what is left to read."""
+        """Copy the rows of a buffer that are inside; returns the rest to read."""
         pool, form = buffer.pool, buffer.form
         if pool is None or pool.file is None or form not in _CLIENT_PARTS:
             return budget  # memory of a GPU, or a video's format

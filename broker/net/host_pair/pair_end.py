@@ -132,7 +132,7 @@ class PairEnd:
         self._last_sent += 1
         asked = self._asked[request.request] = _Asked(request)
         try:
-            # Both ends' books of leases are changed by what is sent.
+            # Both ends' books of leases are changed by sent messages.
             with trio.CancelScope(shield=of_lease):
                 await self._send(body, fd)
         except OSError as error:
@@ -152,7 +152,7 @@ class PairEnd:
         )
 
     async def _put(self, message: m.Message) -> None:
-        """Send what is no request; the task that reads notices the far end's end."""
+        """Send a message that is not a request; the task that reads notices the far end's end."""
         try:
             async with self._sending:
                 await self._send(self._packet(message), -1)

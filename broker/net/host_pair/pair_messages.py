@@ -126,7 +126,7 @@ class RefuseNew(m.LinkRequest, frozen=True, tag="refuse-new"):
 
 
 class EndHost(m.LinkRequest, frozen=True, tag="end"):
-    """End what is left; answered when the host has no lease."""
+    """End the rest of it; answered when the host has no lease."""
 
 
 # -- replies, and from either -----------------------------------------------------------

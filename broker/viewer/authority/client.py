@@ -186,7 +186,7 @@ class AuthorityClient(LogClient):
         if isinstance(known, kind):
             return known
         answer = await self.ask(kind, ask)
-        # An answer that crossed a change may be by what was in force before.
+        # An answer that crossed a change may be by the earlier rules.
         if changes == self._changes:
             if len(self._shown) >= _SHOWN_KEPT:
                 self._shown.clear()

@@ -172,7 +172,7 @@ class DesktopSettings:
 
 
 def settings_in(body: tuple[object, ...]) -> dict[tuple[str, str], Setting]:
-    """Return what is told of a reply of ReadAll; values of another form are left out."""
+    """Return the passed-on values of a reply of ReadAll; values of another form are left out."""
     spaces = body[0] if body and isinstance(body[0], dict) else {}
     found: dict[tuple[str, str], Setting] = {}
     for (space, key), (form, least, most) in TOLD.items():

@@ -186,7 +186,7 @@ class ScreenShares(VideoUses):
 
 
 async def _asked(bus: PortalBus) -> tuple[str, SharedScreen | None]:
-    """Show the desktop's dialog; returns the portal's session, and what was chosen."""
+    """Show the desktop's dialog; returns the portal's session, and the choice."""
     offered = await bus.property("AvailableSourceTypes")
     pointer = await bus.property("AvailableCursorModes")
     if not isinstance(offered, int) or not isinstance(pointer, int):

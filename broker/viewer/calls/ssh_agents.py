@@ -1,7 +1,7 @@
 """The agents that keep ssh keys: the user's own, and those of sandboxes.
 
 An answer of a sandbox's agent was decoded in its worker.  The user's own agent is
-the user's process, and what it answers is read here.
+the user's process, and its answer is read here.
 """
 
 from __future__ import annotations

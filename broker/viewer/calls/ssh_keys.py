@@ -1,6 +1,6 @@
 """``vitrail.SshAgent``: keys of ssh that stay where they are, and are used by rule.
 
-A program of a sandbox connects, and its worker decodes what it asks of an agent.  The
+A program of a sandbox connects, and its worker decodes its requests to an agent.  The
 connection is decided as ``+list``; each login and each signature of a content is decided
 by itself, with the key, the user and the host that are signed.  The bytes that a key
 signs are written here, of the same fields that the rules and the user saw: a worker that

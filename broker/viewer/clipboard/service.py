@@ -73,7 +73,7 @@ class Party:
         self._told: messages.DragsMessage | None = None
         """The last message about drags to the worker; None before it has begun."""
         self._telling = trio.Lock()
-        """Of the rules for drags: what is told last is what was decided last."""
+        """Of the rules for drags: the last notification is about the last decision."""
         self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
         self._confirming = False
 

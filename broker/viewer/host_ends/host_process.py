@@ -1,7 +1,7 @@
 """The host as the viewer has it on one machine: a process beside it.
 
 Implements ``host_viewer.Host`` by messages over a pair of sockets, and takes leases and
-streams from there.  A host that was taken over announces what it likes; the authority
+streams from there.  A host that was taken over may announce anything; the authority
 knows only the leases that it has recorded.
 """
 

@@ -241,7 +241,7 @@ class Guest:
         """
         record, mine = self._record(), self.worker
         if mine is not None and record is not None:
-            # First what is taken back: a colour may have to wait for another sandbox.
+            # First the removals: a colour may have to wait for another sandbox.
             await self.sound.follow_record(record)
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self._frames.follow(mine)

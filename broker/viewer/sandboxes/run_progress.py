@@ -68,7 +68,7 @@ class Follower:
     async def _flush(self, title: str, began: float) -> None:
         while self._told:
             await self.say(title, "begun", self._told[0], trio.current_time() - began)
-            del self._told[0]  # it was sent: a step's end gives up what was not
+            del self._told[0]  # it was sent: a step's end gives up unsent updates
 
     async def follow(
         self, guest: Guest, program: LeaseProgram, *, last: Step = Step.COMPOSITOR

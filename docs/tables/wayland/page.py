@@ -77,7 +77,7 @@ def _rows(
 
 
 def _costs() -> list[str]:
-    """The table of costs: what was measured, and what the filter charges."""
+    """The table of costs: measurements, and the filter's charges."""
     return [
         "## Costs",
         "",

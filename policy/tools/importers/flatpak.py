@@ -103,7 +103,7 @@ class _Import:
     def _path(self, path: str) -> Path | None:
         """The directory that a permission names; None for those of the session.
 
-        The application's author wrote it: ``~/.``, ``//`` and ``/./run`` name what they
+        The application's author wrote it: ``~/.``, ``//`` and ``/./run`` name the paths that they
         name however they are spelled, and ``..`` is not followed.
         """
         first, slash, rest = path.partition("/")

@@ -44,7 +44,7 @@ def counted(
     )
     parts.append(live.format("counted", "sequence"))
     asked += [filters.since_ns, filters.until_ns]
-    # The parts of days at the ends, of what has been counted by whole days.
+    # The parts of days at the ends, of objects that are counted by whole days.
     edges: list[tuple[int | None, int | None]] = []
     if begin is not None and filters.since_ns is not None and filters.since_ns < begin:
         upto = (

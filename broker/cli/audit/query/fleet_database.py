@@ -297,7 +297,7 @@ class Fleet:
 
     def _now(self) -> dict[int, int]:
         """The number of each log's newest event."""
-        # No transaction of another machine may hold back what is here.
+        # No transaction of another machine may hold back these events.
         rows = self._rows("SELECT log, sequence FROM vitrail.head", [])
         return {_int(log): _int(last) for log, last in rows if last}
 
@@ -392,7 +392,7 @@ def _in_body(field: str, wanted: Sequence[str]) -> tuple[str, list[object]]:
 
 
 def _objects(wanted: Sequence[str]) -> tuple[str, list[object]]:
-    """The condition of what was asked for; by its hash where it is named exactly."""
+    """The condition of the requested object; by its hash where it is named exactly."""
     exact = [_coded(one) for one in wanted if not any(c in one for c in "*?[")]
     patterns = [_like(_coded(one)) for one in wanted if any(c in one for c in "*?[")]
     text = "vitrail.text_of(body, 'object')"

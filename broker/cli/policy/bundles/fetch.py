@@ -64,7 +64,7 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
     """Return the bundle or the index; None: it is the bundle that was fetched last.
 
     Waits up to ``jitter`` seconds first, drawn by lot, so that a fleet does not ask
-    within one second.  What comes is not verified yet.  Raises RefusedError,
+    within one second.  The content is not verified yet.  Raises RefusedError,
     UpstreamError.
     """
     base, url = server.base, server.url

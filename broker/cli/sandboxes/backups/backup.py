@@ -258,7 +258,7 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpa
 
 
 def _take_members(source: Path, prepared: Path, own: bytes) -> Unpacked:
-    """Check what was unpacked, and leave the home with a ``meta.json`` of our own."""
+    """Check the unpacked files, and leave the home with a ``meta.json`` of our own."""
     no_backup = f"{source} is not a backup of a sandbox"
     untrusted_names = {path.name for path in prepared.iterdir()}
     if untrusted_names - {_LABEL} not in ({_META, RECORD, DISK}, {_META, RECORD, TREE}):

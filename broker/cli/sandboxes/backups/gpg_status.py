@@ -20,7 +20,7 @@ _KEPT = len(_STEPS) + 1
 
 
 class GpgStatus:
-    """Reads the lines of ``--status-fd``, of any number, and keeps what they prove.
+    """Reads the lines of ``--status-fd``, of any number, and keeps the proved facts.
 
     The lines are gpg's own; their number and the names in them are the file's.
     """

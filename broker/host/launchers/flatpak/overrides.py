@@ -107,7 +107,7 @@ def wanted_change(wanted: FlatpakPermissions) -> OverrideChange:
 
 
 def apply(groups: Groups, change: OverrideChange) -> Groups:
-    """Return an override file's groups with a change, which records what it displaced."""
+    """Return an override file's groups with a change, which records the values that it displaced."""
     made = {group: dict(values) for group, values in groups.items()}
     context = made.setdefault(CONTEXT, {})
     for key, added in change.lists.items():

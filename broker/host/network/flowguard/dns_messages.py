@@ -148,7 +148,7 @@ def read_answer(
 ) -> tuple[int, NameAddresses]:
     """Return an answer's code, and the addresses to which the name leads.
 
-    Raises DnsError for what is not an answer to this question.
+    Raises DnsError unless it is an answer to this question.
     """
     if len(untrusted_data) < _HEADER.size:
         raise DnsError("a header is cut")

@@ -176,7 +176,7 @@ class DnsStreams:
             self._send(stream, FIN | ACK, number=number)
 
     def tick(self, now: float) -> None:
-        """Send again what was not acknowledged, and end what is idle; each second."""
+        """Send unacknowledged bytes again, and end idle streams; each second."""
         for stream in list(self._streams.values()):
             waits = bool(stream.unacknowledged) or stream.ended
             stream.tries += waits

@@ -483,7 +483,7 @@ class FlowFilter:
         self.to_viewer.clear()
 
     def tick(self, now: float) -> None:
-        """End flows that are idle, and forget what has passed; once a second or so."""
+        """End flows that are idle, and forget those that ended; once a second or so."""
         self._names.tick(now)
         for flow in list(self._flows.values()):
             idle = limits.IDLE_SECONDS[_PROTOCOLS[flow.key[0]]]

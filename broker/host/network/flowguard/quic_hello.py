@@ -100,7 +100,7 @@ class _Connection:
 class QuicHellos:
     """The hellos of one flow.
 
-    ``unchecked`` has those that are whole; the caller removes what it permits, and
+    ``unchecked`` has those that are whole; the caller removes permitted ones, and
     passes no datagram while there is one.
     """
 

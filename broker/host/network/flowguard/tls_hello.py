@@ -1,6 +1,6 @@
 """The server's name in the first bytes of a TLS connection (RFC 8446, RFC 6066).
 
-Sans-IO.  Only what is needed to find the name is read.
+Sans-IO.  Only the fields that lead to the name are read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Reader:
 
 
 class Hello(NamedTuple):
-    """``name``: the server's; '' in a hello without one, and in what is not TLS.
+    """``name``: the server's; '' in a hello without one, and in bytes that are not TLS.
 
     ``encrypted``: another hello is inside of it, or looks so (RFC 9849; "GREASE").
     """

@@ -206,7 +206,7 @@ def _checksums_in_software(interface: str) -> None:
     """Have the kernel compute checksums and cut segments before the cable.
 
     A veth pair leaves both out (the frames never reach a wire), and passt passes on
-    what it is given.
+    the frames that it receives.
     """
     value = array.array("I", [_SET_TX_CHECKSUMS, 0])
     request = struct.pack("16sP", interface.encode(), value.buffer_info()[0])

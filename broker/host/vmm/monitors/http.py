@@ -1,6 +1,6 @@
 """HTTP as the APIs of VMMs use it: one JSON request, one reply.  Sans-IO.
 
-A VMM has all of a guest's memory and acts on what the guest writes, so what it
+A VMM has all of a guest's memory and acts on bytes that the guest writes, so what it
 replies comes from a program that the guest may have taken over.  Nothing of a reply
 is kept beyond ``limits.VMM_REPLY_BYTES``, and what is not of the shape below ends it:
 

@@ -201,7 +201,7 @@ class WaitingPlan(CopyPlan):
     """A copy that is loaded, and waits, paused, for its name.
 
     Its guest has rehearsed: run the record's program once, without a name and without a
-    connection, and removed what it left.  The code that the next start runs is
+    connection, and removed the files that it left.  The code that the next start runs is
     translated then, which is a fourth of that start's work where it is emulated.  The
     identity, the time and the seed are those of the moment at which it is used.
     """

@@ -121,7 +121,7 @@ async def _make(plan: ParentPlan, room: Path, files: ExitStack) -> None:
         with trio.CancelScope(shield=True):
             await child.end(0)
             child.close()
-        # What it wrote last may say why it ended; a socket holds little.
+        # Its last output may say why it ended; a socket holds little.
         with suppress(OSError):
             while untrusted_rest := console_ours.recv(_CONSOLE_CHUNK):
                 console.write(untrusted_rest)

@@ -86,7 +86,7 @@ class LockdownRequest(ApiRequest, frozen=True, kw_only=True):
     begin: bool | None = None
     """Null: it is only shown."""
     networks: bool | None = None
-    """With ``begin``: networks end, too.  What has ended stays so."""
+    """With ``begin``: networks end, too.  Ended ones stay so."""
 
 
 class LockdownAnswer(ApiAnswer, frozen=True):

@@ -103,7 +103,7 @@ def render() -> str:
         + "INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType({\n"
     ]
     for name, cap in sorted(_caps(interfaces).items()):
-        # Without a last comma the formatter puts what is short into one line.
+        # Without a last comma the formatter puts a short table into one line.
         both = (
             f"({', '.join(rows)}{',' if len(rows) == 1 else ''})"
             for messages in (interfaces[name].requests, interfaces[name].events)

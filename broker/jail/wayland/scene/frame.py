@@ -8,7 +8,7 @@ of the root shows frame and content together or not at all.  Only a picture that
 changes nothing of the frame may come alone (``commit_content``).
 
 The root accepts input everywhere: what the client's surface refuses ends
-there, and never reaches what is below the window (design 7).  Strips have
+there, and never reaches a surface below the window (design 7).  Strips have
 real-size buffers: a pixel scaled to a strip ends some pixels short on
 renderers with 16.16 arithmetic (border.md 5.10).
 """

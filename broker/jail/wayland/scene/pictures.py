@@ -123,7 +123,7 @@ def _joined(one: Rows, two: Rows) -> Rows:
 
 
 def _note(surface: Surface, buffer: Buffer, pool: Pool, drawn: Rows) -> None:
-    """The buffer is copied as it is; the surface's others lack what was drawn."""
+    """The buffer is copied as it is; the surface's others lack the new drawing."""
     buffer.shown_by, buffer.stale = surface, _NONE
     if surface.pictures == pool.pictures == [buffer]:
         return  # the usual case of a pool for each buffer, and one that is drawn into

@@ -1,4 +1,4 @@
-"""What is due later: frames of windows that do not shrink, and windows that wait.
+"""Work that is due later: frames of windows that do not shrink, and windows that wait.
 
 A compositor that has asked for a smaller window may show the present one at the size
 that it asked for, and cut the rest off: newer versions of sway do so 200 ms later, and

@@ -1,4 +1,4 @@
-"""Memory of a graphics driver, as clients pass it: what it is, how large, and when drawn.
+"""Memory of a graphics driver, as clients pass it: its kind, size, and readiness.
 
 Nothing of it is read or mapped here.
 """

@@ -216,7 +216,7 @@ class ArenaFile(Arena):
     """
 
     def __init__(self, fd: int) -> None:
-        """Own ``fd``.  Raises InternalError for what is no arena."""
+        """Own ``fd``.  Raises InternalError unless it is an arena."""
         self._fd = fd
         # guard: an arena is sealed
         if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & ARENA_SEALS != ARENA_SEALS:
