@@ -339,9 +339,7 @@ LOOKS = Table(
     "`vitrail.Settings` allows it.  A change holds for running ones.",
     (
         _look("color_scheme", Choice(_SCHEMES), "The preferred colour scheme."),
-        _look(
-            "accent_color", Colour(PALETTE), "The colour of selected text and items."
-        ),
+        _look("accent_color", Colour(PALETTE), "The colour of the selection."),
         _look("contrast", Choice(_CONTRASTS), "The contrast of text."),
         _look("text_scale", Whole(50, 300, "percent"), "The size of text."),
         _look("cursor_size", Whole(8, 256, "pixels"), "The size of the pointer."),

@@ -66,7 +66,7 @@ NEVER: Mapping[str, str] = MappingProxyType(
         "zwp_input_timestamps_manager_v1": "Finer input times than needed.",
         "zwp_tablet_manager_v1": "Legacy tablet protocol.",
         "zwp_text_input_manager_v1": "Legacy input method protocol without a focus rule.",
-        "zwp_input_method_v1": "Reads and writes text that is typed into other applications.",
+        "zwp_input_method_v1": "Reads and writes text typed into other applications.",
         "zwp_input_panel_v1": "Unframed surface over other windows.",
         "zwp_xwayland_keyboard_grab_manager_v1": "Grabs the keyboard.",
         "ext_transient_seat_manager_v1": "Makes new seats.",

@@ -62,9 +62,7 @@ _LABEL_TOP = 18
     "shown in framed popups.",
 )
 @click.option(
-    "--translucent",
-    is_flag=True,
-    help="Let content below translucent windows shine through.",
+    "--translucent", is_flag=True, help="Let content below windows shine through."
 )
 def command(
     *,

@@ -192,10 +192,7 @@ _ROWS = (
         "zwp_text_input_manager_v1",
         "Legacy input method protocol without a focus rule.",
     ),
-    _no(
-        "zwp_input_method_v1",
-        "Reads and writes text that is typed into other applications.",
-    ),
+    _no("zwp_input_method_v1", "Reads and writes text typed into other applications."),
     _no("zwp_input_panel_v1", "Unframed surface over other windows."),
     _no("zwp_xwayland_keyboard_grab_manager_v1", "Grabs the keyboard."),
     _no("ext_transient_seat_manager_v1", "Makes new seats."),

@@ -222,9 +222,7 @@ def _leader(status: int) -> int:
             json.loads(os.read(status, _STATUS_BYTES).split(b"\n")[0])["child-pid"]
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise UpstreamError(
-            "bubblewrap did not report the process that it started"
-        ) from error
+        raise UpstreamError("bubblewrap reported no process") from error
 
 
 async def _keep(read: int, log: ConsoleLog) -> None:
