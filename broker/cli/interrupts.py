@@ -70,7 +70,7 @@ def is_interrupt(error: BaseException) -> bool:
 def reader_may_leave() -> Iterator[None]:
     """End quietly, with SIGPIPE's status, when the reader (head, less) leaves.
 
-    click and rich would make 1 of it, which has a meaning of its own in verbs
+    click and rich would make 1 of it, which has another meaning in verbs
     that search.  Flushes at the end, so that a late error is seen here.
     """
     try:

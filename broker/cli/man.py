@@ -32,7 +32,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)\s]+\)")
 @click.command("man")
 @click.argument("words", metavar="[VERB…]", nargs=-1)
 def command(words: tuple[str, ...]) -> None:
-    """Show the manual page, or its section about VERB; vitrail-local has its own.
+    """Show the manual page, or its section about VERB; vitrail-local has another.
 
     Exit code: 0, or 1 when there is no such section.
     """

@@ -116,7 +116,7 @@ class Admission:
             try:
                 for door, listener in listeners.items():
                     nursery.start_soon(self._accept_loop, door, listener)
-                # Doors may have no listener of their own (AF_VSOCK), and a
+                # Doors may share a listener (AF_VSOCK), and a
                 # lease lives on when no listener is left.
                 await trio.sleep_forever()
             finally:
@@ -203,7 +203,7 @@ class Admission:
                 self._check(conn, vouched)
                 # guard: no byte before the launch is proved
                 if self.secret is not None:
-                    # Machines with sockets of their own need none of it.
+                    # Machines with separate sockets need none of it.
                     from broker.net.peers.launch_secret import prove
 
                     await prove(conn, self.secret, opening.service)

@@ -148,7 +148,7 @@ class Leasing:
         exchange: Exchange[api.MachineEventAnswer],
         request: api.MachineEventRequest,
     ) -> api.MachineEventAnswer:
-        """A launcher's hook reports a step of a machine of its own."""
+        """A launcher's hook reports a step of one of its machines."""
         del exchange
         await self._reload()
         try:

@@ -39,7 +39,7 @@ class KeeperParameters:
     """The start parameters of a keeper, which owns the descriptors."""
 
     supervisor: socket.socket
-    """Its own channel to the supervisor."""
+    """Its channel to the supervisor."""
     jailed: socket.socket
     """Its channel to the jailed half."""
     pidfd: int

@@ -1,7 +1,7 @@
 """Calls: ``vitrail-call`` asks for a service of another sandbox, ``serve`` runs one.
 
 Both frame the stream for each other (``frames``).  A plain ``vitrail-call`` is made by a
-program of its own (``caller``), which leaves to this one what needs more.
+separate program (``caller``), which leaves to this one what needs more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``vitrail-services``: calls of other sandboxes to a container or box are taken.
 
 In a machine its agent starts the program of each call.  Here this one does, as a
-process of its own for each call, whose end is the call's.
+separate process for each call, whose end is the call's.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class EntryStore:
     """Keeps entries in a directory: never overwrites, shows nothing unfinished.
 
     Single files are written without a name (O_TMPFILE) and linked at the end.
-    Directories, and many files, are built in a hidden directory of ours and
+    Directories, and many files, are built in our hidden directory and
     renamed out of it; what a killed process has left there is removed by the next.
     Everything is opened relative to a descriptor, never through a link.
     """

@@ -194,7 +194,7 @@ class Guest:
             **self.session_bus.environment(),
         }
         if self.machine is None:
-            # A service or a container has an environment of its own.
+            # A service or a container has another environment.
             env = {
                 **env,
                 **{k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"},

@@ -184,4 +184,4 @@ def _take_name() -> None:
         with open("/proc/self/comm", "w", encoding="ascii") as file:
             file.write(FILES_PROGRAM)
     except OSError as error:
-        log(f"no name of its own: {error.strerror}")
+        log(f"no other name: {error.strerror}")

@@ -1,7 +1,7 @@
 """Connections to the broker over one virtio-serial port: the guest's end.
 
-For a machine that has no AF_VSOCK because it shares its parent's memory.  A process
-of its own listens at UNIX sockets, one for each port of the broker's, and carries what
+For a machine that has no AF_VSOCK because it shares its parent's memory.  A
+separate process listens at UNIX sockets, one for each port of the broker's, and carries what
 connects there, in the frames of ``broker/host/vmm/port_mux.py``.  It writes
 nothing before the host's HELLO, and refuses programs: so each copy of a parent, in
 which it waits, begins without a stream.

@@ -21,7 +21,7 @@ UHID = "/dev/uhid"
 def start_root_programs(guest: "Guest") -> None:
     """Start ``vitrail_devices.py`` and ``vitrail_security_key.py`` where they can work.
 
-    Processes of their own: they wait in the kernel, and what the first is sent must
+    Separate processes: they wait in the kernel, and what the first is sent must
     reach the kernel unread.  They run as root, as we do, and give the nodes of what
     comes to the guest's user, because there is no udev.
     """

@@ -134,7 +134,7 @@ class DeviceNodes:
         """Mount a file system; a disk without one (or with partitions) is left."""
         place = MEDIA / path.name
         place.mkdir(parents=True, exist_ok=True)
-        # The second is for file systems that have owners of their own.
+        # The second is for file systems that store owners.
         for options in (f"{SAFE},uid={self.uid},gid={self.gid},umask=077", SAFE):
             words = ["mount", "-o", options, str(path), str(place)]
             done = subprocess.run(

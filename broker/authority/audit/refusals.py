@@ -41,7 +41,7 @@ class Counter:
     """Decides which refusal becomes an event.
 
     In each second, ``limits.REFUSALS_LOGGED_PER_SECOND`` equal ones are
-    events of their own; those beyond are counted and come out as one event
+    separate events; those beyond are counted and come out as one event
     when the second is over.  Equal means: in all but the stream's number.
 
     Where it continues, the next count comes after two seconds, then after four,
@@ -55,7 +55,7 @@ class Counter:
     """
 
     def __init__(self, owners: Owners | None = None) -> None:
-        """``owners``: which record a sandbox is of; None: each is its own."""
+        """``owners``: which record a sandbox is of; None: each is separate."""
         self._names = Owners() if owners is None else owners
         self._windows: dict[bytes, _Window] = {}
         self._ends: list[tuple[float, int, bytes]] = []
@@ -205,7 +205,7 @@ class _Owner:
             audit_limits.AUDIT_REFUSAL_KINDS_PER_MINUTE / 60,
             audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX,
         )
-        """New kinds that may still get an event of their own."""
+        """New kinds that may still get a separate event."""
         self.windows = 0
 
     def may_open(self, now: float) -> bool:

@@ -150,7 +150,7 @@ def verified(
 ) -> VerificationReport:
     """Verify a log's file.  Raises VitrailError when it cannot be read."""
     keys = KeyFile(path).any()
-    # SQLite looks through its own structures meanwhile, on the other core: an
+    # SQLite looks through its structures meanwhile, on the other core: an
     # index that does not fit would hide events from every query.
     with ThreadPoolExecutor(1) as beside, open_sealed(path) as db:
         structure = beside.submit(_structure, path)

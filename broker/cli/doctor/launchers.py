@@ -166,7 +166,7 @@ async def _refused_by_crun(
 async def _without_network(
     context: Context, records: Sequence[Record]
 ) -> list[Finding]:
-    """What boxes and containers with a network of their own lack."""
+    """What boxes and containers with a network lack."""
     if not any(
         record.host.launch.kind.holds and record.values.get("launch.network") == "user"
         for record in records

@@ -142,7 +142,7 @@ def _sweep(paths: Paths, folder: Path) -> None:
         try:
             fd = os.open(_lock(base), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue  # its own run has just removed it
+            continue  # its run has just removed it
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _clear(paths, base)

@@ -228,7 +228,7 @@ class TopScreen(App[str]):
         self._in_thread(order)
 
     def _in_thread(self, work: Callable[[], None]) -> None:
-        # A group of their own: a look is exclusive in its group, and would cancel an
+        # A separate group: a look is exclusive in its group, and would cancel an
         # order whose thread has not begun, so that a pressed key did nothing.
         self.run_worker(work, thread=True, group="orders")
 

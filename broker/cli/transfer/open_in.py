@@ -35,7 +35,7 @@ OPENING = "VITRAIL_OPENING"
     "--in",
     "sandbox",
     shell_complete=sandboxes,
-    help="The sandbox, by its own or its record's name.",
+    help="The sandbox, by its name or its record's.",
 )
 @click.option("--edit", is_flag=True, help="Replace the file by the edited one.")
 @click.option(

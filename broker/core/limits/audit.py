@@ -19,7 +19,7 @@ of a kind share one count, in its name.  A peer that is not a sandbox (without a
 or at the other end of the link) has such a budget for each kind, too."""
 
 AUDIT_REFUSAL_KINDS_PER_MINUTE = 6
-"""New kinds of one sandbox that get an event of their own, once
+"""New kinds of one sandbox that get a separate event, once
 AUDIT_REFUSAL_KEYS_PER_SANDBOX came in a burst.  With the counts of those that go
 on, a sandbox's refusals are at most some 30,000 events a day, 30 MB."""
 

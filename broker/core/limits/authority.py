@@ -34,7 +34,7 @@ AUTHORITY_BEAT_SECONDS = 5.0
 
 AUTHORITY_SILENT_SECONDS = 20
 """Without an answer to that, the authority is ended and the broker with it.  It writes
-and reads files in threads; no step of its own is longer than a second."""
+and reads files in threads; none of its steps is longer than a second."""
 
 AUTHORITY_END_SECONDS = 10.0
 """For the authority to close its log, and then to end; after that it is killed."""

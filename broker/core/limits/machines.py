@@ -296,7 +296,7 @@ WAYLAND_COPIED_BYTES_PER_POOL = 128 << 20
 """The same for one pool; older ones are given back.  Four 4K buffers."""
 
 WAYLAND_COPIED_BYTES = 1 << 30
-"""Memory of ours, for one sandbox, that takes the place of its shared memory at the
+"""Our memory, for one sandbox, that takes the place of its shared memory at the
 compositor.  Two 4K windows with three buffers each are 200 MB; as WAYLAND_SHOWN_PIXELS,
 it is thirty-two buffers in 4K."""
 

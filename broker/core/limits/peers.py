@@ -16,7 +16,7 @@ BACKLOG = 64
 """listen(2) backlog of a service socket: what waits beyond the above."""
 
 ADMIT_SECONDS = 10.0
-"""From accept to decision.  Nothing of ours takes longer than milliseconds;
+"""From accept to decision.  None of our steps takes longer than milliseconds;
 a slower answer means a stuck viewer, and the stream is refused."""
 
 STREAMS_PER_SECOND = 200.0

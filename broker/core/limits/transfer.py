@@ -66,7 +66,7 @@ SETTINGS_AGAIN_SECONDS = 10.0
 """Until a portal that has gone, or is not there, is asked again."""
 
 TRANSFER_PIPE_BYTES = 1 << 20
-"""A pipe between two processes of ours: the most that pipe(7) lets a user set."""
+"""A pipe between two of our processes: the most that pipe(7) lets a user set."""
 
 TRANSFER_READ_BYTES = 1 << 18
 """Read and passed on at a time, by a worker that also draws windows."""

@@ -227,7 +227,7 @@ WAYLAND_PAINTED_SCREENS = 100
 """Painted pixels of a sandbox's windows, in screens: others' pictures pass through."""
 
 WAYLAND_POOL_MESSAGES = 8
-"""Messages charged for a pool beside its own (mmap and munmap): 34 to 43 us in all."""
+"""Messages charged for a pool beside its message (mmap and munmap): 34 to 43 us in all."""
 
 WAYLAND_POPUP_MESSAGES = 100
 """Messages charged for a menu beside its own: 235 to 530 us in all."""
@@ -292,7 +292,7 @@ WAYLAND_LIMITED_SECONDS = 1.0
 is one event a second."""
 
 WAYLAND_MISTAKES_PER_SECOND = 4
-"""Different mistakes of one sandbox's applications that are events by their own
+"""Different mistakes of one sandbox's applications that are events by their
 words in one second; an application that makes ever new ones gets one count
 for the rest, and leaves the log to others."""
 

@@ -149,7 +149,7 @@ def _mounts(pid: int) -> list[list[bytes]]:
 
 
 async def may_make_mounts(pid: int) -> bool:
-    """Whether programs of a sandbox may make mount namespaces of their own.
+    """Whether programs of a sandbox may make mount namespaces.
 
     A copy of the mount in one is reached by a descriptor that another program was sent,
     when no process is in that namespace any more, so no look at processes finds it.

@@ -32,7 +32,7 @@ _COUNTED = {
 def limit_box(leader: int, *, nested: bool) -> None:
     """Limit the user namespace of a box's first process, whose pidfd is held.
 
-    Raises UpstreamError where the kernel refuses, or the process has none of its own.
+    Raises UpstreamError where the kernel refuses, or the process has no separate one.
     """
     namespace = open_user_namespace(leader)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 _REMOVERS = trio.CapacityLimiter(2)
-"""Threads of their own: rules are read by the others."""
+"""Separate threads: rules are read by the others."""
 
 
 async def remove_aside(remove: Callable[[Path], object], directory: Path) -> None:

@@ -185,7 +185,7 @@ def spawn(
     """Start a program and return it; must be called in trio's main thread.
 
     Unless ``outlive_us``, the kernel kills it when this process dies.  It gets
-    a session of its own (no terminal, no signals of ours) either way.
+    a new session (no terminal, none of our signals) either way.
     ``stdout``/``stderr`` are descriptors, ``PIPE`` or None for ours.
 
     Raises SetupError when the program is not installed.

@@ -3,7 +3,7 @@
 At least once, in order and without a gap: every receiver has a cursor on disk
 that moves when the receiver has taken a batch, and never otherwise.  Nothing
 here is in the way of a decision: it reads the log like any other reader, in a
-process of its own.
+separate process.
 
 Processes: viewer, shipper, shipper in its jail, brokerctl (config); authority, shipper,
 shipper in its jail, brokerctl (cursor); shipper in its jail, vitrail-ingest, brokerctl

@@ -70,7 +70,7 @@ class Jsonl(Target):
                     # Only what we began is ours to take back.
                     raise SetupError(
                         f"{self._path} ends with half a line that is not of an event",
-                        hint="is that the right path? give it a file of its own",
+                        hint="is that the right path? give it a separate file",
                     )
                 file.truncate(begin + whole)
                 os.fsync(file.fileno())

@@ -268,7 +268,7 @@ class DeviceHost:
     async def _foreign_qmp(self, path: Path) -> Qmp:
         """The monitor of a QEMU that another program started.
 
-        One of its own (``-qmp unix:…``), because a monitor serves one client; kept
+        A separate one (``-qmp unix:…``), because a monitor serves one client; kept
         open for the next device.  Raises UpstreamError.
         """
         async with self._opening:

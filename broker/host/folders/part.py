@@ -32,7 +32,7 @@ from broker.ipc.control.types.faults import HeldError
 from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
-"""Where every launcher of ours mounts a sandbox's sockets, its last mount but files."""
+"""Where each of our launchers mounts a sandbox's sockets, its last mount but files."""
 _CLOSE_IT = (
     "close them and try again; 'brokerctl unshare --force' ends the sandbox instead"
 )

@@ -16,7 +16,7 @@ from broker.helpers.process.spawn import run_tool
 
 _OS_RELEASE = Path("/etc/os-release")
 ROLLING = frozenset({"sid", "unstable", "experimental"})
-"""Suites without security and update suites of their own."""
+"""Suites without security and update suites."""
 
 _FIELDS = "$(CREATED_BY)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
 # The settings of apt that affect how an archive is reached.

@@ -299,7 +299,7 @@ class MicroVms:
         files: Mapping[str, str],
     ) -> StartedVm:
         """Start a machine, paused: a copy of a booted one where that is possible."""
-        # Late: a host that has no machines of its own needs none of it.
+        # Late: a host that starts no machines needs none of it.
         from broker.host.images.launch_files import fingerprint
         from broker.host.vmm.monitors.starting import start_machine
         from broker.host.vmm.parent.request import StartRequest

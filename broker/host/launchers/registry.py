@@ -40,7 +40,7 @@ def _by_namespace(bound: Bound) -> Claim:
 
 
 def _by_label(bound: Bound) -> Claim:
-    """A shared box has nothing of its own: any program of the user is in it."""
+    """A shared box is not distinct: any program of the user is in it."""
     return SharedClaim(str(bound.state.sockets), os.getuid())
 
 

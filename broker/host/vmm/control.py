@@ -1,7 +1,7 @@
 """How a running machine is controlled: the interface, and QEMU's monitor as its implementation.
 
 A machine's process (its VMM) is QEMU, or one of those in ``launch.monitors``, each
-with an API of its own.  What ``running`` needs of them is the same.
+with another API.  What ``running`` needs of them is the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fetch ``vhost-device-vsock`` for this user: a separate process, which then ends.
 
-An index of its own, the archive's signature checked as always, the package kept,
+A separate index, the archive's signature checked as always, the package kept,
 unpacked below the cache, nothing installed.
 
 Arguments: the folder of our tools, and the mirror of the archive (may be empty).
@@ -66,7 +66,7 @@ def _kept(packages: Path) -> list[Path]:
 
 
 async def _download(archive: Archive, scratch: Path, packages: Path) -> None:
-    """Fetch the package with an index and a cache of its own."""
+    """Fetch the package with a separate index and cache."""
     (scratch / "lists" / "partial").mkdir(parents=True)
     (scratch / "archives" / "partial").mkdir(parents=True)
     sources = scratch / "sources.list"

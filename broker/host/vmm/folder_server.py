@@ -30,7 +30,7 @@ PLACE = "here"
 """The directory in ``ROOT`` where a folder is mounted."""
 
 _PROGRAMS = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
-"""Debian 13 has it in a package of its own, Debian 12 in qemu-system-common."""
+"""Debian 13 has it in a separate package, Debian 12 in qemu-system-common."""
 _GUEST_USER = "1000"
 """Of an image's user; programs of a micro VM run as it."""
 _CAPABILITIES = (

@@ -1,7 +1,7 @@
 """Our image as booted by a machine that another program starts.
 
 libvirt (``libvirt.throwaway``) and systemd-vmspawn (``vmspawn.arguments``) describe the
-same machine in words of their own.
+same machine in different words.
 """
 
 from __future__ import annotations

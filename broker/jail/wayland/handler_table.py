@@ -63,7 +63,7 @@ _MODULES = (
 REQUESTS = complete(joined(m.REQUESTS for m in _MODULES), requests_of)
 EVENTS = complete(joined(m.EVENTS for m in _MODULES), events_of)
 CLASSES = joined(m.CLASSES for m in _MODULES)
-"""Interfaces whose objects are a class of their own, by that class."""
+"""Interfaces whose objects have a separate class, by that class."""
 
 
 @cache

@@ -56,7 +56,7 @@ def title(sandbox: str, untrusted_title: bytes) -> bytes:
         untrusted_title.decode("utf-8", "replace"), limits.WAYLAND_TITLE_CHARS
     )
     if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in text):
-        # A prefix without letters has no direction of its own: it would take the
+        # A prefix without letters has no direction: it would take the
         # text's, and be at the other end.
         # guard: right-to-left titles are isolated
         text = f"{_ISOLATE}{text}{_END_ISOLATE}"

@@ -1,4 +1,4 @@
-"""Objects with a state of their own: surfaces, their roles, buffers, frames.
+"""Objects with state: surfaces, their roles, buffers, frames.
 
 wl_surface state is double-buffered (wl_surface.commit): requests change
 ``Surface.pending``; a commit moves it to ``cached`` (synchronised subsurface)

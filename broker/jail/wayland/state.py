@@ -98,7 +98,7 @@ class ClientState(ObjectTable, ABC):
         self.idle_inhibit = self.dmabuf = 0
         self.icons = self.fifo = 0
         self.badge: Badge | None = None
-        """The icon of windows without one of their own, drawn at first use."""
+        """The icon of windows without one, drawn at first use."""
         self.announced: set[tuple[int, int]] = set()
         """Formats of the GPU's memory, each with a modifier, that the compositor takes."""
         self.format_tables: dict[bytes, Paint] = {}

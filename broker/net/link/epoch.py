@@ -1,6 +1,6 @@
 """The result of a handshake: an epoch, its peer and its keys.
 
-Every control connection is an epoch of its own.  Its keys are made by HKDF
+Every control connection is a separate epoch.  Its keys are made by HKDF
 from one secret, a key for each purpose and each direction, so that nothing
 sealed or signed for one use means anything in another one.
 """

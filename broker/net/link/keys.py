@@ -137,7 +137,7 @@ class BrokerIdentity:
     def sign(self, message: bytes) -> bytes:
         """The Ed25519 signature (RFC 8032), 64 bytes.
 
-        The callers put a label of their own in front of each kind of message,
+        The callers put a different label in front of each kind of message,
         so that a signature made for one purpose is none for another.
         """
         return self._private.sign(message)

@@ -212,7 +212,7 @@ async def _ready(near: socket.socket) -> None:
             return
     raise UpstreamError(
         "bubblewrap did not start the service",
-        hint="its own words are in the service's log",
+        hint="its output is in the service's log",
     )
 
 

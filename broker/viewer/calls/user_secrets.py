@@ -31,7 +31,7 @@ async def user_secret(name: str) -> AsyncIterator[socket.socket]:
     """
     words = ["secret-tool", "lookup", "vitrail", name]
     try:
-        # It has no words of its own for a secret that is not there, and code 1.
+        # It has no message for a secret that is not there, and code 1.
         found = await run_tool(
             words, deadline=SECRET_SECONDS, output_limit=SECRET_BYTES
         )

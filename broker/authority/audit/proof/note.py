@@ -166,7 +166,7 @@ def _parse_checkpoint(lines: list[str]) -> Checkpoint:
         raise _wrong("not three or four lines")
     origin, size, root = lines[:3]
     if not re.fullmatch(re.escape(_ORIGIN) + "[0-9a-f]{32}", origin):
-        raise _wrong(f"not a log of ours: {printable(origin, 80)}")
+        raise _wrong(f"not our log: {printable(origin, 80)}")
     if not _NUMBER.fullmatch(size):
         raise _wrong("its size is not a number")
     hash_ = _base64(root)

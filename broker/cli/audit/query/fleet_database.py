@@ -44,7 +44,7 @@ _CURSOR = re.compile(r"l=((?:\d{1,19}:\d{1,19})(?:,\d{1,19}:\d{1,19})*)?")
 _RECORD = r"""substring(body from '"record":"([^"\\]*)"')"""
 
 _IN_BODY = ("lease", "peer", "outcome")
-"""Seldom asked for, so they have no column of their own (fleet-tables-7.sql)."""
+"""Seldom asked for, so they have no column (fleet-tables-7.sql)."""
 
 _HAS_OBJECT = "object_hash IS NOT NULL"
 """The condition of the index by objects, word for word."""
@@ -351,7 +351,7 @@ _shape = msgspec.json.Decoder(_Shape)
 
 
 def _readable(untrusted_body: str, kind: str) -> str:
-    """The body, or one of ours that says that it is none.
+    """The body, or our text, which says that it is none.
 
     One machine's rows must not keep a user from those of all the others.
     """
@@ -386,7 +386,7 @@ def _spans(begin: Mapping[int, int], end: Mapping[int, int]) -> list[_Span]:
 
 
 def _in_body(field: str, wanted: Sequence[str]) -> tuple[str, list[object]]:
-    """The condition of a field that has no column of its own."""
+    """The condition of a field that has no column."""
     text = f"vitrail.text_of(body, '{field}')"
     return f"{text} ILIKE ANY(%s)", [[_like(_coded(one)) for one in wanted]]
 

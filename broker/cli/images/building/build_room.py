@@ -186,7 +186,7 @@ async def _end_users(scratch: Path) -> None:
     """Kill what still works in a scratch directory, and wait for its end.
 
     mmdebstrap's children outlive it when it is killed.  They are in a
-    namespace of their own but ours to kill, as its creator.
+    separate namespace but ours to kill, as its creator.
     """
     with trio.move_on_after(_END_SECONDS):
         while (found := users(os.fsencode(scratch))) is None or found:

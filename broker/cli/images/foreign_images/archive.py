@@ -84,7 +84,7 @@ class OciArchive:
     def unpack(self, digest: str, out: IO[bytes], most: int) -> int:
         """Write a layer, decompressed, of at most so many bytes; return how many.
 
-        Raises ArchiveError for another digest than its own, or more bytes.
+        Raises ArchiveError for another digest than its name's, or more bytes.
         """
         written = 0
         for data in decompressed(self._blob(digest, most)):

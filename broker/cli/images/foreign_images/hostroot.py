@@ -1,6 +1,6 @@
 """This machine's own ``/usr`` as the root file system of a guest.
 
-Programs that are installed here run in a micro VM without an image of their own.
+Programs that are installed here run in a micro VM without an image.
 ``/usr`` is taken whole, and of ``/etc`` a list of files that programs need to start: no
 password, no key, no host name, nothing of a home.
 

@@ -380,7 +380,7 @@ async def _pipeline(
 
 
 def _reporting(words: Sequence[str], status: int) -> list[str]:
-    """Return gpg's command with a descriptor for status lines, of their own.
+    """Return gpg's command with a descriptor for status lines only.
 
     On standard error the words of a file's author could be taken for them.
     """

@@ -28,7 +28,7 @@ def arguments(spec: VmSpec, program: Path, *, control: Path, vsock: Path) -> lis
     """
     words = [
         *(str(program), "run"),
-        # Its own jail needs namespaces inside ours, which the filter refuses.
+        # Its jail needs namespaces inside ours, which the filter refuses.
         *("--disable-sandbox", "--suspended-vcpus", "--no-usb"),
         *("--socket", str(control)),
         *("--cpus", str(spec.cpus)),

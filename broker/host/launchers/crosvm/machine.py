@@ -3,7 +3,7 @@
 Its vsock is vhost-device-vsock, as with QEMU: so a machine's identity is a socket in
 our directory, and not one of the kernel's CIDs.  The protocol of its control
 socket is not documented, only the verbs are (``crosvm resume SOCKET``); each is a
-process of ours for one request, in a jail (``client``).  The socket is made by
+our process for one request, in a jail (``client``).  The socket is made by
 crosvm, so the file at its name is proven first and then passed on as a descriptor.
 """
 

@@ -111,7 +111,7 @@ def _add_arguments(root: ET.Element, socket: Path) -> None:
 
 
 def _device(root: ET.Element) -> str:
-    """Return QEMU's device, where libvirt puts none of its own on the bus."""
+    """Return QEMU's device, where libvirt puts none on the bus."""
     machine = root.find("os/type")
     name = "" if machine is None else machine.get("machine", "")
     if name.startswith("microvm"):

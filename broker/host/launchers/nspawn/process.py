@@ -91,7 +91,7 @@ def choose_scope(
     if may_divide():
         return None
     raise SetupError(
-        "systemd-nspawn needs a control group of its own, and there is no systemd of "
+        "systemd-nspawn needs a separate control group, and there is no systemd of "
         "this user to make one",
         hint="'loginctl enable-linger' starts it; or run this in a control group that "
         "is yours (Delegate=yes, systemd.resource-control(5))",

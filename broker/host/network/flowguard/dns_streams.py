@@ -27,7 +27,7 @@ from broker.host.network.frameguard.packets import (
 )
 
 _SEGMENT_BYTES = 1200
-"""Less than every guest's MTU, and than the MSS of every card of ours."""
+"""Less than every guest's MTU, and than the MSS of each of our cards."""
 _AGAIN_BYTES = 16 * _SEGMENT_BYTES
 """Of answers without an acknowledgement that are sent again each second."""
 _LENGTH_BYTES = 2

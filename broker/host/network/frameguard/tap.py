@@ -6,8 +6,8 @@ Its arguments are descriptors: passt's stream socket, a pipe for the word that t
 device is there, the network namespace of the VMM's jail, and the VMM's pidfd.
 
 Firecracker, Cloud Hypervisor and crosvm take a TAP device and no stream of frames, as
-QEMU does.  An ordinary user can make one in a network namespace that is owned by a
-user namespace of theirs, and the VMM's jail is one; the VMM has waited in it for this.
+QEMU does.  An ordinary user can make one in a network namespace that is owned by
+their user namespace, and the VMM's jail is one; the VMM has waited in it for this.
 The device is the user's (TUNSETOWNER), so the VMM, which has no capability, may
 attach to it, and make or change none.  Nothing else is in that namespace: what the
 VMM writes into the device arrives at the packet socket of this process, outside the

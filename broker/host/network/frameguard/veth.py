@@ -5,7 +5,7 @@
 Its arguments are descriptors: passt's stream socket, a pipe for the word that the
 box's interface is up, and the box's network namespace.
 
-A box has an interface of its own and no right over it: the cable (veth(4)) is made
+A box has an interface and no right over it: the cable (veth(4)) is made
 from here, with the rights that the owner of a user namespace has over it
 (user_namespaces(7)), and its other end lies in a network namespace that has nothing
 else.  So nothing inside has to be a wall: each frame is checked outside by the same
@@ -117,7 +117,7 @@ def lay_cable(
         f"link add {_OUTSIDE} type veth peer name {card.name} netns /proc/self/fd/{namespace}\n",
         namespace,
     )
-    # A box cannot write frames of its own; where /proc/sys is read-only, that is all.
+    # A box cannot write raw frames; where /proc/sys is read-only, that is all.
     with suppress(OSError):
         without_ipv6(_OUTSIDE)
     lines = f"link set {_OUTSIDE} mtu {MTU} addrgenmode none\nlink set {_OUTSIDE} up\n"

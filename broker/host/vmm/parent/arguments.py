@@ -110,7 +110,7 @@ def forkable_args(
         *wiring.extra,
     ]
     if wiring.streams_fd is None:
-        # A parent's memory and that of each copy are files of their own.
+        # A parent's memory and that of each copy are separate files.
         return words + free_page_args("pci", ",addr=0x7")
     # guard: no machine that shares memory has a device that frees it
     refuse_freeing(words)

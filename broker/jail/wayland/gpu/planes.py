@@ -1,6 +1,6 @@
 """Where the planes of a picture lie in the graphics driver's memory: pure checks.
 
-The compositor's driver does checks of its own, which differ from driver to driver and
+The compositor's driver does other checks, which differ from driver to driver and
 are code of the kernel and of Mesa.  These come before them and are the same everywhere.
 """
 
@@ -76,7 +76,7 @@ def check(planes: Mapping[int, Plane], width: int, height: int, form: int) -> No
     if not (0 < width <= side and 0 < height <= side):
         raise LayoutError(INVALID_DIMENSIONS, f"a buffer of {width}x{height}")
     linear = planes[0].modifier == LINEAR if 0 in planes else False
-    # A modifier may add planes of its own: Intel's and AMD's of compressed blocks.
+    # A modifier may add planes: Intel's and AMD's of compressed blocks.
     # guard: as many planes as the format has
     if sorted(planes) != list(range(max(len(planes), len(parts)))) or (
         linear and len(planes) != len(parts)

@@ -33,7 +33,7 @@ Handlers = Mapping[str, Callable[..., None]]
 
 
 class Action(enum.Enum):
-    """Treatment of a message that has no handler of its own."""
+    """Treatment of a message that has no handler."""
 
     FORWARD = "forwarded"
     """Checked (size, strings, objects, new ids, descriptors), given the other

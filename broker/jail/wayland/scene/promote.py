@@ -3,7 +3,7 @@
 The default is to crop them.  Where the record says ``subsurfaces = "promote"``
 one that reaches further than a decoration does (GTK 3 popovers, Chromium's
 bubbles) is taken out of its window's tree at the compositor and put into a
-frame of its own, which is a popup of that window: bounded in size, touching
+separate frame, which is a popup of that window: bounded in size, touching
 it, on the screen, like every other popup.  Its own subsurfaces go with it, cropped to
 it.  For the client nothing changes: it is still its subsurface, and is committed with
 its parent as before.

@@ -405,7 +405,7 @@ class StreamConnection(WaylandConnection):
                     self._sources.pop(rid).cancel()
             case Closed(code):
                 # No fault: an application that just exits leaves waypipe an
-                # error of its own.  But who looks for one will want to see it.
+                # error.  But who looks for one will want to see it.
                 self._end(reason=f"end, its waypipe reported {code}" if code else "end")
 
     def _feed(self, messages: Messages) -> bool:
