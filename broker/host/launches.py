@@ -24,6 +24,7 @@ from broker.core.paths import Paths
 from broker.core.services import AUDIO
 from broker.helpers.process.identity import ProcessIdentity, boot_id, identity_of
 from broker.host.foreign_machine import HeldMachine
+from broker.host.host_status import lease_status
 from broker.host.launched_machine import LaunchedMachine, remove
 from broker.host.launchers.bubblewrap.answer import box_answer
 from broker.host.launchers.interface import SOCKETS, Prepared, read_state, write_state
@@ -38,7 +39,6 @@ from broker.host.lease_requests import asked_name, sandbox_name
 from broker.host.network.switch.switches import Switches
 from broker.host.processes.tracked import find
 from broker.host.role import ActiveLease, HostRole
-from broker.host.status import lease_status
 from broker.host_and_viewer.find_record import find_record
 from broker.ipc.audit import schema
 from broker.ipc.control import host_methods as methods

@@ -21,8 +21,8 @@ from broker.core.names import (
 )
 from broker.core.paths import Paths
 from broker.host.foreign_machine import take_foreign
+from broker.host.host_status import lease_status
 from broker.host.role import ActiveLease, HostRole
-from broker.host.status import lease_status
 from broker.host_and_viewer.find_record import find_record
 from broker.ipc.audit import schema
 from broker.ipc.control import host_methods as methods

@@ -21,7 +21,8 @@ from broker.core.stderr_log import log_exception, log_stderr
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission
-from broker.host.devices.part import DeviceHost
+from broker.host.devices.host_devices import DeviceHost
+from broker.host.host_status import HostRows
 from broker.host.launchers.microvm import MicroVms
 from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.lease_requests import Leasing, sandbox_name
@@ -29,7 +30,6 @@ from broker.host.network.switch.switches import Switches, SwitchSeat
 from broker.host.places import places_of
 from broker.host.role import ActiveLease, HostRole
 from broker.host.room import Room
-from broker.host.status import HostRows
 from broker.host.vsock_listeners import (
     PortTakenError,
     VsockPorts,

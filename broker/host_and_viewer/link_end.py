@@ -22,7 +22,7 @@ from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
-from broker.net.link_service.status import LinkState, own_status
+from broker.net.link_service.link_status import LinkState, own_status
 
 BROKER_ENDS = "this broker ends"
 """Why an epoch ended, when the other end is not the reason."""

@@ -51,7 +51,7 @@ from broker.ipc.control.dispatch import Dispatcher, Forward
 from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.method import Owner
 from broker.ipc.control.methods import TABLE
-from broker.ipc.control.service import describe_service
+from broker.ipc.control.varlink_service import describe_service
 from broker.net.peers.control_peers import why_not_served
 
 _LAST_SECONDS = 5.0

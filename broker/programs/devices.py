@@ -22,9 +22,9 @@ from broker.core.escape import displayed
 from broker.ipc.devices import SHARED, socket_path
 from broker.root import receiver
 from broker.root.claims import Claims
+from broker.root.devices_service import Service
 from broker.root.listener import listen
 from broker.root.records import load_records
-from broker.root.service import Service
 from broker.root.strict import StrictMode
 
 

@@ -11,7 +11,7 @@ from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.subscriptions import EventsPart
-from broker.viewer.windows import WindowsPart
+from broker.viewer.window_requests import WindowsPart
 
 
 def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[object]:

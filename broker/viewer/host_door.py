@@ -24,8 +24,8 @@ from broker.net.link.wire_types import (
     RefusalReason,
 )
 from broker.net.link_service.config import LinkConfig
+from broker.net.link_service.link_status import LinkState
 from broker.net.link_service.sockets import describe_far_end, receive
-from broker.net.link_service.status import LinkState
 from broker.net.listeners import Listener
 
 _FULL_PAUSE = 0.1

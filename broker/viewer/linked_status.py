@@ -10,8 +10,8 @@ from typing_extensions import override
 from broker.core.lease import Opening
 from broker.ipc.control import api
 from broker.net.link.lease_book import Announced
-from broker.net.link_service.status import LinkState
-from broker.viewer.status import ViewerRows
+from broker.net.link_service.link_status import LinkState
+from broker.viewer.viewer_status import ViewerRows
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.viewer.network import FlowRow
 from broker.viewer.role import ViewerRole
-from broker.viewer.windows import fit_by_sandbox
+from broker.viewer.window_requests import fit_by_sandbox
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import msgspec
 import broker
 from broker.ipc.control.api import INTERFACE
 from broker.ipc.control.methods import TABLE
-from broker.ipc.control.service import interface_description
 from broker.ipc.control.varlink import FAILED, NOT_FOUND, REFUSED, ErrorParameters
+from broker.ipc.control.varlink_service import interface_description
 
 _WIDTH = 80
 _PLAIN = {str: "string", bytes: "string", int: "int", float: "float", bool: "bool"}

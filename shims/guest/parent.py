@@ -4,7 +4,7 @@ The memory of a parent is the beginning of many machines.  So a parent has no
 name, no connection and no secret, and the random numbers of its kernel are drawn
 again from the launcher's seed before anything else happens in a copy.
 
-The protocol is ``broker/host/vmm/parent/identity.py``, in the frames of
+The protocol is ``broker/host/vmm/parent/parent_messages.py``, in the frames of
 ``broker/core/framing.py``, over the virtio-serial port ``vitrail.fork``.
 """
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError
-from broker.root import service as service_module
+from broker.root import devices_service as service_module
 from broker.root import usbip
 from broker.root.claims import Claims
 from broker.root.handover import Reserve

@@ -15,9 +15,9 @@ from broker.core.errors import RefusedError, SetupError
 from broker.ipc.devices import messages
 from broker.root import monitor, usbip
 from broker.root.claims import Claims
+from broker.root.devices_service import Service
 from broker.root.listener import listen
 from broker.root.records import load_records
-from broker.root.service import Service
 from broker.root.strict import StrictMode
 from broker.root.sysfs import SysfsDevice
 from tests.attack.test_control_inside import BOX

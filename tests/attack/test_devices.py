@@ -16,10 +16,10 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import devices as limits
 from broker.core.services import SECURITY_KEY
-from broker.host.devices import client as device_client
+from broker.host.devices import devices_client as device_client
 from broker.ipc.devices import messages
 from broker.ipc.devices.table import DeviceTable, item_of
-from broker.root.service import _fitting
+from broker.root.devices_service import _fitting
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.broker.root.test_sysfs import plug

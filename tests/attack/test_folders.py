@@ -15,8 +15,8 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.helpers.mounts import mounts, opened
 from broker.helpers.mounts.opened import open_folder
 from broker.helpers.process.spawn import PIPE, spawn
-from broker.host.folders import part
-from broker.host.folders.part import FolderHost
+from broker.host.folders import folder_mounts
+from broker.host.folders.folder_mounts import FolderHost
 from broker.host.launchers.bubblewrap.arguments import SOCKETS, Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.ipc.control.types.faults import HeldError
@@ -337,7 +337,7 @@ async def test_an_unused_folder_is_unmounted(home, tmp_path):
 async def hosted(tmp_path, home, program, monkeypatch, name="Downloads"):
     """A box that a host part knows; yields the part, the folder and the box's root."""
     folder = open_folder(str(home / name), home, ())
-    monkeypatch.setattr(part, "_leader", lambda machine: machine.pid)
+    monkeypatch.setattr(folder_mounts, "_leader", lambda machine: machine.pid)
     async with box(tmp_path, program) as (held, _):
         machine = SimpleNamespace(pid=held.leader, alive=lambda: {held.leader})
         active = SimpleNamespace(lease=WORK, machine=machine, stopping=False)

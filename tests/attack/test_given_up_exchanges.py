@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.host.devices.client import DeviceClient
+from broker.host.devices.devices_client import DeviceClient
 from broker.host.vmm.qmp import Qmp
 from broker.ipc import fdpass
 from broker.ipc.devices import messages

@@ -39,7 +39,7 @@ from broker.host.vmm.launcher import clean_leftovers, start_vm
 from broker.host.vmm.monitors.plan import monitor_view
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.running import EndKind
-from broker.host.vmm.state import API_DIRECTORY
+from broker.host.vmm.vm_state import API_DIRECTORY
 from broker.host.vmm.vmm_jail import (
     JailError,
     JailView,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from broker.core.errors import SetupError
-from broker.host.devices import client
+from broker.host.devices import devices_client
 from broker.host.processes import ready
 from tests.kit.wayland.compositor import short_directory
 
@@ -65,4 +65,4 @@ def test_a_helper_that_does_not_accept_is_not_ready():
 
 def test_a_device_service_that_does_not_accept_is_not_waited_for():
     with full(socket.SOCK_SEQPACKET) as (path, _), pytest.raises(SetupError):
-        client.connect(changed=list, ended=list, path=path)
+        devices_client.connect(changed=list, ended=list, path=path)

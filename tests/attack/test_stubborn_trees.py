@@ -21,7 +21,7 @@ from broker.host.homes.tree import ready_tree
 from broker.host.launchers.libvirt.guests import LibvirtMachine
 from broker.host.vmm.launcher import clean_leftovers
 from broker.host.vmm.running import Vm
-from broker.host.vmm.state import API_DIRECTORY, STATE_FILE, remove_files
+from broker.host.vmm.vm_state import API_DIRECTORY, STATE_FILE, remove_files
 from broker.host.vmm.vsock_backend import VSOCK_DIRECTORY
 
 BOX, OTHER = SandboxName("box"), SandboxName("other")
@@ -130,7 +130,7 @@ def _slow(monkeypatch):
         assert run.wait(10), "all sandboxes wait for it"
         return remove_tree(path)
 
-    monkeypatch.setattr("broker.host.vmm.state.remove_tree", slow)
+    monkeypatch.setattr("broker.host.vmm.vm_state.remove_tree", slow)
     monkeypatch.setattr("broker.host.launchers.libvirt.guests.remove_tree", slow)
     return run
 

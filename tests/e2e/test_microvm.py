@@ -17,7 +17,7 @@ from broker.core.names import SandboxName
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.vmm.launcher import adopt_vm, clean_leftovers, start_vm
 from broker.host.vmm.running import EndKind
-from broker.host.vmm.state import find_processes, read_state
+from broker.host.vmm.vm_state import find_processes, read_state
 from broker.host.vmm.vsock_backend import hybrid_environment
 from tests.kit.vm.machines import (
     alive,

@@ -16,12 +16,12 @@ import pytest
 import trio
 
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
-from broker.host.devices import client as device_client
+from broker.host.devices import devices_client as device_client
 from broker.ipc.devices import messages, socket_path
 from broker.root import monitor, receiver, usbip
+from broker.root.devices_service import Service
 from broker.root.listener import listen
 from broker.root.records import load_records
-from broker.root.service import Service
 from broker.root.usbip import VhciValues
 from tests.broker.root.test_sysfs import plug
 from tests.kit.eventually import eventually

@@ -22,10 +22,10 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.devices.crosvm import CrosvmDevice
+from broker.host.devices.host_devices import DeviceHost
 from broker.host.devices.libvirt import LibvirtDevice
-from broker.host.devices.part import DeviceHost
 from broker.net.peers.identity import ContainerClaim, SharedClaim
-from broker.root import service as service_module
+from broker.root import devices_service as service_module
 from tests.integration.test_device_service import service
 from tests.integration.test_usb_qemu import machine
 from tests.kit.eventually import eventually

@@ -19,7 +19,7 @@ from broker.host.vmm.launcher import Tools, adopt_vm, clean_leftovers
 from broker.host.vmm.monitors.starting import connect_by, start_machine
 from broker.host.vmm.qemu_arguments import Accel, HomeDisk
 from broker.host.vmm.running import EndKind
-from broker.host.vmm.state import find_processes, read_state
+from broker.host.vmm.vm_state import find_processes, read_state
 from tests.kit.vm.machines import alive, leftovers, require_vm, tiny_spec
 from tests.kit.vm.monitors.installed import install
 from tests.kit.vm.tinyguest import shell_listener

@@ -25,7 +25,7 @@ from broker.host.vmm import qmp
 from broker.host.vmm.parent import fork, make
 from broker.host.vmm.parent.standby import clean_standbys
 from broker.host.vmm.qemu_arguments import HomeDisk, Network
-from broker.host.vmm.state import find_processes, read_state
+from broker.host.vmm.vm_state import find_processes, read_state
 from tests.kit.eventually import eventually
 from tests.kit.vm.copies import stage
 from tests.kit.vm.machines import alive, leftovers, machine, require_vm

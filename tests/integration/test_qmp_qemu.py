@@ -18,7 +18,7 @@ from broker.host.processes.tracked import spawn_helper
 from broker.host.vmm.qemu_arguments import Accel, Network
 from broker.host.vmm.qmp import QmpError, open_qmp
 from broker.host.vmm.running import Vm
-from broker.host.vmm.state import VmState
+from broker.host.vmm.vm_state import VmState
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(

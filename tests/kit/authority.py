@@ -24,7 +24,7 @@ from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
-from broker.viewer.authority.client import AuthorityClient
+from broker.viewer.authority.authority_client import AuthorityClient
 from tests.kit.link.roles import journal
 from tests.kit.rulebook import WORK, Person, Rulebook
 from tests.kit.wayland.compositor import short_directory

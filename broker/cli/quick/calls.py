@@ -11,7 +11,11 @@ from contextlib import ExitStack
 
 from broker.core.errors import InternalError, SetupError, UpstreamError
 from broker.core.paths import Paths
-from broker.ipc.control.connection import ANSWER_SECONDS, Connection, open_connection
+from broker.ipc.control.blocking_connection import (
+    ANSWER_SECONDS,
+    Connection,
+    open_connection,
+)
 
 _INTERFACE = "io.vitrail.Broker"
 

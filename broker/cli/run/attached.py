@@ -30,7 +30,7 @@ from broker.ipc.control.api import (
     RunResizeRequest,
     Started,
 )
-from broker.ipc.control.connection import BrokerGoneError
+from broker.ipc.control.blocking_connection import BrokerGoneError
 from broker.ipc.control.method import Method
 from broker.ipc.control.methods import RUN_INPUT, RUN_RESIZE
 

@@ -12,7 +12,7 @@ import msgspec
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, UpstreamError
-from broker.ipc.control.connection import require_own
+from broker.ipc.control.blocking_connection import require_own
 from broker.viewer.sound.mixer import LINE_BYTES, MixerReply, MixerRequest, SoundStatus
 
 

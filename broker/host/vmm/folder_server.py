@@ -22,7 +22,7 @@ from broker.helpers.process import program_filters
 from broker.helpers.process.jail_libraries import find_program
 from broker.host.processes.ready import listen_unix
 from broker.host.processes.tracked import Tracked
-from broker.host.vmm.state import FOLDERS
+from broker.host.vmm.vm_state import FOLDERS
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 
 ROOT = "/shared"

@@ -23,7 +23,7 @@ from broker.helpers.process import program_filters
 from broker.helpers.process.jail_libraries import find_program
 from broker.host.devices.render_nodes import joining, render_nodes, render_words
 from broker.host.processes.tracked import Tracked
-from broker.host.vmm.state import RENDERER
+from broker.host.vmm.vm_state import RENDERER
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 
 SOFTWARE = "VITRAIL_GPU_SOFTWARE"

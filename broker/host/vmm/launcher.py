@@ -44,7 +44,7 @@ from broker.host.vmm.qemu_arguments import (
     qemu_args,
 )
 from broker.host.vmm.running import Vm
-from broker.host.vmm.state import (
+from broker.host.vmm.vm_state import (
     QEMU,
     VmState,
     find_processes,

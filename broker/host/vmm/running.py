@@ -32,7 +32,7 @@ from broker.host.vmm.control import (
     connect_qemu,
 )
 from broker.host.vmm.qmp import Qmp
-from broker.host.vmm.state import (
+from broker.host.vmm.vm_state import (
     FOLDERS,
     RENDERER,
     VmState,

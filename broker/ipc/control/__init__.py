@@ -1,9 +1,10 @@
 """The varlink service that brokerctl and other programs talk to.
 
-Processes: brokerctl (answers, blocking, client, connection); authority, viewer,
-brokerctl (api, methods); authority, viewer, host (dispatch, forwarded,
-forwarded_frames); viewer, host (fitting, forward); authority (forwarder, service);
-authority, viewer, host, brokerctl (host_methods, method, shared_methods, varlink).
+Processes: brokerctl (answers, blocking, blocking_connection, client); authority,
+viewer, brokerctl (api, methods); authority, viewer, host (dispatch, forwarded,
+forwarded_frames); viewer, host (fitting, forward); authority (forwarder,
+varlink_service); authority, viewer, host, brokerctl (host_methods, method,
+shared_methods, varlink).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import msgspec
 from broker.core.paths import Paths
 from broker.ipc.control import varlink
 from broker.ipc.control.answers import answer_in
-from broker.ipc.control.connection import (
+from broker.ipc.control.blocking_connection import (
     ANSWER_SECONDS,
     STARTED_BY,
     Connection,

@@ -18,7 +18,7 @@ import trio
 from broker.core.errors import InternalError
 from broker.ipc.control import varlink
 from broker.ipc.control.answers import answer_in
-from broker.ipc.control.connection import (
+from broker.ipc.control.blocking_connection import (
     ANSWER_SECONDS,
     STARTED_BY,
     gone,

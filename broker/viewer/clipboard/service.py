@@ -30,7 +30,7 @@ from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.broker import Crossing
 from broker.viewer.clipboard.exchange.exports import MARK
-from broker.viewer.clipboard.exchange.state import TransferStatus
+from broker.viewer.clipboard.exchange.operations import TransferStatus
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
 from broker.viewer.clipboard.settings import DEFAULT, ChordChoice

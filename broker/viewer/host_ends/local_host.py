@@ -25,7 +25,7 @@ from broker.net.host_pair import pair_messages as p
 from broker.viewer.broker import ViewerSide
 from broker.viewer.host_ends.host_process import HostProcess
 from broker.viewer.role import ViewerRole
-from broker.viewer.status import ViewerRows
+from broker.viewer.viewer_status import ViewerRows
 from broker.viewer.workers.pool import Workers
 
 _NOTHING = p.HostRowsReport([], [], [], [], [], 0)

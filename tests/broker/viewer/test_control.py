@@ -28,7 +28,7 @@ from broker.viewer.opening.forwards import PortForwards
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.runner import Runner
 from broker.viewer.subscriptions import EventsPart
-from broker.viewer.windows import WindowsPart
+from broker.viewer.window_requests import WindowsPart
 
 
 def _bare(*classes):

@@ -24,7 +24,7 @@ GUARDS = (
     Guard("a backup's archive is read in a jail", "", "tests/attack/test_backup_tools.py", "taken_over and TAR"),
     Guard("an imported disk is a regular file", "if False:", "tests/broker/cli/sandboxes/test_backup.py", "link"),
     Guard("a backup changes no rights of our own directory", "", "tests/broker/cli/sandboxes/test_backup.py", "closed"),
-    Guard("a copy's words come in their order", "if False:", "tests/broker/host/vmm/parent/test_identity.py", "anything_else"),
+    Guard("a copy's words come in their order", "if False:", "tests/broker/host/vmm/parent/test_parent_messages.py", "anything_else"),
     Guard("a parent of another key is not used", "if False:", "tests/broker/host/vmm/parent/test_store.py", "another_key"),
     Guard("a parent under KVM is one of this processor and kernel", 'host="",', "tests/broker/host/vmm/parent/test_key.py", "processor"),
     Guard("an image has no key that was drawn while it was built", "_DRAWN = ()", "tests/broker/host/images/test_host_keys.py", "package_drew"),

@@ -21,8 +21,8 @@ from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
+from broker.net.link_service.link_status import own_status
 from broker.net.link_service.sockets import receive, send_all, shake_hands
-from broker.net.link_service.status import own_status
 
 _GENERATIONS = itertools.count(1)
 

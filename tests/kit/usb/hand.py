@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from broker.core.errors import VitrailError
-from broker.host.devices.client import connect
+from broker.host.devices.devices_client import connect
 from broker.ipc.devices.messages import handover
 
 PORT, TEST_PORT = 6503, 7600

@@ -17,7 +17,7 @@ import trio
 
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.qemu_arguments import Accel
-from broker.host.vmm.state import QEMU, state_of, write_state
+from broker.host.vmm.vm_state import QEMU, state_of, write_state
 from broker.host.vmm.vmm_jail import JailView, spawn_jailed
 from tests.kit.vm.machines import tiny_spec
 

@@ -31,7 +31,7 @@ from broker.host.vmm.control import (
 from broker.host.vmm.monitors.api_socket import ApiSocket
 from broker.host.vmm.monitors.console import open_console
 from broker.host.vmm.monitors.plan import MonitorPlan
-from broker.host.vmm.state import API_SOCKET
+from broker.host.vmm.vm_state import API_SOCKET
 from broker.host.vmm.vmm_jail import in_jail
 from broker.host.vmm.vsock_backend import BACKEND_SOCKET, HELPER, spawn_backend
 

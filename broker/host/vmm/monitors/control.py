@@ -19,7 +19,7 @@ from broker.host.vmm.monitors.api import ApiClient
 from broker.host.vmm.monitors.console import open_console
 from broker.host.vmm.monitors.http import VmmReply, VmmRequest
 from broker.host.vmm.running import Vm
-from broker.host.vmm.state import API_SOCKET
+from broker.host.vmm.vm_state import API_SOCKET
 
 
 @dataclass(frozen=True)

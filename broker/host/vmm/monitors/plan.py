@@ -23,7 +23,7 @@ from broker.host.vmm.control import CONSOLE_SOCKET, Monitor
 from broker.host.vmm.launcher import LaunchPlan
 from broker.host.vmm.monitors.console import make_console
 from broker.host.vmm.qemu_arguments import Network
-from broker.host.vmm.state import API_DIRECTORY, API_SOCKET, state_of
+from broker.host.vmm.vm_state import API_DIRECTORY, API_SOCKET, state_of
 from broker.host.vmm.vsock_backend import UDS_NAME, VSOCK_DIRECTORY, draw_cid
 
 if TYPE_CHECKING:

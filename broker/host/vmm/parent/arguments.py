@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
-from broker.host.vmm.parent.identity import PORT
+from broker.host.vmm.parent.parent_messages import PORT
 from broker.host.vmm.port_mux import BATCH_WORD, KERNEL_WORD, port_words
 from broker.host.vmm.qemu_arguments import (
     FORKABLE,

@@ -33,19 +33,19 @@ from broker.host.vmm.parent.arguments import (
     ForkWiring,
     forkable_args,
 )
-from broker.host.vmm.parent.identity import (
+from broker.host.vmm.parent.make import hear, ignore_shared
+from broker.host.vmm.parent.parent_messages import (
     BEGIN,
     REHEARSE,
     SEED_BYTES,
     GuestWords,
     Identity,
 )
-from broker.host.vmm.parent.make import hear, ignore_shared
 from broker.host.vmm.parent.store import MEMORY, STATE, StoredParent
 from broker.host.vmm.qemu_arguments import VmSpec, arena_object, listener_args
 from broker.host.vmm.qmp import Qmp
 from broker.host.vmm.running import Vm
-from broker.host.vmm.state import QEMU
+from broker.host.vmm.vm_state import QEMU
 from broker.host.vmm.vmm_jail import qemu_view, spawn_jailed
 
 _POLL_SECONDS = 0.005

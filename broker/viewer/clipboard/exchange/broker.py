@@ -32,6 +32,12 @@ from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import drags
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import crossing, may_cross, ticking
+from broker.viewer.clipboard.exchange.operations import (
+    Copy,
+    Drop,
+    Paste,
+    TransferStatus,
+)
 from broker.viewer.clipboard.exchange.reading import SelectionReader
 from broker.viewer.clipboard.exchange.reasons import (
     BUSY,
@@ -49,7 +55,6 @@ from broker.viewer.clipboard.exchange.reasons import (
     SLOW,
     UNDECIDED,
 )
-from broker.viewer.clipboard.exchange.state import Copy, Drop, Paste, TransferStatus
 
 
 class Crossing(SelectionReader):

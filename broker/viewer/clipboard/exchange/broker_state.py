@@ -9,7 +9,7 @@ from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import HeldContent, in_bytes
 from broker.viewer.clipboard.exchange.exports import MARK, Exports
 from broker.viewer.clipboard.exchange.offers import Giving
-from broker.viewer.clipboard.exchange.state import Copy, Paste
+from broker.viewer.clipboard.exchange.operations import Copy, Paste
 
 
 def _no_mark() -> str:

@@ -22,6 +22,7 @@ from broker.core.clipboard.types import kind_of
 from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import crossing, size_of
+from broker.viewer.clipboard.exchange.operations import Copy, Drop, Paste
 from broker.viewer.clipboard.exchange.reasons import (
     DRAG,
     DRAG_ALONE,
@@ -29,7 +30,6 @@ from broker.viewer.clipboard.exchange.reasons import (
     DRAG_UNKNOWN,
     GONE,
 )
-from broker.viewer.clipboard.exchange.state import Copy, Drop, Paste
 
 
 @dataclass

@@ -13,8 +13,8 @@ from broker.viewer.clipboard.exchange.content import (
     ticking,
     to_clean,
 )
+from broker.viewer.clipboard.exchange.operations import Cleaning, Drop, Offered, Paste
 from broker.viewer.clipboard.exchange.reasons import CLEANED, FAILED, GONE, LARGE, SLOW
-from broker.viewer.clipboard.exchange.state import Cleaning, Drop, Offered, Paste
 
 Answer = w.TypesTold | w.DataCame | w.DataEnded | w.DataTooLarge | w.SourceFailed
 """A worker's answers to a request to read or to rewrite."""

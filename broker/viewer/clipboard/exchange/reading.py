@@ -16,6 +16,7 @@ from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker_state import BrokerState
 from broker.viewer.clipboard.exchange.content import HeldContent, ticking
 from broker.viewer.clipboard.exchange.offers import Answer
+from broker.viewer.clipboard.exchange.operations import Copy, Drop, Paste
 from broker.viewer.clipboard.exchange.reasons import (
     DRAG_EMPTY,
     DRAG_FILES,
@@ -27,7 +28,6 @@ from broker.viewer.clipboard.exchange.reasons import (
     ORIGIN_GONE,
     SAME,
 )
-from broker.viewer.clipboard.exchange.state import Copy, Drop, Paste
 
 
 class SelectionReader(BrokerState):

@@ -24,7 +24,7 @@ from broker.host.vmm import launcher
 from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent import starting
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
-from broker.host.vmm.state import state_of, write_state
+from broker.host.vmm.vm_state import state_of, write_state
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.net.peers import credentials

@@ -27,7 +27,7 @@ from broker.host.vmm import gpu_renderer
 from broker.host.vmm.gpu_renderer import own_node, renderer_view
 from broker.host.vmm.qemu_arguments import Accel, VmSpec, Wiring, kernel_args, qemu_args
 from broker.host.vmm.running import Vm
-from broker.host.vmm.state import RENDERER, FoundState, VmState, find_processes
+from broker.host.vmm.vm_state import RENDERER, FoundState, VmState, find_processes
 from broker.host.vmm.vmm_jail import jail_args
 
 

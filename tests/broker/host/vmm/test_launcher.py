@@ -21,7 +21,7 @@ from broker.host.vmm.qemu_arguments import (
     Wiring,
     qemu_args,
 )
-from broker.host.vmm.state import (
+from broker.host.vmm.vm_state import (
     STATE_FILE,
     find_processes,
     read_state,

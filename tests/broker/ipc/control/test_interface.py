@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from broker.ipc.control import api, methods
-from broker.ipc.control.service import interface_description
 from broker.ipc.control.varlink import ErrorParameters
+from broker.ipc.control.varlink_service import interface_description
 from docs.tables.control import describe, fields_of, in_varlink
 
 TEXT = re.sub(r"#.*", "", interface_description())

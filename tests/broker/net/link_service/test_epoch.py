@@ -14,7 +14,7 @@ from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import link as limits
 from broker.net.link import messages as m
 from broker.net.link_service.epoch import Epoch
-from broker.net.link_service.status import own_status
+from broker.net.link_service.link_status import own_status
 from tests.kit.link.pair import sessions
 
 

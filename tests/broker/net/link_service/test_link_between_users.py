@@ -11,7 +11,7 @@ import pytest
 
 from broker.cli.quick.status import link_line
 from broker.net.addresses import UnixEndpoint
-from broker.net.link_service import status
+from broker.net.link_service import link_status
 from broker.net.link_service.config import LinkConfig
 from broker.net.listeners import open_listener
 
@@ -32,7 +32,7 @@ async def test_socket_is_open_to_another_user_only_where_one_is_named(
 
 def test_clocks_that_differ_are_a_warning_with_their_difference() -> None:
     now = int(time.time())
-    clocks = status._clocks
+    clocks = link_status._clocks
     assert clocks(now) == []
     assert clocks(0) == [], "a release before does not say it"
     (ahead,) = clocks(now + 3600)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.host.vmm.parent.identity import BEGIN, SEED_BYTES, Identity
+from broker.host.vmm.parent.parent_messages import BEGIN, SEED_BYTES, Identity
 from shims.guest import parent as guest_end
 
 

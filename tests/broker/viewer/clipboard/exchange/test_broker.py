@@ -13,7 +13,7 @@ from broker.core.limits import wayland as wayland_limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
 from broker.viewer.clipboard.exchange.broker import Crossing
-from broker.viewer.clipboard.exchange.state import TransferStatus
+from broker.viewer.clipboard.exchange.operations import TransferStatus
 
 TEXT = b"the password is hunter2"
 COPY = w.CopyTerms()

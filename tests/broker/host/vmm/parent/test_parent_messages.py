@@ -9,8 +9,8 @@ import struct
 import pytest
 
 from broker.core.errors import PeerError
-from broker.host.vmm.parent import identity
-from broker.host.vmm.parent.identity import GuestWords, Identity
+from broker.host.vmm.parent import parent_messages
+from broker.host.vmm.parent.parent_messages import GuestWords, Identity
 from shims.guest import parent as guest
 
 WHOLE = Identity(
@@ -48,11 +48,11 @@ def test_the_guest_takes_what_the_launcher_sends():
 
 
 def test_both_ends_have_the_same_constants():
-    assert guest.FORK_PORT == identity.PORT
-    assert guest.FORK_FRAME_BYTES == identity.FRAME_BYTES
-    assert guest.FORK_SEED_BYTES == identity.SEED_BYTES
-    assert body(identity.REHEARSE) == guest.REHEARSE
-    assert body(identity.BEGIN) == guest.BEGIN
+    assert guest.FORK_PORT == parent_messages.PORT
+    assert guest.FORK_FRAME_BYTES == parent_messages.FRAME_BYTES
+    assert guest.FORK_SEED_BYTES == parent_messages.SEED_BYTES
+    assert body(parent_messages.REHEARSE) == guest.REHEARSE
+    assert body(parent_messages.BEGIN) == guest.BEGIN
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_words_are_heard_in_their_order_however_they_are_cut():
         word("hello"),
         struct.pack("<I", 2) + b"{}",
         struct.pack("<I", 0),
-        struct.pack("<I", identity.FRAME_BYTES + 1),
+        struct.pack("<I", parent_messages.FRAME_BYTES + 1),
         struct.pack("<I", 3) + b"\xff\xff\xff",
     ],
 )
