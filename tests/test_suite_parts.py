@@ -132,7 +132,7 @@ def test_short():
 
 @pytest.fixture(name="run")
 def _run(tmp_path):
-    """Run pytest in a directory of its own; returns code and what passed and failed."""
+    """Run pytest in a separate directory; returns code and what passed and failed."""
     (tmp_path / "test_them.py").write_text(TESTS)
 
     def run(*words, **environ):

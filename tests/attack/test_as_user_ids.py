@@ -1,4 +1,4 @@
-"""Attack: another user's subordinate ids, which ``.ci/as-user`` gives to its own user.
+"""Attack: another user's subordinate ids, which ``.ci/as-user`` gives to its user.
 
 To the kernel programs of both in user namespaces would be one user's.
 """

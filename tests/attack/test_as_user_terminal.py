@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def run_on_terminal(what: str, *, interrupt: bool = False) -> tuple[str, int]:
-    """Run a probe by as-user on a terminal of its own; its output and status."""
+    """Run a probe by as-user on a separate terminal; its output and status."""
     pid, terminal = pty.fork()
     if not pid:
         # As a shell's on a terminal: a run in the background has the signal ignored.

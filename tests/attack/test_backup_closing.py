@@ -190,7 +190,7 @@ async def imported(room: Path, file: Path, name: str, *words: str):
     def run():
         return CliRunner().invoke(command, argv)
 
-    # It runs an event loop of its own, as brokerctl does.
+    # It runs a separate event loop, as brokerctl does.
     return await trio.to_thread.run_sync(run)
 
 

@@ -1,4 +1,4 @@
-"""Attack: a backup that another program has replaced brings a record of its own.
+"""Attack: a backup that another program has replaced brings another record.
 
 Anyone who knows the public key can encrypt an archive to it.
 """
@@ -63,7 +63,7 @@ async def imported(home, record, *words, kind=DISK):
     def run():
         return CliRunner().invoke(command, [*argv, *words], catch_exceptions=False)
 
-    # It runs an event loop of its own, as brokerctl does.
+    # It runs a separate event loop, as brokerctl does.
     result = await trio.to_thread.run_sync(run)
     assert result.exit_code == 0, result.output
     assert HomeStore(home / "state/vitrail/homes").find(SandboxName("again"))
@@ -156,7 +156,7 @@ NAMED = '[label]\nname = "again"\n'
         (f'{HEAD}{NAMED}[clipboard]\nttl = "1d"\n', "clipboard.ttl"),
         (f'{HEAD}{NAMED}[clipboard]\ntypes = ["image/*"]\n', "clipboard.types"),
         (f'{HEAD}{NAMED}[transfer]\nday_size = "900G"\n', "transfer.day_size"),
-        # QEMU without a jail of ours; a program without a boundary.
+        # QEMU without our jail; a program without a boundary.
         (f'{HEAD}{NAMED}[launch]\nkind = "libvirt-qemu"\n', "launch.kind"),
         (f'{HEAD}{NAMED}[launch]\nkind = "shared-box"\n', "launch.kind"),
     ],

@@ -64,7 +64,7 @@ def chain():
     while made < 200:
         here, there = os.pipe()
         if os.fork() == 0:
-            # Each in a child of its own, held by a descriptor.
+            # Each in a separate child, held by a descriptor.
             os.write(there, b"y" if libc.unshare(0x10000000) == 0 else b"n")
             os.read(held[0], 1)
             os._exit(0)

@@ -51,7 +51,7 @@ async def came_over(it: Desk, name: str) -> messages.DragOverMessage:
 def may_drop(c: Guest, drag: Drag) -> None:
     """Wait until the compositor reports to the source that the drop is accepted.
 
-    A sandboxed source receives this for windows of its own sandbox, and where a rule
+    A sandboxed source receives this for windows of its sandbox, and where a rule
     lets the person's own programs know of its types.
     """
     c.wait(lambda e: e[0] == drag.source and e[2] == "action" and e[3] == [1])
@@ -309,7 +309,7 @@ async def test_a_drop_that_is_larger_than_may_cross_is_refused_whole():
 
 
 async def test_a_drop_inside_of_a_sandbox_stays_in_it():
-    """Also for a worker that saw the drag pass, and claims the drop for its own."""
+    """Also for a worker that saw the drag pass, and claims the drop."""
     async with desk("red", "blue", drags=DRAGS) as it:
 
         def target(c: Guest) -> None:

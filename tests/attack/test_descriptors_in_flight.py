@@ -1,6 +1,6 @@
 """A program of 'podman exec' keeps more descriptors in flight than the broker may send.
 
-The kernel counts them for the person and holds each sender to its own limit of open
+The kernel counts them for the person and holds each sender to its limit of open
 files (ETOOMANYREFS).  The hook's limit does not reach programs of 'podman exec'.  Here
 the broker has a low limit, so that the attack harms no other program of this user.
 """

@@ -1,7 +1,7 @@
 """A sandbox keeps more descriptors in flight than ours may send, for a moment.
 
 The kernel counts them for the person (unix(7), ETOOMANYREFS).  What fails then is one
-request; no process of ours and no channel ends, for any other sandbox.
+request; none of our processes and no channel ends, for any other sandbox.
 """
 
 from __future__ import annotations

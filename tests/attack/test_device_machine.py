@@ -25,7 +25,7 @@ STRICT = f"strict = true\n{_RECORDS}"
 
 @pytest.mark.parametrize("ways", [("node", "usbip"), ("usbip", "node")])
 async def test_two_services_hand_out_no_device_twice(monkeypatch, tmp_path, ways):
-    """Each looks at its own table; of a node the kernel tells the other nothing."""
+    """Each looks at its table; of a node the kernel tells the other nothing."""
     monkeypatch.setattr(service_module, "open_node", lambda held: os.dup(0))
 
     async def ask(client, way, here):

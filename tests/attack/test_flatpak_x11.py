@@ -86,7 +86,7 @@ async def test_the_application_gets_at_nothing_of_its_x_server():
 
 
 def _is_shut(found):
-    """It sees them, so that the probe is one; its own processes are open to it."""
+    """It sees them, so that the probe is one; its processes are open to it."""
     assert found["python3"][-1]["root"] == "done", found
     for tries in found["Xwayland"]:
         assert tries == NOTHING, found

@@ -119,7 +119,7 @@ async def test_machine_does_not_ship_under_another_ones_name(
             told = await fleet.ship("two", "one", token)
             assert isinstance(told, SetupError)
             assert "not enrolled" in str(told)
-        # Its own name and token in the request's head, the other one's in the batch.
+        # Its name and token in the request's head, the other one's in the batch.
         with changing(monkeypatch, lambda batch: replace(batch, machine="one")):
             told = await fleet.ship("two", "two", two)
         assert isinstance(told, SetupError)

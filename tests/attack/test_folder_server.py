@@ -1,6 +1,6 @@
 """A micro VM's folder is all that its virtiofsd can reach, taken over or not.
 
-Invariant: what serves a folder sees that directory and its own libraries; read-only
+Invariant: what serves a folder sees that directory and its libraries; read-only
 stays read-only, nothing is written beside the folder, no setuid file is made in it, and
 its end takes the folder away.
 """

@@ -300,7 +300,7 @@ time.sleep(600)
 @needs_box
 @pytest.mark.parametrize("program", [HOLD, COPY])
 async def test_a_program_that_keeps_a_folder_is_found(home, tmp_path, program):
-    """An open descriptor, and a copy of the mount in a namespace of its own."""
+    """An open descriptor, and a copy of the mount in a separate namespace."""
     folder = open_folder(str(home / "Downloads"), home, ())
     async with box(tmp_path, program) as (held, namespace):
         await mounts.attach(namespace, folder, write=False)

@@ -595,7 +595,7 @@ async def test_an_error_comes_whole():
 
 
 async def test_a_folder_whose_mount_was_held(tmp_path):
-    """Its sandbox is ended for it, so the error is one of its own kind."""
+    """Its sandbox is ended for it, so the error is of another kind."""
     async with joined() as made:
         with directory(tmp_path) as fd:
             folder = OpenedFolder(tmp_path, fd)
@@ -621,7 +621,7 @@ async def test_a_message_that_is_wrong_is_never_sent(monkeypatch):
 
 
 async def test_many_requests_at_one_time():
-    """Each gets its own reply."""
+    """Each gets one reply."""
     async with joined() as made:
         numbers = count(1)
 

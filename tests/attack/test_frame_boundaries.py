@@ -1,4 +1,4 @@
-"""Payload of a permitted frame must not become a frame of its own in passt.
+"""Payload of a permitted frame must not become another frame in passt.
 
 Passt before August 2024 (Debian 12's) reads QEMU's stream so: one recv(2) for what is
 there, and where that ends inside a frame one more for its rest.  If the rest is not

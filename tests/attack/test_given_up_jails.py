@@ -1,6 +1,6 @@
 """Attack: a jail that is given up while bubblewrap makes it stays for ever, with its descriptors.
 
-Killed alone, bubblewrap leaves its child in a read of its own eventfd, which nobody ends,
+Killed alone, bubblewrap leaves its child in a read of its eventfd, which nobody ends,
 or lets the program run: it asks for the child's death last.
 """
 

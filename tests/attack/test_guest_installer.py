@@ -127,7 +127,7 @@ sys.exit(int(sys.argv[1]))
 
 
 def on_terminal(words: list[str], env: dict[str, str]) -> tuple[str, int]:
-    """Run a program on a terminal of its own; its output and status."""
+    """Run a program on a separate terminal; its output and status."""
     pid, terminal = pty.fork()
     if not pid:
         os.execve(words[0], words, env)

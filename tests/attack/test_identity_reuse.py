@@ -94,7 +94,7 @@ async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing():
         (stream,) = after.streams
         assert (stream.lease, stream.service) == (second.id, "vitrail.Agent")
         assert stream.stream > max(s.stream for s in before.streams)
-        # Its own agent's few words; the first one's were more than 100,000.
+        # Its agent's few words; the first one's were more than 100,000.
         assert stream.bytes_from_sandbox < 5_000
         assert stream.bytes_to_sandbox < 5_000
         assert (after.pump.streams, after.pump.bytes_total) == (0, 0)

@@ -72,7 +72,7 @@ async def test_a_second_domain_gets_nothing_of_the_one_that_runs():
         for name, title in (("work", "in the office"), ("bank", "of the bank")):
             await leased(w, name)
             await w.run(name, "foot", "-T", title, "sleep", "1000")
-        # Each has its own window, its own frame and its own programs.
+        # Each has a different window, frame and programs.
         both = {"[work] in the office": {GREEN}, "[bank] of the bank": {ORANGE}}
         await wait_window(w.comp, count=2)
         await wait_frames(w.comp, both)

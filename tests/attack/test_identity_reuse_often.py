@@ -2,7 +2,7 @@
 
 Invariant 1, where it is narrowest: the old machine's streams are still being
 cut when the new one knocks, at the same path, with the same name.  Each machine
-speaks and expects one word of its own, and so does each lease at the other end
+speaks and expects one word, and so does each lease at the other end
 of the pump.  Never does either hear another's.
 """
 

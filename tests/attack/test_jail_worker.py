@@ -154,7 +154,7 @@ def _access(pid: int, fd: str) -> int:
 
 
 def check_walls(pid: int) -> None:
-    """Namespaces of its own, no capability, a filter, no way to new privileges."""
+    """Separate namespaces, no capability, a filter, no way to new privileges."""
     for kind in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup"):
         theirs = os.readlink(f"/proc/{pid}/ns/{kind}")
         assert theirs != os.readlink(f"/proc/self/ns/{kind}"), kind
@@ -170,7 +170,7 @@ def check_walls(pid: int) -> None:
     assert status["NSpid"].split()[-1] == "1"
 
 
-# In a process of its own: a filter cannot be taken off again.
+# In a separate process: a filter cannot be taken off again.
 UNDER_THE_FILTER = """
 import ctypes, os
 from broker.core import limits

@@ -4,7 +4,7 @@ A container attaches a TCP socket that lingers to one byte and forgets it.  The
 last process that drops the byte closes the socket, and close(2) then waits for
 as long as the container has chosen.  The independent observer is another
 sandbox that opens windows' connections all the time: each needs the broker's
-loop, the log, its own worker and the compositor.
+loop, the log, its worker and the compositor.
 """
 
 from __future__ import annotations

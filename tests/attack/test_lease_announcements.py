@@ -72,7 +72,7 @@ async def test_leases_that_come_together_are_one_reading_beside_all_else(
                     nursery.start_soon(records.reload)
                 await eventually(lambda: readings.count)
                 readings.go_on.set()
-        # The first has its own: the others came after it had begun.
+        # The first has one: the others came after it had begun.
         assert readings.count <= 2
 
 

@@ -201,7 +201,7 @@ def test_identity_is_not_misbound_to_another_pinned_peer():
 
 
 def test_a_pinned_key_of_zeros_is_refused():
-    """All-zero Ed25519 keys are of small order; no signature of ours has it."""
+    """All-zero Ed25519 keys are of small order; none of our signatures has it."""
     weak = Peers((Peer("weak", Role.HOST, PublicKey(bytes(32))),))
     viewer = Handshake(
         role=Role.VIEWER,

@@ -1,6 +1,6 @@
 """Attack: a data stream that the other broker did not open, or opened before.
 
-Invariant: a preamble is taken at most once, in its own epoch, by the role
+Invariant: a preamble is taken at most once, in its epoch, by the role
 that did not make it; no payload is due before the receiver's proof.
 """
 

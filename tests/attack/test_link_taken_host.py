@@ -245,7 +245,7 @@ async def ask_for(t, epoch, lease, service):
 
 
 async def test_an_honest_host_with_many_sandboxes_notices_nothing():
-    """All that its own doors let it have undecided at once, of each sandbox."""
+    """All that its doors let it have undecided at once, of each sandbox."""
     many = 16
     found = Counter()
     async with linked(record()) as (t, epoch), trio.open_nursery() as nursery:

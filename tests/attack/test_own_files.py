@@ -79,7 +79,7 @@ def test_a_link_in_place_of_our_directory():
 
 
 async def test_a_broker_closes_no_directory_that_a_link_leads_to():
-    """Its own mode is 0700; a link made it that of any directory of the person's."""
+    """Its mode is 0700; a link made it that of any directory of the person's."""
     with short_directory() as base:
         (base / "public").mkdir()
         (base / "public").chmod(0o755)

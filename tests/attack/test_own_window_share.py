@@ -1,4 +1,4 @@
-"""Attack: a sandbox whose pictures of its own window are to cost, or end, more."""
+"""Attack: a sandbox whose pictures of its window are to cost, or end, more."""
 
 from __future__ import annotations
 

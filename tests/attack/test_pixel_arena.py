@@ -2,7 +2,7 @@
 
 Invariant: the compositor maps no file that is a guest's, so neither a guest nor a QEMU
 that was taken over stalls it or changes a picture after its commit; a stream that names
-places in an arena costs its own sandbox alone.
+places in an arena costs its sandbox alone.
 """
 
 from __future__ import annotations
@@ -321,7 +321,7 @@ async def test_ten_thousand_copies_wait_and_other_applications_do_not(
 
 
 async def test_no_copy_takes_much_memory_before_it_is_counted(arena, monkeypatch):
-    """A row is one byte, in a page of its own that is there for the first time."""
+    """A row is one byte, in a separate page that is there for the first time."""
     page, block, most = mmap.PAGESIZE, 1024, 16 << 20
     monkeypatch.setattr(waypipe_limits, "WAYPIPE_TOUCHED_BYTES", most)
     taken = []

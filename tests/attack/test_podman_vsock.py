@@ -1,7 +1,7 @@
 """Attack: a program of a container speaks with machines over AF_VSOCK.
 
 Network namespaces do not divide it.  The kernel takes 32 bits of a socket's family and
-a filter compares 64; a 32-bit call has numbers of its own, one of them with the family
+a filter compares 64; a 32-bit call has different numbers, one of them with the family
 in memory; io_uring opens sockets without a call.
 """
 

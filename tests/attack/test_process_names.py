@@ -54,7 +54,7 @@ def named(name):
 
 
 def read(pid):
-    """What the broker reads of a process, but for its own numbers."""
+    """What the broker reads of a process, but for its numbers."""
     numbers = nspawn._numbers(pid)
     assert numbers == status_fields(pid)["NSpid"]
     assert numbers[0] == str(pid)

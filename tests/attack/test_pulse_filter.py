@@ -1,6 +1,6 @@
-"""One sandbox cannot do more with the sound server than play its own streams.
+"""One sandbox cannot do more with the sound server than play its streams.
 
-Real servers, the filter as its own process, and clients that send what they
+Real servers, the filter as a separate process, and clients that send what they
 like in the protocol's own bytes.
 """
 

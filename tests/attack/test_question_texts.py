@@ -81,7 +81,7 @@ def test_the_host_of_a_security_key_is_shown_whole():
 
 
 def test_requests_that_look_alike_are_two_questions():
-    """One yes was for both, and each got a grant for a host of its own."""
+    """One yes was for both, and each got a grant for a different host."""
     queue = Queue()
     for number, url in enumerate((EVIL, OTHER), 1):
         asker = queue.ask(opens(url), 0.0)

@@ -1,6 +1,6 @@
 """A sandbox asks; it must not be heard as the person, nor wear the person out.
 
-It reaches one part of a question, its own request: names, an argument, claims,
+It reaches one part of a question, its request: names, an argument, claims,
 and how often.  It cannot reach the agent, which listens nowhere.
 """
 

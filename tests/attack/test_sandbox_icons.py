@@ -257,7 +257,7 @@ async def test_a_thousand_icons_take_four_places_and_their_time(
     assert len(PaperPanel.shown) == limits.ICONS_PER_RECORD
     paced = 1_000 - limits.ICON_CHANGES_BURST
     assert trio.current_time() - began >= paced / limits.ICON_CHANGES_PER_SECOND
-    # Another one of the same record has no places of its own; another record has.
+    # Another one of the same record has no other places; another record has.
     await sandboxes("disp1", "work").ask(ShowIcon(1))
     assert len(PaperPanel.shown) == limits.ICONS_PER_RECORD
     await sandboxes("personal").ask(ShowIcon(1))

@@ -1,4 +1,4 @@
-"""A container that serves a file of its own, and never answers for it (FUSE).
+"""A container that serves a file, and never answers for it (FUSE).
 
 Its descriptor is sent where pixels are expected: a process that asks anything of that
 file waits until the container answers, and no signal ends it.  The container has the

@@ -1,4 +1,4 @@
-"""Attack: a helper that does not accept, so that a connect(2) of ours waits for it."""
+"""Attack: a helper that does not accept, so that our connect(2) waits for it."""
 
 from __future__ import annotations
 

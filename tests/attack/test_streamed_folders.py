@@ -1,4 +1,4 @@
-"""A hostile guest on another machine, whose folders come over its own connections.
+"""A hostile guest on another machine, whose folders come over its connections.
 
 The server is the real sftp-server in its real jail.
 """

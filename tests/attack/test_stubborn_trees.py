@@ -109,7 +109,7 @@ def test_what_a_jailed_process_made_among_its_sockets_goes(hostile, name, tmp_pa
 
 @pytest.mark.parametrize("name", ["vm.vsock", "vm.vsock_6501", "other"])
 def test_what_a_vmm_made_beside_its_api_goes(hostile, name, tmp_path):
-    """A VMM, taken over: it makes the socket of its API in a directory of its own."""
+    """A VMM, taken over: it makes the socket of its API in a separate directory."""
     directory = tmp_path / "homes" / "machine"
     (directory / API_DIRECTORY / name).mkdir(parents=True)
     hostile(directory / API_DIRECTORY / name)

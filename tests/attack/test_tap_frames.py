@@ -1,7 +1,7 @@
 """Frames that a VMM writes into its TAP device, with ``network = "rules"``.
 
 The device, its filter, passt and the kernel between them are the real ones; a process in
-the place of the VMM, with the device and a network namespace of its own, writes what the
+the place of the VMM, with the device and a separate network namespace, writes what the
 guest of one could.  An honest question after the hostile frames is answered last, so what
 came before it is all that they achieved.
 """
@@ -59,7 +59,7 @@ def arp(sender, mac=MAC[6:], asked=GATEWAY):
 
 
 def dhcp(number):
-    """A client that asks for an address with a card of its own invention."""
+    """A client that asks for an address with an invented card."""
     card = struct.pack(">6sIH", b"\x02", number, 0)[:6]
     body = struct.pack(">4B3I", 1, 1, 6, 0, number, 0, 0) + bytes(12) + card.ljust(208)
     options = b"\x63\x82\x53\x63\x35\x01\x01\xff"

@@ -42,7 +42,7 @@ sys.stderr.flush()
 
 
 def _namespaces():
-    """Whether the user may mount a file system of their own."""
+    """Whether the user may mount a file system."""
     words = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
     done = subprocess.run(words, capture_output=True, check=False)
     return done.returncode == 0

@@ -1,7 +1,7 @@
 """Orders, roles and ids that no library would send, against a real sway.
 
 sway 1.7 (wlroots 0.15) dies of some of them when they come directly; through
-the filter each ends its own connection at most.  After each the compositor
+the filter each ends its connection at most.  After each the compositor
 runs, and an honest client of the same sandbox is shown.
 """
 

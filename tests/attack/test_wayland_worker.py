@@ -175,7 +175,7 @@ async def colours(it, *wanted) -> list[int]:
 
 
 async def test_the_same_ids_in_two_sandboxes_are_two_windows():
-    """Each worker has numbers of its own at the compositor, too."""
+    """Each worker has different numbers at the compositor, too."""
     async with two() as (red, blue):
 
         def show(path, size):  # the second lies upon the first

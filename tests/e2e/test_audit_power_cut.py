@@ -1,6 +1,6 @@
 """The machine's power is cut while the audit log is written.
 
-A guest writes the log on a disk of its own, which QEMU opens without the
+A guest writes the log on a separate disk, which QEMU opens without the
 host's cache, and reports over its serial line which events are durable.  QEMU
 is killed with SIGKILL: what the guest's kernel had only in memory is gone, as
 with a real machine.  The next boot mounts the disk and looks.

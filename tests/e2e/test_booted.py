@@ -145,5 +145,5 @@ async def test_container():
         root = root_directory(w.base)
         launch = f'rootfs = "{root}"\nbind_read_only = [{shared}]'
         group = await runs(w, launch, "nspawn")
-        # One of its own, which systemd has made: other containers cannot end it.
+        # A separate one, which systemd has made: other containers cannot end it.
         assert ".scope" in group

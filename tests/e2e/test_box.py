@@ -101,7 +101,7 @@ raise SystemExit(7)
 
 
 async def test_what_a_box_reaches():
-    """Its own sockets and the file that was named; nothing else of the person's."""
+    """Its sockets and the file that was named; nothing else of the person's."""
     async with world(image=False) as w:
         probe, named = w.base / "probe.py", w.base / "named.txt"
         probe.write_text(_PROBE)
@@ -160,7 +160,7 @@ kind = "bwrap"
 
 
 async def test_a_record_s_box_is_started_the_short_way():
-    """Its own program, another one, files of its record, its home, its end."""
+    """Its program, another one, files of its record, its home, its end."""
     async with world(image=False, start=False) as w:
         shared, given = w.base / "shared", w.base / "given"
         shared.mkdir()

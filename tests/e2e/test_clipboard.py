@@ -1,4 +1,4 @@
-"""Two sandboxes with labels of their own, a real broker, a real compositor, a person.
+"""Two sandboxes with different labels, a real broker, a real compositor, a person.
 
 The sandboxes are containers, leased by a foreign launcher, whose applications
 speak Wayland to the worker's filter; the person is a keyboard.

@@ -1,7 +1,7 @@
 """kill -9 of each process, one at a time: what ends with it, and what does not.
 
 What may end is what the design says: a pump's or a broker's death takes that
-broker's streams, everything else takes the windows of its own sandbox.  Each
+broker's streams, everything else takes the windows of its sandbox.  Each
 death is an event, and the next start works.
 """
 

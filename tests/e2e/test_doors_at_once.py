@@ -1,6 +1,6 @@
 """One host's broker, three kinds of machines: by CID, by hybrid socket, a container.
 
-Each kind has listeners of its own, and all of them are there at once.
+Each kind has separate listeners, and all of them are there at once.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ command = ["firefox-esr", "--no-remote", "--new-instance", "about:license"]
 async def test_the_first_hour_with_a_browser():
     """Asked after half a minute, looked at, interrupted; a typo, an update, removal.
 
-    A shell and a copy into it need a machine: a box has no agent of ours.
+    A shell and a copy into it need a machine: a box does not have our agent.
     """
     async with hour() as h:
         async with h.step("install"):

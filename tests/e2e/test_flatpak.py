@@ -204,7 +204,7 @@ async def test_the_menu_starts_it_by_vitrail_once_installed():
             child = plain(w, APP, "-T", "bare", "true", program="foot")
             _, err = await finished(child)
             assert child.returncode != 0, err
-            # The application has its output, so no pipe of ours.
+            # The application has its output, so none of our pipes.
             gio = spawn(
                 ["gio", "launch", str(entry)], env=env, stdout=DEVNULL, stderr=DEVNULL
             )

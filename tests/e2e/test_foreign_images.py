@@ -51,7 +51,7 @@ def unpacked(image, place: Path) -> Path:
 
 
 def cache_with(image, place: Path) -> None:
-    """A cache of its own, with this guest image and the tools."""
+    """A separate cache, with this guest image and the tools."""
     images = place / "cache" / "vitrail" / "images"
     images.mkdir(parents=True)
     (images / "default").symlink_to(image.directory.resolve())

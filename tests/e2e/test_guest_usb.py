@@ -1,4 +1,4 @@
-"""A micro VM of ours that is given a USB device: its kernel, its agent, its program.
+"""Our micro VM that is given a USB device: its kernel, its agent, its program.
 
 The far end of its connection is a virtual device of the test, which speaks as
 ``usbip-host`` does; ``test_usb_vm.py`` has that kernel and real hot-plug.
@@ -61,7 +61,7 @@ def _vm():
 
 @asynccontextmanager
 async def started():
-    """A machine of ours with a USB kernel: (broker's ends, listeners by service)."""
+    """Our machine with a USB kernel: (broker's ends, listeners by service)."""
     image = await build_image(find_paths(), SPEC, print)
     with short_directory() as place:
         boot = {

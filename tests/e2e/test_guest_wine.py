@@ -49,7 +49,7 @@ _MENU_EDGE = 60
 @pytest.mark.alone
 @pytest.mark.timeout(2400)
 async def test_the_recipe_shows_notepad_and_its_menu_from_a_machine():
-    """Emulated, it takes minutes: Wine makes its first files, and has deadlines of its own.
+    """Emulated, it takes minutes: Wine makes its first files, and has deadlines.
 
     By keys: where Wine's desktop has not started in time, it takes its screen for one of
     1024x768 at another place, and finds nothing under the pointer.

@@ -38,7 +38,7 @@ ls /etc/ssh/ssh_host_*_key; cat /etc/ssh/ssh_host_*.pub
 
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
-    """Paths of their own, in a place that the build's other users may enter."""
+    """Separate paths, in a place that the build's other users may enter."""
     ordinary_user()
     scratch = Path("/var/tmp") / f"vitrail-test-{os.getpid()}"
     scratch.mkdir(mode=0o711)

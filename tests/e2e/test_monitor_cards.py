@@ -1,6 +1,6 @@
 """Machines of other VMMs than QEMU that share a network (``through:``, ``lan:``).
 
-One provides a network and has one of its own: two TAP devices.  The other one has a card
+One provides a network and has another one: two TAP devices.  The other one has a card
 at the same switch, and no other network.  The VMM is the stand-in of
 ``test_monitor_networks``; the cards' addresses, which the agent of a real image would
 set, are set by the test.

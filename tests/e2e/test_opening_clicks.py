@@ -91,7 +91,7 @@ POLICY = {
 def chromium(guest, address):
     """The words that start Chromium with a page, under its administrator's policy.
 
-    Such a policy is read from /etc only, so Chromium gets an /etc/chromium of its own.
+    Such a policy is read from /etc only, so Chromium gets a separate /etc/chromium.
     """
     policies = guest.home / "managed"
     policies.mkdir()

@@ -1,4 +1,4 @@
-"""Machines that are copies of a booted one: whole, and each of its own."""
+"""Machines that are copies of a booted one: whole, and each separate."""
 
 from __future__ import annotations
 

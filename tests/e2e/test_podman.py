@@ -122,7 +122,7 @@ async def test_a_container_that_a_person_starts_by_podman_run():
 
 
 async def test_two_containers_that_start_at_the_same_time():
-    """Each has its own lease, directory and name."""
+    """Each has a different lease, directory and name."""
     async with podman_settings() as settings, world(image=False, extra=settings) as w:
         text = HOOKED.format(required="required = true")
         w.write_record("work", text.replace("persistent", "disposable"))

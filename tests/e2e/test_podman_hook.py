@@ -111,7 +111,7 @@ def is_asked(w):
 async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook(
     process,
 ):
-    """Until the hook gives up by its own limit."""
+    """Until the hook gives up by its limit."""
     async with hooked_world() as w:
         async with paused(w, process):
             started = {name: start(w, name, *SOCKETS) for name in RECORDS}
@@ -198,7 +198,7 @@ async def _message(stream):
 
 @asynccontextmanager
 async def relayed(w, step, *, outer):
-    """The hook's files name a socket of ours in the place of the broker's."""
+    """The hook's files name our socket in the place of the broker's."""
     between = Between(w, step, outer=outer)
     for path in (w.paths.config[0].parent / "containers/oci/hooks.d").iterdir():
         text = path.read_text()

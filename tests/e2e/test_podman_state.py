@@ -198,7 +198,7 @@ def left(w):
 
 
 async def test_two_hooks_at_once_give_two_leases():
-    """Each container has sockets of its own, and only these."""
+    """Each container has separate sockets, and only these."""
     async with podman_settings() as settings, world(image=False, extra=settings) as w:
         w.write_record("work", HOOKED)
         root_directory(w.base)

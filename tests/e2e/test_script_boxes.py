@@ -80,7 +80,7 @@ async def _framed(w, kind, *words):
     except BaseException:
         child.kill()
         raise
-    # Its program outlives the container where that has no pid namespace of its own: the
+    # Its program outlives the container where that has no separate pid namespace: the
     # lease ends with the command.
     child.terminate()
     await finished(child)

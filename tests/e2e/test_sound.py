@@ -114,7 +114,7 @@ for at in range(0, want - 19199, 19200):
 
 @asynccontextmanager
 async def desk(kind, *, records, image=True, program="broker.programs.local"):
-    """A world whose broker plays on a real sound server of its own."""
+    """A world whose broker plays on a separate real sound server."""
     needs(kind)
     made = world(records, start=False, image=image, program=program)
     async with sound_server(kind) as server, made as w:

@@ -1,6 +1,6 @@
 """The mission's picture: host VM, viewer VM, application VM, over AF_VSOCK.
 
-Three machines with three different CIDs of their own.  The brokers run in two
+Three machines with three different CIDs.  The brokers run in two
 of them as a user would start them, sway in the second; the test has a shell in
 both, and no other way in.
 """

@@ -90,7 +90,7 @@ async def test_an_orderly_end_is_a_goodbye_and_the_link_comes_back():
             await side.shutdown()
 
             async def left(other=other):
-                # Its own end, a while ago, is on record, too.
+                # Its end, a while ago, is on record, too.
                 down = other.events("link.down")[-1:]
                 return down and "left" in down[0]["reason"]
 
@@ -179,7 +179,7 @@ async def test_reconnecting_leaves_nothing():
         viewer = await t.viewer.broker_pid()
 
         async def census():
-            """Quiet numbers: no connection of ours but this one's own."""
+            """Quiet numbers: none of our connections but this one's own."""
             statuses = (await t.host.status(), await t.viewer.status())
             return [s.tasks for s in statuses], descriptors(host)["socket"]
 

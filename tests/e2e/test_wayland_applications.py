@@ -3,7 +3,7 @@
 Each is driven with a pointer (and keys, on sway) on sway, weston and KWin.
 Checked: its frame is whole at rest and in every picture while it is
 resized, nothing but the empty desktop is outside of frames, and menus,
-tooltips and popovers have frames of their own.
+tooltips and popovers have separate frames.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ APPS = [
     app("gtk4-widget-factory", menus=((500, 262), (50, 340)), resizes=False, kinds=("sway", "kwin")),
     app("gtk4-demo", "--run=dialog"),
     app("featherpad", menus=((30, 16), (70, 16)), kinds=("sway", "kwin", *NEWER)),
-    # weston has no decorations of its own, so Qt draws a title bar.
+    # weston has no decorations, so Qt draws a title bar.
     app("featherpad", menus=((28, 43), (65, 43)), kinds=("weston",)),
 ]  # fmt: skip
 

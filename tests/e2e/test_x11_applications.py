@@ -49,7 +49,7 @@ PROGRAMS = {
 
 @asynccontextmanager
 async def x11(there, directory, *argv: str, direct: bool = False, **env: str):
-    """The program in a box with an X server of its own; ``direct``: without waypipe."""
+    """The program in a box with a separate X server; ``direct``: without waypipe."""
     program = argv[0]
     if not shutil.which(program):
         pytest.skip(f"{program} is missing")

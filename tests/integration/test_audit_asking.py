@@ -142,7 +142,7 @@ async def test_earlier_boots_by_their_number(env: dict[str, str]) -> None:
     assert await sequences(env, "-b", "1", "-n", "1", changed=True) == [5]
     assert await sequences(env, "-b", "2", changed=True) == [6]
     assert await sequences(env, "-b", "3", changed=True) == []
-    # A copy of the log has no boot of its own that runs.
+    # A copy of the log has no running boot.
     other = path.with_name("copy.sqlite")
     with sqlite3.connect(path) as db:
         db.execute("VACUUM INTO ?", [str(other)])

@@ -23,7 +23,7 @@ from tests.kit.brokerctl import brokerctl, home, paths_of
 
 ROOT = Path(__file__).parents[2]
 
-# A journal on a small file system of its own, in a namespace where that can be
+# A journal on a small separate file system, in a namespace where that can be
 # mounted: the first request, and the state afterwards, as JSON.
 _PROGRAM = """
 import json, os, subprocess, sys, trio

@@ -1,4 +1,4 @@
-"""A box has a session bus of its own, with our notifications and settings on it."""
+"""A box has a session bus, with our notifications and settings on it."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ async def test_machines_and_boxes_call_each_other():
         (own / "hello").chmod(0o755)
         code, said = await in_box(w, "vitrail-call -t work hello </dev/null")
         assert (code, said) == (0, "hello box\n")
-        # A machine's agent starts its services: no program of its own says it does.
+        # A machine's agent starts its services: no separate program says it does.
         code, said = await work.script("vitrail-files vitrail-services")
         assert "starts its services" in said, said
 

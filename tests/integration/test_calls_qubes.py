@@ -2,7 +2,7 @@
 
 A signer behind ``qrexec-client-vm`` with its streams on a socket (split-gpg2), an agent
 that asks by a local program (split-ssh), and a converter that sends a header of sizes
-before its pixels, and exits with an error of its own (PDF and image converters).
+before its pixels, and exits with a different error (PDF and image converters).
 """
 
 from __future__ import annotations

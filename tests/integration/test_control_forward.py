@@ -260,7 +260,7 @@ def progress(step):
 
 
 async def test_an_item_follows_one_that_was_given_up_when_that_one_is_taken():
-    """A client that does not read ends no call but its own."""
+    """A client that does not read ends only its call."""
     ours, theirs = socket.socketpair()
     forwarder = Forwarder("viewer", stream_of(ours))
     arrived, reads, items, replies = trio.Event(), trio.Event(), [], []

@@ -105,7 +105,7 @@ async def test_so_many_of_a_sandbox_and_the_persons_own_beside_them():
 
 
 async def test_a_warning_leaves_the_screen(monkeypatch):
-    """mako keeps one for ever that has no time of its own."""
+    """mako keeps one for ever that has no time."""
     monkeypatch.setattr(module, "_EXPIRE_SECONDS", {True: 1, False: 1})
     async with notified() as (_, told, shown):
         told.notify("web", "is denied the microphone", sandbox="web")

@@ -106,7 +106,7 @@ async def test_a_record_has_looks_of_its_own():
             return await read(work, GNOME, "cursor-size") == f"(<{wanted}>,)"
 
         await eventually(lambda: sized(32))
-        # What it has of its own does not follow the desktop.
+        # Its other settings do not follow the desktop.
         await choose(screen, "cursor-size", "48")
         await eventually(lambda: sized(48))
         assert await dark()

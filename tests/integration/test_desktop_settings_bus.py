@@ -28,7 +28,7 @@ async def answer(connection):
 
 
 async def test_cancelled_followers_end_without_an_error(monkeypatch):
-    """jeepney's router failed where a filter was closed in the moment of its own end."""
+    """jeepney's router failed where a filter was closed in the moment of its end."""
     async with (
         bus(monkeypatch) as address,
         await open_dbus_connection(address) as connection,

@@ -48,7 +48,7 @@ _KEYBOARD = """\
 
 @asynccontextmanager
 async def domain(monkeypatch):
-    """A libvirt of ours with a running domain; gives a function that runs virsh."""
+    """Our libvirt with a running domain; gives a function that runs virsh."""
     if shutil.which("libvirtd") is None or shutil.which("virsh") is None:
         pytest.skip("libvirt is not installed (libvirt-daemon-driver-qemu)")
     with short_directory() as place:

@@ -221,7 +221,7 @@ async def test_gtk_programs_open_and_save_files_that_the_user_chooses(tmp_path):
             notice = await screen.one_with("saved.txt was changed here")
             assert notice[1].startswith("work")
             assert saved.read_text() == "changed at the desktop"
-        # Without a rule programs are offered nothing, and use dialogs of their own.
+        # Without a rule programs are offered nothing, and use their dialogs.
         words = (PROPERTY, "org.freedesktop.portal.FileChooser", "version")
         with pytest.raises(VitrailError, match="not offered"):
             await run_tool([*PORTAL, *words], env=personal.env)
@@ -300,7 +300,7 @@ async def test_several_files_are_saved_in_a_folder_that_the_user_chooses():
                         file.exists() and file.read_text() == text
                     )
                 )
-            # Each goes its own way from then on.
+            # Each changes separately from then on.
             copies[1].write_text("again")
             await eventually(lambda: (folder / "b.txt").read_text() == "again")
             assert (folder / "a.txt").read_text() == "content 0"

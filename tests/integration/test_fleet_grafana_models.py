@@ -22,7 +22,7 @@ from tests.integration.test_fleet_grafana import DASHBOARD, RULES
 
 
 def lost(ours: object, theirs: object, at: str) -> Iterator[str]:
-    """Places of ours that their models do not have, or have otherwise."""
+    """Our places that their models do not have, or have otherwise."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for name, value in ours.items():
             yield from lost(value, theirs.get(name, "nothing"), f"{at}.{name}")

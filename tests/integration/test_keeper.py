@@ -185,7 +185,7 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
             keeper._answer(NOBODY, ours, {})
 
 
-# A jailed half of ours in the place of the worker; this process is the keeper.
+# Our jailed half in the place of the worker; this process is the keeper.
 SCRIPT = """
 import os, socket, sys, time
 from broker.helpers.worker_jail.entering import fork_jailed

@@ -1,4 +1,4 @@
-"""Questions about a stream that comes over the link, which has no deadline of its own.
+"""Questions about a stream that comes over the link, which has no deadline.
 
 A real viewer process; the test is its host.
 """

@@ -11,7 +11,7 @@ from broker.viewer.workers import pool
 from docs.tables.imports import modules, size
 
 MOST = 4_000
-"""Lines of code of ours in a keeper."""
+"""Lines of our code in a keeper."""
 
 
 async def test_a_living_keeper_has_little_loaded(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 """What a person meets in the first hour: each a sentence, what to do, no traceback.
 
-Everything here is a process of its own, as a person starts it, with a home
+Everything here is a separate process, as a person starts it, with a home
 that has nothing in it.
 """
 

@@ -209,7 +209,7 @@ async def test_without_a_bus_a_notification_is_closed_at_once(monkeypatch):
 
 
 async def test_cancelled_clients_end_without_an_error(monkeypatch):
-    """jeepney's router failed where a filter was closed in the moment of its own end."""
+    """jeepney's router failed where a filter was closed in the moment of its end."""
     async with bus(monkeypatch) as address, desktop(address) as there:
         for number in range(20):
             async with client() as it:

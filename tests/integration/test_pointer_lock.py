@@ -44,7 +44,7 @@ async def behind(kind: str):
 def moved(client: Window, mouse: Pointer, *spots: tuple[int, int]) -> list[str]:
     """Move the pointer to these places; the events that the client gets for it.
 
-    A click follows the moves, and comes after all events of theirs.
+    A click follows the moves, and comes after all their events.
     """
     before = len(client.events)
     for spot in spots:

@@ -65,7 +65,7 @@ async def served(columns):
 
 @asynccontextmanager
 async def forwarded(w, port, name="vault"):
-    """``brokerctl forward``; yields its own port and the process."""
+    """``brokerctl forward``; yields its port and the process."""
     async with running("forward", name, f"0:{port}", "--json", env=w.environ) as child:
         line = b""
         with trio.fail_after(60):

@@ -139,7 +139,7 @@ async def test_a_mixer_in_the_sandbox_sees_its_own_streams_only(kind):
 @pytest.mark.parametrize("inside", SERVERS)
 @both
 async def test_a_sound_daemon_in_the_sandbox_plays_through_its_tunnel(kind, inside):
-    """A sandbox with a sound server of its own: its sound goes to ours."""
+    """A sandbox with a separate sound server: its sound goes to ours."""
     async with (
         sound_server(kind) as server,
         proxy(server) as filtered,

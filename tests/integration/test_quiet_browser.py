@@ -1,4 +1,4 @@
-"""The first start of a browser in an image: its own page, and no other.
+"""The first start of a browser in an image: its page, and no other.
 
 A real Firefox is started twice with an empty profile, once with the policies that
 broker/data/image/customize.sh writes into images, and is asked by Marionette, its own

@@ -133,7 +133,7 @@ assert made >= 0, os.strerror(ctypes.get_errno())
 
 
 def rehearse(*argv, mounts=False):
-    """Have a guest agent rehearse a program in namespaces of its own.
+    """Have a guest agent rehearse a program in separate namespaces.
 
     ``mounts``: agent and program may mount there; in a machine a program may by FUSE.
     """

@@ -92,7 +92,7 @@ async def test_a_pump_that_takes_no_message_is_waited_for(handle, pump):
 
 
 async def test_all_who_wait_for_a_pump_are_told_that_it_died(handle, pump):
-    """The second one waited on a closed descriptor, which is a mistake of ours."""
+    """The second one waited on a closed descriptor, which is our mistake."""
     ends, told = Ends(), []
     one, two = socket.socketpair()
 

@@ -119,7 +119,7 @@ def confined(**annotations):
 
 @pytest.fixture(scope="module", autouse=True)
 def _apart(_mounts):
-    """A process in namespaces of its own, as the kernel tells of a first process."""
+    """A process in separate namespaces, as the kernel tells of a first process."""
     argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "cat"]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe) as outer:

@@ -170,7 +170,7 @@ async def test_own_windows_are_shared_without_a_question(tmp_path):
             client = sharer(work, tmp_path, types=2, stdout=PIPE)
             with client.popen.stdout as out:
                 seen = await eventually(lambda: picture_in(tmp_path))
-                # A flower alone: neither a frame of ours nor anything of the desktop's.
+                # A flower alone: neither our frame nor anything of the desktop's.
                 assert seen.size == (200, 200)
                 assert seen.getpixel((1, 1)) == (0, 0, 0)
                 assert len(seen.getcolors(40_000)) > 20

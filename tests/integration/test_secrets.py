@@ -88,7 +88,7 @@ async def test_a_sandbox_keeps_secrets():
         (folder / "vitrail.Secret").write_text("#!/bin/sh\necho secret of $1\n")
         (folder / "vitrail.Secret").chmod(0o755)
         assert await work.script(call) == (0, "secret of key\n")
-        # Without a program of its own: secret-tool, which finds no service there.
+        # Without a separate program: secret-tool, which finds no service there.
         (folder / "vitrail.Secret").unlink()
         code, said = await work.script(call)
         assert (code not in {0, 125, 127}, "key" in said) == (True, False), (code, said)

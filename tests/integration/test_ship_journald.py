@@ -142,7 +142,7 @@ async def test_the_bytes_are_those_of_the_native_protocol(tmp_path: Path) -> Non
         first, second, third = (parse(receive(sock)) for _ in range(3))
     finally:
         sock.close()
-    # The line end in a sandbox's word makes no field of its own.
+    # The line end in a sandbox's word makes no further field.
     assert "FAKE" not in first
     assert first["VITRAIL_REASON"] == b"a\nFAKE=1\n\x1b[31m"
     assert b"\x1b" not in first["MESSAGE"]

@@ -291,7 +291,7 @@ _HOSTILE = (
 async def test_rows_of_one_machine_do_not_end_questions_about_all(
     tmp_path: Path, server: Postgres
 ) -> None:
-    """A machine that was taken over writes any rows, in its own log."""
+    """A machine that was taken over writes any rows, in its log."""
     env = _environment(tmp_path)
     await filled(tmp_path / "desk", 90)
     await ship(tmp_path / "desk", fleet(server), machine="desk")

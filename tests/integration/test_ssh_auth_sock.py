@@ -97,7 +97,7 @@ async def test_it_leads_where_the_rules_lead():
 
 
 async def test_a_program_of_a_box_has_it():
-    """By a socket beside its others: no program of ours runs for it in there."""
+    """By a socket beside its others: none of our programs runs for it in there."""
     async with sandboxes(RULES) as (w, guests, there, _):
         w.write_record("box", BOX)
         w.write_record("plain", BOX)

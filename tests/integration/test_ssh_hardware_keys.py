@@ -1,7 +1,7 @@
 """ssh keys that are in hardware: a token by PKCS#11, and a security key that is touched.
 
 OpenSSH itself uses both: its helper for PKCS#11 with SoftHSM in the token's place, and its
-helper for security keys with a key of ours (``tests/kit/ssh_token.c``).
+helper for security keys with our key (``tests/kit/ssh_token.c``).
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ pytestmark = [
 
 @asynccontextmanager
 async def mutter():
-    """A filtered socket before a headless mutter, with a session bus of its own."""
+    """A filtered socket before a headless mutter, with a separate session bus."""
     async with gnome() as there:
         comp = HeadlessCompositor(there.child, there.display, there.environment)
         async with filtered(comp) as it:

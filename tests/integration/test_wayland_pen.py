@@ -1,4 +1,4 @@
-"""A real GTK 4 program and a pen, which the model compositor has, as no machine of ours does."""
+"""A real GTK 4 program and a pen, which the model compositor has, as none of our machines does."""
 
 from __future__ import annotations
 

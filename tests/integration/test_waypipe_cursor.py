@@ -78,7 +78,7 @@ _STILL = ("foot", "-o", "cursor.blink=no", "-T", "still", "sleep", "1000")
 
 
 async def test_a_terminal_has_its_own_pointer_and_the_frame_ours():
-    """foot takes its bar from a theme of the sandbox, as a surface of its own."""
+    """foot takes its bar from a theme of the sandbox, as a separate surface."""
     async with wire() as it, pointing(it) as move:
         it.run(*_STILL)
         await _placed(it)

@@ -3,7 +3,7 @@
 systemd-nspawn boots it on an overlay in memory, so nothing of it is left: the system of
 this machine, with every program that the tests need, or a root of another suite that
 has this machine's at ``HOST``.  It has a pid namespace, a network and the unified
-hierarchy of control groups (without controllers) of its own.
+hierarchy of control groups (without controllers) for it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ exec systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \
     --capability=all --console=pipe --directory="$root" "$@"
 """
 # bwrap and others mount proc and sysfs, for which a whole one has to be in sight
-# (mount_namespaces(7)); nspawn covers parts of its own.
+# (mount_namespaces(7)); nspawn covers parts of it.
 _WHOLE = """\
 mkdir -p /run/whole/proc /run/whole/sys
 mount -t proc proc /run/whole/proc

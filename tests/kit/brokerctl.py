@@ -1,4 +1,4 @@
-"""Running ``brokerctl`` as a person or a script does: a process of its own."""
+"""Running ``brokerctl`` as a person or a script does: in a separate process."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def brokerctl(
 def called(*words: str, env: Mapping[str, str]) -> Answer:
     """Call it inside this process and return its answer: a start takes half a second.
 
-    For verbs that run no event loop of their own, in tests that have one.
+    For verbs that run no event loop, in tests that have one.
     """
     out, err = io.StringIO(), io.StringIO()
     code = 0

@@ -61,7 +61,7 @@ async def applications(
     policy: str = "",
     **apps: str,
 ):
-    """Install applications for one test, with a session bus of its own.
+    """Install applications for one test, with a separate session bus.
 
     ``command`` is their program, ``policy`` further groups of their
     permissions.  ``apps`` maps the last word of an ID below org.example to its
@@ -171,7 +171,7 @@ def _libraries(program: Path) -> list[Path]:
 
 
 def environment(w) -> dict[str, str]:
-    """Give a world's environment a Flatpak installation of its own; returns it."""
+    """Give a world's environment a separate Flatpak installation; returns it."""
     w.environ["XDG_DATA_HOME"] = str(w.base / "data")
     w.environ["HOME"] = str(w.base)
     w.environ.setdefault("PATH", os.environ["PATH"])

@@ -34,7 +34,7 @@ async def given_up(exchange: Callable[[], Awaitable[object]], moment: int) -> bo
     """Run an exchange and cancel it at a moment, from 1; False: it had ended before.
 
     The odd ones are while it waits, the even ones between its wait and what follows.
-    What other tasks of its own do meanwhile is not counted.
+    What its other tasks do meanwhile is not counted.
     """
     scope = trio.CancelScope()
     cut = _Cut(trio.lowlevel.current_task(), scope, moment)

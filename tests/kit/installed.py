@@ -1,4 +1,4 @@
-"""Vitrail as a person has it who installed it: a wheel in an environment of its own.
+"""Vitrail as a person has it who installed it: a wheel in a separate environment.
 
 The libraries are those that the tests have; Vitrail itself is the installed one, not
 the checkout.

@@ -1,4 +1,4 @@
-"""Mozilla's programs, asked by their own remote protocol, Marionette.
+"""Mozilla's programs, asked by their remote protocol, Marionette.
 
 The program is started with ``--marionette`` and a profile whose ``user.js`` sets
 ``marionette.port`` to 0.

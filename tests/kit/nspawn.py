@@ -12,7 +12,7 @@ from broker.host.launchers.nspawn.process import may_divide
 def skip_without_nspawn() -> None:
     """Skip the test where a container of systemd-nspawn cannot be had.
 
-    Without systemd as process 1 the tests need a control group of their own:
+    Without systemd as process 1 the tests need a separate control group:
     ``.ci/as-user`` makes one where root runs it.
     """
     if None in (shutil.which("systemd-nspawn"), shutil.which("newuidmap")):

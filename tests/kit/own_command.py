@@ -1,4 +1,4 @@
-"""The ways in which a person starts a sandbox of each launcher, by its own command.
+"""The ways in which a person starts a sandbox of each launcher, by its command.
 
 A ``Way`` sets up a world, has the typed command, and ends the sandbox as a person would.
 Its program is ``SCRIPT``: it shows a window and runs the lines of a file that it

@@ -90,7 +90,7 @@ class PlainGuest:
         program.unlink(missing_ok=True)
         program.write_text(text)
         program.chmod(0o755)
-        # The agent runs this file in a process of its own.
+        # The agent runs this file in a separate process.
         words = f"os.execv({str(program)!r}, ['tool', *words])"
         (self.folder / "runtime/vitrail_files.py").write_text(
             f"import os\ndef main(words):\n    {words}\n"
@@ -140,7 +140,7 @@ async def _one(w, name, nursery, top, path):
     async with w.client() as client:
         request = LeaseRequest(record=name, hybrid=str(base), leader=os.getpid())
         await client.call(LEASE_ACQUIRE, request)
-    # Machines of others have no agent of ours; from now on it is one of ours.
+    # Machines of others do not have our agent; from now on it is our machine.
     w.write_record(name, record("persistent", top=top))
     env = {"PATH": path or os.environ["PATH"], "HOME": str(folder / "home")}
     for service, variable in _VARIABLES.items():

@@ -21,7 +21,7 @@ SHARED = ("/usr", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/p
 
 @asynccontextmanager
 async def podman_settings(**engine):
-    """The environment of a Podman with a store of its own; skips where it cannot be.
+    """The environment of a Podman with a separate store; skips where it cannot be.
 
     ``engine`` is added to ``[engine]`` of containers.conf, as text.
     """

@@ -1,4 +1,4 @@
-"""Rootless Podman for one test: the settings of its own store, and its commands."""
+"""Rootless Podman for one test: the settings of its store, and its commands."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Root's Podman of a test, and how the person's half of the test uses it.
 
-Root starts it with a store and hooks of its own below ``base`` and runs what the
+Root starts it with a separate store and hooks below ``base`` and runs what the
 person's half asks for, as ``sudo podman`` would: a file ``N.ask`` has the words, and
 ``N.done`` gets the exit code and the output.
 """
@@ -130,7 +130,7 @@ class Rootful:
             for line in Path("/proc/mounts").read_text().splitlines()
         ):
             return "there is no unified hierarchy of control groups"
-        # Podman makes a user namespace of its own then, and is not root's.
+        # Podman makes another user namespace then, and is not root's.
         if subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
             return "this root cannot mount"
         for options in _TRIED[runtime]:

@@ -1,4 +1,4 @@
-"""OpenSSH as programs of a test: keys, an agent, a server, all in directories of its own."""
+"""OpenSSH as programs of a test: keys, an agent, a server, all in separate directories."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def agent(folder, *keys, options=(), more=None):
 
 @dataclass
 class Host:
-    """A server that each client starts for its own connection: nothing listens."""
+    """A server that each client starts for its connection: nothing listens."""
 
     folder: Path
     key: str

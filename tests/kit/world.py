@@ -1,6 +1,6 @@
 """A whole Vitrail for a test: a real compositor, a real broker process, real VMs.
 
-``async with world() as w`` gives a broker of its own, with its own runtime,
+``async with world() as w`` gives a separate broker, with a separate runtime,
 state and configuration directories and a headless sway.  At the end nothing
 of it may be left: processes, sockets and directories are looked at.
 """
@@ -268,7 +268,7 @@ async def world(
     program="broker.programs.local",
     extra=None,
 ):
-    """A broker of its own; ``records`` maps names to texts.
+    """A separate broker; ``records`` maps names to texts.
 
     ``extra`` is added to its environment.
     ``program`` is the module that is the broker, one of ours or of the kit's.

@@ -83,7 +83,7 @@ class Ends:
         return made
 
     def draw(self, surface: int, size: tuple[int, int], rectangles: int = 1) -> None:
-        """A buffer of a pool of its own, and a commit."""
+        """A buffer of a separate pool, and a commit."""
         pool, buffer = self.new(), self.new()
         fd = os.open("/dev/zero", os.O_RDONLY)
         bytes_of = size[0] * size[1] * 4

@@ -7,7 +7,7 @@ repetition:
 
 * *crossing*: copy chord in one sandbox, paste chord in another, ``wl-paste``
   there; real keys, jailed workers, the crossing, a policy that says yes at once
-  (what rules and the audit log add is in their own benchmarks);
+  (what rules and the audit log add is in other benchmarks);
 * *one sandbox*: ``wl-copy`` and ``wl-paste`` inside of one, through its filter;
 * *direct*: the two on the compositor itself.
 

@@ -1,7 +1,7 @@
-"""The ingest service as a process of its own, with genuine signed logs; and a herd.
+"""The ingest service as a separate process, with genuine signed logs; and a herd.
 
 A herd is many machines that lost the service in the same second: each is the product's
-shipper in a task of this process, each with a log of its own.
+shipper in a task of this process, each with a separate log.
 """
 
 from __future__ import annotations

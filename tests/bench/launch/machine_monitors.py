@@ -5,7 +5,7 @@
     sudo python -m tests.bench.launch.machines_of_root [RUNS]
 
 The broker runs already, and no machine is copied.  In turn, so that a busy moment
-falls on all: ``brokerctl run`` of foot in a micro VM of ours (QEMU in Vitrail's jail),
+falls on all: ``brokerctl run`` of foot in our micro VM (QEMU in Vitrail's jail),
 in a domain of the user's libvirt, in a container of systemd-nspawn, and in a machine
 of each other VMM that is installed where KVM works.  Root's half adds a container of
 the system's libvirt (``virsh create``) and a machine of systemd-vmspawn.  With

@@ -1,6 +1,6 @@
 """What each network of a sandbox costs, beside pasta and slirp4netns: a table and JSON.
 
-``python -m tests.bench.network [REPETITIONS]``: in namespaces of its own, *this machine*
+``python -m tests.bench.network [REPETITIONS]``: in separate namespaces, *this machine*
 and a server behind a cable.  A client in a network namespace reaches it directly, by
 pasta, by slirp4netns, by passt behind the frame filter (``user``), behind the flow filter (``rules``),
 and a server in another namespace by a switch (``lan:``).  Within each repetition all are

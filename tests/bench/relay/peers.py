@@ -1,6 +1,6 @@
 """The relays under test, each started the way a person would start it.
 
-All of them relay from a UNIX socket of their own to the load's server, all
+All of them relay from a separate UNIX socket to the load's server, all
 run at the same time, and only the one being measured has anything to do.
 """
 

@@ -81,7 +81,7 @@ def amounts(*, quick: bool, hybrid: bool) -> tuple[str, ...]:
 async def measure(
     client: Client, order: Order, cid: int, words: tuple[str, ...], length: Length
 ) -> dict[str, dict[str, list[float]]]:
-    """All peers within each repetition, in an order of its own.
+    """All peers within each repetition, in a different order.
 
     Each is warmed up first: an emulator translates code again that it has not run for a
     while, and the first measurement after "no relay" paid for it.
@@ -111,7 +111,7 @@ async def measure(
 
 
 def taken(lines: str) -> str:
-    """What a broker's streams were moved by when it had its own choice."""
+    """What a broker's streams were moved by when it could choose."""
     rows = [line.split() for line in lines.splitlines()]
     # Pairs, because the directions may differ.
     found = {" / ".join(row[1:]) for row in rows if row[0] == "auto"}

@@ -70,7 +70,7 @@ class Leg:
 
 
 def _auto(values: Values, side: str) -> str:
-    """Under which name that hop is with its own choice."""
+    """Under which name that hop is with the broker's choice."""
     return f"{side} auto" if f"{side} auto" in values else OURS
 
 

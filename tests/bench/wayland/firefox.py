@@ -2,7 +2,7 @@
 
 Firefox counts itself (getVideoPlaybackQuality): frames that were due, and those
 of them that it dropped because the last one was not yet shown.  Each peer has a
-Firefox of its own with a fresh profile, in turns, as often as is asked; the
+Firefox with a fresh profile, in turns, as often as is asked; the
 next one starts when nothing of the last one is left on the screen.
 """
 

@@ -1,4 +1,4 @@
-"""What stands between a client and the compositor, each in processes of its own."""
+"""The peers between a client and the compositor, each in separate processes."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def _filter(
 
 @asynccontextmanager
 async def filter_before(comp: HeadlessCompositor, name: str):
-    """A filter of its own before a compositor: its socket, its process."""
+    """A separate filter before a compositor: its socket, its process."""
     path, child = await _filter(comp, name)
     try:
         yield path, child

@@ -7,7 +7,7 @@ our end with the filter and alone, by the real client alone, and by the real
 client with the filter behind it, in turns: frames, CPU time of everything on
 the viewer's side but the compositor, latency, private memory.  What is alone
 has no frame and no filter in its figures.  ``--suite`` takes server and client
-of another Debian (``sid``: the ones in Rust), in a root of its own.
+of another Debian (``sid``: the ones in Rust), in a separate root.
 
 Before that, diffs alone: our loop over their spans beside a compiled one.
 """
@@ -106,7 +106,7 @@ class Row:
 
 
 def filtered(comp: HeadlessCompositor, listen: Path, *options: str) -> Child:
-    """A filter of ours before the compositor."""
+    """Our filter before the compositor."""
     words = [
         sys.executable,
         "-c",
@@ -202,7 +202,7 @@ class Bench:
         return [float(word) for word in text.split()]
 
     async def measure(self, end: End, load: str, row: Row) -> None:
-        """Run a load behind an end, with a waypipe server of its own."""
+        """Run a load through an end, with a separate waypipe server."""
         async with server_of(self.suite, end.path) as display:
             match load:
                 case "all" | "comb" | "sync":

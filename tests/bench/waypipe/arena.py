@@ -89,7 +89,7 @@ def draw(display: str, load: str, seconds: float) -> None:
 
 
 async def host(path: str, fd: int, display: str) -> None:
-    """The worker's part, in a process of its own."""
+    """The worker's part, in a separate process."""
     readiness.prepare()
     rules, machine = WindowRules("bench", color=0xE01010), StreamMachine()
 

@@ -1,4 +1,4 @@
-"""Diffs alone: nanoseconds for a span of ours, and of a compiled loop."""
+"""Diffs alone: nanoseconds for our span, and of a compiled loop."""
 
 from __future__ import annotations
 

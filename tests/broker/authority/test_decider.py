@@ -142,7 +142,7 @@ async def test_a_decision_is_recorded_whole_before_its_effect():
             "rate": "5/60s",
             "ttl": 600,
             "records": b.records.digest,
-            # Of a service without a key of its own: that there is a valid record.
+            # Of a service without a key: that there is a valid record.
             "record": str(b.records.records["work"].source),
         }
 

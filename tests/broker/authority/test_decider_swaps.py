@@ -84,7 +84,7 @@ async def swapped(first, second, answers):
 
 
 def check(b, live):
-    """The oracle asks an engine of its own about each that is live still."""
+    """The oracle asks a separate engine about each that is live still."""
     world = b.decider._judge.world()
     for (lease, service, target), permit in live.items():
         call = call_of(b.request(service, lease=lease, target=target))

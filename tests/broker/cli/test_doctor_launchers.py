@@ -138,7 +138,7 @@ exit {code}
 
 @pytest.mark.parametrize("code", [0, 2])
 async def test_a_network_needs_a_virtual_cable(tmp_path, code):
-    """Tried as the launcher does it, in a network namespace of its own."""
+    """Tried as the launcher does it, in a separate network namespace."""
     tools, log = tmp_path / "tools", tmp_path / "log"
     tools.mkdir()
     (tools / "ip").write_text(IP.format(log=log, code=code))

@@ -57,7 +57,7 @@ async def test_what_libvirts_records_need_is_named_with_its_command(place, tmp_p
 async def test_missing_drivers_of_libvirt_are_named_with_their_packages(
     place, tmp_path
 ):
-    """Debian has those for machines and for containers in packages of their own."""
+    """Debian has those for machines and for containers in separate packages."""
 
     async def said():
         found = await place("libvirt")

@@ -24,7 +24,7 @@ def test_the_base_is_never_raised_itself():
     ],
 )
 def test_what_an_error_says(kind):
-    """First line with the place, then the hint on a line of its own."""
+    """First line with the place, then the hint on a separate line."""
     bare = kind("the message")
     assert str(bare) == bare.diagnostics() == "the message"
     full = kind("the message", hint="do this", where="file:1:2")

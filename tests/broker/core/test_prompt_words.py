@@ -1,4 +1,4 @@
-"""Texts in a dialog: plain words of ours, and escaped ones of others."""
+"""Texts in a dialog: our plain words, and escaped ones of others."""
 
 from __future__ import annotations
 

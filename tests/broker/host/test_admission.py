@@ -44,7 +44,7 @@ def doors(log, viewer):
 
 
 async def test_connections_that_wait_when_the_lease_ends(tmp_path):
-    """The shared AF_VSOCK listener offers them from a nursery of its own.
+    """The shared AF_VSOCK listener offers them from a separate nursery.
 
     Each one that is turned away makes room for the next, while the doors
     close: a guest must not be able to break the listener of all guests.
@@ -86,7 +86,7 @@ class pair_of_many:  # noqa: N801
 
 
 class MistakenViewer(SilentViewer):
-    """A mistake of ours in every stream."""
+    """Our mistake in every stream."""
 
     async def stream_opened(self, opening, conn, *, task_status):
         with conn:
@@ -98,7 +98,7 @@ class MistakenViewer(SilentViewer):
 
 
 async def test_a_mistake_while_standard_error_is_on_a_full_disk(tmp_path, monkeypatch):
-    """It ends its own stream; an error report that fails ends nothing more."""
+    """It ends its stream; an error report that fails ends nothing more."""
     async with journal(tmp_path) as log:
         viewer = MistakenViewer()
         mine = doors(log, viewer)

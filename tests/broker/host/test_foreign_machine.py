@@ -219,7 +219,7 @@ async def test_a_leader_that_dies(sleeper):
 
 @pytest.mark.parametrize("led", [True, False])
 async def test_a_launcher_that_lets_go(led):
-    """Neither its end nor a stop of ours touches the machine."""
+    """Neither its end nor our stop touches the machine."""
     mine = take(cid=42, leader=os.getpid() if led else None)
     async with trio.open_nursery() as nursery:
 

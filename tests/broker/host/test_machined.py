@@ -242,7 +242,7 @@ def of_root(monkeypatch):
 async def test_a_process_that_has_become_sudo_is_refused(
     leader, of_root, monkeypatch, group
 ):
-    """Attack: a user registers a process of theirs, which then runs sudo(8).
+    """Attack: a user registers their process, which then runs sudo(8).
 
     That has no user id but root's while it asks for the password.
     """

@@ -60,7 +60,7 @@ def _tables(union):
 
 
 def test_the_shims_tables_are_ours():
-    """A shim imports nothing of ours, so this holds the two together."""
+    """A shim imports none of our modules, so this holds the two together."""
     theirs = {kind: set(fields) for kind, fields in guest_protocol.FROM_GUEST.items()}
     assert theirs == _tables(agent.FromGuest)
     kinds = [*agent.ToGuest.__args__]

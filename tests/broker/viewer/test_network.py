@@ -119,7 +119,7 @@ async def test_a_filter_is_told_what_the_record_allows():
 
 
 async def test_a_filter_that_does_not_read_delays_no_other():
-    """Each is told its limits by a task of its own."""
+    """Each is told its limits by a separate task."""
     async with network() as (_, book, flows), trio.open_nursery() as nursery:
         book.write_record("vault", RECORD)
         await book.reload()

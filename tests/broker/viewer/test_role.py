@@ -301,7 +301,7 @@ async def test_an_arena_is_kept_until_its_sandbox_ends():
 
 
 async def test_a_host_that_lends_an_arena_again_and_again_has_one_kept():
-    """And each sandbox has its own."""
+    """And each sandbox has a different one."""
     mine, another = os.memfd_create("arena"), os.memfd_create("another")
     other = Lease(LeaseId("e" * 16), SandboxName("a"), SandboxName("a"), 2)
     async with viewer() as s:

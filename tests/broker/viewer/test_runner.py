@@ -1,4 +1,4 @@
-"""A run whose client leaves ends its own programs, and nothing else."""
+"""A run whose client leaves ends its programs, and nothing else."""
 
 from __future__ import annotations
 

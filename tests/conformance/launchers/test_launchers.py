@@ -344,7 +344,7 @@ async def test_a_connection_from_outside_is_refused(launcher):
 
 
 async def test_its_programs_cannot_use_up_the_descriptors_in_flight(launcher):
-    """The kernel counts them for the person, and holds each sender to its own limit.
+    """The kernel counts them for the person, and holds each sender to its limit.
 
     A sandbox that may have as many files open as the broker can keep it, the workers and
     the compositor from passing any descriptor: no stream, no window, no keymap.

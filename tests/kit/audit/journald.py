@@ -1,4 +1,4 @@
-"""A real systemd-journald of our own, in user and mount namespaces of its own."""
+"""A real systemd-journald of our own, in separate user and mount namespaces."""
 
 from __future__ import annotations
 

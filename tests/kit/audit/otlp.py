@@ -1,4 +1,4 @@
-"""An OTLP/HTTP endpoint of its own process, made from the protocol's messages.
+"""An OTLP/HTTP endpoint in a separate process, made from the protocol's messages.
 
     python -m tests.kit.audit.otlp PORT FILE [MOOD]
 

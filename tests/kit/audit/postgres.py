@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own: Debian's server, as this user, in a directory of ours."""
+"""A PostgreSQL of our own: Debian's server, as this user, in our directory."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _rest(c: Guest) -> None:
 
     Two answers of the inner compositor, so that it has read the movement, which
     lay in its socket before the first was asked for; and then some silence, as
-    KWin reads in a thread of its own.
+    KWin reads in a separate thread.
     """
     c.roundtrip()
     c.roundtrip()

@@ -1,8 +1,8 @@
 """A host VM, a viewer VM and an application's VM, as the mission draws them.
 
-One vhost-device-vsock process makes them siblings: each has a CID of its own
+One vhost-device-vsock process makes them siblings: each has a different CID
 and reaches the others by AF_VSOCK.  Besides, host and viewer give the test a
-shell over their own hybrid socket.  The link's settings state the limit of the
+shell over another hybrid socket.  The link's settings state the limit of the
 lab's transport: single writes of at most 3732 bytes.
 """
 

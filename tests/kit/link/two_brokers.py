@@ -1,4 +1,4 @@
-"""Two brokers on one machine: a host and a viewer, each with a home of its own.
+"""Two brokers on one machine: a host and a viewer, each with a separate home.
 
 ``async with two()`` gives both, paired, on a UNIX socket between them; the
 viewer has a headless sway, the host starts real machines.
@@ -119,7 +119,7 @@ class Transport:
 
     async def kill(self):
         """All of it at once, with every stream of the link."""
-        # One process for each connection, in a process group of its own.
+        # One process for each connection, in a separate process group.
         os.killpg(self._child.pid, signal.SIGKILL)
         await self._child.wait()
         self._near.unlink(missing_ok=True)
@@ -127,7 +127,7 @@ class Transport:
 
 @asynccontextmanager
 async def transport(near, far):
-    """The link goes through a process of its own, which can be killed."""
+    """The link goes through a separate process, which can be killed."""
     made = Transport(near, far)
     await made.start()
     try:

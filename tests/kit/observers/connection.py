@@ -234,7 +234,7 @@ class Connection(Window):
             self.send(self.device, "set_selection", source, serial)
 
     def take_window(self, foreign: list[int]) -> None:
-        """Have a window of its own follow the pointer.
+        """Have one of its windows follow the pointer.
 
         With its newest serials, whatever they were given for, and the other
         connection's: some compositors look for that of the last button alone.

@@ -20,7 +20,7 @@ _SIZE = 320, 220
 
 
 def judge_tap(observer: Observer, since: int, *, focus: bool) -> None:
-    """The tap came to the observer, in coordinates of its own window.
+    """The tap came to the observer, in coordinates of its window.
 
     ``focus``: it has the keyboard then, because no window opened meanwhile.
     """

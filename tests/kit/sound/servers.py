@@ -1,7 +1,7 @@
 """Real sound servers without a sound card, and what can be heard of them.
 
 ``async with sound_server("pipewire")`` (or ``"pulseaudio"``) gives a server of
-its own with a null sink called ``viewer``; ``hear`` records its monitor and
+it has a null sink called ``viewer``; ``hear`` records its monitor and
 ``Heard`` describes its tones.
 """
 

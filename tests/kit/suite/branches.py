@@ -1,4 +1,4 @@
-"""How much of the cores' branches their own tests take.
+"""How much of the cores' branches their tests take.
 
 ``make coverage``, or ``python -m tests.kit.suite.branches [CORE…]``: runs the tests of
 each core alone, without integration tests, and prints the branches that were taken.

@@ -1,6 +1,6 @@
 """Run pytest many times in forks of one process that has imported other people's modules.
 
-A process of its own, a script and not a module of ``tests``: nothing of the project may
+A separate process, a script and not a module of ``tests``: nothing of the project may
 be imported before the fork, because the callers change the project between two runs.
 A line on standard input is a run, ``[arguments, seconds]``; the line that answers it is
 pytest's exit code, ``NONE_PASSED`` or ``HUNG``.  What the last run printed is in

@@ -79,7 +79,7 @@ class Hand:
                 found = msgspec.to_builtins(item)
                 if item.port == port and found == {**found, **(wanted or {})}:
                     return found
-            with trio.move_on_after(1):  # drivers come without an event of ours
+            with trio.move_on_after(1):  # drivers come without our event
                 await changed.wait()
 
     async def do_empty(self, port):

@@ -1,7 +1,7 @@
 """A host VM whose QEMU plugs USB devices in, and a sibling that is given them.
 
 They speak over hybrid vsock: the sibling's connection to the host's port comes
-out at a UNIX socket of ours and is carried into the host VM.  Both kernels are
+out at our UNIX socket and is carried into the host VM.  Both kernels are
 Debian's ordinary ones, which have usbip-host, vhci-hcd and xhci.
 """
 

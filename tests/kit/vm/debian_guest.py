@@ -1,11 +1,11 @@
-"""A Debian 13 machine in QEMU, as an installation is: its own kernel, systemd, Podman.
+"""A Debian 13 machine in QEMU, as an installation is: its kernel, systemd, Podman.
 
 The other machines of the tests run our initramfs and a root that is only read.  This one
 has what they lack: control groups of version 2 that systemd divides, a person's systemd
 with lingering, Podman 5 with Quadlet, and the modules of its kernel.
 
 The disk is made once by mmdebstrap in the user's cache (which needs the network); a
-machine writes to a snapshot that QEMU drops.  The checkout is on a disk of its own.
+machine writes to a snapshot that QEMU drops.  The checkout is on a separate disk.
 """
 
 from __future__ import annotations

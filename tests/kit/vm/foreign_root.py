@@ -1,7 +1,7 @@
-"""A Debian that is not of our image: its own kernel, initramfs and systemd, on a disk.
+"""A Debian that is not of our image: with a kernel, initramfs and systemd, on a disk.
 
 Made by mmdebstrap, without root, as a cloud's image is; kept in the user's cache.  The
-guest package is installed in it by its own script, which also has apt install waypipe.
+guest package is installed in it by its script, which also has apt install waypipe.
 
 ``python -m tests.kit.vm.foreign_root`` makes it: that takes minutes.
 """

@@ -61,7 +61,7 @@ echo "=END=$?"
 
 
 async def gpu_host(command: Sequence[str], out: Path, seconds: int) -> tuple[int, str]:
-    """Run a command in a machine of its own; its exit code and output.
+    """Run a command in a new machine; its exit code and output.
 
     It may write to ``out``, at /run/out, where its console is too.  Raises SetupError without QEMU.
     """

@@ -1,6 +1,6 @@
 """A container in which the guest package is installed, and its agent runs.
 
-It has an /etc, a /usr/local and a /home of its own, in one directory; the rest is this
+It has an /etc, a /usr/local and a /home, in one directory; the rest is this
 machine's system, or the root of another suite, which it cannot change.
 """
 

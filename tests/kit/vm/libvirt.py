@@ -1,4 +1,4 @@
-"""The session's libvirt in a directory of its own, with our hook, for a world."""
+"""The session's libvirt in a separate directory, with our hook, for a world."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def names_sandbox(name, *, required=False):
 class Libvirt:
     """virsh on the session's libvirtd of a world.
 
-    ``runtime`` and ``config`` are its own directories: another session's libvirtd of
+    ``runtime`` and ``config`` are directories for it only: another session's libvirtd of
     the same person has others, and the same broker.
     """
 

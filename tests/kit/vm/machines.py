@@ -1,4 +1,4 @@
-"""Tiny micro VMs in a directory of their own, cleaned up whatever happens."""
+"""Tiny micro VMs in a separate directory, cleaned up whatever happens."""
 
 from __future__ import annotations
 

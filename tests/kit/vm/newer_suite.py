@@ -1,4 +1,4 @@
-"""Compositors of newer Debians than ours, each suite in a root of its own.
+"""Compositors of newer Debians than ours, each suite in a separate root.
 
 Programs run in it under bubblewrap, with our runtime directory.
 """

@@ -125,7 +125,7 @@ def world(directory: Path) -> Iterator[Surroundings]:
 
 @contextmanager
 def _victim() -> Iterator[int]:
-    """A process of ours that any process may trace (prctl(2), PR_SET_PTRACER)."""
+    """Our process that any process may trace (prctl(2), PR_SET_PTRACER)."""
     code = (
         "import ctypes; ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)"
         "\nprint(flush=True)\ninput()"

@@ -1,6 +1,6 @@
 """Words by which it is seen whether one machine's bytes reach another's streams.
 
-Each machine speaks and expects one word of its own, and so does each lease at
+Each machine speaks and expects one word, and so does each lease at
 the other end of the real pump.  Imports nothing of the tests but ``roles``: it
 also runs inside a machine that has only the project.
 """
@@ -21,7 +21,7 @@ WORK = SandboxName("work")
 
 
 class Words:
-    """The viewer's place: behind the real pump each lease has a word of its own."""
+    """The viewer's place: after the real pump each lease has a different word."""
 
     def __init__(self, pump):
         self._pump = pump

@@ -33,7 +33,7 @@ def mount_all():
 
 
 def prepare():
-    # The brokers start their own programs without our PYTHONPATH.
+    # The brokers start their programs without our PYTHONPATH.
     site = "/usr/local/lib/python3.11/dist-packages"
     os.makedirs(site, exist_ok=True)
     subprocess.run(["mount", "--bind", "/srv/site", site], check=False)

@@ -1,6 +1,6 @@
 """A hostile machine beside an honest one, and a count of all that could leak.
 
-``async with siege() as s`` boots both in a world of their own.  The honest one
+``async with siege() as s`` boots both in a separate world.  The honest one
 has a window with a shell in it, the hostile one only does what the test tells
 it.  ``s.unharmed()`` around an attack counts before and after.
 """

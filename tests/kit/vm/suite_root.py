@@ -1,7 +1,7 @@
 """Root directories of other Debian suites, for their waypipe, applications, compositors.
 
 Made once by mmdebstrap in the user's cache; run in with bubblewrap.  Made by root, its
-files are root's and their own users', for a system that boots.  Needs the network the
+files are root's and their users', for a system that boots.  Needs the network the
 first time.
 """
 

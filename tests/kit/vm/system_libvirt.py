@@ -1,6 +1,6 @@
-"""The system's libvirtd of a test, started by root in a mount namespace of its own.
+"""The system's libvirtd of a test, started by root in a separate mount namespace.
 
-It has a /run and an /etc of its own there, with our hook and its settings as
+It has a separate /run and /etc there, with our hook and its settings as
 ``brokerctl launcher install libvirt`` writes them, so nothing of it is left on the
 machine.  What the hook looks for in a person's directories it finds below
 ``Place.base``, where the person's test puts links.
@@ -31,7 +31,7 @@ unix_sock_rw_perms = "0777"
 auth_unix_rw = "none"
 log_outputs = "2:file:{base}/libvirtd.log"
 """
-# No virtlogd, no security module, no control groups of its own.
+# No virtlogd, no security module, no control groups.
 _QEMU = """\
 user = "root"
 group = "root"

@@ -26,7 +26,7 @@ mkfifo -m 666 /run/asks
 systemd-run --quiet --unit=asks sh -c '
     while :; do while read -r line; do sh -c "$line"; done < /run/asks; done'
 """
-# The suite's vmspawn, with its own libraries, among this machine's programs.
+# The suite's vmspawn, with its libraries, among this machine's programs.
 _PROGRAM = f"""\
 #!/bin/sh
 lib={_TREE}/usr/lib/x86_64-linux-gnu
@@ -46,7 +46,7 @@ memory = "512M"
 
 @contextmanager
 def booted_sid() -> Iterator[Booted]:
-    """Boot it, with machined, and with the person and their own systemd."""
+    """Boot it, with machined, and with the person and their systemd."""
     with booted(USER, suite_root(_SUITE, _PACKAGES)) as system:
         person = system.person
         system.root(

@@ -7,7 +7,7 @@ thing but the guests' kernels: doors, lease table, listeners and pump of a host'
 broker, ``launch``'s device, AF_VSOCK connections.  ``vhostguest.c`` is a machine's
 process, as hostile as one can be.
 
-In each round a machine of ours (1) is killed under traffic while a thief waits to
+In each round our machine (1) is killed under traffic while a thief waits to
 take its CID; the thief becomes the next lease (2), is killed as well, and while it
 ends an innocent machine with that CID knocks (3).  Prints a line of JSON.
 
@@ -68,7 +68,7 @@ class Guest:
 
 
 class Ours:
-    """A machine of ours: the device is ``launch``'s, which keeps a duplicate."""
+    """Our machine: the device is ``launch``'s, which keeps a duplicate."""
 
     def __init__(self, vsock, guest):
         self._vsock, self._guest = vsock, guest

@@ -1,7 +1,7 @@
 """Real applications in bubblewrap, behind a real waypipe server and the filter.
 
 ``async with boxed(it, "gtk3-demo") as app`` is: the program in a sandbox that
-holds nothing of ours but a socket for streams, waypipe server in there with it,
+holds none of our files but a socket for streams, waypipe server in there with it,
 and our end of its wire outside, with the filter of a stand.
 """
 

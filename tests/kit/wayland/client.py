@@ -270,7 +270,7 @@ class Window(Client):
         return self.make(self.compositor, "create_surface", "wl_surface")
 
     def buffer(self, w: int, h: int, color: int, *, form: int = 0) -> int:
-        """A buffer of one colour (0xAARRGGBB), in a pool of its own."""
+        """A buffer of one colour (0xAARRGGBB), in a separate pool."""
         fd = memfd(w * h * 4)
         with mmap.mmap(fd, w * h * 4) as pixels:
             pixels[:] = color.to_bytes(4, "little") * (w * h)

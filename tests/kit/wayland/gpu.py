@@ -135,7 +135,7 @@ class GpuTalk(Talk):
         return self.make(params, "create_immed", "wl_buffer", None, w, h, form, flags)
 
     def picture(self, w: int = 100, h: int = 50) -> int:
-        """A buffer of the usual kind, in memory of its own."""
+        """A buffer of the usual kind, in separate memory."""
         fd = self.machine.dmabuf(4 * w * h)
         made = self.params((fd, 0, 4 * w))
         buffer = self.immediate(made, w, h)

@@ -81,7 +81,7 @@ class FakeGpuMemory:
 
 
 class FakePaint:
-    """A picture file of ours."""
+    """Our picture file."""
 
     def __init__(self, machine: FakeMachine) -> None:
         self.machine = machine

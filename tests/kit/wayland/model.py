@@ -563,7 +563,7 @@ class Model(ExtensionRules):
             icon.role = "icon"
 
     def server_offer(self, device: Thing) -> Thing:
-        """A new offer of ours on a device."""
+        """Our new offer on a device."""
         offer = Thing(self.server_id, "wl_data_offer", 3)
         self.server_id += 1
         self.things[offer.oid] = offer

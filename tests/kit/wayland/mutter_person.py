@@ -138,7 +138,7 @@ def mutter_environment(runtime: Path) -> dict[str, str]:
 
 @asynccontextmanager
 async def gnome():
-    """A mutter with a session bus of its own."""
+    """A mutter with a separate session bus."""
     ordinary_user()
     with short_directory() as directory:
         runtime = directory / "run"

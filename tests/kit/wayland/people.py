@@ -2,7 +2,7 @@
 
 A hostile client (through the filter) and an honest one (a window of the desktop's
 own) on one compositor.  What the person does is seen by the honest one's events
-and by the screen; what the hostile one hears is its own events.
+and by the screen; what the hostile one hears is its events.
 """
 
 from __future__ import annotations

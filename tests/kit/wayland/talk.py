@@ -100,7 +100,7 @@ class Talk(Window):
     def all_hear(self, kind: str, name: str, *args: Any) -> None:
         """The compositor says an event to all objects of a kind, the newest first.
 
-        So it does with input: the filter has a pointer and a keyboard of its own.
+        So it does with input: the filter has a pointer and a keyboard.
         """
         for thing in reversed(
             [t for t in self.model.things.values() if t.kind == kind]

@@ -31,7 +31,7 @@ _PROGRAM = {"kwin": "kwin_wayland"}
 
 KINDS = ["sway", "weston", "kwin"]
 NEWER = ["newer-sway", "newer-labwc"]
-# labwc draws its own title bars around what asks for them, and beside a frame
+# labwc draws its title bars around what asks for them, and beside a frame
 # any pixel but the desktop's is a stranger.
 _NEWER = {
     "sway": CONFIG,
@@ -150,14 +150,14 @@ async def world(kind: str):
 async def started(comp, inner, *, panel: int = 0, rules=None):
     """A pointer and the filter on a compositor that runs; ``inner`` is shown on it."""
     behind = inner.display if inner is not None else None
-    # A pointer's place is given as a fraction of the screen; labwc's has its own size.
+    # A pointer's place is given as a fraction of the screen; labwc's has another size.
     screen = (await pixels(comp)).size
     async with filtered(comp, rules, behind=behind) as it:
         with (
             await trio.to_thread.run_sync(Pointer, comp.display, screen) as mouse,
             await trio.to_thread.run_sync(Keyboard, comp.display) as keys,
         ):
-            # A nested compositor draws a pointer of its own until one comes by.
+            # A nested compositor draws a pointer until one comes by.
             for at in ((640, 400), _REST, _CORNER):
                 await trio.to_thread.run_sync(mouse.move, *at)
                 await steady(comp)

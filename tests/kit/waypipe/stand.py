@@ -54,7 +54,7 @@ class Wire:
     def run(
         self, *argv: str, server: Sequence[str] = SERVER, output=DEVNULL, **env: str
     ) -> Child:
-        """Start a program behind a waypipe server of its own."""
+        """Start a program with a separate waypipe server."""
         child = spawn(
             [*server, "--socket", self.path, "server", "--", *argv],
             env={**self.comp.environment, "GDK_BACKEND": "wayland", **env},

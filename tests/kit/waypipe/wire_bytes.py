@@ -70,7 +70,7 @@ def pipe(kind: BlockKind, rid: int, data: bytes = b"") -> bytes:
 
 
 def blocks(data: bytes) -> list[tuple[BlockKind, bytes]]:
-    """Take a stream of ours apart."""
+    """Take our stream apart."""
     out = []
     while data:
         (word,) = struct.unpack_from("<I", data)

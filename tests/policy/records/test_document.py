@@ -244,7 +244,7 @@ def test_nesting_at_the_limit_and_beyond():
 
 
 def test_nesting_over_lines_never_recurses():
-    """Brackets on lines of their own are counted all the same."""
+    """Brackets on separate lines are counted all the same."""
     _, found = _read("a = [\n" + "[\n" * 20000)
     assert f"brackets are nested deeper than {limits.NESTING}" in found[0]
 

@@ -1,4 +1,4 @@
-"""The even form means the same, and is its own even form."""
+"""The even form means the same, and is even itself."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_one_record(tmp_path, text, check, line, column):
 
 
 def test_a_network_through_another_sandbox(tmp_path):
-    """One that provides a network of its own is none of the findings."""
+    """One that provides a network is none of the findings."""
     text = '[launch]\nkind = "bwrap"\nnetwork = "{}"'
     networks = {"a": "through:b", "b": "through:c", "c": "user", "d": "through:e"}
     records = {name: text.format(network) for name, network in networks.items()}

@@ -99,7 +99,7 @@ def test_a_claimed_count_stays_a_number(more: int) -> None:
 async def test_a_refusal_that_cannot_be_written_ends_no_task(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mistake of ours, where a broker's own task would die of it."""
+    """Our mistake, where a broker's own task would die of it."""
     async with open_store(tmp_path / "audit.sqlite") as store:
         refusals = Refusals(store)
         large = StreamRefused(reason="x" * audit_limits.AUDIT_EVENT_BYTES)

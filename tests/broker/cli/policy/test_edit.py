@@ -56,7 +56,7 @@ class Editing:
         self.process = None
 
     def start(self, *, trial=True):
-        """Run it as a process of its own, and wait for its trial file."""
+        """Run it as a separate process, and wait for its trial file."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "broker.cli.app", *self.words],
             cwd=ROOT, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

@@ -65,7 +65,7 @@ def _run(tmp_path, monkeypatch):
 
 
 def _write(run, names=Names.KEEP):
-    """What a broker records of these ways, by its own functions."""
+    """What a broker records of these ways, by its functions."""
     rules = load_rules([run.rules], shipped=SHIPPED)
     records = load_records([run.rules.parent / "sandboxes.d"])
     world = world_of(records, [("web-7", "web")])

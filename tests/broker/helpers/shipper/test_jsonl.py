@@ -68,7 +68,7 @@ async def test_half_a_line_of_a_crash_is_written_again(
 async def test_a_file_of_another_program_is_not_cut(
     tmp_path: Path, there: bytes
 ) -> None:
-    """Only the beginning of a line of ours is taken back."""
+    """Only the beginning of our line is taken back."""
     await filled(tmp_path, 3)
     path = tmp_path / "out.jsonl"
     path.write_bytes(there)

@@ -203,7 +203,7 @@ async def test_events_wait_to_be_one_batch_without_a_connection(
         await trio.testing.wait_all_tasks_blocked()
 
     async def recorded(*events: schema.Event) -> None:
-        # The store has a clock of its own, which goes on.
+        # The store has another clock, which continues.
         mock_clock.rate = 1.0
         async with open_store(tmp_path / "audit.sqlite") as store:
             for event in events:
@@ -243,7 +243,7 @@ async def test_events_wait_to_be_one_batch_without_a_connection(
 
 
 class Hostile(Receiver):
-    """Answers what no receiver of ours would."""
+    """Gives an answer that none of our receivers would give."""
 
     def position(self, log: bytes) -> tuple[int, str] | None:
         return int("\x1b[2Jno number"), ""

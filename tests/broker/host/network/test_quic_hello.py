@@ -306,7 +306,7 @@ def test_a_connection_that_was_cut_does_not_go_on(again, data):
 
 
 def test_a_hello_to_the_identifier_of_a_connection_that_was_cut_opens_nothing():
-    """Attack: what the client begins with is its own choice."""
+    """Attack: what the client begins with is its choice."""
     quic = QuicHellos()
     assert quic.take(initial(crypto(message("www.test")), OLD, keys=OLD))
     for data in (short(OLD), later(2, receiver=OLD), short(b"")):

@@ -401,7 +401,7 @@ def test_a_deaf_connection_holds_no_other(mux):
 
 
 def test_a_guest_that_reads_nothing_is_held_to_its_windows(mux):
-    """Its connections wait; its own bytes still pass, and memory is bounded."""
+    """Its connections wait; its bytes still pass, and memory is bounded."""
     listener = mux.listen(PORT)
     mux.wire.send(*(frame(OPEN, n, PORT) for n in range(STREAMS)))
     conns = [mux.accept(listener) for _ in range(STREAMS)]
@@ -499,7 +499,7 @@ def test_it_sleeps_while_nothing_happens(mux):
         return int(fields[13]) + int(fields[14])
 
     before = ticks()
-    # A second of its own work would be 100 ticks.
+    # A second of its work would be 100 ticks.
     assert not wait_for_frame(mux.wire, 1.0)
     assert ticks() - before < 50
 

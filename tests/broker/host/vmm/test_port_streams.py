@@ -58,7 +58,7 @@ print(serve_port(int(sys.argv[1]), listeners), flush=True)
 
 
 class Guest:
-    """The guest's end in a process of its own, and sockets of its programs."""
+    """The guest's end in a separate process, and sockets of its programs."""
 
     def __init__(self, port: socket.socket, directory: Path, stack: ExitStack) -> None:
         self._directory = directory / "port"

@@ -194,7 +194,7 @@ def test_an_error_of_the_protocol_says_that_versions_differ() -> None:
 
 
 def test_an_error_about_a_path_that_is_no_text_can_be_told() -> None:
-    """It is called in an except clause: an exception of its own would end the broker."""
+    """It is called in an except clause: a second exception would end the broker."""
     path = os.fsdecode(b"/home/\xff/a.toml")
     sent = RefusedError(f"the record at {path}", hint=path, where=f"{path}:1:1")
     reply = varlink.decode_reply(varlink.encode(varlink.error_reply(sent))[:-1])

@@ -124,7 +124,7 @@ def test_memory_of_ports_is_bounded():
 
 
 class Machine(RuleBasedStateMachine):
-    """Whatever happens, a device has one owner and each word its own plug-in."""
+    """Whatever happens, a device has one owner and each word one plug-in."""
 
     def __init__(self):
         super().__init__()

@@ -259,7 +259,7 @@ def test_mappings_that_buffers_keep_are_counted_with_their_bytes(talk):
 
 
 def test_a_flood_of_pools_that_grow_waits_for_its_descriptors(talk):
-    """Each maps again with a descriptor of ours, and costs its client none."""
+    """Each maps again with our descriptor, and costs its client none."""
     pool = grown(talk, 4096)
     made, most = (
         b"",

@@ -87,7 +87,7 @@ def test_the_first_read_waits_only_where_all_is_spent(spent):
 
 
 class Play:
-    """Connections that send and wait as they are told, in a time of their own."""
+    """Connections that send and wait as they are told, in a separate time."""
 
     def __init__(self, seconds: float) -> None:
         self.sandbox = Sandbox("work")

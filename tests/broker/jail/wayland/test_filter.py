@@ -373,7 +373,7 @@ def test_what_regions_make_us_remember_is_bounded(talk):
 
 
 def test_a_message_without_its_descriptor_is_the_clients_mistake(talk):
-    """Its own descriptor, not the next one that comes."""
+    """Its descriptor, not the next one that comes."""
     with pytest.raises(ServerError, match="without its descriptor"):
         talk.make(talk.shm, "create_pool", "wl_shm_pool", None, 4096)
     assert talk.told("wl_shm", "create_pool") == []

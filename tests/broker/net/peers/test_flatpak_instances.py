@@ -18,7 +18,7 @@ INFO = "[Application]\nname={name}\n\n[Instance]\ninstance-id=1\nname=other\n"
 
 @contextmanager
 def boxed():
-    """A process that is the first of a pid namespace of its own; its namespaces."""
+    """A process that is the first of a separate pid namespace; its namespaces."""
     read_end, write_end = os.pipe()
     try:
         child = subprocess.Popen(

@@ -657,7 +657,7 @@ async def test_a_worker_that_takes_anothers_mark_is_ended():
 
 
 async def test_a_worker_that_drags_over_its_own_windows_is_told_of_once(monkeypatch):
-    """By a mark of its own, which is no drag from elsewhere whatever the rules."""
+    """By its mark, which is no drag from elsewhere whatever the rules."""
     monkeypatch.setattr(clipboard_limits, "CLIPBOARD_CHORDS_SECONDS", 10_000.0)
     async with board("work work allow\n", records=BOTH) as b:
         await b.guests["work"].say(m.DragStartedMessage(MARK))

@@ -1,4 +1,4 @@
-"""A sandbox is named by its own name or by its record's."""
+"""A sandbox is named by its name or by its record's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a guest's claims about programs may cost: its own logs, and little of them."""
+"""What a guest's claims about programs may cost: its logs, and little of them."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ async def test_without_a_window_the_program_is_the_last_hop(tmp_path):
 
 
 async def test_the_end_of_a_program_without_a_window_is_none_of_a_window(tmp_path):
-    """It may end before its way is looked at: its own code is the answer."""
+    """It may end before its way is looked at: its code is the answer."""
     stand = Stand(tmp_path, display=False)
     stand.programs.take(AgentStarted(1))
     stand.programs.take(AgentExited(1, 127))

@@ -48,7 +48,7 @@ def test_the_image_is_read_only_and_first():
 
 
 def test_disks_are_raw_whatever_a_guest_has_written_to_them():
-    """With its first bytes a guest could make qcow2 of its own disk."""
+    """With its first bytes a guest could make qcow2 of its disk."""
     assert {disk["image_type"] for disk in asked()["disks"]} == {"Raw"}
 
 

@@ -223,7 +223,7 @@ async def test_one_domain_at_a_time_is_a_sandbox(guests, role, qemu):
 
 
 async def test_a_running_domain_s_cid_is_not_another_domain_s(guests, role, qemu):
-    """Of libvirt's other daemon, for instance: each chooses its own numbers."""
+    """Of libvirt's other daemon, for instance: each chooses the numbers itself."""
     await guests.event(step("started", "any", cid=4711, leader=qemu))
     other = str(uuid.uuid4())
     async with process(other) as second:

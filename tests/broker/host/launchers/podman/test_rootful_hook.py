@@ -144,7 +144,7 @@ def test_another_directory_is_never_opened(person, place):
     ],
 )
 def test_a_link_on_the_way_is_not_followed(person, below):
-    """Attack: the person replaces a directory of theirs by a link to root's."""
+    """Attack: the person replaces their directory by a link to root's."""
     path = Path(person.runtime + below)
     path.rename(path.with_name("moved"))
     path.symlink_to("moved")

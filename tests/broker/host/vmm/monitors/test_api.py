@@ -72,7 +72,7 @@ async def test_a_silent_vmm_is_given_up(place):
 
 
 async def test_one_that_never_accepts_is_not_waited_for_either(place):
-    """With a full queue a connection of ours would wait."""
+    """With a full queue our connection would wait."""
     vmm = myself()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place / "api"))

@@ -186,7 +186,7 @@ def test_a_machine_that_shares_memory_cannot_free_it():
 def test_no_device_that_frees_memory_is_wired(extra):
     with pytest.raises(SetupError, match="a machine that shares memory cannot have"):
         shared_words(extra=extra, private=True)
-    # Copies have memory of their own.
+    # Copies have separate memory.
     assert extra[1] in forkable_args(
         SPEC, QEMU, Accel.TCG, ForkWiring(3, "guid", 4, [], extra), []
     )

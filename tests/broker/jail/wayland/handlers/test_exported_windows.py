@@ -1,4 +1,4 @@
-"""xdg-foreign inside of one sandbox: handles of ours, parents over connections."""
+"""xdg-foreign inside of one sandbox: our handles, parents over connections."""
 
 from __future__ import annotations
 

@@ -568,7 +568,7 @@ def test_a_new_selection_does_not_flood_one_with_many_devices(pair):
 
 
 def test_a_drop_on_a_client_without_room_ends_that_client_alone(pair):
-    """Content is given by an order of the broker, not by its own claim."""
+    """Content is given by an order of the broker, not by its claim."""
     one, _ = pair
     hand = one.core.sandbox.hand = InputListener()
     hand.drags.over = foreign_drags.accept

@@ -146,7 +146,7 @@ def test_holes_that_are_shown_are_counted(machine, monkeypatch, more):
 
 
 def test_a_file_without_bytes_takes_none(machine):
-    """No byte at its beginning is a valid fill: no mistake of ours, so no fault."""
+    """No byte at its beginning is a valid fill: not our mistake, so no fault."""
     files = RemoteFiles(machine, RemoteIds())
     files.open(memoryview(struct.pack("<iI", 1, 0)))
     files.fill(memoryview(struct.pack("<iII", 1, 0, 0)))

@@ -1,6 +1,6 @@
 """Whatever workers, people and policy say in whatever order.
 
-A model of its own keeps who has the focus, what each sandbox really gave and
+A separate model keeps who has the focus, what each sandbox really gave and
 what policy really allowed; the core must never give more.
 """
 

@@ -18,7 +18,7 @@ RED = bytes((0x10, 0x10, 0xD0, 0xFF))
 
 
 class Painted(FakeMachine):
-    """Remembers the pictures of ours that went to the compositor."""
+    """Remembers our pictures that went to the compositor."""
 
     def __init__(self) -> None:
         super().__init__()
