@@ -16,7 +16,7 @@ def anchors(page: Path) -> set[str]:
     """What a heading can be linked by, as the common renderers make it."""
     heads = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     words = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
-    # A heading that was there before has a number behind it.
+    # A heading that was there before has a number after it.
     counts = [words[:at].count(word) for at, word in enumerate(words)]
     return {f"{word}-{n}" if n else word for word, n in zip(words, counts, strict=True)}
 

@@ -1,7 +1,7 @@
 """The log's end is cut off, or an older copy is put back, by an attacker without the key.
 
 The attacker is as strong as docs/audit.md assumes: a copy of the log after every
-commit, every note that was ever in it, and free choice of what stands in the
+commit, every note that was ever in it, and free choice of the content of the
 file's tables.  Only the key file is out of reach.
 """
 

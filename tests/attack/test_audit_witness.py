@@ -1,4 +1,4 @@
-"""A peer that was taken over, or stands beside an honest one, lies to its witness."""
+"""A peer that was taken over, or is beside an honest one, lies to its witness."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Insatiable(Line):
 
     async def ask(self, make):
         self.asked.append(make(len(self.asked) + 1))
-        assert len(self.asked) < 100, "the sender goes on without end"
+        assert len(self.asked) < 100, "the sender continues without end"
         number = self._answers[len(self.asked) % len(self._answers)]
         number += len(self.asked) * (len(self._answers) == 1)
         note = [] if self._known else self.kept.split("\n")

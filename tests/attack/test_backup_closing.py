@@ -280,7 +280,7 @@ def test_status_of_a_backup_is_read_in_pieces_of_any_size(piece):
 @pytest.mark.parametrize(
     "lines",
     [
-        # Content before, behind or beside what the key protects.
+        # Content before, after or beside what the key protects.
         (HONEST[3], *HONEST),
         (*HONEST, HONEST[3]),
         (*HONEST[:4], *HONEST[3:]),

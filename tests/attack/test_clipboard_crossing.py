@@ -1,7 +1,7 @@
 """Hostile clients against what crosses: real compositor, jailed workers, real chords.
 
 The person's own keyboard presses chords; a client claims anything.  Which
-guard stops what stands in ``tests/kit/guards/clipboard.py``.
+guard stops each attack is in ``tests/kit/guards/clipboard.py``.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ async def test_ten_thousand_types_end_the_client_alone():
             return error.text if error else ""
 
         assert "types" in await guest(it, "red", act)
-        # The worker goes on, for the sandbox's other applications.
+        # The worker continues, for the sandbox's other applications.
         await hold(it, SECRET)
 
 

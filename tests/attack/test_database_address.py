@@ -1,4 +1,4 @@
-"""Attack: who stands between a machine and its fleet's database asks for the password.
+"""Attack: a program between a machine and its fleet's database asks for the password.
 
 The server at 127.0.0.2, which counts as another machine, says that it has no TLS, and
 wants the password in clear.

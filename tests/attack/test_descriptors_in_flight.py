@@ -96,7 +96,7 @@ async def test_a_flood_by_podman_exec_is_named_and_ends_with_its_container():
             code, err = await shows_a_window(w)
             assert code == 1
             assert "descriptors in flight" in err
-            # What needs no descriptor goes on.
+            # Calls that need no descriptor still work.
             assert [s.name for s in (await w.status()).sandboxes] == ["evil"]
             answer = await brokerctl("stop", "evil", env=w.environ)
             assert answer.code == 0, answer

@@ -29,7 +29,7 @@ from tests.kit.vm.silent_fuse import _libc, SilentFuse
 place, path = Path(sys.argv[1]), sys.argv[2]
 ready, mounted = os.pipe()
 if os.fork() == 0:
-    # Its server: all that waits for it goes on when it ends.
+    # Its server: all that waits for it resumes when it ends.
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     words = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
     if _libc.mount(b"silent", os.fsencode(place), b"fuse", 0, words.encode()):
@@ -57,7 +57,7 @@ except TimeoutError:
 async def test_descriptor_that_cannot_be_closed_stops_its_client_only(
     monkeypatch, tmp_path
 ):
-    """The service would stand in close(2), deaf to every signal."""
+    """The service would hang in close(2), deaf to every signal."""
     async with service(monkeypatch) as place:
         client = await place.connect()
         (tmp_path / "fuse").mkdir()

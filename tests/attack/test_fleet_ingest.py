@@ -353,7 +353,7 @@ async def test_many_keys_of_a_log_are_not_verified_for_each_batch(
         await trio.to_thread.run_sync(store.take, batch, shown)
         assert len(parsed) <= 16 + len(more)
         assert len(verified) <= len(more)
-    # They are still known: the log goes on, and nobody certifies one again.
+    # They are still known: the log continues, and nobody certifies one again.
     for key, size in ((keys[-2], 60), (Ed25519PrivateKey.generate(), 60)):
         batch = SignedBatch(name, "one", notes=[kept(name, key, size)])
         with pytest.raises(RefusedError, match="no key of this log"):

@@ -191,7 +191,7 @@ async def test_long_bodies_of_strangers_are_not_kept(fleet: Fleet) -> None:
                     answer += bytes(await stream.receive_some())
                 assert answer.startswith(b"HTTP/1.1 403 ")
                 assert b"not enrolled" in answer
-            # An enrolled one may hold some of the places there are; the others go on.
+            # An enrolled one may hold some of the places there are; the others continue.
             for _ in range(5):
                 await begin("one", token, 4 << 20)
             async with log(fleet.directory / "two"):

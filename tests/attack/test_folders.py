@@ -240,7 +240,7 @@ except OSError as error:
 
 @needs_box
 async def test_a_directory_that_is_moved_out_leads_nowhere(home, tmp_path):
-    """Escape by rename: the person moves what the box stands in out of the folder."""
+    """Escape by rename: the person moves the box's current directory out of the folder."""
     folder = open_folder(str(home / "Downloads"), home, ())
     async with box(tmp_path, WRITE) as (held, namespace):
         await mounts.attach(namespace, folder, write=True)

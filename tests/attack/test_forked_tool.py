@@ -137,7 +137,7 @@ def test_only_the_tools_own_verbs_run_so(words, terminal, expected):
 
 
 def test_an_error_of_the_tool_is_not_the_agents(tmp_path):
-    """Whatever it raises, the copy ends; it never goes on in the agent's loop."""
+    """Whatever it raises, the copy ends; it never continues in the agent's loop."""
     (tmp_path / "vitrail_files.py").write_text("raise KeyboardInterrupt")
     (tmp_path / "secret").touch()
     text = AGENT.format(

@@ -23,7 +23,7 @@ RULES = "vitrail.Tcp +80 @adminvm work allow\n"
 
 
 class Calls:
-    """Stands for the sandbox's programs; a connection lasts until ``release``."""
+    """Takes the place of the sandbox's programs; a connection lasts until ``release``."""
 
     def __init__(self):
         self.begun = self.live = self.most = 0

@@ -55,7 +55,7 @@ def carrier(size: int, *, port: int = 9) -> bytes:
     """A datagram to elsewhere: zeros, which passt steps over, and a frame to us.
 
     Wherever in the zeros passt takes up reading, four bytes at a time, it comes to
-    the length of the inner frame, and is in step again behind it.
+    the length of the inner frame, and is in step again after it.
     """
     inner = framed(packet("127.0.0.1", b"inside", port=port))
     room = size - len(packet("192.0.2.9", b"")) - len(inner)
@@ -163,7 +163,7 @@ def _read(passt: socket.socket, size: int) -> None:
 @pytest.mark.parametrize("buffer", BUFFERS)
 @pytest.mark.parametrize("size", [1214, 1248, 1474, 9000, 31990, 40000, 65530])
 def test_payload_does_not_become_a_frame(size, buffer):
-    """With 1214 and 1248 a buffer ends behind a length; 65530 needs three buffers."""
+    """With 1214 and 1248 a buffer ends after a length; 65530 needs three buffers."""
     sent = [carrier(size)] * (2_000_000 // size)
     buffers = buffers_of(b"".join(map(framed, sent)), buffer)
     for seed in range(8):

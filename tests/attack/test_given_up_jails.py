@@ -38,7 +38,7 @@ async def _ended(first):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("held", ["--userns-block-fd", "--block-fd"])
 async def test_a_jail_that_is_given_up_at_a_stop_of_its_start_ends_whole(held, number):
-    """The first before its child is let go on, the second before it asks for its death."""
+    """The first before its child is released, the second before it asks for its death."""
     read, write = os.pipe()
     far, near = os.pipe()
     words = [*_JAIL[:1], "--unshare-user", "--info-fd", str(near), *_JAIL[1:]]

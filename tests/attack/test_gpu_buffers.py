@@ -221,7 +221,7 @@ async def test_drawing_that_never_ends_freezes_its_own_window(served):
             window = client.show(30, 30, 0)[0]
             slow.commit()
             for _ in range(20):
-                other.roundtrip()  # another program of the sandbox goes on
+                other.roundtrip()  # another program of the sandbox continues
             assert not sandbox.refused
             client.roundtrip()
             assert any(e[0] == slow.buffer and e[2] == "release" for e in client.events)

@@ -52,7 +52,7 @@ def test_guard_is_marked_and_its_source_changes_without_it(guard):
     assert unknown_names(guard, _text(_marks()[guard.name])) == set()
     assert (ROOT / guard.test).is_file()
     assert not guard.word.startswith("-"), "a -k expression without its option"
-    # Parts of names and of parameters; a renamed test would leave them behind.
+    # Parts of names and of parameters; a renamed test would no longer match them.
     text = (guard.test + _text(ROOT / guard.test)).lower()
     words = re.findall(r"[^ ()]+", guard.word.lower())
     assert [w for w in words if w not in text and w not in {"and", "or", "not"}] == []

@@ -299,7 +299,7 @@ def test_feedback_names_the_node_and_both_formats(program):
 def test_the_table_of_formats_is_one_that_no_program_changes(program):
     program.send(message(DMABUF, 2, 10), message(DMABUF, 2, 11))
     tables = []
-    for _ in range(2):  # a read ends behind a descriptor's message
+    for _ in range(2):  # a read ends after a descriptor's message
         _, fds, _, _ = socket.recv_fds(program.client, 1 << 16, 8)
         tables += fds
     first, second = tables

@@ -89,7 +89,7 @@ def test_reason_of_a_child_is_still_shown(tmp_path):
 
 @pytest.mark.parametrize("hook", [LIBVIRT, OCI], ids=["libvirt", "oci"])
 def test_record_in_such_a_file_system_is_not_opened(tmp_path, hook):
-    """Each start would leave a process behind, for as long as it is silent."""
+    """Each start would leave a process, for as long as it is silent."""
     seen = tmp_path / "opened"
     watching = CODE.replace("SilentFuse(device)", "fuse = SilentFuse(device)").replace(
         "    sys.stdout.flush()", f"    fuse.silent and Path({str(seen)!r}).touch()"

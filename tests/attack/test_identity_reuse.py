@@ -1,8 +1,8 @@
 """A machine is killed and another takes its place: it gets nothing of the first.
 
 Invariant 1.  The second one has the first one's name, directory and socket
-path, which is all that an identity is behind hybrid vsock; and in the second
-test its CID too, which is all that an identity is behind the kernel's.
+path, which is all that an identity is with hybrid vsock; and in the second
+test its CID too, which is all that an identity is with the kernel's.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def around():
         yield made
 
 
-# Attempt, its object, the filter's answer, and the answer of the walls behind the
+# Attempt, its object, the filter's answer, and the answer of the walls after the
 # filter answer when there is no filter.
 REACH = [
     pytest.param("open", "/etc/passwd", "EPERM", "ENOENT", id="system-file"),

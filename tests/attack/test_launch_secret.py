@@ -1,7 +1,7 @@
 """A program of another user takes the broker's vsock ports, or a machine's CID.
 
 The guest must obey only the broker that launched it, and the broker must serve
-only the guest that it launched.  UNIX sockets stand for AF_VSOCK where bytes
+only the guest that it launched.  UNIX sockets replace AF_VSOCK where bytes
 matter; where ports matter they are AF_VSOCK's.
 """
 

@@ -160,7 +160,7 @@ async def test_refusal_of_the_hosts_records_comes_through(tmp_path):
         with pytest.raises(RefusedError, match="unplugged or has changed"):
             async with devices.attached(7, lease):
                 raise AssertionError
-        # The link goes on.
+        # The link continues.
         assert (await devices.devices()).devices
 
 

@@ -75,7 +75,7 @@ async def test_a_stream_is_answered_once_and_its_replay_never():
         event = await t.viewer.wait_event("link.refused")
         assert "replayed" in event["reason"]
         assert event["peer"] == f"uid {os.getuid()}"
-        # The first one goes on: nothing that a replay does reaches it.
+        # The first one continues: nothing that a replay does reaches it.
         first.setblocking(False)
         with pytest.raises(BlockingIOError):
             first.recv(1)

@@ -52,7 +52,7 @@ def test_each_changed_bit_of_each_byte_is_refused(message):
             must_not_hang(wire)
             dialler, acceptor = wire.ends
             assert dialler.session is None
-            # Only READY is behind the acceptor's own decision.
+            # Only READY is after the acceptor's own decision.
             assert (acceptor.session is None) is (message != 3)
 
 

@@ -188,7 +188,7 @@ async def squatted(host, viewer):
 @pytest.mark.timeout(1800)
 @pytest.mark.alone
 async def test_thousands_of_half_open_handshakes():
-    """The host's broker comes in while they come, and while they stand."""
+    """The host's broker comes in while they come, and while they are open."""
     async with two_machines() as (host, viewer):
         await start(viewer, "viewer")
         pid = (await status(viewer))["pid"]

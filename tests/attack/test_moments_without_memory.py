@@ -149,7 +149,7 @@ def packets():
 async def test_a_channel_to_a_process_of_ours_sends_and_receives_later(
     number, monkeypatch
 ):
-    """Else the fork server was killed, and the child of the order was left behind."""
+    """Else the fork server was killed, and the child of the order still runs."""
     monkeypatch.setattr(channels, "_PAUSE", 0)
     sock, theirs = packets()
     with theirs:

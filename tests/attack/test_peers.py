@@ -1,7 +1,7 @@
 """What a peer may do to us from inside a real machine, and that it gains nothing.
 
 Invariants 1, 5 and 9: no lease, no stream; one sandbox cannot hurt another;
-whatever ends, ends cleanly.  In every test another machine's window must go on
+whatever ends, ends cleanly.  In every test another machine's window must continue
 answering, and descriptors, sockets, tasks, processes and streams are counted
 before and after.
 """

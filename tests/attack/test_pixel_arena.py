@@ -136,7 +136,7 @@ async def test_a_qemu_that_punches_and_locks_stalls_no_compositor(arena):
                     await _answered(other, 3)
                     await it.comp.tree()
                 assert await red(it)
-                # The attacked application goes on, too: nobody waits for its memory.
+                # The attacked application continues, too: nobody waits for its memory.
                 await it.comp.type_text("echo\n")
                 assert not it.ends
                 assert not maps_arena(it.comp.child.pid)

@@ -50,7 +50,7 @@ def by_interrupt(number, first, second, third):
     code += b"\xcd\x80\x5b\xc3"
     low = 0x40  # MAP_32BIT
     page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | low, prot=7)
-    # Behind the code: the arguments of socketcall(SYS_SOCKET).
+    # After the code: the arguments of socketcall(SYS_SOCKET).
     page.write(code.ljust(64, b"\0") + struct.pack("<III", 40, 1, 0))
     place = ctypes.addressof(ctypes.c_char.from_buffer(page))
     child = os.fork()

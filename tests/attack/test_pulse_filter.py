@@ -44,7 +44,7 @@ def resident(pid: int) -> int:
 
 
 def filter_pid(child) -> int:
-    """The program behind setpriv, which replaced itself."""
+    """The program after setpriv, which replaced itself."""
     return child.pid
 
 

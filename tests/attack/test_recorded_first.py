@@ -112,7 +112,7 @@ async def test_the_flush_precedes_the_streams_first_byte(tmp_path) -> None:
         "the decision's flush, before a byte of the stream is read"
     )
     assert [n for n in range(taken, given) if flush.search(lines[n])], (
-        "the opening's flush, before a byte of it goes on"
+        "the opening's flush, before a byte of it is passed on"
     )
 
 

@@ -168,7 +168,7 @@ async def test_the_broker_ends_it_with_its_reason(daemon):
 
 
 class PaperPanel:
-    """Stands for an item's connection to the session bus."""
+    """Takes the place of an item's connection to the session bus."""
 
     shown: ClassVar[list[PaperPanel]] = []
 

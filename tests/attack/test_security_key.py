@@ -160,7 +160,7 @@ def test_further_credentials_pass_as_often_as_the_key_says():
 
 
 def test_single_credential_has_no_next_one():
-    """The key could go on with another program's."""
+    """The key could continue with another program's."""
     guest = several_accounts(1)
     assert guest.over == [1]
     assert guest.cbor(b"\x08")[-1].payload == b"\x27"

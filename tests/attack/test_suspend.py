@@ -15,7 +15,7 @@ NIGHT = 8 * 3600.0
 
 @pytest.fixture
 def sleeps(monkeypatch):
-    """Let the machine sleep: CLOCK_BOOTTIME goes on, the event loop's clock stands."""
+    """Let the machine sleep: CLOCK_BOOTTIME continues, the event loop's clock stops."""
     apart = [1000.0]
     monkeypatch.setattr(awake_clock, "_apart", lambda: apart[0])
 

@@ -141,7 +141,7 @@ def test_an_error_of_the_screen_drives_no_terminal(broker, monkeypatch):
         top_screen.TopScreen, "notify", lambda _, text, **_how: said.append(text)
     )
     play(broker, FIRST, 10.0, "down", "k")
-    # A look that fails ends the screen; the error is printed behind it.
+    # A look that fails ends the screen; the error is printed after it.
     screen = top_screen.TopScreen(find_paths(), Cpu())
     monkeypatch.setattr(top_screen, "take", refuse)
     monkeypatch.setattr(

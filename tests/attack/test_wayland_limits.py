@@ -198,7 +198,7 @@ async def test_no_row_ends_behind_its_pool(form):
         c.send(surface, "commit")
         c.configured(xdg)
         # Large and small ones in turn: ending the large ones leaves holes
-        # in the compositor's memory behind the small ones.
+        # in the compositor's memory after the small ones.
         pools = []
         for length in (1 << 22, size) * 8:
             fd = memfd(length)
@@ -230,7 +230,7 @@ async def test_no_row_ends_behind_its_pool(form):
 
 
 async def test_a_pool_that_grows_does_not_move_under_a_shown_picture():
-    """weston 10's renderer goes on reading where it was, and dies."""
+    """weston 10's renderer keeps reading where it was, and dies."""
     if not shutil.which("weston"):
         pytest.skip("weston is missing")
     side, large = 400, 512 << 20

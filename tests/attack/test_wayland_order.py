@@ -31,7 +31,7 @@ from tests.kit.wayland.stand import CONFIG, FRAME, GUEST, SIZE, stand
 
 
 def ends_of_wlroots(c: Window) -> None:
-    """The surface goes before what stands on it, then the window is told something."""
+    """The surface goes before its extensions, then the window is told something."""
     surface, xdg, top = c.show(200, 200, PAINT)
     c.send(xdg, "destroy")
     c.send(surface, "destroy")

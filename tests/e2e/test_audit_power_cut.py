@@ -38,7 +38,7 @@ PACKAGES = (
     *("outcome", "sniffio", "sortedcontainers", "trio", "typing_extensions"),
 )
 
-# Stands in for the guest agent: the machine's first program.
+# Takes the place of the guest agent: the machine's first program.
 _GUEST = """
 import os, subprocess
 

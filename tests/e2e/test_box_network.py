@@ -1,7 +1,7 @@
 """What a box or container with ``network = "user"`` reaches: not this machine.
 
 The world is that of ``test_microvm_network``: *this machine* with a loopback and two
-addresses, and *another machine* behind a cable, in namespaces of the test's own.  A
+addresses, and *another machine* at a cable, in separate namespaces.  A
 real box tries all of them; then the attack is made with rights over the box's network
 that no program in it has, because the filter is outside and must not need that.
 """

@@ -66,7 +66,7 @@ async def test_on_a_desktop_it_ends_with_its_window():
 
 @pytest.mark.slow
 async def test_beside_a_broker_that_runs_already():
-    """The example is found whoever started the broker, and leaves no record behind."""
+    """The example is found whoever started the broker, and leaves no record."""
     await the_image()
     with home() as plain:
         async with desktop() as comp:

@@ -223,7 +223,7 @@ async def mistakes(h):
 
 
 async def updated(h):
-    """A newer version over a broker that runs: both are named, and it goes on."""
+    """A newer version over a broker that runs: both are named, and it continues."""
     await h.vitrail.install("0.1.1")
     status = (await h.types("status")).out
     assert "the broker that runs is Vitrail 0.1.0, brokerctl is 0.1.1" in status

@@ -79,7 +79,7 @@ async def asked_and_interrupted(h):
 
 
 async def what_happened(h):
-    """The record's line stands beside that of the rule that asked."""
+    """The record's line is beside that of the rule that asked."""
     shown = await h.types("audit", "connections", "--sandbox", "notes")
     (row,) = [line for line in shown.out.splitlines() if "vitrail.Display" in line]
     assert "30-mine.policy:1" in row

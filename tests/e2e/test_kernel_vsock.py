@@ -262,7 +262,7 @@ async def unharmed(guest, sandbox, what):
     await guest.run(unit(f"{what}-prober", "sh", "-c", f"{probe} >/tmp/{what}.probe"))
     await until_there(guest, f"grep begun /tmp/{what}.probe")
     yield
-    # While it goes on or has just ended: a program, and a window with its stream.
+    # While it lasts or has just ended: a program, and a window with its stream.
     assert await output(guest, sandbox, "echo", what) == what
     window = ("brokerctl", "run", sandbox, "--", "foot", "-T", f"beside {what}", "sleep", "9000")  # fmt: skip
     await guest.run(unit(f"{what}-window", *window))

@@ -102,7 +102,7 @@ async def test_qemu_is_confined_and_told_nothing(place):
 
 @pytest.mark.slow
 async def test_a_stream_that_is_full_both_ways_goes_on(place):
-    """vhost-device-vsock 0.3 alone stands still here for ever (``_fairpoll.c``)."""
+    """vhost-device-vsock 0.3 alone hangs here for ever (``_fairpoll.c``)."""
     if not hybrid_environment():
         pytest.skip("what mends vhost-device-vsock was not built; run 'make setup'")
     async with machine(place) as vm, shell_listener(vm.uds) as accept:

@@ -1,7 +1,7 @@
 """What a guest with ``network = "user"`` reaches: other machines, never this one.
 
 The test makes a small world in separate namespaces: *this machine* with a
-loopback and two addresses, and *another machine* behind a cable.  A real guest
+loopback and two addresses, and *another machine* at a cable.  A real guest
 then tries all of them, first politely, then as root with its routes bent so
 that packets for 127.0.0.1 leave it.  Passt of 2023 without the frame filter
 lets that through, which is why the last test checks the world's walls too.

@@ -1,7 +1,7 @@
 """What a box with ``network = "rules"`` reaches: the hosts that rules name.
 
 A small internet in namespaces of the test's own: *this machine* with a name server on
-its loopback that says what the test wants, and *the internet* behind a cable, with web
+its loopback that says what the test wants, and *the internet* at a cable, with web
 servers by TLS.  The box is a real one, its filter the real process, and the decisions
 are those of real rules.
 """

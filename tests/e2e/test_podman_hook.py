@@ -121,7 +121,7 @@ async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook
         code, out, err = found["strict"]
         assert (code != 0, out) == (True, ""), err
         assert w.events("lease.begin") == []
-        # It goes on, and knows nothing of those two.
+        # It continues, and knows nothing of those two.
         code, out, err = await ended(start(w, "strict", *SOCKETS))
         assert (code, "wayland-0" in out) == (0, True), err
 

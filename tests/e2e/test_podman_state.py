@@ -117,7 +117,7 @@ async def test_a_home_is_in_use_as_long_as_its_container_lives():
             return (await brokerctl(*run, env=w.environ)).code == 0
 
         await eventually(again)
-        # Podman's clearing away behind a run does not keep it from the next one.
+        # Podman's clearing away after a run does not keep it from the next one.
         assert await again()
 
 

@@ -228,7 +228,7 @@ async def processes_are_limited(guest):
         flush=True,
     )
     assert max(now) <= PIDS
-    # Others go on, and it can be ended.
+    # Others continue, and it can be ended.
     assert (await guest.run("brokerctl status --json")).strip()
     sandbox = begin["sandbox"]
     await guest.run(f"brokerctl stop {sandbox}")

@@ -1,7 +1,7 @@
 """A sandbox whose network is another one's tunnel (WireGuard, OpenVPN), or its proxy (also Tor).
 
 Real machines and real boxes: ``far`` is the other end of the tunnels, at an address that
-``vpn`` reaches by a lan, and has a web server behind it.  The box ``work`` has no way
+``vpn`` reaches by a lan, and has a web server beyond it.  The box ``work`` has no way
 but ``vpn``.
 """
 

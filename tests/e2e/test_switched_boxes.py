@@ -1,4 +1,4 @@
-"""Boxes that share a network (``lan:``), and boxes behind another one (``through:``).
+"""Boxes that share a network (``lan:``), and boxes whose network is another one (``through:``).
 
 Real boxes by record, a real broker and its switches.  Each box runs the same program:
 it serves on a port that says who asked, and then asks others as its arguments say.

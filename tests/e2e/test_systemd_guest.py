@@ -89,7 +89,7 @@ async def system_unit(guest):
 
 
 async def user_units(made, guest):
-    """A viewer behind two sockets: either of them starts it."""
+    """A viewer at two sockets: either of them starts it."""
     await guest.run("loginctl enable-linger vit", user="root")
     uid = (await guest.run("id -u")).strip()
     env = {"XDG_RUNTIME_DIR": f"/run/user/{uid}"}

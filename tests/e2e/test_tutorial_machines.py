@@ -37,7 +37,7 @@ class Reader:
         return words
 
     async def types(self, command, *more, code=0):
-        """``more`` stands for an answer at a terminal."""
+        """``more`` is an answer at a terminal."""
         words = [*self._words(command), *more]
         return await self.h.types(*words, code=code, deadline=500)
 

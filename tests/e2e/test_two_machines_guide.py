@@ -20,12 +20,12 @@ from tests.kit.wayland.typed_text import typing
 
 GUIDE = (Path(__file__).parents[2] / "docs/two-machines.md").read_text()
 
-# Step 3's, as it stands there.
+# Step 3's, as it is there.
 RECORD = dedent(re.search(r'(?m)^ +class = "disposable"\n(?: +\S.*\n)+', GUIDE)[0])
 
 
 def typed_in_the_guide(prompt):
-    """The commands behind 'viewer$' or 'host$', in order."""
+    """The commands after 'viewer$' or 'host$', in order."""
     return re.findall(rf"^ +{prompt}\$ +(\S.*)$", GUIDE, re.MULTILINE)
 
 

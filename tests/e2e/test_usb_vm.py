@@ -72,7 +72,7 @@ async def test_stick_travels_to_a_sibling_and_back(tmp_path):
         world = World(host, app, image)
         await host.start_service(_RECORDS, "--source", "kernel")
         async with host.hand() as hand:
-            # Behind it: a program that is hung up on waits longer each time.
+            # After it: a program that is hung up on waits longer each time.
             await app.run(_SHIM, user="root")
             await seen_and_bounded(world, hand)
             await attached_and_detached(world, hand)
@@ -176,7 +176,7 @@ async def service_is_killed(world):
     async with host.hand() as hand:
         await world.attach(hand)
         await host.kill_service()
-        # The kernels go on speaking.
+        # The kernels continue to speak.
         assert (await host.guest.run(_DRIVER)).strip() == "usbip-host"
         await host.guest.run(
             "mkdir -p /run/udev; /lib/systemd/systemd-udevd --daemon", user="root"

@@ -1,4 +1,4 @@
-"""Real applications in bubblewrap, behind waypipe and the filter, by their pixels.
+"""Real applications in bubblewrap, through waypipe and the filter, by their pixels.
 
 Each is driven with a pointer (and keys, on sway) on sway, weston and KWin.
 Checked: its frame is whole at rest and in every picture while it is
@@ -80,7 +80,7 @@ APPS = [
     app("weston-transformed", resizes=False),  # crashes when the pointer leaves
     app("weston-subsurfaces", kinds=EVERYWHERE),
     app("weston-simple-egl", resizes=False),
-    # They give up when a buffer comes back late, as it does behind waypipe on sway.
+    # They give up when a buffer comes back late, as it does through waypipe on sway.
     app("weston-simple-shm", resizes=False, kinds=("weston", "kwin")),
     app("weston-simple-damage", resizes=False, kinds=("weston", "kwin")),
     # It binds a version whose events it has no handlers for.

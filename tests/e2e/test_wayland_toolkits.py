@@ -1,6 +1,6 @@
 """Typing, tooltips, menus in menus and combo boxes of GTK 3, GTK 4 and Qt.
 
-Each program is in bubblewrap, behind a real waypipe server and the filter, on
+Each program is in bubblewrap, through a real waypipe server and the filter, on
 each compositor that a person may have.  Its reactions are reported by the
 program itself, so a key or a click that went elsewhere is seen.
 """
@@ -87,7 +87,7 @@ class Told:
         return await self.shown(count)
 
     async def shown(self, count: int) -> list[Box]:
-        """Where ``count`` popups are, once that many stand in whole frames."""
+        """Where ``count`` popups are, once that many are in whole frames."""
 
         async def enough() -> bool:
             return len(self.running.shown_popups()) == count

@@ -1,7 +1,7 @@
 """The applications of the window frame, through the waypipe servers of newer releases.
 
-Those behind this machine's own server are in test_wayland_applications; here
-0.9.2 and the server in Rust stand between the same programs and our end.
+Those with this machine's own server are in test_wayland_applications; here
+0.9.2 and the server in Rust are between the same programs and our end.
 """
 
 from __future__ import annotations

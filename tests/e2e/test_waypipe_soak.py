@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 SECONDS = float(os.environ.get("VITRAIL_SOAK_SECONDS", "100"))
 WARM = min(60.0, SECONDS / 2)
-"""Seconds in which caches fill: Firefox goes on making pools for a while."""
+"""Seconds in which caches fill: Firefox keeps making pools for a while."""
 _PRINTS = "while :; do date; seq 1 300; sleep 0.1; done"
 
 

@@ -162,7 +162,7 @@ async def test_two_hundred_menus_end_no_connection(tmp_path):
 async def test_what_is_copied_crosses_both_ways(selection, tmp_path):
     """X11's selection, and the compositor's, with more than one property holds.
 
-    Not through waypipe: from wl-copy to wl-paste behind one waypipe server more than a
+    Not through waypipe: from wl-copy to wl-paste through one waypipe server more than a
     pipe holds does not arrive either.
     """
     for program in ("xclip", "wl-copy"):

@@ -1,4 +1,4 @@
-"""The same programs behind waypipe's server and behind our own end with an arena.
+"""The same programs through waypipe's server and through our own end with an arena.
 
 Programs draw at random and tell what they drew, with scales, all turns and mirrors,
 viewports, several buffers in a pool that grows.  At each commit the buffer that it shows

@@ -92,7 +92,7 @@ class Desk:
         """Rest for the guard's second, then act; again if it came too early.
 
         Each time later: where drawing a key takes longer than typing it, keys that
-        are typed again and again let no word stand alone.
+        are typed again and again let no word be alone.
         """
         rest = GUARD + 0.4
         with trio.fail_after(60):

@@ -40,7 +40,7 @@ async def test_firefox_shows_the_timeline(tmp_path: Path) -> None:
     with Image.open(tmp_path / "shot.png") as picture:
         seen = _colours(picture)
         assert picture.width == 1200
-    # Bars of events and of denials, and the rectangle of leases behind them.
+    # Bars of events and of denials, and the rectangle of leases below them.
     assert seen.get((0x3B, 0x6F, 0xB6), 0) > 1000
     assert seen.get((0xC6, 0x2F, 0x2F), 0) > 200
     # A page with text on it, not one colour.

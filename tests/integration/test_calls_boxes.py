@@ -197,7 +197,7 @@ async def test_a_port_of_a_box_is_reached_by_the_user_and_by_a_box():
 
 async def test_a_service_in_a_box_ends_with_its_caller():
     async with sandboxes() as w, served(w):
-        # It reads nothing, so the end of the stream is behind bytes.
+        # It reads nothing, so the end of the stream is after bytes.
         words = ("sh", "-c", "yes | vitrail-call -t vault deaf")
         async with running("run", "-q", "box", "--", *words, env=w.environ):
             await eventually(deaf_ones)

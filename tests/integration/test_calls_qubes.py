@@ -1,6 +1,6 @@
 """Programs of the shape of Qubes' add-ons run unchanged.
 
-A signer behind ``qrexec-client-vm`` with its streams on a socket (split-gpg2), an agent
+A signer at ``qrexec-client-vm`` with its streams on a socket (split-gpg2), an agent
 that asks by a local program (split-ssh), and a converter that sends a header of sizes
 before its pixels, and exits with a different error (PDF and image converters).
 """

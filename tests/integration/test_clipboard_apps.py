@@ -44,7 +44,7 @@ async def pasted(room, *options):
 
 
 async def copied(room, *words, data=b""):
-    """Have wl-copy make a selection; it goes on by itself when that is done."""
+    """Have wl-copy make a selection; it continues by itself when that is done."""
     with trio.fail_after(DEADLINE):
         await trio.run_process(["wl-copy", *words], env=environment(room), stdin=data)
 

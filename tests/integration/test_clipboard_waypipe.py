@@ -1,4 +1,4 @@
-"""Applications in bubblewrap behind waypipe: their clipboard goes through our wire end."""
+"""Applications in bubblewrap through waypipe: their clipboard goes through our wire end."""
 
 from __future__ import annotations
 

@@ -597,7 +597,7 @@ async def test_another_user_is_refused_twice(
     async with serving(path, ScriptedBroker()):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert b"no permission" in await run_tool(argv)
-        # The mode is one wall; behind it the kernel's word on the peer is another.
+        # The mode is one wall; after it the kernel's word on the peer is another.
         path.chmod(0o666)
         answer = await run_tool(argv)
         assert b"io.vitrail.Broker.Refused" in answer

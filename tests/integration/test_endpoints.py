@@ -396,7 +396,7 @@ async def test_a_silent_vmm_costs_a_deadline(folder):
 
 
 async def test_listening_for_a_guests_connections(folder):
-    """The VMM connects to the path with the port behind it."""
+    """The VMM connects to the path with the port after it."""
     async with listening(f"hybrid:{folder}/vm:6501") as listener:
         assert (folder / "vm_6501").is_socket()
         there, here = await both(f"unix:{folder}/vm_6501", listener)

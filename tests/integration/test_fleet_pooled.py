@@ -1,4 +1,4 @@
-"""A fleet's database behind a pooler: no session belongs to a machine."""
+"""A fleet's database with a pooler: no session belongs to a machine."""
 
 from __future__ import annotations
 

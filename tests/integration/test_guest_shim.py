@@ -650,7 +650,7 @@ async def test_standard_input_is_written_counted_and_closed(tmp_path):
 
 
 async def test_input_for_a_program_that_does_not_read_is_bounded(tmp_path):
-    """It is not read further than it was asked for, and the agent goes on."""
+    """It is not read further than it was asked for, and the agent continues."""
     async with guest(tmp_path) as (broker, child):
         await broker.accept()
         await broker.send(

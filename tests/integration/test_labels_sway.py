@@ -1,4 +1,4 @@
-"""``brokerctl labels --sway`` in a real sway: the label stands in its own titles only."""
+"""``brokerctl labels --sway`` in a real sway: the label is in its titles only."""
 
 from __future__ import annotations
 

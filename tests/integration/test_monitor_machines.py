@@ -1,4 +1,4 @@
-"""Machines of VMMs other than QEMU: a stand-in of each API, a real guest behind it."""
+"""Machines of VMMs other than QEMU: a stand-in of each API, with a real guest."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ async def test_a_vmm_whose_api_does_not_come_up(stage, fault, monkeypatch):
 
 
 async def test_a_full_console_does_not_hold_up_the_guest(stage):
-    """No broker reads it, and the guest goes on."""
+    """No broker reads it, and the guest continues."""
     async with stage.machine() as vm, shell_listener(vm.uds) as accept:
         await vm.cont()
         shell = await accept()

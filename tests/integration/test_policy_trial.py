@@ -27,7 +27,7 @@ async def _allowed(b):
 
 
 async def _held(b):
-    """Something that goes on until it is cut."""
+    """Something that continues until it is cut."""
     with trio.fail_after(60):
         async with b.decider.permit(b.request("a")):
             await trio.sleep_forever()

@@ -192,7 +192,7 @@ async def test_the_dialog_shows_the_question():
     """Frame in the sandbox's colour above everything, phrase, choices: look at it."""
     async with at_the_desk() as (h, a):
         empty = await pixels(h.comp)
-        # A press right behind the pointer's entering is ignored: it waits for our image.
+        # A press right after the pointer's entering is ignored: it waits for our image.
         h.move(MANY, lay_out(MANY).allow)
         await a.show(MANY, 7)
         await trio.sleep(GUARD + 0.2)

@@ -75,7 +75,7 @@ async def test_a_page_hears_silence_then_the_voice_then_silence(kind, name):
                 await audio(server, "microphone", "work", "allow")
                 await told.peaks(lambda peak: peak > 0.1)
                 await audio(server, "microphone", "work", "deny")
-                # The page goes on, and hears nothing.
+                # The page continues, and hears nothing.
                 await told.peaks(lambda peak: peak == 0)
                 assert "ended" not in told.said
                 assert "vitrail.sandbox" not in await server.pactl(

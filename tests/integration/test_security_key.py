@@ -121,7 +121,7 @@ async def test_rule_that_denies_stops_a_use_that_waits_for_the_touch(monkeypatch
 
 
 async def test_key_without_a_rule_is_taken_back(monkeypatch):
-    """Else the sandbox could go on with the tries of its PIN."""
+    """Else the sandbox could continue the tries of its PIN."""
     async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, _):
         with trio.fail_after(30):
             await program.begin()

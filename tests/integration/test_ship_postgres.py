@@ -151,7 +151,7 @@ async def test_a_log_that_was_rolled_back_is_not_shipped_over_the_other_one(
     cut = (await ship(tmp_path, fleet(server)))["fleet"]
     assert isinstance(cut, IntegrityError)
     assert "150" in str(cut)
-    # It goes on from there with other events under the same numbers.
+    # It continues there with other events under the same numbers.
     async with open_store(tmp_path / "audit.sqlite") as store:
         await record(store, 1001, 80)
     for lost in (False, True):
@@ -521,7 +521,7 @@ async def test_events_that_retention_took_first_are_a_gap_that_is_told(
 async def test_the_broker_answers_while_a_receiver_hangs(
     tmp_path: Path, server: Postgres
 ) -> None:
-    """A lock in the database makes the receiver hang; recording goes on."""
+    """A lock in the database makes the receiver hang; recording continues."""
     import psycopg
 
     await filled(tmp_path, 10)

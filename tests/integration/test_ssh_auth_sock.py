@@ -107,7 +107,7 @@ async def test_a_program_of_a_box_has_it():
         code, said = await run(w, "box", f"{text}{login} -T {USER}@there echo in")
         assert (code, said.count("work@desk"), "in\n" in said) == (0, 1, True), said
         assert [use[0] for use in uses(w)] == [f"+login.{USER}"]
-        # Without a rule it leads nowhere, and ssh goes on to its other ways.
+        # Without a rule it leads nowhere, and ssh tries its other ways.
         code, said = await run(w, "plain", "ssh-add -l")
         assert (code, "work@desk" in said) == (1, False), said
 

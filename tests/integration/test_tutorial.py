@@ -50,7 +50,7 @@ ELSEWHERE = {
 
 
 def commands() -> list[str]:
-    """What the page has behind a prompt, in its order."""
+    """The page's commands after a prompt, in its order."""
     blocks = re.findall(r"(?ms)^```console\n(.*?)^```", PAGE.read_text())
     return re.findall(r"(?m)^\$ (.*)$", "".join(blocks))
 

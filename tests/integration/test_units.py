@@ -76,7 +76,7 @@ def test_every_service_starts_a_program_of_ours():
 
 @asynccontextmanager
 async def activated(env, module, *sockets, words=()):
-    """A broker behind systemd-socket-activate; ``sockets`` are (name, address)."""
+    """A broker started by systemd-socket-activate; ``sockets`` are (name, address)."""
     tool = shutil.which("systemd-socket-activate")
     if tool is None:
         pytest.skip("systemd-socket-activate is not installed")

@@ -1,4 +1,4 @@
-"""Real applications behind the filter, on a real sway, driven by real input."""
+"""Real applications through the filter, on a real sway, driven by real input."""
 
 from __future__ import annotations
 

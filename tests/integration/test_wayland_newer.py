@@ -110,7 +110,7 @@ SWAY_RULE = 'for_window [app_id="^vitrail\\.mail"] border pixel 6\n'
 
 @pytest.mark.parametrize("suite", HERE_TOO)
 async def test_a_rule_of_sway_finds_the_sandbox_by_its_name(suite):
-    """The recipe of the documentation, as it stands there but for the name."""
+    """The recipe of the documentation, as it is there but for the name."""
     config = f"default_border none\n{SWAY_RULE}"
     sway = sway_of(suite, config)
     page = (Path(__file__).parents[2] / "docs/wayland.md").read_text()

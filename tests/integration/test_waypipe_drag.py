@@ -195,7 +195,7 @@ def _target(display: Path, it: Dragging) -> None:
         client.send(offer, "receive", _TYPE, fds=[writing])
         os.close(writing)
         # No question to the compositor before all is read: its answer would
-        # come behind the bytes, which waypipe's server holds until they are.
+        # come after the bytes, which waypipe's server holds until they are.
         with os.fdopen(reading, "rb") as pipe:
             it.got = pipe.read()
         client.send(offer, "finish")

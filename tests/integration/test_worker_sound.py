@@ -1,4 +1,4 @@
-"""Sound in a real worker, behind all of its walls."""
+"""Sound in a real worker, inside all of its walls."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 systemd-nspawn boots it on an overlay in memory, so nothing of it is left: the system of
 this machine, with every program that the tests need, or a root of another suite that
-has this machine's at ``HOST``.  It has a pid namespace, a network and the unified
-hierarchy of control groups (without controllers) for it.
+has this machine's at ``HOST``.  It has a separate pid namespace, network and unified
+hierarchy of control groups (without controllers).
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _hang(seconds: float, waited_for: list[str]) -> HangError:
 
 
 def _tree(task: trio.lowlevel.Task, depth: int = 0) -> Iterator[str]:
-    """Each task of a test and where it stands, the last calls of each."""
+    """Each task of a test and its place, the last calls of each."""
     indent = "  " * depth
     yield f"{indent}{task.name}\n"
     stack = traceback.StackSummary.extract(task.iter_await_frames())

@@ -1,4 +1,4 @@
-"""A broker's API that does what a test tells it, behind a real control socket."""
+"""A broker's API that does what a test tells it, at a real control socket."""
 
 from __future__ import annotations
 

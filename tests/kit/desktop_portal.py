@@ -1,4 +1,4 @@
-"""The desktop's own xdg-desktop-portal, with a part behind it, from Debian's packages.
+"""The desktop's own xdg-desktop-portal, with a part for it, from Debian's packages.
 
 They are unpacked and not installed: a guest of the tests, which is a process of this
 machine, would have the machine's portal in place of ours.

@@ -97,7 +97,7 @@ class Hour:
 
     @asynccontextmanager
     async def begins(self, *words, **streams):
-        """A command that goes on; killed at the end if it still runs."""
+        """A command that keeps running; killed at the end if it still runs."""
         child = self.vitrail.start(*words, **streams)
         try:
             yield child

@@ -270,7 +270,7 @@ def _mounted(way: Way) -> tuple[str, str]:
 
 
 def hooked_words(root: Path, *more: str, name: str = "work") -> list[str]:
-    """The words behind ``podman`` for a container that the hook leases."""
+    """The words after ``podman`` for a container that the hook leases."""
     annotation = ("--annotation", f"io.vitrail.sandbox={name}")
     words = ["run", "--rm", "--network=none", *annotation, *shared_words()]
     return [*words, *more, "--rootfs", f"{root}:O"]

@@ -95,7 +95,7 @@ class Hands:
             self.keyboard.press(KEYS[name])
 
     def type(self, word):
-        """Type it alone, also where a part of an earlier try stands already."""
+        """Type it alone, also where a part of an earlier try is there already."""
         self.press(*["BackSpace"] * 8, *word)
 
     def place(self, asked, rect):

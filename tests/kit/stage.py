@@ -17,7 +17,7 @@ class Core(Protocol):
 
     @property
     def fault(self) -> Exception | None:
-        """Why the connection is over; None while it goes on."""
+        """Why the connection is over; None while it lasts."""
 
 
 class Stage(Protocol):

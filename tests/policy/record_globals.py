@@ -44,7 +44,7 @@ _PARTS = (
 
 
 def text() -> str:
-    """The module as it should stand, but for its layout."""
+    """The module as it should be, but for its layout."""
     made = [_HEAD]
     for name, verdict, words in _PARTS:
         rows = {g.name: g.risk for g in GLOBALS.values() if g.verdict is verdict}
@@ -57,7 +57,7 @@ def text() -> str:
 
 
 def formatted() -> str:
-    """The module as it should stand."""
+    """The module as it should be."""
     ruff = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(FILE), "-"]
     done = subprocess.run(
         ruff, input=text(), capture_output=True, text=True, check=True

@@ -71,7 +71,7 @@ def test_a_problem_of_the_file_shows_no_line():
     st.text(max_size=50), st.text(max_size=200), st.integers(1, 210), st.integers(0, 9)
 )
 def test_nothing_from_a_file_drives_the_terminal(name, line, column, size):
-    """Whatever stands in a file, the rendering has printable characters only."""
+    """Whatever a file contains, the rendering has printable characters only."""
     line = line.replace("\n", "")
     problem = Problem(name, Span(1, column, 1, column + size), line, line, line, line)
     assert all(part.isprintable() for part in problem.render().split("\n"))

@@ -48,7 +48,7 @@ KINDS = {"tcp": tcp, "vsock": vsock}
 
 
 def disk():
-    """The node of a disk behind vhci, once it is there."""
+    """The node of a disk of vhci, once it is there."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for block in Path("/sys/block").glob("sd*"):

@@ -88,7 +88,7 @@ async def window_after(
                 await trio.sleep(_LOOK_SECONDS)
         if patience.cancelled_caught:
             text = said.read_text(errors="replace")
-            raise RuntimeError(f"{words} goes on without its window: {text}")
+            raise RuntimeError(f"{words} continues without its window: {text}")
     finally:
         child.kill()
         child.wait()

@@ -1,8 +1,8 @@
 """What each network of a sandbox costs, beside pasta and slirp4netns: a table and JSON.
 
 ``python -m tests.bench.network [REPETITIONS]``: in separate namespaces, *this machine*
-and a server behind a cable.  A client in a network namespace reaches it directly, by
-pasta, by slirp4netns, by passt behind the frame filter (``user``), behind the flow filter (``rules``),
+and a server at the end of a cable.  A client in a network namespace reaches it directly, by
+pasta, by slirp4netns, by passt with the frame filter (``user``), with the flow filter (``rules``),
 and a server in another namespace by a switch (``lan:``).  Within each repetition all are
 measured in turn.  The medians of: bytes a second each way by one TCP connection, a round
 trip of one byte, and the time until a connection is open.

@@ -9,7 +9,7 @@ Four measurements, each with all peers in turn within a repetition:
 * one-way time of a 4 KiB write, from the client's send to the server's read;
 * processor time of the process between, with 1, 10 and 50 streams of
   48 kHz stereo (pacat, 20 ms) on a real PulseAudio, and its underruns;
-* how often each write wakes what stands between, as the kernel counts it;
+* how often each write wakes the processes between, as the kernel counts it;
 * memory for each connection, and the time from a revoke's order to its answer.
 
 A table is printed only if every peer took part.
@@ -76,7 +76,7 @@ def running(argv: list[str], base: Path, socket: Path | None = None, **options):
 
 @contextmanager
 def between(peer: str, base: Path, server: Path, number: int = 0):
-    """Who stands between: a path to connect to, and the pids to account."""
+    """The processes between: a path to connect to, and the pids to account."""
     path = base / f"{peer}-{number}-{time.monotonic_ns()}"
     if peer == "direct":
         yield server, None
@@ -172,7 +172,7 @@ def one_way(peer: str, pace: float, count: int, base: Path) -> list[float]:
 
 
 def wakeups(peer: str, count: int, base: Path) -> float:
-    """How often a write wakes what stands between: a figure that no load changes."""
+    """How often a write wakes the processes between: a figure that no load changes."""
     server = base / f"sink-{time.monotonic_ns()}"
     argv = [sys.executable, "-m", "tests.bench.pulse.sink", str(server)]
     with running(argv, base, server, stdout=subprocess.DEVNULL):  # noqa: SIM117
@@ -395,7 +395,7 @@ def show(raw: dict) -> None:
             )
         print(f"| {pace} | " + " | ".join(cells) + " |")
     woken = {p: statistics.median(v) for p, v in raw["wakeups"].items()}
-    print("\nWake-ups of what stands between, for each write: ", end="")
+    print("\nWake-ups of the processes between, for each write: ", end="")
     print(", ".join(f"{peer} {number:.2f}" for peer, number in woken.items()))
     print("\nPercent of a core between, for each stream; underruns\n")
     print("| streams | " + " | ".join(PEERS) + " |")

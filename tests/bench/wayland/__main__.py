@@ -5,11 +5,11 @@
 
 Core: CPU time for each message of the recorded sessions, beside a dict look-up
 measured in the same run, because machines differ.  Live: the same clients
-directly on the compositor, behind the filter, behind a jailed worker, behind
-waypipe, and behind waypipe and the filter, in turns within each repetition: round trips, an
+directly on the compositor, through the filter, a jailed worker,
+waypipe, and through waypipe and the filter, in turns within each repetition: round trips, an
 animation, video, a 2560x1440 scroll, an interactive resize, each with the CPU
-time of what stands between.  ``--firefox`` adds the dropped frames of a page
-that plays 720p30, also behind our own end of waypipe's wire; ``--film`` measures
+time of the processes between.  ``--firefox`` adds the dropped frames of a page
+that plays 720p30, also through our own end of waypipe's wire; ``--film`` measures
 1080p30 in Firefox and in mpv, and nothing else.  ``--flood`` measures
 a window beside another sandbox's clients that send as fast as they can.
 """
@@ -168,7 +168,7 @@ def print_live(result: dict[str, Any]) -> None:
         print(f"{name:18}{cuts[49]:9.0f}{cuts[98]:8.0f}{cuts[49] - plain:11.0f}")
     for name, peers in result["shown"].items():
         print(
-            f"\n{name:18}{'frames/s':>9}{'late %':>8}{'CPU %':>8}   (CPU of what stands between)"
+            f"\n{name:18}{'frames/s':>9}{'late %':>8}{'CPU %':>8}   (CPU of the processes between)"
         )
         for peer, rows in peers.items():
             fps = statistics.median(r["fps"] for r in rows)
@@ -220,7 +220,7 @@ def main() -> None:
         "--peer",
         action="append",
         default=[],
-        help="Firefox behind this one alone, and others so named",
+        help="Firefox through this one only, and others so named",
     )
     parser.add_argument("--repeats", type=int, help="repetitions of Firefox")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""What requests cost the compositor: its CPU time for each, behind the filter.
+"""What requests cost the compositor: its CPU time for each, through the filter.
 
     python -m tests.bench.wayland.costs [--only WORD] [--seconds N] [--json FILE]
 
-A client repeats one kind of request behind the filter, without a limit of rate.  For
+A client repeats one kind of request through the filter, without a limit of rate.  For
 each kind: microseconds of the compositor's CPU time for one, what the filter charges
 for one (messages, pixels), and ``share``: the part of a core that the compositor needs
 when a sandbox sends as many as its budget lets through.  The compositor is a headless

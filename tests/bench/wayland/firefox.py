@@ -75,7 +75,7 @@ async def gone(comp: HeadlessCompositor) -> None:
     """Wait until no window of a player is left.
 
     One that was just ended is shown until its stream's end has come through
-    all that stands between; its numbers would be taken for the next one's.
+    all processes between; its numbers would be taken for the next one's.
     """
 
     async def none() -> bool:
@@ -123,7 +123,7 @@ class Watch:
 class Played:
     """``due`` frames in ``seconds``, of which ``dropped`` were not shown.
 
-    ``cpu`` is the CPU time of what stands between, as a share of a core;
+    ``cpu`` is the CPU time of the processes between, as a share of a core;
     ``still`` the longest time, in seconds, in which no frame was counted.
     """
 

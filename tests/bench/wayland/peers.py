@@ -21,7 +21,7 @@ from tests.kit.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 _START = "from broker.cli.proxy.wayland import command; command()"
-# waypipe's server leaves its command behind when it is ended.
+# waypipe's server leaves its command when it is ended.
 _ALL_ENDS = (
     "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
 )  # fmt: skip
@@ -46,14 +46,14 @@ class Half:
 
 @dataclass(frozen=True)
 class Peer:
-    """``path`` is where clients connect; ``children`` is what stands between."""
+    """``path`` is where clients connect; ``children`` are the processes between."""
 
     name: str
     path: Path
     children: tuple[Process, ...]
 
     def cpu(self) -> float:
-        """CPU seconds so far of all that stands between, threads and forks too."""
+        """CPU seconds so far of all processes between, threads and forks too."""
         return sum(cpu_of(child.pid) for child in self.children)
 
 

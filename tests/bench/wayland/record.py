@@ -2,7 +2,7 @@
 
     python -m tests.bench.wayland.record [NAME...]
 
-Each program runs on a headless sway behind a filter that writes down what it
+Each program runs on a headless sway through a filter that writes down what it
 is fed, while a pointer opens its menus.  Ids depend on what the filter itself
 asks the compositor for: record again when that changes.
 """

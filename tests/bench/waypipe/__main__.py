@@ -2,9 +2,9 @@
 
     python -m tests.bench.waypipe [--json FILE] [--quick] [--suite SUITE]
 
-The same application behind the same ``waypipe server``, its stream decoded by
+The same application through the same ``waypipe server``, its stream decoded by
 our end with the filter and alone, by the real client alone, and by the real
-client with the filter behind it, in turns: frames, CPU time of everything on
+client with the filter after it, in turns: frames, CPU time of everything on
 the viewer's side but the compositor, latency, private memory.  What is alone
 has no frame and no filter in its figures.  ``--suite`` takes server and client
 of another Debian (``sid``: the ones in Rust), in a separate root.
@@ -121,7 +121,7 @@ def filtered(comp: HeadlessCompositor, listen: Path, *options: str) -> Child:
 
 
 def plain(comp: HeadlessCompositor, listen: Path) -> Child:
-    """Our end of the wire with no filter behind it."""
+    """Our end of the wire with no filter after it."""
     words = [sys.executable, "-m", "tests.bench.waypipe.plain", str(listen)]
     env = {**comp.environment, "PYTHONPATH": str(ROOT)}
     return spawn(words, env=env, stderr=DEVNULL)

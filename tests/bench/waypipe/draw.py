@@ -1,4 +1,4 @@
-"""A client that draws at every frame callback: what the bench runs behind waypipe.
+"""A client that draws at every frame callback: the bench runs it through waypipe.
 
     python -m tests.bench.waypipe.draw KIND SECONDS
 

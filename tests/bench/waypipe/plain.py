@@ -1,8 +1,8 @@
-"""Our end of the wire with nothing behind it: what decoding alone costs.
+"""Our end of the wire with nothing after it: what decoding alone costs.
 
     python -m tests.bench.waypipe.plain PATH
 
-Messages go on to the compositor as they come, descriptors with them, which is
+Messages are passed to the compositor as they come, descriptors with them, which is
 what the real client does.  Only for the benchmark: nothing is checked, files
 live as long as their stream, and of the compositor's descriptors a keyboard's
 keymap is all that it knows.
@@ -89,7 +89,7 @@ class Nothing:
 
 
 class PlainConnection(StreamConnection):
-    """A stream with nothing behind it."""
+    """A stream with nothing after it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -2,14 +2,14 @@
 
     python -m tests.bench.waypipe.terminals [--keys N] [--repeats N] [--json FILE]
 
-In turns in one run: in front of the compositor itself, behind waypipe alone (its server
-and its client, no filter), behind waypipe's server with our end and filter, and behind
+In turns in one run: in front of the compositor itself, through waypipe alone (its server
+and its client, no filter), through waypipe's server with our end and filter, and through
 our own end with an arena.  Both ends run on this machine, without a virtual one between
 them.
 
 *Memory*, MiB, while eight windows of foot are shown: of the host's end and of the guest's
-what is theirs alone (Pss_Anon), of the host's also what is behind the files that the
-compositor maps, and what is behind the arena.
+what is theirs alone (Pss_Anon), of the host's also the memory of the files that the
+compositor maps, and that of the arena.
 
 *Key*: a virtual keyboard presses it, a program draws one cell of its terminal, 10 x 20
 pixels, and commits.  To the compositor's frame callback, which it sends when it has drawn
@@ -140,7 +140,7 @@ def _anonymous(pid: int) -> int:
 
 
 def _files(pid: int) -> tuple[int, int]:
-    """Bytes behind a process's memory files, and behind its arena."""
+    """Bytes of a process's memory files, and of its arena."""
     found: dict[int, int] = {}
     arena = 0
     for one in family(pid) if pid else ():

@@ -164,7 +164,7 @@ async def test_what_cannot_be_recorded_does_not_happen(monkeypatch):
 
 
 async def test_rate_is_terminal_and_counted_for_each_sandbox():
-    """Beyond it the laxer rule behind is not reached; a reload counts on."""
+    """Beyond it the laxer rule after it is not reached; a reload counts on."""
     text = "t.Ask * @anyvm @adminvm allow rate=3/h\nt.Ask * * * allow\n"
     async with rulebook(text) as b:
         for _ in range(3):
@@ -340,7 +340,7 @@ async def test_rules_that_change_while_the_person_thinks():
 
 @pytest.mark.parametrize(("says", "goes"), [(no, False), (yes(), True)])
 async def test_rules_that_ask_come_while_a_yes_is_written(monkeypatch, says, goes):
-    """It was not live yet when they came; it must not go on unasked for that."""
+    """It was not live yet when they came; it must not continue unasked for that."""
     async with rulebook("t.Ask * * @adminvm allow\n") as b:
         b.person.says = says
         require = b.log.require
@@ -588,7 +588,7 @@ async def test_as_many_permissions_as_the_limit(monkeypatch):
 
 
 class Live:
-    """Something permitted that goes on until it is cut."""
+    """Something permitted that continues until it is cut."""
 
     def __init__(self, b, nursery, **more):
         self.b = b

@@ -49,7 +49,7 @@ def test_every_limit_is_a_positive_number(module):
     """Or several of them; a range may begin at 0."""
     for name, value in vars(module).items():
         numbers = value if isinstance(value, tuple) else (value,)
-        # Constants built of others (tables) hold what stands here already.
+        # Constants built of others (tables) hold the values here already.
         if name.isupper() and all(isinstance(n, int | float) for n in numbers):
             assert max(numbers) > 0, name
             assert min(numbers) >= 0, name

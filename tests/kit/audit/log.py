@@ -169,7 +169,7 @@ def renumbered(body: str, number: int) -> str:
 
 
 def put(db: sqlite3.Connection, number: int, body: str) -> None:
-    """Put an event in a row, with all that stands beside it."""
+    """Put an event in a row, with all its columns."""
     row = (*row_of(schema.decode(body)), body, leaf_hash(body.encode()))
     marks = ", ".join("?" * len(row))
     db.execute(f"INSERT INTO event VALUES ({marks})", row)

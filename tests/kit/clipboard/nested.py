@@ -24,7 +24,7 @@ MOMENT = 2.0
 """Seconds that a press may take to come to a window that has the pointer."""
 ROUNDS = 5
 BACK = 40
-"""Steps by which what a client says may be behind the pointer."""
+"""Steps by which what a client says may be later than the pointer."""
 
 LARGE = (700, 500)
 """A window's size that the source's window, which is above it, cannot cover."""

@@ -1,8 +1,8 @@
-"""First light while one call fails: what has to go on, and what may end.
+"""First light while one call fails: what has to continue, and what may end.
 
 The path is a box that opens a window and ends.  One stream or one start may end with
 the fault.  The broker's processes, the fork servers, the next start and a sandbox that
-was there before go on.
+was there before continue.
 """
 
 from __future__ import annotations

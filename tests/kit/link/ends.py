@@ -1,4 +1,4 @@
-"""One end of the link in this process: its real code, and what stands behind it made up.
+"""One end of the link in this process: its real code, and its surroundings made up.
 
 The other end is the test's own (``kit.linkhost`` against whole brokers): it holds
 the right key, so it is what a broker that was taken over could be.

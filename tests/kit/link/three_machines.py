@@ -61,7 +61,7 @@ class Guest:
     devices: tuple[str, ...] = ()
     """More words for QEMU."""
     initrd: bytes = b""
-    """An archive that is put behind the initramfs."""
+    """An archive that is put after the initramfs."""
     shell: trio.SocketStream | None = None
     console: Path | None = None
     child: Child | None = None

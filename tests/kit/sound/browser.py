@@ -1,4 +1,4 @@
-"""A browser behind the sound filter, and a page that plays, records and tells.
+"""A browser with the sound filter, and a page that plays, records and tells.
 
 The page is served here on localhost (a secure context, so it may ask for the
 microphone) and reports by requests: what getUserMedia gave it, and every so
@@ -137,7 +137,7 @@ def page():
 
 @asynccontextmanager
 async def browser(name: str, filtered, address: str):
-    """That browser, without a window, behind a filter."""
+    """That browser, without a window, with a filter."""
     if shutil.which(name) is None:
         pytest.skip(f"not installed: {name}")
     profile = filtered.server.directory / f"profile-{name}"

@@ -31,7 +31,7 @@ def volume(*channels: int) -> bytes:
 
 
 def properties(**words: str) -> bytes:
-    """A property list; '_' stands for '.'."""
+    """A property list; '_' means '.'."""
     out = b"P"
     for key, word in words.items():
         data = word.encode() + b"\0"

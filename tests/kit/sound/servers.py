@@ -1,7 +1,7 @@
 """Real sound servers without a sound card, and what can be heard of them.
 
-``async with sound_server("pipewire")`` (or ``"pulseaudio"``) gives a server of
-it has a null sink called ``viewer``; ``hear`` records its monitor and
+``async with sound_server("pipewire")`` (or ``"pulseaudio"``) gives a server that
+has a null sink called ``viewer``; ``hear`` records its monitor and
 ``Heard`` describes its tones.
 """
 
@@ -365,14 +365,14 @@ class Filtered:
         await self.child.wait()
 
     async def run(self, *argv: str, check: bool = True, deadline: float = 30, env=None):
-        """Run a client behind the filter."""
+        """Run a client through the filter."""
         return await run(
             *argv, env=self.environment | (env or {}), check=check, deadline=deadline
         )
 
 
 class Recorder:
-    """parec behind a filter, and its output so far."""
+    """parec through a filter, and its output so far."""
 
     def __init__(self, child: Child, path: Path) -> None:
         self.child = child

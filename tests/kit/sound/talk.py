@@ -253,7 +253,7 @@ class Server:
 
 
 class Talk:
-    """One client behind one filter, with a server behind that."""
+    """One client with one filter, and a server after that."""
 
     def __init__(
         self,
@@ -318,7 +318,7 @@ class Talk:
         return found[0]
 
     def refused(self, command: int, fields: bytes = b"") -> int:
-        """The error that a command is answered with; the connection goes on."""
+        """The error that a command is answered with; the connection continues."""
         answer = self.ask(command, fields)
         assert self.core.fault is None
         assert answer.command is C.ERROR, answer
@@ -396,7 +396,7 @@ class Peer:
 
 
 async def open_playback(client: Peer, server: Peer, model: Server) -> None:
-    """Open a playback stream through what stands between them (channel 0)."""
+    """Open a playback stream through the filters between them (channel 0)."""
     for command, fields in (
         (Command.AUTH, encode("Lx", [35, bytes(256)])),
         (Command.SET_CLIENT_NAME, encode("P", [{}])),

@@ -115,7 +115,7 @@ def assertion(host: str, challenge: bytes = b"", **options: bool) -> bytes:
 
 
 async def serve_token(sock, token):
-    """The token behind its hidraw device: a report's number, then the report."""
+    """The token of its hidraw device: a report's number, then the report."""
     while True:
         await trio.lowlevel.wait_readable(sock)
         try:

@@ -66,7 +66,7 @@ def run_in_worker_jail(
     built: Built, what: str, argument: str = "", *, lock: bool = True
 ) -> str:
     """Attempt it in a worker's jail; ``lock=False`` leaves the filter away,
-    so that the walls behind it show."""
+    so that the walls after it show."""
     words = [sys.executable, "-m", "tests.kit.vm.probes", str(built.library)]
     done = subprocess.run(
         [*words, what, argument, "lock" if lock else "no"],

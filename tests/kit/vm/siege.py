@@ -83,7 +83,7 @@ class Siege:
         await eventually(typed, deadline=deadline)
 
     async def keeps_answering(self, times):
-        """Answer several times in a row, while something else goes on."""
+        """Answer several times in a row, while something else continues."""
         for _ in range(times):
             await self.answers()
 

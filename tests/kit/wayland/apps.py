@@ -1,4 +1,4 @@
-"""Real applications in bubblewrap, behind a real waypipe server and the filter.
+"""Real applications in bubblewrap, through a real waypipe server and the filter.
 
 ``async with boxed(it, "gtk3-demo") as app`` is: the program in a sandbox that
 holds none of our files but a socket for streams, waypipe server in there with it,
@@ -113,7 +113,7 @@ class Boxed:
         return self._said.read()[-3000:].decode(errors="replace")
 
     async def framed(self, *, least: int = 60, deadline: float = 90) -> Found:
-        """Wait until a window stands in its frame; the largest one."""
+        """Wait until a window is in its frame; the largest one."""
 
         async def look() -> list[Found]:
             assert self.child.popen.poll() is None, f"it ended: {self.said()}"

@@ -1,7 +1,7 @@
 """A sandbox's display without its machine: worker, waypipe client, waypipe server.
 
 What a guest's ``waypipe server`` does through vsock is done here by one that
-connects to the client's socket directly; everything behind is the real thing.
+connects to the client's socket directly; everything after it is real.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model compositor behind a real socket: answers, checks, shows nothing.
+"""The model compositor at a real socket: answers, checks, shows nothing.
 
 For tests that need many connections or a compositor that misbehaves; what
 people see is tested on real ones.

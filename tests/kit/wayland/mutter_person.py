@@ -148,7 +148,7 @@ async def gnome():
         run = f'echo "$DBUS_SESSION_BUS_ADDRESS" > {address}; exec "$@"'
         child = spawn(
             [
-                # dbus-run-session leaves its children behind when it is ended.
+                # dbus-run-session leaves its children when it is ended.
                 "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
                 "dbus-run-session", "--", "sh", "-c", run, "sh",
                 "mutter", "--headless", "--wayland", "--no-x11",

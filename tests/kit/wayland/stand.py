@@ -73,7 +73,7 @@ async def unchanged(
 
 
 class Stand:
-    """``path`` is the filtered socket, ``comp`` the compositor behind it."""
+    """``path`` is the filtered socket, ``comp`` its compositor."""
 
     def __init__(
         self, comp: HeadlessCompositor, path: Path, service: WaylandService

@@ -1,6 +1,6 @@
 """A real compositor, a filter, and our end of waypipe's wire before both.
 
-Programs are started behind a real ``waypipe server``, as in a sandbox.
+Programs are started through a real ``waypipe server``, as in a sandbox.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.stand import CONFIG, FRAME, SIZE
 
 SERVER = ("waypipe", "--no-gpu", "--compress", "none")
-# waypipe's server leaves its command behind when it is ended.
+# waypipe's server leaves its command when it is ended.
 ALONE = (
     "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
 )  # fmt: skip

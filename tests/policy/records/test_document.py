@@ -54,7 +54,7 @@ def _leaves(value, path=()):
 
 
 def _written_out(path, document) -> bool:
-    """Arrays of tables stand nowhere as a value."""
+    """Arrays of tables are nowhere a value."""
     return document.spans[path] != document.keys[path]
 
 

@@ -126,7 +126,7 @@ def test_files_that_others_can_write_are_refused(tmp_path, mode):
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777, 0o1777])
 def test_directories_that_others_can_write_are_refused(tmp_path, mode):
-    """Their names deny, and still shadow what stands behind."""
+    """Their names deny, and still shadow later ones."""
     first = _folder(tmp_path, "a", {"demo.toml": OPEN})
     second = _folder(tmp_path, "b", {"demo.toml": OPEN, "web.toml": OPEN})
     first.chmod(mode)
@@ -194,7 +194,7 @@ def test_links_to_records_are_followed(tmp_path):
 
 
 def test_a_directory_that_cannot_be_listed_closes_those_behind(tmp_path):
-    """It might shadow any record behind it, so none of those is used."""
+    """It might shadow any record after it, so none of those is used."""
     (tmp_path / "a").write_text("no directory")
     before = _folder(tmp_path, "before", {"mine.toml": OPEN})
     behind = _folder(tmp_path, "behind", {"demo.toml": OPEN, "mine.toml": SHUT})

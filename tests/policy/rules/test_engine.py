@@ -231,7 +231,7 @@ def test_an_observing_rule_decides_nothing_and_is_named():
     ],
 )
 def test_a_broken_line_denies_the_requests_it_might_match(broken, a, b):
-    """Neither opens nor silences: rules before it and about others stand."""
+    """Neither opens nor silences: rules before it and about others hold."""
     rules = _rules(f"c * * * allow\n{broken}\na * * * allow\nb * * * allow\n")
     engine = Engine(rules)
     assert len(rules.problems) == 1

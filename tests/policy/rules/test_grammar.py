@@ -108,7 +108,7 @@ def test_commas_between_columns():
 
 
 def test_every_error_of_the_set_at_once():
-    """Several on a line, in several files, also behind an error."""
+    """Several on a line, in several files, also after an error."""
     files = {
         "20-b.policy": "x x @x @x maybe a=\n",
         "10-a.policy": "!include more\na * b c allow\n",
@@ -176,7 +176,7 @@ def test_depth_of_inclusion(depth, good):
 
 
 def test_a_cycle_of_two():
-    """It is named, once, and what stands behind it is still read."""
+    """It is named, once, and the rest after it is still read."""
     rules = rules_of_map(
         {"10-a.policy": "!include b\nc * a b deny\n", "b": "!include 10-a.policy\n"}
     )
@@ -252,7 +252,7 @@ def test_any_text_gives_rules_or_problems(text, other, compat):
     ],
 )
 def test_a_line_that_cannot_be_read_denies_its_own_service(line):
-    """The first word names the service, whatever follows; other services go on."""
+    """The first word names the service, whatever follows; other services still work."""
     world = world_from_json(
         {"domains": {"work": {"type": "x"}, "vault": {"type": "x"}}}
     )

@@ -30,7 +30,7 @@ def _file(tmp_path):
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.policies())
 def test_a_rule_written_means_the_same(text):
-    """Whatever it has in it, also behind !include-service."""
+    """Whatever it has in it, also after !include-service."""
     for rules in (
         _rules(text),
         _rules("!include-service a +x o", o="$anyvm $adminvm ask,user=x,notify=yes\n"),

@@ -79,7 +79,7 @@ a * * * deny
 
 
 def test_no_rule_at_all():
-    """The flip stands anywhere."""
+    """The flip may be anywhere."""
     found = explain(_rules(""), PolicyCall("a", "+", "work", "vault"), _WORLD)
     assert (found.flip.text, found.flip.before) == ("a + work vault allow", None)
     assert found.nearest is None

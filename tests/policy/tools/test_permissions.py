@@ -66,7 +66,7 @@ def test_who_may_replace_the_directory(tmp_path, mode, found):
 
 
 def test_a_link_leads_somewhere_else(tmp_path):
-    """What stands above its target counts as well."""
+    """The lines above its target count as well."""
     away = tmp_path / "away"
     away.mkdir()
     _folder(away, "policy.d")

@@ -186,7 +186,7 @@ def test_what_a_record_made_an_ask_of_counts_as_allow(by):
 
 
 def test_counts_are_of_decisions():
-    """An event may stand for many; equal changes are one group."""
+    """An event may represent many; equal changes are one group."""
     found = _simulate("a * * * allow\n", _event(count=5), _event(sequence=9))
     ((group, (count, number)),) = found.changes.items()
     assert (count, number) == (6, 9)

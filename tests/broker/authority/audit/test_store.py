@@ -53,7 +53,7 @@ async def test_it_is_on_disk_when_record_returns(path: Path) -> None:
 async def test_events_of_one_call_are_in_one_commit_or_none_is_there(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In their order, and those of the next call have the numbers behind them."""
+    """In their order, and those of the next call have the numbers after them."""
     start = BrokerStart(software="0.1", pid=1)
     async with open_store(path) as store:
         before = store.statistics()
@@ -376,7 +376,7 @@ def test_every_migration_is_a_script_of_whole_statements() -> None:
 async def test_a_log_that_is_gone_takes_nothing(
     path: Path, suffix: str, how: str
 ) -> None:
-    """SQLite would go on, and call events durable that are in no file any more."""
+    """SQLite would continue, and call events durable that are in no file any more."""
     file = path.with_name(path.name + suffix)
     async with open_store(path) as store:
         assert await store.record(STOP) == 1

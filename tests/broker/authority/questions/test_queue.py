@@ -96,7 +96,7 @@ def test_an_unrecorded_question_is_not_shown():
 
 
 def test_the_sandbox_shown_longest_ago_is_next():
-    """A flood does not stand before others' questions."""
+    """A flood does not come before others' questions."""
     queue = Queue()
     for number in range(3):
         queue.ask(of("flood", number), 0.0)

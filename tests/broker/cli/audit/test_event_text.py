@@ -1,4 +1,4 @@
-"""Options that may stand without a value, as in journalctl."""
+"""Options that need no value, as in journalctl."""
 
 from __future__ import annotations
 

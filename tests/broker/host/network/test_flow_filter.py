@@ -630,7 +630,7 @@ def test_a_hello_that_is_too_long_is_refused():
 
 
 def test_a_hello_with_two_names_is_refused():
-    """A reader behind us may take the other one."""
+    """A later reader may take the other one."""
     name = b"\0\0\0\x0b\0\x09\0\0\x06a.test"
     extensions = name + name
     body = bytes(34) + b"\0" + b"\0\x02\x13\x01" + b"\x01\0"

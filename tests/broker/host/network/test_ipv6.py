@@ -129,7 +129,7 @@ ODD = [
 
 @pytest.mark.parametrize("odd", ODD)
 def test_odd_packets_are_dropped(odd):
-    """Further headers among them: who reads behind us may see another packet."""
+    """Further headers among them: a later reader may see another packet."""
     assert not user().may_pass(odd)
     talk = Talk6((WWW6, "*"))
     assert talk.send(odd)["passt"] == []

@@ -389,7 +389,7 @@ def test_a_hello_that_cannot_be_read_ends_its_flow():
 
 @pytest.mark.parametrize("second", [message("b.test"), extended(b"")], ids=["b", ""])
 def test_a_flow_is_to_one_server(second):
-    """Attack: a name is denied, and its connection goes on by the permission of another."""
+    """Attack: a name is denied, and its connection continues by the permission of another."""
     talk = flow(("b.test", "*"))
     talk.resolve("b.test", WWW)
     assert talk.send(send(FULL))["passt"]

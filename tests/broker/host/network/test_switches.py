@@ -167,7 +167,7 @@ async def test_a_frame_may_come_in_pieces():
 
 
 async def test_a_seat_that_is_not_read_delays_no_other():
-    """What it does not take is dropped, and the sender goes on."""
+    """What it does not take is dropped, and the sender continues."""
     async with seats((LAB, "db"), (LAB, "deaf"), (LAB, "app")) as (_, (db, deaf, app)):
         much = ip(last(db), last(deaf), data=bytes(60000))
         with trio.fail_after(60):

@@ -104,7 +104,7 @@ async def test_a_full_disk_under_a_machine_is_told_once(tmp_path):
 
 
 class FakeQmp:
-    """QEMU's monitor of a machine that stands still, until its disk has room."""
+    """QEMU's monitor of a machine that has stopped, until its disk has room."""
 
     def __init__(self):
         self.status = ["io-error", "io-error", "running"]
@@ -146,7 +146,7 @@ async def test_a_machine_that_was_stopped_by_others_is_not_let_go(autojump_clock
 async def test_a_machine_that_could_not_be_let_go_on_is_let_go_on_later(
     autojump_clock,
 ):
-    """It stands still and has no second error: QEMU was busy, and it stood for good."""
+    """It has stopped and has no second error: QEMU was busy, and it stood for good."""
     qmp = FakeQmp()
     asked = qmp.execute
 

@@ -8,7 +8,7 @@ from broker.jail.clipboard.keymap import Keymap, KeymapKey
 from broker.jail.clipboard.keymap_text import read_keymap
 from tests.kit.wayland.keymaps import compiled
 
-# Wayland's codes: the key right of X, and what stands there elsewhere.
+# Wayland's codes: the key right of X, and the letter there elsewhere.
 C, V, LETTER_I, PERIOD = 46, 47, 23, 52
 
 

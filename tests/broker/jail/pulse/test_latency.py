@@ -1,4 +1,4 @@
-"""The least latency: what servers make of the sizes that go on to them."""
+"""The least latency: what servers make of the sizes that are passed to them."""
 
 from __future__ import annotations
 

@@ -468,7 +468,7 @@ def test_a_flood_of_titles_does_not_reach_the_compositor(talk):
 
 
 def test_a_flood_of_application_ids_does_not_reach_the_compositor(talk):
-    """Each goes on to every taskbar: one that is slow is cut off by its compositor."""
+    """Each is passed to every taskbar: one that is slow is cut off by its compositor."""
     surface, _, top = talk.show(10, 10, 0)
     before = len(talk.told("xdg_toplevel", "set_app_id"))
     for number in range(limits.WAYLAND_TITLES_PER_MINUTE + 50):

@@ -288,7 +288,7 @@ def test_policies_serial_is_as_young_as_the_row_says(actor, key):
     ],
 )
 def test_window_menu_lies_in_its_window(actor, asked, shown):
-    """The compositor's own menu would stand over the desktop or another window."""
+    """The compositor's own menu would appear over the desktop or another window."""
     actor.press()
     actor.talk.send(actor.top, "show_window_menu", actor.seat, PRESS, *asked)
     ((*_, x, y),) = actor.talk.told("xdg_toplevel", "show_window_menu")

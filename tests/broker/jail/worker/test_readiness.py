@@ -1,4 +1,4 @@
-"""Steps are called when there is something to read, and trio goes on beside them."""
+"""Steps are called when there is something to read, and trio runs beside them."""
 
 from __future__ import annotations
 

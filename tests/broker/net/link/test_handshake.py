@@ -288,7 +288,7 @@ class HandshakeMachine(RuleBasedStateMachine):
             return
         at = data.draw(st.integers(0, len(self.seen[source]) - 1))
         self.wire.held[end] += self.seen[source][at : at + 200]
-        # Behind the READY it is no longer the handshake's.
+        # After the READY it is no longer the handshake's.
         self.touched = True
 
     @invariant()

@@ -48,7 +48,7 @@ async def epochs(handle=done, patience=math.inf):
 
 
 async def test_what_cannot_be_asked_uses_up_no_place():
-    """Else the link would stand still after so many mistakes, without a reason."""
+    """Else the link would stop after so many mistakes, without a reason."""
     async with epochs() as (host, viewer):
         for _ in range(2 * limits.LINK_REQUESTS):
             with pytest.raises(InternalError, match="never announced"):

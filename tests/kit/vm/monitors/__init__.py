@@ -1,1 +1,1 @@
-"""Stand-ins for VMMs that no Debian release has: their API, and QEMU behind it."""
+"""Stand-ins for VMMs that no Debian release has: their API, with QEMU."""

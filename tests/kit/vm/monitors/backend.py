@@ -1,4 +1,4 @@
-"""The machine behind a stand-in: QEMU and vhost-device-vsock.  Standard library only.
+"""The machine of a stand-in: QEMU and vhost-device-vsock.  Standard library only.
 
 The guest's connections are relayed by the stand-in's own process, because the real
 VMM is the process that connects, and a lease recognises it by that.  Everything ends

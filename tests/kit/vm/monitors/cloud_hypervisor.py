@@ -41,7 +41,7 @@ _DISK = {
 
 
 class CloudHypervisor:
-    """The state behind the API."""
+    """The state of the API."""
 
     def __init__(self, vhost):
         self._vhost = vhost

@@ -18,7 +18,7 @@ _NOT_STARTED = "The requested operation is not supported before starting the mic
 
 
 class Firecracker:
-    """The state behind the API."""
+    """The state of the API."""
 
     def __init__(self, name, vhost):
         self._name = name

@@ -156,7 +156,7 @@ async def test_a_next_key_that_no_broker_wrote(path: Path) -> None:
 async def test_a_key_that_could_not_be_adopted_is_not_lost(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker goes on, and a later change must not take its only copy."""
+    """The broker continues, and a later change must not take its only copy."""
     async with open_store(path) as store:
         await store.record(STOP)
         with monkeypatch.context() as machine:
@@ -325,7 +325,7 @@ async def test_a_log_of_before_verifies_and_goes_on(old: Path) -> None:
     with opened(old) as db:
         found = report(db, old)
     assert (found.good, found.size, found.keys) == (True, 31, 3), found.problems
-    # What its old key signed cannot stand for the log's end any more.
+    # What its old key signed cannot be the log's end any more.
     change(
         old,
         "DELETE FROM event WHERE sequence > 20",

@@ -110,7 +110,7 @@ def hook(place, stage, text, seconds=10.0, podman=None, whose=None):
     whose = whose or ("--control", control, "--records", records)
     words = [sys.executable, str(HOOK), stage, *whose, "--seconds", str(seconds)]
     data = text if isinstance(text, bytes) else text.encode()
-    # Behind it a command, so that the shell stays the parent.
+    # After it a command, so that the shell stays the parent.
     parent = ["/bin/sh", "-c", "eval $HOOK; exit $?", "podman", "run", *podman]
     return subprocess.run(
         parent,

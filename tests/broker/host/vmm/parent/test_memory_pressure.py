@@ -43,7 +43,7 @@ def test_a_kernel_that_does_not_say_has_none(tmp_path):
 
 @pytest.mark.parametrize("text", [None, "MemAvailable:", "MemAvailable: x kB", "\xff"])
 def test_one_that_cannot_be_read_has_none(tmp_path, text):
-    """As in a container whose lxcfs has ended: the broker goes on."""
+    """As in a container whose lxcfs has ended: the broker continues."""
     path = tmp_path / "meminfo"
     if text is not None:
         path.write_text(text, encoding="latin-1")

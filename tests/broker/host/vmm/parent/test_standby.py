@@ -190,7 +190,7 @@ async def test_one_that_is_another_machine_is_ended_and_not_used(stage, change, 
 
 
 async def test_one_with_an_old_helper_is_not_used(stage, tmp_path):
-    """A package has replaced vhost-device-vsock: the old one must not go on."""
+    """A package has replaced vhost-device-vsock: the old one must not continue."""
     helper = tmp_path / "vhost-device-vsock"
     helper.write_text("#!/bin/sh")
     async with stage() as s:

@@ -448,7 +448,7 @@ def window(talk):
 
 
 def feed(talk, surface):
-    """Commit, as the shell does: it does not read on before the core goes on."""
+    """Commit, as the shell does: it does not read on before the core continues."""
     talk.core.from_client(struct.pack("=IHH", surface, 6, 8), [], talk.now)
 
 

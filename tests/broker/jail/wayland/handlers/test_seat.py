@@ -219,7 +219,7 @@ def test_keyboard_focus_of_the_frame_is_focus_of_the_surface(talk):
 
 @pytest.mark.parametrize("named", [True, False])
 def test_a_window_that_is_gone_has_the_keyboard_no_more(talk, named):
-    """Else its client could go on changing the sandbox's selection unseen."""
+    """Else its client could keep changing the sandbox's selection unseen."""
     frame = root(talk)
     says(talk, talk.keyboard, "enter", 7, frame, b"")
     assert talk.core.focused
@@ -293,7 +293,7 @@ def test_fingers_that_the_compositor_took_over_are_told_of_once(talk):
 
 
 def test_a_finger_on_a_window_that_goes_does_nothing_to_the_next_one(talk):
-    """The compositor goes on with the finger; its events are harmless, or none."""
+    """The compositor continues with the finger; its events are harmless, or none."""
     says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 0, 0)
     for oid in (talk.top, talk.xdg, talk.win):
         talk.send(oid, "destroy")
@@ -717,7 +717,7 @@ class _Chords:
 
 
 def test_old_modifiers_are_not_those_of_the_enter():
-    """weston tells clients under the pointer of them, and again behind the enter.
+    """weston tells clients under the pointer of them, and again after the enter.
 
     A window that came between the modifiers and the letter of somebody else's chord
     took it: the old ones, that none is held, made the ones that are held its own.

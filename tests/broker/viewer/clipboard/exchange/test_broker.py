@@ -217,7 +217,7 @@ def test_what_policy_denies_is_kept_for_another_window():
 
 
 def test_the_limits_of_a_rule_are_those_of_the_records():
-    """``policy`` imports nothing of the broker, so they stand twice."""
+    """``policy`` imports nothing of the broker, so they are there twice."""
     assert policy.limits.CLIPBOARD_BYTES[1] == clipboard_limits.CLIPBOARD_BYTES_MOST
     assert policy.limits.CLIPBOARD_SECONDS[1] == clipboard_limits.CLIPBOARD_SECONDS_MOST
     assert clipboard_limits.CLIPBOARD_DECIDE_SECONDS > limits.QUESTION_SECONDS
