@@ -182,7 +182,7 @@ def test_systemd_of_the_user_is_preferred(tmp_path):
 
 def test_without_systemd_and_without_a_group_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setattr(process, "may_divide", lambda: False)
-    with pytest.raises(SetupError, match="control group of its own") as caught:
+    with pytest.raises(SetupError, match="separate control group") as caught:
         choose_scope({}, 100, 10)
     assert "enable-linger" in caught.value.hint
 
