@@ -150,7 +150,7 @@ def _own(node):
     ],
 )
 def test_a_module_is_read_as_the_parser_reads_it(name):
-    """Its statements, what it imports, and the names that it defines."""
+    """Its statements, its imports, and the names that it defines."""
     read = bundle._Module(name)
     tree = ast.parse((ROOT / "shims" / f"{name.replace('.', '/')}.py").read_text())
     own = [node for node in tree.body if _own(node)]

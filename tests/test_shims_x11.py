@@ -268,7 +268,7 @@ def dragging(ends, *, listed: bool = False):
     helper = ends.core.helper
     ends.event(90, "III", helper, ONE, ends.atom(b"XdndSelection"))
     ends.run()
-    # To the helper, so that the program says by XdndEnter what it drags.
+    # To the helper, so that the program sends XdndEnter with its types.
     motion = dict(ends.heard(ends.pointer, "wl_pointer"))["motion"]
     assert motion[1:] == [10 - 1280, 10 - 800]
     ends.tell(pointer, "motion", 1, 90.0, 90.0)

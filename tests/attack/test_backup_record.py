@@ -145,7 +145,7 @@ NAMED = '[label]\nname = "again"\n'
             f'{HEAD}{NAMED}[launch]\nimage = "bank"\npackages = ["netcat"]\n',
             "launch.image",
         ),
-        # More than a fresh record has: what it sends, hears, takes and pastes.
+        # More than a fresh record has: its rights to send, hear, take and paste.
         (f'{HEAD}{NAMED}[launch]\nnetwork = "user"\n', "launch.network"),
         (f'{HEAD}{NAMED}[launch]\nkind = "bwrap"\n', "launch.kind"),
         (f'{HEAD}{NAMED}[launch]\nkind = "firecracker"\n', "launch.kind"),

@@ -73,7 +73,7 @@ guest.sendall(os.environ.get("A_SECRET_OF_THE_SESSION", "nothing").encode())
 async def test_process_of_a_security_key_that_was_taken_over(monkeypatch, capfd):
     """It parses what a guest sends, and has the system calls to read and to write.
 
-    Where the broker has a terminal, it would read what is typed there, too.
+    Where the broker has a terminal, it would read input there, too.
     """
     monkeypatch.setenv("A_SECRET_OF_THE_SESSION", "hunter2")
 

@@ -1,4 +1,4 @@
-"""Attack: calls with another's token, and for what is not a service of a sandbox."""
+"""Attack: calls with another's token, and for names that are not services of a sandbox."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _GSS_REQUEST = 80877104
 
 
 class Between:
-    """A server without TLS that keeps what it was sent."""
+    """A server without TLS that keeps its input."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.2", 0))

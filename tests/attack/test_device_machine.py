@@ -1,4 +1,4 @@
-"""USB is the machine's: services of several users, killed ones, and what they restore."""
+"""USB is the machine's: services of several users, killed ones, and their restored state."""
 
 from __future__ import annotations
 

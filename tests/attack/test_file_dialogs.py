@@ -110,7 +110,7 @@ def test_a_sandboxs_link_leads_a_choice_to_no_other_file(tmp_path):
     for path, save in (("report.pdf", False), ("folder/new", True)):
         with pytest.raises(RefusedError, match="is not followed"):
             _checked(shared / path, (shared,), save=save)
-    # What is saved under the name of a link replaces the link.
+    # A file that is saved under the name of a link replaces the link.
     found = _checked(shared / "report.pdf", (shared,), save=True)
     assert found == shared / "report.pdf"
 
@@ -499,7 +499,7 @@ async def test_a_file_is_saved_by_its_sandbox_alone_and_by_its_rule(tmp_path):
         # guard: see "a token of a return is used once"
         text = await said(ask(guests["personal"], give, "VITRAIL_COPY"))
         assert "no file may be returned by that token" in text
-        # What is larger than the record lets a file be is refused before its bytes.
+        # A file above the record's size is refused before its bytes.
         large = f'{{"type":"return","token":"{found[1]}","size":{1 << 62}}}'
         text = await said(ask(guests["work"], large, "VITRAIL_COPY"))
         assert "larger than" in text

@@ -147,7 +147,7 @@ async def test_machine_does_not_ship_under_another_ones_name(
 
 
 class Changing(Ingest):
-    """A taken-over machine: it changes what it sends."""
+    """A taken-over machine: it changes its messages."""
 
     change: Any = None
 
@@ -391,7 +391,7 @@ async def test_without_a_signature_there_is_neither_a_sign_of_life_nor_an_event(
     before = fleet.server.rows(state)
     with pytest.raises(RefusedError, match="number of an event"):
         await take(first=1 << 61)
-    # A certificate of a first key, in the place of what is to prove an event.
+    # A certificate of a first key, in the place of the one that proves an event.
     body = '{"sequence": 1, "time_ns": 1, "kind": "x"}'
     change = KeyChange(0, bytes(32))
     point = Checkpoint(origin, 1, leaf_hash(body.encode()), change)

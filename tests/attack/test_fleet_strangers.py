@@ -1,6 +1,6 @@
 """Attack: work that a stranger, or one machine, makes the ingest service do for it.
 
-The store is a stand-in: what is asked here never reaches a database.
+The store is a stand-in: a question here never reaches a database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A fleet's tables by day: what was dropped, and who writes what is not theirs to write."""
+"""A fleet's tables by day: dropped days, and writers without the right."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_day_that_was_dropped_is_stood_for_by_the_trees_edge(
     assert report["removed"] == first - 1
     assert report["checkpoints"] >= 3
     assert "not in the store" in report["warnings"][0]
-    # What is left is proved: one event changed, and the edge changed.
+    # The rest is proved: one event changed, and the edge changed.
     server.run("UPDATE vitrail.frontier SET peaks = sha256('x') || substr(peaks, 33)")
     assert verify(server, tmp_path).code == 3
     server.run("DELETE FROM vitrail.frontier")
@@ -282,7 +282,7 @@ async def test_release_before_ships_into_the_new_tables_and_reads_them(
         "vitrail.log, vitrail.event, vitrail.gap, vitrail.checkpoint TO old"
     )
     with psycopg.connect(server.as_role("old"), autocommit=True) as old:
-        # It looks at this table alone, and refuses what is newer than 6.
+        # It looks at this table alone, and refuses versions above 6.
         assert old.execute("SELECT max(version) FROM vitrail.migration").fetchall() == [
             (6,)
         ]

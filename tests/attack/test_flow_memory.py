@@ -144,7 +144,7 @@ def test_long_questions_for_names_are_not_kept(answers):
 
 
 class kept:  # noqa: N801 -- as contextlib's
-    """How many bytes are kept of what was made within."""
+    """How many bytes are kept of allocations within."""
 
     def __enter__(self):
         gc.collect()

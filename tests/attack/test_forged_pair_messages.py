@@ -43,7 +43,7 @@ from tests.kit.rulebook import WORK
 
 
 class Hostile:
-    """The far end: it sends what it likes, and reads the replies."""
+    """The far end: it sends anything, and reads the replies."""
 
     def __init__(self, sock, role):
         self._sock, self._role = sock, role

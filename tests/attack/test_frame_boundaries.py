@@ -99,7 +99,7 @@ class OldPasst:
 
 
 class Recorded(socket.socket):
-    """A stream socket that keeps the kernel's buffers of what is sent into it."""
+    """A stream socket that keeps the kernel's buffers of the sends."""
 
     size: int
     buffers: list[bytes]

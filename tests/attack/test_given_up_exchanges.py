@@ -1,6 +1,6 @@
 """Attack: an exchange that is given up at some moment of it takes its channel along.
 
-A sandbox that goes away, a deadline and a user's stop all cancel what was begun for it;
+A sandbox that goes away, a deadline and a user's stop all cancel the work for it;
 the next exchange, mostly another sandbox's or the one that ends the machine, must succeed.
 """
 

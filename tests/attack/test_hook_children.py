@@ -1,7 +1,7 @@
 """A user's file system that is silent when a file of it is closed, and root's hooks.
 
 close(2) of a FUSE file waits for its server, and no signal ends that: a killed child
-of a hook would keep what it has open, and who started the hook reads its output.
+of a hook would keep its open files, and who started the hook reads its output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fork server, taken over while it imports a module: what it reaches of the session.
+"""The fork server, taken over while it imports a module: its reach in the session.
 
 Each attempt first works outside, or is another error there, and fails inside.
 """

@@ -31,7 +31,7 @@ def disposable(number: int) -> Lease:
 
 
 class Paper:
-    """A store that counts what is written, by what it is charged."""
+    """A store that counts written bytes, by their payer."""
 
     def __init__(self) -> None:
         self.written = 0

@@ -98,7 +98,7 @@ async def test_orders_are_served_while_a_picture_is_drawn():
         nursery.start_soon(window.picture)
         while file.reads < 3 * 32:
             await trio.sleep(0)
-        # What has gone meanwhile is not read.
+        # A window that closed meanwhile is not read.
         xdg.surface.children.clear()
         await trio.testing.wait_all_tasks_blocked()
         assert file.reads < 6 * 32

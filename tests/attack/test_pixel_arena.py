@@ -164,7 +164,7 @@ while True:
     for shade in range(256):
         memory[:] = bytes([shade]) * {SIZE}
 """
-"""A guest that never stops changing what it has named."""
+"""A guest that never stops changing the named rows."""
 
 
 async def test_a_picture_is_still_once_it_was_copied(arena):
@@ -181,7 +181,7 @@ async def test_a_picture_is_still_once_it_was_copied(arena):
             for number in range(50):
                 it.feed(_fill(number * size % SIZE))
                 shown = bytes(pool.view)
-                # The guest's memory is another one by now; what was copied is not.
+                # The guest's memory is another one by now; the copy is not.
                 before = shown[:64]
                 await eventually(partial(changed, arena, before))
                 assert bytes(pool.view) == shown

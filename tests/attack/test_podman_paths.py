@@ -76,7 +76,7 @@ async def test_a_path_that_is_changed_while_a_container_starts(path, step, put):
         assert (w.base / f"{path}.was").exists(), answer
         assert "private key" not in answer.out, answer
         if step == "run":
-            # It has what was looked at.
+            # It has the checked file.
             assert answer.out.endswith("the root's\nthe folder's\n"), answer
         else:
             assert answer.code != 0

@@ -1,4 +1,4 @@
-"""What the user is shown is what is allowed: the whole host, and one request for a yes.
+"""A yes allows exactly the shown request: the whole host, and one request for a yes.
 
 A dialog that cuts an address shows ``https://accounts.google.com.…`` and hides where
 it leads; and two requests that look alike once they are cut were one question.

@@ -1,4 +1,4 @@
-"""A sandbox that some rule lets use the security key, and what it takes beyond that."""
+"""A sandbox that some rule lets use the security key, and attempts beyond that."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ until [ -b /dev/pmem0 ] || [ $tries = 200 ]; do tries=$((tries + 1)); $b usleep 
 sum() {{ echo "$1 $($b dd if=/dev/pmem0 bs=1M 2>/dev/null | $b sha256sum)"; }}
 sum before
 $b dd if=/dev/urandom of=/dev/pmem0 bs=1M count=6 conv=fsync 2>/dev/null && echo written
-# The guest's own cache has what it wrote; the device has not.
+# The guest's own cache has its writes; the device has not.
 echo 3 > /proc/sys/vm/drop_caches
 sum after
 n=0; while [ $n -lt {FLUSHES} ]; do $b dd if=/dev/zero of=/dev/pmem0 bs=4k count=1 conv=fsync 2>/dev/null || break; n=$((n + 1)); done
@@ -105,7 +105,7 @@ async def attacked(changed=None):
 
 
 async def attack(logs: Path) -> dict[str, str]:
-    """Wait until the guest has done all; returns what it said."""
+    """Wait until the guest has done all; returns its output."""
 
     def said() -> str:
         return "".join(

@@ -235,7 +235,7 @@ async def test_short_memory_refuses_a_sandbox_and_warns_the_user(
 
 
 async def test_memory_that_is_promised_is_not_given_twice(tmp_path):
-    """Guests take their memory later: what is available does not change at once."""
+    """Guests take their memory later: the available memory does not change at once."""
     async with desk(tmp_path, Memory(2 * SIZE + FLOOR)) as d:
         first = await d.open(WORK)
         await d.open(VAULT)

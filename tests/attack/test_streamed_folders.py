@@ -145,7 +145,7 @@ async def test_links_and_paths_lead_to_nothing_of_the_users(stand):
         assert await guest.read(f"{HERE}/own") == sftp.NO_SUCH_FILE
         for place in (stand.home, "/home", "/proc", "/run", "/tmp", "/var"):
             assert await guest.names(str(place)) == sftp.NO_SUCH_FILE
-        # Its whole root: libraries, and what is made for it.
+        # Its whole root: libraries, and files that are made for it.
         assert await guest.names("/") <= {
             *("dev", "etc", "lib", "lib64", "shared", "usr", "nix", "gnu"),
         }

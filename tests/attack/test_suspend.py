@@ -1,4 +1,4 @@
-"""A machine that sleeps: what was given for ten minutes is not open the next morning."""
+"""A machine that sleeps: a permission for ten minutes is not open the next morning."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ HOSTILE = {
 
 @pytest.fixture(scope="module")
 def results():
-    """Write everything once; every test looks at what came back."""
+    """Write everything once; every test looks at the answers."""
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         pytest.skip("/dev/net/tun cannot be opened by this user (chmod 666)")
     return trio.run(_run)
@@ -241,7 +241,7 @@ def _routes(name):
 
 
 async def last(tun, read, honest):
-    """Send a frame; return what comes until its answer."""
+    """Send a frame; return the frames until its answer."""
     os.write(tun, _PLAIN + honest)
     found = []
     with trio.fail_after(20):

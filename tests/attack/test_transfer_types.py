@@ -22,7 +22,7 @@ OPENING = Opening(WORK, OPEN_FILE, 1, "cid 3")
 
 
 def request_of(name):
-    """What is decided about a file of this name, as its worker passes it on."""
+    """The decision about a file of this name, as its worker passes it on."""
     ask = OpenFile(name=name, size=5, target="vault")
     return _request(OPENING, ask, _asked(OPENING, ask))
 

@@ -153,7 +153,7 @@ async def test_an_application_beside_them_in_their_sandbox_is_served(budget, att
 
 
 async def test_a_stream_that_has_spent_its_budget_is_read_no_further(monkeypatch):
-    """However busy the machine is: what is spent here comes back in years."""
+    """However busy the machine is: the time that is spent here comes back in years."""
     stop, spent, rests = threading.Event(), trio.Event(), trio.Event()
     rest = StreamConnection._rest
 

@@ -466,7 +466,7 @@ async def test_a_flood_of_requests_is_slowed_and_others_are_not(monkeypatch):
 
 
 async def test_a_window_without_input_region_lets_no_click_through():
-    """Laid over a prompt it would make the person confirm what they cannot see."""
+    """Laid over a prompt it would make the person confirm an invisible request."""
     async with stand() as it:
 
         def act(c: Window) -> tuple[list, list]:

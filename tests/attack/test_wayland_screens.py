@@ -94,7 +94,7 @@ def test_a_window_has_its_frame_when_the_screen_has_shrunk(talk, full):
 
 
 def test_the_compositors_echo_of_the_former_size_makes_no_window_larger(talk, full):
-    """What it sends before it has got our smaller window is its size of before."""
+    """Its picture before it has got our smaller window is its size of before."""
     surface, xdg, _ = full
     screen(talk, 640, 400)
     for size in ((1280, 800), (1200, 700)):

@@ -107,7 +107,7 @@ async def _documents(w):
     )
     assert told.code == 0, told
     _is_harmless(papers / "a.safe.pdf")
-    # The same, for a sandbox: what comes back to it is pixels.
+    # The same, for a sandbox: the answer to it is pixels.
     given = base64.b64encode(PDF).decode()
     script = f"echo {given} | base64 -d >b.pdf; vitrail-harmless b.pdf >&2"
     code, said = await w.output("work", "sh", "-c", script)

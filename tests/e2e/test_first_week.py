@@ -30,7 +30,7 @@ from tests.kit.world import the_image
 SECRET = "over two walls"
 PURPLE = (0xCC, 0x79, 0xA7)
 # In place of Firefox, whose image takes minutes: a terminal that shows the address,
-# takes what is pasted, and is a disposable like the shipped 'web'.
+# takes pasted content, and is a disposable like the shipped 'web'.
 WEB = """
 import os, sys
 os.execvp("foot", ["foot", "-T", "at " + sys.argv[1], "sh", "-c", "cat > /tmp/typed"])

@@ -252,7 +252,7 @@ async def a_guest_with_a_cid_of_the_kernels(guest):
 
 @asynccontextmanager
 async def unharmed(guest, sandbox, what):
-    """The guest beside it is served, and the broker is afterwards what it was."""
+    """The guest beside it is served, and the broker is unchanged afterwards."""
     before = await census(guest)
     pid = await broker_pid(guest)
     await guest.run(f"rm -f /tmp/{what}.*; " + unit(

@@ -168,7 +168,7 @@ async def test_a_record_has_its_flows_decided(installed):
 
 
 async def serve(_context, address, stream):
-    """Greet, and count what comes."""
+    """Greet, and count the answers."""
     try:
         await stream.send_all(address.encode())
         missing = MUCH

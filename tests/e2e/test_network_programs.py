@@ -153,7 +153,7 @@ def results():
 
 
 def test_a_silent_first_name_server_is_left_for_the_second(results):
-    """And what it says of other names, or by another number, leads nowhere."""
+    """And its answers about other names, or by another number, leads nowhere."""
     assert "www.good.test" in results["lied about"]
     assert "www.good.test" in results["asked"]
     assert results["inside"]["dig"] == [0, f"{GOOD}\n"]
@@ -186,7 +186,7 @@ def test_apt_has_packages_of_a_named_host(results):
 
 
 def test_a_browser_shows_a_named_host(results):
-    """Its hello has several segments; what it asks of its maker is refused."""
+    """Its hello has several segments; its connection to its maker is refused."""
     inside = results["inside"]
     assert inside["firefox"] == f"hello from {GOOD}"
     assert "dnsNotFound" in inside["firefox, evil"]
@@ -249,7 +249,7 @@ async def serve_files(site: Path, context, _address: str, stream) -> None:
 
 
 async def lying_server(lied, task_status):
-    """A name server on 127.0.0.52 that answers what was not asked."""
+    """A name server on 127.0.0.52 that answers other questions."""
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         await sock.bind(("127.0.0.52", 53))
         task_status.started()
@@ -296,7 +296,7 @@ async def be_this_machine():
 
 
 async def ask_box(place, conf, probe, book):
-    """Run the probe in a box, and return what it said."""
+    """Run the probe in a box, and return its output."""
     out = place / "out"
     (out / "error").touch()
     box = Box(

@@ -352,7 +352,7 @@ def test_a_ping_needs_a_rule(results):
 
 
 def test_a_revoked_rule_ends_an_open_flow(results):
-    """With a reset, within a second; and what comes after it is refused."""
+    """With a reset, within a second; and a later connection is refused."""
     assert results["inside"]["open flow"] == errno.ECONNRESET
     assert results["inside"]["after"] == "gaierror"
     assert results["revoked after"] < 1.0
@@ -627,7 +627,7 @@ async def be_internet(serve=None):
 
 
 async def _echo():
-    """Answer what is sent to the port of QUIC with the same."""
+    """Answer datagrams to the port of QUIC with the same."""
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         await sock.bind((GOOD, 443))
         while True:

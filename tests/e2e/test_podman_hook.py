@@ -76,7 +76,7 @@ def start(w, name, *command):
 
 
 async def ended(child):
-    """Its exit status, and what it wrote."""
+    """Its exit status, and its output."""
     out, err = await trio.to_thread.run_sync(child.communicate)
     return child.returncode, out, err
 

@@ -25,7 +25,7 @@ while True:
 
 
 async def echoed(port, data):
-    """What comes back, by a client that closes when it has it: no half-close."""
+    """The answer, by a client that closes when it has it: no half-close."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         said = bytearray()
         with trio.fail_after(100):

@@ -109,7 +109,7 @@ class Boxes:
 
     @asynccontextmanager
     async def box(self, name: str, *aims: str):
-        """Run a box while this block runs; gives what it said."""
+        """Run a box while this block runs; gives its output."""
         out = self.w.base / "out" / name
         out.unlink(missing_ok=True)
         words = ("/usr/bin/python3", str(self.w.base / "program.py"), str(out), *aims)

@@ -1,6 +1,6 @@
 """The same programs through waypipe's server and through our own end with an arena.
 
-Programs draw at random and tell what they drew, with scales, all turns and mirrors,
+Programs draw at random and report their drawing, with scales, all turns and mirrors,
 viewports, several buffers in a pool that grows.  At each commit the buffer that it shows
 has the program's own bytes, whichever end sent them.
 """
@@ -321,7 +321,7 @@ async def test_pixels_are_those_of_the_program(kind, seeds):
 
 
 async def test_pictures_are_larger_than_the_arena():
-    """It waits for the host to read, and sends what has no room."""
+    """It waits for the host to read, and sends more than the room."""
     with (
         short_directory() as base,
         listening(base / "s") as listener,

@@ -69,7 +69,7 @@ async def test_a_sandbox_with_a_rule_follows_the_desktop_and_no_other_does():
 
         await eventually(lambda: reads(LOOKS, "color-scheme", "(<uint32 1>,)"))
         await eventually(lambda: reads(GNOME, "text-scaling-factor", "(<1.25>,)"))
-        # What is not told is not there, and neither is anything without a rule.
+        # Other settings are not there, and neither is anything without a rule.
         assert not await read(work, GNOME, "clock-format")
         assert not await read(work, GNOME, "gtk-theme")
         assert not await read(personal, LOOKS, "color-scheme")

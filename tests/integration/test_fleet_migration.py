@@ -70,7 +70,7 @@ async def test_rows_stay_and_the_release_before_ships_on(
         await more(store, 11)
         assert await ship(old=True) == 20
         assert server.rows("SELECT count(*) FROM vitrail.event") == [(20,)]
-        # Readers of this release say what is to be done.
+        # Readers of this release name the next step.
         early = await brokerctl("fleet", "machines", role="reader")
         assert early.code != 0
         assert "fleet init" in early.err
@@ -98,7 +98,7 @@ async def test_rows_stay_and_the_release_before_ships_on(
     assert len(found.objects) == 60
     # The rows of before stay in their table; those after it are in a day's.
     assert server.rows("SELECT count(*) FROM ONLY vitrail.event") == [(20,)]
-    # What was asked for is found in both.
+    # The object is found in both.
     assert server.rows(
         "SELECT count(*) FROM vitrail.event WHERE object_hash IS DISTINCT FROM "
         "vitrail.object_hash(body)"

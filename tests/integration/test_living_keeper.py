@@ -15,7 +15,7 @@ MOST = 4_000
 
 
 async def test_a_living_keeper_has_little_loaded(tmp_path, monkeypatch, capsys):
-    """What it was forked from counts: no worker, no event loop."""
+    """Its parent's modules count: no worker, no event loop."""
     reports = tmp_path / "modules"
     monkeypatch.setenv("VITRAIL_DEBUG", str(reports))
     reporting = replace(pool.KEEPERS, module="tests.kit.reporting_keeper")

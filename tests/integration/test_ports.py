@@ -29,7 +29,7 @@ BULK = 5_000_000
 
 
 async def _shout(stream):
-    """Answer with what comes, in capitals, and close when it has ended."""
+    """Answer with the input, in capitals, and close when it has ended."""
     async for data in stream:
         await stream.send_all(data.upper())
     await stream.aclose()
@@ -76,7 +76,7 @@ async def forwarded(w, port, name="vault"):
 
 
 async def talk(port, data):
-    """What comes back until its end."""
+    """The answer until its end."""
     stream = await trio.open_tcp_stream("127.0.0.1", port)
 
     async def send():

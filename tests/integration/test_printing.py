@@ -80,7 +80,7 @@ async def printed(cups, number=1):
 
 
 async def answered(w, answer):
-    """Wait for the question, and answer it; returns what it said."""
+    """Wait for the question, and answer it; returns its text."""
 
     async def asked():
         told = await brokerctl("pending", "--json", env=w.environ)
@@ -145,7 +145,7 @@ async def test_the_user_sees_the_pages_before_they_are_printed():
                 assert await child.wait() == (0 if count else 1)
             assert len(cups.jobs()) == count
         (job,) = cups.jobs()
-        # What is printed is what was seen, once that is whole.
+        # The shown document is printed, once it is whole.
         await eventually(lambda: seen.exists() and seen.read_bytes() == job.content)
         assert (job.printer, job.title) == ("Office", "work: b.pdf")
 

@@ -68,7 +68,7 @@ def script(guest, text, target="@adminvm"):
 
 
 def login(guest, there, *options):
-    """Return a command that logs in, and lists what is there."""
+    """Return a command that logs in, and lists the directory."""
     known = guest.home / "known"
     known.write_text(f"alias {there.key}\n")
     # No shell, which the user of a test may lack.

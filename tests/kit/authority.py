@@ -44,7 +44,7 @@ REPORT = AuthorityReport(
 
 
 class Stage:
-    """The authority, what it has written, and how its client's channel ended."""
+    """The authority, its events, and how its client's channel ended."""
 
     def __init__(self, path, log, sock, role, waiting, linked, begun):
         book = Rulebook(path, log)

@@ -353,7 +353,7 @@ class ScriptedBroker:
 
 
 async def forwarded(nursery: trio.Nursery, dispatcher: Dispatcher) -> Dispatcher:
-    """Return what has another task answer each call, over a pair of sockets."""
+    """Return a call that has another task answer each call, over a pair of sockets."""
     ours, theirs = socket.socketpair()
     forwarder = Forwarder("owner", stream_of(ours))
     nursery.start_soon(serve_forwarded, stream_of(theirs), dispatcher)

@@ -1,4 +1,4 @@
-"""A CUPS scheduler of an ordinary user, whose printers keep what they print.
+"""A CUPS scheduler of an ordinary user, whose printers keep the printed files.
 
 It is cupsd(8) with programs of its own for the last step alone: those of Debian belong
 to root.  Source: cupsd.conf(5), cups-files.conf(5), backend(7).
@@ -55,7 +55,7 @@ cat ${{6:+"$6"}} > "{out}/$1.pdf" && mv "{out}/.$1" "{out}/$1.words"
 
 @dataclass(frozen=True)
 class Job:
-    """What was printed."""
+    """The printed files."""
 
     printer: str
     title: str
@@ -73,7 +73,7 @@ class Printers:
         """For lp(1) and its siblings."""
 
     def jobs(self) -> list[Job]:
-        """What was printed so far."""
+        """The files printed so far."""
         found = sorted(self._out.glob("*.words"), key=lambda one: int(one.stem))
         return [
             Job(*one.read_text().split("\n")[:4], one.with_suffix(".pdf").read_bytes())

@@ -28,7 +28,7 @@ class Marionette:
         self._received = b""
 
     async def hello(self) -> None:
-        """Read what it says first, and begin a session."""
+        """Read its greeting, and begin a session."""
         assert (await self._message())["marionetteProtocol"] == 3
         await self.call("WebDriver:NewSession")
 

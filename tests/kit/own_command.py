@@ -208,7 +208,7 @@ class RecordedPodman(_Rootfs):
 
 
 class PodmanImage(RecordedPodman):
-    """The same of an image whose ENTRYPOINT is a program; what is typed is its options."""
+    """The same of an image whose ENTRYPOINT is a program; the typed words are its options."""
 
     program = "xterm"
     image = "localhost/own-entrypoint"

@@ -78,7 +78,7 @@ def _end_those_of(base: Path) -> None:
 def _those_of(base: Path) -> list[int]:
     """The processes of Podman and its conmon that use this store, as pidfds.
 
-    conmon, and what it starts at a container's end, has its paths among its words.
+    conmon, and its program at a container's end, has its paths among its words.
     """
     ours = f"{base}/".encode()
     found = []

@@ -85,7 +85,7 @@ class Sftp:
         return fields[4:] if kind == DATA else struct.unpack(">I", fields[:4])[0]
 
     async def names(self, path):
-        """Return what is in a directory, or the code of a failure."""
+        """Return the entries of a directory, or the code of a failure."""
         kind, fields = await self.ask(OPENDIR, text(path))
         if kind != HANDLE:
             return struct.unpack(">I", fields[:4])[0]

@@ -1,7 +1,7 @@
 """Both far ends of the X11 bridge without processes: a compositor, and Xwayland.
 
 ``Ends`` plays them as far as the bridge needs: it answers requests, checks that ids at the
-compositor have no gaps and that objects exist, and keeps what was asked for in ``asked``.
+compositor have no gaps and that objects exist, and keeps the requests in ``asked``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXTENSIONS = {b"Composite": (140, 0), b"XFIXES": (141, 90), b"SYNC": (142, 100)}
 
 
 class Ends:
-    """A bridge that has begun; Xwayland has bound what it binds."""
+    """A bridge that has begun; Xwayland has bound its globals."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -14,7 +14,7 @@ repetition:
 Times are from the first chord (or the start of ``wl-paste``) to its end, with
 the start of that process in all of them; inside of a sandbox it also opens a
 window, as it gets no privileged protocol there.  Memory is the peak of both
-workers' jailed halves, and of the process that holds what was copied (here this
+workers' jailed halves, and of the process that holds the copy (here this
 one), over what they had before, reset for each round.  A worker's content lies
 in a sealed file in memory, which is counted where it is read only.
 """

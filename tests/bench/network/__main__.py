@@ -186,7 +186,7 @@ async def switched(stack: AsyncExitStack) -> dict:
 
 
 def able(program: str) -> bool:
-    """Whether a program that needs a TAP device can run; says what is missing."""
+    """Whether a program that needs a TAP device can run; names missing parts."""
     missing = "" if shutil.which(program) else "it is not installed"
     if not missing and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         missing = "you may not open /dev/net/tun"

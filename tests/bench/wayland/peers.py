@@ -39,7 +39,7 @@ class Process(Protocol):
 
 @dataclass(frozen=True)
 class Half:
-    """A process of a worker: its keeper, or what is in the jail."""
+    """A process of a worker: its keeper, or the jailed half."""
 
     pid: int
 

@@ -8,7 +8,7 @@ our own end with an arena.  Both ends run on this machine, without a virtual one
 them.
 
 *Memory*, MiB, while eight windows of foot are shown: of the host's end and of the guest's
-what is theirs alone (Pss_Anon), of the host's also the memory of the files that the
+their private memory (Pss_Anon), of the host's also the memory of the files that the
 compositor maps, and that of the arena.
 
 *Key*: a virtual keyboard presses it, a program draws one cell of its terminal, 10 x 20

@@ -142,7 +142,7 @@ def request_of(book, call):
 
 
 def answer_of(verdict, target, targets):
-    """What is compared; a tool does not know which other disposables run."""
+    """The compared part; a tool does not know which other disposables run."""
     offered = {one for one in targets or () if RUNNING.get(one, one) == one}
     return (verdict, target or "", offered)
 
@@ -219,7 +219,7 @@ async def check_changed(site, book, calls):
     book.write("60-more.policy", "vitrail.FileCopy * work vault alow\n")
     await book.reload()
     assert [brokers_answer(book, call) for call in calls] == answers
-    # No tool has an answer, then: they do not know what is in force.
+    # No tool has an answer, then: they do not know the rules in force.
     assert {verdict for verdict, *_ in evaluated(site, calls)} == {"error"}
     for words in (["effective", "work"], ["graph", "--json"], ["explain", "FileCopy", "work"]):  # fmt: skip
         assert run_tool([*words, *site]).exit_code == 3, words

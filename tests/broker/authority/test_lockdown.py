@@ -1,4 +1,4 @@
-"""A lockdown: what it denies and cuts, what it leaves, and that it stays."""
+"""A lockdown: its denials and cuts, its exceptions, and that it stays."""
 
 from __future__ import annotations
 

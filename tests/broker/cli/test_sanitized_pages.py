@@ -1,4 +1,4 @@
-"""Pages that a sandbox writes: what is taken, and what is not."""
+"""Pages that a sandbox writes: accepted and rejected ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``brokerctl uninstall`` leaves nothing of Vitrail's, and keeps what is the user's."""
+"""``brokerctl uninstall`` leaves nothing of Vitrail's, and keeps the user's files."""
 
 from __future__ import annotations
 

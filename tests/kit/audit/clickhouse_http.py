@@ -3,7 +3,7 @@
     python tests/kit/audit/clickhouse_http.py DIRECTORY [PORT]
 
 POST /?database=NAME&query=SQL with the rows of an INSERT as body, or with the SQL as
-body.  What is asked, stored, parsed and answered is the engine's.  Prints
+body.  The engine parses, stores and answers.  Prints
 its port when it listens.
 """
 

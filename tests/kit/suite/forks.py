@@ -112,7 +112,7 @@ def _child(arguments: list[str]) -> int:
 
 
 def _end_descendants() -> None:
-    """Kill what is left; orphans come to this process, their subreaper (prctl(2))."""
+    """Kill remaining ones; orphans come to this process, their subreaper (prctl(2))."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     with suppress(ChildProcessError):
         while True:

@@ -1,7 +1,7 @@
 """A Debian 13 machine in QEMU, as an installation is: its kernel, systemd, Podman.
 
 The other machines of the tests run our initramfs and a root that is only read.  This one
-has what they lack: control groups of version 2 that systemd divides, a person's systemd
+has features that they lack: control groups of version 2 that systemd divides, a person's systemd
 with lingering, Podman 5 with Quadlet, and the modules of its kernel.
 
 The disk is made once by mmdebstrap in the user's cache (which needs the network); a

@@ -30,7 +30,7 @@ _CONFIG = "[Behavior]\nActiveByDefault=True\nPreloadInputMethod=True\n"
 
 @asynccontextmanager
 async def pinyin(comp: HeadlessCompositor):
-    """fcitx5 on a separate bus; what is typed on this desktop becomes Chinese."""
+    """fcitx5 on a separate bus; input on this desktop becomes Chinese."""
     home = comp.display.parent / "fcitx"
     settings = home / "fcitx5"
     settings.mkdir(parents=True)

@@ -116,7 +116,7 @@ class FakeMachine:
         self.paints: list[FakePaint] = []
         self.dmabufs: list[FakeGpuMemory] = []
         self.table = b""
-        """What is in the compositor's tables of formats."""
+        """The content of the compositor's tables of formats."""
         self.keymap: bytes | None = None
         self.seconds = self.look_seconds = 0.0
 

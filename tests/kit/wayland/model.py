@@ -2,7 +2,7 @@
 
 It reads what a filter sends up, refuses (AssertionError) what a compositor
 would kill a connection for, and knows at every moment which rectangle of the
-screen each surface shows.  No pixels; what is judged on real compositors too
+screen each surface shows.  No pixels; properties that are judged on real compositors too
 (tests/attack) is judged here ten thousand times faster.
 """
 

@@ -23,7 +23,7 @@ class ExtensionRules:
         raise NotImplementedError
 
     def bound(self, thing: Thing) -> None:
-        """A global was bound: say what comes first."""
+        """A global was bound: send its first events."""
         if thing.kind == "xdg_toplevel_icon_manager_v1":
             self.tell(thing, "icon_size", 22)
             self.tell(thing, "done")

@@ -60,7 +60,7 @@ x * work @anyvm {}
     ],
 )
 def test_a_record_s_name_as_target_is_a_fresh_one_of_it(target, verdict):
-    """A sandbox chooses the words of its call, and what is denied is what happens."""
+    """A sandbox chooses the words of its call, and the denied operation is the real one."""
     world = world_of(load_records((), shipped=_SHIPPED), [("web-1234", "web")])
     call = PolicyCall("x", "+", "work", target)
     engine = Engine(rules_of_map({"10-a.policy": _FRESH.format("allow")}))

@@ -47,7 +47,7 @@ async def ask(book, *requests):
 
 
 def suggested(book, shift=0):
-    """Lines and what is left; the log's times are ``shift`` seconds apart."""
+    """Lines and the rest; the log's times are ``shift`` seconds apart."""
     with open_log(book.path / "audit.sqlite") as log:
         events = [
             (row.time_ns + number * shift * 10**9, row.fields())

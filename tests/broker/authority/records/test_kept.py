@@ -1,4 +1,4 @@
-"""What a broker keeps of the records for the next one is what it had in force."""
+"""A broker keeps the records in force for the next one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``brokerctl x11``: the program for containers of others, and what it says without X."""
+"""``brokerctl x11``: the program for containers of others, and its message without X."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Client:
         self.got = b""
 
     def send(self, flags=ACK, data=b"", at=None):
-        """Send a segment, and take what is answered; returns that and what else went."""
+        """Send a segment, and take the answer; returns it and what else went."""
         ports = (self.port, 53)
         sequence = self.sequence if at is None else at
         sent = self.talk.send(

@@ -74,7 +74,7 @@ def record(owner, kind, value, ttl=60):
 
 
 class Talk:
-    """A filter, and a viewer that allows what is in ``rules``."""
+    """A filter, and a viewer that allows the flows of ``rules``."""
 
     def __init__(self, *rules, **more):
         self.rules = set(rules)
@@ -124,7 +124,7 @@ class Talk:
         return packets.read(reply).data
 
     def connect(self, *names, **where):
-        """Resolve and connect; returns what went to passt."""
+        """Resolve and connect; returns the frames to passt."""
         for name in names:
             self.resolve(name, WWW)
         return self.send(tcp(**where))

@@ -167,7 +167,7 @@ async def test_a_frame_may_come_in_pieces():
 
 
 async def test_a_seat_that_is_not_read_delays_no_other():
-    """What it does not take is dropped, and the sender continues."""
+    """Frames that it does not take are dropped, and the sender continues."""
     async with seats((LAB, "db"), (LAB, "deaf"), (LAB, "app")) as (_, (db, deaf, app)):
         much = ip(last(db), last(deaf), data=bytes(60000))
         with trio.fail_after(60):
@@ -262,7 +262,7 @@ def alike(name: str) -> str:
 
 
 async def test_an_address_of_one_that_left_is_not_another_ones():
-    """Attack: a sandbox starts as another one ends, and gets what is meant for that."""
+    """Attack: a sandbox starts as another one ends, and gets that one's frames."""
     other = alike("db")
     async with seats((LAB, "app"), (LAB, "db")) as (switches, (_, db)):
         await db.leave()

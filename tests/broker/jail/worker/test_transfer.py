@@ -491,7 +491,7 @@ async def test_a_program_of_an_agent_that_resets_its_connection_ends_alone(tmp_p
 
 
 async def ended(sock):
-    """What comes until the end; a reset is one, as the worker has not read all."""
+    """The bytes until the end; a reset is one, as the worker has not read all."""
     with suppress(ConnectionResetError):
         return await sock.recv(100)
     return b""

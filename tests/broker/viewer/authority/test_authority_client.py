@@ -1,4 +1,4 @@
-"""A client of the authority: what it is permitted, told, and refused by messages."""
+"""A client of the authority: permits, notifications and refusals by messages."""
 
 from __future__ import annotations
 
@@ -420,7 +420,7 @@ async def test_events_are_recorded_before_they_are_answered():
 async def test_a_stream_that_is_given_up_as_it_is_opened_has_an_end(
     moment, monkeypatch
 ):
-    """At any moment: what is on record as opened is on record as closed."""
+    """At any moment: each stream on record as opened is on record as closed."""
     async with client_of("t.Do * work @adminvm allow\n") as (s, client):
         await client.lease_begun(WORK)
         scope, require, wait = (

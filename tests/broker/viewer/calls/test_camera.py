@@ -28,7 +28,7 @@ def lease(name="work", record=""):
 
 
 class Log:
-    """What is recorded, in order, with what is shown and opened."""
+    """The recorded events, in order, with notifications and openings."""
 
     def __init__(self):
         self.done = []

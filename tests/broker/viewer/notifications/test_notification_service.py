@@ -39,7 +39,7 @@ RECORD = 'class = "persistent"\nlabel.colour = "red"\nlaunch.kind = "bwrap"\n'
 
 
 class Server:
-    """The desktop's notification server, and the order of what it was asked."""
+    """The desktop's notification server, and the order of its calls."""
 
     def __init__(self):
         self.shown = {}

@@ -242,7 +242,7 @@ async def test_waiting_tasks_are_woken(tmp_path):
 
 
 async def test_a_program_that_fails_before_its_window_is_told_once(tmp_path):
-    """One that has shown a window, or ends well, did what it was started for."""
+    """One that has shown a window, or ends well, did its work."""
     programs, told = LeasePrograms(tmp_path), []
     ways = {
         "fails": (AgentExited, 127, None, [127]),

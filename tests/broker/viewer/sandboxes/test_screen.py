@@ -166,7 +166,7 @@ def _record(way):
 
 
 async def test_a_guest_tells_of_its_lost_gpu_once(made):
-    """In our words: what it says itself is neither shown nor recorded."""
+    """In our words: its own text is neither shown nor recorded."""
     for _ in range(100):
         lost = agent.AgentStep("gpu", False, "Your bank: call 555")
         await made.screen.agent_step(lost, _record("render"))

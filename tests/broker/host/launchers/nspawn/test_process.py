@@ -210,7 +210,7 @@ async def test_a_link_that_is_made_while_it_starts_shows_nothing(base, monkeypat
 
 
 async def test_the_root_is_the_one_that_was_looked_at(base, monkeypatch):
-    """An overlay does not tell what is below it: this is bound before it is made."""
+    """An overlay does not show the layers below it: this is bound before it is made."""
     root_directory(base / "other")
     taken = process.spawn
 

@@ -79,7 +79,7 @@ def test_what_lies_on_a_window_is_shown_with_it(talk):
 
 
 def test_record_that_is_changed_lets_the_screen_lock(talk):
-    """Its programs keep running; what they ask for later keeps nothing on, either."""
+    """Its programs keep running; later requests keep nothing on, either."""
     win, _, _ = talk.show(200, 100, 0)
     inhibit(talk, win)
     assert count_awake(talk.sandbox) == 1

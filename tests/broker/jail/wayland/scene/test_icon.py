@@ -57,7 +57,7 @@ def test_picture_keeps_its_place():
 
 
 def test_picture_is_opaque():
-    """No pixel lets what is below the icon through, nor claims more than all light."""
+    """No pixel lets the pixels below the icon through, nor claims more than all light."""
     for pixel in (bytes(4), b"\xff\xff\xff\0", bytes((9, 9, 9, 128))):
         for row in redrawn(pixel * 48 * 48, 48):
             assert {p[3] for p in row} == {255}

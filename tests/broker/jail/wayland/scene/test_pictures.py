@@ -136,7 +136,7 @@ def test_more_buffers_than_are_remembered_are_copied_as_a_whole(talk):
 
 
 def test_a_large_picture_is_copied_in_parts(talk, monkeypatch):
-    """What comes after its commit waits for it, and other clients do not."""
+    """Requests after its commit wait for it, and other clients do not."""
     monkeypatch.setattr(limits, "WAYLAND_COPIED_AT_ONCE", 40 * STRIDE)
     surface = window(talk)
     (buffer,) = pool(talk)
