@@ -16,7 +16,7 @@ from broker.authority.options import AuthorityHandle, Options
 from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_client import ForkServerHandle
-from broker.host.folders.part import FolderHost
+from broker.host.folders.folder_mounts import FolderHost
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess

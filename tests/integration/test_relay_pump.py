@@ -10,6 +10,7 @@ import resource
 import select
 import signal
 import socket
+import sys
 
 import pytest
 import trio
@@ -18,12 +19,18 @@ import trio.testing
 from broker.core.errors import UpstreamError
 from broker.core.limits import relay as relay_limits
 from broker.helpers.process.libseccomp import seccomp as pyseccomp
+from broker.helpers.process.spawn import spawn
 from broker.helpers.pump import process
+from broker.helpers.pump.channel_messages import encode_from_pump
+from broker.helpers.pump.client import Pump
 from broker.helpers.pump.confine import confine, pump_filter
+from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import (
     EndReason,
     RelayMode,
+    StreamDone,
+    StreamEnd,
 )
 from tests.kit.eventually import eventually
 from tests.kit.relay.sockets import (
@@ -106,6 +113,56 @@ async def test_a_pump_can_be_started_while_trio_runs(nursery):
         await line.ended.wait()
     assert pump.statistics().alive is False
     assert pump.code == 0
+
+
+_NONSENSE = """
+import socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+control.recv(1000)
+control.send(bytes.fromhex(sys.argv[2]))
+control.recv(1000)
+control.recv(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\xff" * 20,
+        encode_from_pump(StreamDone(77, StreamEnd(0, 0, EndReason.END))),
+    ],
+    ids=["no message", "a stream that is none"],
+)
+async def test_a_pump_that_speaks_nonsense_ends_with_its_streams_alone(
+    nursery, packet, capfd
+):
+    broker, theirs = control_pair()
+    argv = [sys.executable, "-c", _NONSENSE, str(theirs.fileno()), packet.hex()]
+    child = spawn(argv, cwd=os.getcwd(), pass_fds=[theirs.fileno()])
+    theirs.close()
+    pump = Pump(PumpHandle(broker, child.pid))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as run:
+            run.start_soon(pump.run)
+            line = lay(nursery, pump.relay)
+            assert (await line.end(30)).reason is EndReason.PUMP_DIED
+        await pump.wait_died()
+        await child.wait()
+    assert "is ended" in capfd.readouterr().err
+
+
+async def test_a_pump_that_does_not_obey_is_killed(handle, pump, nursery, monkeypatch):
+    """A revoked stream must end, whatever the pump does."""
+    monkeypatch.setattr(relay_limits, "RELAY_ABORT_SECONDS", 0.2)
+    line = lay(nursery, pump.relay)
+    await line.client.send_all(b"x")
+    assert await line.server.receive_some(1) == b"x"
+    os.kill(handle.pid, signal.SIGSTOP)
+    line.scope.cancel()
+    assert await read_all(line.client) == b""
+    with trio.fail_after(30):
+        await line.ended.wait()
+    assert pump.statistics().alive is False
 
 
 def test_losing_the_broker_ends_the_pump():

@@ -6,13 +6,13 @@ how much a hostile sandbox can make us hold.
 Callers write ``limits.NAME`` for those that most processes know.  The other modules are
 imported by name: a process has the limits of its work (``tests/test_layout.py``).
 
-Processes: authority, viewer, host, shipper, vitrail-ingest, brokerctl (audit);
-authority, viewer, host (authority); viewer, host, worker, brokerctl (clipboard, link);
-most processes (control, machines, peers, transfer); viewer, host, security key,
-vitrail-devices (devices); viewer, host (host_viewer); viewer, host, netguard, switch,
-flowguard, brokerctl (network); viewer, worker, brokerctl (notifications, pulse,
-ssh_agent, tray); helpers, viewer, host, brokerctl (relay); helpers, viewer, prompt
-agent, vitrail-access, worker, brokerctl (wayland); worker, brokerctl (waypipe).
+Processes: most processes (audit, control, machines, peers, transfer); authority,
+viewer, host (authority); viewer, host, shipper, worker, brokerctl (clipboard); viewer,
+host, security key, vitrail-devices (devices); viewer, host (host_viewer); viewer, host,
+worker, brokerctl (link); viewer, host, netguard, switch, flowguard, brokerctl
+(network); viewer, worker, brokerctl (notifications, pulse, ssh_agent, tray); helpers,
+viewer, host, brokerctl (relay); helpers, viewer, prompt agent, vitrail-access, worker,
+brokerctl (wayland); worker, brokerctl (waypipe).
 """
 
 from __future__ import annotations

@@ -2,5 +2,5 @@
 
 Processes: worker, brokerctl (dispatch, emit, event_clock, formats, ids, joined,
 objects, serials, signatures, tables, trace); none of our processes (document,
-generate); keeper, worker, brokerctl (wire).
+generate); helpers, worker, brokerctl (wire).
 """
