@@ -118,4 +118,3 @@ CID_ANY = 0xFFFFFFFF
 NEVER_PEERS = frozenset({0, 1, 2, CID_ANY})
 """CIDs that are never a sandbox: hypervisor, loopback, host, ANY (vsock(7))."""
 FIRST_CID = 3
-LAST_CID = 0xFFFFFFFE

@@ -80,7 +80,6 @@ class HostPart:
         ground: Foundation,
         viewer: Viewer,
         acceptors: ForkServerHandle | None = None,
-        *,
         alarm: Notify = _to_stderr,
     ) -> None:
         """``alarm`` notifies the user; ``acceptors`` is the fork server of helpers."""

@@ -150,7 +150,6 @@ class StandbyPool:
                     standby = await self._start(request, parent)
         except (VitrailError, OSError, ExceptionGroup) as error:
             self._report(f"no machine of '{record}' waits for its start: {error}")
-            return
         finally:
             del self._coming[record]
         if standby is None:

@@ -466,18 +466,18 @@ async def test_a_program_of_an_agent_that_goes_with_an_answer_unread_ends_alone(
     """Its connection is reset then, which no other one of the worker notices."""
     async with broker(tmp_path) as b, raw(b, agent=True) as other:
         async with raw(b, agent=True) as sock:
-            b.order(_M.SshServe(2))
+            b.order(_M.TransferServe(2, "agent"))
             for _ in range(2):
                 await sock.send(LIST)
-                assert (await b.hear(_M.SshAsked)).ask == ListKeys()
-                b.order(_M.SshAnswer(2, KeyRefused()))
+                assert (await b.hear(_M.StreamSaid)).message == ListKeys()
+                b.order(_M.StreamTell(2, KeyRefused()))
             await sock.send(LIST)
-            await b.hear(_M.SshAsked)
+            await b.hear(_M.StreamSaid)
         closed = await b.hear(_M.TransferClosed)
         assert "closed the connection" in closed.reason
         await other.send(LIST)
-        b.order(_M.SshServe(1))
-        assert (await b.hear(_M.SshAsked)).ask == ListKeys()
+        b.order(_M.TransferServe(1, "agent"))
+        assert (await b.hear(_M.StreamSaid)).message == ListKeys()
 
 
 async def test_a_program_of_an_agent_that_resets_its_connection_ends_alone(tmp_path):
