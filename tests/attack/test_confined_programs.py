@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.helpers.process import fork_client
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
-from broker.helpers.pump import starting
+from broker.helpers.pump import confine
 from broker.helpers.pump.process import start_pump
-from broker.helpers.pump.starting import start_pump_program
 from broker.host.network import namespace, passt
 from broker.host.network.switch import switches
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
@@ -29,6 +29,7 @@ from broker.viewer.devices import security_keys
 from tests.kit import attacker
 from tests.kit.attacker import Target
 from tests.kit.eventually import eventually
+from tests.kit.relay.sockets import forked_pump
 from tests.kit.rulebook import rulebook
 from tests.kit.usb.key_process import connected
 from tests.kit.wayland.compositor import short_directory
@@ -140,10 +141,10 @@ def _seccomp():
 
 
 async def test_a_brokers_pump(session, monkeypatch):
-    session.take_over(monkeypatch, starting)
-    with _pump(start_pump_program()):
+    session.take_over(monkeypatch, fork_client)
+    async with forked_pump():
         found = await session.found()
-    session.check(found, dev=1, memfd=2, socket=1)
+    session.check(found, dev=2, memfd=1, socket=1)
 
 
 async def test_a_forked_pump(session, monkeypatch):
@@ -151,6 +152,7 @@ async def test_a_forked_pump(session, monkeypatch):
     monkeypatch.delenv("TOKEN")
     seccomp = _seccomp()
     monkeypatch.setattr(seccomp, "SyscallFilter", seccomp.SyscallFilter)
+    monkeypatch.setattr(confine, "install", confine.install)
     attacker.take_over(str(session.report), session.target)
     with _pump(start_pump()):
         found = await session.found()
