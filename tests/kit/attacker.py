@@ -48,15 +48,20 @@ class Target:
 
 
 class Attempts:
-    """The attempts.  Each returns when it was achieved, and raises OSError otherwise."""
+    """The attempts.  Each returns when it was achieved, and raises OSError otherwise.
 
-    def __init__(self, target: Target, call: Callable[..., int]) -> None:
+    ``own``: the descriptors that are attacked with; all that are open, if not given.
+    """
+
+    def __init__(
+        self, target: Target, call: Callable[..., int], own: Sequence[int] = ()
+    ) -> None:
         self._target, self._call = target, call
         self._pid = int(target.pid)
         self._path = os.fsencode(target.file)
         self._buffer = ctypes.create_string_buffer(4096)
-        self._own = sorted(map(int, os.listdir("/proc/self/fd")))
-        self._own = [fd for fd in self._own if _is_open(fd)]
+        found = own or sorted(map(int, os.listdir("/proc/self/fd")))
+        self._own = [fd for fd in found if _is_open(fd)]
 
     def named(self) -> dict[str, Callable[[], object]]:
         """Return all of them by name."""
