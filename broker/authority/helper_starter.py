@@ -1,6 +1,6 @@
 """The authority's helpers: programs that its starter runs for it.
 
-The authority executes nothing (``authority.confine``); ``broker.helpers.starter`` does.
+The authority is confined and executes nothing; ``broker.helpers.starter`` does.
 """
 
 from __future__ import annotations

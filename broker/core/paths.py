@@ -167,15 +167,17 @@ def _require_private(directory: Path, info: os.stat_result) -> None:
 _CONFIG_BYTES = 1 << 20
 
 
-def read_config(path: Path) -> bytes:
+def read_config(path: Path, flags: int = 0) -> bytes:
     """Return a settings file that only root or this user can have written.
+
+    ``flags`` are more of open(2), as O_NOFOLLOW.
 
     Raises FileNotFoundError when there is none, SetupError when it is another
     user's, can be written by others, is not a regular file, has more than 1 MiB
     or cannot be read.
     """
     # O_NONBLOCK: a FIFO of that name must not stop us.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
             info = os.fstat(file.fileno())

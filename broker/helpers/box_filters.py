@@ -13,6 +13,8 @@ from broker.helpers.process.seccomp import SeccompRules, words
 _BOX_FAMILIES = frozenset(
     {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
 )
+_TYPE = 0xF
+"""The bits of a type of socket without its flags (linux/net.h, SOCK_TYPE_MASK)."""
 _LAST_FAMILY = 64
 """Beyond all that Linux has (AF_MAX is 46)."""
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
@@ -59,6 +61,11 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     rules = SeccompRules(default=libseccomp.ALLOW)
     # guard: a shipper connects to no abstract socket
     families = _BOX_FAMILIES if unix else _BOX_FAMILIES - {socket.AF_UNIX}
+    if not unix:
+        # One end of such a pair can send to any name.
+        # guard: a shipper sends to no abstract socket
+        datagrams = rules.masked(1, _TYPE, socket.SOCK_DGRAM)
+        rules.refuse("socketpair", errno.EAFNOSUPPORT, datagrams)
     # guard: a box has no sockets that namespaces do not divide
     for family in sorted(set(range(_LAST_FAMILY)) - families):
         rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, family))

@@ -1,6 +1,6 @@
 """Messages between an authority and its starter, the process that starts its helpers.
 
-The authority cannot execute a program (``authority.confine``).  Its starter can start
+The authority is confined and cannot execute a program.  Its starter can start
 the programs of ``HelperProgram`` and no other: a request names one of them and has no
 path, no option and no variable.
 

@@ -1,7 +1,7 @@
 """The fork server of helpers: starter, pumps, keepers and acceptors are its children.
 
 One small process for all, so that they share the pages of the interpreter and of our
-modules.  It never imports the worker or an event loop, starts with two variables of the
+modules.  It never imports the worker or an event loop, starts with three variables of the
 session and no file of it, and holds no socket of a child.  Each child takes from itself
 what it does not need before it serves: a pump all but its list of system calls, a keeper
 other programs and processes.

@@ -47,6 +47,10 @@ for path in asked["write"]:
 for path in asked["unix"]:
     attempt(f"connect {path}", lambda: reach(socket.AF_UNIX, path))
 attempt("abstract", lambda: reach(socket.AF_UNIX, chr(0) + asked["abstract"]))
+def _datagram():
+    with socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0] as one:
+        one.sendto(b"x", chr(0) + asked["abstract"] + ".datagrams")
+attempt("abstract datagram", _datagram)
 attempt("network", lambda: reach(socket.AF_INET, ("127.0.0.1", asked["port"])))
 attempt("signal", lambda: os.kill(asked["pid"], 0))
 def _unshare():
@@ -92,10 +96,13 @@ async def _attacked(place, monkeypatch, kind):
         bus = str(paths.runtime.parent / "bus")
         control = str(paths.control)
         database = str(house / "pg/.s.PGSQL.5432")
-        for path in (bus, control, database):
+        beside = str(house / "pg/bus")
+        for path in (bus, control, database, beside):
             _listening(stack, socket.AF_UNIX, path)
         abstract = f"vitrail-test-{os.getpid()}-{house.name}"
         _listening(stack, socket.AF_UNIX, f"\0{abstract}")
+        datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        stack.enter_context(datagrams).bind(f"\0{abstract}.datagrams")
         tcp = _listening(stack, socket.AF_INET, ("127.0.0.1", 0))
         port = tcp.getsockname()[1]
         victim = spawn(["sleep", "1000"], stdout=DEVNULL, stderr=DEVNULL)
@@ -107,7 +114,7 @@ async def _attacked(place, monkeypatch, kind):
                 *("/etc/passwd", f"/proc/{victim.pid}/environ"),
             ],
             "write": [str(paths.shipping / "x"), str(paths.audit), str(house / "new")],
-            "unix": [bus, control, database],
+            "unix": [bus, control, database, beside],
             "abstract": abstract,
             "port": port,
             "pid": victim.pid,
@@ -127,6 +134,8 @@ async def _attacked(place, monkeypatch, kind):
         with pytest.RaisesGroup(UpstreamError, flatten_subgroups=True):
             await service.serve(paths, trio.Event())
         (line,) = said
+        with pytest.raises(BlockingIOError):
+            datagrams.recv(1, socket.MSG_DONTWAIT)
     return json.loads(line), paths, house, database
 
 
@@ -157,10 +166,39 @@ async def test_for_a_database_behind_a_socket(place, monkeypatch):
     await _check(place, monkeypatch, "socket")
 
 
+async def test_a_change_right_after_the_file_was_read_is_noticed(
+    place, monkeypatch, autojump_clock
+):
+    """A receiver that was removed then would get the log until the next change."""
+    _, paths = place
+    file = paths.config[0] / "ship.toml"
+    file.write_text(_NETWORK.format(port=1, ca="/ca"))
+    loaded, honest = [], service.load
+
+    def load(paths):
+        loaded.append(honest(paths))
+        if len(loaded) == 1:
+            (file.parent / "new").write_text("")
+            (file.parent / "new").replace(file)
+        else:
+            stop.set()
+        return loaded[-1]
+
+    async def run(_jail, _config, over):
+        await over.wait()
+
+    monkeypatch.setattr(service, "load", load)
+    monkeypatch.setattr(service, "_run", run)
+    stop = trio.Event()
+    with trio.fail_after(600):
+        await service.serve(paths, stop)
+    assert [len(config.target) for config in loaded] == [1, 0]
+
+
 # -- what it may write is read by others -------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["fifo", "directory", "large", "device"])
+@pytest.mark.parametrize("what", ["fifo", "directory", "large", "device", "link"])
 async def test_a_cursor_that_is_no_file_holds_up_nobody(place, what):
     _, paths = place
     _plant(paths.shipping / "far.json", what)
@@ -168,7 +206,7 @@ async def test_a_cursor_that_is_no_file_holds_up_nobody(place, what):
         load_cursor(paths.shipping, "far")
 
 
-@pytest.mark.parametrize("what", ["fifo", "directory", "device"])
+@pytest.mark.parametrize("what", ["fifo", "directory", "device", "link"])
 async def test_a_problem_that_is_no_file_holds_up_nobody(place, what):
     _, paths = place
     (paths.config[0] / "ship.toml").write_text(_SOCKET.format(database="/x"))
@@ -176,6 +214,7 @@ async def test_a_problem_that_is_no_file_holds_up_nobody(place, what):
     with trio.fail_after(30):
         (warning,) = shipping_warnings(paths)
     assert warning.startswith("the audit log is not shipped: ")
+    assert "secret" not in warning
 
 
 def _plant(path, what):
@@ -188,6 +227,9 @@ def _plant(path, what):
             path.write_bytes(b'{"name":"far"}' + b" " * (1 << 20))
         case "device":
             path.symlink_to("/dev/zero")
+        case "link":  # to what only the user may read
+            (path.parent / "secret").write_text('{"name":"secret"}')
+            path.symlink_to("secret")
 
 
 async def test_its_lines_drive_no_terminal(monkeypatch):

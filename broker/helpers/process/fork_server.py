@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn, TypeAlias, TypeVar
 
-from broker.core.errors import SetupError
+from broker.core.errors import PeerError, SetupError
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
@@ -158,11 +158,16 @@ class _ForkServer:
                     self._clients.pop(number).close()
 
     def _serve(self, number: int) -> bool:
-        """Obey one order; false: the client has gone."""
+        """Obey one order; false: the client has gone, or is given up.
+
+        It left an answer unread, or the kernel refuses descriptors: then it starts a
+        server of its own, and other clients keep this one.
+        """
         try:
             return self._obey(self._clients[number])
-        except (BrokenPipeError, ConnectionResetError):
-            return False  # it left an answer unread
+        # guard: a client that cannot be answered ends no other one's server
+        except (OSError, PeerError):
+            return False
 
     def keep(self, started: StartedChild, end: int) -> None:
         """Reap a child when it ends, and write into ``end`` how it did."""

@@ -58,7 +58,7 @@ def load_cursor(directory: Path, name: str) -> Cursor:
     path = directory / f"{name}{_SUFFIX}"
     try:
         # guard: a cursor is a small regular file
-        data = read_config(path)
+        data = read_config(path, os.O_NOFOLLOW)
         return msgspec.json.decode(data, type=Cursor)
     except FileNotFoundError:
         return Cursor(name=name)

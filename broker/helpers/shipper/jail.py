@@ -34,6 +34,7 @@ _LIBPQ_VARIABLES = (
     *("PGCONNECT_TIMEOUT", "PGREQUIREPEER", "PGREQUIREAUTH"),
 )
 _LIBPQ_PATHS = ("PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLCRL")
+_PORT = 5432
 _SOCKETS = ("/run/postgresql", "/var/run/postgresql")
 """Where libpq looks for a database without a host, as distributions build it."""
 
@@ -49,6 +50,8 @@ class ShipperJail:
     unix: bool
     """Whether its receivers are behind UNIX sockets."""
     variables: Mapping[str, str]
+    """Its environment.  Not on its command line, which every user of this machine reads:
+    a password may be among them."""
 
     def watched(self) -> tuple[tuple[str, int, int], ...]:
         """Return which files it shows: a jail keeps one that was replaced meanwhile."""
@@ -66,9 +69,7 @@ class ShipperJail:
         words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
         # guard: a shipper to a database behind a socket has no network
         words += ["--share-net"] if self.network else []
-        words += ["--cap-drop", "ALL", "--clearenv", "--seccomp", str(rules)]
-        for name, value in self.variables.items():
-            words += ["--setenv", name, value]
+        words += ["--cap-drop", "ALL", "--seccomp", str(rules)]
         words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
         shown = [*_program_files(), *self.read]
         # A later mount covers the files below it.
@@ -99,7 +100,9 @@ def jails_of(
     log = [audit, *(audit.with_name(f"{audit.name}-{end}") for end in ("wal", "shm"))]
     found = []
     for behind_socket in (False, True):
-        served = tuple(one for one in targets if _by_socket(one) == behind_socket)
+        served = tuple(
+            one for one in targets if bool(_sockets(one, environ)) == behind_socket
+        )
         if not served:
             continue
         read = [path for one in served for path in _named_files(one, environ)]
@@ -124,17 +127,20 @@ def _home(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("HOME", "/"))
 
 
-def _by_socket(config: AnyTarget) -> bool:
-    return isinstance(config, PostgresTarget) and bool(_sockets(config))
+def _sockets(config: AnyTarget, environ: Mapping[str, str]) -> list[Path]:
+    """Return the UNIX sockets of a database; none: it is on a network, or no database.
 
-
-def _sockets(config: PostgresTarget) -> list[Path]:
-    """Return the directories of a database's UNIX sockets; none: it has a host."""
+    The socket and not its directory, which may be that of the session's sockets.
+    """
+    if not isinstance(config, PostgresTarget):
+        return []
     named = _libpq_words(config)
     hosts = f"{named.get('hostaddr') or named.get('host') or ''}".split(",")
-    if hosts == [""]:
-        return [Path(place) for place in _SOCKETS]
-    return [Path(host) for host in hosts if host.startswith("/")]
+    places = _SOCKETS if hosts == [""] else [h for h in hosts if h.startswith("/")]
+    ports = f"{named.get('port') or environ.get('PGPORT') or ''}".split(",")
+    # guard: a database's jail shows its socket alone
+    names = [f".s.PGSQL.{port or _PORT}" for port in ports]
+    return [Path(place, name) for place in places for name in names]
 
 
 def _named_files(config: AnyTarget, environ: Mapping[str, str]) -> Iterator[Path]:
@@ -148,7 +154,7 @@ def _named_files(config: AnyTarget, environ: Mapping[str, str]) -> Iterator[Path
             files = [str(words.get(name) or "") for name in _LIBPQ_FILES]
             files += [environ.get(name, "") for name in _LIBPQ_PATHS]
             yield from (Path(name) for name in files if name.startswith("/"))
-            yield from _sockets(config)
+            yield from _sockets(config, environ)
             home = _home(environ)
             yield from (home / ".pgpass", home / ".postgresql")
         case _:

@@ -45,16 +45,18 @@ async def serve(paths: Paths, stop: trio.Event) -> None:
     A file that cannot be used is a SetupError at the start; later the last
     good one stays in force.  Raises UpstreamError when a jail ends by itself.
     """
+    # Before the file is read: a change since then is noticed, however soon it comes.
+    file: object = _stamp(paths.config)
     config = load(paths)
     while not stop.is_set():
         paths.shipping.mkdir(mode=0o700, parents=True, exist_ok=True)
         jails = jails_of(paths, config.target, os.environ)
-        stamp = _stamp(paths.config, jails)
+        stamp = (file, _shown(jails))
         over = trio.Event()
         async with trio.open_nursery() as nursery:
             for jail in jails:
                 nursery.start_soon(_run, jail, config, over)
-            config = await _next(paths, stop, stamp, (config, jails))
+            file, config = await _next(paths, stop, stamp, (config, jails))
             over.set()
 
 
@@ -63,20 +65,23 @@ async def _next(
     stop: trio.Event,
     stamp: _Stamp,
     current: tuple[ShipConfig, Sequence[ShipperJail]],
-) -> ShipConfig:
-    """Wait for another file that can be used, for other files in a jail, or ``stop``."""
+) -> tuple[object, ShipConfig]:
+    """Wait for another file that can be used, for other files in a jail, or ``stop``.
+
+    Returns the file's stamp, too.
+    """
     config, jails = current
     refused: _Stamp = ()
     while not stop.is_set():
         with trio.move_on_after(4 * audit_limits.SHIP_LOOK_SECONDS):
             await stop.wait()
-        fresh = _stamp(paths.config, jails)
+        fresh = (_stamp(paths.config), _shown(jails))
         if fresh not in {stamp, refused}:
             try:
-                return load(paths)
+                return fresh[0], load(paths)
             except SetupError:
                 refused = fresh  # 'brokerctl status' warns of it
-    return config
+    return stamp[0], config
 
 
 def load(paths: Paths) -> ShipConfig:
@@ -91,16 +96,19 @@ def load(paths: Paths) -> ShipConfig:
     return config
 
 
-def _stamp(directories: Sequence[Path], jails: Sequence[ShipperJail]) -> _Stamp:
-    shown = tuple(jail.watched() for jail in jails)
+def _shown(jails: Sequence[ShipperJail]) -> _Stamp:
+    return tuple(jail.watched() for jail in jails)
+
+
+def _stamp(directories: Sequence[Path]) -> _Stamp:
     path = find_config(directories)
     if path is None:
-        return shown
+        return ()
     try:
         found = path.stat()
     except OSError:
-        return shown
-    return (path, found.st_ino, found.st_mtime_ns, found.st_mode, shown)
+        return ()
+    return (path, found.st_ino, found.st_mtime_ns, found.st_mode)
 
 
 async def _run(jail: ShipperJail, config: ShipConfig, over: trio.Event) -> None:
@@ -180,6 +188,7 @@ def _start(
         child = spawn(
             [*jail.words(rules), *program],
             name="shipper",
+            env=dict(jail.variables),
             pass_fds=(rules, told, ends.fileno(), *named.values()),
             stdout=errors,
             stderr=errors,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def shipping_warnings(paths: Paths) -> list[str]:
         return []
     try:
         # guard: a problem of shipping is a small regular file
-        data = read_config(_problem_file(paths))[:_PROBLEM_BYTES]
+        data = read_config(_problem_file(paths), os.O_NOFOLLOW)[:_PROBLEM_BYTES]
         return [f"the audit log is not shipped: {data.decode('utf-8', 'replace')}"]
     except FileNotFoundError:
         pass

@@ -45,7 +45,6 @@ from broker.jail.pulse import (
     server_events,
 )
 from broker.jail.pulse.commands import (
-    INVALID,
     NOT_FROM_CLIENTS,
     OLDEST_VERSION,
     REFUSED,
@@ -65,7 +64,6 @@ from broker.jail.pulse.tagstruct import Fields, Properties, Reader, encode
 
 COOKIE_BYTES = 256
 _VERSION_BITS = 0xFFFF
-_EVENT_TAG = INVALID
 
 
 class PulseFilter(Conversation):

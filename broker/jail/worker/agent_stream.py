@@ -47,7 +47,6 @@ class SshAgentStream(ServedStream):
         self._answered = trio.Event()
         self._asked: wire.AgentAsk | None = None
         """Of the sandbox's agent, which has not answered yet."""
-        self._refused = ""
         self._pace = TokenBucket(
             limits.SSH_REQUESTS_PER_SECOND, limits.SSH_REQUESTS_BURST
         )

@@ -78,6 +78,8 @@ class ServedStream(ABC):
         self._say = say
         self._order = order
         self._reason = ""
+        self._refused = ""
+        """Why a message was not passed on, which ends nothing."""
 
     async def run(self) -> str:
         """Serve it until the broker finishes it, or the program goes; returns why."""
@@ -92,7 +94,7 @@ class ServedStream(ABC):
 
             for step in (self._obey, *self.steps()):
                 nursery.start_soon(guarded, step)
-        return self._reason or "done"
+        return self._reason or self._refused or "done"
 
     @abstractmethod
     def steps(self) -> tuple[Callable[[], Awaitable[None]], ...]:

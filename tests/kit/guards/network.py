@@ -78,6 +78,7 @@ GUARDS = (
     Guard("a forwarded port serves its user alone", "if False:", "tests/attack/test_forwarded_ports.py", "another_user"),
     Guard("connections to a forwarded port are bounded", "places = trio.CapacityLimiter(1000)", "tests/attack/test_forwarded_ports.py", "bounded"),
     Guard("a viewer that does not read decides nothing", "if False:", "tests/broker/host/network/test_flow_guard.py", "does_not_read"),
+    Guard("a question that waits is not forgotten for another one", "pass", "tests/broker/host/network/test_flow_filter.py", "keeps_its_number"),
     Guard("a question without an answer has an end", "for number in list[int]():", "tests/broker/host/network/test_dns_streams.py", "without_an_answer_do"),
     Guard("what has waited begins with its answer", "again(0.0)", "tests/broker/host/network/test_flow_filter.py", "however_long"),
     Guard("a viewer learns that nothing it permitted is open any more", "pass", "tests/broker/host/network/test_flow_guard.py", "does_not_read"),

@@ -158,6 +158,9 @@ class GuestNames:
             while len(self._questions) >= limits.QUESTIONS:
                 self._give_up(next(iter(self._questions)))
             number = secrets.randbelow(1 << 16)
+            # guard: a question that waits is not forgotten for another one
+            while number in self._questions:
+                number = secrets.randbelow(1 << 16)
             self._questions[number] = (question, asker, now + limits.LOOKUP_SECONDS)
             self.to_resolver.append(dns.query(number, host, question.kind))
 

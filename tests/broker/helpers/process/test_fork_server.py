@@ -120,6 +120,20 @@ def test_a_client_that_leaves_an_order_unanswered_ends_no_other():
         os.close(two)
 
 
+def test_a_client_whose_order_cannot_be_received_ends_no_other():
+    """As when this process has no descriptor left, or too many are on their way."""
+    (a, a_end), (b, b_end) = packets(), packets()
+    socket.send_fds(a, [b"an order"], [0] * (messages.DESCRIPTORS + 1))
+    with serving(a_end, b_end, run=tell_files):
+        second, two = order(b, 1)
+        assert second.recv(4096)
+        a.settimeout(30)
+        assert a.recv(1) == b""
+        for sock in (second, a, b):
+            sock.close()
+        os.close(two)
+
+
 def test_a_child_that_nobody_can_hold_is_not_left_running(monkeypatch):
     made = []
 

@@ -55,14 +55,17 @@ def test_a_database_on_the_network_has_libpqs_files() -> None:
     home = {"/home/u/.pgpass", "/home/u/.postgresql"}
     assert shown(jail) == {"/root", "/pass", "/key"} | home
     assert jail.variables.keys() == {"HOME", "PGUSER", "PGSSLKEY", "PGPASSWORD"}
+    # Every user of this machine may read the command line.
+    assert "hunter2" not in str(jail.words(3))
 
 
 @pytest.mark.parametrize(
     ("address", "place"),
     [
-        ("host=/sockets dbname=d", "/sockets"),
-        ("dbname=d", "/run/postgresql"),
-        ("postgresql://%2Fsockets/d", "/sockets"),
+        ("host=/sockets dbname=d", "/sockets/.s.PGSQL.5432"),
+        ("host=/a,/sockets port=1,2 dbname=d", "/sockets/.s.PGSQL.2"),
+        ("dbname=d", "/run/postgresql/.s.PGSQL.5432"),
+        ("postgresql://%2Fsockets/d", "/sockets/.s.PGSQL.5432"),
     ],
 )
 def test_a_database_behind_a_socket_has_a_jail_of_its_own(
@@ -74,6 +77,7 @@ def test_a_database_behind_a_socket_has_a_jail_of_its_own(
     assert place not in shown(far)
     assert (near.network, near.unix) == (False, True)
     assert place in shown(near)
+    assert str(Path(place).parent) not in shown(near)
 
 
 def test_a_file_that_was_replaced_is_noticed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from broker.core.limits import network as limits
 from broker.core.streams import network_flows as m
 from broker.host.network.flowguard import dns_messages as dns
+from broker.host.network.flowguard import guest_names
 from broker.host.network.flowguard.flow_filter import FlowFilter
 from broker.host.network.flowguard.tls_hello import Hello, HelloError, read_hello
 from broker.host.network.frameguard import packets
@@ -327,6 +328,15 @@ def test_silent_name_servers_are_asked_in_turn_and_not_for_ever():
         sent += len(talk.pump()["resolver"])
     assert turns[:6] == [0, 1, 1, 2, 2, 0]
     assert sent == limits.LOOKUP_SECONDS / limits.NAME_SERVER_SECONDS - 1
+
+
+def test_a_question_that_waits_keeps_its_number(monkeypatch):
+    numbers = iter([5, 5, 6])
+    monkeypatch.setattr(guest_names.secrets, "randbelow", lambda _: next(numbers))
+    talk = Talk(("www.test", "*"))
+    (first,) = talk.send(question("www.test"))["resolver"]
+    (second,) = talk.send(question("www.test", number=2))["resolver"]
+    assert (first[:2], second[:2]) == (b"\0\x05", b"\0\x06")
 
 
 def test_an_answer_to_another_question_is_not_taken():
