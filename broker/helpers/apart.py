@@ -43,6 +43,8 @@ def _compile(compiled: Callable[[], Sequence[bytes]], write: int) -> NoReturn:
         with open(write, "wb") as pipe:
             pipe.write(msgspec.msgpack.encode(compiled()))
         code = 0
+    except BrokenPipeError:
+        pass  # who waits for it has gone, as a broker that ended at its first mistake
     except BaseException:  # noqa: BLE001 -- the bottom of a forked process
         traceback.print_exc()
     finally:

@@ -41,7 +41,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 190, 24_500, 15_910),
+    Program("authority", ("broker.programs.authority",), USER, 190, 24_500, 15_920),
     Program("helpers", ("broker.programs.helper_forks",), USER, 53, 5_600, 3_110),
     Program(
         "vitrail-local, viewer",
@@ -188,7 +188,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(modules=616, lines=86_350, code=57_630)
+TOGETHER = Size(modules=616, lines=86_350, code=57_640)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

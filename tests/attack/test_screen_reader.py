@@ -43,7 +43,7 @@ async def test_a_screen_reader_reads_it_and_its_actions_answer_nothing(monkeypat
                 ("label", "scheme, it says: https"),
                 ("label", "What shall it reach?  Choose one:"),
                 ("label", "The keys Up and Down choose: banking, work."),
-                ("list", "The process that it shall reach"),
+                ("list", "What it shall reach"),
                 ("list item", "banking"),
                 ("list item", "work"),
                 ("static", f"work: chosen.  {HOW}"),
