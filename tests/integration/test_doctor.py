@@ -167,17 +167,19 @@ async def test_shipping(context: Context) -> None:
     (bad,) = await shipping.check_shipping(context)
     assert (bad.state, "moon" in bad.text) == (FindingState.FAIL, True)
     config.write_text(
-        "[[target]]\nname = 'file'\nto = 'jsonl'\npath = '/x/y'\n"
+        f"[[target]]\nname = 'file'\nto = 'jsonl'\npath = '{config.parent / 'out'}'\n"
+        "[[target]]\nname = 'lost'\nto = 'jsonl'\npath = '/x/y'\n"
         "[[target]]\nname = 'fleet'\nto = 'postgresql'\n"
         "address = 'postgresql:///nothing?host=/nowhere'\n"
     )
-    file, fleet = await shipping.check_shipping(context)
+    file, lost, fleet = await shipping.check_shipping(context)
     assert file.state is FindingState.OK
+    assert (lost.state, "/x/y" in lost.text) == (FindingState.WARN, True)
     assert (fleet.state, "database" in fleet.text) == (FindingState.WARN, True)
     save = Cursor(name="file", problem="no room")
     context.paths.shipping.mkdir(parents=True)
     save_cursor(context.paths.shipping, save)
-    (full, _) = await shipping.check_shipping(context)
+    (full, *_) = await shipping.check_shipping(context)
     assert (full.state, "no room" in full.text) == (FindingState.WARN, True)
 
 
