@@ -44,7 +44,7 @@ def _compile(compiled: Callable[[], Sequence[bytes]], write: int) -> NoReturn:
             pipe.write(msgspec.msgpack.encode(compiled()))
         code = 0
     except BrokenPipeError:
-        pass  # who waits for it has gone, as a broker that ended at its first mistake
+        pass  # the reader has ended, as a broker does that finds a mistake at its start
     except BaseException:  # noqa: BLE001 -- the bottom of a forked process
         traceback.print_exc()
     finally:

@@ -102,7 +102,7 @@ def display_name(untrusted_name: bytes) -> str:
 def suggested_name(untrusted_name: str) -> str:
     """Return a name to offer to the user, who may change it; "" for one to invent.
 
-    It is not hidden: nobody looks for saved files among such files.
+    It is not hidden: users do not look for saved files among hidden ones.
     """
     shown = display_name(untrusted_name.encode("utf-8", "replace"))
     # guard: no hidden file is suggested

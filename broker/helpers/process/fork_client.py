@@ -287,7 +287,7 @@ def spawn_server(
 
     Raises SetupError, OSError.
     """
-    # Of the environment only what it needs: a worker, or a pump, sees no other variable.
+    # Pass on only the variables that it needs: workers and pumps see no others.
     # guard: a pump has no variables of the session
     names = ("PATH", "VITRAIL_DEBUG", "VITRAIL_RELAY_PYTHON")
     numbers = ",".join(map(str, controls))

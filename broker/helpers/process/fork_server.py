@@ -108,7 +108,7 @@ def serve(
 
     The program's first argument has the numbers of its clients' sockets.
 
-    ``present``: a child that was started already; nobody is told how it ends.
+    ``present``: a child that was started before; its exit code is not reported.
     ``end_children``: kill what is left when the broker has gone.
     """
     clients = [socket.socket(fileno=int(number)) for number in sys.argv[1].split(",")]

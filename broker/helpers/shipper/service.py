@@ -112,7 +112,7 @@ def _stamp(directories: Sequence[Path]) -> _Stamp:
 
 
 async def _run(jail: ShipperJail, config: ShipConfig, over: trio.Event) -> None:
-    """Run a jail until ``over``; then let it end what it is at, for a moment.
+    """Run a jail until ``over``; then give it a moment to finish its batch.
 
     Raises SetupError without bubblewrap, UpstreamError where it ends by itself.
     """
@@ -184,7 +184,7 @@ def _start(
         program = our_program(
             "broker.programs.shipper_jailed", str(told), str(ends.fileno())
         )
-        # Its standard streams are none of ours: a terminal could be typed into.
+        # It does not have our standard streams: it could type into a terminal.
         child = spawn(
             [*jail.words(rules), *program],
             name="shipper",
