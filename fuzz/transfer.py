@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import Admission, Meter
 
-_METER = Meter(__name__, "broker/core/transfer/*.py", "broker/jail/transfer/*.py", "broker/ipc/guest/file_requests.py", "shims/files/store.py")  # fmt: skip
+_METER = Meter(__name__, "broker/core/transfer/*.py", "broker/jail/transfer/*.py", "broker/ipc/guest/file_requests.py", "shims/files/incoming_files.py")  # fmt: skip
 
 with _METER.imports("broker.core.transfer", "broker.jail.transfer", "broker.ipc"):
     from broker.cli.transfer.check import check_line
@@ -54,8 +54,8 @@ from broker.jail.worker.transfer import _checked, decode_ask  # noqa: E402
 from broker.viewer.clipboard.exchange.files import URI_LIST, listed  # noqa: E402
 from broker.viewer.clipboard.exchange.messages import Item  # noqa: E402
 from shims.files.edited import Edited  # noqa: E402
+from shims.files.incoming_files import EntryStore, keep  # noqa: E402
 from shims.files.protocol import COPY_BYTES, TransferError  # noqa: E402
-from shims.files.store import EntryStore, keep  # noqa: E402
 
 ROOM = 4096
 """Bytes of one input: a mutation should matter, and not fill the disk."""

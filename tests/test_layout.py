@@ -23,7 +23,7 @@ SLACK = 0.1
 
 # Only ever lowered, as the bounds of docs/tables/processes.py.
 CLASS_NAMES_TWICE = 9
-MODULE_NAMES_OFTEN = 8
+MODULE_NAMES_OFTEN = 5
 CIRCLES = 1
 KIND_DISPATCHES = (33, 19)
 """Places and modules that ask for a launch kind outside its launcher's folder."""

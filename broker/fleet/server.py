@@ -18,7 +18,7 @@ import trio
 from broker.core.errors import IntegrityError, RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_exception, log_stderr
-from broker.fleet.store import Credential, IngestStore
+from broker.fleet.ingest_database import Credential, IngestStore
 from broker.ipc.audit.ingest import BATCH_BYTES, Position, Refusal, SignedBatch
 
 try:

@@ -26,7 +26,7 @@ from broker.core.services import DEVICE, DISPLAY, WAYLAND_DOOR
 from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
 from broker.host.acceptor import RemoteListener
-from broker.host.machine import ConnectionKind
+from broker.host.machine_interface import ConnectionKind
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Viewer
 from broker.net.hangup import hang_up

@@ -30,7 +30,7 @@ from broker.helpers.process.identity import open_pidfd
 from broker.helpers.process.pidfd import PidfdProcess
 from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
-from broker.host.machine import ConnectionKind, MachineFacts
+from broker.host.machine_interface import ConnectionKind, MachineFacts
 from broker.net.addresses import HybridEndpoint, UnixEndpoint
 from broker.net.listeners import Listener, open_listener
 from broker.net.peers import credentials
@@ -103,7 +103,7 @@ def _hold(pid: int) -> int:
 
 
 class ForeignMachine:
-    """Implements ``host.machine.Machine`` for machines that other programs started."""
+    """Implements ``host.machine_interface.Machine`` for machines that other programs started."""
 
     def __init__(self, claim: Claim, held: HeldMachine, leader: int | None) -> None:
         self._claim = claim

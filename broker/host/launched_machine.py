@@ -22,7 +22,7 @@ from broker.host.foreign_machine import (
     admit_other_users,
 )
 from broker.host.launchers.interface import Prepared
-from broker.host.machine import ConnectionKind
+from broker.host.machine_interface import ConnectionKind
 from broker.host.places import network_of, places_of
 from broker.host_and_viewer.find_record import find_record
 from broker.net.peers.identity import Claim, ContainerClaim, GroupClaim

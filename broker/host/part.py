@@ -45,7 +45,7 @@ from policy.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from broker.host.images.store import Image
-    from broker.host.machine import Machine
+    from broker.host.machine_interface import Machine
     from broker.host.vmm.control import Monitor
     from broker.host.vmm.launcher import Tools
     from broker.host.vmm.qmp import Qmp

@@ -32,7 +32,7 @@ from broker.core.services import NETWORK
 from broker.core.stderr_log import isolated, log_exception
 from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission, Carry, no_devices
-from broker.host.machine import Machine
+from broker.host.machine_interface import Machine
 from broker.host.room import Room
 from broker.ipc.audit import schema
 from broker.ipc.devices.messages import Devices

@@ -9,8 +9,8 @@ import sys
 import trio
 
 from broker.core.errors import VitrailError
+from broker.fleet.ingest_database import IngestStore
 from broker.fleet.server import IngestLimits, IngestServer, server_context
-from broker.fleet.store import IngestStore
 
 
 def main() -> None:

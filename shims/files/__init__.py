@@ -33,6 +33,6 @@ file_dialogs, frames, launch, notifications, openers, portal, ports, printing, q
 receiving, sanitizing, screen_cast, services, serving, ssh_agent, tray, tray_pictures,
 video_node); programs in sandboxes (caller); files, services and cameras, jailed,
 programs in sandboxes (confine, edited, own_files, sealing, sending); files, services
-and cameras, jailed, brokerctl, programs in sandboxes (page_writers, pages, progress,
-protocol, store, syscalls).
+and cameras, jailed, brokerctl, programs in sandboxes (incoming_files, page_writers,
+pages, progress, protocol, syscalls).
 """

@@ -7,6 +7,13 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from shims.files.incoming_files import (
+    NO_TMPFILE,
+    STAGING,
+    link_open_file,
+    mark,
+    require_room,
+)
 from shims.files.protocol import (
     COPY_BYTES,
     TransferError,
@@ -15,13 +22,6 @@ from shims.files.protocol import (
     size_of,
 )
 from shims.files.sending import open_directory
-from shims.files.store import (
-    NO_TMPFILE,
-    STAGING,
-    link_open_file,
-    mark,
-    require_room,
-)
 
 if TYPE_CHECKING:
     from typing import BinaryIO, Tuple

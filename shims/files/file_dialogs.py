@@ -26,10 +26,10 @@ from shims.files.bus_service import (
 )
 from shims.files.calling import start_thread
 from shims.files.connection import BrokerConnection
+from shims.files.incoming_files import EntryStore, keep
 from shims.files.protocol import TransferError, check_path, frame, tell
 from shims.files.receiving import INCOMING
 from shims.files.sending import Walk, send_entries
-from shims.files.store import EntryStore, keep
 from shims.files.syscalls import errno_of_call
 
 if TYPE_CHECKING:

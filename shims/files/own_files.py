@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from shims.files.confine import confine
 from shims.files.edited import Edited, Saved
+from shims.files.incoming_files import EntryStore, keep, require_room
 from shims.files.page_writers import PdfWriter
 from shims.files.pages import PRINT_DPI, PagesError, read_pages
 from shims.files.protocol import (
@@ -24,7 +25,6 @@ from shims.files.protocol import (
     tell,
 )
 from shims.files.sending import Walk, open_directory, write_entries
-from shims.files.store import EntryStore, keep, require_room
 
 if TYPE_CHECKING:
     from typing import Callable, List

@@ -12,8 +12,8 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from shims.files.incoming_files import KEEP_FREE_BYTES, require_room
 from shims.files.pages import PAGE_DPI, PagesError
-from shims.files.store import KEEP_FREE_BYTES, require_room
 
 if TYPE_CHECKING:
     from typing import IO, Dict, Iterable, Iterator, List, Tuple

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from shims.files.connection import BrokerConnection
 from shims.files.edited import hash_of
+from shims.files.incoming_files import EntryStore, keep
 from shims.files.openers import kind_of, opener, run
 from shims.files.progress import Bar
 from shims.files.protocol import TransferError, check_path, frame
 from shims.files.sending import Walk, send_entries
-from shims.files.store import EntryStore, keep
 
 if TYPE_CHECKING:
     from typing import List

@@ -9,8 +9,8 @@ import traceback
 
 from shims.guest.guest import Guest
 from shims.guest.loop import log
-from shims.guest.machine import Machine
 from shims.guest.parent import Parent
+from shims.guest.pid1 import Machine
 from shims.guest.settings import Settings
 from shims.guest.storage import Storage
 

@@ -13,7 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
 from shims.guest.address import CONNECT_SECONDS
-from shims.guest.machine import BUSYBOX
+from shims.guest.pid1 import BUSYBOX
 from shims.guest.protocol import TEXT
 
 if TYPE_CHECKING:

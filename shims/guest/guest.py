@@ -18,8 +18,8 @@ from shims.guest.folders import Folders
 from shims.guest.host_files import host_environment, with_locales
 from shims.guest.host_keys import make_host_keys
 from shims.guest.loop import Loop, log
-from shims.guest.machine import Machine
 from shims.guest.own_process import ForkedTool, fork_tool, is_forked, load_tool
+from shims.guest.pid1 import Machine
 from shims.guest.port_streams import start_port_streams
 from shims.guest.programs import Programs
 from shims.guest.protocol import SHORT, TEXT, VERSION

@@ -24,7 +24,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from shims.guest.machine import RUNTIME
+from shims.guest.pid1 import RUNTIME
 from shims.guest.rehearsal import Rehearsal
 from shims.guest.settings import take_address
 from shims.guest.storage import sysfs_text

@@ -28,8 +28,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Deque, Dict, List, Optional, Sequence
 
 from shims.guest.loop import Loop, Timer, log
-from shims.guest.machine import set_kernel
 from shims.guest.parent import find_port, settle_memory
+from shims.guest.pid1 import set_kernel
 from shims.guest.protocol import PORT_SOCKETS, STREAM_PORTS
 
 if TYPE_CHECKING:

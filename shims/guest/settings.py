@@ -8,8 +8,8 @@ from typing import Dict, List
 from shims.guest.address import Address
 from shims.guest.launch import LAUNCH, LAUNCH_LOW_PORTS, launch_secret
 from shims.guest.loop import log
-from shims.guest.machine import RUNTIME
 from shims.guest.network_cards import NetworkCard
+from shims.guest.pid1 import RUNTIME
 from shims.guest.protocol import (
     AGENT_PORT,
     AUDIO_PORT,

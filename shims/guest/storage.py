@@ -14,7 +14,7 @@ import time
 from typing import List
 
 from shims.guest.loop import log
-from shims.guest.machine import MS_NODEV
+from shims.guest.pid1 import MS_NODEV
 
 KEPT = "/run/vitrail/kept"  # where the disk is mounted
 KEPT_SERIAL = "vitrail-home"

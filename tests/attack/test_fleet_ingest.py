@@ -20,8 +20,8 @@ from broker.authority.audit.proof.note import origin_of as note_origin
 from broker.authority.audit.store import open_store
 from broker.core.errors import IntegrityError, RefusedError, SetupError, UpstreamError
 from broker.fleet import proving
+from broker.fleet.ingest_database import Credential, IngestStore
 from broker.fleet.server import IngestLimits, IngestServer
-from broker.fleet.store import Credential, IngestStore
 from broker.helpers.shipper.config import IngestTarget, PostgresTarget
 from broker.helpers.shipper.ingest import Ingest
 from broker.helpers.shipper.run import ship_once

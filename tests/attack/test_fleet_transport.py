@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from broker.core.errors import SetupError, UpstreamError
+from broker.fleet.ingest_database import IngestStore
 from broker.fleet.server import IngestLimits, IngestServer, server_context
-from broker.fleet.store import IngestStore
 from broker.helpers.process.spawn import spawn
 from broker.helpers.shipper.config import IngestTarget
 from broker.helpers.shipper.run import ship_once

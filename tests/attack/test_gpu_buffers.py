@@ -23,7 +23,7 @@ from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
 from broker.jail.worker.wayland import dmabuf
 from broker.jail.worker.wayland.connection import WaylandService, serve_client
-from broker.jail.worker.wayland.machine import RealMachine
+from broker.jail.worker.wayland.files_and_pipes import RealMachine
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 from tests.kit.eventually import eventually

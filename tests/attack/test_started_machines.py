@@ -25,7 +25,7 @@ from broker.core.names import SandboxName, disposable_name
 from broker.helpers.process.spawn import spawn
 from broker.host import box_starts
 from broker.host.box_starts import start_box
-from broker.host.machine import MachineFacts
+from broker.host.machine_interface import MachineFacts
 from broker.host.part import HostPart
 from broker.host.room import Room, resident_bytes
 from broker.host.vmm.arena import ARENA_BYTES

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from shims.files.edited import Edited
+from shims.files.incoming_files import STAGED, UNNAMED, EntryStore, keep
 from shims.files.protocol import TransferError, frame
 from shims.files.sending import Walk, write_entries
-from shims.files.store import STAGED, UNNAMED, EntryStore, keep
 
 SECRET = b"a key of the person's"
 

@@ -20,9 +20,9 @@ import trio
 from broker.core.files.trees import remove_tree
 from broker.helpers.process.spawn import PIPE, spawn
 from shims.files.edited import Edited
+from shims.files.incoming_files import ORIGIN_ATTRIBUTE, EntryStore, keep
 from shims.files.protocol import TransferError, frame
 from shims.files.sending import Walk, write_entries
-from shims.files.store import ORIGIN_ATTRIBUTE, EntryStore, keep
 from tests.kit.shims import files_program
 
 KILLS = 30

@@ -14,7 +14,7 @@ from broker.core import limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.streams.wayland_verdicts import DMABUF
 from broker.ipc import worker as messages
-from broker.jail.worker.wayland.machine import RealMachine
+from broker.jail.worker.wayland.files_and_pipes import RealMachine
 from broker.viewer.workers.pool import open_workers
 from tests.kit.gpu import Memory, buffer_of, gpu_desktop
 from tests.kit.wayland.client import Window

@@ -11,7 +11,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.files.tmpfs import filesystem_of
-from broker.jail.worker.wayland.machine import (
+from broker.jail.worker.wayland.files_and_pipes import (
     CopiedFile,
     RealMachine,
     _check,

@@ -116,7 +116,7 @@ async def _run(
         WaylandService,
         serve_client,
     )
-    from broker.jail.worker.wayland.machine import RealMachine
+    from broker.jail.worker.wayland.files_and_pipes import RealMachine
     from broker.jail.worker.wayland.waypipe_connection import StreamConnection
     from broker.jail.worker.wayland.waypipe_memory import StreamMachine
     from broker.net.addresses import UnixEndpoint

@@ -26,7 +26,7 @@ from broker.host.folders.notes import FolderNotes
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.launched_machine import LaunchedMachine
 from broker.host.launchers.microvm_machine import MicroVmMachine
-from broker.host.machine import Machine
+from broker.host.machine_interface import Machine
 from broker.host.role import ActiveLease, HostRole
 from broker.ipc.control.types.faults import HeldError
 from broker.net.peers.identity import ContainerClaim, SharedClaim

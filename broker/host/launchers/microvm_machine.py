@@ -11,7 +11,7 @@ from broker.authority.audit.event_log import EventLog
 from broker.core.names import SandboxName, ServiceName
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
-from broker.host.machine import MachineFacts
+from broker.host.machine_interface import MachineFacts
 from broker.host.processes.tracked import Tracked
 from broker.ipc.audit import schema
 from broker.net.listeners import Listener
@@ -37,7 +37,7 @@ _BACKENDS = {
 
 
 class MicroVmMachine:
-    """Implements ``host.machine.Machine`` for our micro VMs."""
+    """Implements ``host.machine_interface.Machine`` for our micro VMs."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from __future__ import annotations
 # Every public name: a type is declared in one place.
 from broker.ipc.control.types.asking import *
 from broker.ipc.control.types.base import *
-from broker.ipc.control.types.clipboard import *
+from broker.ipc.control.types.clipboard_status import *
 from broker.ipc.control.types.devices import *
 from broker.ipc.control.types.folders import *
 from broker.ipc.control.types.leases import *

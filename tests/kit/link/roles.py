@@ -16,7 +16,7 @@ from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.store import open_store
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.host.machine import MachineFacts
+from broker.host.machine_interface import MachineFacts
 from broker.host.role import HostRole
 from broker.net.hangup import given
 from broker.net.peers import credentials

@@ -18,9 +18,9 @@ from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.host.images.store import Image
 from broker.host.images.vmlinux import boot_kernel
+from broker.host.vmm.parent.parent_files import ParentStore
 from broker.host.vmm.parent.request import StartRequest, parent_key
 from broker.host.vmm.parent.starting import Starter
-from broker.host.vmm.parent.store import ParentStore
 from broker.host.vmm.qemu_arguments import VmSpec
 from tests.kit.vm.machines import vm_tools
 from tests.kit.wayland.compositor import short_directory

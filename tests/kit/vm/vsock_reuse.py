@@ -32,7 +32,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
-from broker.host.machine import MachineFacts
+from broker.host.machine_interface import MachineFacts
 from broker.host.vmm.vsock_backend import open_kernel_vsock
 from broker.host.vsock_listeners import open_vsock_listeners, serve_vsock
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor

@@ -34,7 +34,7 @@ from broker.jail.worker.wayland.connection import (
     WaylandService,
     serve_client,
 )
-from broker.jail.worker.wayland.machine import RealMachine
+from broker.jail.worker.wayland.files_and_pipes import RealMachine
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 from broker.viewer.workers.pool import WAYLAND_SOCKET, Workers

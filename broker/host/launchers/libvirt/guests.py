@@ -52,7 +52,7 @@ from broker.host.launchers.machined.containers import (
     libvirt_sockets,
     make_directory,
 )
-from broker.host.machine import ConnectionKind, MachineFacts
+from broker.host.machine_interface import ConnectionKind, MachineFacts
 from broker.host.processes.ready import wait_listening
 from broker.host.processes.tracked import Tracked, find
 from broker.host.role import HostRole

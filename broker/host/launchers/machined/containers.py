@@ -33,7 +33,7 @@ from broker.host.foreign_machine import (
     HeldMachine,
     admit_other_users,
 )
-from broker.host.machine import ConnectionKind
+from broker.host.machine_interface import ConnectionKind
 from broker.net.peers import credentials
 from broker.net.peers.identity import GroupClaim
 

@@ -34,6 +34,7 @@ from broker.host.vmm.parent.arguments import (
     forkable_args,
 )
 from broker.host.vmm.parent.make import hear, ignore_shared
+from broker.host.vmm.parent.parent_files import MEMORY, STATE, StoredParent
 from broker.host.vmm.parent.parent_messages import (
     BEGIN,
     REHEARSE,
@@ -41,7 +42,6 @@ from broker.host.vmm.parent.parent_messages import (
     GuestWords,
     Identity,
 )
-from broker.host.vmm.parent.store import MEMORY, STATE, StoredParent
 from broker.host.vmm.qemu_arguments import VmSpec, arena_object, listener_args
 from broker.host.vmm.qmp import Qmp
 from broker.host.vmm.running import Vm

@@ -23,8 +23,8 @@ from broker.helpers.console_log import ConsoleLog, pump_console
 from broker.host.homes.sparse import copy_without_zeros
 from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent.arguments import ForkWiring, forkable_args
+from broker.host.vmm.parent.parent_files import MEMORY, STATE
 from broker.host.vmm.parent.parent_messages import FRAME_BYTES, GuestWords
-from broker.host.vmm.parent.store import MEMORY, STATE
 from broker.host.vmm.qemu_arguments import VmSpec
 from broker.host.vmm.qmp import Json, Qmp
 from broker.host.vmm.vmm_jail import qemu_view, spawn_jailed

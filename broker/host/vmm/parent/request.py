@@ -13,7 +13,7 @@ from typing import Literal
 from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent.arguments import key_words
 from broker.host.vmm.parent.key import ParentInputs
-from broker.host.vmm.parent.store import program_identity
+from broker.host.vmm.parent.parent_files import program_identity
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
 from broker.host.vmm.running import Vm
 from shims.bundle import guest_agent

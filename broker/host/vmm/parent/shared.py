@@ -36,7 +36,7 @@ from broker.host.homes.sparse import copy_sparse
 from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent.arguments import ForkWiring
 from broker.host.vmm.parent.fork import CopyPlan, WaitingPlan
-from broker.host.vmm.parent.store import MEMORY, StoredParent
+from broker.host.vmm.parent.parent_files import MEMORY, StoredParent
 from broker.host.vmm.port_mux import (
     PortMux,
     mux_program,

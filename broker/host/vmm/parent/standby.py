@@ -27,9 +27,9 @@ from broker.core.names import SandboxName
 from broker.host.vmm.launcher import Tools, clean_leftovers
 from broker.host.vmm.parent.fork import WaitingPlan
 from broker.host.vmm.parent.memory_pressure import available_bytes, memory_short
+from broker.host.vmm.parent.parent_files import StoredParent, program_identity
 from broker.host.vmm.parent.request import StartRequest
 from broker.host.vmm.parent.shared import SharedMemories, WaitingSharedPlan
-from broker.host.vmm.parent.store import StoredParent, program_identity
 from broker.host.vmm.port_mux import mux_program, why_missing
 from broker.host.vmm.qemu_arguments import Network, VmSpec
 from broker.host.vmm.running import Vm

@@ -22,10 +22,10 @@ from broker.host.vmm.launcher import start_vm
 from broker.host.vmm.parent.fork import CopyPlan
 from broker.host.vmm.parent.make import ParentPlan, make_parent
 from broker.host.vmm.parent.memory_pressure import available_bytes
+from broker.host.vmm.parent.parent_files import ParentStore, StoredParent
 from broker.host.vmm.parent.request import StartedVm, StartRequest, parent_key
 from broker.host.vmm.parent.shared import SharedMemories, SharedPlan, why_not_shared
 from broker.host.vmm.parent.standby import StandbyPool
-from broker.host.vmm.parent.store import ParentStore, StoredParent
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.running import Vm
 

@@ -2,7 +2,7 @@
 
 ``control.api`` has all of them; a process that answers some names those only.
 
-Processes: authority, viewer, brokerctl (asking, clipboard, devices, folders, log,
-network, notifications, opening, running, windows); authority, viewer, host, brokerctl
-(base, faults, leases, status, status_rows).
+Processes: authority, viewer, brokerctl (asking, clipboard_status, devices, folders,
+log, network, notifications, opening, running, windows); authority, viewer, host,
+brokerctl (base, faults, leases, status, status_rows).
 """

@@ -25,7 +25,7 @@ from broker.jail.wayland.handlers import attention
 from broker.jail.wayland.handlers.registry import take_away
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker.wayland.connection import WaylandConnection
-from broker.jail.worker.wayland.machine import RealMachine
+from broker.jail.worker.wayland.files_and_pipes import RealMachine
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 

@@ -12,7 +12,7 @@ import pytest
 from broker.cli.images.building.build import bootstrap_words
 from broker.host.images.packages import Archive
 from broker.host.images.store import ImageSpec
-from shims.guest import machine as machine_module
+from shims.guest import pid1
 from shims.guest.host_keys import SSH_SERVER, make_host_keys, remove_image_keys
 from shims.guest.loop import Loop
 
@@ -101,16 +101,16 @@ def test_a_root_without_ssh_stays_as_it_is(tmp_path):
 def test_the_machine_removes_them_before_anything_is_started(monkeypatch):
     """Also in a parent, which must have no key in its memory."""
     done = []
-    monkeypatch.setattr(machine_module, "MOUNTS", ())
-    monkeypatch.setattr(machine_module, "LINKS", ())
-    monkeypatch.setattr(machine_module, "SETTINGS", ())
-    monkeypatch.setattr(machine_module.os, "umask", lambda _mask: 0)
-    monkeypatch.setattr(machine_module.os, "set_blocking", lambda _fd, _how: None)
+    monkeypatch.setattr(pid1, "MOUNTS", ())
+    monkeypatch.setattr(pid1, "LINKS", ())
+    monkeypatch.setattr(pid1, "SETTINGS", ())
+    monkeypatch.setattr(pid1.os, "umask", lambda _mask: 0)
+    monkeypatch.setattr(pid1.os, "set_blocking", lambda _fd, _how: None)
     monkeypatch.setenv("PATH", os.environ["PATH"])
     for name in ("remove_image_keys", "unpack_host_files"):
-        monkeypatch.setattr(machine_module, name, lambda name=name: done.append(name))
-    monkeypatch.setattr(machine_module.Machine, "_link_up", lambda _self, _name: None)
-    machine_module.Machine().set_up()
+        monkeypatch.setattr(pid1, name, lambda name=name: done.append(name))
+    monkeypatch.setattr(pid1.Machine, "_link_up", lambda _self, _name: None)
+    pid1.Machine().set_up()
     assert done == ["remove_image_keys", "unpack_host_files"]
 
 

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
+from broker.host.vmm.parent.parent_files import MEMORY, STATE, ParentStore
 from broker.host.vmm.parent.shared import SharedMemories, seal_memory
-from broker.host.vmm.parent.store import MEMORY, STATE, ParentStore
 from tests.kit.eventually import eventually
 
 SIZE = 1 << 20

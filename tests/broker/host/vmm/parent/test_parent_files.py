@@ -9,7 +9,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.host.vmm.parent.store import ParentStore
+from broker.host.vmm.parent.parent_files import ParentStore
 
 NOW = 1_700_000_000.0
 
