@@ -26,7 +26,7 @@ _KEEPS = ("once", "time", "session")
     type=click.Choice(_KEEPS),
     default="once",
     show_default=True,
-    help="How long a yes holds: only what 'brokerctl pending' offers.",
+    help="How long to allow it: one of the times that 'brokerctl pending' offers.",
 )
 def command(number: int, verdict: str, *, target: str | None, keep: str) -> None:
     """Answer question ID of 'brokerctl pending'.

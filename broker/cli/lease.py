@@ -33,17 +33,21 @@ def command() -> None:
 @click.option("--cid", type=click.IntRange(3, 0xFFFFFFFE), help="Its vsock CID.")
 @click.option("--hybrid", help="The path of its VMM's hybrid-vsock socket.")
 @click.option("--unix", help="The directory of its sockets (a container).")
-@click.option("--sandbox", help="Its name while it runs; default: the record's.")
-@click.option("--leader", type=click.IntRange(min=2), help="Pid that it ends with.")
+@click.option("--sandbox", help="Name of the running sandbox [default: the record's].")
+@click.option(
+    "--leader",
+    type=click.IntRange(min=2),
+    help="Process ID; the lease ends with this process.",
+)
 @click.option(
     "--connector",
     "connectors",
     type=click.IntRange(min=2),
     multiple=True,
-    help="Another pid that may connect (a vhost-user backend).",
+    help="Another process ID that may connect (a vhost-user backend).",
 )
 @click.option("--detach", is_flag=True, help="Do not wait; needs --leader.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def acquire(
     *,
     record: str,

@@ -28,7 +28,7 @@ def key(*, as_json: bool) -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def list_peers(*, as_json: bool) -> None:
     """Show the brokers that this one accepts on its link."""
     peers = LinkStore(offline_paths()).peers().all

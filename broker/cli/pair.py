@@ -37,7 +37,7 @@ _ROLES = {"host": Role.HOST, "viewer": Role.VIEWER}
     required=True,
     help="The role of this machine.",
 )
-@click.option("--endpoint", help="Where the two meet; the viewer listens.")
+@click.option("--endpoint", help="Address of the link; the viewer listens.")
 @click.option("--peer-cid", type=int, help="On a viewer: the host's CID.")
 def command(
     *, name: str, role_name: str, endpoint: str | None, peer_cid: int | None

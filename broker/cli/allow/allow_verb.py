@@ -27,7 +27,7 @@ _HOW = {"o": "once", "a": "always", "k": "ask", "n": "no"}
 @click.option(
     "--watch",
     is_flag=True,
-    help="RuleOffer it by notification at each refusal from now on.",
+    help="Offer a rule by notification at each refusal from now on.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(

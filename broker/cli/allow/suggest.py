@@ -31,9 +31,9 @@ _BROKEN = 3
     "--since",
     default="-7d",
     show_default=True,
-    help="Decisions from this time on, as -7d or yesterday.",
+    help="Use decisions since this time, as -7d or yesterday.",
 )
-@click.option("-U", "--until", help="Decisions until this time.")
+@click.option("-U", "--until", help="Use decisions until this time.")
 @click.option("--lines", "bare", is_flag=True, help="Print only the lines.")
 @JSON
 def suggest(

@@ -32,7 +32,7 @@ _FORMATS = ("raw", "jsonl", "json", "csv")
     type=click.Choice(_FORMATS),
     default="raw",
     show_default=True,
-    help="'raw': each event as it was recorded, one a line.",
+    help="'raw': each event as it was recorded, one per line.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(*, path: Path, asked: EventOptions, output: str, force: bool) -> None:

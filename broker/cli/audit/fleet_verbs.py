@@ -26,7 +26,9 @@ _VIEWS = Path(__file__).parents[2] / "data/sql/fleet-views.sql"
 _STORE = click.option(
     "--store", required=True, metavar="ADDRESS", help="The database: postgresql://…"
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, a line each.")
+_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per line."
+)
 _KEEP = re.compile(r"([1-9]\d{0,4})d")
 
 # A group for the machines: a table's list of rights has room for some 2,400 roles.
@@ -212,7 +214,12 @@ def gaps_command(*, store: str, as_json: bool) -> None:
 @_STORE
 @click.argument("machine")
 @click.option("--token", is_flag=True, help="Print a new token for its ship.toml.")
-@click.option("--certificate", default="", metavar="NAME", help="Of its TLS client.")
+@click.option(
+    "--certificate",
+    default="",
+    metavar="NAME",
+    help="Name in its TLS client certificate.",
+)
 @click.option("--log", default="", metavar="ORIGIN", help="'audit verify' prints it.")
 @click.option("--revoke", is_flag=True, help="Reject further events from this machine.")
 def enrol_command(

@@ -19,11 +19,16 @@ from broker.ipc.control.methods import AUDIT_PRUNE, GET_VERSION
 
 
 @click.command("gc")
-@click.option("--keep", default="", metavar="SPAN", help="Only so long, as '90d'.")
+@click.option(
+    "--keep",
+    default="",
+    metavar="SPAN",
+    help="Keep events only for this time, as '90d'.",
+)
 @click.option(
     "--max-megabytes",
     type=click.IntRange(min=1),
-    help="And the oldest while the log is larger; they go with their hashes.",
+    help="Also remove the oldest events, with their hashes, while the log is larger than this.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:

@@ -34,7 +34,7 @@ _TITLES = (
     type=click.IntRange(1, 10000),
     default=10,
     show_default=True,
-    help="So many of each, the most frequent.",
+    help="Show this many of each, the most frequent first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, asked: EventOptions, top: int, as_json: bool) -> None:

@@ -79,7 +79,7 @@ _LATER = MappingProxyType(
     "--lines",
     default="",
     metavar="[N]",
-    help="The last N (10), or with +N the first; 'all'.",
+    help="Show the last N events [default: 10], with +N the first N, or 'all'.",
 )
 @click.option("-r", "--reverse", is_flag=True, help="Newest first.")
 @click.option(

@@ -33,14 +33,14 @@ _log = click.option(
     "--log",
     "path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Another log's file, as a copy.",
+    help="Use a copy of another log's file.",
 )
 _against = click.option(
     "--against",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     multiple=True,
     metavar="CHECKPOINT",
-    help="A file with checkpoints that were stored elsewhere; '-' for standard input.",
+    help="File with checkpoints that were stored elsewhere; '-' for standard input.",
 )
 
 
@@ -48,7 +48,7 @@ _store = click.option(
     "--store",
     default="",
     metavar="ADDRESS",
-    help="What a fleet's store has: postgresql://…, or files of JSON lines (verify).",
+    help="Fleet's store: postgresql://…, or files of JSON lines (verify).",
 )
 _machine = click.option(
     "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine's."
@@ -58,7 +58,7 @@ _machine = click.option(
 @click.command("verify")
 @_against
 @click.option("--origin", default="", help="The name of the log, as noted earlier.")
-@click.option("--copy", is_flag=True, help="This copy is without its signing key.")
+@click.option("--copy", is_flag=True, help="The copy may lack its signing key.")
 @_log
 @_store
 @_machine
@@ -262,7 +262,7 @@ def _note(text: str, file: Path) -> Note:
     "--against",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="CHECKPOINT",
-    help="Prove it against this checkpoint, instead of the newest.",
+    help="Prove it against this checkpoint instead of the newest one.",
 )
 @_log
 def prove_command(*, event: int, against: Path | None, path: Path | None) -> None:
@@ -285,8 +285,12 @@ def prove_command(*, event: int, against: Path | None, path: Path | None) -> Non
 
 
 @click.command("checkpoint")
-@click.option("--peer", default=None, help="Those kept of another broker's log.")
-@click.option("--all", "every", is_flag=True, help="All of them, not the newest only.")
+@click.option(
+    "--peer",
+    default=None,
+    help="Show checkpoints that are kept for this other broker's log.",
+)
+@click.option("--all", "every", is_flag=True, help="Show all, not only the newest.")
 @_log
 @_store
 @_machine

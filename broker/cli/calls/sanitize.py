@@ -41,7 +41,7 @@ _END_SECONDS = 5.0
     "--to",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the new documents go; else beside each document.",
+    help="Directory for the new documents [default: beside each document].",
 )
 def command(files: tuple[Path, ...], *, sandbox: str, folder: Path | None) -> None:
     """Make documents harmless: PDF and office documents, and pictures.

@@ -30,7 +30,7 @@ class OfferedService(NamedTuple):
 
 @click.command("services")
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
-@click.option("--json", "as_json", is_flag=True, help="One object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(sandbox: str | None, *, as_json: bool) -> None:
     """List the services of records and of your own desktop.
 

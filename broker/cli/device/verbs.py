@@ -158,7 +158,7 @@ def _show(answer: DeviceAnswer, way: str, *, as_json: bool) -> None:
 
 
 @command.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def watch(*, as_json: bool) -> None:
     """Print each plug, unplug, attach and detach event, until Ctrl-C."""
     before: dict[str, tuple[str, str]] = {}
@@ -228,7 +228,9 @@ def explain(port: str, sandbox: str, *, as_json: bool) -> None:
 
 
 @command.command()
-@click.option("--batch", is_flag=True, help="Rules and devices as JSON lines.")
+@click.option(
+    "--batch", is_flag=True, help="Print rules and devices, one JSON object per line."
+)
 @click.argument("line", required=False)
 def match(line: str | None, *, batch: bool) -> None:
     """Say whether a rule's device conditions match a device.

@@ -19,7 +19,9 @@ from broker.ipc.control.methods import FOLDER_UNSHARE
 @click.argument("folder", type=click.Path())
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.option(
-    "--force", is_flag=True, help="End the sandbox where it has files of it open."
+    "--force",
+    is_flag=True,
+    help="End the sandbox if it still has files of the folder open.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(folder: str, sandbox: str, *, force: bool, as_json: bool) -> None:

@@ -60,12 +60,12 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
     "--base",
     default=store.DEFAULT_NAME,
     show_default=True,
-    help="The image whose kernel it gets.",
+    help="Image whose kernel to use.",
 )
 @click.option(
     "--key",
     type=_FILE,
-    help="ARCHIVE is of 'image export'; the public key of those who signed it.",
+    help="Public key that signed ARCHIVE ('image export').",
 )
 @_JSON
 def import_(

@@ -38,19 +38,27 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.argument("name", default=store.DEFAULT_NAME, shell_complete=images)
 @click.option("--suite", default=store.DEFAULT_SUITE, show_default=True)
 @click.option(
-    "-p", "--package", "packages", multiple=True, help="A package besides the default."
+    "-p",
+    "--package",
+    "packages",
+    multiple=True,
+    help="Install this package besides the default ones.",
 )
 @click.option(
     "--packages-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Package names instead of the default ones, separated by space; # comments.",
 )
-@click.option("--x11", is_flag=True, help="Show X11 programs, too (docs/x11.md).")
+@click.option("--x11", is_flag=True, help="Also show X11 programs (docs/x11.md).")
 @click.option("--gpu", is_flag=True, help="Draw with a GPU (docs/gpu.md).")
 @click.option("--kernel", default="", help=f"Instead of {store.DEFAULT_KERNEL}.")
-@click.option("--mirror", default="", help="An archive instead of this machine's own.")
-@click.option("--size", default=0, metavar="MIB", help="Least size of the root.")
-@click.option("--force", is_flag=True, help="Build even if the image is there.")
+@click.option(
+    "--mirror", default="", help="Package archive to use instead of this machine's."
+)
+@click.option(
+    "--size", default=0, metavar="MIB", help="Smallest size of the root file system."
+)
+@click.option("--force", is_flag=True, help="Build even if the image exists.")
 @_JSON
 def build(
     name: str,

@@ -79,7 +79,7 @@ def remove_libvirt() -> None:
     help="libvirt's URI, as virsh -c takes it.",
 )
 @click.option("--yes", is_flag=True, help="Define it without asking.")
-@click.option("--dry-run", is_flag=True, help="Only show the change.")
+@click.option("--dry-run", is_flag=True, help="Show the change; write nothing.")
 def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
     """Give the libvirt DOMAIN a vsock, by which its guest reaches the broker.
 

@@ -28,7 +28,7 @@ _PIECE = 1 << 16
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("ports", metavar="PORT[:SANDBOX-PORT]")
 @click.option("--stdio", is_flag=True, help="Connect standard input and output.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
     """Forward PORT of this machine's loopback to a port of SANDBOX until Ctrl-C.
 

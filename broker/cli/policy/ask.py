@@ -45,9 +45,14 @@ def told_of(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what a call is about."""
     for option in (
         click.option("--key", help="The ssh key: its fingerprint, or its comment."),
-        click.option("--port", type=click.IntRange(1, 65535), help="Of a flow."),
-        click.option("--protocol", help="Of a flow: tcp, udp, icmp, or dns: a lookup."),
-        click.option("--size", type=click.IntRange(0), help="Bytes that would flow."),
+        click.option("--port", type=click.IntRange(1, 65535), help="Port of a flow."),
+        click.option(
+            "--protocol",
+            help="Protocol of a flow: tcp, udp, icmp, or dns for a lookup.",
+        ),
+        click.option(
+            "--size", type=click.IntRange(0), help="Size of the data, in bytes."
+        ),
         click.option("--host", help="The host of the address; '' for none."),
         click.option("--scheme", help="The scheme of the address; '' for none."),
         click.option("--mime", help="The type that the source claims for its data."),

@@ -60,7 +60,7 @@ _PICTURE_BYTES = 16 << 20
     type=click.Choice(["svg", "dot"]),
     default="svg",
     show_default=True,
-    help="A picture, or the graph that Graphviz draws it from.",
+    help="Write a picture, or the graph for Graphviz.",
 )
 @JSON
 def graph(

@@ -46,17 +46,17 @@ _BROKEN = 3
     "--since",
     default="-30d",
     show_default=True,
-    help="Decisions from this time on, as -7d or yesterday.",
+    help="Use decisions since this time, as -7d or yesterday.",
 )
-@click.option("-U", "--until", help="Decisions until this time.")
+@click.option("-U", "--until", help="Use decisions until this time.")
 @click.option(
-    "--store", default="", metavar="ADDRESS", help="Ask a fleet's database instead."
+    "--store", default="", metavar="ADDRESS", help="Read a fleet's database instead."
 )
 @click.option(
     "--machine",
     "machines",
     multiple=True,
-    help="Only of this machine of the fleet; a pattern, several times.",
+    help="Use only decisions of this machine of the fleet; a pattern, may be repeated.",
 )
 @JSON
 def simulate(

@@ -75,7 +75,7 @@ _BROKEN = 3
     "--min-coverage",
     type=click.IntRange(0, 100),
     default=0,
-    help="Percent of the rules that must decide some case.",
+    help="Percentage of the rules that must decide at least one case.",
 )
 @JSON
 def test_policy(

@@ -39,7 +39,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     "--listen",
     required=True,
     type=click.Path(path_type=Path),
-    help="Socket to make; what connects to it is filtered.",
+    help="Socket to create; its clients are filtered.",
 )
 @click.option(
     "--server",
@@ -58,12 +58,10 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     type=click.Choice([r.value for r in Revoked]),
     default=Revoked.SILENCE.value,
     show_default=True,
-    help="What a recording receives when the microphone is taken away.",
+    help="What a recording receives after the microphone was revoked.",
 )
-@click.option("--sink", help="Where it plays [default: the server's default].")
-@click.option(
-    "--source", help="The source that it records [default: the server's default]."
-)
+@click.option("--sink", help="Sink to play to [default: the server's default].")
+@click.option("--source", help="Source to record from [default: the server's default].")
 @click.option(
     "--streams",
     type=_most(pulse_limits.PULSE_STREAMS_PER_SANDBOX),
@@ -83,7 +81,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     type=_most(pulse_limits.PULSE_CHANNELS_ANY),
     default=_DEFAULT.channels,
     show_default=True,
-    help="Most channels of a stream.",
+    help="Largest number of channels of a stream.",
 )
 @click.option(
     "--buffer",
@@ -102,7 +100,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     metavar="SECONDS",
     help="How long a stream plays nothing before it counts as idle.",
 )
-@click.option("--json", is_flag=True, help="One line of JSON for each event.")
+@click.option("--json", is_flag=True, help="Print one JSON object per event.")
 def command(
     *,
     sandbox: str,

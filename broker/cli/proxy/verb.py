@@ -72,23 +72,23 @@ class Order:
     "--idle",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="End a connection that moves no byte for so long (default: never).",
+    help="End a connection that is idle for this time [default: never].",
 )
 @click.option(
     "--max-connections",
     type=click.IntRange(1, relay_limits.RELAY_STREAMS),
     default=1024,
     show_default=True,
-    help="Beyond it, clients wait in the listen queue.",
+    help="Number of connections at one time; further clients wait in the listen queue.",
 )
 @click.option(
     "--max-write",
     type=click.IntRange(min=0),
     default=0,
     metavar="BYTES",
-    help="Largest single write, for transports that lose larger ones; copied then unless set otherwise.",
+    help="Largest single write, for transports that lose larger ones; implies copying unless set otherwise.",
 )
-@click.option("--json", is_flag=True, help="One line of JSON for each connection.")
+@click.option("--json", is_flag=True, help="Print one JSON object per connection.")
 @click.option("-q", "--quiet", is_flag=True, help="Report only errors.")
 def relay(
     *,

@@ -27,7 +27,7 @@ _LABEL_TOP = 18
     "--listen",
     required=True,
     type=click.Path(path_type=Path),
-    help="Socket to make; what connects to it is filtered.",
+    help="Socket to create; its clients are filtered.",
 )
 @click.option("--display", help="The compositor's socket [default: $WAYLAND_DISPLAY].")
 @click.option(
@@ -45,13 +45,13 @@ _LABEL_TOP = 18
     type=click.Choice([f.value for f in Fullscreen]),
     default=Fullscreen.FAKE.value,
     show_default=True,
-    help="What a wish for the whole screen becomes.",
+    help="How to answer a request for fullscreen.",
 )
-@click.option("--allow", multiple=True, help="A further global to allow; repeatable.")
+@click.option("--allow", multiple=True, help="Allow another global; may be repeated.")
 @click.option(
     "--waypipe",
     is_flag=True,
-    help="What connects speaks waypipe's wire ('waypipe server'), not Wayland.",
+    help="Clients speak waypipe's protocol ('waypipe server'), not Wayland.",
 )
 @click.option(
     "--subsurfaces",

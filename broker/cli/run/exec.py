@@ -17,7 +17,7 @@ from broker.viewer.sandboxes.named_lease import several_run
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("command_words", metavar="[--] COMMAND…", nargs=-1, required=True)
-@click.option("-d", "--detach", is_flag=True, help="Return once it has been started.")
+@click.option("-d", "--detach", is_flag=True, help="Return once it has started.")
 @options_of_streams
 def command(
     sandbox: str,

@@ -40,7 +40,9 @@ _LINE = 4096
 @click.option("--console", is_flag=True, help="The guest's console.")
 @click.option("--program", type=click.IntRange(min=1), help="Output of program N.")
 @click.option("-f", "--follow", is_flag=True, help="Continue with new output.")
-@click.option("--raw", is_flag=True, help="The bytes as they are; not to a terminal.")
+@click.option(
+    "--raw", is_flag=True, help="Print the bytes unchanged; refused on a terminal."
+)
 def command(
     sandbox: str, *, console: bool, program: int | None, follow: bool, raw: bool
 ) -> None:

@@ -95,7 +95,9 @@ _OPTIONS = (
         "-e", "--env", multiple=True, metavar="NAME=VALUE", help="For the program."
     ),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
+    click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object per line."
+    ),
 )
 
 

@@ -23,7 +23,7 @@ from broker.ipc.control.methods import STATUS, STOP
 @click.option(
     "--grace",
     type=click.FloatRange(min=0, max=3600),
-    help="Seconds for a machine to switch itself off.",
+    help="Seconds that a machine has to power off.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(

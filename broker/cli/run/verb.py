@@ -22,14 +22,14 @@ _X11_ELSEWHERE = (
 @click.command("run", context_settings={"allow_interspersed_args": False})
 @click.argument("sandbox", metavar="SANDBOX", required=False, shell_complete=sandboxes)
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
-@click.option("-d", "--detach", is_flag=True, help="Return once the window is up.")
+@click.option("-d", "--detach", is_flag=True, help="Return once its window is shown.")
 @click.option("--no-window", is_flag=True, help="Do not expect a window.")
 @click.option(
     "--bwrap",
     is_flag=True,
-    help="Run a program of this machine's in a box, without a record: -- COMMAND…",
+    help="Run a program of this machine in a box, without a record: -- COMMAND…",
 )
-@click.option("--x11", is_flag=True, help="Show X11 programs of a --bwrap box, too.")
+@click.option("--x11", is_flag=True, help="Also show X11 programs of a --bwrap box.")
 @click.option(
     "--flatpak",
     metavar="APP",

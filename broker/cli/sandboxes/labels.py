@@ -52,9 +52,9 @@ class WindowLabel:
 
 @click.command("labels")
 @click.option("--json", "form", flag_value="json", help="One JSON array.")
-@click.option("--css", "form", flag_value="css", help="GTK's CSS, for bars.")
+@click.option("--css", "form", flag_value="css", help="Print GTK CSS, for bars.")
 @click.option(
-    "--sway", "form", flag_value="sway", help="Rules for sway's configuration."
+    "--sway", "form", flag_value="sway", help="Print rules for sway's configuration."
 )
 @click.option("--waybar", "form", flag_value="waybar", help="Settings for waybar.")
 def command(*, form: str | None) -> None:

@@ -97,9 +97,11 @@ class _Wishes:
     "--host-files",
     multiple=True,
     type=click.Choice(["fonts", "locale", "certificates"]),
-    help="Files of this machine that it gets; may be repeated.",
+    help="Kind of this machine's files to show to the sandbox; may be repeated.",
 )
-@click.option("--no-menu", is_flag=True, help="No entry in the application menu.")
+@click.option(
+    "--no-menu", is_flag=True, help="Do not add an entry to the application menu."
+)
 @click.option("--build", is_flag=True, help="Build the image that it needs now.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(

@@ -47,7 +47,7 @@ _NAME = click.argument("name", shell_complete=sandboxes)
 _PASSPHRASE = click.option(
     "--passphrase-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file with the passphrase; without it gpg asks.",
+    help="File with the passphrase [default: gpg asks].",
 )
 
 
@@ -287,7 +287,7 @@ def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
 @click.option("--keep-record", is_flag=True, help="Remove only the home.")
 @click.option("--keep-logs", is_flag=True, help="Keep the output of its programs.")
 @click.option(
-    "--image", is_flag=True, help="Its image too, if no other record uses it."
+    "--image", is_flag=True, help="Also remove its image if no other record uses it."
 )
 @_YES
 @_JSON
@@ -487,13 +487,13 @@ def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
 @click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="age's key, for a backup encrypted with age.",
+    help="Key of age, for a backup encrypted with age.",
 )
 @_PASSPHRASE
 @click.option(
     "--trust-record",
     is_flag=True,
-    help="Write its record also where that reaches files of this machine.",
+    help="Write its record even if it gives access to files of this machine.",
 )
 @_YES
 @_JSON

@@ -38,12 +38,12 @@ _SHOWN_DISK = Path("/home.luks")
     "--for",
     "minutes",
     type=click.IntRange(1, 7 * 24 * 60),
-    help="Minutes after which the kernel forgets it; else at the end of the session.",
+    help="Minutes until the kernel forgets it [default: the end of the session].",
 )
 @click.option(
     "--passphrase-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file with the passphrase in its first line, instead of a question.",
+    help="File with the passphrase in its first line; do not ask.",
 )
 @_JSON
 def unlock(

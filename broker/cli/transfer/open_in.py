@@ -35,14 +35,16 @@ OPENING = "VITRAIL_OPENING"
     "--in",
     "sandbox",
     shell_complete=sandboxes,
-    help="The sandbox, by its name or its record's.",
+    help="Show only events of this sandbox, by its name or its record's.",
 )
 @click.option("--edit", is_flag=True, help="Replace the file by the edited one.")
 @click.option(
     "--check", is_flag=True, help="Print what would be accepted; change nothing."
 )
 @click.option(
-    "--batch", is_flag=True, help="With --check: questions, a JSON object a line."
+    "--batch",
+    is_flag=True,
+    help="With --check: read questions, one JSON object per line.",
 )
 @click.option(
     "--scheme",

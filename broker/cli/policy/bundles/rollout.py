@@ -82,20 +82,20 @@ def _time(text: str) -> int:
     multiple=True,
     required=True,
     metavar="RING=FILE",
-    help="The bundle of a ring of machines, as canary=site-43.bundle; several times.",
+    help="Bundle of a ring of machines, as canary=site-43.bundle; may be repeated.",
 )
 @click.option(
     "--not-before",
     "begins",
     multiple=True,
     metavar="RING=TIME",
-    help="From when on, as 'all=2026-12-01 06:00'.",
+    help="Time from which a ring applies the bundle, as 'all=2026-12-01 06:00'.",
 )
 @click.option(
     "--expires",
     default="",
     metavar="TIME",
-    help="When it is to be refused, as +30d: then a newer one has been held back.",
+    help="Expiry, as +30d; machines then know that a newer index was held back.",
 )
 @click.option(
     "-o",
@@ -231,28 +231,28 @@ def _denials(store: str, bundle: str) -> list[Denials]:
     "--back-to",
     default="all",
     show_default=True,
-    help="The ring whose version the ring returns to.",
+    help="Ring whose version this ring returns to.",
 )
 @click.option(
     "--machines",
     type=click.IntRange(1, 100_000),
     default=2,
     show_default=True,
-    help="On so many machines: one that was taken over can be denied at will.",
+    help="Count only calls seen on at least this many machines: a taken-over machine can cause denials at will.",
 )
 @click.option(
     "--factor",
     type=click.FloatRange(1, 1000),
     default=4.0,
     show_default=True,
-    help="So many times the denials of the week before.",
+    help="Report if denials exceed those of the week before by this factor.",
 )
 @click.option(
     "--least",
     type=click.IntRange(1, 1_000_000),
     default=10,
     show_default=True,
-    help="And so many on a machine.",
+    help="And at least this many on one machine.",
 )
 @JSON
 def watch_command(

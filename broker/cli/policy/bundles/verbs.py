@@ -117,12 +117,12 @@ def key(file: Path, *, as_json: bool) -> None:
     "directory", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @KEY
-@click.option("--name", required=True, help="What the bundle is called, as acme.")
+@click.option("--name", required=True, help="Name of the bundle, as acme.")
 @click.option(
     "--version",
     required=True,
     type=click.IntRange(1, tool_limits.BUNDLE_VERSION),
-    help="Higher than that of every bundle of this name before.",
+    help="Version; higher than that of every earlier bundle of this name.",
 )
 @click.option(
     "-o",
@@ -315,14 +315,14 @@ def _report(
     type=click.IntRange(0, 86400),
     default=0,
     metavar="SECONDS",
-    help="Wait up to so long first, drawn by lot; for timers.",
+    help="First wait a random time up to this one; for timers.",
 )
 @click.option(
     "--ring",
     default="all",
     show_default=True,
     metavar="NAME",
-    help="This machine's ring, where URL is an index.",
+    help="Ring of this machine, if URL is an index.",
 )
 @_REPLACE
 @JSON
