@@ -25,7 +25,7 @@ SLACK = 0.1
 CLASS_NAMES_TWICE = 9
 MODULE_NAMES_OFTEN = 5
 CIRCLES = 1
-KIND_DISPATCHES = (33, 19)
+KIND_DISPATCHES = (3, 3)
 """Places and modules that ask for a launch kind outside its launcher's folder."""
 OF_NO_DAEMON = 3_250
 """Lines in packages of daemons, outside of cli, that only brokerctl imports."""

@@ -6,6 +6,9 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -15,7 +18,13 @@ from broker.cli.machines.flatpak import install_flatpak, remove_flatpak
 from broker.cli.machines.libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.machines.rootful import install_rootful
 from broker.cli.machines.setup import hook_written, setup_errors
-from broker.cli.run.shared_box import opener_files, run_shared_box, write_opener
+from broker.cli.run.shared_box import (
+    BOXES,
+    BoxProgram,
+    opener_files,
+    run_shared_box,
+    write_opener,
+)
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
@@ -32,10 +41,7 @@ from broker.host.launchers.podman.hooks import (
 )
 from policy.records.loader import FOLDER, search_path
 
-_BOXES = {"toolbox": "toolbox", "distrobox": "distrobox-enter"}
-"""The program of each that starts commands in a box."""
-_COLOURS = {"toolbox": "grey", "distrobox": "purple"}
-_PROGRAMS = click.Choice(["flatpak", "libvirt", "podman", *sorted(_BOXES)])
+_PROGRAMS = click.Choice(["flatpak", "libvirt", "podman", *sorted(BOXES)])
 _WRAPPER = """\
 #!/bin/sh
 # Written by 'brokerctl launcher install {program}'; 'launcher remove' removes it.
@@ -56,6 +62,25 @@ microphone = "deny"
 [launch]
 kind = "shared-box"
 """
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of 'install'; ``app`` is empty where there is none."""
+
+    uid: int | None
+    app: str
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class _Launcher:
+    """A program whose sandboxes can be set up; ``remove`` gets the application."""
+
+    name: str
+    install: Callable[[_Words], None]
+    remove: Callable[[str], None]
+    of_an_app: bool = False
 
 
 @click.group("launcher")
@@ -95,72 +120,48 @@ def install(program: str, *, uid: int | None, app: str | None, as_json: bool) ->
     has a display and sound under 'brokerctl run --flatpak APP' only, and its menu
     entries, so that the menu runs that.
     """
-    _check_app(program, app)
-    if app is not None:
-        install_flatpak(app, as_json=as_json)
-        return
-    if program == "libvirt":
-        install_libvirt(uid, as_json=as_json)
-        return
-    if program != "podman":
-        _install_box(program, as_json=as_json)
-        return
-    if os.geteuid() == 0:
-        install_rootful(uid, as_json=as_json)
-        return
-    paths = find_paths()
-    folder, conf = _hooks_folder(), _drop_in()
-    control, records = paths.control, search_path(paths.runtime, paths.config)
-    with hook_written():
-        written = write_hooks(folder, _program(), control, records)
-        other = name_hooks(folder, conf)
-        if other is None:
-            written.append(conf)
-    render.written_files(written, as_json=as_json, add_to=other)
-    if as_json:
-        return
-    if other is not None:
-        render.note(f"add this directory to hooks_dir in {other}: {folder}")
-    render.note("try it: podman run --annotation io.vitrail.sandbox=RECORD …")
+    chosen = _LAUNCHERS[program]
+    _check_app(chosen, app)
+    chosen.install(_Words(uid, app or "", as_json))
 
 
 @command.command(
     "exec",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.argument("kind", type=click.Choice(sorted(_BOXES)))
+@click.argument("kind", type=click.Choice(sorted(BOXES)))
 @click.argument("program", type=click.Path(path_type=Path, exists=True))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def run_box(kind: str, program: Path, words: tuple[str, ...]) -> None:
     """Run PROGRAM, a real toolbox or distrobox, with the sockets of a label."""
-    sys.exit(run_shared_box(kind, program, words))
+    sys.exit(run_shared_box(BOXES[kind], program, words))
 
 
-def _install_box(program: str, *, as_json: bool) -> None:
-    name = _BOXES[program]
-    wrapper = _wrapper(program)
-    real = _real(name, wrapper)
+def _install_box(box: BoxProgram, words: _Words) -> None:
+    program = box.name
+    wrapper = _wrapper(box)
+    real = _real(box.command, wrapper)
     record = find_paths().config[0] / FOLDER / f"{program}.toml"
     written = [wrapper]
     with setup_errors(f"{program} cannot be set up"):
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not record.exists():
-            text = _BOX_RECORD.format(program=program, colour=_COLOURS[program])
+            text = _BOX_RECORD.format(program=program, colour=box.colour)
             record.write_text(text)
             written.append(record)
         wrapper.parent.mkdir(parents=True, exist_ok=True)
         text = _WRAPPER.format(program=program, real=shlex.quote(str(real)))
         replace_file(wrapper, text.encode(), mode=0o755)
         written.append(write_opener())
-    render.written_files(written, as_json=as_json)
-    if not as_json:
+    render.written_files(written, as_json=words.as_json)
+    if not words.as_json:
         render.note(
             f"{program} gives a label, not a boundary; see docs/launchers/boxes.md"
         )
 
 
-def _wrapper(program: str) -> Path:
-    return Path.home() / ".local" / "bin" / _BOXES[program]
+def _wrapper(box: BoxProgram) -> Path:
+    return Path.home() / ".local" / "bin" / box.command
 
 
 def _real(name: str, wrapper: Path) -> Path:
@@ -185,25 +186,30 @@ def remove(program: str, *, app: str | None) -> None:
     flatpak --app APP: give an application back the permissions that it had before
     'install', or 'brokerctl run' of it, replaced them, and its menu entries.
     """
-    _check_app(program, app)
-    if app is not None:
-        remove_flatpak(app)
-        return
-    if program == "libvirt":
-        remove_libvirt()
-        return
-    remove_files(program)
+    chosen = _LAUNCHERS[program]
+    _check_app(chosen, app)
+    chosen.remove(app or "")
 
 
-def remove_files(program: str) -> None:
-    """Remove what 'install' wrote for podman, toolbox or distrobox, if anything."""
+def remove_files() -> None:
+    """Remove what 'install' wrote for podman, toolbox and distrobox, if anything."""
+    for name in (_PODMAN.name, *sorted(BOXES)):
+        _LAUNCHERS[name].remove("")
+
+
+def _remove_podman() -> None:
     paths = [*hook_files(_hooks_folder()), _program(), _drop_in()]
-    if program == "podman" and os.geteuid() == 0:
-        paths = [*rootful_files(), ROOTFUL_CONF]
-    if program != "podman":
-        paths = [_wrapper(program)]
-        if not any(_wrapper(other).exists() for other in _BOXES if other != program):
-            paths += opener_files()
+    _remove([*rootful_files(), ROOTFUL_CONF] if os.geteuid() == 0 else paths)
+
+
+def _remove_box(box: BoxProgram, _app: str) -> None:
+    paths = [_wrapper(box)]
+    if not any(_wrapper(other).exists() for other in BOXES.values() if other != box):
+        paths += opener_files()
+    _remove(paths)
+
+
+def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         try:
             path.unlink()
@@ -212,8 +218,8 @@ def remove_files(program: str) -> None:
         render.note(f"removed {path}")
 
 
-def _check_app(program: str, app: str | None) -> None:
-    if (program == "flatpak") != (app is not None):
+def _check_app(chosen: _Launcher, app: str | None) -> None:
+    if chosen.of_an_app != (app is not None):
         raise click.UsageError(
             "--app APP is required for flatpak, and only for flatpak"
         )
@@ -234,3 +240,48 @@ def _drop_in() -> Path:
 def _program() -> Path:
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "vitrail" / PROGRAM
+
+
+def _install_podman(words: _Words) -> None:
+    if os.geteuid() == 0:
+        install_rootful(words.uid, as_json=words.as_json)
+        return
+    paths = find_paths()
+    folder, conf = _hooks_folder(), _drop_in()
+    control, records = paths.control, search_path(paths.runtime, paths.config)
+    with hook_written():
+        written = write_hooks(folder, _program(), control, records)
+        other = name_hooks(folder, conf)
+        if other is None:
+            written.append(conf)
+    render.written_files(written, as_json=words.as_json, add_to=other)
+    if words.as_json:
+        return
+    if other is not None:
+        render.note(f"add this directory to hooks_dir in {other}: {folder}")
+    render.note("try it: podman run --annotation io.vitrail.sandbox=RECORD …")
+
+
+_FLATPAK = _Launcher(
+    "flatpak",
+    lambda words: install_flatpak(words.app, as_json=words.as_json),
+    remove_flatpak,
+    of_an_app=True,
+)
+_LIBVIRT = _Launcher(
+    "libvirt",
+    lambda words: install_libvirt(words.uid, as_json=words.as_json),
+    lambda _app: remove_libvirt(),
+)
+_PODMAN = _Launcher("podman", _install_podman, lambda _app: _remove_podman())
+_LAUNCHERS = {
+    row.name: row
+    for row in (
+        *(_FLATPAK, _LIBVIRT, _PODMAN),
+        *(
+            _Launcher(box.name, partial(_install_box, box), partial(_remove_box, box))
+            for box in BOXES.values()
+        ),
+    )
+}
+"""What 'install' and 'remove' do, by the program's name."""

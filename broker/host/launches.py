@@ -143,9 +143,7 @@ class Launches:
     def open_files(self, state: Prepared) -> int | None:
         """Files that a launch's programs may have open; None: a label sets no limit."""
         launch = find_record(self.records(), SandboxName(state.record)).host.launch
-        if is_held(launch):
-            return launch.open_files
-        return None
+        return launch.open_files if is_held(launch) else None
 
     def _record(self, name: SandboxName) -> Record:
         record = find_record(self.records(), name)
@@ -153,8 +151,7 @@ class Launches:
             raise RefusedError(
                 f"'{name}' is not a record of a container or a box",
                 where=record.where("launch.kind"),
-                hint='its [launch] would have kind = "bwrap", "podman", "nspawn", '
-                '"flatpak" or "shared-box"',
+                hint=f"its [launch] would have one of the kinds {', '.join(CLAIMS)}",
             )
         return record
 

@@ -31,13 +31,13 @@ from broker.ipc.control.types import leases as api
 from broker.ipc.control.types.base import Nothing
 from policy.records.model import (
     CidPeer,
-    External,
     HybridPeer,
     LibvirtPeer,
     MachinePeer,
     Record,
     RecordSet,
     UnixPeer,
+    is_of_others,
 )
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Leasing:
         await self._reload()
         name = take_sandbox_name(request.record)
         record = find_record(self._records(), name)
-        if not isinstance(record.host.launch, External):
+        if not is_of_others(record.host.launch):
             raise RefusedError(
                 f"'{name}' is started by Vitrail itself ('brokerctl run {name}')",
                 where=record.where("launch.kind"),

@@ -352,10 +352,8 @@ class RemoteViewer(LinkEnd):
                 )
                 return m.RequestDone(request.request)
             case _:
-                reply = await self._answer_common(epoch, request)
-                if reply is not None:
-                    return reply
-                return await self._devices.serve(epoch, request)
+                common = await self._answer_common(epoch, request)
+                return common or await self._devices.serve(epoch, request)
 
     async def _start(self, epoch: Epoch, request: m.StartSandbox) -> m.SandboxStarted:
         record = take_sandbox_name(request.record)

@@ -67,7 +67,7 @@ PROGRAMS = (
         USER,
         253,
         31_800,
-        20_000,
+        20_010,
         linked=True,
     ),
     Program(

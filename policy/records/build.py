@@ -28,7 +28,7 @@ from policy.records.desktop_tables import (
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
-from policy.records.kinds import KIND_KEY, MONITORS
+from policy.records.kinds import FLATPAK, KIND_KEY, MONITORS, NSPAWN
 from policy.records.launch_table import LAUNCH, PEER, STATE
 from policy.records.launches import check, launch_of
 from policy.records.model import (
@@ -36,7 +36,6 @@ from policy.records.model import (
     STRIP_PIXELS,
     Audio,
     Clipboard,
-    External,
     Folders,
     HostRecord,
     Label,
@@ -47,6 +46,7 @@ from policy.records.model import (
     Transfer,
     ViewerRecord,
     Window,
+    is_of_others,
 )
 from policy.records.record_schema import INHERITS_KEY, TABLES, TOP
 from policy.suggestions import did_you_mean, nearest
@@ -102,13 +102,13 @@ _OTHERWISE = {
 
 
 _NEEDED: Mapping[object, tuple[str, str, str, str]] = {
-    "flatpak": (
+    FLATPAK.name: (
         "app",
         "the application is missing",
         'app = "an application ID as org.gnome.gedit"',
         "'flatpak list --app --columns=application' prints those installed",
     ),
-    "nspawn": (
+    NSPAWN.name: (
         "rootfs",
         "the directory of the container's root is missing",
         'rootfs = "an absolute path"',
@@ -575,7 +575,7 @@ def _digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:
         "viewer": asdict(viewer),
         "host": {**asdict(host), "kind": type(host.launch).__name__},
     }
-    if isinstance(host.launch, External):
+    if is_of_others(host.launch):
         meaning["peer"] = type(host.launch.peer).__name__
     text = json.dumps(meaning, sort_keys=True, default=_plain)
     return hashlib.sha256(b"vitrail record 1\n" + text.encode()).hexdigest()

@@ -41,6 +41,7 @@ class LaunchKind:
     ``network``: the record says which one it has.
     ``folders``: folders are shared with it while it runs.
     ``whole_gpu``: with a GPU it has all of /dev/dri, what shows pictures too.
+    ``of_others``: other programs start it, at any time.
     ``boundary``: it is kept from the user's files and sockets; without, it is a label.
     """
 
@@ -54,6 +55,7 @@ class LaunchKind:
     network: bool = False
     folders: bool = False
     whole_gpu: bool = False
+    of_others: bool = False
     boundary: bool = True
 
     def has(self, capability: Capability) -> bool:
@@ -86,7 +88,7 @@ PODMAN = LaunchKind("podman", own_command=True, holds=True, network=True)
 NSPAWN = LaunchKind("nspawn", own_command=True, holds=True, network=True)
 FLATPAK = LaunchKind("flatpak", holds=True, whole_gpu=True)
 SHARED_BOX = LaunchKind("shared-box", boundary=False)
-EXTERNAL = LaunchKind("external")
+EXTERNAL = LaunchKind("external", of_others=True)
 """Started by others.  Whether our agent is inside depends on its ``[peer]``."""
 
 KINDS: Mapping[str, LaunchKind] = MappingProxyType(

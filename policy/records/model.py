@@ -406,6 +406,11 @@ def boots(launch: Launch) -> TypeGuard[MicroVM | ThrowawayVm]:
     return launch.kind.boots
 
 
+def is_of_others(launch: Launch) -> TypeGuard[External]:
+    """Whether other programs start it."""
+    return launch.kind.of_others
+
+
 def has_folders(launch: Launch) -> TypeGuard[MicroVM]:
     """Whether folders can be shared with a launch while it runs."""
     return launch.kind.folders

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from broker.cli.run.shared_box import (
+    BOXES,
     box_name,
     relative_display,
     with_environment,
@@ -130,14 +131,14 @@ def test_toolbox_gets_its_variables_by_env():
     gone = ["-u", "DISPLAY", "-u", "WAYLAND_SOCKET", "-u", "XAUTHORITY"]
     inside = ["env", *gone, "WAYLAND_DISPLAY=/w"]
     for before in (["run"], ["run", "-c", "t1"], ["run", "--container=t1", "--"]):
-        assert with_environment("toolbox", [*before, "foot"], values) == [
+        assert with_environment(BOXES["toolbox"], [*before, "foot"], values) == [
             *before,
             *inside,
             "foot",
         ]
     for words in (["enter", "t1"], ["run"], ["run", "-c", "t1"]):
-        assert with_environment("toolbox", words, values) == words
-    assert with_environment("distrobox", ["run", "x"], values) == ["run", "x"]
+        assert with_environment(BOXES["toolbox"], words, values) == words
+    assert with_environment(BOXES["distrobox"], ["run", "x"], values) == ["run", "x"]
     # toolbox itself passes the variables of our X server on.
-    words = with_environment("toolbox", ["run", "xterm"], values, x11=True)
+    words = with_environment(BOXES["toolbox"], ["run", "xterm"], values, x11=True)
     assert words == ["run", "env", "WAYLAND_DISPLAY=/w", "xterm"]

@@ -194,9 +194,7 @@ async def _without_network(
 
 def _abstract(records: Sequence[Record]) -> list[Finding]:
     names = [
-        record.name
-        for record in records
-        if isinstance(record.host.launch, Flatpak) and record.host.launch.share_network
+        record.name for record in records if record.values.get("launch.share_network")
     ]
     if not names:
         return []

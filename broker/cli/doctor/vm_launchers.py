@@ -8,18 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
+from broker.cli.policy.records import is_made_for_run
 from broker.host.launchers.libvirt.hook import FOLDER, hook_program, hook_source
 from broker.host.vmm import accel
 from broker.host.vmm.control import Monitor
 from broker.host.vmm.hosttools import find_vhost_device_vsock
+from policy.records import kinds
 from policy.records.kinds import MONITORS
 from policy.records.loader import load_records, search_path
 from policy.records.model import (
-    External,
     LibvirtPeer,
     MachinePeer,
     Record,
-    ThrowawayVm,
+    is_of_others,
 )
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
@@ -29,14 +30,14 @@ LIBRARIES = Path("/usr")
 _DRIVERS = "libvirt/connection-driver/libvirt_driver_{}.so"
 _QEMU = ("qemu-system-x86_64", "qemu-system-x86")
 _FOR_A_RUN = {
-    "libvirt": (
+    kinds.LIBVIRT.name: (
         ("virsh", "libvirt-clients"),
         ("libvirtd", "libvirt-daemon libvirt-daemon-driver-qemu"),
         _QEMU,
     ),
-    "vmspawn": (("systemd-vmspawn", "systemd-container"), _QEMU),
+    kinds.VMSPAWN.name: (("systemd-vmspawn", "systemd-container"), _QEMU),
 }
-_KINDS = {"libvirt": "libvirt-qemu", "vmspawn": "vmspawn"}
+_OF_A_SERVICE_MANAGER = (kinds.VMSPAWN.name,)
 _INSTALL_HOOK = "sudo brokerctl launcher install libvirt"
 
 
@@ -44,15 +45,14 @@ async def check_vm_launchers(context: Context) -> Sequence[Finding]:
     """Check what the records of libvirt's and machined's machines need."""
     folders = search_path(context.paths.runtime, context.paths.config)
     records = load_records(folders).records.values()
-    kinds = {type(peer) for peer in _peers(records)}
+    peers = {type(peer) for peer in _peers(records)}
     found: list[Finding] = []
-    if LibvirtPeer in kinds:
+    if LibvirtPeer in peers:
         found += _libvirt(context)
     launches = [record.host.launch for record in records]
-    managers = {one.manager for one in launches if isinstance(one, ThrowawayVm)}
-    for manager in sorted(managers):
-        found += _throwaway(context, manager)
-    if MachinePeer in kinds:
+    for kind in sorted({one.kind.name for one in launches if is_made_for_run(one)}):
+        found += _made_for_run(context, kind)
+    if MachinePeer in peers:
         found += _machined()
     found += _monitors(context, records)
     return found or [
@@ -97,16 +97,19 @@ def _drivers() -> Iterator[Finding]:
         )
 
 
-def _throwaway(context: Context, manager: str) -> Iterator[Finding]:
+def _made_for_run(context: Context, kind: str) -> Iterator[Finding]:
     path = context.environ.get("PATH", os.defpath)
-    for program, package in _FOR_A_RUN[manager]:
+    for program, package in _FOR_A_RUN[kind]:
         # virsh starts libvirtd, which is not on everybody's PATH.
         if shutil.which(program, path=f"{path}:/usr/sbin:/usr/local/sbin") is None:
-            text = f'records of kind "{_KINDS[manager]}" need {program}'
+            text = f'records of kind "{kind}" need {program}'
             yield warn("virtual machines", text, f"sudo apt install {package}")
     runtime = context.environ.get("XDG_RUNTIME_DIR", "")
-    if manager == "vmspawn" and not Path(runtime, "systemd/private").is_socket():
-        text = 'records of kind "vmspawn" need a service manager of this user'
+    if (
+        kind in _OF_A_SERVICE_MANAGER
+        and not Path(runtime, "systemd/private").is_socket()
+    ):
+        text = f'records of kind "{kind}" need a service manager of this user'
         yield warn("virtual machines", text, "loginctl enable-linger")
 
 
@@ -125,8 +128,8 @@ def _monitors(context: Context, records: Iterable[Record]) -> Iterator[Finding]:
         yield warn("virtual machines", text, 'use kind = "microvm", which is QEMU')
     missing = accel.permission() if wanted else None
     if missing is not None:
-        kinds = " and ".join(f'"{monitor}"' for monitor in sorted(wanted))
-        text = f"records of kind {kinds} need KVM: {missing.reason}"
+        names = " and ".join(f'"{monitor}"' for monitor in sorted(wanted))
+        text = f"records of kind {names} need KVM: {missing.reason}"
         yield warn("virtual machines", text, missing.hint)
 
 
@@ -147,5 +150,6 @@ def _machined() -> Iterator[Finding]:
 
 def _peers(records: Iterable[Record]) -> Iterator[object]:
     for record in records:
-        if isinstance(record.host.launch, External):
-            yield record.host.launch.peer
+        launch = record.host.launch
+        if is_of_others(launch):
+            yield launch.peer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.cli.images.x11_needs import X_SERVER
+from broker.cli.policy.records import is_micro_vm
 from broker.host.images import store
 from broker.host.images.store import ImageSpec
 from policy.records.model import MicroVM, Record
@@ -13,7 +14,7 @@ from policy.records.model import MicroVM, Record
 def micro_vm_of(record: Record) -> MicroVM | None:
     """Return how the record's machine starts; None for a kind without our images."""
     launch = record.host.launch
-    return launch if isinstance(launch, MicroVM) else None
+    return launch if is_micro_vm(launch) else None
 
 
 def spec_of(record: Record) -> ImageSpec | None:

@@ -27,7 +27,7 @@ from broker.host.launchers.libvirt.hook import (
     hook_program,
     install_hook,
 )
-from policy.records.model import External, LibvirtPeer
+from policy.records.model import LibvirtPeer, is_of_others
 
 _VHOST_VSOCK = Path("/dev/vhost-vsock")
 
@@ -137,7 +137,7 @@ def _record_of(domain: str, xml: str) -> str:
     """The record about the domain: the vsock helper's socket is below its name."""
     for record in read_records(offline_paths()).records.values():
         launch = record.host.launch
-        if isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
+        if is_of_others(launch) and isinstance(launch.peer, LibvirtPeer):
             name = launch.peer.domain
             if name == domain or f"<uuid>{name}</uuid>" in xml:
                 return record.name

@@ -57,7 +57,7 @@ _KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFI
 
 @asynccontextmanager
 async def throwaway_domain(
-    paths: Paths, record: Record, steps: Steps
+    paths: Paths, record: Record, launch: ThrowawayVm, steps: Steps
 ) -> AsyncGenerator[None]:
     """Have the domain of a record while the block runs; it is leased and boots.
 
@@ -68,17 +68,19 @@ async def throwaway_domain(
     if await is_leased(paths, record.name):
         yield
         return
-    made, virsh = await _made(paths, record, steps)
+    made, virsh = await _made(paths, record, launch, steps)
     try:
         yield
     finally:
         await _end(made, virsh)
 
 
-async def _made(paths: Paths, record: Record, steps: Steps) -> tuple[Made, Child]:
+async def _made(
+    paths: Paths, record: Record, launch: ThrowawayVm, steps: Steps
+) -> tuple[Made, Child]:
     """Make the domain, lease it and let it run; nothing is left of a failed start."""
     with run_directory(paths) as directory:
-        made = await _described(paths, record, directory)
+        made = await _described(paths, record, launch, directory)
         await report_step(paths, "prepare", made)
         virsh = _make(made)
         try:
@@ -125,11 +127,12 @@ async def is_leased(paths: Paths, name: str) -> bool:
     return any(lease.sandbox == name for lease in leases)
 
 
-async def _described(paths: Paths, record: Record, directory: Path) -> Made:
+async def _described(
+    paths: Paths, record: Record, launch: ThrowawayVm, directory: Path
+) -> Made:
     """Write the XML of a record's domain."""
-    launch = throwaway_launch(record)
     require_program("virsh", "libvirt-clients")
-    qemu, boot = await describe_boot(paths, record, directory)
+    qemu, boot = await describe_boot(paths, record, launch, directory)
     spec = Throwaway(launch.domain(record.name), qemu, boot)
     vhost_user = None
     if not VHOST_VSOCK.exists():
@@ -141,18 +144,10 @@ async def _described(paths: Paths, record: Record, directory: Path) -> Made:
     return made
 
 
-def throwaway_launch(record: Record) -> ThrowawayVm:
-    """Return how a record's machine for one run is started."""
-    launch = record.host.launch
-    assert isinstance(launch, ThrowawayVm)
-    return launch
-
-
 async def describe_boot(
-    paths: Paths, record: Record, directory: Path
+    paths: Paths, record: Record, launch: ThrowawayVm, directory: Path
 ) -> tuple[Path, ImageBoot]:
     """Return QEMU, and the boot of a record's image; writes its initramfs."""
-    launch = throwaway_launch(record)
     qemu = require_program(_QEMU, "qemu-system-x86")
     image = find_image(paths, launch.image)
     choice = await choose_accel(qemu, image.kernel, image.initrd, cache=paths.cache)

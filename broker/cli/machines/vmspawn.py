@@ -23,7 +23,6 @@ from broker.cli.machines.throwaway import (
     report_step,
     require_program,
     run_directory,
-    throwaway_launch,
 )
 from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
@@ -38,7 +37,7 @@ from broker.host.launchers.vmspawn.process import (
     write_gates,
 )
 from broker.host.vmm.vsock_backend import draw_cid
-from policy.records.model import Record
+from policy.records.model import Record, ThrowawayVm
 
 _LAUNCHER = "vmspawn"
 _END_SECONDS = 20.0
@@ -46,7 +45,7 @@ _END_SECONDS = 20.0
 
 @asynccontextmanager
 async def vmspawn_machine(
-    paths: Paths, record: Record, steps: Steps
+    paths: Paths, record: Record, launch: ThrowawayVm, steps: Steps
 ) -> AsyncGenerator[None]:
     """Have the machine of a record while the block runs; it is leased and boots.
 
@@ -59,7 +58,7 @@ async def vmspawn_machine(
         return
     _require_systemd()
     with run_directory(paths) as directory:
-        spec = await _described(paths, record, directory)
+        spec = await _described(paths, record, launch, directory)
         made = Made(spec.machine, spec.boot.uuid, spec.vhost_user, fifo_of(directory))
         with ExitStack() as ours:
             # Open for reading, too: written bytes wait there for the shell.
@@ -101,14 +100,16 @@ def _require_systemd() -> None:
         )
 
 
-async def _described(paths: Paths, record: Record, directory: Path) -> Spawned:
+async def _described(
+    paths: Paths, record: Record, launch: ThrowawayVm, directory: Path
+) -> Spawned:
     require_program("systemd-vmspawn", "systemd-container")
-    qemu, boot = await describe_boot(paths, record, directory)
+    qemu, boot = await describe_boot(paths, record, launch, directory)
     kernel_vsock = VHOST_VSOCK.exists()
     vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
     write_gates(directory, qemu)
     return Spawned(
-        machine=throwaway_launch(record).domain(record.name),
+        machine=launch.domain(record.name),
         boot=boot,
         cid=draw_cid() if kernel_vsock else None,
         vhost_user=None if kernel_vsock else vhost_user,

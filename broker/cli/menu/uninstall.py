@@ -22,7 +22,6 @@ from broker.ipc.control.methods import STOP
 from broker.viewer.menu_icons import data_home
 
 _ENTRY = "vitrail-sandbox-"
-_LAUNCHERS = ("podman", "toolbox", "distrobox")
 
 
 @click.command("uninstall")
@@ -54,8 +53,7 @@ def command(*, purge: bool, yes: bool) -> None:
         click.confirm("Uninstall?", abort=True, err=True)
     if broker_runs(paths):
         trio.run(_end)
-    for name in _LAUNCHERS:
-        launcher.remove_files(name)
+    launcher.remove_files()
     for path in doomed:
         if path.is_dir() and not path.is_symlink():
             remove_tree(path)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeGuard
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from policy.errors import Problem
 from policy.records.loader import FOLDER, load_records, search_path
-from policy.records.model import RecordSet
+from policy.records.model import Launch, MicroVM, RecordSet, ThrowawayVm
 from policy.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -29,6 +29,16 @@ EXAMPLES = Path(__file__).parent.parent.parent / "data" / FOLDER
 def read_records(paths: Paths) -> RecordSet:
     """Read the files that a broker with these paths would read."""
     return load_records(search_path(paths.runtime, paths.config))
+
+
+def is_micro_vm(launch: Launch) -> TypeGuard[MicroVM]:
+    """Whether the broker starts a micro VM of it, with a home on a disk."""
+    return launch.kind.homes
+
+
+def is_made_for_run(launch: Launch) -> TypeGuard[ThrowawayVm]:
+    """Whether brokerctl has another program make its machine for each run."""
+    return launch.kind.boots and not launch.kind.homes
 
 
 def record_file(where: str) -> str:

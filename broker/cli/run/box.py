@@ -73,11 +73,16 @@ def run_box(
 
 
 def run_recorded(
-    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+    record: Record,
+    launch: Bwrap,
+    argv: Sequence[str] | None,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Run a box by its record to its end; returns as ``run_box``."""
     steps = Steps(quiet=quiet, as_json=as_json)
-    name, code = trio.run(_run_recorded, record, argv, steps)
+    name, code = trio.run(_run_recorded, record, launch, argv, steps)
     return exit_code(name, code, as_json=as_json)
 
 
@@ -105,11 +110,9 @@ async def _run_unrecorded(
 
 
 async def _run_recorded(
-    record: Record, argv: Sequence[str] | None, steps: Steps
+    record: Record, launch: Bwrap, argv: Sequence[str] | None, steps: Steps
 ) -> tuple[str, int]:
     paths = local_paths()
-    launch = record.host.launch
-    assert isinstance(launch, Bwrap)
     binds = (*launch.read_only, *launch.read_write)
     shared = record.viewer.folders
     without_links = refuse_planted_links(paths, binds)

@@ -68,28 +68,35 @@ _KEPT = (
 
 
 def run_container(
-    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+    record: Record,
+    launch: Podman,
+    argv: Sequence[str] | None,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Run a container by its record to its end.
 
     Returns its exit code, 128 and more for a signal; 125 is Podman's own error.
     """
     steps = Steps(quiet=quiet, as_json=as_json)
-    code = trio.run(_run, record, argv, steps)
+    code = trio.run(_run, record, launch, argv, steps)
     return exit_code(record.name, code, as_json=as_json)
 
 
-async def _run(record: Record, argv: Sequence[str] | None, steps: Steps) -> int:
+async def _run(
+    record: Record, launch: Podman, argv: Sequence[str] | None, steps: Steps
+) -> int:
     paths = local_paths()
-    launch = record.host.launch
-    assert isinstance(launch, Podman)
     roots = () if launch.rootfs is None else (launch.rootfs,)
     binds = (*roots, *launch.read_only, *launch.read_write)
     without_links = refuse_planted_links(paths, binds)
     async with steps.shown():
         await ensure_broker(paths)
         with kept_home(paths, record.name, record.host.sandbox_class) as home:
-            container = described(record, argv, None if home is None else home.tree)
+            container = _described(
+                record, launch, argv, None if home is None else home.tree
+            )
             hooks, env = _hooks(paths), _environment()
             resolver = resolver_file(hooks, launch.network)
             container = replace(container, resolver=resolver)
@@ -205,15 +212,13 @@ def _write(fd: int, text: str) -> None:
         os.write(fd, text.encode())
 
 
-def described(
-    record: Record, argv: Sequence[str] | None, home: Path | None = None
+def _described(
+    record: Record, launch: Podman, argv: Sequence[str] | None, home: Path | None
 ) -> Container:
     """Return the container of a record.
 
     Raises SetupError for one that says neither image nor root.
     """
-    launch = record.host.launch
-    assert isinstance(launch, Podman)
     if launch.image is None and launch.rootfs is None:
         raise SetupError(
             f"'{record.name}' has no container_image and no rootfs",

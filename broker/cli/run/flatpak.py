@@ -65,7 +65,7 @@ def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> in
     for record in read_records(paths).records.values():
         launch = record.host.launch
         if isinstance(launch, Flatpak) and launch.app == app:
-            return run_recorded_app(record, words, quiet=quiet, as_json=as_json)
+            return run_recorded_app(record, launch, words, quiet=quiet, as_json=as_json)
     name = f"flatpak-{hashlib.sha256(app.encode()).hexdigest()[:6]}"
     text = record_text(app[:LABEL_CHARS], "flatpak") + f'app = "{app}"\n'
     run = _Run(paths, name, Flatpak(app), words, text, x11=None)
@@ -88,11 +88,14 @@ def installed_at(app: str) -> Path:
 
 
 def run_recorded_app(
-    record: Record, words: Sequence[str] | None, *, quiet: bool, as_json: bool
+    record: Record,
+    launch: Flatpak,
+    words: Sequence[str] | None,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Run the application of a record to its end; returns as ``run_app``."""
-    launch = record.host.launch
-    assert isinstance(launch, Flatpak)
     x11 = record.viewer.window.x11
     run = _Run(local_paths(), record.name, launch, words or (), None, x11=x11)
     return run.to_its_end(quiet=quiet, as_json=as_json)

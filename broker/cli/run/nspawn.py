@@ -28,22 +28,26 @@ from policy.records.model import Nspawn, Record
 
 
 def run_tree(
-    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+    record: Record,
+    launch: Nspawn,
+    argv: Sequence[str] | None,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Run a container by its record to its end.
 
     Returns its exit code, 128 and more for a signal.
     """
     steps = Steps(quiet=quiet, as_json=as_json)
-    name, code = trio.run(_run, record, argv, steps)
+    name, code = trio.run(_run, record, launch, argv, steps)
     return exit_code(name, code, as_json=as_json)
 
 
 async def _run(
-    record: Record, argv: Sequence[str] | None, steps: Steps
+    record: Record, launch: Nspawn, argv: Sequence[str] | None, steps: Steps
 ) -> tuple[str, int]:
-    paths, launch = local_paths(), record.host.launch
-    assert isinstance(launch, Nspawn)
+    paths = local_paths()
     binds = (launch.rootfs, *launch.read_only, *launch.read_write)
     without_links = refuse_planted_links(paths, binds)
     async with steps.shown():
@@ -51,19 +55,22 @@ async def _run(
         with kept_home(paths, record.name, record.host.sandbox_class) as home:
             kept = None if home is None else home.tree
             resolver = resolver_file(paths.runtime, launch.network)
-            start = _starter(record, argv, kept, without_links, resolver)
+            command = tuple(argv or launch.command)
+            start = _starter(
+                *(record, launch, command, kept), links=without_links, resolver=resolver
+            )
             return await leased(paths, record.name, start, steps)
 
 
 def _starter(
     record: Record,
-    argv: Sequence[str] | None,
+    launch: Nspawn,
+    command: tuple[str, ...],
     home: Path | None,
-    without_links: Mapping[Path, Path],
+    *,
+    links: Mapping[Path, Path],
     resolver: Path | None,
 ) -> Start:
-    launch = record.host.launch
-    assert isinstance(launch, Nspawn)
     scope = choose_scope(os.environ, launch.memory_mib, launch.pids)
     if scope is None:
         render.note("memory and processes are not limited: systemd is not available")
@@ -75,7 +82,7 @@ def _starter(
             write_bridge(sockets / BRIDGE)
         tree = ContainerTree(
             name=record.name,
-            command=tuple(argv or launch.command),
+            command=command,
             rootfs=launch.rootfs,
             sockets=sockets,
             read_only=launch.read_only,
@@ -84,7 +91,7 @@ def _starter(
             variables=variables_of(record),
             open_files=launch.open_files,
             x11=x11,
-            without_links=without_links,
+            without_links=links,
             resolver=resolver,
         )
         return await start_held(tree, scope)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NoReturn
 
 import rich_click as click
@@ -19,6 +19,7 @@ from broker.cli import render
 from broker.cli.pairing.role import role_here
 from broker.cli.policy.records import (
     hint_for_unknown,
+    is_made_for_run,
     read_records,
     record_file,
     refuse_broken,
@@ -39,6 +40,7 @@ from broker.ipc.control.api import RunItem, RunRequest
 from broker.ipc.control.methods import RUN
 from broker.ipc.control.types.faults import NotFoundError
 from broker.net.link.wire_types import Role
+from policy.records import kinds
 from policy.records.model import (
     Bwrap,
     Flatpak,
@@ -47,6 +49,10 @@ from policy.records.model import (
     Record,
     ThrowawayVm,
 )
+
+_MadeForRun = Callable[
+    [Paths, Record, ThrowawayVm, Steps], AbstractAsyncContextManager[None]
+]
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -61,15 +67,20 @@ def run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
 
 
 def _run_recorded_app(
-    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+    record: Record,
+    launch: Flatpak,
+    argv: Sequence[str] | None,
+    *,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     # Late, like images: a box starts while these would be read.
     from broker.cli.run.flatpak import run_recorded_app
 
-    return run_recorded_app(record, argv, quiet=quiet, as_json=as_json)
+    return run_recorded_app(record, launch, argv, quiet=quiet, as_json=as_json)
 
 
-_STARTS = {
+_STARTS: Mapping[type, Callable[..., int]] = {
     Bwrap: run_recorded,
     Podman: run_container,
     Nspawn: run_tree,
@@ -117,7 +128,11 @@ def run_held(
             f"'{record.name}' is a box or container"
         )
     start = _STARTS[type(record.host.launch)]
-    sys.exit(start(record, argv, quiet=words.quiet, as_json=words.as_json))
+    sys.exit(
+        start(
+            record, record.host.launch, argv, quiet=words.quiet, as_json=words.as_json
+        )
+    )
 
 
 def on_host(
@@ -205,20 +220,31 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
                 raise
 
 
+def _by_libvirt() -> _MadeForRun:
+    # Late, as vmspawn's: few records are of these kinds.
+    from broker.cli.machines.throwaway import throwaway_domain
+
+    return throwaway_domain
+
+
+def _by_vmspawn() -> _MadeForRun:
+    from broker.cli.machines.vmspawn import vmspawn_machine
+
+    return vmspawn_machine
+
+
+_MADE_FOR_RUN = {kinds.LIBVIRT.name: _by_libvirt, kinds.VMSPAWN.name: _by_vmspawn}
+
+
 @asynccontextmanager
 async def _its_domain(
     paths: Paths, record: Record | None, request: RunRequest, steps: Steps
 ) -> AsyncGenerator[None]:
     """Have the domain or machine of a record that is made for a run, for this run."""
-    if record is None or not isinstance(record.host.launch, ThrowawayVm):
+    launch = None if record is None else record.host.launch
+    if record is None or launch is None or not is_made_for_run(launch):
         yield
         return
-    # Late: few records are of this kind.
-    if record.host.launch.manager == "vmspawn":
-        from broker.cli.machines.vmspawn import vmspawn_machine as made_for_run
-    else:
-        from broker.cli.machines.throwaway import throwaway_domain as made_for_run
-
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(
@@ -227,7 +253,8 @@ async def _its_domain(
             where=record.where("launch.kind"),
             hint="leave out --detach, --memory, --cpus, --network and --image",
         )
-    async with made_for_run(paths, record, steps):
+    made_for_run = _MADE_FOR_RUN[launch.kind.name]()
+    async with made_for_run(paths, record, launch, steps):
         yield
 
 

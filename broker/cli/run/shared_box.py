@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -27,7 +28,7 @@ from broker.core.paths import Paths
 from broker.helpers.process.spawn import Child, spawn
 from broker.ipc.control.api import LaunchBindRequest, LaunchPrepareRequest
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_PREPARE
-from policy.records.model import Record, SharedBox
+from policy.records.model import Record
 
 _NAME_OPTIONS = ("-c", "--container", "-n", "--name")
 _TOOLBOX_VALUES = ("-c", "--container", "-d", "--distro", "-r", "--release")
@@ -36,13 +37,32 @@ _RELATIVE = "podbox"
 _GONE = ("DISPLAY", "WAYLAND_SOCKET", "XAUTHORITY")
 
 
-def run_shared_box(kind: str, program: Path, words: Sequence[str]) -> int:
+@dataclass(frozen=True)
+class BoxProgram:
+    """A program that starts commands in boxes; ``command`` is what users type."""
+
+    name: str
+    command: str
+    colour: str
+    all_variables: bool
+    """Whether a box gets the whole environment."""
+
+
+BOXES = {
+    box.name: box
+    for box in (
+        BoxProgram("toolbox", "toolbox", colour="grey", all_variables=False),
+        BoxProgram("distrobox", "distrobox-enter", colour="purple", all_variables=True),
+    )
+}
+
+
+def run_shared_box(box: BoxProgram, program: Path, words: Sequence[str]) -> int:
     """Run ``program`` with a separate lease; returns its exit code.
 
-    ``kind`` is ``toolbox`` or ``distrobox``; it is also the record of boxes that have
-    none of their own name.  Raises SetupError without such a record.
+    The box's name is also the record of boxes that have none of their own name.  Raises SetupError without such a record.
     """
-    return trio.run(_run, kind, program, tuple(words))
+    return trio.run(_run, box, program, tuple(words))
 
 
 def box_name(words: Sequence[str]) -> str | None:
@@ -57,14 +77,14 @@ def box_name(words: Sequence[str]) -> str | None:
 
 
 def with_environment(
-    kind: str, words: Sequence[str], values: dict[str, str], *, x11: bool = False
+    box: BoxProgram, words: Sequence[str], values: dict[str, str], *, x11: bool = False
 ) -> list[str]:
     """Return a command line whose program gets these variables inside the box.
 
-    distrobox passes the whole environment on.  toolbox passes WAYLAND_DISPLAY and X11's
-    variables only, so 'toolbox run' gets env(1) before the program.
+    toolbox passes WAYLAND_DISPLAY and X11's variables only, so 'toolbox run' gets env(1)
+    before the program.
     """
-    if kind != "toolbox" or "run" not in words:
+    if box.all_variables or "run" not in words:
         return list(words)
     at = list(words).index("run") + 1
     while at < len(words) and words[at].startswith("-"):
@@ -80,9 +100,9 @@ def with_environment(
     return [*words[:at], *inside, *words[at:]]
 
 
-async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
+async def _run(box: BoxProgram, program: Path, words: tuple[str, ...]) -> int:
     paths = local_paths()
-    found = _record(paths, kind, words)
+    found = _record(paths, box.name, words)
     record, x11 = SandboxName(found.name), found.viewer.window.x11
     await ensure_broker(paths)
     async with open_client(paths) as client:
@@ -98,7 +118,7 @@ async def _run(kind: str, program: Path, words: tuple[str, ...]) -> int:
             # Outside of the box, which is no boundary: it needs nothing of the box.
             bridge, start = bridge_here() if x11 else (-1, [])
             child = spawn(
-                [*start, program, *with_environment(kind, words, values, x11=x11)],
+                [*start, program, *with_environment(box, words, values, x11=x11)],
                 env={**env, **values},
                 cwd=Path.cwd(),
                 stdin=0,
@@ -176,7 +196,7 @@ def _record(paths: Paths, kind: str, words: Sequence[str]) -> Record:
     found = read_records(paths).records
     for name in (box_name(words), kind):
         record = found.get(name or "")
-        if record is not None and isinstance(record.host.launch, SharedBox):
+        if record is not None and not record.host.launch.kind.boundary:
             return record
     raise SetupError(
         f"no record is named '{kind}' with [launch] kind = \"shared-box\"",

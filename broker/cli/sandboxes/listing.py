@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.policy.records import EXAMPLES, print_problems, read_records
+from broker.cli.policy.records import (
+    EXAMPLES,
+    is_micro_vm,
+    print_problems,
+    read_records,
+)
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.core.escape import printable
-from policy.records.model import MicroVM, Record
+from policy.records.model import Record
 
 if TYPE_CHECKING:
     from broker.ipc.control.api import SandboxStatus
@@ -58,7 +63,7 @@ def command(*, as_json: bool) -> None:
 
 def _as_json(record: Record, running: list[str]) -> dict[str, object]:
     launch = record.host.launch
-    own = launch if isinstance(launch, MicroVM) else None
+    own = launch if is_micro_vm(launch) else None
     return {
         "name": record.name,
         "label": record.viewer.label.name,
@@ -87,7 +92,7 @@ def _other(sandbox: SandboxStatus, running: list[str]) -> tuple[str, ...]:
 
 def _row(record: Record, running: list[str]) -> tuple[str, ...]:
     launch = record.host.launch
-    own = launch if isinstance(launch, MicroVM) else None
+    own = launch if is_micro_vm(launch) else None
     label = record.viewer.label
     return (
         record.name,
