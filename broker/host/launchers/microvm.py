@@ -105,9 +105,8 @@ class MicroVms:
 
     def waiting(self) -> tuple[tuple[str, str, int], ...]:
         """(record, role, pid) of the processes of machines that wait for a start."""
-        if self.starter is None or self.starter.pool is None:
-            return ()
-        return self.starter.pool.processes
+        pool = self.starter.pool if self.starter is not None else None
+        return () if pool is None else pool.processes
 
     async def open(
         self,

@@ -203,7 +203,9 @@ async def test_an_end_is_something_to_read(pair):
 
 async def test_a_closed_watch_is_not_called_whatever_other_processes_hold(pair):
     mine, other = pair
-    with watching(mine) as (watch, got):
+    beside, further = socket.socketpair()
+    # With another one that is watched, as in a worker: else nobody reads events.
+    with beside, further, watching(beside), watching(mine) as (watch, got):
         copy = mine.dup()  # as the supervisor has one of each socket
         with copy:
             async with trio.open_nursery() as nursery:
