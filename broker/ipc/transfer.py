@@ -13,6 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
+from broker.core.transfer.quota import Quota
 from broker.ipc.guest.daemons import FromDaemon, ToDaemon
 from broker.ipc.guest.file_requests import Ask, GuestCall, Token
 
@@ -50,16 +51,11 @@ class TransferWait(_Message, frozen=True, tag="transfer-wait"):
 class TransferSend(_Message, frozen=True, tag="transfer-send"):
     """Permitted: pass the entries on to the pipe that comes with this.
 
-    ``file_size``, ``size`` and ``files`` are the most that may pass, ``name`` is
-    the first one's, which the question named and the decision is about.
+    The name of ``quota`` is in the question, and the decision is about it.
     """
 
     stream: _Count
-    file_size: _Count
-    size: _Count
-    files: _Count
-    single: bool
-    name: _Text = ""
+    quota: Quota
 
 
 class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
@@ -71,10 +67,7 @@ class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
     stream: _Count
     source: _Text
     open: bool
-    file_size: _Count
-    size: _Count
-    files: _Count
-    name: _Text = ""
+    quota: Quota
     announced: _Count = 0
     back: _Text = ""
 

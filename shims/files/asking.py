@@ -11,7 +11,7 @@ from shims.files.protocol import TransferError, frame, tell
 from shims.files.sending import Walk, send_entries
 
 if TYPE_CHECKING:
-    from typing import List, Tuple
+    from typing import Dict, List, Tuple
 
 
 def mime_of(path: str) -> str:
@@ -76,11 +76,16 @@ def give(words: List[str]) -> int:
     """``give TOKEN URI…``: files that were copied or dragged here go where they may."""
     paths = [local_path(word) for word in words[1:] if word.startswith("file:")]
     walk = Walk(paths)
+    return send_all(walk, {"type": "give", "token": words[0]})
+
+
+def send_all(walk: Walk, ask: Dict[str, str]) -> int:
+    """Send files once the request for them is permitted."""
     if not walk.found:
         raise TransferError("there is nothing to copy")
     connection = BrokerConnection("VITRAIL_COPY")
-    ask = {"type": "give", "token": words[0], "name": walk.found[0][0][0]}
-    connection.send(frame(dict(ask, files=len(walk.found), size=walk.size)))
+    whole = dict(ask, name=walk.found[0][0][0], files=len(walk.found))
+    connection.send(frame(dict(whole, size=walk.size)))
     connection.wait("go")
     send_entries(connection, walk)
     return 0
@@ -94,16 +99,9 @@ def ask_copy(words: List[str]) -> int:
     if not target or not paths:
         raise TransferError("usage: vitrail-copy FILE… SANDBOX")
     walk = Walk(paths)
-    if not walk.found:
-        raise TransferError("there is nothing to copy")
     if walk.left_out:
         tell(f"{walk.left_out} links, devices or too deep directories are left out")
-    connection = BrokerConnection("VITRAIL_COPY")
-    ask = {"type": "copy", "name": walk.found[0][0][0], "files": len(walk.found)}
-    connection.send(frame(dict(ask, size=walk.size, target=target)))
-    connection.wait("go")
-    send_entries(connection, walk)
-    return 0
+    return send_all(walk, {"type": "copy", "target": target})
 
 
 def take_option(

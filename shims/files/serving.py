@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import select
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shims.files.calling import serve_call
 from shims.files.connection import BrokerConnection
 from shims.files.frames import EXIT_BROKEN
+from shims.files.own_files import reported
 from shims.files.protocol import TransferError, frame, tell
 
 if TYPE_CHECKING:
@@ -74,17 +76,5 @@ def take_calls(connection: BrokerConnection) -> None:
         child = os.fork()
         if not child:
             connection.socket.close()
-            os._exit(take_call(token))
+            os._exit(reported("a call", partial(serve_call, [token])))
         running[token] = child
-
-
-def take_call(token: str) -> int:
-    """Be the service of one call; returns its exit code."""
-    try:
-        return serve_call([token])
-    except TransferError as error:
-        tell(f"vitrail: {error}")
-        return error.code
-    except OSError as error:
-        tell(f"vitrail: a call broke off: {error.strerror}")
-        return EXIT_BROKEN

@@ -17,6 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
+from broker.core.transfer.quota import Quota
 from broker.helpers.order_channel import MessagePipe, order_pair
 from broker.ipc import clipboard, fdpass, transfer, worker
 from broker.ipc.channel import pair
@@ -26,7 +27,7 @@ from tests.kit.audit.paper import PaperWorker
 from tests.kit.eventually import eventually
 
 DELIVER = transfer.TransferDeliver(
-    stream=1, source="work", open=False, file_size=1, size=1, files=1, name="a"
+    stream=1, source="work", open=False, quota=Quota(1, 1, 1, name="a")
 )
 
 

@@ -283,7 +283,7 @@ class Service:
         yield SimpleNamespace(pages=self.pages)
 
     async def serve(self, size=9):
-        exchange = SimpleNamespace(stream=1, passed=self._log, opened_in="")
+        exchange = SimpleNamespace(stream=1, moved=self._log, opened_in="")
         opening = Opening(WORK, CALL, 1, "vsock:3")
         await self.service.serve(self.guest, opening, exchange, PrintPages("a", size))
 

@@ -27,7 +27,6 @@ from broker.core.transfer.file_names import (
     suggested_name,
     take_file_name,
 )
-from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import take_url
 from broker.ipc import fdpass
 from broker.ipc import transfer as messages
@@ -307,9 +306,8 @@ class _Stream:
         if len(fds) != 1:
             fdpass.close_all(fds)
             raise InternalError("bytes are to be moved without a pipe")
-        single = isinstance(order, messages.TransferSend) and order.single
-        quota = Quota(order.file_size, order.size, order.files, single, order.name)
-        reader = EntryReader(quota)
+        single = isinstance(order, messages.TransferSend) and order.quota.single
+        reader = EntryReader(order.quota)
         reason = ""
         self._hash = hashlib.sha256()
         try:
@@ -336,7 +334,7 @@ class _Stream:
         self, order: messages.ToWorker, reader: EntryReader, pipe: int
     ) -> None:
         """From the program into the pipe."""
-        single = isinstance(order, messages.TransferSend) and order.single
+        single = isinstance(order, messages.TransferSend) and order.quota.single
         os.set_blocking(pipe, False)
         await self._answer(Go())
         heads, own = HeadCheck(single=single), self._sock.fileno()

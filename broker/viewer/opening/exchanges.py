@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
@@ -19,7 +19,11 @@ from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import Ask
+from broker.viewer.opening.pipes import PipeEnd
 from broker.viewer.opening.returns import Return
+
+if TYPE_CHECKING:
+    from broker.viewer.sandboxes.guest import Guest
 
 Waiting = TypeVar("Waiting")
 
@@ -152,6 +156,12 @@ class OpenExchange:
         while self._passed is None:
             await self._changed.wait()
         return printable(self._passed.reason, 400)
+
+    async def moved(self, guest: Guest, order: messages.ToWorker, end: PipeEnd) -> str:
+        """Have its worker move bytes by a pipe; returns why they ended early."""
+        await guest.order(order, [end.fileno()])
+        end.close()
+        return await self.passed()
 
     async def said(self) -> messages.Said | None:
         """Wait for what a program says next; None where the connection is over."""

@@ -379,15 +379,10 @@ async def _deliver(
         stream=chosen.exchange.stream,
         source=SOURCE,
         open=False,
-        file_size=quota.file_size,
-        size=quota.size,
-        files=quota.files,
-        name=quota.name,
+        quota=quota,
         back=token,
     )
-    await chosen.guest.order(order, [read.fileno()])
-    read.close()
-    if reason := await chosen.exchange.passed():
+    if reason := await chosen.exchange.moved(chosen.guest, order, read):
         raise RefusedError(reason)
 
 

@@ -6,7 +6,7 @@ Each worker gets one end of a pipe; no byte of a file passes through this proces
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -111,20 +111,8 @@ class Mover:
 
         Raises ToldError, RefusedError.
         """
-        await job.guest.order(
-            messages.TransferSend(
-                stream=job.exchange.stream,
-                file_size=quota.file_size,
-                size=quota.size,
-                files=quota.files,
-                single=quota.single,
-                name=quota.name,
-            ),
-            [write.fileno()],
-        )
-        write.close()
-        reason = await job.exchange.passed()
-        if reason:
+        order = messages.TransferSend(job.exchange.stream, quota)
+        if reason := await job.exchange.moved(job.guest, order, write):
             raise ToldError(reason)  # of its worker
         # All of it has left the sender; what a pipe holds is read in far less time.
         # guard: a process that keeps files and does not end
@@ -150,14 +138,9 @@ class Mover:
                 stream=job.exchange.stream,
                 source=receiver.sandbox,
                 open=False,
-                file_size=way.quota.file_size,
-                size=way.quota.size,
-                files=1,
-                name=way.quota.name,
+                quota=replace(way.quota, files=1),
             )
-            await job.guest.order(order, [read.fileno()])
-            read.close()
-            reason = await job.exchange.passed()
+            reason = await job.exchange.moved(job.guest, order, read)
             await way.wait_done()
             if reason:
                 raise ToldError(reason)
@@ -181,15 +164,11 @@ class Mover:
         exchange.delivery = delivery
         reason = "the receiver broke it off"
         try:
-            quota = delivery.quota
             order = messages.TransferDeliver(
                 stream=exchange.stream,
                 source=delivery.source,
                 open=delivery.open,
-                file_size=quota.file_size,
-                size=quota.size,
-                files=quota.files,
-                name=quota.name,
+                quota=delivery.quota,
                 announced=delivery.size,
                 back=delivery.back,
             )
@@ -209,17 +188,9 @@ class Mover:
             end = await way.wait_open(ask.size)
             # guard: no more comes back than was announced
             most = min(way.quota.file_size, ask.size)
-            order = messages.TransferSend(
-                stream=exchange.stream,
-                file_size=most,
-                size=most,
-                files=1,
-                single=True,
-                name=way.quota.name,
-            )
-            await guest.order(order, [end.fileno()])
-            end.close()
-            reason = await exchange.passed()
+            quota = Quota(most, most, 1, single=True, name=way.quota.name)
+            order = messages.TransferSend(exchange.stream, quota)
+            reason = await exchange.moved(guest, order, end)
             way.sha256, way.size = exchange.sha256, exchange.size
         finally:
             way.end(reason)

@@ -32,6 +32,7 @@ from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.services import PRINT
 from broker.core.transfer.file_names import suggested_name
+from broker.core.transfer.quota import Quota
 from broker.helpers.process.spawn import run_tool
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview
@@ -186,17 +187,9 @@ class Printing:
         """Make a PDF file of the pages that the program sends; returns their number."""
         with pipe() as (read, write):
             async with self._own.keeping_pages(str(file), read) as kept:
-                order = messages.TransferSend(
-                    stream=exchange.stream,
-                    file_size=size,
-                    size=size,
-                    files=1,
-                    single=False,
-                    name="pages",
-                )
-                await guest.order(order, [write.fileno()])
-                write.close()
-                if reason := await exchange.passed():
+                quota = Quota(size, size, 1, name="pages")
+                order = messages.TransferSend(exchange.stream, quota)
+                if reason := await exchange.moved(guest, order, write):
                     raise ToldError(reason)
             return kept.pages
 

@@ -33,6 +33,7 @@ from pathlib import Path
 import trio
 
 from broker.core.limits import transfer as limits
+from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.jail.worker.transfer import WorkerTransfers
 from tests.kit.result_file import result_file
@@ -64,10 +65,11 @@ async def _serve(listener: socket.socket, pipe: int, sends: bool) -> None:
     say, said = trio.open_memory_channel[messages.FromWorker](1000)
     transfers = WorkerTransfers(say.send, lambda: None)
     conn, _ = listener.accept()
+    quota = Quota(MANY, MANY, 1 << 20)
     if sends:
-        order = messages.TransferSend(1, MANY, MANY, 1 << 20, False)
+        order = messages.TransferSend(1, quota)
     else:
-        order = messages.TransferDeliver(1, "work", False, MANY, MANY, 1 << 20)
+        order = messages.TransferDeliver(1, "work", False, quota)
     async with trio.open_nursery() as nursery:
         start = messages.TransferStream(1)
         transfers.obey(start, (conn.detach(),), nursery)

@@ -17,6 +17,7 @@ from broker.core.limits import transfer as limits
 from broker.core.services import PORTS
 from broker.core.ssh_agent import KeyRefused, ListKeys
 from broker.core.transfer.entries import Directory, End, FileEntry, entry_frame
+from broker.core.transfer.quota import Quota
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import (
@@ -74,7 +75,7 @@ class Broker:
                     return message
 
     def send_to(self, fd, *, single=False, size=1 << 30, files=1000):
-        order = _M.TransferSend(self.streams, size, size, files, single)
+        order = _M.TransferSend(self.streams, Quota(size, size, files, single))
         self.order(order, fd)
 
 
@@ -221,8 +222,8 @@ async def test_files_and_directories_go_through_both_workers(tmp_path):
             async with guest(b, "receive", "0" * 32, cwd=home) as received:
                 await b.accept()
                 assert (await b.hear(_M.TransferAsked)).ask == Take("0" * 32)
-                many = (1 << 30, 1 << 30, 1000)
-                b.order(_M.TransferDeliver(2, "work", False, *many), read)
+                many = Quota(1 << 30, 1 << 30, 1000)
+                b.order(_M.TransferDeliver(2, "work", False, many), read)
                 for _ in range(2):
                     passed = await b.hear(_M.TransferPassed)
                     assert (passed.size, passed.files, passed.reason) == (
@@ -354,7 +355,7 @@ async def test_a_hostile_pipe_is_not_believed_either(tmp_path):
     async with broker(tmp_path) as b, raw(b) as sock:
         await sock.send(frame(type="take", token="0" * 32))
         await b.hear(_M.TransferAsked)
-        b.order(_M.TransferDeliver(1, "work", False, 10, 10, 10), read)
+        b.order(_M.TransferDeliver(1, "work", False, Quota(10, 10, 10)), read)
         assert "'..'" in (await b.hear(_M.TransferPassed)).reason
 
 
@@ -402,7 +403,7 @@ async def test_a_request_has_its_time(tmp_path, autojump_clock):
 async def test_orders_for_an_ended_transfer_close_their_descriptors(tmp_path):
     read, write = os.pipe2(os.O_CLOEXEC)
     async with broker(tmp_path) as b:
-        b.order(_M.TransferSend(77, 1, 1, 1, False), write)
+        b.order(_M.TransferSend(77, Quota(1, 1, 1)), write)
         assert os.read(read, 1) == b""
     os.close(read)
     with suppress(OSError):

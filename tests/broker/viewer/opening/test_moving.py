@@ -11,8 +11,9 @@ import trio
 from broker.core.errors import RefusedError
 from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
+from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import ReturnFile
-from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.exchanges import Delivery, OpenExchange
 from broker.viewer.opening.moving import Mover
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.returns import Return
@@ -22,15 +23,16 @@ async def nothing(*_):
     await trio.lowlevel.checkpoint()
 
 
-async def passed():
-    await trio.lowlevel.checkpoint()
-    return ""
+def exchange():
+    """One whose bytes have all gone through."""
+    made = OpenExchange(1)
+    made.take(messages.TransferPassed(1, 0, 0))
+    return made
 
 
 async def send(delivery):
     guest = SimpleNamespace(order=nothing)
-    exchange = SimpleNamespace(stream=1, passed=passed)
-    job = SimpleNamespace(guest=guest, exchange=exchange)
+    job = SimpleNamespace(guest=guest, exchange=exchange())
     with pipe() as (_, write):
         await Mover(None, None)._send(job, Quota(1, 1, 1), write, delivery)
 
@@ -65,11 +67,10 @@ async def test_no_more_comes_back_than_was_announced():
     way = Return("token", Quota(1 << 31, 1 << 31, 1, single=True, name="x"))
     transfers = SimpleNamespace(returns=SimpleNamespace(take=lambda _: way))
     guest = SimpleNamespace(order=order, transfers=transfers)
-    exchange = SimpleNamespace(stream=1, passed=passed, sha256=b"", size=0)
     with pipe() as (_, write):
         way.accept(write)
-        await Mover(None, None).give_back(guest, exchange, ReturnFile("0" * 32, 5))
-    assert [(one.file_size, one.size) for one in orders] == [(5, 5)]
+        await Mover(None, None).give_back(guest, exchange(), ReturnFile("0" * 32, 5))
+    assert [(one.quota.file_size, one.quota.size) for one in orders] == [(5, 5)]
 
 
 async def test_the_sender_is_told_when_it_is_kept(sent, autojump_clock):
