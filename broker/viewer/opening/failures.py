@@ -7,7 +7,7 @@ a fixed message by the type of the failure; the target's own log has the words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker.core.errors import (
@@ -50,27 +50,23 @@ def told(error: VitrailError, target: str) -> VitrailError:
 
 @contextmanager
 def failures_told(
-    target: str, tell: Callable[[VitrailError], None] = lambda _error: None
+    target: str, notify: Notify | None = None, sandbox: str = "", title: str = ""
 ) -> Iterator[None]:
-    """Raise what the block raises as ``told`` says it; ``tell`` is given the error."""
+    """Raise what the block raises as ``told`` says it.
+
+    ``notify``: of the user, by a ``title``, where the sandbox is not told all of it.
+    """
     try:
         yield
     except (VitrailError, ExceptionGroup) as error:
         found = sole(error)
         if not isinstance(found, VitrailError):
             raise
-        tell(found)
+        if notify is not None and not isinstance(found, ToldError):
+            text = "\n".join(one for one in (found.message, found.hint) if one)
+            notify(title, printable(text, 600), sandbox=sandbox)
         # guard: a sandbox learns nothing of the desktop's printers by a failure
         # guard: a sandbox learns nothing of the desktop's files by a failure
         # guard: a failure of an ssh agent has nothing of its target's
         # guard: a call's failure has nothing of its target's
         raise told(found, target) from error
-
-
-def notify_failure(
-    notify: Notify, sandbox: str, what: str, error: VitrailError
-) -> None:
-    """Notify the user of a failure, unless the program that asked is told all of it."""
-    if not isinstance(error, ToldError):
-        text = "\n".join(one for one in (error.message, error.hint) if one)
-        notify(f"{sandbox}: {what}", printable(text, 600), sandbox=sandbox)

@@ -46,7 +46,7 @@ from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.desktop_chooser import FileChoice, choose
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, failures_told, notify_failure
+from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.own import Own
@@ -126,9 +126,9 @@ class FileDialogs:
         request = _request(opening, ask.kind)
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             await self._require_desktop(guest, permit, save=ask.kind == "save")
-            notify, name = self._decider.notify, guest.lease.sandbox
-            tell = partial(notify_failure, notify, name, "no file was opened or saved")
-            with failures_told("the desktop", tell):
+            name = guest.lease.sandbox
+            title = f"{name}: no file was opened or saved"
+            with failures_told("the desktop", self._decider.notify, name, title):
                 paths = await self._choose(guest, ask)
                 if paths:
                     # guard: rules may have changed while the user chose

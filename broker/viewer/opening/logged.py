@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.decisions.decision_events import subject
+from broker.authority.decisions.decision_events import RequestSubject, subject
 from broker.authority.permit import Permit
 from broker.core.errors import VitrailError, sole
 from broker.core.escape import printable
 from broker.ipc.audit import schema
 from broker.viewer.opening.exchanges import OpenExchange
+
+_OF_BOTH = (*RequestSubject.__annotations__, "transfer", "target")
+"""Fields of both events."""
 
 
 @asynccontextmanager
@@ -32,18 +35,26 @@ async def logged_transfer(
 
     ``content``: what the log says of it.
     """
-    await log.require(
-        schema.TransferBegin(
-            **subject(permit.request),
-            transfer=number,
-            target=permit.target,
-            rule=permit.where,
-            files=files,
-            size=size,
-            mime=mime,
-            object=content,
-        )
+    begin = schema.TransferBegin(
+        **subject(permit.request),
+        transfer=number,
+        target=permit.target,
+        rule=permit.where,
+        files=files,
+        size=size,
+        mime=mime,
+        object=content,
     )
+    async with begun_transfer(log, begin, exchange):
+        yield
+
+
+@asynccontextmanager
+async def begun_transfer(
+    log: EventLog, begin: schema.TransferBegin, moved: OpenExchange
+) -> AsyncIterator[None]:
+    """Record this begin, and the end; ``moved`` counts what has passed until then."""
+    await log.require(begin)
     began, reason = trio.current_time(), "cut"
     try:
         yield
@@ -52,17 +63,14 @@ async def logged_transfer(
         reason = str(sole(error))
         raise
     finally:
+        end = schema.TransferEnd(
+            **{name: getattr(begin, name) for name in _OF_BOTH},
+            bytes=moved.size,
+            files=moved.files,
+            opened_in=moved.opened_in,
+            seconds=trio.current_time() - began,
+            outcome="failed" if reason else "done",
+            reason=printable(reason, 2000),
+        )
         with trio.CancelScope(shield=True):
-            await log.note(
-                schema.TransferEnd(
-                    **subject(permit.request),
-                    transfer=number,
-                    target=permit.target,
-                    bytes=exchange.size,
-                    files=exchange.files,
-                    opened_in=exchange.opened_in,
-                    seconds=trio.current_time() - began,
-                    outcome="failed" if reason else "done",
-                    reason=printable(reason, 2000),
-                )
-            )
+            await log.note(end)

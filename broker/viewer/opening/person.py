@@ -17,7 +17,7 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.permit import USER, Request
-from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.errors import InternalError, RefusedError
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
 from broker.core.names import take_sandbox_name
@@ -30,7 +30,8 @@ from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.viewer.authority.interface import Permits
-from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.exchanges import Delivery, OpenExchange
+from broker.viewer.opening.logged import begun_transfer
 from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
@@ -101,43 +102,23 @@ class PersonOpens:
         async def wait(what: str) -> None:
             await emit(_begun(what))
 
-        number, began = next(self._numbers), trio.current_time()
-        await self._log.require(
-            schema.TransferBegin(
-                service=wanted.service,
-                transfer=number,
-                target=target,
-                files=len(wanted.paths),
-                size=wanted.size,
-                mime=wanted.mime,
-                object=wanted.what,
-                reason=f"the user, by {where}",
-            )
+        number = next(self._numbers)
+        begin = schema.TransferBegin(
+            service=wanted.service,
+            transfer=number,
+            target=target,
+            files=len(wanted.paths),
+            size=wanted.size,
+            mime=wanted.mime,
+            object=wanted.what,
+            reason=f"the user, by {where}",
         )
-        reason = "cut"
-        try:
-            done = await self._do(
+        whole = OpenExchange(0)
+        whole.size, whole.files = wanted.size or 0, len(wanted.paths)
+        async with begun_transfer(self._log, begin, whole):
+            return await self._do(
                 wanted, target, wait, emit, named=request.sandbox, number=number
             )
-            reason = ""
-        except VitrailError as error:
-            reason = str(error)
-            raise
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._log.note(
-                    schema.TransferEnd(
-                        service=wanted.service,
-                        transfer=number,
-                        target=target,
-                        bytes=wanted.size or 0,
-                        files=len(wanted.paths),
-                        seconds=trio.current_time() - began,
-                        outcome="failed" if reason else "done",
-                        reason=printable(reason, 2000),
-                    )
-                )
-        return done
 
     async def _target(self, wanted: _Wanted, named: str | None) -> tuple[str, str]:
         """Return the target and what chose it.  Raises RefusedError."""

@@ -40,7 +40,7 @@ from broker.ipc.guest.file_requests import PrintPages
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, failures_told, notify_failure
+from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.own import Own
@@ -126,9 +126,9 @@ class Printing:
             self._places.one("", PRINT, DOCUMENTS, lease.record),
         ):
             self._meter.take(lease.record, ask.size, allowed, now)
-            notify, name = self._decider.notify, lease.sandbox
-            tell = partial(notify_failure, notify, name, "nothing was printed")
-            with failures_told("the desktop", tell):
+            name = lease.sandbox
+            title = f"{name}: nothing was printed"
+            with failures_told("the desktop", self._decider.notify, name, title):
                 await self._received(guest, opening, exchange, ask, answer)
 
     async def _received(

@@ -50,7 +50,7 @@ from broker.viewer.calls.box_calls import offer_services
 from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.opening.exchanges import Gift, OpenExchange
-from broker.viewer.opening.failures import told
+from broker.viewer.opening.failures import failures_told
 from broker.viewer.opening.file_dialogs import FileDialogs
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter
@@ -169,11 +169,9 @@ class OpeningService:
                     await self._mover.give_back(guest, exchange, ask)
                 case _:
                     await self._decided(guest, opening, exchange, ask)
-        except VitrailError as error:
-            return printable(error.message, 900)
-        except ExceptionGroup as group:
+        except (VitrailError, ExceptionGroup) as error:
             # Of a nursery around the transfer: one failure, in a wrapper.
-            found = sole(group)
+            found = sole(error)
             if not isinstance(found, VitrailError):
                 raise
             return printable(found.message, 900)
@@ -234,7 +232,7 @@ class OpeningService:
             await self._decided(guest, opening, exchange, copy, since=gift.since)
             reason = ""
         except (VitrailError, ExceptionGroup) as error:
-            found = sole(error) if isinstance(error, ExceptionGroup) else error
+            found = sole(error)
             reason = found.message if isinstance(found, VitrailError) else reason
             raise
         finally:
@@ -283,7 +281,8 @@ class OpeningService:
         permit: Permit,
         wait: Callable[[str], Awaitable[None]],
     ) -> None:
-        number = next(self._numbers)
+        number, name = next(self._numbers), guest.lease.sandbox
+        title = f"{permit.target.removeprefix('@dispvm:')} did not open it"
         async with logged_transfer(
             *(self._log, permit, number, exchange),
             files=asked.files,
@@ -291,7 +290,7 @@ class OpeningService:
             mime=asked.mime,
             content=asked.what,
         ):
-            try:
+            with failures_told(permit.target, self._decider.notify, name, title):
                 if asked.url is not None:
                     exchange.opened_in = await self._targets.open_url(
                         permit.target,
@@ -304,14 +303,6 @@ class OpeningService:
                     job = Job(guest, exchange, asked, permit, wait, number)
                     await self._mover.move(job)
                     self._tell_arrival(guest.lease, asked, permit)
-            except (VitrailError, ExceptionGroup) as error:
-                found = sole(error)
-                if not isinstance(found, VitrailError):
-                    raise
-                failure = told(found, permit.target)
-                if failure is not found:
-                    self._tell_failure(guest.lease, permit, found)
-                raise failure from error
 
     def _tell_arrival(self, source: Lease, asked: Wanted, permit: Permit) -> None:
         """Notify the user where the files are that a sandbox has sent."""
@@ -320,15 +311,6 @@ class OpeningService:
             self._decider.notify(
                 f"{name} sent you files", f"they are in ~/Incoming/{name}", sandbox=name
             )
-
-    def _tell_failure(self, source: Lease, permit: Permit, error: VitrailError) -> None:
-        """Notify the user why a target failed: the sandbox gets a fixed message."""
-        text = "\n".join(one for one in (error.message, error.hint) if one)
-        self._decider.notify(
-            f"{permit.target.removeprefix('@dispvm:')} did not open it",
-            printable(text, 600),
-            sandbox=source.sandbox,
-        )
 
 
 def _asked(opening: Opening, ask: Ask) -> Wanted:
