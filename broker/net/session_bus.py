@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import trio
-from jeepney import MatchRule, Message, MessageType
+from jeepney import (
+    HeaderFields,
+    MatchRule,
+    Message,
+    MessageFlag,
+    MessageType,
+    new_error,
+    new_method_return,
+)
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter
 
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_stderr
+
+PROPERTIES = "org.freedesktop.DBus.Properties"
+CALLS = 256
+"""Calls that may wait; those beyond it get no reply."""
+Reply = tuple[str, tuple[Any, ...]]
+"""A reply's signature and values."""
+_PLACE = (HeaderFields.path, HeaderFields.interface, HeaderFields.member)
 
 
 async def answer_of(router: DBusRouter, call: Message, seconds: float) -> Message:
@@ -28,6 +46,39 @@ def owner_changes(name: str) -> MatchRule:
     )
     rule.add_arg_condition(0, name)
     return rule
+
+
+class UnknownCallError(Exception):
+    """There is no such object, interface, method or property."""
+
+
+async def answer_calls(
+    router: DBusRouter,
+    called: Callable[[str, str, str, tuple[Any, ...]], Reply],
+    then: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Reply to the calls of other programs, until the connection ends.
+
+    ``called`` gets path, interface, member and values, and may raise UnknownCallError;
+    ``then`` is awaited after each reply.
+    """
+    # Not as a context manager, see DesktopSettings: it ends with the router.
+    rule = MatchRule(type="method_call")
+    calls = router.filter(rule, bufsize=CALLS).receive_channel
+    task_status.started()
+    async for call in calls:
+        words = [str(call.header.fields.get(key, "")) for key in _PLACE]
+        try:
+            signature, values = called(words[0], words[1], words[2], call.body)
+            reply = new_method_return(call, signature or None, values)
+        except UnknownCallError as error:
+            name = "org.freedesktop.DBus.Error.UnknownMethod"
+            reply = new_error(call, name, "s", (str(error),))
+        if not call.header.flags & MessageFlag.no_reply_expected:
+            await router.send(reply)
+        await then()
 
 
 def why(error: Exception) -> str:

@@ -16,14 +16,10 @@ from typing import Any
 import trio
 from jeepney import (
     DBusAddress,
-    HeaderFields,
-    MatchRule,
     Message,
     MessageFlag,
     MessageType,
-    new_error,
     new_method_call,
-    new_method_return,
     new_signal,
 )
 from jeepney.io.trio import DBusRouter, open_dbus_router
@@ -34,20 +30,17 @@ from broker.core.stderr_log import log_stderr
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.accessible import (
-    PROPERTIES,
     ROOT,
     AccessibilityEvent,
     Accessible,
-    UnknownError,
 )
 from broker.helpers.session_filters import keeper_filter
 from broker.ipc.prompt import Described, decode_described
+from broker.net.session_bus import PROPERTIES, answer_calls
 
 _BUS = DBusAddress("/org/a11y/bus", "org.a11y.Bus", "org.a11y.Bus")
 _REGISTRY = DBusAddress(ROOT, "org.a11y.atspi.Registry", "org.a11y.atspi.Socket")
 _SECONDS = 5.0
-_CALLS = 256
-"""Calls of screen readers that may wait; those beyond it get no reply."""
 
 
 def main() -> None:
@@ -95,7 +88,7 @@ class _Reader:
             return words  # each new description looks again
         async with open_dbus_router(bus=address) as router, trio.open_nursery() as n:
             tree = Accessible(router.unique_name)
-            await n.start(_answer, router, tree)
+            await n.start(answer_calls, router, tree.call)
             await _embed(router, tree)
             last: Described | None = words
             while last is not None and last.title:
@@ -142,31 +135,6 @@ async def _embed(router: DBusRouter, tree: Accessible) -> None:
     if reply.header.message_type is MessageType.error:
         raise OSError(f"the registry refuses us: {reply.body}")
     tree.embedded(tuple(reply.body[0]))
-
-
-async def _answer(
-    router: DBusRouter,
-    tree: Accessible,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Reply to the calls of screen readers."""
-    # Not as a context manager, see DesktopSettings: it ends with the router.
-    rule = MatchRule(type="method_call")
-    calls = router.filter(rule, bufsize=_CALLS).receive_channel
-    task_status.started()
-    async for call in calls:
-        fields = call.header.fields
-        path = fields.get(HeaderFields.path, "")
-        interface = fields.get(HeaderFields.interface, "")
-        member = fields.get(HeaderFields.member, "")
-        try:
-            signature, values = tree.call(path, interface, member, call.body)
-            reply = new_method_return(call, signature or None, values)
-        except UnknownError as error:
-            name = "org.freedesktop.DBus.Error.UnknownMethod"
-            reply = new_error(call, name, "s", (str(error),))
-        await router.send(reply)
 
 
 def _message(signal: AccessibilityEvent) -> Message:

@@ -30,9 +30,10 @@ from broker.ipc.guest.daemons import (
     decode_from_daemon,
 )
 from broker.jail.worker.daemon_stream import DaemonStream
+from broker.net.session_bus import PROPERTIES, UnknownCallError
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.tray import tray_icons
-from broker.viewer.tray.panel_bus import ITEM, ITEM_PATH, PROPERTIES, UnknownCallError
+from broker.viewer.tray.panel_bus import ITEM, ITEM_PATH
 from broker.viewer.tray.sandbox_item import SECOND, SandboxItem, framed
 from broker.viewer.tray.tray_icons import TrayIcons
 from shims.files import tray, tray_pictures

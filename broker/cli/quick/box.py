@@ -30,18 +30,16 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.gate import READY, Gate
-from broker.helpers.process.namespace_limits import limit_box
+from broker.helpers.process.namespace_limits import (
+    START_SECONDS,
+    STATUS_BYTES,
+    leader_of,
+    limit_box,
+)
 from broker.helpers.process.popen import PIPE, kill_jail, start_process
 from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.command import (
-    START_SECONDS,
-    STATUS_BYTES,
-    kill,
-    leader_of,
-    prepare,
-    require_ready,
-)
+from broker.host.launchers.bubblewrap.command import kill, prepare, require_ready
 
 _READ_BYTES = 65536
 _LAST_OUTPUT_SECONDS = 1.0
@@ -221,7 +219,7 @@ def _held(box: Box) -> Iterator[_Running]:
         try:
             bwrap = os.pidfd_open(popen.pid)  # not reaped, so the pid was not reused
             ours.callback(os.close, bwrap)
-            leader = leader_of(_line(command.status, STATUS_BYTES))
+            leader = leader_of(_line(command.status, STATUS_BYTES), "the box")
             pidfd = _pidfd(leader)
             ours.callback(os.close, pidfd)
             # The first process inside, before bwrap outside: that asks the kernel

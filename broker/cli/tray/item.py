@@ -13,14 +13,12 @@ from typing import Any
 
 from broker.cli.tray.menu_rows import Click, MenuRow, TrayState, rows, summary
 from broker.cli.tray.picture import pixmaps, square
+from broker.net.session_bus import PROPERTIES, Reply, UnknownCallError
 from broker.viewer.tray.panel_bus import (
     ITEM,
     ITEM_PATH,
     NOTHING_MORE,
-    PROPERTIES,
     PanelSignal,
-    Reply,
-    UnknownCallError,
     Variant,
 )
 
@@ -146,7 +144,9 @@ class TrayItem:
             events = body[0][:_MAX_IDS]
             clicked = [self._clicked(number, event) for number, event, *_ in events]
             wrong = [n for n, *_ in events if n not in self._by_number]
-            return ("ai", (wrong,)), next(filter(None, clicked), None)
+            return ("ai", (wrong,)), next(
+                (one for one in clicked if one is not None), None
+            )
         if member == "AboutToShow":
             return ("b", (False,)), None
         if member == "AboutToShowGroup":

@@ -6,15 +6,20 @@ Each row but a headline ends something, and lifting a lockdown is the one except
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from typing import TypeAlias
 
 from broker.core.escape import printable
 from broker.core.services import CAMERA_USE, SCREEN_USE
 from broker.ipc.control.api import (
+    DeviceDetachRequest,
     FolderStatus,
+    FolderUnshareRequest,
     LockdownAnswer,
+    LockdownRequest,
     PendingQuestion,
+    QuestionAnswerRequest,
     SandboxStatus,
+    StopRequest,
 )
 from broker.viewer.sound.mixer import SoundStatus
 
@@ -26,29 +31,28 @@ _QUESTIONS = 10
 """More rows than these would leave the screen; one row counts the rest."""
 
 
-class Act(Enum):
-    """What a click on a row does."""
+@dataclass(frozen=True)
+class EndMicrophone:
+    """Take the microphone from a sandbox."""
 
-    STOP = "stop"
-    DENY = "deny"
-    MICROPHONE = "microphone"
-    DETACH = "detach"
-    UNSHARE = "unshare"
-    LOCK = "lock"
-    LOCK_NETWORKS = "lock networks"
-    LIFT = "lift"
-    LEAVE = "leave"
+    sandbox: str
 
 
 @dataclass(frozen=True)
-class Click:
-    """A click's meaning.  It names its object, so it cannot reach another one."""
+class Leave:
+    """Take the item from the panel."""
 
-    act: Act
-    subject: str = ""
-    """A sandbox, or a question's number."""
-    detail: str = ""
-    """A port, or the host path of a directory."""
+
+Click: TypeAlias = (
+    StopRequest
+    | QuestionAnswerRequest
+    | DeviceDetachRequest
+    | FolderUnshareRequest
+    | LockdownRequest
+    | EndMicrophone
+    | Leave
+)
+"""A click's meaning.  It names its object, so it cannot reach another one."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def rows(now: TrayState) -> tuple[MenuRow, ...]:
     return (*found, MenuRow(), *_lockdown(now.lockdown), MenuRow(), _LEAVE)
 
 
-_LEAVE = MenuRow("Remove from the panel", Click(Act.LEAVE))
+_LEAVE = MenuRow("Remove from the panel", Leave())
 
 
 def _text(text: str) -> str:
@@ -122,7 +126,7 @@ def _questions(now: TrayState) -> list[MenuRow]:
     found = [
         MenuRow(
             _text(f"Deny: {one.sandbox} wants {one.words}"),
-            Click(Act.DENY, str(one.id)),
+            QuestionAnswerRequest(id=one.id, allow=False),
             one.color,
         )
         for one in now.questions[:_QUESTIONS]
@@ -146,7 +150,7 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
     inside: list[MenuRow] = []
     if one.name in now.listening:
         uses.append("MICROPHONE")
-        inside.append(MenuRow("End its microphone", Click(Act.MICROPHONE, one.name)))
+        inside.append(MenuRow("End its microphone", EndMicrophone(one.name)))
     if keeps_screen_on(one):
         uses.append("keeps the screen on")
     for device in one.devices:
@@ -154,11 +158,11 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
         other = ("a device", _text(f"Take back {device}"), "")
         name, label, _ = _SEEING.get(port.partition(":")[0] + ":", other)
         uses.append(name)
-        inside.append(MenuRow(label, Click(Act.DETACH, one.name, port)))
+        inside.append(MenuRow(label, DeviceDetachRequest(port)))
     inside.extend(
         MenuRow(
             _text(f"Take back {folder.path}"),
-            Click(Act.UNSHARE, one.name, folder.path),
+            FolderUnshareRequest(folder=folder.path, sandbox=one.name),
         )
         for folder in now.folders
         if folder.sandbox == one.name
@@ -169,10 +173,10 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
         inside.append(
             MenuRow(
                 f"End all networks: {net.flows} flows, {words}",
-                Click(Act.LOCK_NETWORKS),
+                _NETWORKS,
             )
         )
-    inside.append(MenuRow("Stop", Click(Act.STOP, one.name)))
+    inside.append(MenuRow("Stop", StopRequest(sandbox=one.name)))
     label = f"{one.name}: {', '.join(dict.fromkeys(uses))}" if uses else one.name
     return MenuRow(_text(label), None, one.color, tuple(inside))
 
@@ -184,12 +188,12 @@ def keeps_screen_on(one: SandboxStatus) -> bool:
 
 def _lockdown(lockdown: LockdownAnswer) -> tuple[MenuRow, ...]:
     if not lockdown.locked:
-        return (MenuRow("Lockdown", Click(Act.LOCK)),)
+        return (MenuRow("Lockdown", LockdownRequest(begin=True)),)
     networks = () if lockdown.networks else (MenuRow("… networks, too", _NETWORKS),)
-    return (MenuRow("Lift the lockdown", Click(Act.LIFT)), *networks)
+    return (MenuRow("Lift the lockdown", LockdownRequest(begin=False)), *networks)
 
 
-_NETWORKS = Click(Act.LOCK_NETWORKS)
+_NETWORKS = LockdownRequest(begin=True, networks=True)
 
 
 def _rate(bytes_a_second: float) -> str:

@@ -70,13 +70,13 @@ def _write(*, autostart: bool) -> None:
 
 async def _run(paths: Paths) -> None:
     from broker.cli.tray.item import TrayItem
-    from broker.cli.tray.menu_rows import Act, Click, TrayState
+    from broker.cli.tray.menu_rows import Click, Leave, TrayState
     from broker.cli.tray.watching import carry_out, watch
     from broker.viewer.tray.panel_bus import Panel
 
     async def clicked(click: Click) -> None:
         await trio.lowlevel.checkpoint()
-        if click.act is Act.LEAVE:
+        if isinstance(click, Leave):
             nursery.cancel_scope.cancel()
         else:
             # A stop takes seconds, and the panel is served meanwhile.
@@ -92,7 +92,7 @@ async def _run(paths: Paths) -> None:
         await panel.tell(item.update(now))
 
     item = TrayItem()
-    panel = Panel(item.call, clicked)
+    panel = Panel[Click](item.call, clicked)
     async with trio.open_nursery() as nursery:
         await nursery.start(panel.run)
         await watch(paths, show)

@@ -11,7 +11,13 @@ import trio
 from broker.cli.audio import running_filters
 from broker.cli.run.connect import open_client
 from broker.cli.tray.ask_mixer import ask_desk
-from broker.cli.tray.menu_rows import INHIBITORS, Act, Click, TrayState
+from broker.cli.tray.menu_rows import (
+    INHIBITORS,
+    Click,
+    EndMicrophone,
+    Leave,
+    TrayState,
+)
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.paths import Paths
 from broker.ipc.control import methods
@@ -114,33 +120,22 @@ async def look(asked: Client) -> TrayState:
 
 async def carry_out(paths: Paths, click: Click) -> None:
     """Do what a click says.  Raises what the broker refuses with."""
-    if click.act is Act.MICROPHONE:
-        mixer = desks_folder() / click.subject
+    if isinstance(click, EndMicrophone):
+        mixer = desks_folder() / click.sandbox
         order = partial(ask_desk, mixer, MixerRequest(microphone=False))
         await trio.to_thread.run_sync(order)
         return
     async with open_client(paths) as asked:
-        await _order(asked, click)
-
-
-async def _order(asked: Client, click: Click) -> None:
-    match click.act:
-        case Act.STOP:
-            await asked.call(methods.STOP, StopRequest(sandbox=click.subject))
-        case Act.DENY:
-            number = int(click.subject)
-            no = QuestionAnswerRequest(id=number, allow=False)
-            await asked.call(methods.ANSWER, no)
-        case Act.DETACH:
-            await asked.call(methods.DEVICE_DETACH, DeviceDetachRequest(click.detail))
-        case Act.UNSHARE:
-            back = FolderUnshareRequest(folder=click.detail, sandbox=click.subject)
-            await asked.call(methods.FOLDER_UNSHARE, back)
-        case Act.LOCK | Act.LOCK_NETWORKS:
-            networks = True if click.act is Act.LOCK_NETWORKS else None
-            order = LockdownRequest(begin=True, networks=networks)
-            await asked.call(methods.LOCKDOWN, order)
-        case Act.LIFT:
-            await asked.call(methods.LOCKDOWN, LockdownRequest(begin=False))
-        case Act.LEAVE | Act.MICROPHONE:
-            raise ValueError(click)
+        match click:
+            case StopRequest():
+                await asked.call(methods.STOP, click)
+            case QuestionAnswerRequest():
+                await asked.call(methods.ANSWER, click)
+            case DeviceDetachRequest():
+                await asked.call(methods.DEVICE_DETACH, click)
+            case FolderUnshareRequest():
+                await asked.call(methods.FOLDER_UNSHARE, click)
+            case LockdownRequest():
+                await asked.call(methods.LOCKDOWN, click)
+            case Leave():
+                raise ValueError(click)

@@ -14,6 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import trio
+
+from broker.helpers.process.namespace_limits import (
+    START_SECONDS,
+    STATUS_BYTES,
+    leader_of,
+)
+
 _NOTHING: Mapping[Path, str] = MappingProxyType({})
 ROOM = "/work"
 """The one directory that a jailed program can write to."""
@@ -47,3 +55,22 @@ def python_words() -> list[str]:
     # Not sys.executable: that is a link of a virtual environment's.
     version = sysconfig.get_python_version()
     return [f"{sys.base_prefix}/bin/python{version}", "-I", "-S", "-B"]
+
+
+async def read_leader(fd: int, what: str) -> int:
+    """Wait for the first process inside of a jail.  Raises UpstreamError where bubblewrap reports none in time."""
+    os.set_blocking(fd, False)
+    return leader_of(await read_line(fd, STATUS_BYTES), what)
+
+
+async def read_line(fd: int, most: int) -> bytes:
+    """Return a line, or what there is of one in time."""
+    line = b""
+    with trio.move_on_after(START_SECONDS):
+        while b"\n" not in line and len(line) < most:
+            await trio.lowlevel.wait_readable(fd)
+            data = os.read(fd, most - len(line))
+            if not data:
+                break
+            line += data
+    return line

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 from broker.helpers.prompt.dialog import WORD
 from broker.ipc.prompt import Described
+from broker.net.session_bus import PROPERTIES, UnknownCallError
 
 ROOT = "/org/a11y/atspi/accessible/root"
 _NULL = "/org/a11y/atspi/null"
 _PREFIX = "org.a11y.atspi"
 ACCESSIBLE, APPLICATION = f"{_PREFIX}.Accessible", f"{_PREFIX}.Application"
 ACTION = f"{_PREFIX}.Action"
-PROPERTIES = "org.freedesktop.DBus.Properties"
 _VERSION = "2.1"
 _LIST, _LIST_ITEM, _RADIO, _BUTTON, _LABEL = 31, 32, 44, 43, 29
 _DIALOG, _PROGRAM, _STATIC = 16, 75, 116
@@ -53,10 +53,6 @@ class AccessibilityEvent(NamedTuple):
     first: int
     second: int
     value: tuple[str, Any]
-
-
-class UnknownError(Exception):
-    """A call that no object here has."""
 
 
 @dataclass(eq=False)
@@ -192,19 +188,19 @@ class Accessible:
     def call(
         self, path: str, interface: str, member: str, body: tuple[Any, ...]
     ) -> tuple[str, tuple[Any, ...]]:
-        """Return signature and values of a reply.  Raises UnknownError."""
+        """Return signature and values of a reply.  Raises UnknownCallError."""
         here = self._objects.get(path)
         if here is None:
-            raise UnknownError(path)
+            raise UnknownCallError(path)
         if interface == PROPERTIES:
             return self._property(here, member, body)
         if interface == "org.freedesktop.DBus.Peer" and member == "Ping":
             return "", ()
         if interface not in _interfaces(here):
-            raise UnknownError(interface)
+            raise UnknownCallError(interface)
         answer = self._answers(here, body).get(f"{interface}.{member}")
         if answer is None:
-            raise UnknownError(member)
+            raise UnknownCallError(member)
         signature, value = answer()
         return signature, (value,)
 
@@ -257,7 +253,7 @@ class Accessible:
         name = str(body[1]) if len(body) > 1 else ""
         if member == "Get" and name in wanted:
             return "v", (wanted[name],)
-        raise UnknownError(member)
+        raise UnknownCallError(member)
 
     def _values(self, here: _Object) -> dict[str, dict[str, tuple[str, Any]]]:
         parent = self._desktop if here.parent is None else self._at(here.parent)

@@ -8,7 +8,6 @@ programs and what the file names; no byte of the caller is read outside of it.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -28,7 +27,7 @@ from broker.helpers.console_log import ConsoleLog
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.spawn import Child, spawn
-from broker.helpers.process.tool_jail import python_words
+from broker.helpers.process.tool_jail import python_words, read_leader
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.sealed_memfd import sealed
 from broker.viewer.calls.camera import Cameras
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     ServeDaemon = Callable[[Guest, OpenExchange, Request], Awaitable[None]]
 
 _START_SECONDS = 10.0
-_STATUS_BYTES = 4096
 _ETC = ("alternatives", "ld.so.cache", "localtime", "mime.types", "ssl/certs")
 _NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf")
 
@@ -116,7 +114,7 @@ class DesktopServices:
                 far.close()
                 try:
                     await _ready(near)
-                    leader = _leader(status)
+                    leader = await read_leader(status, "the service")
                     # Another sandbox may have changed where they lead since they were opened.
                     held.check(leader)
                     limit_box(leader, nested=False)
@@ -214,15 +212,6 @@ async def _ready(near: socket.socket) -> None:
         "bubblewrap did not start the service",
         hint="its output is in the service's log",
     )
-
-
-def _leader(status: int) -> int:
-    try:
-        return int(
-            json.loads(os.read(status, _STATUS_BYTES).split(b"\n")[0])["child-pid"]
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UpstreamError("bubblewrap reported no process") from error
 
 
 async def _keep(read: int, log: ConsoleLog) -> None:

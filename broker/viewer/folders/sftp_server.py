@@ -9,7 +9,6 @@ Sources: sftp-server(8), bwrap(1), draft-ietf-secsh-filexfer-02.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 from collections.abc import Iterator
@@ -18,19 +17,17 @@ from pathlib import Path
 
 import trio
 
-from broker.core.errors import UpstreamError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import host_viewer as folder_limits
 from broker.helpers.mounts import mounts
 from broker.helpers.process import program_filters
 from broker.helpers.process.jail_libraries import find_program, library_words
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
+from broker.helpers.process.tool_jail import read_leader
 from broker.ipc.sealed_memfd import sealed
 
 ROOT, PLACE = "/shared", "here"
 _PROGRAMS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
-_STATUS_BYTES = 4096
-_START_SECONDS = 10.0
 
 
 def find_sftp_server() -> Path:
@@ -52,7 +49,7 @@ async def serve_folder(folder: OpenedFolder, conn: int, *, write: bool) -> None:
     with ExitStack() as ours:
         child, status, start = _spawn(program, conn, ours)
         try:
-            pid = await _first_process(status)
+            pid = await read_leader(status, "the process that serves the folder")
             pidfd = os.pidfd_open(pid)
             ours.callback(os.close, pidfd)
             await mounts.wait_set_up(pid, ROOT)
@@ -70,7 +67,7 @@ async def serve_folder(folder: OpenedFolder, conn: int, *, write: bool) -> None:
 
 def _spawn(program: Path, conn: int, ours: ExitStack) -> tuple[Child, int, int]:
     """Start the jail; returns it, where it names its process, and what starts that."""
-    status, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    status, told = os.pipe2(os.O_CLOEXEC)
     ours.callback(os.close, status)
     waits, start = os.pipe2(os.O_CLOEXEC)
     ours.callback(os.close, start)
@@ -84,7 +81,6 @@ def _spawn(program: Path, conn: int, ours: ExitStack) -> tuple[Child, int, int]:
         )
         for fd in (rules, users):
             theirs.callback(os.close, fd)
-        os.set_blocking(told, True)
         words = [
             *_few_resources(),
             *("bwrap", "--json-status-fd", str(told), "--block-fd", str(waits)),
@@ -122,25 +118,3 @@ def jail_words(program: Path) -> Iterator[str]:
     yield from ("--dev-bind", "/dev/null", "/dev/null")
     yield from ("--tmpfs", ROOT, "--dir", f"{ROOT}/{PLACE}", "--remount-ro", ROOT)
     yield from ("--chdir", "/", "--remount-ro", "/", "--")
-
-
-async def _first_process(status: int) -> int:
-    """Return the process id that bubblewrap reports.  Raises UpstreamError."""
-    text = b""
-    with trio.move_on_after(_START_SECONDS):
-        while b"\n" not in text and len(text) < _STATUS_BYTES:
-            await trio.lowlevel.wait_readable(status)
-            try:
-                data = os.read(status, _STATUS_BYTES)
-            except BlockingIOError:
-                continue
-            if not data:
-                break
-            text += data
-    try:
-        return int(json.loads(text.split(b"\n")[0])["child-pid"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UpstreamError(
-            "bubblewrap did not start the process that serves the folder",
-            hint="'brokerctl doctor' says whether jails work on this machine",
-        ) from error

@@ -15,14 +15,10 @@ from typing import Any, Generic, TypeVar
 import trio
 from jeepney import (
     DBusAddress,
-    HeaderFields,
-    MatchRule,
     Message,
     MessageFlag,
     MessageType,
-    new_error,
     new_method_call,
-    new_method_return,
     new_signal,
 )
 from jeepney.bus_messages import message_bus
@@ -30,21 +26,23 @@ from jeepney.io.trio import DBusRouter, open_dbus_router
 
 from broker.core.errors import SetupError
 from broker.core.stderr_log import log_stderr
-from broker.net.session_bus import answer_of, owner_changes, why
+from broker.net.session_bus import (
+    CALLS,
+    Reply,
+    answer_calls,
+    answer_of,
+    owner_changes,
+    why,
+)
 
 _WATCHER = "org.kde.StatusNotifierWatcher"
 _REGISTER = DBusAddress("/StatusNotifierWatcher", _WATCHER, _WATCHER)
 _SECONDS = 5.0
-_CALLS = 256
-"""Calls that may wait; those beyond it get no reply."""
 
 ITEM_PATH = "/StatusNotifierItem"
 ITEM = "org.kde.StatusNotifierItem"
-PROPERTIES = "org.freedesktop.DBus.Properties"
 
 Variant = tuple[str, Any]
-Reply = tuple[str, tuple[Any, ...]]
-"""A reply's signature and values."""
 NOTHING_MORE: Mapping[str, Variant] = MappingProxyType(
     {
         "WindowId": ("i", 0),
@@ -59,10 +57,6 @@ NOTHING_MORE: Mapping[str, Variant] = MappingProxyType(
 )
 """Properties that an item has because panels ask for them."""
 Pressed = TypeVar("Pressed")
-
-
-class UnknownCallError(Exception):
-    """There is no such object, interface, method or property."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +89,7 @@ class Panel(Generic[Pressed]):
         self._clicked = clicked
         self._name = f"{ITEM}-{os.getpid()}-{number}"
         self._router: DBusRouter | None = None
+        self._pressed: Pressed | None = None
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -104,7 +99,7 @@ class Panel(Generic[Pressed]):
             async with open_dbus_router() as router, trio.open_nursery() as nursery:
                 await answer_of(router, message_bus.RequestName(self._name), _SECONDS)
                 self._router = router
-                await nursery.start(self._answer, router)
+                await nursery.start(answer_calls, router, self._called, self._then)
                 nursery.start_soon(self._register, router, self._name)
                 task_status.started()
         except (KeyError, OSError) as error:
@@ -112,6 +107,15 @@ class Panel(Generic[Pressed]):
                 f"cannot use the session bus: {why(error)}",
                 hint="start it from your desktop's session",
             ) from error
+
+    def _called(self, *call: Any) -> Reply:  # noqa: ANN401
+        reply, self._pressed = self._item(*call)
+        return reply
+
+    async def _then(self) -> None:
+        pressed, self._pressed = self._pressed, None
+        if pressed is not None:
+            await self._clicked(pressed)
 
     async def tell(self, signals: Iterable[PanelSignal]) -> None:
         """Tell the panel what has changed, if it knows the item."""
@@ -125,7 +129,7 @@ class Panel(Generic[Pressed]):
         """Register at the panel, and at each panel that replaces it."""
         rule, complained = owner_changes(_WATCHER), False
         # Not as a context manager, see DesktopSettings: it ends with the router.
-        changes = router.filter(rule, bufsize=_CALLS).receive_channel
+        changes = router.filter(rule, bufsize=CALLS).receive_channel
         await answer_of(router, message_bus.AddMatch(rule), _SECONDS)
         while True:
             call = new_method_call(
@@ -142,36 +146,6 @@ class Panel(Generic[Pressed]):
                         "waiting for one"
                     )
             await changes.receive()
-
-    async def _answer(
-        self,
-        router: DBusRouter,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        rule = MatchRule(type="method_call")
-        calls = router.filter(rule, bufsize=_CALLS).receive_channel
-        task_status.started()
-        async for call in calls:
-            reply, click = _answered(self._item, call)
-            if not call.header.flags & MessageFlag.no_reply_expected:
-                await router.send(reply)
-            if click is not None:
-                await self._clicked(click)
-
-
-def _answered(item: Answers[Pressed], call: Message) -> tuple[Message, Pressed | None]:
-    fields = call.header.fields
-    words = [
-        str(fields.get(key, ""))
-        for key in (HeaderFields.path, HeaderFields.interface, HeaderFields.member)
-    ]
-    try:
-        (signature, values), click = item(words[0], words[1], words[2], call.body)
-    except UnknownCallError as error:
-        name = "org.freedesktop.DBus.Error.UnknownMethod"
-        return new_error(call, name, "s", (str(error),)), None
-    return new_method_return(call, signature or None, values), click
 
 
 def _signal(told: PanelSignal) -> Message:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from broker.core.errors import UpstreamError
 from broker.helpers import box_filters
 from broker.helpers.process.gate import READY, Gate
+from broker.helpers.process.namespace_limits import not_started
 from broker.host.launchers.bubblewrap.arguments import Box, BoxDescriptors, bwrap_args
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 
-STATUS_BYTES = 4096
-START_SECONDS = 10.0
-"""For bubblewrap to say that it has started, in seconds."""
 _HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 
 
@@ -79,32 +75,10 @@ def _x11_bridge() -> bytes:
     return x11_bridge()
 
 
-def leader_of(status: bytes) -> int:
-    """Return the first process inside from the first line of --json-status-fd.
-
-    Raises UpstreamError when that is not one.
-    """
-    try:
-        leader = json.loads(status.split(b"\n")[0])["child-pid"]
-    except (ValueError, KeyError, TypeError):
-        leader = None
-    if type(leader) is not int:
-        raise _not_started()
-    return leader
-
-
 def require_ready(output: bytes) -> None:
     """Raise UpstreamError where the box's output does not begin as its gate's does."""
     if output != READY:
-        raise _not_started()
-
-
-def _not_started() -> UpstreamError:
-    return UpstreamError(
-        "bubblewrap did not start the box",
-        hint="its own words are above; user namespaces must be allowed "
-        "('brokerctl doctor')",
-    )
+        raise not_started("the box")
 
 
 def kill(pidfd: int) -> None:

@@ -14,15 +14,9 @@ from broker.helpers.process.gate import READY, Gate, close_output
 from broker.helpers.process.identity import open_pidfd
 from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.spawn import PIPE, Child, spawn
+from broker.helpers.process.tool_jail import read_leader, read_line
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.command import (
-    START_SECONDS,
-    STATUS_BYTES,
-    kill,
-    leader_of,
-    prepare,
-    require_ready,
-)
+from broker.host.launchers.bubblewrap.command import kill, prepare, require_ready
 
 
 @dataclass(eq=False)
@@ -81,7 +75,7 @@ async def start_held(box: Box) -> HeldBox:
         )
         command.theirs.close()
         try:
-            leader = await _leader(command.status)
+            leader = await read_leader(command.status, "the box")
             pidfd = _hold(leader)
             ours.callback(os.close, pidfd)
             await _mounted(child)
@@ -104,24 +98,7 @@ def _hold(leader: int) -> int:
         raise UpstreamError(f"the box ended at once: {error.strerror}") from error
 
 
-async def _leader(fd: int) -> int:
-    os.set_blocking(fd, False)
-    return leader_of(await _line(fd, STATUS_BYTES))
-
-
 async def _mounted(child: Child) -> None:
     """Wait until the box has all mounts: its gate says so before all other output."""
     assert child.popen.stdout is not None
-    require_ready(await _line(child.popen.stdout.fileno(), len(READY)))
-
-
-async def _line(fd: int, most: int) -> bytes:
-    line = b""
-    with trio.move_on_after(START_SECONDS):
-        while b"\n" not in line and len(line) < most:
-            await trio.lowlevel.wait_readable(fd)
-            data = os.read(fd, most - len(line))
-            if not data:
-                break
-            line += data
-    return line
+    require_ready(await read_line(child.popen.stdout.fileno(), len(READY)))

@@ -13,20 +13,24 @@ from broker.cli.tray.item import (
     ITEM_PATH,
     MENU,
     MENU_PATH,
-    PROPERTIES,
     TrayItem,
-    UnknownCallError,
 )
-from broker.cli.tray.menu_rows import Act, Click, TrayState, rows, summary
+from broker.cli.tray.menu_rows import EndMicrophone, Leave, TrayState, rows, summary
 from broker.cli.tray.picture import pixmaps, square
 from broker.ipc.control.api import (
+    DeviceDetachRequest,
     FolderStatus,
+    FolderUnshareRequest,
     LimitStatus,
     LockdownAnswer,
+    LockdownRequest,
     NetworkTraffic,
     PendingQuestion,
+    QuestionAnswerRequest,
     SandboxStatus,
+    StopRequest,
 )
+from broker.net.session_bus import PROPERTIES, UnknownCallError
 from broker.viewer.sound.mixer import SoundStatus
 
 CALL = new_method_call(DBusAddress("/", "a.b", "a.b"), "Call")
@@ -114,15 +118,18 @@ def click(item, number, event="clicked"):
 @pytest.mark.parametrize(
     ("path", "meaning"),
     [
-        (("Deny: work wants open",), Click(Act.DENY, "7")),
-        (("work", "Stop"), Click(Act.STOP, "work")),
-        (("bank", "Stop"), Click(Act.STOP, "bank")),
-        (("work", "End its microphone"), Click(Act.MICROPHONE, "work")),
-        (("work", "Take back 1-2"), Click(Act.DETACH, "work", "1-2")),
-        (("work", "Take back /home"), Click(Act.UNSHARE, "work", "/home/ann/Papers")),
-        (("work", "End all networks"), Click(Act.LOCK_NETWORKS)),
-        (("Lockdown",), Click(Act.LOCK)),
-        (("Remove from",), Click(Act.LEAVE)),
+        (("Deny: work wants open",), QuestionAnswerRequest(id=7, allow=False)),
+        (("work", "Stop"), StopRequest(sandbox="work")),
+        (("bank", "Stop"), StopRequest(sandbox="bank")),
+        (("work", "End its microphone"), EndMicrophone("work")),
+        (("work", "Take back 1-2"), DeviceDetachRequest("1-2")),
+        (
+            ("work", "Take back /home"),
+            FolderUnshareRequest(folder="/home/ann/Papers", sandbox="work"),
+        ),
+        (("work", "End all networks"), LockdownRequest(begin=True, networks=True)),
+        (("Lockdown",), LockdownRequest(begin=True)),
+        (("Remove from",), Leave()),
     ],
 )
 def test_a_click_means_its_row(path, meaning):
@@ -147,7 +154,7 @@ def test_a_camera_or_screen_is_shown_and_ended_by_its_row(device, shown, ends, w
     state = TrayState(reachable=True, sandboxes=(sandbox("work", devices=[device]),))
     item.update(state)
     row = find(item, f"work: {shown}", ends)
-    assert click(item, row) == Click(Act.DETACH, "work", device.split()[0])
+    assert click(item, row) == DeviceDetachRequest(device.split()[0])
     assert item._status() == "NeedsAttention"
     assert item._pictures() != plain
     assert f"work {words}" in summary(state)
@@ -167,9 +174,9 @@ def test_a_menu_that_changes_under_the_pointer_gives_no_click_to_another_row():
     )
     assert click(item, old) is None
     assert click(item, deny) is None
-    assert click(item, bank) == Click(Act.STOP, "bank")
+    assert click(item, bank) == StopRequest(sandbox="bank")
     item.update(BUSY)
-    assert click(item, find(item, "Deny")) == Click(Act.DENY, "7")
+    assert click(item, find(item, "Deny")) == QuestionAnswerRequest(id=7, allow=False)
 
 
 def test_rows_with_equal_words_keep_their_own_meaning():
@@ -178,8 +185,8 @@ def test_rows_with_equal_words_keep_their_own_meaning():
     (_, shown, children) = layout(item)
     assert shown == {"children-display": ("s", "submenu")}
     first, second = (child[1][0] for child in children[:2])
-    assert click(item, first) == Click(Act.DENY, "1")
-    assert click(item, second) == Click(Act.DENY, "2")
+    assert click(item, first) == QuestionAnswerRequest(id=1, allow=False)
+    assert click(item, second) == QuestionAnswerRequest(id=2, allow=False)
 
 
 def test_words_of_a_sandbox_are_escaped_and_bounded():

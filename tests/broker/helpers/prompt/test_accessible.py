@@ -7,13 +7,12 @@ import pytest
 from broker.helpers.prompt.accessible import (
     ACCESSIBLE,
     ACTION,
-    PROPERTIES,
     ROOT,
     Accessible,
-    UnknownError,
 )
 from broker.helpers.prompt.description import describe
 from broker.ipc.prompt import Described, DescribedRow, decode_described, encode
+from broker.net.session_bus import PROPERTIES, UnknownCallError
 from tests.broker.helpers.prompt.test_dialog import armed
 from tests.kit.prompting import MANY, PHRASE
 
@@ -101,7 +100,7 @@ def test_no_action_is_taken():
 )
 def test_other_calls_are_unknown(path, interface, member, body):
     made, _ = tree()
-    with pytest.raises(UnknownError):
+    with pytest.raises(UnknownCallError):
         made.call(path, interface, member, body)
 
 
