@@ -1,8 +1,13 @@
-"""Exceptions that decoders raise for malformed bytes."""
+"""Messages between processes: their base, and their decoding with one kind of error."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
 import msgspec
+
+from broker.core.errors import PeerError, VitrailError
 
 # guard: a message that is nested deep is an error of its sender
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -12,3 +17,32 @@ msgspec skips fields that it does not know, and raises RecursionError for one th
 nested a thousand deep; a name that is not UTF-8 is a UnicodeDecodeError.  One of them
 missing, and a hostile sender's message ends a task that has no handler for it.
 """
+
+Said = TypeVar("Said")
+Reader: TypeAlias = Callable[[bytes], Said]
+
+
+class TypedMessage(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    """Base of messages that their ``type`` tells apart."""
+
+
+class PackedMessage(TypedMessage, frozen=True, array_like=True):
+    """Base of messages whose first value tells them apart; their fields have no names."""
+
+
+def reader(
+    decoder: msgspec.msgpack.Decoder[Said] | msgspec.json.Decoder[Said],
+    otherwise: str,
+    fault: type[VitrailError] = PeerError,
+) -> Reader[Said]:
+    """Return a function that decodes messages, and raises ``fault`` for other bytes."""
+
+    def read(untrusted_data: bytes) -> Said:
+        try:
+            return decoder.decode(untrusted_data)
+        except UNREADABLE as error:
+            raise fault(f"{otherwise}: {error}") from error
+
+    return read

@@ -18,6 +18,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from broker.core.decoding import TypedMessage
 from broker.core.errors import PeerError
 from broker.core.framing import FrameReader
 from broker.core.limits.ssh_agent import SSH_FRAME_BYTES, SSH_KEY_BYTES, SSH_KEYS
@@ -44,17 +45,11 @@ _Flags = Annotated[int, msgspec.Meta(ge=0, le=4)]
 """None, SSH_AGENT_RSA_SHA2_256, SSH_AGENT_RSA_SHA2_512."""
 
 
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
-
-
-class ListKeys(_Message, frozen=True, tag="list"):
+class ListKeys(TypedMessage, frozen=True, tag="list"):
     """Which keys are there?  Answered by KeyList."""
 
 
-class BindSession(_Message, frozen=True, tag="bind"):
+class BindSession(TypedMessage, frozen=True, tag="bind"):
     """A session is one to the host with this key, which has signed the session's id.
 
     ``forwarding``: it carries the agent on, and does not log in itself.
@@ -66,7 +61,7 @@ class BindSession(_Message, frozen=True, tag="bind"):
     forwarding: bool
 
 
-class SignLogin(_Message, frozen=True, tag="login"):
+class SignLogin(TypedMessage, frozen=True, tag="login"):
     """Sign a login of a session.  ``host_key``: as the signed data names it; or empty."""
 
     key: _Key
@@ -77,7 +72,7 @@ class SignLogin(_Message, frozen=True, tag="login"):
     host_key: Annotated[bytes, msgspec.Meta(max_length=SSH_KEY_BYTES)] = b""
 
 
-class SignContent(_Message, frozen=True, tag="content"):
+class SignContent(TypedMessage, frozen=True, tag="content"):
     """Sign the digest of a content, for a namespace as ``git`` or ``file``."""
 
     key: _Key
@@ -97,23 +92,23 @@ class AgentKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     comment: Annotated[str, msgspec.Meta(max_length=256)]
 
 
-class KeyList(_Message, frozen=True, tag="keys"):
+class KeyList(TypedMessage, frozen=True, tag="keys"):
     """The keys of an agent."""
 
     keys: Annotated[tuple[AgentKey, ...], msgspec.Meta(max_length=SSH_KEYS)]
 
 
-class SignatureMade(_Message, frozen=True, tag="signature"):
+class SignatureMade(TypedMessage, frozen=True, tag="signature"):
     """A signature."""
 
     signature: _Signature
 
 
-class KeyDone(_Message, frozen=True, tag="done"):
+class KeyDone(TypedMessage, frozen=True, tag="done"):
     """It is done, and has no answer."""
 
 
-class KeyRefused(_Message, frozen=True, tag="failed"):
+class KeyRefused(TypedMessage, frozen=True, tag="failed"):
     """It is refused."""
 
 

@@ -16,8 +16,7 @@ from typing import Annotated
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError
+from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.limits import transfer as transfer_limits
 
 VERSION = 6
@@ -41,16 +40,10 @@ ProgramId = Annotated[int, msgspec.Meta(ge=1, le=0xFFFFFFFF)]
 """Counted by the broker for each lease; the guest only repeats it."""
 
 
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
-
-
 # -- guest to broker -----------------------------------------------------------
 
 
-class AgentHello(_Message, frozen=True, tag="hello"):
+class AgentHello(TypedMessage, frozen=True, tag="hello"):
     """First message of a connection: who the agent is, what still runs."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -58,23 +51,23 @@ class AgentHello(_Message, frozen=True, tag="hello"):
     kernel: _Short
     programs: Annotated[
         list[ProgramId], msgspec.Meta(max_length=limits.PROGRAMS_PER_SANDBOX)
-    ] = []
+    ] = msgspec.field(default_factory=list)
 
 
-class AgentStarted(_Message, frozen=True, tag="started"):
+class AgentStarted(TypedMessage, frozen=True, tag="started"):
     """A program that was asked for has been executed."""
 
     program: ProgramId
 
 
-class AgentFailed(_Message, frozen=True, tag="failed"):
+class AgentFailed(TypedMessage, frozen=True, tag="failed"):
     """A program that was asked for could not be executed."""
 
     program: ProgramId
     reason: _Text
 
 
-class Output(_Message, frozen=True, tag="output"):
+class Output(TypedMessage, frozen=True, tag="output"):
     """Data of a program's standard output or error, base64 in JSON."""
 
     program: ProgramId
@@ -83,21 +76,21 @@ class Output(_Message, frozen=True, tag="output"):
     """The data is of standard error; only where Run requests that separately."""
 
 
-class AgentExited(_Message, frozen=True, tag="exited"):
+class AgentExited(TypedMessage, frozen=True, tag="exited"):
     """A program ended: exit code 0..255, or minus the signal's number."""
 
     program: ProgramId
     code: Annotated[int, msgspec.Meta(ge=-64, le=255)]
 
 
-class Taken(_Message, frozen=True, tag="taken"):
+class Taken(TypedMessage, frozen=True, tag="taken"):
     """A program's standard input has taken so many bytes; as many may be sent."""
 
     program: ProgramId
     count: Annotated[int, msgspec.Meta(ge=1, le=limits.AGENT_INPUT_WINDOW)]
 
 
-class AgentStep(_Message, frozen=True, tag="hop"):
+class AgentStep(TypedMessage, frozen=True, tag="hop"):
     """A step inside the guest on the way to a window, and whether it worked.
 
     Used for one thing: naming the hop when no window comes up.
@@ -108,7 +101,7 @@ class AgentStep(_Message, frozen=True, tag="hop"):
     detail: _Text = ""
 
 
-class AgentMounted(_Message, frozen=True, tag="mounted"):
+class AgentMounted(TypedMessage, frozen=True, tag="mounted"):
     """The answer to ``mount`` and ``unmount``."""
 
     place: FolderPlace
@@ -131,7 +124,7 @@ FromGuest = (
 # -- broker to guest --------------------------------------------------------------
 
 
-class Run(_Message, frozen=True, tag="run", omit_defaults=True):
+class Run(TypedMessage, frozen=True, tag="run", omit_defaults=True):
     """Start a program; ``display`` wants a Wayland connection for it.
 
     ``stdin``: its standard input comes by Input; otherwise it is empty.
@@ -144,7 +137,7 @@ class Run(_Message, frozen=True, tag="run", omit_defaults=True):
 
     program: ProgramId
     argv: list[str]
-    env: dict[str, str] = {}
+    env: dict[str, str] = msgspec.field(default_factory=dict)
     display: bool = True
     stdin: bool = False
     tty: bool = False
@@ -154,7 +147,7 @@ class Run(_Message, frozen=True, tag="run", omit_defaults=True):
     window: Annotated[int, msgspec.Meta(ge=0, le=limits.AGENT_OUTPUT_WINDOW)] = 0
 
 
-class More(_Message, frozen=True, tag="more"):
+class More(TypedMessage, frozen=True, tag="more"):
     """The reader of a program's output has taken so much of the window.
 
     0: it has gone, and output is not held back from now on.
@@ -164,7 +157,7 @@ class More(_Message, frozen=True, tag="more"):
     count: Annotated[int, msgspec.Meta(ge=0, le=limits.AGENT_OUTPUT_WINDOW)]
 
 
-class Input(_Message, frozen=True, tag="input"):
+class Input(TypedMessage, frozen=True, tag="input"):
     """Bytes for a program's standard input, base64 in JSON.
 
     At most AGENT_INPUT_WINDOW bytes are under way that Taken has not reported.
@@ -176,7 +169,7 @@ class Input(_Message, frozen=True, tag="input"):
     end: bool = False
 
 
-class Resize(_Message, frozen=True, tag="resize"):
+class Resize(TypedMessage, frozen=True, tag="resize"):
     """The terminal of a program has this size now, in characters."""
 
     program: ProgramId
@@ -184,18 +177,18 @@ class Resize(_Message, frozen=True, tag="resize"):
     columns: _Size
 
 
-class Signal(_Message, frozen=True, tag="signal"):
+class Signal(TypedMessage, frozen=True, tag="signal"):
     """Send a signal to a program's process group."""
 
     program: ProgramId
     number: Annotated[int, msgspec.Meta(ge=1, le=64)]
 
 
-class AgentPowerOff(_Message, frozen=True, tag="poweroff"):
+class AgentPowerOff(TypedMessage, frozen=True, tag="poweroff"):
     """End every program and switch the machine off."""
 
 
-class AgentPing(_Message, frozen=True, tag="ping"):
+class AgentPing(TypedMessage, frozen=True, tag="ping"):
     """The broker is there; after hello, then every AGENT_PING_SECONDS.
 
     A broker that is killed cannot say that it goes, and not every transport
@@ -211,7 +204,7 @@ class AgentPing(_Message, frozen=True, tag="ping"):
     has are the ends of streams that died unseen."""
 
 
-class AgentMount(_Message, frozen=True, tag="mount", omit_defaults=True):
+class AgentMount(TypedMessage, frozen=True, tag="mount", omit_defaults=True):
     """Mount the folder of a place at /folders/NAME; it may be mounted there already.
 
     ``stream``: by a connection to ``vitrail.Folder``, not by a virtiofs device.
@@ -223,7 +216,7 @@ class AgentMount(_Message, frozen=True, tag="mount", omit_defaults=True):
     stream: bool = False
 
 
-class AgentUnmount(_Message, frozen=True, tag="unmount"):
+class AgentUnmount(TypedMessage, frozen=True, tag="unmount"):
     """Unmount it.  ``force``: also where files are open, whose reads then fail."""
 
     place: FolderPlace
@@ -242,18 +235,14 @@ ToGuest = (
     | AgentUnmount
 )
 
-_from_guest: msgspec.json.Decoder[FromGuest] = msgspec.json.Decoder(FromGuest)
 _encoder = msgspec.json.Encoder()
 
-
-def decode_from_guest(untrusted_body: bytes) -> FromGuest:
-    """Return the message in a frame's body.  Raises PeerError if it is none."""
-    try:
-        return _from_guest.decode(untrusted_body)
-    except UNREADABLE as error:
-        # RecursionError: unknown fields are skipped by recursion, and a guest
-        # can nest thousands of them in one frame.
-        raise PeerError(f"the guest agent sent no valid message: {error}") from error
+# RecursionError: unknown fields are skipped by recursion, and a guest
+# can nest thousands of them in one frame.
+decode_from_guest: Reader[FromGuest] = reader(
+    msgspec.json.Decoder(FromGuest), "the guest agent sent no valid message"
+)
+"""Return the message in a frame's body."""
 
 
 def encode(message: FromGuest | ToGuest) -> bytes:

@@ -16,8 +16,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError
+from broker.core.decoding import Reader, reader
 from broker.ipc.audit.log_messages import *
 
 # -- from the client -------------------------------------------------------------
@@ -268,23 +267,13 @@ FromAuthority: TypeAlias = (
     | RulesShown
 )
 
-_from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
-_from_authority: msgspec.msgpack.Decoder[FromAuthority] = msgspec.msgpack.Decoder(
-    FromAuthority
+
+decode_from_client: Reader[FromClient] = reader(
+    msgspec.msgpack.Decoder(FromClient), "a message that cannot be read"
 )
+"""Return a client's message."""
 
-
-def decode_from_client(untrusted_body: bytes) -> FromClient:
-    """Return a client's message.  Raises PeerError."""
-    try:
-        return _from_client.decode(untrusted_body)
-    except UNREADABLE as error:
-        raise PeerError(f"a message that cannot be read: {error}") from error
-
-
-def decode_from_authority(body: bytes) -> FromAuthority:
-    """Return the authority's message.  Raises PeerError."""
-    try:
-        return _from_authority.decode(body)
-    except UNREADABLE as error:
-        raise PeerError(f"a message that cannot be read: {error}") from error
+decode_from_authority: Reader[FromAuthority] = reader(
+    msgspec.msgpack.Decoder(FromAuthority), "a message that cannot be read"
+)
+"""Return the authority's message."""

@@ -14,6 +14,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from broker.core.decoding import TypedMessage
 from broker.core.limits import clipboard as clipboard_limits
 from broker.core.limits import wayland as limits
 
@@ -22,12 +23,6 @@ _Type = Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_MIME_BYTES)]
 _Word = Annotated[str, msgspec.Meta(max_length=40)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Size = Annotated[int, msgspec.Meta(ge=0, le=clipboard_limits.CLIPBOARD_BYTES_MOST)]
-
-
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
 
 
 class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +42,7 @@ _Pieces = Annotated[
 # -- supervisor to worker ------------------------------------------------------
 
 
-class ChordsMessage(_Message, frozen=True, tag="chords"):
+class ChordsMessage(TypedMessage, frozen=True, tag="chords"):
     """The chords of the user's choice, as ``clipboard.chords.Chord.parse`` reads them.
 
     Before the worker has these there are none.
@@ -57,7 +52,7 @@ class ChordsMessage(_Message, frozen=True, tag="chords"):
     paste: _Text
 
 
-class AskTypesMessage(_Message, frozen=True, tag="ask-types"):
+class AskTypesMessage(TypedMessage, frozen=True, tag="ask-types"):
     """Which types has the sandbox's selection?  Answered by ClipboardTypes.
 
     ``host``: the user's own one, as the compositor offers it to the
@@ -74,7 +69,7 @@ class AskTypesMessage(_Message, frozen=True, tag="ask-types"):
     """With ``host``: the content dropped under this number (DragOver)."""
 
 
-class ReadType(_Message, frozen=True, tag="read-type"):
+class ReadType(TypedMessage, frozen=True, tag="read-type"):
     """Read one type of the last requested selection, ``max_bytes`` at most.
 
     A file of the supervisor's comes with it, to write the content into.
@@ -87,13 +82,13 @@ class ReadType(_Message, frozen=True, tag="read-type"):
     host: bool = False
 
 
-class StopRead(_Message, frozen=True, tag="stop-read"):
+class StopRead(TypedMessage, frozen=True, tag="stop-read"):
     """Nothing more is wanted of this."""
 
     transfer: _Count
 
 
-class RewriteMessage(_Message, frozen=True, tag="rewrite"):
+class RewriteMessage(TypedMessage, frozen=True, tag="rewrite"):
     """Write content again, clean in the ways of ``clean``.
 
     A sealed file with the content comes with it, and a file of the
@@ -107,7 +102,7 @@ class RewriteMessage(_Message, frozen=True, tag="rewrite"):
     clean: Annotated[list[_Word], msgspec.Meta(min_length=1, max_length=4)]
 
 
-class OfferMessage(_Message, frozen=True, tag="offer"):
+class OfferMessage(TypedMessage, frozen=True, tag="offer"):
     """Make this the sandbox's selection; a sealed file comes with it."""
 
     transfer: _Count
@@ -118,7 +113,7 @@ class OfferMessage(_Message, frozen=True, tag="offer"):
     """Not so: give it to the window where a drag was dropped (DragOver)."""
 
 
-class DragsMessage(_Message, frozen=True, tag="drags"):
+class DragsMessage(TypedMessage, frozen=True, tag="drags"):
     """Which drags may cross; before the worker has this, none may."""
 
     cross: bool
@@ -127,13 +122,13 @@ class DragsMessage(_Message, frozen=True, tag="drags"):
     """Kinds that a rule lets the user's own programs have of it at once."""
 
 
-class AcceptDragMessage(_Message, frozen=True, tag="accept-drag"):
+class AcceptDragMessage(TypedMessage, frozen=True, tag="accept-drag"):
     """The drag may be dropped on the window that it is over (DragOver)."""
 
     number: _Count
 
 
-class EndDragMessage(_Message, frozen=True, tag="end-drag"):
+class EndDragMessage(TypedMessage, frozen=True, tag="end-drag"):
     """Nothing more is wanted of the dropped content (DragOver, DragWanted).
 
     ``finished``: it was read, and the compositor may be notified.
@@ -143,20 +138,20 @@ class EndDragMessage(_Message, frozen=True, tag="end-drag"):
     finished: bool
 
 
-class ServeMessage(_Message, frozen=True, tag="serve"):
+class ServeMessage(TypedMessage, frozen=True, tag="serve"):
     """Give it to the requester (DragWanted); a sealed file comes with it."""
 
     number: _Count
     size: _Size
 
 
-class WithdrawMessage(_Message, frozen=True, tag="withdraw"):
+class WithdrawMessage(TypedMessage, frozen=True, tag="withdraw"):
     """Forget the content offered, or exported, under this number."""
 
     transfer: _Count
 
 
-class ExportMessage(_Message, frozen=True, tag="export"):
+class ExportMessage(TypedMessage, frozen=True, tag="export"):
     """Make this the user's own selection, by the right of that press.
 
     A sealed file comes with it.  ``mark`` is one type more, of a random name,
@@ -187,101 +182,101 @@ ToWorker: TypeAlias = (
 # -- worker to supervisor ------------------------------------------------------
 
 
-class ClipboardFocus(_Message, frozen=True, tag="clipboard-focus"):
+class ClipboardFocus(TypedMessage, frozen=True, tag="clipboard-focus"):
     """One of the sandbox's windows has the keyboard, or none has it any more."""
 
     taken: bool
 
 
-class ChordPressed(_Message, frozen=True, tag="chord-pressed"):
+class ChordPressed(TypedMessage, frozen=True, tag="chord-pressed"):
     """The compositor sent a chord to one of its windows; ``press`` counts them."""
 
     press: _Count
     paste: bool
 
 
-class ChordTroubleMessage(_Message, frozen=True, tag="chord-trouble"):
+class ChordTroubleMessage(TypedMessage, frozen=True, tag="chord-trouble"):
     """Why there are no chords, or less than two; empty when they work again."""
 
     reason: _Text
 
 
-class ClipboardTypes(_Message, frozen=True, tag="clipboard-types"):
+class ClipboardTypes(TypedMessage, frozen=True, tag="clipboard-types"):
     """The answer to AskTypes; none if there is no selection."""
 
     transfer: _Count
     types: Annotated[list[_Type], msgspec.Meta(max_length=limits.WAYLAND_MIMES)]
 
 
-class ClipboardData(_Message, frozen=True, tag="clipboard-data"):
+class ClipboardData(TypedMessage, frozen=True, tag="clipboard-data"):
     """All of one type: ``size`` bytes in the supervisor's file of that transfer."""
 
     transfer: _Count
     size: _Size
 
 
-class ClipboardLarge(_Message, frozen=True, tag="clipboard-large"):
+class ClipboardLarge(TypedMessage, frozen=True, tag="clipboard-large"):
     """The content has more than ``max_bytes``; nothing of it is kept."""
 
     transfer: _Count
 
 
-class ClipboardFailed(_Message, frozen=True, tag="clipboard-failed"):
+class ClipboardFailed(TypedMessage, frozen=True, tag="clipboard-failed"):
     """The source died, stalled, or its selection was replaced."""
 
     transfer: _Count
     reason: _Text
 
 
-class OfferEndedMessage(_Message, frozen=True, tag="offer-ended"):
+class OfferEndedMessage(TypedMessage, frozen=True, tag="offer-ended"):
     """The sandbox has another selection than the offered one."""
 
     transfer: _Count
 
 
-class OfferRefusedMessage(_Message, frozen=True, tag="offer-refused"):
+class OfferRefusedMessage(TypedMessage, frozen=True, tag="offer-refused"):
     """The content was not offered."""
 
     transfer: _Count
     reason: _Text
 
 
-class ExportedMessage(_Message, frozen=True, tag="exported"):
+class ExportedMessage(TypedMessage, frozen=True, tag="exported"):
     """The compositor has taken the export; or there is a ``problem``."""
 
     transfer: _Count
     problem: _Text = ""
 
 
-class ExportEndedMessage(_Message, frozen=True, tag="export-ended"):
+class ExportEndedMessage(TypedMessage, frozen=True, tag="export-ended"):
     """Another selection took its place, or its connection ended."""
 
     transfer: _Count
 
 
-class ForeignDragMessage(_Message, frozen=True, tag="foreign-drag"):
+class ForeignDragMessage(TypedMessage, frozen=True, tag="foreign-drag"):
     """A drag of another sandbox came over a window, which received nothing of it."""
 
 
-class DragStartedMessage(_Message, frozen=True, tag="drag-started"):
+class DragStartedMessage(TypedMessage, frozen=True, tag="drag-started"):
     """An application drags; others see nothing of it but the mark."""
 
     mark: _Type
 
 
-class DragPerformedMessage(_Message, frozen=True, tag="drag-performed"):
+class DragPerformedMessage(TypedMessage, frozen=True, tag="drag-performed"):
     """The compositor says of its drag that it was dropped where it is accepted."""
 
     mark: _Type
 
 
-class DragEndedMessage(_Message, frozen=True, tag="drag-ended"):
+class DragEndedMessage(TypedMessage, frozen=True, tag="drag-ended"):
     """The drag is over, or its source is gone."""
 
     mark: _Type
 
 
-class DragOverMessage(_Message, frozen=True, tag="drag-over"):
+class DragOverMessage(TypedMessage, frozen=True, tag="drag-over"):
     """A drag from elsewhere is over a window, which was shown nothing of it.
 
     ``mark`` is empty for one of the user's own programs'.
@@ -291,13 +286,13 @@ class DragOverMessage(_Message, frozen=True, tag="drag-over"):
     mark: _Type
 
 
-class DragDroppedMessage(_Message, frozen=True, tag="drag-dropped"):
+class DragDroppedMessage(TypedMessage, frozen=True, tag="drag-dropped"):
     """The drag was dropped there."""
 
     number: _Count
 
 
-class DragWantedMessage(_Message, frozen=True, tag="drag-wanted"):
+class DragWantedMessage(TypedMessage, frozen=True, tag="drag-wanted"):
     """One of the user's own programs asks for a type of the dragged content."""
 
     number: _Count

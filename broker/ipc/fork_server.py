@@ -21,7 +21,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
+from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.errors import InternalError
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -34,12 +34,6 @@ DESCRIPTORS = 2 * ENTRANCES + 1
 MESSAGE_BYTES = 65536
 END = struct.Struct("<i")
 """How a child ended: its exit code, or minus the signal's number."""
-
-
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
 
 
 class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +52,7 @@ class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # -- orders ------------------------------------------------------------------------
 
 
-class ForkWorker(_Message, frozen=True, tag="fork-worker"):
+class ForkWorker(TypedMessage, frozen=True, tag="fork-worker"):
     """Fork the jailed half of a worker.
 
     Descriptors: its socket to the broker, the listening socket of the sandbox's
@@ -69,7 +63,7 @@ class ForkWorker(_Message, frozen=True, tag="fork-worker"):
     allow_unjailed: bool
 
 
-class ForkKeeper(_Message, frozen=True, tag="fork-keeper"):
+class ForkKeeper(TypedMessage, frozen=True, tag="fork-keeper"):
     """Fork a keeper.
 
     Descriptors: its socket to the broker, its socket to the jailed half, the
@@ -84,7 +78,7 @@ class ForkKeeper(_Message, frozen=True, tag="fork-keeper"):
     clients: Annotated[int, msgspec.Meta(ge=1, le=limits.WAYLAND_CLIENTS_PER_SANDBOX)]
 
 
-class ForkAcceptor(_Message, frozen=True, tag="fork-acceptor"):
+class ForkAcceptor(TypedMessage, frozen=True, tag="fork-acceptor"):
     """Fork an acceptor.
 
     Descriptors: for each listening socket the socket, and the acceptor's end of
@@ -96,7 +90,7 @@ class ForkAcceptor(_Message, frozen=True, tag="fork-acceptor"):
     direct: Annotated[list[bool], msgspec.Meta(max_length=ENTRANCES)]
 
 
-class ForkPump(_Message, frozen=True, tag="fork-pump"):
+class ForkPump(TypedMessage, frozen=True, tag="fork-pump"):
     """Fork a pump.
 
     Descriptors: its socket to the broker, the file for its standard error.
@@ -110,7 +104,7 @@ Order: TypeAlias = ForkWorker | ForkKeeper | ForkAcceptor | ForkPump
 # -- answers -----------------------------------------------------------------------
 
 
-class Forked(_Message, frozen=True, tag="forked"):
+class Forked(TypedMessage, frozen=True, tag="forked"):
     """The child of that order runs; its pidfd is attached."""
 
     number: _Count
@@ -118,7 +112,7 @@ class Forked(_Message, frozen=True, tag="forked"):
     jail: Jail | None = None
 
 
-class ForkFailed(_Message, frozen=True, tag="fork-failed"):
+class ForkFailed(TypedMessage, frozen=True, tag="fork-failed"):
     """There is no child: fork(2) failed, or its jail cannot be built (``hint``)."""
 
     number: _Count
@@ -143,8 +137,6 @@ REFUSED = b"-"
 # -- codec -------------------------------------------------------------------------
 
 _encoder = msgspec.msgpack.Encoder()
-_order: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
-_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
 def encode(message: Order | Answer) -> bytes:
@@ -155,17 +147,12 @@ def encode(message: Order | Answer) -> bytes:
     return data
 
 
-def decode_order(data: bytes) -> Order:
-    """Return the order of a packet.  Raises InternalError for any other."""
-    try:
-        return _order.decode(data)
-    except UNREADABLE as error:
-        raise InternalError(f"not an order to fork: {error}") from error
+decode_order: Reader[Order] = reader(
+    msgspec.msgpack.Decoder(Order), "not an order to fork", InternalError
+)
+"""Return the order of a packet."""
 
-
-def decode_answer(data: bytes) -> Answer:
-    """Return the answer of a packet.  Raises InternalError for any other."""
-    try:
-        return _answer.decode(data)
-    except UNREADABLE as error:
-        raise InternalError(f"not a fork server's answer: {error}") from error
+decode_answer: Reader[Answer] = reader(
+    msgspec.msgpack.Decoder(Answer), "not a fork server's answer", InternalError
+)
+"""Return the answer of a packet."""

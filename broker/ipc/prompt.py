@@ -16,18 +16,12 @@ from typing import TypeAlias
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import InternalError, PeerError
+from broker.core.decoding import Reader, TypedMessage, reader
+from broker.core.errors import InternalError
 from broker.core.question import PersonAnswer, Question
 
 
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
-
-
-class Show(_Message, frozen=True, tag="show"):
+class Show(TypedMessage, frozen=True, tag="show"):
     """Ask this; whatever is shown now goes.  ``seconds``: time left to answer."""
 
     id: int
@@ -36,30 +30,30 @@ class Show(_Message, frozen=True, tag="show"):
     seconds: float
 
 
-class WithdrawQuestion(_Message, frozen=True, tag="withdraw"):
+class WithdrawQuestion(TypedMessage, frozen=True, tag="withdraw"):
     """Show nothing."""
 
 
-class PromptHello(_Message, frozen=True, tag="hello"):
+class PromptHello(TypedMessage, frozen=True, tag="hello"):
     """The agent is connected to the compositor; ``layer``: by layer-shell."""
 
     layer: bool
 
 
-class Shown(_Message, frozen=True, tag="shown"):
+class Shown(TypedMessage, frozen=True, tag="shown"):
     """The compositor has shown that question."""
 
     id: int
 
 
-class PromptAnswer(_Message, frozen=True, tag="said"):
+class PromptAnswer(TypedMessage, frozen=True, tag="said"):
     """The user has answered."""
 
     id: int
     answer: PersonAnswer
 
 
-class Unable(_Message, frozen=True, tag="unable"):
+class Unable(TypedMessage, frozen=True, tag="unable"):
     """The agent cannot show anything (no compositor), and ends."""
 
     reason: str
@@ -72,7 +66,7 @@ class DescribedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chosen: bool
 
 
-class Described(_Message, frozen=True, tag="described"):
+class Described(TypedMessage, frozen=True, tag="described"):
     """The dialog on the screen, in words; without a title: none is shown."""
 
     title: str = ""
@@ -86,9 +80,6 @@ class Described(_Message, frozen=True, tag="described"):
 ToAgent: TypeAlias = Show | WithdrawQuestion
 FromAgent: TypeAlias = PromptHello | Shown | PromptAnswer | Unable
 
-_to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
-_from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
-_described: msgspec.msgpack.Decoder[Described] = msgspec.msgpack.Decoder(Described)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -100,25 +91,17 @@ def encode(message: ToAgent | FromAgent | Described) -> bytes:
     return packet
 
 
-def decode_to_agent(packet: bytes) -> ToAgent:
-    """Return what the broker says.  Raises PeerError."""
-    try:
-        return _to_agent.decode(packet)
-    except UNREADABLE as error:
-        raise PeerError(f"the broker's words are not understood: {error}") from error
+decode_to_agent: Reader[ToAgent] = reader(
+    msgspec.msgpack.Decoder(ToAgent), "the broker's words are not understood"
+)
+"""Return what the broker says."""
 
+decode_from_agent: Reader[FromAgent] = reader(
+    msgspec.msgpack.Decoder(FromAgent), "the agent's words are not understood"
+)
+"""Return what the agent says."""
 
-def decode_from_agent(packet: bytes) -> FromAgent:
-    """Return what the agent says.  Raises PeerError."""
-    try:
-        return _from_agent.decode(packet)
-    except UNREADABLE as error:
-        raise PeerError(f"the agent's words are not understood: {error}") from error
-
-
-def decode_described(packet: bytes) -> Described:
-    """Return what the agent shows.  Raises PeerError."""
-    try:
-        return _described.decode(packet)
-    except UNREADABLE as error:
-        raise PeerError(f"the agent's words are not understood: {error}") from error
+decode_described: Reader[Described] = reader(
+    msgspec.msgpack.Decoder(Described), "the agent's words are not understood"
+)
+"""Return what the agent shows."""

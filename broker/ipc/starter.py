@@ -18,8 +18,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError
+from broker.core.decoding import Reader, TypedMessage, reader
 
 MESSAGE_BYTES = 16384
 DESCRIPTORS = 2
@@ -41,19 +40,13 @@ class HelperProgram(enum.StrEnum):
     SHIPPER = "shipper"
 
 
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
-
-
-class StartHelper(_Message, frozen=True, tag="start"):
+class StartHelper(TypedMessage, frozen=True, tag="start"):
     """Start one of our programs."""
 
     program: HelperProgram
 
 
-class ShowNotification(_Message, frozen=True, tag="notify"):
+class ShowNotification(TypedMessage, frozen=True, tag="notify"):
     """Show a notification by notify-send(1); ``body`` is markup, ``title`` text."""
 
     title: _Line
@@ -64,13 +57,13 @@ class ShowNotification(_Message, frozen=True, tag="notify"):
 Request: TypeAlias = StartHelper | ShowNotification
 
 
-class HelperStarted(_Message, frozen=True, tag="started"):
+class HelperStarted(TypedMessage, frozen=True, tag="started"):
     """It runs."""
 
     pid: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class HelperNotStarted(_Message, frozen=True, tag="not-started"):
+class HelperNotStarted(TypedMessage, frozen=True, tag="not-started"):
     """It does not; ``missing``: because it is not installed."""
 
     reason: _Line
@@ -81,8 +74,6 @@ class HelperNotStarted(_Message, frozen=True, tag="not-started"):
 Answer: TypeAlias = HelperStarted | HelperNotStarted
 
 _encoder = msgspec.msgpack.Encoder()
-_request: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -90,17 +81,12 @@ def encode(message: Request | Answer) -> bytes:
     return _encoder.encode(message)
 
 
-def decode_request(data: bytes) -> Request:
-    """Return the request of a packet.  Raises PeerError for any other."""
-    try:
-        return _request.decode(data)
-    except UNREADABLE as error:
-        raise PeerError(f"not a request to start a helper: {error}") from error
+decode_request: Reader[Request] = reader(
+    msgspec.msgpack.Decoder(Request), "not a request to start a helper"
+)
+"""Return the request of a packet."""
 
-
-def decode_answer(data: bytes) -> Answer:
-    """Return the answer of a packet.  Raises PeerError for any other."""
-    try:
-        return _answer.decode(data)
-    except UNREADABLE as error:
-        raise PeerError(f"not a starter's answer: {error}") from error
+decode_answer: Reader[Answer] = reader(
+    msgspec.msgpack.Decoder(Answer), "not a starter's answer"
+)
+"""Return the answer of a packet."""

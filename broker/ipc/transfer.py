@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from broker.core.decoding import TypedMessage
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.core.transfer.quota import Quota
 from broker.ipc.guest.daemons import FromDaemon, ToDaemon
@@ -21,16 +22,10 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 
 
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
-
-
 # -- to the worker ----------------------------------------------------------------
 
 
-class TransferStream(_Message, frozen=True, tag="transfer-stream"):
+class TransferStream(TypedMessage, frozen=True, tag="transfer-stream"):
     """A connection to one of the ports; its descriptor comes with this.
 
     ``agent``: its program speaks to an ssh agent from the first byte on, and gets no
@@ -41,14 +36,14 @@ class TransferStream(_Message, frozen=True, tag="transfer-stream"):
     agent: bool = False
 
 
-class TransferWait(_Message, frozen=True, tag="transfer-wait"):
+class TransferWait(TypedMessage, frozen=True, tag="transfer-wait"):
     """Notify the program that it takes longer, and why."""
 
     stream: _Count
     what: _Text
 
 
-class TransferSend(_Message, frozen=True, tag="transfer-send"):
+class TransferSend(TypedMessage, frozen=True, tag="transfer-send"):
     """Permitted: pass the entries on to the pipe that comes with this.
 
     The name of ``quota`` is in the question, and the decision is about it.
@@ -58,7 +53,7 @@ class TransferSend(_Message, frozen=True, tag="transfer-send"):
     quota: Quota
 
 
-class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
+class TransferDeliver(TypedMessage, frozen=True, tag="transfer-deliver"):
     """Give the program the content of the pipe that comes with this.
 
     ``announced``: bytes, as the sender claims.  ``back``: see ``GuestDelivery``.
@@ -72,7 +67,7 @@ class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
     back: _Text = ""
 
 
-class TransferLeave(_Message, frozen=True, tag="transfer-leave"):
+class TransferLeave(TypedMessage, frozen=True, tag="transfer-leave"):
     """Permitted: answer the program, and leave its connection to the pump.
 
     ``service``: the answer to a program that serves a call; None: to one that calls.
@@ -83,7 +78,7 @@ class TransferLeave(_Message, frozen=True, tag="transfer-leave"):
     service: GuestCall | None = None
 
 
-class TransferCalled(_Message, frozen=True, tag="transfer-called"):
+class TransferCalled(TypedMessage, frozen=True, tag="transfer-called"):
     """Have a program that serves calls take one by the token; ``over``: end it.
 
     The next one follows once this one was taken, or was given up.
@@ -94,7 +89,7 @@ class TransferCalled(_Message, frozen=True, tag="transfer-called"):
     over: bool = False
 
 
-class TransferServe(_Message, frozen=True, tag="transfer-serve"):
+class TransferServe(TypedMessage, frozen=True, tag="transfer-serve"):
     """Permitted: answer the program, and serve its connection until TransferFinish.
 
     ``what``: be an ssh agent's end of it, or that of a daemon of the desktop: then its
@@ -108,20 +103,20 @@ class TransferServe(_Message, frozen=True, tag="transfer-serve"):
     service: GuestCall | None = None
 
 
-class StreamTell(_Message, frozen=True, tag="stream-tell"):
+class StreamTell(TypedMessage, frozen=True, tag="stream-tell"):
     """Send a message: an answer, a request to the sandbox's agent, or the user's click."""
 
     stream: _Count
     message: AgentAsk | AgentAnswer | ToDaemon
 
 
-class DaemonMore(_Message, frozen=True, tag="daemon-more"):
+class DaemonMore(TypedMessage, frozen=True, tag="daemon-more"):
     """The last request of a daemon was taken: send the next one."""
 
     stream: _Count
 
 
-class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
+class TransferFinish(TypedMessage, frozen=True, tag="transfer-finish"):
     """Report the end to the program (no ``reason``: it was done) and close."""
 
     stream: _Count
@@ -147,14 +142,14 @@ Said: TypeAlias = AgentAsk | AgentAnswer | FromDaemon
 # -- from the worker ----------------------------------------------------------------
 
 
-class TransferAsked(_Message, frozen=True, tag="transfer-asked"):
+class TransferAsked(TypedMessage, frozen=True, tag="transfer-asked"):
     """The program's request: a claim of a sandbox."""
 
     stream: _Count
     ask: Ask
 
 
-class TransferMoved(_Message, frozen=True, tag="transfer-moved"):
+class TransferMoved(TypedMessage, frozen=True, tag="transfer-moved"):
     """So much has passed so far; not more often than twice a second."""
 
     stream: _Count
@@ -162,7 +157,7 @@ class TransferMoved(_Message, frozen=True, tag="transfer-moved"):
     files: _Count
 
 
-class TransferPassed(_Message, frozen=True, tag="transfer-passed"):
+class TransferPassed(TypedMessage, frozen=True, tag="transfer-passed"):
     """The bytes have ended: whole, or for a ``reason``.  The program still waits.
 
     ``sha256``: of a single file's content; empty for several.
@@ -175,7 +170,7 @@ class TransferPassed(_Message, frozen=True, tag="transfer-passed"):
     sha256: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
-class StreamSaid(_Message, frozen=True, tag="stream-said"):
+class StreamSaid(TypedMessage, frozen=True, tag="stream-said"):
     """A message of the program: a claim of a sandbox.
 
     A request to an ssh agent, after whose answer the next one follows; what the agent of
@@ -186,7 +181,7 @@ class StreamSaid(_Message, frozen=True, tag="stream-said"):
     message: Said
 
 
-class TransferClosed(_Message, frozen=True, tag="transfer-closed"):
+class TransferClosed(TypedMessage, frozen=True, tag="transfer-closed"):
     """The connection is over; ``reason`` may repeat a guest's words."""
 
     stream: _Count

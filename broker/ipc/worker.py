@@ -17,8 +17,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import InternalError, PeerError
+from broker.core.decoding import Reader, TypedMessage, reader
+from broker.core.errors import InternalError
 from broker.core.limits import pulse as pulse_limits
 from broker.core.limits import wayland as wayland_limits
 from broker.ipc import clipboard, transfer
@@ -30,16 +30,10 @@ _Word = Annotated[str, msgspec.Meta(max_length=40)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
-
-
 # -- supervisor to worker ------------------------------------------------------
 
 
-class Frames(_Message, frozen=True, tag="frames"):
+class Frames(TypedMessage, frozen=True, tag="frames"):
     """How this sandbox's windows are treated; the first order of all.
 
     The fields are those of ``wayland.rules.WindowRules``.  A worker that has
@@ -64,7 +58,7 @@ class Frames(_Message, frozen=True, tag="frames"):
     strip: Annotated[bytes, msgspec.Meta(max_length=1 << 17)] = b""
 
 
-class AgentStream(_Message, frozen=True, tag="agent-stream"):
+class AgentStream(TypedMessage, frozen=True, tag="agent-stream"):
     """The guest agent has connected; one descriptor comes with it.
 
     ``stream`` is the supervisor's number for it.  A sandbox has one agent: a
@@ -75,7 +69,7 @@ class AgentStream(_Message, frozen=True, tag="agent-stream"):
     stream: _Count
 
 
-class WaylandStream(_Message, frozen=True, tag="wayland-stream"):
+class WaylandStream(TypedMessage, frozen=True, tag="wayland-stream"):
     """An application's own connection, for the filter; a descriptor comes with it.
 
     Of a sandbox on this machine that has no need of waypipe (a container).
@@ -85,7 +79,7 @@ class WaylandStream(_Message, frozen=True, tag="wayland-stream"):
     stream: _Count
 
 
-class DisplayStream(_Message, frozen=True, tag="display-stream"):
+class DisplayStream(TypedMessage, frozen=True, tag="display-stream"):
     """An application's waypipe stream, whose descriptor comes with this.
 
     A second one is the sandbox's arena, if it has one.
@@ -98,7 +92,7 @@ class DisplayStream(_Message, frozen=True, tag="display-stream"):
     head: Annotated[bytes, msgspec.Meta(max_length=limits.DISPLAY_HEADER_BYTES)]
 
 
-class DisplaysOpen(_Message, frozen=True, tag="displays-open"):
+class DisplaysOpen(TypedMessage, frozen=True, tag="displays-open"):
     """How many display streams of this sandbox the supervisor holds open.
 
     Streams that wait for a decision are among them.  The worker repeats the
@@ -108,23 +102,23 @@ class DisplaysOpen(_Message, frozen=True, tag="displays-open"):
     count: _Count
 
 
-class ToAgent(_Message, frozen=True, tag="to-agent"):
+class ToAgent(TypedMessage, frozen=True, tag="to-agent"):
     """Send this to the guest agent; dropped when none is connected."""
 
     message: ToGuest
 
 
-class AskStatistics(_Message, frozen=True, tag="ask-statistics"):
+class AskStatistics(TypedMessage, frozen=True, tag="ask-statistics"):
     """Answer with one Statistics."""
 
 
-class AskWindows(_Message, frozen=True, tag="ask-windows"):
+class AskWindows(TypedMessage, frozen=True, tag="ask-windows"):
     """Answer with Windows that carry the same number."""
 
     ask: _Count
 
 
-class CloseWindow(_Message, frozen=True, tag="close-window"):
+class CloseWindow(TypedMessage, frozen=True, tag="close-window"):
     """Ask an application to close a window, or ``cut`` its connection.
 
     Answer with WindowClosed that carries the same number.
@@ -135,17 +129,17 @@ class CloseWindow(_Message, frozen=True, tag="close-window"):
     cut: bool
 
 
-class RaiseWindow(_Message, frozen=True, tag="raise-window"):
+class RaiseWindow(TypedMessage, frozen=True, tag="raise-window"):
     """Raise a window of the sandbox, by a token of the compositor's."""
 
     token: _Text
 
 
-class StopWorker(_Message, frozen=True, tag="stop"):
+class StopWorker(TypedMessage, frozen=True, tag="stop"):
     """Close everything and exit."""
 
 
-class Sound(_Message, frozen=True, tag="sound"):
+class Sound(TypedMessage, frozen=True, tag="sound"):
     """How the sandbox's sound is treated; sent before its first stream.
 
     And again when that changes: what runs goes by it, or is ended.
@@ -164,7 +158,7 @@ class Sound(_Message, frozen=True, tag="sound"):
     muted: bool
 
 
-class SoundStream(_Message, frozen=True, tag="sound-stream"):
+class SoundStream(TypedMessage, frozen=True, tag="sound-stream"):
     """A client of the guest's sound, and a connection to the sound server.
 
     Two descriptors come with it, in that order.
@@ -173,7 +167,7 @@ class SoundStream(_Message, frozen=True, tag="sound-stream"):
     stream: _Count
 
 
-class SoundLevel(_Message, frozen=True, tag="sound-level"):
+class SoundLevel(TypedMessage, frozen=True, tag="sound-level"):
     """The user has moved the sandbox's slider."""
 
     volume: Annotated[int, msgspec.Meta(ge=0, le=pulse_limits.PULSE_VOLUME)]
@@ -191,7 +185,7 @@ class Hearing(enum.StrEnum):
     """Nothing, by a no: what records is silent or ended, as the rules say."""
 
 
-class MicrophoneOrder(_Message, frozen=True, tag="microphone"):
+class MicrophoneOrder(TypedMessage, frozen=True, tag="microphone"):
     """Answered with MicrophoneSet of the same number once it is so."""
 
     number: _Count
@@ -221,20 +215,20 @@ ToWorker: TypeAlias = ToRest | StopWorker | clipboard.ToWorker | transfer.ToWork
 # -- worker to supervisor ------------------------------------------------------
 
 
-class WorkerReady(_Message, frozen=True, tag="ready"):
+class WorkerReady(TypedMessage, frozen=True, tag="ready"):
     """The jail is shut; sent once, before any guest's byte was read."""
 
     jail: Jail
 
 
-class FromAgent(_Message, frozen=True, tag="from-agent"):
+class FromAgent(TypedMessage, frozen=True, tag="from-agent"):
     """A valid message of the guest agent: a claim, not a fact."""
 
     stream: _Count
     message: FromGuest
 
 
-class AgentClosed(_Message, frozen=True, tag="agent-closed"):
+class AgentClosed(TypedMessage, frozen=True, tag="agent-closed"):
     """An agent stream has ended; ``reason`` may repeat a guest's words.
 
     The bytes are the worker's count, so a taken-over worker's claim.
@@ -246,7 +240,7 @@ class AgentClosed(_Message, frozen=True, tag="agent-closed"):
     to_guest: _Count = 0
 
 
-class DisplayClosed(_Message, frozen=True, tag="display-closed"):
+class DisplayClosed(TypedMessage, frozen=True, tag="display-closed"):
     """A display stream has ended; as AgentClosed."""
 
     stream: _Count
@@ -255,19 +249,19 @@ class DisplayClosed(_Message, frozen=True, tag="display-closed"):
     to_guest: _Count = 0
 
 
-class WaylandOpened(_Message, frozen=True, tag="wayland-opened"):
+class WaylandOpened(TypedMessage, frozen=True, tag="wayland-opened"):
     """An application of the guest has a connection to the compositor."""
 
     client: _Count
 
 
-class WaylandAnswered(_Message, frozen=True, tag="wayland-answered"):
+class WaylandAnswered(TypedMessage, frozen=True, tag="wayland-answered"):
     """The compositor has sent that connection its first bytes."""
 
     client: _Count
 
 
-class WindowMapped(_Message, frozen=True, tag="window-mapped"):
+class WindowMapped(TypedMessage, frozen=True, tag="window-mapped"):
     """A window of the sandbox is on the screen that was not before."""
 
 
@@ -280,7 +274,7 @@ class Fault(enum.StrEnum):
     OURS = "ours"
 
 
-class WaylandClosed(_Message, frozen=True, tag="wayland-closed"):
+class WaylandClosed(TypedMessage, frozen=True, tag="wayland-closed"):
     """That connection ended; bytes each way, why, and through whom.
 
     ``stream`` is that of its WaylandStream, 0 for one that came by waypipe.
@@ -315,14 +309,16 @@ class WorkerStreamCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     work: _Count = 0
 
 
-class WorkerStatistics(_Message, frozen=True, tag="statistics"):
+class WorkerStatistics(TypedMessage, frozen=True, tag="statistics"):
     """What the worker does now; ``clients`` are connected."""
 
     clients: _Count
-    uses: Annotated[list[Use], msgspec.Meta(max_length=64)] = []
+    uses: Annotated[list[Use], msgspec.Meta(max_length=64)] = msgspec.field(
+        default_factory=list
+    )
     streams: Annotated[
         list[WorkerStreamCount], msgspec.Meta(max_length=2 * limits.STREAMS_PER_SANDBOX)
-    ] = []
+    ] = msgspec.field(default_factory=list)
 
 
 class WindowReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -336,7 +332,7 @@ class WindowReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     focused: bool
 
 
-class Windows(_Message, frozen=True, tag="windows"):
+class Windows(TypedMessage, frozen=True, tag="windows"):
     """Some of the windows that were asked for; ``last`` with the last of them."""
 
     ask: _Count
@@ -347,27 +343,27 @@ class Windows(_Message, frozen=True, tag="windows"):
     last: bool
 
 
-class WindowClosed(_Message, frozen=True, tag="window-closed"):
+class WindowClosed(TypedMessage, frozen=True, tag="window-closed"):
     """A window was asked to close, or was cut; or there is a ``problem``."""
 
     ask: _Count
     problem: _Text = ""
 
 
-class UserInput(_Message, frozen=True, tag="acted"):
+class UserInput(TypedMessage, frozen=True, tag="acted"):
     """The user has acted in a window of the sandbox, so many seconds ago."""
 
     ago: Annotated[float, msgspec.Meta(ge=0, le=60)]
 
 
-class LimitHit(_Message, frozen=True, tag="limited"):
+class LimitHit(TypedMessage, frozen=True, tag="limited"):
     """The sandbox wanted more than it may have, ``times`` since the last report."""
 
     what: _Word
     times: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
 
-class Traced(_Message, frozen=True, tag="traced"):
+class Traced(TypedMessage, frozen=True, tag="traced"):
     """Lines about what passes on Wayland connections (``Frames.trace``).
 
     Text of the guest in them was escaped by the worker, for what that is
@@ -380,19 +376,19 @@ class Traced(_Message, frozen=True, tag="traced"):
     lost: _Count
 
 
-class Violation(_Message, frozen=True, tag="violation"):
+class Violation(TypedMessage, frozen=True, tag="violation"):
     """The guest broke a protocol or a limit; what did it has been ended."""
 
     reason: _Text
 
 
-class Broken(_Message, frozen=True, tag="broken"):
+class Broken(TypedMessage, frozen=True, tag="broken"):
     """The worker met an internal error and exits; ``reason`` is a traceback."""
 
     reason: _Text
 
 
-class SoundClosed(_Message, frozen=True, tag="sound-closed"):
+class SoundClosed(TypedMessage, frozen=True, tag="sound-closed"):
     """A connection to the sound server ended; bytes each way, and why."""
 
     stream: _Count
@@ -402,7 +398,7 @@ class SoundClosed(_Message, frozen=True, tag="sound-closed"):
     fault: Fault = Fault.NONE
 
 
-class SoundState(_Message, frozen=True, tag="sound-state"):
+class SoundState(TypedMessage, frozen=True, tag="sound-state"):
     """State of recording, and whether the real source is open: a worker's claim.
 
     Sent when it has changed, a few times a second at most.  ``missing`` says
@@ -418,7 +414,7 @@ class SoundState(_Message, frozen=True, tag="sound-state"):
     missing: _Text
 
 
-class SoundRefused(_Message, frozen=True, tag="sound-refused"):
+class SoundRefused(TypedMessage, frozen=True, tag="sound-refused"):
     """Commands that were answered "access denied", equal ones counted."""
 
     command: _Text
@@ -426,7 +422,7 @@ class SoundRefused(_Message, frozen=True, tag="sound-refused"):
     count: _Count
 
 
-class MicrophoneSet(_Message, frozen=True, tag="microphone-set"):
+class MicrophoneSet(TypedMessage, frozen=True, tag="microphone-set"):
     """That order is done: no byte of the source goes to the guest but by it."""
 
     number: _Count
@@ -461,8 +457,6 @@ FromWorker: TypeAlias = (
 # -- codec ---------------------------------------------------------------------------
 
 _encoder = msgspec.msgpack.Encoder()
-_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
-_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 Message: TypeAlias = ToWorker | FromWorker
 
@@ -478,21 +472,16 @@ def encode(message: Message) -> bytes:
     return data
 
 
-def decode_from_worker(untrusted_data: bytes) -> FromWorker:
-    """Return the message of a worker.  Raises PeerError if it is none."""
-    try:
-        return _from_worker.decode(untrusted_data)
-    except UNREADABLE as error:
-        # RecursionError: a message nested thousands deep is as bad as no message.
-        raise PeerError(f"the worker sent no valid message: {error}") from error
+# RecursionError: a message nested thousands deep is as bad as no message.
+decode_from_worker: Reader[FromWorker] = reader(
+    msgspec.msgpack.Decoder(FromWorker), "the worker sent no valid message"
+)
+"""Return the message of a worker."""
 
-
-def decode_to_worker(data: bytes) -> ToWorker:
-    """Return the supervisor's message.  Raises InternalError if it is none."""
-    try:
-        return _to_worker.decode(data)
-    except UNREADABLE as error:
-        raise InternalError(f"not one of our messages: {error}") from error
+decode_to_worker: Reader[ToWorker] = reader(
+    msgspec.msgpack.Decoder(ToWorker), "not one of our messages", InternalError
+)
+"""Return the supervisor's message."""
 
 
 def clip(text: str) -> str:

@@ -11,8 +11,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError
+from broker.core.decoding import PackedMessage, Reader, reader
 from broker.core.framing import encode_frame
 
 MESSAGE_BYTES = 1024
@@ -21,17 +20,7 @@ MOVED = 32
 """Flows in one report of bytes; each has 28 bytes at most."""
 
 
-class _Message(
-    msgspec.Struct,
-    frozen=True,
-    array_like=True,
-    tag_field="type",
-    forbid_unknown_fields=True,
-):
-    pass
-
-
-class AskFlow(_Message, frozen=True, tag=1):
+class AskFlow(PackedMessage, frozen=True, tag=1):
     """Ask whether flows may go there; ``protocol`` ``dns``: for its addresses.
 
     ``number`` counts up.  Answered by FlowAnswer, at any time.
@@ -43,13 +32,13 @@ class AskFlow(_Message, frozen=True, tag=1):
     port: int | None
 
 
-class FlowRelease(_Message, frozen=True, tag=2):
+class FlowRelease(PackedMessage, frozen=True, tag=2):
     """No flow of this answer is left, and it is not needed any more."""
 
     number: int
 
 
-class FlowBegun(_Message, frozen=True, tag=3):
+class FlowBegun(PackedMessage, frozen=True, tag=3):
     """A flow, by the answer ``number``, to this address."""
 
     flow: int
@@ -57,7 +46,7 @@ class FlowBegun(_Message, frozen=True, tag=3):
     address: str
 
 
-class FlowEnded(_Message, frozen=True, tag=4):
+class FlowEnded(PackedMessage, frozen=True, tag=4):
     """A flow's end, and the bytes of its packets each way."""
 
     flow: int
@@ -66,7 +55,7 @@ class FlowEnded(_Message, frozen=True, tag=4):
     reason: str
 
 
-class FlowsMoved(_Message, frozen=True, tag=5):
+class FlowsMoved(PackedMessage, frozen=True, tag=5):
     """Flows that have moved bytes since the last report.
 
     Each as ``(flow, sent, received)``: bytes of its packets each way until now.
@@ -75,20 +64,20 @@ class FlowsMoved(_Message, frozen=True, tag=5):
     counts: Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=MOVED)]
 
 
-class FlowAnswer(_Message, frozen=True, tag=16):
+class FlowAnswer(PackedMessage, frozen=True, tag=16):
     """The answer; an allow holds until FlowCut."""
 
     number: int
     allowed: bool
 
 
-class FlowCut(_Message, frozen=True, tag=17):
+class FlowCut(PackedMessage, frozen=True, tag=17):
     """The answer holds no longer: end its flows."""
 
     number: int
 
 
-class FlowLimits(_Message, frozen=True, tag=18):
+class FlowLimits(PackedMessage, frozen=True, tag=18):
     """What the sandbox's record allows to its flows; the first message, and any later.
 
     Counts are of open flows, and of new flows and questions for addresses a second;
@@ -108,8 +97,6 @@ FromFilter: TypeAlias = AskFlow | FlowRelease | FlowBegun | FlowEnded | FlowsMov
 ToFilter: TypeAlias = FlowAnswer | FlowCut | FlowLimits
 
 _encoder = msgspec.msgpack.Encoder()
-_from_filter: msgspec.msgpack.Decoder[FromFilter] = msgspec.msgpack.Decoder(FromFilter)
-_to_filter: msgspec.msgpack.Decoder[ToFilter] = msgspec.msgpack.Decoder(ToFilter)
 
 
 def encode(message: FromFilter | ToFilter) -> bytes:
@@ -117,17 +104,12 @@ def encode(message: FromFilter | ToFilter) -> bytes:
     return encode_frame(_encoder.encode(message), MESSAGE_BYTES)
 
 
-def decode_from_filter(untrusted_body: bytes) -> FromFilter:
-    """Return a filter's message.  Raises PeerError."""
-    try:
-        return _from_filter.decode(untrusted_body)
-    except UNREADABLE as error:
-        raise PeerError(f"a message that cannot be read: {error}") from error
+decode_from_filter: Reader[FromFilter] = reader(
+    msgspec.msgpack.Decoder(FromFilter), "a message that cannot be read"
+)
+"""Return a filter's message."""
 
-
-def decode_to_filter(body: bytes) -> ToFilter:
-    """Return the viewer's message.  Raises PeerError."""
-    try:
-        return _to_filter.decode(body)
-    except UNREADABLE as error:
-        raise PeerError(f"a message that cannot be read: {error}") from error
+decode_to_filter: Reader[ToFilter] = reader(
+    msgspec.msgpack.Decoder(ToFilter), "a message that cannot be read"
+)
+"""Return the viewer's message."""

@@ -11,28 +11,18 @@ from typing import TypeAlias
 import msgspec
 
 from broker.core.authority_report import AuthorityReport
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import InternalError, PeerError, VitrailError
+from broker.core.decoding import PackedMessage, Reader, reader
+from broker.core.errors import InternalError, VitrailError
 from broker.core.framing import encode_frame
 from broker.core.limits import authority as authority_limits
 from broker.ipc.control.types.faults import fault_of, from_fault
 
 
-class _Message(
-    msgspec.Struct,
-    frozen=True,
-    array_like=True,
-    tag_field="type",
-    forbid_unknown_fields=True,
-):
-    pass
-
-
-class ClientMessage(_Message, frozen=True):
+class ClientMessage(PackedMessage, frozen=True):
     """A message to the authority."""
 
 
-class AuthorityMessage(_Message, frozen=True):
+class AuthorityMessage(PackedMessage, frozen=True):
     """A message of the authority."""
 
 
@@ -260,7 +250,6 @@ ToRecorder: TypeAlias = (
 )
 """What a process receives that asks for no permits."""
 
-_to_recorder: msgspec.msgpack.Decoder[ToRecorder] = msgspec.msgpack.Decoder(ToRecorder)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -274,19 +263,17 @@ def encode_from_authority(message: AuthorityMessage) -> bytes:
     return _encode(message, authority_limits.AUTHORITY_ANSWER_BYTES)
 
 
-def _encode(message: _Message, most: int) -> bytes:
+def _encode(message: PackedMessage, most: int) -> bytes:
     try:
         return encode_frame(_encoder.encode(message), most)
     except (ValueError, UnicodeEncodeError) as error:
         raise InternalError(f"a message {type(message).__name__}: {error}") from error
 
 
-def decode_to_recorder(body: bytes) -> AuthorityMessage:
-    """Return the authority's message.  Raises PeerError."""
-    try:
-        return _to_recorder.decode(body)
-    except UNREADABLE as error:
-        raise PeerError(f"a message that cannot be read: {error}") from error
+decode_to_recorder: Reader[AuthorityMessage] = reader(
+    msgspec.msgpack.Decoder(AuthorityMessage), "a message that cannot be read"
+)
+"""Return the authority's message."""
 
 
 def failed(request: int, error: VitrailError) -> Failed:

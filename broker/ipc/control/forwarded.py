@@ -15,8 +15,7 @@ from __future__ import annotations
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError
+from broker.core.decoding import Reader, reader
 from broker.core.framing import encode_frame
 
 FRAME_BYTES = limits.CONTROL_MESSAGE_BYTES + 4096
@@ -67,7 +66,6 @@ Order = Begin | CallItemTaken | Cancel
 Answer = CallItem | Done
 
 _encode = msgspec.json.Encoder().encode
-_orders: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 
 
 def encode(message: Order | Answer) -> bytes:
@@ -75,9 +73,7 @@ def encode(message: Order | Answer) -> bytes:
     return encode_frame(_encode(message), FRAME_BYTES)
 
 
-def decode_order(frame: bytes) -> Order:
-    """Return the order in a frame.  Raises PeerError."""
-    try:
-        return _orders.decode(frame)
-    except UNREADABLE as error:
-        raise PeerError(f"not an order of the control socket: {error}") from error
+decode_order: Reader[Order] = reader(
+    msgspec.json.Decoder(Order), "not an order of the control socket"
+)
+"""Return the order in a frame."""

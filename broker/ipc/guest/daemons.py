@@ -12,8 +12,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError
+from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.framing import encode_frame
 from broker.core.limits import notifications as limits
 from broker.core.limits import tray
@@ -27,13 +26,7 @@ Urgency = Annotated[int, msgspec.Meta(ge=0, le=2)]
 Expire = Annotated[int, msgspec.Meta(ge=-1, le=0x7FFFFFFF)]
 
 
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
-
-
-class DaemonShow(_Message, frozen=True, tag="show"):
+class DaemonShow(TypedMessage, frozen=True, tag="show"):
     """Show a notification, or change the one of that number.
 
     ``urgency``: 0 low, 1 normal, 2 critical.  ``actions``: key and label of each
@@ -45,17 +38,17 @@ class DaemonShow(_Message, frozen=True, tag="show"):
     summary: Summary
     body: Body = ""
     urgency: Urgency = 1
-    actions: Actions = []
+    actions: Actions = msgspec.field(default_factory=list)
     expire: Expire = -1
 
 
-class DaemonClose(_Message, frozen=True, tag="close"):
+class DaemonClose(TypedMessage, frozen=True, tag="close"):
     """Take a notification back."""
 
     number: Number
 
 
-class ShowIcon(_Message, frozen=True, tag="icon"):
+class ShowIcon(TypedMessage, frozen=True, tag="icon"):
     """Show an icon, or change the one of that number.
 
     ``pixels``: ARGB32 in network byte order (StatusNotifierItem, icons), a square of
@@ -72,7 +65,7 @@ class ShowIcon(_Message, frozen=True, tag="icon"):
             raise ValueError("a picture of another size")
 
 
-class HideIcon(_Message, frozen=True, tag="gone"):
+class HideIcon(TypedMessage, frozen=True, tag="gone"):
     """Take an icon back."""
 
     number: Number
@@ -81,14 +74,14 @@ class HideIcon(_Message, frozen=True, tag="gone"):
 FromDaemon: TypeAlias = DaemonShow | DaemonClose | ShowIcon | HideIcon
 
 
-class NotificationAction(_Message, frozen=True, tag="action"):
+class NotificationAction(TypedMessage, frozen=True, tag="action"):
     """The user has pressed a button of a notification, or clicked on it."""
 
     number: Number
     key: str
 
 
-class NotificationClosed(_Message, frozen=True, tag="closed"):
+class NotificationClosed(TypedMessage, frozen=True, tag="closed"):
     """A notification is not shown any more.
 
     ``reason``: 1 expired, 2 dismissed, 3 taken back, 4 anything else
@@ -99,7 +92,7 @@ class NotificationClosed(_Message, frozen=True, tag="closed"):
     reason: int
 
 
-class IconClicked(_Message, frozen=True, tag="clicked"):
+class IconClicked(TypedMessage, frozen=True, tag="clicked"):
     """The user has clicked an icon; ``second``: with the middle button."""
 
     number: Number
@@ -108,15 +101,11 @@ class IconClicked(_Message, frozen=True, tag="clicked"):
 
 ToDaemon: TypeAlias = NotificationAction | NotificationClosed | IconClicked
 
-_from_daemon: msgspec.json.Decoder[FromDaemon] = msgspec.json.Decoder(FromDaemon)
 
-
-def decode_from_daemon(untrusted_body: bytes) -> FromDaemon:
-    """Return the message of a guest's daemon.  Raises PeerError."""
-    try:
-        return _from_daemon.decode(untrusted_body)
-    except UNREADABLE as error:
-        raise PeerError(f"not a message about the desktop: {error}") from error
+decode_from_daemon: Reader[FromDaemon] = reader(
+    msgspec.json.Decoder(FromDaemon), "not a message about the desktop"
+)
+"""Return the message of a guest's daemon."""
 
 
 def daemon_frame(message: ToDaemon) -> bytes:

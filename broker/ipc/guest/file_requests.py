@@ -12,8 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError
+from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.framing import encode_frame
 from broker.core.limits import transfer as limits
 
@@ -50,23 +49,17 @@ _FilterType = Annotated[
 Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
-class _Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
-):
-    pass
-
-
 # -- from the sandbox -----------------------------------------------------------
 
 
-class OpenUrl(_Message, frozen=True, tag="open-url"):
+class OpenUrl(TypedMessage, frozen=True, tag="open-url"):
     """Open an address.  ``target``: a sandbox's name, ``@dispvm…`` or nothing."""
 
     url: _Url
     target: _Target = ""
 
 
-class OpenFile(_Message, frozen=True, tag="open-file"):
+class OpenFile(TypedMessage, frozen=True, tag="open-file"):
     """Open a file, whose entry follows the answer."""
 
     name: _Name
@@ -77,7 +70,7 @@ class OpenFile(_Message, frozen=True, tag="open-file"):
     """Changes are to come back: the rule needs ``return=yes``."""
 
 
-class CopyFiles(_Message, frozen=True, tag="copy"):
+class CopyFiles(TypedMessage, frozen=True, tag="copy"):
     """Copy files and directories, whose entries follow the answer.
 
     ``name`` is that of the first; ``files`` counts directories, too.
@@ -89,20 +82,20 @@ class CopyFiles(_Message, frozen=True, tag="copy"):
     target: _Target = ""
 
 
-class Take(_Message, frozen=True, tag="take"):
+class Take(TypedMessage, frozen=True, tag="take"):
     """A program that the broker has started in this sandbox fetches its files."""
 
     token: Token
 
 
-class ReturnFile(_Message, frozen=True, tag="return"):
+class ReturnFile(TypedMessage, frozen=True, tag="return"):
     """An edited file goes back to where it came from; its entry follows the answer."""
 
     token: Token
     size: _Count
 
 
-class GiveFiles(_Message, frozen=True, tag="give"):
+class GiveFiles(TypedMessage, frozen=True, tag="give"):
     """A program that the broker has started in this sandbox sends its files.
 
     They were copied or dragged to another sandbox; entries follow the answer.
@@ -114,7 +107,7 @@ class GiveFiles(_Message, frozen=True, tag="give"):
     size: _Count
 
 
-class CallService(_Message, frozen=True, tag="call"):
+class CallService(TypedMessage, frozen=True, tag="call"):
     """Call a service of another sandbox; its stream follows the answer."""
 
     service: _Service
@@ -122,7 +115,7 @@ class CallService(_Message, frozen=True, tag="call"):
     target: _Target = ""
 
 
-class OfferServices(_Message, frozen=True, tag="offer"):
+class OfferServices(TypedMessage, frozen=True, tag="offer"):
     """Serve calls to a container or box, in which nothing is started from outside."""
 
 
@@ -134,7 +127,7 @@ class FileFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     types: Annotated[tuple[_FilterType, ...], msgspec.Meta(max_length=64)] = ()
 
 
-class ChooseFiles(_Message, frozen=True, tag="choose"):
+class ChooseFiles(TypedMessage, frozen=True, tag="choose"):
     """Have the user choose files of the desktop: entries follow the answer.
 
     ``save``: the user chooses where one file goes; an empty one of its name comes, with
@@ -153,7 +146,7 @@ class ChooseFiles(_Message, frozen=True, tag="choose"):
     filters: Annotated[tuple[FileFilter, ...], msgspec.Meta(max_length=16)] = ()
 
 
-class PrintPages(_Message, frozen=True, tag="print"):
+class PrintPages(TypedMessage, frozen=True, tag="print"):
     """Print a document, whose pages follow the answer as one file.
 
     Their form is that of ``shims/files/pages.py``.  ``size`` 0: only asks whether a
@@ -182,36 +175,36 @@ Ask: TypeAlias = (
 # -- to the sandbox ---------------------------------------------------------------
 
 
-class Wait(_Message, frozen=True, tag="wait"):
+class Wait(TypedMessage, frozen=True, tag="wait"):
     """The user is asked, or a sandbox is started; ``what`` says which."""
 
     what: _Text
 
 
-class Go(_Message, frozen=True, tag="go"):
+class Go(TypedMessage, frozen=True, tag="go"):
     """Permitted: send the entries, or the stream."""
 
 
-class TransferRefused(_Message, frozen=True, tag="refused"):
+class TransferRefused(TypedMessage, frozen=True, tag="refused"):
     """Not permitted, or broken off."""
 
     reason: _Text
 
 
-class TransferProgress(_Message, frozen=True, tag="progress"):
+class TransferProgress(TypedMessage, frozen=True, tag="progress"):
     """So many bytes have been passed on."""
 
     size: _Count
 
 
-class TransferDone(_Message, frozen=True, tag="done"):
+class TransferDone(TypedMessage, frozen=True, tag="done"):
     """The object was opened, or the target has kept all of it.
 
     To a program that took a delivery: all entries were passed on.
     """
 
 
-class GuestDelivery(_Message, frozen=True, tag="delivery"):
+class GuestDelivery(TypedMessage, frozen=True, tag="delivery"):
     """Answer to ``take``: entries follow, from the sandbox ``source``.
 
     ``open``: the file is to be opened, else kept below ``~/Incoming/SOURCE``.
@@ -226,7 +219,7 @@ class GuestDelivery(_Message, frozen=True, tag="delivery"):
     back: _Text = ""
 
 
-class GuestCall(_Message, frozen=True, tag="service"):
+class GuestCall(TypedMessage, frozen=True, tag="service"):
     """Answer to ``take``: the stream of a call from the sandbox ``source`` follows."""
 
     source: _Text
@@ -238,7 +231,7 @@ class GuestCall(_Message, frozen=True, tag="service"):
     """Where it is started; empty: its user's home."""
 
 
-class GuestCalled(_Message, frozen=True, tag="called"):
+class GuestCalled(TypedMessage, frozen=True, tag="called"):
     """To a program that serves calls: start one that takes this call by the token.
 
     ``over``: end that one; its stream's end may be after bytes that it does not read.
@@ -259,16 +252,12 @@ Reply: TypeAlias = (
     | GuestCalled
 )
 
-_asks: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
 _replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
 
-
-def decode_ask(untrusted_body: bytes) -> Ask:
-    """Return what a sandbox asks.  Raises PeerError for anything else."""
-    try:
-        return _asks.decode(untrusted_body)
-    except UNREADABLE as error:
-        raise PeerError(f"not a request for files or links: {error}") from error
+decode_ask: Reader[Ask] = reader(
+    msgspec.json.Decoder(Ask), "not a request for files or links"
+)
+"""Return what a sandbox asks."""
 
 
 def decode_reply(body: bytes) -> Reply:
