@@ -6,7 +6,6 @@ Implements ``interface.Authority`` in the process of its caller.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import trio
 from typing_extensions import override
@@ -15,6 +14,7 @@ from broker.authority.audit.event_log import EventLog
 from broker.authority.decider import Decider
 from broker.authority.decisions.put_question import Asker
 from broker.authority.lockdown import Lockdown, lockdown_file
+from broker.authority.records.sandboxes import Records
 from broker.authority.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.notify import Notify
@@ -27,24 +27,6 @@ _FORGET_SECONDS = 1.0
 already then; this is for the list and the log, and for a machine that has slept."""
 
 
-class RecordSource(Protocol):
-    """The records in force, and those that are read and not on record yet."""
-
-    @property
-    def now(self) -> RecordSet:
-        """In force."""
-        ...
-
-    @property
-    def pending(self) -> RecordSet | None:
-        """Read, and not on record yet; they take away already."""
-        ...
-
-    async def reload(self) -> None:
-        """Read them again.  Raises UpstreamError when that cannot be recorded."""
-        ...
-
-
 class PolicyAuthority:
     """See ``Authority``."""
 
@@ -53,7 +35,7 @@ class PolicyAuthority:
         *,
         paths: Paths,
         log: EventLog,
-        source: RecordSource,
+        source: Records,
         asker: Asker | None = None,
         notify: Notify | None = None,
     ) -> None:

@@ -18,7 +18,7 @@ from jeepney import (
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter
 
-from broker.core.errors import UpstreamError
+from broker.core.errors import UnknownCallError, UpstreamError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_stderr
 
@@ -46,10 +46,6 @@ def owner_changes(name: str) -> MatchRule:
     )
     rule.add_arg_condition(0, name)
     return rule
-
-
-class UnknownCallError(Exception):
-    """There is no such object, interface, method or property."""
 
 
 async def answer_calls(

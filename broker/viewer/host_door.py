@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TypeAlias
 
 import trio
 
@@ -31,10 +31,10 @@ from broker.net.listeners import Listener
 _FULL_PAUSE = 0.1
 
 
-class _Prove(Protocol):
-    async def __call__(
-        self, kind: ConnectionKind, conn: socket.socket, first: bytes, ticket: Ticket
-    ) -> Callable[[], Awaitable[None]]: ...
+Prove: TypeAlias = Callable[
+    [ConnectionKind, socket.socket, bytes, Ticket],
+    Awaitable[Callable[[], Awaitable[None]]],
+]
 
 
 class Door:
@@ -49,7 +49,7 @@ class Door:
         config: LinkConfig,
         state: LinkState,
         *,
-        prove: _Prove,
+        prove: Prove,
         refused: Callable[[str, str], Awaitable[None]],
     ) -> None:
         self._config = config

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from broker.core.errors import UnknownCallError
 from broker.helpers.prompt.dialog import WORD
 from broker.ipc.prompt import Described
-from broker.net.session_bus import PROPERTIES, UnknownCallError
 
 ROOT = "/org/a11y/atspi/accessible/root"
 _NULL = "/org/a11y/atspi/null"
 _PREFIX = "org.a11y.atspi"
 ACCESSIBLE, APPLICATION = f"{_PREFIX}.Accessible", f"{_PREFIX}.Application"
 ACTION = f"{_PREFIX}.Action"
+PROPERTIES = "org.freedesktop.DBus.Properties"
 _VERSION = "2.1"
 _LIST, _LIST_ITEM, _RADIO, _BUTTON, _LABEL = 31, 32, 44, 43, 29
 _DIALOG, _PROGRAM, _STATIC = 16, 75, 116

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 import trio
+from typing_extensions import override
 
 from broker.authority.audit import event_log
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
@@ -49,7 +50,7 @@ _Posted = tuple[w.Event, trio.Event | None]
 """An event, and the trio event to set when all its actions are done."""
 
 
-class Party:
+class Party(clipboard_member.ClipboardMember):
     """One sandbox on this clipboard (``Guest.crossing``)."""
 
     def __init__(self, clipboard: ClipboardService, guest: Guest) -> None:
@@ -77,17 +78,20 @@ class Party:
         self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
         self._confirming = False
 
+    @override
     def chords(self) -> messages.ChordsMessage:
         """Return the key combinations for copy and paste in this sandbox's windows."""
         choice = self._clipboard.choice
         return messages.ChordsMessage(choice.copy, choice.paste)
 
+    @override
     async def tell_drags(self, worker: clipboard_member.Orders) -> None:
         """Tell a worker that has begun which of its drags may cross."""
         async with self._telling:
             self._told = await self._clipboard.drags_of(self.lease)
             await worker.send(self._told)
 
+    @override
     async def take(self, said: clipboard_member.Said) -> None:
         """Its worker says something; claims of a process that may be hostile."""
         match said:
@@ -181,6 +185,7 @@ class Party:
         finally:
             self._confirming = False
 
+    @override
     async def gone(self) -> None:
         """Its worker has ended, with its windows and all that they offered."""
         self.trouble = ""

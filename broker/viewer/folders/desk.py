@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
@@ -32,6 +31,7 @@ from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.host_viewer import FolderSource, Mounted
 from broker.viewer.authority.interface import Permits
+from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.named_lease import one_lease
 from policy.records.model import Record
 
@@ -39,24 +39,6 @@ Notify = Callable[[str, str], None]
 _ARGUMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _RECORD_SECONDS = 5.0
 """How long a start waits for the folders of its record; a question takes longer."""
-
-
-class InsideGuest(Protocol):
-    """The guest of a micro VM: ``viewer.sandboxes.guest_folders.GuestFolders``."""
-
-    async def mount(
-        self, place: int, name: str, *, write: bool, streamed: bool
-    ) -> None:
-        """Have it mounted.  Raises UpstreamError."""
-        ...
-
-    async def unmount(self, place: int) -> None:
-        """Have it unmounted.  Raises RefusedError where files of it are open."""
-        ...
-
-    async def revoke(self, place: int) -> None:
-        """Have it unmounted in any case; returns soon."""
-        ...
 
 
 @dataclass(eq=False)
@@ -91,7 +73,7 @@ class FolderDesk:
         log: event_log.EventLog,
         leases: Callable[[], Iterable[Lease]],
         record: Callable[[Lease], Record | None],
-        inside: Callable[[Lease], InsideGuest | None],
+        inside: Callable[[Lease], GuestFolders | None],
         home: Path,
         private: Sequence[Path],
         writable: Callable[[], Sequence[Path]],

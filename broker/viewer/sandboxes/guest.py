@@ -128,7 +128,7 @@ class Guest:
         """Called when the user has acted in its windows, so many seconds ago."""
         self.has_keys: Callable[[], Awaitable[bool]] = _no_keys
         """Whether a rule lets its programs use ssh keys."""
-        self.crossing: clipboard_member.ClipboardMember = clipboard_member.Nowhere()
+        self.crossing = clipboard_member.ClipboardMember()
         """Receives its worker's messages about the clipboard."""
         self.screen = GuestScreen(
             lease,

@@ -64,41 +64,22 @@ class Orders(Protocol):
         """Give an order."""
 
 
-class ClipboardMember(Protocol):
-    """A sandbox's place on the viewer's clipboard (``viewer.clipboard.service``)."""
+class ClipboardMember:
+    """A sandbox's place on the viewer's clipboard; as it is here, that of one on none."""
 
     def chords(self) -> messages.ChordsMessage:
-        """Return the chords that its windows recognise."""
-        ...
-
-    async def tell_drags(self, worker: Orders) -> None:
-        """Tell a worker that has begun which of its drags may cross."""
-
-    async def take(self, said: Said) -> None:
-        """Its worker says something."""
-        ...
-
-    async def gone(self) -> None:
-        """Its worker has ended."""
-        ...
-
-
-class Nowhere:
-    """The place of a sandbox that is on no clipboard."""
-
-    def chords(self) -> messages.ChordsMessage:
-        """The default ones, by which nothing happens."""
+        """Return the chords that its windows recognise: by these, nothing happens."""
         return DEFAULT_CHORDS
 
     async def tell_drags(self, worker: Orders) -> None:
-        """None may."""
+        """Tell a worker that has begun which of its drags may cross: none."""
         await worker.send(messages.DragsMessage(cross=False, outward=[]))
 
     async def take(self, said: Said) -> None:
-        """Discard the message: there is no listener."""
+        """Its worker says something, to no listener."""
 
     async def gone(self) -> None:
-        """Do nothing: there is no listener."""
+        """Its worker has ended."""
 
 
 def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from broker.core.errors import UnknownCallError
 from broker.helpers.prompt.accessible import (
     ACCESSIBLE,
     ACTION,
+    PROPERTIES,
     ROOT,
     Accessible,
 )
 from broker.helpers.prompt.description import describe
 from broker.ipc.prompt import Described, DescribedRow, decode_described, encode
-from broker.net.session_bus import PROPERTIES, UnknownCallError
 from tests.broker.helpers.prompt.test_dialog import armed
 from tests.kit.prompting import MANY, PHRASE
 

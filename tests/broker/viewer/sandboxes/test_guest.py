@@ -21,7 +21,7 @@ from broker.viewer.sandboxes import guest as guests
 from broker.viewer.sandboxes import time_zone as time_zones
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
-from broker.viewer.workers.clipboard_member import Nowhere
+from broker.viewer.workers.clipboard_member import ClipboardMember
 from policy.records.loader import parse_record
 from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import eventually
@@ -184,7 +184,7 @@ async def test_a_worker_is_told_all_though_its_first_stream_is_cut(tmp_path):
     async with guest(tmp_path) as (mine, workers, _):
         may, told = trio.Event(), []
 
-        class Slow(Nowhere):
+        class Slow(ClipboardMember):
             async def tell_drags(self, worker):
                 await may.wait()
                 told.append(worker)
