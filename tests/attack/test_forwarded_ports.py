@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import struct
+import threading
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import SimpleNamespace
@@ -29,10 +33,14 @@ class Calls:
         self.begun = self.live = self.most = 0
         self.release = trio.Semaphore(0)
         self.changed = trio.Event()
+        self.failure = None
 
     @asynccontextmanager
     async def served(self, guest, service):
         assert (service.service, service.argument) == ("vitrail.Tcp", "80")
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
         self.begun += 1
         self.live += 1
         self.most = max(self.most, self.live)
@@ -82,7 +90,7 @@ async def connect(port):
 
 
 async def test_a_program_of_another_user_is_not_connected(monkeypatch):
-    monkeypatch.setattr(forwards, "is_own", lambda conn: False)
+    monkeypatch.setattr(forwards, "is_own", lambda conn, there: False)
     async with forwarded() as (port, calls, book), await connect(port) as stream:
         with suppress(trio.BrokenResourceError):
             assert await stream.receive_some() == b""
@@ -102,6 +110,56 @@ async def test_connections_are_bounded():
         assert calls.most == limits.FORWARDED
         for stream in streams:
             await stream.aclose()
+
+
+async def test_a_connection_that_is_reset_at_once_ends_no_forward():
+    """Any user of the machine can make one: it has no address of its far end any more."""
+    async with forwarded() as (port, calls, _):
+        # No await: the forward accepts it when the reset has come.
+        reset = socket.create_connection(("127.0.0.1", port))
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.close()
+        async with await connect(port):
+            await calls.wait(1)
+
+
+async def test_a_moment_without_descriptors_ends_no_forward(monkeypatch):
+    accept = trio._socket._SocketType.accept
+    failures = [errno.EMFILE, errno.ECONNABORTED]
+
+    async def fails_first(self):
+        if failures:
+            raise OSError(failures.pop(), "it is said")
+        return await accept(self)
+
+    monkeypatch.setattr(trio._socket._SocketType, "accept", fails_first)
+    async with forwarded() as (port, calls, _), await connect(port):
+        await calls.wait(1)
+
+
+async def test_a_connection_that_finds_no_descriptor_ends_no_other():
+    async with forwarded() as (port, calls, _):
+        async with await connect(port):
+            await calls.wait(1)
+            calls.failure = OSError(errno.EMFILE, "it is said")
+            async with await connect(port) as failed:
+                assert await failed.receive_some() == b""
+            async with await connect(port):
+                await calls.wait(2)
+
+
+async def test_who_connects_is_looked_up_beside_the_event_loop(monkeypatch):
+    """The kernel writes a line for each TCP socket of the machine, whoever has it."""
+    threads = []
+
+    def looked_up(conn, there):
+        threads.append(threading.current_thread())
+        return True
+
+    monkeypatch.setattr(forwards, "is_own", looked_up)
+    async with forwarded() as (port, calls, _), await connect(port):
+        await calls.wait(1)
+        assert threads != [threading.main_thread()]
 
 
 @pytest.mark.parametrize("text", ["0", "08", "65536", "+80", "8 0", "\u0668\u0660", ""])

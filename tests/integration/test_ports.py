@@ -209,8 +209,8 @@ def test_a_program_of_another_user_is_seen(monkeypatch):
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         with socket.create_connection(listener.getsockname()):
-            conn, _ = listener.accept()
+            conn, there = listener.accept()
             with conn:
-                assert tcp_ports.is_own(conn)
+                assert tcp_ports.is_own(conn, there)
                 monkeypatch.setattr(os, "getuid", lambda: 4321)
-                assert not tcp_ports.is_own(conn)
+                assert not tcp_ports.is_own(conn, there)

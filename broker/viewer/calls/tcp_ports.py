@@ -70,13 +70,12 @@ def listen(port: int) -> socket.socket:
     return sock
 
 
-def is_own(conn: socket.socket) -> bool:
-    """Whether the program at the other end of a loopback connection is the user's.
+def is_own(conn: socket.socket, there: tuple[str, int]) -> bool:
+    """Whether the program at ``there``, a loopback connection's far end, is the user's.
 
     Any user of this machine can connect to a port.  See proc(5), ``/proc/net/tcp``.
     """
-    here, there = conn.getsockname(), conn.getpeername()
-    wanted = [_hex(*there), _hex(*here)]
+    wanted = [_hex(*there), _hex(*conn.getsockname())]
     try:
         lines = _TABLE.read_text("ascii").splitlines()[1:]
     except OSError:

@@ -6,6 +6,7 @@ each connection is one stream, which the pump moves and no process of Vitrail re
 
 from __future__ import annotations
 
+import errno
 import itertools
 import socket
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from broker.core.prompt_words import VIEWER
 from broker.core.services import TCP
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents
+from broker.ipc.accept_loop import SHORT
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.guest.file_requests import GuestCall
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _FIRST_STREAM = 1 << 33
 """Numbers of these streams in the log, apart from those of sandboxes."""
+_AGAIN_SECONDS = 0.1
 _CALLER = "desktop"
 """The caller's name in the sandbox's log."""
 
@@ -109,25 +112,35 @@ class PortForwards:
         async with trio.open_nursery() as nursery:
             while True:
                 await places.acquire_on_behalf_of(place := object())
-                accepted, _ = await listener.accept()
+                accepted, there = await _accept(listener)
                 conn = socket.socket(fileno=accepted.detach())
 
                 async def one(
-                    conn: socket.socket = conn, place: object = place
+                    conn: socket.socket = conn,
+                    there: tuple[str, int] = there,
+                    place: object = place,
                 ) -> None:
                     """Serve one forwarded connection and free its place."""
                     with conn:
-                        await self._connected(forward, conn)
+                        await self._connected(forward, conn, there)
                     places.release_on_behalf_of(place)
 
                 nursery.start_soon(one)
 
-    async def _connected(self, forward: _Forward, conn: socket.socket) -> None:
-        """Carry one connection to its end; its failure ends no other."""
-        guest, peer = forward.guest, f"{conn.getpeername()[1]} of this machine"
+    async def _connected(
+        self, forward: _Forward, conn: socket.socket, there: tuple[str, int]
+    ) -> None:
+        """Carry one connection from ``there`` to its end; its failure ends no other."""
+        guest = forward.guest
+        # The kernel no longer knows the far end of one that was reset.
+        # guard: a connection that was reset ends no forward
+        peer = f"{there[1]} of this machine"
         opening = Opening(guest.lease, TCP, next(self._numbers), f"port {peer}")
+        # The kernel writes a line for each TCP socket of the machine, of any user.
+        # guard: who connects to a forwarded port is looked up beside the event loop
+        own = await trio.to_thread.run_sync(is_own, conn, there)
         # guard: a forwarded port serves its user alone
-        if not is_own(conn):
+        if not own:
             await self._events.refused(opening, "another user's program connected")
             return
         try:
@@ -143,5 +156,20 @@ class PortForwards:
                     )
                     outcome.reason = end.describe()
                     outcome.counts = end.bytes_ba, end.bytes_ab
-        except VitrailError as error:
+        # guard: a forwarded connection without descriptors ends no other
+        except (VitrailError, OSError) as error:
             await forward.emit(api.ForwardItem(failed=printable(str(error), 300)))
+
+
+async def _accept(
+    listener: trio.socket.SocketType,
+) -> tuple[trio.socket.SocketType, tuple[str, int]]:
+    """Return the next connection and its address."""
+    while True:
+        try:
+            return await listener.accept()
+        # guard: a moment without descriptors ends no forward
+        except OSError as error:
+            if error.errno not in {*SHORT, errno.ECONNABORTED}:
+                raise
+            await trio.sleep(_AGAIN_SECONDS)
