@@ -138,14 +138,13 @@ async def test_a_moment_without_descriptors_ends_no_forward(monkeypatch):
 
 
 async def test_a_connection_that_finds_no_descriptor_ends_no_other():
-    async with forwarded() as (port, calls, _):
+    async with forwarded() as (port, calls, _), await connect(port):
+        await calls.wait(1)
+        calls.failure = OSError(errno.EMFILE, "it is said")
+        async with await connect(port) as failed:
+            assert await failed.receive_some() == b""
         async with await connect(port):
-            await calls.wait(1)
-            calls.failure = OSError(errno.EMFILE, "it is said")
-            async with await connect(port) as failed:
-                assert await failed.receive_some() == b""
-            async with await connect(port):
-                await calls.wait(2)
+            await calls.wait(2)
 
 
 async def test_who_connects_is_looked_up_beside_the_event_loop(monkeypatch):

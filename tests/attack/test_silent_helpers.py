@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 from contextlib import contextmanager
@@ -66,3 +67,16 @@ def test_a_helper_that_does_not_accept_is_not_ready():
 def test_a_device_service_that_does_not_accept_is_not_waited_for():
     with full(socket.SOCK_SEQPACKET) as (path, _), pytest.raises(SetupError):
         devices_client.connect(changed=list, ended=list, path=path)
+
+
+def test_a_moment_without_descriptors_ends_no_search_for_the_device_service(tmp_path):
+    """A host looks for it every second or so, as long as it does not run."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(SetupError, match="Too many open files"):
+            devices_client.connect(changed=list, ended=list, path=tmp_path / "none")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

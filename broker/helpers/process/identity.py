@@ -69,11 +69,13 @@ def open_pidfd(pid: int) -> int:
 def identity_of(pid: int, pidfd: int) -> ProcessIdentity:
     """Return the identity of the process that ``pidfd`` holds, for a machine's state.
 
-    Raises ProcessLookupError when it has ended, also while this reads it.
+    Raises ProcessLookupError when it has ended, also while this reads it, and another
+    OSError where the kernel does not tell.
     """
     try:
         identity = read_identity(pid, pidfd)
-    except (OSError, ValueError, IndexError) as error:
+    # guard: without descriptors a process that is looked at has not ended
+    except (FileNotFoundError, ValueError, IndexError) as error:
         raise ProcessLookupError(errno.ESRCH, f"no process {pid}") from error
     # Alive after the start was read, so the start is this process's.
     if not lives(pidfd):

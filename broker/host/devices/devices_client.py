@@ -206,14 +206,15 @@ def connect(
 ) -> DeviceClient:
     """Connect to ``vitrail-devices``.  Raises SetupError when it does not run."""
     path = path or socket_path()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        # guard: a service that does not accept is not waited for
-        sock.settimeout(0)
-        sock.connect(str(path))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            # guard: a service that does not accept is not waited for
+            sock.settimeout(0)
+            sock.connect(str(path))
+            own = socket.socket(fileno=sock.detach())
+    # guard: a host without descriptors asks for devices again
     except OSError as error:
-        sock.close()
         raise SetupError(
             f"vitrail-devices does not answer at {path}: {error.strerror}", hint=_HINT
         ) from error
-    return DeviceClient(sock, changed=changed, ended=ended)
+    return DeviceClient(own, changed=changed, ended=ended)

@@ -181,15 +181,14 @@ def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
     problem = ""
     for server in servers:
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            sock.connect((server, 53))
-        except OSError as error:  # of IPv6, where there is none
-            sock.close()
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.connect((server, 53))
+                sock.settimeout(0)
+                found.append(sock.dup())
+        # guard: a name server of IPv6, where there is none, is left out
+        except OSError as error:
             problem = f"the name server {server} cannot be reached: {error.strerror}"
-        else:
-            sock.settimeout(0)
-            found.append(sock)
     if not found:
         raise SetupError(problem, hint=f"{resolv_conf} names it")
     return found

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -191,21 +192,19 @@ def spawn_helper(
 
 
 def find(role: str, identity: ProcessIdentity) -> Tracked | None:
-    """Return the living process of this identity, or None.
+    """Return the living process of this identity, or None.  Raises OSError.
 
     The caller has compared the boot.  The pidfd is opened first and must
     still be alive after the start time was read: so the time was that of the
     process the pidfd holds, not of a later one under the same number.
     """
+    same, pidfd = False, -1
     try:
-        pidfd = open_pidfd(identity.pid)
-    except OSError:
-        return None
-    try:
-        same = identity_of(identity.pid, pidfd) == identity
-    except ProcessLookupError:
-        same = False
-    if not same:
-        os.close(pidfd)
-        return None
-    return Tracked(role, identity, pidfd)
+        # guard: without descriptors a living process has not ended
+        with suppress(ProcessLookupError):
+            pidfd = open_pidfd(identity.pid)
+            same = identity_of(identity.pid, pidfd) == identity
+    finally:
+        if pidfd >= 0 and not same:
+            os.close(pidfd)
+    return Tracked(role, identity, pidfd) if same else None

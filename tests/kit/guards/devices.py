@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a host without descriptors asks for devices again", "except BlockingIOError as error:", "tests/attack/test_silent_helpers.py", "moment_without"),
     Guard("root receives no descriptor of a client itself", "channel = sock.dup()", "tests/attack/test_device_descriptors.py", "cannot_be_closed"),
     Guard("a device that cannot be read is not unplugged", "if False:", "tests/attack/test_device_descriptors.py", "want_of_descriptors"),
     Guard("the person is asked about a PIN after wrong ones", "asks = False", "tests/attack/test_security_key_rules.py", "tries"),

@@ -219,6 +219,24 @@ GUARDS = (
         "is_not_opened",
     ),
     Guard(
+        "without descriptors a living process has not ended",
+        "with suppress(OSError):",
+        "tests/broker/host/processes/test_tracked.py",
+        "without_descriptors",
+    ),
+    Guard(
+        "without descriptors a process that is looked at has not ended",
+        "except (OSError, ValueError, IndexError) as error:",
+        "tests/broker/host/processes/test_tracked.py",
+        "without_descriptors",
+    ),
+    Guard(
+        "a name server of IPv6, where there is none, is left out",
+        "except BlockingIOError as error:",
+        "tests/broker/host/network/test_passt.py",
+        "where_there_is_none",
+    ),
+    Guard(
         "a machine's lock on its sockets is not waited for",
         "return {} if uds is None else await hybrid_doors(uds)",
         "tests/attack/test_vsock_lock.py",

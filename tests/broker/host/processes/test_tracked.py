@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 
 import msgspec
@@ -61,6 +62,26 @@ async def test_a_zombie_has_ended():
     inode = os.fstat(child.pidfd).st_ino
     assert find("x", ProcessIdentity(child.pid, start_time(child.pid), inode)) is None
     await child.wait()
+
+
+@pytest.mark.parametrize("descriptors", [0, 1])
+async def test_without_descriptors_a_living_process_has_not_ended(descriptors):
+    """Its machine would run on, and no broker know it: what is asked raises instead."""
+    child = spawn_helper("sleeper", ["sleep", "100"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + descriptors, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            find("sleeper", child.identity)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    left = os.open(os.devnull, os.O_RDONLY)
+    os.close(left)
+    assert left == free, "its descriptor is closed"
+    await child.end(0)
+    child.close()
 
 
 async def test_a_helper_has_a_bare_environment_and_bounded_words():
