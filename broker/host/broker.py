@@ -123,10 +123,9 @@ class _Host:
         await self._host.role.stop(lease, grace=min(grace, _GRACE), reason=reason)
 
     def _peer_of(self, lease: LeaseId) -> str:
-        for active_lease in self._host.role.active_leases():
-            if active_lease.lease.id == lease:
-                return describe(active_lease.held.claim)
-        return ""
+        active = self._host.role.active_leases()
+        found = (describe(x.held.claim) for x in active if x.lease.id == lease)
+        return next(found, "")
 
     def _warnings(self) -> list[str]:
         unwanted = [

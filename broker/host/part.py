@@ -236,13 +236,6 @@ class HostPart:
     def _active_leases(self) -> list[ActiveLease]:
         return self.role.active_leases()
 
-    def running(self, name: SandboxName) -> Lease | None:
-        """The running sandbox of exactly this name."""
-        for active_lease in self.role.active_leases():
-            if active_lease.lease.sandbox == name and not active_lease.stopping:
-                return active_lease.lease
-        return None
-
     def _qmp_of(self, lease: LeaseId) -> Qmp | None:
         """The monitor of one of our machines; None: it belongs to another program."""
         for active_lease in self.role.active_leases():
@@ -328,7 +321,5 @@ class HostPart:
         return sandbox_name(record, taken, self._ground.records.now)
 
     def _doors_of(self, claim: VsockClaim) -> Admission | None:
-        for active_lease in self.role.active_leases():
-            if active_lease.held.claim == claim:
-                return active_lease.doors
-        return None
+        active = self.role.active_leases()
+        return next((x.doors for x in active if x.held.claim == claim), None)

@@ -16,8 +16,10 @@ import trio
 from broker.authority.audit.event_log import EventLog
 from broker.authority.options import Options
 from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.spawn import Child
 from broker.host_and_viewer.foundation import CurrentRecords, Foundation
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.ipc.audit import schema
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ async def open_runtime(
         await nursery.start(pump.run)
         ground = Runtime(role, options, log, records, pump)
         nursery.start_soon(_watch_signals, ground.shutdown)
+        # guard: a dead fork server of helpers is reaped, and recorded
+        nursery.start_soon(_watch_forks, forks.process, log)
         yield ground
         nursery.cancel_scope.cancel()
 
@@ -56,3 +60,20 @@ async def _watch_signals(shutdown: trio.Event) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             shutdown.set()
+
+
+async def _watch_forks(process: Child, log: EventLog) -> None:
+    pid = process.pid
+    await fork_server_died(log, pid, await process.wait())
+
+
+async def fork_server_died(log: EventLog, pid: int, code: int | None) -> None:
+    """Record the death of a fork server that nobody has ended."""
+    await log.note(
+        schema.ProcessDied(
+            process=schema.Process.FORK_SERVER,
+            pid=pid,
+            code=code,
+            reason="its children live on; the next one starts another fork server",
+        )
+    )

@@ -8,12 +8,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from broker.authority.audit.event_log import EventLog
 from broker.core.errors import SetupError
 from broker.helpers.compositor_socket import find_compositor
 from broker.helpers.process.fork_client import ForkServerHandle
-from broker.host_and_viewer.runtime import Runtime
-from broker.ipc.audit import schema
+from broker.host_and_viewer.runtime import Runtime, fork_server_died
 from broker.ipc.host_viewer import Host
 from broker.viewer.authority.interface import Authority
 from broker.viewer.role import ViewerRole
@@ -30,7 +28,7 @@ async def open_sandbox_workers(
     """Own the workers of a viewer's sandboxes; they end before the runtime does."""
     allow_unjailed = runtime.options.allow_unjailed
     async with open_workers(keepers, allow_unjailed=allow_unjailed) as workers:
-        workers.on_server_death = partial(_fork_server_died, runtime.log)
+        workers.on_server_death = partial(fork_server_died, runtime.log)
         yield workers
 
 
@@ -85,14 +83,3 @@ def _compositor() -> Path:
             "'brokerctl stop --broker', then run it there",
         )
     return found
-
-
-async def _fork_server_died(log: EventLog, pid: int, code: int | None) -> None:
-    await log.note(
-        schema.ProcessDied(
-            process=schema.Process.FORK_SERVER,
-            pid=pid,
-            code=code,
-            reason="its children live on; the next one starts another fork server",
-        )
-    )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 
 import trio
 
 from broker.core.limits import relay as relay_limits
 from broker.helpers.process import fork_client
+from broker.helpers.pump.starting import PUMPS
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.host_and_viewer.runtime import open_runtime
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, pair
 
@@ -43,6 +48,29 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
                 assert theirs.recv(5) == b"hello"
                 nursery.cancel_scope.cancel()
     assert "no new pump" in capfd.readouterr().err
+
+
+async def test_the_fork_server_of_helpers_is_reaped_and_its_death_recorded(tmp_path):
+    """By the process that has started it: the viewer's, or that of a host elsewhere."""
+    async with journal(tmp_path) as log:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = fork_client.spawn_server(PUMPS, [theirs.fileno()])
+        forks = fork_client.ForkServerHandle(ours, process)
+        async with open_runtime("host", None, log, None, forks) as ground:
+            pid, pump = process.pid, ground.pump.statistics().pid
+            os.kill(pid, signal.SIGKILL)
+
+            def told():
+                with open_log(tmp_path / "audit.sqlite") as rows:
+                    found = rows.find(Filters(kinds=("process.died",)))
+                    return [row.fields() for row in found]
+
+            (died,) = await eventually(told)
+            assert (died["process"], died["pid"]) == ("fork-server", pid)
+            assert died["code"] == process.returncode == -signal.SIGKILL
+            assert ground.pump.statistics().alive, "its children live on"
+            assert ground.pump.statistics().pid == pump
 
 
 async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):

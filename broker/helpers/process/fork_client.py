@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import trio
@@ -252,22 +253,16 @@ class _Run:
 def _begin(program: ForkServerProgram) -> _Run:
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            try:
-                process = spawn_server(program, [theirs.fileno()])
-            except BaseException:
-                ours.close()
-                raise
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
+            process = spawn_server(program, [theirs.fileno()])
+            undo.pop_all()
     except OSError as error:
-        raise _no_room(program.what, error) from error
+        raise UpstreamError(
+            f"no process for {program.what}: {error.strerror}",
+            hint="the machine may be out of memory, processes or descriptors",
+        ) from error
     return _Run(program, ForkServerHandle(ours, process), shared=False)
-
-
-def _no_room(what: str, error: OSError) -> UpstreamError:
-    return UpstreamError(
-        f"no process for {what}: {error.strerror}",
-        hint="the machine may be out of memory, processes or descriptors",
-    )
 
 
 def _discard(answer: messages.Answer, fds: Sequence[int]) -> None:

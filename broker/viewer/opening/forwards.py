@@ -6,7 +6,6 @@ each connection is one stream, which the pump moves and no process of Vitrail re
 
 from __future__ import annotations
 
-import errno
 import itertools
 import socket
 from collections.abc import Callable
@@ -25,7 +24,6 @@ from broker.core.prompt_words import VIEWER
 from broker.core.services import TCP
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents
-from broker.ipc.accept_loop import SHORT
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.guest.file_requests import GuestCall
@@ -169,7 +167,5 @@ async def _accept(
         try:
             return await listener.accept()
         # guard: a moment without descriptors ends no forward
-        except OSError as error:
-            if error.errno not in {*SHORT, errno.ECONNABORTED}:
-                raise
+        except OSError:
             await trio.sleep(_AGAIN_SECONDS)

@@ -87,8 +87,6 @@ class Workers:
             program = replace(FORK_SERVER, arguments=("allow-unjailed",))
         self._server = ForkServer(program, self._watch)
         self._keepers = ForkServer(KEEPERS, self._watch, first=keepers)
-        if keepers is not None:
-            self._watch(keepers.process)
         self._workers: set[Worker] = set()
         self._closing = False
         self.on_server_death: Callable[[int, int | None], Awaitable[None]] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a dead fork server of helpers is reaped, and recorded", "", "tests/integration/test_pump_keeper.py", "death_recorded"),
     Guard("root's hook connects to a socket of its user's, whatever leads there", "if False:", "tests/attack/test_hook_links.py", "libvirt"),
     Guard("the hook speaks with its user's broker", "if False:", "tests/broker/host/launchers/libvirt/test_hook.py", "another_user_answers"),
     Guard("a hook of root's connects to a socket of its user's", "if False:", "tests/attack/test_hook_links.py", "podman"),

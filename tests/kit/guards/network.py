@@ -77,7 +77,7 @@ GUARDS = (
     Guard("a port has one spelling", "if False:", "tests/attack/test_forwarded_ports.py", "one_spelling"),
     Guard("a forwarded port serves its user alone", "if False:", "tests/attack/test_forwarded_ports.py", "another_user"),
     Guard("a connection that was reset ends no forward", 'peer = f"{conn.getpeername()[1]} of this machine"', "tests/attack/test_forwarded_ports.py", "reset"),
-    Guard("a moment without descriptors ends no forward", "except BlockingIOError as error:", "tests/attack/test_forwarded_ports.py", "moment_without"),
+    Guard("a moment without descriptors ends no forward", "except BlockingIOError:", "tests/attack/test_forwarded_ports.py", "moment_without"),
     Guard("a forwarded connection without descriptors ends no other", "except VitrailError as error:", "tests/attack/test_forwarded_ports.py", "ends_no_other"),
     Guard("who connects to a forwarded port is looked up beside the event loop", "own = is_own(conn, there)", "tests/attack/test_forwarded_ports.py", "beside_the_event_loop"),
     Guard("connections to a forwarded port are bounded", "places = trio.CapacityLimiter(1000)", "tests/attack/test_forwarded_ports.py", "bounded"),
