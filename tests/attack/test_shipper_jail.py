@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.authority.audit.store import open_store
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.helpers.shipper import service
@@ -24,7 +25,7 @@ from broker.helpers.shipper.config import JsonlTarget
 from broker.helpers.shipper.cursor import load_cursor
 from broker.helpers.shipper.local_receivers import serve_receiver
 from broker.helpers.shipper.state import shipping_warnings
-from tests.kit.audit.shipping import filled
+from tests.kit.audit.shipping import filled, record
 from tests.kit.brokerctl import home, paths_of
 
 _PROGRAM = """
@@ -164,6 +165,44 @@ async def test_for_a_receiver_on_the_network(place, monkeypatch):
 
 async def test_for_a_database_behind_a_socket(place, monkeypatch):
     await _check(place, monkeypatch, "socket")
+
+
+_LOCKS = """
+import fcntl, os, sys, time
+fd = os.open(sys.argv[1] + "-shm", os.O_RDONLY)
+fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, int(sys.argv[2]))
+print("held", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("byte", [120, 121])
+async def test_a_lock_on_the_log_keeps_no_event_from_it(place, monkeypatch, byte):
+    """Whoever may read the log may hold a lock that its writer waits for (fcntl(2)).
+
+    A decision that is not on record has no effect: nothing would start any more.
+    """
+    _, paths = place
+    (paths.config[0] / "ship.toml").write_text(_NETWORK.format(port=1, ca="/ca"))
+    held = trio.Event()
+    python = f"{sys.base_prefix}/bin/python3"
+    program = [python, "-I", "-c", _LOCKS, str(paths.audit), str(byte)]
+    monkeypatch.setattr(service, "our_program", lambda *_: program)
+    monkeypatch.setattr(service, "log_stderr", lambda _line: held.set())
+    ended = []
+
+    async def ship():
+        with pytest.RaisesGroup(UpstreamError, flatten_subgroups=True):
+            await service.serve(paths, trio.Event())
+        ended.append(byte)
+
+    with trio.fail_after(60):
+        async with open_store(paths.audit) as store, trio.open_nursery() as nursery:
+            await record(store, 0, 3)
+            nursery.start_soon(ship)
+            await held.wait()
+            await record(store, 3, 3)
+    assert ended == [byte], "a jail that holds such a lock is ended"
 
 
 async def test_a_change_right_after_the_file_was_read_is_noticed(

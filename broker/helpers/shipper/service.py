@@ -6,8 +6,10 @@ receiver answers is read in the jail (``broker.programs.shipper_jailed``).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +39,11 @@ _Stamp: TypeAlias = tuple[object, ...]
 _END_SECONDS = 2.0
 """For a batch that is under way: its cursor has not moved, so it is sent again."""
 _LINE_BYTES = 4096
+_LOCK_SECONDS = 1.0
+"""Two of them are less than the time for which the log's writer waits."""
+_WRITER_LOCKS = (120, 121, 122)
+"""Bytes of the log's ``-shm`` (SQLite's documentation, "WAL-mode File Format")."""
+_FLOCK = struct.Struct("hhqqi4x")
 
 
 async def serve(paths: Paths, stop: trio.Event) -> None:
@@ -123,6 +130,8 @@ async def _run(jail: ShipperJail, config: ShipConfig, over: trio.Event) -> None:
             for door, target in doors:
                 nursery.start_soon(serve_receiver, door, target)
             nursery.start_soon(_end, child, control, over)
+            # guard: a jailed shipper holds up no event
+            nursery.start_soon(_end_by_lock, child, jail.paths.audit)
             try:
                 await child.wait()
             finally:
@@ -142,6 +151,30 @@ async def _end(child: Child, control: socket.socket, over: trio.Event) -> None:
     control.shutdown(socket.SHUT_WR)
     await trio.sleep(_END_SECONDS)
     child.kill()
+
+
+async def _end_by_lock(child: Child, log: Path) -> None:
+    """End a jail that holds a lock which the log's writer waits for: it may read the log."""
+    looks = 0
+    while looks < 2:  # SQLite's readers may hold one for a moment
+        await trio.sleep(_LOCK_SECONDS)
+        looks = looks + 1 if _holds_up(log.with_name(f"{log.name}-shm")) else 0
+    log_stderr("vitrail: the shipper's jail holds a lock on the audit log: it is ended")
+    child.kill()
+
+
+def _holds_up(index: Path) -> bool:
+    """Whether a reader has one of the writer's locks, fcntl(2)."""
+    try:
+        with index.open("rb", buffering=0) as file:
+            for byte in _WRITER_LOCKS:
+                asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+                answer = fcntl.fcntl(file, fcntl.F_GETLK, asked)
+                if _FLOCK.unpack(answer)[0] == fcntl.F_RDLCK:
+                    return True
+    except OSError:
+        return False  # no process writes the log, or this is looked at again
+    return False
 
 
 def _start(

@@ -148,6 +148,7 @@ GUARDS = (
     Guard("a shipper connects to no abstract socket", "families = _BOX_FAMILIES", "tests/attack/test_shipper_jail.py", "network"),
     Guard("a shipper to a database behind a socket has no network", "words += ['--share-net']", "tests/attack/test_shipper_jail.py", "behind_a_socket"),
     Guard("a shipper has no other variable of the session", "variables |= dict(environ)", "tests/attack/test_shipper_jail.py", "network"),
+    Guard("a jailed shipper holds up no event", "", "tests/attack/test_shipper_jail.py", "lock_on"),
     Guard("a cursor is a small regular file", "data = path.read_bytes()", "tests/attack/test_shipper_jail.py", "cursor and large"),
     Guard("a problem of shipping is a small regular file", "data = _problem_file(paths).read_bytes()[:_PROBLEM_BYTES]", "tests/attack/test_shipper_jail.py", "problem and fifo"),
     Guard("a jailed shipper writes lines only, and few of them", "log_stderr(line.decode())", "tests/attack/test_shipper_jail.py", "terminal"),
