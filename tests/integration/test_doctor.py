@@ -174,6 +174,11 @@ async def test_shipping(context: Context) -> None:
     )
     file, lost, fleet = await shipping.check_shipping(context)
     assert file.state is FindingState.OK
+    assert not (config.parent / "out").exists(), "doctor changes nothing"
+    # The line that a running shipper writes at this moment.
+    (config.parent / "out").write_text('{"log":"0')
+    assert (await shipping.check_shipping(context))[0].state is FindingState.OK
+    assert (config.parent / "out").read_text() == '{"log":"0'
     assert (lost.state, "/x/y" in lost.text) == (FindingState.WARN, True)
     assert (fleet.state, "database" in fleet.text) == (FindingState.WARN, True)
     save = Cursor(name="file", problem="no room")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import trio
 
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
-from broker.core.errors import VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
-from broker.helpers.shipper.config import AnyTarget, load_config
+from broker.helpers.shipper.config import AnyTarget, JsonlTarget, load_config
 from broker.helpers.shipper.cursor import load_cursor
 from broker.helpers.shipper.run import make_target
 from broker.helpers.shipper.state import find_config
@@ -33,12 +35,20 @@ async def check_shipping(context: Context) -> Sequence[Finding]:
 
 
 def _target(context: Context, config: AnyTarget) -> Finding:
-    """Asks the receiver for a log that it cannot have: it must answer."""
+    """Asks the receiver for a log that it cannot have: it must answer.
+
+    A file is looked at only: to ask it begins it, and cuts off the line that a running
+    shipper writes.
+    """
     what = f"'{config.name}' ({printable(config.where(), 80)})"
     try:
         target = make_target(config)
         try:
-            target.position(bytes(16))
+            # guard: doctor changes no file of the log
+            if isinstance(config, JsonlTarget):
+                _require_writable(Path(config.path))
+            else:
+                target.position(bytes(16))
         finally:
             target.close()
         cursor = load_cursor(context.paths.shipping, config.name)
@@ -49,3 +59,13 @@ def _target(context: Context, config: AnyTarget) -> Finding:
             _NAME, f"{what}: {printable(cursor.problem)}", "brokerctl audit ship"
         )
     return ok(_NAME, f"{what} has {cursor.sequence} events")
+
+
+def _require_writable(path: Path) -> None:
+    """Raise UpstreamError where the shipper cannot write a file, or begin it."""
+    there = path.exists()
+    if not os.access(path if there else path.parent, os.R_OK | os.W_OK):
+        raise UpstreamError(
+            f"{path} cannot be written",
+            hint="is its directory there, and yours to write?",
+        )
