@@ -12,7 +12,7 @@ from functools import partial
 import trio
 
 from broker.core import limits
-from broker.core.errors import InternalError, RefusedError, SetupError, UpstreamError
+from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
 from broker.helpers.process.fork_client import (
     ForkedProcess,
@@ -63,7 +63,8 @@ class RemoteListener:
     async def accept(self) -> Arrived:
         """Return the next connection; the caller owns its socket.
 
-        Raises UpstreamError when the acceptor has ended.
+        Raises UpstreamError when the acceptor has ended; RefusedError or OSError when
+        there is no descriptor for this connection, which has ended then.
         """
         await trio.lowlevel.checkpoint()
         sock = self.channel
@@ -76,6 +77,9 @@ class RemoteListener:
             got = await when_ready(receive, trio.lowlevel.wait_readable, sock)
         except OSError as error:
             raise messages.ended() from error
+        except PeerError as error:
+            self._asked = False
+            raise RefusedError(str(error)) from error
         if not got.data:
             raise messages.ended()
         self._asked = False
@@ -94,7 +98,7 @@ def _arrived(got: fdpass.Received) -> Arrived:
     wanted = 2 if arrival.voucher is messages.Voucher.PIDFD else 1
     if len(got.fds) != wanted:
         fdpass.close_all(got.fds)
-        raise InternalError("the acceptor sent an arrival without its descriptors")
+        raise RefusedError("the acceptor sent an arrival without its descriptors")
     conn = socket.socket(fileno=got.fds[0])
     conn.settimeout(0)
     if arrival.voucher is messages.Voucher.ENDED:

@@ -187,6 +187,10 @@ class Admission:
                 arrived = await listener.accept()
             except UpstreamError:
                 return
+            # guard: an arrival without descriptors ends no lease
+            except (RefusedError, OSError):
+                await trio.sleep(FULL_PAUSE)
+                continue
             vouched = Vouched(arrived.facts)
             await self.offer(service, arrived.conn, direct=direct, vouched=vouched)
 

@@ -128,17 +128,13 @@ class _Host:
         return next(found, "")
 
     def _warnings(self) -> list[str]:
-        unwanted = [
-            f"{active_lease.lease.sandbox}: the viewer does not want it: "
-            + self._viewer.unwanted[active_lease.lease.id]
-            for active_lease in self._host.role.active_leases()
-            if active_lease.lease.id in self._viewer.unwanted
+        leases, unwanted = self._host.live(), self._viewer.unwanted
+        found = [
+            f"{lease.sandbox}: the viewer does not want it: {unwanted[lease.id]}"
+            for lease in leases
+            if lease.id in unwanted
         ]
-        return [
-            *self._witness.warnings(),
-            *self._host.warnings(),
-            *unwanted,
-        ]
+        return [*self._witness.warnings(), *self._host.warnings(), *found]
 
     async def _link_warnings(self) -> list[str]:
         return [*(await self._authority.report()).log_warnings, *self._warnings()]

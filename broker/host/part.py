@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -189,11 +189,9 @@ class HostPart:
     async def _keep_trying(self) -> None:
         while True:
             await trio.sleep(limits.VSOCK_RETRY_SECONDS)
-            try:
+            with suppress(PortTakenError):
                 await self._listen_vsock()
-            except PortTakenError:
-                continue
-            return
+                return
 
     async def _listen_vsock(self) -> bool:
         """Listen on the services' vsock ports, once; returns whether also on low ones.

@@ -8,8 +8,11 @@ end with it.  (``tests/e2e/test_faults.py`` lets each call of a running broker f
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import select
 import socket
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -18,8 +21,10 @@ import trio.testing
 from broker.authority.channel.frame_link import FrameLink
 from broker.core.errors import UpstreamError
 from broker.core.framing import encode_frame
+from broker.core.services import AGENT
 from broker.helpers.process import fork_server
 from broker.host.acceptor import RemoteListener
+from broker.host.admission import Admission
 from broker.ipc import acceptor as messages
 from broker.ipc import channel as channels
 from broker.ipc import fdpass
@@ -281,3 +286,36 @@ def test_an_acceptor_accepts_where_others_have_taken_all_epoll_entries(acceptor)
     broker.send(b"n")
     assert one._asked(entry)
     assert real.poll(5), "the next one is waited for"
+
+
+async def test_an_arrival_without_descriptors_ends_no_lease():
+    """That connection ends; the next one of the sandbox is taken."""
+    sock, theirs = packets()
+    listener, offered = RemoteListener(None, sock), trio.Event()
+
+    async def offer(_service, conn, **_more):
+        conn.close()
+        offered.set()
+        await trio.sleep_forever()
+
+    arrival = messages.encode(messages.Arrival(messages.Voucher.ENDED, 7, 1000, 1000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    near, far = socket.socketpair()
+    with theirs, sock, near, far, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            doors = SimpleNamespace(offer=offer)
+            nursery.start_soon(Admission._ask_loop, doors, AGENT, listener)
+            assert await trio.to_thread.run_sync(theirs.recv, 100) == messages.NEXT
+            free = os.open(os.devnull, os.O_RDONLY)
+            os.close(free)
+            fdpass.send(theirs, arrival, [near.fileno()])
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            try:
+                # It asks again at once, or after a moment.
+                await trio.lowlevel.wait_readable(theirs)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert theirs.recv(100) == messages.NEXT
+            fdpass.send(theirs, arrival, [near.fileno()])
+            await offered.wait()
+            nursery.cancel_scope.cancel()

@@ -149,6 +149,7 @@ GUARDS = (
     Guard("a shipper to a database behind a socket has no network", "words += ['--share-net']", "tests/attack/test_shipper_jail.py", "behind_a_socket"),
     Guard("a shipper has no other variable of the session", "variables |= dict(environ)", "tests/attack/test_shipper_jail.py", "network"),
     Guard("a jailed shipper holds up no event", "", "tests/attack/test_shipper_jail.py", "lock_on"),
+    Guard("an arrival without descriptors ends no lease", "except TimeoutError:", "tests/attack/test_moments_without_memory.py", "arrival"),
     Guard("doctor changes no file of the log", "if False:", "tests/integration/test_doctor.py", "test_shipping"),
     Guard("a cursor is a small regular file", "data = path.read_bytes()", "tests/attack/test_shipper_jail.py", "cursor and large"),
     Guard("a problem of shipping is a small regular file", "data = _problem_file(paths).read_bytes()[:_PROBLEM_BYTES]", "tests/attack/test_shipper_jail.py", "problem and fifo"),
