@@ -214,12 +214,16 @@ class DeviceDesk:
                     request_of(holding.item, holding.lease), chosen=holding.chosen
                 ):
                     await self._carry(holding, status)
-            if not status.said:
-                raise RefusedError(holding.reason or "it was given up")
+            _refuse_given_up(holding, status)
         except VitrailError as error:
             if not status.said:
                 raise
             holding.reason = holding.reason or str(error)
+        # guard: an internal error about one device ends no other
+        except Exception as error:
+            if not status.said:
+                raise
+            log_exception(error)
         finally:
             self._forget(holding)
 
@@ -393,3 +397,8 @@ def request_of(item: DeviceItem, lease: Lease) -> Request:
         settled=True,
         counts_bytes=False,
     )
+
+
+def _refuse_given_up(holding: Holding, status: _Once) -> None:
+    if not status.said:
+        raise RefusedError(holding.reason or "it was given up")

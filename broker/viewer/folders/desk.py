@@ -25,7 +25,7 @@ from broker.core.lease import Lease
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
 from broker.core.services import FOLDER
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import isolated, log_exception
 from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
@@ -211,7 +211,12 @@ class FolderDesk:
         # guard: a folder that is held ends its sandbox
         if kept:
             reason = f"it kept files of the folder {shared.folder.name} open"
-            self._nursery.start_soon(self._source.end_sandbox, shared.lease, reason)
+            self._nursery.start_soon(self._end_sandbox, shared.lease, reason)
+
+    async def _end_sandbox(self, lease: Lease, reason: str) -> None:
+        # guard: a sandbox that cannot be ended ends no other's folders
+        with isolated():
+            await self._source.end_sandbox(lease, reason)
 
     async def _carry(
         self, shared: SharedFolder, status: trio.TaskStatus[SharedFolder]
@@ -282,7 +287,7 @@ class FolderDesk:
         # guard: a folder that is held after a crash ends its sandbox
         if kept:
             reason = "it kept files of folders open that an earlier broker had shared"
-            self._nursery.start_soon(self._source.end_sandbox, lease, reason)
+            self._nursery.start_soon(self._end_sandbox, lease, reason)
             return
         if record is None or self._source.unavailable:
             return

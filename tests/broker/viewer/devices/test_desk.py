@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from contextlib import asynccontextmanager
 
 import pytest
@@ -32,7 +33,7 @@ class Source:
         self.leaves = ["*"]
         self.attached_to = []
         self.open = {}
-        self.fails = None
+        self.fails = self.ends_with = None
         self.more = trio.Event()
 
     def tell(self):
@@ -73,6 +74,8 @@ class Source:
             del self.open[plug.device.port]
             self.table.ended(plug)
             self.tell()
+            if self.ends_with is not None:
+                raise self.ends_with
 
 
 @asynccontextmanager
@@ -121,6 +124,21 @@ async def test_device_is_attached_by_rule_and_recorded():
         await until(source, lambda: not made.holdings())
         (event,) = b.events("device.detached")
         assert event["reason"] == "unplugged"
+
+
+async def test_an_internal_error_as_a_device_ends_ends_no_other(capfd):
+    """The desk is one task of the viewer, and the viewer's end is the broker's."""
+    async with desk(f"{_TO_WORK}allow {_STORAGE} attach=auto\n") as (_, source, made):
+        source.plug()
+        await until(source, made.holdings)
+        short = OSError(errno.EMFILE, "Too many open files")
+        source.ends_with = ExceptionGroup("of a nursery", [short])
+        source.unplug()
+        await until(source, lambda: not made.holdings())
+        source.ends_with = None
+        source.plug()
+        await until(source, made.holdings)
+    assert "Too many open files" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

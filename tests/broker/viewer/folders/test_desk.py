@@ -64,7 +64,7 @@ class Source:
     def __init__(self):
         self.inside = {}
         self.ended = []
-        self.fails = None
+        self.fails = self.stays = None
         self.kept = False
         self.left = False
         self.place = None
@@ -92,6 +92,8 @@ class Source:
     async def end_sandbox(self, lease, reason):
         await trio.lowlevel.checkpoint()
         self.ended.append((lease.sandbox, reason))
+        if self.stays is not None:
+            raise self.stays
 
     async def forget(self, lease):
         await trio.lowlevel.checkpoint()
@@ -192,6 +194,19 @@ async def test_a_sandbox_that_keeps_a_folder_is_ended(tmp_path):
         await trio.testing.wait_all_tasks_blocked()
         assert source.ended == [("work", "it kept files of the folder f0 open")]
         assert shared.reason == "taken back on request"
+
+
+async def test_a_sandbox_that_cannot_be_ended_ends_no_other_folder(tmp_path, capfd):
+    """The desk is one task of the viewer, and the viewer's end is the broker's."""
+    async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
+        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        await made.share(str(tmp_path / "home/f1"), "work", write=False)
+        source.kept, source.stays = True, UpstreamError("the host cannot stop it")
+        await made.unshare("f0", "work", force=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert source.inside == {"f1": False}
+        source.kept = False
+    assert "the host cannot stop it" in capfd.readouterr().err
 
 
 async def test_a_sandbox_that_keeps_a_failed_mount_is_ended(tmp_path):
