@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import struct
 
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from broker.jail.wayland.protocol.tables import INTERFACES
 from docs.tables.imports import modules, size
 from fuzz import x11
+from shims.guest.x_server import _remove_dead_socket
 from shims.x11.message_table import TABLE
 from shims.x11.popups import family, placement, popup_parent
 from shims.x11.properties import Hints, hints
 from shims.x11.screens import xsettings
 from shims.x11.selections import offered_types, wanted_type
+from shims.x11.server import _is_dead
 from shims.x11.surfaces import joined
 from shims.x11.window import XWindow
 from shims.x11.wire import BridgeError
@@ -28,6 +31,32 @@ CLIENT = 0x1FFFFF
 BOUND = {"wl_surface": 4, "wl_pointer": 7, "wl_output": 2, "zxdg_output_v1": 1}
 BOUND["xdg_toplevel"] = 3
 """Versions at most, of interfaces that have newer events."""
+
+
+def _kept(path):
+    """Look at a socket as each of the two does, which would make one in its place."""
+    with pytest.raises(OSError, match="wrong type|another server"):
+        _remove_dead_socket(path)
+    assert not _is_dead(path)
+
+
+def _gone(path):
+    assert _is_dead(path)
+    _remove_dead_socket(path)
+
+
+def test_a_look_for_a_free_display_starts_no_other_server(tmp_path):
+    """Xwayland, and another agent's bridge, start with the first connection."""
+    path = str(tmp_path / "X0")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(0)
+        _kept(path)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    _gone(path)
+    assert not (tmp_path / "X0").exists()
 
 
 def test_its_table_is_the_brokers():

@@ -143,8 +143,13 @@ class XServer:
 
 
 def _remove_dead_socket(path: str) -> None:
-    """Remove a socket that nobody listens on: its program was killed.  Raises OSError."""
-    with socket.socket(socket.AF_UNIX) as probe:
+    """Remove a socket that nobody listens on: its program was killed.  Raises OSError.
+
+    A connection would start another agent's bridge, and wait where many do; one of
+    datagrams is refused by a stream's socket (EPROTOTYPE), and by a dead one as any.
+    """
+    # guard: looking for a free X display starts no other agent's bridge
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
         except FileNotFoundError:

@@ -67,7 +67,10 @@ def listen(directory: str = X_SOCKETS) -> tuple[socket.socket, int]:
 
 
 def _is_dead(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
+    # A connection would start a server that waits for one, as Xwayland: its socket
+    # refuses one of datagrams (EPROTOTYPE).
+    # guard: looking for a free X display starts no server
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         return probe.connect_ex(path) == errno.ECONNREFUSED
 
 

@@ -22,6 +22,8 @@ USES = "tests/broker/viewer/calls/test_camera.py"
 SCREENS = "tests/attack/test_screen_share.py"
 OWN_WINDOWS = "tests/attack/test_own_window_share.py"
 GUARDS = (
+    Guard("looking for a free X display starts no server", "with socket.socket(socket.AF_UNIX) as probe:", "tests/test_shims_x11.py", "starts_no_other"),
+    Guard("looking for a free X display starts no other agent's bridge", "with socket.socket(socket.AF_UNIX) as probe:", "tests/test_shims_x11.py", "starts_no_other"),
     Guard("a camera that was taken back is not opened again at once", "", USES, "taken_back"),
     Guard("a sandbox opens the camera once", "if False:", USES, "opens_the_camera_once"),
     Guard("the camera is opened so many times a minute", "if False:", USES, "ten_thousand"),
