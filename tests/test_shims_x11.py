@@ -35,7 +35,7 @@ BOUND["xdg_toplevel"] = 3
 
 def _kept(path):
     """Look at a socket as each of the two does, which would make one in its place."""
-    with pytest.raises(OSError, match="wrong type|another server"):
+    with pytest.raises(OSError, match=r"wrong type|another server"):
         _remove_dead_socket(path)
     assert not _is_dead(path)
 
