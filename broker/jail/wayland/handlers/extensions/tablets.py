@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 MANAGER, SEAT = "zwp_tablet_manager_v2", "zwp_tablet_seat_v2"
 TABLET, TOOL, PAD = "zwp_tablet_v2", "zwp_tablet_tool_v2", "zwp_tablet_pad_v2"
-_PADS = (PAD, *(f"zwp_tablet_pad_{part}_v2" for part in ("group", "ring", "strip")))
+_GROUP, _RING, _STRIP = (
+    f"{PAD[:-3]}_group_v2",
+    f"{PAD[:-3]}_ring_v2",
+    f"{PAD[:-3]}_strip_v2",
+)
 _TIP = 0
 """The number of the tool's tip among its buttons, which are those of linux/input.h."""
 _PRESSED = 1
@@ -332,31 +336,63 @@ REQUESTS: Rules = {
     (TABLET, "destroy"): destroy,
     (TOOL, "destroy"): destroy,
     (TOOL, "set_cursor"): cursor.set_tool_cursor,
-    # No client has one.
-    **{(one, m.name): FORWARD for one in _PADS for m in signatures.requests_of(one)},
+    (PAD, "set_feedback"): FORWARD,
+    (PAD, "destroy"): FORWARD,
+    (_GROUP, "destroy"): FORWARD,
+    (_RING, "set_feedback"): FORWARD,
+    (_RING, "destroy"): FORWARD,
+    (_STRIP, "set_feedback"): FORWARD,
+    (_STRIP, "destroy"): FORWARD,
 }
-_HIDDEN: Rules = {
-    (one, m.name): DROP
-    for one in (TABLET, TOOL, *_PADS)
-    for m in signatures.events_of(one)
-}
-_PASSED = ("pressure", "distance", "tilt", "rotation", "slider", "wheel")
 EVENTS: Rules = {
-    **_HIDDEN,
     (SEAT, "tablet_added"): tablet_added,
     (SEAT, "tool_added"): tool_added,
     (SEAT, "pad_added"): pad_added,
+    (TABLET, "name"): DROP,
+    (TABLET, "id"): DROP,
+    (TABLET, "path"): DROP,
+    (TABLET, "done"): DROP,
     (TABLET, "removed"): _removed,
     (TOOL, "type"): _note_type,
+    (TOOL, "hardware_serial"): DROP,
+    (TOOL, "hardware_id_wacom"): DROP,
     (TOOL, "capability"): _note_capability,
+    (TOOL, "done"): DROP,
     (TOOL, "removed"): _removed,
     (TOOL, "proximity_in"): _proximity_in,
     (TOOL, "proximity_out"): _leave,
     (TOOL, "down"): _down,
     (TOOL, "up"): _up,
     (TOOL, "motion"): _motion,
-    **{(TOOL, name): _passing(name) for name in _PASSED},
+    (TOOL, "pressure"): _passing("pressure"),
+    (TOOL, "distance"): _passing("distance"),
+    (TOOL, "tilt"): _passing("tilt"),
+    (TOOL, "rotation"): _passing("rotation"),
+    (TOOL, "slider"): _passing("slider"),
+    (TOOL, "wheel"): _passing("wheel"),
     (TOOL, "button"): _button,
     (TOOL, "frame"): _frame,
+    (PAD, "group"): DROP,
+    (PAD, "path"): DROP,
+    (PAD, "buttons"): DROP,
+    (PAD, "done"): DROP,
+    (PAD, "button"): DROP,
+    (PAD, "enter"): DROP,
+    (PAD, "leave"): DROP,
+    (PAD, "removed"): DROP,
+    (_GROUP, "buttons"): DROP,
+    (_GROUP, "ring"): DROP,
+    (_GROUP, "strip"): DROP,
+    (_GROUP, "modes"): DROP,
+    (_GROUP, "done"): DROP,
+    (_GROUP, "mode_switch"): DROP,
+    (_RING, "source"): DROP,
+    (_RING, "angle"): DROP,
+    (_RING, "stop"): DROP,
+    (_RING, "frame"): DROP,
+    (_STRIP, "source"): DROP,
+    (_STRIP, "position"): DROP,
+    (_STRIP, "stop"): DROP,
+    (_STRIP, "frame"): DROP,
 }
 CLASSES: Classes = {SEAT: TabletSeat, TABLET: ClientTablet, TOOL: ClientTool}
