@@ -1,33 +1,70 @@
-"""The filter of system calls for a process that reads and writes its descriptors only.
+"""Filters of system calls for processes that serve only descriptors which they have.
 
-Frameguard, netguard, flowguard, switch and the process of a security key install it
-before they read a byte.  Any other call kills the process.
+None of them can open, connect, execute, fork, trace or signal.  Frameguard, netguard,
+flowguard, switch and the process of a security key install theirs before they read a
+byte, and any other call kills them.  For a pump or an acceptor any other call fails with
+EPERM, so that a newer interpreter's unexpected call costs an error, not all streams.
+
+Where a call has many uses, its arguments are part of the list: fcntl(2) can
+have the kernel send any signal to any process of the user (F_SETOWN,
+F_SETSIG, O_ASYNC), mmap(2) can make written memory executable, sendto(2) can
+address another socket than the connected one.  newfstatat(2) is not in it: with
+AT_EMPTY_PATH it looks at a path as well, if that is not empty.
 """
 
 from __future__ import annotations
 
-from broker.helpers.process.libseccomp import seccomp as libseccomp
+import errno
+import fcntl
+import os
 
+from broker.helpers.process.hardening import confine
+from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.process.seccomp import SeccompRules, words
+
+_FIONBIO = 0x5421  # asm-generic/ioctls.h; how Python makes a socket non-blocking
 _PROT_EXEC = 4
 _POINTER = 0xFFFFFFFFFFFFFFFF
-_ALLOWED = (
-    *("read", "write", "recvfrom", "poll", "ppoll", "close"),
-    *("brk", "munmap", "mremap", "madvise", "futex"),
-    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
-    *("clock_gettime", "getpid", "getrandom", "exit", "exit_group"),
-)
+
+_ALL = words("""
+ read write recvfrom close brk munmap mremap madvise futex clock_gettime getpid getrandom
+ rt_sigaction rt_sigprocmask rt_sigreturn restart_syscall exit exit_group
+""")
+_SOCKETS = words("""
+ recvmsg shutdown getsockname getsockopt fstat epoll_create1 epoll_ctl epoll_wait
+ epoll_pwait clock_nanosleep gettid sigaltstack
+""")
 
 
 def keep_descriptors_only(*more: str) -> None:
-    """Give up every other system call, except ``more``."""
-    rules = libseccomp.SyscallFilter(libseccomp.KILL_PROCESS)
-    for name in (*_ALLOWED, *more):
-        rules.add_rule(libseccomp.ALLOW, name)
+    """Give up every system call but those of the list and ``more``."""
+    rules = _rules(libseccomp.KILL_PROCESS)
+    rules.allow(("poll", "ppoll", *more))
+    confine(rules.program())
+
+
+def pump_filter() -> bytes:
+    """Return the BPF program of a pump, which moves bytes."""
+    rules = _rules(libseccomp.ERRNO(errno.EPERM))
+    rules.allow((*_SOCKETS, "splice", "readv", "lseek"))
+    rules.allow_if("ioctl", rules.equal(1, _FIONBIO))
+    for command in (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL):
+        # guard: the pump names what fcntl does
+        rules.allow_if("fcntl", rules.equal(1, command))
+    setting = rules.equal(1, fcntl.F_SETFL)
+    # guard: the pump has no asynchronous descriptor
+    rules.allow_if("fcntl", setting, rules.clear(2, fcntl.FASYNC))
+    rules.allow_if("pipe2", rules.equal(1, os.O_CLOEXEC | os.O_NONBLOCK))
+    rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
+    return rules.program()
+
+
+def _rules(otherwise: int) -> SeccompRules:
+    rules = SeccompRules(otherwise)
+    rules.allow(_ALL)
     # A name server's socket could send to every address of the machine's network.
-    to_whom = libseccomp.Arg(4, libseccomp.MASKED_EQ, _POINTER, 0)
     # guard: a confined process sends to no address
-    rules.add_rule(libseccomp.ALLOW, "sendto", to_whom)
-    no_code = libseccomp.Arg(2, libseccomp.MASKED_EQ, _PROT_EXEC, 0)
+    rules.allow_if("sendto", rules.masked(4, _POINTER, 0))
     # guard: a confined process maps no code
-    rules.add_rule(libseccomp.ALLOW, "mmap", no_code)
-    rules.load()
+    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
+    return rules

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.helpers.process import fork_client
+from broker.helpers.descriptor_filter import pump_filter
+from broker.helpers.process import fork_client, hardening
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
-from broker.helpers.pump import confine
 from broker.helpers.pump.process import start_pump
 from broker.host.network import namespace, passt
 from broker.host.network.switch import switches
@@ -47,12 +47,12 @@ class Session:
     stream: socket.socket
     received: list[socket.socket]
 
-    def take_over(self, monkeypatch, module):
-        """Have the programs that a module starts attack."""
+    def take_over(self, monkeypatch, module, name=""):
+        """Have the programs that a module starts attack, or a child of that name."""
         honest = module.our_program
 
         def our_program(*words):
-            return attacker.words(str(self.report), self.target, honest(*words))
+            return attacker.words(str(self.report), self.target, honest(*words), name)
 
         monkeypatch.setattr(module, "our_program", our_program)
 
@@ -155,11 +155,9 @@ async def test_a_brokers_pump(session, monkeypatch):
 async def test_a_forked_pump(session, monkeypatch):
     """It has the variables of the warm process, which has none of the session's."""
     monkeypatch.delenv("TOKEN")
-    seccomp = _seccomp()
-    monkeypatch.setattr(seccomp, "SyscallFilter", seccomp.SyscallFilter)
-    monkeypatch.setattr(confine, "install", confine.install)
+    monkeypatch.setattr(hardening, "install", hardening.install)
     attacker.take_over(str(session.report), session.target)
-    with _pump(start_pump()):
+    with _pump(start_pump(pump_filter())):
         found = await session.found()
     session.check({**found, "directory": "/"}, dev=2, memfd=1, socket=1)
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.helpers.descriptor_filter import pump_filter
 from broker.helpers.process.fork_client import ForkServer
+from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.helpers.pump import process
 from broker.helpers.pump.client import Pump
-from broker.helpers.pump.confine import confine, pump_filter
 from broker.helpers.pump.process import start_pump
 from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.programs.start import start_forks
@@ -92,7 +92,7 @@ def _has_no_file_of_ours(pid):
 
 @pytest.mark.usefixtures("terminal")
 def test_a_forked_pump_has_no_file_of_its_parents():
-    handle = start_pump()
+    handle = start_pump(pump_filter())
     try:
         # It says that it runs when it has let go of all else.
         handle.control.recv(1 << 16)
@@ -144,14 +144,13 @@ async def test_a_pump_has_no_variable_of_the_starter_that_was_forked_before_it(
     assert await forks["pumps"].process.wait() == 0
 
 
-def test_a_pump_that_cannot_be_confined_ends(monkeypatch):
-    monkeypatch.setattr(process, "pump_filter", lambda: b"")
-    handle = start_pump()
+def test_a_pump_that_cannot_be_confined_ends():
+    handle = start_pump(b"")
     try:
         assert handle.control.recv(1 << 16) == b"", "it reports that it runs"
         ended = os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
         assert ended.si_status == 70
-        assert "system calls cannot be filtered" in handle.words.text()
+        assert "the kernel rejects the system-call filter" in handle.words.text()
     finally:
         handle.words.close()
         handle.close()

@@ -10,6 +10,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker.helpers.descriptor_filter import pump_filter
 from broker.helpers.pump.process import start_pump
 from broker.helpers.pump.turns import available
 from broker.ipc.pump import EndReason
@@ -31,7 +32,7 @@ def handle(kind, monkeypatch):
     assert available()
     if kind == "python":
         monkeypatch.setenv("VITRAIL_RELAY_PYTHON", "1")
-    return start_pump()
+    return start_pump(pump_filter())
 
 
 @pytest.fixture

@@ -18,12 +18,13 @@ import trio.testing
 
 from broker.core.errors import UpstreamError
 from broker.core.limits import relay as relay_limits
+from broker.helpers.descriptor_filter import pump_filter
+from broker.helpers.process.hardening import confine
 from broker.helpers.process.libseccomp import seccomp as pyseccomp
 from broker.helpers.process.spawn import spawn
 from broker.helpers.pump import process
 from broker.helpers.pump.channel_messages import encode_from_pump
 from broker.helpers.pump.client import Pump
-from broker.helpers.pump.confine import confine, pump_filter
 from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import (
@@ -50,7 +51,7 @@ def handle(request, monkeypatch):
     """Sync, so that the fork comes before trio."""
     if request.param == "python":
         monkeypatch.setenv("VITRAIL_RELAY_PYTHON", "1")
-    return start_pump()
+    return start_pump(pump_filter())
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def test_losing_the_broker_ends_the_pump():
     broker = os.fork()
     if broker == 0:
         try:
-            handle = start_pump()
+            handle = start_pump(pump_filter())
             keeper = os.fork()  # inherits the control socket, outlives the broker
             if keeper == 0:
                 os.close(keeper_write)
@@ -296,7 +297,7 @@ def blind_handle(monkeypatch):
         confine(program)
 
     monkeypatch.setattr(process, "confine", blind)
-    return start_pump()
+    return start_pump(pump_filter())
 
 
 def _is_socket(fd: int) -> bool:

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from broker.core.errors import UpstreamError
+from broker.helpers.descriptor_filter import pump_filter
 from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import EndReason, StreamEnd, Submit
 from tests.kit.relay.sockets import fds, running
@@ -19,7 +20,7 @@ from tests.kit.relay.sockets import fds, running
 @pytest.fixture
 def handle():
     """Sync, so that the fork comes before trio."""
-    return start_pump()
+    return start_pump(pump_filter())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Run one of our programs and attack from inside it, where it has confined itself.
 
-Its first argument is the file of a report, then ``Target``'s fields, then the words after
+Its first arguments are the file of a report and the name of the process that attacks
+(empty: the first that confines itself), then ``Target``'s fields, then the words after
 ``python -I`` that start the program.  As the program installs its filter of system calls,
 each attempt is made in a fork of it that has installed the filter, too: with the program's
 descriptors, memory and rights.  The program ends with that, and reads no byte.
@@ -298,42 +299,38 @@ def report(place: str, target: Target, confine: Callable[[], object]) -> None:
     part.rename(place)
 
 
-def take_over(place: str, target: Target) -> None:
-    """Have this process attack in place of the filter that it would install."""
-    from broker.helpers.process.libseccomp import seccomp
+def take_over(place: str, target: Target, name: str = "") -> None:
+    """Have this process attack in place of the filter that it would install.
 
-    class Attacked(seccomp.SyscallFilter):  # type: ignore[name-defined,misc]
-        def load(self) -> None:
-            report(place, target, super().load)
-            os._exit(0)
+    Or, of the processes that are forked from it, the one with this name.
+    """
+    from broker.helpers.process import hardening
 
-    seccomp.SyscallFilter = Attacked
-    # A pump installs a filter that another process has compiled.
-    from broker.helpers.pump import confine
-
-    install = confine.install
+    install = hardening.install
 
     def attacked(program: bytes) -> None:
-        report(place, target, lambda: install(program))
-        os._exit(0)
+        if name in {"", Path("/proc/self/comm").read_text().strip()}:
+            report(place, target, partial(install, program))
+            os._exit(0)
+        install(program)
 
-    confine.install = attacked  # type: ignore[attr-defined]
+    hardening.install = attacked
 
 
-def words(place: str, target: Target, argv: Sequence[str]) -> list[str]:
+def words(place: str, target: Target, argv: Sequence[str], name: str = "") -> list[str]:
     """Return the command line of a program of ours (``our_program``), taken over."""
     at = next(n for n, word in enumerate(argv) if n and word.endswith("/broker"))
-    return [*argv[:at], __file__, place, *astuple(target), *argv[at:]]
+    return [*argv[:at], __file__, place, name, *astuple(target), *argv[at:]]
 
 
 def main() -> None:
     """Entry point; see the head of this module."""
-    place, *fields, package = sys.argv[1:8]
-    module = sys.argv[8]
+    place, name, *fields, package = sys.argv[1:9]
+    module = sys.argv[9]
     # As ``python -I broker MODULE`` does.
     sys.path[0] = str(Path(package).resolve().parent)
-    sys.argv = [package, *sys.argv[9:]]
-    take_over(place, Target(*fields))
+    sys.argv = [package, *sys.argv[10:]]
+    take_over(place, Target(*fields), name)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

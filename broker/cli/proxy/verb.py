@@ -22,6 +22,7 @@ from broker.cli.proxy import pulse, wayland
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import displayed
 from broker.core.limits import relay as relay_limits
+from broker.helpers.apart import from_child
 from broker.helpers.pump.client import Pump, milliseconds
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.process import start_pump
@@ -124,7 +125,8 @@ def relay(
         quiet=quiet,
     )
     _raise_limits()
-    handle = start_pump()  # forks, so before trio
+    [program] = from_child(_filters)
+    handle = start_pump(program)  # forks, so before trio
     try:
         trio.run(serve, order, handle)
     except BaseExceptionGroup as group:
@@ -133,6 +135,13 @@ def relay(
         if ours is None:
             raise
         raise _first(ours) from group
+
+
+def _filters() -> list[bytes]:
+    # Late: in the child alone that compiles it.
+    from broker.helpers.descriptor_filter import pump_filter
+
+    return [pump_filter()]
 
 
 def _first(error: BaseException) -> BaseException:

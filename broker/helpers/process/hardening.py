@@ -34,8 +34,13 @@ def harden(program: bytes) -> None:
 
     No new privileges, no core, and the filter of system calls of ``session_filters``.
     """
-    prctl(_PR_SET_NO_NEW_PRIVS, 1)
     lower_limit(resource.RLIMIT_CORE, 1)
+    confine(program)
+
+
+def confine(program: bytes) -> None:
+    """Put this process, which can gain no privileges then, under a filter."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
     install(program)
 
 
@@ -67,10 +72,10 @@ def install(program: bytes) -> None:
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: number of instructions, where they are
     wanted = struct.pack("HP", len(program) // _BPF_INSN_BYTES, ctypes.addressof(code))
-    done = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, wanted, 0, 0)
-    if done != 0:
-        reason = os.strerror(ctypes.get_errno())
+    # guard: a process that cannot be confined serves nothing
+    if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, wanted, 0, 0):
         raise SetupError(
-            f"the kernel rejects the system-call filter: {reason}",
+            "the kernel rejects the system-call filter: "
+            + os.strerror(ctypes.get_errno()),
             hint="a kernel with CONFIG_SECCOMP_FILTER is needed",
         )

@@ -25,7 +25,7 @@ import sys
 from typing import NoReturn
 
 from broker.core.errors import SetupError
-from broker.helpers.pump.confine import confine, pump_filter
+from broker.helpers.process.hardening import confine
 from broker.helpers.pump.engine import RelayEngine
 from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.helpers.pump.turns import accelerator, available
@@ -36,11 +36,10 @@ _PR_SET_NAME = 15
 _NAME = b"vitrail-pump"
 
 
-def start_pump(program: bytes | None = None) -> PumpHandle:
+def start_pump(program: bytes) -> PumpHandle:
     """Fork the pump and return its handle; call it before trio starts.
 
-    ``program`` is its filter of system calls (``confine.pump_filter``), where the caller
-    has it.
+    ``program`` is its filter of system calls (``descriptor_filter.pump_filter``).
 
     Raises SetupError when the process cannot be started.
     """
@@ -69,7 +68,7 @@ def become_pump(control: int, words: int, program: bytes) -> None:
     pump(control, program)
 
 
-def _fork_of(control: int, words: int, parent: int, program: bytes | None) -> NoReturn:
+def _fork_of(control: int, words: int, parent: int, program: bytes) -> NoReturn:
     """Never returns and never unwinds into the parent's code."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
@@ -99,7 +98,7 @@ def _prepare(control: int, words: int) -> None:
     signal.set_wakeup_fd(-1)
 
 
-def pump(control_fd: int, program: bytes | None) -> int:
+def pump(control_fd: int, program: bytes) -> int:
     """Carry streams until the broker is gone; returns the exit code."""
     # Ctrl-C in a terminal reaches every process of it; the broker decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -116,7 +115,7 @@ def pump(control_fd: int, program: bytes | None) -> int:
     gc.freeze()
     # Loaded before the walls stand, which let nothing be opened.
     fast = accelerator if available() else lambda _: None
-    confine(pump_filter() if program is None else program)
+    confine(program)
     RelayEngine(control, kernel, accelerate=fast).run()
     return 0
 

@@ -12,6 +12,7 @@ import time
 import trio
 
 from broker.cli.proxy.verb import Order, serve
+from broker.helpers.descriptor_filter import pump_filter
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import RelayMode
@@ -47,4 +48,4 @@ if __name__ == "__main__":
         json=False,
         quiet=True,
     )
-    trio.run(main, order, start_pump())
+    trio.run(main, order, start_pump(pump_filter()))

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from broker.helpers.descriptor_filter import pump_filter
 from broker.helpers.pump.engine import RelayEngine
 from broker.helpers.pump.process import start_pump
 from broker.helpers.pump.turns import accelerator, available
@@ -33,7 +34,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.kept: list[socket.socket] = []
-        self.handle = start_pump()
+        self.handle = start_pump(pump_filter())
         self.control = self.handle.control
         self.control.settimeout(10)
         assert isinstance(self.hear(), PumpReady)

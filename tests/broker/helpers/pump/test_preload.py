@@ -8,14 +8,15 @@ import sys
 _PROGRAM = """
 import sys
 from broker.helpers.apart import from_child
-from broker.helpers.pump import confine, turns
+from broker.helpers.process.hardening import confine
+from broker.helpers.pump import turns
 from broker.programs import helper_forks
 
 turns.available()
 _, program = from_child(helper_forks._filters)
 before = set(sys.modules)
 turns.available()
-confine.confine(program)
+confine(program)
 print(sorted(set(sys.modules) - before - set(sys.builtin_module_names)))
 print("seccomp" in sys.modules, "pyseccomp" in sys.modules)
 """
