@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.libseccomp import seccomp as libseccomp
@@ -31,9 +32,10 @@ _ALL = words("""
  rt_sigaction rt_sigprocmask rt_sigreturn restart_syscall exit exit_group
 """)
 _SOCKETS = words("""
- recvmsg shutdown getsockname getsockopt fstat epoll_create1 epoll_ctl epoll_wait
- epoll_pwait clock_nanosleep gettid sigaltstack
+ shutdown getsockname getsockopt fstat epoll_create1 epoll_ctl epoll_wait epoll_pwait
+ clock_nanosleep gettid sigaltstack
 """)
+_SOCKET_KIND = 0xF
 
 
 def keep_descriptors_only(*more: str) -> None:
@@ -45,9 +47,8 @@ def keep_descriptors_only(*more: str) -> None:
 
 def pump_filter() -> bytes:
     """Return the BPF program of a pump, which moves bytes."""
-    rules = _rules(libseccomp.ERRNO(errno.EPERM))
-    rules.allow((*_SOCKETS, "splice", "readv", "lseek"))
-    rules.allow_if("ioctl", rules.equal(1, _FIONBIO))
+    rules = _socket_rules()
+    rules.allow(("recvmsg", "splice", "readv", "lseek"))
     for command in (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL):
         # guard: the pump names what fcntl does
         rules.allow_if("fcntl", rules.equal(1, command))
@@ -55,8 +56,31 @@ def pump_filter() -> bytes:
     # guard: the pump has no asynchronous descriptor
     rules.allow_if("fcntl", setting, rules.clear(2, fcntl.FASYNC))
     rules.allow_if("pipe2", rules.equal(1, os.O_CLOEXEC | os.O_NONBLOCK))
-    rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
     return rules.program()
+
+
+def acceptor_filter() -> bytes:
+    """Return the BPF program of an acceptor, which passes connections on.
+
+    It receives no descriptor: with a socket of datagrams, which a container could send
+    to it, it could send to every UNIX socket of the user that has a path.
+    """
+    rules = _socket_rules()
+    # guard: an acceptor receives no descriptor
+    rules.allow(("accept4", "sendmsg"))
+    unix = rules.equal(0, socket.AF_UNIX)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        # guard: an acceptor makes no socket of datagrams
+        rules.allow_if("socketpair", unix, rules.masked(1, _SOCKET_KIND, kind))
+    return rules.program()
+
+
+def _socket_rules() -> SeccompRules:
+    rules = _rules(libseccomp.ERRNO(errno.EPERM))
+    rules.allow(_SOCKETS)
+    rules.allow_if("ioctl", rules.equal(1, _FIONBIO))
+    rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
+    return rules
 
 
 def _rules(otherwise: int) -> SeccompRules:

@@ -14,15 +14,16 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
+from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_client import (
     ForkedProcess,
     ForkServer,
     ForkServerHandle,
     ForkServerProgram,
 )
-from broker.helpers.process.pidfd import PidfdProcess
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
+from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import when_ready
 from broker.ipc.fork_server import ForkAcceptor
 from broker.net.addresses import UnixEndpoint, new_socket
@@ -47,6 +48,43 @@ class Arrived:
 
     conn: socket.socket
     facts: ProcessFacts | None
+
+
+@dataclass(eq=False)
+class AcceptorProcess:
+    """An acceptor as the host has it."""
+
+    process: ForkedProcess
+    words: FirstWords
+    """Its standard error: confined, it could still write to a terminal."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    async def wait(self) -> None:
+        """Wait for its end."""
+        await self.process.wait()
+
+    def kill(self) -> None:
+        """Kill it, and let go of it; its parent reaps it."""
+        self.process.kill()
+        self.process.close()
+        self.words.close()
+
+    async def end(self) -> None:
+        """End it; returns when it is gone, or when it should have been.
+
+        A process that the kernel does not let go (it closes a file whose file
+        system does not answer) must not hold up the end of the lease.
+        """
+        self.process.kill()
+        with trio.move_on_after(limits.ACCEPTOR_END_SECONDS, shield=True):
+            await self.process.wait()
+        if text := self.words.text():
+            log_stderr(f"vitrail: the acceptor {self.pid} ended with: {text}")
+        self.kill()
 
 
 @dataclass(eq=False)
@@ -141,7 +179,7 @@ class Acceptors:
 
     async def start(
         self, places: Mapping[ServiceName, UnixEndpoint], direct: ServiceName
-    ) -> tuple[PidfdProcess, dict[ServiceName, RemoteListener]]:
+    ) -> tuple[AcceptorProcess, dict[ServiceName, RemoteListener]]:
         """Start an acceptor and listen at these paths; it has the sockets.
 
         ``direct`` is the one whose connections the worker gets as they are.
@@ -170,7 +208,7 @@ class Acceptors:
             finally:
                 for _, theirs in pairs.values():
                     theirs.close()
-            undo.callback(_discard, child)
+            undo.callback(child.kill)
             doors: dict[ServiceName, RemoteListener] = {}
             for service, place in places.items():
                 mine = sockets[service]
@@ -185,30 +223,17 @@ class Acceptors:
             undo.pop_all()
         return child, doors
 
-    async def _fork(self, direct: list[bool], fds: Sequence[int]) -> ForkedProcess:
+    async def _fork(self, direct: list[bool], fds: Sequence[int]) -> AcceptorProcess:
         if self._ended:
             raise SetupError("the broker is about to end")
+        words = FirstWords()
         try:
-            return await self._server.fork(
-                lambda number: ForkAcceptor(number, direct), fds
+            child = await self._server.fork(
+                lambda number: ForkAcceptor(number, direct), [words.fd, *fds]
             )
-        except UpstreamError as error:
-            raise SetupError(error.message, hint=error.hint) from error
-
-
-def _discard(child: PidfdProcess) -> None:
-    """End an acceptor that has not accepted anything; its parent reaps it."""
-    child.kill()
-    child.close()
-
-
-async def end_acceptor(child: PidfdProcess) -> None:
-    """End it; returns when it is gone, or when it should have been.
-
-    A process that the kernel does not let go (it closes a file whose file
-    system does not answer) must not hold up the end of the lease.
-    """
-    child.kill()
-    with trio.move_on_after(limits.ACCEPTOR_END_SECONDS, shield=True):
-        await child.wait()
-    child.close()
+        except BaseException as error:
+            words.close()
+            if isinstance(error, UpstreamError):
+                raise SetupError(error.message, hint=error.hint) from error
+            raise
+        return AcceptorProcess(child, words)

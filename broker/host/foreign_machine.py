@@ -27,7 +27,6 @@ from broker.core.services import (
     WAYLAND_DOOR,
 )
 from broker.helpers.process.identity import open_pidfd
-from broker.helpers.process.pidfd import PidfdProcess
 from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
 from broker.host.machine_interface import ConnectionKind, MachineFacts
@@ -110,7 +109,7 @@ class ForeignMachine:
         self._held = held
         self._leader = leader
         self._left = trio.Event()
-        self._acceptor: PidfdProcess | None = None
+        self._acceptor: AcceptorProcess | None = None
 
     @property
     def claim(self) -> Claim:
@@ -189,7 +188,7 @@ class ForeignMachine:
     async def close(self) -> None:
         """Let go of its processes."""
         if self._acceptor is not None:
-            await end_acceptor(self._acceptor)
+            await self._acceptor.end()
         self._held.close()
 
 
@@ -215,7 +214,7 @@ async def hybrid_doors(
 
 async def container_doors(
     acceptors: Acceptors, directory: Path
-) -> tuple[PidfdProcess, dict[ServiceName, RemoteListener]]:
+) -> tuple[AcceptorProcess, dict[ServiceName, RemoteListener]]:
     """Have an acceptor listen on a socket named for each service.
 
     Only those that do not need our agent; also one for Wayland itself, to be

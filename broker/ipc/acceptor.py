@@ -6,9 +6,10 @@ and, by SCM_RIGHTS (unix(7)), a socket of our own and the pidfd of the process
 that connected.  The sandbox's own socket stays in the acceptor.
 
 Where a connection must reach the sandbox's worker as it is, because Wayland
-passes descriptors, that socket of our own carries ``DELIVER`` with one end of
-a socket pair whose other end the worker has already: the acceptor sends the
-connection into it.
+passes descriptors, that socket of our own has ``WORKER_END`` in it, with one end
+of a socket pair.  The broker gives that end to the worker and answers with ``DELIVER``:
+the acceptor sends the connection into the other end.  The broker sends no descriptor,
+so that the acceptor needs no system call that receives one.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from broker.ipc import fdpass
 
 NEXT = b"n"
 """Accept one more."""
+WORKER_END = b"w"
+"""The worker's end of the pair is attached."""
 DELIVER = b"d"
-"""Send the connection into the socket that is attached."""
+"""The worker has its end: send the connection into the other one."""
 CONNECTION = b"c"
-"""The packet sent into that socket: the connection is attached."""
+"""The packet sent into it: the connection is attached."""
 
 _ARRIVAL = struct.Struct("<BiII")
 ARRIVAL_BYTES = _ARRIVAL.size
@@ -67,15 +70,28 @@ def decode(packet: bytes) -> Arrival:
         raise InternalError(f"the acceptor sent {len(packet)} bytes") from error
 
 
-def deliver(handle: socket.socket, worker_end: socket.socket) -> None:
-    """Have the connection behind ``handle`` sent into ``worker_end``.
+def worker_end(handle: socket.socket) -> int:
+    """Take the worker's end out of ``handle``, which arrived for a direct connection.
 
-    ``handle`` is what arrived for a direct connection; the other end of
-    ``worker_end`` must have left this process before.  Raises UpstreamError
+    Raises UpstreamError when the acceptor has ended, PeerError for another message.
+    """
+    try:
+        got = fdpass.receive(handle, 1, 1)
+    except OSError as error:
+        raise ended() from error
+    if len(got.fds) != 1:
+        raise ended()
+    return got.fds[0]
+
+
+def deliver(handle: socket.socket) -> None:
+    """Have the connection of ``handle`` sent to the worker.
+
+    The worker's end must have left this process before.  Raises UpstreamError
     when the acceptor has ended.
     """
     try:
-        fdpass.send(handle, DELIVER, [worker_end.fileno()])
+        fdpass.send(handle, DELIVER)
     except OSError as error:
         raise ended() from error
 

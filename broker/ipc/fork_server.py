@@ -29,7 +29,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 ENTRANCES = 16
 """Most listening sockets of one acceptor."""
-DESCRIPTORS = 2 * ENTRANCES + 1
+DESCRIPTORS = 2 * ENTRANCES + 2
 """Most descriptors of an order."""
 MESSAGE_BYTES = 65536
 END = struct.Struct("<i")
@@ -81,8 +81,8 @@ class ForkKeeper(TypedMessage, frozen=True, tag="fork-keeper"):
 class ForkAcceptor(TypedMessage, frozen=True, tag="fork-acceptor"):
     """Fork an acceptor.
 
-    Descriptors: for each listening socket the socket, and the acceptor's end of
-    its channel.  ``direct`` says of each whether the worker gets its connections
+    Descriptors: the file for its standard error; for each listening socket the socket,
+    and the acceptor's end of its channel.  ``direct`` says of each whether the worker gets its connections
     as they are.
     """
 

@@ -26,7 +26,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from broker.core import limits
-from broker.core.errors import InternalError, PeerError, RefusedError
+from broker.core.errors import InternalError, RefusedError
+from broker.helpers.process.hardening import confine
 from broker.helpers.process.process_name import set_name
 from broker.helpers.pump import process
 from broker.ipc import acceptor as messages
@@ -56,18 +57,26 @@ class Entrance:
 
 @dataclass(eq=False)
 class _Held:
-    """A connection for the worker, and the broker's handle on it."""
+    """A connection for the worker, the broker's handle on it, the way to the worker."""
 
     conn: socket.socket
     handle: socket.socket
+    to_worker: socket.socket
+
+    def close(self) -> None:
+        self.to_worker.close()
+        self.handle.close()
+        self.conn.close()
 
 
 class Acceptor:
     """The loop: every wait in one epoll set, no wait anywhere else."""
 
-    def __init__(self, entrances: list[Entrance], program: bytes) -> None:
+    def __init__(self, entrances: list[Entrance], program: bytes, pump: bytes) -> None:
         # Its own pump, forked before anything is accepted.
-        self._pump = process.start_pump(program)
+        self._pump = process.start_pump(pump)
+        # guard: an acceptor is confined before it accepts
+        confine(program)
         self._pump.control.settimeout(0)
         self._tokens = 0
         self._epoll = select.epoll()
@@ -137,7 +146,7 @@ class Acceptor:
             raise
         conn.settimeout(0)
         try:
-            ours = self._announce(entry, conn)
+            ours, to_worker = self._announce(entry, conn)
         except OSError as error:
             # guard: a connection that cannot be passed on ends alone
             if error.errno not in _FULL:
@@ -145,20 +154,24 @@ class Acceptor:
             conn.close()
             return
         self._epoll.modify(entry.listener, 0)  # until the broker asks again
-        if entry.direct:
-            self._hold(conn, ours)
+        if to_worker is not None:
+            self._hold(_Held(conn, ours, to_worker))
         else:
             self._relay(conn, ours)
 
-    def _announce(self, entry: Entrance, conn: socket.socket) -> socket.socket:
+    def _announce(
+        self, entry: Entrance, conn: socket.socket
+    ) -> tuple[socket.socket, socket.socket | None]:
         """Tell the broker of a connection; return our end of the pair made for it.
 
         The broker gets the other end of that socket pair and, if there is one, the pidfd
-        of the process that connected.  Raises OSError.
+        of the process that connected.  For a direct connection also return our way to
+        the worker.  Raises OSError.
         """
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as undo:
             undo.callback(ours.close)
+            to_worker = undo.enter_context(_worker_pair(ours)) if entry.direct else None
             arrival, pidfd = _vouch(conn)
             # guard: the acceptor keeps a container's sockets
             fds = [theirs.fileno()] + ([pidfd] if pidfd >= 0 else [])
@@ -168,7 +181,7 @@ class Acceptor:
                 if pidfd >= 0:
                     os.close(pidfd)
             undo.pop_all()
-        return ours
+        return ours, to_worker
 
     def _relay(self, conn: socket.socket, ours: socket.socket) -> None:
         """Have the bytes carried; the pump owns both sockets then."""
@@ -179,12 +192,12 @@ class Acceptor:
 
     # -- connections for the worker --------------------------------------------
 
-    def _hold(self, conn: socket.socket, handle: socket.socket) -> None:
+    def _hold(self, held: _Held) -> None:
         """Keep a connection until either end goes; give it when asked to."""
         if len(self._held) >= 2 * limits.STREAMS_PER_SANDBOX:
-            conn.close()
-            handle.close()
+            held.close()
             return
+        conn, handle = held.conn, held.handle
         handle.settimeout(0)
         try:
             # Of the connection only its end, which comes unasked.
@@ -193,10 +206,8 @@ class Acceptor:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            conn.close()  # and its entry with it: no other process has it yet
-            handle.close()
+            held.close()  # and its entry with it: no other process has it yet
             return
-        held = _Held(conn, handle)
         self._held[conn.fileno()] = self._held[handle.fileno()] = held
 
     def _turn(self, fd: int, event: int) -> None:
@@ -210,18 +221,16 @@ class Acceptor:
     def _ordered(self, held: _Held) -> bool:
         """Obey the broker about a connection; false at the handle's end."""
         try:
-            got = fdpass.receive(held.handle, 1, 1)
+            if held.handle.recv(1) != messages.DELIVER:
+                return False
         except BlockingIOError:
             return True
-        except (OSError, PeerError):
+        except OSError:
             return False
-        if got.data != messages.DELIVER or len(got.fds) != 1:
-            fdpass.close_all(got.fds)
-            return False
-        with socket.socket(fileno=got.fds[0]) as worker, suppress(OSError):
+        with held.to_worker, suppress(OSError):
             # The worker may have died: then the connection is not served, and
             # the broker hears that from the worker's end.
-            fdpass.send(worker, messages.CONNECTION, [held.conn.fileno()])
+            fdpass.send(held.to_worker, messages.CONNECTION, [held.conn.fileno()])
         return True
 
     def _end(self, held: _Held) -> None:
@@ -231,8 +240,22 @@ class Acceptor:
             self._epoll.unregister(sock)
         with suppress(OSError):
             held.conn.shutdown(socket.SHUT_RDWR)
-        held.handle.close()
-        held.conn.close()
+        held.close()
+
+
+def _worker_pair(handle: socket.socket) -> socket.socket:
+    """Return one end of a new pair; the broker finds the worker's end in ``handle``.
+
+    Raises OSError.
+    """
+    ours, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with worker_end, ExitStack() as undo:
+        undo.callback(ours.close)
+        # No byte comes back: the worker could attach a descriptor to it.
+        ours.shutdown(socket.SHUT_RD)
+        fdpass.send(handle, messages.WORKER_END, [worker_end.fileno()])
+        undo.pop_all()
+    return ours
 
 
 def _vouch(conn: socket.socket) -> tuple[messages.Arrival, int]:
@@ -248,15 +271,17 @@ def _vouch(conn: socket.socket) -> tuple[messages.Arrival, int]:
 
 
 def become_acceptor(
-    order: orders.ForkAcceptor, fds: Sequence[int], program: bytes
+    order: orders.ForkAcceptor, fds: Sequence[int], program: bytes, pump: bytes
 ) -> None:
     """Be the acceptor of an order, which owns these descriptors.
 
-    ``program`` is its pump's filter of system calls.
+    ``program`` is its filter of system calls, ``pump`` that of its pump.
     """
-    if len(fds) != 2 * len(order.direct):
+    if len(fds) != 1 + 2 * len(order.direct):
         raise InternalError("an order without its descriptors")
     set_name("vitrail-accept")
-    sockets = [socket.socket(fileno=fd) for fd in fds]
+    words, *kept = fds
+    process.keep_only(words, kept)
+    sockets = [socket.socket(fileno=fd) for fd in kept]
     pairs = zip(sockets[::2], sockets[1::2], order.direct, strict=True)
-    Acceptor([Entrance(*pair) for pair in pairs], program).run()
+    Acceptor([Entrance(*pair) for pair in pairs], program, pump).run()

@@ -33,20 +33,21 @@ from broker.programs.keeper import become_keeper
 
 def _filters() -> Sequence[bytes]:
     # Late: in the child alone that compiles them.
-    from broker.helpers.descriptor_filter import pump_filter
+    from broker.helpers.descriptor_filter import acceptor_filter, pump_filter
     from broker.helpers.session_filters import keeper_filter
 
-    return keeper_filter(), pump_filter()
+    return keeper_filter(), pump_filter(), acceptor_filter()
 
 
 def _become(
-    keepers: bytes, pumps: bytes, order: messages.Order, fds: Sequence[int]
+    filters: Sequence[bytes], order: messages.Order, fds: Sequence[int]
 ) -> None:
+    keepers, pumps, acceptors = filters
     match order:
         case messages.ForkKeeper():
             become_keeper(order, fds, keepers)
         case messages.ForkAcceptor():
-            become_acceptor(order, fds, pumps)
+            become_acceptor(order, fds, acceptors, pumps)
         case messages.ForkPump():
             control, words = fds
             pump.become_pump(control, words, pumps)
@@ -72,8 +73,7 @@ def main() -> None:
     numbers = [int(number) for number in sys.argv[2:]]
     present = _fork_starter(*numbers) if numbers else None
     available()  # loaded once; a pump cannot open files any more
-    keepers, pumps = from_child(_filters)
-    start = forking(partial(_become, keepers, pumps))
+    start = forking(partial(_become, from_child(_filters)))
     serve("vitrail-helpers", start, present=present)
 
 

@@ -17,14 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from broker.helpers.descriptor_filter import pump_filter
+from broker.core.services import WAYLAND_DOOR
+from broker.helpers.descriptor_filter import acceptor_filter, pump_filter
 from broker.helpers.process import fork_client, hardening
+from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.helpers.pump.process import start_pump
+from broker.host.acceptor import Acceptors
 from broker.host.network import namespace, passt
 from broker.host.network.switch import switches
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
 from broker.host.network.switch.switches import Switches
+from broker.net.addresses import UnixEndpoint
 from broker.viewer.devices import security_keys
 from tests.kit import attacker
 from tests.kit.attacker import Target
@@ -149,7 +153,51 @@ async def test_a_brokers_pump(session, monkeypatch):
     session.take_over(monkeypatch, fork_client)
     async with forked_pump():
         found = await session.found()
-    session.check(found, dev=2, memfd=1, socket=1)
+    session.check(found, memfd=3, socket=1)
+
+
+async def test_an_acceptor(session, monkeypatch, tmp_path):
+    session.take_over(monkeypatch, fork_client, "vitrail-accept")
+    acceptors = Acceptors()
+    tmp_path.chmod(0o700)
+    place = {WAYLAND_DOOR: UnixEndpoint(tmp_path / "door")}
+    child, doors = await acceptors.start(place, WAYLAND_DOOR)
+    try:
+        found = await session.found()
+    finally:
+        for door in doors.values():
+            door.close()
+        await child.end()
+        await acceptors._server.close()
+    # It sends messages; a connected socket's go to its far end, whatever the address.
+    assert found["outcomes"].pop("send a message to a path") == "achieved"
+    # The listening one, the channel and the pump's; that pump's words and pidfd.
+    session.check(found, memfd=4, socket=3, anon_inode=1)
+
+
+def _send_by_what_a_container_sent(session, confine):
+    """Return how it ends that a container sends a socket of datagrams, to be used."""
+    conn, container = socket.socketpair()
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with conn, container, datagrams:
+        socket.send_fds(container, [b"x"], [datagrams.fileno()])
+
+        def send():
+            _, [given], _, _ = socket.recv_fds(conn, 1, 1)
+            with socket.socket(fileno=given) as mine:
+                mine.sendmsg([b"forged"], [], 0, session.target.datagrams)
+
+        return attacker.outcome(send, confine)
+
+
+async def test_an_acceptor_sends_nothing_by_a_socket_that_its_container_sends(session):
+    program = acceptor_filter()
+    refused = _send_by_what_a_container_sent(session, lambda: confine(program))
+    assert refused in _REFUSED
+    with pytest.raises(BlockingIOError):
+        session.received[0].recv(10)
+    assert _send_by_what_a_container_sent(session, lambda: None) == "achieved"
+    assert session.received[0].recv(10) == b"forged", "the control"
 
 
 async def test_a_forked_pump(session, monkeypatch):
@@ -159,7 +207,7 @@ async def test_a_forked_pump(session, monkeypatch):
     attacker.take_over(str(session.report), session.target)
     with _pump(start_pump(pump_filter())):
         found = await session.found()
-    session.check({**found, "directory": "/"}, dev=2, memfd=1, socket=1)
+    session.check({**found, "directory": "/"}, memfd=3, socket=1)
 
 
 @contextmanager

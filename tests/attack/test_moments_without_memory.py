@@ -217,8 +217,7 @@ def acceptor(tmp_path):
             broker.send(b"n")
             yield one, entry, broker, clients
             for held in {*one._held.values()}:
-                held.conn.close()
-                held.handle.close()
+                held.close()
 
 
 def passed_on(broker):
@@ -235,10 +234,10 @@ def test_an_acceptor_accepts_after_a_connection_without_descriptors(
     real = socket.socketpair
     failing = [OSError(errno.EMFILE, "")]
 
-    def made():
+    def made(*kind):
         if failing:
             raise failing.pop()
-        return real()
+        return real(*kind)
 
     monkeypatch.setattr(socket, "socketpair", made)
     one._accept(entry)

@@ -22,6 +22,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Collection
 from typing import NoReturn
 
 from broker.core.errors import SetupError
@@ -64,7 +65,7 @@ def start_pump(program: bytes) -> PumpHandle:
 
 def become_pump(control: int, words: int, program: bytes) -> None:
     """Carry streams in a process that was forked for it; ``words`` is for its errors."""
-    _prepare(control, words)
+    keep_only(words, [control])
     pump(control, program)
 
 
@@ -72,7 +73,7 @@ def _fork_of(control: int, words: int, parent: int, program: bytes) -> NoReturn:
     """Never returns and never unwinds into the parent's code."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
-        _prepare(control, words)
+        keep_only(words, [control])
         _libc().prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         # A parent that died before that line sends no signal any more.
         code = pump(control, program) if os.getppid() == parent else 0
@@ -84,16 +85,19 @@ def _fork_of(control: int, words: int, parent: int, program: bytes) -> NoReturn:
         os._exit(code)
 
 
-def _prepare(control: int, words: int) -> None:
-    """Let go of all that the fork inherited."""
-    with open(os.devnull, "r+b", buffering=0) as null:  # noqa: PTH123 -- a descriptor is wanted
-        os.dup2(null.fileno(), 0)
-        os.dup2(null.fileno(), 1)
+def keep_only(words: int, kept: Collection[int]) -> None:
+    """Let go of all that a fork has inherited, but for ``kept``.
+
+    ``words`` becomes its standard input, output and error.
+    """
     # Confined, it still reads and writes whatever it has: a terminal, or the log's file.
-    # guard: a forked pump has no file of its parent's
-    os.dup2(words, 2)
-    os.closerange(3, control)
-    os.closerange(control + 1, 0x7FFFFFFF)
+    for number in range(3):
+        # guard: a confined fork has no file of its parent's
+        os.dup2(words, number)
+    least = 3
+    for fd in (*sorted(kept), 0x7FFFFFFF):
+        os.closerange(least, fd)
+        least = fd + 1
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
 

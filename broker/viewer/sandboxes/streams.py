@@ -7,6 +7,7 @@ and its end is what the worker says, its death, or a cut.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
@@ -18,7 +19,7 @@ from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
 from broker.ipc import fdpass, worker
-from broker.ipc.acceptor import deliver
+from broker.ipc.acceptor import deliver, worker_end
 from broker.net.display_header import read_header
 from broker.net.hangup import given, hang_up
 from broker.viewer.sandboxes.launch_steps import Step
@@ -223,19 +224,15 @@ class GuestStreams:
         """Have the acceptor send the connection to the worker, past the broker.
 
         The worker gets its end, and that end leaves this process, before the
-        acceptor has the other: sent data never wait in a queue that the
-        broker could be the last to close.  No byte goes the other way, because
-        the worker could attach a descriptor to it.
+        acceptor is told: sent data never wait in a queue that the
+        broker could be the last to close.
         """
-        worker_end, acceptor_end = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET
-        )
-        with acceptor_end:
-            acceptor_end.shutdown(socket.SHUT_RD)
-            with worker_end:
-                order = worker.WaylandStream(stream)
-                await to.send(order, [worker_end.fileno()])
-            deliver(conn, acceptor_end)
+        given_on = worker_end(conn)
+        try:
+            await to.send(worker.WaylandStream(stream), [given_on])
+        finally:
+            os.close(given_on)
+        deliver(conn)
 
     async def display(
         self,

@@ -15,7 +15,7 @@ import trio
 
 from broker.core.errors import SetupError
 from broker.core.services import DISPLAY, WAYLAND_DOOR
-from broker.host.acceptor import Acceptors, end_acceptor
+from broker.host.acceptor import Acceptors
 from broker.net.addresses import UnixEndpoint
 
 SERVICES = (DISPLAY, WAYLAND_DOOR)
@@ -41,7 +41,7 @@ async def one(acceptors, directory):
     finally:
         for door in doors.values():
             door.close()
-        await end_acceptor(child)
+        await child.end()
 
 
 async def arrives(directory, doors):

@@ -13,7 +13,7 @@ from broker.helpers.pump import turns
 from broker.programs import helper_forks
 
 turns.available()
-_, program = from_child(helper_forks._filters)
+_, program, _ = from_child(helper_forks._filters)
 before = set(sys.modules)
 turns.available()
 confine(program)
