@@ -77,6 +77,25 @@ async def test_two_of_one_warm_process(tmp_path):
             assert not mine & set(files_of(second.pid))
 
 
+async def test_when_it_accepts_it_is_confined_and_has_no_file_of_ours(tmp_path):
+    async with running() as acceptors, one(acceptors, tmp_path / "a") as (child, doors):
+        await arrives(tmp_path / "a", doors)
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        assert "\nSeccomp:\t2\n" in status
+        files = files_of(child.pid)
+        assert [f for f in files if f.startswith("/")] == [
+            "/memfd:stderr (deleted)"
+        ] * 4
+
+
+async def test_what_an_acceptor_wrote_last_is_logged_escaped(tmp_path, capfd):
+    async with running() as acceptors, one(acceptors, tmp_path / "a") as (child, _):
+        os.pwrite(child.words.fd, b"a mistake \x1b]0;title\x07\n", 0)
+    said = capfd.readouterr().err
+    assert f"the acceptor {child.pid} ended with: a mistake" in said
+    assert "\x1b" not in said
+
+
 async def test_the_warm_process_dies_and_its_acceptors_live_on(tmp_path):
     async with (
         running() as acceptors,
