@@ -1,10 +1,11 @@
 """Each program readable top to bottom: the started processes and their parents.
 
-Processes: helpers (acceptor, helper_forks, keeper); vitrail-access (accessible);
-authority (authority); vitrail-devices (devices); fork server (fork_server); host (host,
-local_host); vitrail-ingest (ingest); viewer, host (local, local_common, start); prompt
-agent (prompt); security key (security_key); shipper (shipper); shipper in its jail
-(shipper_jailed); viewer (viewer); worker (worker).
+Processes: pump and acceptor (acceptor); vitrail-access (accessible); authority
+(authority); vitrail-devices (devices); fork server (fork_server); helpers
+(helper_forks, keeper); host (host, local_host); vitrail-ingest (ingest); viewer, host
+(local, local_common, start); prompt agent (prompt); security key (security_key);
+shipper (shipper); shipper in its jail (shipper_jailed); viewer (viewer); worker
+(worker).
 """
 
 from __future__ import annotations

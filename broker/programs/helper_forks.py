@@ -24,7 +24,6 @@ from broker.helpers.process.fork_server import (
     share,
 )
 from broker.helpers.pump import process as pump
-from broker.helpers.pump.turns import available
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.programs.acceptor import become_acceptor
@@ -72,7 +71,6 @@ def main() -> None:
     """
     numbers = [int(number) for number in sys.argv[2:]]
     present = _fork_starter(*numbers) if numbers else None
-    available()  # loaded once; a pump cannot open files any more
     start = forking(partial(_become, from_child(_filters)))
     serve("vitrail-helpers", start, present=present)
 

@@ -23,7 +23,8 @@ class Program:
     """One program: its ``entry`` modules, and what its process may import at most.
 
     ``linked``: it runs on machines of the link only, not beside ``vitrail-local``.
-    ``without``: what its ``entry`` imports in the other process of a fork alone.
+    ``without``: what its ``entry`` imports in the other process of a fork alone, or
+    imports for its confined children and never executes itself.
     """
 
     name: str

@@ -10,9 +10,9 @@ Processes: most processes (audit, control, machines, peers, transfer); authority
 viewer, host (authority); viewer, host, shipper, worker, brokerctl (clipboard); viewer,
 host, security key, vitrail-devices (devices); viewer, host (host_viewer); viewer, host,
 worker, brokerctl (link); viewer, host, netguard, switch, flowguard, brokerctl
-(network); viewer, worker, brokerctl (notifications, pulse, ssh_agent, tray); helpers,
-viewer, host, brokerctl (relay); helpers, viewer, prompt agent, vitrail-access, worker,
-brokerctl (wayland); worker, brokerctl (waypipe).
+(network); viewer, worker, brokerctl (notifications, pulse, ssh_agent, tray); pump and
+acceptor, viewer, host, brokerctl (relay); helpers, viewer, prompt agent, vitrail-
+access, worker, brokerctl (wayland); worker, brokerctl (waypipe).
 """
 
 from __future__ import annotations

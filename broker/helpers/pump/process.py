@@ -29,7 +29,7 @@ from broker.core.errors import SetupError
 from broker.helpers.process.hardening import confine
 from broker.helpers.pump.engine import RelayEngine
 from broker.helpers.pump.handle import PumpHandle, control_pair
-from broker.helpers.pump.turns import accelerator, available
+from broker.helpers.pump.turns import accelerator
 from broker.ipc.captured_stderr import FirstWords
 
 _PR_SET_PDEATHSIG = 1
@@ -117,10 +117,8 @@ def pump(control_fd: int, program: bytes) -> int:
     # look at them again, and the pages shared with the parent stay shared.
     gc.collect()
     gc.freeze()
-    # Loaded before the walls stand, which let nothing be opened.
-    fast = accelerator if available() else lambda _: None
     confine(program)
-    RelayEngine(control, kernel, accelerate=fast).run()
+    RelayEngine(control, kernel, accelerate=accelerator).run()
     return 0
 
 

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from broker.core.limits import relay as relay_limits
 
-if TYPE_CHECKING:
+# Here: a pump cannot open files once it is confined.
+try:
     from broker.helpers.pump._turns import Turns
+except ImportError:
+    _BUILT = False
+else:
+    _BUILT = True
 
 MANY = 4
 """Ready at once: more than a bulk stream and its answer.  Then a bulk stream's
@@ -86,25 +90,14 @@ def _pair(token: int, active: float, a: _Numbers, b: _Numbers) -> StreamPair:
 
 
 def available() -> bool:
-    """Whether this process can use the C part of the pump.
-
-    It can if the C part was built and VITRAIL_RELAY_PYTHON is not set.
-    """
-    if os.environ.get("VITRAIL_RELAY_PYTHON"):
-        return False
-    try:
-        import broker.helpers.pump._turns  # noqa: F401 -- late: it may not have been built
-    except ImportError:
-        return False
-    return True
+    """Whether the C part was built and VITRAIL_RELAY_PYTHON is not set."""
+    return _BUILT and not os.environ.get("VITRAIL_RELAY_PYTHON")
 
 
 def accelerator(epoll: int) -> Accelerator | None:
-    """Return the C part for an epoll set's descriptor, None where there is none."""
+    """Return the C part for an epoll set's descriptor, None where it is not used."""
     if not available():
         return None
-    from broker.helpers.pump._turns import Turns
-
     return Accelerator(
         Turns(
             epoll,

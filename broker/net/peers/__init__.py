@@ -2,7 +2,7 @@
 
 Processes: authority, viewer, vitrail-devices, brokerctl (control_peers); host,
 brokerctl (credentials, flatpak_instances, identity); host (launch_secret, leases);
-authority, helpers, viewer, host, vitrail-devices, brokerctl (peer_process).
+authority, pump and acceptor, viewer, host, vitrail-devices, brokerctl (peer_process).
 """
 
 from __future__ import annotations

@@ -1,0 +1,87 @@
+"""What the fork server of helpers executes, which has the user's rights.
+
+It has imported the code of pumps and acceptors, which the table of programs counts as
+confined: so it executes none of that once it takes orders.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+
+from broker.core.services import WAYLAND_DOOR
+from broker.helpers.process import fork_client
+from broker.helpers.process.fork_client import (
+    ForkServer,
+    ForkServerHandle,
+    spawn_server,
+)
+from broker.helpers.pump.starting import PUMPS, fork_pump
+from broker.host.acceptor import Acceptors
+from broker.net.addresses import UnixEndpoint
+from docs.tables.processes import PROGRAMS
+from tests.kit.relay.sockets import running
+
+_TRACED = """
+import json, os, sys
+report, package = sys.argv[1:3]
+sys.path[0] = os.path.dirname(os.path.abspath(package))
+sys.argv[1:] = sys.argv[4:]
+from broker.helpers.process import fork_server
+
+server, seen, serve = os.getpid(), set(), fork_server.serve
+
+def note(frame, event, _):
+    if event == "call" and os.getpid() == server:
+        seen.add(frame.f_globals["__name__"])
+
+def traced(*words, **named):
+    sys.setprofile(note)
+    serve(*words, **named)
+    sys.setprofile(None)
+    with open(report, "w") as file:
+        json.dump(sorted(seen), file)
+
+fork_server.serve = traced
+from broker.programs import helper_forks
+helper_forks.main()
+"""
+
+
+def _closure(name):
+    return next(program for program in PROGRAMS if program.name == name).closure()
+
+
+async def test_it_executes_no_code_of_its_confined_children(tmp_path, monkeypatch):
+    program, report = tmp_path / "traced.py", tmp_path / "report"
+    program.write_text(_TRACED)
+    honest = fork_client.our_program
+
+    def our_program(*words):
+        argv = honest(*words)
+        at = next(n for n, word in enumerate(argv) if word.endswith("/broker"))
+        return [*argv[:at], str(program), str(report), *argv[at:]]
+
+    monkeypatch.setattr(fork_client, "our_program", our_program)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = spawn_server(PUMPS, [theirs.fileno()])
+    acceptors = Acceptors(ForkServerHandle(ours, process))
+    server: ForkServer = acceptors._server
+    async with running(await fork_pump(server)) as pump:
+        assert pump.statistics().pid, "it serves"
+        tmp_path.chmod(0o700)
+        place = {WAYLAND_DOOR: UnixEndpoint(tmp_path / "door")}
+        child, doors = await acceptors.start(place, WAYLAND_DOOR)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "door"))
+            (await doors[WAYLAND_DOOR].accept()).conn.close()
+        doors[WAYLAND_DOOR].close()
+        await child.end()
+    await server.close()
+    assert await process.wait() == 0
+    seen = set(json.loads(report.read_text()))
+    assert "broker.helpers.process.fork_server" in seen
+    confined = _closure("pump and acceptor") - _closure("helpers")
+    assert "broker.helpers.pump.engine" in confined
+    assert seen & confined == set()
