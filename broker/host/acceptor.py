@@ -14,7 +14,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
-from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_client import (
     ForkedProcess,
     ForkServer,
@@ -48,43 +47,6 @@ class Arrived:
 
     conn: socket.socket
     facts: ProcessFacts | None
-
-
-@dataclass(eq=False)
-class AcceptorProcess:
-    """An acceptor as the host has it."""
-
-    process: ForkedProcess
-    words: FirstWords
-    """Its standard error: confined, it could still write to a terminal."""
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self.process.pid
-
-    async def wait(self) -> None:
-        """Wait for its end."""
-        await self.process.wait()
-
-    def kill(self) -> None:
-        """Kill it, and let go of it; its parent reaps it."""
-        self.process.kill()
-        self.process.close()
-        self.words.close()
-
-    async def end(self) -> None:
-        """End it; returns when it is gone, or when it should have been.
-
-        A process that the kernel does not let go (it closes a file whose file
-        system does not answer) must not hold up the end of the lease.
-        """
-        self.process.kill()
-        with trio.move_on_after(limits.ACCEPTOR_END_SECONDS, shield=True):
-            await self.process.wait()
-        if text := self.words.text():
-            log_stderr(f"vitrail: the acceptor {self.pid} ended with: {text}")
-        self.kill()
 
 
 @dataclass(eq=False)
@@ -179,7 +141,7 @@ class Acceptors:
 
     async def start(
         self, places: Mapping[ServiceName, UnixEndpoint], direct: ServiceName
-    ) -> tuple[AcceptorProcess, dict[ServiceName, RemoteListener]]:
+    ) -> tuple[ForkedProcess, dict[ServiceName, RemoteListener]]:
         """Start an acceptor and listen at these paths; it has the sockets.
 
         ``direct`` is the one whose connections the worker gets as they are.
@@ -198,17 +160,20 @@ class Acceptors:
             pairs = {service: socket.socketpair(*_CHANNEL) for service in places}
             for ours, _ in pairs.values():
                 undo.callback(ours.close)
-            fds = [
-                sock.fileno()
-                for service in places
-                for sock in (sockets[service], pairs[service][1])
-            ]
+            words = FirstWords()
+            undo.callback(words.close)
+            fds = [words.fd]
+            for service in places:
+                fds += (sockets[service].fileno(), pairs[service][1].fileno())
             try:
                 child = await self._fork([s == direct for s in places], fds)
             finally:
                 for _, theirs in pairs.values():
                     theirs.close()
-            undo.callback(child.kill)
+            undo.callback(child.close)
+            undo.callback(
+                child.kill
+            )  # it has not accepted anything; its parent reaps it
             doors: dict[ServiceName, RemoteListener] = {}
             for service, place in places.items():
                 mine = sockets[service]
@@ -221,19 +186,25 @@ class Acceptors:
                 listener.hand_over()
                 doors[service] = RemoteListener(listener, pairs[service][0])
             undo.pop_all()
+        child.words = words  # confined, it could still write to a terminal
         return child, doors
 
-    async def _fork(self, direct: list[bool], fds: Sequence[int]) -> AcceptorProcess:
+    async def _fork(self, direct: list[bool], fds: Sequence[int]) -> ForkedProcess:
         if self._ended:
             raise SetupError("the broker is about to end")
-        words = FirstWords()
         try:
-            child = await self._server.fork(
-                lambda number: ForkAcceptor(number, direct), [words.fd, *fds]
-            )
-        except BaseException as error:
-            words.close()
-            if isinstance(error, UpstreamError):
-                raise SetupError(error.message, hint=error.hint) from error
-            raise
-        return AcceptorProcess(child, words)
+            return await self._server.fork(partial(ForkAcceptor, direct=direct), fds)
+        except UpstreamError as error:
+            raise SetupError(error.message, hint=error.hint) from error
+
+
+async def end_acceptor(child: ForkedProcess) -> None:
+    """End it; returns when it is gone, or when it should have been.
+
+    A process that the kernel does not let go (it closes a file whose file
+    system does not answer) must not hold up the end of the lease.
+    """
+    child.kill()
+    with trio.move_on_after(limits.ACCEPTOR_END_SECONDS, shield=True):
+        await child.wait()
+    child.close()

@@ -26,6 +26,7 @@ from broker.core.services import (
     TRANSFERS,
     WAYLAND_DOOR,
 )
+from broker.helpers.process.fork_client import ForkedProcess
 from broker.helpers.process.identity import open_pidfd
 from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
@@ -109,7 +110,7 @@ class ForeignMachine:
         self._held = held
         self._leader = leader
         self._left = trio.Event()
-        self._acceptor: AcceptorProcess | None = None
+        self._acceptor: ForkedProcess | None = None
 
     @property
     def claim(self) -> Claim:
@@ -188,7 +189,7 @@ class ForeignMachine:
     async def close(self) -> None:
         """Let go of its processes."""
         if self._acceptor is not None:
-            await self._acceptor.end()
+            await end_acceptor(self._acceptor)
         self._held.close()
 
 
@@ -214,7 +215,7 @@ async def hybrid_doors(
 
 async def container_doors(
     acceptors: Acceptors, directory: Path
-) -> tuple[AcceptorProcess, dict[ServiceName, RemoteListener]]:
+) -> tuple[ForkedProcess, dict[ServiceName, RemoteListener]]:
     """Have an acceptor listen on a socket named for each service.
 
     Only those that do not need our agent; also one for Wayland itself, to be

@@ -15,12 +15,10 @@ so that the acceptor needs no system call that receives one.
 from __future__ import annotations
 
 import enum
-import socket
 import struct
 from dataclasses import dataclass
 
 from broker.core.errors import InternalError, UpstreamError
-from broker.ipc import fdpass
 
 NEXT = b"n"
 """Accept one more."""
@@ -68,32 +66,6 @@ def decode(packet: bytes) -> Arrival:
         return Arrival(Voucher(voucher), pid, uid, gid)
     except (struct.error, ValueError) as error:
         raise InternalError(f"the acceptor sent {len(packet)} bytes") from error
-
-
-def worker_end(handle: socket.socket) -> int:
-    """Take the worker's end out of ``handle``, which arrived for a direct connection.
-
-    Raises UpstreamError when the acceptor has ended, PeerError for another message.
-    """
-    try:
-        got = fdpass.receive(handle, 1, 1)
-    except OSError as error:
-        raise ended() from error
-    if len(got.fds) != 1:
-        raise ended()
-    return got.fds[0]
-
-
-def deliver(handle: socket.socket) -> None:
-    """Have the connection of ``handle`` sent to the worker.
-
-    The worker's end must have left this process before.  Raises UpstreamError
-    when the acceptor has ended.
-    """
-    try:
-        fdpass.send(handle, DELIVER)
-    except OSError as error:
-        raise ended() from error
 
 
 def ended() -> UpstreamError:

@@ -13,6 +13,7 @@ import os
 
 from broker.core import limits
 from broker.core.escape import printable
+from broker.core.stderr_log import log_stderr
 
 
 class FirstWords:
@@ -31,6 +32,12 @@ class FirstWords:
             return ""
         said = os.pread(self.fd, self._size, 0).rstrip(b"\0").strip()
         return printable(said[-limit:].replace(b"\n", b"; "), limit)
+
+    def log(self, process: str) -> None:
+        """Log the output of a process that has ended, and close."""
+        if text := self.text():
+            log_stderr(f"vitrail: {process} ended with: {text}")
+        self.close()
 
     def close(self) -> None:
         """Give the memory back once the helper has ended too."""

@@ -23,7 +23,7 @@ from broker.helpers.process import fork_client, hardening
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.helpers.pump.process import start_pump
-from broker.host.acceptor import Acceptors
+from broker.host.acceptor import Acceptors, end_acceptor
 from broker.host.network import namespace, passt
 from broker.host.network.switch import switches
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
@@ -167,7 +167,7 @@ async def test_an_acceptor(session, monkeypatch, tmp_path):
     finally:
         for door in doors.values():
             door.close()
-        await child.end()
+        await end_acceptor(child)
         await acceptors._server.close()
     # It sends messages; a connected socket's go to its far end, whatever the address.
     assert found["outcomes"].pop("send a message to a path") == "achieved"

@@ -17,7 +17,7 @@ from broker.helpers.process.fork_client import (
     spawn_server,
 )
 from broker.helpers.pump.starting import PUMPS, fork_pump
-from broker.host.acceptor import Acceptors
+from broker.host.acceptor import Acceptors, end_acceptor
 from broker.net.addresses import UnixEndpoint
 from docs.tables.processes import PROGRAMS
 from tests.kit.relay.sockets import running
@@ -77,7 +77,7 @@ async def test_it_executes_no_code_of_its_confined_children(tmp_path, monkeypatc
             client.connect(str(tmp_path / "door"))
             (await doors[WAYLAND_DOOR].accept()).conn.close()
         doors[WAYLAND_DOOR].close()
-        await child.end()
+        await end_acceptor(child)
     await server.close()
     assert await process.wait() == 0
     seen = set(json.loads(report.read_text()))

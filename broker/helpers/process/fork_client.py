@@ -18,6 +18,7 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import Child, spawn
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
+from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import Channel
 
 _IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
@@ -61,6 +62,8 @@ class ForkedProcess(PidfdProcess):
         self.jail = jail
         self.end = end
         """The pipe into which its server writes how it ended."""
+        self.words: FirstWords | None = None
+        """Its standard error, where that is captured."""
         os.set_blocking(end, False)
 
     async def describe_end(self) -> str:
@@ -70,10 +73,12 @@ class ForkedProcess(PidfdProcess):
 
     @override
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it, and log its captured words, if it has any."""
         super().close()
         trio.lowlevel.notify_closing(self.end)
         os.close(self.end)
+        if self.words is not None:
+            self.words.log(f"process {self.pid}")
 
 
 async def end_of(end: int) -> int | None:

@@ -173,11 +173,9 @@ class Pump:
                     self.code = found.si_status if exited else -found.si_status
             elif self._handle.end >= 0:
                 self.code = await end_of(self._handle.end)
-            if self._handle.words is not None and (text := self._handle.words.text()):
-                log_stderr(f"vitrail: the pump {self._handle.pid} ended with: {text}")
         finally:
             if self._handle.words is not None:
-                self._handle.words.close()
+                self._handle.words.log(f"the pump {self._handle.pid}")
             if self._handle.end >= 0:
                 os.close(self._handle.end)
             trio.lowlevel.notify_closing(pidfd)

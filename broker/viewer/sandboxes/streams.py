@@ -18,8 +18,7 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
-from broker.ipc import fdpass, worker
-from broker.ipc.acceptor import deliver, worker_end
+from broker.ipc import acceptor, fdpass, worker
 from broker.net.display_header import read_header
 from broker.net.hangup import given, hang_up
 from broker.viewer.sandboxes.launch_steps import Step
@@ -227,12 +226,18 @@ class GuestStreams:
         acceptor is told: sent data never wait in a queue that the
         broker could be the last to close.
         """
-        given_on = worker_end(conn)
         try:
-            await to.send(worker.WaylandStream(stream), [given_on])
+            [worker_end] = fdpass.receive(conn, 1, 1).fds
+        except (OSError, ValueError) as error:
+            raise acceptor.ended() from error
+        try:
+            await to.send(worker.WaylandStream(stream), [worker_end])
         finally:
-            os.close(given_on)
-        deliver(conn)
+            os.close(worker_end)
+        try:
+            fdpass.send(conn, acceptor.DELIVER)
+        except OSError as error:
+            raise acceptor.ended() from error
 
     async def display(
         self,

@@ -15,7 +15,7 @@ import trio
 
 from broker.core.errors import SetupError
 from broker.core.services import DISPLAY, WAYLAND_DOOR
-from broker.host.acceptor import Acceptors
+from broker.host.acceptor import Acceptors, end_acceptor
 from broker.net.addresses import UnixEndpoint
 
 SERVICES = (DISPLAY, WAYLAND_DOOR)
@@ -41,7 +41,7 @@ async def one(acceptors, directory):
     finally:
         for door in doors.values():
             door.close()
-        await child.end()
+        await end_acceptor(child)
 
 
 async def arrives(directory, doors):
@@ -92,7 +92,7 @@ async def test_what_an_acceptor_wrote_last_is_logged_escaped(tmp_path, capfd):
     async with running() as acceptors, one(acceptors, tmp_path / "a") as (child, _):
         os.pwrite(child.words.fd, b"a mistake \x1b]0;title\x07\n", 0)
     said = capfd.readouterr().err
-    assert f"the acceptor {child.pid} ended with: a mistake" in said
+    assert f"process {child.pid} ended with: a mistake" in said
     assert "\x1b" not in said
 
 
