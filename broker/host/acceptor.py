@@ -171,9 +171,8 @@ class Acceptors:
                 for _, theirs in pairs.values():
                     theirs.close()
             undo.callback(child.close)
-            undo.callback(
-                child.kill
-            )  # it has not accepted anything; its parent reaps it
+            # It has not accepted anything; its parent reaps it.
+            undo.callback(child.kill)
             doors: dict[ServiceName, RemoteListener] = {}
             for service, place in places.items():
                 mine = sockets[service]
