@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.services import WAYLAND_DOOR
-from broker.helpers.descriptor_filter import acceptor_filter, pump_filter
+from broker.helpers.carrying_filters import acceptor_filter, pump_filter
 from broker.helpers.process import fork_client, hardening
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn

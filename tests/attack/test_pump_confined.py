@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.helpers.descriptor_filter import pump_filter
+from broker.helpers.carrying_filters import pump_filter
 from broker.helpers.process.fork_client import ForkServer
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, spawn
@@ -150,7 +150,7 @@ def test_a_pump_that_cannot_be_confined_ends():
         assert handle.control.recv(1 << 16) == b"", "it reports that it runs"
         ended = os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
         assert ended.si_status == 70
-        assert "the kernel rejects the system-call filter" in handle.words.text()
+        assert "the kernel rejects the filter" in handle.words.text()
     finally:
         handle.words.close()
         handle.close()

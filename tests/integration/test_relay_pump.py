@@ -18,7 +18,7 @@ import trio.testing
 
 from broker.core.errors import UpstreamError
 from broker.core.limits import relay as relay_limits
-from broker.helpers.descriptor_filter import pump_filter
+from broker.helpers.carrying_filters import pump_filter
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.libseccomp import seccomp as pyseccomp
 from broker.helpers.process.spawn import spawn

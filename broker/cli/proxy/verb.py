@@ -139,7 +139,7 @@ def relay(
 
 def _filters() -> list[bytes]:
     # Late: in the child alone that compiles it.
-    from broker.helpers.descriptor_filter import pump_filter
+    from broker.helpers.carrying_filters import pump_filter
 
     return [pump_filter()]
 

@@ -30,10 +30,7 @@ def lower_limit(kind: int, value: int) -> None:
 
 
 def harden(program: bytes) -> None:
-    """Bar what a process that stays in the session never does.
-
-    No new privileges, no core, and the filter of system calls of ``session_filters``.
-    """
+    """Put this process under a filter of ``session_filters``, and without cores."""
     lower_limit(resource.RLIMIT_CORE, 1)
     confine(program)
 
@@ -66,8 +63,7 @@ def check(result: int, what: str) -> None:
 def install(program: bytes) -> None:
     """Put the calling process, which has one thread, under a filter for good.
 
-    The process must have no-new-privileges set.  Raises SetupError when the
-    kernel has no seccomp filters.
+    It must have no-new-privileges set.  Raises SetupError when the kernel has no filters.
     """
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: number of instructions, where they are
@@ -75,7 +71,6 @@ def install(program: bytes) -> None:
     # guard: a process that cannot be confined serves nothing
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, wanted, 0, 0):
         raise SetupError(
-            "the kernel rejects the system-call filter: "
-            + os.strerror(ctypes.get_errno()),
+            f"the kernel rejects the filter: {os.strerror(ctypes.get_errno())}",
             hint="a kernel with CONFIG_SECCOMP_FILTER is needed",
         )

@@ -40,7 +40,7 @@ _NAME = b"vitrail-pump"
 def start_pump(program: bytes) -> PumpHandle:
     """Fork the pump and return its handle; call it before trio starts.
 
-    ``program`` is its filter of system calls (``descriptor_filter.pump_filter``).
+    ``program`` is its filter of system calls (``carrying_filters.pump_filter``).
 
     Raises SetupError when the process cannot be started.
     """
