@@ -81,9 +81,9 @@ class ForkKeeper(TypedMessage, frozen=True, tag="fork-keeper"):
 class ForkAcceptor(TypedMessage, frozen=True, tag="fork-acceptor"):
     """Fork an acceptor.
 
-    Descriptors: the file for its standard error; for each listening socket the socket,
-    and the acceptor's end of its channel.  ``direct`` says of each whether the worker gets its connections
-    as they are.
+    Descriptors: the file for its standard error; for each listening socket the
+    socket, and the acceptor's end of its channel.  ``direct`` says of each whether
+    the worker gets its connections as they are.
     """
 
     number: _Count

@@ -3,8 +3,8 @@
 One small process for all, so that they share the pages of the interpreter and of our
 modules.  It never imports the worker or an event loop, starts with three variables of the
 session and no file of it, and holds no socket of a child.  Each child takes from itself
-what it does not need before it serves: a pump all but its list of system calls, a keeper
-other programs and processes.
+what it does not need before it serves: a pump or an acceptor all but its list of system
+calls, a keeper other programs and processes.
 """
 
 from __future__ import annotations
