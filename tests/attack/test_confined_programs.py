@@ -93,13 +93,22 @@ async def session(monkeypatch):
         (place / "file").write_text("the user's")
         stream = socket.socket(socket.AF_UNIX)
         datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        named = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with stream, datagrams, udp, (place / "terminal").open("w+b") as terminal:
+        with (
+            stream,
+            datagrams,
+            named,
+            udp,
+            (place / "terminal").open("w+b") as terminal,
+        ):
             stream.bind(str(place / "bus"))
             stream.listen()
             datagrams.bind(str(place / "notify"))
+            named.bind("\0" + str(place / "notify"))
             udp.bind(("127.0.0.1", 0))
-            for one in (stream, datagrams, udp):
+            received = [datagrams, named, udp]
+            for one in (stream, *received):
                 one.setblocking(False)
             victim = spawn(["sleep", "1000"], stdout=DEVNULL, stderr=DEVNULL)
             target = Target(
@@ -111,7 +120,7 @@ async def session(monkeypatch):
             os.dup2(terminal.fileno(), 1)
             os.dup2(terminal.fileno(), 2)
             try:
-                yield Session(place, target, place / "report", stream, [datagrams, udp])
+                yield Session(place, target, place / "report", stream, received)
                 assert victim.returncode is None
             finally:
                 os.dup2(kept[0], 1)
@@ -136,7 +145,8 @@ async def test_the_attempts_work_where_nothing_confines(session):
         *("look at a path as if at a descriptor", "mode", "truncate", "rename"),
         *("fork", "clone", "execute", "execute a descriptor", "signal"),
         *("signal a thread", "signal a thread of a group", "pidfd", "limit", "place"),
-        *("socket of the session", "socket of the network", "sockets", "keyring"),
+        *("socket of the session", "socket of the session by a name", "sockets"),
+        *("socket of the network", "keyring"),
         *("memory file", "map code", "make code", "own", "own signal"),
         *("asynchronous", "owner", "asynchronous ioctl", "user", "priority"),
     ):

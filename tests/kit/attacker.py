@@ -43,7 +43,8 @@ class Target:
     stream: str
     """A listening UNIX socket's path, as of the session bus or the compositor."""
     datagrams: str
-    """The path of a UNIX socket of datagrams, as of a service manager or a log."""
+    """The path of a UNIX socket of datagrams, as of a service manager or a log, and the
+    abstract name of another one."""
     port: str
     """Of UDP, at 127.0.0.1."""
 
@@ -115,6 +116,7 @@ class Attempts:
         both = _READ | _WRITE
         return {
             "socket of the session": self._connect,
+            "socket of the session by a name": self._send_to_a_name,
             "socket of the network": partial(
                 call, "socket", socket.AF_INET, socket.SOCK_DGRAM, 0
             ),
@@ -219,6 +221,11 @@ class Attempts:
         address = os.fsencode(self._target.stream) + b"\0"
         there = struct.pack("=H", socket.AF_UNIX) + address
         self._call("connect", fd, there, len(there))
+
+    def _send_to_a_name(self) -> None:
+        fd = self._call("socket", socket.AF_UNIX, socket.SOCK_DGRAM, 0)
+        name = struct.pack("=Hx", socket.AF_UNIX) + os.fsencode(self._target.datagrams)
+        self._call("sendto", fd, b"x", 1, 0, name, len(name))
 
     def _map(self, protection: int) -> int:
         flags = _PRIVATE | _ANONYMOUS
