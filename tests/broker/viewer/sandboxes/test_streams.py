@@ -58,7 +58,7 @@ async def test_an_acceptor_without_an_end_for_the_worker_has_failed(handle, sent
     assert worker.fds == []
 
 
-async def test_an_acceptor_that_has_ended_is_told_so(handle):
+async def test_an_acceptor_that_has_ended_is_an_error(handle):
     ours, theirs = handle
     theirs.close()
     with pytest.raises(UpstreamError, match="accepts this sandbox's connections"):
