@@ -1,8 +1,9 @@
-"""Attack: the process that keeps a sandbox's files among the person's is taken over."""
+"""Attack: the process that reads and keeps files among the person's is taken over."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,10 @@ def attempts():
     yield "read through the parent", lambda: open("/proc/{parent}/root{secret}").read()
     yield "read through the broker", lambda: os.listdir("/proc/{parent}/fd")
     yield "write", lambda: open("/x", "w")
+    yield "write beside its files", lambda: open({secret!r} + ".new", "w")
+    yield "change what is sent", lambda: open({sent!r}, "r+")
+    yield "change the mode of what is sent", lambda: os.chmod({sent!r}, 0o777)
     yield "list", lambda: os.listdir("/etc")
-    yield "execute", lambda: os.execv("/bin/sh", ["sh", "-c", "true"])
     def reach():
         sock = socket.socket(socket.AF_UNIX)
         sock.connect({door!r})
@@ -78,21 +81,35 @@ def attack(*_):
         except OSError:
             continue
         done += [name] if name not in done else []
-    os.write(2, ("done: " + ", ".join(done)).encode())
+    said = "done: " + ", ".join(done)
+    try:
+        os.execv("/bin/sh", ["sh", "-c", 'echo "$0, execute" >&2', said])
+    except OSError:
+        os.write(2, said.encode())
     os._exit(0)
 
-tool.read_message = attack
+tool.{hook} = attack
 sys.exit(tool.main({words!r}))
 """
 
 
-@pytest.mark.parametrize("verb", ["store", "edit", "save", "pages"])
-def test_it_reaches_nothing_of_the_person(tmp_path, verb):
-    import socket
-
-    secret = tmp_path / "secret"
+@pytest.mark.parametrize(
+    ("verb", "hook"),
+    [
+        ("send", "write_entries"),
+        ("edit", "write_entries"),
+        ("edit", "read_message"),
+        *((verb, "read_message") for verb in ("store", "save", "pages")),
+    ],
+)
+def test_it_reaches_nothing_of_the_person(tmp_path, verb, hook):
+    secret, sent = tmp_path / "secret", tmp_path / "sent"
     secret.write_text("s")
-    (tmp_path / "mine").write_text("m")
+    sent.write_text("t")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    mine = kept / "mine"
+    mine.write_text("m")
     name = f"vitrail-test-{os.getpid()}-{verb}"
     with (
         socket.socket(socket.AF_UNIX) as door,
@@ -103,14 +120,17 @@ def test_it_reaches_nothing_of_the_person(tmp_path, verb):
         abstract.bind(f"\0{name}")
         abstract.listen()
         words = {
-            "store": ["store", str(tmp_path / "Incoming"), "work", "0"],
-            "edit": ["edit", str(tmp_path / "mine"), "work"],
-            "pages": ["pages", str(tmp_path / "new.pdf"), "0"],
-            "save": ["save", str(tmp_path / "mine"), "work", "-", "0"],
+            "send": ["send", str(kept), str(sent)],
+            "store": ["store", str(kept / "Incoming"), "work", "0"],
+            "edit": ["edit", str(mine), "work"],
+            "pages": ["pages", str(kept / "new.pdf"), "0"],
+            "save": ["save", str(mine), "work", "-", "0"],
         }[verb]
         values = {
             "tool": files_program(),
             "secret": str(secret),
+            "sent": str(sent),
+            "hook": hook,
             "parent": os.getpid(),
             "door": str(tmp_path / "door"),
             "name": name,
