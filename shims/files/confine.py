@@ -1,12 +1,12 @@
-"""The walls around the process that keeps entries among the user's own files.
+"""The walls around the process that reads and keeps entries among the user's own files.
 
-It reads what a sandbox's worker has written, so it lets go of everything but the
-directory that it has opened: an empty read-only root, no network, no other mounts, no
-capability, and no program of other rights (user_namespaces(7), pivot_root(2)).
+It lets go of everything but what it is to read or to keep entries in: an empty
+read-only root, no network, no other mounts, no capability, and no program of other
+rights (user_namespaces(7), pivot_root(2)).
 
-The directory is a separate mount in there.  A descriptor from before would still be
-one of the user's whole file system: unmounting lazily takes that off the root, and
-``..`` leads from such a descriptor up to its top, the home with it.
+What stays is mounted at its own place, and opened afterwards.  A descriptor from before
+would still be one of the user's whole file system: unmounting lazily takes that off the
+root, and ``..`` leads from such a descriptor up to its top, the home with it.
 """
 
 from __future__ import annotations
@@ -22,46 +22,53 @@ from shims.files.sealing import (
     CLONE_NEWUSER,
     MS_BIND,
     MS_PRIVATE,
-    MS_RDONLY,
     MS_REC,
-    MS_REMOUNT,
     map_user,
 )
+from shims.files.sending import open_without_links
 from shims.files.syscalls import deny_calls, errno_of_call
 
 if TYPE_CHECKING:
     import ctypes
+    from typing import Dict, List
 
 # NEWCGROUP, NEWUTS, NEWIPC, NEWNET
 CLONE_OTHERS = 0x02000000 | 0x04000000 | 0x08000000 | 0x40000000
 MNT_DETACH = 2
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+SYS_MOUNT_SETATTR = 442  # the same number everywhere
+ATTR_RDONLY, AT_FDCWD, AT_RECURSIVE = 1, -100, 0x8000
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION_3 = 0x20080522
-KEPT = "/kept"
+ROOT = "/tmp"  # any directory that is everywhere; only this mount namespace sees it
 
 
-def confine(folder: int) -> None:
+def confine(paths: List[str], *, write: bool = False) -> None:
     """Leave the user's session; pipes and files that are open stay usable.
 
-    ``folder`` is the one directory that stays: after this call the descriptor is of the
-    same directory, with nothing above it.  Of /proc its directory stays, for
-    /proc/self/fd.  Raises TransferError where the kernel refuses: then nothing is read.
+    No module can be imported afterwards.  These files and directories stay at their paths, which have no links; ``write``:
+    not only to be read, and with /proc/self.  Raises OSError for one that cannot be
+    opened, TransferError where the kernel refuses: then nothing is read.
     """
-    # For clearing up: there are no modules to import behind these walls.
     import ctypes
-    import shutil  # noqa: F401
 
     libc = ctypes.CDLL(None, use_errno=True)
     number = SYS_PIVOT_ROOT.get(os.uname().machine)
     if number is None:
         raise TransferError(f"no jail for files on {os.uname().machine}")
+    _refuse_directories()
     try:
         map_user(libc, CLONE_NEWUSER | CLONE_NEWNS | CLONE_OTHERS)
-        _empty_root(libc, number, folder)
-        # guard: the directory that files are kept in has nothing above it
-        _enter_kept(folder)
-        _refuse_directories(folder)
+        check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
+    except OSError as error:
+        need = "it needs unprivileged user namespaces ('brokerctl doctor')"
+        raise TransferError(f"no jail for files: {error}; {need}") from None
+    # After that, as mounts of another namespace cannot be cloned; before the new root is
+    # mounted, which may be above one.
+    opened = {path: _opened(path) for path in _uppermost(paths)}
+    try:
+        _mount_root(libc, opened, write=write)
+        _enter_root(libc, number)
         check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
         header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
         check(libc.capset(header, bytes(24)), "dropping capabilities")
@@ -71,59 +78,81 @@ def confine(folder: int) -> None:
         raise TransferError(f"no jail for files: {error}") from None
 
 
-def _empty_root(libc: ctypes.CDLL, pivot_root: int, folder: int) -> None:
-    check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
-    # Found before /tmp is covered, which may be above it; mounts of another namespace
-    # cannot be cloned, so it is found by its path again.
-    here = _again(folder)
-    # Any directory that is everywhere; only this mount namespace sees it.
-    check(libc.mount(b"none", b"/tmp", b"tmpfs", 0, b"size=4k,nr_inodes=8"), "root")
-    os.makedirs("/tmp/proc/self")
-    os.mkdir(f"/tmp{KEPT}")
-    kept = f"/proc/self/fd/{here}".encode()
-    # With the mounts below it: a part alone may not be cloned here.
-    flags = MS_BIND | MS_REC
-    check(libc.mount(kept, f"/tmp{KEPT}".encode(), None, flags, None), "directory")
-    os.close(here)
-    own = f"/proc/{os.getpid()}".encode()
-    check(libc.mount(own, b"/tmp/proc/self", None, MS_BIND, None), "/proc/self")
-    os.chdir("/tmp")
+def _uppermost(paths: List[str]) -> List[str]:
+    """Return the paths without those that are below another one."""
+    found: List[str] = []
+    for path in sorted(set(paths)):
+        if not any(path.startswith(f"{above}/") for above in found):
+            found.append(path)
+    return found
+
+
+def _opened(path: str) -> int:
+    """Open what a path without links names, for mounting it.
+
+    Raises OSError, TransferError.
+    """
+    if path == "/" or not os.path.isabs(path) or os.path.normpath(path) != path:
+        raise TransferError(f"no jail for files has {path}")
+    # guard: no link leads into the jail for files
+    fd = open_without_links(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if stat.S_ISLNK(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise TransferError(f"{path} is a link")
+    return fd
+
+
+def _mount_root(libc: ctypes.CDLL, opened: Dict[str, int], *, write: bool) -> None:
+    """Mount the new root, and in it what is open, whose descriptors are closed."""
+    nodes = sum(path.count("/") for path in opened) + 4
+    limits = f"size=4k,nr_inodes={nodes}".encode()
+    check(libc.mount(b"none", ROOT.encode(), b"tmpfs", 0, limits), "root")
+    for path, fd in opened.items():
+        place = ROOT + path
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.makedirs(place)
+        else:
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # With the mounts below it: a part alone may not be cloned here.
+        _bind(libc, f"/proc/self/fd/{fd}", place, MS_REC)
+        os.close(fd)
+    if write:
+        os.makedirs(f"{ROOT}/proc/self")
+        _bind(libc, f"/proc/{os.getpid()}", f"{ROOT}/proc/self", 0)
+    # guard: the process that sends files changes none
+    below = 0 if write else AT_RECURSIVE
+    attributes = struct.pack("QQQQ", ATTR_RDONLY, 0, 0, 0)
+    root = ROOT.encode()
+    done = libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, root, below, attributes, 32)
+    check(done, "read-only root")
+
+
+def _bind(libc: ctypes.CDLL, source: str, place: str, flags: int) -> None:
+    done = libc.mount(
+        os.fsencode(source), os.fsencode(place), None, MS_BIND | flags, None
+    )
+    check(done, f"mounting {place[len(ROOT) :]}")
+
+
+def _enter_root(libc: ctypes.CDLL, pivot_root: int) -> None:
+    os.chdir(ROOT)
     # The old root lies on top of the new one and goes by one umount.
     check(libc.syscall(pivot_root, b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "leaving the old root")
     os.chdir("/")
-    flags = MS_REMOUNT | MS_BIND | MS_RDONLY
-    check(libc.mount(None, b"/", None, flags, None), "read-only root")
 
 
-def _again(folder: int) -> int:
-    """Open a directory in this mount namespace.  Raises OSError where it has moved."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    here = os.open(os.readlink(f"/proc/self/fd/{folder}"), flags)
-    # guard: the directory that files are kept in is the one that was opened
-    if not os.path.samestat(os.fstat(here), os.fstat(folder)):
-        os.close(here)
-        raise OSError(0, "the directory was moved meanwhile")
-    return here
-
-
-def _enter_kept(folder: int) -> None:
-    """Put the directory's own mount in the place of its descriptor."""
-    here = os.open(KEPT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    os.dup2(here, folder, inheritable=False)
-    os.close(here)
-
-
-def _refuse_directories(folder: int) -> None:
-    """Raise OSError where another directory is open: ``..`` would lead out of it."""
+def _refuse_directories() -> None:
+    """Raise TransferError where a directory is open: ``..`` would lead out of it."""
     for fd in map(int, os.listdir("/proc/self/fd")):
         try:
             is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
         except OSError:  # that of the list itself, which is closed
             continue
-        # guard: no other directory is open where files are kept
-        if is_directory and fd != folder:
-            raise OSError(0, "another directory is open")
+        # guard: no directory is open before the jail for files
+        if is_directory:
+            raise TransferError("no jail for files: a directory is open")
 
 
 def check(result: int, what: str) -> None:

@@ -152,8 +152,6 @@ class Saved(Edited):
 
         ``keep_free``: bytes that stay free on its file system.
         """
-        import hashlib  # noqa: F401 -- nothing can be loaded in the jail
-
         self.folder = open_directory(os.path.dirname(path))
         self._name = os.path.basename(path)
         self.keep_free = keep_free

@@ -40,7 +40,8 @@ def send_files(words: List[str]) -> int:
 
     The broker has followed the links in their paths.
     """
-    # guard: a link made after the look is not sent through
+    # guard: files are sent from a jail
+    confine(words)
     _write(Walk(words, follow=False))
     return 0
 
@@ -57,6 +58,8 @@ def edit_file(words: List[str]) -> int:
 
     Nothing comes back where standard input ends at once.  ``edit FILE ORIGIN``.
     """
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    _confine_to_folder(words[0])
     # guard: a link made after the look is not edited through
     walk = Walk(words[:1], follow=False)
     if len(walk.found) != 1 or walk.found[0][2] < 0:
@@ -65,10 +68,7 @@ def edit_file(words: List[str]) -> int:
     edited = Edited(path)
     tell(f"sha256 {edited.before.hex()}")
     _write(walk)
-    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(null, 1)  # its end is what the receiver waits for
-    # guard: edited files come back into a jail
-    confine(edited.folder)
     with os.fdopen(0, "rb") as back:
         if back.peek(1):
             tell(edited.replace(back, words[1]))
@@ -82,9 +82,8 @@ def save_file(words: List[str]) -> int:
 
     Says the SHA-256 of the kept file.
     """
+    _confine_to_folder(words[0])
     saved = Saved(words[0], words[2], int(words[3]))
-    # guard: saved files are kept from a jail
-    confine(saved.folder)
     with os.fdopen(0, "rb", closefd=False) as source:
         text = saved.replace(source, words[1])
     tell(f"sha256 {saved.kept.hex()}")
@@ -92,11 +91,23 @@ def save_file(words: List[str]) -> int:
     return 0
 
 
+def _confine_to_folder(path: str) -> None:
+    """Leave the session, but for the directory of a file that is to be written."""
+    import hashlib  # noqa: F401 -- nothing can be loaded in the jail
+
+    # guard: files are replaced and made from a jail
+    confine([os.path.dirname(path)], write=True)
+
+
 def store_entries(words: List[str]) -> int:
     """Keep entries from standard input; prints the names as JSON."""
-    kept = EntryStore(words[0], words[1], int(words[2]))
+    import shutil  # noqa: F401 -- for clearing up: nothing can be loaded in the jail
+
+    os.makedirs(words[0], mode=0o700, exist_ok=True)
+    top = os.path.realpath(words[0])
     # guard: files are kept from a jail
-    confine(kept.folder)
+    confine([top], write=True)
+    kept = EntryStore(top, words[1], int(words[2]))
     with os.fdopen(0, "rb", closefd=False) as source:
         names = keep(source, kept)
     print(json.dumps(names))
@@ -114,10 +125,9 @@ def keep_pages(words: List[str]) -> int:
     # Before the jail, which refuses this call.
     # guard: pages are kept with little memory
     resource.setrlimit(resource.RLIMIT_DATA, (PRINT_MEMORY, PRINT_MEMORY))
+    _confine_to_folder(words[0])
     count = 0
     with open(words[0], "xb") as out, os.fdopen(0, "rb", closefd=False) as source:
-        # guard: pages are kept from a jail
-        confine(open_directory(os.path.dirname(words[0])))
         entry = read_message(source)
         if entry["type"] != "file" or not size_of(entry):
             raise PagesError("the sandbox sent something else than pages")

@@ -110,17 +110,21 @@ class Walk:
 
 
 def open_directory(path: str) -> int:
-    """Open a directory by an absolute path of which no component may be a link.
+    """Open a directory as ``open_without_links`` does."""
+    return open_without_links(path, _DIRECTORY)
+
+
+def open_without_links(path: str, flags: int) -> int:
+    """Open an absolute path of which no component above the last may be a link.
 
     So the path is the one that was found, also where another process may write above
-    it.  Raises OSError.
+    it.  ``flags`` are for the last component.  Raises OSError.
     """
     parts = [part for part in path.split("/") if part]
-    fd = os.open("/", _ABOVE if parts else _DIRECTORY)
+    fd = os.open("/", _ABOVE if parts else flags)
     for number, part in enumerate(parts, 1):
-        flags = _DIRECTORY if number == len(parts) else _ABOVE
         try:
-            inner = os.open(part, flags, dir_fd=fd)
+            inner = os.open(part, flags if number == len(parts) else _ABOVE, dir_fd=fd)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
         finally:

@@ -125,6 +125,19 @@ def test_a_link_made_after_the_look_is_not_sent_through(home):
             assert SECRET.encode() not in found.stdout, verb
 
 
+def test_a_file_beside_a_link_made_after_the_look_is_not_edited(home):
+    """It is in the directory that the process that edits has."""
+    path = str(planted(home, "real.pdf"))
+    found = subprocess.run(
+        [sys.executable, "-I", files_program(), "edit", path, "work"],
+        input=b"",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"a report" not in found.stdout
+
+
 # -- open, cp, open --edit -----------------------------------------------------------------
 
 

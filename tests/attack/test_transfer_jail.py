@@ -150,46 +150,49 @@ def test_it_reaches_nothing_of_the_person(tmp_path, verb, hook):
     assert Path(secret).read_text() == "s"
 
 
-# Opens a directory to keep files in, and has something happen before the jail.
+_LINK = "os.rename({top!r}, {top!r} + '-was'); os.symlink({top!r} + '-was', {top!r})"
+# Enters the jail with a directory, after something has happened.
 BEFORE = """\
 import importlib.util, os, sys
 spec = importlib.util.spec_from_file_location("tool", {tool!r})
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
-store = tool.EntryStore({top!r}, "work", 0)
 {before}
 try:
-    tool.confine(store.folder)
-except tool.TransferError as error:
+    tool.confine([{path!r}], write={write})
+except (OSError, tool.TransferError) as error:
     print(error)
 else:
-    print(sorted(os.listdir(store.folder)))
+    print(sorted(os.listdir({path!r})), os.listdir({above!r}))
+    print(*(name for name in os.listdir("/") if name not in {path!r}))
+    for name in ("mine", "new"):
+        try:
+            open(os.path.join({path!r}, name), "a").close()
+        except OSError:
+            print("read-only")
 """
 
 
 @pytest.mark.parametrize(
-    ("before", "result"),
+    ("before", "end", "write", "result"),
     [
-        ("", "['mine']"),
-        # It has another name, and a link or a directory has its own.
-        (
-            "os.rename({top!r}, {top!r} + '-was'); os.symlink('/etc', {top!r})",
-            "['mine']",
-        ),
-        ("os.rename({top!r}, {top!r} + '-was'); os.mkdir({top!r})", "['mine']"),
-        # The same between the look at its name and the opening of that.
-        ("tool.os.readlink = lambda path: {above!r}", "was moved"),
-        ("kept = os.open({above!r}, os.O_RDONLY)", "another directory is open"),
+        ("", "", False, "['mine'] ['Incoming']\n\nread-only\nread-only\n"),
+        ("", "", True, "['mine'] ['Incoming']\nproc\n"),
+        (_LINK, "", True, "is a link"),
+        (_LINK, "/mine", False, "Not a directory"),
+        ("kept = os.open({above!r}, os.O_RDONLY)", "", True, "a directory is open"),
+        ("", "/../..", True, "no jail for files has"),
+        ("", "/absent", True, "No such file or directory"),
     ],
 )
-def test_the_jail_has_the_directory_that_was_opened(tmp_path, before, result):
+def test_the_jail_has_one_directory_without_links(tmp_path, before, end, write, result):
     top = tmp_path / "Incoming"
     top.mkdir()
     (top / "mine").write_text("m")
-    names = {"top": str(top), "above": str(tmp_path)}
+    names = {"top": str(top), "above": str(tmp_path), "path": f"{top}{end}"}
     program = tmp_path / "before.py"
-    before = before.format(**names)
-    program.write_text(BEFORE.format(tool=files_program(), before=before, **names))
+    values = {"tool": files_program(), "before": before.format(**names), **names}
+    program.write_text(BEFORE.format(write=write, **values))
     found = subprocess.run(
         [sys.executable, "-I", str(program)],
         capture_output=True,
@@ -197,3 +200,40 @@ def test_the_jail_has_the_directory_that_was_opened(tmp_path, before, result):
         check=False,
     )
     assert result in found.stdout.decode(), found
+
+
+def test_files_below_a_directory_that_is_sent_are_sent_once_each(tmp_path):
+    """Paths of one transfer may be below one another, and of one name."""
+    for name in ("a/x", "b/x"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    words = [str(tmp_path / name) for name in ("a/x", "b/x", "a")]
+    found = subprocess.run(
+        [sys.executable, "-I", files_program(), "send", *words],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 0, found
+    assert found.stdout.count(b"a/x") == 2
+    assert found.stdout.count(b"b/x") == 1
+
+
+@pytest.mark.parametrize("verb", ["send", "store"])
+def test_nothing_is_read_or_kept_without_user_namespaces(tmp_path, verb):
+    mine = tmp_path / "mine"
+    mine.write_text("content")
+    words = {"send": [str(mine)], "store": [str(tmp_path / "Incoming"), "work", "0"]}
+    none = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+    argv = [sys.executable, "-I", files_program(), verb, *words[verb]]
+    found = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "sh", "-c", none, "sh", *argv],
+        input=frame({"type": "file", "path": ["f"], "size": 1}) + b"x",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 1, found
+    assert b"it needs unprivileged user namespaces" in found.stderr
+    assert found.stdout == b""
+    assert not any((tmp_path / "Incoming").glob("*"))

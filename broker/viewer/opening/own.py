@@ -228,10 +228,13 @@ async def run_tool(
     tool = sealed([_files_tool()])
     read, errors = os.pipe2(os.O_CLOEXEC)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    # guard: the program for files has no variable of the session
+    env = {"LC_ALL": "C.UTF-8"}
     try:
         child = spawn(
             [sys.executable, "-I", f"/proc/self/fd/{tool}", *words],
             name="files",
+            env=env,
             pass_fds=(tool,),
             stdin=null if stdin is None else stdin,
             stdout=null if stdout is None else stdout,

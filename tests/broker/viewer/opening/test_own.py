@@ -10,6 +10,7 @@ import pytest
 from broker.core.errors import UpstreamError
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import take_url
+from broker.viewer.opening import own
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.own import LOOP, Own
 from broker.viewer.opening.pipes import pipe
@@ -78,3 +79,23 @@ async def test_a_file_that_is_not_there_is_told(tmp_path):
             from trio import sleep_forever
 
             await sleep_forever()
+
+
+async def test_the_program_for_files_has_no_variable_of_the_session(monkeypatch):
+    monkeypatch.setenv("TOKEN", "secret of the session")
+    program = b"import os, sys; sys.stderr.write(' '.join(os.environ))"
+    monkeypatch.setattr(own, "_files_tool", lambda: program)
+    assert set((await own.run_tool([])).split()) <= {b"LC_ALL", b"PWD"}
+
+
+async def test_a_name_in_another_script_is_kept_in_every_locale(tmp_path, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "C")
+    source = tmp_path / "\N{GREEK SMALL LETTER LAMDA}"
+    source.write_text("content")
+    with pipe() as (read, write):
+        delivery = Delivery("work", False, QUOTA, read.detach())
+        sending = Own(tmp_path).sending([str(source)], write)
+        async with Own(tmp_path / "home").storing(delivery), sending:
+            await delivery.done.wait()
+    kept = tmp_path / "home/Incoming/work" / source.name
+    assert kept.read_text() == "content"
