@@ -72,7 +72,7 @@ class Session:
         assert _kinds(found["descriptors"]) == Counter(descriptors)
         for fd in "012":
             target = found["descriptors"][fd]
-            assert target == "/dev/null" or target.startswith("/memfd:stderr")
+            assert target.startswith(("/dev/null", "/memfd:stderr", "pipe:"))
         assert "secret of the session" not in str(found["variables"])
         assert b"secret of the session".hex() not in found["initial"]
         assert found["directory"] == "/"
@@ -347,3 +347,13 @@ async def test_the_cable_to_a_switch(session, monkeypatch, kind):
         await seat.leave()
     leader = {"anon_inode": 1} if kind == "tap" else {}
     session.check(found, dev=1, memfd=2, socket=4, **leader)
+
+
+async def test_the_process_that_unpacks_a_kernel(session, monkeypatch):
+    session.take_over(monkeypatch, vmlinux)
+    kernel, cache = session.place / "kernel", session.place / "cache"
+    kernel.write_bytes(b"MZ" * 500)
+    await vmlinux.find_vmlinux(kernel, cache)
+    # Pipes for its errors and its output; the kernel and the unpacked file.
+    place = session.place.parts[1]
+    session.check(await session.found(), dev=1, pipe=2, **{place: 2})

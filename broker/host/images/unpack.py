@@ -1,9 +1,10 @@
-"""Unpack a bzImage into the kernels' cache: a separate process, which then ends.
+"""Unpack a bzImage: a separate process, which then ends.
 
 The kernel is the image's, which this machine's owner has built or chosen; what is
-checked here is that it is one that can be unpacked, not that it is harmless.
+checked here is that it is one that can be unpacked, not that it is harmless.  So the
+process reads one descriptor and writes another, and has no other system calls.
 
-Arguments: the descriptor of the kernel, and the path of the unpacked file.
+Arguments: the descriptors of the kernel and of the unpacked file.
 
 Source: the Linux kernel's Documentation/arch/x86/boot.rst (setup_sects, payload_*).
 """
@@ -17,11 +18,10 @@ import struct
 import sys
 import zlib
 from functools import cache
-from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.core.files.replace_file import replace_file
+from broker.helpers.descriptor_filter import keep_descriptors_only
 
 _MAGIC_AT, _MAGIC = 0x202, b"HdrS"
 _VERSION_AT, _LEAST_VERSION = 0x206, 0x0208
@@ -33,30 +33,35 @@ _ZSTD, _LZ4 = b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18"
 _LZ4_BLOCK = 8 << 20
 """What each block of lz4's legacy format holds, but the last."""
 _SIZE = struct.Struct("<I")
-_KEPT = 4
-"""Unpacked kernels in the cache: a kernel that was dropped is unpacked again."""
+_PACKAGES = {"liblz4.so.1": "liblz4-1", "libzstd.so.1": "libzstd1"}
+"""Libraries that dpkg, systemd or kmod use as well, and their packages."""
 
 
 def main() -> None:
     """Write the unpacked kernel; exits with a sentence when it cannot."""
-    target = Path(sys.argv[2])
+    kernel, target = map(int, sys.argv[1:])
+    for name in _PACKAGES:
+        _loaded(name)
+    # guard: the process that unpacks a kernel has two descriptors
+    keep_descriptors_only("pread64", "fsync")
+    code = 0
     try:
-        with os.fdopen(int(sys.argv[1]), "rb") as kernel:
-            kernel.seek(0)
-            unpacked = unpack(kernel.read())
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(target, unpacked)
-        _drop_oldest(target.parent)
+        unpacked = memoryview(unpack(_content(kernel)))
+        while unpacked:
+            unpacked = unpacked[os.write(target, unpacked) :]
+        os.fsync(target)
     except (SetupError, OSError) as error:
-        sys.exit("; ".join(filter(None, (str(error), getattr(error, "hint", "")))))
+        text = "; ".join(filter(None, (str(error), getattr(error, "hint", ""))))
+        os.write(2, text.encode())
+        code = 1
+    os._exit(code)  # the interpreter's own end needs system calls that it gave up
 
 
-def _drop_oldest(folder: Path) -> None:
-    # By their last use.  A machine that runs has read its kernel; one that starts this
-    # moment and finds it gone says so, and its next start unpacks it.
-    kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    for path in kept[:-_KEPT]:
-        path.unlink(missing_ok=True)
+def _content(fd: int) -> bytes:
+    content = bytearray()
+    while data := os.pread(fd, 1 << 20, len(content)):
+        content += data
+    return bytes(content)
 
 
 def unpack(image: bytes) -> bytes:
@@ -122,20 +127,26 @@ def _unpack_lz4(packed: bytes, size: int) -> bytes:
     return bytes(unpacked)
 
 
-def _library(name: str, package: str) -> ctypes.CDLL:
-    """Return a library that dpkg, systemd or kmod use as well."""
+@cache
+def _loaded(name: str) -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(name)
-    except OSError as error:
+    except OSError:
+        return None
+
+
+def _library(name: str) -> ctypes.CDLL:
+    library = _loaded(name)
+    if library is None:
         raise SetupError(
             f"this kernel is compressed, and {name} is missing",
-            hint=f"'sudo apt install {package}'",
-        ) from error
+            hint=f"'sudo apt install {_PACKAGES[name]}'",
+        )
+    return library
 
 
-@cache
 def _lz4() -> ctypes.CDLL:
-    library = _library("liblz4.so.1", "liblz4-1")
+    library = _library("liblz4.so.1")
     library.LZ4_decompress_safe.restype = ctypes.c_int
     library.LZ4_decompress_safe.argtypes = [
         *(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
@@ -143,10 +154,9 @@ def _lz4() -> ctypes.CDLL:
     return library
 
 
-@cache
 def _zstd() -> ctypes.CDLL:
-    """Load libzstd, to unpack a compressed kernel."""
-    library = _library("libzstd.so.1", "libzstd1")
+    """Return libzstd, to unpack a compressed kernel."""
+    library = _library("libzstd.so.1")
     library.ZSTD_decompress.restype = ctypes.c_size_t
     library.ZSTD_decompress.argtypes = [
         *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)

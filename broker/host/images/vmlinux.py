@@ -17,6 +17,7 @@ from typing import BinaryIO
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
+from broker.core.files.replace_file import whole_file
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.vmm.qemu_arguments import Accel
@@ -32,6 +33,8 @@ _PVH_ENTRY = 18
 _NOTES_BYTES = 1 << 16
 """In which the entry is looked for; Debian's kernel has less than 1 KiB of notes."""
 _KNOWN = 16
+_KEPT = 4
+"""Unpacked kernels in the cache: a kernel that was dropped is unpacked again."""
 _DIGESTS: dict[tuple[int, ...], str] = {}
 """Digests of the last kernels by their files' identities: to read one takes 20 ms."""
 
@@ -94,9 +97,12 @@ async def find_vmlinux(kernel: Path, cache: Path) -> Path:
         digest = await trio.to_thread.run_sync(_digest, file)
         target = cache / "vmlinux" / digest
         try:
-            os.utime(target)  # its last use, by which unpack._drop_oldest() chooses
+            os.utime(target)  # its last use, by which _drop_oldest chooses
         except FileNotFoundError:
-            await _unpack(kernel, file.fileno(), target)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with whole_file(target) as unpacked:
+                await _unpack(kernel, file.fileno(), unpacked)
+            _drop_oldest(target.parent)
     return target
 
 
@@ -119,13 +125,23 @@ def _digest(file: BinaryIO) -> str:
     return found
 
 
-async def _unpack(kernel: Path, fd: int, target: Path) -> None:
+async def _unpack(kernel: Path, fd: int, unpacked: BinaryIO) -> None:
     # In a separate process, so that what decompresses a kernel holds no machines.
-    argv = our_program("broker.host.images.unpack", str(fd), str(target))
+    fds = fd, unpacked.fileno()
+    argv = our_program("broker.host.images.unpack", *map(str, fds))
+    env = {"PATH": os.defpath}
     try:
-        await run_tool(argv, name="unpacking", pass_fds=(fd,))
+        await run_tool(argv, name="unpacking", pass_fds=fds, env=env)
     except UpstreamError as error:
         raise SetupError(
             f"{kernel}: {error.message}",
             hint="choose another kernel package with 'brokerctl image build --kernel'",
         ) from error
+
+
+def _drop_oldest(folder: Path) -> None:
+    # By their last use.  A machine that runs has read its kernel; one that starts this
+    # moment and finds it gone says so, and its next start unpacks it.
+    kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for path in kept[:-_KEPT]:
+        path.unlink(missing_ok=True)

@@ -161,6 +161,7 @@ GUARDS = (
     Guard("a record that is not on record denies", "then = self._decide(request, self._records(), engine or self._rules.engine)", "tests/attack/test_revoking_fails_open.py", "record_that_denies"),
     Guard("a lease id is used once", "if False:", "tests/attack/test_link_lease_ids.py", "never_another"),
     Guard("messages about a lease are served in order", "reply = await self._answer(request)", "tests/attack/test_link_lease_ids.py", "ends_last"),
+    Guard("the process that unpacks a kernel has two descriptors", "", "tests/attack/test_confined_programs.py", "unpacks_a_kernel"),
     Guard("a VMM has a system-call filter", "", "tests/attack/test_jail_vmm.py", "filter_refuses"),
     Guard("what crosvm answers is read in a jail", "if False:", "tests/attack/test_jail_vmm.py", "asks_a_crosvm"),
     Guard("another launcher's crosvm is asked from a jail or not at all", "if False:", "tests/attack/test_jail_vmm.py", "crosvm_of_others"),
