@@ -180,6 +180,15 @@ PROGRAMS = (
         23,
         2_200,
         1_150,
+        without=("broker.host.images.bzimage",),
+    ),
+    Program(
+        "kernel unpacker",
+        ("broker.host.images.bzimage",),
+        CONFINED,
+        14,
+        950,
+        350,
     ),
     Program(
         "switch", ("broker.host.network.switch.process",), CONFINED, 38, 4_100, 2_340

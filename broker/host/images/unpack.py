@@ -1,169 +1,57 @@
-"""Unpack a bzImage: a separate process, which then ends.
+"""Unpack a bzImage into the kernels' cache: a separate process, which then ends.
 
-The kernel is the image's, which this machine's owner has built or chosen; what is
-checked here is that it is one that can be unpacked, not that it is harmless.  So the
-process reads one descriptor and writes another, and has no other system calls.
+It opens the unpacked file and gives it its name; a forked process, confined before it
+reads the kernel, fills it: ``bzimage``.
 
-Arguments: the descriptors of the kernel and of the unpacked file.
-
-Source: the Linux kernel's Documentation/arch/x86/boot.rst (setup_sects, payload_*).
+Arguments: the descriptor of the kernel, and the path of the unpacked file.
 """
 
 from __future__ import annotations
 
-import ctypes
-import lzma
 import os
-import struct
 import sys
-import zlib
-from functools import cache
+from pathlib import Path
 
-from broker.core import limits
 from broker.core.errors import SetupError
-from broker.helpers.descriptor_filter import keep_descriptors_only
+from broker.core.files.replace_file import whole_file
+from broker.helpers.forked_part import fork_part
 
-_MAGIC_AT, _MAGIC = 0x202, b"HdrS"
-_VERSION_AT, _LEAST_VERSION = 0x206, 0x0208
-_SECTORS_AT, _PAYLOAD_AT = 0x1F1, 0x248
-_SECTOR = 512
-_ELF = b"\x7fELF"
-_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\0"
-_ZSTD, _LZ4 = b"\x28\xb5\x2f\xfd", b"\x02\x21\x4c\x18"
-_LZ4_BLOCK = 8 << 20
-"""What each block of lz4's legacy format holds, but the last."""
-_SIZE = struct.Struct("<I")
-_PACKAGES = {"liblz4.so.1": "liblz4-1", "libzstd.so.1": "libzstd1"}
-"""Libraries that dpkg, systemd or kmod use as well, and their packages."""
+_KEPT = 4
+"""Unpacked kernels in the cache: a kernel that was dropped is unpacked again."""
 
 
 def main() -> None:
     """Write the unpacked kernel; exits with a sentence when it cannot."""
-    kernel, target = map(int, sys.argv[1:])
-    for name in _PACKAGES:
-        _loaded(name)
-    # guard: the process that unpacks a kernel has two descriptors
-    keep_descriptors_only("pread64", "fsync")
-    code = 0
+    kernel, target = int(sys.argv[1]), Path(sys.argv[2])
     try:
-        unpacked = memoryview(unpack(_content(kernel)))
-        while unpacked:
-            unpacked = unpacked[os.write(target, unpacked) :]
-        os.fsync(target)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with whole_file(target) as unpacked:
+            _fill(kernel, unpacked.fileno())
+        _drop_oldest(target.parent)
     except (SetupError, OSError) as error:
-        text = "; ".join(filter(None, (str(error), getattr(error, "hint", ""))))
-        os.write(2, text.encode())
-        code = 1
-    os._exit(code)  # the interpreter's own end needs system calls that it gave up
+        sys.exit(str(error))
 
 
-def _content(fd: int) -> bytes:
-    content = bytearray()
-    while data := os.pread(fd, 1 << 20, len(content)):
-        content += data
-    return bytes(content)
+def _fill(kernel: int, target: int) -> None:
+    """Write the unpacked kernel; exits when the forked process has said why it cannot."""
+
+    def run() -> None:
+        # Late: the process that has the user's rights loads no decompression.
+        from broker.host.images.bzimage import write_unpacked
+
+        write_unpacked(kernel, target)
+
+    part = fork_part("unpack", run)
+    if os.waitstatus_to_exitcode(os.waitpid(part.pid, 0)[1]):
+        sys.exit(1)
 
 
-def unpack(image: bytes) -> bytes:
-    """Return the ELF file in a bzImage.  Raises SetupError."""
-    if image[_MAGIC_AT : _MAGIC_AT + 4] != _MAGIC or len(image) < _PAYLOAD_AT + 8:
-        raise SetupError("this kernel is neither ELF nor a bzImage")
-    (version,) = struct.unpack_from("<H", image, _VERSION_AT)
-    if version < _LEAST_VERSION:
-        raise SetupError("this kernel is too old: it does not name its payload")
-    offset, length = struct.unpack_from("<II", image, _PAYLOAD_AT)
-    # 0 means 4, for the oldest boot protocols.
-    begin = ((image[_SECTORS_AT] or 4) + 1) * _SECTOR + offset
-    payload = image[begin : begin + length]
-    if len(payload) != length or length < _SIZE.size:
-        raise SetupError("this kernel is cut short")
-    # The kernel's build appends the unpacked size.
-    (size,) = _SIZE.unpack(payload[-_SIZE.size :])
-    if size > limits.VMLINUX_BYTES:
-        raise SetupError(f"this kernel has more than {limits.VMLINUX_BYTES} bytes")
-    unpacked = _unpacked(payload, size)
-    if len(unpacked) != size or not unpacked.startswith(_ELF):
-        raise SetupError("this kernel's payload is not an ELF file")
-    return unpacked
-
-
-def _unpacked(payload: bytes, size: int) -> bytes:
-    try:
-        if payload.startswith(_GZIP):
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(payload, size)
-        if payload.startswith(_XZ):
-            return lzma.LZMADecompressor().decompress(payload, size)
-    except (zlib.error, lzma.LZMAError) as error:
-        raise SetupError(f"this kernel cannot be unpacked: {error}") from error
-    if payload.startswith(_ZSTD):
-        return _unpack_zstd(payload[: -_SIZE.size], size)
-    if payload.startswith(_LZ4):
-        return _unpack_lz4(payload[len(_LZ4) : -_SIZE.size], size)
-    raise SetupError("this kernel is compressed with neither gzip, xz, lz4 nor zstd")
-
-
-def _unpack_zstd(packed: bytes, size: int) -> bytes:
-    library = _zstd()
-    target = ctypes.create_string_buffer(size)
-    done = library.ZSTD_decompress(target, size, packed, len(packed))
-    if library.ZSTD_isError(done):
-        raise SetupError("this kernel cannot be unpacked: zstd refuses it")
-    return target.raw[:done]
-
-
-def _unpack_lz4(packed: bytes, size: int) -> bytes:
-    """Unpack lz4's legacy format: blocks, each after its packed size."""
-    library = _lz4()
-    target = ctypes.create_string_buffer(min(size, _LZ4_BLOCK))
-    unpacked = bytearray()
-    while packed and len(unpacked) < size:
-        (length,) = _SIZE.unpack_from(packed.ljust(_SIZE.size, b"\0"))
-        block, packed = packed[4 : 4 + length], packed[4 + length :]
-        room = len(target)
-        done = library.LZ4_decompress_safe(block, target, len(block), room)
-        if done <= 0 or len(block) != length:
-            raise SetupError("this kernel cannot be unpacked: lz4 refuses it")
-        unpacked += target.raw[:done]
-    return bytes(unpacked)
-
-
-@cache
-def _loaded(name: str) -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(name)
-    except OSError:
-        return None
-
-
-def _library(name: str) -> ctypes.CDLL:
-    library = _loaded(name)
-    if library is None:
-        raise SetupError(
-            f"this kernel is compressed, and {name} is missing",
-            hint=f"'sudo apt install {_PACKAGES[name]}'",
-        )
-    return library
-
-
-def _lz4() -> ctypes.CDLL:
-    library = _library("liblz4.so.1")
-    library.LZ4_decompress_safe.restype = ctypes.c_int
-    library.LZ4_decompress_safe.argtypes = [
-        *(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
-    ]
-    return library
-
-
-def _zstd() -> ctypes.CDLL:
-    """Return libzstd, to unpack a compressed kernel."""
-    library = _library("libzstd.so.1")
-    library.ZSTD_decompress.restype = ctypes.c_size_t
-    library.ZSTD_decompress.argtypes = [
-        *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
-    ]
-    library.ZSTD_isError.restype = ctypes.c_uint
-    library.ZSTD_isError.argtypes = [ctypes.c_size_t]
-    return library
+def _drop_oldest(folder: Path) -> None:
+    # By their last use.  A machine that runs has read its kernel; one that starts this
+    # moment and finds it gone says so, and its next start unpacks it.
+    kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for path in kept[:-_KEPT]:
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from typing import BinaryIO
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.core.files.replace_file import whole_file
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.vmm.qemu_arguments import Accel
@@ -33,8 +32,6 @@ _PVH_ENTRY = 18
 _NOTES_BYTES = 1 << 16
 """In which the entry is looked for; Debian's kernel has less than 1 KiB of notes."""
 _KNOWN = 16
-_KEPT = 4
-"""Unpacked kernels in the cache: a kernel that was dropped is unpacked again."""
 _DIGESTS: dict[tuple[int, ...], str] = {}
 """Digests of the last kernels by their files' identities: to read one takes 20 ms."""
 
@@ -97,12 +94,9 @@ async def find_vmlinux(kernel: Path, cache: Path) -> Path:
         digest = await trio.to_thread.run_sync(_digest, file)
         target = cache / "vmlinux" / digest
         try:
-            os.utime(target)  # its last use, by which _drop_oldest chooses
+            os.utime(target)  # its last use, by which unpack._drop_oldest() chooses
         except FileNotFoundError:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with whole_file(target) as unpacked:
-                await _unpack(kernel, file.fileno(), unpacked)
-            _drop_oldest(target.parent)
+            await _unpack(kernel, file.fileno(), target)
     return target
 
 
@@ -125,23 +119,13 @@ def _digest(file: BinaryIO) -> str:
     return found
 
 
-async def _unpack(kernel: Path, fd: int, unpacked: BinaryIO) -> None:
+async def _unpack(kernel: Path, fd: int, target: Path) -> None:
     # In a separate process, so that what decompresses a kernel holds no machines.
-    fds = fd, unpacked.fileno()
-    argv = our_program("broker.host.images.unpack", *map(str, fds))
-    env = {"PATH": os.defpath}
+    argv = our_program("broker.host.images.unpack", str(fd), str(target))
     try:
-        await run_tool(argv, name="unpacking", pass_fds=fds, env=env)
+        await run_tool(argv, name="unpacking", pass_fds=(fd,), env={})
     except UpstreamError as error:
         raise SetupError(
             f"{kernel}: {error.message}",
             hint="choose another kernel package with 'brokerctl image build --kernel'",
         ) from error
-
-
-def _drop_oldest(folder: Path) -> None:
-    # By their last use.  A machine that runs has read its kernel; one that starts this
-    # moment and finds it gone says so, and its next start unpacks it.
-    kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    for path in kept[:-_KEPT]:
-        path.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.host.images.unpack import unpack
+from broker.host.images.bzimage import unpack
 from broker.host.images.vmlinux import boot_kernel, find_vmlinux, has_pvh_entry
 from broker.host.vmm.qemu_arguments import Accel
 
