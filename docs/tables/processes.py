@@ -171,16 +171,20 @@ PROGRAMS = (
     ),
     Program(
         "launch tools",
-        (
-            "broker.host.vmm.fetch",
-            "broker.host.images.host_files",
-            "broker.host.images.unpack",
-        ),
+        ("broker.host.vmm.jailed_tool", "broker.host.images.unpack"),
         USER,
-        23,
-        2_200,
-        1_150,
+        20,
+        1_000,
+        530,
         without=("broker.host.images.bzimage",),
+    ),
+    Program(
+        "launch tools in their jail",
+        ("broker.host.vmm.fetch", "broker.host.images.host_files"),
+        CONFINED,
+        20,
+        2_000,
+        1_000,
     ),
     Program(
         "kernel unpacker",

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import os
 import pwd
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import broker
 from broker.core.paths import Paths
+from broker.helpers.process.program_files import program_files
 from broker.helpers.shipper.config import AnyTarget, HttpTarget, PostgresTarget
 from broker.helpers.shipper.local_receivers import LocalTarget
 
 _ETC = (
-    *("ld.so.cache", "localtime", "ssl", "pki", "ca-certificates", "crypto-policies"),
+    *("localtime", "ssl", "pki", "ca-certificates", "crypto-policies"),
     *("resolv.conf", "hosts", "host.conf", "gai.conf", "nsswitch.conf", "services"),
 )
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/nix/store")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _LIBPQ_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "sslcrldir", "passfile")
 _LIBPQ_VARIABLES = (
@@ -56,7 +54,7 @@ class ShipperJail:
     def watched(self) -> tuple[tuple[str, int, int], ...]:
         """Return which files it shows: a jail keeps one that was replaced meanwhile."""
         found = []
-        for path in (*self.read, *_program_files()):
+        for path in (*self.read, *_system_files()):
             try:
                 info = path.stat()
             except OSError:
@@ -71,7 +69,7 @@ class ShipperJail:
         words += ["--share-net"] if self.network else []
         words += ["--cap-drop", "ALL", "--seccomp", str(rules)]
         words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
-        shown = [*_program_files(), *self.read]
+        shown = [*_system_files(), *self.read]
         # A later mount covers the files below it.
         for path in sorted(dict.fromkeys(shown), key=lambda one: len(one.parts)):
             words += ["--ro-bind-try", str(path), str(path)]
@@ -82,14 +80,9 @@ class ShipperJail:
         return [*words, "--chdir", "/", "--"]
 
 
-def _program_files() -> Iterator[Path]:
-    """Yield Python, our modules, and what their libraries need."""
-    yield from (Path(name) for name in _SYSTEM)
-    yield from (Path(sys.base_prefix), Path(sys.prefix))
-    yield Path(sys.executable).resolve().parents[1]
-    yield Path(broker.__file__).parent
-    for name in _ETC:
-        yield Path("/etc", name)
+def _system_files() -> Iterator[Path]:
+    """Yield what every jail shows: our programs, and files that name servers and hosts."""
+    yield from (*program_files(), *(Path("/etc", name) for name in _ETC))
 
 
 def jails_of(

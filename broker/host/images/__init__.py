@@ -1,5 +1,6 @@
 """Guest images on this machine: their store, and the files that a start takes.
 
-Processes: kernel unpacker (bzimage); launch tools (host_files, unpack); host, brokerctl
-(initramfs, store); launch tools, brokerctl (packages).
+Processes: kernel unpacker (bzimage); launch tools in their jail (host_files); host,
+brokerctl (initramfs, store); launch tools in their jail, brokerctl (packages); launch
+tools (unpack).
 """

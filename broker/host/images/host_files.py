@@ -1,7 +1,8 @@
 """Files of this machine that a micro VM gets by ``launch.host_files``.
 
-A separate process, which then ends: what parses the files of other packages holds no
-machines.  Its arguments are the kinds that the record names.
+A separate process in a jail (``broker.host.vmm.jailed_tool``), which then ends: what
+parses the files of other packages holds no machines, and has no home but its fonts.
+Its arguments are the kinds that the record names.
 
 The files come with the guest agent in the initramfs of the launch, so that they are
 those of the day and any image can be used.  Fonts are those of fontconfig's four

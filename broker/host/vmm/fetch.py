@@ -1,4 +1,4 @@
-"""Fetch ``vhost-device-vsock`` for this user: a separate process, which then ends.
+"""Fetch ``vhost-device-vsock`` for this user, in the jail of ``jailed_tool``.
 
 A separate index, the archive's signature checked as always, the package kept,
 unpacked below the cache, nothing installed.
@@ -30,7 +30,6 @@ def main() -> None:
     """Fetch ``vhost-device-vsock`` unless it is there; exits with a sentence when it cannot."""
     tools, mirror = Path(sys.argv[1]), sys.argv[2]
     try:
-        tools.mkdir(parents=True, exist_ok=True)
         # Held until we end: no other process of this user fetches meanwhile.
         with (tools / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

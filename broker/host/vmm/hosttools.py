@@ -2,7 +2,7 @@
 
 Without ``/dev/vhost-vsock`` a machine's vsock is served by the program
 ``vhost-device-vsock``.  It is in Debian's unstable suite only; its package's
-binary runs on Debian 12.  ``broker.host.vmm.fetch`` fetches it.
+binary runs on Debian 12.  ``broker.host.vmm.fetch`` fetches it, in a jail.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ async def fetch_vhost_device_vsock(
     if (present := find_vhost_device_vsock(paths)) is not None:
         return present
     progress(f"fetching {VHOST_DEVICE_VSOCK} from {mirror or 'the Debian archive'}")
-    fetch = our_program("broker.host.vmm.fetch", str(paths.tools), mirror)
+    argv = our_program("broker.host.vmm.jailed_tool", "fetch", str(paths.tools), mirror)
     try:
-        await run_tool(fetch, name="fetch", deadline=2 * limits.IMAGE_BUILD_SECONDS)
+        await run_tool(argv, name="fetch", deadline=2 * limits.IMAGE_BUILD_SECONDS)
     except (UpstreamError, OSError) as error:
         raise SetupError(
             f"{VHOST_DEVICE_VSOCK} cannot be fetched: {error}",

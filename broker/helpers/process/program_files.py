@@ -1,0 +1,22 @@
+"""What a program of ours is loaded from: what a jail shows of it, to read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import broker
+
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/nix/store")
+
+
+def program_files() -> Iterator[Path]:
+    """Yield Python, our modules, and what their libraries need."""
+    yield from (Path(name) for name in _SYSTEM)
+    yield from (Path(sys.base_prefix), Path(sys.prefix))
+    yield Path(sys.executable).resolve().parents[1]
+    yield Path(broker.__file__).parent
+    yield Path("/etc/ld.so.cache")
+    if sys.pycache_prefix:
+        yield Path(sys.pycache_prefix)
