@@ -30,7 +30,7 @@ from shims.files.syscalls import deny_calls, errno_of_call
 
 if TYPE_CHECKING:
     import ctypes
-    from typing import Dict, List
+    from typing import List
 
 # NEWCGROUP, NEWUTS, NEWIPC, NEWNET
 CLONE_OTHERS = 0x02000000 | 0x04000000 | 0x08000000 | 0x40000000
@@ -40,15 +40,16 @@ SYS_MOUNT_SETATTR = 442  # the same number everywhere
 ATTR_RDONLY, AT_FDCWD, AT_RECURSIVE = 1, -100, 0x8000
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITY_VERSION_3 = 0x20080522
-ROOT = "/tmp"  # any directory that is everywhere; only this mount namespace sees it
+ROOT = "/proc"  # a directory that is everywhere, and of which no file is sent
 
 
 def confine(paths: List[str], *, write: bool = False) -> None:
     """Leave the user's session; pipes and files that are open stay usable.
 
-    No module can be imported afterwards.  These files and directories stay at their paths, which have no links; ``write``:
-    not only to be read, and with /proc/self.  Raises OSError for one that cannot be
-    opened, TransferError where the kernel refuses: then nothing is read.
+    No module can be imported afterwards.  These files and directories stay at their
+    paths, which have no links; ``write``: not only to be read, and with /proc/self.
+    Raises TransferError for one that cannot be opened, and where the kernel refuses:
+    then nothing is read.
     """
     import ctypes
 
@@ -63,11 +64,8 @@ def confine(paths: List[str], *, write: bool = False) -> None:
     except OSError as error:
         need = "it needs unprivileged user namespaces ('brokerctl doctor')"
         raise TransferError(f"no jail for files: {error}; {need}") from None
-    # After that, as mounts of another namespace cannot be cloned; before the new root is
-    # mounted, which may be above one.
-    opened = {path: _opened(path) for path in _uppermost(paths)}
     try:
-        _mount_root(libc, opened, write=write)
+        _mount_root(libc, _uppermost(paths), write=write)
         _enter_root(libc, number)
         check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
         header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
@@ -81,45 +79,31 @@ def confine(paths: List[str], *, write: bool = False) -> None:
 def _uppermost(paths: List[str]) -> List[str]:
     """Return the paths without those that are below another one."""
     found: List[str] = []
-    for path in sorted(set(paths)):
-        if not any(path.startswith(f"{above}/") for above in found):
+    for path in sorted(set(paths), key=lambda path: f"{path}/"):
+        if not found or not path.startswith(f"{found[-1]}/"):
             found.append(path)
     return found
 
 
-def _opened(path: str) -> int:
-    """Open what a path without links names, for mounting it.
-
-    Raises OSError, TransferError.
-    """
-    if path == "/" or not os.path.isabs(path) or os.path.normpath(path) != path:
-        raise TransferError(f"no jail for files has {path}")
-    # guard: no link leads into the jail for files
-    fd = open_without_links(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if stat.S_ISLNK(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise TransferError(f"{path} is a link")
-    return fd
-
-
-def _mount_root(libc: ctypes.CDLL, opened: Dict[str, int], *, write: bool) -> None:
-    """Mount the new root, and in it what is open, whose descriptors are closed."""
-    nodes = sum(path.count("/") for path in opened) + 4
+def _mount_root(libc: ctypes.CDLL, paths: List[str], *, write: bool) -> None:
+    """Mount the new root, and these paths in it."""
+    nodes = sum(path.count("/") for path in paths) + 4
     limits = f"size=4k,nr_inodes={nodes}".encode()
+    os.chdir("/proc")  # below the new root its files have a relative path
     check(libc.mount(b"none", ROOT.encode(), b"tmpfs", 0, limits), "root")
-    for path, fd in opened.items():
-        place = ROOT + path
+    for path in paths:
+        fd, place = _opened(path), ROOT + path
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             os.makedirs(place)
         else:
             os.makedirs(os.path.dirname(place), exist_ok=True)
             os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         # With the mounts below it: a part alone may not be cloned here.
-        _bind(libc, f"/proc/self/fd/{fd}", place, MS_REC)
+        _bind(libc, f"self/fd/{fd}", place, MS_REC)
         os.close(fd)
     if write:
         os.makedirs(f"{ROOT}/proc/self")
-        _bind(libc, f"/proc/{os.getpid()}", f"{ROOT}/proc/self", 0)
+        _bind(libc, f"{os.getpid()}", f"{ROOT}/proc/self", 0)
     # guard: the process that sends files changes none
     below = 0 if write else AT_RECURSIVE
     attributes = struct.pack("QQQQ", ATTR_RDONLY, 0, 0, 0)
@@ -128,10 +112,23 @@ def _mount_root(libc: ctypes.CDLL, opened: Dict[str, int], *, write: bool) -> No
     check(done, "read-only root")
 
 
+def _opened(path: str) -> int:
+    """Open what a path without links names, for mounting it.  Raises TransferError."""
+    if path == "/" or not os.path.isabs(path) or os.path.normpath(path) != path:
+        raise TransferError(f"no jail for files has {path}")
+    try:
+        # guard: no link leads into the jail for files
+        fd = open_without_links(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise TransferError(f"{path}: {error.strerror}") from None
+    if stat.S_ISLNK(os.fstat(fd).st_mode):
+        raise TransferError(f"{path} is a link")
+    return fd
+
+
 def _bind(libc: ctypes.CDLL, source: str, place: str, flags: int) -> None:
-    done = libc.mount(
-        os.fsencode(source), os.fsencode(place), None, MS_BIND | flags, None
-    )
+    name = os.fsencode(place)
+    done = libc.mount(source.encode(), name, None, MS_BIND | flags, None)
     check(done, f"mounting {place[len(ROOT) :]}")
 
 

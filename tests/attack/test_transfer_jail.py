@@ -160,7 +160,7 @@ spec.loader.exec_module(tool)
 {before}
 try:
     tool.confine([{path!r}], write={write})
-except (OSError, tool.TransferError) as error:
+except tool.TransferError as error:
     print(error)
 else:
     print(sorted(os.listdir({path!r})), os.listdir({above!r}))
@@ -237,3 +237,16 @@ def test_nothing_is_read_or_kept_without_user_namespaces(tmp_path, verb):
     assert b"it needs unprivileged user namespaces" in found.stderr
     assert found.stdout == b""
     assert not any((tmp_path / "Incoming").glob("*"))
+
+
+def test_more_files_are_sent_than_may_be_open(tmp_path):
+    for number in range(300):
+        (tmp_path / f"{number}.txt").write_text("content")
+    tool = [sys.executable, "-I", files_program(), "send"]
+    found = subprocess.run(
+        ["prlimit", "--nofile=64", *tool, *map(str, sorted(tmp_path.iterdir()))],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.stdout.count(b"content") == 300, found
