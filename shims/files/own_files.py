@@ -24,7 +24,7 @@ from shims.files.protocol import (
     size_of,
     tell,
 )
-from shims.files.sending import Walk, open_directory, write_entries
+from shims.files.sending import Walk, write_entries
 
 if TYPE_CHECKING:
     from typing import Callable, List

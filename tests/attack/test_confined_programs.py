@@ -24,6 +24,7 @@ from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.helpers.pump.process import start_pump
 from broker.host.acceptor import Acceptors, end_acceptor
+from broker.host.images import vmlinux
 from broker.host.network import namespace, passt
 from broker.host.network.switch import switches
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
