@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.authority.audit import store as audit_store
+from broker.authority.audit.proof.ed25519 import PrivateKey
 from broker.authority.audit.proof.keys import KeyFile, SigningKey
 from broker.authority.audit.proof.note import (
     Checkpoint,
     KeyChange,
     parse_note,
-    public_key,
 )
 from broker.authority.audit.proof.witness import hold_note
 from broker.cli.audit.verify import held_notes
@@ -40,12 +39,12 @@ async def publish(near: Side, far: Side, events: int) -> None:
     await talk(near, far)
 
 
-def made_up(origin: str, size: int, private: Ed25519PrivateKey) -> list[str]:
+def made_up(origin: str, size: int, private: PrivateKey) -> list[str]:
     note = Checkpoint(origin, size, size.to_bytes(32, "big"))
-    return note.signed(private, public_key(private)).split("\n")
+    return note.signed(private, private.public()).split("\n")
 
 
-async def flood(line: Line, far: Side, private: Ed25519PrivateKey, origin: str) -> None:
+async def flood(line: Line, far: Side, private: PrivateKey, origin: str) -> None:
     for number in range(audit_limits.AUDIT_WITNESSED + 5):
         note = made_up(origin, 1000 + number, private)
         with suppress(RefusedError):
@@ -60,7 +59,7 @@ async def test_made_up_notes_push_out_none(tmp_path: Path, peer: str) -> None:
         await publish(near, far, 2)
         before = held(far)
         assert before == [9, 11]
-        anyone = Ed25519PrivateKey.generate()
+        anyone = PrivateKey.generate()
         await flood(Line(peer, far), far, anyone, near.store.origin)
         assert held(far) == before
         assert held(far, "other") == []
@@ -121,7 +120,7 @@ async def test_notes_kept_before_are_believed_when_they_are_signed(
         for number in range(7):
             await near.store.record(event(number))
         real = await near.store.checkpoint()
-        anyone = Ed25519PrivateKey.generate()
+        anyone = PrivateKey.generate()
         lie = "\n".join(made_up(near.store.origin, 5000, anyone))
     db, _ = open_database(tmp_path / "far" / "audit.sqlite")
     for size, text in ((7, real), (5000, lie)):
@@ -189,7 +188,7 @@ async def test_the_log_waits_for_no_queue_of_checkpoints(
     async with sides(tmp_path) as (_, far), trio.open_nursery() as nursery:
 
         async def send(number: int) -> None:
-            note = made_up(first.origin, 5, Ed25519PrivateKey.generate())
+            note = made_up(first.origin, 5, PrivateKey.generate())
             request = m.WitnessNote(number, note, keys=keys)
             with suppress(RefusedError):
                 await far.witness.take(Line("desk", far), request)

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.authority.audit.proof.note import Checkpoint, KeyChange, Note, public_key
+from broker.authority.audit.proof.ed25519 import PrivateKey
+from broker.authority.audit.proof.note import Checkpoint, KeyChange, Note
 from broker.authority.audit.proof.note import origin_of as note_origin
 from broker.authority.audit.store import open_store
 from broker.core.errors import IntegrityError, RefusedError, SetupError, UpstreamError
@@ -316,16 +316,16 @@ async def test_service_survives_what_is_not_http(fleet: Fleet) -> None:
         assert await fleet.ship("one", "one", await fleet.token("one")) == 30
 
 
-def many_keys(count: int) -> tuple[str, list[SignedNote], list[Ed25519PrivateKey]]:
+def many_keys(count: int) -> tuple[str, list[SignedNote], list[PrivateKey]]:
     """A log's name, and the certificates of so many keys, all before its first event."""
-    keys = [Ed25519PrivateKey.generate() for _ in range(count)]
-    origin = note_origin(public_key(keys[0]))
+    keys = [PrivateKey.generate() for _ in range(count)]
+    origin = note_origin(keys[0].public())
     notes = []
     for index, key in enumerate(keys):
         signer = keys[max(index - 1, 0)]
-        change = KeyChange(index, public_key(key))
+        change = KeyChange(index, key.public())
         point = Checkpoint(origin, 0, sha256().digest(), change)
-        text = point.signed(signer, public_key(signer))
+        text = point.signed(signer, signer.public())
         notes.append(SignedNote(0, f"key {index}", text))
     return origin.rpartition("/")[2], notes, keys
 
@@ -354,22 +354,22 @@ async def test_many_keys_of_a_log_are_not_verified_for_each_batch(
         assert len(parsed) <= 16 + len(more)
         assert len(verified) <= len(more)
     # They are still known: the log continues, and nobody certifies one again.
-    for key, size in ((keys[-2], 60), (Ed25519PrivateKey.generate(), 60)):
+    for key, size in ((keys[-2], 60), (PrivateKey.generate(), 60)):
         batch = SignedBatch(name, "one", notes=[kept(name, key, size)])
         with pytest.raises(RefusedError, match="no key of this log"):
             await trio.to_thread.run_sync(store.take, batch, shown)
-    again = KeyChange(7, public_key(keys[0]))
+    again = KeyChange(7, keys[0].public())
     forged = Checkpoint(f"vitrail.invalid/audit/{name}", 60, bytes(32), again)
-    text = forged.signed(keys[-1], public_key(keys[-1]))
+    text = forged.signed(keys[-1], keys[-1].public())
     batch = SignedBatch(name, "one", notes=[SignedNote(60, "key 7", text)])
     with pytest.raises(RefusedError, match="key 400 is missing"):
         await trio.to_thread.run_sync(store.take, batch, shown)
     store.close()
 
 
-def kept(log: str, key: Ed25519PrivateKey, size: int) -> SignedNote:
+def kept(log: str, key: PrivateKey, size: int) -> SignedNote:
     point = Checkpoint(f"vitrail.invalid/audit/{log}", size, bytes(32))
-    return SignedNote(size, "kept", point.signed(key, public_key(key)))
+    return SignedNote(size, "kept", point.signed(key, key.public()))
 
 
 async def test_without_a_signature_there_is_neither_a_sign_of_life_nor_an_event(
@@ -395,7 +395,7 @@ async def test_without_a_signature_there_is_neither_a_sign_of_life_nor_an_event(
     body = '{"sequence": 1, "time_ns": 1, "kind": "x"}'
     change = KeyChange(0, bytes(32))
     point = Checkpoint(origin, 1, leaf_hash(body.encode()), change)
-    unsigned = point.signed(Ed25519PrivateKey.generate(), bytes(32))
+    unsigned = point.signed(PrivateKey.generate(), bytes(32))
     with pytest.raises(RefusedError, match="no key of this log signed the checkpoint"):
         await take(first=1, bodies=[body], proof=unsigned)
     assert fleet.server.rows(state) == before

@@ -45,6 +45,7 @@ GUARDS = (
     Guard("a machine's rows do not end a fleet's questions", "if True:", "tests/integration/test_ship_postgres.py", "rows_of_one"),
     Guard("bodies that are nested without an end", "except (msgspec.DecodeError, UnicodeDecodeError):", "tests/broker/cli/audit/proof/test_verify.py", "unreadable"),
     Guard("a removal that cannot be read", "with contextlib.suppress():", "tests/broker/cli/audit/proof/test_verify.py", "unreadable"),
+    Guard("a signature is good if OpenSSL accepts it", "return True", "tests/broker/authority/audit/proof/test_ed25519.py", "must_be_refused"),
     Guard("sizes fit into a database", '_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")', "tests/attack/test_audit_witness.py", "no_database"),
     Guard("claims of bytes are added without an end", "total = \"sum(coalesce(body ->> '$.{}', 0))\"", "tests/attack/test_audit_claims.py", "whatever_was_claimed"),
     Guard("claims of bytes have an end", "from_sandbox, to_sandbox = outcome.counts", "tests/attack/test_audit_claims.py", "recorded_up_to"),

@@ -21,18 +21,15 @@ import base64
 import contextlib
 import os
 import re
-import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from broker.authority.audit.proof.note import origin_of, public_key
+from broker.authority.audit.proof.ed25519 import PrivateKey
+from broker.authority.audit.proof.note import origin_of
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
 from broker.core.files.replace_file import flush_folder
 
 _HEAD = "vitrail audit key"
-_SEED_BYTES = 32
 _MOST_BYTES = 1024
 _NEWEST_DIGITS = 20
 
@@ -43,9 +40,8 @@ class SigningKey:
 
     index: int
     origin: str
-    private: Ed25519PrivateKey = field(repr=False)
+    private: PrivateKey = field(repr=False)
     public: bytes
-    seed: bytes = field(repr=False)
     newest: int | None = None
     """Events at the newest commit under this key, as its file says; after a power
     cut it may be lower, never higher.  None: a file of version 1, which had no
@@ -54,28 +50,21 @@ class SigningKey:
     @classmethod
     def first(cls, size: int) -> SigningKey:
         """Make the first key of a log of that size, which gives the log its name."""
-        made = cls.from_seed(0, "", secrets.token_bytes(_SEED_BYTES), size)
-        return replace(made, origin=origin_of(made.public))
-
-    @classmethod
-    def from_seed(
-        cls, index: int, origin: str, seed: bytes, newest: int | None
-    ) -> SigningKey:
-        """The key of this seed."""
-        private = Ed25519PrivateKey.from_private_bytes(seed)
-        return cls(index, origin, private, public_key(private), seed, newest)
+        private = PrivateKey.generate()
+        public = private.public()
+        return cls(0, origin_of(public), private, public, size)
 
     def next(self, size: int) -> SigningKey:
         """Make the key after this one, for a log of that size.
 
         Nothing of this one is in it.
         """
-        seed = secrets.token_bytes(_SEED_BYTES)
-        return self.from_seed(self.index + 1, self.origin, seed, size)
+        private = PrivateKey.generate()
+        return SigningKey(self.index + 1, self.origin, private, private.public(), size)
 
     def text(self) -> str:
         """Return the contents of the key's file."""
-        coded = base64.b64encode(self.seed).decode()
+        coded = base64.b64encode(self.private.seed).decode()
         return (
             f"{_HEAD} 2\norigin {self.origin}\nindex {self.index}\nseed {coded}\n"
             f"newest {self.newest or 0:0{_NEWEST_DIGITS}}\n"
@@ -100,10 +89,12 @@ def _parse(text: str, where: str) -> SigningKey:
             hint="'brokerctl audit verify' checks the log without it",
         )
     newest = match["newest"]
-    return SigningKey.from_seed(
+    private = PrivateKey(base64.b64decode(match["seed"]))
+    return SigningKey(
         int(match["index"]),
         match["origin"],
-        base64.b64decode(match["seed"]),
+        private,
+        private.public(),
         None if newest is None else int(newest),
     )
 

@@ -24,12 +24,7 @@ import re
 from dataclasses import dataclass
 from hashlib import sha256
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
-
+from broker.authority.audit.proof.ed25519 import SIGNATURE_BYTES, PrivateKey, verify
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
@@ -38,7 +33,6 @@ _ORIGIN = "vitrail.invalid/audit/"
 _ORIGIN_LABEL = b"vitrail audit 1 origin\0"
 _HEAD = "vitrail-head"
 _ED25519 = b"\x01"
-_SIGNATURE_BYTES = 64
 _ID_BYTES = 4
 _DASH = "\N{EM DASH} "
 # At most 10**18 - 1: a database's integers end at 2**63, and a witness keeps the size.
@@ -61,11 +55,6 @@ def verifier_key(name: str, key: bytes) -> str:
     """A public key as verifiers of notes take it: name, id, type and key."""
     coded = base64.b64encode(_ED25519 + key).decode()
     return f"{name}+{key_id(name, key).hex()}+{coded}"
-
-
-def public_key(private: Ed25519PrivateKey) -> bytes:
-    """The 32 bytes of a private key's public half."""
-    return private.public_key().public_bytes_raw()
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,7 @@ class Checkpoint:
             lines.append(_HEAD)
         return "".join(f"{line}\n" for line in lines)
 
-    def signed(self, private: Ed25519PrivateKey, public: bytes) -> str:
+    def signed(self, private: PrivateKey, public: bytes) -> str:
         """The signed note; ``public`` is the public half."""
         text = self.text()
         signature = key_id(self.origin, public) + private.sign(text.encode())
@@ -118,16 +107,10 @@ class Note:
     def signed_by(self, key: bytes) -> bool:
         """Whether a signature in it was made with this key over its text."""
         wanted = key_id(self.checkpoint.origin, key)
-        for found, signature in self.signatures:
-            if found != wanted:
-                continue
-            verifier = Ed25519PublicKey.from_public_bytes(key)
-            try:
-                verifier.verify(signature, self.text.encode())
-            except InvalidSignature:
-                continue
-            return True
-        return False
+        return any(
+            found == wanted and verify(key, signature, self.text.encode())
+            for found, signature in self.signatures
+        )
 
 
 def parse_note(untrusted_text: str) -> Note:
@@ -152,7 +135,7 @@ def parse_note(untrusted_text: str) -> Note:
             raise _wrong("a line that is not a signature")
         raw = _base64(coded)
         if name == checkpoint.origin:
-            if len(raw) != _ID_BYTES + _SIGNATURE_BYTES:
+            if len(raw) != _ID_BYTES + SIGNATURE_BYTES:
                 raise _wrong("a signature of a wrong size")
             # guard: a log signs a checkpoint once
             if signatures:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.authority.audit.proof import note as n
+from broker.authority.audit.proof.ed25519 import PrivateKey
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
 
-KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-PUBLIC = n.public_key(KEY)
+KEY = PrivateKey(bytes(range(32)))
+PUBLIC = KEY.public()
 ORIGIN = n.origin_of(PUBLIC)
 ROOT = bytes(range(100, 132))
 NOTE = n.Checkpoint(ORIGIN, 289, ROOT).signed(KEY, PUBLIC)
@@ -25,7 +26,7 @@ def test_a_checkpoint_is_read_as_it_was_written() -> None:
     assert read.checkpoint == n.Checkpoint(ORIGIN, 289, ROOT)
     assert read.whole == NOTE
     assert read.signed_by(PUBLIC)
-    assert not read.signed_by(n.public_key(Ed25519PrivateKey.generate()))
+    assert not read.signed_by(PrivateKey.generate().public())
 
 
 def test_it_is_the_format_that_other_programs_know() -> None:
@@ -37,7 +38,8 @@ def test_it_is_the_format_that_other_programs_know() -> None:
     assert (dash, name) == ("\u2014", origin)
     raw = base64.b64decode(coded)
     assert len(raw) == 4 + 64
-    KEY.public_key().verify(raw[4:], f"{origin}\n{size}\n{root}\n".encode())
+    verifier = Ed25519PublicKey.from_public_bytes(PUBLIC)
+    verifier.verify(raw[4:], f"{origin}\n{size}\n{root}\n".encode())
 
 
 def test_the_key_id_is_the_one_of_the_specification() -> None:

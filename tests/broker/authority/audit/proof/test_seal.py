@@ -259,8 +259,8 @@ async def test_a_key_that_is_gone_or_another_logs(path: Path, tmp_path: Path) ->
 def test_a_key_does_not_print_its_secret() -> None:
     key = SigningKey.first(7)
     assert keys._parse(key.text(), "x").newest == 7
-    assert key.seed.hex() not in repr(key)
-    assert str(key.seed) not in repr(key)
+    assert key.private.seed.hex() not in repr(key)
+    assert str(key.private.seed) not in repr(key)
     assert keys._parse(key.text(), "x").public == key.public
 
 
