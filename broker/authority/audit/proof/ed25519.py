@@ -122,4 +122,4 @@ def _check(result: int) -> None:
 
 
 def _failed() -> InternalError:
-    return InternalError("OpenSSL computes no Ed25519")
+    return InternalError("OpenSSL refuses Ed25519")
