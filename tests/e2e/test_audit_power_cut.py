@@ -101,9 +101,8 @@ trio.run(work, "flush=no" not in open("/proc/cmdline").read())
 async def build(directory: Path) -> None:
     """The disks: one for the log, one with what writes it."""
     tree = directory / "tree"
-    for name in ("audit", "core", "ipc"):
-        shutil.copytree(ROOT / "broker" / name, tree / "broker" / name)
-    shutil.copy(ROOT / "broker" / "__init__.py", tree / "broker")
+    for name in ("broker", "policy"):
+        shutil.copytree(ROOT / name, tree / name)
     (tree / "power_cut.py").write_text(_WRITER)
     for name in PACKAGES:
         found = Path(importlib.import_module(name).__file__ or "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from broker.authority.audit.proof.ed25519 import is_signed_by
 from broker.authority.audit.proof.note import Note, origin_of, verifier_key
 
 
@@ -56,7 +57,7 @@ class Chain:
         for place, key in enumerate(self.keys):
             after = self.keys[place + 1 : place + 2]
             in_time = key.size <= size and (not after or size <= after[0].size)
-            if in_time and note.signed_by(key.public):
+            if in_time and is_signed_by(note, key.public):
                 return key
         return None
 
@@ -128,6 +129,6 @@ def _wrong(keys: Sequence[Key], origin: str, expected: int, note: Note) -> str:
         signer = keys[-1].public
         if checkpoint.size < keys[-1].size:
             return f"key {expected} is certified at a smaller size than the one before"
-    if not note.signed_by(signer):
+    if not is_signed_by(note, signer):
         return f"the certificate of key {expected} is not signed by the key before"
     return ""

@@ -1,4 +1,4 @@
-"""Ed25519 (RFC 8032): signing the log, by the libcrypto that Python's hashlib uses.
+"""Ed25519 (RFC 8032): who signed a note of the log, by the libcrypto that Python's hashlib uses.
 
 Not by the package ``cryptography``, which loads all its algorithms, X.509 and a copy of
 OpenSSL into the process: 7 MiB, for three functions.
@@ -12,11 +12,11 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from broker.authority.audit.proof.note import SIGNATURE_BYTES, Note, key_id
 from broker.core.errors import InternalError
 
 KEY_BYTES = 32
 """Of a seed, which is the private key, and of a public key."""
-SIGNATURE_BYTES = 64
 _ED25519 = 1087
 """EVP_PKEY_ED25519 of <openssl/evp.h>."""
 _DONE = 1
@@ -103,6 +103,15 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
     # 0 is no, and less an error.
     # guard: a signature is good if OpenSSL accepts it
     return bool(result == _DONE)
+
+
+def is_signed_by(note: Note, key: bytes) -> bool:
+    """Whether a signature in a note was made with this key over its text."""
+    wanted = key_id(note.checkpoint.origin, key)
+    return any(
+        found == wanted and verify(key, signature, note.text.encode())
+        for found, signature in note.signatures
+    )
 
 
 @contextmanager

@@ -23,16 +23,20 @@ import binascii
 import re
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
-from broker.authority.audit.proof.ed25519 import SIGNATURE_BYTES, PrivateKey, verify
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
+
+if TYPE_CHECKING:
+    from broker.authority.audit.proof.ed25519 import PrivateKey
 
 _ORIGIN = "vitrail.invalid/audit/"
 _ORIGIN_LABEL = b"vitrail audit 1 origin\0"
 _HEAD = "vitrail-head"
 _ED25519 = b"\x01"
+SIGNATURE_BYTES = 64
 _ID_BYTES = 4
 _DASH = "\N{EM DASH} "
 # At most 10**18 - 1: a database's integers end at 2**63, and a witness keeps the size.
@@ -103,14 +107,6 @@ class Note:
     signatures: tuple[tuple[bytes, bytes], ...]
     """Key id and signature of those in the origin's name."""
     whole: str
-
-    def signed_by(self, key: bytes) -> bool:
-        """Whether a signature in it was made with this key over its text."""
-        wanted = key_id(self.checkpoint.origin, key)
-        return any(
-            found == wanted and verify(key, signature, self.text.encode())
-            for found, signature in self.signatures
-        )
 
 
 def parse_note(untrusted_text: str) -> Note:

@@ -18,6 +18,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from broker.authority.audit.proof.ed25519 import is_signed_by
 from broker.authority.audit.proof.keys import KeyFile, SigningKey
 from broker.authority.audit.proof.note import Checkpoint, KeyChange, Note, parse_note
 from broker.core.errors import IntegrityError, RefusedError
@@ -285,7 +286,7 @@ def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
     if (
         note is None
         or note.checkpoint.root != tree.root()
-        or not note.signed_by(seal.key.public)
+        or not is_signed_by(note, seal.key.public)
         or not says_end(note, seal.key)
     ):
         raise IntegrityError(

@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
+from broker.authority.audit.proof.ed25519 import is_signed_by
 from broker.authority.audit.proof.note import Note, origin_of, parse_note
 from broker.authority.audit.proof.offer import WitnessAnswer, WitnessFate, WitnessOffer
 from broker.core.errors import RefusedError
@@ -58,7 +59,7 @@ def _fate(
             WitnessFate.BACK
         )  # for any signer: a log that was rolled back has new keys
     # guard: a witness asks for a signature
-    if not any(note.signed_by(key) for key in signers):
+    if not any(is_signed_by(note, key) for key in signers):
         return WitnessFate.UNSIGNED
     if before is None:
         return WitnessFate.KEPT
@@ -137,7 +138,7 @@ def _check_follows(origin: str, last: Note | None, note: Note) -> None:
         good &= note.checkpoint.size >= last.checkpoint.size
         signer = last.checkpoint.change.key
     # guard: a witness follows the keys
-    if not good or not note.signed_by(signer):
+    if not good or not is_signed_by(note, signer):
         raise RefusedError(f"the certificate of key {change.index} does not follow")
 
 
@@ -173,7 +174,7 @@ def _proved_old(
     for (text,) in rows:
         note = parse_note(text)
         # guard: old notes are proved
-        if any(note.signed_by(key) for key in signers):
+        if any(is_signed_by(note, key) for key in signers):
             _insert(db, peer, note)
             return note
     return None

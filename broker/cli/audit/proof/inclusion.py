@@ -14,6 +14,7 @@ import sqlite3
 
 import msgspec
 
+from broker.authority.audit.proof.ed25519 import is_signed_by
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.core.errors import IntegrityError, RefusedError, SetupError
 from broker.ipc.audit.nodes import Nodes
@@ -90,7 +91,7 @@ def _keys(db: sqlite3.Connection, note: Note) -> list[str]:
     for (text,) in rows:
         found.append(text)
         change = parse_note(text).checkpoint.change
-        if change is not None and note.signed_by(change.key):
+        if change is not None and is_signed_by(note, change.key):
             return found
     raise IntegrityError(
         "the checkpoint is not signed by a key of this log",

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from broker.authority.audit.proof.chain import Chain, read_chain
+from broker.authority.audit.proof.ed25519 import is_signed_by
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.cli.audit.proof.verify import VerificationReport
 from broker.core.errors import RefusedError
@@ -91,7 +92,7 @@ def _signed(note: Note, chain: Chain) -> bool:
     return chain.signer_of(note) is not None or (
         # The first certificate is signed by the key that it certifies.
         note.checkpoint.change is not None
-        and any(note.signed_by(key.public) for key in chain.keys)
+        and any(is_signed_by(note, key.public) for key in chain.keys)
     )
 
 

@@ -19,6 +19,7 @@ from hashlib import sha256
 import msgspec
 
 from broker.authority.audit.proof.chain import Chain, ChainProblem, read_chain
+from broker.authority.audit.proof.ed25519 import is_signed_by
 from broker.authority.audit.proof.keys import SigningKey
 from broker.authority.audit.proof.note import Note, origin_of, parse_note
 from broker.authority.audit.proof.seal import says_end
@@ -479,7 +480,7 @@ def _check_end(
     newest = chain.keys[-1]
     current = [key for key in keys if key.public == newest.public]
     for head in heads:
-        if head.checkpoint.size == report.size and head.signed_by(newest.public):
+        if head.checkpoint.size == report.size and is_signed_by(head, newest.public):
             # guard: a head is no checkpoint, in verify
             if all(says_end(head, key) for key in current):
                 return
