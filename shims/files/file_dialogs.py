@@ -42,7 +42,7 @@ DIALOGS_AT_ONCE = 32  # those of which a file is being saved count, too
 CHOSEN, DISMISSED, NOT_SHOWN = 0, 1, 2
 # A program may print the path and end, and another one writes.
 SAVED_LINGER_SECONDS = 60.0
-RETURN_TRIES = 5
+RETURN_PAUSE = 10.0  # the longest before it is tried once more; all are 22 s
 IN_CLOSE_WRITE, IN_MOVED_TO = 0x8, 0x80
 # As in the broker's messages: others are left out.
 GLOB = re.compile(r"(?!(?:[^*]*\*){4})[A-Za-z0-9*?.\[\]_+-]{1,64}")
@@ -257,7 +257,8 @@ def size_at(path: str) -> int:
 
 def send_saved(path: str, token: str) -> int:
     """Send the saved file; returns 1, 0 where it has gone.  Raises TransferError."""
-    for left in reversed(range(RETURN_TRIES)):
+    pause = 0.3
+    while True:
         if not os.path.lexists(path):
             return 0  # another program has moved it away
         walk = Walk([path], follow=False)
@@ -273,10 +274,11 @@ def send_saved(path: str, token: str) -> int:
                 return 1
         except TransferError:
             # The one before is still being kept, or the file is being written again.
-            if not left:
+            # guard: what is saved while the desktop is busy is sent later
+            if pause > RETURN_PAUSE:
                 raise
-            time.sleep(0.3)
-    return 0
+            time.sleep(pause)
+            pause *= 1.5
 
 
 def watched(folder: str) -> int:

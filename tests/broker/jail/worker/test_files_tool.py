@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import nullcontext
 
 import pytest
 
-from shims.files import progress
+from shims.files import file_dialogs, progress
 from shims.files.openers import kind_of, opener
 from shims.files.protocol import TransferError
 
@@ -113,3 +114,35 @@ def test_a_transfer_that_is_over_at_once_has_no_bar(monkeypatch):
     bar.add(3)
     bar.end()
     assert screen.getvalue() == ""
+
+
+@pytest.mark.parametrize(("seconds", "sent"), [(10, True), (60, False)])
+def test_what_is_saved_while_the_desktop_is_busy_is_sent_later(
+    tmp_path, monkeypatch, seconds, sent
+):
+    """It takes one content at a time; the next one was lost after a second or so."""
+    now = [0.0]
+
+    class Busy:
+        """The broker refuses the token while the content before is being kept."""
+
+        def __init__(self, _what):
+            self.socket = nullcontext()
+
+        def send(self, _data):
+            if now[0] < seconds:
+                raise TransferError("no file may be returned by that token")
+
+        def wait(self, _what):
+            """It is taken."""
+
+    def sleep(pause):
+        now[0] += pause
+
+    monkeypatch.setattr(file_dialogs, "BrokerConnection", Busy)
+    monkeypatch.setattr(file_dialogs, "send_entries", lambda *_: None)
+    monkeypatch.setattr(file_dialogs.time, "sleep", sleep)
+    file = tmp_path / "saved"
+    file.write_text("content")
+    with nullcontext() if sent else pytest.raises(TransferError):
+        assert file_dialogs.send_saved(str(file), "token") == 1
