@@ -21,6 +21,7 @@ from broker.ipc import fdpass
 from broker.ipc import starter as m
 
 _ANSWER_SECONDS = 10.0
+_PAUSE = 0.05
 _T = TypeVar("_T")
 
 
@@ -105,16 +106,18 @@ class HelperStarter:
         return answered
 
     async def _exchange(self, request: m.Request, fds: Sequence[int]) -> Helper:
-        await self._retry(
-            partial(fdpass.send, self._sock, m.encode(request), fds),
-            trio.lowlevel.wait_writable,
-        )
+        send = partial(fdpass.send, self._sock, m.encode(request), fds)
+        await self._retry(send, trio.lowlevel.wait_writable)
         self._owed += 1
+        size, most = m.MESSAGE_BYTES, m.DESCRIPTORS
+        receive = partial(fdpass.receive, self._sock, size, most)
         while True:
-            data, received = await self._retry(
-                partial(fdpass.receive, self._sock, m.MESSAGE_BYTES, m.DESCRIPTORS),
-                trio.lowlevel.wait_readable,
-            )
+            try:
+                data, received = await self._retry(receive, trio.lowlevel.wait_readable)
+            # guard: an answer for which there is no descriptor ends no channel
+            except PeerError as error:
+                self._owed -= 1
+                raise UpstreamError(f"a helper: {error}") from error
             if not data:
                 raise PeerError("it closed its socket")
             self._owed -= 1
@@ -141,6 +144,11 @@ class HelperStarter:
                 return step()
             except BlockingIOError:
                 await wait(self._sock)
+            except OSError as error:
+                # guard: an authority without memory for a moment keeps its starter
+                if error.errno not in {errno.ENOMEM, errno.ENOBUFS}:
+                    raise
+                await trio.sleep(_PAUSE)
 
 
 def _discard(received: Sequence[int]) -> None:

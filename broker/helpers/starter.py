@@ -19,9 +19,11 @@ import shutil
 import signal
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 from broker.core.errors import PeerError, SetupError, VitrailError
 from broker.helpers.process import popen
+from broker.helpers.process.fork_server import patiently
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
 from broker.ipc import starter as m
@@ -42,7 +44,8 @@ class HelperServer:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
+            # guard: a starter outlives a moment without memory
+            for fd, _ in patiently(poll.poll):
                 if fd in self._running:
                     poll.unregister(fd)
                     self._ended(fd)
@@ -51,7 +54,13 @@ class HelperServer:
 
     def _serve(self, poll: select.poll) -> bool:
         """Serve one request; False: there is none any more."""
-        data, fds = fdpass.receive(self._control, m.MESSAGE_BYTES, m.DESCRIPTORS)
+        size, most = m.MESSAGE_BYTES, m.DESCRIPTORS
+        try:
+            data, fds = patiently(partial(fdpass.receive, self._control, size, most))
+        # guard: a request for which there is no descriptor has an answer
+        except PeerError as error:
+            self._answer(m.HelperNotStarted(error.message))
+            return True
         if not data:
             return False
         try:
@@ -121,7 +130,8 @@ class HelperServer:
         os.close(write)
 
     def _answer(self, message: m.Answer, fds: Sequence[int] = ()) -> None:
-        fdpass.send(self._control, m.encode(message), fds)
+        # guard: a starter answers when there is memory again
+        patiently(partial(fdpass.send, self._control, m.encode(message), fds))
 
 
 def _not_started(error: SetupError | OSError) -> m.HelperNotStarted:

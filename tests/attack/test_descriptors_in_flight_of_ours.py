@@ -7,6 +7,7 @@ request; none of our processes and no channel ends, for any other sandbox.
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import threading
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import trio
 
 from broker.authority.helper_starter import HelperStarter
-from broker.core.errors import UpstreamError
+from broker.core.errors import PeerError, UpstreamError
 from broker.helpers import starter
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
@@ -88,3 +89,70 @@ def test_a_window_that_cannot_be_had_ends_no_other(flood):
         assert len(held) == 1
         for sock in held.values():
             sock.close()
+
+
+_poll = select.poll
+
+
+class ShortPoll:
+    """poll(2), which has no memory at first."""
+
+    def __init__(self):
+        self._poll, self._short = _poll(), True
+
+    def __getattr__(self, name):
+        return getattr(self._poll, name)
+
+    def poll(self):
+        if self._short:
+            self._short = False
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return self._poll.poll()
+
+
+def short(monkeypatch, where, call):
+    """The next call of authority or starter fails: no memory, or no descriptor."""
+    real, due = getattr(fdpass, call), [True]
+    authority = threading.get_ident()
+
+    def may_fail(sock, *words):
+        mine = (threading.get_ident() == authority) == (where == "authority")
+        if not mine or not due[0]:
+            return real(sock, *words)
+        if call == "send":
+            due[0] = False
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        got = real(sock, *words)
+        due[0] = False
+        fdpass.close_all(got.fds)
+        raise PeerError("the peer sent too many, or too many are open")
+
+    monkeypatch.setattr(fdpass, call, may_fail)
+
+
+@pytest.mark.parametrize("call", ["send", "receive"])
+@pytest.mark.parametrize("where", ["authority", "starter"])
+async def test_the_starter_outlives_a_moment_without_room(monkeypatch, where, call):
+    """Else the person is asked nothing, and the log not shipped, until a restart."""
+    monkeypatch.setattr(starter.popen, "our_program", lambda *_: ["sleep", "1000"])
+    monkeypatch.setattr(starter.select, "poll", ShortPoll)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    served = starter.HelperServer(theirs)
+    server = threading.Thread(target=served.run)
+    with ours, theirs, trio.fail_after(60):
+        asks = HelperStarter(ours)
+        short(monkeypatch, where, call)
+        server.start()
+        try:
+            if call == "receive":
+                with pytest.raises(UpstreamError, match="too many"):
+                    await asks.start(HelperProgram.PROMPT)
+            for _ in range(2):  # the next request has its own answer
+                helper = await asks.start(HelperProgram.PROMPT)
+                assert await helper.stop() == -15
+        finally:
+            ours.shutdown(socket.SHUT_RDWR)
+            await trio.to_thread.run_sync(server.join)
+            for left, _ in served._running.values():  # nobody has its pidfd
+                left.kill()
+                left.wait()

@@ -69,10 +69,10 @@ def test_a_fork_server_calls_again(number, monkeypatch):
             raise result
         return result
 
-    assert fork_server._patiently(call) == 7
+    assert fork_server.patiently(call) == 7
     results.append(OSError(errno.EBADF, ""))
     with pytest.raises(OSError, match="Errno 9"):
-        fork_server._patiently(call)
+        fork_server.patiently(call)
 
 
 @pytest.mark.parametrize("number", SHORT)

@@ -150,7 +150,7 @@ class _ForkServer:
     def run(self) -> None:
         """Return when all clients have closed their ends."""
         while self._clients:
-            ready = {fd for fd, _ in _patiently(self._waiting.poll)}
+            ready = {fd for fd, _ in patiently(self._waiting.poll)}
             # The dead first: when the broker closes after its last child ended, no
             # child is left for process 1 to reap.
             for pidfd in ready - self._clients.keys():
@@ -196,7 +196,7 @@ class _ForkServer:
 
     def _obey(self, client: socket.socket) -> bool:
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
-        got = _patiently(partial(fdpass.receive, client, size, most))
+        got = patiently(partial(fdpass.receive, client, size, most))
         if not got.data:
             return False
         order = messages.decode_order(got.data)
@@ -235,10 +235,10 @@ class _ForkServer:
 
 
 def _answer(client: socket.socket, answer: messages.Answer, fds: Sequence[int]) -> None:
-    _patiently(partial(fdpass.send, client, messages.encode(answer), fds))
+    patiently(partial(fdpass.send, client, messages.encode(answer), fds))
 
 
-def _patiently(call: Callable[[], _T]) -> _T:
+def patiently(call: Callable[[], _T]) -> _T:
     """Call again while the kernel has no memory for it: others wait for this process."""
     while True:
         try:
