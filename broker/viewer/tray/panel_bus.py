@@ -24,7 +24,7 @@ from jeepney import (
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter, open_dbus_router
 
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, sole
 from broker.core.stderr_log import log_stderr
 from broker.net.session_bus import (
     CALLS,
@@ -102,7 +102,11 @@ class Panel(Generic[Pressed]):
                 await nursery.start(answer_calls, router, self._called, self._then)
                 nursery.start_soon(self._register, router, self._name)
                 task_status.started()
-        except (KeyError, OSError) as error:
+        except (KeyError, OSError, ExceptionGroup) as error:
+            # Of the nurseries inside: one failure, in a wrapper.
+            # guard: a session bus that fails is a mistake of the session
+            if not isinstance(sole(error), KeyError | OSError | trio.TooSlowError):
+                raise
             raise SetupError(
                 f"cannot use the session bus: {why(error)}",
                 hint="start it from your desktop's session",
