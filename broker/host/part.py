@@ -236,11 +236,9 @@ class HostPart:
 
     def _qmp_of(self, lease: LeaseId) -> Qmp | None:
         """The monitor of one of our machines; None: it belongs to another program."""
-        for active_lease in self.role.active_leases():
-            machine = active_lease.machine
-            if active_lease.lease.id == lease and isinstance(machine, MicroVmMachine):
-                return machine.qmp
-        return None
+        active = self.role.active_leases()
+        machine = next((x.machine for x in active if x.lease.id == lease), None)
+        return machine.qmp if isinstance(machine, MicroVmMachine) else None
 
     def warnings(self) -> list[str]:
         """Problems with machines, newest last."""

@@ -248,7 +248,11 @@ class LogClient:
 
     async def _follow(self, message: m.Policy) -> None:
         """Take a copy of other records, to show and to offer things."""
-        await trio.to_thread.run_sync(self._records.follow, message.records)
+        try:
+            await trio.to_thread.run_sync(self._records.follow, message.records)
+        # guard: records are followed without room for a thread
+        except RuntimeError:
+            self._records.follow(message.records)
         self._started = True
         self._changed.set()
 

@@ -63,8 +63,7 @@ async def _watch_signals(shutdown: trio.Event) -> None:
 
 
 async def _watch_forks(process: Child, log: EventLog) -> None:
-    pid = process.pid
-    await fork_server_died(log, pid, await process.wait())
+    await fork_server_died(log, process.pid, await process.wait())
 
 
 async def fork_server_died(log: EventLog, pid: int, code: int | None) -> None:

@@ -31,7 +31,13 @@ class SettingsWatch:
         async with open_watch((), self._files) as watch:
             while True:
                 seen = await watch.wait_changed(seen)
-                found = await trio.to_thread.run_sync(settings_problems, self._paths)
+                try:
+                    found = await trio.to_thread.run_sync(
+                        settings_problems, self._paths
+                    )
+                # guard: settings are read without room for a thread
+                except RuntimeError:
+                    found = settings_problems(self._paths)
                 new = [problem for problem in found if problem not in self._problems]
                 self._problems = found
                 for problem in new:

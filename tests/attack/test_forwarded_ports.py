@@ -147,6 +147,22 @@ async def test_a_connection_that_finds_no_descriptor_ends_no_other():
             await calls.wait(2)
 
 
+async def test_a_connection_that_finds_no_thread_ends_no_other(monkeypatch):
+    async with forwarded() as (port, calls, _):
+        with monkeypatch.context() as without:
+            without.setattr(trio.to_thread, "run_sync", no_thread)
+            async with await connect(port) as failed:
+                assert await failed.receive_some() == b""
+        async with await connect(port):
+            await calls.wait(1)
+
+
+async def no_thread(*_words, **_more):
+    """As where a sandbox has all processes that its user may have."""
+    await trio.lowlevel.checkpoint()
+    raise RuntimeError("can't start new thread")
+
+
 async def test_who_connects_is_looked_up_beside_the_event_loop(monkeypatch):
     """The kernel writes a line for each TCP socket of the machine, whoever has it."""
     threads = []

@@ -306,7 +306,8 @@ class FolderDesk:
         try:
             write = path in record.viewer.folders.read_write
             await self._begin(str(path), lease, write=write)
-        except (VitrailError, OSError) as error:
+        # guard: a folder for which there is no thread ends no broker
+        except (VitrailError, OSError, RuntimeError) as error:
             self._decider.notify(
                 f"Vitrail: {lease.sandbox} starts without {printable(str(path), 200)}",
                 printable(str(error), 400),

@@ -135,13 +135,13 @@ class PortForwards:
         peer = f"{there[1]} of this machine"
         opening = Opening(guest.lease, TCP, next(self._numbers), f"port {peer}")
         # The kernel writes a line for each TCP socket of the machine, of any user.
-        # guard: who connects to a forwarded port is looked up beside the event loop
-        own = await trio.to_thread.run_sync(is_own, conn, there)
-        # guard: a forwarded port serves its user alone
-        if not own:
-            await self._events.refused(opening, "another user's program connected")
-            return
         try:
+            # guard: who connects to a forwarded port is looked up beside the event loop
+            own = await trio.to_thread.run_sync(is_own, conn, there)
+            # guard: a forwarded port serves its user alone
+            if not own:
+                await self._events.refused(opening, "another user's program connected")
+                return
             async with self._events.carry(
                 opening, "pump", trio.current_time()
             ) as outcome:
@@ -155,7 +155,7 @@ class PortForwards:
                     outcome.reason = end.describe()
                     outcome.counts = end.bytes_ba, end.bytes_ab
         # guard: a forwarded connection without descriptors ends no other
-        except (VitrailError, OSError) as error:
+        except (VitrailError, OSError, RuntimeError) as error:  # no room for a thread
             await forward.emit(api.ForwardItem(failed=printable(str(error), 300)))
 
 

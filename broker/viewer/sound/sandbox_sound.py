@@ -26,6 +26,7 @@ from broker.core.errors import (
     SetupError,
     UpstreamError,
     VitrailError,
+    sole,
 )
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
@@ -191,12 +192,13 @@ class GuestSound:
         while True:
             try:
                 await serve_desk(self._desks(), self._lease.sandbox, self)
-            except (SetupError, OSError) as error:
+            # guard: a mixer's socket is served again, whatever ended it
+            except (SetupError, OSError, ExceptionGroup) as error:
                 if not complained:
                     complained = True
                     log_stderr(
                         f"'brokerctl audio' does not reach {self._lease.sandbox} "
-                        f"before this has an end: {error}"
+                        f"before this has an end: {sole(error)}"
                     )
             await trio.sleep(_DESK_AGAIN_SECONDS)
 

@@ -120,6 +120,25 @@ async def test_a_running_broker_tells_of_a_mistake_once_and_warns_until_it_is_me
     assert more.statistics().current_buffer_used == 0
 
 
+async def test_a_mistake_is_told_where_there_is_no_thread(
+    paths, nursery, autojump_clock, monkeypatch
+):
+    """A sandbox may have all processes that its user may have."""
+
+    async def no_thread(*_words, **_more):
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", no_thread)
+    told, more = trio.open_memory_channel(100)
+    watch = SettingsWatch(paths, lambda title, text: told.send_nowait((title, text)))
+    name, wrong = next(iter(WRONG_ONCE.items()))
+    (paths.config[0] / name).write_text(wrong)
+    nursery.start_soon(watch.run)
+    _, text = await more.receive()
+    assert f"{name}:1:" in text
+
+
 def test_services_of_the_desktop_are_read(paths):
     folder = paths.config[0] / "services.d"
     folder.mkdir(mode=0o755)
