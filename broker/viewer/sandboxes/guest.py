@@ -204,7 +204,8 @@ class Guest:
             self.idle.set()  # a task that waits for that need not any more
             # A jailed client may have filled it, and trio's thread serves all sandboxes.
             # Twice: a call may fail where memory or descriptors are used up.
-            with trio.move_on_after(_REMOVE_SECONDS):
+            # guard: a sandbox ends without room for a thread
+            with trio.move_on_after(_REMOVE_SECONDS), contextlib.suppress(RuntimeError):
                 for _ in range(2):
                     await trio.to_thread.run_sync(
                         remove_tree, self._display, abandon_on_cancel=True

@@ -160,6 +160,7 @@ GUARDS = (
     Guard("a folder for which there is no thread ends no broker", "except (VitrailError, OSError) as error:", "tests/broker/viewer/folders/test_desk.py", "no_thread"),
     Guard("settings are read without room for a thread", "except ZeroDivisionError:", "tests/broker/viewer/test_settings_files.py", "no_thread"),
     Guard("a mixer's socket is served again, whatever ended it", "except (SetupError, OSError) as error:", "tests/broker/viewer/sound/test_mixer.py", "served_again"),
+    Guard("a sandbox ends without room for a thread", "with trio.move_on_after(_REMOVE_SECONDS):", "tests/broker/viewer/sandboxes/test_guest.py", "no_thread"),
     Guard("doctor changes no file of the log", "if False:", "tests/integration/test_doctor.py", "test_shipping"),
     Guard("a cursor is a small regular file", "data = path.read_bytes()", "tests/attack/test_shipper_jail.py", "cursor and large"),
     Guard("a problem of shipping is a small regular file", "data = _problem_file(paths).read_bytes()[:_PROBLEM_BYTES]", "tests/attack/test_shipper_jail.py", "problem and fifo"),
