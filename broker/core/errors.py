@@ -62,7 +62,3 @@ def sole(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-class UnknownCallError(Exception):
-    """A call over D-Bus names no object, interface, method or property that there is."""

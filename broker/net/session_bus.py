@@ -18,7 +18,7 @@ from jeepney import (
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter
 
-from broker.core.errors import UnknownCallError, UpstreamError
+from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_stderr
 
@@ -48,16 +48,21 @@ def owner_changes(name: str) -> MatchRule:
     return rule
 
 
+class UnknownCallError(Exception):
+    """There is no such object, interface, method or property."""
+
+
 async def answer_calls(
     router: DBusRouter,
     called: Callable[[str, str, str, tuple[Any, ...]], Reply],
     then: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     *,
+    unknown: type[Exception] = UnknownCallError,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Reply to the calls of other programs, until the connection ends.
 
-    ``called`` gets path, interface, member and values, and may raise UnknownCallError;
+    ``called`` gets path, interface, member and values, and may raise ``unknown``;
     ``then`` is awaited after each reply.
     """
     # Not as a context manager, see DesktopSettings: it ends with the router.
@@ -69,7 +74,7 @@ async def answer_calls(
         try:
             signature, values = called(words[0], words[1], words[2], call.body)
             reply = new_method_return(call, signature or None, values)
-        except UnknownCallError as error:
+        except unknown as error:
             name = "org.freedesktop.DBus.Error.UnknownMethod"
             reply = new_error(call, name, "s", (str(error),))
         if not call.header.flags & MessageFlag.no_reply_expected:

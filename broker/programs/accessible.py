@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 import trio
@@ -33,6 +34,7 @@ from broker.helpers.prompt.accessible import (
     ROOT,
     AccessibilityEvent,
     Accessible,
+    UnknownError,
 )
 from broker.helpers.session_filters import keeper_filter
 from broker.ipc.prompt import Described, decode_described
@@ -88,7 +90,8 @@ class _Reader:
             return words  # each new description looks again
         async with open_dbus_router(bus=address) as router, trio.open_nursery() as n:
             tree = Accessible(router.unique_name)
-            await n.start(answer_calls, router, tree.call)
+            serve = partial(answer_calls, unknown=UnknownError)
+            await n.start(serve, router, tree.call)
             await _embed(router, tree)
             last: Described | None = words
             while last is not None and last.title:

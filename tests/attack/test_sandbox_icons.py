@@ -17,7 +17,7 @@ import trio
 import trio.testing
 from PIL import Image
 
-from broker.core.errors import PeerError, RefusedError, SetupError, UnknownCallError
+from broker.core.errors import PeerError, RefusedError, SetupError
 from broker.core.framing import FrameReader, encode_frame
 from broker.core.limits import tray as limits
 from broker.core.limits.notifications import DAEMON_FRAME_BYTES, SILENT_SECONDS
@@ -30,7 +30,7 @@ from broker.ipc.guest.daemons import (
     decode_from_daemon,
 )
 from broker.jail.worker.daemon_stream import DaemonStream
-from broker.net.session_bus import PROPERTIES
+from broker.net.session_bus import PROPERTIES, UnknownCallError
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.tray import tray_icons
 from broker.viewer.tray.panel_bus import ITEM, ITEM_PATH

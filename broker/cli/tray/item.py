@@ -13,8 +13,7 @@ from typing import Any
 
 from broker.cli.tray.menu_rows import Click, MenuRow, TrayState, rows, summary
 from broker.cli.tray.picture import pixmaps, square
-from broker.core.errors import UnknownCallError
-from broker.net.session_bus import PROPERTIES, Reply
+from broker.net.session_bus import PROPERTIES, Reply, UnknownCallError
 from broker.viewer.tray.panel_bus import (
     ITEM,
     ITEM_PATH,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from broker.core.errors import UnknownCallError
 from broker.helpers.prompt.dialog import WORD
 from broker.ipc.prompt import Described
 
@@ -54,6 +53,10 @@ class AccessibilityEvent(NamedTuple):
     first: int
     second: int
     value: tuple[str, Any]
+
+
+class UnknownError(Exception):
+    """A call that no object here has."""
 
 
 @dataclass(eq=False)
@@ -189,19 +192,19 @@ class Accessible:
     def call(
         self, path: str, interface: str, member: str, body: tuple[Any, ...]
     ) -> tuple[str, tuple[Any, ...]]:
-        """Return signature and values of a reply.  Raises UnknownCallError."""
+        """Return signature and values of a reply.  Raises UnknownError."""
         here = self._objects.get(path)
         if here is None:
-            raise UnknownCallError(path)
+            raise UnknownError(path)
         if interface == PROPERTIES:
             return self._property(here, member, body)
         if interface == "org.freedesktop.DBus.Peer" and member == "Ping":
             return "", ()
         if interface not in _interfaces(here):
-            raise UnknownCallError(interface)
+            raise UnknownError(interface)
         answer = self._answers(here, body).get(f"{interface}.{member}")
         if answer is None:
-            raise UnknownCallError(member)
+            raise UnknownError(member)
         signature, value = answer()
         return signature, (value,)
 
@@ -254,7 +257,7 @@ class Accessible:
         name = str(body[1]) if len(body) > 1 else ""
         if member == "Get" and name in wanted:
             return "v", (wanted[name],)
-        raise UnknownCallError(member)
+        raise UnknownError(member)
 
     def _values(self, here: _Object) -> dict[str, dict[str, tuple[str, Any]]]:
         parent = self._desktop if here.parent is None else self._at(here.parent)

@@ -8,12 +8,11 @@ all is bounded by the records that ``vitrail-devices`` reads itself.
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 
-from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError
+from broker.core.decoding import Reader, reader
 from broker.core.limits import devices as limits
 
 _Word = Annotated[str, msgspec.Meta(max_length=limits.DEVICE_WORD_CHARACTERS)]
@@ -136,9 +135,6 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
 
 Reply = Devices | Attached | MachineWay | DeviceDone | DeviceRefused | Changed | Ended
 
-_Message = TypeVar("_Message")
-
-
 HANDOVER = struct.Struct("<8sII")
 """Header that a guest reads before its kernel gets the socket: MAGIC, devid, speed."""
 MAGIC = b"VitrUSB1"
@@ -154,18 +150,11 @@ def encode(message: msgspec.Struct) -> bytes:
     return msgspec.json.encode(message)
 
 
-def _decode(untrusted_packet: bytes, kind: type[_Message]) -> _Message:
-    try:
-        return msgspec.json.decode(untrusted_packet, type=kind)
-    except UNREADABLE as error:
-        raise PeerError(f"a message that is not understood: {error}") from error
-
-
-def decode_request(untrusted_packet: bytes) -> Request:
-    """Return a request.  Raises PeerError."""
-    return _decode(untrusted_packet, Request)  # type: ignore[arg-type]
-
-
-def decode_reply(packet: bytes) -> Reply:
-    """Return a reply.  Raises PeerError."""
-    return _decode(packet, Reply)  # type: ignore[arg-type]
+decode_request: Reader[Request] = reader(
+    msgspec.json.Decoder(Request), "a message that is not understood"
+)
+"""Return a request."""
+decode_reply: Reader[Reply] = reader(
+    msgspec.json.Decoder(Reply), "a message that is not understood"
+)
+"""Return a reply."""

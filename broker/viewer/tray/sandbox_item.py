@@ -9,11 +9,10 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
-from broker.core.errors import UnknownCallError
 from broker.core.escape import printable
 from broker.core.limits.tray import ICON_PIXELS, ICON_TITLE_CHARS
 from broker.ipc.guest.daemons import ShowIcon
-from broker.net.session_bus import PROPERTIES, Reply
+from broker.net.session_bus import PROPERTIES, Reply, UnknownCallError
 from broker.viewer.tray.panel_bus import (
     ITEM,
     ITEM_PATH,

@@ -17,7 +17,6 @@ from broker.cli.tray.item import (
 )
 from broker.cli.tray.menu_rows import EndMicrophone, Leave, TrayState, rows, summary
 from broker.cli.tray.picture import pixmaps, square
-from broker.core.errors import UnknownCallError
 from broker.ipc.control.api import (
     DeviceDetachRequest,
     FolderStatus,
@@ -31,7 +30,7 @@ from broker.ipc.control.api import (
     SandboxStatus,
     StopRequest,
 )
-from broker.net.session_bus import PROPERTIES
+from broker.net.session_bus import PROPERTIES, UnknownCallError
 from broker.viewer.sound.mixer import SoundStatus
 
 CALL = new_method_call(DBusAddress("/", "a.b", "a.b"), "Call")

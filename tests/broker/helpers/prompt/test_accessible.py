@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.errors import UnknownCallError
 from broker.helpers.prompt.accessible import (
     ACCESSIBLE,
     ACTION,
     PROPERTIES,
     ROOT,
     Accessible,
+    UnknownError,
 )
 from broker.helpers.prompt.description import describe
 from broker.ipc.prompt import Described, DescribedRow, decode_described, encode
@@ -101,7 +101,7 @@ def test_no_action_is_taken():
 )
 def test_other_calls_are_unknown(path, interface, member, body):
     made, _ = tree()
-    with pytest.raises(UnknownCallError):
+    with pytest.raises(UnknownError):
         made.call(path, interface, member, body)
 
 
