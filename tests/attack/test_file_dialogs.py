@@ -225,7 +225,7 @@ def test_requests_of_another_form_are_not_decoded(ask):
 def test_the_name_of_a_filter_is_one_line():
     row = _filter_row(FileFilter("Pictures\n\u202ework: allow", ("*",)))
     assert row == ("Pictures\\x0a\\u202ework: allow", [(0, "*")])
-    assert FileChoice("title", "Copy").filters == ()
+    assert FileChoice("title", ChooseFiles("open")).ask.filters == ()
 
 
 async def test_a_sandbox_learns_nothing_of_the_desktop_by_a_failure():

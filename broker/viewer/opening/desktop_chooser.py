@@ -8,7 +8,6 @@ of XDG Desktop Portal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
-from broker.ipc.guest.file_requests import FileFilter
+from broker.ipc.guest.file_requests import ChooseFiles, FileFilter
 from broker.viewer.opening.desktop_portal import (
     CHOSEN,
     DISMISSED,
@@ -36,14 +35,8 @@ class FileChoice:
     """What the user is to choose."""
 
     title: str
-    button: str
-    save: bool = False
-    folder: bool = False
-    several: bool = False
-    name: str = ""
-    names: Sequence[str] = ()
-    """Of several files to save: the user chooses their folder."""
-    filters: Sequence[FileFilter] = ()
+    ask: ChooseFiles
+    """Its names have been checked here."""
 
 
 async def choose(choice: FileChoice) -> list[Path]:
@@ -84,26 +77,26 @@ def _path_of(uri: str) -> Path:
 
 def _words(choice: FileChoice) -> tuple[str, Options]:
     """Return the method and its options."""
+    ask = choice.ask
+    save = ask.kind == "save"
     options: Options = {
-        "accept_label": ("s", choice.button),
+        "accept_label": ("s", "Save" if save else "Copy"),
         "modal": ("b", False),
     }
-    if choice.names:
+    if ask.names:
         # A path is an array of bytes that ends with zero.
-        found = [name.encode() + b"\0" for name in choice.names]
+        found = [name.encode() + b"\0" for name in ask.names]
         options["files"] = ("aay", found)
-    elif choice.save:
-        if choice.name:
-            options["current_name"] = ("s", choice.name)
+    elif save:
+        if ask.name:
+            options["current_name"] = ("s", ask.name)
     else:
-        options["multiple"] = ("b", choice.several)
-        options["directory"] = ("b", choice.folder)
-    if rows := [row for row in map(_filter_row, choice.filters) if row[1]]:
+        options["multiple"] = ("b", ask.several)
+        options["directory"] = ("b", ask.kind == "folder")
+    if rows := [row for row in map(_filter_row, ask.filters) if row[1]]:
         options["filters"] = ("a(sa(us))", rows)
-    method = "SaveFile" if choice.save else "OpenFile"
-    if choice.names:
-        method = "SaveFiles"
-    return method, options
+    method = "SaveFile" if save else "OpenFile"
+    return f"{method}{'s' * bool(ask.names)}", options
 
 
 def _filter_row(one: FileFilter) -> tuple[str, list[tuple[int, str]]]:

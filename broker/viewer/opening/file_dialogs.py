@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from broker.authority.audit import event_log
@@ -170,17 +171,10 @@ class FileDialogs:
         """Show the dialog; returns what was chosen.  Raises VitrailError."""
         sandbox, record = guest.lease.sandbox, guest.lease.record
         save = ask.kind == "save"
-        names = _names(ask)
-        choice = FileChoice(
-            title=f"{sandbox}: {'save files' if names else _WORDS[ask.kind][1]}",
-            button="Save" if save else "Copy",
-            save=save,
-            folder=ask.kind == "folder",
-            several=ask.several and not save,
-            name=suggested_name(ask.name) if save else "",
-            names=names,
-            filters=ask.filters,
-        )
+        names, several = _names(ask), ask.several and not save
+        title = f"{sandbox}: {'save files' if names else _WORDS[ask.kind][1]}"
+        asked = msgspec.structs.replace(ask, name=suggested_name(ask.name))
+        choice = FileChoice(title, asked)
         paths: list[Path] = []
         # guard: a sandbox has one dialog at a time
         with (
@@ -196,11 +190,11 @@ class FileDialogs:
         found = [
             await trio.to_thread.run_sync(_checked, p, places, save) for p in paths
         ]
-        if found and choice.names:
-            _require_folder(found, choice.names)
+        if found and names:
+            _require_folder(found, names)
             # The dialog asked about a folder, and about no file that is in it.
             found = [await trio.to_thread.run_sync(_free_place, p) for p in found]
-        elif len(found) > 1 and not choice.several:
+        elif len(found) > 1 and not several:
             raise UpstreamError("more was chosen than one file")
         return tuple(found)
 
