@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import trio
 
@@ -14,14 +13,7 @@ from broker.core.lease import Lease
 from broker.core.limits import devices as limits
 from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
-
-
-class Shows(Protocol):
-    """Shows the user which request has the key: ``sound.indicator``."""
-
-    def show(self, sandbox: str, *, active: bool) -> None:
-        """The request ``sandbox``, in words, has the key, or no longer."""
-        ...
+from broker.viewer.sound.indicator import Indicator
 
 
 @dataclass(eq=False)
@@ -43,7 +35,8 @@ class SharedKey:
     starting again, nor a disposable by being another one.
     """
 
-    def __init__(self, indicator: Shows | None = None) -> None:
+    def __init__(self, indicator: Indicator | None = None) -> None:
+        """``indicator`` shows the user which request has the key."""
         self._indicator = indicator
         self._key = trio.Lock()
         self._records: dict[str, _Record] = {}
