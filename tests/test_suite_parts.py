@@ -186,6 +186,61 @@ def test_the_parts_of_a_run_are_all_of_it(run, tmp_path):
     assert long == {"test_long", "test_long_alone"}
 
 
+WORKERS = """\
+import os
+import pytest
+
+@pytest.fixture(scope="module", autouse=True)
+def ended():
+    yield
+    print("fixture ended")
+    assert os.environ.get("FAIL") != "fixture"
+
+def test_first(tmp_path):
+    print("printed by first")
+    assert os.environ.get("FAIL") != "test"
+    if os.environ.get("FAIL") == "process":
+        os._exit(3)
+
+def test_last():
+    pass
+"""
+
+
+@pytest.mark.slow
+def test_workers_report_as_a_run_without_them_does(run, tmp_path):
+    names = ("one", "two", "three")
+    for name in names:
+        tests = WORKERS.replace("test_", f"test_{name}_")
+        (tmp_path / f"test_{name}.py").write_text(tests)
+    firsts = {f"test_{name}_first" for name in names}
+    everything = firsts | {f"test_{name}_last" for name in names}
+    words = ("--workers=2", "-m", "not long", "-k", "first or last")
+    code, found, text = run(*words)
+    assert (code, found) == (0, everything), text
+    assert len(re.findall("printed by first", text)) == 3, text
+    code, found, text = run(*words, FAIL="test")
+    assert (code, found) == (1, everything), text
+    assert "3 failed, 3 passed" in text
+    code, found, text = run(*words, "--lf")
+    assert (code, found) == (0, firsts), text
+    code, found, text = run(*words, FAIL="fixture")
+    assert (code, found) == (1, everything), text
+    assert "6 passed" in text
+    assert "3 errors" in text
+    code, found, text = run(*words, "-x", FAIL="test")
+    assert code == 1, text
+    assert "1 failed" in text
+    assert "stopping after 1 failures" in text
+    code, found, text = run(*words, FAIL="process")
+    assert (code, found) == (1, everything), text
+    # Two workers end in a first test; nobody is left for the third file.
+    assert "6 failed" in text
+    assert "a worker ended in this test, or before it could run" in text
+    code, found, text = run("--workers=2", "-k", "none of them")
+    assert (code, found) == (5, set()), text
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() == 0, reason="root skips none of them")
 def test_root_s_tests_run_in_a_part_of_their_own(run):

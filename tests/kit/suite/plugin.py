@@ -22,6 +22,7 @@ import pytest
 from tests.kit.suite.parts import plan
 from tests.kit.suite.times import LEAST_SECONDS, read_times, slowness, write_times
 from tests.kit.suite.watch import Watch
+from tests.kit.suite.workers import Workers
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMES = ROOT / "tests" / "times.tsv"
@@ -71,6 +72,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="without those that --quick chooses of these files and folders",
     )
     group.addoption(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="run in so many forks of the process that has collected the tests",
+    )
+    group.addoption(
         "--times-to",
         metavar="FILE",
         help="write what each test took; relative to $VITRAIL_OUT where that is set",
@@ -95,6 +102,8 @@ def pytest_configure(config: pytest.Config) -> None:
         Watch(config.getoption("hang_grace"), quick=config.getoption("quick")),
         "vitrail-watch",
     )
+    if workers := config.getoption("workers"):
+        config.pluginmanager.register(Workers(workers), "vitrail-workers")
 
 
 @pytest.hookimpl(wrapper=True)
