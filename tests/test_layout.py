@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from functools import cache
 from graphlib import TopologicalSorter
 
 import pytest
 
 from docs import print_processes
 from docs.tables import imports
-from docs.tables.imports import ROOT, Size, modules, tree
+from docs.tables.imports import ROOT, Size, modules
 from docs.tables.processes import PROGRAMS, TOGETHER, of_no_daemon, together
 
 MODULES_AT_MOST = 20
@@ -195,17 +193,10 @@ def test_no_public_class_name_twice_in_a_process(program):
     """A name that is searched for leads to one class; late imports count, too."""
     found = {}
     for module in closure(program):
-        for name in _public_classes(module):
+        for name in imports.public_classes(module):
             found.setdefault(name, set()).add(module)
     twice = {name: sorted(where) for name, where in found.items() if len(where) > 1}
     assert twice == {}
-
-
-@cache
-def _public_classes(module):
-    body = tree(module).body
-    classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
-    return frozenset(name for name in classes if not name.startswith("_"))
 
 
 def _loaded(*names):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -69,21 +70,38 @@ def modules() -> Mapping[str, Path]:
     return found
 
 
-def tree(name: str) -> ast.Module:
-    """Return a module's syntax tree, without the imports for type checkers only."""
-    return _read(name)[0]
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """What the figures need of a module; its tree is large, and there are many."""
+
+    size: Size
+    named: frozenset[str]
+    """What its imports name, except for type checkers."""
+    classes: tuple[str, ...]
+    """The public classes at its top level."""
 
 
 @cache
-def _read(name: str) -> tuple[ast.Module, Size]:
-    """Return a module's tree, see ``tree``, and its size."""
+def _read(name: str) -> _Module:
     text = modules()[name].read_text()
     parsed = ast.parse(text)
-    found = _size_of(text, parsed)
+    size = _size_of(text, parsed)
+    classes = [node.name for node in parsed.body if isinstance(node, ast.ClassDef)]
+    public = tuple(name for name in classes if not name.startswith("_"))
     for node in _statements(parsed):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            node.body = []
-    return parsed, found
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                node.body = []
+            case _:
+                pass
+    named: set[str] = set()
+    for node in _statements(parsed):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            named.add(node.module)
+            named |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return _Module(size, frozenset(named), public)
 
 
 def _statements(parsed: ast.Module) -> Iterator[ast.AST]:
@@ -107,13 +125,7 @@ def _expressions(node: ast.AST) -> Iterator[ast.AST]:
 @cache
 def imports_of(name: str) -> frozenset[str]:
     """Return the modules that one imports, its package among them."""
-    wanted = {name.rpartition(".")[0]}
-    for node in _statements(tree(name)):
-        if isinstance(node, ast.Import):
-            wanted |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            wanted.add(node.module)
-            wanted |= {f"{node.module}.{alias.name}" for alias in node.names}
+    wanted = {name.rpartition(".")[0], *_read(name).named}
     return frozenset(wanted & modules().keys())
 
 
@@ -138,22 +150,33 @@ def _closure(names: tuple[str, ...], without: frozenset[str]) -> frozenset[str]:
 
 
 def _size_of(text: str, parsed: ast.Module) -> Size:
+    lines = text.splitlines()
+    # A blank line is code within a string, and so is what looks like a comment there.
+    doubtful = [
+        number
+        for number, line in enumerate(lines, 1)
+        if not line.strip() or line.lstrip().startswith("#")
+    ]
     docstrings: set[int] = set()
     strings: set[int] = set()
     for node in _statements(parsed):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             if isinstance(node.value.value, str):
                 docstrings |= {*range(node.lineno, (node.end_lineno or 0) + 1)}
-        elif getattr(node, "lineno", 0) != getattr(node, "end_lineno", 1):
+        elif isinstance(node, ast.stmt) and _has_one(doubtful, node):
             strings |= _lines_of_strings(node)
-    # A blank line is code within a string, and so is what looks like a comment there.
-    lines = text.splitlines()
-    code = {
-        number
-        for number, line in enumerate(lines, 1)
-        if number in strings or (line.strip() and not line.lstrip().startswith("#"))
-    }
+    code = {*range(1, len(lines) + 1)} - {*doubtful} | strings
     return Size(1, len(lines), len(code - docstrings))
+
+
+def _has_one(lines: Sequence[int], statement: ast.stmt) -> bool:
+    """Whether a line is in a statement, outside of the statements in it; sorted lines."""
+    decorators = getattr(statement, "decorator_list", [])
+    first = min([statement.lineno, *(node.lineno for node in decorators)])
+    body = getattr(statement, "body", [])
+    last = body[0].lineno if body else statement.end_lineno or statement.lineno
+    place = bisect_left(lines, first)
+    return place < len(lines) and lines[place] <= last
 
 
 def _lines_of_strings(statement: ast.AST) -> set[int]:
@@ -169,19 +192,23 @@ def _lines_of_strings(statement: ast.AST) -> set[int]:
 
 def size(names: Collection[str]) -> Size:
     """Return the sum of some modules."""
-    sizes = [_read(name)[1] for name in names]
+    sizes = [_read(name).size for name in names]
     return Size(
         len(sizes), sum(one.lines for one in sizes), sum(one.code for one in sizes)
     )
+
+
+def public_classes(module: str) -> tuple[str, ...]:
+    """Return the names of a module's public classes."""
+    return _read(module).classes
 
 
 def class_names_twice() -> Mapping[str, tuple[str, ...]]:
     """Return each public class name of several modules, with these."""
     found: dict[str, list[str]] = {}
     for name in sorted(modules()):
-        for node in tree(name).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, []).append(name)
+        for class_name in public_classes(name):
+            found.setdefault(class_name, []).append(name)
     return {name: tuple(where) for name, where in found.items() if len(where) > 1}
 
 
@@ -233,8 +260,8 @@ def kind_dispatches() -> list[str]:
         f"{name}:{line}"
         for name in sorted(modules())
         if not name.startswith("broker.host.launchers.")
-        if _MENTIONS.search(modules()[name].read_text())
-        for line in sorted(set(_dispatches(tree(name))))
+        if _MENTIONS.search(text := modules()[name].read_text())
+        for line in sorted(set(_dispatches(ast.parse(text))))
     ]
 
 
