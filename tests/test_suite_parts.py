@@ -188,6 +188,7 @@ def test_the_parts_of_a_run_are_all_of_it(run, tmp_path):
 
 WORKERS = """\
 import os
+import select
 import pytest
 
 @pytest.fixture(scope="module", autouse=True)
@@ -203,7 +204,11 @@ def test_first(tmp_path):
         os._exit(3)
 
 def test_last():
-    pass
+    main = os.pidfd_open(os.getppid())
+    if os.environ.get("FAIL") == "fork" and not os.fork():
+        select.select([main], [], [])
+        os._exit(0)
+    os.close(main)
 """
 
 
@@ -237,6 +242,9 @@ def test_workers_report_as_a_run_without_them_does(run, tmp_path):
     # Two workers end in a first test; nobody is left for the third file.
     assert "6 failed" in text
     assert "a worker ended in this test, or before it could run" in text
+    # Each last test leaves a process that ends only after the run.
+    code, found, text = run(*words, FAIL="fork")
+    assert (code, found) == (0, everything), text
     code, found, text = run("--workers=2", "-k", "no_such_test")
     assert (code, found) == (5, set()), text
 

@@ -33,7 +33,7 @@ class Workers:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         option = session.config.option
-        if option.collectonly or option.usepdb or session.testsfailed:
+        if option.collectonly or option.usepdb or option.trace or session.testsfailed:
             return None  # pytest's own loop
         files: dict[Any, list[pytest.Item]] = {}
         for item in session.items:
@@ -46,6 +46,7 @@ class Workers:
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
         stop = mmap.mmap(-1, 1)
         pids: dict[Connection, int] = {}
+        ends: dict[Connection, int] = {}
         try:
             for _ in range(min(self._number, len(order))):
                 reader, writer = Pipe(duplex=False)
@@ -53,28 +54,35 @@ class Workers:
                 if not pids[reader]:
                     _work_and_exit(_Work(session, order, queue, stop, writer), pids)
                 writer.close()
-            _report(session, pids)
+                ends[reader] = os.pidfd_open(pids[reader])
+            _report(session, ends.copy())
         finally:
             stop[0] = True
             for reader, pid in pids.items():
                 reader.close()
                 os.waitpid(pid, 0)
-            os.close(queue)
+            for fd in (queue, *ends.values()):
+                os.close(fd)
         return True
 
 
-def _report(session: pytest.Session, pids: dict[Connection, int]) -> None:
-    """Call the hooks for reports until all forks have ended."""
+def _report(session: pytest.Session, ends: dict[Connection, int]) -> None:
+    """Call the hooks for reports until all forks have ended; ``ends`` has their pidfds."""
     hook = session.config.hook
     missing = {item.nodeid: item for item in session.items}
-    while pids:
-        for reader in wait(list(pids)):
-            assert isinstance(reader, Connection)
+    while ends:
+        ready = wait([*ends, *ends.values()])
+        for reader, pidfd in list(ends.items()):
+            if reader not in ready and pidfd not in ready:
+                continue
+            # Without its end of file: a process that a test left behind may hold the pipe.
+            if not reader.poll():
+                del ends[reader]
+                continue
             try:
                 reports = reader.recv()
             except EOFError:
-                reader.close()
-                os.waitpid(pids.pop(reader), 0)
+                del ends[reader]
                 continue
             for data in reports:
                 report = hook.pytest_report_from_serializable(
