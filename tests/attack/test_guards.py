@@ -169,6 +169,26 @@ def test_turned_off_refuses_a_marker_without_a_statement():
         _off("x", "", "stop()\n# guard: x\n")
 
 
+STRINGS = r"""
+a = QQQ \QQQ "
+# guard: in a string
+QQQ, "# guard: in a line", '"', "\"", "'"  # it's "a comment QQQ
+# guard: real
+pass
+b = "a \
+# guard: in a line that is continued"
+"""
+
+
+@pytest.mark.parametrize("quotes", ['"' * 3, "'" * 3])
+def test_marks_in_strings_mark_nothing(quotes):
+    text = STRINGS.replace("QQQ", quotes)
+    for name in ("in a string", "in a line", "in a line that is continued"):
+        with pytest.raises(MarkError, match="no guard is marked"):
+            _off(name, "stop()", text)
+    assert "stop()" in _off("real", "stop()", text)
+
+
 def test_marks_refuse_a_name_that_occurs_twice(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "broker" / name).mkdir(parents=True)
