@@ -42,14 +42,14 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 191, 24_550, 15_950),
+    Program("authority", ("broker.programs.authority",), USER, 191, 24_550, 15_960),
     Program(
         "helpers",
         ("broker.programs.helper_forks",),
         USER,
         38,
         3_500,
-        1_710,
+        1_720,
         # tests/integration/test_helper_forks.py watches the server.
         without=("broker.programs.acceptor", "broker.helpers.pump.process"),
     ),
@@ -67,7 +67,7 @@ PROGRAMS = (
         USER,
         350,
         45_000,
-        28_680,
+        28_670,
         without=("broker.programs.local_host",),
     ),
     Program(
@@ -76,7 +76,7 @@ PROGRAMS = (
         USER,
         254,
         30_250,
-        18_740,
+        18_730,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -94,7 +94,7 @@ PROGRAMS = (
         USER,
         367,
         47_700,
-        30_560,
+        30_540,
         linked=True,
     ),
     Program("prompt agent", ("broker.programs.prompt",), USER, 34, 3_750, 2_010),
@@ -128,9 +128,9 @@ PROGRAMS = (
         CONFINED,
         209,
         34_750,
-        22_420,
+        22_400,
     ),
-    Program("worker", ("broker.programs.worker",), CONFINED, 204, 33_950, 21_890),
+    Program("worker", ("broker.programs.worker",), CONFINED, 204, 33_900, 21_870),
     Program("files", ("shims.files.own_files",), CONFINED, 13, 1_850, 1_220),
     Program(
         "services and cameras, jailed",
@@ -145,10 +145,10 @@ PROGRAMS = (
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
         USER,
         13,
-        950,
+        900,
         490,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 24, 2_200, 1_160),
+    Program("security key", ("broker.programs.security_key",), USER, 24, 2_200, 1_150),
     Program(
         "frameguard",
         ("broker.host.network.frameguard.frameguard",),
@@ -205,7 +205,7 @@ PROGRAMS = (
         5_200,
         3_220,
     ),
-    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 42, 4_700, 2_770),
+    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 42, 4_700, 2_760),
     Program(
         "OCI hook",
         ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),
@@ -219,7 +219,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(modules=596, lines=82_450, code=54_870)
+TOGETHER = Size(modules=596, lines=82_450, code=54_880)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
