@@ -16,7 +16,6 @@ another surface than the constrained one, sway holds the pointer still.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
@@ -69,7 +68,7 @@ _confine = emit.request(MANAGER, "confine_pointer")
 # -- pointer constraints -------------------------------------------------------------
 
 
-def constrain(
+def lock_pointer(
     core: ClientState,
     manager: ProtocolObject,
     new_id: int,
@@ -77,16 +76,38 @@ def constrain(
     pointer: Pointer,
     region: Region | None,
     lifetime: int,
-    *,
-    kind: str,
+) -> None:
+    _constrain(core, manager, (new_id, LOCKED), surface, pointer, (region, lifetime))
+
+
+def confine_pointer(
+    core: ClientState,
+    manager: ProtocolObject,
+    new_id: int,
+    surface: Surface,
+    pointer: Pointer,
+    region: Region | None,
+    lifetime: int,
+) -> None:
+    _constrain(core, manager, (new_id, CONFINED), surface, pointer, (region, lifetime))
+
+
+def _constrain(
+    core: ClientState,
+    manager: ProtocolObject,
+    new: tuple[int, str],
+    surface: Surface,
+    pointer: Pointer,
+    where: tuple[Region | None, int],
 ) -> None:
     if surface.constraint is not None:
         raise ProtocolFault(
             manager.cid, _ALREADY_CONSTRAINED, "the surface has a constraint"
         )
+    region, lifetime = where
     if lifetime not in {_ONESHOT, _PERSISTENT}:
         raise ProtocolFault(manager.cid, _ALREADY_CONSTRAINED, "no such lifetime")
-    made = core.make(new_id, kind, manager.version, server=False)
+    made = core.make(*new, manager.version, server=False)
     assert isinstance(made, Constraint)
     made.surface, made.oneshot = surface, lifetime == _ONESHOT
     made.region = _ops(region)
@@ -256,10 +277,8 @@ REQUESTS: Rules = {
     ("zwp_locked_pointer_v1", "set_cursor_position_hint"): set_hint,
     ("zwp_locked_pointer_v1", "set_region"): set_region,
     ("zwp_pointer_constraints_v1", "destroy"): FORWARD,
-    ("zwp_pointer_constraints_v1", "lock_pointer"): partial(constrain, kind=LOCKED),
-    ("zwp_pointer_constraints_v1", "confine_pointer"): partial(
-        constrain, kind=CONFINED
-    ),
+    ("zwp_pointer_constraints_v1", "lock_pointer"): lock_pointer,
+    ("zwp_pointer_constraints_v1", "confine_pointer"): confine_pointer,
 }
 EVENTS: Rules = {
     ("zwp_confined_pointer_v1", "confined"): _begun,
