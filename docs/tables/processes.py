@@ -128,9 +128,9 @@ PROGRAMS = (
         CONFINED,
         209,
         34_750,
-        22_400,
+        22_420,
     ),
-    Program("worker", ("broker.programs.worker",), CONFINED, 204, 33_900, 21_870),
+    Program("worker", ("broker.programs.worker",), CONFINED, 204, 33_950, 21_890),
     Program("files", ("shims.files.own_files",), CONFINED, 13, 1_850, 1_220),
     Program(
         "services and cameras, jailed",

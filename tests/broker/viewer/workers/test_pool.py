@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 
@@ -45,6 +46,7 @@ async def test_a_worker_has_so_long_to_be_ready(
         await trio.sleep(seconds)
 
     path = tmp_path / WAYLAND_SOCKET
+    gc.collect()  # descriptors of other tests, which would go meanwhile
     before = len(os.listdir("/proc/self/fd"))
     async with open_workers() as workers:
         monkeypatch.setattr(workers, "_fork", fork)
