@@ -271,7 +271,7 @@ def _encode(message: PackedMessage, most: int) -> bytes:
 
 
 decode_to_recorder: Reader[AuthorityMessage] = reader(
-    msgspec.msgpack.Decoder(AuthorityMessage), "a message that cannot be read"
+    msgspec.msgpack.Decoder(ToRecorder), "a message that cannot be read"
 )
 """Return the authority's message."""
 
