@@ -14,8 +14,9 @@ import msgspec
 import pytest
 import trio
 
+from broker.authority.audit.proof import chain
 from broker.authority.audit.proof.ed25519 import PrivateKey
-from broker.authority.audit.proof.note import Checkpoint, KeyChange, Note
+from broker.authority.audit.proof.note import Checkpoint, KeyChange
 from broker.authority.audit.proof.note import origin_of as note_origin
 from broker.authority.audit.store import open_store
 from broker.core.errors import IntegrityError, RefusedError, SetupError, UpstreamError
@@ -338,10 +339,10 @@ async def test_many_keys_of_a_log_are_not_verified_for_each_batch(
     shown = Credential(await fleet.token("one"))
     store = IngestStore(fleet.server.as_role("ingest"))
     parsed, verified = [], []
-    real, real_signed = proving.parse_note, Note.signed_by
+    real, real_signed = proving.parse_note, chain.is_signed_by
     monkeypatch.setattr(proving, "parse_note", lambda t: parsed.append(t) or real(t))
     monkeypatch.setattr(
-        Note, "signed_by", lambda n, key: verified.append(n) or real_signed(n, key)
+        chain, "is_signed_by", lambda n, key: verified.append(n) or real_signed(n, key)
     )
     for first in range(0, 400, 100):
         batch = SignedBatch(name, "one", notes=notes[first : first + 100])
