@@ -131,7 +131,7 @@ PROGRAMS = (
         22_420,
     ),
     Program("worker", ("broker.programs.worker",), CONFINED, 204, 33_950, 21_890),
-    Program("files", ("shims.files.own_files",), CONFINED, 13, 1_850, 1_220),
+    Program("files", ("shims.files.own_files",), CONFINED, 13, 1_850, 1_230),
     Program(
         "services and cameras, jailed",
         ("shims.files.__main__",),

@@ -68,6 +68,10 @@ class Walk:
 
     def _add(self, inside: List[str], path: str, parent: int) -> None:
         name = os.path.basename(path)
+        # Names are sent as JSON; Python has other bytes of a name as lone surrogates.
+        if _not_utf8(inside[-1]):
+            shown = os.fsencode(path).decode(errors="replace")
+            raise TransferError(f"the name of {shown} is not UTF-8: rename it first")
         try:
             facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except OSError:
@@ -107,6 +111,10 @@ class Walk:
                         "in parts"
                     )
                 yield entry.name
+
+
+def _not_utf8(name: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def open_directory(path: str) -> int:

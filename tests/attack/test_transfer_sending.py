@@ -352,3 +352,14 @@ def test_the_bounds_hold_for_each_directory_and_for_all_named_ones(
     assert Walk(folders[:1]).left_out == 60
     with pytest.raises(TransferError, match="more than 100 files"):
         Walk(folders)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path, inside):
+    """As of an old archive: JSON cannot have it, and it is not silently left out."""
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    with open(odd, "w", encoding="ascii"):  # noqa: PTH123 -- bytes
+        pass
+    path = str(tmp_path) if inside else os.fsdecode(odd)
+    with pytest.raises(TransferError, match="caf\N{REPLACEMENT CHARACTER}.txt is not"):
+        Walk([path])
