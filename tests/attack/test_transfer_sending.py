@@ -358,8 +358,8 @@ def test_the_bounds_hold_for_each_directory_and_for_all_named_ones(
 def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path, inside):
     """As of an old archive: JSON cannot have it, and it is not silently left out."""
     odd = os.fsencode(tmp_path) + b"/caf\xe9.txt"
-    with open(odd, "w", encoding="ascii"):  # noqa: PTH123 -- bytes
+    with open(odd, "w", encoding="ascii"):
         pass
     path = str(tmp_path) if inside else os.fsdecode(odd)
-    with pytest.raises(TransferError, match="caf\N{REPLACEMENT CHARACTER}.txt is not"):
+    with pytest.raises(TransferError, match="of .*txt is not UTF-8"):
         Walk([path])
