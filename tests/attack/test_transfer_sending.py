@@ -361,5 +361,5 @@ def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path, inside):
     with open(odd, "w", encoding="ascii"):
         pass
     path = str(tmp_path) if inside else os.fsdecode(odd)
-    with pytest.raises(TransferError, match="of .*txt is not UTF-8"):
+    with pytest.raises(TransferError, match=r"of .*txt is not UTF-8"):
         Walk([path])
