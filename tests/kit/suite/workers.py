@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ class Workers:
         files: dict[Any, list[pytest.Item]] = {}
         for item in session.items:
             files.setdefault(item.path, []).append(item)
-        # The forks share this file's offset: each index is read once.
-        queue = os.memfd_create("files-of-tests")
         order = sorted(files.values(), key=len, reverse=True)
-        os.write(queue, b"".join(n.to_bytes(_INDEX_BYTES) for n in range(len(order))))
-        os.lseek(queue, 0, os.SEEK_SET)
+        # A pipe, from which each index is read once.  The kernel does not lock the
+        # offset of a memory file (no FMODE_ATOMIC_POS): two forks read the same one.
+        queue, fill = os.pipe()
+        assert len(order) * _INDEX_BYTES <= select.PIPE_BUF * 16, "fits into the pipe"
+        os.write(fill, b"".join(n.to_bytes(_INDEX_BYTES) for n in range(len(order))))
+        os.close(fill)
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
         stop = mmap.mmap(-1, 1)
         pids: dict[Connection, int] = {}
