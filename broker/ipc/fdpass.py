@@ -29,6 +29,14 @@ def _room(fd_limit: int) -> int:
     return socket.CMSG_SPACE(fd_limit * _INT) if fd_limit else 0
 
 
+class DescriptorsLostError(PeerError):
+    """Descriptors came that could not be received; ``data`` came with them."""
+
+    def __init__(self, problem: str, data: bytes) -> None:
+        super().__init__(f"the peer sent {problem}")
+        self.data = data
+
+
 class Received(NamedTuple):
     """The result of one recvmsg(2).  Empty ``data`` is the peer's end of stream."""
 
@@ -42,8 +50,8 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
     The kernel never merges bytes of two messages that both carry descriptors,
     so forwarding each answer as a whole keeps their order and place.
 
-    Raises PeerError when the peer sent more descriptors than ``fd_limit`` or
-    than this process may hold (MSG_CTRUNC), when a packet was longer than
+    Raises DescriptorsLostError when the peer sent more descriptors than ``fd_limit`` or
+    than this process may hold (MSG_CTRUNC), PeerError when a packet was longer than
     ``size`` (MSG_TRUNC), or for any other kind of ancillary data.
     """
     data, ancillary, flags, _ = sock.recvmsg(size, _room(fd_limit), _CLOSE_ON_EXEC)
@@ -70,6 +78,8 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
         problem = "file descriptors without a byte"
     if problem:
         close_all(fds)
+        if flags & _FDS_LOST and not flags & _CUT:
+            raise DescriptorsLostError(problem, data)
         raise PeerError(f"the peer sent {problem}")
     return Received(data, tuple(fds))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import socket
 
 import pytest
@@ -114,3 +115,29 @@ async def test_a_device_that_comes_as_its_task_is_given_up_is_taken_back():
                 await eventually(lambda gone=released: gone == ["a1"])
                 assert len(os.listdir("/proc/self/fd")) == before
                 nursery.cancel_scope.cancel()
+
+
+async def test_a_device_for_which_there_is_no_descriptor_is_given_back_alone():
+    """Its sender had the connection ended, and so took every device back."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    released: list[str] = []
+    client = DeviceClient(ours, changed=lambda: None, ended=lambda _a, _r: None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with theirs:
+        for end in (ours, theirs):
+            end.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_ends, client.run)
+            nursery.start_soon(_serve_devices, theirs, released, trio.CancelScope())
+            await trio.testing.wait_all_tasks_blocked()
+            free = os.dup(0)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            try:
+                with pytest.raises(UpstreamError, match="no device node"):
+                    await client.node(1, "work", "lease")
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await eventually(lambda: released == ["a1"])
+            await client.detach("another")
+            nursery.cancel_scope.cancel()

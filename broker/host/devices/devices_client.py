@@ -80,6 +80,9 @@ class DeviceClient:
             got = fdpass.receive(self._sock, most, 1)
         except BlockingIOError:
             return
+        except fdpass.DescriptorsLostError as error:
+            # guard: a device without a descriptor ends no other device
+            got = fdpass.Received(error.data, ())
         if not got.data:
             raise UpstreamError("vitrail-devices has ended", hint=_HINT)
         fd = got.fds[0] if got.fds else -1
@@ -184,6 +187,7 @@ class DeviceClient:
         request = messages.Attach(next(self._numbers), number, sandbox, lease, "node")
         made, fd = await self._ask(request, messages.Attached)
         if fd < 0:
+            self._refuse(made)
             raise UpstreamError("vitrail-devices gave no device node")
         return made, fd
 

@@ -102,6 +102,7 @@ GUARDS = (
     Guard("a late device is taken back", "if False:", "tests/attack/test_devices.py", "given_up"),
     Guard("a device that comes as its task is given up is taken back", "", "tests/attack/test_given_up_exchanges.py", "device_that_comes"),
     Guard("connections to the security key", "if False:", "tests/attack/test_devices.py", "processes"),
+    Guard("a device without a descriptor ends no other device", "raise", "tests/attack/test_given_up_exchanges.py", "no_descriptor"),
 )  # fmt: skip
 
 
