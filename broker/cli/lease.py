@@ -30,9 +30,11 @@ def command() -> None:
 
 @command.command()
 @click.argument("record", shell_complete=sandboxes)
-@click.option("--cid", type=click.IntRange(3, 0xFFFFFFFE), help="Its vsock CID.")
-@click.option("--hybrid", help="The path of its VMM's hybrid-vsock socket.")
-@click.option("--unix", help="The directory of its sockets (a container).")
+@click.option(
+    "--cid", type=click.IntRange(3, 0xFFFFFFFE), help="vsock CID of the machine."
+)
+@click.option("--hybrid", help="Path of the VMM's hybrid-vsock socket.")
+@click.option("--unix", help="Directory of the container's sockets.")
 @click.option("--sandbox", help="Name of the running sandbox [default: the record's].")
 @click.option(
     "--leader",

@@ -38,7 +38,7 @@ _ROLES = {"host": Role.HOST, "viewer": Role.VIEWER}
     help="The role of this machine.",
 )
 @click.option("--endpoint", help="Address of the link; the viewer listens.")
-@click.option("--peer-cid", type=int, help="On a viewer: the host's CID.")
+@click.option("--peer-cid", type=int, help="CID of the host; on a viewer.")
 def command(
     *, name: str, role_name: str, endpoint: str | None, peer_cid: int | None
 ) -> None:

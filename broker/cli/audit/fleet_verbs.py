@@ -142,7 +142,7 @@ def _show(
     type=click.IntRange(0, 10_000),
     default=0,
     metavar="HOURS",
-    help="Only machines that have not shipped for this long.",
+    help="List only machines that have not shipped for this time.",
 )
 @_JSON
 def machines_command(*, store: str, silent: int, as_json: bool) -> None:

@@ -27,7 +27,7 @@ from broker.ipc.audit.filters import Filters, value_texts
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("audit-report.html"),
     show_default=True,
-    help="The file; '-' is standard output.",
+    help="Write to this file; '-' is standard output.",
 )
 @click.option(
     "--title",

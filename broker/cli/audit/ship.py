@@ -39,7 +39,11 @@ from broker.ipc.audit.query import open_log
     help="Show how far each receiver has got (the default).",
 )
 @click.option(
-    "--target", "names", multiple=True, metavar="NAME", help="Only this receiver."
+    "--target",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Ship only to this receiver.",
 )
 @click.option(
     "--config",

@@ -98,7 +98,7 @@ _LATER = MappingProxyType(
     "after",
     default="",
     metavar="CURSOR",
-    help="Only events after this cursor.",
+    help="Show only events after this cursor.",
 )
 @click.option(
     "--show-cursor", is_flag=True, help="Print the cursor of the last event at the end."

@@ -51,7 +51,11 @@ _store = click.option(
     help="Fleet's store: postgresql://…, or files of JSON lines (verify).",
 )
 _machine = click.option(
-    "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine's."
+    "--machine",
+    "machines",
+    multiple=True,
+    metavar="NAME",
+    help="Use only logs of this machine.",
 )
 
 

@@ -20,7 +20,9 @@ from broker.ipc.control.methods import LOCKDOWN
 @click.command("lockdown")
 @click.option("--networks", is_flag=True, help="End networks that rules open, too.")
 @click.option("--lift", is_flag=True, help="End the lockdown.")
-@click.option("--show", is_flag=True, help="Only show whether a lockdown is in force.")
+@click.option(
+    "--show", is_flag=True, help="Show whether a lockdown is in force; change nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
     """End microphones, cameras, copies and new starts at once, until it is lifted.

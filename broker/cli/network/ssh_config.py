@@ -21,13 +21,15 @@ _USER = "user"
 
 @click.command("ssh-config")
 @click.argument("names", metavar="[SANDBOX…]", nargs=-1, shell_complete=sandboxes)
-@click.option("--user", default=_USER, show_default=True, help="The account inside.")
+@click.option(
+    "--user", default=_USER, show_default=True, help="Account in the sandbox."
+)
 @click.option(
     "--port",
     default=_PORT,
     show_default=True,
     type=click.IntRange(1, 65535),
-    help="The port of sshd inside.",
+    help="Port of sshd in the sandbox.",
 )
 def command(names: tuple[str, ...], *, user: str, port: int) -> None:
     """Print lines for ssh_config(5) by which 'ssh SANDBOX' connects; all by default.

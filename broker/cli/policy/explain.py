@@ -49,7 +49,7 @@ from policy.tools.replay import Recorded
     "--event",
     "number",
     type=click.IntRange(1),
-    help="The decision with this number in the audit log, instead of a call.",
+    help="Explain the decision with this number in the audit log, instead of a call.",
 )
 @told_of
 @POLICY

@@ -40,19 +40,22 @@ _PICTURE_BYTES = 16 << 20
 @POLICY
 @WORLD
 @click.option(
-    "--sandbox", "sandboxes", multiple=True, help="Only arrows from or to this sandbox."
+    "--sandbox",
+    "sandboxes",
+    multiple=True,
+    help="Show only arrows from or to this sandbox.",
 )
 @click.option(
     "--service",
     "services",
     multiple=True,
-    help="Only this service, as vitrail.OpenURL.",
+    help="Show only this service, as vitrail.OpenURL.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write the picture, instead of standard output.",
+    help="Write the picture to this file instead of standard output.",
 )
 @click.option(
     "--format",

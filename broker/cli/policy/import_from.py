@@ -34,7 +34,7 @@ _TO = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default="vitrail-import",
     show_default=True,
-    help="The directory to write policy.d and sandboxes.d to; it must not exist.",
+    help="Directory for policy.d and sandboxes.d; it must not exist.",
 )
 _STORES = ("qubes.xml", "var/lib/qubes/qubes.xml")
 _RULES = ("run/qubes/policy.d", "etc/qubes/policy.d", "policy.d", ".")

@@ -98,7 +98,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     default=int(_DEFAULT.idle_seconds),
     show_default=True,
     metavar="SECONDS",
-    help="How long a stream plays nothing before it counts as idle.",
+    help="Time without sound after which a stream is idle.",
 )
 @click.option("--json", is_flag=True, help="Print one JSON object per event.")
 def command(

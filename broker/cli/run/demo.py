@@ -57,7 +57,7 @@ _SAME_PICTURES = 4
 @click.option(
     "--screenshot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write it (headless only).",
+    help="Write the screenshot to this file (headless only).",
 )
 def command(
     command_words: tuple[str, ...], *, record: str, screenshot: Path | None

@@ -37,7 +37,7 @@ _LINE = 4096
 
 @click.command("logs")
 @click.argument("sandbox", shell_complete=logged_sandboxes)
-@click.option("--console", is_flag=True, help="The guest's console.")
+@click.option("--console", is_flag=True, help="Show the guest's console.")
 @click.option("--program", type=click.IntRange(min=1), help="Output of program N.")
 @click.option("-f", "--follow", is_flag=True, help="Continue with new output.")
 @click.option(

@@ -92,9 +92,13 @@ _OPTIONS = (
         "-t/-T", "--tty/--no-tty", default=None, help="Give the program a terminal."
     ),
     click.option(
-        "-e", "--env", multiple=True, metavar="NAME=VALUE", help="For the program."
+        "-e",
+        "--env",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Set a variable of the program.",
     ),
-    click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
     click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON object per line."
     ),
@@ -173,21 +177,23 @@ def options_of_changes(function: Callable[..., None]) -> Callable[..., None]:
 
 _CHANGES = (
     click.option(
-        "--memory", type=_Memory(), help="For this start: at most the record's."
+        "--memory", type=_Memory(), help="Value for this start; at most the record's."
     ),
     click.option(
-        "--cpus", type=click.IntRange(1), help="For this start: at most the record's."
+        "--cpus",
+        type=click.IntRange(1),
+        help="Value for this start; at most the record's.",
     ),
     click.option(
         "--network",
         type=click.Choice(["none", "user"]),
-        help="For this start; user only if the record has it.",
+        help="Network of this start; 'user' only if the record has it.",
     ),
     click.option(
         "--image",
         metavar="IMAGE",
         shell_complete=images,
-        help="For this start: another image.",
+        help="Image of this start.",
     ),
 )
 

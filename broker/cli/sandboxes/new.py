@@ -71,10 +71,14 @@ class _Wishes:
     "example",
     default=None,
     shell_complete=examples,
-    help="An example, or one of your records.",
+    help="Begin with this example, or with one of your records.",
 )
 @click.option(
-    "-p", "--package", "packages", multiple=True, help="A Debian package that it needs."
+    "-p",
+    "--package",
+    "packages",
+    multiple=True,
+    help="Debian package that the sandbox needs; may be repeated.",
 )
 @click.option(
     "--label",
@@ -84,14 +88,16 @@ class _Wishes:
 )
 @click.option("--command", "words", default=None, help="The program to start.")
 @click.option("--network", type=click.Choice(["none", "user"]), default=None)
-@click.option("--memory", default=None, help="As 2G.")
+@click.option("--memory", default=None, help="Memory of the machine, as 2G.")
 @click.option(
     "--persistent",
     is_flag=True,
     help="Keep the sandbox, instead of a new one for each run.",
 )
 @click.option(
-    "--timezone", type=click.Choice(["utc", "desktop"]), help="Of its programs."
+    "--timezone",
+    type=click.Choice(["utc", "desktop"]),
+    help="Time zone of the sandbox's programs.",
 )
 @click.option(
     "--host-files",

@@ -33,7 +33,7 @@ KEY = click.option(
     "key_file",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The private key ('bundle key'), of the bundles or only of their index.",
+    help="Private key ('bundle key') of the bundles, or only of their index.",
 )
 _BEFORE_DAYS = 7
 """The days before a bundle that show how many denials are usual on a machine."""
@@ -102,7 +102,7 @@ def _time(text: str) -> int:
     "--output",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write the index, beside the bundles.",
+    help="Write the index to this file, beside the bundles.",
 )
 @JSON
 def index_command(
@@ -252,7 +252,7 @@ def _denials(store: str, bundle: str) -> list[Denials]:
     type=click.IntRange(1, 1_000_000),
     default=10,
     show_default=True,
-    help="And at least this many on one machine.",
+    help="Report only machines with at least this many denials.",
 )
 @JSON
 def watch_command(

@@ -129,7 +129,7 @@ def key(file: Path, *, as_json: bool) -> None:
     "--output",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write the bundle.",
+    help="Write the bundle to this file.",
 )
 @click.option(
     "--signer",
