@@ -114,7 +114,7 @@ class HelperStarter:
         while True:
             try:
                 data, received = await self._retry(receive, trio.lowlevel.wait_readable)
-            # guard: an answer for which there is no descriptor ends no channel
+            # guard: an answer without its descriptors does not end the channel
             except PeerError as error:
                 self._owed -= 1
                 raise UpstreamError(f"a helper: {error}") from error

@@ -57,7 +57,7 @@ class HelperServer:
         size, most = m.MESSAGE_BYTES, m.DESCRIPTORS
         try:
             data, fds = patiently(partial(fdpass.receive, self._control, size, most))
-        # guard: a request for which there is no descriptor has an answer
+        # guard: a request without its descriptors is answered
         except PeerError as error:
             self._answer(m.HelperNotStarted(error.message))
             return True

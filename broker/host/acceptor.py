@@ -64,7 +64,7 @@ class RemoteListener:
         """Return the next connection; the caller owns its socket.
 
         Raises UpstreamError when the acceptor has ended; RefusedError or OSError when
-        there is no descriptor for this connection, which has ended then.
+        it sent a connection that could not be received, and that has ended.
         """
         await trio.lowlevel.checkpoint()
         sock = self.channel

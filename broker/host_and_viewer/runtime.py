@@ -67,7 +67,7 @@ async def _watch_forks(process: Child, log: EventLog) -> None:
 
 
 async def fork_server_died(log: EventLog, pid: int, code: int | None) -> None:
-    """Record the death of a fork server that nobody has ended."""
+    """Record the unexpected end of a fork server."""
     await log.note(
         schema.ProcessDied(
             process=schema.Process.FORK_SERVER,

@@ -49,7 +49,7 @@ def owner_changes(name: str) -> MatchRule:
 
 
 class UnknownCallError(Exception):
-    """There is no such object, interface, method or property."""
+    """An object, interface, method or property that does not exist."""
 
 
 async def answer_calls(

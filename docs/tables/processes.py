@@ -103,7 +103,7 @@ PROGRAMS = (
     Program(
         "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 13, 750, 410
     ),
-    Program("shipper", ("broker.programs.shipper",), USER, 44, 5_000, 2_630),
+    Program("shipper", ("broker.programs.shipper",), USER, 44, 5_000, 2_640),
     Program(
         "shipper in its jail",
         ("broker.programs.shipper_jailed",),
@@ -174,7 +174,7 @@ PROGRAMS = (
         ("broker.host.vmm.jailed_tool", "broker.host.images.unpack"),
         USER,
         20,
-        1_000,
+        1_050,
         530,
         without=("broker.host.images.bzimage",),
     ),

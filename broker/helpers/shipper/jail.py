@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.paths import Paths
-from broker.helpers.process.program_files import program_files
+from broker.helpers.process.program_files import program_files, program_jail
 from broker.helpers.shipper.config import AnyTarget, HttpTarget, PostgresTarget
 from broker.helpers.shipper.local_receivers import LocalTarget
 
@@ -54,7 +54,7 @@ class ShipperJail:
     def watched(self) -> tuple[tuple[str, int, int], ...]:
         """Return which files it shows: a jail keeps one that was replaced meanwhile."""
         found = []
-        for path in (*self.read, *_system_files()):
+        for path in (*self.read, *program_files(), *_hosts_files()):
             try:
                 info = path.stat()
             except OSError:
@@ -64,25 +64,17 @@ class ShipperJail:
 
     def words(self, rules: int) -> list[str]:
         """Return bubblewrap's command line up to the program; ``rules``: its filter."""
-        words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
         # guard: a shipper to a database behind a socket has no network
-        words += ["--share-net"] if self.network else []
-        words += ["--cap-drop", "ALL", "--seccomp", str(rules)]
-        words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
-        shown = [*_system_files(), *self.read]
-        # A later mount covers the files below it.
-        for path in sorted(dict.fromkeys(shown), key=lambda one: len(one.parts)):
-            words += ["--ro-bind-try", str(path), str(path)]
-        cursors = str(self.paths.shipping)
-        words += ["--bind", cursors, cursors]
-        # A log without a writer is then read as one that does not change ("database._uri").
-        words += ["--remount-ro", "/"]
-        return [*words, "--chdir", "/", "--"]
+        network = self.network
+        # Its root is read-only, so a log without a writer is read as one that does not
+        # change ("database._uri").
+        shown = (*_hosts_files(), *self.read)
+        return program_jail(rules, shown, self.paths.shipping, network=network)
 
 
-def _system_files() -> Iterator[Path]:
-    """Yield what every jail shows: our programs, and files that name servers and hosts."""
-    yield from (*program_files(), *(Path("/etc", name) for name in _ETC))
+def _hosts_files() -> Iterator[Path]:
+    """Yield files that name servers and hosts, which every jail shows."""
+    yield from (Path("/etc", name) for name in _ETC)
 
 
 def jails_of(

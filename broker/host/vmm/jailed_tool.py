@@ -20,7 +20,7 @@ from pathlib import Path
 from broker.core.errors import SetupError
 from broker.helpers.box_filters import box_filter
 from broker.helpers.process.popen import our_program, require_installed
-from broker.helpers.process.program_files import program_files
+from broker.helpers.process.program_files import program_jail
 
 _BOTH = ("ssl", "pki", "ca-certificates", "crypto-policies", "alternatives")
 _FONTS = ("/etc/fonts", "/var/cache/fontconfig")
@@ -51,18 +51,9 @@ class ToolJail:
 
     def words(self, rules: int) -> list[str]:
         """Return bubblewrap's command line up to the program; ``rules``: its filter."""
-        words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
         # guard: a launch tool that reads files has no network
-        words += ["--share-net"] if self.network else []
-        words += ["--cap-drop", "ALL", "--seccomp", str(rules)]
-        words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
-        shown = [*program_files(), *self.shown]
-        # A later mount covers the files below it.
-        for path in sorted(dict.fromkeys(shown), key=lambda one: len(one.parts)):
-            words += ["--ro-bind-try", str(path), str(path)]
-        if self.writable is not None:
-            words += ["--bind", str(self.writable), str(self.writable)]
-        return [*words, "--remount-ro", "/", "--chdir", "/", "--"]
+        network = self.network
+        return program_jail(rules, self.shown, self.writable, network=network)
 
     def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the tool's environment."""
