@@ -67,7 +67,7 @@ PROGRAMS = (
         USER,
         350,
         45_000,
-        28_670,
+        28_680,
         without=("broker.programs.local_host",),
     ),
     Program(

@@ -69,7 +69,10 @@ async def read_line(fd: int, most: int) -> bytes:
     with trio.move_on_after(START_SECONDS):
         while b"\n" not in line and len(line) < most:
             await trio.lowlevel.wait_readable(fd)
-            data = os.read(fd, most - len(line))
+            try:
+                data = os.read(fd, most - len(line))
+            except BlockingIOError:  # woken by a number that was another file before
+                continue
             if not data:
                 break
             line += data
