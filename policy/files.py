@@ -53,6 +53,12 @@ def wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
     return None
 
 
+_LINK_HINT = (
+    "if you can read it, a link leads to it that was made after the broker started: "
+    "'brokerctl stop --broker'"
+)
+
+
 def read_file(
     path: Path, *, check_owner: bool, most: int = limits.FILE_BYTES
 ) -> bytes | Problem:
@@ -70,7 +76,8 @@ def read_file(
             wrong = wrong_owner(path, info) if check_owner else None
             content = file.read(most + 1)
     except OSError as error:
-        return problem_of_file(path, f"cannot be read: {error.strerror}")
+        hint = _LINK_HINT if isinstance(error, PermissionError) else ""
+        return problem_of_file(path, f"cannot be read: {error.strerror}", hint)
     if len(content) > most:
         wrong = wrong or problem_of_file(path, f"has more than {most} bytes")
     return wrong or content

@@ -7,7 +7,7 @@ import socket
 import struct
 from pathlib import Path
 
-from broker.helpers.compositor_socket import connect_compositor
+from broker.helpers.compositor_connection import connect_compositor
 
 
 def compositor_process(path: Path) -> int:

@@ -28,7 +28,8 @@ from jeepney.io.trio import DBusRouter, open_dbus_router
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.hardening import harden
+from broker.helpers import landlock
+from broker.helpers.helper_confinement import confine_helper
 from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.accessible import (
     ROOT,
@@ -36,7 +37,6 @@ from broker.helpers.prompt.accessible import (
     Accessible,
     UnknownError,
 )
-from broker.helpers.session_filters import keeper_filter
 from broker.ipc.prompt import Described, decode_described
 from broker.net.session_bus import PROPERTIES, answer_calls
 
@@ -52,7 +52,8 @@ def main() -> None:
     agent = socket.socket(fileno=fd)
     agent.setblocking(False)  # noqa: FBT003
     set_name("vitrail-access")
-    harden(keeper_filter())
+    # The buses may be abstract sockets.
+    confine_helper(landlock.SIGNALS)
     trio.run(_Reader(agent).run)
 
 

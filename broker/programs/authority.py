@@ -32,6 +32,7 @@ from broker.authority.options import (
     client_roles,
 )
 from broker.authority.parts import AuthorityParts, make_authority
+from broker.authority.reachable_files import keep_to_own_files
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -126,6 +127,7 @@ async def _serve(
     options: Options,
 ) -> Mapping[str, m.FromAuthority]:
     """Return the answer to the last client that has taken leave."""
+    keep_to_own_files(options.paths, options.shipped)  # before the first thread
     async with open_log_runtime(role, options, broker) as log:
         parts = make_authority(options.paths, log, role)
         async with trio.open_nursery() as nursery:

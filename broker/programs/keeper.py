@@ -25,8 +25,8 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
+from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.compositor_descriptors import compositor_process, descriptors_left
-from broker.helpers.compositor_socket import connect_compositor
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass

@@ -19,10 +19,9 @@ import trio
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
-from broker.helpers.process.hardening import harden
+from broker.helpers.helper_confinement import confine_helper
 from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.window import DialogWindow
-from broker.helpers.session_filters import keeper_filter
 from broker.ipc.prompt import (
     Described,
     FromAgent,
@@ -45,8 +44,8 @@ def main() -> None:
     try:
         set_name("vitrail-prompt")
         # It stays in the session, as a keeper does; and like one it starts no
-        # program, looks into none, and speaks only UNIX sockets.
-        harden(keeper_filter())
+        # program, looks into none, and uses only UNIX sockets.
+        confine_helper()
         trio.run(_Agent(broker, *reader).run, strict_exception_groups=True)
     except* VitrailError as errors:
         failed = True

@@ -1,8 +1,8 @@
 """What an authority that was taken over can do with the kernel, tried from inside.
 
-It decides and records, and holds the user's rights on files; it can execute no program,
-make no process and no socket but a UNIX one, and no other program of the user reads its
-memory.
+It decides and records; it opens no file of the user but its settings and its state, can
+execute no program, make no process and no socket but a UNIX one, and no other program of
+the user reads its memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.authority.reachable_files import keep_to_own_files
 from broker.core.errors import SetupError, UpstreamError
+from broker.core.files.replace_file import replace_file
+from broker.core.paths import find_paths
 from broker.helpers.process.hardening import harden_authority
 from broker.helpers.session_filters import authority_filter
 from broker.ipc.starter import (
@@ -29,6 +32,7 @@ from broker.ipc.starter import (
 )
 from tests.kit.eventually import eventually
 from tests.kit.helper_starter import helper_starter
+from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import world
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -97,6 +101,83 @@ def test_it_works():
             return 7 if ran else 8
 
     assert confined(work) == 7
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """A home with a secret, settings, and links in these; the authority's paths."""
+    with short_directory() as base:
+        home = base / "home"
+        for name in (".ssh", "dotfiles", ".config/vitrail/policy.d"):
+            (home / name).mkdir(parents=True)
+        (home / ".ssh/id_ed25519").write_text("secret")
+        (home / "dotfiles/web.toml").write_text("linked")
+        settings = home / ".config/vitrail"
+        (settings / "audit.toml").write_text("settings")
+        (settings / "web.toml").symlink_to(home / "dotfiles/web.toml")
+        (home / "of-home.toml").write_text("linked")
+        (settings / "of-home.toml").symlink_to(home / "of-home.toml")
+        (settings / "policy.d/all").symlink_to(home)
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+        for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CONFIG_DIRS"):
+            monkeypatch.delenv(name, raising=False)
+        yield find_paths()
+
+
+def opened(paths, action):
+    """Do it with the files of a confined authority; whether the kernel permitted it."""
+
+    def inside():
+        keep_to_own_files(paths, None)
+        try:
+            action()
+        except OSError:  # EACCES, and EXDEV for a link
+            return 7
+        return 8
+
+    return {7: False, 8: True}[confined(inside)]
+
+
+def test_it_opens_no_file_of_the_user_but_its_own(own):
+    home, settings = Path.home(), own.config[0]
+    for secret in (home / ".ssh/id_ed25519", settings / "policy.d/all/.ssh/id_ed25519"):
+        assert not opened(own, secret.read_text)
+        assert not opened(own, Path(f"/proc/self/root{secret}").read_text)
+    assert not opened(own, lambda: os.listdir(home))
+    for place in (home, settings, home / "dotfiles", Path("/tmp")):
+        assert not opened(own, lambda place=place: (place / "new").write_text(""))
+    assert not opened(own, lambda: (own.state / "x").symlink_to(home))
+    assert not opened(own, lambda: os.link(settings / "audit.toml", own.state / "x"))
+
+
+def test_it_opens_its_settings_state_and_sockets(own):
+    settings = own.config[0]
+    assert opened(own, (settings / "audit.toml").read_text)
+    assert opened(own, (settings / "web.toml").read_text)
+    assert opened(own, (settings / "of-home.toml").read_text)
+    for directory in (own.state, own.runtime):
+        assert opened(own, lambda at=directory: replace_file(at / "new", b"kept"))
+        assert (directory / "new").read_bytes() == b"kept"
+
+    def serve():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(own.control))
+
+    assert opened(own, serve)
+
+
+def test_it_connects_to_no_abstract_socket(own):
+    """As the session's bus and X11 had: they check no more than the user id."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0vitrail-{os.getpid()}")
+        server.listen()
+
+        def call():
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(server.getsockname())
+
+        assert not opened(own, call)
 
 
 async def test_no_program_of_the_user_traces_the_authority_that_runs():

@@ -16,7 +16,7 @@ import trio
 
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_verdicts import DMABUF
-from broker.helpers.compositor_socket import connect_compositor
+from broker.helpers.compositor_connection import connect_compositor
 from broker.ipc.accept_loop import serve
 from broker.jail.wayland.ports import GpuMemory
 from broker.jail.wayland.sandbox import Sandbox

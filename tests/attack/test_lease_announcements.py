@@ -107,3 +107,13 @@ def test_a_directory_that_cannot_be_read_is_a_state_like_others(tmp_path, settle
     assert Stamp([gone]).same(one)
     gone.mkdir()
     assert not Stamp([gone]).same(one)
+
+
+def test_more_files_than_one_look_covers_may_have_changed(
+    tmp_path, settled, monkeypatch
+):
+    for name in "abc":
+        (tmp_path / f"{name}.toml").write_text(name)
+    assert Stamp([tmp_path]).same(Stamp([tmp_path]))
+    monkeypatch.setattr(changes.limits, "RULES_LOOKED_AT", 2)
+    assert not Stamp([tmp_path]).same(Stamp([tmp_path]))

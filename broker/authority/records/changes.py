@@ -7,48 +7,26 @@ count as changed the next time, too.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from broker.authority.file_watch import look
+from broker.core import limits
+
 _SETTLED_NS = 2_000_000_000
 """Nanoseconds after which a change shows in a file's times, on any file system."""
-
-_File = tuple[str, tuple[int, ...]]
-
-
-def _facts(info: os.stat_result) -> tuple[int, ...]:
-    return (
-        *(info.st_dev, info.st_ino, info.st_mode, info.st_uid, info.st_gid),
-        *(info.st_size, info.st_mtime_ns, info.st_ctime_ns),
-    )
-
-
-def _listed(directory: Path) -> list[_File]:
-    """A directory and its files, as the kernel has them; an error is a fact, too."""
-    try:
-        found = [(str(directory), _facts(directory.stat()))]
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                try:
-                    found.append((entry.name, _facts(entry.stat())))
-                except OSError as error:
-                    found.append((entry.name, (error.errno or 0,)))
-    except OSError as error:
-        return [(str(directory), (error.errno or 0,))]
-    return sorted(found)
 
 
 class Stamp:
     """The state of all files in some directories, at one moment."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
-        self.files = [_listed(each) for each in directories]
-        newest = max(
-            (facts[-1] for files in self.files for _, facts in files), default=0
-        )
-        self.settled = time.time_ns() - newest > _SETTLED_NS
+        self.files = look(directories)
+        newest = max((facts[-1] for _, facts in self.files if facts), default=0)
+        # guard: files that nobody looked at count as changed
+        known = len(self.files) < limits.RULES_LOOKED_AT
+        self.settled = known and time.time_ns() - newest > _SETTLED_NS
 
     def same(self, before: Stamp | None) -> bool:
         """Whether nothing has changed since ``before``, for certain."""

@@ -106,7 +106,8 @@ async def _run(
     listen: Path, rules: WindowRules, display: str | None, *, waypipe: bool
 ) -> None:
     # Late: trio and the tables are not needed to print a help text.
-    from broker.helpers.compositor_socket import connect_compositor, display_path
+    from broker.helpers.compositor_connection import connect_compositor
+    from broker.helpers.compositor_socket import display_path
     from broker.ipc.accept_loop import serve
     from broker.ipc.wayland_rules import traced
     from broker.jail.wayland.sandbox import Sandbox

@@ -1,9 +1,9 @@
-"""Files that our programs are loaded from, and bubblewrap's words for a jail of one."""
+"""Files that our programs are loaded from."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import broker
@@ -20,24 +20,3 @@ def program_files() -> Iterator[Path]:
     yield Path("/etc/ld.so.cache")
     if sys.pycache_prefix:
         yield Path(sys.pycache_prefix)
-
-
-def program_jail(
-    rules: int, shown: Iterable[Path], writable: Path | None, *, network: bool
-) -> list[str]:
-    """Return bubblewrap's command line up to one of our programs.
-
-    ``rules``: the descriptor of its filter.  ``shown``: what it reads, besides its own
-    files; what is missing is left out.  Its root is read-only but for ``writable``.
-    """
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
-    words += ["--share-net"] if network else []
-    words += ["--cap-drop", "ALL", "--seccomp", str(rules)]
-    words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
-    # A later mount covers the files below it.
-    paths = dict.fromkeys([*program_files(), *shown])
-    for path in sorted(paths, key=lambda one: len(one.parts)):
-        words += ["--ro-bind-try", str(path), str(path)]
-    if writable is not None:
-        words += ["--bind", str(writable), str(writable)]
-    return [*words, "--remount-ro", "/", "--chdir", "/", "--"]

@@ -24,10 +24,9 @@ from pywayland.client import Display
 from pywayland.protocol.wayland import WlCompositor, WlOutput, WlShm
 from pywayland.protocol.xdg_output_unstable_v1 import ZxdgOutputManagerV1
 
-from broker.helpers.process.hardening import harden
+from broker.helpers.helper_confinement import confine_helper
 from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.layershell import OVERLAY, LayerShell
-from broker.helpers.session_filters import keeper_filter
 
 WIDTH = 6
 """Of a strip, in the compositor's points."""
@@ -199,7 +198,7 @@ def _adding(pairs: set[Pair]) -> Callable[[object, int, int], None]:
 def main() -> None:
     """Entry point."""
     set_name("vitrail-frame")
-    harden(keeper_filter())
+    confine_helper()
     colour, width, height, x, y = sys.argv[1:]
     frame = ScreenFrame(int(colour, 16))
     drawn = frame.draw((int(width), int(height)), (int(x), int(y)))

@@ -8,9 +8,9 @@ separate process.
 Processes: viewer, shipper, shipper in its jail, brokerctl (config); authority, shipper,
 shipper in its jail, brokerctl (cursor); shipper in its jail, vitrail-ingest, brokerctl
 (database, postgres, terms); shipper in its jail, brokerctl (edges, http_post, ingest,
-journald, jsonl, otlp, run); shipper (jail, service); shipper, shipper in its jail
-(jailed); authority, shipper in its jail, brokerctl (journal_entry); shipper, shipper in
-its jail, brokerctl (local_receivers); authority, shipper, brokerctl (state).
+journald, jsonl, otlp, receiver_lock, run); shipper (jail, service); shipper, shipper in
+its jail (jailed); authority, shipper in its jail, brokerctl (journal_entry); shipper,
+shipper in its jail, brokerctl (local_receivers); authority, shipper, brokerctl (state).
 """
 
 from __future__ import annotations

@@ -7,10 +7,8 @@ receiver has not got yet is not removed.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -92,32 +90,3 @@ def held_back(directory: Path, names: Sequence[str], log: str = "") -> Cursor | 
         if log and cursor.log != log:
             cursor.sequence = 0
     return min(known, key=lambda cursor: cursor.sequence, default=None)
-
-
-@contextmanager
-def locked(directory: Path, name: str) -> Iterator[None]:
-    """Be the only one that ships to a receiver.
-
-    Raises SetupError when another process does, UpstreamError when the disk
-    refuses.
-    """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(
-            directory / f"{name}.lock",
-            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
-        )
-    except OSError as error:
-        raise UpstreamError(f"{directory} cannot be used: {error}") from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SetupError(
-                f"another process ships to '{name}' now",
-                hint="a running broker does by itself: 'brokerctl audit ship --status'",
-            ) from error
-        yield
-    finally:
-        os.close(fd)

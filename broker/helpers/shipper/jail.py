@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.paths import Paths
-from broker.helpers.process.program_files import program_files, program_jail
+from broker.helpers.process.program_files import program_files
+from broker.helpers.program_jail import program_jail
 from broker.helpers.shipper.config import AnyTarget, HttpTarget, PostgresTarget
 from broker.helpers.shipper.local_receivers import LocalTarget
 

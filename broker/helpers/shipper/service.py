@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +20,7 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.core.files.replace_file import replace_file
 from broker.core.limits import audit as audit_limits
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
@@ -31,7 +32,7 @@ from broker.helpers.shipper.config import ShipConfig, load_config
 from broker.helpers.shipper.jail import ShipperJail, jails_of
 from broker.helpers.shipper.jailed import ShipperOrders
 from broker.helpers.shipper.local_receivers import LocalTarget, serve_receiver
-from broker.helpers.shipper.state import find_config, note_problem
+from broker.helpers.shipper.state import find_config, problem_file
 from broker.ipc.sealed_memfd import sealed
 
 _Stamp: TypeAlias = tuple[object, ...]
@@ -97,9 +98,9 @@ def load(paths: Paths) -> ShipConfig:
     try:
         config = ShipConfig() if path is None else load_config(path)
     except SetupError as error:
-        note_problem(paths, str(error))
+        _note_problem(paths, str(error))
         raise
-    note_problem(paths, "")
+    _note_problem(paths, "")
     return config
 
 
@@ -238,3 +239,13 @@ async def _log_lines(read: int) -> None:
                 # guard: a jailed shipper writes lines only, and few of them
                 log_stderr(printable(line, _LINE_BYTES))
                 await trio.sleep(pace.take(trio.current_time()))
+
+
+def _note_problem(paths: Paths, problem: str) -> None:
+    """Keep why ``ship.toml`` cannot be used, for the status; "": it can be."""
+    with suppress(OSError):
+        if problem:
+            paths.shipping.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(problem_file(paths), problem.encode("utf-8", "replace"))
+        else:
+            problem_file(paths).unlink()

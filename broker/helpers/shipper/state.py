@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths, read_config
 from broker.helpers.shipper.cursor import Cursor, held_back, load_cursor
 from broker.ipc.audit.database import log_identity, open_reading
@@ -58,17 +56,8 @@ def unshipped(paths: Paths) -> Cursor | None:
     return held_back(paths.shipping, receiver_names(path), _identity(paths))
 
 
-def note_problem(paths: Paths, problem: str) -> None:
-    """Keep why ``ship.toml`` cannot be used, for the status; "": it can be."""
-    with contextlib.suppress(OSError):
-        if problem:
-            paths.shipping.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_file(_problem_file(paths), problem.encode("utf-8", "replace"))
-        else:
-            _problem_file(paths).unlink()
-
-
-def _problem_file(paths: Paths) -> Path:
+def problem_file(paths: Paths) -> Path:
+    """Return the file that says why ``ship.toml`` cannot be used."""
     return paths.shipping / "config.problem"
 
 
@@ -79,7 +68,7 @@ def shipping_warnings(paths: Paths) -> list[str]:
         return []
     try:
         # guard: a problem of shipping is a small regular file
-        data = read_config(_problem_file(paths), os.O_NOFOLLOW)[:_PROBLEM_BYTES]
+        data = read_config(problem_file(paths), os.O_NOFOLLOW)[:_PROBLEM_BYTES]
         return [f"the audit log is not shipped: {data.decode('utf-8', 'replace')}"]
     except FileNotFoundError:
         pass

@@ -32,6 +32,7 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.limits import wayland as wayland_limits
+from broker.helpers import landlock as landlock_rules
 from broker.helpers.process.hardening import check, lower_limit, prctl
 from broker.helpers.process.jail import (
     CLONE_NEWUSER,
@@ -56,7 +57,6 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT = 36, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446  # the same number everywhere
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Entry:
         _drop_capabilities()
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         limit_resources()
-        landlock = _landlock()
+        landlock = landlock_rules.restrict()
         set_name("vitrail-worker")
         jail = Jail(bool(self.namespaces), True, landlock, self.missing)  # noqa: FBT003
         _tell(self.report, _Report(jail=jail))
@@ -278,22 +278,3 @@ def _drop_capabilities() -> None:
     _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     check(_libc.capset(header, bytes(24)), "dropping capabilities")
-
-
-def _landlock() -> int:
-    """Forbid all that this kernel's Landlock knows; return its ABI, 0 for none."""
-    abi = int(_libc.syscall(_LANDLOCK_CREATE, None, 0, 1))
-    if abi < 1:
-        return 0
-    rights = {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)  # landlock(7), one bit each
-    # Forbidden: rights on files, TCP (bind, connect), scopes (abstract sockets,
-    # signals).  The structure grew with the versions.
-    rules = struct.pack("QQQ", (1 << rights) - 1, 3, 3)
-    size = 8 if abi < 4 else 16 if abi < 6 else 24
-    ruleset = _libc.syscall(_LANDLOCK_CREATE, rules, size, 0)
-    check(ruleset, "Landlock rules")
-    try:
-        check(_libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0), "Landlock")
-    finally:
-        os.close(ruleset)
-    return abi

@@ -20,7 +20,7 @@ from pathlib import Path
 from broker.core.errors import SetupError
 from broker.helpers.box_filters import box_filter
 from broker.helpers.process.popen import our_program, require_installed
-from broker.helpers.process.program_files import program_jail
+from broker.helpers.program_jail import program_jail
 
 _BOTH = ("ssl", "pki", "ca-certificates", "crypto-policies", "alternatives")
 _FONTS = ("/etc/fonts", "/var/cache/fontconfig")

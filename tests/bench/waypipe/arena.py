@@ -25,7 +25,7 @@ from pathlib import Path
 import trio
 
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor_socket import connect_compositor
+from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.process.spawn import spawn
 from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox

@@ -22,7 +22,8 @@ import trio
 
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor_socket import connect_compositor, display_path
+from broker.helpers.compositor_connection import connect_compositor
+from broker.helpers.compositor_socket import display_path
 from broker.ipc.accept_loop import serve
 from broker.jail.wayland.protocol.wire import Outgoing
 from broker.jail.wayland.sandbox import Sandbox

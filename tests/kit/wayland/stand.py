@@ -23,7 +23,7 @@ from PIL import Image
 from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor_socket import connect_compositor
+from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import serve

@@ -16,7 +16,7 @@ import trio
 
 from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.compositor_socket import connect_compositor
+from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox

@@ -11,9 +11,9 @@ from broker.helpers.shipper.cursor import (
     Cursor,
     held_back,
     load_cursor,
-    locked,
     save_cursor,
 )
+from broker.helpers.shipper.receiver_lock import locked
 
 
 def test_there_and_back(tmp_path: Path) -> None:

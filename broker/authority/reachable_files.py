@@ -1,0 +1,62 @@
+"""The files that an authority can open: its own, and not the user's.
+
+Its settings are read, with the directories to which links in them lead when the broker
+starts; its state and sockets are written; Python, our modules and their libraries are
+read.  A taken-over authority decides everything, and still reads no key of the user's
+and plants nothing in the home.  A kernel without Landlock leaves it the user's files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import policy
+from broker.core.errors import SetupError
+from broker.core.paths import Paths, require_private
+from broker.helpers import landlock
+from broker.helpers.process.program_files import program_files
+
+_POLICY = Path(policy.__file__).parent
+"""Our code of rules and records, and the rules that come with it."""
+_SYSTEM = (Path("/etc"), Path("/proc/self"), Path("/proc/sys"))
+
+
+def keep_to_own_files(paths: Paths, shipped: Path | None) -> None:
+    """Take the user's other files from this process, which has one thread.
+
+    A rule is made for a directory that exists, so those of settings and state are made.
+    Raises SetupError.
+    """
+    require_private(paths)
+    for directory in (paths.runtime, paths.state, paths.config[0]):
+        # Without a state the log says what is wrong, and settings may be the system's.
+        with suppress(OSError):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    read = [*program_files(), _POLICY, *_SYSTEM, *_settings(paths)]
+    read += [] if shipped is None else [shipped]
+    try:
+        # guard: the authority opens no file of the user but its own
+        landlock.restrict(read, [paths.runtime, paths.state], landlock.ABSTRACT_SOCKETS)
+    except OSError as error:
+        raise SetupError(
+            f"the authority cannot be confined to its files: {error}"
+        ) from error
+
+
+def _settings(paths: Paths) -> Iterator[Path]:
+    """Yield the directories of settings, and those to which links in them lead."""
+    home = Path.home().resolve()
+    for directory in paths.config:
+        yield directory
+        for place, folders, files in os.walk(directory):
+            for link in (Path(place, name) for name in (*folders, *files)):
+                target = link.resolve()
+                found = target if target.is_dir() else target.parent
+                if home.is_relative_to(found):
+                    found = target
+                # guard: a link in the settings opens no home
+                if link.is_symlink() and not home.is_relative_to(found):
+                    yield found

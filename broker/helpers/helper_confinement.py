@@ -1,0 +1,23 @@
+"""The rights that helpers in the session take from themselves: files, programs, processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.helpers import landlock
+from broker.helpers.process.hardening import harden
+from broker.helpers.process.program_files import program_files
+from broker.helpers.session_filters import keeper_filter
+
+_SYSTEM = (Path("/etc"), Path("/proc/self"))
+
+
+def confine_helper(scopes: int = landlock.ABSTRACT_SOCKETS | landlock.SIGNALS) -> None:
+    """Confine this process, which has one thread, to programs' files and its sockets.
+
+    It can still connect to UNIX sockets that have a path, as the compositor's.
+    ``scopes`` as for ``landlock.restrict``.  Raises OSError, SetupError.
+    """
+    harden(keeper_filter())
+    # guard: a helper of the session opens no file of the user
+    landlock.restrict([*program_files(), *_SYSTEM], scopes=scopes)

@@ -1,0 +1,29 @@
+"""Bubblewrap's words for a jail of one of our programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from broker.helpers.process.program_files import program_files
+
+
+def program_jail(
+    rules: int, shown: Iterable[Path], writable: Path | None, *, network: bool
+) -> list[str]:
+    """Return bubblewrap's command line up to one of our programs.
+
+    ``rules``: the descriptor of its filter.  ``shown``: what it reads, besides its own
+    files; what is missing is left out.  Its root is read-only but for ``writable``.
+    """
+    words = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session"]
+    words += ["--share-net"] if network else []
+    words += ["--cap-drop", "ALL", "--seccomp", str(rules)]
+    words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
+    # A later mount covers the files below it.
+    paths = dict.fromkeys([*program_files(), *shown])
+    for path in sorted(paths, key=lambda one: len(one.parts)):
+        words += ["--ro-bind-try", str(path), str(path)]
+    if writable is not None:
+        words += ["--bind", str(writable), str(writable)]
+    return [*words, "--remount-ro", "/", "--chdir", "/", "--"]
