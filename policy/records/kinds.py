@@ -58,6 +58,11 @@ class LaunchKind:
     of_others: bool = False
     boundary: bool = True
 
+    @property
+    def box(self) -> bool:
+        """Whether we start it, and no agent of ours is in it."""
+        return not self.agent and not self.of_others
+
     def has(self, capability: Capability) -> bool:
         """Return the value of a column by its name."""
         return bool(getattr(self, capability))

@@ -18,7 +18,6 @@ from broker.core.limits import transfer as limits
 from broker.ipc import transfer as messages
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.sandboxes.guest import WITHOUT_AGENT
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -30,7 +29,7 @@ _END_SECONDS = 2.0
 
 def is_box(guest: Guest) -> bool:
     """Whether a sandbox has no agent that starts programs in it."""
-    return isinstance(guest.valid_record().host.launch, WITHOUT_AGENT)
+    return guest.valid_record().host.launch.kind.box
 
 
 async def offer_services(guest: Guest, exchange: OpenExchange) -> None:

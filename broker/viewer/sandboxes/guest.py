@@ -54,25 +54,13 @@ from broker.viewer.sandboxes.window_rules import GuestFrames
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.workers import clipboard_member
 from broker.viewer.workers.process import Worker
-from policy.records.model import (
-    Bwrap,
-    Flatpak,
-    MicroVM,
-    Nspawn,
-    Podman,
-    Record,
-    SharedBox,
-    ThrowawayVm,
-)
+from policy.records.model import Record
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one continues in the background."""
 SSH_KEYS = "VITRAIL_SSH_KEYS"
 """By this variable its agent knows that a program gets SSH_AUTH_SOCK, with the path that
 the guest's end of it has there (``shims/guest/ssh_keys.py``)."""
-WITHOUT_AGENT = (Bwrap, Podman, Nspawn, Flatpak, SharedBox)
-_WITH_OUR_AGENT = (MicroVM, ThrowawayVm)
-"""Machines of other programs may have it: they are not waited for."""
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
@@ -221,7 +209,7 @@ class Guest:
         Containers, boxes and machines of other programs run when their lease begins.
         """
         record = self._record()
-        boots = record is None or isinstance(record.host.launch, _WITH_OUR_AGENT)
+        boots = record is None or record.host.launch.kind.agent
         return "starting" if boots and self.agent is None else "running"
 
     def valid_record(self) -> Record:
@@ -469,7 +457,7 @@ class Guest:
         record = self.valid_record()
         if self._nursery is None:
             raise RefusedError("this sandbox is about to end")
-        if isinstance(record.host.launch, WITHOUT_AGENT):
+        if record.host.launch.kind.box:
             raise RefusedError(
                 f"{self.lease.sandbox} is a container or box, which has no agent of "
                 "Vitrail's: nothing can be started or kept in it from outside",
