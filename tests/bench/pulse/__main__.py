@@ -242,8 +242,11 @@ def streams(peer: str, number: int, seconds: float, base: Path) -> dict[str, flo
             file = stack.enter_context(log.open("wb"))
             playing = running(words, base, stdout=quiet, stderr=file)
             clients.append(stack.enter_context(playing))
+            # PulseAudio listens with a backlog of five, and libpulse does not try again:
+            # "Connection refused", where fifty clients come at once.
+            _wait_logged(log, clients[-1], b"Connection established.")
         for log, child in zip(logs, clients, strict=True):
-            _wait_playing(log, child)
+            _wait_logged(log, child, b"Latency: ")
         time.sleep(2)
         before, began = sum(map(processor_seconds, roots)), time.monotonic()
         time.sleep(seconds)
@@ -257,10 +260,10 @@ def streams(peer: str, number: int, seconds: float, base: Path) -> dict[str, flo
     return {"percent": percent, "underruns": underruns}
 
 
-def _wait_playing(log: Path, child: subprocess.Popen) -> None:
-    """Until the server plays what that client sends."""
+def _wait_logged(log: Path, child: subprocess.Popen, word: bytes) -> None:
+    """Until a client says that it is connected, or that the server plays what it sends."""
     end = time.monotonic() + 60
-    while b"Latency: " not in (said := log.read_bytes()):
+    while word not in (said := log.read_bytes()):
         assert child.poll() is None, said
         assert time.monotonic() < end, said
         time.sleep(0.02)
