@@ -5,13 +5,15 @@
 FILE is a copy in the runtime directory, which takes precedence over the permanent
 file.  When the time is over and the file is still that copy, it is removed.  This
 process outlives brokerctl and its terminal; when the machine stops, the runtime
-directory is removed, too.
+directory is removed, too.  Where a service manager stops the unit that started it
+('brokerctl allow --watch'), it removes the file at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -43,5 +45,9 @@ def take_back(file: Path, digest: str) -> bool:
 
 
 if __name__ == "__main__":
+    changed = Path(sys.argv[1]), sys.argv[2]
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        # guard: a line for one call goes with the process that removes it
+        signal.signal(ending, lambda *_: sys.exit(take_back(*changed)))
     after = time.clock_gettime(time.CLOCK_BOOTTIME) + float(sys.argv[3])
-    undo(Path(sys.argv[1]), sys.argv[2], after)
+    undo(*changed, after)
