@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -35,3 +36,23 @@ def _until_asleep(pid):
     while "nanosleep" not in wchan.read_text():
         assert time.monotonic() < deadline
         os.sched_yield()
+
+
+# -- a disk that is full ---------------------------------------------------------------
+
+
+def test_rules_are_formatted_whole_or_not_at_all(tmp_path):
+    """A deny that is lost leaves what a later line allows."""
+    rules = "".join(f"vitrail.FileCopy * work sandbox-{n}  deny\n" for n in range(400))
+    file = tmp_path / "30-user.policy"
+    file.write_text(rules)
+    code = _without_room("policy", "fmt", "--write", str(file))
+    assert code != 0
+    assert file.read_text() == rules
+
+
+def _without_room(*words, room=4096):
+    """Run brokerctl where no file may be longer than ``room``; returns its exit code."""
+    limits = resource.RLIMIT_FSIZE, (room, room)
+    run = [sys.executable, "-m", "broker.cli.app", *words]
+    return subprocess.run(run, cwd=ROOT, preexec_fn=lambda: resource.setrlimit(*limits), env={**os.environ, 'PYTHONDONTWRITEBYTECODE': '1'}, check=False).returncode  # fmt: skip

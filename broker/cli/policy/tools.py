@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.completion import sandboxes
 from broker.cli.policy.directories import beside, contents
-from broker.cli.policy.install import changed_records
+from broker.cli.policy.install import changed_records, put
 from broker.cli.policy.load import (
     JSON,
     POLICY,
@@ -369,7 +370,9 @@ def fmt(
         if new != text:
             changed.append(str(file))
         if write and not only_check and new != text:
-            file.write_text(new, encoding="utf-8")
+            whole, mode = file.resolve(), stat.S_IMODE(file.stat().st_mode)
+            # guard: a file of rules is formatted whole or not at all
+            put(whole, new.encode(), mode=mode)
         elif not (write or only_check or as_json):
             sys.stdout.write(new)
     if as_json:

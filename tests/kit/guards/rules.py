@@ -31,6 +31,7 @@ GUARDS = (
     Guard("an answer counts only when the line could be read", "if False:", "tests/integration/test_allow_notified.py", "too_soon"),
     Guard("a button runs only a verb that mends", "if True:", "tests/integration/test_menu.py", "only_for_verbs_that_mend"),
     Guard("a line for one call goes with the process that removes it", "pass", "tests/attack/test_policy_files.py", "one_call"),
+    Guard("a file of rules is formatted whole or not at all", "file.write_text(new)", "tests/attack/test_policy_files.py", "formatted"),
     Guard("only a button that was offered is an answer", "return chosen", "tests/integration/test_allow_notified.py", "not_offered"),
     Guard("no markup in a notification", "return shown", "tests/integration/test_allow_notified.py", "markup"),
     Guard("a program's own words are marked as its", "lines += list(self.untrusted_output)", "tests/integration/test_menu.py", "not_there"),
