@@ -32,6 +32,8 @@ GUARDS = (
     Guard("a button runs only a verb that mends", "if True:", "tests/integration/test_menu.py", "only_for_verbs_that_mend"),
     Guard("a line for one call goes with the process that removes it", "pass", "tests/attack/test_policy_files.py", "one_call"),
     Guard("a file of rules is formatted whole or not at all", "file.write_text(new)", "tests/attack/test_policy_files.py", "formatted"),
+    Guard("a bundle is installed whole or not at all", "for path, content in new.items():\n    put(_beside(path), content)\n    _beside(path).replace(path)\n    _beside(path).write_bytes(content)", "tests/attack/test_policy_files.py", "whole_or or recorded"),
+    Guard("no signal ends the installation of a bundle between two files", "before = signal.pthread_sigmask(signal.SIG_BLOCK, ())", "tests/attack/test_policy_files.py", "interrupt"),
     Guard("only a button that was offered is an answer", "return chosen", "tests/integration/test_allow_notified.py", "not_offered"),
     Guard("no markup in a notification", "return shown", "tests/integration/test_allow_notified.py", "markup"),
     Guard("a program's own words are marked as its", "lines += list(self.untrusted_output)", "tests/integration/test_menu.py", "not_there"),

@@ -6,9 +6,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import signal
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -208,8 +209,8 @@ def applied_in(base: Path, name: str) -> Applied:
     return found
 
 
-def keep_applied(base: Path, applied: Bundle, state: Applied) -> None:
-    """Write the record of the applied version, after ``state``.
+def record_of(base: Path, applied: Bundle, state: Applied) -> dict[str, bytes]:
+    """Return the record of the applied version, after ``state``, by its file.
 
     Where an older one returns, the keys of the newer one still hold, and no older one
     comes after it.
@@ -224,7 +225,7 @@ def keep_applied(base: Path, applied: Bundle, state: Applied) -> None:
         before=(0, "") if back else (state.version, state.digest),
     )
     text = msgspec.json.format(msgspec.json.encode(made), indent=1)
-    put(base / STATE / f"{applied.name}.json", text)
+    return {str(base / STATE / f"{applied.name}.json"): text}
 
 
 def _digest(content: bytes) -> str:
@@ -263,15 +264,44 @@ def refuse_changed(
         )
 
 
-def install(overlay: dict[str, bytes | None]) -> None:
-    """New files first, then removals: a rule is rather there twice than not."""
-    for path, content in overlay.items():
-        if content is not None:
-            put(Path(path), content)
-    for path, content in overlay.items():
-        if content is None:
-            Path(path).unlink(missing_ok=True)
-            flush_folder(Path(path).parent)
+def install(overlay: Mapping[str, bytes | None]) -> None:
+    """Write all new files beside their places, then rename them, then remove others.
+
+    A mixture of two versions may permit what neither does.  Raises RefusedError, and
+    leaves all files as they are, where there is no room.
+    """
+    new = {Path(path): text for path, text in overlay.items() if text is not None}
+    old = [Path(path) for path, text in overlay.items() if text is None]
+    try:
+        # guard: a bundle is installed whole or not at all
+        for path, content in new.items():
+            put(_beside(path), content)
+        with _uninterrupted():
+            for path in new:
+                _beside(path).replace(path)
+            for path in old:
+                path.unlink(missing_ok=True)
+    finally:
+        for path in new:
+            _beside(path).unlink(missing_ok=True)
+    for folder in {path.parent for path in (*new, *old)}:
+        flush_folder(folder)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Receive signals that end a verb after the block."""
+    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    # guard: no signal ends the installation of a bundle between two files
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -24,9 +24,9 @@ from broker.cli.policy.bundles.files import (
     applied_in,
     content_of,
     install,
-    keep_applied,
     one_at_a_time,
     private_key,
+    record_of,
     refuse_changed,
     refuse_problems,
     text_of,
@@ -262,7 +262,7 @@ def _apply(
         found = verified(content, where, trusted_for(server, back=back))
         refuse_problems(found.problems())
         state = applied_in(base, found.name)
-        overlay = wanted_in(base, found, state)
+        overlay, record = wanted_in(base, found, state), record_of(base, found, state)
         try:
             back_to = state.before if back else (0, "")
             fresh = newer(found, state.version, state.digest, back_to=back_to)
@@ -273,7 +273,7 @@ def _apply(
             ) from error
         if not overlay:
             if fresh and not dry_run:
-                keep_applied(base, found, state)
+                install(record)
             _report(found, base, [], as_json=as_json, result="is in place")
             return
         if not replace:
@@ -285,8 +285,7 @@ def _apply(
         if dry_run:
             _report(found, base, files, as_json=as_json, result="would be applied")
             return
-        install(overlay)
-        keep_applied(base, found, state)
+        install({**overlay, **record})
     result = f"was restored in {base}" if back else f"was applied in {base}"
     _report(found, base, files, as_json=as_json, result=result)
 
