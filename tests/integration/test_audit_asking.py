@@ -234,6 +234,24 @@ async def test_cursors(env: dict[str, str]) -> None:
     assert (await ask(env, "--cursor-file", f"{env['HOME']}/no/such")).code == 1
 
 
+@pytest.mark.parametrize("gone", ["a full disk", "a reader that has left"])
+async def test_a_cursor_is_not_kept_for_events_that_were_not_written(
+    env: dict[str, str], gone: str
+) -> None:
+    """A script that collects events would never see them."""
+    await _fill(env, 5)
+    file = Path(env["HOME"], "seen")
+    read, out = os.pipe()
+    os.close(read)
+    if gone == "a full disk":
+        out = os.dup2(os.open("/dev/full", os.O_WRONLY), out)
+    words = ["audit", "--json", "--cursor-file", str(file)]
+    child = spawn([sys.executable, "-m", "broker.cli.app", *words], env=env, stdout=out)
+    os.close(out)
+    assert await child.wait() != 0
+    assert not file.exists()
+
+
 async def test_a_log_that_was_changed_behind_a_cursor_is_exit_code_3(
     env: dict[str, str],
 ) -> None:

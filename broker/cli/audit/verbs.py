@@ -295,6 +295,8 @@ def _tell_cursor(source: Source, last: Found | None, show: _Show) -> None:
         people = show.output in {"short", "cat"}
         (sys.stdout if people else sys.stderr).write(f"-- cursor: {cursor}\n")
     if show.cursor_file is not None:
+        # guard: a cursor is kept once its events have been written
+        sys.stdout.flush()
         _keep_cursor(show.cursor_file, cursor)
 
 

@@ -57,6 +57,7 @@ GUARDS = (
     Guard("the key knows the newest size, in verify", "if False:", "tests/attack/test_audit_tail.py", "older_copy and killed"),
     Guard("a size that was not noted stops the next commit", "", "tests/broker/authority/audit/proof/test_seal.py", "stops_the_next_commit"),
     Guard("the newest size follows each commit", "", "tests/attack/test_audit_tail.py", "older_copy and killed"),
+    Guard("a cursor is kept once its events have been written", "", "tests/integration/test_audit_asking.py", "cursor_is_not_kept"),
     Guard("a new key at each start", "pass", "tests/attack/test_audit_tail.py", "own_key"),
     Guard("refusals have a budget for each sandbox", "return ''", "tests/attack/test_budgets.py", "others_their_names"),
     Guard("counted refusals keep their sandbox", "whose = schema.StreamRefused()", "tests/attack/test_budgets.py", "others_their_names"),
