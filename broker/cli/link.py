@@ -5,6 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.pairing.pinned import forget
 from broker.cli.run.connect import offline_paths
 from broker.core.escape import printable
 from broker.net.link_service.key_store import LinkStore
@@ -49,9 +50,9 @@ def list_peers(*, as_json: bool) -> None:
         render.note("no machine is paired; run 'brokerctl pair' on both machines")
 
 
-@command.command()
+@command.command("forget")
 @click.argument("name")
-def forget(name: str) -> None:
+def forget_broker(name: str) -> None:
     """Accept the broker NAME no longer."""
-    LinkStore(offline_paths()).forget(name)
+    forget(LinkStore(offline_paths()), name)
     render.note(f"{printable(name, 60)} is no longer accepted")

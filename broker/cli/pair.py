@@ -16,6 +16,7 @@ from broker.cli.pairing.exchange import (
     pair,
     pairing_endpoint,
 )
+from broker.cli.pairing.pinned import pin, refuse_unpinnable
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.net.addresses import parse_connect, parse_listen
@@ -51,10 +52,10 @@ def command(
     paths = offline_paths()
     store = LinkStore(paths)
     # An error in the name or the files is reported before two people type codes.
-    store.pinnable(name, role.other)
+    refuse_unpinnable(store, name, role.other)
     config = _where(role, endpoint, peer_cid)
     found = trio.run(_pair, config, role, store)
-    store.pin(Peer(name, role.other, found))
+    pin(store, Peer(name, role.other, found))
     render.note(f"paired: {name} is this broker's {role.other.name.lower()}")
 
 

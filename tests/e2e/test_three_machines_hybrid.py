@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from broker.cli.pairing import pinned
 from broker.net.link.keys import Peer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
@@ -77,7 +78,7 @@ class Three:
             await self.viewer.run(f"chmod 600 {KEY}")
         else:
             self.key = await self.viewer.run(f"cat {KEY}")
-            LinkStore(self.host.paths).pin(Peer("screen", Role.VIEWER, own))
+            pinned.pin(LinkStore(self.host.paths), Peer("screen", Role.VIEWER, own))
         mine = LinkStore(self.host.paths).identity().public
         await pin(self.viewer, Peer("desk", Role.HOST, mine))
         await start_sway(self.viewer)

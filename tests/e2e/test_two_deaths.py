@@ -10,6 +10,7 @@ import socket
 import pytest
 import trio
 
+from broker.cli.pairing.pinned import forget
 from broker.net.link.wire_types import HEADER, VERSION, Role
 from broker.net.link_service.key_store import LinkStore
 from tests.kit.eventually import NeverError, eventually
@@ -106,7 +107,7 @@ async def test_an_orderly_end_is_a_goodbye_and_the_link_comes_back():
 
 async def test_a_forgotten_broker_is_cut_while_it_is_connected():
     async with two(image=False) as t:
-        LinkStore(t.viewer.paths).forget("desk")
+        forget(LinkStore(t.viewer.paths), "desk")
         down = await t.viewer.wait_event("link.down")
         assert down["reason"] == "its key was forgotten here"
 

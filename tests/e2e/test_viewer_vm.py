@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from broker.cli.pairing import pinned
 from broker.net.link.keys import Peer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
@@ -52,7 +53,7 @@ class Seed(Three):
 
     async def furnish(self):
         own = await set_up(self.viewer, LINK, RECORD, record_name="work")
-        LinkStore(self.host.paths).pin(Peer("screen", Role.VIEWER, own))
+        pinned.pin(LinkStore(self.host.paths), Peer("screen", Role.VIEWER, own))
         mine = LinkStore(self.host.paths).identity().public
         await pin(self.viewer, Peer("desk", Role.HOST, mine))
         await start_sway(self.viewer)

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from broker.core.errors import RefusedError, SetupError
-from broker.core.files.replace_file import replace_file, whole_file
+from broker.core.errors import SetupError
+from broker.core.files.replace_file import whole_file
 from broker.core.limits import link as limits
 from broker.core.paths import Paths
 from broker.net.link.keys import (
@@ -26,10 +26,8 @@ from broker.net.link.keys import (
     BrokerIdentity,
     Peer,
     Peers,
-    format_peers,
     parse_peers,
 )
-from broker.net.link.wire_types import Role
 
 _PEM_BYTES = 4096
 _SETTLED_NS = 100_000_000
@@ -80,7 +78,7 @@ class LinkStore:
 
         Raises SetupError when the file is damaged or others may read it.
         """
-        with _explained(self.key_file):
+        with explained(self.key_file):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.directory.chmod(0o700)
             if not self.key_file.exists():
@@ -100,7 +98,7 @@ class LinkStore:
     def peers(self) -> Peers:
         """The pinned brokers.  Raises SetupError with ``file:line``."""
         own = self.identity().public
-        with _explained(self.peers_file):
+        with explained(self.peers_file):
             if not self.peers_file.exists():
                 return Peers()
             return self._peers.get(
@@ -110,11 +108,6 @@ class LinkStore:
                 int.from_bytes(own.raw),
             )
 
-    def pinnable(self, name: str, role: Role) -> None:
-        """Raise RefusedError or SetupError if no broker could be pinned so."""
-        Peer(name, role, self.identity().public)
-        self.peers()
-
     def knows(self, peer: Peer) -> bool:
         """Whether this very broker is pinned now; not if the files are damaged."""
         try:
@@ -122,29 +115,10 @@ class LinkStore:
         except SetupError:
             return False
 
-    def pin(self, peer: Peer) -> None:
-        """Accept a broker from now on; one of the same name or key is replaced."""
-        others = [p for p in self.peers().all if peer.name != p.name]
-        others = [p for p in others if p.key != peer.key]
-        self._write_peers(Peers((*others, peer)))
-
-    def forget(self, name: str) -> None:
-        """Accept a broker no longer.  Raises RefusedError for an unknown name."""
-        peers = self.peers()
-        if all(peer.name != name for peer in peers.all):
-            known = ", ".join(peer.name for peer in peers.all) or "none"
-            raise RefusedError(
-                f"no broker is pinned as {name!r}", hint=f"pinned: {known}"
-            )
-        self._write_peers(peers.without(name))
-
-    def _write_peers(self, peers: Peers) -> None:
-        with _explained(self.peers_file):
-            replace_file(self.peers_file, format_peers(peers.all).encode())
-
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Raise a file's OSError as SetupError."""
     try:
         yield
     except OSError as error:

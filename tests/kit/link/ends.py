@@ -10,6 +10,7 @@ import os
 
 import trio
 
+from broker.cli.pairing.pinned import pin
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.host.viewer_link import RemoteViewer
@@ -70,8 +71,8 @@ class Ends:
         """The keys of one more host, paired with the same viewer."""
         side = make_side(self._base / name, None, "host", [])
         at_host, at_viewer = LinkStore(side.paths), self.store(Role.VIEWER)
-        at_host.pin(Peer("screen", Role.VIEWER, at_viewer.identity().public))
-        at_viewer.pin(Peer(name, Role.HOST, at_host.identity().public))
+        pin(at_host, Peer("screen", Role.VIEWER, at_viewer.identity().public))
+        pin(at_viewer, Peer(name, Role.HOST, at_host.identity().public))
         return at_host
 
     async def shake(self, sock, role, handle, store=None):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from broker.cli.pairing.pinned import pin
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import VitrailError
 from broker.core.paths import find_paths
@@ -92,8 +93,8 @@ def make_side(base, comp, role, words):
 def pair(host, viewer):
     """Pin each one's key at the other, as 'brokerctl pair' does."""
     at_host, at_viewer = LinkStore(host.paths), LinkStore(viewer.paths)
-    at_host.pin(Peer("screen", Role.VIEWER, at_viewer.identity().public))
-    at_viewer.pin(Peer("desk", Role.HOST, at_host.identity().public))
+    pin(at_host, Peer("screen", Role.VIEWER, at_viewer.identity().public))
+    pin(at_viewer, Peer("desk", Role.HOST, at_host.identity().public))
 
 
 class Transport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broker.cli.pairing.pinned import pin
 from broker.cli.pairing.role import role_here
 from broker.core.errors import SetupError
 from broker.net.link.keys import BrokerIdentity, Peer
@@ -55,12 +56,12 @@ def test_a_damaged_one_decides_nothing(paths, text):
 
 @pytest.mark.parametrize("role", Role)
 def test_without_a_role_file_the_paired_role_applies(paths, role):
-    LinkStore(paths).pin(Peer("other", role.other, OTHER.public))
+    pin(LinkStore(paths), Peer("other", role.other, OTHER.public))
     assert role_here(paths) is role
 
 
 def test_paired_as_both(paths):
-    LinkStore(paths).pin(Peer("one", Role.HOST, OTHER.public))
-    LinkStore(paths).pin(Peer("two", Role.VIEWER, MORE.public))
+    pin(LinkStore(paths), Peer("one", Role.HOST, OTHER.public))
+    pin(LinkStore(paths), Peer("two", Role.VIEWER, MORE.public))
     with pytest.raises(SetupError, match="as a host and as a viewer"):
         role_here(paths)

@@ -1,0 +1,58 @@
+"""Changes of the file of pinned brokers; the daemons only read it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from broker.core.errors import RefusedError
+from broker.core.files.replace_file import replace_file
+from broker.net.link.keys import Peer, Peers, format_peers
+from broker.net.link.wire_types import Role
+from broker.net.link_service.key_store import LinkStore, explained
+
+
+def refuse_unpinnable(store: LinkStore, name: str, role: Role) -> None:
+    """Raise RefusedError or SetupError if no broker could be pinned so."""
+    Peer(name, role, store.identity().public)
+    store.peers()
+
+
+def pin(store: LinkStore, peer: Peer) -> None:
+    """Accept a broker from now on; one of the same name or key is replaced."""
+    with _one_at_a_time(store):
+        others = [p for p in store.peers().all if peer.name != p.name]
+        others = [p for p in others if p.key != peer.key]
+        _write(store, Peers((*others, peer)))
+
+
+def forget(store: LinkStore, name: str) -> None:
+    """Accept a broker no longer.  Raises RefusedError for an unknown name."""
+    with _one_at_a_time(store):
+        peers = store.peers()
+        if all(peer.name != name for peer in peers.all):
+            known = ", ".join(peer.name for peer in peers.all) or "none"
+            raise RefusedError(
+                f"no broker is pinned as {name!r}", hint=f"pinned: {known}"
+            )
+        _write(store, peers.without(name))
+
+
+@contextmanager
+def _one_at_a_time(store: LinkStore) -> Iterator[None]:
+    """Keep others from changing the file between our reading and our writing."""
+    store.identity()  # makes the directory
+    fd = os.open(store.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # guard: a pairing that ends does not accept again what is forgotten
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _write(store: LinkStore, peers: Peers) -> None:
+    with explained(store.peers_file):
+        replace_file(store.peers_file, format_peers(peers.all).encode())
