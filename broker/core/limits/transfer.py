@@ -31,7 +31,11 @@ TRANSFER_DEPTH = 16
 each level costs the receiver a descriptor."""
 
 TRANSFERS_PER_SANDBOX = 8
-"""Requests and deliveries of one sandbox at one time; each holds two pipes."""
+"""Requests of one sandbox at one time; each holds two pipes."""
+
+DELIVERIES_PER_SANDBOX = 2 * TRANSFERS_PER_SANDBOX
+"""From other sandboxes to one at one time.  A sender may take as long as it likes for
+the next byte, so alone it has half of these."""
 
 CALLS_PER_SANDBOX = 64
 """Calls of and to one sandbox at one time, each with a stream in the pump.  They may

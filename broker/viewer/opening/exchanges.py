@@ -254,7 +254,9 @@ class Exchanges:
 
         ``call``: it is of a call, which may last as long as the sandbox.
         """
-        places = sum(one.call is call for one in self._exchanges.values())
+        # guard: files on their way to a sandbox take no place of its own requests
+        own = (one for one in self._exchanges.values() if one.delivery is None)
+        places = sum(one.call is call for one in own)
         if call and places >= limits.CALLS_PER_SANDBOX:
             raise RefusedError(f"{places} calls of this sandbox run already")
         if not call and places >= limits.TRANSFERS_PER_SANDBOX:

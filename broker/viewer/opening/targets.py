@@ -19,8 +19,10 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.limits import transfer as limits
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.services import FILE_COPY
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url
+from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.keeping import keeping
@@ -65,6 +67,7 @@ class Targets:
         self._viewer = viewer
         self._own = own
         self._host = host
+        self._places = CallPlaces()
         self._origins = Origins(lambda: [guest.lease.id for guest in viewer.guests()])
 
     @contextmanager
@@ -156,6 +159,10 @@ class Targets:
             self.guest(target, wait, source, autostart=autostart) as guest,
             AsyncExitStack() as stack,
         ):
+            if source is not None:
+                # guard: a slow sender leaves room for other senders
+                place = (guest.lease.id, FILE_COPY, limits.DELIVERIES_PER_SANDBOX)
+                stack.enter_context(self._places.one(*place, source.record))
             if way is not None:
                 stack.enter_context(guest.transfers.returns.one(way.token, way))
             token = secrets.token_hex(16)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("files on their way to a sandbox take no place of its own requests", "own = self._exchanges.values()", "tests/attack/test_transfer_slow.py", "still_asks"),
+    Guard("a slow sender leaves room for other senders", "place = (guest.lease.id, FILE_COPY, 9 * limits.DELIVERIES_PER_SANDBOX)", "tests/broker/viewer/opening/test_delivery_places.py"),
     Guard("a field of an ssh agent's message ends inside of it", "if False:", "tests/broker/jail/ssh_agent/test_requests.py"),
     Guard("a message of an ssh agent has a size", "return FrameReader(1 << 33, struct.Struct('>I'))", "tests/broker/jail/ssh_agent/test_requests.py"),
     Guard("only list, sign and bind pass to an ssh agent", "return ListKeys()", "tests/broker/jail/ssh_agent/test_requests.py"),
