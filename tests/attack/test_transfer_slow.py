@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 
 import pytest
 import trio
@@ -10,6 +12,7 @@ import trio
 from broker.core.limits import transfer as limits
 from shims.files import protocol
 from tests.integration.test_opening import run_cli, sandboxes
+from tests.kit.eventually import eventually
 
 pytestmark = pytest.mark.skipif(
     shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
@@ -55,3 +58,40 @@ async def test_the_target_still_asks_and_others_still_send_to_it():
             code, said = await run_cli(w, "cp", f"{mine}", "personal:")
             assert code == 0, said
             nursery.cancel_scope.cancel()
+
+
+async def test_a_target_receives_nothing_after_the_rule_has_gone():
+    """Also of a worker that was taken over: it keeps its end of the pipe."""
+    async with sandboxes(RULES) as (w, work, _):
+        door = work.env["VITRAIL_COPY"].removeprefix("unix:")
+        async with trio.open_nursery() as nursery:
+            assert await nursery.start(send_nothing, door, 1)
+            assert await _receives(w)
+            (pid,) = [
+                one.pid
+                for one in (await w.status()).processes
+                if (one.role, one.sandbox) == ("worker", "work")
+            ]
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                rules = w.paths.config[0] / "policy.d/30-mine.policy"
+                rules.write_text(RULES.replace("personal allow", "personal deny"))
+                await w.wait_event("decision", outcome="cut", sandbox="work")
+                await eventually(
+                    lambda: w.events(
+                        "stream.closed", sandbox="personal", service="vitrail.FileCopy"
+                    )
+                )
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            nursery.cancel_scope.cancel()
+
+
+async def _receives(w):
+    async def there():
+        streams = (await w.status()).streams
+        return any(
+            (s.sandbox, s.service) == ("personal", "vitrail.FileCopy") for s in streams
+        )
+
+    return await eventually(there)

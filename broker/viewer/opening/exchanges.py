@@ -49,12 +49,15 @@ class Delivery:
     done: trio.Event = field(default_factory=trio.Event)
     reason: str = ""
     """Why not all of it arrived; empty when it did."""
+    moving: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Of the task that waits for the target's worker; cancelled at the end."""
 
     def end(self, reason: str) -> None:
         """It is over; the first reason counts."""
         if not self.done.is_set():
             self.reason = reason
             self.done.set()
+            self.moving.cancel()
             self.close_pipe()
 
     @property

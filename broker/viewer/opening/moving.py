@@ -174,9 +174,14 @@ class Mover:
             )
             await guest.order(order, [delivery.pipe])
             delivery.close_pipe()
-            reason = await exchange.passed()
+            # The sender's worker may keep its end of the pipe, and go on.
+            # guard: a delivery ends at its target with its permission
+            with delivery.moving:
+                reason = await exchange.passed()
         finally:
             delivery.end(reason)
+        if delivery.moving.cancelled_caught:
+            raise ToldError(delivery.reason)
 
     async def give_back(
         self, guest: Guest, exchange: OpenExchange, ask: ReturnFile

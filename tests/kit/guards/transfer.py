@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a delivery ends at its target with its permission", "with trio.CancelScope():", "tests/broker/viewer/opening/test_moving.py", "taken_back"),
     Guard("files on their way to a sandbox take no place of its own requests", "own = self._exchanges.values()", "tests/attack/test_transfer_slow.py", "still_asks"),
     Guard("a slow sender leaves room for other senders", "place = (guest.lease.id, FILE_COPY, 9 * limits.DELIVERIES_PER_SANDBOX)", "tests/broker/viewer/opening/test_delivery_places.py"),
     Guard("a field of an ssh agent's message ends inside of it", "if False:", "tests/broker/jail/ssh_agent/test_requests.py"),

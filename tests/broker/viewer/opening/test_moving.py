@@ -84,3 +84,24 @@ async def test_a_failure_is_the_sender_s(sent):
     sent.end("the disk is full")
     with pytest.raises(RefusedError, match="disk is full"):
         await send(sent)
+
+
+async def test_what_is_taken_back_ends_at_its_target(sent):
+    """Whatever holds the sender's end of the pipe."""
+    transfers = SimpleNamespace(deliveries=SimpleNamespace(take=lambda _: sent))
+    guest = SimpleNamespace(order=nothing, transfers=transfers)
+    ended = trio.Event()
+
+    async def receive():
+        with pytest.raises(RefusedError, match="given up"):
+            await Mover(None, None).hand_over(guest, OpenExchange(1), "token")
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await sent.taken.wait()
+        sent.end("it was given up")
+        with trio.move_on_after(5):
+            await ended.wait()
+        nursery.cancel_scope.cancel()
+    assert ended.is_set()
