@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli.policy.bundles.files import install
+from broker.cli.sandboxes import new, state
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]
@@ -136,3 +137,22 @@ def test_an_interrupt_does_not_install_half_of_a_bundle(tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert sorted(tmp_path.iterdir()) == paths
+
+
+@pytest.mark.parametrize("write", [new._write, state._write_record])
+def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, write):
+    """A record may deny what rules allow, in its last lines."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    place = tmp_path / "vitrail/sandboxes.d/work.toml"
+    text = (
+        'display = "allow"\n' + "# a line\n" * 1000 + '[audio]\nmicrophone = "deny"\n'
+    )
+    target = place if write is new._write else "work"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            write(target, text)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(place.parent.iterdir())

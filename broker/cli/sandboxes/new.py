@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from broker.cli.sandboxes.desktop_entry import write_entry
 from broker.cli.sandboxes.look_alikes import alike
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
+from broker.core.files.replace_file import whole_file
 from broker.core.names import take_sandbox_name
 from broker.core.paths import Paths
 from policy.records.loader import FOLDER, parse_record
@@ -291,11 +291,11 @@ def _checked(target: Path, text: str) -> Record:
 def _write(target: Path, text: str) -> None:
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        # guard: a new record is written whole
+        with whole_file(target, mode=0o644, replace=False) as file:
+            file.write(text.encode())
     except FileExistsError as error:
         raise RefusedError(
             f"a record named '{target.stem}' already exists: {target}",
             hint=f"'brokerctl policy edit {target.stem}' changes it",
         ) from error
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)

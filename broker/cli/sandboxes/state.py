@@ -33,7 +33,7 @@ from broker.cli.sandboxes.leftovers import Leftovers, find_leftovers
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
-from broker.core.files.replace_file import replace_file
+from broker.core.files.replace_file import replace_file, whole_file
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.host.homes.disk import make_disk
 from broker.host.homes.renaming import Renaming, recover, rename_sandbox
@@ -243,8 +243,9 @@ def _place(name: str) -> Path:
 def _write_record(name: SandboxName, text: str) -> list[Path]:
     place = _place(name)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("x", encoding="utf-8") as file:
-        file.write(text)
+    # guard: a copied record is written whole
+    with whole_file(place, mode=0o644, replace=False) as file:
+        file.write(text.encode())
     return [place, *_write_entry(name, place, text)]
 
 

@@ -34,6 +34,8 @@ GUARDS = (
     Guard("a file of rules is formatted whole or not at all", "file.write_text(new)", "tests/attack/test_policy_files.py", "formatted"),
     Guard("a bundle is installed whole or not at all", "for path, content in new.items():\n    put(_beside(path), content)\n    _beside(path).replace(path)\n    _beside(path).write_bytes(content)", "tests/attack/test_policy_files.py", "whole_or or recorded"),
     Guard("no signal ends the installation of a bundle between two files", "before = signal.pthread_sigmask(signal.SIG_BLOCK, ())", "tests/attack/test_policy_files.py", "interrupt"),
+    Guard("a new record is written whole", "with target.open('xb') as file:", "tests/attack/test_policy_files.py", "record_is_written"),
+    Guard("a copied record is written whole", "with place.open('xb') as file:", "tests/attack/test_policy_files.py", "record_is_written"),
     Guard("only a button that was offered is an answer", "return chosen", "tests/integration/test_allow_notified.py", "not_offered"),
     Guard("no markup in a notification", "return shown", "tests/integration/test_allow_notified.py", "markup"),
     Guard("a program's own words are marked as its", "lines += list(self.untrusted_output)", "tests/integration/test_menu.py", "not_there"),
