@@ -233,6 +233,36 @@ def test_rings_get_their_bundles_in_their_time(site: Site) -> None:
     assert "already up to date" in site.fetch("all")[0].err
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+def test_rules_that_are_missing_or_changed_are_not_up_to_date(
+    site: Site, indexed: bool
+) -> None:
+    """A timer would report success, and the machine has other rules than its fleet."""
+    bundle = site.sign(1)
+    if indexed:
+        site.index("--ring", f"all={bundle}")
+    else:
+        site.publish(bundle.read_bytes())
+    assert site.fetch("all")[1] == "# 1"
+    file = site.directory / "etc-all/policy.d/30-site.policy"
+    file.unlink()
+    assert site.fetch("all")[1] == "# 1"
+    file.write_text("* * @anyvm @anyvm allow\n")
+    changed, _ = site.fetch("all")
+    assert changed.code == 1
+    assert "changed or created on this machine" in changed.err
+
+
+def test_a_bundle_that_was_put_back_can_still_be_returned_from(site: Site) -> None:
+    for version in (1, 2):
+        site.index("--ring", f"all={site.sign(version)}")
+        assert site.fetch("all")[1] == f"# {version}"
+    (site.directory / "etc-all/policy.d/30-site.policy").unlink()
+    assert site.fetch("all")[1] == "# 2"
+    site.index("--ring", f"all={site.directory}/b1")
+    assert site.fetch("all")[1] == "# 1"
+
+
 def test_index_returns_by_one_bundle_and_its_key_signs_none(site: Site) -> None:
     for version in (1, 2, 3):
         site.sign(version)

@@ -16,6 +16,7 @@ from broker.cli import render
 from broker.cli.policy.bundles.files import (
     applied_in,
     content_of,
+    in_place,
     one_at_a_time,
     trusted_by,
     verified,
@@ -77,7 +78,8 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
         render.note(
             f"warning: the last answer of {printable(url, 200)} is {days} days old"
         )
-    if index and not _kept_index(base, index):
+    # guard: a bundle whose files are not in place is fetched again
+    if not (_kept_index(base, index) if index else in_place(base)):
         tag = ""  # the whole of it is needed again
     status, fresh_tag, content = _get(url, tag, server.ca)
     if status == http.client.NOT_MODIFIED:
@@ -121,7 +123,10 @@ def choose(
         ) from error
     remember(server, fetched.tag, index.name)
     state = applied_in(base, index.name)
-    if (state.version, state.digest) == (entry.version, entry.digest):
+    same = (state.version, state.digest) == (entry.version, entry.digest)
+    # guard: a ring whose files are not in place is not up to date
+    same = same and in_place(base, index.name)
+    if same:
         render.note(f"already up to date: version {entry.version} of '{index.name}'")
         return None
     # guard: a ring waits for its time

@@ -209,6 +209,16 @@ def applied_in(base: Path, name: str) -> Applied:
     return found
 
 
+def in_place(base: Path, name: str = "*") -> bool:
+    """Whether the files of the applied bundles, or of this one, are as they were applied."""
+    for file in (base / STATE).glob(f"{name}.json"):
+        for path, digest in applied_in(base, file.stem).files.items():
+            full = base / path
+            if not full.is_file() or _digest(full.read_bytes()) != digest:
+                return False
+    return True
+
+
 def record_of(base: Path, applied: Bundle, state: Applied) -> dict[str, bytes]:
     """Return the record of the applied version, after ``state``, by its file.
 
@@ -216,13 +226,16 @@ def record_of(base: Path, applied: Bundle, state: Applied) -> dict[str, bytes]:
     comes after it.
     """
     back = applied.version < state.version
+    before = (0, "") if back else (state.version, state.digest)
+    # guard: a bundle that is put back in place is not the one before itself
+    before = state.before if applied.version == state.version else before
     made = Applied(
         applied.version,
         applied.digest,
         {path: _digest(text.encode()) for path, text in applied.files.items()},
         key=applied.key,
         keys=state.keys if back or not applied.keys else applied.keys,
-        before=(0, "") if back else (state.version, state.digest),
+        before=before,
     )
     text = msgspec.json.format(msgspec.json.encode(made), indent=1)
     return {str(base / STATE / f"{applied.name}.json"): text}
