@@ -90,6 +90,14 @@ class _Edit:
         """The file's current content; None: there is no file."""
         return _read(self.file) if os.path.lexists(self.file) else None
 
+    def refuse_changed(self) -> None:
+        """Raise RefusedError where somebody else has changed the file meanwhile."""
+        if self.before != self.old:
+            raise RefusedError(
+                f"{self.file} was changed during the edit",
+                hint="check the file and edit it again",
+            )
+
 
 @click.command()
 @click.argument("name", default=_DEFAULT)
@@ -136,11 +144,7 @@ def edit(
             render.note("nothing was changed")
             _say(job, installed=False, as_json=as_json)
             return
-        if job.before != job.old:
-            raise RefusedError(
-                f"{job.file} was changed during the edit",
-                hint="check the file and edit it again",
-            )
+        job.refuse_changed()
         if confirm is None:
             put(job.file, new)
             render.note(
@@ -149,7 +153,7 @@ def edit(
             if folder == RECORDS:
                 _follow(job)
         else:
-            on_trial(job.file, new, confirm)
+            on_trial(job.file, new, confirm, job.refuse_changed)
         _say(job, installed=True, as_json=as_json)
 
 

@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -74,10 +74,13 @@ def refuse_trial(base: Path, file: Path) -> None:
         )
 
 
-def on_trial(file: Path, new: bytes, seconds: int) -> None:
+def on_trial(
+    file: Path, new: bytes, seconds: int, refuse_changed: Callable[[], None]
+) -> None:
     """Put a new content in force for a time; keep it only if the user confirms it.
 
-    Raises RefusedError if the user has not confirmed it.
+    ``refuse_changed`` raises RefusedError where ``file`` is not as it was.  Raises
+    RefusedError if the user has not confirmed it.
     """
     trial = _trial_file(file)
     digest = hashlib.sha256(new).hexdigest()
@@ -97,6 +100,8 @@ def on_trial(file: Path, new: bytes, seconds: int) -> None:
             )
             kept = _kept(seconds)
             if kept:
+                # guard: a trial that is kept undoes no other change
+                refuse_changed()
                 put(file, new)
     finally:
         # Also when the permanent place could not be written.

@@ -171,6 +171,18 @@ def test_kept_in_time(home):
     assert not one.trial.exists()
 
 
+def test_what_was_installed_during_a_trial_is_not_written_over(home):
+    """A bundle that came meanwhile may have taken a permission away."""
+    one = Editing(home, GOOD, "--confirm", "60s", "--yes")
+    one.start()
+    one.file.write_text("a * * * deny\n")
+    code, out = one.say("keep\n")
+    assert code == 1, out
+    assert "was changed during" in out
+    assert one.file.read_text() == "a * * * deny\n"
+    assert not one.trial.exists()
+
+
 @pytest.mark.parametrize("said", ["no\n", ""])
 def test_not_kept(home, said):
     """Another word, or a terminal that has gone, takes it back at once."""
