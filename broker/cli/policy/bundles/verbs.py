@@ -285,6 +285,9 @@ def _apply(
         if dry_run:
             _report(found, base, files, as_json=as_json, result="would be applied")
             return
+        if not replace:
+            # guard: an edit while the changes are shown is not written over
+            refuse_changed(base, found, state, overlay)
         install({**overlay, **record})
     result = f"was restored in {base}" if back else f"was applied in {base}"
     _report(found, base, files, as_json=as_json, result=result)

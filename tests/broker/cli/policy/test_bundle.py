@@ -7,6 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from broker.cli.policy.bundles import verbs
 from broker.cli.policy.verbs import command
 from broker.core.errors import RefusedError
 
@@ -202,3 +203,14 @@ def test_private_keys_are_private(run):
     assert code == 1
     assert "chmod 600" in out
     assert run("key", run.base / "key.pem")[0] == 1
+
+
+def test_an_edit_while_the_changes_are_shown_is_not_written_over(run, monkeypatch):
+    """To compare all decisions may take a minute."""
+    run("apply", run.signed(1))
+    (run.source / "policy.d/30-site.policy").write_text("a * * * ask\n")
+    second, mine = run.signed(2), run.home / "policy.d/30-site.policy"
+    monkeypatch.setattr(verbs, "show_changes", lambda *_: mine.write_text("a * * * deny\n"))  # fmt: skip
+    code, out = run("apply", second)
+    assert code == 1, out
+    assert mine.read_text() == "a * * * deny\n"
