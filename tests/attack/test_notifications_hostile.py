@@ -7,9 +7,11 @@ import pytest
 from broker.core.errors import PeerError
 from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
+from broker.ipc.control.api import NotificationsRequest
 from broker.ipc.guest.daemons import DaemonShow, decode_from_daemon
 from broker.viewer.notifications import board as module
 from broker.viewer.notifications.board import CRITICAL, NORMAL, Board, bubble
+from broker.viewer.notifications.notification_service import NotificationControl
 
 WORK = Lease("l1", "work", "work", 1)
 OTHER = Lease("l2", "other", "other", 1)
@@ -146,6 +148,35 @@ def test_histories_of_many_sandboxes_have_an_end():
     names = {past.sandbox for past in board.history()}
     assert len(names) == limits.HISTORIES
     assert "s0" not in names
+
+
+def test_disposables_push_out_histories_of_their_record_alone():
+    """A sandbox that may open disposables has as many names as it likes."""
+    board = Board()
+    admit(board, OTHER)
+    for number in range(limits.HISTORIES):
+        lease = Lease(f"l{number}", f"disp-{number}", "disp", 1)
+        admit(board, lease, now=float(number + 1))
+    assert [past.sandbox for past in board.history("other")] == ["other"]
+    assert len({past.sandbox for past in board.history()}) == limits.HISTORIES
+
+
+async def test_each_sandboxs_newest_notifications_are_listed():
+    """Those that are not listed are forgotten unseen, by --clear."""
+    board = Board()
+    for number in (1, 2):
+        admit(board, OTHER, now=float(number), summary=f"mine {number}")
+    for name in ("a", "b", "c"):
+        lease = Lease(f"l{name}", name, name, 1)
+        for number in range(limits.HISTORY):
+            admit(board, lease, number=number, now=10.0 + number)
+    request = NotificationsRequest(clear=True)
+    answer = await NotificationControl(board).notifications(None, request)
+    rows = [row.summary for row in answer.notifications if row.sandbox == "other"]
+    assert rows == ["mine 1", "mine 2"]
+    assert answer.omitted == 3 * limits.HISTORY + 2 - len(answer.notifications) > 0
+    times = [row.when for row in answer.notifications]
+    assert times == sorted(times)
 
 
 def test_budgets_of_sandboxes_that_are_gone_are_forgotten():

@@ -7,7 +7,7 @@ changes nothing for the others.  Sans-IO; times are passed in.
 from __future__ import annotations
 
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -87,7 +87,8 @@ class Board:
         self._total = SlidingWindow(limits.PER_MINUTE_TOTAL, 60.0)
         self._counted: dict[str, int] = {}
         self._groups: dict[str, int] = {}
-        self._history: dict[str, deque[Past]] = {}
+        self._history: dict[tuple[str, str], deque[Past]] = {}
+        """By record and sandbox."""
 
     def find(self, number: int) -> Notice | None:
         """Return a notification that is shown, by our number."""
@@ -116,7 +117,7 @@ class Board:
 
         ``now`` by a clock that does not go back, ``when`` in seconds since 1970.
         """
-        past = self._remember(lease.sandbox, ask, when)
+        past = self._remember(lease, ask, when)
         notice = self.known(lease, stream, ask.number)
         if not self._may(lease.record, now, changes=notice is not None):
             past.outcome = "counted"
@@ -189,31 +190,35 @@ class Board:
 
     def history(self, sandbox: str = "") -> Iterator[Past]:
         """Yield what sandboxes sent, each one's oldest first."""
-        for name, rows in self._history.items():
+        for (_, name), rows in self._history.items():
             if sandbox in {"", name}:
                 yield from rows
 
     def clear(self, sandbox: str = "") -> None:
         """Forget the history, of one sandbox or of all."""
-        for name in list(self._history):
+        for record, name in list(self._history):
             if sandbox in {"", name}:
-                del self._history[name]
+                del self._history[record, name]
 
-    def _remember(self, sandbox: str, ask: DaemonShow, when: float) -> Past:
+    def _remember(self, lease: Lease, ask: DaemonShow, when: float) -> Past:
         past = Past(
             when,
-            sandbox,
+            lease.sandbox,
             printable(ask.summary, limits.SHOWN_SUMMARY_CHARS),
             "\n".join(_lines(ask.body)),
             ask.urgency,
             "shown",
         )
         # A separate list: a sandbox must not push out what another one sent.
-        rows = self._history.pop(sandbox, None) or deque(maxlen=limits.HISTORY)
+        own = lease.record, lease.sandbox
+        rows = self._history.pop(own, None) or deque(maxlen=limits.HISTORY)
         rows.append(past)
-        self._history[sandbox] = rows
+        self._history[own] = rows
         while len(self._history) > limits.HISTORIES:
-            del self._history[next(iter(self._history))]
+            ((crowd, _),) = Counter(name for name, _ in self._history).most_common(1)
+            # guard: disposables push out histories of their record alone
+            oldest = next(name for name in self._history if name[0] == crowd)
+            del self._history[oldest]
         return past
 
 

@@ -8,6 +8,7 @@ answer goes back to the connection that asked, and to no other.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -274,14 +275,20 @@ class NotificationControl:
         exchange: Exchange[api.NotificationsAnswer],
         request: api.NotificationsRequest,
     ) -> api.NotificationsAnswer:
-        """The newest notifications, of one sandbox or of all."""
+        """The newest notifications of one sandbox, or as many of each."""
         del exchange
-        sandbox = request.sandbox or ""
-        rows = sorted(self._board.history(sandbox), key=lambda row: row.when)
+        sandbox, later = request.sandbox or "", Counter[str]()
+        newest = sorted(self._board.history(sandbox), key=lambda row: -row.when)
         if request.clear:
             self._board.clear(sandbox)
-        omitted = max(0, len(rows) - _ROWS)
+        places = []
+        for row in newest:
+            # guard: a sandbox with many notifications leaves room for the others'
+            places.append((later[row.sandbox], row))
+            later[row.sandbox] += 1
+        places.sort(key=lambda place: place[0])
+        rows = sorted((row for _, row in places[:_ROWS]), key=lambda row: row.when)
         return api.NotificationsAnswer(
-            notifications=[api.NotificationRow(**vars(row)) for row in rows[omitted:]],
-            omitted=omitted,
+            notifications=[api.NotificationRow(**vars(row)) for row in rows],
+            omitted=len(newest) - len(rows),
         )

@@ -22,6 +22,8 @@ USES = "tests/broker/viewer/calls/test_camera.py"
 SCREENS = "tests/attack/test_screen_share.py"
 OWN_WINDOWS = "tests/attack/test_own_window_share.py"
 GUARDS = (
+    Guard("disposables push out histories of their record alone", "oldest = next(iter(self._history))", "tests/attack/test_notifications_hostile.py", "push_out"),
+    Guard("a sandbox with many notifications leaves room for the others'", "places.append((0, row))", "tests/attack/test_notifications_hostile.py", "are_listed"),
     Guard("a session bus that fails is a mistake of the session", "if isinstance(error, ExceptionGroup):", "tests/broker/viewer/tray/test_panel_bus.py", "a_bus_that_fails"),
     Guard("what is saved while the desktop is busy is sent later", "raise", "tests/broker/jail/worker/test_files_tool.py", "desktop_is_busy"),
     Guard("looking for a free X display starts no server", "with socket.socket(socket.AF_UNIX) as probe:", "tests/test_shims_x11.py", "starts_no_other"),
