@@ -127,6 +127,13 @@ class Lockdown:
         locked = self.networks is not None
         return api.LockdownAnswer(locked, bool(self.networks), self.unkept)
 
+    async def take_kept(self) -> None:
+        """Begin what was stored while the control socket did not answer yet."""
+        kept = kept_lockdown(self._path)
+        # guard: a lockdown holds in a broker that is being started
+        if kept is not None and self.networks is None:
+            await self._begin(networks=kept)
+
     async def _begin(self, *, networks: bool) -> None:
         self.networks = wide = networks or bool(self.networks)
         # Taking away comes first; a full disk must not keep a microphone open.

@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -138,7 +137,11 @@ async def _serve(
                 forwards[name] = Forwarder("other process", trio.SocketStream(calls))
                 await nursery.start(forwards[name].run)
             api = _control(role, parts, forwards)
-            control = partial(nursery.start, _serve_control, api, options)
+
+            async def control() -> None:
+                await nursery.start(_serve_control, api, options)
+                await parts.authority.lockdown.take_kept()
+
             attended = _Attended(links, role, broker, parts, control)
             last = await attended.run()
             # The answer to "shutdown" may still be on its way through here.

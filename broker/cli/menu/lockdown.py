@@ -36,12 +36,15 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
         raise click.UsageError("--networks, --lift and --show cannot be used together")
     paths = offline_paths()
     begin = None if show else not lift
-    runs = broker_runs(paths)
-    if runs:
-        request = LockdownRequest(begin=begin, networks=networks or None)
-        found = ask(LOCKDOWN, request)
-    else:
+    request = LockdownRequest(begin=begin, networks=networks or None)
+    found = None
+    if not broker_runs(paths):
         found = _without_broker(paths, begin=begin, networks=networks)
+    # A broker that answers by now may have looked for a lockdown before.
+    # guard: a lockdown is of the broker that answers once it is stored
+    runs = broker_runs(paths)
+    if runs or found is None:
+        found = ask(LOCKDOWN, request)
     open_networks = _open_networks(paths) if runs and found.networks else []
     if as_json:
         shown = {**msgspec.to_builtins(found), "open_networks": open_networks}

@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a lockdown holds in a broker that is being started", "if False:", "tests/integration/test_lockdown_start.py", "being_started"),
+    Guard("a lockdown is of the broker that answers once it is stored", "runs = found is None", "tests/integration/test_lockdown_start.py", "once_it_is_stored"),
     Guard("a dead fork server of helpers is reaped, and recorded", "", "tests/integration/test_pump_keeper.py", "death_recorded"),
     Guard("root's hook connects to a socket of its user's, whatever leads there", "if False:", "tests/attack/test_hook_links.py", "libvirt"),
     Guard("the hook speaks with its user's broker", "if False:", "tests/broker/host/launchers/libvirt/test_hook.py", "another_user_answers"),
