@@ -60,9 +60,12 @@ def find_leftovers(
     image: bool = False,
 ) -> Leftovers:
     """Return what a record leaves; an image only where no other record starts from it."""
-    parent = paths.parents / name
+    parent, records = paths.parents / name, tuple(records)
+    others = {record.name for record in records} - {name}
+    # guard: another record's logs stay, whatever its name is
+    folders = [one for one in log_folders(paths, name) if one.name not in others]
     return Leftovers(
-        tuple(log_folders(paths, name)) if logs else (),
+        tuple(folders) if logs else (),
         parent if parent.is_dir() else None,
         own_image(paths, name, records) if image else "",
     )

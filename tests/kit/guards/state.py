@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("another record's logs stay, whatever its name is", "folders = log_folders(paths, name)", "tests/broker/cli/sandboxes/test_leftovers.py"),
     Guard("a backup's record is compared with a fresh one", "return True", "tests/attack/test_backup_record.py", "further"),
     Guard("a backup's record reaches nothing of this machine", "return []", "tests/attack/test_backup_record.py", "not_written"),
     Guard("a backup is closed by a key", "if False:", "tests/attack/test_backup_closing.py", "without_any_encryption"),
