@@ -86,6 +86,7 @@ GUARDS = (
     Guard("message size", "if size < 8:", "tests/broker/jail/wayland/test_filter.py", "malformed_bytes_end_the_connection"),
     Guard("string form", "if False:", "tests/broker/jail/wayland/protocol/test_wire.py"),
     Guard("sandboxes together leave descriptors of the compositor's to others", "if False:", "tests/attack/test_compositor_descriptors.py", "leave_descriptors"),
+    Guard("exported windows bounded", "if False:", "tests/broker/jail/wayland/handlers/test_exported_windows.py", "so_many"),
     Guard("handles of this sandbox", "made.exported = ExportedWindow('', 1)", "tests/broker/jail/wayland/handlers/test_exported_windows.py", "another_sandbox"),
     Guard("a loop of parents over several connections", "if False:", "tests/broker/jail/wayland/handlers/test_exported_windows.py", "loop_over"),
     Guard("an import ends with its connection", "pass", "tests/broker/jail/wayland/handlers/test_exported_windows.py", "are_forgotten"),

@@ -7,6 +7,7 @@ compositor is asked by its handle, which no client sees.
 
 from __future__ import annotations
 
+from broker.core.limits import wayland as limits
 from broker.jail.wayland.handlers import windows
 from broker.jail.wayland.handlers.attention import window_sid
 from broker.jail.wayland.model import Surface, Toplevel
@@ -95,6 +96,9 @@ def export_toplevel(
     core: ClientState, exporter: ProtocolObject, new_id: int, surface: Surface
 ) -> None:
     toplevel = _window(exporter, surface)
+    # guard: exported windows bounded
+    if len(core.sandbox.exports) >= limits.WAYLAND_EXPORTS:
+        raise core.too_much("too many exported windows")
     made = core.make(new_id, _EXPORTED, 1, server=False)
     assert isinstance(made, ExportedWindow)
     made.core, made.toplevel = core, toplevel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.sandbox import Sandbox
@@ -172,3 +173,19 @@ def test_a_compositor_without_it_has_parents_of_one_connection_only():
         made = other.bring(one.export(parent)[1])
         other.send(made, "set_parent_of", child)
         assert other.parents() == []
+
+
+def test_a_sandbox_exports_so_many_windows(two, monkeypatch):
+    """wlroots compares a new handle with all others: 61 us each among 15,000."""
+    monkeypatch.setattr(limits, "WAYLAND_EXPORTS", 3)
+    one, other = two
+    window, _, _ = one.show(200, 100, 0)
+    its, _, _ = other.show(100, 50, 0)
+    first, _ = one.export(window)
+    one.export(window)
+    other.export(its)
+    one.send(first, "destroy")
+    one.export(window)
+    with pytest.raises(ServerError, match="too many exported windows"):
+        other.export(its)
+    assert one.core.fault is None
