@@ -27,6 +27,7 @@ CEILINGS = MappingProxyType(
     {
         "clients": limits.WAYLAND_CLIENTS_PER_SANDBOX,
         "objects": wayland_limits.WAYLAND_OBJECTS_PER_SANDBOX,
+        "listeners": wayland_limits.WAYLAND_LISTENERS_PER_SANDBOX,
         "surfaces": wayland_limits.WAYLAND_SURFACES,
         "windows": wayland_limits.WAYLAND_WINDOWS,
         "popups": wayland_limits.WAYLAND_POPUPS,

@@ -219,6 +219,7 @@ GUARDS = (
     Guard("a stolen key is not input", "if True:", "tests/attack/test_wayland_stolen_keys.py", "not_a_gesture"),
     Guard("no excuse once the user has turned away", "pass", "tests/attack/test_wayland_stolen_keys.py", "turns_away"),
     Guard("requests cost the bytes that go up", "self.messages += count", "tests/broker/jail/wayland/test_bounds.py", "requests_are_charged_for_the_messages_they_cause"),
+    Guard("listeners of a sandbox bounded", "pass", "tests/attack/test_wayland_costs.py", "screens_are_bounded"),
     Guard("listeners bounded", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "hears_input_is_bounded"),
     Guard("a destroyed window's focus has no chord", "pass", "tests/broker/jail/wayland/handlers/test_host_seat.py", "leaves_no_focus"),
     Guard("a chord is one window's", "return chord.verdict", "tests/attack/test_clipboard_chords.py", "comes_between"),

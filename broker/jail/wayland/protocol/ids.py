@@ -82,7 +82,7 @@ class ObjectTable:
         if len(self.by_client) >= limits.WAYLAND_OBJECTS:
             raise self.too_much("too many objects")
         if interface in _LISTENERS:
-            self._listen(+1)
+            self._listen()
         self.usage.take("objects", 1)
         if cid == self._next_cid:
             self._next_cid += 1
@@ -96,12 +96,15 @@ class ObjectTable:
             self.give_sid(obj)
         return obj
 
-    def _listen(self, change: int) -> None:
-        """Count what hears input: each event costs as many messages."""
+    def _listen(self) -> None:
+        """Count what hears input, and screens: each event costs as many messages."""
         # guard: listeners bounded
-        if self._listeners + change > limits.WAYLAND_LISTENERS:
+        if self._listeners >= limits.WAYLAND_LISTENERS:
             raise self.too_much("too many objects that receive input")
-        self._listeners += change
+        # A compositor looks at those of other connections, too.
+        # guard: listeners of a sandbox bounded
+        self.usage.take("listeners", 1)
+        self._listeners += 1
 
     def make_server_side(self, interface: str, version: int) -> Any:  # noqa: ANN401 - see make
         """A new object that we name to the client (an offer)."""
@@ -218,7 +221,8 @@ class ObjectTable:
         """The client has an object less."""
         self.usage.give("objects", 1)
         if obj.interface in _LISTENERS and obj.cid < SERVER_IDS:
-            self._listen(-1)
+            self._listeners -= 1
+            self.usage.give("listeners", 1)
 
     def deleted(self, sid: int) -> None:
         """wl_display.delete_id: the id is free on both sides.  Raises UpstreamError."""
@@ -296,6 +300,7 @@ _LISTENERS = frozenset(
     {
         "wl_data_device",
         "wl_keyboard",
+        "wl_output",
         "wl_pointer",
         "wl_touch",
         "zwp_pointer_gesture_hold_v1",
