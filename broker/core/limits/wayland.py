@@ -31,6 +31,10 @@ WAYLAND_SUBSURFACE_DEPTH = 8
 WAYLAND_SUBSURFACES = 256
 """Subsurfaces in one window: layout walks all of them at a resize."""
 
+WAYLAND_WAITING_COMMITS = 64
+"""Commits below a frame that is not shown: wlroots keeps half a kilobyte or more of each
+surface for each, until the frame is committed.  Programs wait for callbacks before."""
+
 WAYLAND_OVERHANG = 16
 """How far, in pixels, a subsurface may reach outside its window and be cropped
 also where such ones become popups: the edges and shadows of decorations."""
@@ -70,6 +74,10 @@ bytes a pixel, of a sparse file too: a gigabyte in all."""
 
 WAYLAND_BUFFER_SIDE = 16384
 """Width and height of a buffer in pixels: what pixman and GPUs can draw."""
+
+WAYLAND_UNANSWERED = 64
+"""Configure events of a window that its program has not acknowledged, beyond which it
+asks for no more: wlroots keeps them, 87 bytes each."""
 
 WAYLAND_COORDINATE = 32000
 """Geometry, positions and sizes: far beyond any screen, and sums of eight of

@@ -27,8 +27,6 @@ REQUESTS: Rules = {
     ("zxdg_output_manager_v1", "destroy"): FORWARD,
     ("zxdg_output_manager_v1", "get_xdg_output"): FORWARD,
     ("zxdg_toplevel_decoration_v1", "destroy"): FORWARD,
-    ("zxdg_toplevel_decoration_v1", "set_mode"): FORWARD,
-    ("zxdg_toplevel_decoration_v1", "unset_mode"): FORWARD,
 }
 EVENTS: Rules = {
     ("wl_callback", "done"): FORWARD,

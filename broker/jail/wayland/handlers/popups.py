@@ -15,6 +15,7 @@ from broker.core.limits import wayland as limits
 from broker.jail.wayland.handlers.windows import (
     BASE_INVALID_PARENT,
     BASE_NOT_TOPMOST,
+    answers,
     claim,
     end_role,
 )
@@ -285,6 +286,9 @@ def reposition(
     core: ClientState, popup: Popup, positioner: Positioner, token: int
 ) -> None:
     if popup.parent is None or popup.parent.role is None:
+        return
+    # guard: places are asked for by who acknowledges them
+    if not answers(core):
         return
     # guard: a popup's wish is none yet
     made, _ = _materialise(core, popup, popup.parent, positioner)

@@ -9,8 +9,9 @@ commit of the client's surface (``commit.py``).
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen
@@ -56,6 +57,7 @@ SURFACE_INVALID_SIZE = 5
 SURFACE_DEFUNCT_ROLE = 6
 TOPLEVEL_INVALID_PARENT = 1
 
+_DECORATION = "zxdg_toplevel_decoration_v1"
 _NO_EDGES = Edges(0, 0, 0, 0)
 _FAR = limits.WAYLAND_COORDINATE
 
@@ -398,6 +400,34 @@ def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
     return min(w, _FAR), min(h, _FAR)
 
 
+def answers(core: ClientState) -> bool:
+    """Whether the program acknowledges its configure events.
+
+    wlroots keeps each until it, or a later one, is acknowledged.
+    """
+    return all(len(xdg.serials) < limits.WAYLAND_UNANSWERED for xdg in core.windows)
+
+
+def _configuring(step: Callable[..., None]) -> Callable[..., None]:
+    """A request that the compositor answers with a configure event."""
+
+    def handler(core: ClientState, obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
+        # guard: configure events are asked for by who acknowledges them
+        if answers(core):
+            step(core, obj, *args)
+
+    return handler
+
+
+def _passing(interface: str, name: str) -> Callable[..., None]:
+    write = emit.request(interface, name)
+
+    def step(core: ClientState, obj: ProtocolObject, *values: int) -> None:
+        core.up.data += write(obj.sid, *values)
+
+    return _configuring(step)
+
+
 def set_maximized(core: ClientState, toplevel: Toplevel) -> None:
     toplevel.maximized = True
     core.up.data += emit.set_maximized(toplevel.sid)
@@ -527,14 +557,16 @@ REQUESTS: Rules = {
     ("xdg_toplevel", "resize"): resize,
     ("xdg_toplevel", "set_max_size"): set_max_size,
     ("xdg_toplevel", "set_min_size"): set_min_size,
-    ("xdg_toplevel", "set_maximized"): set_maximized,
-    ("xdg_toplevel", "unset_maximized"): unset_maximized,
-    ("xdg_toplevel", "set_fullscreen"): set_fullscreen,
-    ("xdg_toplevel", "unset_fullscreen"): unset_fullscreen,
-    ("xdg_toplevel", "set_minimized"): FORWARD,
+    ("xdg_toplevel", "set_maximized"): _configuring(set_maximized),
+    ("xdg_toplevel", "unset_maximized"): _configuring(unset_maximized),
+    ("xdg_toplevel", "set_fullscreen"): _configuring(set_fullscreen),
+    ("xdg_toplevel", "unset_fullscreen"): _configuring(unset_fullscreen),
+    ("xdg_toplevel", "set_minimized"): _passing("xdg_toplevel", "set_minimized"),
     ("xdg_wm_base", "destroy"): destroy_base,
     ("xdg_wm_base", "get_xdg_surface"): get_xdg_surface,
     ("xdg_wm_base", "pong"): pong,
+    (_DECORATION, "set_mode"): _passing(_DECORATION, "set_mode"),
+    (_DECORATION, "unset_mode"): _passing(_DECORATION, "unset_mode"),
 }
 EVENTS: Rules = {
     ("xdg_surface", "configure"): configure_surface,

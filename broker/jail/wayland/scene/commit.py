@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from broker.core.limits import wayland as limits
 from broker.jail.wayland import budget, choice
 from broker.jail.wayland.model import (
+    EVERYWHERE,
     UNSET,
     Buffer,
     Popup,
@@ -136,7 +137,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
         # go together, in the commit of 'hide'.
         xdg.mapped = False
         promote.end_window(core, xdg)
-        _send_tree(core, surface, explicit=False)
+        _send_tree(core, surface, explicit=False, hides=True)
         window_state.unmap(core, xdg)
     elif not xdg.committed:
         xdg.committed = True
@@ -165,7 +166,7 @@ def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     out = core.up.data
     sid = surface.sid
     changed = False
-    surface.dirty = True
+    waits, surface.dirty = surface.dirty, True
     rest = not vars(state).keys() <= _COMMON
     if rest:
         _want_shape(surface, state)
@@ -173,7 +174,7 @@ def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     if buffer is not UNSET:
         changed = _attach(core, surface, buffer, state)
     if state.damage or state.buffer_damage:
-        _damage(core, surface, state)
+        _damage(core, surface, state, waits=waits)
         surface.applied = state
     if state.frames is not None:
         for callback in state.frames:
@@ -290,7 +291,14 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
     surface.relayout = True
 
 
-def _damage(core: ClientState, surface: Surface, state: SurfaceState) -> None:
+def _damage(
+    core: ClientState, surface: Surface, state: SurfaceState, *, waits: bool
+) -> None:
+    """Send a state's damage; ``waits``: beside some that was not committed."""
+    if waits:
+        # It adds up in the compositor.
+        # guard: damage that waits for a frame is one rectangle
+        state.damage, state.buffer_damage = [EVERYWHERE], None
     out = core.up.data
     if surface.cx or surface.cy or surface.part is not None:
         _damage_cropped(core, surface, state)
@@ -445,19 +453,27 @@ def _resize(surface: Surface) -> None:
 # -- commits -------------------------------------------------------------------------
 
 
-def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
+def _send_tree(
+    core: ClientState, surface: Surface, *, explicit: bool, hides: bool = False
+) -> None:
     """Lay out if needed, then commit from the leaves to the frame's root.
 
     ``explicit``: the client itself committed the window's surface, which on
     an unmapped window is what asks for a configure; our own commits must not.
+    ``hides``: the caller commits the frame, without a picture.
     """
     root = surface.root()
+    explicit &= root is surface
     alone = not root.relayout and _may_come_alone(root)
     if root.relayout:
         root.relayout = False
         layout.lay_out(core, root)
     if root.applied is not None or root.moved or root.children:
         budget.charge_drawing(core, root)
+    xdg = root.xdg
+    sends = xdg is not None and _sends_frame(xdg, explicit=explicit)
+    if not (xdg is None or sends or hides) and _waits(xdg):
+        return
     popups: _Popups = []
     if root.children:
         _commit_dirty(core, root, popups)
@@ -466,12 +482,32 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
         core.up.data += emit.commit(root.sid)
     if root.icon is not None:
         root.icon.commit()
-    _send_frame(core, root, explicit=explicit and root is surface, alone=alone)
+    if xdg is not None and sends:
+        _send_frame(core, root, xdg, alone=alone)
     # Last: content that has just gone back into the window is cropped with the window.
     for popup, content in popups:
         popup.commit(content=content)
     if core.promotions:
         promote.begin_waiting(core)
+
+
+def _sends_frame(xdg: XdgSurface, *, explicit: bool) -> bool:
+    """Whether a commit of a window's tree is followed by one of its frame."""
+    if xdg.frame is None or (isinstance(xdg.role, Popup) and xdg.role.adrift):
+        return False
+    return xdg.mapped or (explicit and xdg.committed)
+
+
+def _waits(xdg: XdgSurface) -> bool:
+    """Whether the tree of a window that is not shown is committed later.
+
+    Until the frame is committed wlroots keeps each commit below it, without a bound.
+    """
+    if xdg.frame is None or not xdg.frame.has_surface:
+        return False
+    xdg.waiting += 1
+    # guard: few commits wait for a frame
+    return xdg.waiting > limits.WAYLAND_WAITING_COMMITS
 
 
 def _may_come_alone(root: Surface) -> bool:
@@ -490,23 +526,18 @@ def _may_come_alone(root: Surface) -> bool:
 
 
 def _send_frame(
-    core: ClientState, root: Surface, *, explicit: bool, alone: bool = False
+    core: ClientState, root: Surface, xdg: XdgSurface, *, alone: bool
 ) -> None:
-    xdg = root.xdg
-    if xdg is None or xdg.frame is None:
-        return
-    adrift = isinstance(xdg.role, Popup) and xdg.role.adrift
-    if not adrift and (xdg.mapped or (explicit and xdg.committed)):
-        # sway 1.7 looks at all its windows for each: 2.5 us, and 0.05 for a window.
-        # guard: a commit costs by the windows
-        core.messages += (
-            core.sandbox.totals["windows"] // limits.WAYLAND_WINDOWS_A_MESSAGE
-        )
-        if alone:
-            root.dirty = False
-            xdg.frame.commit_content()
-        else:
-            xdg.frame.commit()
+    assert xdg.frame is not None
+    xdg.waiting = 0
+    # sway 1.7 looks at all its windows for each: 2.5 us, and 0.05 for a window.
+    # guard: a commit costs by the windows
+    core.messages += core.sandbox.totals["windows"] // limits.WAYLAND_WINDOWS_A_MESSAGE
+    if alone:
+        root.dirty = False
+        xdg.frame.commit_content()
+    else:
+        xdg.frame.commit()
 
 
 def _commit_dirty(core: ClientState, surface: Surface, popups: _Popups) -> bool:

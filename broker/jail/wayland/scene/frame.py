@@ -427,6 +427,11 @@ class Frame:
             self._core.palette.drop(self._backing)
             self._backing = 0
 
+    @property
+    def has_surface(self) -> bool:
+        """Whether the client's surface has its place in the frame."""
+        return bool(self._sub)
+
     def release_surface(self) -> None:
         """The client's surface is about to go: end its place in the frame."""
         if self._sub:
