@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 from broker.core.limits import wayland as limits
@@ -411,6 +411,7 @@ def answers(core: ClientState) -> bool:
 def _configuring(step: Callable[..., None]) -> Callable[..., None]:
     """A request that the compositor answers with a configure event."""
 
+    @wraps(step)
     def handler(core: ClientState, obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
         # guard: configure events are asked for by who acknowledges them
         if answers(core):
