@@ -31,10 +31,6 @@ WAYLAND_SUBSURFACE_DEPTH = 8
 WAYLAND_SUBSURFACES = 256
 """Subsurfaces in one window: layout walks all of them at a resize."""
 
-WAYLAND_WAITING_COMMITS = 64
-"""Commits below a frame that is not shown: wlroots keeps half a kilobyte or more of each
-surface for each, until the frame is committed.  Programs wait for callbacks before."""
-
 WAYLAND_OVERHANG = 16
 """How far, in pixels, a subsurface may reach outside its window and be cropped
 also where such ones become popups: the edges and shadows of decorations."""

@@ -416,14 +416,12 @@ class WmBase(ProtocolObject):
 class XdgSurface(ProtocolObject):
     """An xdg_surface: its id belongs to our frame's surface at the compositor.
 
-    ``painted``: pixels of all its layers together, 0 where they were not counted;
-    ``waiting``: times that its tree was committed since its frame was.
+    ``painted``: pixels of all its layers together, 0 where they were not counted.
     """
 
     __slots__ = (
         "acked", "base", "committed", "constructed", "frame", "geometry",
         "mapped", "number", "painted", "role", "serials", "stale", "surface",
-        "waiting",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -439,7 +437,6 @@ class XdgSurface(ProtocolObject):
         self.constructed = False
         self.number = 0
         self.painted = 0
-        self.waiting = 0
         self.committed = False
         self.mapped = False
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from broker.core.limits import wayland as limits
 from broker.jail.wayland import budget, choice
 from broker.jail.wayland.model import (
-    EVERYWHERE,
     UNSET,
     Buffer,
     Popup,
@@ -61,7 +60,7 @@ def commit(core: ClientState, surface: Surface) -> None:
     pictures.take(core, surface, state)
     surface.pending = SurfaceState()
     # guard: sync stays ours
-    if surface.synced:
+    if surface.synced or _is_held(surface):
         if surface.cached is None:
             surface.cached = state
         else:
@@ -81,13 +80,35 @@ def commit(core: ClientState, surface: Surface) -> None:
     held_buffers.finish(core)
 
 
+def _is_held(surface: Surface) -> bool:
+    """Whether a commit would wait in the compositor, as a synchronised child's does.
+
+    A window's surfaces are synchronised children of its frame.  wlroots keeps each of
+    their commits until the frame's, and sway 1.7 dies of those that it applies once the
+    window's role is gone.
+    """
+    root = surface.root()
+    # guard: what lost its parent is not committed
+    if root.sub is not None:
+        return True
+    xdg = root.xdg
+    if xdg is None or xdg.frame is None or not xdg.frame.has_surface:
+        return False
+    # guard: nothing is committed that waits for a frame
+    return not xdg.mapped and (root is not surface or _is_adrift(xdg))
+
+
+def _is_adrift(xdg: XdgSurface) -> bool:
+    return isinstance(xdg.role, Popup) and xdg.role.adrift
+
+
 def _merge(core: ClientState, earlier: SurfaceState, later: SurfaceState) -> None:
     """Put a commit over one that still waits for its parent's.
 
     A synchronised child may commit forever while its parent never does, so
     what adds up here is bounded like what adds up before one commit.
     """
-    held_buffers.unhold(core, earlier.absorb(later))
+    held_buffers.replace(core, earlier.absorb(later))
     for held, most in (
         (earlier.children, limits.WAYLAND_CHILD_OPS),
         (earlier.frames, limits.WAYLAND_CALLBACKS),
@@ -137,7 +158,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
         # go together, in the commit of 'hide'.
         xdg.mapped = False
         promote.end_window(core, xdg)
-        _send_tree(core, surface, explicit=False, hides=True)
+        _send_tree(core, surface, explicit=False)
         window_state.unmap(core, xdg)
     elif not xdg.committed:
         xdg.committed = True
@@ -166,7 +187,7 @@ def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     out = core.up.data
     sid = surface.sid
     changed = False
-    waits, surface.dirty = surface.dirty, True
+    surface.dirty = True
     rest = not vars(state).keys() <= _COMMON
     if rest:
         _want_shape(surface, state)
@@ -174,7 +195,7 @@ def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     if buffer is not UNSET:
         changed = _attach(core, surface, buffer, state)
     if state.damage or state.buffer_damage:
-        _damage(core, surface, state, waits=waits)
+        _damage(core, surface, state)
         surface.applied = state
     if state.frames is not None:
         for callback in state.frames:
@@ -189,12 +210,16 @@ def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:
 
 
 def _apply_children(core: ClientState, surface: Surface) -> None:
-    """Apply the state that synchronised children have cached until this commit."""
+    """Apply the state that children have cached until this commit."""
     for sub in surface.children:
         child = sub.surface
-        if child is not None and child.cached is not None and child.synced:
+        if child is None:
+            continue
+        if child.cached is not None:
             cached, child.cached = child.cached, None
             apply(core, child, cached)
+        elif child.children and not child.synced:
+            _apply_children(core, child)
 
 
 _COMMON = frozenset({"buffer", "damage", "buffer_damage", "frames"})
@@ -291,14 +316,7 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
     surface.relayout = True
 
 
-def _damage(
-    core: ClientState, surface: Surface, state: SurfaceState, *, waits: bool
-) -> None:
-    """Send a state's damage; ``waits``: beside some that was not committed."""
-    if waits:
-        # It adds up in the compositor.
-        # guard: damage that waits for a frame is one rectangle
-        state.damage, state.buffer_damage = [EVERYWHERE], None
+def _damage(core: ClientState, surface: Surface, state: SurfaceState) -> None:
     out = core.up.data
     if surface.cx or surface.cy or surface.part is not None:
         _damage_cropped(core, surface, state)
@@ -453,14 +471,11 @@ def _resize(surface: Surface) -> None:
 # -- commits -------------------------------------------------------------------------
 
 
-def _send_tree(
-    core: ClientState, surface: Surface, *, explicit: bool, hides: bool = False
-) -> None:
+def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
     """Lay out if needed, then commit from the leaves to the frame's root.
 
     ``explicit``: the client itself committed the window's surface, which on
     an unmapped window is what asks for a configure; our own commits must not.
-    ``hides``: the caller commits the frame, without a picture.
     """
     root = surface.root()
     explicit &= root is surface
@@ -472,8 +487,6 @@ def _send_tree(
         budget.charge_drawing(core, root)
     xdg = root.xdg
     sends = xdg is not None and _sends_frame(xdg, explicit=explicit)
-    if not (xdg is None or sends or hides) and _waits(xdg):
-        return
     popups: _Popups = []
     if root.children:
         _commit_dirty(core, root, popups)
@@ -493,21 +506,9 @@ def _send_tree(
 
 def _sends_frame(xdg: XdgSurface, *, explicit: bool) -> bool:
     """Whether a commit of a window's tree is followed by one of its frame."""
-    if xdg.frame is None or (isinstance(xdg.role, Popup) and xdg.role.adrift):
+    if xdg.frame is None or _is_adrift(xdg):
         return False
     return xdg.mapped or (explicit and xdg.committed)
-
-
-def _waits(xdg: XdgSurface) -> bool:
-    """Whether the tree of a window that is not shown is committed later.
-
-    Until the frame is committed wlroots keeps each commit below it, without a bound.
-    """
-    if xdg.frame is None or not xdg.frame.has_surface:
-        return False
-    xdg.waiting += 1
-    # guard: few commits wait for a frame
-    return xdg.waiting > limits.WAYLAND_WAITING_COMMITS
 
 
 def _may_come_alone(root: Surface) -> bool:
@@ -529,7 +530,6 @@ def _send_frame(
     core: ClientState, root: Surface, xdg: XdgSurface, *, alone: bool
 ) -> None:
     assert xdg.frame is not None
-    xdg.waiting = 0
     # sway 1.7 looks at all its windows for each: 2.5 us, and 0.05 for a window.
     # guard: a commit costs by the windows
     core.messages += core.sandbox.totals["windows"] // limits.WAYLAND_WINDOWS_A_MESSAGE

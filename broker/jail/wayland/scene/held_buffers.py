@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.jail.wayland.model import UNSET, Buffer, GpuPicture, Pool, Unset
+from broker.jail.wayland.protocol import emit
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
@@ -102,6 +103,19 @@ def unhold(core: ClientState, buffer: Buffer | Unset | None) -> None:
     buffer.holds -= 1
     if buffer.doomed and not buffer.holds:
         end(core, buffer)
+
+
+def replace(core: ClientState, buffer: Buffer | None) -> None:
+    """A held state has another buffer now: the client may draw into the former one."""
+    if buffer is None:
+        return
+    unhold(core, buffer)
+    # guard: a buffer that is never shown is given back
+    if not (buffer.holds or buffer.on or buffer.dead):
+        core.down.data += _release(buffer.cid)
+
+
+_release = emit.event("wl_buffer", "release")
 
 
 def finish(core: ClientState) -> None:
