@@ -130,10 +130,10 @@ class Acceptors:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Let go of the warm process when cancelled."""
+        """Reap warm processes of our own; let go of the present one when cancelled."""
         task_status.started()
         try:
-            await trio.sleep_forever()
+            await self._server.reap()
         finally:
             self._ended = True  # a sandbox that comes up now starts no other
             with trio.CancelScope(shield=True):

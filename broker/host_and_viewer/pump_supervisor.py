@@ -44,7 +44,9 @@ class PumpSupervisor:
         """
         try:
             self._pump = Pump(await fork_pump(self.forks))
-            await self._run_each(task_status)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.forks.reap)
+                await self._run_each(task_status)
         finally:
             await self.forks.close()
 

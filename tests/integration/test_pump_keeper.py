@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from pathlib import Path
 
 import trio
 
@@ -48,6 +49,16 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
                 assert theirs.recv(5) == b"hello"
                 nursery.cancel_scope.cancel()
     assert "no new pump" in capfd.readouterr().err
+
+
+async def test_a_fork_server_that_the_pump_has_started_is_reaped_when_it_dies(tmp_path):
+    async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+        keeper = PumpSupervisor(None, log)
+        await nursery.start(keeper.run)
+        server = keeper.forks.pid
+        os.kill(server, signal.SIGKILL)
+        await eventually(lambda: not Path(f"/proc/{server}").exists())
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_fork_server_of_helpers_is_reaped_and_its_death_recorded(tmp_path):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -99,18 +100,11 @@ class ForkServer:
     """The fork server of a broker: started when needed, and again when it died."""
 
     def __init__(
-        self,
-        program: ForkServerProgram,
-        started: Callable[[Child], None] | None = None,
-        *,
-        first: ForkServerHandle | None = None,
+        self, program: ForkServerProgram, *, first: ForkServerHandle | None = None
     ) -> None:
-        """``started`` is called with each process that is started here.
-
-        ``first`` is asked until it dies, or is silent.
-        """
+        """``first`` is asked until it dies, or is silent."""
         self._program = program
-        self._started = started
+        self._begun, self._started = trio.open_memory_channel[Child](math.inf)
         self._run: _Run | None = None
         if first is not None:
             self._run = _Run(program, first, shared=True)
@@ -121,6 +115,16 @@ class ForkServer:
         """Its process id; 0 while there is none."""
         return self._run.child.pid if self._run is not None else 0
 
+    async def reap(
+        self, died: Callable[[Child], Awaitable[None]] | None = None
+    ) -> None:
+        """Reap what is started here when it ends, and call ``died`` with it."""
+        async for child in self._started:
+            # guard: a fork server that has died does not stay as a zombie
+            await child.wait()
+            if died is not None:
+                await died(child)
+
     def warm(self) -> _Run:
         """Start it, because a child will be needed soon.
 
@@ -129,8 +133,7 @@ class ForkServer:
         """
         if self._run is None:
             self._run = _begin(self._program)
-            if self._started is not None:
-                self._started(self._run.child)
+            self._begun.send_nowait(self._run.child)
         return self._run
 
     async def fork(

@@ -85,8 +85,10 @@ class Workers:
         program = FORK_SERVER
         if allow_unjailed:
             program = replace(FORK_SERVER, arguments=("allow-unjailed",))
-        self._server = ForkServer(program, self._watch)
-        self._keepers = ForkServer(KEEPERS, self._watch, first=keepers)
+        self._server = ForkServer(program)
+        self._keepers = ForkServer(KEEPERS, first=keepers)
+        for server in (self._server, self._keepers):
+            nursery.start_soon(server.reap, self._died)
         self._workers: set[Worker] = set()
         self._closing = False
         self.on_server_death: Callable[[int, int | None], Awaitable[None]] | None = None
@@ -191,14 +193,9 @@ class Workers:
             undo.pop_all()
         return WorkerProcesses(keeper, jailed, keeper_channel, worker_channel)
 
-    def _watch(self, server: Child) -> None:
-        self._nursery.start_soon(self._watch_server, server)
-
-    async def _watch_server(self, server: Child) -> None:
-        pid = server.pid
-        await server.wait()
+    async def _died(self, server: Child) -> None:
         if not self._closing and self.on_server_death is not None:
-            await self.on_server_death(pid, server.returncode)
+            await self.on_server_death(server.pid, server.returncode)
 
     async def close(self) -> None:
         """End every worker and the fork server; returns when all are gone."""

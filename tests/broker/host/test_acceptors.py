@@ -17,6 +17,7 @@ from broker.core.errors import SetupError
 from broker.core.services import DISPLAY, WAYLAND_DOOR
 from broker.host.acceptor import Acceptors, end_acceptor
 from broker.net.addresses import UnixEndpoint
+from tests.kit.eventually import eventually
 
 SERVICES = (DISPLAY, WAYLAND_DOOR)
 
@@ -75,6 +76,13 @@ async def test_two_of_one_warm_process(tmp_path):
             # None of the first one's sockets has come to the second by the fork.
             mine = {f for f in files_of(first.pid) if f.startswith("socket:")}
             assert not mine & set(files_of(second.pid))
+
+
+async def test_a_warm_process_that_has_died_is_reaped_before_the_next_order(tmp_path):
+    async with running() as acceptors, one(acceptors, tmp_path / "a"):
+        warm = acceptors._server.pid
+        os.kill(warm, signal.SIGKILL)
+        await eventually(lambda: not Path(f"/proc/{warm}").exists())
 
 
 async def test_when_it_accepts_it_is_confined_and_has_no_file_of_ours(tmp_path):

@@ -69,6 +69,7 @@ GUARDS = (
     Guard("a helper that cannot be passed on ends no starter", "raise", "tests/attack/test_descriptors_in_flight_of_ours.py", "asked_again"),
     Guard("a window that cannot be had ends no other", "if True:", "tests/attack/test_descriptors_in_flight_of_ours.py", "window"),
     Guard("a start that was given up ends no fork server later", "pass", "tests/broker/helpers/process/test_fork_client.py", "when_it_has_answered"),
+    Guard("a fork server that has died does not stay as a zombie", "pass", "tests/broker/host/test_acceptors.py", "reaped"),
     Guard("a request has a number of its own", "if False:", "tests/attack/test_forged_authority_messages.py", "used_once"),
     Guard("the end of a lease is never refused for want of a place", "self._begin(message.request)", "tests/attack/test_forged_authority_messages.py", "has_a_place"),
     Guard("a choice that is given up as it is asked is not shown", "held = _Held()", "tests/attack/test_forged_authority_messages.py", "same_read"),
