@@ -108,11 +108,12 @@ async def test_domain_that_does_not_run_has_nothing(monkeypatch):
 
 _CROSVM = """\
 #!/bin/sh
-# crosvm's words: usb attach NUMBERS PATH SOCKET, usb detach PORT SOCKET
-echo "$@" >> {log}
+# crosvm's words: usb attach NUMBERS PATH SOCKET, usb detach PORT SOCKET, usb list SOCKET
+test "$2" = list || echo "$@" >> {log}
 case "$2" in
-attach) readlink "$4" >> {log}; readlink "$5" >> {log}; echo {attach} ;;
-detach) readlink "$4" >> {log}; echo {detach} ;;
+attach) readlink "$4" >> {log}; readlink "$5" >> {log}; > {log}.taken; {attach} ;;
+detach) readlink "$4" >> {log}; rm -f {log}.taken; echo {detach} ;;
+list) echo "devices 1 046d c31c$(test -e {log}.taken && echo ' 3 0781 5567')" ;;
 esac
 """
 
@@ -121,7 +122,7 @@ esac
 def crosvm(tmp_path, monkeypatch):
     """Installs the script; gives its log."""
 
-    def install(attach="ok 3", detach="ok 3"):
+    def install(attach="echo ok 3", detach="ok 3"):
         path = tmp_path / "crosvm"
         log = tmp_path / "log"
         path.write_text(_CROSVM.format(log=log, attach=attach, detach=detach))
@@ -176,11 +177,28 @@ async def test_a_link_to_the_socket_of_another_crosvm_is_refused(crosvm, control
     [("no_available_port", RefusedError), ("failed_to_open_device", UpstreamError)],
 )
 async def test_crosvm_that_refuses_is_reported(crosvm, control, reply, error):
-    crosvm(attach=reply)
+    crosvm(attach=f"echo {reply}")
     node = os.open("/dev/null", os.O_RDWR)
     with pytest.raises(error):
         await CrosvmDevice(control).attach(node)
     os.close(node)
+
+
+@pytest.mark.parametrize("attach", ["exit 1", "echo half an answer"])
+async def test_a_device_that_crosvm_took_without_an_answer_is_pulled_out(
+    crosvm, control, attach
+):
+    """The user was told that it was not attached; another one's device stays."""
+    log = crosvm(attach)
+    node = os.open("/dev/null", os.O_RDWR)
+    device = CrosvmDevice(control)
+    with pytest.raises(UpstreamError):
+        await device.attach(node)
+    await device.detach()
+    os.close(node)
+    assert "usb detach 3 " in log.read_text()
+    assert "usb detach 1 " not in log.read_text()
+    assert not log.with_name("log.taken").exists()
 
 
 async def test_crosvm_that_is_not_installed(monkeypatch, tmp_path, control):

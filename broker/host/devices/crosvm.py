@@ -20,6 +20,8 @@ from broker.core.escape import printable
 from broker.core.limits import devices as limits
 
 _OK = re.compile(rb"^ok (\d{1,3})\s*$", re.MULTILINE)
+_LISTED = re.compile(rb" (\d{1,3}) [0-9a-f]{4} [0-9a-f]{4}\b")
+"""A device in the answer to ``usb list``: its port, vendor and product."""
 _IGNORED = "00:00:00:00"
 """Bus, address, vendor, product: the verb wants them and uses none."""
 
@@ -30,9 +32,13 @@ class CrosvmDevice:
     def __init__(self, control: Path) -> None:
         self._control = control
         self._port: int | None = None
+        self._before: set[int] | None = None
+        """Ports that had a device before ours."""
 
     async def attach(self, node: int) -> None:
         """Plug in the device whose open node this is; the node stays the caller's.
+
+        After an error, too, the caller calls ``detach``: crosvm may have it.
 
         Raises RefusedError when it has no free port, UpstreamError when it refuses for
         another reason, SetupError when crosvm is not installed or its client cannot be
@@ -40,6 +46,7 @@ class CrosvmDevice:
         """
         # Not to be left half done: only the reply names the port.
         with trio.CancelScope(shield=True):
+            self._before = await self._taken()
             words = ("attach", _IGNORED, f"/proc/self/fd/{node}")
             reply = await self._usb(*words, fds=(node,))
         found = _OK.search(reply)
@@ -51,12 +58,23 @@ class CrosvmDevice:
 
     async def detach(self) -> None:
         """Pull it out; idempotent.  Raises UpstreamError when crosvm does not."""
-        port, self._port = self._port, None
-        if port is None:
+        before, self._before = self._before, None
+        if before is None:
             return
-        reply = await self._usb("detach", str(port))
-        if not _OK.search(reply) and b"no_such_port" not in reply:
-            raise UpstreamError(f"crosvm does not let go: {printable(reply, 200)}")
+        # Where crosvm did not answer in time, what came since then is pulled out: the
+        # device, and at worst another one that this machine was given meanwhile.
+        # guard: a device that crosvm took without an answer is pulled out
+        ports = await self._taken() - before if self._port is None else {self._port}
+        for port in ports:
+            reply = await self._usb("detach", str(port))
+            if not _OK.search(reply) and b"no_such_port" not in reply:
+                raise UpstreamError(f"crosvm does not let go: {printable(reply, 200)}")
+
+    async def _taken(self) -> set[int]:
+        reply = await self._usb("list")
+        if not reply.startswith(b"devices"):
+            raise UpstreamError(f"crosvm lists no devices: {printable(reply, 200)}")
+        return {int(port) for port in _LISTED.findall(reply)}
 
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:
         # Late: few hosts have a crosvm.
