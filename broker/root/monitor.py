@@ -25,6 +25,8 @@ from broker.root.sysfs import DEVICES, DeviceGoneError, describe, ports
 _UDEVD = Path("/run/udev/control")
 _BURST = 256
 """Messages that are read before the ports are looked at."""
+_LOOKERS = trio.CapacityLimiter(16)
+"""Separate threads: devices are taken back by the others."""
 
 
 class Watcher:
@@ -64,7 +66,10 @@ class Watcher:
         async with self._looking.setdefault(port, trio.Lock()):
             self._stale.discard(port)
             try:
-                found = await trio.to_thread.run_sync(describe, port, self._root)
+                # guard: devices that do not answer have threads of their own
+                found = await trio.to_thread.run_sync(
+                    describe, port, self._root, limiter=_LOOKERS
+                )
             except DeviceGoneError:
                 self._gone(port)
             else:

@@ -270,6 +270,44 @@ async def test_flood_of_events_about_a_stalled_device_is_one_more_look(
     assert looks == ["2-1", "2-2", "2-1"]
 
 
+async def test_many_devices_that_do_not_answer_keep_none_in_a_sandbox(monkeypatch):
+    """A hub can have more of them than trio has threads."""
+    real = monitor.describe
+    hangs, let_go = os.pipe()
+
+    def describe(port, root):
+        if port != "2-1":
+            os.read(hangs, 1)
+        return real(port, root)
+
+    async with service(monkeypatch) as place:
+
+        async def release_in_thread(held, *, authorize):
+            await trio.to_thread.run_sync(held.there)
+            return await release(held, authorize=authorize)
+
+        release = usbip.release
+        monkeypatch.setattr(usbip, "release", release_in_thread)
+        client = await place.connect()
+        here, there = socket.socketpair()
+        with here, there:
+            made = await client.export(await number(client), "work", "lease", here)
+            monkeypatch.setattr(monitor, "describe", describe)
+            limiter = trio.to_thread.current_default_thread_limiter()
+            for n in range(int(limiter.total_tokens)):
+                plug(place.root, port=f"2-2.{n + 1}")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(place.look)
+                await trio.testing.wait_all_tasks_blocked(0.1)
+                try:
+                    with trio.fail_after(10):
+                        await client.detach(made.attachment)
+                finally:
+                    os.close(let_go)
+        os.close(hangs)
+        assert place.kernel.released == ["2-1"]
+
+
 def test_driver_that_would_bind_between_verdict_and_qemu_is_kept_off(tmp_path):
     devices = tmp_path / "devices"
     drive(plug(devices_folder(devices)), "usb")
