@@ -25,7 +25,6 @@ from tests.broker.host.network.test_flow_filter import (
     RESOLVER,
     WWW,
     Talk,
-    hello,
     question,
     tcp,
     udp,
@@ -119,10 +118,10 @@ def test_the_reset_of_a_long_segment_is_of_its_end():
     assert int.from_bytes(reset[38:42]) == 1001 + LONG
 
 
-def test_data_behind_a_hello_is_not_all_kept():
+def test_data_behind_the_first_bytes_is_not_all_kept():
     talk = Talk(("www.test", "*"))
     talk.resolve("www.test", WWW)
-    data = hello("www.test") + bytes(LONG)
+    data = b"not TLS" + bytes(LONG)
     with kept() as bytes_kept:
         for port in range(FLOWS):
             ports = (1000 + port, 443)

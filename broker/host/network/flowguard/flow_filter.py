@@ -32,10 +32,10 @@ from broker.host.network.flowguard.public_resolvers import RESOLVERS
 from broker.host.network.flowguard.quic_hello import QuicHellos
 from broker.host.network.flowguard.rates import TrafficRates
 from broker.host.network.flowguard.tls_hello import (
-    MAX_HELLO_STREAM,
+    HANDSHAKE,
     Hello,
     HelloError,
-    read_hello,
+    read_hellos,
 )
 from broker.host.network.frameguard.neighbours import is_arp
 from broker.host.network.frameguard.packets import (
@@ -279,18 +279,16 @@ class FlowFilter:
         if at > len(known):
             return False
         try:
-            hello = read_hello(known + data)
+            hellos = read_hellos(known + data)
         except HelloError as error:
             self.cut(flow, f"its hello cannot be read: {error}", packet)
             return False
-        if hello is None:
-            flow.hello += data
-            return True
-        if not self._may_begin(flow, hello, packet, now):
+        if not all(self._may_begin(flow, hello, packet, now) for hello in hellos):
             return False
-        # guard: what follows a hello is not kept
-        flow.checked = (known + data)[:MAX_HELLO_STREAM]
-        flow.hello = None
+        flow.hello += data
+        # guard: the hello after a server's retry is looked at
+        if hellos and (len(hellos) > 1 or flow.hello[0] != HANDSHAKE):
+            flow.end_hello()
         return True
 
     def _check_quic(self, flow: CarriedFlow, packet: Packet, now: float) -> bool:
@@ -326,8 +324,8 @@ class FlowFilter:
         if hello.encrypted and not self._may_encrypt_hello:
             self.cut(flow, "a part of its hello is encrypted", packet)
             return False
-        # guard: a flow of QUIC is to one server
-        if flow.quic is not None and flow.named not in {None, hello.name}:
+        # guard: a flow is to one server
+        if flow.named not in {None, hello.name}:
             self.cut(flow, "it continues to another server", packet)
             return False
         flow.named = hello.name
@@ -372,7 +370,7 @@ class FlowFilter:
         plain = segment(frame)
         if plain is not None:
             flow = self._flows.get((TCP, plain[3], plain[0], plain[2]))
-            if flow is not None and not flow.checked:
+            if flow is not None and not flow.checked and flow.hello is None:
                 flow.used = now
                 flow.received += len(frame)
                 self.to_guest.append(frame)
@@ -403,6 +401,8 @@ class FlowFilter:
             flow.quic.answer(packet.data)
         if packet.protocol != TCP:
             return
+        if flow.hello is not None:
+            flow.take_answer(packet)
         if flow.checked and packet.flags & 16:
             taken = packet.acknowledged - flow.first & 0xFFFFFFFF
             if len(flow.checked) <= taken < 1 << 31:

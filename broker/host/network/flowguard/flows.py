@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from broker.core.limits import network as limits
 from broker.core.token_bucket import TokenBucket
 from broker.host.network.flowguard.quic_hello import QuicHellos
+from broker.host.network.flowguard.tls_hello import (
+    ANSWER,
+    MAX_HELLO_STREAM,
+    asks_again,
+)
 from broker.host.network.frameguard.packets import SYN, TCP, Packet
 
 FlowKey = tuple[int, int, bytes, int]
@@ -75,6 +80,10 @@ class CarriedFlow:
     """Bytes of both ways that the viewer knows of."""
     hello: bytearray | None = None
     """The first bytes while they are looked at; None: they were."""
+    answer: bytes = b""
+    """The first bytes of the server's answer to them."""
+    answer_end: int = 0
+    """The sequence number of the next one."""
     first: int = 0
     """The sequence number of the first of a connection."""
     checked: bytes = b""
@@ -82,7 +91,7 @@ class CarriedFlow:
     quic: QuicHellos | None = None
     """The hellos of one of UDP that is open by name."""
     named: str | None = None
-    """The server that these name; None: there was none yet."""
+    """The server that the hellos name; None: there was none yet."""
     ending: int = 0
 
     def note(self, untrusted_frame: bytes) -> None:
@@ -90,6 +99,25 @@ class CarriedFlow:
         # guard: no frame of a flow is kept whole
         self.head = untrusted_frame[:_HEAD_BYTES]
         self.size = len(untrusted_frame)
+
+    def end_hello(self) -> None:
+        """Look at no further byte of its beginning."""
+        # guard: what follows a hello is not kept
+        self.checked = bytes(self.hello or b"")[:MAX_HELLO_STREAM]
+        self.hello = None
+
+    def take_answer(self, packet: Packet) -> None:
+        """Read on in the server's answer; without a retry there is no second hello."""
+        if packet.flags & SYN:
+            self.answer_end = packet.sequence + 1
+        fresh = packet.data[self.answer_end - packet.sequence & 0xFFFFFFFF :]
+        if not fresh or self.named is None or len(self.answer) >= ANSWER:
+            return
+        self.answer_end += len(fresh)
+        self.answer = (self.answer + fresh)[:ANSWER]
+        # guard: a hello is the last one if its server says so
+        if asks_again(self.answer) is False:
+            self.end_hello()
 
     def begins_another(self, packet: Packet) -> bool:
         """Whether a packet begins a connection by the addresses and ports of this one.

@@ -5,13 +5,24 @@ Sans-IO.  Only the fields that lead to the name are read.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_HELLO = 1 << 14
 """Bytes in which a name has to be found; a hello is one or two KiB."""
 MAX_HELLO_STREAM = 2 * MAX_HELLO
 """Those bytes with the heads of the records in which they are."""
-_HANDSHAKE, _CLIENT_HELLO = 22, 1
+HANDSHAKE, _CLIENT_HELLO, _EARLY_DATA = 22, 1, 23
+_SEALED = 256
+"""By so many bytes an encrypted record may be longer."""
+_FIRST = frozenset({HANDSHAKE})
+_LATER = _FIRST | {20, 21, _EARLY_DATA}
+"""Records: between two hellos a change of ciphers, an alert and early data may be."""
+ANSWER = 43
+"""Bytes of a server's first record up to the end of its random."""
+_RETRY = hashlib.sha256(b"HelloRetryRequest").digest()
+"""The random of a server that asks for another hello."""
 _SERVER_NAME, _ENCRYPTED = 0, 0xFE0D
 
 
@@ -47,40 +58,59 @@ class Hello(NamedTuple):
     encrypted: bool = False
 
 
-def read_hello(untrusted_data: bytes) -> Hello | None:
-    """Return what a connection begins with; None: more bytes are needed.
+def read_hellos(untrusted_data: bytes) -> list[Hello]:
+    """Return the hellos that are whole in a connection's first bytes.
 
+    A second one follows a server's retry.  What is not TLS counts as one without a name.
     Raises HelloError.
     """
-    if not untrusted_data:
-        return None
-    if untrusted_data[0] != _HANDSHAKE:
-        return Hello()
-    hello = _hello(untrusted_data)
-    return None if hello is None else read_message(hello)
+    if untrusted_data[:1] not in {b"", b"\x16"}:
+        return [Hello()]
+    return [read_message(hello) for hello in _hellos(untrusted_data)]
 
 
-def _hello(data: bytes) -> bytes | None:
-    """Put a hello together from its records; None: more bytes are needed."""
+def _hellos(data: bytes) -> Iterator[bytes]:
+    """Put hellos together from their records."""
     body = bytearray()
-    at = 0
+    at, expected = 0, _FIRST
     while at + 5 <= len(data):
-        if data[at] != _HANDSHAKE or data[at + 1] != 3:
+        kind = data[at]
+        if kind not in expected or data[at + 1] != 3:
             raise HelloError("not a handshake")
         size = int.from_bytes(data[at + 3 : at + 5])
-        if not 0 < size <= MAX_HELLO:
+        if not 0 < size <= MAX_HELLO + (kind == _EARLY_DATA) * _SEALED:
             raise HelloError("a record of a wrong size")
-        body += data[at + 5 : at + 5 + size]
+        if kind == HANDSHAKE:
+            body += data[at + 5 : at + 5 + size]
+            expected = _FIRST
         at += 5 + size
-        if body and body[0] != _CLIENT_HELLO:
-            raise HelloError("not a hello")
-        end = 4 + int.from_bytes(body[1:4]) if len(body) >= 4 else 4
-        # guard: a hello is bounded
-        if end > MAX_HELLO or at > MAX_HELLO_STREAM:
+        # guard: hellos are bounded
+        if at > MAX_HELLO_STREAM:
             raise HelloError("a hello is too long")
-        if 4 < end <= len(body):
-            return bytes(body[4:end])
-    return None
+        while body:
+            if body[0] != _CLIENT_HELLO:
+                raise HelloError("not a hello")
+            end = 4 + int.from_bytes(body[1:4]) if len(body) >= 4 else 4
+            # guard: a hello is bounded
+            if end > MAX_HELLO:
+                raise HelloError("a hello is too long")
+            if not 4 < end <= len(body):
+                break
+            yield bytes(body[4:end])
+            del body[:end]
+            expected = _LATER
+
+
+def asks_again(untrusted_answer: bytes) -> bool | None:
+    """Whether a server's first bytes ask for a second hello (RFC 8446, 4.1.4).
+
+    None: more bytes are needed.
+    """
+    if untrusted_answer[:1] not in {b"", b"\x16"}:
+        return False
+    if len(untrusted_answer) < ANSWER:
+        return None
+    return untrusted_answer[ANSWER - len(_RETRY) : ANSWER] == _RETRY
 
 
 def read_message(hello: bytes) -> Hello:

@@ -14,7 +14,7 @@ from broker.core.streams import network_flows as m
 from broker.host.network.flowguard import dns_messages as dns
 from broker.host.network.flowguard import guest_names
 from broker.host.network.flowguard.flow_filter import FlowFilter
-from broker.host.network.flowguard.tls_hello import Hello, HelloError, read_hello
+from broker.host.network.flowguard.tls_hello import Hello, HelloError, read_hellos
 from broker.host.network.frameguard import packets
 from broker.host.network.frameguard.ethernet_frames import FrameFilter
 from broker.host.network.frameguard.packets import ACK, FIN, ICMP, RST, SYN, TCP, UDP
@@ -636,7 +636,7 @@ def test_a_name_whose_label_has_a_dot_is_another_name():
 def test_a_hello_that_is_too_long_is_refused():
     data = b"\x16\x03\x01\x10\x00\x01\x00\x80\x00" + bytes(4092)
     with pytest.raises(HelloError, match="long"):
-        read_hello(data)
+        read_hellos(data)
 
 
 def test_a_hello_with_two_names_is_refused():
@@ -650,11 +650,11 @@ def test_a_hello_with_two_names_is_refused():
         data = b"\x16\x03\x01" + struct.pack(">H", len(message)) + message
         if wrong:
             with pytest.raises(HelloError, match="two names"):
-                read_hello(data)
+                read_hellos(data)
         else:
-            assert read_hello(data) == Hello("a.test")
-    assert read_hello(b"\x16") is None
-    assert read_hello(b"\x16\x03\x01\0\x05") is None
+            assert read_hellos(data) == [Hello("a.test")]
+    assert read_hellos(b"\x16") == []
+    assert read_hellos(b"\x16\x03\x01\0\x05") == []
 
 
 # -- what a record allows ------------------------------------------------------------------
@@ -710,7 +710,7 @@ def encrypted(data):
 def test_an_encrypted_hello_is_the_records_matter():
     """Its outer name is compared; a record may close it."""
     data = encrypted(hello("www.test"))
-    assert read_hello(data) == Hello("www.test", encrypted=True)
+    assert read_hellos(data) == [Hello("www.test", encrypted=True)]
     for allowed in (True, False):
         talk = Talk(("www.test", "*"))
         given(talk, encrypted_hello=allowed)
