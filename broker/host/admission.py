@@ -63,15 +63,6 @@ async def accept(listener: Listener) -> socket.socket:
             await trio.sleep(FULL_PAUSE)
 
 
-async def no_devices(
-    opening: Opening, conn: socket.socket, *, task_status: trio.TaskStatus[None]
-) -> None:
-    """Refuse the connection of a guest that waits for a device."""
-    del opening, task_status
-    with conn:
-        raise RefusedError("this broker assigns no devices")
-
-
 @dataclass(frozen=True)
 class Vouched:
     """An acceptor's facts about a connection's far end; None: the process ended."""
@@ -90,7 +81,7 @@ class Admission:
     viewer: Viewer
     log: event_log.EventLog
     next_stream: Callable[[], int]
-    standby: Carry = no_devices
+    standby: Carry
     """Keeps connections that wait for a device."""
     secret: LaunchSecret | None = None
     """The secret that its guest proves on each connection; None: no proof is needed."""

@@ -11,7 +11,6 @@ import itertools
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,7 +19,6 @@ import trio
 from broker.authority.audit import event_log
 from broker.core.errors import (
     RefusedError,
-    SetupError,
     UpstreamError,
     VitrailError,
     sole,
@@ -31,12 +29,11 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.services import NETWORK
 from broker.core.stderr_log import isolated, log_exception
 from broker.host.acceptor import Acceptors
-from broker.host.admission import Admission, Carry, no_devices
+from broker.host.admission import Admission, Carry
 from broker.host.machine_interface import Machine
 from broker.host.room import Room
 from broker.ipc.audit import schema
-from broker.ipc.devices.messages import Devices
-from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, Viewer
+from broker.ipc.host_viewer import DeviceSource, Viewer
 from broker.net.peers.identity import describe
 from broker.net.peers.leases import Held, LeaseTable
 
@@ -94,26 +91,6 @@ class HostDevices(DeviceSource, Protocol):
         ...
 
 
-class NoDevices:
-    """The devices of a host that hands out none."""
-
-    elsewhere = ""
-    standby = staticmethod(no_devices)
-
-    def __init__(self) -> None:
-        self.changed = trio.Event()
-
-    async def devices(self) -> Devices:
-        """Raise SetupError."""
-        raise SetupError("this broker assigns no devices")
-
-    def attached(
-        self, number: int, lease: Lease
-    ) -> AbstractAsyncContextManager[DeviceAttachment]:
-        """Raise RefusedError."""
-        raise RefusedError(f"{lease.sandbox} gets no device {number}: there are none")
-
-
 class HostRole:
     """Implements ``host_viewer.Machines`` for one machine's sandboxes."""
 
@@ -124,7 +101,7 @@ class HostRole:
         log: event_log.EventLog,
         open_machine: OpenMachine,
         name_for: NameFor,
-        devices: HostDevices | None = None,
+        devices: HostDevices,
         room: Room | None = None,
         start_box: StartBox | None = None,
         acceptors: Acceptors | None = None,
@@ -145,7 +122,7 @@ class HostRole:
         self._closing = False
         self.acceptors = acceptors or Acceptors()
         """Accept the connections of containers and boxes."""
-        self.devices: HostDevices = devices or NoDevices()
+        self.devices = devices
         """The devices of this machine."""
 
     async def run(

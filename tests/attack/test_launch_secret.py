@@ -53,7 +53,14 @@ from broker.net.peers.launch_secret import (
 )
 from shims.bundle import guest_agent, with_constants
 from tests.kit.eventually import eventually
-from tests.kit.link.roles import LEASE, SilentViewer, journal, own_claim, own_connector
+from tests.kit.link.roles import (
+    LEASE,
+    NoDevices,
+    SilentViewer,
+    journal,
+    own_claim,
+    own_connector,
+)
 from tests.kit.shims import files_program, guest_program
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.wayland.compositor import short_directory
@@ -294,6 +301,7 @@ async def doors(tmp_path):
             viewer=viewer,
             log=log,
             next_stream=lambda: next(numbers),
+            standby=NoDevices().standby,
             secret=SECRET,
         )
         nursery.start_soon(mine.serve, {})

@@ -21,6 +21,7 @@ from broker.core.errors import (
 )
 from broker.core.limits import devices as limits
 from broker.ipc import fdpass
+from broker.ipc.channel import when_ready
 from broker.ipc.devices import messages, socket_path
 
 _HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md says how"
@@ -157,13 +158,11 @@ class DeviceClient:
     async def _send(self, data: bytes, fds: tuple[int, ...]) -> None:
         """Send one request to vitrail-devices, whole before the next one."""
         async with self._lock:
-            while True:
-                try:
-                    fdpass.send(self._sock, data, fds)
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._sock)
-                else:
-                    return
+            await when_ready(
+                lambda: fdpass.send(self._sock, data, fds),
+                trio.lowlevel.wait_writable,
+                self._sock,
+            )
 
     async def devices(self) -> messages.Devices:
         """Return the plugged-in devices.  Raises UpstreamError."""

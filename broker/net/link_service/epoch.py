@@ -31,7 +31,7 @@ from broker.net.link.keys import Peer
 from broker.net.link.lease_book import LeaseBook
 from broker.net.link.preamble import Opener
 from broker.net.link_service.lease_turns import LeaseTurns, Turn
-from broker.net.link_service.sockets import receive
+from broker.net.link_service.sockets import receive, send_some
 
 _R = TypeVar("_R", bound=m.LinkRequest)
 _LAST_WORDS_SECONDS = 1.0
@@ -338,14 +338,8 @@ class Epoch:
     async def _flush(self) -> None:
         """Send the outbox; sent messages leave it, also when cancelled."""
         while self._outbox:
-            try:
-                sent = self._sock.send(self._outbox[: limits.LINK_PIECE_BYTES])
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._sock)
-            except OSError as error:
-                raise UpstreamError(f"the link broke: {error.strerror}") from error
-            else:
-                del self._outbox[:sent]
+            piece = self._outbox[: limits.LINK_PIECE_BYTES]
+            del self._outbox[: await send_some(self._sock, piece)]
 
     async def _watch(self) -> None:
         """Ask a silent end whether it is there; give it up when it is not."""

@@ -12,8 +12,10 @@ import socket
 from collections.abc import Callable
 
 import trio
+from typing_extensions import Buffer
 
 from broker.core.errors import RefusedError, UpstreamError
+from broker.ipc.channel import when_ready
 from broker.net.addresses import HybridEndpoint
 from broker.net.endpoints import connect
 from broker.net.link.epoch import Session
@@ -28,25 +30,31 @@ _CHUNK = 4096
 
 async def receive(sock: socket.socket, most: int = _CHUNK) -> bytes:
     """Return the next bytes, b"" at the end.  Raises UpstreamError if it broke."""
-    while True:
-        try:
-            return sock.recv(most)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
-        except OSError as error:
-            raise UpstreamError(f"the link broke: {error.strerror}") from error
+    try:
+        return await when_ready(
+            lambda: sock.recv(most), trio.lowlevel.wait_readable, sock
+        )
+    except OSError as error:
+        raise UpstreamError(f"the link broke: {error.strerror}") from error
+
+
+async def send_some(sock: socket.socket, data: Buffer) -> int:
+    """Send as much as there is room for; returns the number of bytes.
+
+    Raises UpstreamError when the connection broke.
+    """
+    try:
+        return await when_ready(
+            lambda: sock.send(data), trio.lowlevel.wait_writable, sock
+        )
+    except OSError as error:
+        raise UpstreamError(f"the link broke: {error.strerror}") from error
 
 
 async def send_all(sock: socket.socket, data: bytes) -> None:
-    """Send everything.  Raises UpstreamError when the connection broke."""
-    left = memoryview(data)
-    while left:
-        try:
-            left = left[sock.send(left) :]
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(sock)
-        except OSError as error:
-            raise UpstreamError(f"the link broke: {error.strerror}") from error
+    """Send everything.  Raises as ``send_some``."""
+    while data:
+        data = data[await send_some(sock, data) :]
 
 
 def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:

@@ -22,6 +22,7 @@ from broker.net.hangup import given
 from broker.net.peers.identity import Connector, HybridClaim
 from tests.kit.link.roles import (
     LEASE,
+    NoDevices,
     SilentViewer,
     full_disk,
     journal,
@@ -40,6 +41,7 @@ def doors(log, viewer):
         viewer=viewer,
         log=log,
         next_stream=lambda: next(numbers),
+        standby=NoDevices().standby,
     )
 
 

@@ -16,6 +16,7 @@ from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.net.peers.identity import VsockClaim
 from tests.kit.link.roles import (
+    NoDevices,
     PaperMachine,
     SilentViewer,
     host_role,
@@ -442,7 +443,11 @@ async def test_the_viewer_is_told_before_the_identity_is_free(tmp_path):
 async def test_before_it_runs(tmp_path):
     async with journal(tmp_path) as log:
         role = HostRole(
-            viewer=SilentViewer(), log=log, open_machine=Launcher(), name_for=None
+            viewer=SilentViewer(),
+            log=log,
+            open_machine=Launcher(),
+            devices=NoDevices(),
+            name_for=None,
         )
         machine = PaperMachine()
         with pytest.raises(RefusedError, match="not running"):

@@ -20,7 +20,7 @@ from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.host.role import HostRole, NoDevices
+from broker.host.role import HostRole
 from broker.ipc import worker
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
@@ -30,7 +30,7 @@ from broker.viewer.sandboxes.dependencies import GuestTools
 from policy.records.loader import load_records
 from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import NeverError, eventually
-from tests.kit.link.roles import LEASE, PaperMachine, journal, old_logs, pair
+from tests.kit.link.roles import LEASE, NoDevices, PaperMachine, journal, old_logs, pair
 from tests.kit.rulebook import Person, no, yes
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record
@@ -375,6 +375,7 @@ async def test_a_program_hangs_up_that_has_asked_for_a_start():
             viewer=stand.role,
             log=stand.log,
             open_machine=machine,
+            devices=NoDevices(),
             name_for=lambda record, _names: record,
         )
         await hosts.start(host.run)

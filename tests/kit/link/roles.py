@@ -14,6 +14,7 @@ import trio
 from broker.authority.audit.journal import Journal
 from broker.authority.audit.refusals import Refusals
 from broker.authority.audit.store import open_store
+from broker.core.errors import RefusedError, SetupError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.host.machine_interface import MachineFacts
@@ -117,6 +118,26 @@ class PaperMachine:
         self.closed.set()
 
 
+class NoDevices:
+    """The devices of a host that hands out none."""
+
+    elsewhere = ""
+
+    def __init__(self):
+        self.changed = trio.Event()
+
+    async def standby(self, _opening, conn, *, task_status):
+        del task_status
+        with conn:
+            raise RefusedError("this broker assigns no devices")
+
+    async def devices(self):
+        raise SetupError("this broker assigns no devices")
+
+    def attached(self, number, lease):
+        raise RefusedError(f"{lease.sandbox} gets no device {number}: there are none")
+
+
 @asynccontextmanager
 async def host_role(tmp_path, open_machine, *, viewer=None, devices=None, **more):
     """A running HostRole; disposable names are not its affair, unless ``more`` has some."""
@@ -125,7 +146,7 @@ async def host_role(tmp_path, open_machine, *, viewer=None, devices=None, **more
             viewer=viewer or SilentViewer(),
             log=log,
             open_machine=open_machine,
-            devices=devices,
+            devices=devices or NoDevices(),
             **{"name_for": lambda record, taken: record, **more},
         )
         await nursery.start(role.run)
