@@ -144,7 +144,9 @@ class StrictMode:
         if not self._switch.exists():
             return
         bus = self._root.parent
-        _set(bus / "drivers_autoprobe", self._switch.read_text(encoding="ascii"))
+        # guard: an empty note, of a full disk, is not the switch's first value
+        before = self._switch.read_text(encoding="ascii") or "1"
+        _set(bus / "drivers_autoprobe", before)
         for port in ports(self._root):
             # guard: no driver gets a device that another service is handing over
             if not is_taken(port) and not (self._root / port / "driver").exists():

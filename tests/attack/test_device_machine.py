@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+from pathlib import Path
 
 import pytest
 import trio
@@ -123,6 +125,33 @@ def test_killed_service_leaves_usb_neither_dead_nor_without_drivers(tmp_path):
     os.close(other._held)
     StrictMode(tmp_path / "run", devices).recover()
     assert file.read_text() == "1"
+
+
+def test_full_run_does_not_leave_the_machine_without_drivers(tmp_path, monkeypatch):
+    """Each device that was plugged in later had none, until the machine restarted."""
+    devices = tmp_path / "bus/devices"
+    controller(devices)
+    switch = tmp_path / "bus/drivers_autoprobe"
+    switch.write_text("1")
+    mode = StrictMode(tmp_path / "run", devices)
+    mode.set(wanted=True)
+    write = Path.write_text
+
+    def full(path, text, **more):
+        if path == tmp_path / "run/autoprobe":
+            path.touch()
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, text, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="space"), mode.no_driver_binds(lambda _: False):
+        raise AssertionError
+    assert switch.read_text() == "1"
+    monkeypatch.undo()
+    with mode.no_driver_binds(lambda _: False):
+        assert switch.read_text() == "0"
+    assert switch.read_text() == "1"
+    mode.set(wanted=False)
 
 
 async def test_strict_by_reload_is_done(monkeypatch, tmp_path):

@@ -46,6 +46,7 @@ GUARDS = (
     Guard("nothing is taken back without a look", "return True", "tests/attack/test_device_machine.py", "look"),
     Guard("a device is taken back without a descriptor left", "while False:", "tests/attack/test_device_machine.py", "few"),
     Guard("strict mode's first values are noted before they are changed", "if False:", "tests/attack/test_device_machine.py", "last_service or killed"),
+    Guard("an empty note, of a full disk, is not the switch's first value", "before = self._switch.read_text(encoding='ascii')", "tests/attack/test_device_machine.py", "full_run"),
     Guard("strict mode lasts as long as a service needs it", "", "tests/attack/test_device_machine.py", "last_service"),
     Guard("strict mode follows the records", "", "tests/attack/test_device_machine.py", "reload"),
     Guard("no driver gets a device that another service is handing over", "if not (self._root / port / 'driver').exists():", "tests/attack/test_device_service.py", "kept_off"),
