@@ -25,8 +25,10 @@ from tests.broker.host.network.test_flow_filter import (
     EVIL,
     MAC,
     RESOLVER,
+    SYN,
     WWW,
     Talk,
+    back,
     hello,
     is_reset,
     packed,
@@ -151,16 +153,19 @@ def test_an_open_flow_carries_nothing_odd(odd):
 
 
 @pytest.mark.parametrize("name", ["www.test", "evil.test"])
-def test_a_hello_is_read_in_a_segment_of_64_kib(name):
+def test_a_hello_is_read_in_a_long_segment(name):
     """As a guest sends it whose card cuts segments (GSO), with its first data."""
     talk = Talk(("www.test", "*"))
     talk.connect("www.test")
-    frame = tcp(ACK, hello(name).ljust(GSO_DATA, b"\x17"), **NEXT)
-    assert len(frame) == 65535 + 14
-    sent = talk.send(frame)["passt"]
+    talk.come(back(SYN | ACK, seq=1))
+    early = b"\x17\3\3" + (1 << 14).to_bytes(2) + bytes(1 << 14)
+    data = hello(name) + early
+    sent = talk.send(tcp(ACK, data, **NEXT))["passt"]
     if name == "www.test":
-        assert sent == [frame]
-        more = tcp(ACK, bytes(GSO_DATA), seq=1001 + GSO_DATA, ack=5)
+        assert sent == [tcp(ACK, data, **NEXT)]
+        talk.come(back(data=b"\x15\3\3\0\2\1\0", seq=2, ack=1001 + len(data)))
+        more = tcp(ACK, bytes(GSO_DATA), seq=1001 + len(data), ack=5)
+        assert len(more) == 65535 + 14
         assert talk.send(more)["passt"] == [more]
     else:
         assert [is_reset(one) for one in sent] == [True]

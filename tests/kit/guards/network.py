@@ -22,6 +22,8 @@ GUARDS = (
     Guard("what follows a hello is not kept", "self.checked = bytes(self.hello or b'')", "tests/attack/test_flow_memory.py", "behind_the_first_bytes"),
     Guard("the hello after a server's retry is looked at", "if hellos:", "tests/attack/test_second_hello.py", "to_another_server"),
     Guard("a hello is the last one if its server says so", "if self.answer:\n    self.end_hello()", "tests/attack/test_second_hello.py", "to_another_server"),
+    Guard("a flow is of one address of the guest's", "if False:", "tests/attack/test_flow_addresses.py"),
+    Guard("later segments of a flow are of its address", "if flow is not None and not looked_at:", "tests/attack/test_flow_addresses.py", "later_segment"),
     Guard("hellos are bounded", "if False:", "tests/attack/test_second_hello.py", "has_an_end"),
     Guard("few datagrams are held", "if False:", "tests/attack/test_flow_memory.py", "few_short"),
     Guard("datagrams that are held are short", "if False:", "tests/attack/test_flow_memory.py", "part_of_a_hello"),

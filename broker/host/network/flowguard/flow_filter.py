@@ -133,7 +133,9 @@ class FlowFilter:
         plain = segment(untrusted_frame)
         if plain is not None and self._link.is_guest(plain[0]):
             flow = self._flows.get((TCP, plain[2], plain[1], plain[3]))
-            if flow is not None and flow.hello is None and not flow.checked:
+            looked_at = flow is None or flow.hello is not None or flow.checked
+            # guard: later segments of a flow are of its address
+            if flow is not None and not looked_at and plain[0] == flow.guest:
                 flow.used = now
                 flow.note(untrusted_frame)
                 flow.sent += len(untrusted_frame)
@@ -225,7 +227,8 @@ class FlowFilter:
             return  # it was sent again while its first packet waited
         names = attempt.names if place.host in attempt.names else ()
         self._numbers += 1
-        flow = CarriedFlow(self._numbers, key, place, names, b"", 0, now)
+        guest = packet.sender
+        flow = CarriedFlow(self._numbers, key, guest, place, names, b"", 0, now)
         flow.note(packet.frame)
         flow.first = packet.sequence + 1 & 0xFFFFFFFF
         if packet.protocol == TCP and names:

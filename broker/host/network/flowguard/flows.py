@@ -66,6 +66,10 @@ class CarriedFlow:
 
     number: int
     key: FlowKey
+    guest: bytes
+    """The guest's address.  To passt before 2024 its flows to one place by one port are
+    one connection, whichever of the guest's addresses they are of, and to later ones not:
+    so one address has it at a time."""
     destination: Destination
     names: tuple[str, ...]
     """The names that led to its address; empty: it is open by its address."""
@@ -124,8 +128,11 @@ class CarriedFlow:
 
         passt opens one where it has closed the first, and nobody would have asked about
         it or looked at its hello.  A first packet that is sent again is the same
-        connection.
+        connection, if it is of the same address.
         """
+        # guard: a flow is of one address of the guest's
+        if packet.sender != self.guest:
+            return True
         if packet.protocol != TCP or not packet.flags & SYN:
             return False
         return bool(self.received) or packet.sequence + 1 & 0xFFFFFFFF != self.first
