@@ -28,7 +28,7 @@ from policy.records.desktop_tables import (
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
-from policy.records.kinds import FLATPAK, KIND_KEY, MONITORS, NSPAWN
+from policy.records.kinds import EXTERNAL, FLATPAK, KIND_KEY, MONITORS, NSPAWN
 from policy.records.launch_table import LAUNCH, PEER, STATE
 from policy.records.launches import check, launch_of
 from policy.records.model import (
@@ -97,6 +97,7 @@ _OTHERWISE = {
     "mic": "did you mean 'microphone'?",
     "border_width": "did you mean 'border'?",
     "template": "did you mean 'inherits'?",
+    "sandbox": "a file describes one sandbox: its keys are at the top, without a [table]",
 }
 """Words that others have for a key, or that say it the other way round."""
 
@@ -186,23 +187,35 @@ class _Reader:
     def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
         key = str(path[-1])
         tables = [other.name for other in TABLES if other.name]
-        hint = _OTHERWISE.get(key, "") or _home(key, table) or _meant(key, known, table)
+        possible = self._possible(known, table)
+        hint = _OTHERWISE.get(key, "") or _home(key, table)
         if not table.name and isinstance(self._document.values.get(key), Mapping):
             hint = did_you_mean(key, tables) or hint
-        self.at_key(path, _not_known(key, table), self._list(known, table), hint)
+        else:
+            hint = hint or _meant(key, possible, table)
+        self.at_key(path, _not_known(key, table), ", ".join(possible), hint)
 
-    def _list(self, known: list[str], table: Table) -> str:
-        """The keys that a mistake's message names: those of this kind of launch."""
+    def _possible(self, known: list[str], table: Table) -> list[str]:
+        """Return the keys that a record with this kind of launch may have."""
         launch = self._document.values.get("launch")
         kind = launch.get("kind") if isinstance(launch, Mapping) else None
         fields = table.by_key
-        return ", ".join(
+        return [
             key
             for key in known
             if not isinstance(kind, str)
             or key not in fields
             or fields[key].belongs_to(kind)
-        )
+        ]
+
+
+def _without_meaning(kind: object) -> str:
+    """Return the hint for a key of [launch] that other kinds have."""
+    if kind in MONITORS:
+        return 'remove it, or set kind = "microvm"'
+    if kind == EXTERNAL.name:
+        return "remove it; the program that starts the sandbox decides this"
+    return f'remove it; kind = "{kind}" has no such setting'
 
 
 def _not_known(key: str, table: Table) -> str:
@@ -359,9 +372,7 @@ class _Checks:
                     ("launch", field.key),
                     f"'{field.key}' has no meaning for kind = \"{kind}\"",
                     "",
-                    'remove it, or set kind = "microvm"'
-                    if kind in MONITORS
-                    else "remove it; the program that starts the sandbox decides this",
+                    _without_meaning(kind),
                 )
         self._needed(kind)
         if kind != PEER.only:

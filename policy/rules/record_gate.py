@@ -151,7 +151,7 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
             # A container's sockets are those of its display and sound only.
             reason = f"'{record.name}' is a VM whose guest may have our agent"
             return trace.end("allow", reason, where)
-        reason = f"'{record.name}' is a container of others, without our agent"
+        reason = f"'{record.name}' is not a machine with our agent"
         return trace.end("deny", reason, where)
     if service == DISPLAY:
         way = record.viewer.display

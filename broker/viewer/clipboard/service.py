@@ -495,7 +495,8 @@ class ClipboardService:
 
         Nothing may be on offer of which the log knows nothing.
         """
-        self.notify("Clipboard wiped", "the log could not be written, or worse")
+        text = "the audit log could not be written, or an internal error occurred"
+        self.notify("Clipboard wiped", text)
         for action in self._core.feed(w.EpochChanged(), trio.current_time()):
             if isinstance(action, w.Withdraw | w.StopTransfer | w.EndDrag):
                 await self._do(action)

@@ -64,6 +64,7 @@ def _records(folder):
         ("kept", "kept", AGENT, "allow", "'kept' is launched by us, so its agent may report", "{}/kept.toml:3:1"),
         ("kept-1", "kept", AGENT, "deny", "'kept-1' is not the sandbox of the persistent record 'kept'", "{}/kept.toml:1:1"),
         ("theirs", "theirs", AGENT, "allow", "'theirs' is a VM whose guest may have our agent", "{}/theirs.toml:4:1"),
+        ("named-1", "named", AGENT, "deny", "'named' is not a machine with our agent", "{}/named.toml:2:1"),
         ("theirs", "theirs", DISPLAY, "allow", "the record 'theirs' has display = \"allow\"", "{}/theirs.toml:2:1"),
         ("broken", "broken", DISPLAY, "deny", "the record 'broken' has an error: \"alow\" is not allowed here", "{}/broken.toml:2:11"),
         ("broken", "broken", AGENT, "deny", "the record 'broken' has an error: \"alow\" is not allowed here", "{}/broken.toml:2:11"),
