@@ -250,7 +250,7 @@ def mute(*, sandbox: str) -> None:
 @command.command()
 @click.argument("sandbox", shell_complete=sandboxes)
 def unmute(*, sandbox: str) -> None:
-    """Let it be heard again."""
+    """Let a muted sandbox be heard again."""
     _set(sandbox, MixerRequest(muted=False))
 
 

@@ -42,7 +42,7 @@ def list_grants(*, as_json: bool = False) -> None:
 
 @command.command()
 @click.argument("grant", metavar="[ID]", required=False)
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--all", "everything", is_flag=True, help="Revoke all grants.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
     """Revoke a grant; streams that it allowed are cut at once.

@@ -21,7 +21,7 @@ from broker.ipc.control.methods import PENDING
 def command(*, as_json: bool) -> None:
     """Show the questions that wait for an answer, oldest first.
 
-    Exit code: 0 some wait, 1 none does.
+    Exit code: 0, or 1 when no question waits.
     """
     found = ask(PENDING, Nothing())
     if as_json:

@@ -29,7 +29,7 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
     """Show your secret phrase, or set it to WORDS.
 
     Every real dialog carries it; a picture of one in a sandbox's window cannot.
-    Where there is none yet, one of random words is made.
+    If there is none yet, one of random words is made.
 
     Exit code: 0, 1 it could not be read or is not a phrase, 2 wrong call.
     """

@@ -76,8 +76,8 @@ class LoggedConnection:
 
 @click.command("connections", cls=EventCommand)
 @asking
-@click.option("-r", "--reverse", is_flag=True, help="Newest first.")
-@click.option("--utc", is_flag=True, help="Times in UTC.")
+@click.option("-r", "--reverse", is_flag=True, help="Show the newest first.")
+@click.option("--utc", is_flag=True, help="Show times in UTC.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> None:
     """Show connections: when, whose, which service, how much, and why.

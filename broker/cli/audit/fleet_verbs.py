@@ -148,7 +148,7 @@ def _show(
 def machines_command(*, store: str, silent: int, as_json: bool) -> None:
     """Show each machine: when it was last heard of, its events, its policy.
 
-    A machine without events says once an hour that it lives.
+    A machine without events sends a sign of life once an hour.
 
     Exit code: 0, 1 there is none.
     """
@@ -220,7 +220,12 @@ def gaps_command(*, store: str, as_json: bool) -> None:
     metavar="NAME",
     help="Name in its TLS client certificate.",
 )
-@click.option("--log", default="", metavar="ORIGIN", help="'audit verify' prints it.")
+@click.option(
+    "--log",
+    default="",
+    metavar="ORIGIN",
+    help="Name of its log, as 'audit verify' prints it.",
+)
 @click.option("--revoke", is_flag=True, help="Reject further events from this machine.")
 def enrol_command(
     *, store: str, machine: str, token: bool, certificate: str, log: str, revoke: bool

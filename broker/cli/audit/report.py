@@ -33,9 +33,9 @@ from broker.ipc.audit.filters import Filters, value_texts
     "--title",
     default="What the sandboxes did",
     show_default=True,
-    help="Above the report.",
+    help="Heading of the report.",
 )
-@click.option("--utc", is_flag=True, help="Times in UTC.")
+@click.option("--utc", is_flag=True, help="Show times in UTC.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(
     *, asked: EventOptions, path: Path, title: str, utc: bool, force: bool

@@ -81,7 +81,7 @@ _LATER = MappingProxyType(
     metavar="[N]",
     help="Show the last N events [default: 10], with +N the first N, or 'all'.",
 )
-@click.option("-r", "--reverse", is_flag=True, help="Newest first.")
+@click.option("-r", "--reverse", is_flag=True, help="Show the newest first.")
 @click.option(
     "-o",
     "--output",
@@ -90,7 +90,7 @@ _LATER = MappingProxyType(
     help="Output format; default: short.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as -o jsonl.")
-@click.option("--utc", is_flag=True, help="Times in UTC.")
+@click.option("--utc", is_flag=True, help="Show times in UTC.")
 @click.option("--list-boots", is_flag=True, help="Show the boots in the log.")
 @click.option("--no-pager", is_flag=True, help="Do not page on a terminal.")
 @click.option(

@@ -62,7 +62,7 @@ _machine = click.option(
 @click.command("verify")
 @_against
 @click.option("--origin", default="", help="The name of the log, as noted earlier.")
-@click.option("--copy", is_flag=True, help="The copy may lack its signing key.")
+@click.option("--copy", is_flag=True, help="Accept a copy that lacks its signing key.")
 @_log
 @_store
 @_machine
@@ -72,7 +72,10 @@ _machine = click.option(
     help="Continue after the part that was proved before, as stored in this file (with --store).",
 )
 @click.option(
-    "--jobs", type=click.IntRange(1, 256), default=None, help="Processes (--store)."
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=None,
+    help="Number of processes (with --store).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify_command(

@@ -13,7 +13,7 @@ from broker.ipc.control.api import RunRequest
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("service")
 @click.argument("argument", default="")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(sandbox: str, service: str, argument: str, *, quiet: bool) -> None:
     """Call SERVICE of SANDBOX with ARGUMENT, as a sandbox does by vitrail-call.
 

@@ -125,7 +125,7 @@ def _row(device: DeviceStatus) -> tuple[str, ...]:
 @click.argument("sandbox", shell_complete=_sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def attach(port: str, sandbox: str, *, as_json: bool) -> None:
-    """Attach the device in PORT to a running SANDBOX, if a rule lets it.
+    """Attach the device in PORT to a running SANDBOX, if a rule allows it.
 
     Exit code: 0 it is attached, 1 refused or it did not work.
     """
@@ -193,7 +193,7 @@ def _say(port: str, device: DeviceStatus | None, *, as_json: bool) -> None:
 @click.argument("sandbox", shell_complete=_sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def explain(port: str, sandbox: str, *, as_json: bool) -> None:
-    """Say which rule decides about the device in PORT for SANDBOX, and why.
+    """Print which rule decides about the device in PORT for SANDBOX, and why.
 
     Exit code: 0 allow or ask, 1 deny, 3 the rules have an error.
     """
@@ -228,12 +228,10 @@ def explain(port: str, sandbox: str, *, as_json: bool) -> None:
 
 
 @command.command()
-@click.option(
-    "--batch", is_flag=True, help="Print rules and devices, one JSON object per line."
-)
+@click.option("--batch", is_flag=True, help="Read lines from standard input.")
 @click.argument("line", required=False)
 def match(line: str | None, *, batch: bool) -> None:
-    """Say whether a rule's device conditions match a device.
+    """Print whether a rule's device conditions match a device.
 
     LINE is {"rule": {...}, "device": {...}}; with --batch, each line of
     standard input is one.  The answer is {"match": true} or {"match": false}.

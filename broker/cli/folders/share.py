@@ -27,7 +27,7 @@ def command(
     """Share DIRECTORY with a running SANDBOX, which sees it as /folders/NAME.
 
     Without arguments it lists the shared folders.  A rule for vitrail.Folder has to
-    let it, with write=yes for --write.
+    allow it, with write=yes for --write.
 
     Exit code: 0, or 1 refused or it did not work.
     """

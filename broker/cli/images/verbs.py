@@ -36,7 +36,12 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @command.command()
 @click.argument("name", default=store.DEFAULT_NAME, shell_complete=images)
-@click.option("--suite", default=store.DEFAULT_SUITE, show_default=True)
+@click.option(
+    "--suite",
+    default=store.DEFAULT_SUITE,
+    show_default=True,
+    help="Debian suite of the packages.",
+)
 @click.option(
     "-p",
     "--package",
@@ -51,7 +56,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 )
 @click.option("--x11", is_flag=True, help="Also show X11 programs (docs/x11.md).")
 @click.option("--gpu", is_flag=True, help="Draw with a GPU (docs/gpu.md).")
-@click.option("--kernel", default="", help=f"Instead of {store.DEFAULT_KERNEL}.")
+@click.option("--kernel", default="", help=f"Kernel package [default: {store.DEFAULT_KERNEL}].")
 @click.option(
     "--mirror", default="", help="Package archive to use instead of this machine's."
 )

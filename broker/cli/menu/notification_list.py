@@ -26,7 +26,7 @@ def command(sandbox: str | None, *, clear: bool, as_json: bool) -> None:
     words.  They are in the broker's memory alone, and gone when it ends; the audit log
     has their sizes.
 
-    Exit code: 0 there are some, 1 there are none.
+    Exit code: 0, or 1 when there are none.
     """  # fmt: skip
     request = NotificationsRequest(sandbox=sandbox, clear=clear or None)
     found = ask(NOTIFICATIONS, request)

@@ -26,7 +26,7 @@ _ENTRY = "vitrail-sandbox-"
 
 @click.command("uninstall")
 @click.option(
-    "--purge", is_flag=True, help="Also records, rules, homes, logs and images."
+    "--purge", is_flag=True, help="Also remove records, rules, homes, logs and images."
 )
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def command(*, purge: bool, yes: bool) -> None:

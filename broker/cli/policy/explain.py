@@ -54,7 +54,9 @@ from policy.tools.replay import Recorded
 @told_of
 @POLICY
 @WORLD
-@click.option("--all", "every", is_flag=True, help="Also rules about other services.")
+@click.option(
+    "--all", "every", is_flag=True, help="Also show rules about other services."
+)
 @JSON
 def explain_call(
     service: str | None,
@@ -68,7 +70,7 @@ def explain_call(
     as_json: bool,
     **told: Any,  # noqa: ANN401 -- click has typed them
 ) -> None:
-    """Say which rule decides SERVICE[+ARG] SOURCE [TARGET], and why no earlier one.
+    """Print which rule decides SERVICE[+ARG] SOURCE [TARGET], and why no earlier one.
 
     TARGET is you where it is left out.
 

@@ -61,13 +61,28 @@ class Order:
 
 
 @command.command()
-@click.option("--listen", "listen_on", required=True, metavar="ENDPOINT")
-@click.option("--connect", "connect_to", required=True, metavar="ENDPOINT")
 @click.option(
-    "--mode-in", type=_MODES, default="auto", help="How bytes from the client move."
+    "--listen",
+    "listen_on",
+    required=True,
+    metavar="ENDPOINT",
+    help="Endpoint to accept connections on.",
 )
 @click.option(
-    "--mode-out", type=_MODES, default="auto", help="How bytes to the client move."
+    "--connect",
+    "connect_to",
+    required=True,
+    metavar="ENDPOINT",
+    help="Endpoint to connect each of them to.",
+)
+@click.option(
+    "--mode-in",
+    type=_MODES,
+    default="auto",
+    help="Way of moving bytes from the client.",
+)
+@click.option(
+    "--mode-out", type=_MODES, default="auto", help="Way of moving bytes to the client."
 )
 @click.option(
     "--idle",

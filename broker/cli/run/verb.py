@@ -59,7 +59,7 @@ def command(
 
     SANDBOX is a record's name, or that of a running sandbox, which then gets
     a second program.  A broker is started when none runs.  Stays until the
-    program has ended and exits with its code, like the program itself would.
+    program has ended and exits with its code, as the program itself would.
 
     Standard input is passed on.  A COMMAND that is run from a terminal gets a
     terminal, and Ctrl-C goes to it; otherwise Ctrl-C ends the run.

@@ -51,12 +51,14 @@ class WindowLabel:
 
 
 @click.command("labels")
-@click.option("--json", "form", flag_value="json", help="One JSON array.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON array.")
 @click.option("--css", "form", flag_value="css", help="Print GTK CSS, for bars.")
 @click.option(
     "--sway", "form", flag_value="sway", help="Print rules for sway's configuration."
 )
-@click.option("--waybar", "form", flag_value="waybar", help="Settings for waybar.")
+@click.option(
+    "--waybar", "form", flag_value="waybar", help="Print settings for waybar."
+)
 def command(*, form: str | None) -> None:
     """Show name and colour of each record's windows, by application id.
 

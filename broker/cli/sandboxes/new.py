@@ -87,7 +87,12 @@ class _Wishes:
     help="The colour: a name or #rrggbb.",
 )
 @click.option("--command", "words", default=None, help="The program to start.")
-@click.option("--network", type=click.Choice(["none", "user"]), default=None)
+@click.option(
+    "--network",
+    type=click.Choice(["none", "user"]),
+    default=None,
+    help="Network of the sandbox.",
+)
 @click.option("--memory", default=None, help="Memory of the machine, as 2G.")
 @click.option(
     "--persistent",

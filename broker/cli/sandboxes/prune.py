@@ -19,7 +19,9 @@ from broker.core.paths import Paths
 
 
 @click.command("prune")
-@click.option("--images", is_flag=True, help="Also images that no record starts.")
+@click.option(
+    "--images", is_flag=True, help="Also remove images that no record starts."
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, images: bool, yes: bool, as_json: bool) -> None:

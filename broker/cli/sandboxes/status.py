@@ -18,7 +18,7 @@ from broker.ipc.control.methods import STATUS
 
 @click.command("status")
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
-@click.option("-a", "--all", "everything", is_flag=True, help="Everything.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Show everything.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--watch", is_flag=True, help="Repeat once a second until Ctrl-C.")
 def command(

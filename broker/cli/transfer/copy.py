@@ -28,7 +28,7 @@ from broker.ipc.control.methods import RUN
     "sources", nargs=-1, required=True, metavar="SOURCE…", shell_complete=places
 )
 @click.argument("target", metavar="TARGET", shell_complete=places)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     """Copy files and directories; SANDBOX:PATH is one in a sandbox.
 

@@ -35,7 +35,7 @@ OPENING = "VITRAIL_OPENING"
     "--in",
     "sandbox",
     shell_complete=sandboxes,
-    help="Show only events of this sandbox, by its name or its record's.",
+    help="Sandbox to open them in, or its record.",
 )
 @click.option("--edit", is_flag=True, help="Replace the file by the edited one.")
 @click.option(
@@ -52,7 +52,7 @@ OPENING = "VITRAIL_OPENING"
     multiple=True,
     help="With --check: accept this scheme instead of https, http and mailto.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     objects: tuple[str, ...],
     *,

@@ -40,6 +40,7 @@ def test_verb(verb: str) -> None:
         assert name.split()[-1] in text
         for parameter in command.params:
             if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name}: {parameter.opts} has no help"
                 for option in (*parameter.opts, *parameter.secondary_opts):
                     assert re.search(rf"(?<![\w-]){option}(?![\w-])", text), (
                         name,

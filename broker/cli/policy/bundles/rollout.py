@@ -225,7 +225,10 @@ def _denials(store: str, bundle: str) -> list[Denials]:
 @KEY
 @click.option("--store", required=True, metavar="ADDRESS", help="The fleet's database.")
 @click.option(
-    "--ring", default="canary", show_default=True, help="Whose denials count."
+    "--ring",
+    default="canary",
+    show_default=True,
+    help="Ring whose denials are counted.",
 )
 @click.option(
     "--back-to",
