@@ -219,7 +219,9 @@ async def a_paste(w):
     await w.person.copy("work", "copies")
     await held_from(w, "work")  # no person pastes before the notification
     await w.person.paste(browser, "at https://example.org/")
-    await w.allows(await w.question("vitrail.ClipboardPaste"))
+    asked = await w.question("vitrail.ClipboardPaste")
+    assert asked.targets == [browser]
+    await w.allows(asked)
 
     async def pasted():
         done = await w.does("audit", "--kind", "clipboard.pasted", "--json")

@@ -69,6 +69,10 @@ def test_nothing_is_allowed_without_a_question(tmp_path):
         }
         assert "allow" not in found
         assert "ask" in found
+    # The copy chord asks the rules about the user's own clipboard at once: an 'ask' would
+    # put a question before every paste into another sandbox.
+    copied = PolicyCall("vitrail.ClipboardPaste", "+", "a", "@adminvm")
+    assert engine.answer(copied, world).verdict == "deny"
     asked = engine.answer(
         PolicyCall("vitrail.OpenURL", "+", "a", "", scheme="https"), world
     )
