@@ -45,15 +45,10 @@ from broker.ipc.control import host_methods as methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types import leases as api
 from broker.ipc.control.types.base import Nothing
-from policy.records.model import (
-    Record,
-    RecordSet,
-    is_held,
-)
+from policy.records.folder import FOLDER
+from policy.records.model import Record, RecordSet, is_held
 from shims.bundle import call_tool, files_tool
 
-_RECORDED_BY_RUN = "box"
-"""The tag of records that ``brokerctl run`` makes: those start without the tool."""
 _TOOL_START = b"#!/usr/bin/env -S python3 -I -S -B\n"
 _LOOK_SECONDS = 5.0
 """How often launches that were never bound are looked for."""
@@ -109,7 +104,9 @@ class Launches:
             await self._refused(name, error)
             raise
         self._pending[state.id] = state
-        if _RECORDED_BY_RUN not in found.viewer.tags:
+        # Records that 'brokerctl run' makes for a program start without the tool.
+        made = found.source.parent == self.paths.runtime / FOLDER
+        if found.host.launch.kind.boundary and not made:
             await self._add_tool(state)
         return state
 

@@ -56,7 +56,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 )
 @click.option("--x11", is_flag=True, help="Also show X11 programs (docs/x11.md).")
 @click.option("--gpu", is_flag=True, help="Draw with a GPU (docs/gpu.md).")
-@click.option("--kernel", default="", help=f"Kernel package [default: {store.DEFAULT_KERNEL}].")
+@click.option(
+    "--kernel", default="", help=f"Kernel package [default: {store.DEFAULT_KERNEL}]."
+)
 @click.option(
     "--mirror", default="", help="Package archive to use instead of this machine's."
 )

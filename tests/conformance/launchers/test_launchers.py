@@ -82,8 +82,9 @@ class Stage:
         self.viewer = SilentViewer()
         self.settings = {}
 
-    def add(self, name, text):
-        made, problems = parse_record(name, Path(f"{name}.toml"), text.encode())
+    def add(self, name, text, folder=Path()):
+        file = folder / f"{name}.toml"
+        made, problems = parse_record(name, file, text.encode())
         assert made is not None, problems
         self.records[name] = made
 
@@ -606,6 +607,18 @@ async def test_state_files_that_are_not_ours_are_cleared_away(prepared):
     assert await stage.launches.adopt() == []
     assert [one.name for one in stage.directories] == [state.id]
     assert len(stage.launches.warnings) == 7
+
+
+async def test_only_a_program_without_a_record_starts_without_the_files_tool(prepared):
+    """Whatever its tags are: those are the user's."""
+    stage, _, _ = prepared
+    text = 'class = "persistent"\ntags = ["box"]\n[launch]\nkind = "bwrap"\n'
+    stage.add("mine", text)
+    stage.add("box-12ab34", text, stage.paths.runtime / "sandboxes.d")
+    mine = await stage.launches.prepare("mine", None, ours=False)
+    made = await stage.launches.prepare("box-12ab34", None, ours=False)
+    assert (mine.sockets / "vitrail-files").exists()
+    assert not (made.sockets / "vitrail-files").exists()
 
 
 async def test_a_shared_box_is_a_label(prepared):
