@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import shutil
@@ -19,7 +20,12 @@ from broker.cli import render
 from broker.cli.interrupts import INTERRUPTED, reader_may_leave
 from broker.cli.overview import overview
 from broker.cli.usage import refuse_unknown_verb, report_usage
-from broker.core.errors import IntegrityError, InternalError, VitrailError
+from broker.core.errors import (
+    IntegrityError,
+    InternalError,
+    UpstreamError,
+    VitrailError,
+)
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
 # when the verb is used, so that 'brokerctl status' need not wait for a TOML
@@ -200,5 +206,11 @@ def report(error: Exception) -> int:
             # The reader (head, less) has gone; that is not our error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
+            where = f"{error.filename}: " if error.filename else "the output: "
+            render.error(UpstreamError(f"cannot write {where}{error.strerror}"))
+            # What is buffered would fail again, with a traceback, when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         case _:
             raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     UNIX socket address.
     """
     env = _absolute_only(os.environ if environ is None else environ)
-    home = Path(env.get("HOME", "/"))
+    home = Path(env.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir)
     run = env.get("XDG_RUNTIME_DIR", "")
     if not run:
         raise SetupError(

@@ -18,6 +18,7 @@ from broker.cli.audit.proof.verify import verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.core.errors import SetupError
 from broker.core.escape import printable
+from broker.core.paths import find_paths
 from broker.helpers.compositor_socket import find_compositor
 from broker.helpers.prompt.keys import Keys
 from broker.ipc.audit.database import open_sealed
@@ -162,6 +163,11 @@ async def check_questions(context: Context) -> Sequence[Finding]:
 
 async def check_broker(context: Context) -> Sequence[Finding]:
     """Whether one runs, and whether it answers."""
+    try:
+        find_paths(context.environ)
+    except SetupError:
+        text = "not known: without a runtime directory no broker can be found"
+        return [warn("broker", text)]
     path = context.paths.control
     if not path.exists():
         return [

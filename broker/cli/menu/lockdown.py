@@ -10,9 +10,9 @@ import rich_click as click
 from broker.authority.lockdown import keep_lockdown, kept_lockdown, lockdown_file
 from broker.cli import render
 from broker.cli.policy.records import read_records
-from broker.cli.run.connect import ask, ask_status, broker_runs, offline_paths
+from broker.cli.run.connect import ask, ask_status, broker_runs
 from broker.core.errors import SetupError
-from broker.core.paths import Paths
+from broker.core.paths import Paths, find_paths
 from broker.ipc.control.api import LockdownAnswer, LockdownRequest
 from broker.ipc.control.methods import LOCKDOWN
 
@@ -34,7 +34,8 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
     """
     if lift + show > 1 or (networks and (lift or show)):
         raise click.UsageError("--networks, --lift and --show cannot be used together")
-    paths = offline_paths()
+    # Without a runtime directory a running broker would not be found, and would continue.
+    paths = find_paths()
     begin = None if show else not lift
     request = LockdownRequest(begin=begin, networks=networks or None)
     found = None

@@ -10,13 +10,13 @@ import rich_click as click
 import trio
 
 from broker.cli import launcher, render
-from broker.cli.run.connect import broker_runs, offline_paths, open_client
+from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.start import end_broker
 from broker.cli.sandboxes.desktop_entry import WINDOW_PREFIX
 from broker.cli.tray.tray_verb import autostart_file
 from broker.core.errors import RefusedError
 from broker.core.files.trees import remove_tree
-from broker.core.paths import Paths
+from broker.core.paths import Paths, find_paths
 from broker.ipc.control.api import StopRequest
 from broker.ipc.control.methods import STOP
 from broker.viewer.menu_icons import data_home
@@ -38,7 +38,7 @@ def command(*, purge: bool, yes: bool) -> None:
 
     Exit code: 0, or 1 when you said no.
     """
-    paths = offline_paths()
+    paths = find_paths()
     doomed = [*_entries(), *(_own(paths) if purge else [])]
     for path in doomed:
         render.note(f"will be removed: {path}")

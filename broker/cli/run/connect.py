@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from broker.cli import render
 from broker.core.errors import SetupError, VitrailError
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths, require_private
@@ -34,6 +35,14 @@ def offline_paths() -> Paths:
     except SetupError:
         run = f"/run/user/{os.geteuid()}"
         return find_paths({**os.environ, "XDG_RUNTIME_DIR": run})
+
+
+def warn_unless_found() -> None:
+    """Warn where no broker can be found, so what runs is not known."""
+    try:
+        find_paths()
+    except SetupError as error:
+        render.note(f"warning: which sandboxes run is not known: {error.message}")
 
 
 def broker_runs(paths: Paths) -> bool:

@@ -12,7 +12,12 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.images.installed import list_images
 from broker.cli.policy.records import read_records
-from broker.cli.run.connect import ask_status, broker_runs, offline_paths
+from broker.cli.run.connect import (
+    ask_status,
+    broker_runs,
+    offline_paths,
+    warn_unless_found,
+)
 from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.leftovers import images_in_use
 from broker.core.files.trees import disk_usage
@@ -108,6 +113,7 @@ def command(*, as_json: bool) -> None:
 
     Works without a broker.
     """
+    warn_unless_found()
     found = stored(offline_paths())
     if as_json:
         render.json_line([asdict(one) for one in found])

@@ -14,7 +14,12 @@ from broker.cli.policy.records import (
     print_problems,
     read_records,
 )
-from broker.cli.run.connect import ask_status, broker_runs, offline_paths
+from broker.cli.run.connect import (
+    ask_status,
+    broker_runs,
+    offline_paths,
+    warn_unless_found,
+)
 from broker.core.escape import printable
 from policy.records.model import Record
 
@@ -31,6 +36,7 @@ def command(*, as_json: bool) -> None:
     'brokerctl demo', is shown, too.  Records with a mistake are shown last, with it.
     """
     paths = offline_paths()
+    warn_unless_found()
     found = read_records(paths)
     running: dict[str, list[str]] = defaultdict(list)
     others: dict[str, SandboxStatus] = {}
@@ -91,14 +97,14 @@ def _other(sandbox: SandboxStatus, running: list[str]) -> tuple[str, ...]:
 
 
 def _row(record: Record, running: list[str]) -> tuple[str, ...]:
-    launch = record.host.launch
-    own = launch if is_micro_vm(launch) else None
+    app = str(record.values.get("launch.app", ""))
     label = record.viewer.label
     return (
         record.name,
         printable(f"{label.name} {label.colour}", 60),
         record.viewer.sandbox_class,
-        own.network if own else "-",
-        printable(" ".join(record.host.command), 60) or "started by another program",
+        str(record.values.get("launch.network", "-")),
+        printable(" ".join(record.host.command) or app, 60)
+        or "started by another program",
         ", ".join(running) or "-",
     )

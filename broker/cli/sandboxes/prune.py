@@ -11,11 +11,10 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.images.installed import remove_image
-from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.df import IMAGE, PARENT, Stored, removable, stored
 from broker.core.errors import RefusedError
 from broker.core.files.trees import remove_tree
-from broker.core.paths import Paths
+from broker.core.paths import Paths, find_paths
 
 
 @click.command("prune")
@@ -29,7 +28,7 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
 
     Homes stay: 'brokerctl sandbox remove' removes one.
     """
-    paths = offline_paths()
+    paths = find_paths()  # of a broker that cannot be found, what runs is not known
     found = removable(stored(paths), images=images)
     if not found:
         if as_json:

@@ -35,6 +35,7 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
 from broker.core.files.replace_file import replace_file, whole_file
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.paths import find_paths
 from broker.host.homes.disk import make_disk
 from broker.host.homes.renaming import Renaming, recover, rename_sandbox
 from broker.host.homes.store import DISK, Home, full_disk_reported
@@ -340,7 +341,7 @@ def _remove_record(
     record: Record, left: Leftovers, *, yes: bool, as_json: bool
 ) -> None:
     """Remove a record without a home.  Raises RefusedError while one of it runs."""
-    paths = offline_paths()
+    paths = find_paths()
     if broker_runs(paths):
         status = ask_status()
         running = [s.name for s in status.sandboxes if s.record == record.name]

@@ -433,7 +433,10 @@ class MicroVms:
         from broker.net.peers.launch_secret import read_secret
 
         assert self._nursery is not None
-        text = (directory / _RECORD_FILE).read_bytes()
+        try:
+            text = (directory / _RECORD_FILE).read_bytes()
+        except FileNotFoundError:
+            raise SetupError("its directory names no record of a machine") from None
         record = take_sandbox_name(text.decode("utf-8", "replace"))
         if self._record(record) is None:
             raise SetupError(f"no record '{record}' any more")

@@ -21,9 +21,8 @@ def home(tmp_path, monkeypatch):
         "XDG_CACHE_HOME",
     ):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "run").mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere")
     run(new, "work")
     hook = tmp_path / ".config/containers/oci/hooks.d"
     hook.mkdir(parents=True)

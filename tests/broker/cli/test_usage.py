@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import click
 import pytest
 
@@ -90,6 +95,25 @@ def test_a_message_of_several_lines_becomes_one(capsys):
 )
 def test_cp_says_where_files_arrive(capsys, words, says):
     assert says in answer(capsys, *words)
+
+
+@pytest.mark.parametrize("words", [["list", "--json"], ["policy", "schema"]])
+def test_output_that_cannot_be_written_is_an_error_in_one_line(tmp_path, words):
+    """A full disk showed a traceback, and a second one at the end of Python."""
+    env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PATH": os.defpath}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "broker.cli.app", *words],
+            env=env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert last == "error: cannot write the output: No space left on device"
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("words", [(), ("policy",), ("image",)])

@@ -399,7 +399,7 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
 
 
 LEFT = {
-    "no record file": ((), "No such file"),
+    "no record file": ((), "names no record"),
     "no state": (("record",), "not all of its processes live"),
 }
 
