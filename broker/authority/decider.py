@@ -81,6 +81,7 @@ class Decider:
         notify: Notify | None = None,
         pending_records: Callable[[], RecordSet | None] = lambda: None,
         locked: Locked,
+        last_question: int = 0,
     ) -> None:
         self._rules = rules
         self._judge = Evaluator(rules, records, running, pending_records, locked)
@@ -89,7 +90,7 @@ class Decider:
         self.notify: Notify = notify or rules.notify
         self.grants, self._late = Grants(), LateAnswers()
         self._live: set[Permit] = set()
-        self._questions = 0
+        self._questions = last_question
         self._cut: list[tuple[Permit, str]] = []
         """Permits that ``cut_denied`` has ended, with the reason; not yet recorded."""
         self._meters = Meters()

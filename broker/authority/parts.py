@@ -87,6 +87,7 @@ def make_authority(paths: Paths, log: LogRuntime, role: str) -> AuthorityParts:
         source=log.records,
         asker=questions,
         notify=desktop.notify,
+        last_question=log.store.last_question,
     )
     log.records.tightened = authority.decider.cut_denied
     return AuthorityParts(log, authority, questions, desktop)

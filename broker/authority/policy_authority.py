@@ -38,6 +38,7 @@ class PolicyAuthority:
         source: Records,
         asker: Asker | None = None,
         notify: Notify | None = None,
+        last_question: int = 0,
     ) -> None:
         self._paths = paths
         self._source = source
@@ -56,6 +57,7 @@ class PolicyAuthority:
             asker=asker,
             pending_records=lambda: source.pending,
             locked=self.lockdown.denies,
+            last_question=last_question,
         )
         self.rules.tightened = self.decider.cut_denied
         self._changed = trio.Event()

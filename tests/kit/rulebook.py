@@ -106,6 +106,7 @@ class Rulebook:
         self.reloaded = trio.Event()
         self.failing = None
         self.pending_records = None
+        self.last_question = 0
 
     def write(self, name, text):
         (self.folder / name).write_text(text)
@@ -131,6 +132,7 @@ class Rulebook:
             asker=self.person,
             pending_records=lambda: self.pending_records,
             locked=lambda _request, *, begins: "",
+            last_question=self.last_question,
         )
         self.rules.tightened = self.decider.cut_denied
         await self.rules.start()

@@ -20,7 +20,6 @@ from broker.core.errors import (
     VitrailError,
     sole,
 )
-from broker.core.escape import printable
 from broker.core.notify import Notify
 
 _WORDS: tuple[tuple[type[VitrailError], str], ...] = (
@@ -64,7 +63,7 @@ def failures_told(
             raise
         if notify is not None and not isinstance(found, ToldError):
             text = "\n".join(one for one in (found.message, found.hint) if one)
-            notify(title, printable(text, 600), sandbox=sandbox)
+            notify(title, text[:600], sandbox=sandbox)
         # guard: a sandbox learns nothing of the desktop's printers by a failure
         # guard: a sandbox learns nothing of the desktop's files by a failure
         # guard: a failure of an ssh agent has nothing of its target's

@@ -85,6 +85,18 @@ async def test_a_record_that_asks_makes_an_ask_of_an_allow(word, rule, asked):
                 assert recorded(event).verdict == ("allow" if by_record else "ask")
 
 
+async def test_the_logs_questions_have_numbers_of_their_own_after_a_restart():
+    """As those of 'brokerctl pending' have, so that one can be found in the log."""
+    async with rulebook(f"{HEARS} ask\n") as b:
+        with_microphone(b, "allow")
+        b.last_question = 7
+        await b.start()
+        b.person.says = yes()
+        await b.once("vitrail.AudioInput")
+        (asked,) = b.events("question.asked")
+        assert asked["question"] == 8
+
+
 @pytest.mark.parametrize("rule", ["allow", "ask"])
 async def test_a_record_that_denies_asks_no_question(rule):
     async with rulebook(f"{HEARS} {rule}\n") as b:
