@@ -61,6 +61,7 @@ from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from policy.records.model import RecordSet
+from policy.rules.engine import NO_RULE
 from policy.rules.engine import PolicyAnswer as Verdict
 
 _ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
@@ -575,7 +576,9 @@ class Decider:
         if (answer is None or answer.notify) and not request.tells:
             shown = events.notice(request, "refused", f": {reason}")
             self.notify(*shown, sandbox=request.lease.sandbox)
-        return RefusedError(f"denied: {reason}", where=where)
+        # The reason says already that there is none.
+        place = "" if where == NO_RULE else where
+        return RefusedError(f"denied: {reason}", where=place)
 
     def _event(
         self,

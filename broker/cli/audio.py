@@ -19,7 +19,9 @@ import trio
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
+from broker.cli.policy.records import read_records
 from broker.cli.proxy.sound_server import connect_server, server_path
+from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, SetupError, UpstreamError
@@ -188,7 +190,7 @@ def _microphone(desk: SoundStatus | None) -> str:
 def _desks_of(name: SandboxName) -> list[SandboxName]:
     """Return the sandbox of this name, or those of the record, that have sound.
 
-    Just the name where none has.
+    Just the name where none has.  Raises RefusedError where no record has it either.
     """
     folder = desks_folder()
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -197,6 +199,15 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
     named = [SandboxName(desk) for desk in found if is_disposable_of(desk, name)]
     if len(named) > 1:
         render.note(f"{name} has {len(named)} sandboxes with sound: {', '.join(named)}")
+    if not named:
+        records = read_records(offline_paths())
+        known = {*records.records, *records.broken}
+        if name not in known and not any(is_disposable_of(name, one) for one in known):
+            raise RefusedError(
+                f"no sandbox has sound, and no record exists, by the name '{name}'",
+                hint="'brokerctl audio list' shows those with sound, 'brokerctl list' the "
+                "records",
+            )
     return named or [name]
 
 
@@ -219,12 +230,17 @@ def _set_one(name: SandboxName, ask: MixerRequest) -> None:
             old.muted if ask.muted is None else ask.muted,
         )
         save_level(levels_folder(), name, level)
+        words = _loudness(level.volume, muted=level.muted)
         render.note(
-            f"{name} has no sound connection now; the setting is kept for the next one"
+            f"{name}: {words}, from its next sound connection on; it has none now"
         )
         return
-    words = _percent(status.volume) + (", muted" if status.muted else "")
+    words = _loudness(status.volume, muted=status.muted)
     render.note(f"{status.sandbox}: {words}")
+
+
+def _loudness(volume: int, *, muted: bool) -> str:
+    return _percent(volume) + (", muted" if muted else "")
 
 
 @command.command()

@@ -55,7 +55,7 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
         Step.PROGRAM: StepText(
             "start the program in the guest",
             20.0,
-            "is it in the image? 'brokerctl image list' shows its packages' image",
+            "it must be in the sandbox's image, which has the packages of its record",
         ),
         Step.STREAM: StepText(
             "open the display stream",
