@@ -94,15 +94,30 @@ def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -
     if wanted in found:
         return wanted
     if not found:
-        names = folder.parent.iterdir() if folder.parent.is_dir() else ()
         raise SetupError(
-            f"there are no logs of '{sandbox}'",
-            hint=did_you_mean(sandbox, [path.name for path in names])
-            or "'brokerctl list' shows the sandboxes; logs begin with the first start",
+            f"there are no logs of '{sandbox}'", hint=_without_logs(folder, sandbox)
         )
     raise SetupError(
         f"{sandbox} has no log {wanted}",
         hint=f"logs in {folder}: {', '.join(sorted(found))}",
+    )
+
+
+def _without_logs(folder: Path, sandbox: str) -> str:
+    """Return the hint about a sandbox that has no directory of logs."""
+    # Imported late: a log is shown without reading records.
+    from broker.cli.policy.records import read_records
+
+    record = read_records(offline_paths()).records.get(sandbox)
+    if record is not None and record.host.launch.kind.holds:
+        return (
+            "its programs write to the terminal of 'brokerctl run', or to "
+            f"'journalctl --user -u vitrail-run@{sandbox}'"
+        )
+    names = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    return (
+        did_you_mean(sandbox, [path.name for path in names])
+        or "'brokerctl list' shows the sandboxes; logs begin with the first start"
     )
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.cli.run.logs import _Lines, _rotated
-from tests.kit.brokerctl import harmless
+from broker.core.paths import find_paths
+from tests.kit.brokerctl import called, harmless, home
 
 
 def shown(pieces: list[bytes], capsys: pytest.CaptureFixture[str]) -> str:
@@ -61,3 +62,15 @@ def test_a_log_whose_name_is_missing_for_a_moment_is_waited_for(tmp_path: Path) 
         assert newer is not None
         with newer:
             assert newer.read() == b"two"
+
+
+def test_a_box_has_its_output_in_its_terminal() -> None:
+    """It was told that logs begin with the first start, after its first start."""
+    record = 'class = "persistent"\n[launch]\nkind = "bwrap"\ncommand = ["foot"]\n'
+    with home() as env:
+        folder = find_paths(env).config[0] / "sandboxes.d"
+        folder.mkdir(parents=True)
+        (folder / "boxa.toml").write_text(record)
+        answer = called("logs", "boxa", env=env)
+    assert answer.code == 1
+    assert "the terminal of 'brokerctl run'" in answer.err
