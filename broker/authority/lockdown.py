@@ -143,7 +143,7 @@ class Lockdown:
         try:
             keep_lockdown(self._path, networks=wide)
         except OSError as error:
-            self.unkept = f"(it ends with the broker, too: {error.strerror})"
+            self.unkept = f"(not stored, so it ends with the broker: {error.strerror})"
         await self._log.note(schema.LockdownChanged(locked=True, networks=wide))
 
     async def _lift(self) -> None:

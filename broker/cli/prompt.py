@@ -43,7 +43,7 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
     except OSError as error:
         raise SetupError(
             f"cannot write {phrase_file(paths)}: {render.cause(error)}",
-            hint="check the owner and the mode of its directory",
+            hint="its directory must be yours, and its disk must have room",
         ) from error
     if not known:
         raise SetupError(

@@ -207,7 +207,9 @@ def report(error: Exception) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
-            where = f"{error.filename}: " if error.filename else "the output: "
+            where = (
+                f"{error.filename}: " if error.filename else "a file or the output: "
+            )
             render.error(UpstreamError(f"cannot write {where}{error.strerror}"))
             # What is buffered would fail again, with a traceback, when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

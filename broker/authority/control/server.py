@@ -99,7 +99,7 @@ def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
             plain.listen(limits.BACKLOG)
         except OSError as error:
             raise SetupError(
-                f"cannot listen at {path}: {error}",
+                f"cannot listen at {path}: {error.strerror}",
                 hint=f"{path.parent} must be yours and writable",
             ) from error
         plain.setblocking(False)  # noqa: FBT003 -- the socket module's own
@@ -126,7 +126,9 @@ def refuse_second(path: Path) -> None:
             return
         except OSError as error:
             if error.errno != errno.EAGAIN:
-                raise SetupError(f"cannot listen at {path}: {error}") from error
+                raise SetupError(
+                    f"cannot listen at {path}: {error.strerror}"
+                ) from error
     raise SetupError(
         f"a broker runs already ({path})",
         hint="'brokerctl status' shows it, 'brokerctl stop --broker' ends it",

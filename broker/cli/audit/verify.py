@@ -216,7 +216,7 @@ def _print(report: VerificationReport) -> None:
     out(f"checkpoints  {report.checkpoints} compared, {elsewhere}")
     out(
         f"keys         {report.keys}, the last one from event {report.sealed + 1} on: "
-        "before it, not even who has today's key can change anything unseen"
+        "a change before it is noticed even if it was made with today's key"
     )
     if report.uncovered:
         out(f"uncovered    {report.uncovered}")

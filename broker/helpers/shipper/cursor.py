@@ -74,7 +74,9 @@ def save_cursor(directory: Path, cursor: Cursor) -> None:
     try:
         replace_file(path, msgspec.json.encode(cursor) + b"\n")
     except OSError as error:
-        raise UpstreamError(f"the cursor {path} cannot be written: {error}") from error
+        raise UpstreamError(
+            f"the cursor {path} cannot be written: {error.strerror}"
+        ) from error
 
 
 def held_back(directory: Path, names: Sequence[str], log: str = "") -> Cursor | None:

@@ -299,7 +299,9 @@ def read_meta(directory: Path) -> HomeMeta | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UpstreamError(f"cannot read {directory / _META}: {error}") from error
+        raise UpstreamError(
+            f"cannot read {directory / _META}: {error.strerror}"
+        ) from error
     try:
         return msgspec.json.decode(data, type=HomeMeta)
     except ValueError as error:

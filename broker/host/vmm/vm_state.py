@@ -103,7 +103,9 @@ def read_state(directory: Path) -> VmState | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UpstreamError(f"cannot read {directory / STATE_FILE}: {error}") from error
+        raise UpstreamError(
+            f"cannot read {directory / STATE_FILE}: {error.strerror}"
+        ) from error
     with os.fdopen(fd, "rb") as file:
         if os.fstat(fd).st_uid != os.geteuid():
             raise UpstreamError(f"{directory / STATE_FILE} is not ours")

@@ -189,7 +189,7 @@ def lock_log(path: Path) -> int:
         )
     except OSError as error:
         raise UpstreamError(
-            f"the audit log's directory cannot be used: {error}",
+            f"the audit log's directory cannot be used: {error.strerror}",
             hint=f"{path.parent} must be yours and writable",
         ) from error
     try:

@@ -112,7 +112,7 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line(tmp_path, words):
         )
     assert done.returncode == 1
     *_, last = done.stderr.splitlines()
-    assert last == "error: cannot write the output: No space left on device"
+    assert last == "error: cannot write a file or the output: No space left on device"
     assert "Traceback" not in done.stderr
 
 

@@ -133,7 +133,7 @@ class KeyFile:
             _write(self._next, key.text())
         except OSError as error:
             raise UpstreamError(
-                f"the audit log's key cannot be written: {error}",
+                f"the audit log's key cannot be written: {error.strerror}",
                 hint=f"make room on the disk of {self._next}",
             ) from error
 
