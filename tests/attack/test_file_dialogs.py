@@ -167,7 +167,7 @@ async def test_a_dialog_that_copies_in_does_not_say_that_it_saves(kind):
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     ask = ChooseFiles(kind, names=("report.pdf",))  # of a worker that was taken over
     with suppress(RefusedError):
-        await dialogs.serve(guest, opening, OpenExchange(1), ask)
+        await dialogs.serve(OpenExchange(guest, opening), ask)
     assert titles == []
 
 
@@ -238,7 +238,7 @@ async def test_a_sandbox_learns_nothing_of_the_desktop_by_a_failure():
     opening, guest = Opening(lease, CALL, 1, "vsock:3"), SimpleNamespace(lease=lease)
     for ask in (ChooseFiles("open"), ChooseFiles("save")):
         with pytest.raises(RefusedError) as caught:
-            await dialogs.serve(guest, opening, OpenExchange(1), ask)
+            await dialogs.serve(OpenExchange(guest, opening), ask)
         assert "secret" not in str(caught.value)
     assert ["secret" in text for _, text, _ in shown] == [True, True]
 
@@ -256,7 +256,7 @@ async def test_rules_that_changed_while_the_user_chose_hold(tmp_path):
     dialogs = _dialogs(chosen, lambda *_, sandbox: None, answer)
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with pytest.raises(RefusedError, match="nothing be copied"):
-        await dialogs.serve(guest, opening, OpenExchange(1), ChooseFiles("open"))
+        await dialogs.serve(OpenExchange(guest, opening), ChooseFiles("open"))
 
 
 @asynccontextmanager

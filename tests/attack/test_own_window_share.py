@@ -29,6 +29,7 @@ from broker.jail.worker.window_pictures import (
 from broker.viewer.calls import screens
 from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.calls.video import OPENED_PER_MINUTE
+from broker.viewer.opening.exchanges import OpenExchange
 from tests.broker.viewer.calls.test_camera import Log
 from tests.kit.rulebook import WORK, rulebook
 
@@ -109,7 +110,6 @@ async def test_own_windows_have_a_place_and_a_pace():
     shares = screens.ScreenShares(log)
     ask = CallService(SCREEN_SHARE, screens.OWN)
     opening = SimpleNamespace(lease=WORK, stream=1, peer="", service="vitrail.Call")
-    exchange = SimpleNamespace(stream=1)
 
     @asynccontextmanager
     async def sharing(calls):
@@ -120,9 +120,9 @@ async def test_own_windows_have_a_place_and_a_pace():
             log.done.append("shown")
             ordered.set()
 
-        guest = SimpleNamespace(lease=WORK, order=order)
+        exchange = OpenExchange(SimpleNamespace(lease=WORK, order=order), opening)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.call, guest, opening, exchange, ask, None)
+            nursery.start_soon(calls.call, exchange, ask, None)
             await ordered.wait()
             yield
             nursery.cancel_scope.cancel()

@@ -283,9 +283,15 @@ class Service:
         yield SimpleNamespace(pages=self.pages)
 
     async def serve(self, size=9):
-        exchange = SimpleNamespace(stream=1, moved=self._log, opened_in="")
-        opening = Opening(WORK, CALL, 1, "vsock:3")
-        await self.service.serve(self.guest, opening, exchange, PrintPages("a", size))
+        exchange = SimpleNamespace(
+            guest=self.guest,
+            opening=Opening(WORK, CALL, 1, "vsock:3"),
+            stream=1,
+            wait_for_user=self._log,
+            moved=self._log,
+            opened_in="",
+        )
+        await self.service.serve(exchange, PrintPages("a", size))
 
 
 async def test_ten_thousand_requests_ask_once(tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ class Sandbox:
 
     def __init__(self, icons, nursery, name, record=None):
         self.orders = []
-        self.exchange = OpenExchange(1, call=True)
+        self.exchange = OpenExchange(self, SimpleNamespace(stream=1), call=True)
         self.lease = SimpleNamespace(id=name, sandbox=name, record=record or name)
         self.scope, self.more = trio.CancelScope(), trio.Event()
         self._nursery, self._icons = nursery, icons
@@ -217,7 +217,7 @@ class Sandbox:
     async def serve(self):
         with self.scope:
             try:
-                await self._icons.serve(self, self.exchange, None)
+                await self._icons.serve(self.exchange, None)
             except* (PeerError, RefusedError):
                 self.ended = True
 

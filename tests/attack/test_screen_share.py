@@ -35,6 +35,7 @@ from broker.viewer.calls.screens import (
 )
 from broker.viewer.calls.video import ENDED_SECONDS
 from broker.viewer.opening.desktop_portal import PortalBus
+from broker.viewer.opening.exchanges import OpenExchange
 from shims.files import camera as camera_shim
 from shims.files import screen_cast as shim
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
@@ -174,10 +175,9 @@ async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
     guest = SimpleNamespace(lease=lease())
     opening = SimpleNamespace(lease=lease(), stream=1, peer="", service="vitrail.Call")
     calls = SandboxCalls(None, None, None, SimpleNamespace(screens=shares))
+    exchange = OpenExchange(guest, opening)
     with pytest.raises(RefusedError, match="taken the screen back"):
-        await calls.call(
-            guest, opening, None, CallService(SCREEN_SHARE, "1280x720"), None
-        )
+        await calls.call(exchange, CallService(SCREEN_SHARE, "1280x720"), None)
     assert portal.asked == 1
     await trio.sleep(ENDED_SECONDS)
     await shares.serve(lease(), SIZE, at_once)

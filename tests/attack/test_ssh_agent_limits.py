@@ -70,7 +70,7 @@ async def test_a_failure_of_a_far_agent_has_nothing_of_its_target():
     keys = SshKeys(SimpleNamespace(permit=permit), far)
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with pytest.raises(RefusedError) as caught:
-        await keys.serve(guest, opening, OpenExchange(1), "vault", None)
+        await keys.serve(OpenExchange(guest, opening), "vault")
     assert "secret" not in str(caught.value)
 
 

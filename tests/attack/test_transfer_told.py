@@ -108,10 +108,9 @@ async def told(error, service, ask):
     )
     record = SimpleNamespace(name="work", viewer=SimpleNamespace(transfer=room))
     guest = SimpleNamespace(lease=WORK, valid_record=lambda: record)
-    exchange = OpenExchange(1)
+    exchange = OpenExchange(guest, Opening(WORK, service, 1, "vsock:3"))
     exchange.take(messages.TransferAsked(1, ask))
-    opening = Opening(WORK, service, 1, "vsock:3")
-    said = await made._answered(guest, opening, exchange, None)
+    said = await made._answered(exchange, None)
     return said, log.texts, shown
 
 

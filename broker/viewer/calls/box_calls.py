@@ -32,15 +32,15 @@ def is_box(guest: Guest) -> bool:
     return guest.valid_record().host.launch.kind.box
 
 
-async def offer_services(guest: Guest, exchange: OpenExchange) -> None:
+async def offer_services(exchange: OpenExchange) -> None:
     """Let a connection be that of the program which serves calls, to its end.
 
     Raises RefusedError for a guest with an agent, and where another program does.
     """
     # guard: services of a machine are started by its agent
-    if not is_box(guest):
+    if not is_box(exchange.guest):
         raise RefusedError("the agent of this sandbox starts its services")
-    with guest.transfers.serving(exchange.stream):
+    with exchange.guest.transfers.serving(exchange.stream):
         await exchange.wait_closed()
 
 

@@ -13,7 +13,11 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -54,7 +58,7 @@ from broker.viewer.calls.video import VideoUses
 from broker.viewer.hung_up import when_hung_up
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
-from broker.viewer.opening.targets import Targets, Wait
+from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
 from policy.names import ADMIN_NAMES
 from policy.records.model import CalledService, Record
@@ -123,11 +127,15 @@ class Meetings:
 class _Call:
     """A call that is permitted."""
 
-    guest: Guest
     exchange: OpenExchange
     ask: CallService
     conn: socket.socket
     permit: Permit
+
+    @property
+    def guest(self) -> Guest:
+        """The caller."""
+        return self.exchange.guest
 
 
 class SandboxCalls:
@@ -149,44 +157,38 @@ class SandboxCalls:
         self._ssh_keys = SshKeys(decider, self._far_agent)
 
     async def call(
-        self,
-        guest: Guest,
-        opening: Opening,
-        exchange: OpenExchange,
-        ask: CallService,
-        conn: socket.socket,
+        self, exchange: OpenExchange, ask: CallService, conn: socket.socket
     ) -> None:
         """Decide a call, and carry its stream to its end.  Raises VitrailError."""
-
-        async def wait(what: str) -> None:
-            await guest.order(messages.TransferWait(exchange.stream, what))
-
         if ask.service == SSH_AGENT:
-            await self._ssh_keys.serve(guest, opening, exchange, ask.target, wait)
+            await self._ssh_keys.serve(exchange, ask.target)
             return
-        request = call_request(opening, ask)
+        request, lease = call_request(exchange.opening, ask), exchange.guest.lease
         if ask.service in _VIDEO and ask.argument.startswith(OFFERED):
             await self._offered(request)
             return
         if request.asks:
             # guard: the user is not asked again about what was taken back
-            self._desktop.screens.check_ended(guest.lease)
-
-        async def on_ask() -> None:
-            await wait("waiting for the answer of the user")
-
+            self._desktop.screens.check_ended(lease)
+        on_ask = exchange.wait_for_user
         async with self._decider.permit(request, on_ask=on_ask) as permit:
-            call = _Call(guest, exchange, ask, conn, permit)
-            if permit.target in {guest.lease.sandbox, ""}:
+            call = _Call(exchange, ask, conn, permit)
+            if permit.target in {lease.sandbox, ""}:
                 raise ToldError("a sandbox starts its own programs itself")
             with failures_told(permit.target):
                 if permit.target in ADMIN_NAMES:
                     await self._carry_to_desktop(call)
                     return
-                async with self._targets.guest(
-                    permit.target, wait, guest.lease, autostart=permit.autostart
-                ) as target:
+                async with self._target(permit, exchange) as target:
                     await self._carry(call, target)
+
+    def _target(
+        self, permit: Permit, exchange: OpenExchange
+    ) -> AbstractAsyncContextManager[Guest]:
+        """Lead to the sandbox that a permit names; it is started where it does not run."""
+        source, start = exchange.guest.lease, permit.autostart
+        wait = exchange.wait
+        return self._targets.guest(permit.target, wait, source, autostart=start)
 
     async def _offered(self, request: Request) -> None:
         """Raise RefusedError unless a rule may allow it."""
@@ -239,7 +241,7 @@ class SandboxCalls:
             own = call.guest.lease.id
             # guard: daemons of a sandbox are few
             with self._places.one(own, ask.service, 2 * _DAEMONS, source):
-                await daemon(call.guest, call.exchange, call.permit.request)
+                await daemon(call.exchange, call.permit.request)
             return
         service = self._desktop.find(ask.service)
         asked = GuestCall(source, ask.service, ask.argument, service.command)
@@ -286,20 +288,18 @@ class SandboxCalls:
 
     @asynccontextmanager
     async def _far_agent(
-        self, permit: Permit, source: Guest, wait: Wait
+        self, permit: Permit, exchange: OpenExchange
     ) -> AsyncIterator[SandboxAgent]:
         """Have a program of a sandbox lead to its ssh agent.  Raises VitrailError."""
-        async with self._targets.guest(
-            permit.target, wait, source.lease, autostart=permit.autostart
-        ) as target:
-            asked = GuestCall(source.lease.sandbox, SSH_AGENT, "")
+        async with self._target(permit, exchange) as target:
+            source = exchange.guest.lease
+            asked = GuestCall(source.sandbox, SSH_AGENT, "")
             half = max(target.valid_record().viewer.limits.programs // 2, 1)
-            caller = source.lease.record
-            with self._places.one(target.lease.id, "", half, caller):
+            with self._places.one(target.lease.id, "", half, source.record):
                 async with self._met(target, asked, permit.user or "") as meeting:
                     if meeting.exchange is None:
                         raise UpstreamError("no program took the call")
-                    yield SandboxAgent(target, meeting.exchange)
+                    yield SandboxAgent(meeting.exchange)
 
     @asynccontextmanager
     async def _met(
@@ -362,13 +362,10 @@ class SandboxCalls:
             raise ToldError(f"{call.permit.where} lets {most} bytes pass")
 
     async def join(
-        self,
-        guest: Guest,
-        exchange: OpenExchange,
-        untrusted_token: str,
-        conn: socket.socket,
+        self, exchange: OpenExchange, untrusted_token: str, conn: socket.socket
     ) -> None:
         """Give a program of the target to its caller; returns at the call's end."""
+        guest = exchange.guest
         meeting = self._meetings.join(untrusted_token, guest.lease.id)
         if meeting.service.service == SSH_AGENT:
             await guest.order(

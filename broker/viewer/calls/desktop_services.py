@@ -42,9 +42,8 @@ from shims.bundle import files_tool
 if TYPE_CHECKING:
     from broker.authority.permit import Request
     from broker.viewer.opening.exchanges import OpenExchange
-    from broker.viewer.sandboxes.guest import Guest
 
-    ServeDaemon = Callable[[Guest, OpenExchange, Request], Awaitable[None]]
+    ServeDaemon = Callable[[OpenExchange, Request], Awaitable[None]]
 
 _START_SECONDS = 10.0
 _ETC = ("alternatives", "ld.so.cache", "localtime", "mime.types", "ssl/certs")

@@ -22,7 +22,6 @@ from broker.viewer.opening.failures import ToldError
 
 if TYPE_CHECKING:
     from broker.viewer.opening.exchanges import OpenExchange
-    from broker.viewer.sandboxes.guest import Guest
 
 Service = tuple[LeaseId | str, str]
 """A target and a service of it; empty: the desktop, and all services."""
@@ -87,12 +86,12 @@ class CallPaces:
 
 
 async def take_asks(
-    guest: Guest,
     exchange: OpenExchange,
     paces: CallPaces,
     take: Callable[[FromDaemon], Awaitable[None]],
 ) -> NoReturn:
     """Permit a daemon's call, and take its requests until its connection ends."""
+    guest = exchange.guest
     await guest.order(messages.TransferServe(exchange.stream, "daemon"))
     while True:
         ask = await exchange.said()

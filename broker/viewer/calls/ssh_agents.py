@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 
@@ -20,9 +20,6 @@ from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.ipc import transfer as messages
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
-
-if TYPE_CHECKING:
-    from broker.viewer.sandboxes.guest import Guest
 
 _READ_BYTES = 1 << 14
 
@@ -38,8 +35,8 @@ class KeyAgent(Protocol):
 class SandboxAgent:
     """The agent of a sandbox, behind a program that the broker has started there."""
 
-    def __init__(self, guest: Guest, exchange: OpenExchange) -> None:
-        self._guest = guest
+    def __init__(self, exchange: OpenExchange) -> None:
+        self._guest = exchange.guest
         self._exchange = exchange
 
     async def ask(self, ask: AgentAsk) -> AgentAnswer:

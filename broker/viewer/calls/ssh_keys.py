@@ -19,7 +19,7 @@ import msgspec
 
 from broker.authority.permit import Permit, Request
 from broker.core.errors import PeerError, RefusedError
-from broker.core.lease import Lease, Opening
+from broker.core.lease import Lease
 from broker.core.limits import ssh_agent as limits
 from broker.core.prompt_words import VIEWER
 from broker.core.question import untrusted_word
@@ -44,7 +44,6 @@ from broker.viewer.calls.places import CallPaces
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, user_agent
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
-from broker.viewer.opening.targets import Wait
 from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME, sample_hosts
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ signature before the content's namespace."""
 _REDIRECTED = "@default"
 
 
-FarAgent = Callable[[Permit, "Guest", Wait], AbstractAsyncContextManager[SandboxAgent]]
+FarAgent = Callable[[Permit, OpenExchange], AbstractAsyncContextManager[SandboxAgent]]
 
 
 class SshKeys:
@@ -71,15 +70,9 @@ class SshKeys:
             limits.SSH_REQUESTS_PER_SECOND, limits.SSH_REQUESTS_BURST
         )
 
-    async def serve(
-        self,
-        guest: Guest,
-        opening: Opening,
-        exchange: OpenExchange,
-        target: str,
-        wait: Wait,
-    ) -> None:
+    async def serve(self, exchange: OpenExchange, target: str) -> None:
         """Serve one connection to its end.  Raises VitrailError."""
+        guest, opening = exchange.guest, exchange.opening
         request = Request(
             lease=opening.lease,
             service=SSH_AGENT,
@@ -98,32 +91,30 @@ class SshKeys:
             if permit.target in ADMIN_NAMES and permit.user is not None:
                 raise ToldError(f"{permit.where}: user= has no meaning at the desktop")
             with failures_told(permit.target):
-                async with self._agent(permit, guest, wait) as agent:
+                async with self._agent(permit, exchange) as agent:
                     await guest.order(messages.TransferServe(exchange.stream, "agent"))
                     talk = _Conversation(
                         self._decider, request, agent, guest, permit.target
                     )
-                    await self._talk(talk, guest, exchange)
+                    await self._talk(talk, exchange)
 
-    async def _talk(
-        self, talk: _Conversation, guest: Guest, exchange: OpenExchange
-    ) -> None:
+    async def _talk(self, talk: _Conversation, exchange: OpenExchange) -> None:
         """Answer the requests of a connection until it ends."""
         while True:
             asked = await exchange.said()
             # Requests of a sandbox to ssh agents are paced.
-            await self._paces.wait(guest.lease.id)
+            await self._paces.wait(talk.guest.lease.id)
             if not isinstance(asked, AgentAsk):
                 raise PeerError("an ssh agent's answer to nobody")
             answer = await talk.answer(asked)
-            await guest.order(messages.StreamTell(exchange.stream, answer))
+            await talk.guest.order(messages.StreamTell(exchange.stream, answer))
 
     def _agent(
-        self, permit: Permit, guest: Guest, wait: Wait
+        self, permit: Permit, exchange: OpenExchange
     ) -> AbstractAsyncContextManager[KeyAgent]:
         if permit.target in ADMIN_NAMES:
             return user_agent()
-        return self._far_agent(permit, guest, wait)
+        return self._far_agent(permit, exchange)
 
 
 @dataclass

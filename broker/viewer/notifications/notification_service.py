@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -58,9 +57,6 @@ from broker.viewer.notifications.desktop_server import (
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
 
-if TYPE_CHECKING:
-    from broker.viewer.sandboxes.guest import Guest
-
 _ENDS = {EXPIRED: "expired", DISMISSED: "dismissed", TAKEN_BACK: "taken back"}
 Answer = NotificationAction | NotificationClosed
 _ROWS = 200
@@ -93,11 +89,10 @@ class NotificationService:
 
     # -- a connection -------------------------------------------------------------------
 
-    async def serve(
-        self, guest: Guest, exchange: OpenExchange, request: Request
-    ) -> None:
+    async def serve(self, exchange: OpenExchange, request: Request) -> None:
         """Serve the permitted call of a daemon until its connection ends."""
-        lease, stream = guest.lease, exchange.stream
+        guest, stream = exchange.guest, exchange.stream
+        lease = guest.lease
         colour = guest.valid_record().viewer.label.colour
         self._colours[lease.sandbox] = take_color(colour)
         self._answers[lease.id, stream], answers = trio.open_memory_channel[Answer](
@@ -112,9 +107,7 @@ class NotificationService:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(tell_guest)
-                await take_asks(
-                    guest, exchange, self._paces, partial(self._take, request)
-                )
+                await take_asks(exchange, self._paces, partial(self._take, request))
         finally:
             del self._answers[lease.id, stream]
             # guard: notifications end with their connection

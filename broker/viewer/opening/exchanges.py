@@ -15,6 +15,7 @@ import trio
 
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
+from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
@@ -89,23 +90,32 @@ class Gift:
         self.done.set()
 
 
-class OpenExchange:
+@dataclass(eq=False)
+class Moved:
+    """What a transfer has passed on so far, for the log."""
+
+    size: int = 0
+    files: int = 0
+    opened_in: str = ""
+    """The sandbox that has opened or received it, or the user's name in rules."""
+
+
+class OpenExchange(Moved):
     """One connection of a program of the sandbox."""
 
-    def __init__(self, stream: int, *, call: bool = False) -> None:
-        self.stream = stream
+    def __init__(self, guest: Guest, opening: Opening, *, call: bool = False) -> None:
+        super().__init__()
+        self.guest = guest
+        self.opening = opening
+        self.stream = opening.stream
         self.call = call
         self.scope = trio.CancelScope()
         """Cancelled when the connection is over."""
         self.closed: messages.TransferClosed | None = None
-        self.size = self.files = 0
-        """Passed on so far."""
         self.sha256 = b""
         """Of a single file that was passed on, as the worker claims."""
         self.relayed: tuple[int, int] = (0, 0)
         """Bytes of a call that the pump has moved, from and to the program."""
-        self.opened_in = ""
-        """The sandbox that has opened or received it, or the user's name in rules."""
         self.delivery: Delivery | None = None
         """The file that is being passed on to the program."""
         self._ask: Ask | None = None
@@ -119,11 +129,11 @@ class OpenExchange:
             case messages.TransferAsked() if self._ask is None:
                 self._ask = message.ask
             case messages.TransferMoved():
-                self._moved(message)
+                self._count(message)
             case messages.TransferPassed() if self._passed is None:
                 self._passed = message
                 self.sha256 = message.sha256
-                self._moved(message)
+                self._count(message)
             case messages.StreamSaid() if self._said is None:
                 self._said = message.message
             case messages.TransferClosed():
@@ -133,7 +143,7 @@ class OpenExchange:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _moved(self, message: messages.TransferMoved | messages.TransferPassed) -> None:
+    def _count(self, message: messages.TransferMoved | messages.TransferPassed) -> None:
         self.size, self.files = message.size, message.files
         if self.delivery is not None:
             self.delivery.moved = message.size
@@ -160,9 +170,17 @@ class OpenExchange:
             await self._changed.wait()
         return printable(self._passed.reason, 400)
 
-    async def moved(self, guest: Guest, order: messages.ToWorker, end: PipeEnd) -> str:
+    async def wait(self, what: str) -> None:
+        """Tell its program what it waits for."""
+        await self.guest.order(messages.TransferWait(self.stream, what))
+
+    async def wait_for_user(self) -> None:
+        """Tell its program that the user is asked."""
+        await self.wait("waiting for the answer of the user")
+
+    async def moved(self, order: messages.ToWorker, end: PipeEnd) -> str:
         """Have its worker move bytes by a pipe; returns why they ended early."""
-        await guest.order(order, [end.fileno()])
+        await self.guest.order(order, [end.fileno()])
         end.close()
         return await self.passed()
 
@@ -252,7 +270,9 @@ class Exchanges:
         """Set while there is one."""
 
     @contextmanager
-    def one(self, stream: int, *, call: bool = False) -> Iterator[OpenExchange]:
+    def one(
+        self, guest: Guest, opening: Opening, *, call: bool = False
+    ) -> Iterator[OpenExchange]:
         """Keep a connection's place.  Raises RefusedError when there are many.
 
         ``call``: it is of a call, which may last as long as the sandbox.
@@ -264,11 +284,12 @@ class Exchanges:
             raise RefusedError(f"{places} calls of this sandbox run already")
         if not call and places >= limits.TRANSFERS_PER_SANDBOX:
             raise RefusedError(f"{places} requests for files and links run already")
-        exchange = self._exchanges[stream] = OpenExchange(stream, call=call)
+        exchange = OpenExchange(guest, opening, call=call)
+        self._exchanges[opening.stream] = exchange
         try:
             yield exchange
         finally:
-            del self._exchanges[stream]
+            del self._exchanges[opening.stream]
 
     def take(self, message: messages.FromWorker) -> None:
         """Take a message of the worker; one about an ended exchange is ignored."""

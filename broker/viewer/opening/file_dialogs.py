@@ -79,7 +79,6 @@ _WORDS = {
 class _Chosen:
     """A permitted request, and what the user has chosen."""
 
-    guest: Guest
     exchange: OpenExchange
     permit: Permit
     paths: tuple[Path, ...]
@@ -110,21 +109,15 @@ class FileDialogs:
         self._declined = Declined("dialogs were dismissed")
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
-    async def serve(
-        self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: ChooseFiles
-    ) -> None:
+    async def serve(self, exchange: OpenExchange, ask: ChooseFiles) -> None:
         """Serve one request to its end.  Raises VitrailError."""
+        guest, opening = exchange.guest, exchange.opening
         if ask.kind == "offered":
             await self._require_offered(opening)
             return
         # guard: dialogs that are dismissed come no more
         self._declined.require_few(guest.lease.record)
-
-        async def on_ask() -> None:
-            what = "waiting for the answer of the user"
-            await guest.order(messages.TransferWait(exchange.stream, what))
-
-        request = _request(opening, ask.kind)
+        request, on_ask = _request(opening, ask.kind), exchange.wait_for_user
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             await self._require_desktop(guest, permit, save=ask.kind == "save")
             name = guest.lease.sandbox
@@ -135,7 +128,7 @@ class FileDialogs:
                     # guard: rules may have changed while the user chose
                     await self._require_desktop(guest, permit, save=ask.kind == "save")
                     number = next(self._numbers)
-                    await self._carry(_Chosen(guest, exchange, permit, paths, number))
+                    await self._carry(_Chosen(exchange, permit, paths, number))
 
     # -- whether ----------------------------------------------------------------------
 
@@ -219,7 +212,7 @@ class FileDialogs:
 
     async def _save(self, chosen: _Chosen) -> None:
         """Give the program empty files; store each content that it writes."""
-        guest, paths = chosen.guest, chosen.paths
+        guest, paths = chosen.exchange.guest, chosen.paths
         allowed = guest.valid_record().viewer.transfer
         most = min(allowed.request_size, allowed.file_size)
         most = min(most, chosen.permit.max_size or most)
@@ -252,7 +245,7 @@ class FileDialogs:
         """Store each content that the program writes to one file."""
         while True:
             way = new_way()
-            with chosen.guest.transfers.returns.one(way.token, way):
+            with chosen.exchange.guest.transfers.returns.one(way.token, way):
                 before = await self._keep(chosen, path, way, before)
 
     async def _keep(self, chosen: _Chosen, path: Path, way: Return, before: str) -> str:
@@ -262,7 +255,7 @@ class FileDialogs:
 
         Raises VitrailError where it cannot be kept: then the sandbox has it.
         """
-        guest = chosen.guest
+        guest = chosen.exchange.guest
         try:
             await way.wait_announced()
         except RefusedError:
@@ -376,7 +369,7 @@ async def _deliver(
         quota=quota,
         back=token,
     )
-    if reason := await chosen.exchange.moved(chosen.guest, order, read):
+    if reason := await chosen.exchange.moved(order, read):
         raise RefusedError(reason)
 
 

@@ -13,7 +13,7 @@ from broker.authority.permit import Permit
 from broker.core.errors import VitrailError, sole
 from broker.core.escape import printable
 from broker.ipc.audit import schema
-from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.exchanges import Moved
 
 _OF_BOTH = (*RequestSubject.__annotations__, "transfer", "target")
 """Fields of both events."""
@@ -24,7 +24,7 @@ async def logged_transfer(
     log: EventLog,
     permit: Permit,
     number: int,
-    exchange: OpenExchange,
+    moved: Moved,
     *,
     files: int,
     content: str,
@@ -45,13 +45,13 @@ async def logged_transfer(
         mime=mime,
         object=content,
     )
-    async with begun_transfer(log, begin, exchange):
+    async with begun_transfer(log, begin, moved):
         yield
 
 
 @asynccontextmanager
 async def begun_transfer(
-    log: EventLog, begin: schema.TransferBegin, moved: OpenExchange
+    log: EventLog, begin: schema.TransferBegin, moved: Moved
 ) -> AsyncIterator[None]:
     """Record this begin, and the end; ``moved`` counts what has passed until then."""
     await log.require(begin)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,10 +24,7 @@ from broker.viewer.opening.exchanges import Delivery, OpenExchange
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.pipes import PipeEnd, pipe
 from broker.viewer.opening.returns import Return
-from broker.viewer.opening.targets import Receiver, Targets, Wait
-
-if TYPE_CHECKING:
-    from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.opening.targets import Receiver, Targets
 
 
 @dataclass(frozen=True)
@@ -48,13 +44,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Job:
-    """A permitted request: the sandbox, its connection, the rule, its number."""
+    """A permitted request: its connection, the rule, its number."""
 
-    guest: Guest
     exchange: OpenExchange
     asked: Wanted
     permit: Permit
-    wait: Wait
     number: int
 
 
@@ -85,15 +79,16 @@ class Mover:
         asked, quota = job.asked, _quota(job)
         # An edited file may grow, as far as any file may be sent.
         way = new_return(_most(job)) if asked.edit else None
-        source = job.guest.lease.sandbox
+        source, wait = job.exchange.guest.lease, job.exchange.wait
+        sending = self._targets.delivery
         with (
             pipe() as (read, write),
-            self._targets.delivery(source, read, quota, opened=quota.single) as sent,
+            sending(source.sandbox, read, quota, opened=quota.single) as sent,
         ):
             sent.size = asked.size
             sent.back = way.token if way is not None else ""
             receiving = self._targets.receiving(
-                job.permit, sent, job.wait, way, source=job.guest.lease
+                job.permit, sent, wait, way, source=source
             )
             async with receiving as receiver:
                 job.exchange.opened_in = (
@@ -101,7 +96,7 @@ class Mover:
                 )
                 await self._send(job, quota, write, sent)
                 if way is not None and receiver is not None:
-                    await job.wait(f"{receiver.sandbox} edits it")
+                    await wait(f"{receiver.sandbox} edits it")
                     await self._come_back(job, way, receiver)
 
     async def _send(
@@ -112,7 +107,7 @@ class Mover:
         Raises ToldError, RefusedError.
         """
         order = messages.TransferSend(job.exchange.stream, quota)
-        if reason := await job.exchange.moved(job.guest, order, write):
+        if reason := await job.exchange.moved(order, write):
             raise ToldError(reason)  # of its worker
         # All of it has left the sender; what a pipe holds is read in far less time.
         # guard: a process that keeps files and does not end
@@ -140,13 +135,13 @@ class Mover:
                 open=False,
                 quota=replace(way.quota, files=1),
             )
-            reason = await job.exchange.moved(job.guest, order, read)
+            reason = await job.exchange.moved(order, read)
             await way.wait_done()
             if reason:
                 raise ToldError(reason)
         await self._log.note(
             schema.TransferReturned(
-                **event_log.of(job.guest.lease),
+                **event_log.of(job.exchange.guest.lease),
                 transfer=job.number,
                 target=receiver.sandbox,
                 before=self._log.digest(before),
@@ -155,11 +150,9 @@ class Mover:
             )
         )
 
-    async def hand_over(
-        self, guest: Guest, exchange: OpenExchange, untrusted_token: str
-    ) -> None:
+    async def hand_over(self, exchange: OpenExchange, untrusted_token: str) -> None:
         """Let a program that we have started in the target fetch its files."""
-        delivery = guest.transfers.deliveries.take(untrusted_token)
+        delivery = exchange.guest.transfers.deliveries.take(untrusted_token)
         delivery.taken.set()
         exchange.delivery = delivery
         reason = "the receiver broke it off"
@@ -172,7 +165,7 @@ class Mover:
                 announced=delivery.size,
                 back=delivery.back,
             )
-            await guest.order(order, [delivery.pipe])
+            await exchange.guest.order(order, [delivery.pipe])
             delivery.close_pipe()
             # The sender's worker may keep its end of the pipe, and go on.
             # guard: a delivery ends at its target with its permission
@@ -183,11 +176,9 @@ class Mover:
         if delivery.moving.cancelled_caught:
             raise ToldError(delivery.reason)
 
-    async def give_back(
-        self, guest: Guest, exchange: OpenExchange, ask: ReturnFile
-    ) -> None:
+    async def give_back(self, exchange: OpenExchange, ask: ReturnFile) -> None:
         """Take an edited file from the target, for the sandbox or user that sent it."""
-        way = guest.transfers.returns.take(ask.token)
+        way = exchange.guest.transfers.returns.take(ask.token)
         reason = "the editing sandbox broke it off"
         try:
             end = await way.wait_open(ask.size)
@@ -195,7 +186,7 @@ class Mover:
             most = min(way.quota.file_size, ask.size)
             quota = Quota(most, most, 1, single=True, name=way.quota.name)
             order = messages.TransferSend(exchange.stream, quota)
-            reason = await exchange.moved(guest, order, end)
+            reason = await exchange.moved(order, end)
             way.sha256, way.size = exchange.sha256, exchange.size
         finally:
             way.end(reason)
@@ -216,7 +207,7 @@ def _quota(job: Job) -> Quota:
 
 def _most(job: Job) -> Quota:
     """The most that may ever pass: of the record and of the rule the smaller."""
-    allowed = job.guest.valid_record().viewer.transfer
+    allowed = job.exchange.guest.valid_record().viewer.transfer
     size = min(allowed.request_size, job.permit.max_size or allowed.request_size)
     single, name = job.asked.service == OPEN_FILE, job.asked.name
     most = min(allowed.file_size, size)

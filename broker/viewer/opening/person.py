@@ -30,7 +30,7 @@ from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.viewer.authority.interface import Permits
-from broker.viewer.opening.exchanges import Delivery, OpenExchange
+from broker.viewer.opening.exchanges import Delivery, Moved
 from broker.viewer.opening.logged import begun_transfer
 from broker.viewer.opening.moving import new_return
 from broker.viewer.opening.own import Own
@@ -113,8 +113,7 @@ class PersonOpens:
             object=wanted.what,
             reason=f"the user, by {where}",
         )
-        whole = OpenExchange(0)
-        whole.size, whole.files = wanted.size or 0, len(wanted.paths)
+        whole = Moved(wanted.size or 0, len(wanted.paths))
         async with begun_transfer(self._log, begin, whole):
             return await self._do(
                 wanted, target, wait, emit, named=request.sandbox, number=number

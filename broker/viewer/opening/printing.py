@@ -63,7 +63,6 @@ _HINT = "'lpoptions -d PRINTER' chooses the usual one, and printer= of the rule 
 class _Document:
     """Pages that were received."""
 
-    guest: Guest
     exchange: OpenExchange
     name: str
     file: Path
@@ -100,11 +99,9 @@ class Printing:
         self._files = itertools.count(1)
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
-    async def serve(
-        self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: PrintPages
-    ) -> None:
+    async def serve(self, exchange: OpenExchange, ask: PrintPages) -> None:
         """Serve one request to its end.  Raises VitrailError."""
-        request = _request(opening, ask.size)
+        request = _request(exchange.opening, ask.size)
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict == "deny":
             if not ask.size:
@@ -113,8 +110,11 @@ class Printing:
                 raise ToldError("the rules have changed")
         if not ask.size:
             return
-        lease = guest.lease
-        allowed, now = guest.valid_record().viewer.transfer, trio.current_time()
+        lease = exchange.guest.lease
+        allowed, now = (
+            exchange.guest.valid_record().viewer.transfer,
+            trio.current_time(),
+        )
         # guard: what is not printed is not asked about for ever
         self._declined.require_few(lease.record)
         # guard: size of what is printed
@@ -129,26 +129,21 @@ class Printing:
             name = lease.sandbox
             title = f"{name}: nothing was printed"
             with failures_told("the desktop", self._decider.notify, name, title):
-                await self._received(guest, opening, exchange, ask, answer)
+                await self._received(exchange, ask, answer)
 
     async def _received(
-        self,
-        guest: Guest,
-        opening: Opening,
-        exchange: OpenExchange,
-        ask: PrintPages,
-        answer: Preview,
+        self, exchange: OpenExchange, ask: PrintPages, answer: Preview
     ) -> None:
         """Receive the pages, have them permitted, and print them."""
-        printer = answer.printer or await _usual_printer()
+        printer, guest = answer.printer or await _usual_printer(), exchange.guest
         with self._folder() as folder:
             # Another name each time: a window of an earlier document may still be there.
             file = folder / f"{guest.lease.sandbox}-{next(self._files)}.pdf"
-            pages = await self._receive(guest, exchange, ask.size, file)
+            pages = await self._receive(exchange, ask.size, file)
             self._count(guest, pages)
             name = suggested_name(ask.name) or "document"
-            document = _Document(guest, exchange, name, file, pages, printer)
-            request = _request(opening, ask.size, document)
+            document = _Document(exchange, name, file, pages, printer)
+            request = _request(exchange.opening, ask.size, document)
             on_ask = partial(self._show, document)
             permitted = False
             try:
@@ -181,28 +176,23 @@ class Printing:
         ) as folder:
             yield Path(folder)
 
-    async def _receive(
-        self, guest: Guest, exchange: OpenExchange, size: int, file: Path
-    ) -> int:
+    async def _receive(self, exchange: OpenExchange, size: int, file: Path) -> int:
         """Make a PDF file of the pages that the program sends; returns their number."""
         with pipe() as (read, write):
             async with self._own.keeping_pages(str(file), read) as kept:
                 quota = Quota(size, size, 1, name="pages")
                 order = messages.TransferSend(exchange.stream, quota)
-                if reason := await exchange.moved(guest, order, write):
+                if reason := await exchange.moved(order, write):
                     raise ToldError(reason)
             return kept.pages
 
     async def _show(self, document: _Document) -> None:
         """Show the user what is to be printed, and tell the program to wait."""
-        what = "waiting for the answer of the user"
-        await document.guest.order(
-            messages.TransferWait(document.exchange.stream, what)
-        )
+        await document.exchange.wait_for_user()
         try:
             await self._own.open_file(document.file)
         except VitrailError as error:
-            sandbox = document.guest.lease.sandbox
+            sandbox = document.exchange.guest.lease.sandbox
             text = f"{error.message}\nits pages are in {document.file}"
             self._decider.notify(
                 f"{sandbox}: pages cannot be shown",
@@ -224,7 +214,7 @@ class Printing:
 
     async def _print(self, document: _Document, permit: Permit) -> None:
         """Send it to the printer.  Raises UpstreamError, SetupError."""
-        sandbox, name = document.guest.lease.sandbox, document.name
+        sandbox, name = document.exchange.guest.lease.sandbox, document.name
         whose = (self._log, permit, next(self._numbers), document.exchange)
         size, content = permit.request.size, f"{name}: {document.words}"
         document.exchange.size, document.exchange.files = size or 0, 1

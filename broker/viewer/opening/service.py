@@ -114,13 +114,13 @@ class OpeningService:
         began = trio.current_time()
         keys = opening.service == SSH_AGENT
         calls = keys or opening.service == CALL
-        with guest.transfers.one(opening.stream, call=calls) as exchange:
+        with guest.transfers.one(guest, opening, call=calls) as exchange:
             async with self._events.carry(opening, "worker", began) as outcome:
                 order = messages.TransferStream(opening.stream, agent=keys)
                 await guest.order(order, [conn.fileno()])
                 await taken()
                 try:
-                    await self._serve(guest, opening, exchange, conn)
+                    await self._serve(exchange, conn)
                 finally:
                     with suppress(OSError):
                         conn.shutdown(socket.SHUT_RDWR)
@@ -132,43 +132,33 @@ class OpeningService:
                             closed.to_guest + exchange.relayed[1],
                         )
 
-    async def _serve(
-        self,
-        guest: Guest,
-        opening: Opening,
-        exchange: OpenExchange,
-        conn: socket.socket,
-    ) -> None:
+    async def _serve(self, exchange: OpenExchange, conn: socket.socket) -> None:
         """Answer the request, tell the worker why not, and wait for its end."""
         with exchange.scope:
-            reason = await self._answered(guest, opening, exchange, conn)
-            await guest.order(messages.TransferFinish(opening.stream, reason))
+            reason = await self._answered(exchange, conn)
+            finish = messages.TransferFinish(exchange.stream, reason)
+            await exchange.guest.order(finish)
         with trio.move_on_after(_CLOSE_SECONDS):
             await exchange.wait_closed()
 
-    async def _answered(
-        self,
-        guest: Guest,
-        opening: Opening,
-        exchange: OpenExchange,
-        conn: socket.socket,
-    ) -> str:
+    async def _answered(self, exchange: OpenExchange, conn: socket.socket) -> str:
         """Serve the request; returns why not, for the program that asked."""
         try:
             # A program that knows an ssh agent alone makes no request.
-            keys = opening.service == SSH_AGENT
+            service = exchange.opening.service
+            keys = service == SSH_AGENT
             ask = CallService(SSH_AGENT) if keys else await exchange.asked()
             match ask:
-                case _ if keys or opening.service == CALL:
-                    await self._called(guest, opening, exchange, conn, ask)
+                case _ if keys or service == CALL:
+                    await self._called(exchange, conn, ask)
                 case Take():
-                    await self._mover.hand_over(guest, exchange, ask.token)
+                    await self._mover.hand_over(exchange, ask.token)
                 case GiveFiles():
-                    await self._given(guest, opening, exchange, ask)
+                    await self._given(exchange, ask)
                 case ReturnFile():
-                    await self._mover.give_back(guest, exchange, ask)
+                    await self._mover.give_back(exchange, ask)
                 case _:
-                    await self._decided(guest, opening, exchange, ask)
+                    await self._decided(exchange, ask)
         except (VitrailError, ExceptionGroup) as error:
             # Of a nursery around the transfer: one failure, in a wrapper.
             found = sole(error)
@@ -178,25 +168,20 @@ class OpeningService:
         return ""
 
     async def _called(
-        self,
-        guest: Guest,
-        opening: Opening,
-        exchange: OpenExchange,
-        conn: socket.socket,
-        ask: Ask,
+        self, exchange: OpenExchange, conn: socket.socket, ask: Ask
     ) -> None:
         """Serve a request on the port of calls."""
         match ask:
             case CallService():
-                await self.calls.call(guest, opening, exchange, ask, conn)
+                await self.calls.call(exchange, ask, conn)
             case Take():
-                await self.calls.join(guest, exchange, ask.token, conn)
+                await self.calls.join(exchange, ask.token, conn)
             case OfferServices():
-                await offer_services(guest, exchange)
+                await offer_services(exchange)
             case ChooseFiles():
-                await self._dialogs.serve(guest, opening, exchange, ask)
+                await self._dialogs.serve(exchange, ask)
             case PrintPages():
-                await self._printing.serve(guest, opening, exchange, ask)
+                await self._printing.serve(exchange, ask)
             case _:
                 raise RefusedError(f"that is not asked on the port of {CALL}")
 
@@ -220,16 +205,14 @@ class OpeningService:
         if gift.reason:
             raise RefusedError(gift.reason)
 
-    async def _given(
-        self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: GiveFiles
-    ) -> None:
+    async def _given(self, exchange: OpenExchange, ask: GiveFiles) -> None:
         """Decide about files that the user has pasted, and copy them."""
-        gift = guest.transfers.gifts.take(ask.token)
+        gift = exchange.guest.transfers.gifts.take(ask.token)
         gift.taken.set()
         reason = "it was cut"
         try:
             copy = CopyFiles(ask.name, ask.files, ask.size, gift.target)
-            await self._decided(guest, opening, exchange, copy, since=gift.since)
+            await self._decided(exchange, copy, since=gift.since)
             reason = ""
         except (VitrailError, ExceptionGroup) as error:
             found = sole(error)
@@ -241,47 +224,31 @@ class OpeningService:
     # -- requests ---------------------------------------------------------------------
 
     async def _decided(
-        self,
-        guest: Guest,
-        opening: Opening,
-        exchange: OpenExchange,
-        ask: Ask,
-        *,
-        since: float | None = None,
+        self, exchange: OpenExchange, ask: Ask, *, since: float | None = None
     ) -> None:
         """Decide a request and carry it out; ``since``: when the user acted for it."""
-        asked = _asked(opening, ask)
-        record = guest.valid_record()
+        asked = _asked(exchange.opening, ask)
+        record = exchange.guest.valid_record()
         allowed = record.viewer.transfer
         self._meter.take(record.name, asked.size, allowed, trio.current_time())
         if asked.size > min(allowed.request_size, _one_file(ask, allowed)):
             raise RefusedError("it is larger than the sandbox's record allows")
 
-        async def wait(what: str) -> None:
-            await guest.order(messages.TransferWait(exchange.stream, what))
-
-        async def on_ask() -> None:
-            await wait("waiting for the answer of the user")
-
-        request = _request(opening, ask, asked)
+        request = _request(exchange.opening, ask, asked)
         if since is not None:
             # The chord or the drop is the gesture, not earlier input in its windows.
             request = replace(request, gesture=trio.current_time() - since)
+        on_ask = exchange.wait_for_user
         async with self._decider.permit(request, on_ask=on_ask) as permit:
-            _refuse_target(permit, guest.lease, asked)
+            _refuse_target(permit, exchange.guest.lease, asked)
             if asked.edit:
                 refuse_return(permit)
-            await self._carried(guest, exchange, asked, permit, wait)
+            await self._carried(exchange, asked, permit)
 
     async def _carried(
-        self,
-        guest: Guest,
-        exchange: OpenExchange,
-        asked: Wanted,
-        permit: Permit,
-        wait: Callable[[str], Awaitable[None]],
+        self, exchange: OpenExchange, asked: Wanted, permit: Permit
     ) -> None:
-        number, name = next(self._numbers), guest.lease.sandbox
+        number, lease = next(self._numbers), exchange.guest.lease
         title = f"{permit.target.removeprefix('@dispvm:')} did not open it"
         async with logged_transfer(
             *(self._log, permit, number, exchange),
@@ -290,19 +257,19 @@ class OpeningService:
             mime=asked.mime,
             content=asked.what,
         ):
-            with failures_told(permit.target, self._decider.notify, name, title):
+            notify = self._decider.notify
+            with failures_told(permit.target, notify, lease.sandbox, title):
                 if asked.url is not None:
                     exchange.opened_in = await self._targets.open_url(
                         permit.target,
                         asked.url,
-                        wait,
+                        exchange.wait,
                         autostart=permit.autostart,
-                        source=guest.lease,
+                        source=lease,
                     )
                 else:
-                    job = Job(guest, exchange, asked, permit, wait, number)
-                    await self._mover.move(job)
-                    self._tell_arrival(guest.lease, asked, permit)
+                    await self._mover.move(Job(exchange, asked, permit, number))
+                    self._tell_arrival(lease, asked, permit)
 
     def _tell_arrival(self, source: Lease, asked: Wanted, permit: Permit) -> None:
         """Notify the user where the files are that a sandbox has sent."""

@@ -59,14 +59,12 @@ class TrayIcons:
         """Set, and replaced, when an icon has left its place."""
         self._complaint = Complaint("icons of sandboxes are not shown")
 
-    async def serve(
-        self, guest: Guest, exchange: OpenExchange, _request: Request
-    ) -> None:
+    async def serve(self, exchange: OpenExchange, _request: Request) -> None:
         """Show the icons of one daemon until its connection ends."""
         async with trio.open_nursery() as nursery:
-            own = _DaemonIcons(self, guest, exchange, nursery)
+            own = _DaemonIcons(self, exchange, nursery)
             nursery.start_soon(own.show_waiting)
-            await take_asks(guest, exchange, self._paces, own.take)
+            await take_asks(exchange, self._paces, own.take)
 
     async def follow(self) -> None:
         """Give the icons the colours that their records have now."""
@@ -108,13 +106,9 @@ class _DaemonIcons:
     """The icons of one connection, by the daemon's numbers."""
 
     def __init__(
-        self,
-        icons: TrayIcons,
-        guest: Guest,
-        exchange: OpenExchange,
-        nursery: trio.Nursery,
+        self, icons: TrayIcons, exchange: OpenExchange, nursery: trio.Nursery
     ) -> None:
-        self._icons, self._guest, self._exchange = icons, guest, exchange
+        self._icons, self._guest, self._exchange = icons, exchange.guest, exchange
         self._nursery = nursery
         self._own: dict[int, _Icon] = {}
         self._waiting: dict[int, ShowIcon] = {}

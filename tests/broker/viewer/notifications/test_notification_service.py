@@ -73,8 +73,9 @@ class Server:
 class Daemon:
     """One connection of the sandbox's daemon, as its worker reports of it."""
 
-    def __init__(self, stream):
-        self.exchange = OpenExchange(stream, call=True)
+    def __init__(self, guest, stream):
+        opening = SimpleNamespace(stream=stream)
+        self.exchange = OpenExchange(guest, opening, call=True)
         self.more = trio.Event()
         self.more.set()
         self.asks = []
@@ -141,7 +142,7 @@ class Stand:
         return self.answers
 
     async def connect(self, stream=1):
-        daemon = self.daemons[stream] = Daemon(stream)
+        daemon = self.daemons[stream] = Daemon(self.guest, stream)
         request = Request(
             lease=WORK, service=NOTIFICATION, stream=stream, counts_bytes=False
         )
@@ -151,7 +152,7 @@ class Stand:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(daemon.run)
                     try:
-                        await self.service.serve(self.guest, daemon.exchange, request)
+                        await self.service.serve(daemon.exchange, request)
                     except* ToldError as error:
                         daemon.error = error
                     nursery.cancel_scope.cancel()
@@ -348,7 +349,6 @@ async def test_a_connection_that_ends_while_it_waits_has_counted_nothing(
 async def test_a_flood_of_a_daemon_waits_in_its_sender(autojump_clock):
     """Nothing is recorded here: the log has threads, for which this clock does not wait."""
     paces = CallPaces(limits.MESSAGES_PER_SECOND, limits.MESSAGES_BURST)
-    daemon, taken = Daemon(1), []
 
     async def order(message):
         await trio.lowlevel.checkpoint()
@@ -361,10 +361,10 @@ async def test_a_flood_of_a_daemon_waits_in_its_sender(autojump_clock):
         if len(taken) == limits.MESSAGES_BURST + 100:
             nursery.cancel_scope.cancel()
 
+    daemon, taken = Daemon(SimpleNamespace(lease=WORK, order=order), 1), []
     for number in range(limits.MESSAGES_BURST + 100):
         daemon.ask(number + 1)
-    guest = SimpleNamespace(lease=WORK, order=order)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(daemon.run)
-        await take_asks(guest, daemon.exchange, paces, take)
+        await take_asks(daemon.exchange, paces, take)
     assert trio.current_time() >= 100 / limits.MESSAGES_PER_SECOND - 1

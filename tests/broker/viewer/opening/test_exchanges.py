@@ -8,7 +8,9 @@ import pytest
 import trio
 
 from broker.core.errors import PeerError, RefusedError
+from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
+from broker.core.services import OPEN_URL
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import OpenUrl
@@ -16,6 +18,7 @@ from broker.viewer.opening.exchanges import Delivery, Exchanges, Gift
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.returns import Return
 from policy.records.model import Transfer
+from tests.kit.rulebook import WORK
 
 DAY = 86400.0
 ALLOWED = Transfer(
@@ -34,6 +37,10 @@ def delivery():
     return Delivery("work", False, Quota(1, 1, 1), read)
 
 
+def on(stream):
+    return Opening(WORK, OPEN_URL, stream, "vsock:3")
+
+
 def is_open(fd):
     try:
         os.fstat(fd)
@@ -44,13 +51,13 @@ def is_open(fd):
 
 def test_a_sandbox_has_so_many_requests_at_one_time():
     exchanges = Exchanges()
-    opened = [exchanges.one(n) for n in range(limits.TRANSFERS_PER_SANDBOX)]
+    opened = [exchanges.one(None, on(n)) for n in range(limits.TRANSFERS_PER_SANDBOX)]
     for one in opened:
         one.__enter__()
-    with pytest.raises(RefusedError), exchanges.one(99):
+    with pytest.raises(RefusedError), exchanges.one(None, on(99)):
         pass
     opened[0].__exit__(None, None, None)
-    with exchanges.one(99):
+    with exchanges.one(None, on(99)):
         pass
 
 
@@ -98,7 +105,7 @@ def test_so_much_may_wait_to_be_fetched():
 async def test_a_worker_says_each_thing_once():
     exchanges = Exchanges()
     asked = messages.TransferAsked(1, OpenUrl("https://a.b/"))
-    with exchanges.one(1) as exchange:
+    with exchanges.one(None, on(1)) as exchange:
         exchanges.take(messages.TransferAsked(2, OpenUrl("https://c.d/")))
         exchanges.take(asked)
         assert await exchange.asked() == OpenUrl("https://a.b/")
@@ -112,7 +119,7 @@ async def test_a_worker_says_each_thing_once():
 
 async def test_a_dead_worker_ends_its_requests():
     exchanges = Exchanges()
-    with exchanges.one(1) as exchange:
+    with exchanges.one(None, on(1)) as exchange:
         with trio.fail_after(5), exchange.scope:
             exchanges.worker_gone()
             await trio.sleep_forever()

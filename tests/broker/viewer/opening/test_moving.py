@@ -23,16 +23,16 @@ async def nothing(*_):
     await trio.lowlevel.checkpoint()
 
 
-def exchange():
+def exchange(guest):
     """One whose bytes have all gone through."""
-    made = OpenExchange(1)
+    made = OpenExchange(guest, SimpleNamespace(stream=1))
     made.take(messages.TransferPassed(1, 0, 0))
     return made
 
 
 async def send(delivery):
     guest = SimpleNamespace(order=nothing)
-    job = SimpleNamespace(guest=guest, exchange=exchange())
+    job = SimpleNamespace(exchange=exchange(guest))
     with pipe() as (_, write):
         await Mover(None, None)._send(job, Quota(1, 1, 1), write, delivery)
 
@@ -69,7 +69,7 @@ async def test_no_more_comes_back_than_was_announced():
     guest = SimpleNamespace(order=order, transfers=transfers)
     with pipe() as (_, write):
         way.accept(write)
-        await Mover(None, None).give_back(guest, exchange(), ReturnFile("0" * 32, 5))
+        await Mover(None, None).give_back(exchange(guest), ReturnFile("0" * 32, 5))
     assert [(one.quota.file_size, one.quota.size) for one in orders] == [(5, 5)]
 
 
