@@ -110,7 +110,8 @@ class Party(clipboard_member.ClipboardMember):
             case messages.DragDroppedMessage() | messages.DragWantedMessage():
                 await self._drag_asked(said)
             case _:
-                for meant in clipboard_member.events_of(self.lease.sandbox, said):
+                meant = clipboard_member.event_of(self.lease.sandbox, said)
+                if meant is not None:
                     await self._clipboard.put(self, meant)
 
     async def _drag_came(

@@ -82,50 +82,49 @@ class ClipboardMember:
         """Its worker has ended."""
 
 
-def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
-    """Return the message's events for the crossing, in this order.
+def event_of(sandbox: str, said: Said) -> words.Event | None:
+    """Return the message's event for the crossing.
 
-    Nothing for what carries the session's terms (``words.CopyTerms``): a chord,
+    None for what carries the session's terms (``words.CopyTerms``): a chord,
     a drag over a window, or one that is dropped or asked for; and for what the crossing has
     no word for.
     """
     match said:
         case messages.ClipboardFocus(taken):
-            return (words.FocusTaken(sandbox) if taken else words.FocusGone(sandbox),)
+            return words.FocusTaken(sandbox) if taken else words.FocusGone(sandbox)
         case messages.ClipboardTypes(transfer, types):
-            return (words.TypesTold(sandbox, transfer, tuple(types)),)
+            return words.TypesTold(sandbox, transfer, tuple(types))
         case CheckedContent(transfer, data):
-            came = words.DataCame(sandbox, transfer, data)
-            return (came, words.DataEnded(sandbox, transfer))
+            return words.DataCame(sandbox, transfer, data)
         case messages.ClipboardLarge(transfer):
-            return (words.DataTooLarge(sandbox, transfer),)
+            return words.DataTooLarge(sandbox, transfer)
         case messages.ClipboardFailed(transfer, reason):
-            return (words.SourceFailed(sandbox, transfer, printable(reason, 200)),)
+            return words.SourceFailed(sandbox, transfer, printable(reason, 200))
         case _:
             return _later(sandbox, said)
 
 
-def _later(sandbox: str, said: Said) -> tuple[words.Event, ...]:
-    """The events about given content, and about drags."""
+def _later(sandbox: str, said: Said) -> words.Event | None:
+    """The event about given content, and about drags."""
     match said:
         case messages.OfferEndedMessage(transfer):
-            return (words.OfferEnded(sandbox, transfer),)
+            return words.OfferEnded(sandbox, transfer)
         case messages.OfferRefusedMessage(transfer, reason):
-            return (words.OfferRefused(sandbox, transfer, printable(reason, 200)),)
+            return words.OfferRefused(sandbox, transfer, printable(reason, 200))
         case messages.ExportedMessage(transfer, problem):
-            return (words.Exported(sandbox, transfer, printable(problem, 200)),)
+            return words.Exported(sandbox, transfer, printable(problem, 200))
         case messages.ExportEndedMessage(transfer):
-            return (words.ExportEnded(sandbox, transfer),)
+            return words.ExportEnded(sandbox, transfer)
         case messages.ForeignDragMessage():
-            return (words.ForeignDrag(sandbox),)
+            return words.ForeignDrag(sandbox)
         case messages.DragStartedMessage(mark):
-            return (words.DragStarted(sandbox, mark),)
+            return words.DragStarted(sandbox, mark)
         case messages.DragPerformedMessage(mark):
-            return (words.DragPerformed(sandbox, mark),)
+            return words.DragPerformed(sandbox, mark)
         case messages.DragEndedMessage(mark):
-            return (words.DragEnded(sandbox, mark),)
+            return words.DragEnded(sandbox, mark)
         case _:
-            return ()
+            return None
 
 
 Order: TypeAlias = (

@@ -89,21 +89,21 @@ class Desk:
             self._tell()
             # Its source's worker is another process, heard later perhaps.
             await self.until(lambda: not said.mark or self._has_begun(said.mark))
-        events: list[w.Event] = list(clipboard_member.events_of(name, said))
+        event = clipboard_member.event_of(name, said)
         if isinstance(said, messages.ChordPressed):
-            events = [
+            event = (
                 w.PastePressed(name, self.host)
                 if said.paste
                 else w.CopyPressed(name, self.terms, said.press, self.outward)
-            ]
+            )
         match said:
             case messages.DragOverMessage(number, mark):
-                events = [w.DragOver(name, number, mark, self.drags)]
+                event = w.DragOver(name, number, mark, self.drags)
             case messages.DragDroppedMessage(number):
-                events = [w.DragDropped(name, number)]
+                event = w.DragDropped(name, number)
             case messages.DragWantedMessage(number, mark, wanted):
-                events = [w.DragWanted(name, number, mark, wanted, self.drags)]
-        for event in events:
+                event = w.DragWanted(name, number, mark, wanted, self.drags)
+        if event is not None:
             await self.feed(event)
         self._tell()
 

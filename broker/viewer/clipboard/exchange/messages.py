@@ -109,19 +109,11 @@ class TypesTold:
 
 @dataclass(frozen=True, slots=True)
 class DataCame:
-    """Some of what Read asked for."""
+    """All that Read asked for, or the rewritten content."""
 
     sandbox: str
     transfer: int
     untrusted_data: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class DataEnded:
-    """The source closed its end, and was still there when it did."""
-
-    sandbox: str
-    transfer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +297,6 @@ Event = (
     | PastePressed
     | TypesTold
     | DataCame
-    | DataEnded
     | DataTooLarge
     | SourceFailed
     | Decided

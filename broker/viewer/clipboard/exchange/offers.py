@@ -16,7 +16,7 @@ from broker.viewer.clipboard.exchange.content import (
 from broker.viewer.clipboard.exchange.operations import Cleaning, Drop, Offered, Paste
 from broker.viewer.clipboard.exchange.reasons import CLEANED, FAILED, GONE, LARGE, SLOW
 
-Answer = w.TypesTold | w.DataCame | w.DataEnded | w.DataTooLarge | w.SourceFailed
+Answer = w.TypesTold | w.DataCame | w.DataTooLarge | w.SourceFailed
 """A worker's answers to a request to read or to rewrite."""
 
 
@@ -94,7 +94,6 @@ class Giving:
             item = cleaning.left[0]
             if to_clean(item, cleaning.terms.clean):
                 cleaning.transfer = self._number()
-                cleaning.data = b""
                 target = cleaning.paste.target
                 clean = cleaning.terms.clean - {PLAIN}
                 yield w.Rewrite(target, cleaning.transfer, item, clean)
@@ -118,14 +117,13 @@ class Giving:
             return
         match event:
             case w.DataCame():
-                cleaning.data = event.untrusted_data
-                size = len(cleaning.data) + size_of(cleaning.done)
+                done = w.Item(cleaning.left[0].kind, event.untrusted_data)
                 # guard: size of cleaned content
-                if size > most(cleaning.terms.max_bytes):
+                if size_of([*cleaning.done, done]) > most(cleaning.terms.max_bytes):
                     yield from self.drop(LARGE)
-            case w.DataEnded():
-                before = cleaning.left.pop(0)
-                cleaning.done.append(w.Item(before.kind, cleaning.data))
+                    return
+                del cleaning.left[0]
+                cleaning.done.append(done)
                 yield from self._clean_next_or_offer(cleaning, now)
             case w.DataTooLarge():
                 yield from self.drop(LARGE)

@@ -55,7 +55,6 @@ class Copy:
     outward: bool = False
     reading: Pick | None = None
     left: list[Pick] = field(default_factory=list)
-    parts: list[bytes] = field(default_factory=list, repr=False)
     items: list[w.Item] = field(default_factory=list)
     primary: bool = False
     """Nothing was copied, so the primary selection is read."""
@@ -115,7 +114,6 @@ class Cleaning:
     left: list[w.Item]
     until: float
     transfer: int = 0
-    data: bytes = field(default=b"", repr=False)
     done: list[w.Item] = field(default_factory=list)
 
 

@@ -59,8 +59,6 @@ class SelectionReader(BrokerState):
                 yield from self._types_told(copy, event, now)
             case w.DataCame():
                 yield from self._data_came(copy, event.untrusted_data, now)
-            case w.DataEnded():
-                yield from self._data_ended(copy, now)
             case w.DataTooLarge():
                 copy.too_large = True
                 yield from self._read_next(copy, now)
@@ -139,7 +137,6 @@ class SelectionReader(BrokerState):
         if copy.left:
             room = copy.room
             copy.reading = copy.left.pop(0)
-            copy.parts = []
             # A number for each type: late data of one are not taken for another's.
             copy.transfer = self._number()
             host = copy.host and copy.drop is None
@@ -191,21 +188,14 @@ class SelectionReader(BrokerState):
         self, copy: Copy, untrusted_data: bytes, now: float
     ) -> Iterator[w.Action]:
         # guard: size of a copy
-        if sum(map(len, copy.parts)) + len(untrusted_data) <= copy.room:
-            copy.parts.append(untrusted_data)
-            return
-        # This type is left out whole: half a command is another command.
-        copy.too_large = True
-        if copy.reading is not None and copy.reading.kind == files.URI_LIST:
-            yield from self._drop_copy(LARGE)  # the text would be the files' names
-            return
-        yield w.StopTransfer(copy.reader, copy.transfer)
-        yield from self._read_next(copy, now)
-
-    def _data_ended(self, copy: Copy, now: float) -> Iterator[w.Action]:
-        data = b"".join(copy.parts)
-        if copy.reading is not None and data:
-            copy.items.append(w.Item(copy.reading.kind, data))
+        if len(untrusted_data) > copy.room:
+            # This type is left out whole: half a command is another command.
+            copy.too_large = True
+            if copy.reading is not None and copy.reading.kind == files.URI_LIST:
+                yield from self._drop_copy(LARGE)  # the text would be the files' names
+                return
+        elif copy.reading is not None and untrusted_data:
+            copy.items.append(w.Item(copy.reading.kind, untrusted_data))
         yield from self._read_next(copy, now)
 
     def _drop_read(self, copy: Copy, drop: Drop, now: float) -> Iterator[w.Action]:

@@ -119,10 +119,6 @@ class Anything(RuleBasedStateMachine):
         self.say(w.DataCame(box, number, box[0].encode() * size))
 
     @rule(box=BOXES, number=NUMBERS)
-    def ended(self, box, number):
-        self.say(w.DataEnded(box, number))
-
-    @rule(box=BOXES, number=NUMBERS)
     def failed(self, box, number):
         self.say(w.SourceFailed(box, number))
 
@@ -146,7 +142,6 @@ class Anything(RuleBasedStateMachine):
             return
         (read,) = self.say(w.TypesTold(box, asks[0].transfer, ("STRING", "text/plain")))
         self.data(box, read.transfer, size)
-        self.ended(box, read.transfer)
         assert self.core.status(self.now).source == box
 
     @rule(box=BOXES, most=st.integers(0, SIZE), between=BOXES)

@@ -119,12 +119,10 @@ class HostAnything(RuleBasedStateMachine):
         types = ("text/plain",) if some else ()
         self.say(w.TypesTold(box, number, (*types, f"application/x-mark-{mark}")))
 
-    @rule(box=BOXES, number=NUMBERS, size=st.integers(0, 41), whole=st.booleans())
-    def data(self, box, number, size, whole):
+    @rule(box=BOXES, number=NUMBERS, size=st.integers(0, 41))
+    def data(self, box, number, size):
         letter = self.letters.get(number, box[0]).encode()
         self.say(w.DataCame(box, number, letter * size))
-        if whole:
-            self.say(w.DataEnded(box, number))
 
     @rule(number=NUMBERS, yes=st.booleans(), clean=st.booleans())
     def decided(self, number, yes, clean):
@@ -160,7 +158,7 @@ class HostAnything(RuleBasedStateMachine):
             if step == 0:
                 self.types(box, last, mark if inward else 9, some=True)
             elif last in self.letters:
-                self.data(box, last, 5, whole=True)
+                self.data(box, last, 5)
                 del self.letters[last]
 
     @rule(box=BOXES, clean=st.booleans())
@@ -169,7 +167,7 @@ class HostAnything(RuleBasedStateMachine):
         for number in self.core.undecided:
             self.decided(number, yes=True, clean=clean)
         if self.core._last in self.letters:
-            self.data(box, self.core._last, 5, whole=True)
+            self.data(box, self.core._last, 5)
 
     @rule(box=BOXES, number=NUMBERS, ended=st.booleans())
     def exported(self, box, number, ended):

@@ -61,7 +61,6 @@ class Desk:
     def data(self) -> None:
         read = self.last(w.Read)[-1]
         self.say(w.DataCame(read.sandbox, read.transfer, TEXT))
-        self.say(w.DataEnded(read.sandbox, read.transfer))
 
     def decide(self) -> None:
         self.say(w.Decided(self.last(w.AskPolicy)[-1].transfer, self.terms))
@@ -219,7 +218,6 @@ def test_dragged_files_are_carried_and_the_window_gets_nothing():
     (read,) = desk.last(w.Read)
     assert read.name == "text/uri-list", "the text is the files' names"
     desk.say(w.DataCame("work", read.transfer, b"file:///home/user/a\r\n"))
-    desk.say(w.DataEnded("work", read.transfer))
     (carry,) = desk.last(w.CarryFiles)
     assert (carry.source, carry.target) == ("work", "personal")
     assert carry.files == ("file:///home/user/a",)

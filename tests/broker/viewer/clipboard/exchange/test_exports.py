@@ -23,8 +23,7 @@ class Outward(Desk):
         self.focus(sandbox)
         (asked,) = self.say(w.CopyPressed(sandbox, press=7, outward=True))
         (read,) = self.say(w.TypesTold(sandbox, asked.transfer, ("text/plain",)))
-        self.say(w.DataCame(sandbox, read.transfer, TEXT))
-        copied, policy = self.say(w.DataEnded(sandbox, read.transfer))
+        copied, policy = self.say(w.DataCame(sandbox, read.transfer, TEXT))
         assert copied.outcome is w.Outcome.COPIED
         assert (policy.source, policy.target) == (sandbox, w.VIEWER)
         assert policy.kinds == (("text/plain", len(TEXT)),)

@@ -40,10 +40,8 @@ def test_policy_is_asked_before_anything_is_read():
     assert policy.kinds == (("text/plain", None), ("image/png", None))
     (read,) = desk.say(w.Decided(policy.transfer, TERMS))
     assert (read.sandbox, read.name, read.host) == ("work", "text/plain", True)
-    desk.say(w.DataCame("work", read.transfer, TEXT))
-    (second,) = desk.say(w.DataEnded("work", read.transfer))
-    desk.say(w.DataCame("work", second.transfer, b"png"))
-    record, offer = desk.say(w.DataEnded("work", second.transfer))
+    (second,) = desk.say(w.DataCame("work", read.transfer, TEXT))
+    record, offer = desk.say(w.DataCame("work", second.transfer, b"png"))
     assert record.outcome is w.Outcome.PASTED
     assert (record.source, record.target, record.rule) == (w.VIEWER, "work", "r:3")
     assert offer.items == (w.Item("text/plain", TEXT), w.Item("image/png", b"png"))
