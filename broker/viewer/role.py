@@ -56,6 +56,7 @@ from broker.viewer.hung_up import when_hung_up
 from broker.viewer.network import NetworkFlows
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.forwards import PortForwards
+from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
@@ -146,15 +147,11 @@ class ViewerRole:
         self.notifications.raise_window = self._raise_window
         desktop = DesktopServices(paths, self.cameras, self.screens, self.notifications)
         self._settings, self._tray = desktop.settings, desktop.tray
+        transfer = TransferParts(
+            authority, log, self.targets, own, self.writable_places
+        )
         self.opening = OpeningService(
-            decider=authority,
-            log=log,
-            targets=self.targets,
-            pump=tools.pump,
-            desktop=desktop,
-            own=own,
-            writable=self.writable_places,
-            spool=paths.cache / "printing",
+            transfer, tools.pump, desktop, spool=paths.cache / "printing"
         )
         """Files and links that programs of sandboxes want opened or copied."""
         self.forwards = PortForwards(
@@ -166,13 +163,7 @@ class ViewerRole:
         )
         """Ports of sandboxes that the user's programs connect to."""
         self.clipboard.carry_files = self.opening.give
-        self.person = PersonOpens(
-            decider=authority,
-            log=log,
-            targets=self.targets,
-            own=own,
-            writable=self.writable_places,
-        )
+        self.person = PersonOpens(transfer)
         """Files and links that the user opens in, or copies to, a sandbox."""
         self.devices = DeviceDesk(
             source=host.devices,

@@ -36,6 +36,7 @@ from broker.viewer.opening.file_dialogs import (
     _require_folder,
     chosen_state,
 )
+from broker.viewer.opening.moving import TransferParts
 from shims.files.bus_messages import MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
 from shims.files.edited import Saved
@@ -273,9 +274,7 @@ def _dialogs(show, notify, answer=None):
         return [answer for _ in requests]
 
     decider = SimpleNamespace(permit=_permits, preview=preview, notify=notify)
-    return FileDialogs(
-        decider=decider, log=None, own=None, writable=tuple, meter=None, show=show
-    )
+    return FileDialogs(TransferParts(decider, None, None, None, tuple, None), show)
 
 
 # -- what is kept at the desktop -----------------------------------------------------------

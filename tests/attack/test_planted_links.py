@@ -28,6 +28,7 @@ from broker.host.launchers.bubblewrap import process
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.ipc.control.api import OpenRequest
+from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole
 from tests.kit.control import exchange
@@ -150,9 +151,8 @@ async def test_the_person_sends_no_file_that_a_sandbox_chose(home, how):
         "copy": OpenRequest(copy=[f"{home}/work/real.pdf", path], sandbox="work"),
     }[how]
     # Refused before anything else is looked at.
-    person = PersonOpens(
-        decider=None, log=None, targets=None, own=None, writable=lambda: [home / "work"]
-    )
+    parts = TransferParts(None, None, None, None, lambda: [home / "work"])
+    person = PersonOpens(parts)
     with pytest.raises(RefusedError, match="link that a sandbox may have made"):
         await person.open(exchange(None), request)
 

@@ -22,7 +22,8 @@ from broker.core.lease import Opening
 from broker.core.services import CALL
 from broker.ipc.guest.file_requests import PrintPages, decode_ask
 from broker.jail.worker.transfer import _checked
-from broker.viewer.opening.meter import DECLINED_PER_MINUTE, DayMeter
+from broker.viewer.opening.meter import DECLINED_PER_MINUTE
+from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.printing import (
@@ -240,13 +241,10 @@ class Service:
             permit=self._permit,
             notify=lambda *words, sandbox: self.shown.append(words),
         )
-        self.service = Printing(
-            decider=decider,
-            log=SimpleNamespace(require=self._log, note=self._log),
-            own=SimpleNamespace(keeping_pages=self._keeping, open_file=self._log),
-            meter=DayMeter(),
-            spool=tmp_path / "spool",
-        )
+        log = SimpleNamespace(require=self._log, note=self._log)
+        own = SimpleNamespace(keeping_pages=self._keeping, open_file=self._log)
+        parts = TransferParts(decider, log, None, own, tuple)
+        self.service = Printing(parts, tmp_path / "spool")
         allowed = Transfer(100, 100, 1, 1 << 40, 99_999, 0)
         record = SimpleNamespace(viewer=SimpleNamespace(transfer=allowed))
         self.guest = SimpleNamespace(

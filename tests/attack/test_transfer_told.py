@@ -23,6 +23,7 @@ from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import CallService, CopyFiles, OpenFile, OpenUrl
 from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.service import OpeningService
 from tests.kit.rulebook import WORK
 
@@ -89,16 +90,8 @@ async def told(error, service, ask):
             shown.append((title, text, sandbox))
 
     log = Log()
-    made = OpeningService(
-        decider=Decider(),
-        log=log,
-        targets=Targets(error),
-        pump=None,
-        desktop=None,
-        own=None,
-        writable=tuple,
-        spool=None,
-    )
+    parts = TransferParts(Decider(), log, Targets(error), None, tuple)
+    made = OpeningService(parts, pump=None, desktop=None, spool=None)
     room = SimpleNamespace(
         request_size=1 << 20,
         file_size=1 << 20,

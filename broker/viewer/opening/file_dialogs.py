@@ -43,14 +43,13 @@ from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.guest.file_requests import ChooseFiles
-from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.desktop_chooser import FileChoice, choose
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.logged import logged_transfer
-from broker.viewer.opening.meter import DayMeter, Declined
-from broker.viewer.opening.own import Own
+from broker.viewer.opening.meter import Declined
+from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.pipes import PipeEnd, pipe
 from broker.viewer.opening.returns import Return
 from policy.names import ADMIN_NAMES
@@ -90,21 +89,11 @@ class FileDialogs:
 
     def __init__(
         self,
-        *,
-        decider: Permits,
-        log: event_log.EventLog,
-        own: Own,
-        writable: Callable[[], Iterable[Path]],
-        meter: DayMeter,
+        parts: TransferParts,
         show: Callable[[FileChoice], Awaitable[list[Path]]] = choose,
     ) -> None:
-        self._decider = decider
-        self._log = log
-        self._own = own
-        self._writable = writable
-        """Directories in which a sandbox may have made links."""
-        self._meter = meter
-        self._show = show
+        self._parts, self._show = parts, show
+        self._decider, self._log = parts.decider, parts.log
         self._places = CallPlaces()
         self._declined = Declined("dialogs were dismissed")
         self._numbers = itertools.count(_FIRST_TRANSFER)
@@ -179,7 +168,7 @@ class FileDialogs:
             finally:
                 if not paths:
                     self._declined.note(record)
-        places = tuple(self._writable())
+        places = tuple(self._parts.writable())
         found = [
             await trio.to_thread.run_sync(_checked, p, places, save) for p in paths
         ]
@@ -207,7 +196,7 @@ class FileDialogs:
         quota = Quota(most, most, 1_000_000)
         with pipe() as (read, write):
             paths = [str(path) for path in chosen.paths]
-            async with self._own.sending(paths, write):
+            async with self._parts.own.sending(paths, write):
                 await _deliver(chosen, quota, read)
 
     async def _save(self, chosen: _Chosen) -> None:
@@ -261,10 +250,11 @@ class FileDialogs:
         except RefusedError:
             return before  # the program that returned it is told
         allowed, now = guest.valid_record().viewer.transfer, trio.current_time()
-        self._meter.take(guest.lease.record, way.announced, allowed, now)
+        self._parts.meter.take(guest.lease.record, way.announced, allowed, now)
         try:
             async with _arriving(way) as read:
-                saving = self._own.saving(str(path), guest.lease.sandbox, read, before)
+                own, sandbox = self._parts.own, guest.lease.sandbox
+                saving = own.saving(str(path), sandbox, read, before)
                 async with saving as result:
                     await way.wait_done()
         except (VitrailError, ExceptionGroup) as error:

@@ -6,7 +6,9 @@ Each worker gets one end of a pipe; no byte of a file passes through this proces
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import trio
 
@@ -20,11 +22,27 @@ from broker.core.transfer.urls import Url
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.guest.file_requests import ReturnFile
+from broker.viewer.authority.interface import Permits
 from broker.viewer.opening.exchanges import Delivery, OpenExchange
 from broker.viewer.opening.failures import ToldError
+from broker.viewer.opening.meter import DayMeter
+from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd, pipe
 from broker.viewer.opening.returns import Return
 from broker.viewer.opening.targets import Receiver, Targets
+
+
+@dataclass(frozen=True)
+class TransferParts:
+    """What all services of one viewer's files and links work with."""
+
+    decider: Permits
+    log: event_log.EventLog
+    targets: Targets
+    own: Own
+    writable: Callable[[], Iterable[Path]]
+    """Directories in which a sandbox may have made links."""
+    meter: DayMeter = field(default_factory=DayMeter)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import itertools
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
-from broker.authority.audit import event_log
 from broker.authority.permit import USER, Request
 from broker.core.errors import InternalError, RefusedError
 from broker.core.escape import printable
@@ -29,13 +28,11 @@ from broker.ipc.audit import schema
 from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.viewer.authority.interface import Permits
 from broker.viewer.opening.exchanges import Delivery, Moved
 from broker.viewer.opening.logged import begun_transfer
-from broker.viewer.opening.moving import new_return
-from broker.viewer.opening.own import Own
+from broker.viewer.opening.moving import TransferParts, new_return
 from broker.viewer.opening.pipes import pipe
-from broker.viewer.opening.targets import Targets, Wait, shown
+from broker.viewer.opening.targets import Wait, shown
 from policy.names import ADMIN
 
 _PERSON = ADMIN
@@ -70,21 +67,10 @@ class _Wanted:
 class PersonOpens:
     """See the head of this module."""
 
-    def __init__(
-        self,
-        *,
-        decider: Permits,
-        log: event_log.EventLog,
-        targets: Targets,
-        own: Own,
-        writable: Callable[[], Iterable[Path]],
-    ) -> None:
-        self._decider = decider
-        self._log = log
-        self._targets = targets
-        self._own = own
-        self._writable = writable
-        """Directories in which a sandbox may have made links."""
+    def __init__(self, parts: TransferParts) -> None:
+        self._decider, self._log = parts.decider, parts.log
+        self._targets, self._own = parts.targets, parts.own
+        self._writable = parts.writable
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
     @serves(methods.OPEN)

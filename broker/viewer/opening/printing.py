@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.authority.audit import event_log
 from broker.authority.permit import Permit, Request
 from broker.core.errors import (
     RefusedError,
@@ -37,13 +36,12 @@ from broker.helpers.process.spawn import run_tool
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview
 from broker.ipc.guest.file_requests import PrintPages
-from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter, Declined
-from broker.viewer.opening.own import Own
+from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.pipes import pipe
 from policy.names import ADMIN_NAMES
 
@@ -78,20 +76,10 @@ class _Document:
 class Printing:
     """Prints for all sandboxes of one viewer."""
 
-    def __init__(
-        self,
-        *,
-        decider: Permits,
-        log: event_log.EventLog,
-        own: Own,
-        meter: DayMeter,
-        spool: Path,
-    ) -> None:
+    def __init__(self, parts: TransferParts, spool: Path) -> None:
         """``spool``: a directory for nothing but the documents that wait."""
-        self._decider = decider
-        self._log = log
-        self._own = own
-        self._meter = meter
+        self._decider, self._log = parts.decider, parts.log
+        self._own, self._meter = parts.own, parts.meter
         self._spool = spool
         self._places = CallPlaces()
         self._declined = Declined("documents were refused")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.authority.audit import event_log
 from broker.authority.permit import Permit, Request
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
@@ -53,16 +52,18 @@ from broker.viewer.opening.exchanges import Gift, OpenExchange
 from broker.viewer.opening.failures import failures_told
 from broker.viewer.opening.file_dialogs import FileDialogs
 from broker.viewer.opening.logged import logged_transfer
-from broker.viewer.opening.meter import DayMeter
-from broker.viewer.opening.moving import Job, Mover, Wanted, refuse_return
-from broker.viewer.opening.own import Own
+from broker.viewer.opening.moving import (
+    Job,
+    Mover,
+    TransferParts,
+    Wanted,
+    refuse_return,
+)
 from broker.viewer.opening.printing import Printing
-from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.programs import wait_unless_ended
 from policy.names import ADMIN_NAMES
 
 if TYPE_CHECKING:
-    from broker.viewer.authority.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
     from policy.records.model import Transfer
 
@@ -74,29 +75,18 @@ class OpeningService:
 
     def __init__(
         self,
-        *,
-        decider: Permits,
-        log: event_log.EventLog,
-        targets: Targets,
+        parts: TransferParts,
         pump: PumpSupervisor,
         desktop: DesktopServices,
-        own: Own,
-        writable: Callable[[], Iterable[Path]],
         spool: Path,
     ) -> None:
-        self._decider = decider
-        self._log = log
-        self._targets = targets
-        self._events = StreamEvents(log)
-        self._mover = Mover(targets, log)
-        self.calls = SandboxCalls(decider, targets, pump, desktop)
-        self._meter = DayMeter()
-        self._dialogs = FileDialogs(
-            decider=decider, log=log, own=own, writable=writable, meter=self._meter
-        )
-        self._printing = Printing(
-            decider=decider, log=log, own=own, meter=self._meter, spool=spool
-        )
+        self._decider, self._log = parts.decider, parts.log
+        self._targets, self._meter = parts.targets, parts.meter
+        self._events = StreamEvents(parts.log)
+        self._mover = Mover(parts.targets, parts.log)
+        self.calls = SandboxCalls(parts.decider, parts.targets, pump, desktop)
+        self._dialogs = FileDialogs(parts)
+        self._printing = Printing(parts, spool)
         self._numbers = itertools.count(1)
 
     async def stream(

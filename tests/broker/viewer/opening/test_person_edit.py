@@ -11,6 +11,7 @@ import trio
 from broker.core.errors import RefusedError
 from broker.ipc.control.api import OpenRequest
 from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import ToolResult
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.targets import Receiver
@@ -70,9 +71,7 @@ async def _emit(_item):
 async def edited(b, request, text, match):
     """Edit under rules that become ``text`` meanwhile; ``match``: of the refusal."""
     targets = Targets(lambda: b.change("50-test.policy", text))
-    person = PersonOpens(
-        decider=b.decider, log=b.log, targets=targets, own=Own(), writable=list
-    )
+    person = PersonOpens(TransferParts(b.decider, b.log, targets, Own(), list))
     with trio.fail_after(30):
         if match:
             with pytest.RaisesGroup(
