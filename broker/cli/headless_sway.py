@@ -165,9 +165,9 @@ async def _wait_ready(
                     return fresh.pop()
                 await trio.sleep(_LOOK_SECONDS)
     except BaseException:
-        await _end(child)
+        await child.kill_and_wait()
         raise
-    await _end(child)
+    await child.kill_and_wait()
     raise UpstreamError(
         f"sway did not start: {words.text() or 'it printed nothing'}",
         hint="run 'sway --debug' to see why",
@@ -177,9 +177,3 @@ async def _wait_ready(
 def _displays(runtime_dir: Path) -> set[Path]:
     found = runtime_dir.glob("wayland-*")
     return {path for path in found if path.is_socket() and accepts(path)}
-
-
-async def _end(child: Child) -> None:
-    with trio.CancelScope(shield=True):
-        child.kill()
-        await child.wait()

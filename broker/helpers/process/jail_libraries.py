@@ -11,6 +11,9 @@ from broker.core.errors import SetupError
 
 _LIBRARIES = ("/usr/local/lib", "/etc/ld.so.cache")
 
+MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+"""Directories of / that most distributions have in /usr."""
+
 
 def library_words() -> Iterator[str]:
     """Yield bubblewrap's words for this machine's libraries, to read."""
@@ -22,7 +25,12 @@ def library_words() -> Iterator[str]:
     # The last two are of distributions that have none in /usr.
     for place in ("/usr/lib64", libraries, *_LIBRARIES, "/nix/store", "/gnu/store"):
         yield from ("--ro-bind-try", place, place)
-    for name in ("lib", "lib64"):
+    yield from merged_words("lib", "lib64")
+
+
+def merged_words(*names: str) -> Iterator[str]:
+    """Yield bubblewrap's words for directories of / that may be links into /usr."""
+    for name in names:
         path = Path("/", name)
         if path.is_symlink():
             yield from ("--symlink", str(path.readlink()), str(path))

@@ -157,17 +157,20 @@ class Child:
             os.close(self.pidfd)
             self.pidfd = -1
 
-    async def stop(self, grace: float = 3.0) -> int:
-        """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
-        self.kill(signal.SIGTERM)
-        with trio.move_on_after(grace) as patience:
-            await self.wait()
-        if patience.cancelled_caught:
-            self.kill()
+    async def kill_and_wait(self) -> int:
+        """Kill it if it still runs, and wait for its end; not cancellable."""
+        self.kill()
         code = 0
         with trio.CancelScope(shield=True):
             code = await self.wait()
         return code
+
+    async def stop(self, grace: float = 3.0) -> int:
+        """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
+        self.kill(signal.SIGTERM)
+        with trio.move_on_after(grace):
+            await self.wait()
+        return await self.kill_and_wait()
 
 
 def spawn(
@@ -255,10 +258,7 @@ async def run_tool(
     except trio.TooSlowError as error:
         raise UpstreamError(f"{what} took longer than {deadline:g} s") from error
     finally:
-        if child.returncode is None:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+        await child.kill_and_wait()
     tail = printable(bytes(err).strip(), 2000)
     if code != 0:
         raise UpstreamError(f"{what} failed with code {code}: {tail}")

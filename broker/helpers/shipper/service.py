@@ -136,9 +136,7 @@ async def _run(jail: ShipperJail, config: ShipConfig, over: trio.Event) -> None:
             try:
                 await child.wait()
             finally:
-                child.kill()
-                with trio.CancelScope(shield=True):
-                    await child.wait()
+                await child.kill_and_wait()
             nursery.cancel_scope.cancel()
     if not over.is_set():
         raise UpstreamError(

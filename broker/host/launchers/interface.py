@@ -29,6 +29,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.files.replace_file import replace_file
 from broker.helpers.process.identity import ProcessIdentity
 
 SOCKETS = "s"
@@ -62,12 +63,7 @@ class Prepared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def write_state(state: Prepared) -> None:
     """Write a launch's state file, replacing it at once.  Raises OSError."""
-    target = Path(state.directory, _STATE_FILE)
-    fresh = target.with_suffix(".new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(state))
-    fresh.replace(target)
+    replace_file(Path(state.directory, _STATE_FILE), msgspec.json.encode(state))
 
 
 def read_state(directory: Path) -> Prepared:

@@ -178,9 +178,7 @@ async def boot_probe(
                     f"QEMU ended before a kernel ran: {words.text(200)}"
                 )
         finally:
-            with trio.CancelScope(shield=True):
-                child.kill()
-                await child.wait()
+            await child.kill_and_wait()
     finally:
         words.close()
         await console.aclose()

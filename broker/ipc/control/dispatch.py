@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.errors import InternalError, RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.stderr_log import log_exception
 from broker.ipc.control import varlink
@@ -105,8 +105,7 @@ class Dispatcher:
 
 def _explain(problem: Exception) -> VitrailError:
     """Return the client's error; an internal error also goes to the log."""
-    while isinstance(problem, ExceptionGroup) and len(problem.exceptions) == 1:
-        problem = problem.exceptions[0]
+    problem = sole(problem)
     if isinstance(problem, VitrailError) and not isinstance(problem, InternalError):
         return problem
     log_exception(problem)

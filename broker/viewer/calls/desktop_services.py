@@ -25,6 +25,7 @@ from broker.core.stderr_log import log_stderr
 from broker.helpers import box_filters
 from broker.helpers.console_log import ConsoleLog
 from broker.helpers.mounts.bound_files import BoundFiles
+from broker.helpers.process.jail_libraries import MERGED, merged_words
 from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.spawn import Child, spawn
 from broker.helpers.process.tool_jail import python_words, read_leader
@@ -121,9 +122,7 @@ class DesktopServices:
                     yield near
                 finally:
                     nursery.cancel_scope.cancel()
-                    with trio.CancelScope(shield=True):
-                        child.kill()
-                        await child.wait()
+                    await child.kill_and_wait()
 
     def _log(self, name: str) -> ConsoleLog:
         with suppress(OSError):  # the disk is full: the log tries again, and counts
@@ -171,12 +170,7 @@ def jail_words(service: DesktopService, home: Path, uid: int) -> Iterator[str]:
         yield "--share-net"
     yield from ("--cap-drop", "ALL", "--clearenv")
     yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        path = Path("/", name)
-        if path.is_symlink():
-            yield from ("--symlink", str(path.readlink()), str(path))
-        else:
-            yield from ("--ro-bind-try", str(path), str(path))
+    yield from merged_words(*MERGED)
     for name in (*_ETC, *(_NETWORK_ETC if service.network else ())):
         yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
     for place in ("/tmp", "/run"):  # noqa: S108 -- the jail's own

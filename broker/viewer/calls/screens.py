@@ -269,9 +269,7 @@ async def framed(
         except trio.TooSlowError as error:
             raise UpstreamError("the frame around a screen is not drawn") from error
         finally:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+            await child.kill_and_wait()
 
 
 async def _until_gone(child: Child, ended: Callable[[], None]) -> None:

@@ -252,9 +252,7 @@ async def pictures(
             raise UpstreamError(f"{source.title} gives no picture") from error
         finally:
             # guard: the camera is closed with its permission
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+            await child.kill_and_wait()
 
 
 def pipeline(

@@ -163,9 +163,7 @@ async def _carry(
             # It cancels what the key works on, unless a guest has taken it over.
             with trio.move_on_after(_END_SECONDS, shield=True):
                 await child.wait()
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+            await child.kill_and_wait()
 
         try:
             async with trio.open_nursery() as nursery:

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import trio
-
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import host_viewer as folder_limits
 from broker.helpers.mounts import mounts
@@ -60,9 +58,7 @@ async def serve_folder(folder: OpenedFolder, conn: int, *, write: bool) -> None:
             os.write(start, b"1")
             await child.wait()
         finally:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+            await child.kill_and_wait()
 
 
 def _spawn(program: Path, conn: int, ours: ExitStack) -> tuple[Child, int, int]:

@@ -256,10 +256,7 @@ async def run_tool(
                 said = (said + data)[-_LAST_WORDS_BYTES:]
         code = await child.wait()
     finally:
-        if child.returncode is None:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+        await child.kill_and_wait()
     if code:
         text = printable(bytes(said).strip(), 400)
         raise UpstreamError(text.removeprefix("vitrail: ") or f"it ended with {code}")

@@ -267,10 +267,7 @@ async def _run_bootstrap(
             f"mmdebstrap took longer than {limits.IMAGE_BUILD_SECONDS:g} s"
         ) from error
     finally:
-        if child.returncode is None:
-            child.kill()  # its children are ended with its scratch
-            with trio.CancelScope(shield=True):
-                await child.wait()
+        await child.kill_and_wait()  # its children are ended with its scratch
     if code != 0 and full:
         raise OSError(errno.ENOSPC, "mmdebstrap: no space left on device")
     if code != 0:

@@ -454,9 +454,7 @@ def _words_of(fd: int, code: int) -> str:
 async def _end(children: list[Child]) -> None:
     with trio.CancelScope(shield=True):
         for child in children:
-            if child.returncode is None:
-                child.kill()
-            await child.wait()
+            await child.kill_and_wait()
 
 
 def check_programs(lock: Lock) -> None:

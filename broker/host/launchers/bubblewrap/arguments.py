@@ -18,6 +18,7 @@ from typing import TextIO
 
 from broker.core.limits import SANDBOX_FDS
 from broker.helpers.process.gate import box_gate_words
+from broker.helpers.process.jail_libraries import MERGED, merged_words
 from broker.host.launchers.session_bus import (
     CALL_COMMANDS,
     CALL_TOOL,
@@ -48,7 +49,6 @@ _TOOL_LINKS = (
 _X11_BRIDGE = "/run/vitrail-x11.py"
 _HOME = "/home/user"
 _X11_START = ("/usr/bin/python3", "-I", "-S", "-B", _X11_BRIDGE, "--")
-_MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _READABLE = ("--perms", "0644")
 _UNSHARED = (
     *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"),
@@ -199,12 +199,7 @@ def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
 
 def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
     yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
-    for name in _MERGED:
-        path = Path("/", name)
-        if path.is_symlink():
-            yield from ("--symlink", str(path.readlink()), str(path))
-        else:
-            yield from ("--ro-bind-try", str(path), str(path))
+    yield from merged_words(*MERGED)
     # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
     yield from ("--perms", "0755", "--dir", "/etc")
     for name in _ETC:
