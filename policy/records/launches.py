@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+import msgspec
+
 from policy.records import kinds
 from policy.records.desktop_tables import FOLDERS
 from policy.records.field_types import Path as KeyPath
@@ -35,6 +37,14 @@ Taken = Mapping[str, Any]
 Complain = Callable[[KeyPath, str, str, str], None]
 _INSTEAD = 'set kind = "microvm"'
 _BOOTS_ALWAYS = ("huge_pages", "shared_image")
+_KEYS: Mapping[str, str] = MappingProxyType(
+    {
+        "memory_mib": "memory",
+        "read_only": "bind_read_only",
+        "read_write": "bind_read_write",
+    }
+)
+"""Keys of a launch whose attributes have other names."""
 
 
 def launch_of(taken: Taken) -> Launch:
@@ -95,64 +105,25 @@ def _throwaway(taken: Taken) -> ThrowawayVm:
     )
 
 
-def _bwrap(taken: Taken) -> Bwrap:
-    return Bwrap(
-        taken["launch.command"],
-        *_binds(taken),
-        taken["launch.network"],
-        taken["launch.open_files"],
-        taken["launch.user_namespaces"],
-        taken["launch.provides_network"],
-        taken["launch.gpu"],
-    )
+def _of_keys(launch: type[Launch], **names: str) -> Callable[[Taken], Launch]:
+    """Return what makes a launch whose attributes are the keys of its table.
+
+    ``names``: attributes of other names, with their keys.
+    """
+    keys = {**_KEYS, **names}
+
+    def made(taken: Taken) -> Launch:
+        values = {}
+        for field in msgspec.structs.fields(launch):
+            key = f"launch.{keys.get(field.name, field.name)}"
+            values[field.name] = taken.get(key) if field.default is None else taken[key]
+        return msgspec.convert(values, launch, dec_hook=_path)
+
+    return made
 
 
-def _nspawn(taken: Taken) -> Nspawn:
-    rootfs = Path(taken["launch.rootfs"])
-    limits = (taken["launch.memory"], taken["launch.pids"], taken["launch.open_files"])
-    return Nspawn(
-        taken["launch.command"],
-        rootfs,
-        *_binds(taken),
-        *limits,
-        network=taken["launch.network"],
-        provides_network=taken["launch.provides_network"],
-    )
-
-
-def _flatpak(taken: Taken) -> Flatpak:
-    app, network = taken["launch.app"], taken["launch.share_network"]
-    more = taken["launch.open_files"], taken["launch.gpu"]
-    return Flatpak(app, network, *_binds(taken), *more)
-
-
-def _shared_box(taken: Taken) -> SharedBox:
-    return SharedBox(taken["launch.required"])
-
-
-def _podman(taken: Taken) -> Podman:
-    rootfs = taken.get("launch.rootfs")
-    return Podman(
-        taken["launch.command"],
-        taken.get("launch.container_image"),
-        None if rootfs is None else Path(rootfs),
-        *_binds(taken),
-        memory_mib=taken["launch.memory"],
-        pids=taken["launch.pids"],
-        required=taken["launch.required"],
-        network=taken["launch.network"],
-        provides_network=taken["launch.provides_network"],
-        open_files=taken["launch.open_files"],
-        gpu=taken["launch.gpu"],
-    )
-
-
-def _binds(taken: Taken) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    read_only, read_write = (
-        tuple(Path(path) for path in taken[f"launch.{key}"])
-        for key in ("bind_read_only", "bind_read_write")
-    )
-    return read_only, read_write
+def _path(kind: type, value: object) -> object:
+    return kind(value)
 
 
 _BUILDERS: Mapping[str, Callable[[Taken], Launch]] = MappingProxyType(
@@ -160,11 +131,11 @@ _BUILDERS: Mapping[str, Callable[[Taken], Launch]] = MappingProxyType(
         kinds.EXTERNAL.name: _external,
         kinds.LIBVIRT.name: _throwaway,
         kinds.VMSPAWN.name: _throwaway,
-        kinds.BWRAP.name: _bwrap,
-        kinds.PODMAN.name: _podman,
-        kinds.NSPAWN.name: _nspawn,
-        kinds.FLATPAK.name: _flatpak,
-        kinds.SHARED_BOX.name: _shared_box,
+        kinds.BWRAP.name: _of_keys(Bwrap),
+        kinds.PODMAN.name: _of_keys(Podman, image="container_image"),
+        kinds.NSPAWN.name: _of_keys(Nspawn),
+        kinds.FLATPAK.name: _of_keys(Flatpak),
+        kinds.SHARED_BOX.name: _of_keys(SharedBox),
     }
 )
 """Of kinds that are not micro VMs."""
