@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,17 +20,15 @@ from policy import limits
 from policy.errors import Spot
 from policy.records.desktop_tables import (
     AUDIO,
-    FOLDERS,
     LOOKS,
     NETWORK,
-    TRANSFER,
 )
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
 from policy.records.kinds import EXTERNAL, FLATPAK, KIND_KEY, MONITORS, NSPAWN
 from policy.records.launch_table import LAUNCH, PEER, STATE
-from policy.records.launches import check, launch_of
+from policy.records.launches import check, launch_of, path_of
 from policy.records.model import (
     GPU_GLOBAL,
     STRIP_PIXELS,
@@ -488,12 +486,11 @@ def _top(taken: Taken) -> int:
 
 
 def _viewer(taken: Taken) -> ViewerRecord:
-    types = taken.get("clipboard.types")
     network: dict[str, Any] = {
         f.key: taken.get(f"network.{f.key}") for f in NETWORK.fields
     }
     return ViewerRecord(
-        label=Label(taken["label.name"], taken["label.colour"]),
+        label=_part(Label, taken),
         sandbox_class=taken["class"],
         tags=frozenset(taken["tags"]),
         default_disposable=taken.get("default_disposable"),
@@ -501,29 +498,11 @@ def _viewer(taken: Taken) -> ViewerRecord:
         timezone=taken["timezone"],
         window=_window(taken),
         audio=_audio(taken),
-        clipboard=Clipboard(
-            types=None if types is None else frozenset(types),
-            max_size=taken.get("clipboard.max_size"),
-            ttl=taken.get("clipboard.ttl"),
-            primary=taken["clipboard.primary"],
-            drag=taken["clipboard.drag"],
-            clean=frozenset(taken["clipboard.clean"]),
-        ),
-        transfer=Transfer(
-            **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
-        ),
+        clipboard=_part(Clipboard, taken),
+        transfer=_part(Transfer, taken),
         network=NetworkLimits(**network),
-        limits=Limits(
-            streams=taken["limits.streams"],
-            wayland_clients=taken["limits.wayland_clients"],
-            programs=taken["limits.programs"],
-        ),
-        folders=Folders(
-            **{
-                f.key: tuple(map(Path, taken[f"folders.{f.key}"]))
-                for f in FOLDERS.fields
-            }
-        ),
+        limits=_part(Limits, taken),
+        folders=_part(Folders, taken),
         services=taken["services"],
         looks=tuple(
             (f.key, taken[key])
@@ -533,36 +512,31 @@ def _viewer(taken: Taken) -> ViewerRecord:
     )
 
 
+_Part = TypeVar("_Part")
+
+
+def _part(kind: type[_Part], taken: Taken) -> _Part:
+    """Return the part of a record whose attributes are the keys of its table.
+
+    A key without a value is None there.
+    """
+    table = kind.__name__.lower()
+    values = {key: taken.get(f"{table}.{key}") for key in kind.__annotations__}
+    return msgspec.convert(values, kind, dec_hook=path_of)
+
+
 def _window(taken: Taken) -> Window:
-    return Window(
-        border=taken["window.border"],
-        name_strip=taken["window.name_strip"],
-        top=taken["window.top"],
-        title_prefix=taken["window.title_prefix"],
-        fullscreen=taken["window.fullscreen"],
-        x11=taken["window.x11"],
-        translucent=taken["window.translucent"],
-        subsurfaces=taken["window.subsurfaces"],
-        allow=frozenset([*taken["window.allow"], *_gpu_globals(taken)]),
-        deny=frozenset(taken["window.deny"]),
-        windows=taken["window.windows"],
-        popups=taken["window.popups"],
-        surfaces=taken["window.surfaces"],
-        buffer_memory=taken["window.buffer_memory"],
-    )
-
-
-def _gpu_globals(taken: Taken) -> tuple[str, ...]:
-    """Globals that its windows need for what the GPU drew."""
-    return (GPU_GLOBAL,) if taken.get("launch.gpu") == "buffers" else ()
+    window = _part(Window, taken)
+    # Its windows need it for what the GPU drew.
+    if taken.get("launch.gpu") == "buffers":
+        window = replace(window, allow=window.allow | {GPU_GLOBAL})
+    return window
 
 
 def _audio(taken: Taken) -> Audio:
     """Without a filter the microphone cannot be kept from it, whatever is set."""
-    made: dict[str, Any] = {f.key: taken[f"audio.{f.key}"] for f in AUDIO.fields}
-    if made["playback"] != "allow":
-        made["microphone"] = "deny"
-    return Audio(**made)
+    audio = _part(Audio, taken)
+    return audio if audio.playback == "allow" else replace(audio, microphone="deny")
 
 
 def _host(taken: Taken) -> HostRecord:

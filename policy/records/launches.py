@@ -117,12 +117,13 @@ def _of_keys(launch: type[Launch], **names: str) -> Callable[[Taken], Launch]:
         for field in msgspec.structs.fields(launch):
             key = f"launch.{keys.get(field.name, field.name)}"
             values[field.name] = taken.get(key) if field.default is None else taken[key]
-        return msgspec.convert(values, launch, dec_hook=_path)
+        return msgspec.convert(values, launch, dec_hook=path_of)
 
     return made
 
 
-def _path(kind: type, value: object) -> object:
+def path_of(kind: type, value: object) -> object:
+    """Return the path that a text is: msgspec makes none itself."""
     return kind(value)
 
 
