@@ -21,6 +21,7 @@ from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.errors import InternalError
 from broker.core.limits import pulse as pulse_limits
 from broker.core.limits import wayland as wayland_limits
+from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
 from broker.ipc.fork_server import Jail
@@ -36,26 +37,14 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 class Frames(TypedMessage, frozen=True, tag="frames"):
     """How this sandbox's windows are treated; the first order of all.
 
-    The fields are those of ``wayland.rules.WindowRules``.  A worker that has
+    The supervisor alone reads the record: the rules are finished.  A worker that has
     not got this message serves no display.  A later one replaces it: wholly for
     new connections, only in its colour and restrictions for existing ones.  ``trace``: report
     messages (VITRAIL_DEBUG=wayland) by Traced.
     """
 
-    name: _Text
-    prefix: _Text
-    color: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFF)]
-    border: _Count
-    top: _Count
-    label: bool
-    translucent: bool
-    fullscreen: _Text
-    allow: Annotated[list[_Text], msgspec.Meta(max_length=256)]
-    deny: Annotated[list[_Text], msgspec.Meta(max_length=256)]
-    ceilings: dict[_Text, _Count]
-    promote: bool = False
+    rules: WindowRules
     trace: bool = False
-    strip: Annotated[bytes, msgspec.Meta(max_length=1 << 17)] = b""
 
 
 class AgentStream(TypedMessage, frozen=True, tag="agent-stream"):

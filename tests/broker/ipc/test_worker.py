@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError
+from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import agent, worker
 from broker.ipc.fork_server import Jail
 
@@ -37,17 +38,7 @@ FROM_WORKER = [
 ]
 TO_WORKER = [
     worker.Frames(
-        "work",
-        "Work",
-        0xFF0000,
-        4,
-        18,
-        True,
-        False,
-        "fake",
-        ["a"],
-        ["b"],
-        {"windows": 3},
+        WindowRules("work", 0xFF0000, ceilings={"windows": 3}, strip=b"1234")
     ),
     worker.AgentStream(1),
     worker.ToAgent(agent.Run(program=1, argv=["foot"], env={"A": "b"})),

@@ -19,7 +19,6 @@ from broker.core.errors import RefusedError
 from broker.core.limits import wayland as wayland_limits
 from broker.core.streams.wayland_rules import takes_away
 from broker.ipc import worker as messages
-from broker.ipc.wayland_rules import rules_of
 from broker.jail.wayland import listing
 from broker.jail.wayland.handlers import attention
 from broker.jail.wayland.handlers.registry import take_away
@@ -43,8 +42,7 @@ class SandboxWindows:
     """All windows of the worker's sandbox."""
 
     def __init__(self, order: messages.Frames) -> None:
-        """Raises RefusedError or ValueError for what no rules can be."""
-        self._rules = rules_of(order)
+        self._rules = order.rules
         self.trace = Trace() if order.trace else None
         self._sandbox = Sandbox(
             self._rules.name, self._rules.ceilings, secrets.token_hex(8)
@@ -140,7 +138,7 @@ class SandboxWindows:
         use it any more.  Open windows change their colour; the other rules apply to
         future windows.
         """
-        before, self._rules = self._rules, rules_of(order)
+        before, self._rules = self._rules, order.rules
         self._sandbox.bound_by(self._rules.ceilings)
         gone = takes_away(before, self._rules)
         for core in list(self._sandbox.filters):
