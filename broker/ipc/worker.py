@@ -21,6 +21,7 @@ from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.errors import InternalError
 from broker.core.limits import pulse as pulse_limits
 from broker.core.limits import wayland as wayland_limits
+from broker.core.streams.sound_rules import Level, SoundRules
 from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
@@ -134,17 +135,8 @@ class Sound(TypedMessage, frozen=True, tag="sound"):
     And again when that changes: what runs goes by it, or is ended.
     """
 
-    name: _Text
-    microphone: _Text
-    revoked: _Text
-    streams: _Count
-    rate: _Count
-    channels: _Count
-    buffer_bytes: _Count
-    most_volume: _Count
-    idle_seconds: _Count
-    volume: _Count
-    muted: bool
+    rules: SoundRules
+    level: Level
 
 
 class SoundStream(TypedMessage, frozen=True, tag="sound-stream"):

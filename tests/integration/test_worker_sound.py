@@ -6,7 +6,7 @@ import socket
 
 import trio
 
-from broker.core.limits import pulse as limits
+from broker.core.streams.sound_rules import Level, SoundRules
 from broker.ipc import worker as messages
 from broker.jail.pulse import frames
 from broker.jail.pulse.commands import INVALID, Command
@@ -16,19 +16,7 @@ from tests.kit.sound.talk import Peer, Server, open_playback
 from tests.kit.wayland.compositor import short_directory
 
 C = Command
-RULES = messages.Sound(
-    name="work",
-    microphone="deny",
-    revoked="silence",
-    streams=8,
-    rate=48000,
-    channels=2,
-    buffer_bytes=limits.PULSE_BUFFER_BYTES,
-    most_volume=limits.PULSE_VOLUME,
-    idle_seconds=10,
-    volume=limits.PULSE_VOLUME,
-    muted=False,
-)
+RULES = messages.Sound(SoundRules("work", streams=8, idle_seconds=10), Level())
 
 
 async def play(worker, number):

@@ -32,7 +32,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.limits import pulse as pulse_limits
 from broker.core.stderr_log import log_stderr
-from broker.core.streams.sound_rules import Level
+from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
 from broker.core.token_bucket import TokenBucket
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
 from broker.ipc import worker
@@ -217,21 +217,20 @@ class GuestSound:
 
     def _rules(self, record: Record) -> worker.Sound:
         audio = record.viewer.audio
-        level = self.level
-        return worker.Sound(
-            name=self._lease.sandbox,
+        denied = audio.microphone == "deny"
+        rules = SoundRules(
+            self._lease.sandbox,
             # Whether it is asked or allowed, the supervisor decides each time.
-            microphone="deny" if audio.microphone == "deny" else "ask",
-            revoked=audio.revoked,
+            microphone=Microphone.DENY if denied else Microphone.ASK,
+            revoked=Revoked(audio.revoked),
             streams=min(audio.streams, pulse_limits.PULSE_STREAMS_PER_SANDBOX),
             rate=audio.rate,
             channels=audio.channels,
             buffer_bytes=audio.buffer,
-            most_volume=audio.volume * pulse_limits.PULSE_VOLUME // _PERCENT,
+            volume=audio.volume * pulse_limits.PULSE_VOLUME // _PERCENT,
             idle_seconds=audio.idle,
-            volume=level.volume,
-            muted=level.muted,
         )
+        return worker.Sound(rules, self.level)
 
     async def gone(self) -> None:
         """The worker has ended, perhaps with the lease: that is shown and recorded."""

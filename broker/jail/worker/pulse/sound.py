@@ -14,7 +14,7 @@ import trio
 
 from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.core.escape import printable
-from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
+from broker.core.streams.sound_rules import Level
 from broker.ipc import fdpass
 from broker.ipc import worker as messages
 from broker.jail.pulse import events
@@ -59,7 +59,7 @@ class WorkerSound:
                     nursery.start_soon(self._tell)
                 else:
                     now = trio.current_time()
-                    self._service.sandbox.set_rules(_rules_of(order), now)
+                    self._service.sandbox.set_rules(order.rules, now)
                     self._changed.set()
             case messages.SoundStream(stream):
                 if len(fds) != 2:
@@ -78,8 +78,7 @@ class WorkerSound:
         return self._service
 
     def _begin(self, order: messages.Sound) -> None:
-        level = Level(order.volume, order.muted)
-        sandbox = SoundSandbox(_rules_of(order), self._event, level)
+        sandbox = SoundSandbox(order.rules, self._event, order.level)
         # Without the user's cookie: the server knows us by our user id, and with
         # the cookie a worker that was taken over could be the user elsewhere.
         cookie = bytes(COOKIE_BYTES)
@@ -173,20 +172,6 @@ class WorkerSound:
             source=self._source if active else "",
             missing=self._missing,
         )
-
-
-def _rules_of(order: messages.Sound) -> SoundRules:
-    return SoundRules(
-        order.name,
-        microphone=Microphone(order.microphone),
-        revoked=Revoked(order.revoked),
-        streams=order.streams,
-        rate=order.rate,
-        channels=order.channels,
-        buffer_bytes=order.buffer_bytes,
-        volume=order.most_volume,
-        idle_seconds=order.idle_seconds,
-    )
 
 
 def _fault_of(fault: VitrailError | None) -> messages.Fault:

@@ -69,7 +69,7 @@ async def test_rules_that_were_given_up_half_way_are_sent_later(tmp_path):
         with trio.move_on_after(0):
             await made.follow_record(after)
         await made.follow_record(after)
-        assert paper.orders[-1].most_volume < paper.orders[0].most_volume
+        assert paper.orders[-1].rules.volume < paper.orders[0].rules.volume
 
 
 class Decider:
@@ -126,12 +126,16 @@ async def sound(tmp_path, microphone="allow"):
 async def test_the_rules_come_from_the_record(tmp_path):
     async with sound(tmp_path) as (_, paper, _):
         (order,) = paper.orders
-        assert (order.name, order.microphone, order.revoked) == (
+        assert (order.rules.name, order.rules.microphone, order.rules.revoked) == (
             LEASE.sandbox,
             "ask",
             "silence",
         )
-        assert (order.streams, order.most_volume, order.volume) == (16, 65536, 65536)
+        assert (order.rules.streams, order.rules.volume, order.level.volume) == (
+            16,
+            65536,
+            65536,
+        )
 
 
 async def test_a_wish_is_asked_about_and_the_permission_ends_with_it(tmp_path):
@@ -181,7 +185,7 @@ async def test_another_record_is_told_to_the_worker_that_runs(tmp_path):
         after, _ = parse_record("a", tmp_path / "a.toml", text)
         await made.follow_record(after)
         order = paper.orders[-1]
-        assert (order.microphone, order.rate) == ("deny", 44100)
+        assert (order.rules.microphone, order.rules.rate) == ("deny", 44100)
         await made.follow_record(after)
         assert len(paper.orders) == 2
         paper.closed = "gone"
@@ -200,7 +204,10 @@ async def test_a_record_that_changes_while_the_worker_is_told(tmp_path):
         new, _ = parse_record("a", tmp_path / "a.toml", text)
         made._record = lambda: new
         await made._told(old)
-        assert [order.microphone for order in paper.orders[-2:]] == ["ask", "deny"]
+        assert [order.rules.microphone for order in paper.orders[-2:]] == [
+            "ask",
+            "deny",
+        ]
 
 
 async def test_the_person_takes_it_away_and_cannot_give_it(tmp_path):

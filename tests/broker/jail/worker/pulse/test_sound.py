@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from broker.core.streams.sound_rules import Level, Microphone, SoundRules
 from broker.ipc import worker as messages
 from broker.jail.pulse import events
 from broker.jail.worker.pulse.sound import WorkerSound
@@ -21,19 +22,8 @@ async def test_a_source_that_was_open_for_a_moment_is_told(autojump_clock):
         return [(one.active, one.source) for one in found]
 
     sound = WorkerSound(say)
-    rules = messages.Sound(
-        name="work",
-        microphone="ask",
-        revoked="silence",
-        streams=8,
-        rate=48000,
-        channels=2,
-        buffer_bytes=65536,
-        most_volume=65536,
-        idle_seconds=10.0,
-        volume=65536,
-        muted=False,
-    )
+    asks = SoundRules("work", Microphone.ASK, streams=8, idle_seconds=10.0)
+    rules = messages.Sound(asks, Level())
     async with trio.open_nursery() as nursery:
         sound.obey(rules, (), nursery)
         await trio.sleep(5)
