@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from broker.cli.completion import images
 from broker.cli.run import terminal
+from broker.core.launch_changes import LaunchChanges
 
 
 class StreamFields(TypedDict):
@@ -111,34 +112,6 @@ else:  # Debian 12's click is not generic
     _IntParameter = click.ParamType
 
 
-class ChangeFields(TypedDict):
-    """The fields of a RunRequest that change a machine for one start."""
-
-    memory_mib: int | None
-    cpus: int | None
-    network: Literal["none", "user"] | None
-    image: str | None
-
-
-@dataclass(frozen=True)
-class ChangeWords:
-    """The values given for the options; None leaves the record's."""
-
-    memory_mib: int | None
-    cpus: int | None
-    network: Literal["none", "user"] | None
-    image: str | None
-
-    def fields(self) -> ChangeFields:
-        """The fields of the request."""
-        return ChangeFields(
-            memory_mib=self.memory_mib,
-            cpus=self.cpus,
-            network=self.network,
-            image=self.image,
-        )
-
-
 class _Memory(_IntParameter):
     """An amount of memory as a record has it, in MiB."""
 
@@ -168,7 +141,7 @@ def options_of_changes(function: Callable[..., None]) -> Callable[..., None]:
         image: str | None,
         **others: object,
     ) -> None:
-        function(changes=ChangeWords(memory, cpus, network, image), **others)
+        function(changes=LaunchChanges(memory, cpus, network, image), **others)
 
     for option in reversed(_CHANGES):
         option(wrapper)

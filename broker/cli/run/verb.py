@@ -6,12 +6,12 @@ import rich_click as click
 
 from broker.cli.completion import sandboxes
 from broker.cli.run.options import (
-    ChangeWords,
     StreamWords,
     command_after_dashes,
     options_of_changes,
     options_of_streams,
 )
+from broker.core.launch_changes import LaunchChanges
 
 _X11_ELSEWHERE = (
     "--x11 is for --bwrap: a record's box has 'x11 = true' in [window], and a "
@@ -53,7 +53,7 @@ def command(
     flatpak: str | None,
     root: str | None,
     words: StreamWords,
-    changes: ChangeWords,
+    changes: LaunchChanges,
 ) -> None:
     """Run COMMAND (default: the record's own) in SANDBOX.
 
@@ -77,7 +77,7 @@ def command(
     """
     if root and (bwrap or flatpak is not None):
         raise click.UsageError("--root is for micro VMs, not --bwrap or --flatpak")
-    changed = any(value is not None for value in changes.fields().values())
+    changed = bool(changes)
     # Late: the help of this verb needs none of it.
     from broker.cli.run import request
     from broker.ipc.control.api import RunRequest
@@ -109,7 +109,10 @@ def command(
         display=not no_window,
         wait=not detach,
         **words.fields(tty=tty, stdin=not detach),
-        **changes.fields(),
+        memory_mib=changes.memory_mib,
+        cpus=changes.cpus,
+        network=changes.network,
+        image=changes.image,
     )
     request.run_request(wanted, words)
 

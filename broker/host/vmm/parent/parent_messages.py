@@ -13,9 +13,8 @@ first: it runs the record's program once and says ``rehearsed``.  The guest's en
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
@@ -35,16 +34,6 @@ class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A message of the guest's."""
 
     type: Word
-
-
-class _Wire(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    time: int
-    seed: str
-    disposable: bool
-    net: str
-    dns: str
-    cid: Annotated[int, msgspec.Meta(ge=3, le=0xFFFFFFFE)]
 
 
 @dataclass(frozen=True)
@@ -67,16 +56,8 @@ class Identity:
         """Return the frame.  Raises ValueError for a seed of another length."""
         if len(self.seed) != SEED_BYTES:
             raise ValueError(f"a seed of {len(self.seed)} bytes")
-        wire = _Wire(
-            name=self.name,
-            time=self.time,
-            seed=base64.b64encode(self.seed).decode("ascii"),
-            disposable=self.disposable,
-            net=self.net,
-            dns=self.dns,
-            cid=self.cid,
-        )
-        return encode_frame(msgspec.json.encode(wire), FRAME_BYTES)
+        # The seed is base64 there, as all bytes in JSON.
+        return encode_frame(msgspec.json.encode(self), FRAME_BYTES)
 
 
 REHEARSE = encode_frame(b'{"type":"rehearse"}', FRAME_BYTES)
