@@ -44,7 +44,7 @@ def vmm_filter() -> bytes:
     memory and descriptors, further namespaces, and sockets that are not UNIX
     ones.  QEMU's own filter (``-sandbox``) comes on top.
     """
-    return _vmm_rules().program()
+    return _deny_list().program()
 
 
 @cache
@@ -53,7 +53,7 @@ def renderer_filter() -> bytes:
 
     It has threads only, and takes none of what the kernel counts for its user.
     """
-    rules = _vmm_rules()
+    rules = _deny_list()
     rules.kill(["fork", "vfork"])
     # guard: a renderer makes threads and no processes
     rules.kill_if("clone", rules.clear(0, _CLONE_THREAD))
@@ -63,9 +63,9 @@ def renderer_filter() -> bytes:
     return rules.program()
 
 
-def _vmm_rules() -> SeccompRules:
+def _deny_list(needs: frozenset[str] = frozenset()) -> SeccompRules:
     rules = SeccompRules(default=libseccomp.ALLOW)
-    rules.kill([name for name in NEVER if name not in _VMM_LACKS])
+    rules.kill([name for name in NEVER if name not in _VMM_LACKS | needs])
     rules.kill(["execveat"])
     for name in _VMM_LACKS:
         rules.deny(name, errno.ENOSYS)
@@ -123,22 +123,14 @@ def folder_server_filter() -> bytes:
     setgroups(2) is answered by success and does nothing: a user namespace without
     privilege refuses it, and virtiofsd does not start then.
     """
-    rules = SeccompRules(default=libseccomp.ALLOW)
-    kept = _FOLDER_NEEDS | _VMM_LACKS | {"setgroups"}
-    rules.kill([name for name in NEVER if name not in kept])
-    rules.kill(["execveat"])
-    for name in _VMM_LACKS:
-        rules.deny(name, errno.ENOSYS)
-    rules.deny("clone3", errno.ENOSYS)
+    rules = _deny_list(_FOLDER_NEEDS | {"setgroups"})
     rules.refuse("setgroups", 0)
     for bit in range(32):
         if CLONE_NEW >> bit & 1:
-            rules.deny_if("clone", rules.has(0, 1 << bit))
             # guard: a folder's server makes no namespaces
             rules.deny_if("unshare", rules.has(0, 1 << bit))
     # guard: a guest makes no setuid files in a folder
     close_set_id(rules)
-    rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     return rules.program()
 
 

@@ -47,7 +47,7 @@ class _Read(Generic[_T]):
         self, path: Path, limit: int, parse: Callable[[bytes], _T], *also: int
     ) -> _T:
         """The value; parsed again where the file, or ``also``, is another."""
-        fd = _open_private(path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(fd, "rb") as file:
             facts = _private(path, fd)
             settled = time.time_ns() - max(facts.st_mtime_ns, facts.st_ctime_ns)
@@ -123,10 +123,6 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SetupError(f"{error.strerror}", where=str(path)) from error
-
-
-def _open_private(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def _private(path: Path, fd: int) -> os.stat_result:
