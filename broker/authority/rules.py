@@ -23,6 +23,7 @@ from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc.audit import schema
+from broker.ipc.in_thread import NoThreadError, in_thread
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
 from policy.rules.applied import FOLDER as BUNDLES
@@ -85,7 +86,7 @@ class Rules:
 
         Until then no rule is in force, so everything is denied.
         """
-        saved = await trio.to_thread.run_sync(kept, self._kept_at)
+        saved = await in_thread(kept, self._kept_at)
         if isinstance(saved, Problem):
             log_stderr(f"vitrail: the kept rules are not used: {saved.first_line()}")
             saved = None
@@ -110,7 +111,7 @@ class Rules:
             return rules, applied_bundles(self._paths.config)
 
         # In a thread: ten thousand rules are half a second's work.
-        return await trio.to_thread.run_sync(read)
+        return await in_thread(read)
 
     async def _take(self, read: RuleSet, bundle: str, saved: RuleSet | None) -> bool:
         """Record a set of rules and put it in force."""
@@ -184,8 +185,8 @@ class Rules:
         self.unkept = ""
         try:
             self._kept_at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await trio.to_thread.run_sync(keep, rules, self._kept_at)
-        except (OSError, RuntimeError) as error:  # no disk, no thread
+            await in_thread(keep, rules, self._kept_at)
+        except (OSError, NoThreadError) as error:
             self.unkept = f"the rules in force could not be kept for a restart: {error}"
             log_stderr(f"vitrail: {self.unkept}")
 
@@ -240,8 +241,8 @@ async def follow_files(
                 await changed()
                 told = ""
             except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
-                # The log is full, say, or there is no room for a thread: the old
-                # rules stay in force, and that is reported once.
+                # The log is full, say: the old rules stay in force, and that is
+                # reported once.
                 why = str(error) or repr(error)
                 if why != told and not isinstance(error, UpstreamError):
                     log_exception(error)

@@ -19,6 +19,7 @@ from broker.cli.pairing.exchange import (
 from broker.cli.pairing.pinned import pin, refuse_unpinnable
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
+from broker.ipc.in_thread import in_thread
 from broker.net.addresses import parse_connect, parse_listen
 from broker.net.link.keys import Peer, PublicKey
 from broker.net.link.wire_types import Role
@@ -112,4 +113,4 @@ def _show(code: str, fingerprint: str) -> None:
 async def _ask() -> str:
     sys.stderr.write("the other machine's code: ")
     sys.stderr.flush()
-    return await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+    return await in_thread(sys.stdin.readline, abandon_on_cancel=True)

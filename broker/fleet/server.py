@@ -20,6 +20,7 @@ from broker.core.escape import printable
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.fleet.ingest_database import Credential, IngestStore
 from broker.ipc.audit.ingest import BATCH_BYTES, Position, Refusal, SignedBatch
+from broker.ipc.in_thread import in_thread
 
 try:
     import h11
@@ -230,7 +231,7 @@ class IngestServer:
         raise RefusedError("no such resource")
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: object) -> _T:
-        return await trio.to_thread.run_sync(work, *arguments, limiter=self._threads)
+        return await in_thread(work, *arguments, limiter=self._threads)
 
 
 @dataclass

@@ -115,7 +115,7 @@ class Launches:
 
         With it come the services that its session bus starts.
         """
-        sources = await trio.to_thread.run_sync(lambda: (files_tool(), call_tool()))
+        sources = await in_thread(lambda: (files_tool(), call_tool()))
         try:
             for name, source in zip((TOOL, CALL_TOOL), sources, strict=True):
                 (state.sockets / name).write_bytes(_TOOL_START + source)

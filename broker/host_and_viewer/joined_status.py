@@ -28,6 +28,7 @@ from broker.ipc.control.types.status import (
     StreamStatus,
 )
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
+from broker.ipc.in_thread import in_thread
 from broker.ipc.pump import StreamStatistics
 
 _LOOK_SECONDS = 3.0
@@ -172,7 +173,7 @@ async def _with_memory(
     with trio.move_on_after(_LOOK_SECONDS):
         look = partial(_look, pids, walls, memory)
         # guard: measuring leaves other work its threads
-        await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=_lookers)
+        await in_thread(look, abandon_on_cancel=True, limiter=_lookers)
     return [
         msgspec.structs.replace(
             process,

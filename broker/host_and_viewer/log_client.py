@@ -25,6 +25,7 @@ from broker.host_and_viewer.record_copy import RecordCopy
 from broker.ipc.audit import log_messages as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.event import Event
+from broker.ipc.in_thread import NoThreadError, in_thread
 from policy.records.model import RecordSet
 
 _LOST = "the authority has ended"
@@ -249,9 +250,9 @@ class LogClient:
     async def _follow(self, message: m.Policy) -> None:
         """Take a copy of other records, to show and to offer things."""
         try:
-            await trio.to_thread.run_sync(self._records.follow, message.records)
+            await in_thread(self._records.follow, message.records)
         # guard: records are followed without room for a thread
-        except RuntimeError:
+        except NoThreadError:
             self._records.follow(message.records)
         self._started = True
         self._changed.set()

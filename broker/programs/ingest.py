@@ -11,6 +11,7 @@ import trio
 from broker.core.errors import VitrailError
 from broker.fleet.ingest_database import IngestStore
 from broker.fleet.server import IngestLimits, IngestServer, server_context
+from broker.ipc.in_thread import in_thread
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
 
 async def _serve(words: argparse.Namespace) -> None:
     store = IngestStore(words.store)
-    await trio.to_thread.run_sync(store.check)
+    await in_thread(store.check)
     context = None
     if words.certificate:
         context = server_context(words.certificate, words.key, words.client_ca)

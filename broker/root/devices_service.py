@@ -41,6 +41,7 @@ from broker.ipc.devices.table import (
     Vanished,
     item_of,
 )
+from broker.ipc.in_thread import in_thread
 from broker.net.peers.control_peers import why_not_served
 from broker.root import monitor, receiver, usbip
 from broker.root.claims import Claims
@@ -380,9 +381,7 @@ class Service:
             # In a thread: the kernel waits for the device in some of it, and the
             # devices of others must be taken back meanwhile.
             async with held.busy:
-                made, out = await trio.to_thread.run_sync(
-                    self._hand_over, held, request, fds
-                )
+                made, out = await in_thread(self._hand_over, held, request, fds)
             try:
                 self._table.attached(plug)
             except BaseException:
@@ -500,15 +499,17 @@ class Service:
         """Return whether no sandbox has the device any more."""
         with self._reserve.used():
             strictly = self._strict.is_on()
-            if held.way == "usbip":
-                return await usbip.release(held.device, authorize=not strictly)
-            if strictly:
-                try:
-                    await trio.to_thread.run_sync(held.device.write, "authorized", "0")
-                except DeviceGoneError:
-                    pass
-                except UpstreamError:
-                    return False
+            try:
+                if held.way == "usbip":
+                    return await usbip.release(held.device, authorize=not strictly)
+                if strictly:
+                    await in_thread(held.device.write, "authorized", "0")
+            except DeviceGoneError:
+                pass
+            # The kernel refuses, or no thread can be started.
+            # guard: a device that could not be taken back is tried again
+            except UpstreamError:
+                return False
         return True
 
     async def _try_again(self, held: _Held) -> None:

@@ -20,9 +20,11 @@ import trio
 
 from broker.core.errors import SetupError
 from broker.ipc.devices.description import PORT, Device
+from broker.ipc.in_thread import NoThreadError, in_thread
 from broker.root.sysfs import DEVICES, DeviceGoneError, describe, ports
 
 _UDEVD = Path("/run/udev/control")
+_AGAIN_SECONDS = 1.0
 _BURST = 256
 """Messages that are read before the ports are looked at."""
 _LOOKERS = trio.CapacityLimiter(16)
@@ -74,6 +76,15 @@ class Watcher:
                 self._gone(port)
             else:
                 self._found(port, found)
+
+    async def _describe(self, port: str) -> Device | str:
+        """Do as ``describe``; wait until there is room for its thread."""
+        while True:
+            try:
+                return await in_thread(describe, port, self._root)
+            # guard: a device for which there is no thread ends no service
+            except NoThreadError:
+                await trio.sleep(_AGAIN_SECONDS)
 
     def _gone(self, port: str) -> None:
         self._known.discard(port)

@@ -23,6 +23,7 @@ import trio
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.limits import devices as limits
 from broker.ipc.devices.description import Device
+from broker.ipc.in_thread import in_thread
 from broker.root.sysfs import DeviceGoneError, SysfsDevice
 
 DRIVERS = Path("/sys/bus/usb/drivers")
@@ -140,15 +141,15 @@ async def release(held: SysfsDevice, *, authorize: bool) -> bool:
     Return whether no guest has it any more: it is at a driver of this machine, or gone.
     ``authorize``: whether this machine's drivers may have it afterwards.
     """
-    await trio.to_thread.run_sync(hang_up, held)
+    await in_thread(hang_up, held)
     with trio.move_on_after(limits.DEVICE_DETACH_SECONDS):
         while in_use(held):  # noqa: ASYNC110 -- see wait_ended
             await trio.sleep(0.02)
     # In a thread: an authorized device is configured, and may take as
     # long as it likes to answer that.
-    await trio.to_thread.run_sync(partial(give_back, held, authorize=authorize))
+    await in_thread(partial(give_back, held, authorize=authorize))
     # guard: nothing is taken back without a look
-    return await trio.to_thread.run_sync(_is_back, held)
+    return await in_thread(_is_back, held)
 
 
 def _is_back(held: SysfsDevice) -> bool:

@@ -37,6 +37,7 @@ from broker.core.stderr_log import isolated
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
+from broker.ipc.in_thread import in_thread
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
 from broker.viewer import menu_icons
@@ -252,7 +253,7 @@ class ViewerRole:
 
     async def _follow_icons(self) -> None:
         records = [*self.authority.records.records.values()]
-        await trio.to_thread.run_sync(menu_icons.follow, records)
+        await in_thread(menu_icons.follow, records)
 
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import trio
-
 from broker.authority.file_watch import Seen, open_watch
 from broker.core.notify import Notify
 from broker.core.paths import Paths
+from broker.ipc.in_thread import NoThreadError, in_thread
 from broker.viewer.settings_files import READERS, settings_problems
 from policy.errors import Problem
 
@@ -32,11 +31,9 @@ class SettingsWatch:
             while True:
                 seen = await watch.wait_changed(seen)
                 try:
-                    found = await trio.to_thread.run_sync(
-                        settings_problems, self._paths
-                    )
+                    found = await in_thread(settings_problems, self._paths)
                 # guard: settings are read without room for a thread
-                except RuntimeError:
+                except NoThreadError:
                     found = settings_problems(self._paths)
                 new = [problem for problem in found if problem not in self._problems]
                 self._problems = found

@@ -15,6 +15,7 @@ from broker.core.errors import RefusedError
 from broker.ipc.audit.database import open_reading
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
+from broker.ipc.in_thread import in_thread
 
 _LOOK_SECONDS = 0.25
 """Between two looks at the log while a subscriber has all of it."""
@@ -36,10 +37,10 @@ class EventsPart:
             raise RefusedError("events need a call with 'more'")
         last, kinds = request.after, set(request.kinds or ())
         if last is None:
-            last = await trio.to_thread.run_sync(_newest, self.log)
+            last = await in_thread(_newest, self.log)
         await exchange.emit(api.EventItem(sequence=last))
         while True:
-            rows = await trio.to_thread.run_sync(_since, self.log, last)
+            rows = await in_thread(_since, self.log, last)
             for last, kind, body in rows:
                 if not kinds or kinds & {kind, kind.partition(".")[0]}:
                     await exchange.emit(api.EventItem(sequence=last, event=body))

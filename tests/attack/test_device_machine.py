@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError
+from broker.ipc.in_thread import in_thread
 from broker.root import devices_service as service_module
 from broker.root import usbip
 from broker.root.claims import Claims
@@ -21,6 +22,7 @@ from tests.attack.test_device_service import Bus, controller, drive
 from tests.broker.root.test_sysfs import plug
 from tests.integration.test_device_service import _RECORDS, number, service
 from tests.kit.eventually import eventually
+from tests.kit.threads import no_threads
 
 STRICT = f"strict = true\n{_RECORDS}"
 
@@ -196,6 +198,27 @@ async def test_device_that_does_not_come_back_is_not_said_to_be_back(
             with pytest.raises(RefusedError, match="not taken back"):
                 await client.export(item, "work", "lease", here)
             gate.set()
+            await eventually(lambda: not Claims(tmp_path).is_taken("2-1"))
+            assert (await client.devices()).problems == []
+
+
+async def test_device_is_taken_back_when_there_is_room_for_a_thread(
+    monkeypatch, tmp_path
+):
+    async with service(monkeypatch, shared=tmp_path) as place:
+        client = await place.connect()
+
+        async def release(_held, *, authorize):
+            return await in_thread(bool, authorize)
+
+        monkeypatch.setattr(usbip, "release", release)
+        here, there = socket.socketpair()
+        with here, there:
+            item = await number(client)
+            made = await client.export(item, "work", "lease", here)
+            with no_threads(), pytest.raises(RefusedError, match="tries it again"):
+                await client.detach(made.attachment)
+            assert Claims(tmp_path).is_taken("2-1")
             await eventually(lambda: not Claims(tmp_path).is_taken("2-1"))
             assert (await client.devices()).problems == []
 

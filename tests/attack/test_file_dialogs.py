@@ -53,6 +53,7 @@ from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import notifying
 from tests.kit.rulebook import WORK
+from tests.kit.threads import no_threads
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.wayland.input import Keyboard
 
@@ -258,6 +259,24 @@ async def test_rules_that_changed_while_the_user_chose_hold(tmp_path):
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with pytest.raises(RefusedError, match="nothing be copied"):
         await dialogs.serve(OpenExchange(guest, opening), ChooseFiles("open"))
+
+
+async def test_a_choice_for_which_there_is_no_thread_ends_no_other(tmp_path):
+    shown = []
+
+    async def chosen(_choice):
+        await trio.lowlevel.checkpoint()
+        return [tmp_path / "letter.txt", tmp_path / "other.txt"]
+
+    allowed = SimpleNamespace(verdict="allow", rule=None, where="30-mine.policy:2")
+    dialogs = _dialogs(chosen, lambda *words, sandbox: shown.append(words), allowed)
+    opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
+    with no_threads(), pytest.raises(RefusedError):
+        await dialogs.serve(guest, opening, OpenExchange(1), ChooseFiles("open"))
+    assert "no thread can be started" in shown[-1][1]
+    with pytest.raises(RefusedError):
+        await dialogs.serve(guest, opening, OpenExchange(1), ChooseFiles("open"))
+    assert "more was chosen than one file" in shown[-1][1]
 
 
 @asynccontextmanager

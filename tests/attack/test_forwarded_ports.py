@@ -22,6 +22,7 @@ from broker.viewer.calls.tcp_ports import take_port
 from broker.viewer.opening import forwards
 from broker.viewer.opening.forwards import PortForwards
 from tests.kit.rulebook import WORK, rulebook
+from tests.kit.threads import no_threads
 
 RULES = "vitrail.Tcp +80 @adminvm work allow\n"
 
@@ -147,20 +148,13 @@ async def test_a_connection_that_finds_no_descriptor_ends_no_other():
             await calls.wait(2)
 
 
-async def test_a_connection_that_finds_no_thread_ends_no_other(monkeypatch):
+async def test_a_connection_that_finds_no_thread_ends_no_other():
     async with forwarded() as (port, calls, _):
-        with monkeypatch.context() as without:
-            without.setattr(trio.to_thread, "run_sync", no_thread)
+        with no_threads():
             async with await connect(port) as failed:
                 assert await failed.receive_some() == b""
         async with await connect(port):
             await calls.wait(1)
-
-
-async def no_thread(*_words, **_more):
-    """As where a sandbox has all processes that its user may have."""
-    await trio.lowlevel.checkpoint()
-    raise RuntimeError("can't start new thread")
 
 
 async def test_who_connects_is_looked_up_beside_the_event_loop(monkeypatch):

@@ -27,6 +27,7 @@ from broker.ipc.audit.schema import (
 )
 from tests.kit.audit.log import opened, report
 from tests.kit.brokerctl import brokerctl, home, lines_of, paths_of, running
+from tests.kit.threads import no_threads
 
 ROOT = Path(__file__).parents[2]
 
@@ -294,7 +295,7 @@ async def test_a_reader_that_leaves_early_is_no_error(env: dict[str, str]) -> No
 
 
 async def test_no_room_for_a_thread_is_an_answer_for_all_who_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Not an error of one and silence for the others: ends of leases wait here."""
     refused = []
@@ -306,15 +307,10 @@ async def test_no_room_for_a_thread_is_an_answer_for_all_who_wait(
             except UpstreamError as error:
                 refused.append(str(error))
 
-        def full(_events: object) -> int:
-            raise RuntimeError("can't start new thread")
-
-        with monkeypatch.context() as machine:
-            machine.setattr(store, "_write", full)
-            with trio.fail_after(60):
-                async with trio.open_nursery() as nursery:
-                    for _ in range(5):
-                        nursery.start_soon(caller)
+        with no_threads(), trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(caller)
         assert len(refused) == 5
-        assert "can't start new thread" in refused[0]
+        assert "no thread can be started" in refused[0]
         assert await store.record(BrokerStart(software="1", pid=1)) == 1

@@ -46,6 +46,7 @@ from broker.ipc.audit.database import (
 )
 from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.tree import Growing, consistency_proof, leaf_hash
+from broker.ipc.in_thread import in_thread
 
 _T = TypeVar("_T")
 
@@ -187,12 +188,10 @@ class Store:
         size = min(len(self._pending), audit_limits.AUDIT_BATCH)
         batch = [self._pending.popleft() for _ in range(size)]
         try:
-            first = await trio.to_thread.run_sync(
-                self._write, batch, limiter=self._thread
-            )
+            first = await in_thread(self._write, batch, limiter=self._thread)
         except Exception as error:  # noqa: BLE001
-            # Whatever it is (no room for a thread is a RuntimeError): those
-            # who wait must be notified, or they would wait forever.
+            # Whatever it is: those who wait must be notified, or they would wait
+            # forever.
             self._failures += 1
             problem = UpstreamError(
                 f"the audit log cannot be written: {error}",
@@ -358,9 +357,8 @@ class Store:
             raise InternalError("the audit log was closed")
         try:
             # A cancellation waits for the thread; its work is not undone.
-            return await trio.to_thread.run_sync(step, limiter=self._thread)
-        except (sqlite3.Error, OSError, RuntimeError) as error:
-            # RuntimeError: no room for a thread, see _commit.
+            return await in_thread(step, limiter=self._thread)
+        except (sqlite3.Error, OSError) as error:
             self._failures += 1
             raise UpstreamError(
                 f"the audit log cannot be written: {error}",
@@ -371,7 +369,7 @@ class Store:
         """Close the database; used by ``open_store``."""
         self._closed = True
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._close, limiter=self._thread)
+            await in_thread(self._close, limiter=self._thread)
 
     def _close(self) -> None:
         try:
@@ -406,7 +404,7 @@ async def open_store(
     settings = settings or AuditSettings()
     lock = lock_log(path)
     try:
-        opened = await trio.to_thread.run_sync(_open, path, settings)
+        opened = await in_thread(_open, path, settings)
         store = Store(opened, path, broker)
         try:
             if opened.version == 1:

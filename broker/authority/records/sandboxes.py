@@ -14,6 +14,7 @@ from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
 from broker.ipc.audit import schema
+from broker.ipc.in_thread import in_thread
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import RecordSet
 
@@ -80,7 +81,7 @@ class Records:
     async def _read_again(self, stamp: Stamp) -> None:
         """Bring what the files say into force.  Raises UpstreamError as ``reload``."""
         # guard: records are read beside all else
-        read = await trio.to_thread.run_sync(self._read)
+        read = await in_thread(self._read)
         fresh = with_last_good(read, self.now)
         if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
             # A stricter set does not wait for the log; see authz.rules.

@@ -26,6 +26,7 @@ from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.paths import Paths, find_paths, require_private
 from broker.core.sliding_window import SlidingWindow
 from broker.ipc.audit.query import open_log
+from broker.ipc.in_thread import in_thread
 
 READ_SECONDS = 1.0
 """An answer that is given sooner after the line is shown is not an answer."""
@@ -119,8 +120,8 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
         return
     note = DesktopNotification(env)
     try:
-        offer = await trio.to_thread.run_sync(offer_for, refusal.sequence)
-        text = await trio.to_thread.run_sync(text_of, offer)
+        offer = await in_thread(offer_for, refusal.sequence)
+        text = await in_thread(text_of, offer)
     except RefusedError as error:
         await note.show("No rule can allow this", _told(error))
         return

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import trio
-
 from broker.cli import render
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.images.building import build_room
@@ -30,6 +28,7 @@ from broker.host.vmm import accel, hosttools
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.vsock_backend import hybrid_environment
 from broker.ipc.control import client
+from broker.ipc.in_thread import in_thread
 from broker.net.peers import credentials, peer_process
 
 _OLD_IMAGE_SECONDS = 30 * 86400.0
@@ -316,7 +315,7 @@ async def check_disk(context: Context) -> Sequence[Finding]:
     )
     for what, path, need, judge in needs:
         there = _existing(path)
-        usage = await trio.to_thread.run_sync(shutil.disk_usage, there)
+        usage = await in_thread(shutil.disk_usage, there)
         text = f"{render.size(usage.free)} free for {what} ({there})"
         if not os.access(there, os.W_OK):
             found.append(fail("disk", f"{there} is not writable", f"ls -ld {there}"))

@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import trio
-
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
@@ -15,6 +13,7 @@ from broker.helpers.shipper.config import AnyTarget, JsonlTarget, load_config
 from broker.helpers.shipper.cursor import load_cursor
 from broker.helpers.shipper.run import make_target
 from broker.helpers.shipper.state import find_config
+from broker.ipc.in_thread import in_thread
 
 _NAME = "shipping"
 
@@ -29,7 +28,7 @@ async def check_shipping(context: Context) -> Sequence[Finding]:
     except VitrailError as error:
         return [fail(_NAME, str(error), error.hint)]
     return [
-        await trio.to_thread.run_sync(_target, context, target, abandon_on_cancel=True)
+        await in_thread(_target, context, target, abandon_on_cancel=True)
         for target in config.target
     ]
 

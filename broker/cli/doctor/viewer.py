@@ -26,6 +26,7 @@ from broker.ipc.audit.query import open_log
 from broker.ipc.control import client
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import GET_VERSION
+from broker.ipc.in_thread import in_thread
 from broker.viewer.settings_files import settings_problems
 from policy.records.loader import load_records, search_path
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
@@ -70,9 +71,7 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
         return [warn("compositor", printable(text), mend)]
     with trio.move_on_after(_COMPOSITOR_SECONDS):
         # libwayland waits inside; a compositor that hangs must not hang us.
-        globals_ = await trio.to_thread.run_sync(
-            list_globals, path, abandon_on_cancel=True
-        )
+        globals_ = await in_thread(list_globals, path, abandon_on_cancel=True)
         return judge_globals(path, globals_)
     text = f"{path} accepts connections but does not answer"
     return [
@@ -189,7 +188,7 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     if not path.exists():
         return [ok("audit", "there is no log yet; the first start creates it")]
     with open_log(path) as log:
-        state = await trio.to_thread.run_sync(log.check)
+        state = await in_thread(log.check)
     if state != "ok":
         mend = f"move {path} away, keep it for inspection, and start again"
         return [fail("audit", f"{path} is damaged: {state}", mend)]

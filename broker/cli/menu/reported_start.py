@@ -29,6 +29,7 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.ipc.control.api import WindowsRequest
 from broker.ipc.control.methods import WINDOWS
+from broker.ipc.in_thread import in_thread
 
 _QUIET_SECONDS = 1.5
 """A start that is over by then needs no notification: its window is there."""
@@ -243,8 +244,8 @@ class _Seen:
         while not self.window:
             await trio.sleep(_LOOK_SECONDS)  # windows send no event to their callers
             with suppress(VitrailError):  # it does not run yet
-                self.window = await trio.to_thread.run_sync(self._has_window)
-        await trio.to_thread.run_sync(follow_windows)
+                self.window = await in_thread(self._has_window)
+        await in_thread(follow_windows)
 
     def _has_window(self) -> bool:
         return bool(ask(WINDOWS, WindowsRequest(sandbox=self._record)).windows)

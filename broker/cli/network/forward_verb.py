@@ -19,6 +19,7 @@ from broker.core.errors import UpstreamError, sole
 from broker.core.escape import printable
 from broker.ipc.control.api import ForwardItem, ForwardRequest
 from broker.ipc.control.methods import FORWARD
+from broker.ipc.in_thread import in_thread
 
 _PORTS = re.compile(r"([0-9]{1,5})(?::([0-9]{1,5}))?")
 _PIECE = 1 << 16
@@ -86,7 +87,7 @@ async def _stdio(request: ForwardRequest) -> None:
 async def _copied(port: int, over: trio.CancelScope) -> None:
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.settimeout(None)
-        run = partial(trio.to_thread.run_sync, abandon_on_cancel=True)
+        run = partial(in_thread, abandon_on_cancel=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, _send, sock)
             await run(_receive, sock)

@@ -67,13 +67,15 @@ async def typed() -> AsyncGenerator[bytes, None]:
     """
     import trio  # late: the help of 'run' loads this module
 
+    from broker.ipc.in_thread import in_thread
+
     waits = _can_wait()
     while True:
         if waits:
             await trio.lowlevel.wait_readable(_STDIN)
             data = os.read(_STDIN, _READ_BYTES)
         else:  # a file, for which there is nothing to wait
-            data = await trio.to_thread.run_sync(os.read, _STDIN, _READ_BYTES)
+            data = await in_thread(os.read, _STDIN, _READ_BYTES)
         if not data:
             return
         yield data

@@ -34,6 +34,7 @@ from broker.ipc.control.api import (
     StopRequest,
 )
 from broker.ipc.control.client import Client
+from broker.ipc.in_thread import in_thread
 from broker.viewer.sound.mixer import MixerRequest, desks_folder
 
 _BUSY_SECONDS = 5.0
@@ -106,7 +107,7 @@ async def look(asked: Client) -> TrayState:
     with suppress(RefusedError):  # a host has no dialogs and no folders
         questions = (await asked.call(methods.PENDING, Nothing())).questions
         folders = (await asked.call(methods.FOLDERS, Nothing())).folders
-    sound = await trio.to_thread.run_sync(running_filters)
+    sound = await in_thread(running_filters)
     return TrayState(
         reachable=True,
         sandboxes=tuple(sorted(status.sandboxes, key=lambda one: one.name)),
@@ -123,7 +124,7 @@ async def carry_out(paths: Paths, click: Click) -> None:
     if isinstance(click, EndMicrophone):
         mixer = desks_folder() / click.sandbox
         order = partial(ask_desk, mixer, MixerRequest(microphone=False))
-        await trio.to_thread.run_sync(order)
+        await in_thread(order)
         return
     async with open_client(paths) as asked:
         match click:

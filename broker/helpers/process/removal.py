@@ -7,6 +7,8 @@ from pathlib import Path
 
 import trio
 
+from broker.ipc.in_thread import in_thread
+
 _REMOVERS = trio.CapacityLimiter(2)
 """Separate threads: rules are read by the others."""
 
@@ -18,4 +20,4 @@ async def remove_aside(remove: Callable[[Path], object], directory: Path) -> Non
     """
     with trio.CancelScope(shield=True):
         # guard: a directory that was filled holds up no other sandbox
-        await trio.to_thread.run_sync(remove, directory, limiter=_REMOVERS)
+        await in_thread(remove, directory, limiter=_REMOVERS)

@@ -45,6 +45,7 @@ from broker.ipc.audit.filters import Found
 from broker.ipc.audit.ingest import SignedNote
 from broker.ipc.audit.query import Log, open_log
 from broker.ipc.audit.tree import Growing, leaf_hash
+from broker.ipc.in_thread import in_thread
 
 _AGAIN_SECONDS = 1.0
 _BEAT_SECONDS = 3600.0
@@ -202,7 +203,7 @@ class Shipper:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hurry)
             try:
-                done = await trio.to_thread.run_sync(self._step, abandon_on_cancel=True)
+                done = await in_thread(self._step, abandon_on_cancel=True)
             except VitrailError as error:
                 done = error
             except Exception as error:  # noqa: BLE001

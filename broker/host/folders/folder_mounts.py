@@ -29,6 +29,7 @@ from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.machine_interface import Machine
 from broker.host.role import ActiveLease, HostRole
 from broker.ipc.control.types.faults import HeldError
+from broker.ipc.in_thread import in_thread
 from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
@@ -63,7 +64,7 @@ class MountedFolder:
             with _namespace(self.machine) as (pid, namespace):
                 # guard: a copy that no process has is not overlooked
                 await mounts.refuse_mount_makers(pid)
-                await trio.to_thread.run_sync(mounts.refuse_other_namespaces, pid)
+                await in_thread(mounts.refuse_other_namespaces, pid)
                 # guard: a copy made before the unmounting is found
                 self.kept = await self.unmount(pid, namespace)
         except (HeldError, mounts.AbsentError) as error:
@@ -78,7 +79,7 @@ class MountedFolder:
         await mounts.detach(namespace, self.name)
         mounts.refuse_moved(pid, self.number)
         # Last: until it is unmounted a program could make a copy.
-        if await trio.to_thread.run_sync(mounts.may_have_copy, pid):
+        if await in_thread(mounts.may_have_copy, pid):
             return True
         # guard: after a crash a copy that no process has is not overlooked
         return await mounts.may_make_mounts(pid)

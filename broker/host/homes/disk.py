@@ -11,13 +11,12 @@ import os
 import shutil
 from pathlib import Path
 
-import trio
-
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import run_tool
 from broker.host.homes.store import DISK, Home, HomeStore
+from broker.ipc.in_thread import in_thread
 
 LABEL = "vitrail-home"
 """Of the file system, for people who look at the file."""
@@ -61,11 +60,11 @@ async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
     A home never shrinks.  The caller holds its lock.  Raises SetupError when
     the home is a directory, UpstreamError or OSError when it cannot be made.
     """
-    home = await trio.to_thread.run_sync(store.find, name)
+    home = await in_thread(store.find, name)
     if home is None:
         with store.new(DISK) as prepared:
             await make_disk(prepared / DISK, size)
-            return await trio.to_thread.run_sync(store.publish, prepared, name)
+            return await in_thread(store.publish, prepared, name)
     if home.meta.kind != DISK:
         raise SetupError(
             f"the home of '{name}' is a directory, made by another kind of launch",

@@ -16,8 +16,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import trio
-
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
@@ -25,6 +23,7 @@ from broker.helpers.process.spawn import run_tool
 from broker.host.homes import keyring
 from broker.host.homes.disk import make_disk
 from broker.host.homes.store import DISK, Home, HomeStore
+from broker.ipc.in_thread import in_thread
 
 LUKS_BYTES = 2 << 20
 """Bytes that the LUKS header takes in the file, rounded up."""
@@ -121,7 +120,7 @@ async def _write_all(io: str, plain: Path, path: Path, passphrase: bytes) -> Non
     In one run: to open the disk takes a second, by design.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as room:
-        commands = await trio.to_thread.run_sync(_split, plain, Path(room))
+        commands = await in_thread(_split, plain, Path(room))
         key = passphrase_pipe(passphrase)
         try:
             await run_tool(
@@ -173,11 +172,11 @@ async def ready_encrypted_disk(
 
     The caller holds its lock.  Raises SetupError when the home is another one.
     """
-    home = await trio.to_thread.run_sync(store.find, name)
+    home = await in_thread(store.find, name)
     if home is None:
         with store.new(DISK, encrypted=True) as prepared:
             await make_encrypted_disk(prepared / DISK, size, passphrase)
-            return await trio.to_thread.run_sync(store.publish, prepared, name)
+            return await in_thread(store.publish, prepared, name)
     # guard: a home that is not encrypted is not passed off as one
     if home.meta.kind != DISK or not home.meta.encrypted:
         raise SetupError(

@@ -6,13 +6,12 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-import trio
-
 from broker.core.names import SandboxName
 from broker.host.homes.disk import ready_disk
 from broker.host.homes.renaming import recover
 from broker.host.homes.store import HomeStore
 from broker.host.vmm.qemu_arguments import HomeDisk
+from broker.ipc.in_thread import in_thread
 
 
 async def open_home(
@@ -31,7 +30,7 @@ async def open_home(
     cannot be made.
     """
     store = HomeStore(homes)
-    await trio.to_thread.run_sync(recover, store)
+    await in_thread(recover, store)
     lock = held.enter_context(store.lock(sandbox))
     if not encrypted:
         home = await ready_disk(store, sandbox, size)

@@ -14,12 +14,11 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-import trio
-
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.vmm.qemu_arguments import Accel
+from broker.ipc.in_thread import in_thread
 
 _ELF = b"\x7fELF"
 _ELF_HEADER = struct.Struct("<32xQ14xHH")
@@ -91,7 +90,7 @@ async def find_vmlinux(kernel: Path, cache: Path) -> Path:
     with kernel.open("rb") as file:
         if file.read(len(_ELF)) == _ELF:
             return kernel
-        digest = await trio.to_thread.run_sync(_digest, file)
+        digest = await in_thread(_digest, file)
         target = cache / "vmlinux" / digest
         try:
             os.utime(target)  # its last use, by which unpack._drop_oldest() chooses

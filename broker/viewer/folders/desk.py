@@ -30,6 +30,7 @@ from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.host_viewer import FolderSource, Mounted
+from broker.ipc.in_thread import in_thread
 from broker.viewer.authority.interface import Permits
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.named_lease import one_lease
@@ -151,7 +152,7 @@ class FolderDesk:
 
     async def _begin(self, path: str, lease: Lease, *, write: bool) -> SharedFolder:
         assert self._nursery is not None
-        folder = await trio.to_thread.run_sync(
+        folder = await in_thread(
             open_folder, path, self._home, self._private, self._writable()
         )
         shared = SharedFolder(folder, lease, write)
@@ -306,8 +307,7 @@ class FolderDesk:
         try:
             write = path in record.viewer.folders.read_write
             await self._begin(str(path), lease, write=write)
-        # guard: a folder for which there is no thread ends no broker
-        except (VitrailError, OSError, RuntimeError) as error:
+        except (VitrailError, OSError) as error:
             self._decider.notify(
                 f"Vitrail: {lease.sandbox} starts without {printable(str(path), 200)}",
                 printable(str(error), 400),

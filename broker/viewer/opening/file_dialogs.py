@@ -175,7 +175,7 @@ class FileDialogs:
         if found and names:
             _require_folder(found, names)
             # The dialog asked about a folder, and about no file that is in it.
-            found = [await trio.to_thread.run_sync(_free_place, p) for p in found]
+            found = [await in_thread(_free_place, p) for p in found]
         elif len(found) > 1 and not several:
             raise UpstreamError("more was chosen than one file")
         return tuple(found)
@@ -206,7 +206,7 @@ class FileDialogs:
         most = min(allowed.request_size, allowed.file_size)
         most = min(most, chosen.permit.max_size or most)
         tokens = [secrets.token_hex(16) for _ in paths]
-        states = [await trio.to_thread.run_sync(chosen_state, path) for path in paths]
+        states = [await in_thread(chosen_state, path) for path in paths]
         with ExitStack() as places:
             for _ in paths:
                 places.enter_context(

@@ -27,6 +27,7 @@ from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.guest.file_requests import GuestCall
+from broker.ipc.in_thread import in_thread
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listen, take_port
@@ -137,7 +138,7 @@ class PortForwards:
         # The kernel writes a line for each TCP socket of the machine, of any user.
         try:
             # guard: who connects to a forwarded port is looked up beside the event loop
-            own = await trio.to_thread.run_sync(is_own, conn, there)
+            own = await in_thread(is_own, conn, there)
             # guard: a forwarded port serves its user alone
             if not own:
                 await self._events.refused(opening, "another user's program connected")
@@ -155,7 +156,7 @@ class PortForwards:
                     outcome.reason = end.describe()
                     outcome.counts = end.bytes_ba, end.bytes_ab
         # guard: a forwarded connection without descriptors ends no other
-        except (VitrailError, OSError, RuntimeError) as error:  # no room for a thread
+        except (VitrailError, OSError) as error:
             await forward.emit(api.ForwardItem(failed=printable(str(error), 300)))
 
 

@@ -274,14 +274,14 @@ async def _wanted(request: api.OpenRequest, writable: Iterable[Path]) -> _Wanted
     if request.url is not None:
         return _Wanted(OPEN_URL, url=take_url(request.url, None))
     if request.path is not None:
-        path = await trio.to_thread.run_sync(_found, request.path, writable)
-        size = await trio.to_thread.run_sync(_size_of, path)
+        path = await in_thread(_found, request.path, writable)
+        size = await in_thread(_size_of, path)
         mime = claimed(request.path)
         return _Wanted(OPEN_FILE, (path,), None, mime, size, bool(request.edit))
     paths = tuple(request.copy or ())
     if not paths or not all(Path(path).is_absolute() for path in paths):
         raise RefusedError("the paths to copy are not absolute")
-    found = [await trio.to_thread.run_sync(_found, path, writable) for path in paths]
+    found = [await in_thread(_found, path, writable) for path in paths]
     return _Wanted(FILE_COPY, tuple(found))
 
 

@@ -35,6 +35,7 @@ from broker.helpers.compositor_socket import display_path
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
+from broker.ipc.in_thread import NoThreadError, in_thread
 from broker.viewer.opening.exchanges import Exchanges
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest_folders import GuestFolders
@@ -193,11 +194,12 @@ class Guest:
             # A jailed client may have filled it, and trio's thread serves all sandboxes.
             # Twice: a call may fail where memory or descriptors are used up.
             # guard: a sandbox ends without room for a thread
-            with trio.move_on_after(_REMOVE_SECONDS), contextlib.suppress(RuntimeError):
+            with (
+                trio.move_on_after(_REMOVE_SECONDS),
+                contextlib.suppress(NoThreadError),
+            ):
                 for _ in range(2):
-                    await trio.to_thread.run_sync(
-                        remove_tree, self._display, abandon_on_cancel=True
-                    )
+                    await in_thread(remove_tree, self._display, abandon_on_cancel=True)
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.
                 self._display.parent.rmdir()

@@ -8,6 +8,7 @@ import trio
 from broker.authority import file_watch, rules
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
+from broker.ipc.in_thread import NoThreadError
 from tests.kit.rulebook import rulebook
 
 GOOD = "a * * @adminvm allow\nb * * @adminvm deny\n"
@@ -177,9 +178,7 @@ async def test_a_change_is_noticed(how, monkeypatch):
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(
-    "error", [UpstreamError("full"), RuntimeError("can't start new thread")]
-)
+@pytest.mark.parametrize("error", [UpstreamError("full"), RuntimeError("a mistake")])
 async def test_a_reading_that_fails_is_tried_again_and_said_once(
     monkeypatch, capsys, error
 ):
@@ -203,14 +202,14 @@ async def test_a_reading_that_fails_is_tried_again_and_said_once(
 
 async def test_rules_that_cannot_be_kept_are_in_force_all_the_same(monkeypatch):
     def no_thread(*_words):
-        raise RuntimeError("can't start new thread")
+        raise NoThreadError("no thread can be started")
 
     async with rulebook(GOOD) as b:
         monkeypatch.setattr(rules, "keep", no_thread)
         await b.change("50-test.policy", "a * * * deny\n")
         with pytest.raises(RefusedError, match=r"50-test.policy:1"):
             await b.once("a")
-        assert "new thread" in b.rules.lines()[-1]
+        assert "no thread" in b.rules.lines()[-1]
 
 
 @pytest.mark.parametrize("folder", ["sandboxes.d", "policy.d"])

@@ -15,6 +15,7 @@ from broker.host_and_viewer.log_client import LogClient
 from broker.host_and_viewer.record_copy import RecordCopy
 from broker.ipc import authority as m
 from policy.records.loader import load_records
+from tests.kit.threads import no_threads
 from tests.kit.world import record
 
 KINDS = {
@@ -126,18 +127,12 @@ def test_a_record_that_cannot_be_read_is_our_mistake():
         copy.follow("")
 
 
-async def test_records_are_followed_where_there_is_no_thread(monkeypatch):
-    """A sandbox may have all processes that its user may have."""
-
-    async def no_thread(*_words, **_more):
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", no_thread)
+async def test_records_are_followed_where_there_is_no_thread():
     followed = []
     client = LogClient.__new__(LogClient)
     client._records = SimpleNamespace(follow=followed.append)
     client._changed = trio.Event()
-    await client._follow(SimpleNamespace(records="records"))
+    with no_threads():
+        await client._follow(SimpleNamespace(records="records"))
     assert followed == ["records"]
     assert client._changed.is_set()

@@ -6,10 +6,12 @@ import os
 import shutil
 
 import pytest
+import trio
 
 from broker.core.errors import UpstreamError
 from broker.root.monitor import Watcher
 from broker.root.sysfs import DeviceGoneError, SysfsDevice, describe, ports
+from tests.kit.threads import no_threads
 from tests.kit.usb.samples import KEYBOARD, STICK, descriptors
 
 
@@ -115,3 +117,16 @@ async def test_watcher_reads_the_present_devices_and_not_the_events(tmp_path):
 def test_hostile_strings_are_escaped(tmp_path):
     plug(tmp_path, product="\x1b[2Jok\u202e", serial="")
     assert describe("2-1", tmp_path).product == r"\x1b[2Jok\u202e"
+
+
+async def test_a_port_is_looked_at_when_there_is_room_for_a_thread(
+    tmp_path, autojump_clock
+):
+    plug(tmp_path)
+    watcher = Seen(tmp_path)
+    async with trio.open_nursery() as nursery:
+        with no_threads():
+            nursery.start_soon(watcher.look_at_all)
+            await trio.sleep(10)  # of the clock that jumps
+        assert watcher.said == []
+    assert watcher.said == [("seen", "2-1", 5)]

@@ -14,6 +14,7 @@ from broker.cli.policy.verbs import command
 from broker.core.paths import Paths
 from broker.viewer.settings_files import settings_problems
 from broker.viewer.settings_watch import SettingsWatch
+from tests.kit.threads import no_threads
 
 GOOD = {
     "audit.toml": 'mode = "required"\nkeep = "90d"\n',
@@ -121,21 +122,15 @@ async def test_a_running_broker_tells_of_a_mistake_once_and_warns_until_it_is_me
 
 
 async def test_a_mistake_is_told_where_there_is_no_thread(
-    paths, nursery, autojump_clock, monkeypatch
+    paths, nursery, autojump_clock
 ):
-    """A sandbox may have all processes that its user may have."""
-
-    async def no_thread(*_words, **_more):
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", no_thread)
     told, more = trio.open_memory_channel(100)
     watch = SettingsWatch(paths, lambda title, text: told.send_nowait((title, text)))
     name, wrong = next(iter(WRONG_ONCE.items()))
     (paths.config[0] / name).write_text(wrong)
-    nursery.start_soon(watch.run)
-    _, text = await more.receive()
+    with no_threads():
+        nursery.start_soon(watch.run)
+        _, text = await more.receive()
     assert f"{name}:1:" in text
 
 

@@ -33,6 +33,7 @@ from broker.ipc.audit import schema
 from broker.ipc.audit.counts import Counts
 from broker.ipc.audit.event import Scalar
 from broker.ipc.audit.filters import Filters, Found, choose, kinds_among
+from broker.ipc.in_thread import in_thread
 
 _FOLLOW_SECONDS = 1.0
 _PAGE = 1000
@@ -289,7 +290,7 @@ class Fleet:
         del shown, cursor  # the events after it have been shown
         before = _read_cursor(self.horizon)
         while True:
-            now = await trio.to_thread.run_sync(self._now)
+            now = await in_thread(self._now)
             for found in self._find(filters, _spans(before, now), None, False):  # noqa: FBT003
                 yield found
             before = now

@@ -52,6 +52,7 @@ from broker.helpers.process.spawn import spawn
 from broker.host.images import store
 from broker.host.images.packages import Archive, find_archive
 from broker.host.images.store import Image, ImageSpec, Manifest
+from broker.ipc.in_thread import in_thread
 from shims.bundle import guest_agent
 
 EPOCH = 1_600_000_000
@@ -114,13 +115,13 @@ async def _build(
     need_space(paths.images, "the image")
     archive = await find_archive(spec.mirror)
     await _bootstrap(paths, spec, archive, progress, work)
-    await trio.to_thread.run_sync(_note_x11, work, spec)
+    await in_thread(_note_x11, work, spec)
     progress("making the root file system")
     await files.make_root(work, spec.size)
     progress("making the initramfs")
     release = await files.make_boot(work)
     progress("computing the digest")
-    digest = await trio.to_thread.run_sync(files.digest, work)
+    digest = await in_thread(files.digest, work)
     manifest = Manifest(
         format=store.FORMAT,
         spec=spec,

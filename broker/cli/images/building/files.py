@@ -14,8 +14,6 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-import trio
-
 from broker.cli.images.building import ext2
 from broker.cli.images.building.initramfs_build import boot_modules, build_initramfs
 from broker.core import limits
@@ -24,6 +22,7 @@ from broker.core.files.trees import remove_tree
 from broker.helpers.process.spawn import run_tool
 from broker.helpers.process.tool_jail import jail_words, python_words
 from broker.host.images.store import SHARED_IMAGE_ALIGN as _ALIGN
+from broker.ipc.in_thread import in_thread
 
 _GENEXT2FS = ("genext2fs",)
 _E2FSCK = ("e2fsck",)
@@ -77,7 +76,7 @@ async def make_boot(work: Path) -> str:
     tar.unlink()
     for package in sorted(boot.glob("*.deb")):
         await run_tool(["dpkg-deb", "-x", str(package), str(boot / "unpacked")])
-    return await trio.to_thread.run_sync(_make_initrd, work, boot / "unpacked")
+    return await in_thread(_make_initrd, work, boot / "unpacked")
 
 
 def _make_initrd(work: Path, unpacked: Path) -> str:

@@ -18,8 +18,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import trio
-
 from broker.cli.images import installed
 from broker.cli.images.building.build_room import Progress
 from broker.cli.images.foreign_images.furnish import (
@@ -35,6 +33,7 @@ from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.host.images.store import HOST_IMAGE, Image
+from broker.ipc.in_thread import in_thread
 from shims.bundle import guest_agent
 
 _FORMAT = 1
@@ -101,7 +100,7 @@ async def build_host_image(
 
     async def make(work: Path) -> dict[str, str]:
         progress("reading /usr")
-        return await trio.to_thread.run_sync(_write_root, root, work)
+        return await in_thread(_write_root, root, work)
 
     origin = RootSource(f"host:{package_state(root)}", make)
     return await make_foreign(paths, HOST_IMAGE, origin, base, progress)

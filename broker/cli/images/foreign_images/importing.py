@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import trio
 
 from broker.cli.images import installed
 from broker.cli.images.building import files
@@ -41,6 +40,7 @@ from broker.helpers.process.spawn import run_tool
 from broker.helpers.process.tool_jail import ROOM, jail_words, python_words
 from broker.host.images import store
 from broker.host.images.store import Image, Manifest
+from broker.ipc.in_thread import in_thread
 from shims.bundle import guest_agent
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -135,7 +135,7 @@ async def make_foreign(
                 progress("making the root file system")
                 await files.make_root(work, 0)
                 progress("computing the digest")
-                await trio.to_thread.run_sync(_borrow_kernel, kernel, work)
+                await in_thread(_borrow_kernel, kernel, work)
                 manifest = await _manifest(name, origin, kernel, work)
                 full = msgspec.structs.replace(manifest, versions=versions)
                 (work / "manifest.json").write_bytes(installed.manifest_bytes(full))
@@ -156,7 +156,7 @@ async def _manifest(
         kernel=kernel.manifest.kernel,
         versions={},
         built=time.time(),
-        digest=await trio.to_thread.run_sync(files.digest, work),
+        digest=await in_thread(files.digest, work),
         agent=hashlib.sha256(guest_agent()).hexdigest(),
         recipe=kernel.manifest.recipe,
         source=origin.source,

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
-import trio
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
@@ -46,6 +45,7 @@ from broker.core.errors import IntegrityError, SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.host.images import store
 from broker.host.images.store import Image, Manifest
+from broker.ipc.in_thread import in_thread
 
 CONTEXT = b"vitrail guest image 1\n"
 """Signed before the manifest: no signature for another purpose is one for an image."""
@@ -149,9 +149,7 @@ async def import_signed(
         need_space(paths.images, "the image")
         async with image_room(paths, name) as work:
             progress("checking the signature")
-            return await trio.to_thread.run_sync(
-                _import, paths, name, archive, key, work
-            )
+            return await in_thread(_import, paths, name, archive, key, work)
 
 
 def _import(

@@ -216,9 +216,8 @@ def require_leader(found: Registered, pidfd: int) -> None:
 
     The caller holds its pidfd.  Raises RefusedError.
     """
-    if found.boot is not None and found.boot.replace("-", "") != boot_id().replace(
-        "-", ""
-    ):
+    ours = boot_id().replace("-", "")
+    if found.boot is not None and found.boot.replace("-", "") != ours:
         raise RefusedError(f"machine '{found.name}' is of another boot")
     # guard: a machine's leader is the process that was registered
     if found.inode and credentials.pidfd_inode(pidfd) not in {0, found.inode}:

@@ -47,6 +47,7 @@ from broker.host.vmm.qmp import Qmp
 from broker.host.vmm.running import Vm
 from broker.host.vmm.vm_state import QEMU
 from broker.host.vmm.vmm_jail import qemu_view, spawn_jailed
+from broker.ipc.in_thread import in_thread
 
 _POLL_SECONDS = 0.005
 
@@ -92,7 +93,7 @@ class CopyPlan(LaunchPlan):
             "vitrail-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )
         self._files.callback(os.close, self._memory)
-        await trio.to_thread.run_sync(_fill, self._parent, self._memory)
+        await in_thread(_fill, self._parent, self._memory)
 
     @override
     async def spawn_vmm(self, passed: ExitStack) -> Tracked:

@@ -28,6 +28,7 @@ from broker.host.vmm.parent.parent_messages import FRAME_BYTES, GuestWords
 from broker.host.vmm.qemu_arguments import VmSpec
 from broker.host.vmm.qmp import Json, Qmp
 from broker.host.vmm.vmm_jail import qemu_view, spawn_jailed
+from broker.ipc.in_thread import in_thread
 
 _BOOTED = "booted"
 """The memory as the machine wrote it."""
@@ -63,7 +64,7 @@ async def make_parent(plan: ParentPlan, room: Path) -> None:
     with ExitStack() as files, trio.move_on_after(limits.PARENT_MAKE_SECONDS) as late:
         try:
             await _make(plan, room, files)
-            await trio.to_thread.run_sync(_leave_out_zeros, room)
+            await in_thread(_leave_out_zeros, room)
         except (ExceptionGroup, VitrailError) as error:
             why = sole(error)
             raise UpstreamError(f"{why}; console: {_tail(room)}") from why

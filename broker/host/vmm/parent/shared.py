@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -45,6 +44,7 @@ from broker.host.vmm.port_mux import (
 )
 from broker.host.vmm.qemu_arguments import VmSpec
 from broker.host.vmm.running import Vm
+from broker.ipc.in_thread import in_thread
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -107,8 +107,7 @@ class SharedMemories:
             # guard: a machine has the memory of the parent whose state it has
             if held is None or held.parent != parent:
                 self.drop(record)
-                seal = partial(seal_memory, parent, size)
-                held = _Held(parent, await trio.to_thread.run_sync(seal))
+                held = _Held(parent, await in_thread(seal_memory, parent, size))
                 self._held[record] = held
                 self._nursery.start_soon(self._drop_when_old, record, held)
             return os.dup(held.memory)

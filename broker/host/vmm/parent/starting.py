@@ -28,6 +28,7 @@ from broker.host.vmm.parent.shared import SharedMemories, SharedPlan, why_not_sh
 from broker.host.vmm.parent.standby import StandbyPool
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.running import Vm
+from broker.ipc.in_thread import in_thread
 
 if TYPE_CHECKING:
     from broker.host.vmm.launcher import MakePlan
@@ -102,7 +103,7 @@ class Starter:
             self._drop_standby(request.record)
             return StartedVm(await start(), "boot", _text([*reasons, why]))
         if not self._swept:
-            await trio.to_thread.run_sync(self._store.sweep, time.time())
+            await in_thread(self._store.sweep, time.time())
             self._swept = True
         key = parent_key(request)
         if self.pool is not None:
@@ -145,8 +146,7 @@ class Starter:
     async def _look(
         self, request: StartRequest, key: str
     ) -> tuple[StoredParent | None, str]:
-        find = partial(self._store.find, request.record, key, time.time())
-        return await trio.to_thread.run_sync(find)
+        return await in_thread(self._store.find, request.record, key, time.time())
 
     async def _find(self, request: StartRequest, key: str) -> StoredParent | None:
         return (
@@ -260,14 +260,9 @@ class Starter:
         with self._store.new() as room:
             _check_room(room, need)
             await make_parent(plan, room)
-            publish = partial(
-                self._store.publish,
-                room,
-                request.record,
-                key or parent_key(request),
-                time.time(),
-            )
-            return await trio.to_thread.run_sync(publish)
+            key = key or parent_key(request)
+            publish = self._store.publish
+            return await in_thread(publish, room, request.record, key, time.time())
 
 
 def _text(reasons: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ from broker.ipc.audit.schema import (
     QuestionAsked,
 )
 from tests.kit.prompting import question
+from tests.kit.threads import no_threads
 
 STOP = BrokerStop(reason="asked")
 
@@ -393,19 +394,14 @@ async def test_a_log_that_is_gone_takes_nothing(
 
 
 async def test_without_room_for_a_thread_it_is_the_disk_s_error(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
 ) -> None:
     """Who seals and prunes is a task of the broker's own, and awaits that one."""
-
-    async def full(*_words: object, **_how: object) -> None:
-        raise RuntimeError("can't start new thread")
-
     async with open_store(path) as store:
         await store.record(STOP)
-        with monkeypatch.context() as threads:
-            threads.setattr(trio.to_thread, "run_sync", full)
-            with pytest.raises(UpstreamError, match="new thread"):
+        with no_threads():
+            with pytest.raises(UpstreamError, match="no thread"):
                 await store.checkpoint()
-            with pytest.raises(UpstreamError, match="new thread"):
+            with pytest.raises(UpstreamError, match="no thread"):
                 await store.prune(before_ns=0, most=None)
         await store.checkpoint()

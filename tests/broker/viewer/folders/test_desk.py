@@ -16,6 +16,7 @@ from broker.viewer.folders.desk import FolderDesk
 from policy.records.model import Folders
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, no, rulebook, yes
+from tests.kit.threads import no_threads
 
 RULE = "vitrail.Folder * work @adminvm "
 
@@ -144,19 +145,11 @@ async def test_user_is_not_asked_about_a_folder_that_no_sandbox_can_take(tmp_pat
         assert source.inside == {}
 
 
-async def test_a_record_s_folder_for_which_there_is_no_thread_ends_nothing(
-    tmp_path, monkeypatch
-):
-    """A sandbox may have all processes that its user may have."""
-
-    async def no_thread(*_words, **_more):
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("can't start new thread")
+async def test_a_record_s_folder_for_which_there_is_no_thread_ends_nothing(tmp_path):
 
     wanted = Folders(read_only=(tmp_path / "home/f0",))
     async with desk(f"{RULE}allow\n", tmp_path, wanted) as (_, source, made):
-        with monkeypatch.context() as without:
-            without.setattr(trio.to_thread, "run_sync", no_thread)
+        with no_threads():
             await made.lease_begun(WORK)
         assert source.inside == {}
         await made.share(str(tmp_path / "home/f1"), "work", write=False)

@@ -26,6 +26,7 @@ from policy.records.loader import parse_record
 from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal, pair
+from tests.kit.threads import no_threads
 from tests.kit.world import record
 
 
@@ -391,14 +392,9 @@ async def test_a_sandbox_that_ends_while_it_hears_is_shown_no_longer(tmp_path, e
             await eventually(lambda: recorded("microphone.off") == 1, deadline=5)
 
 
-async def test_an_end_for_which_there_is_no_thread_is_one(tmp_path, monkeypatch):
+async def test_an_end_for_which_there_is_no_thread_is_one(tmp_path):
     """Its end at clipboard and authority comes after it; its directory may stay."""
 
-    async def no_thread(*_words, **_more):
-        await trio.lowlevel.checkpoint()
-        raise RuntimeError("can't start new thread")
-
     async with guest(tmp_path) as (mine, _, _log):
-        with monkeypatch.context() as without:
-            without.setattr(trio.to_thread, "run_sync", no_thread)
+        with no_threads():
             await mine.close("it powered off")
