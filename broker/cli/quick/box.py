@@ -28,14 +28,10 @@ from broker.cli.quick.made_record import (
 )
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
+from broker.helpers.bubblewrap_status import START_SECONDS, STATUS_BYTES, leader_of
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.gate import READY, Gate
-from broker.helpers.process.namespace_limits import (
-    START_SECONDS,
-    STATUS_BYTES,
-    leader_of,
-    limit_box,
-)
+from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.popen import PIPE, kill_jail, start_process
 from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box

@@ -1,16 +1,14 @@
-"""The first process of a box, and what the box may take of the things that the kernel counts for a user id.
+"""What a box may take of the things that the kernel counts for a user id.
 
 User namespaces, inotify instances and others are counted for their user in each user
-namespace up to the machine's own (namespaces(7), ``/proc/sys/user``), so one box could
-take all that its user has, and no worker, box or machine would start any more.  Each
-level has a separate limit, which who has capabilities in that namespace may set: the
-owner from outside, and no program inside, because those have none.
+namespace up to the machine's own (namespaces(7), ``/proc/sys/user``); without a limit,
+one box takes all that its user has, and no other box starts.  Only a process with
+capabilities in a namespace may set its limits: our broker outside, no program inside.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,32 +26,6 @@ _COUNTED = {
     "fanotify_groups": limits.BOX_FANOTIFY_GROUPS,
     "fanotify_marks": limits.BOX_INOTIFY_WATCHES,
 }
-
-STATUS_BYTES = 4096
-START_SECONDS = 10.0
-"""For bubblewrap to say that it has started, in seconds."""
-
-
-def leader_of(status: bytes, what: str) -> int:
-    """Return the first process inside, from the first line of ``--json-status-fd``.
-
-    Raises UpstreamError when that is not one.
-    """
-    try:
-        leader = json.loads(status.split(b"\n")[0])["child-pid"]
-    except (ValueError, KeyError, TypeError):
-        leader = None
-    if type(leader) is not int:
-        raise not_started(what)
-    return leader
-
-
-def not_started(what: str) -> UpstreamError:
-    """Return the error of a jail that does not come up."""
-    return UpstreamError(
-        f"bubblewrap did not start {what}",
-        hint="user namespaces must be allowed ('brokerctl doctor')",
-    )
 
 
 def limit_box(leader: int, *, nested: bool) -> None:

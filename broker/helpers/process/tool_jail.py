@@ -1,8 +1,8 @@
 """The jail of tools that read archives from elsewhere: bubblewrap's words for it.
 
 An image's root file system, a backup and the header of an encrypted home are read by
-programs that others wrote (genext2fs, e2fsck, tar, gzip, qemu-io) and by tarfile.  A hole in one of them must find no home,
-no network and no session.
+programs that others wrote (genext2fs, e2fsck, tar, gzip, qemu-io) and by tarfile.  A
+hole in one of them must find no home, no network and no session.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from types import MappingProxyType
 
 import trio
 
-from broker.helpers.process.namespace_limits import (
-    START_SECONDS,
-    STATUS_BYTES,
-    leader_of,
-)
+from broker.helpers.bubblewrap_status import START_SECONDS, STATUS_BYTES, leader_of
 
 _NOTHING: Mapping[Path, str] = MappingProxyType({})
 ROOM = "/work"
@@ -58,7 +54,10 @@ def python_words() -> list[str]:
 
 
 async def read_leader(fd: int, what: str) -> int:
-    """Wait for the first process inside of a jail.  Raises UpstreamError where bubblewrap reports none in time."""
+    """Wait for a jail's first process; return its pid.
+
+    Raises UpstreamError where bubblewrap reports none in time.
+    """
     os.set_blocking(fd, False)
     return leader_of(await read_line(fd, STATUS_BYTES), what)
 

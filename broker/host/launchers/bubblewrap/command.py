@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from broker.helpers import box_filters
+from broker.helpers.bubblewrap_status import not_started
 from broker.helpers.process.gate import READY, Gate
-from broker.helpers.process.namespace_limits import not_started
 from broker.host.launchers.bubblewrap.arguments import Box, BoxDescriptors, bwrap_args
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 
