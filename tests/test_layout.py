@@ -216,6 +216,11 @@ def test_what_host_and_viewer_both_import_is_loaded_before_they_fork():
     assert len((host & viewer) - _loaded(*before)) <= 5
 
 
+def test_what_unpacks_a_kernel_is_loaded_by_the_confined_process_alone():
+    """So ``docs/tables/processes.py`` counts it there and not with its parent."""
+    assert "broker.host.images.bzimage" not in _loaded("broker.host.images.unpack")
+
+
 def test_no_package_has_too_many_modules_or_only_one():
     wrong = {}
     for init in [

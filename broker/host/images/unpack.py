@@ -36,7 +36,11 @@ def _fill(kernel: int, target: int) -> None:
     """Write the unpacked kernel; exits when the forked process has said why it cannot."""
 
     def run() -> None:
-        # Late: the process that has the user's rights loads no decompression.
+        # Late, in the forked process: its parent keeps the user's rights to the end and
+        # never needs the decompressors, so it does not load them.  The import opens
+        # files, so it comes before the filter, which write_unpacked installs before it
+        # reads the kernel.  A separate program would begin with the user's rights, too,
+        # and start a second interpreter.
         from broker.host.images.bzimage import write_unpacked
 
         write_unpacked(kernel, target)
