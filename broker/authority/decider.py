@@ -242,7 +242,7 @@ class Decider:
         self, request: Request, answer: Verdict, on_ask: OnAsk, gone: trio.Event | None
     ) -> Permit:
         question = self._judge.question(request, answer)
-        # guard: targets are no crowd
+        # guard: a question offers few targets
         if len(question.targets) > limits.QUESTION_TARGETS:
             reason = f"{len(question.targets)} targets are too many to choose from"
             raise await self._no(request, answer, reason, answer.where)

@@ -79,7 +79,7 @@ def check_form(untrusted: SignedBatch) -> None:
         raise RefusedError("not the name of a machine")
     if len(untrusted.bodies) > audit_limits.SHIP_BATCH_EVENTS:
         raise RefusedError("too many events in one batch")
-    # guard: a batch without events has no number of one
+    # guard: an empty batch carries no event number
     is_one = 0 < untrusted.first < 1 << 62 if untrusted.bodies else not untrusted.first
     if not is_one:
         raise RefusedError("not the number of an event")
@@ -144,7 +144,7 @@ def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
         hashes = [bytes.fromhex(text) for text in untrusted.hashes]
     except ValueError as error:
         raise RefusedError("not hashes") from error
-    # guard: events are what their log has signed
+    # guard: the store refuses events that their log has not signed
     if checkpoint.size < tree.size or not verify_consistency(
         tree.size, tree.root(), checkpoint.size, checkpoint.root, hashes
     ):

@@ -32,7 +32,7 @@ def pump_filter() -> bytes:
     rules = _socket_rules()
     rules.allow(("recvmsg", "splice", "readv", "lseek"))
     for command in (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL):
-        # guard: the pump names what fcntl does
+        # guard: the pump may call fcntl with listed commands only
         rules.allow_if("fcntl", rules.equal(1, command))
     setting = rules.equal(1, fcntl.F_SETFL)
     # guard: the pump has no asynchronous descriptor

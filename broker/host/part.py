@@ -221,7 +221,7 @@ class HostPart:
             return
         self._alarmed.add(error.port)
         self._vms.warnings.append(error.diagnostics())
-        # guard: a taken port is told
+        # guard: the user is notified of a taken port
         self._notify("Vitrail: a port of the broker is taken", error.diagnostics())
         await self._ground.log.note(
             schema.PortTaken(service=error.service, port=error.port, reason=str(error))

@@ -84,7 +84,7 @@ def check(untrusted_fd: int, size: int) -> None:
     # guard: content is sealed
     if fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
         raise PeerError("the content's file is not sealed")
-    # guard: content is as large as said
+    # guard: content has its announced size
     if os.fstat(untrusted_fd).st_size != size:
         raise PeerError("the content's file is not as large as announced")
 

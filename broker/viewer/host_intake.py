@@ -71,7 +71,7 @@ class Intake:
         line = self._lines.setdefault(lease, _Line())
         # guard: a place for each lease
         # guard: undecided of all
-        # guard: undecided of one lease
+        # guard: one lease has few undecided streams
         if line.places and (
             line.places >= limits.LINK_UNDECIDED_PER_LEASE
             or self.undecided >= limits.LINK_UNDECIDED

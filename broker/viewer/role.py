@@ -425,7 +425,7 @@ class ViewerRole:
             stream=opening.stream,
             peer=opening.peer,
             raw=sound and is_raw(self.record(opening.lease.record)),
-            # guard: a connection of its own is a window's
+            # guard: a direct connection opens with its decision only for a display
             opens=opening.service == AGENT or (windows and opening.direct),
             counts_bytes=False,  # the pump moves them uncounted
         )

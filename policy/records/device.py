@@ -147,7 +147,7 @@ def _equals(patterns: Patterns, values: Values) -> bool:
         found = next((value for value in left if pattern.fits(value)), None)
         if found is None:
             return False
-        # guard: values pair one to one
+        # guard: each value fits one pattern
         left.remove(found)
     return True
 

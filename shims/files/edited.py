@@ -65,7 +65,7 @@ class Edited:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(self._name, flags, dir_fd=self.folder)
         try:
-            # guard: what is edited is a file
+            # guard: the editor's result is a regular file
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise TransferError(f"{self._name} is not a file")
             return hash_of(fd)

@@ -30,7 +30,7 @@ WALK_PATH_BYTES = 256 << 20  # of their paths, as they are kept
 # guard: nothing is sent through a link
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Of a directory that may only be passed through.
-# guard: no link above what is sent
+# guard: the sender follows no link in a parent directory
 _ABOVE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without waiting: a pipe may have taken the file's place.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -167,7 +167,7 @@ class _Folder:
             fd = os.open(name, _FILE, dir_fd=self._fd)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
-        # guard: what is sent is a file
+        # guard: the sender opens regular files only
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise TransferError(f"{path} is not a file any more")

@@ -163,7 +163,7 @@ class Store:
                     self._pending.remove(entry)
                 # The turn may have come between the cancellation and this line, and
                 # all others wait for the one who has it.
-                # guard: a turn of the log that is not taken goes to the next one
+                # guard: a cancelled writer passes on its turn at the log
                 if entry.leads:
                     self._pass_on()
                 raise

@@ -108,7 +108,7 @@ class Desktop:
             self._wake = trio.Event()
             await self._wake.wait()
         seconds = _EXPIRE_SECONDS[bool(self._persons)]
-        # guard: the person's own come first
+        # guard: notices about the user's actions precede those of sandboxes
         title, text = (self._persons or self._others).popleft()
         return title, text, seconds
 

@@ -191,7 +191,7 @@ class Queue:
             answer = PersonAnswer(allow=False, by="broker", reason=reason)
         elif not answer.allow and answer.by == "person":
             self._refused[entry.question] = now + limits.QUESTION_AGAIN_SECONDS
-        # guard: once is one
+        # guard: a yes for once permits one request
         if answer.allow and answer.keep is Keep.ONCE:
             # For one that still waits: else a second yes would be needed.
             entry.askers.sort(key=lambda asker: asker in entry.absent)

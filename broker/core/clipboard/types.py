@@ -82,7 +82,7 @@ def kind_of(untrusted_type: str) -> str | None:
     spelling = untrusted_type.lower().replace(" ", "")
     if untrusted_type in TEXT_NAMES or spelling in TEXT_NAMES:
         return TEXT
-    # guard: marks are no types
+    # guard: the mark of a drag is not a type of content
     # guard: names of files
     if (
         spelling in NEVER

@@ -12,6 +12,6 @@ def claimed(name: str) -> str:
     """
     # mimetypes reads a word with a colon as an address: "data:,a.html" is text/plain to
     # it, and from Python 3.12 on "ab:a.png?.html" a picture.
-    # guard: a name is no address
+    # guard: a file's name is not parsed as a URL
     path = "/" + name.rpartition("/")[2]
     return (mimetypes.guess_type(path, strict=False)[0] or "").lower()

@@ -87,6 +87,6 @@ class Guard:
     def _restart(self, now: float) -> None:
         self._armed = False
         # guard: seen before it counts
-        # guard: held keys are no rest
+        # guard: the time before an answer begins when no key is held
         ready = self._visible and self._focused and not self._held
         self._since = now if ready else None

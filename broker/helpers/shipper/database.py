@@ -84,7 +84,7 @@ def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one calle
     if any("@" in end[1:] for end in ends) or (away and not proven):
         raise SetupError("a database on another machine needs sslmode=verify-full")
     # libpq takes settings that are missing from the environment, and from a service's file.
-    # guard: the environment says not where the database is
+    # guard: libpq's variables do not choose the database's host
     return psycopg.conninfo.make_conninfo("", **{"host": "", "hostaddr": "", **named})
 
 

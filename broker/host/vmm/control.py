@@ -95,7 +95,7 @@ class GuestEvents:
         if event.name == "SHUTDOWN" and event.data.get("guest") is True:
             reason = printable(str(event.data.get("reason")), 60)
             self.ended(_GUEST_REASONS.get(reason, reason))
-        # guard: a full disk under a machine is told
+        # guard: the user is warned of a full disk under a machine
         if event.name == "BLOCK_IO_ERROR" and event.data.get("nospace") is True:
             self.warned(NO_SPACE)
 

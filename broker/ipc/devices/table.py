@@ -196,7 +196,7 @@ class DeviceTable:
                 f"port {plug.device.port} is plugged too often",
                 hint=f"leave it alone for {limits.DEVICE_HOLD_SECONDS:g} s",
             )
-        # guard: one owner
+        # guard: a device in use is assigned to no second sandbox
         if plug.state is not DeviceState.PLUGGED:
             raise RefusedError(
                 f"the device in port {plug.device.port} is in use already",

@@ -194,7 +194,7 @@ class Recogniser:
             # guard: exact modifiers
             exact = held & ~(self._ignored & ~chord.mask) == chord.mask
             if exact and key in chord.codes:
-                # guard: a chord is one window's
+                # guard: keys that were held before the focus came make no chord
                 return KeyVerdict.SWALLOW if self._tainted else chord.verdict
         return KeyVerdict.FORWARD
 
@@ -206,7 +206,7 @@ class Recogniser:
             for chord, verdict in self._wanted
         ]
         both = found[0].codes & found[1].codes
-        # guard: both chords on one key
+        # guard: a key that would be two chords is neither
         if found[0].mask == found[1].mask and both:
             # A key that would be both is neither: nothing is guessed.
             found = [_Ready(one.mask, one.codes - both, one.verdict) for one in found]

@@ -118,7 +118,7 @@ class PulseFilter(Conversation):
     @property
     def stalled(self) -> bool:
         """Whether nothing more of the client is looked at now."""
-        # guard: who does not read
+        # guard: the filter reads no more from a client that does not read
         return (
             self.fault is not None
             or self._resume is not None
@@ -338,7 +338,7 @@ class PulseFilter(Conversation):
         request = REQUESTS[number]
         signature = request.signature(self.version)
         fields = reader.fields(signature)
-        # guard: nothing behind the last field
+        # guard: a PulseAudio command ends with its last field
         reader.end()
         if request.way is Way.HANDSHAKE:
             raise PeerError(f"{number.name} a second time")

@@ -82,7 +82,7 @@ def create(f: PulseFilter, tag: int, fields: Fields) -> None:
         stream, answer = _created(
             f, reader, volume, properties, muted=muted, variable=variable
         )
-        # guard: the person is faster
+        # guard: a volume that the user sets meanwhile is applied
         if (f.sandbox.rules.volume, f.sandbox.level) != (most, level):
             stream.apply_level()  # the user was faster than the server
         return answer
@@ -229,7 +229,7 @@ def delete(f: PulseFilter, tag: int, fields: Fields) -> None:
     stream = f.playback(fields)
 
     def answered(reader: Reader) -> bytes:
-        # guard: commands behind the end of a stream
+        # guard: the end of a stream releases the commands after it
         stream.flush()  # commands after it are answered, too
         stream.end()
         return reader.rest()
@@ -377,7 +377,7 @@ def _order(
     The server reads connections in no order: on another one, a command sent before
     the user's mute could take effect after it.
     """
-    # guard: one way for orders
+    # guard: orders to a stream take its owner's path
     if stream.owner is f:
         f.relay(tag, command, fields)
     else:

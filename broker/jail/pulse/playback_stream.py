@@ -257,7 +257,7 @@ class Playback:
     def flush(self) -> None:
         """Discard the waiting samples; commands after them wait no longer."""
         self._held.clear()
-        # guard: commands behind discarded samples
+        # guard: discarding samples releases the commands after them
         self._send()
 
     def after_samples(self, frame: bytes) -> None:
@@ -281,7 +281,7 @@ class Playback:
 
     def real_mute(self) -> bool:
         """Muted by the client or by the user."""
-        # guard: the person's mute
+        # guard: the user's mute overrides the program's
         return self.muted or self.owner.sandbox.level.muted
 
     def shown_volume(self, real: tuple[int, ...]) -> tuple[int, ...]:

@@ -264,7 +264,7 @@ class WaylandFilter(ClientState):
                 attention.follow_windows(self)
         except ProtocolFault as fault:
             self.fail(fault)
-        # guard: mistakes end one connection
+        # guard: our mistake ends one connection
         except Exception as error:  # noqa: BLE001 - one door: see internal
             self.fail(internal(error))
 

@@ -183,7 +183,7 @@ class _Stream:
             if not untrusted_data:
                 raise PeerError("it hung up before its request")
             frames = reader.feed(untrusted_data)
-            # guard: one request of a transfer
+            # guard: a program sends one request for a transfer
             if frames and (len(frames) > 1 or reader.in_frame):
                 raise PeerError("it sends more than its request before the answer")
             if frames:

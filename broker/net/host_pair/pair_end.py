@@ -105,7 +105,7 @@ class PairEnd:
             await asked.there.wait()
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
-                # guard: what nobody waits for is given up
+                # guard: a requester that leaves cancels its request at the other end
                 await self._put(p.CancelRequest(asked.request.request))
                 await asked.there.wait()
             answered = asked.answered

@@ -99,7 +99,7 @@ def camera_in(dump: bytes) -> VideoSource | None:
         if one.text("factory.name") == "client-node":
             factory = one.id
         # A screen that a program shares is a source of video, too.
-        # guard: what is shown as a camera is one
+        # guard: only a source with the role of a camera is shown as one
         if one.type == _NODE and (
             one.text("media.class") == "Video/Source"
             and one.text("media.role") == "Camera"

@@ -200,7 +200,7 @@ class VideoUses(ABC):
         """Record a use while the block runs: its begin, and its end."""
         whose, began = event_log.of(lease), trio.current_time()
         # guard: that a sandbox sees is recorded before it does
-        # guard: that a window of its own is shared is recorded
+        # guard: the log records that a sandbox shares its window
         await self._log.require(self.on(**whose, stream=stream, **facts))
         try:
             yield

@@ -169,7 +169,7 @@ def _charged(record: w.RecordCrossing) -> str:
     chord; the user has to see content that crossed, or is held ready to cross.
     """
     if record.outcome not in {w.Outcome.REFUSED, w.Outcome.DROPPED}:
-        # guard: the person's own have no budget
+        # guard: content that crossed is reported whatever the budget is
         return ""
     asked = record.source if record.selection == "drag" else record.target
     sandboxes = [p for p in (asked, record.source, record.target) if p != w.VIEWER]

@@ -355,7 +355,7 @@ class ClipboardService:
     async def lease_ended(self, lease: Lease) -> None:
         """It is over; its name may be another's from now on."""
         party = self._parties.get(lease.sandbox)
-        # guard: whose worker may end a lease
+        # guard: the end of an old lease leaves its successor's clipboard
         if party is not None and party.lease == lease:
             party.close()
             del self._parties[lease.sandbox]
@@ -397,7 +397,7 @@ class ClipboardService:
         source = self._lease(name)
         terms = None
         # Its own comes as no drag from elsewhere, whatever a rule about it says.
-        # guard: a drag over its own windows
+        # guard: a drag over its source's windows asks no rule
         if name == w.VIEWER or (source is not None and name != lease.sandbox):
             terms = await self._terms.dragged(source, lease)
         return w.DragOver(lease.sandbox, said.number, said.mark, terms)
@@ -459,7 +459,7 @@ class ClipboardService:
                 continue
             try:
                 why = await self._terms.record_allows(here, there, kinds)
-            # guard: what cannot be decided again does not stand
+            # guard: a failed second decision denies the copy
             except Exception as error:  # noqa: BLE001 -- any failure is a denial
                 log_exception(error)
                 why = "it could not be decided"
@@ -477,7 +477,7 @@ class ClipboardService:
         except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
             log_exception(error)
             for action in actions:
-                # guard: an end for who asks
+                # guard: a program that asks for dropped content gets its end after an error
                 if isinstance(action, w.Serve):  # the asking client waits for an end
                     self._give(action.sandbox, w.EndDrag(action.sandbox, action.number))
             await self._wipe()

@@ -141,7 +141,7 @@ class DeviceDesk:
         if item.number in self._holdings:  # attached meanwhile
             return
         wanted = automatic or asked
-        # guard: one candidate or none
+        # guard: a device that several sandboxes want is given to none
         if len(wanted) == 1:
             assert self._nursery is not None
             self._nursery.start_soon(

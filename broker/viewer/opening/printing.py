@@ -105,7 +105,7 @@ class Printing:
         )
         # guard: what is not printed is not asked about for ever
         self._declined.require_few(lease.record)
-        # guard: size of what is printed
+        # guard: the record limits a document's size
         if ask.size > min(allowed.file_size, allowed.request_size):
             raise ToldError("it is larger than the sandbox's record allows")
         # guard: a sandbox prints one document at a time

@@ -188,7 +188,7 @@ class Guest:
             self.streams.drop_arena()
             self._settle_streams("the lease ended")
             # The task that takes the worker's end was cancelled above.
-            # guard: a sandbox that has ended hears nothing
+            # guard: a sandbox's end removes its sound
             await self.sound.gone()
             self.idle.set()  # a task that waits for that need not any more
             # A jailed client may have filled it, and trio's thread serves all sandboxes.

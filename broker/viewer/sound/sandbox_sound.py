@@ -236,7 +236,7 @@ class GuestSound:
         """The worker has ended, perhaps with the lease: that is shown and recorded."""
         was = self._state.active
         self.worker_gone()
-        # guard: the log has the end of what was heard
+        # guard: the log records when a sandbox's sound ends
         await self._record_active(was)
 
     def worker_gone(self) -> None:

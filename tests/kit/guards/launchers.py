@@ -867,7 +867,7 @@ GUARDS = (
         "lost",
     ),
     Guard(
-        "a full disk under a machine is told",
+        "the user is warned of a full disk under a machine",
         "if False:",
         "tests/broker/host/vmm/test_running.py",
         "full_disk",

@@ -13,7 +13,7 @@ GUARDS = (
     Guard("an epoch that is not recorded is closed", "pass", "tests/attack/test_link_taken_viewer.py", "cannot_be_recorded"),
     Guard("a pace for streams", "await trio.lowlevel.checkpoint()", "tests/broker/viewer/test_host_intake.py", "flood_of_one_lease"),
     Guard("leases take turns", "await self._intake.turn()", "tests/broker/viewer/test_host_intake.py", "comes_alone or give_up"),
-    Guard("undecided of one lease", "if line.places and self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),
+    Guard("one lease has few undecided streams", "if line.places and self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),
     Guard("undecided of all", "if line.places and line.places >= limits.LINK_UNDECIDED_PER_LEASE:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),
     Guard("a place for each lease", "if line.places >= limits.LINK_UNDECIDED_PER_LEASE or self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),
     Guard("too many are refused", "if False:", "tests/attack/test_link_taken_host.py", "undecided_ones_are_few"),

@@ -49,7 +49,7 @@ GUARDS = (
     Guard("what the agent makes in the user's directories is made with its rights", "if True:", "tests/attack/test_agent_sockets.py", "rights"),
     Guard("no shared memory of a rehearsal outlives it", "if False:", "tests/integration/test_rehearsal.py", "leaves_behind"),
     Guard("no file of a rehearsal outlives it", "remove_trees([self._place])", "tests/integration/test_rehearsal.py", "leaves_behind"),
-    Guard("one that is on its way is not wanted either", "for found in (self._waiting.get(record),):", "tests/broker/host/vmm/parent/test_standby.py", "comes_later"),
+    Guard("dropping a standby machine cancels one that starts, too", "for found in (self._waiting.get(record),):", "tests/broker/host/vmm/parent/test_standby.py", "comes_later"),
     Guard("a kernel that cannot wait for pressure ends nothing", "except ZeroDivisionError:", "tests/broker/host/vmm/parent/test_memory_pressure.py", "cannot_be_awaited"),
     Guard("a record that boots has no machine that waits", "", "tests/broker/host/vmm/parent/test_standby.py", "boots_from_now_on"),
     Guard("a home that is not encrypted is not passed off as one", "if False:", "tests/broker/host/homes/test_encrypted.py", "agree"),

@@ -270,7 +270,7 @@ class FlowFilter:
         known = flow.checked if flow.hello is None else bytes(flow.hello)
         if at < len(known):
             overlap = known[at : at + len(data)] if at >= 0 else b""
-            # guard: what was checked is what is sent again
+            # guard: a repeated TCP segment has the checked bytes
             return (
                 bool(overlap)
                 and data.startswith(overlap)

@@ -56,7 +56,7 @@ class Destination:
         """Have what waits go on; it may wait again."""
         waiting, self.waiting, self.waiting_bytes = self.waiting, [], 0
         for again in waiting:
-            # guard: what has waited begins with its answer
+            # guard: a flow's idle time begins with its answer
             again(now)
 
 

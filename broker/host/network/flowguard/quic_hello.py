@@ -342,7 +342,7 @@ def _put(connection: _Connection, at: int, data: bytes) -> None:
     known, is_known = connection.known, connection.is_known
     known.extend(bytes(max(0, end - len(known))))
     is_known.extend(bytes(len(known) - len(is_known)))
-    # guard: what was read of a hello is what is sent again
+    # guard: a repeated part of a QUIC hello has the same bytes
     if any(
         there and known[at + i] != data[i] for i, there in enumerate(is_known[at:end])
     ):

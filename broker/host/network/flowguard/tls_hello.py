@@ -128,7 +128,7 @@ def read_message(hello: bytes) -> Hello:
         kind, value = extensions.number(2), _Reader(extensions.vector(2))
         encrypted |= kind == _ENCRYPTED
         if kind == _SERVER_NAME:
-            # guard: one name
+            # guard: a hello names one server
             if found:
                 raise HelloError("two names")
             names = _Reader(value.vector(2))

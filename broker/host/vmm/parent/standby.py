@@ -121,7 +121,7 @@ class StandbyPool:
 
     def drop(self, record: str) -> None:
         """End the machine of a record of which none is wanted any more."""
-        # guard: one that is on its way is not wanted either
+        # guard: dropping a standby machine cancels one that starts, too
         for found in (self._waiting.get(record), self._coming.get(record)):
             if found is not None:
                 found.scope.cancel()

@@ -85,7 +85,7 @@ def _materialise(core: ClientState, source: DataSource) -> None:
     source.drag = core.sandbox.new_drag(source)
     core.up.data += _create_data_source(core.data_manager, sid)
     # guard: drag types are private
-    # guard: a drag has a type of ours
+    # guard: the filter offers a drag by our type
     core.up.data += _source_offer(sid, source.drag)
     hand = core.sandbox.hand
     if hand is not None:

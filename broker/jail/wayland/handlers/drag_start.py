@@ -62,7 +62,7 @@ def send(core: ClientState, asked: AskedDrag) -> None:
 
 def heard(core: ClientState) -> None:
     """The compositor has sent an event of a drag, or taken the pointer away."""
-    # guard: no second start of one that was heard
+    # guard: a drag event of the compositor ends the request to start one
     core.drag.asked = None
 
 

@@ -53,7 +53,7 @@ def client_surface(surface: ProtocolObject | None) -> Surface | None:
 
 def _happened(core: ClientState, event_ms: int) -> float:
     """When an input event happened, on our clock."""
-    # guard: input is as old as it says
+    # guard: an input event counts from its own time
     return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
@@ -392,7 +392,7 @@ _touch_motion = emit.event("wl_touch", "motion")
 def touch_frame(core: ClientState, touch: Touch) -> None:
     # KWin 5.27 sends one to the client that was touched last for a finger that is on no
     # window, as on the desktop: a sandbox would hear when the user touches that.
-    # guard: frames of its own fingers only
+    # guard: a client gets touch frames of its own fingers only
     if not touch.told:
         return
     touch.told = False
@@ -404,7 +404,7 @@ _touch_frame = emit.event("wl_touch", "frame")
 
 def touch_cancel(core: ClientState, touch: Touch) -> None:
     core.serials.lift(touch.cid)
-    # guard: cancels of its own fingers only
+    # guard: a client gets touch cancels of its own fingers only
     if not touch.fingers and not touch.told:
         return
     touch.fingers.clear()

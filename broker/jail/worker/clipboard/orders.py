@@ -133,7 +133,7 @@ class WorkerClipboard(InputListener):
         at = next(found, 0)
         untold = self._waiting[at]
         del self._waiting[at]
-        # guard: an end for who asked and was not told of
+        # guard: a drop that could not be reported ends for its program
         self._drags.untold(untold)
 
     @override

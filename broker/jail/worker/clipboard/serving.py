@@ -102,7 +102,7 @@ async def _fill_pipe(fd: int, content: int, start: int, size: int) -> None:
     """All of it.  Raises OSError, or TooSlowError when the reader takes none."""
     end = start + size
     while start < end:
-        # guard: one that takes nothing
+        # guard: a reader that takes nothing has a deadline
         with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):
             await trio.lowlevel.wait_writable(fd)
         most = min(limits.CLIPBOARD_READ_BYTES, end - start)

@@ -328,7 +328,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             return ReadyTasks.MINE
         core.from_server(data, fds, trio.current_time())
         self._flush()
-        # guard: who does not read is ended
+        # guard: the filter ends a client that does not read
         if core.fault is None and _unheard(core.down):
             core.sandbox.refused["stuck"] += 1
             core.fail(PeerError("it does not read the compositor's messages"))

@@ -173,7 +173,7 @@ class Crossing(SelectionReader):
 
     def _why_not(self, sandbox: str) -> str:
         """Why a chord of this sandbox's does not count; empty if it does."""
-        # guard: whose focus
+        # guard: only a sandbox that has the focus copies or pastes
         if sandbox not in self._claims:
             return NO_FOCUS
         others = sorted(self._claims - {sandbox})

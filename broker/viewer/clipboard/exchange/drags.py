@@ -266,7 +266,7 @@ class DragTable:
     def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
         """Whether another worker claims that the dropped content was dropped there."""
         # guard: an outgoing drag is not a drop
-        # guard: a claim by who has the drop
+        # guard: the drop's target may claim it
         # guard: a drag without a mark is any of the person's
         if drop is None or not drop.mark or drop.target in {w.VIEWER, event.sandbox}:
             return False

@@ -164,7 +164,7 @@ class Exports:
         standing = self._standing
         if standing is None or standing.transfer != event.transfer:
             return  # it was replaced meanwhile
-        # guard: whose export
+        # guard: only the source of an export answers it
         if standing.source != event.sandbox:
             yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
         elif event.problem:

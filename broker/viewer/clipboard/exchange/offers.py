@@ -111,7 +111,7 @@ class Giving:
         cleaning = self._cleaning
         if cleaning is None:
             return
-        # guard: who cleans
+        # guard: only the paste's target reports cleaned content
         if event.sandbox != cleaning.paste.target:
             yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
             return

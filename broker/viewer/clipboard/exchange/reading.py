@@ -44,7 +44,7 @@ class SelectionReader(BrokerState):
             if event.transfer > self._last or event.transfer < 1:
                 yield w.Blame(event.sandbox, "it answers a request that was not made")
             return  # else late: it was given up, or is over
-        # guard: whose answer
+        # guard: only the asked sandbox answers a copy
         if event.sandbox != copy.reader:
             yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
         elif not copy.expects(event):
