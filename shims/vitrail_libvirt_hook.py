@@ -358,7 +358,7 @@ def _become(uid: int) -> None:
     """Take on a user's rights for good."""
     if os.getuid() == uid:
         return
-    # guard: root reads a person's records with the person's rights
+    # guard: root reads a user's records with the user's rights
     os.setgroups([])
     os.setgid(pwd.getpwuid(uid).pw_gid)
     os.setuid(uid)

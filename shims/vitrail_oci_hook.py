@@ -277,7 +277,7 @@ def refuse_annotations_of_image(
     storage shows that the image has none (``podman start``, annotations of a file).
     """
     wanted = {f"{key}={value}" for key, value in annotations.items() if _is_ours(key)}
-    # guard: an image brings no annotation of ours
+    # guard: an image does not set our annotations
     if wanted <= typed_annotations(command_line):
         return
     root = config.get("root") if isinstance(config, dict) else None
@@ -539,7 +539,7 @@ def limit_open_files(config: Json, most: Json) -> None:
             others.append(limit)
     least = min(bound for bound in bounds if bound >= 0)
     number = {"type": "RLIMIT_NOFILE", "hard": least, "soft": least}
-    # guard: a container of a person's own command opens few files
+    # guard: a container with the user's command opens few files
     process["rlimits"] = [*others, number]
 
 
@@ -572,10 +572,10 @@ def close_vsock(config: Json) -> None:
         masked = [dict(vsock, op="SCMP_CMP_MASKED_EQ")]
         rules.append(dict(refused, names=["socket"], args=masked))
         rules.append(dict(refused, names=sorted(SOCKET_WAYS - {"socket"})))
-    # guard: a container of ours has no AF_VSOCK
+    # guard: our containers have no AF_VSOCK
     linux["seccomp"] = dict(given, syscalls=rules)
     architectures = linux["seccomp"].pop("architectures", [])
-    # guard: a container of ours has no 32-bit calls of x86
+    # guard: our containers have no 32-bit calls of x86
     architectures = [one for one in architectures if one != "SCMP_ARCH_X86"]
     if architectures:
         linux["seccomp"]["architectures"] = architectures
@@ -592,7 +592,7 @@ def _by_family(rule: Json) -> List[Json]:
         others = [one for one in together if one["index"] != 0]
         for family in range(FAMILIES):
             holds = all(_holds(one, family) for one in together if one["index"] == 0)
-            # guard: AF_VSOCK is not among the families of a container of ours
+            # guard: the families of our containers lack AF_VSOCK
             if not holds or family == socket.AF_VSOCK:
                 continue
             equal = {"index": 0, "value": family, "op": "SCMP_CMP_EQ"}

@@ -108,7 +108,7 @@ def become(uid: int) -> None:
     """Take on a user's rights for good.  Raises KeyError for an unknown user."""
     if os.geteuid() == uid:
         return
-    # guard: root reads the records of a container's person with the person's rights
+    # guard: root reads the records of a container's user with the user's rights
     os.setgroups([])
     os.setgid(pwd.getpwuid(uid).pw_gid)
     os.setuid(uid)
@@ -237,7 +237,7 @@ def open_sockets(person: Person, launch: str, directory: str) -> int:
 
 
 def _require_owner(fd: int, uid: int) -> None:
-    # guard: root mounts a directory of the person's own
+    # guard: root mounts only the user's directories
     if os.fstat(fd).st_uid != uid:
         raise RefusedError("it, or a directory above it, is another user's")
 

@@ -72,7 +72,7 @@ async def open_log_runtime(
     """
     paths = options.paths
     for directory in (paths.runtime, paths.sandbox("x").parent):
-        # guard: only a directory of ours is closed to others
+        # guard: a foreign directory keeps its mode
         require_private(paths)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)

@@ -97,7 +97,7 @@ class FolderRequests:
         return p.FolderMounted(request.request, inside, mounted.place)
 
     def _refuse_more(self, mount: int) -> None:
-        # guard: a mount has a number of its own
+        # guard: each mount has a new number
         if mount in self._held:
             raise RefusedError("the viewer uses the number of a mount again")
         # guard: mounts for a viewer are bounded

@@ -103,7 +103,7 @@ class LogClient:
         finally:
             self._over = True
             # Cancelled, too: an event that is recorded in a shield would wait for ever.
-            # guard: shielded requests end when the authority is no longer heard
+            # guard: shielded requests end when the authority is lost
             for number, call in list(self._calls.items()):
                 call.set_answer(m.Failed(number, "upstream", _LOST))
         if not self._stopping:

@@ -261,7 +261,7 @@ class EntryStore:
     def _sweep(self) -> None:
         """Remove leftovers of killed processes; a running process holds its lock."""
         for name in os.listdir(self._top):
-            # guard: only directories of ours are swept
+            # guard: only our directories are swept
             if not STAGED.fullmatch(name):
                 continue
             try:

@@ -145,7 +145,7 @@ class ClientChannel:
                 nursery.start_soon(self._answer, message, self._work(message))
 
     def _begin(self, number: int, more: int = 0) -> None:
-        # guard: a request has a number of its own
+        # guard: each request has a new number
         if number <= self._last:
             raise PeerError("it uses the number of a request again")
         self._last = number

@@ -56,7 +56,7 @@ class _Bucket:
         per_second = limits.QUESTIONS_PER_MINUTE / 60
         grown = self.left + (now - self.then) * per_second
         self.left, self.then = min(float(limits.QUESTIONS_BURST), grown), now
-        # guard: how often
+        # guard: a sandbox asks few questions in a minute
         return self.left >= 1
 
 

@@ -24,7 +24,7 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError as error:
         raise SetupError(f"no user has the ID {uid}") from error
-    # guard: root's containers belong to a person's broker
+    # guard: root's containers belong to a user's broker
     if uid == 0:
         raise SetupError(
             "the user whose broker leases the containers of root is not known",

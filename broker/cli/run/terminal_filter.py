@@ -68,7 +68,7 @@ class TerminalFilter:
             self._state(char)
         shown, self._out = "".join(self._out), []
         # To a terminal of Latin 1, "ś" in UTF-8 ends in CSI, as one byte.
-        # guard: a character is no control character in another encoding
+        # guard: text is encoded as the terminal decodes it
         return shown.encode(self._encoding, "replace")
 
     def _ground(self, char: str) -> None:

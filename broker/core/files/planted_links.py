@@ -30,7 +30,7 @@ def named_path(path: Path, writable: Iterable[Path]) -> Path:
     """
     found, left = _walked(path, writable)
     for place, link in left:
-        # guard: a link that a sandbox may have made leads to none of the person's files
+        # guard: a sandbox's link does not lead to the user's files
         if not found.is_relative_to(place):
             _refuse(path, link, found)
     return found

@@ -64,7 +64,7 @@ class BoundFiles:
                 mounts.add(mount_number(there))
         # Below a directory that this one has, too, the other can rename the file with its
         # mount, and put the right one in its place: no mount is on that one.
-        # guard: each bound path has a mount of its own
+        # guard: each bound path has a separate mount
         if len(mounts) != len(self._held):
             raise _changed(next(iter(self._held)))
 

@@ -161,7 +161,7 @@ class Playback:
                     return False
                 small -= 1
             count += size
-        # guard: nothing overtakes
+        # guard: new samples do not overtake held ones
         # guard: credit of whole frames
         if (
             count > self.credit

@@ -41,7 +41,7 @@ def event(f: PulseFilter, number: int, reader: Reader) -> None:
 def _changed(f: PulseFilter, fields: Fields) -> None:
     kind, index = fields.number(0), fields.number(1)
     stream = f.sandbox.by_real.get(index)
-    # guard: others' changes
+    # guard: a client gets changes of its streams only
     if (
         kind & _FACILITY == Facility.SINK_INPUT
         and kind & _CHANGE == ChangeKind.CHANGE

@@ -270,7 +270,7 @@ class PairEnd:
 
     def _take_reply(self, reply: m.LinkReply, fd: int) -> None:
         asked = self._asked.get(reply.request)
-        # guard: a reply is to a request of ours, and of its kind
+        # guard: a reply answers our request with a message that fits it
         if asked is None or not isinstance(reply, _replies_to(asked.request)):
             raise PeerError(f"it sent a {type(reply).__name__} that no request wants")
         if isinstance(reply, p.HostRowsFile) and fd < 0:

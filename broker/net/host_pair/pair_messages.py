@@ -260,7 +260,7 @@ def error_of(message: ErrorReport) -> VitrailError:
 def folder_path(untrusted_path: bytes) -> str:
     """Return the path of a directory.  Raises PeerError for one without a name."""
     path = os.fsdecode(untrusted_path)
-    # guard: a folder's name is one name
+    # guard: a folder's path is absolute and ends with a name
     if not path.startswith("/") or path.endswith(("/", "/..", "/.")) or "\0" in path:
         raise PeerError("the viewer names no directory")
     return path

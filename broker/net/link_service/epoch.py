@@ -206,7 +206,7 @@ class Epoch:
                     if self._alongside is not None:
                         nursery.start_soon(self._alongside, self)
                     task_status.started()
-                    # guard: an end is told before it is waited for
+                    # guard: the end of a link is announced before its tasks are awaited
                     try:
                         await self._until(self._read, nursery)
                     finally:

@@ -221,7 +221,7 @@ class SandboxCalls:
             return
         if ask.service == SCREEN_SHARE and ask.argument == screens.OWN:
             own = call.guest.lease.id
-            # guard: a sandbox shares one window of its own
+            # guard: a sandbox shares few of its windows at a time
             with self._places.one(own, SCREEN_SHARE, 2 * _OWN_WINDOWS, source):
                 # It has what its programs have drawn, and nothing of the user's.
                 number, lease = call.exchange.stream, call.guest.lease
@@ -487,7 +487,7 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
     own = ask.argument.endswith(screens.OWN)
     # guard: the user says yes to each share of a screen
     asks = ask.service == SCREEN_SHARE and not own
-    # guard: pictures of the camera have a size of ours
+    # guard: we choose the size of the camera's pictures
     if ask.argument not in known or ask.target not in {"", *ADMIN_NAMES}:
         raise RefusedError(f"the {what} is the desktop's: {', '.join(sizes)}")
     return Request(

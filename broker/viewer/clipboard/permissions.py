@@ -58,7 +58,7 @@ class Terms:
     async def inward(self, lease: Lease) -> w.CopyTerms | None:
         """Return the terms for pasting the user's own selection; None: no rule."""
         rules = await self._rules("dom0", lease.sandbox)
-        # guard: rules for the person's own
+        # guard: the user's clipboard crosses only by a rule
         return _widest(rules, self._speaking(lease)) if rules else None
 
     # -- drags ----------------------------------------------------------------------------

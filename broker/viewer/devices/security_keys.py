@@ -362,7 +362,7 @@ class _Questions:
 
     async def _pin(self, wrong: int) -> Request:
         """Entering a PIN is in no rule: whoever may use the key has two at once."""
-        # guard: the person is asked about a PIN after wrong ones
+        # guard: the user is asked about a PIN after wrong ones
         asks = wrong >= device_limits.SECURITY_KEY_PIN_TRIES
         return replace(
             await connection(self._opening, self._decider),

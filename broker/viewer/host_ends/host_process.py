@@ -269,7 +269,7 @@ class HostProcess:
             # guard: the host names a service that there is
             if service not in PORTS and service not in {NETWORK, SSH_AGENT}:
                 raise RefusedError("the host names an unknown service")
-            # guard: a stream has a number of its own
+            # guard: each stream has a new number
             if offer.stream in self._streams or self._nursery is None:
                 raise RefusedError("the host uses the number of a stream again")
             opening = Opening(

@@ -289,7 +289,7 @@ def _found(path: str, writable: Iterable[Path]) -> str:
     """Return a named path without links.  Raises RefusedError."""
     if not Path(path).is_absolute():
         raise RefusedError(f"{printable(path, 200)} is not an absolute path")
-    # guard: a sandbox chooses no file for the person to send
+    # guard: a sandbox does not choose a file for the user to send
     return str(named_path(Path(path), writable))
 
 

@@ -13,7 +13,7 @@ GUARDS = (
     Guard("a host without descriptors asks for devices again", "except BlockingIOError as error:", "tests/attack/test_silent_helpers.py", "moment_without"),
     Guard("root receives no descriptor of a client itself", "channel = sock.dup()", "tests/attack/test_device_descriptors.py", "cannot_be_closed"),
     Guard("a device that cannot be read is not unplugged", "if False:", "tests/attack/test_device_descriptors.py", "want_of_descriptors"),
-    Guard("the person is asked about a PIN after wrong ones", "asks = False", "tests/attack/test_security_key_rules.py", "tries"),
+    Guard("the user is asked about a PIN after wrong ones", "asks = False", "tests/attack/test_security_key_rules.py", "tries"),
     Guard("a connection that ends is cancelled at the key", "end = []", "tests/integration/test_security_key.py", "waits_for_the_touch"),
     Guard("tries of the PIN are counted", "if False:", "tests/attack/test_security_key_rules.py", "tries"),
     Guard("wrong PINs are counted", "", "tests/attack/test_security_key_rules.py", "tries"),

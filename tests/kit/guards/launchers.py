@@ -375,19 +375,19 @@ GUARDS = (
         "no_vsock",
     ),
     Guard(
-        "a container of ours has no AF_VSOCK",
+        "our containers have no AF_VSOCK",
         "linux['seccomp'] = dict(given)",
         "tests/attack/test_podman_vsock.py",
         "has_no_vsock",
     ),
     Guard(
-        "a container of ours has no 32-bit calls of x86",
+        "our containers have no 32-bit calls of x86",
         "",
         "tests/attack/test_podman_vsock.py",
         "has_no_vsock",
     ),
     Guard(
-        "AF_VSOCK is not among the families of a container of ours",
+        "the families of our containers lack AF_VSOCK",
         "if not holds:",
         "tests/attack/test_podman_vsock.py",
         "has_no_vsock",
@@ -405,7 +405,7 @@ GUARDS = (
         "link_that_is_made_while",
     ),
     Guard(
-        "each bound path has a mount of its own",
+        "each bound path has a separate mount",
         "if False:",
         "tests/attack/test_planted_links.py",
         "moved_with_its_mount",
@@ -477,7 +477,7 @@ GUARDS = (
         "session_shares",
     ),
     Guard(
-        "words of an exported menu entry are not options of ours",
+        "words of an exported menu entry are not our options",
         'made["Exec"] = " ".join([*command, *arguments])',
         "tests/broker/host/launchers/flatpak/test_menu.py",
         "arguments_of",
@@ -507,7 +507,7 @@ GUARDS = (
         "how_many_files",
     ),
     Guard(
-        "a container of a person's own command opens few files",
+        "a container with the user's command opens few files",
         "",
         "tests/broker/host/launchers/podman/test_hook.py",
         "open_files",
@@ -519,7 +519,7 @@ GUARDS = (
         "in_flight and nspawn",
     ),
     Guard(
-        "an image brings no annotation of ours",
+        "an image does not set our annotations",
         "if True:",
         "tests/broker/host/launchers/podman/test_hook.py",
         "annotation_of_the_image",
@@ -675,7 +675,7 @@ GUARDS = (
         "others_can_write",
     ),
     Guard(
-        "root reads the records of a container's person with the person's rights",
+        "root reads the records of a container's user with the user's rights",
         "pass",
         "tests/broker/host/launchers/podman/test_rootful_hook.py",
         "rights_of_the_person",
@@ -753,13 +753,13 @@ GUARDS = (
         "never_opened",
     ),
     Guard(
-        "root mounts a directory of the person's own",
+        "root mounts only the user's directories",
         "if False:",
         "tests/broker/host/launchers/podman/test_rootful_hook.py",
         "another_user_s",
     ),
     Guard(
-        "root's containers belong to a person's broker",
+        "root's containers belong to a user's broker",
         "if False:",
         "tests/broker/host/launchers/podman/test_rootful_hook.py",
         "without_a_person",
@@ -771,7 +771,7 @@ GUARDS = (
         "told_where",
     ),
     Guard(
-        "a permission of the person's own does not stand beside ours",
+        "our permissions replace the user's for the same thing",
         "kept = present",
         "tests/broker/host/launchers/flatpak/test_overrides.py",
         "does_not_stand_beside",
@@ -981,7 +981,7 @@ GUARDS = (
         "user_id_of_its_own",
     ),
     Guard(
-        "a box with a user id of its own has no capabilities",
+        "a box with a separate user id has no capabilities",
         "none = ()",
         "tests/attack/test_box_namespaces.py",
         "user_id_of_its_own",

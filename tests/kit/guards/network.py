@@ -9,7 +9,7 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard("what is forgotten here has ended at passt, too", 'self._end(flow, "idle")', "tests/broker/host/network/test_flow_filter.py", "idle_flows"),
-    Guard("a connection by the ports of an earlier one is a flow of its own", "if False:", "tests/broker/host/network/test_flow_filter.py", "same_ports"),
+    Guard("a connection that reuses ports is a new flow", "if False:", "tests/broker/host/network/test_flow_filter.py", "same_ports"),
     Guard("a guest sends from its address", 'if packet is None:', "tests/broker/host/network/test_flow_filter.py", "odd_packets"),
     Guard("name servers are ours alone", 'if False:', "tests/broker/host/network/test_flow_filter.py", "no_other_name_server"),
     Guard("public name servers are not asked by HTTPS", 'if False:', "tests/broker/host/network/test_flow_filter.py", "not_asked_by_https"),
@@ -37,7 +37,7 @@ GUARDS = (
     Guard("nothing precedes a hello", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),
     Guard("connections of a flow are few, and none is forgotten", "if False:", "tests/broker/host/network/test_quic_hello.py", "forgotten"),
     Guard("what follows a hello is of its connection", "if False:", "tests/broker/host/network/test_quic_hello.py", "does_not_go_on or opens_nothing"),
-    Guard("a connection goes on behind a hello that was whole", "whole = self._connections", "tests/broker/host/network/test_quic_hello.py", "not_whole"),
+    Guard("a connection continues after a whole hello", "whole = self._connections", "tests/broker/host/network/test_quic_hello.py", "not_whole"),
     Guard("answers to another connection do not count", "if True:", "tests/broker/host/network/test_quic_hello.py", "does_not_go_on"),
     Guard("versions of QUIC are those that are read", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),
     Guard("other frames are of no Initial packet", "if False:", "tests/broker/host/network/test_quic_hello.py", "begins_nothing"),

@@ -96,7 +96,7 @@ GUARDS = (
     Guard("questions of one sandbox", "if False:", "tests/broker/authority/questions/test_queue.py"),
     Guard("disposables have their record's questions", "mine = sum(e.question.lease == question.lease for e in self._entries.values())", "tests/attack/test_budgets.py", "disposables_leave"),
     Guard("questions in all", "if False:", "tests/broker/authority/questions/test_queue.py"),
-    Guard("how often", "return True", "tests/broker/authority/questions/test_queue.py"),
+    Guard("a sandbox asks few questions in a minute", "return True", "tests/broker/authority/questions/test_queue.py"),
     Guard("the same again", "", "tests/broker/authority/questions/test_queue.py"),
     Guard("fair turns", "return min(waiting, key=lambda e: e.id, default=None)", "tests/broker/authority/questions/test_queue.py"),
     Guard("shown after it is recorded", "waiting = list(self._entries.values())", "tests/broker/authority/questions/test_queue.py"),

@@ -38,7 +38,7 @@ GUARDS = (
     Guard("a machine that waited asks the resolver of this place", "if False:", "tests/broker/host/vmm/parent/test_standby.py", "another_place"),
     Guard("a machine that waited has no address that is closed", "if False:", "tests/broker/host/vmm/parent/test_standby.py", "address_is_closed"),
     Guard("waiting machines have no more memory than the record allows", "if False:", "tests/broker/host/vmm/parent/test_standby.py", "no_more_memory"),
-    Guard("a machine that waits has a place of its own", "directory = self._root / request.record; directory.mkdir(exist_ok=True)", "tests/broker/host/vmm/parent/test_standby.py", "different_places"),
+    Guard("each standby machine has a separate directory", "directory = self._root / request.record; directory.mkdir(exist_ok=True)", "tests/broker/host/vmm/parent/test_standby.py", "different_places"),
     Guard("a machine that waits ends with its parent's age", "", "tests/broker/host/vmm/parent/test_standby.py", "ends_with_its_parent"),
     Guard("a machine that is being ended is not used", "if False:", "tests/broker/host/vmm/parent/test_standby.py", "ended_once"),
     Guard("no process of a rehearsal outlives it", "if False:", "tests/integration/test_rehearsal.py", "leaves_behind"),

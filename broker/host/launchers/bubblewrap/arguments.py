@@ -191,7 +191,7 @@ def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
     """
     # guard: a box's programs have a user id of their own
     ids = ("--reuid", str(uid), "--regid", str(gid), "--clear-groups")
-    # guard: a box with a user id of its own has no capabilities
+    # guard: a box with a separate user id has no capabilities
     none = ("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
     made = 'mkdir -m 700 "$0" "$XDG_RUNTIME_DIR" && cd "$0" && exec "$@"'
     return ("setpriv", *ids, *none, "--", "/bin/sh", "-c", made, _HOME)

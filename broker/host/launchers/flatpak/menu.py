@@ -63,7 +63,7 @@ def entry(
     made = {"Type": "Application"}
     # guard: of an exported menu entry only known keys are taken over
     made |= {key: value for key, value in values.items() if _taken(key, value)}
-    # guard: words of an exported menu entry are not options of ours
+    # guard: words of an exported menu entry are not our options
     made["Exec"] = " ".join([*(quoted(word) for word in command), "--", *arguments])
     made[MARK] = app
     return write({_GROUP: made})

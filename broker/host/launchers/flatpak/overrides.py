@@ -113,7 +113,7 @@ def apply(groups: Groups, change: OverrideChange) -> Groups:
     for key, added in change.lists.items():
         names = {_name(item) for item in added}
         present = items(context.get(key, ""))
-        # guard: a permission of the person's own does not stand beside ours
+        # guard: our permissions replace the user's for the same thing
         kept = [item for item in present if _name(item) not in names]
         change.displaced_lists[key] = [item for item in present if item not in kept]
         if kept or added:

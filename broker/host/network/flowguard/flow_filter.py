@@ -164,7 +164,7 @@ class FlowFilter:
         Ends a flow if the packet begins another connection by its ports.
         """
         flow = self._flows.get(key)
-        # guard: a connection by the ports of an earlier one is a flow of its own
+        # guard: a connection that reuses ports is a new flow
         if flow is not None and flow.begins_another(packet):
             self.cut(flow, "its ports were used again", tell=False)
             return None

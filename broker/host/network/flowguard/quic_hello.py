@@ -174,7 +174,7 @@ class QuicHellos:
 
     def _is_known(self, packet: _Packet) -> bool:
         """Whether a packet that is not read is of a connection whose hello was read."""
-        # guard: a connection goes on behind a hello that was whole
+        # guard: a connection continues after a whole hello
         whole = [one for one in self._connections if one.read]
         return any(
             packet.receiver == one.wanted

@@ -178,7 +178,7 @@ class StandbyPool:
         # One of its own: the last machine of the record may still be waking or
         # ending in its place, and its files must not be those of this one.
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # guard: a machine that waits has a place of its own
+        # guard: each standby machine has a separate directory
         directory = Path(tempfile.mkdtemp(dir=self._root))
         try:
             with trio.fail_after(limits.STANDBY_SECONDS):

@@ -143,7 +143,7 @@ def _arrive(
         source = next(
             (core.sandbox.drags[m] for m in host.mimes if m in core.sandbox.drags), None
         )
-        # guard: drags of others are not told
+        # guard: the filter does not report foreign drags
         if source is None:
             # From the host or another sandbox: the client is not notified.
             foreign_drags.enter(core, device, host, serial, (x, y))
@@ -330,7 +330,7 @@ def source_action(core: ClientState, source: DataSource, action: int) -> None:
     drag_start.heard(core)
     hand = core.sandbox.hand
     outward = hand is not None and bool(hand.drags.outward(source))
-    # guard: a drag tells of its own sandbox only
+    # guard: a drag reports no action of another sandbox's window
     said = action if outward or source.accepted is not None else 0
     if said != source.told_action:
         source.told_action = said

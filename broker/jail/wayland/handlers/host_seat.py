@@ -315,7 +315,7 @@ def _capabilities(core: ClientState, seat: OwnSeat, bits: int) -> None:
     if not bits & _POINTER:
         core.hands.drop_pointer(seat)
     elif seat.pointer is None:
-        # guard: a pointer of ours on each seat
+        # guard: each seat has our pointer
         core.hands.make_pointer(seat)
     if not bits & _KEYBOARD:
         core.hands.drop_keyboard(seat)

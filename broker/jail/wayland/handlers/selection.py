@@ -365,7 +365,7 @@ def host_selection(
     core: ClientState, _device: DataDevice, offer: ProtocolObject | None
 ) -> None:
     """The host's clipboard: not for the sandbox."""
-    # guard: the person's selection is not told
+    # guard: the filter does not report the user's selection
     core.hands.selected(offer)
 
 

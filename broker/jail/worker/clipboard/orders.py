@@ -122,7 +122,7 @@ class WorkerClipboard(InputListener):
             # Only a client that makes the focus jump, or drags begin, comes so
             # far.  Where the focus is at the end is what counts, and other
             # sandboxes have none while this one claims it.
-            # guard: a focus that has gone is told
+            # guard: a full queue keeps the reports of the focus
             self._forget_one()
         self._waiting.append(message)
         self._more.set()
@@ -230,7 +230,7 @@ class WorkerClipboard(InputListener):
 
     def _host(self) -> Origin | None:
         """The user's own selection, as the window of the last paste chord has it."""
-        # guard: the person's own needs the focus
+        # guard: a worker without the focus does not read the user's clipboard
         if self._paste is None or not self._paste.core.focused:
             return None
         hands = self._paste.core.hands
@@ -246,7 +246,7 @@ class WorkerClipboard(InputListener):
         if order.host:
             # Reported again when the focus was away for a question meanwhile.
             now = self._host()
-            # guard: the person's own offered again
+            # guard: a renewed offer is read only with its old types
             if now is None or origin is None or set(now.mimes) != set(origin.mimes):
                 now = None
             origin = now

@@ -300,7 +300,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
     async def _from_server(self) -> None:
         with WatchedFile(self._server, self._hear, urgent=True) as watch:
             while not self._over.is_set():
-                # guard: the compositor is always heard
+                # guard: the filter always reads the compositor
                 await watch.left()
 
     def _hear(self) -> ReadyTasks:

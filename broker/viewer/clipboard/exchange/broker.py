@@ -218,7 +218,7 @@ class Crossing(SelectionReader):
         if not reason and (self._paste is not None or self._giving.busy):
             reason = BUSY
         elif not reason and held is None:
-            # guard: the person's own only by a rule
+            # guard: only a press that a rule permits reads the user's clipboard
             reason = NOTHING if event.host is None else BUSY if self._copy else ""
         elif not reason and held is not None and held.source == target:
             reason = SAME
@@ -242,7 +242,7 @@ class Crossing(SelectionReader):
 
     def _decided(self, event: w.Decided, now: float) -> Iterator[w.Action]:
         paste = self._paste
-        # guard: which decision
+        # guard: a decision belongs to the present paste
         if paste is None or event.transfer != paste.transfer:
             # Given up meanwhile, and recorded then; or it is about an export.
             yield from self._exports.decided(event, self.focused, now)
@@ -289,7 +289,7 @@ class Crossing(SelectionReader):
             return
         picks: list[Pick] = []
         if terms is not None:
-            # guard: types of a rule for the person's own
+            # guard: a rule limits the types that are read from the user's clipboard
             picks = [pick for pick in copy.left if may_cross(pick.kind, terms)]
         if terms is None or not picks:
             self._copy = None
@@ -308,7 +308,7 @@ class Crossing(SelectionReader):
             return
         copy.left, copy.into = picks, (paste, terms)
         copy.until = now + limits.CLIPBOARD_COPY_SECONDS
-        # guard: the person's own only with the focus
+        # guard: the user's clipboard is read while the reader has the focus
         if copy.drop is not None or self.focused == copy.reader:
             yield from self._read_next(copy, now)
         else:

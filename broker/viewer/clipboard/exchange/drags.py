@@ -267,7 +267,7 @@ class DragTable:
         """Whether another worker claims that the dropped content was dropped there."""
         # guard: an outgoing drag is not a drop
         # guard: the drop's target may claim it
-        # guard: a drag without a mark is any of the person's
+        # guard: no second worker claims a drop without a mark
         if drop is None or not drop.mark or drop.target in {w.VIEWER, event.sandbox}:
             return False
         over = self._overs.get(event.sandbox)

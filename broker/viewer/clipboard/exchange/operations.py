@@ -100,7 +100,7 @@ class Copy:
         """Bytes that may still come."""
         limit = self.terms.max_bytes
         if self.into is not None:
-            # guard: size of a rule for the person's own
+            # guard: a rule limits the size that is read from the user's clipboard
             limit = min(limit, self.into[1].max_bytes)
         return most(limit) - size_of(self.items)
 

@@ -39,7 +39,7 @@ class SelectionReader(BrokerState):
                 yield from giving.said(event, now)
                 return
         copy = self._copy
-        # guard: which answer
+        # guard: an answer belongs to the present copy
         if copy is None or event.transfer != copy.transfer:
             if event.transfer > self._last or event.transfer < 1:
                 yield w.Blame(event.sandbox, "it answers a request that was not made")
@@ -124,8 +124,8 @@ class SelectionReader(BrokerState):
         number, to, drop = copy.transfer, copy.reader, copy.drop
         self._paste = Paste(number, w.VIEWER, to, copy.until, drop)
         kinds = tuple((pick.kind, None) for pick in copy.left)
-        # guard: policy before the person's own drag is read
-        # guard: policy before the person's own is read
+        # guard: policy decides before the user's drag is read
+        # guard: policy decides before the user's clipboard is read
         yield w.AskPolicy(number, w.VIEWER, to, kinds, origin or "", bool(drop))
 
     def _read_next(self, copy: Copy, now: float) -> Iterator[w.Action]:
