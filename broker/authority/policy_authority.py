@@ -5,8 +5,6 @@ Implements ``interface.Authority`` in the process of its caller.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import trio
 from typing_extensions import override
 
@@ -19,7 +17,7 @@ from broker.authority.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.notify import Notify
 from broker.core.paths import Paths
-from broker.core.stderr_log import isolated
+from broker.core.stderr_log import run_isolated
 from policy.records.model import RecordSet
 
 _FORGET_SECONDS = 1.0
@@ -140,7 +138,7 @@ class PolicyAuthority:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            nursery.start_soon(_alone, self.decider.decide_again)
+            nursery.start_soon(run_isolated, self.decider.decide_again)
 
     async def _forget_grants(self) -> None:
         while True:
@@ -171,8 +169,3 @@ class HostAuthority(PolicyAuthority):
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         task_status.started()
-
-
-async def _alone(step: Callable[[], Awaitable[None]]) -> None:
-    with isolated():  # an internal error must not end every sandbox
-        await step()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from broker.core.escape import displayed
@@ -47,3 +47,9 @@ def isolated() -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 -- that is its purpose
         log_exception(error)
+
+
+async def run_isolated(step: Callable[..., Awaitable[object]], *args: object) -> None:
+    """Await a step inside ``isolated``: for a task beside those of others."""
+    with isolated():
+        await step(*args)

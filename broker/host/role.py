@@ -27,7 +27,7 @@ from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.services import NETWORK
-from broker.core.stderr_log import isolated, log_exception
+from broker.core.stderr_log import isolated, log_exception, run_isolated
 from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission, Carry
 from broker.host.machine_interface import Machine
@@ -214,12 +214,8 @@ class HostRole:
         assert self._nursery is not None
         # Not in the caller's task: the caller may go away, and a machine would
         # be left half ended.
-        self._nursery.start_soon(self._power_down, active_lease, grace)
+        self._nursery.start_soon(run_isolated, active_lease.machine.power_down, grace)
         await active_lease.ended.wait()
-
-    async def _power_down(self, active_lease: ActiveLease, grace: float) -> None:
-        with isolated():
-            await active_lease.machine.power_down(grace)
 
     # -- leases ------------------------------------------------------------------
 

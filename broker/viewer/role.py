@@ -33,7 +33,7 @@ from broker.core.services import (
     SSH_AGENT,
     TRANSFERS,
 )
-from broker.core.stderr_log import isolated
+from broker.core.stderr_log import run_isolated
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
@@ -229,7 +229,7 @@ class ViewerRole:
         guest = self.guest(lease)
         if guest is not None and token and self._nursery is not None:
             order = RaiseWindow(token[:_TOKEN_CHARACTERS])
-            self._nursery.start_soon(self._alone, partial(guest.raise_window, order))
+            self._nursery.start_soon(run_isolated, guest.raise_window, order)
 
     def writable_places(self) -> list[Path]:
         """Directories in which a sandbox may have made links."""
@@ -246,24 +246,20 @@ class ViewerRole:
             await self.authority.wait_changed()
             if self._nursery is not None:
                 self._nursery.start_soon(self._decide_again)
-                self._nursery.start_soon(self._alone, self._follow_icons)
-                self._nursery.start_soon(self._alone, self._tray.follow)
+                self._nursery.start_soon(run_isolated, self._follow_icons)
+                self._nursery.start_soon(run_isolated, self._tray.follow)
                 for guest in self.guests():
-                    self._nursery.start_soon(self._alone, guest.follow_record)
+                    self._nursery.start_soon(run_isolated, guest.follow_record)
 
     async def _follow_icons(self) -> None:
         records = [*self.authority.records.records.values()]
         await in_thread(menu_icons.follow, records)
 
     async def _decide_again(self) -> None:
-        await self._alone(self.clipboard.decide_again)
+        await run_isolated(self.clipboard.decide_again)
         self.devices.look_again()
         self.network.follow_records()
         self._settings.tell_again()
-
-    async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
-        with isolated():  # an internal error must not end every sandbox
-            await step()
 
     def guests(self) -> list[Guest]:
         """All guests, oldest first."""

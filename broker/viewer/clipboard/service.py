@@ -24,7 +24,7 @@ from broker.core.lease import Lease
 from broker.core.limits import clipboard as limits
 from broker.core.notify import Notify
 from broker.core.sliding_window import SlidingWindow
-from broker.core.stderr_log import isolated, log_exception
+from broker.core.stderr_log import log_exception, run_isolated
 from broker.ipc import clipboard as messages
 from broker.viewer.authority.interface import Permits
 from broker.viewer.clipboard.exchange import messages as w
@@ -326,11 +326,8 @@ class ClipboardService:
     def start(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         """Do something beside, whose failure ends nothing else."""
         if self._nursery is not None:
-            self._nursery.start_soon(self._alone, step, *args)
-
-    async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
-        with isolated():  # a mistake about one paste must not end the clipboard
-            await step(*args)
+            # A mistake about one paste must not end the clipboard.
+            self._nursery.start_soon(run_isolated, step, *args)
 
     async def _tick(self) -> None:
         while True:

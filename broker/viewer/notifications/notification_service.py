@@ -23,7 +23,7 @@ from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
 from broker.core.names import LeaseId
 from broker.core.services import NOTIFICATION
-from broker.core.stderr_log import isolated
+from broker.core.stderr_log import run_isolated
 from broker.core.streams.wayland_rules import take_color
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
@@ -240,7 +240,7 @@ class NotificationService:
             outcome=notice.past.outcome,
         )
         if self._nursery is not None:
-            self._nursery.start_soon(_alone, partial(self._log.note, event))
+            self._nursery.start_soon(run_isolated, self._log.note, event)
 
 
 def _key_of(notice: Notice, ours: str) -> str:
@@ -249,11 +249,6 @@ def _key_of(notice: Notice, ours: str) -> str:
         return DEFAULT if DEFAULT in notice.keys else ""
     place = int(ours) if ours.isascii() and ours.isdigit() else -1
     return notice.keys[place] if 0 <= place < len(notice.keys) else ""
-
-
-async def _alone(step: Callable[[], Awaitable[None]]) -> None:
-    with isolated():
-        await step()
 
 
 class NotificationControl:

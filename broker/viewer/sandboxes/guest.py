@@ -30,7 +30,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
-from broker.core.stderr_log import isolated, log_exception
+from broker.core.stderr_log import log_exception, run_isolated
 from broker.helpers.compositor_socket import display_path
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
@@ -167,12 +167,7 @@ class Guest:
         """Start a task of this guest.  Raises RefusedError when it is ending."""
         if self._nursery is None:
             raise RefusedError("this sandbox is about to end")
-        self._nursery.start_soon(self._alone, step, *args)
-
-    async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
-        """An internal error about one sandbox must not end the others."""
-        with isolated():
-            await step(*args)
+        self._nursery.start_soon(run_isolated, step, *args)
 
     async def close(self, reason: str) -> None:
         """End the worker and every task; not cancellable."""
