@@ -201,11 +201,11 @@ class Runner:
                 until = Step.COMPOSITOR if run.request.wait else Step.WINDOW
                 await follower.follow(guest, program, last=until)
             except UpstreamError as error:
-                await self._hop_failed(guest, follower.failure)
+                await self._step_failed(guest, follower.failure)
                 # A boot that hangs is known of emulated machines; one more
                 # try, and it is reported.
                 failure = follower.failure
-                hung = failure is not None and failure.hop is Step.AGENT
+                hung = failure is not None and failure.step is Step.AGENT
                 retry = hung and run.running is None and not last
                 await self._give_up(guest, run.running, str(error))
                 if not retry:
@@ -256,12 +256,12 @@ class Runner:
             await trio.sleep(_LOOK_SECONDS)
         return guest
 
-    async def _hop_failed(self, guest: Guest, failure: Failure | None) -> None:
+    async def _step_failed(self, guest: Guest, failure: Failure | None) -> None:
         if failure is not None:
             await self._log.note(
                 schema.WindowHopFailed(
                     **event_log.of(guest.lease),
-                    hop=failure.hop.name.lower(),
+                    hop=failure.step.name.lower(),
                     reason=failure.reason,
                 )
             )

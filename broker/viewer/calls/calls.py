@@ -70,8 +70,12 @@ if TYPE_CHECKING:
 
 RESERVED = "vitrail."
 """Services of this name are the broker's own."""
-
-
+_OF_DESKTOP = frozenset({SETTINGS, NOTIFICATION, TRAY})
+"""Services that only the desktop has."""
+_VIDEO: Mapping[str, Mapping[str, tuple[int, int]]] = MappingProxyType(
+    {CAMERA: camera.SIZES, SCREEN_SHARE: screens.SIZES}
+)
+"""Services of pictures, and the sizes that each has."""
 OFFERED = "offered"
 """The argument that asks only whether a rule may allow it."""
 _DAEMONS = 4
@@ -229,6 +233,7 @@ class SandboxCalls:
                     call.guest.order, messages.TransferServe(number, "window")
                 )
                 await self._desktop.screens.share_own(lease, number, serve)
+            return
         if sizes := _VIDEO.get(ask.service):
             users: VideoUses = self._desktop.cameras
             if ask.service == SCREEN_SHARE:
@@ -261,11 +266,10 @@ class SandboxCalls:
             named.working_directory,
         )
         user = call.permit.user or named.user
-        # guard: calls leave room for the target's own programs
-        half = max(target.valid_record().viewer.limits.programs // 2, 1)
+        places = _places_of_calls(target)
         place, caller = self._places.one, source.lease.record
         with (
-            place(target.lease.id, "", half, caller),
+            place(target.lease.id, "", places, caller),
             place(target.lease.id, ask.service, named.concurrent, caller),
         ):
             async with self.served(target, asked, user) as far:
@@ -383,6 +387,12 @@ class SandboxCalls:
         await meeting.over.wait()
 
 
+def _places_of_calls(target: Guest) -> int:
+    """Return how many of a sandbox's programs may serve calls at one time."""
+    # guard: calls leave room for the target's own programs
+    return max(target.valid_record().viewer.limits.programs // 2, 1)
+
+
 async def _joined(target: Guest, program: LeaseProgram, meeting: Meeting) -> None:
     """Wait for the connection of the program that serves a call."""
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
@@ -466,16 +476,6 @@ def _named(record: Record, service: str) -> CalledService:
     services = record.viewer.services
     named = next((one for one in services if one.name == service), None)
     return named or CalledService(service, (), "", "", DEFAULT_CALLS)
-
-
-_OF_DESKTOP = frozenset({SETTINGS, NOTIFICATION, TRAY})
-"""Services that only the desktop has."""
-
-
-_VIDEO: Mapping[str, Mapping[str, tuple[int, int]]] = MappingProxyType(
-    {CAMERA: camera.SIZES, SCREEN_SHARE: screens.SIZES}
-)
-"""Services of pictures, and the sizes that each has."""
 
 
 def _video_request(opening: Opening, ask: CallService) -> Request:

@@ -61,7 +61,7 @@ class Receiver:
 
 
 class Targets:
-    """See the head of this module."""
+    """Finds and starts the sandboxes in which something is opened or kept."""
 
     def __init__(self, viewer: ViewerRole, own: Own, host: Host) -> None:
         self._viewer = viewer

@@ -1,8 +1,8 @@
-"""The hops from "run this" to a window, so that a missing one has a name.
+"""The steps from "run this" to a window, so that a missing one has a name.
 
-Pure: time is passed in (seconds, monotonic).  A hop is reached once, in the
-order of ``Step``; a run waits for the next one with that hop's deadline, and
-when it passes, or a hop reports a failure, the answer names it and says where
+Pure: time is passed in (seconds, monotonic).  A step is reached once, in the
+order of ``Step``; a run waits for the next one with that step's deadline, and
+when it passes, or a step reports a failure, the answer names it and says where
 to look.
 """
 
@@ -35,7 +35,7 @@ class Step(enum.IntEnum):
 
 @dataclass(frozen=True)
 class StepText:
-    """How a hop is called, how long it may take, and where to look."""
+    """How a step is called, how long it may take, and where to look."""
 
     title: str
     seconds: float
@@ -88,14 +88,14 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Failure:
-    """A hop that was not reached, and its known reason."""
+    """A step that was not reached, and its known reason."""
 
-    hop: Step
+    step: Step
     reason: str
 
     def hint(self, sandbox: str) -> str:
         """Where a user should look."""
-        return TEXTS[self.hop].hint.format(sandbox=sandbox)
+        return TEXTS[self.step].hint.format(sandbox=sandbox)
 
 
 class LaunchProgress:
@@ -108,36 +108,36 @@ class LaunchProgress:
 
     @property
     def next(self) -> Step | None:
-        """The hop that is waited for; None when all are reached."""
-        return next((hop for hop in Step if hop not in self._reached), None)
+        """The step that is waited for; None when all are reached."""
+        return next((step for step in Step if step not in self._reached), None)
 
     @property
     def complete(self) -> bool:
-        """Whether the last hop is reached."""
+        """Whether the last step is reached."""
         return self.next is None
 
-    def reach(self, hop: Step, now: float) -> list[tuple[Step, float]]:
-        """Note that a hop, and so all before it, is reached.
+    def reach(self, step: Step, now: float) -> list[tuple[Step, float]]:
+        """Note that a step, and so all before it, is reached.
 
-        Returns the newly reached hops with the seconds each took.  A hop that
+        Returns the newly reached steps with the seconds each took.  A step that
         comes out of order proves those before it: a stream cannot come from a
         program that does not run.
         """
         new: list[tuple[Step, float]] = []
         for earlier in Step:
-            if earlier <= hop and earlier not in self._reached:
+            if earlier <= step and earlier not in self._reached:
                 last = max(self._reached.values(), default=self._began)
                 self._reached[earlier] = now
                 new.append((earlier, now - last))
         return new
 
-    def fail(self, reason: str, hop: Step | None = None) -> Failure | None:
+    def fail(self, reason: str, step: Step | None = None) -> Failure | None:
         """Note that the way ends here; the first failure stays.
 
-        Without ``hop`` it is the one waited for.  None when the window is up
+        Without ``step`` it is the one waited for.  None when the window is up
         already: what ends then is not the way to it.
         """
-        where = hop or self.next
+        where = step or self.next
         if where is not None and self.failure is None and not self.complete:
             self.failure = Failure(where, reason)
         return self.failure

@@ -233,17 +233,17 @@ class LeasePrograms:
         for program in self.live():
             self._reach(program, Step.AGENT)
 
-    def display(self, hop: Step) -> None:
+    def display(self, step: Step) -> None:
         """A window made progress; it is unknown which one.
 
         It says nothing of a program that has not been started yet.
         """
         for program in self.live():
             if program.way.next is not None and program.way.next > Step.PROGRAM:
-                self._reach(program, hop)
+                self._reach(program, step)
 
-    def _reach(self, program: LeaseProgram, hop: Step) -> None:
-        program.way.reach(hop, trio.current_time())
+    def _reach(self, program: LeaseProgram, step: Step) -> None:
+        program.way.reach(step, trio.current_time())
         program.wake()
 
     @contextlib.contextmanager
@@ -257,10 +257,10 @@ class LeasePrograms:
         finally:
             self.asking -= 1
 
-    def fail(self, reason: str, hop: Step | None = None) -> None:
+    def fail(self, reason: str, step: Step | None = None) -> None:
         """The way of every program that has no window yet ends here."""
         for program in self.live():
-            program.way.fail(reason, hop)
+            program.way.fail(reason, step)
             program.wake()
 
     def refused(self, service: str, reason: str) -> None:

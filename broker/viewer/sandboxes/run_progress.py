@@ -1,4 +1,4 @@
-"""Following a run from hop to hop, with reports, and naming the one that fails."""
+"""Following a run from step to step, with reports, and naming the one that fails."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from broker.viewer.sandboxes.program_output import ProgramOutput
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_ended
 from policy.records.model import Record, boots
 
+_TELL_EVERY = 0.2
 _REFUSALS = 16
 """Different refusals that one run reports; a sandbox can cause any number."""
 
@@ -50,7 +51,7 @@ class Follower:
 
     @asynccontextmanager
     async def step(self, title: str) -> AsyncIterator[None]:
-        """A step that is not a hop: begun, details as they come, done."""
+        """Report a step before the launch's own: begun, its details as they come, done."""
         began = trio.current_time()
         await self.say(title, "begun")
         async with trio.open_nursery() as nursery:
@@ -75,42 +76,42 @@ class Follower:
     ) -> None:
         """Return when ``last`` is reached on the window's way, or it ended well.
 
-        Raises UpstreamError that names the hop (``where``), the reason and
+        Raises UpstreamError that names the step (``where``), the reason and
         where to look.
         """
         way = program.way
         while not self._over(program, last):
-            hop = way.next
-            assert hop is not None
+            step = way.next
+            assert step is not None
             began = trio.current_time()
-            await self.say(TEXTS[hop].title, "begun")
-            await self._say_what_starts(hop, program)
-            deadline = self._deadline(hop)
+            await self.say(TEXTS[step].title, "begun")
+            await self._say_what_starts(step, program)
+            deadline = self._deadline(step)
             with trio.move_on_after(deadline) as patience:
-                while way.next is hop and way.failure is None and not program.ended:
+                while way.next is step and way.failure is None and not program.ended:
                     await program.changed.wait()
                     if guest.programs.asking:
                         # A user takes longer, and the question has its end.
                         until = trio.current_time() + limits.QUESTION_SECONDS
                         patience.deadline = until + deadline
                         await self.say(
-                            TEXTS[hop].title, "begun", "waits for your answer"
+                            TEXTS[step].title, "begun", "waits for your answer"
                         )
             took = trio.current_time() - began
-            if way.next is hop and way.failure is None and not program.ended:
+            if way.next is step and way.failure is None and not program.ended:
                 way.fail(f"nothing happened within {deadline:g} s")
             if way.failure is None:
-                await self.say(TEXTS[hop].title, "done", s=took)
+                await self.say(TEXTS[step].title, "done", s=took)
         # One without a display that has ended already was on the way to no window.
         failure = way.failure
-        if failure is not None and (program.display or failure.hop <= Step.PROGRAM):
+        if failure is not None and (program.display or failure.step <= Step.PROGRAM):
             await self._raise_failure(guest, way)
 
-    async def _say_what_starts(self, hop: Step, program: LeaseProgram) -> None:
+    async def _say_what_starts(self, step: Step, program: LeaseProgram) -> None:
         """Name the application where the rest is its time."""
-        if hop is Step.WINDOW:
+        if step is Step.WINDOW:
             name = printable(program.name, 60)
-            await self.say(TEXTS[hop].title, "begun", f"{name} is starting")
+            await self.say(TEXTS[step].title, "begun", f"{name} is starting")
 
     def _over(self, program: LeaseProgram, last: Step) -> bool:
         way = program.way
@@ -120,21 +121,21 @@ class Follower:
             return True
         return not program.display and way.next > Step.PROGRAM
 
-    def _deadline(self, hop: Step) -> float:
+    def _deadline(self, step: Step) -> float:
         launch = self._record.host.launch
-        if hop is Step.AGENT and boots(launch):
+        if step is Step.AGENT and boots(launch):
             return float(launch.boot_deadline)
-        return TEXTS[hop].seconds
+        return TEXTS[step].seconds
 
     async def _raise_failure(self, guest: Guest, way: LaunchProgress) -> NoReturn:
         """Report the failed step to the caller, then raise UpstreamError for it."""
         failure = way.failure
         assert failure is not None
         self.failure = failure
-        title = TEXTS[failure.hop].title
+        title = TEXTS[failure.step].title
         await self.say(title, "failed", failure.reason)
         await self._drain()
-        what = "no window: " if failure.hop > Step.PROGRAM else ""
+        what = "no window: " if failure.step > Step.PROGRAM else ""
         raise UpstreamError(
             f"{what}could not {title}: {failure.reason}",
             hint=failure.hint(guest.lease.sandbox),
@@ -204,6 +205,3 @@ class Follower:
         """Pass on its output so far; it may contain the reason."""
         if self._output is not None:
             await self._output.drain(self._emit)
-
-
-_TELL_EVERY = 0.2

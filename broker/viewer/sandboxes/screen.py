@@ -1,6 +1,6 @@
 """A worker's reports about a sandbox's connections to the compositor.
 
-Events, reasons and hops come of it.  Everything is a claim of a process that
+Events, reasons and steps come of it.  Everything is a claim of a process that
 may have been taken over: counted, bounded, escaped.
 """
 

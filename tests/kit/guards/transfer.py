@@ -193,7 +193,7 @@ GUARDS = (
     Guard("services of a machine are started by its agent", "if False:", "tests/integration/test_calls_boxes.py", "machines"),
     Guard("a service in a box that does not read ends with its call", "with trio.CancelScope():\n    pass", "tests/integration/test_calls_boxes.py", "ends"),
     Guard("a service that does not read ends with its call", "pass", "tests/attack/test_calls_streams.py", "hurt"),
-    Guard("calls leave room for the target's own programs", "half = 64", "tests/attack/test_calls_streams.py", "hurt"),
+    Guard("calls leave room for the target's own programs", "return 64", "tests/attack/test_calls_streams.py", "hurt"),
     Guard("calls of a service at one time", "if False:", "tests/attack/test_call_places.py"),
     Guard("one caller leaves places to others", "return taken < most", "tests/attack/test_call_places.py", "leaves_places"),
     Guard("a service in a record is not the broker's own", "good = True", "tests/policy/records/test_services.py", "mistake"),

@@ -72,7 +72,7 @@ async def test_a_program_that_was_never_asked_for_leaves_no_trace(tmp_path, disp
         programs.drop(program, "the log is full")
         assert program.ended
         assert program.way.failure is not None
-        assert program.way.failure.hop in {Step.MACHINE, Step.AGENT}
+        assert program.way.failure.step in {Step.MACHINE, Step.AGENT}
     assert programs.live() == []
     assert len(names(tmp_path)) <= module.KEPT_LOGS
 
@@ -207,7 +207,7 @@ async def test_a_program_that_fails_says_why_in_printable_words(tmp_path):
     program = programs.new("foot", display=True, limit=64)
     assert programs.take(AgentFailed(1, "no \x1b]0;such\x07 file")) is program
     assert program.ended
-    assert program.way.failure.hop is Step.PROGRAM
+    assert program.way.failure.step is Step.PROGRAM
     assert "\x1b" not in program.way.failure.reason
 
 
@@ -226,7 +226,7 @@ async def test_without_a_screen_only_those_that_need_one_fail(tmp_path):
     window = programs.new("foot", display=True, limit=64)
     other = programs.new("make", display=False, limit=64)
     programs.no_screen("no compositor answers")
-    assert window.way.failure.hop is Step.COMPOSITOR
+    assert window.way.failure.step is Step.COMPOSITOR
     assert other.way.failure is None
     programs.end_all("over")
     assert (window.code, other.code) == (-9, -9)

@@ -1,4 +1,4 @@
-"""Following a run: each missing hop has its name, output waits within bounds."""
+"""Following a run: each missing step has its name, output waits within bounds."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Stand:
         guest = SimpleNamespace(lease=LEASE, programs=self.programs)
         await self.follower.follow(guest, self.program, last=last)
 
-    def reach(self, hop):
-        self.programs._reach(self.program, hop)
+    def reach(self, step):
+        self.programs._reach(self.program, step)
 
 
 @pytest.fixture
@@ -71,16 +71,16 @@ async def stand(tmp_path):
     mine.programs.end_all("the test is over")
 
 
-SECONDS = {hop: TEXTS[hop].seconds for hop in Step} | {Step.AGENT: 90.0}
+SECONDS = {step: TEXTS[step].seconds for step in Step} | {Step.AGENT: 90.0}
 
 
 @pytest.mark.parametrize("missing", list(Step))
-async def test_a_hop_that_does_not_come_is_named_after_its_deadline(
+async def test_a_step_that_does_not_come_is_named_after_its_deadline(
     stand, missing, autojump_clock
 ):
-    for hop in Step:
-        if hop < missing:
-            stand.reach(hop)
+    for step in Step:
+        if step < missing:
+            stand.reach(step)
     began = trio.current_time()
     title = TEXTS[missing].title
     seconds = SECONDS[missing]
@@ -91,19 +91,19 @@ async def test_a_hop_that_does_not_come_is_named_after_its_deadline(
     what = "no window: " if missing > Step.PROGRAM else ""
     assert caught.value.message == f"{what}could not {title}: {reason}"
     assert caught.value.hint == TEXTS[missing].hint.format(sandbox="a")
-    assert stand.follower.failure.hop is missing
+    assert stand.follower.failure.step is missing
     # The application's own start is told twice: with its name, too.
     begun = [(title, "begun")] * (2 if missing is Step.WINDOW else 1)
     assert stand.steps() == [*begun, (title, "failed")]
 
 
 @pytest.mark.parametrize("missing", list(Step)[1:])
-async def test_a_hop_that_comes_at_the_last_moment_is_in_time(
+async def test_a_step_that_comes_at_the_last_moment_is_in_time(
     stand, missing, autojump_clock
 ):
-    for hop in Step:
-        if hop < missing:
-            stand.reach(hop)
+    for step in Step:
+        if step < missing:
+            stand.reach(step)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand.follow)
         await trio.sleep(SECONDS[missing] - 0.001)
@@ -112,7 +112,7 @@ async def test_a_hop_that_comes_at_the_last_moment_is_in_time(
 
 
 async def test_a_person_who_is_asked_has_the_time_of_a_person(stand, autojump_clock):
-    """A window that waits for an answer is not given up after the hop's seconds."""
+    """A window that waits for an answer is not given up after the step's seconds."""
     stand.reach(Step.PROGRAM)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand.follow)
@@ -124,13 +124,13 @@ async def test_a_person_who_is_asked_has_the_time_of_a_person(stand, autojump_cl
     assert stand.program.way.failure is None
 
 
-async def test_all_hops_one_after_the_other(stand):
+async def test_all_steps_one_after_the_other(stand):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand.follow)
-        for hop in Step:
+        for step in Step:
             await wait_all_tasks_blocked()
-            stand.reach(hop)
-    titles = [TEXTS[hop].title for hop in Step if hop is not Step.WINDOW]
+            stand.reach(step)
+    titles = [TEXTS[step].title for step in Step if step is not Step.WINDOW]
     assert stand.steps() == [(t, s) for t in titles for s in ("begun", "done")]
 
 
@@ -146,7 +146,7 @@ async def test_the_window_itself_is_waited_for_where_that_is_asked(stand):
     assert stand.steps()[-1] == (TEXTS[Step.WINDOW].title, "done")
 
 
-async def test_a_hop_that_was_passed_over_is_not_waited_for(stand):
+async def test_a_step_that_was_passed_over_is_not_waited_for(stand):
     """A stream proves the program."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand.follow)
@@ -158,7 +158,7 @@ async def test_a_hop_that_was_passed_over_is_not_waited_for(stand):
     assert begun == [TEXTS[Step.MACHINE].title, TEXTS[Step.COMPOSITOR].title]
 
 
-async def test_without_a_window_the_program_is_the_last_hop(tmp_path):
+async def test_without_a_window_the_program_is_the_last_step(tmp_path):
     stand = Stand(tmp_path, display=False)
     stand.reach(Step.PROGRAM)
     await stand.follow()

@@ -35,10 +35,10 @@ class PaperPrograms:
     def __init__(self):
         self.failed, self.shown = [], 0
 
-    def display(self, hop):
+    def display(self, step):
         self.shown += 1
 
-    def fail(self, reason, hop=None):
+    def fail(self, reason, step=None):
         self.failed.append(reason)
 
 
