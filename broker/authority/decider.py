@@ -109,7 +109,7 @@ class Decider:
         chosen: Asked | None = None,
         gone: trio.Event | None = None,
     ) -> AsyncIterator[Permit]:
-        """See the head of this module.
+        """Decide about one operation, and permit it while the block runs.
 
         ``on_ask`` is awaited when the user is about to be asked, which takes
         up to ``limits.QUESTION_SECONDS``.  ``covered``: a permit whose question

@@ -22,7 +22,7 @@ _PROBLEM_CHARACTERS = 1000
 
 @dataclass(frozen=True)
 class AuthorityParts:
-    """See the head of this module."""
+    """The log, the decider, the questions and the desktop of one authority."""
 
     log: LogRuntime
     authority: PolicyAuthority

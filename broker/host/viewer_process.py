@@ -45,7 +45,7 @@ class _Host:
 
 
 class ViewerProcess:
-    """See the head of this module."""
+    """Sends the viewer leases and streams, and serves its requests."""
 
     def __init__(
         self,

@@ -51,7 +51,10 @@ class AuthorityCall:
 
 
 class LogClient:
-    """See the head of this module.  ``run`` receives; everything else waits for it."""
+    """Records events, and follows the authority's records.
+
+    ``run`` receives; everything else waits for it.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """``brokerctl run``: a sandbox started where needed, and a program in it.
 
-Written against the seam: the host may be in this process or at the other end
-of the link.
+It uses ``host_viewer.Machines``, so the host may be a process of this machine or at the
+other end of the link.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from broker.jail.worker.framed_stream import FramedStream, ServedStream
 
 
 class SshAgentStream(ServedStream):
-    """See the head of this module."""
+    """Decodes one connection of an ssh agent or of its client."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from broker.jail.worker.framed_stream import FramedStream, ServedStream
 
 
 class DaemonStream(ServedStream):
-    """See the head of this module."""
+    """Decodes one daemon's messages, one for each request of the broker."""
 
     def __init__(
         self,

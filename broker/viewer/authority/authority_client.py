@@ -59,7 +59,7 @@ class _Asking(AuthorityCall):
 
 
 class AuthorityClient(LogClient):
-    """See the head of this module.  ``run`` receives; everything else waits for it."""
+    """Asks the authority for permits, and holds them while their blocks run."""
 
     def __init__(
         self,

@@ -258,7 +258,7 @@ async def _no_files(_guest: Guest, _target: str, _files: Sequence[str]) -> None:
 
 
 class ClipboardService:
-    """See the head of this module."""
+    """Carries out the actions of ``exchange``, one after the other."""
 
     carry_files: CarryFiles = staticmethod(_no_files)
     """Copies files of a sandbox to another one, by the rules for that."""

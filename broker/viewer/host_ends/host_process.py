@@ -77,7 +77,7 @@ class MountedByHost:
 
 
 class HostProcess:
-    """See the head of this module."""
+    """Takes leases and streams of the host's process, and sends it orders."""
 
     unavailable = ""
 

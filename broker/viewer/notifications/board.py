@@ -78,7 +78,7 @@ class _Budget:
 
 
 class Board:
-    """See the head of this module."""
+    """Admits, counts and ends the notifications of all sandboxes."""
 
     def __init__(self) -> None:
         self._notices: dict[int, Notice] = {}

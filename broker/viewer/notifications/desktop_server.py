@@ -70,7 +70,7 @@ class _Session:
 
 
 class DesktopServer:
-    """See the head of this module."""
+    """Shows and closes notifications at the desktop's server."""
 
     def __init__(self, told: Callable[[ServerTold], None]) -> None:
         """``told`` takes what the server says, and never waits."""

@@ -65,7 +65,7 @@ class _Wanted:
 
 
 class PersonOpens:
-    """See the head of this module."""
+    """Serves the calls of ``brokerctl open`` and ``brokerctl cp``."""
 
     def __init__(self, parts: TransferParts) -> None:
         self._decider, self._log = parts.decider, parts.log

@@ -63,7 +63,7 @@ def _unheard(_service: str, _reason: str) -> None:
 
 
 class GuestSound:
-    """See the head of this module.  ``decider`` is given by the viewer."""
+    """Decides, records and cuts sound streams; the viewer sets ``decider``."""
 
     decider: Permits | None = None
     indicator: Indicator | None = None

@@ -33,7 +33,7 @@ the same in both."""
 
 
 class SandboxItem:
-    """See the head of this module."""
+    """One program's icon in the panel."""
 
     def __init__(self, sandbox: str, number: int, colour: int) -> None:
         self._sandbox = sandbox

@@ -41,7 +41,7 @@ class Origin:
 
 
 class WorkerDrags(DragPort):
-    """See the head of this module."""
+    """Reports drags to the supervisor, and carries out its orders about them."""
 
     def __init__(
         self,
