@@ -218,8 +218,7 @@ async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
         return
     said = os.pread(log, 1 << 16, began)[-_TAIL:]
     if child.returncode is None:
-        child.kill()
-        await child.wait()
+        await child.kill_and_wait()
         raise UpstreamError(
             f"the broker was not ready within {_READY_SECONDS:g} s: "
             f"{printable(said, _TAIL)}"

@@ -123,9 +123,7 @@ class Child:
         if self.pidfd >= 0:
             await wait_ended(self.pidfd)
         code = self.popen.wait()  # reaps; it has ended, so this does not block
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        self._close_pidfd()
         return code
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
@@ -141,9 +139,7 @@ class Child:
 
     def abandon(self) -> None:
         """Let go of a child that is to outlive us; no task will wait for it."""
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        self._close_pidfd()
         self.popen.returncode = 0  # or its destructor warns that it still runs
 
     def kill_now(self) -> None:
@@ -153,6 +149,9 @@ class Child:
         """
         self.kill()
         self.popen.wait()
+        self._close_pidfd()
+
+    def _close_pidfd(self) -> None:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
