@@ -68,10 +68,7 @@ class Watcher:
         async with self._looking.setdefault(port, trio.Lock()):
             self._stale.discard(port)
             try:
-                # guard: devices that do not answer have threads of their own
-                found = await trio.to_thread.run_sync(
-                    describe, port, self._root, limiter=_LOOKERS
-                )
+                found = await self._describe(port)
             except DeviceGoneError:
                 self._gone(port)
             else:
@@ -81,7 +78,8 @@ class Watcher:
         """Do as ``describe``; wait until there is room for its thread."""
         while True:
             try:
-                return await in_thread(describe, port, self._root)
+                # guard: devices that do not answer have threads of their own
+                return await in_thread(describe, port, self._root, limiter=_LOOKERS)
             # guard: a device for which there is no thread ends no service
             except NoThreadError:
                 await trio.sleep(_AGAIN_SECONDS)

@@ -26,7 +26,7 @@ def locked(directory: Path, name: str) -> Iterator[None]:
             0o600,
         )
     except OSError as error:
-        raise UpstreamError(f"{directory} cannot be used: {error}") from error
+        raise UpstreamError(f"{directory} cannot be used: {error.strerror}") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -43,6 +43,7 @@ from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.guest.file_requests import ChooseFiles
+from broker.ipc.in_thread import in_thread
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.desktop_chooser import FileChoice, choose
 from broker.viewer.opening.exchanges import OpenExchange
@@ -169,9 +170,7 @@ class FileDialogs:
                 if not paths:
                     self._declined.note(record)
         places = tuple(self._parts.writable())
-        found = [
-            await trio.to_thread.run_sync(_checked, p, places, save) for p in paths
-        ]
+        found = [await in_thread(_checked, p, places, save) for p in paths]
         if found and names:
             _require_folder(found, names)
             # The dialog asked about a folder, and about no file that is in it.

@@ -40,7 +40,7 @@ GUARDS = (
     Guard("one use for each question", "return allowed is not None", "tests/broker/jail/security_key/test_parser.py", "signature_is_one_use"),
     Guard("a permission that is revoked is cancelled at the key", "if not allow and not made.sent:", "tests/broker/jail/security_key/test_parser.py", "revoked_before_the_touch"),
     Guard("the relying party's letters", "party = said.host", "tests/broker/viewer/devices/test_security_keys.py"),
-    Guard("devices that do not answer have threads of their own", "found = await trio.to_thread.run_sync(describe, port, self._root)", "tests/attack/test_device_service.py", "many_devices"),
+    Guard("devices that do not answer have threads of their own", "return await in_thread(describe, port, self._root)", "tests/attack/test_device_service.py", "many_devices"),
     Guard("a running service keeps its socket", "", "tests/integration/test_device_service.py", "second_service"),
     Guard("a device is handed over by one service of the machine", "", "tests/attack/test_device_machine.py", "twice"),
     Guard("a device that could not be taken back is tried again", "except ZeroDivisionError:", "tests/attack/test_device_machine.py", "room_for_a_thread"),
