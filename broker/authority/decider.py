@@ -11,15 +11,14 @@ another sandbox inside ``Decider.permit``::
 
 ``permit`` asks the sandbox's record and the rules, asks the user where a rule
 says so, and returns once the decision is on record; a no is RefusedError, and
-then nothing was done.  Unknown services are asked about too: no rule, no.  While
-the block runs it is *live*: it is decided again when files change, and its body
-is cancelled as soon as the answer is deny, a grant is revoked, or its time
-(``ttl=``) is over; ``permit`` then raises RefusedError after the block, with
-the rule in ``where``, unless the body has already ended.
+then nothing was done.  A service without a rule is denied.  While the block runs it is
+*live*: it is decided again when files change, and cancelled as soon as the answer is
+deny, a grant is revoked, or its time (``ttl=``) is over; ``permit`` then raises
+RefusedError with the rule in ``where``, unless the block has already ended.
 
-For something that is over at once (a paste) the block is empty, or holds just the
-transfer.  The caller must still enforce: ``Permit.max_size``, the most bytes that may
-flow (checked before where ``Request.size`` is known); ``target``; ``autostart``.
+For a paste the block is empty, or holds just the transfer.  The caller must still
+enforce ``Permit.max_size``, the most bytes that may flow (checked before where
+``Request.size`` is known), ``target``, and ``autostart``.
 """
 
 from __future__ import annotations
@@ -576,9 +575,10 @@ class Decider:
         if (answer is None or answer.notify) and not request.tells:
             shown = events.notice(request, "refused", f": {reason}")
             self.notify(*shown, sandbox=request.lease.sandbox)
-        # The reason says already that there is none.
-        place = "" if where == NO_RULE else where
-        return RefusedError(f"denied: {reason}", where=place)
+        # Without a rule the reason says that there is none.
+        return RefusedError(
+            f"denied: {reason}", where="" if where == NO_RULE else where
+        )
 
     def _event(
         self,
