@@ -16,9 +16,8 @@ then nothing was done.  A service without a rule is denied.  While the block run
 deny, a grant is revoked, or its time (``ttl=``) is over; ``permit`` then raises
 RefusedError with the rule in ``where``, unless the block has already ended.
 
-For a paste the block is empty, or holds just the transfer.  The caller must still
-enforce ``Permit.max_size``, the most bytes that may flow (checked before where
-``Request.size`` is known), ``target``, and ``autostart``.
+The caller must still enforce ``Permit.max_size``, the most bytes that may flow (checked
+before where ``Request.size`` is known), ``target``, and ``autostart``.
 """
 
 from __future__ import annotations
@@ -575,10 +574,8 @@ class Decider:
         if (answer is None or answer.notify) and not request.tells:
             shown = events.notice(request, "refused", f": {reason}")
             self.notify(*shown, sandbox=request.lease.sandbox)
-        # Without a rule the reason says that there is none.
-        return RefusedError(
-            f"denied: {reason}", where="" if where == NO_RULE else where
-        )
+        place = where.replace(NO_RULE, "")  # the reason says that there is none
+        return RefusedError(f"denied: {reason}", where=place)
 
     def _event(
         self,
