@@ -272,10 +272,10 @@ async def test_a_choice_for_which_there_is_no_thread_ends_no_other(tmp_path):
     dialogs = _dialogs(chosen, lambda *words, sandbox: shown.append(words), allowed)
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with no_threads(), pytest.raises(RefusedError):
-        await dialogs.serve(guest, opening, OpenExchange(1), ChooseFiles("open"))
+        await dialogs.serve(OpenExchange(guest, opening), ChooseFiles("open"))
     assert "no thread can be started" in shown[-1][1]
     with pytest.raises(RefusedError):
-        await dialogs.serve(guest, opening, OpenExchange(1), ChooseFiles("open"))
+        await dialogs.serve(OpenExchange(guest, opening), ChooseFiles("open"))
     assert "more was chosen than one file" in shown[-1][1]
 
 

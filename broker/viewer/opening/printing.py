@@ -103,7 +103,7 @@ class Printing:
             exchange.guest.valid_record().viewer.transfer,
             trio.current_time(),
         )
-        # guard: what is not printed is not asked about for ever
+        # guard: a sandbox whose documents are declined has few more questions
         self._declined.require_few(lease.record)
         # guard: the record limits a document's size
         if ask.size > min(allowed.file_size, allowed.request_size):

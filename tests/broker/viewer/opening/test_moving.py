@@ -90,11 +90,11 @@ async def test_what_is_taken_back_ends_at_its_target(sent):
     """Whatever holds the sender's end of the pipe."""
     transfers = SimpleNamespace(deliveries=SimpleNamespace(take=lambda _: sent))
     guest = SimpleNamespace(order=nothing, transfers=transfers)
-    ended = trio.Event()
+    ended, waiting = trio.Event(), OpenExchange(guest, SimpleNamespace(stream=1))
 
     async def receive():
         with pytest.raises(RefusedError, match="given up"):
-            await Mover(None, None).hand_over(guest, OpenExchange(1), "token")
+            await Mover(None, None).hand_over(waiting, "token")
         ended.set()
 
     async with trio.open_nursery() as nursery:
