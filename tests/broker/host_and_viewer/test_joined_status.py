@@ -55,7 +55,8 @@ async def test_a_process_that_is_not_to_be_measured_delays_no_status(
     Each status would wait for it, with a thread that the reading of rules needs.
     """
     monkeypatch.setattr(process_memory, "_PROC", tmp_path)
-    monkeypatch.setattr(status, "_LOOK_SECONDS", 0.05)
+    # Enough for a busy machine to read the first process.
+    monkeypatch.setattr(status, "_LOOK_SECONDS", 0.5)
     monkeypatch.setattr(status, "_lookers", trio.CapacityLimiter(2))
     for pid in (7, 8):
         (tmp_path / f"{pid}").mkdir()
@@ -67,6 +68,7 @@ async def test_a_process_that_is_not_to_be_measured_delays_no_status(
     try:
         with trio.fail_after(10):
             first = await status._with_memory(processes)
+            monkeypatch.setattr(status, "_LOOK_SECONDS", 0.05)
             for _ in range(50):
                 await status._with_memory(processes)
         assert [p.memory for p in first] == [3 << 10, 0]
