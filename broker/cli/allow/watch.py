@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
-from broker.cli.allow.offer import RuleOffer, offer_for
+from broker.cli.allow.offer import RuleOffer, offer_for, once_file
 from broker.cli.allow.refusals import RefusedCall, refusals_from_now
 from broker.cli.allow.write import always, once
 from broker.cli.menu.notification import DesktopNotification
@@ -78,6 +78,9 @@ async def watch_refusals(env: Mapping[str, str]) -> None:
     paths = find_paths()
     lock = _only_one(paths)
     budget = OfferBudget()
+    # The process that would remove it may have been killed with a service before this.
+    # guard: a line for one call does not outlive a crash
+    once_file().unlink(missing_ok=True)
     try:
         with open_log(paths.audit) as log:
             async with trio.open_nursery() as nursery:

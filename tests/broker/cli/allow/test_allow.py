@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from broker.authority.permit import Request
+from broker.cli.allow import watch
 from broker.cli.allow.offer import ONCE_FILE, offer_for
 from broker.cli.allow.watch import OfferBudget
 from broker.cli.allow.write import once
@@ -90,6 +91,22 @@ def test_after_one_call_the_next_one_can_be_allowed(run, how):
     else:
         assert answer.limits.rate is None
         assert not file.exists()
+
+
+def test_a_line_for_one_call_is_gone_after_a_crash(run, monkeypatch):
+    """What kills the service kills what would have removed the line, too."""
+    number = refused(run)
+
+    async def allow():
+        return once(offer_for(number))
+
+    file = trio.run(allow)
+    monkeypatch.setattr(watch, "open_log", lambda _: pytest.fail("too late"))
+    monkeypatch.setattr(watch, "refusals_from_now", None)
+    with pytest.raises(pytest.fail.Exception):
+        trio.run(watch.watch_refusals, {})
+    assert not file.exists()
+    assert decided().verdict == "deny"
 
 
 def test_another_limit_is_not_a_refusal_by_rules(run):
