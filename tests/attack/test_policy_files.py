@@ -101,6 +101,15 @@ def test_a_bundle_is_installed_whole_or_not_at_all(tmp_path):
     assert _apply(tmp_path, new).returncode == 0
 
 
+def test_a_key_is_written_whole_or_not_at_all(tmp_path):
+    """Else a part of one is in the way, and cannot be told from a key."""
+    done = _brokerctl("policy", "bundle", "key", str(tmp_path / "key.pem"), room=64)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert not list(tmp_path.iterdir())
+    assert _brokerctl("policy", "bundle", "key", str(tmp_path / "key.pem")).stdout
+    assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_bundle_that_is_installed_is_recorded(tmp_path):
     """Else the next one finds files that were 'changed here', and a key stays trusted."""
     (tmp_path / "etc/policy.d").mkdir(parents=True)

@@ -42,6 +42,7 @@ GUARDS = (
     Guard("a trial that is kept undoes no other change", "", "tests/broker/cli/policy/test_edit.py", "written_over"),
     Guard("an edit while the changes are shown is not written over", "pass", "tests/broker/cli/policy/test_bundle.py", "written_over"),
     Guard("a line for one call does not outlive a crash", "", "tests/broker/cli/allow/test_allow.py", "after_a_crash"),
+    Guard("a key is written whole or not at all", "with file.open('xb') as opened:", "tests/attack/test_policy_files.py", "key_is"),
     Guard("only a button that was offered is an answer", "return chosen", "tests/integration/test_allow_notified.py", "not_offered"),
     Guard("no markup in a notification", "return shown", "tests/integration/test_allow_notified.py", "markup"),
     Guard("a program's own words are marked as its", "lines += list(self.untrusted_output)", "tests/integration/test_menu.py", "not_there"),

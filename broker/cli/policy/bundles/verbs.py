@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -42,6 +41,7 @@ from broker.cli.policy.records import print_problems
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.files.replace_file import whole_file
 from policy import limits
 from policy.rules.applied import FOLDER as STATE
 from policy.tools import limits as tool_limits
@@ -95,8 +95,8 @@ def key(file: Path, *, as_json: bool) -> None:
         serialization.NoEncryption(),
     )
     try:
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as opened:
+        # guard: a key is written whole or not at all
+        with whole_file(file, replace=False) as opened:
             opened.write(content)
     except OSError as error:
         raise RefusedError(
