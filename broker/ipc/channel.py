@@ -17,14 +17,17 @@ from broker.ipc import fdpass
 from broker.ipc.fdpass import Received
 
 _T = TypeVar("_T")
-_Wait = Callable[[socket.socket], Awaitable[object]]
+_S = TypeVar("_S", socket.socket, int)
 _PAUSE = 0.05
 """Seconds until a call is made again that the kernel had no memory for."""
 
 
-async def when_ready(call: Callable[[], _T], wait: _Wait, sock: socket.socket) -> _T:
+async def when_ready(
+    call: Callable[[], _T], wait: Callable[[_S], Awaitable[object]], sock: _S
+) -> _T:
     """Call, and again after ``wait`` where it would block.  Raises OSError.
 
+    Woken is not ready: epoll(7) remembers a number that was another file before.
     A moment without memory is waited for, too: it is not the far end's end.
     """
     while True:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -16,6 +17,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.ipc import fdpass
+from broker.ipc.channel import when_ready
 from broker.net.addresses import (
     Endpoint,
     HybridEndpoint,
@@ -128,9 +130,9 @@ async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
         not untrusted_line.endswith(b"\n")
         and len(untrusted_line) < limits.HYBRID_ANSWER_BYTES
     ):
-        await trio.lowlevel.wait_readable(sock)
         # One at a time: what follows the newline is the stream's.
-        untrusted_byte = sock.recv(1)
+        read = partial(sock.recv, 1)
+        untrusted_byte = await when_ready(read, trio.lowlevel.wait_readable, sock)
         if not untrusted_byte:
             raise UpstreamError(
                 f"nothing in the guest takes connections on port {endpoint.port}",

@@ -47,8 +47,8 @@ class CrosvmDevice:
         # Not to be left half done: only the reply names the port.
         with trio.CancelScope(shield=True):
             self._before = await self._taken()
-            words = ("attach", _IGNORED, f"/proc/self/fd/{node}")
-            reply = await self._usb(*words, fds=(node,))
+            path = f"/proc/self/fd/{node}"
+            reply = await self._usb("attach", _IGNORED, path, fds=(node,))
         found = _OK.search(reply)
         if found is None:
             if b"no_available_port" in reply:

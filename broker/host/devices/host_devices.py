@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.limits import devices as limits
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
+from broker.helpers.process.spawn import happened
 from broker.host.devices.crosvm import CrosvmDevice
 from broker.host.devices.devices_client import DeviceClient, connect
 from broker.host.devices.libvirt import LibvirtDevice
@@ -183,7 +185,9 @@ class DeviceHost:
         async with trio.open_nursery() as nursery:
 
             async def hung_up() -> None:
-                await trio.lowlevel.wait_readable(waiting.conn)
+                # guard: a guest that waits for a device is heard, not only woken
+                while not happened(waiting.conn.fileno(), select.POLLIN):
+                    await trio.lowlevel.wait_readable(waiting.conn)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(hung_up)

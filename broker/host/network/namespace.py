@@ -11,6 +11,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -29,6 +30,7 @@ from broker.host.network.passt import (
 )
 from broker.host.network.switch.switches import SwitchSeat
 from broker.host.processes.tracked import Tracked, spawn_helper
+from broker.ipc.channel import when_ready
 
 _START_SECONDS = 15.0
 
@@ -154,8 +156,8 @@ async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
     os.set_blocking(fd, False)
     data = b""
     with trio.move_on_after(_START_SECONDS):
-        await trio.lowlevel.wait_readable(fd)
-        data = os.read(fd, 1)
+        read = partial(os.read, fd, 1)
+        data = await when_ready(read, trio.lowlevel.wait_readable, fd)
     if not data:
         needs = _NEEDS[kind.rsplit(maxsplit=1)[-1].rpartition(".")[2]]
         raise SetupError(

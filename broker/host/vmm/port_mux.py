@@ -106,11 +106,6 @@ def mux_program() -> Path:
     return Path(built.origin)
 
 
-def mux_args(program: Path, fd: int, uds: Path) -> list[str]:
-    """Return the command line.  ``fd`` is the socket that QEMU has the other end of."""
-    return [str(program), str(fd), str(uds)]
-
-
 async def start_port_mux(
     directory: Path,
     cid: int,
@@ -138,7 +133,7 @@ async def start_port_mux(
     try:
         process = await spawn_jailed(
             PORT_MUX,
-            mux_args(program, far.fileno(), uds),
+            [str(program), str(far.fileno()), str(uds)],
             view,
             pass_fds=(far.fileno(),),
             unjailed=unjailed,

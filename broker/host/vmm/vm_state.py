@@ -18,7 +18,6 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.files.trees import remove_tree
-from broker.core.names import SandboxName
 from broker.helpers.process.identity import ProcessIdentity, boot_id
 from broker.host.processes.tracked import Tracked, find
 from broker.host.vmm.control import CONSOLE_SOCKET, QMP_SOCKET, Monitor
@@ -152,11 +151,6 @@ def find_processes(state: VmState) -> FoundState:
         if helper.role == RENDERER:
             helper.patience = limits.RENDERER_END_SECONDS
     return FoundState(vmm, helpers)
-
-
-def name_of(state: VmState) -> SandboxName:
-    """The sandbox's name; it was validated before it was written."""
-    return SandboxName(state.name)
 
 
 def move_files(source: Path, target: Path) -> None:

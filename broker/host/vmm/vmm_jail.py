@@ -27,6 +27,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,7 @@ from broker.helpers.process.spawn import run_tool
 from broker.host.processes.tracked import Tracked, spawn_helper
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
+from broker.ipc.channel import when_ready
 
 _NAMESPACES = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid"),
@@ -390,8 +392,8 @@ async def _read_pid(fd: int) -> int:
     data = b""
     with trio.move_on_after(_START_SECONDS):
         while len(data) < _INFO_BYTES:
-            await trio.lowlevel.wait_readable(fd)
-            chunk = os.read(fd, _INFO_BYTES)
+            read = partial(os.read, fd, _INFO_BYTES)
+            chunk = await when_ready(read, trio.lowlevel.wait_readable, fd)
             if not chunk:
                 break
             data += chunk

@@ -23,6 +23,7 @@ GUARDS = (
     Guard("U2F without a touch does not reach the key", "what = what or SIGN_IN", "tests/attack/test_security_key.py", "u2f"),
     Guard("an answer to a look has no signature", "", "tests/attack/test_security_key.py", "assertion_without_a_touch"),
     Guard("a device goes to no other crosvm by a link", "flags = os.O_PATH | os.O_CLOEXEC", "tests/integration/test_device_ways.py", "link_to_the_socket"),
+    Guard("a guest that waits for a device is heard, not only woken", "await trio.lowlevel.wait_readable(waiting.conn)", "tests/broker/host/test_empty_wakes.py", "waits_for_a_device"),
     Guard("a device that crosvm took without an answer is pulled out", "ports = {self._port} - {None}", "tests/integration/test_device_ways.py", "without_an_answer"),
     Guard("a process of a security key has none of the broker's files", "output = None", "tests/attack/test_broker_stderr.py", "was_taken_over"),
     Guard("a process of a security key has no variables of the session", "env = None", "tests/attack/test_broker_stderr.py", "was_taken_over"),
