@@ -89,6 +89,7 @@ class Journal:
             self._gap.last = event.kind
 
     async def _record(self, *events: schema.Event) -> None:
+        """Record events, then the gap that lost ones before them left."""
         await self._store.record(*events)
         for event in events:
             owner = self._refusals.owners.of(event.sandbox)

@@ -193,7 +193,7 @@ class Counter:
         # Too many kinds: one count for all others of this kind, in its name.
         # guard: counted refusals keep their sandbox
         whose = event if owner is not None else schema.StreamRefused()
-        shared = _shared(event, sandbox=whose.sandbox, peer=whose.peer)
+        shared = _summary(event, sandbox=whose.sandbox, peer=whose.peer)
         return f"{event.kind} {self._owner_of(shared)}".encode(), shared
 
 
@@ -218,8 +218,8 @@ class _Owner:
         return True
 
 
-def _shared(event: schema.Event, *, sandbox: str, peer: str) -> schema.Event:
-    """Return the event that represents the refusals beyond the budget."""
+def _summary(event: schema.Event, *, sandbox: str, peer: str) -> schema.Event:
+    """Return the event that counts the refusals beyond the budget."""
     if isinstance(event, schema.LogConflict):
         return schema.LogConflict(size=0, peer=peer, reason=_OTHERS, count=event.count)
     shared = (

@@ -156,7 +156,7 @@ class DialogSeat:
         # The image of the window that the pointer came from would stay: a
         # sandbox's, drawn away from where a press counts.
         # guard: the prompt's own pointer image
-        self._window.set_image(device, serial, lambda: self._image_set(serial))
+        self._window.set_cursor(device, serial, lambda: self._image_set(serial))
         self._entered = serial
         if self.pointing and self._window.dialog is not None:
             self._window.dialog.motion(x, y)

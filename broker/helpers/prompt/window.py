@@ -194,8 +194,8 @@ class DialogWindow:
             PersonAnswer(allow=False, by="person", reason="the dialog was closed")
         )
 
-    def set_image(self, pointer: Any, serial: int, done: Callable[[], None]) -> None:
-        """Give a pointer our image; ``done`` is called once the compositor has it."""
+    def set_cursor(self, pointer: Any, serial: int, done: Callable[[], None]) -> None:
+        """Give a pointer our arrow; ``done`` is called once the compositor has it."""
         if self._cursor is None:
             self._cursor = self.make_surface()
         scale = self.scale

@@ -225,7 +225,10 @@ class Shipper:
             await trio.sleep(sent / self._per_second)
 
     async def _wait(self, stop: trio.Event) -> None:
-        """Wait until new events are to be sent; no connection is held meanwhile."""
+        """Wait until events or a sign of life are to be sent.
+
+        The connection to a target that collects batches is closed meanwhile.
+        """
         target = self._target
         collects = target is not None and target.waits and self._place.batch_seconds > 0
         if collects:

@@ -124,7 +124,7 @@ def jail_args(view: JailView, env: Mapping[str, str] | None = None) -> list[str]
     words += ["--clearenv", "--setenv", "PATH", os.defpath]
     for name, value in (env or {}).items():
         words += ["--setenv", name, value]
-    words += [*_system(), *_own(view), *view.words, "--chdir", "/"]
+    words += [*_system(), *_mounts(view), *view.words, "--chdir", "/"]
     # guard: a VMM's root is read-only
     words += ["--remount-ro", "/"]
     return words
@@ -136,7 +136,8 @@ def _system() -> Iterator[str]:
         yield from ("--ro-bind-try", place, place)
 
 
-def _own(view: JailView) -> Iterator[str]:
+def _mounts(view: JailView) -> Iterator[str]:
+    """The arguments of bubblewrap for the files and devices of one program."""
     for path in (view.program, *view.readable):
         yield from ("--ro-bind", str(path), str(path))
     for path in view.writable:

@@ -137,7 +137,7 @@ def _global(body: bytes) -> tuple[int, str]:
 
 
 def open_context(display: Path, sandbox: str) -> SecurityContext | None:
-    """Make a door for a sandbox; None where the compositor has no such thing.
+    """Make a security context for a sandbox; None if the compositor has no such protocol.
 
     Raises UpstreamError when it has but does not make one, or nothing answers:
     falling back would silently lose what the compositor's rules rely on.

@@ -119,7 +119,7 @@ class ControlChannel:
         """Make a request with the next number; return it and what to send.
 
         Raises RefusedError when LINK_REQUESTS are open, InternalError when
-        this role may not send it or the book forbids it.
+        this role may not send it, or it contradicts earlier messages.
         """
         self._must_be_open()
         if len(self._asked) >= limits.LINK_REQUESTS:

@@ -342,7 +342,7 @@ class Epoch:
             del self._outbox[: await send_some(self._sock, piece)]
 
     async def _watch(self) -> None:
-        """Ask a silent end whether it is there; give it up when it is not."""
+        """Ping a silent broker.  Raises UpstreamError when it does not answer."""
         while True:
             quiet = trio.current_time() - self._heard
             await trio.sleep(max(0.0, limits.LINK_SILENCE_SECONDS - quiet))

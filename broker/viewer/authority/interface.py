@@ -60,7 +60,7 @@ class Permits(Protocol):
     ) -> Sequence[m.ShownRule]:
         """The rules about a service, a source, and a target unless it is empty.
 
-        In order, without those that only observe.  To offer something, as ``preview``.
+        In order, without those that only observe.  For a choice of what to offer, as ``preview``.
         """
         ...
 

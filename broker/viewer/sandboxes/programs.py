@@ -269,7 +269,7 @@ class LeasePrograms:
             listener(service, reason)
 
     def no_screen(self, reason: str) -> None:
-        """There is no compositor: that ends the way of those that need one."""
+        """Fail the programs that need a display: there is no compositor."""
         for program in self.live():
             if program.display:
                 program.way.fail(reason, Step.COMPOSITOR)
@@ -278,10 +278,10 @@ class LeasePrograms:
     def take(
         self, message: AgentStarted | AgentFailed | Output | AgentExited | Taken
     ) -> LeaseProgram | None:
-        """Believe the guest about one of its programs.
+        """Apply a message of the guest about one of its programs.
 
-        Returns the program if this ended it.  Numbers that we did not give
-        out are ignored: they can only be a confused guest's.
+        Returns the program if this ended it.  Numbers that we did not
+        assign are ignored: only a guest with an error sends them.
         """
         program = self._live.get(message.program)
         if program is None:

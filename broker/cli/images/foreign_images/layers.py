@@ -77,7 +77,7 @@ def _add(
         tree.put(info.name, node)
     elif info.issym():
         node = _node("link", info)
-        node.target = _target(info.linkname)
+        node.target = _checked_target(info.linkname)
         tree.put(info.name, node)
     elif info.islnk():
         tree.put_hard_link(info.name, info.linkname)
@@ -99,7 +99,8 @@ def _node(kind: str, info: tarfile.TarInfo) -> Node:
             return Node("link", 0o777, info.uid, info.gid)
 
 
-def _target(untrusted_target: str) -> str:
+def _checked_target(untrusted_target: str) -> str:
+    """Return the target of a link.  Raises TreeError when no file can have it."""
     encoded = untrusted_target.encode("utf-8", "surrogateescape")
     if not encoded or len(encoded) > PATH_BYTES or b"\0" in encoded:
         raise TreeError("a link without a usable target")

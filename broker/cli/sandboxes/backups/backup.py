@@ -407,8 +407,9 @@ def _raise_first(
         raise UpstreamError(f"{_name(commands[number])} failed: {said}")
 
 
-async def _feed(given: tuple[bytes, int], sink: int) -> None:
-    head, source = given
+async def _feed(read: tuple[bytes, int], sink: int) -> None:
+    """Write the file's head, which was read already, and its rest into a program."""
+    head, source = read
     open_fd = trio.lowlevel.FdStream
     async with open_fd(source) as reader, open_fd(sink) as writer:
         # A program that has failed reads no more, and says why.

@@ -114,14 +114,15 @@ class SwitchProcess:
         while True:
             for fd, happened in self._poll.poll():
                 if fd == self._control.fileno():
-                    if not self._read_control():
+                    if not self._take_port():
                         return
                 elif fd in self._streams:  # not closed meanwhile
                     self._serve(fd, happened)
             for stream in list(self._streams.values()):
                 self._write(stream)
 
-    def _read_control(self) -> bool:
+    def _take_port(self) -> bool:
+        """Add the port that the host sent; False when its socket has ended."""
         data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 1)
         if not data:
             return False

@@ -57,9 +57,10 @@ def _happened(core: ClientState, event_ms: int) -> float:
     return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
-def _pass(
+def _forward(
     core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
+    """Send an event of the compositor's to the client as it is, with the client's id."""
     out = core.down.data
     out += _ID.pack(obj.cid)
     out += data[pos + 4 : pos + size]
@@ -154,7 +155,7 @@ def motion(
         return
     pointer.news = True
     if not surface.cx and not surface.cy:
-        _pass(core, pointer, data, pos, size)
+        _forward(core, pointer, data, pos, size)
         return
     x, y = _FIXED.unpack_from(data, pos + 12)
     out = core.down.data
@@ -175,7 +176,7 @@ def button(
             core.serials.press(pointer.cid, which, serial, pointer.focus)
         else:
             core.serials.lift(pointer.cid, which)
-        _pass(core, pointer, data, pos, size)
+        _forward(core, pointer, data, pos, size)
 
 
 def _if_told(
@@ -183,7 +184,7 @@ def _if_told(
 ) -> None:
     if pointer.focus is not None:
         pointer.news = True
-        _pass(core, pointer, data, pos, size)
+        _forward(core, pointer, data, pos, size)
 
 
 def relative_motion(
@@ -198,7 +199,7 @@ def relative_motion(
         pointer.news = True
     # guard: relative motion on the content only
     if focused:
-        _pass(core, relative, data, pos, size)
+        _forward(core, relative, data, pos, size)
 
 
 def pointer_frame(
@@ -206,7 +207,7 @@ def pointer_frame(
 ) -> None:
     if pointer.news:
         pointer.news = False
-        _pass(core, pointer, data, pos, size)
+        _forward(core, pointer, data, pos, size)
 
 
 # -- wl_keyboard -----------------------------------------------------------------------------
@@ -296,7 +297,7 @@ def key(
             core.serials.note_input(serial, core.now - late)
         else:
             core.serials.note(serial)
-        _pass(core, keyboard, data, pos, size)
+        _forward(core, keyboard, data, pos, size)
 
 
 def modifiers(
@@ -317,7 +318,7 @@ def _pass_modifiers(
     core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
     core.serials.note(_SERIAL.unpack_from(data, pos + 8)[0])
-    _pass(core, keyboard, data, pos, size)
+    _forward(core, keyboard, data, pos, size)
 
 
 # -- wl_touch ------------------------------------------------------------------------------------
@@ -463,7 +464,7 @@ def _gesture_if_told(
     core: ClientState, gesture: Gesture, data: bytes, pos: int, size: int
 ) -> None:
     if gesture.told:
-        _pass(core, gesture, data, pos, size)
+        _forward(core, gesture, data, pos, size)
 
 
 # -- tables ----------------------------------------------------------------------

@@ -146,7 +146,7 @@ def pack_array(data: bytes) -> bytes:
 
 
 def writer(message: MessageSignature) -> Callable[..., bytes]:
-    """A function that does for one message what ``encode`` does for all."""
+    """Return a function that encodes this message, faster than ``encode``."""
     opcode = message.opcode
     plan: list[tuple[Callable[..., bytes], int, bool | None]] = []
     letters, count = "=", 0

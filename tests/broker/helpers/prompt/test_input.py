@@ -39,7 +39,7 @@ def window(monkeypatch):
     made = DialogWindow(lambda *_: None, lambda _: None)
     made.images = []
     monkeypatch.setattr(
-        made, "set_image", lambda pointer, serial, done: made.images.append(done)
+        made, "set_cursor", lambda pointer, serial, done: made.images.append(done)
     )
     made._showing = Showing()
     made._seats[1] = DialogSeat(Fake(), made)

@@ -269,7 +269,7 @@ def _down(core: ClientState, tool: HostTool, serial: int) -> None:
         popups.dismiss_grabs(core)
     else:
         _press(core, tool, _TIP, serial)
-        _pass(core, tool, "down", serial)
+        _forward(core, tool, "down", serial)
 
 
 def _press(core: ClientState, tool: HostTool, which: int, serial: int) -> None:
@@ -283,7 +283,7 @@ def _press(core: ClientState, tool: HostTool, which: int, serial: int) -> None:
 def _up(core: ClientState, tool: HostTool) -> None:
     if tool.client is not None:
         core.serials.lift(tool.client.cid, _TIP)
-    _pass(core, tool, "up")
+    _forward(core, tool, "up")
 
 
 def _button(
@@ -294,13 +294,13 @@ def _button(
     elif tool.client is not None:
         core.serials.lift(tool.client.cid, button)
         core.serials.note(serial)
-    _pass(core, tool, "button", serial, button, state)
+    _forward(core, tool, "button", serial, button, state)
 
 
 def _motion(core: ClientState, tool: HostTool, x: int, y: int) -> None:
     surface = tool.focus
     if surface is not None:
-        _pass(core, tool, "motion", x + surface.cx * 256, y + surface.cy * 256)
+        _forward(core, tool, "motion", x + surface.cx * 256, y + surface.cy * 256)
 
 
 def _frame(core: ClientState, tool: HostTool, time: int) -> None:
@@ -309,7 +309,7 @@ def _frame(core: ClientState, tool: HostTool, time: int) -> None:
         core.down.data += _PACKERS["frame"](tool.client.cid, time)
 
 
-def _pass(core: ClientState, tool: HostTool, name: str, *values: int) -> None:
+def _forward(core: ClientState, tool: HostTool, name: str, *values: int) -> None:
     """An event over the client's content; over a frame it is nobody's."""
     # guard: a tool's events on the content only
     if tool.focus is not None and tool.client is not None:
@@ -322,7 +322,7 @@ _PACKERS = {m.name: emit.packer(m) for m in signatures.events_of(TOOL)}
 
 def _passing(name: str) -> Callable[..., None]:
     def handler(core: ClientState, tool: HostTool, *values: Any) -> None:  # noqa: ANN401
-        _pass(core, tool, name, *values)
+        _forward(core, tool, name, *values)
 
     return handler
 
