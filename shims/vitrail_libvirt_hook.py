@@ -200,7 +200,7 @@ def owner() -> int:
 def pid_of(name: str) -> int:
     """QEMU's pid, from the file that libvirt has written.  Raises HookError."""
     if not name or "/" in name or "\0" in name or name in {".", ".."}:
-        raise HookError("the domain's name is no file name")
+        raise HookError("the domain's name is not a file name")
     if os.getuid() == 0:
         path = f"/run/libvirt/qemu/{name}.pid"
     else:
@@ -260,7 +260,7 @@ def call(path: str, parameters: dict[str, object], deadline: float) -> None:
     except OSError as error:
         raise HookError(f"the broker at {path}: {error}") from error
     except (ValueError, AttributeError) as error:
-        raise HookError(f"the broker's answer is no answer: {error}") from error
+        raise HookError(f"the broker's answer is not valid: {error}") from error
 
 
 def connect_to_user(sock: socket.socket, path: str, uid: int) -> None:

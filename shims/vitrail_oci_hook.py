@@ -222,7 +222,7 @@ def _read_regular(path: Path) -> str:
     with open(path, "rb", opener=_without_waiting) as file:
         # guard: a container's record is a regular file
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         return file.read(FILE_BYTES).decode("utf-8", "replace")
 
 

@@ -126,7 +126,7 @@ def require_confined(config: Json) -> None:
             _require_closed_proc(config["linux"])
     except (KeyError, TypeError, AttributeError) as error:
         raise RefusedError(
-            f"this is no container's configuration: {error!r}"
+            f"this is not a container's configuration: {error!r}"
         ) from error
 
 

@@ -101,7 +101,7 @@ class HelperStarter:
         if answered is None:
             raise UpstreamError(
                 "the process that starts helpers does not answer",
-                hint="the machine may be busy; else restart the broker",
+                hint="the machine may be busy; otherwise restart the broker",
             )
         return answered
 

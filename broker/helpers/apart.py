@@ -32,7 +32,7 @@ def from_child(compiled: Callable[[], Sequence[bytes]]) -> list[bytes]:
     if os.waitpid(pid, 0)[1]:
         raise SetupError(
             "the system-call filters cannot be compiled",
-            hint="the broker's log says why; 'brokerctl doctor' knows the packages",
+            hint="the broker's log shows why; 'brokerctl doctor' names the packages",
         )
     return msgspec.msgpack.decode(data, type=list[bytes])
 

@@ -16,7 +16,7 @@ def find_record(records: RecordSet, name: SandboxName) -> Record:
         raise RefusedError(
             f"the record '{name}' has an error: {problem.message}",
             where=problem.where,
-            hint="'brokerctl policy check' shows it; mend the file",
+            hint="'brokerctl policy check' shows it; correct the file",
         )
     record = records.records.get(name)
     if record is None:

@@ -360,7 +360,7 @@ class Service:
         if not self._records.allow(plug.device, request.sandbox):
             raise RefusedError(
                 f"this machine's records let no such device go to '{request.sandbox}'",
-                hint="devices.toml says what may leave; 'brokerctl device list' "
+                hint="devices.toml lists what may leave; 'brokerctl device list' "
                 "shows the device",
             )
         if request.way == "usbip" and len(fds) != 1:

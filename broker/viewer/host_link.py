@@ -160,7 +160,7 @@ class RemoteHost(LinkEnd):
             raise UpstreamError(
                 f"no host is connected{problem}",
                 hint="start 'vitrail-host' on the host, paired with this viewer; "
-                "its 'brokerctl status' says how far it gets",
+                "its 'brokerctl status' shows how far it gets",
             )
         return epoch
 

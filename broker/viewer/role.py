@@ -299,7 +299,7 @@ class ViewerRole:
             raise RefusedError(
                 f"the viewer has no valid record '{lease.record}'",
                 hint=f"'{lease.record}.toml' in the viewer's sandboxes.d is missing or "
-                "has a mistake: 'brokerctl policy check' there says which",
+                "has a mistake: 'brokerctl policy check' there shows which",
             )
         await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)

@@ -43,7 +43,9 @@ _PLACE = SocketPath(limits.BIND_PATH_BYTES)
 FIELDS = (
     COMMAND,
     Field("user", _USER, "The guest's user that it runs as.", ""),
-    Field("working_directory", _PLACE, "Where it starts; else its user's home.", ""),
+    Field(
+        "working_directory", _PLACE, "Where it starts; otherwise its user's home.", ""
+    ),
     CONCURRENT,
 )
 

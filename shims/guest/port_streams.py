@@ -267,7 +267,7 @@ class PortStreams:
 
     def _greet(self, kind: int, version: int, nonce: int) -> None:
         if (kind, version) != (HELLO, PORT_VERSION):
-            raise PortError("the host's first frame is no HELLO of our version")
+            raise PortError("the host's first frame is not a HELLO of our version")
         self._greeted = True
         self._send(HELLO, PORT_VERSION, nonce)
         self._watch_readers()

@@ -31,7 +31,7 @@ def take_address(text: str) -> str:
     try:
         return socket.inet_ntoa(socket.inet_aton(text)) if text else ""
     except OSError:
-        log(f"vitrail.dns is no address: {text!r}")
+        log(f"vitrail.dns is not an address: {text!r}")
         return ""
 
 

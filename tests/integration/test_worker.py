@@ -426,7 +426,7 @@ LIES = [
     ),
     pytest.param(
         messages.encode(messages.WorkerReady(Jail(namespaces=True, seccomp=True))),
-        "ready twice",
+        "WorkerReady twice",
         id="ready-again",
     ),
     pytest.param(b"", "longer than", id="empty"),

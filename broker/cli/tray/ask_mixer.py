@@ -41,7 +41,7 @@ def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
     except UNREADABLE as error:
         raise UpstreamError(
             f"the mixer of {path.name} sent no answer",
-            hint="'brokerctl status' tells whether that sandbox still runs",
+            hint="'brokerctl status' shows whether that sandbox still runs",
         ) from error
     if said.status is None:
         raise RefusedError(said.error, hint=said.hint)

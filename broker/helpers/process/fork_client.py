@@ -172,7 +172,7 @@ class ForkServer:
             fdpass.close_all(mine)
         raise UpstreamError(
             f"cannot start {self._program.what}: its fork server ended twice",
-            hint="the broker's log says why; memory, processes or descriptors may be "
+            hint="the broker's log shows why; memory, processes or descriptors may be "
             "exhausted",
         )
 

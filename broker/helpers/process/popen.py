@@ -93,7 +93,7 @@ def require_installed(program: str, env: Mapping[str, str] | None = None) -> Non
         return
     raise SetupError(
         f"the program {program} is not installed",
-        hint="'brokerctl doctor' says which package has it",
+        hint="'brokerctl doctor' names the package that has it",
     )
 
 

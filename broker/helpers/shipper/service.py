@@ -141,7 +141,7 @@ async def _run(jail: ShipperJail, config: ShipConfig, over: trio.Event) -> None:
     if not over.is_set():
         raise UpstreamError(
             f"the shipper's jail has ended ({child.returncode})",
-            hint="the line before this one says why; 'brokerctl doctor' tries bubblewrap",
+            hint="the line before this one shows why; 'brokerctl doctor' tries bubblewrap",
         )
 
 

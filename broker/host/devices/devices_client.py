@@ -24,7 +24,7 @@ from broker.ipc import fdpass
 from broker.ipc.channel import when_ready
 from broker.ipc.devices import messages, socket_path
 
-_HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md says how"
+_HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md describes how"
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)
 
 

@@ -42,7 +42,7 @@ from broker.net.peers.identity import ContainerClaim, GroupClaim, SharedClaim
 _RETRY_SECONDS = 5.0
 _NO_WAY = (
     "load vhci-hcd in the guest and start vitrail_devices.py there; "
-    "docs/devices.md says which machines take a device in which way"
+    "docs/devices.md describes which machines take a device in which way"
 )
 
 _CONTAINER = (
@@ -144,7 +144,7 @@ class DeviceHost:
         if self._client is None:
             raise SetupError(
                 f"no devices: {self.problem}",
-                hint="'systemctl start vitrail-devices'; docs/devices.md says how",
+                hint="'systemctl start vitrail-devices'; docs/devices.md describes how",
             )
         return self._client
 

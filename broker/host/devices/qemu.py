@@ -101,7 +101,7 @@ def _fdset(found: object) -> int:
         number = found.get("fdset-id")
         if isinstance(number, int) and number >= 0:
             return number
-    raise UpstreamError("QEMU did not say where it has put a descriptor")
+    raise UpstreamError("QEMU did not report where it put a descriptor")
 
 
 def _explained(error: QmpError) -> RefusedError | UpstreamError:

@@ -67,7 +67,7 @@ async def _find_monitor(
     if found is None:
         raise SetupError(
             f"the program {monitor.value} is not installed",
-            hint="no Debian release has it: docs/launchers/vmm.md says where it is from",
+            hint="no Debian release has it: docs/launchers/vmm.md names its source",
         )
     missing = permission()
     qemu = shutil.which(_QEMU)

@@ -186,7 +186,7 @@ async def spawn_jailed(
     if shutil.which(argv[0]) is None:
         raise SetupError(
             f"the program {argv[0]} is not installed",
-            hint="'brokerctl doctor' says which package has it",
+            hint="'brokerctl doctor' names the package that has it",
         )
     if unjailed is not None:
         reason = await why_no_jail()

@@ -93,5 +93,5 @@ def _folded(row: list[bytes]) -> bytes:
 
 def _missing(what: str) -> IntegrityError:
     return IntegrityError(
-        f"{what} is not in the audit log", hint="'brokerctl audit verify' says more"
+        f"{what} is not in the audit log", hint="'brokerctl audit verify' shows more"
     )

@@ -199,7 +199,7 @@ class Log:
             if getattr(error, "sqlite_errorcode", 0) in _DAMAGED:
                 raise IntegrityError(
                     f"the audit log is damaged: {error}",
-                    hint="keep the file for a look; 'brokerctl audit verify' says where",
+                    hint="keep the file for inspection; 'brokerctl audit verify' shows where",
                 ) from error
             raise UpstreamError(f"the audit log cannot be read: {error}") from error
 

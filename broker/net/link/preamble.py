@@ -132,7 +132,7 @@ class StreamOffer:
             "the stream was closed without an answer",
             reason=RefusalReason.CLOSED,
             hint="the other broker does not accept this epoch or this connection; "
-            "its 'brokerctl audit' says why",
+            "its 'brokerctl audit' shows why",
         )
 
 

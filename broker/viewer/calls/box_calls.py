@@ -62,7 +62,7 @@ async def joined_in_box(
     if server is None:
         raise UpstreamError(
             f"no program of {name} serves calls",
-            hint="'vitrail-services' in it does; docs/calls.md says how",
+            hint="'vitrail-services' in it does; docs/calls.md describes how",
         )
     async with server.turn:
         # It has ended, or another one has its place, while others had their turn.

@@ -128,4 +128,4 @@ def pipewire_socket(environ: Mapping[str, str]) -> Path:
     for name in ("PIPEWIRE_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
         if environ.get(name):
             return Path(environ[name], environ.get("PIPEWIRE_REMOTE", "pipewire-0"))
-    raise SetupError("nothing says where PipeWire is: XDG_RUNTIME_DIR is not set")
+    raise SetupError("PipeWire cannot be found: XDG_RUNTIME_DIR is not set")

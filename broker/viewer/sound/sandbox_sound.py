@@ -430,7 +430,7 @@ class GuestSound:
         if allow:
             raise RefusedError(
                 f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may record",
-                hint="'brokerctl policy explain' says which one does",
+                hint="'brokerctl policy explain' shows which one does",
             )
         if self._asking is not None:
             self._asking.cancel()

@@ -331,7 +331,7 @@ class Worker:
             case messages.Windows() | messages.WindowClosed():
                 self._answer(message)
             case messages.WorkerReady():
-                raise PeerError("it says that it is ready twice")
+                raise PeerError("it sent WorkerReady twice")
             case _:
                 await self._deliver.send(message)
 

@@ -104,7 +104,7 @@ def test_a_container_in_the_host_s_namespaces_is_refused(kinds):
     "document", [[], {}, {"linux": 7}, {"linux": {"namespaces": [7]}, "process": {}}]
 )
 def test_a_malformed_configuration_is_refused(document):
-    with pytest.raises(rootful.RefusedError, match="no container's configuration"):
+    with pytest.raises(rootful.RefusedError, match="not a container's configuration"):
         rootful.require_confined(document)
 
 
