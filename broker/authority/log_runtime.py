@@ -23,7 +23,7 @@ from broker.authority.control.server import refuse_second
 from broker.authority.helper_starter import HelperStarter
 from broker.authority.options import Options
 from broker.authority.records.sandboxes import Records
-from broker.core.authority_report import AuthorityReport, PolicyReport
+from broker.core.authority_report import AuthorityReport, PolicyStatus
 from broker.core.errors import UpstreamError
 from broker.core.paths import Paths, require_private
 from broker.core.stderr_log import log_stderr
@@ -43,16 +43,12 @@ class LogRuntime:
     starter: HelperStarter
 
     def report(
-        self, pid: int, prompt: int, policy: PolicyReport, waiting: list[str]
+        self, pid: int, prompt: int, policy: PolicyStatus, waiting: list[str]
     ) -> AuthorityReport:
         """Return the authority's part of ``brokerctl status``, with what others know."""
-        numbers = self.store.statistics()
         warnings = [*self.journal.warnings(), *self.shipping.warnings()]
         return AuthorityReport(
-            events=numbers.events,
-            commits=numbers.commits,
-            failures=numbers.failures,
-            waiting=numbers.waiting,
+            audit=self.store.statistics(),
             shipper=self.shipping.pid or 0,
             warnings=[*warnings, *waiting],
             log_warnings=warnings,

@@ -12,7 +12,7 @@ from broker.authority.policy_authority import HostAuthority, PolicyAuthority
 from broker.authority.questions.desktop import Desktop
 from broker.authority.questions.prompts import Questions
 from broker.authority.records.sandboxes import problem_lines
-from broker.core.authority_report import AuthorityReport, PolicyReport
+from broker.core.authority_report import AuthorityReport, PolicyStatus
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.helpers.compositor_socket import find_compositor
@@ -45,12 +45,12 @@ class AuthorityParts:
             pid, self.questions.agent_pid, self._policy(), self._waiting()
         )
 
-    def _policy(self) -> PolicyReport:
+    def _policy(self) -> PolicyStatus:
         rules, records = self.authority.rules, self.authority.records
         host = isinstance(self.authority, HostAuthority)
         found = [] if host else rules.lines()
         lines = [printable(line, _PROBLEM_CHARACTERS) for line in found]
-        return PolicyReport(
+        return PolicyStatus(
             digest=records.digest if host else rules.digest,
             records=records.digest,
             rules=len(rules.now.rules.rules),

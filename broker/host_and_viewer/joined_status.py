@@ -20,9 +20,7 @@ from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.status_rows import StatusRows, StreamCount, process_status
 from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status import (
-    AuditStatus,
     LinkStatus,
-    PolicyStatus,
     PumpStatus,
     Status,
     StreamStatus,
@@ -68,7 +66,7 @@ class StatusCollector:
             pid=os.getpid(),
             since=self.since,
             monotonic=trio.current_time(),
-            policy=PolicyStatus(**msgspec.structs.asdict(report.policy)),
+            policy=report.policy,
             sandboxes=list(sandboxes.values()),
             leases=self.leases(),
             streams=[
@@ -85,12 +83,7 @@ class StatusCollector:
             tasks=trio.lowlevel.current_statistics().tasks_living
             + sum(part.tasks() for part in self.parts),
             pump=self._pump(list(streams.values())),
-            audit=AuditStatus(
-                events=report.events,
-                commits=report.commits,
-                failures=report.failures,
-                waiting=report.waiting,
-            ),
+            audit=report.audit,
             link=None if self.link is None else await self.link(),
             warnings=[*report.warnings, *self.warnings()],
         )

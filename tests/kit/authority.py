@@ -16,7 +16,7 @@ from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel
 from broker.authority.policy_authority import HostAuthority, PolicyAuthority
 from broker.authority.records.sandboxes import Records
-from broker.core.authority_report import AuthorityReport, PolicyReport
+from broker.core.authority_report import AuditStatus, AuthorityReport, PolicyStatus
 from broker.core.errors import PeerError, sole
 from broker.core.framing import FrameReader
 from broker.core.limits import authority as authority_limits
@@ -30,16 +30,13 @@ from tests.kit.rulebook import WORK, Person, Rulebook
 from tests.kit.wayland.compositor import short_directory
 
 REPORT = AuthorityReport(
-    events=0,
-    commits=0,
-    failures=0,
-    waiting=0,
+    audit=AuditStatus(events=0, commits=0, failures=0, waiting=0),
     shipper=0,
     warnings=["a warning"],
     log_warnings=[],
     pid=0,
     prompt=0,
-    policy=PolicyReport("", "", 0, False, 0.0, False, []),
+    policy=PolicyStatus(),
 )
 
 

@@ -33,6 +33,7 @@ from broker.authority.audit.proof.seal import Seal, open_seal
 from broker.authority.audit.proof.witness import hold_note
 from broker.authority.audit.retention import plan, remove
 from broker.authority.audit.settings import AuditSettings
+from broker.core.authority_report import AuditStatus
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit import schema
@@ -59,16 +60,6 @@ _LAST_QUESTION = """
     SELECT coalesce(max(body ->> 'question'), 0) FROM event
     WHERE kind = 'question.asked' AND json_valid(body)"""
 _INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-
-@dataclass(frozen=True)
-class StoreStatistics:
-    """Counters of the writer since it was opened, and its queue."""
-
-    events: int
-    commits: int
-    failures: int
-    waiting: int
 
 
 @dataclass(eq=False)
@@ -107,10 +98,13 @@ class Store:
         self._thread = trio.CapacityLimiter(1)
         self._events = self._commits = self._failures = 0
 
-    def statistics(self) -> StoreStatistics:
+    def statistics(self) -> AuditStatus:
         """Counters for ``brokerctl status``."""
-        return StoreStatistics(
-            self._events, self._commits, self._failures, len(self._pending)
+        return AuditStatus(
+            events=self._events,
+            commits=self._commits,
+            failures=self._failures,
+            waiting=len(self._pending),
         )
 
     async def record(self, event: schema.Event, *also: schema.Event) -> int:

@@ -12,6 +12,7 @@ request, a field that may be null may be left out.
 from __future__ import annotations
 
 # Every public name: a type is declared in one place.
+from broker.core.authority_report import *
 from broker.ipc.control.types.asking import *
 from broker.ipc.control.types.base import *
 from broker.ipc.control.types.clipboard_status import *

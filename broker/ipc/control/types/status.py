@@ -2,29 +2,10 @@
 
 from __future__ import annotations
 
+from broker.core.authority_report import AuditStatus, PolicyStatus
 from broker.ipc.control.types.base import ApiAnswer
 from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
-
-
-class PolicyStatus(ApiAnswer, frozen=True, kw_only=True):
-    """The rules in force."""
-
-    digest: str = ""
-    """Of the rules; on a host, which has none, of its records."""
-    records: str = ""
-    """Digest of the records."""
-    rules: int = 0
-    """How many there are."""
-    kept: bool = False
-    """The files have an error, and these are the last good ones, kept on disk."""
-    denies_all: bool = False
-    """The files have an error, and there never was a good set."""
-    since: float = 0.0
-    """When these rules came into force, seconds since 1970; 0: there are none."""
-    problems: list[str] = []
-    """Of files that were refused, each ``file:line:column: what``; at the end
-    what that means."""
 
 
 class StreamStatus(ApiAnswer, frozen=True, kw_only=True):
@@ -50,15 +31,6 @@ class PumpStatus(ApiAnswer, frozen=True, kw_only=True):
     pipes_pooled: int = 0
     streams_total: int = 0
     bytes_total: int = 0
-
-
-class AuditStatus(ApiAnswer, frozen=True, kw_only=True):
-    """The audit log's writer since the broker's start."""
-
-    events: int
-    commits: int
-    failures: int
-    waiting: int
 
 
 class LinkOther(ApiAnswer, frozen=True, kw_only=True):
