@@ -12,7 +12,7 @@ from rich.text import Text
 from broker.cli import render
 from broker.cli.completion import logged_sandboxes
 from broker.cli.policy.load import JSON, rules_of
-from broker.cli.policy.records import print_problems
+from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.replay import parsed_time, situation_then
 from broker.cli.run.connect import offline_paths
 from broker.core.escape import printable
@@ -20,8 +20,6 @@ from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import Log, open_log
 from policy.tools.suggest import Suggestion
 from policy.tools.suggest import suggest as lines_for
-
-_BROKEN = 3
 
 
 @click.command()
@@ -48,9 +46,7 @@ def suggest(
     Exit code: 0 there are lines, 1 nothing was refused, 3 the rules have an error.
     """
     rules = rules_of(())
-    if rules.problems:
-        print_problems(rules.problems, stderr=True)
-        sys.exit(_BROKEN)
+    end_by_problems(rules.problems)
     times = (parsed_time(since), None if until is None else parsed_time(until))
     with open_log(offline_paths().audit) as log:
         world = situation_then(log.find).world

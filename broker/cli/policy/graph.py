@@ -17,21 +17,19 @@ from broker.cli.policy.load import (
     WORLD,
     records_beside,
     refusing_too_many,
+    require_sandbox,
     rules_of,
     situation_from,
 )
-from broker.cli.policy.records import print_problems
+from broker.cli.policy.records import end_by_problems
 from broker.core.errors import RefusedError, SetupError, UpstreamError
-from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool
 from policy.records.patterns import PALETTE
 from policy.rules.world import World
-from policy.suggestions import did_you_mean
 from policy.tools import limits as tool_limits
 from policy.tools.flows import Flow, flows
 from policy.tools.graph import graph_text
 
-_BROKEN = 3
 _LAYOUT_SECONDS = 60.0
 _PICTURE_BYTES = 16 << 20
 
@@ -91,16 +89,9 @@ def graph(
     rules = rules_of(policy, alone=world is not None)
     situation = situation_from(world, policy=policy)
     known = situation.world
-    if rules.problems:
-        print_problems(rules.problems, stderr=True)
-        sys.exit(_BROKEN)
+    end_by_problems(rules.problems)
     for name in sandboxes:
-        if name not in known.domains:
-            raise RefusedError(
-                f"no sandbox is named '{printable(name, 60)}'",
-                hint=did_you_mean(name, known.names)
-                or "add a record for the sandbox, or name it in the file of --world",
-            )
+        require_sandbox(known, name)
     with refusing_too_many():
         found = flows(
             rules,

@@ -255,3 +255,13 @@ def _device(text: str) -> DeviceFacts:
         return device_text(text)
     except DeviceError as error:
         raise click.BadParameter(str(error), param_hint="--device") from error
+
+
+def require_sandbox(known: World, name: str) -> None:
+    """Raise RefusedError where no sandbox of a world has this name."""
+    if name not in known.domains:
+        raise RefusedError(
+            f"no sandbox is named '{printable(name, 60)}'",
+            hint=did_you_mean(name, known.names)
+            or "add a record for the sandbox, or name it in the file of --world",
+        )

@@ -7,7 +7,8 @@ name or record costs no start of a broker, and the message can show the line its
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeGuard
 
@@ -22,6 +23,8 @@ from policy.suggestions import did_you_mean, nearest
 if TYPE_CHECKING:
     from policy.tools.linting.sarif import LintFinding
 
+BROKEN = 3
+"""The exit code where rules have an error."""
 EXAMPLES = Path(__file__).parent.parent.parent / "data" / FOLDER
 """Records that came with the program; only the demo also reads them as records."""
 
@@ -58,6 +61,13 @@ def print_problems(problems: Iterable[Problem], *, stderr: bool = False) -> None
         out.print(Text(first, style="bold"))
         for line in rest:
             out.print(Text(line))
+
+
+def end_by_problems(problems: Collection[Problem]) -> None:
+    """Print the mistakes on standard error and exit with 3, if there are any."""
+    if problems:
+        print_problems(problems, stderr=True)
+        sys.exit(BROKEN)
 
 
 def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoReturn:

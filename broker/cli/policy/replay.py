@@ -16,7 +16,7 @@ from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.audit.query.times import parse_time
 from broker.cli.policy.load import JSON, Situation, records_beside
-from broker.cli.policy.records import print_problems
+from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError
@@ -35,8 +35,6 @@ from policy.tools.replay import (
     recorded,
 )
 from policy.tools.replay import simulate as ask_all_again
-
-_BROKEN = 3
 
 
 @click.command()
@@ -80,9 +78,7 @@ def simulate(
     error.
     """
     rules = one_set(new, shipped=True)
-    if rules.problems:
-        print_problems(rules.problems, stderr=True)
-        sys.exit(_BROKEN)
+    end_by_problems(rules.problems)
     times = (parsed_time(since), None if until is None else parsed_time(until))
     policy = (new,) if new.is_dir() else ()
     if machines and not store:

@@ -20,12 +20,13 @@ from broker.cli.policy.load import (
     WORLD,
     records_of,
     refusing_too_many,
+    require_sandbox,
     rule_directories,
     rules_of,
     situation_from,
     world_from,
 )
-from broker.cli.policy.records import print_problems
+from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.show import print_change, short_answer
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -45,7 +46,6 @@ from policy.rules.ruleset import (
     is_rule_file,
     rules_of_map,
 )
-from policy.suggestions import did_you_mean
 from policy.tools.calls import canonical_target
 from policy.tools.cases import (
     SUFFIX,
@@ -63,7 +63,6 @@ from policy.tools.effective import EffectiveCall, grants, grants_to, told_facts
 from policy.tools.explain import answer_json, call_json
 from policy.tools.fmt import fmt as even
 
-_BROKEN = 3
 """Exit code: the rules have an error, so nothing else was looked at."""
 
 
@@ -102,9 +101,7 @@ def test_policy(
     rules = rules_of(policy)
     cases, problems = _cases(files or _beside(policy))
     problems = [*rules.problems, *problems]
-    if problems:
-        print_problems(problems, stderr=True)
-        sys.exit(_BROKEN)
+    end_by_problems(problems)
     own = _own(rules, policy)
     _refuse_nothing(cases, own, policy or rule_directories())
     names = {name for case in cases for name in (case.call.source, case.call.target)}
@@ -199,9 +196,7 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
     """
     sets = one_set(old), one_set(new)
     problems = [problem for one in sets for problem in one.problems]
-    if problems:
-        print_problems(problems, stderr=True)
-        sys.exit(_BROKEN)
+    end_by_problems(problems)
     with refusing_too_many():
         changes = compare(*sets, world_from(world, _directories(new)))
     records = _changed_records(old, new)
@@ -282,16 +277,9 @@ def effective(
     """
     rules, situation = rules_of(policy), situation_from(world, policy=policy)
     known = situation.world
-    if rules.problems:
-        print_problems(rules.problems, stderr=True)
-        sys.exit(_BROKEN)
+    end_by_problems(rules.problems)
     sandbox = "dom0" if canonical_target(sandbox) in ADMIN_NAMES else sandbox
-    if sandbox not in known.domains:
-        raise RefusedError(
-            f"no sandbox is named '{printable(sandbox, 60)}'",
-            hint=did_you_mean(sandbox, known.names)
-            or "add a record for the sandbox, or name it in the file of --world",
-        )
+    require_sandbox(known, sandbox)
     with refusing_too_many():
         mine = situation.permitted(grants(rules, known, sandbox))
         others = situation.permitted(grants_to(rules, known, sandbox))
