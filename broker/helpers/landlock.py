@@ -42,8 +42,8 @@ def restrict(
     Returns the version that the kernel has, 0 for none: then nothing was forbidden.  The
     process must not be able to gain privileges, and have one thread.  Raises OSError.
     """
-    abi = int(_libc.syscall(_CREATE, None, 0, 1))
-    if abi < 1:
+    abi = version()
+    if not abi:
         return 0
     known = (1 << _RIGHTS.get(abi, 16)) - 1
     # The structure grew with the versions; 3: to bind and connect TCP sockets.
@@ -58,6 +58,11 @@ def restrict(
     finally:
         os.close(ruleset)
     return abi
+
+
+def version() -> int:
+    """Return the version of Landlock that the kernel has, 0 for none."""
+    return max(0, int(_libc.syscall(_CREATE, None, 0, 1)))
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:

@@ -14,6 +14,7 @@ from broker.authority.audit.store import open_store
 from broker.cli.doctor import host, shipping, verb, viewer
 from broker.cli.doctor.finding import Context, Finding, FindingState
 from broker.core.errors import UpstreamError
+from broker.helpers import landlock
 from broker.helpers.shipper.cursor import Cursor, save_cursor
 from broker.ipc.audit.schema import BrokerStop
 from tests.kit.brokerctl import brokerctl, home, paths_of
@@ -90,6 +91,18 @@ async def test_runtime_directory(context: Context) -> None:
     run.rmdir()
     (gone,) = await host.check_runtime(context)
     assert (gone.state, gone.mend) == (FindingState.FAIL, f"mkdir -p -m 700 {run}")
+
+
+async def test_a_kernel_without_landlock_is_a_warning(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landlock, "version", lambda: 7)
+    (found,) = await host.check_landlock(context)
+    assert (found.state, found.mend) == (FindingState.OK, "")
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    (found,) = await host.check_landlock(context)
+    assert found.state is FindingState.WARN
+    assert "lsm=" in found.mend
 
 
 async def test_a_check_that_breaks_or_hangs_hides_no_other(

@@ -21,6 +21,7 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
 from broker.core.services import PORTS
+from broker.helpers import landlock
 from broker.helpers.process.spawn import run_tool
 from broker.host.images.store import DEFAULT_NAME
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
@@ -125,6 +126,15 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
         )
         return [fail("namespaces", text, _NAMESPACES_MEND)]
     return [ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup: all work")]
+
+
+async def check_landlock(context: Context) -> Sequence[Finding]:
+    """Check for the barrier between the user's files and the process that decides."""
+    del context
+    if version := landlock.version():
+        return [ok("landlock", f"version {version}: the authority opens its own files")]
+    text = "the kernel has no Landlock: a taken-over authority could open your files"
+    return [warn("landlock", text, "boot Linux 5.13 or later, with landlock in lsm=")]
 
 
 async def check_bubblewrap(context: Context) -> Sequence[Finding]:

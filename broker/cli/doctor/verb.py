@@ -26,6 +26,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("runtime directory", host.check_runtime),
     ("kernel", host.check_kernel),
     ("namespaces", host.check_namespaces),
+    ("landlock", host.check_landlock),
     ("bubblewrap", host.check_bubblewrap),
     ("QEMU", host.check_qemu),
     ("KVM", host.check_kvm),
