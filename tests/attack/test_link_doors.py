@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from broker.cli.pairing.pinned import forget, pin
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId
@@ -188,7 +189,7 @@ async def test_a_stranger_that_speaks_the_protocol_well():
 async def test_a_second_host_does_not_push_the_first_one_out():
     async with linked() as (t, epoch, _lease):
         other = BrokerIdentity.from_seed(b"o" * 32)
-        LinkStore(t.viewer.paths).pin(Peer("other", Role.HOST, other.public))
+        pin(LinkStore(t.viewer.paths), Peer("other", Role.HOST, other.public))
         async with link_host(t, identity=other) as second:
             with trio.fail_after(30):
                 await second.over.wait()
@@ -424,7 +425,7 @@ async def test_a_broker_that_is_pinned_or_forgotten_counts_at_once():
             with pytest.raises(LinkRefusedError, match="does not know"):
                 async with link_host(t, identity=other):
                     pass
-            store.pin(Peer("other", Role.HOST, other.public))
+            pin(store, Peer("other", Role.HOST, other.public))
             async with link_host(t, identity=other) as epoch:
                 await epoch.ask(m.LinkPing)
-            store.forget("other")
+            forget(store, "other")
