@@ -22,6 +22,7 @@ from broker.ipc import fork_server as messages
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import Channel
 
+_Died = Callable[[Child], Awaitable[None]]
 _IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
 _LOOK_SECONDS = 1.0
 """For an answer that is there, whatever callers have waited before."""
@@ -115,9 +116,7 @@ class ForkServer:
         """Its process id; 0 while there is none."""
         return self._run.child.pid if self._run is not None else 0
 
-    async def reap(
-        self, died: Callable[[Child], Awaitable[None]] | None = None
-    ) -> None:
+    async def reap(self, died: _Died | None = None) -> None:
         """Reap what is started here when it ends, and call ``died`` with it."""
         async for child in self._started:
             # guard: a fork server that has died does not stay as a zombie

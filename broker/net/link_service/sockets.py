@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import trio
 from typing_extensions import Buffer
@@ -30,10 +31,9 @@ _CHUNK = 4096
 
 async def receive(sock: socket.socket, most: int = _CHUNK) -> bytes:
     """Return the next bytes, b"" at the end.  Raises UpstreamError if it broke."""
+    read = partial(sock.recv, most)
     try:
-        return await when_ready(
-            lambda: sock.recv(most), trio.lowlevel.wait_readable, sock
-        )
+        return await when_ready(read, trio.lowlevel.wait_readable, sock)
     except OSError as error:
         raise UpstreamError(f"the link broke: {error.strerror}") from error
 
@@ -43,10 +43,9 @@ async def send_some(sock: socket.socket, data: Buffer) -> int:
 
     Raises UpstreamError when the connection broke.
     """
+    send = partial(sock.send, data)
     try:
-        return await when_ready(
-            lambda: sock.send(data), trio.lowlevel.wait_writable, sock
-        )
+        return await when_ready(send, trio.lowlevel.wait_writable, sock)
     except OSError as error:
         raise UpstreamError(f"the link broke: {error.strerror}") from error
 
