@@ -24,13 +24,12 @@ from broker.host.network.flowguard.flows import (
     Destination,
     FlowAttempt,
     FlowKey,
-    took,
 )
 from broker.host.network.flowguard.guest_names import GuestNames
 from broker.host.network.flowguard.link_packets import LinkPackets
 from broker.host.network.flowguard.public_resolvers import RESOLVERS
 from broker.host.network.flowguard.quic_hello import QuicHellos
-from broker.host.network.flowguard.rates import TrafficRates
+from broker.host.network.flowguard.rates import TrafficRates, took
 from broker.host.network.flowguard.tls_hello import (
     HANDSHAKE,
     Hello,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker.core.limits import network as limits
-from broker.core.token_bucket import TokenBucket
 from broker.host.network.flowguard.quic_hello import QuicHellos
 from broker.host.network.flowguard.tls_hello import (
     ANSWER,
@@ -147,11 +146,3 @@ class FlowAttempt:
     names: tuple[str, ...]
     port: int | None
     hosts: list[str]
-
-
-def took(pace: TokenBucket, now: float) -> bool:
-    """Count one event, if it is not too early for it."""
-    if pace.early(now) > 0:
-        return False
-    pace.take(now)
-    return True

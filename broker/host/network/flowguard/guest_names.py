@@ -15,8 +15,9 @@ from broker.core.limits import network as limits
 from broker.core.token_bucket import TokenBucket
 from broker.host.network.flowguard import dns_messages as dns
 from broker.host.network.flowguard.dns_streams import DnsStreams
-from broker.host.network.flowguard.flows import Destination, took
+from broker.host.network.flowguard.flows import Destination
 from broker.host.network.flowguard.public_resolvers import CANARY
+from broker.host.network.flowguard.rates import took
 from broker.host.network.frameguard.packets import (
     TCP,
     UDP,

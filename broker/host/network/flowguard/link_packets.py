@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from broker.core.limits import network as limits
 from broker.core.token_bucket import TokenBucket
-from broker.host.network.flowguard.flows import took
+from broker.host.network.flowguard.rates import took
 from broker.host.network.frameguard.neighbours import (
     FROM_PASST,
     is_dhcpv6,

@@ -40,3 +40,11 @@ class TrafficRates:
         """Return for how many seconds this side is not to be read; 0: it may be."""
         bucket = self._buckets.get(outward)
         return 0.0 if bucket is None else bucket.early(now, 0)
+
+
+def took(pace: TokenBucket, now: float) -> bool:
+    """Count one event, if it is not too early for it."""
+    if pace.early(now) > 0:
+        return False
+    pace.take(now)
+    return True

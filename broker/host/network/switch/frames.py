@@ -28,7 +28,7 @@ from broker.host.network.flowguard.dns_messages import (
     read_question,
     reply,
 )
-from broker.host.network.flowguard.flows import took
+from broker.host.network.flowguard.rates import took
 from broker.host.network.frameguard.neighbours import (
     ASKED,
     is_arp,
