@@ -127,7 +127,7 @@ class Attacked:
         """A start tries the copy, then boots; and nothing of the copy is left."""
         boots, before = self.boots, descriptors(os.getpid())
         with pytest.raises(UpstreamError, match="this would be the boot"):
-            await self.s.starter.start(self.s.request(name, mode=self.mode))
+            await self.s.starter.start(await self.s.request(name, mode=self.mode))
         assert self.boots == boots + 1
         assert not parent(self.s).exists(), "it is not tried with it again"
         assert leftovers(self.s.place / name) in ([], ["initrd"]), name
