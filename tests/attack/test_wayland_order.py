@@ -26,8 +26,10 @@ from tests.kit.eventually import eventually
 from tests.kit.wayland.client import GoneError, ServerError, Window, memfd
 from tests.kit.wayland.compositor import desktop, windows
 from tests.kit.wayland.input import LEFT, Pointer
+from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.pixels import frames, mask, outside
 from tests.kit.wayland.stand import CONFIG, FRAME, GUEST, SIZE, stand
+from tests.kit.wayland.talk import Talk
 
 
 def ends_of_wlroots(c: Window) -> None:
@@ -414,3 +416,23 @@ async def test_mutated_sessions_of_real_applications_never_end_the_compositor(
         assert shown > 20, "windows that were really there"
         await none_left(it)
         await honest(it)
+
+
+DECORATION = "zxdg_toplevel_decoration_v1"
+
+
+def test_a_decoration_ends_before_its_window():
+    """wlroots 0.15 writes into the window's freed memory when it ends later."""
+    model = Model([*GLOBALS, ("zxdg_decoration_manager_v1", 1)])
+    with Talk(model=model) as talk:
+        _, top = talk.start().toplevel(talk.surface())
+        manager = talk.bind("zxdg_decoration_manager_v1")
+        made = talk.make(manager, "get_toplevel_decoration", DECORATION, None, top)
+        talk.send(top, "destroy")
+        ends = [k for k, n, _ in model.requests if n == "destroy"]
+        assert ends.index(DECORATION) < ends.index("xdg_toplevel")
+        talk.send(made, "set_mode", 1)
+        talk.send(made, "unset_mode")
+        talk.send(made, "destroy")
+        names = [n for k, n, _ in model.requests if k == DECORATION]
+        assert names == ["destroy"]

@@ -456,7 +456,7 @@ class Toplevel(ProtocolObject):
     """
 
     __slots__ = (
-        "app_id", "cap", "chosen", "configured", "due", "fake_fullscreen", "former",
+        "app_id", "cap", "chosen", "configured", "decoration", "due", "fake_fullscreen", "former",
         "granted", "held", "icon", "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
         "title", "told_maximized", "untold", "xdg",
     )  # fmt: skip
@@ -465,6 +465,7 @@ class Toplevel(ProtocolObject):
         super().__init__(interface, version)
         self.xdg: XdgSurface | None = None
         self.parent: Toplevel | None = None
+        self.decoration: ProtocolObject | None = None
         self.title = b""
         self.untold: set[str] = set()
         self.app_id = b""

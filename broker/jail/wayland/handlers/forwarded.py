@@ -23,7 +23,6 @@ REQUESTS: Rules = {
     ("zwp_text_input_manager_v3", "destroy"): FORWARD,
     ("zwp_text_input_manager_v3", "get_text_input"): FORWARD,
     ("zxdg_decoration_manager_v1", "destroy"): FORWARD,
-    ("zxdg_decoration_manager_v1", "get_toplevel_decoration"): FORWARD,
     ("zxdg_output_manager_v1", "destroy"): FORWARD,
     ("zxdg_output_manager_v1", "get_xdg_output"): FORWARD,
     ("zxdg_toplevel_decoration_v1", "destroy"): FORWARD,

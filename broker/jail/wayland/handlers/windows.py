@@ -58,6 +58,8 @@ SURFACE_DEFUNCT_ROLE = 6
 TOPLEVEL_INVALID_PARENT = 1
 
 _DECORATION = "zxdg_toplevel_decoration_v1"
+_DECORATIONS = "zxdg_decoration_manager_v1"
+_ALREADY_CONSTRUCTED = 1
 _NO_EDGES = Edges(0, 0, 0, 0)
 _FAR = limits.WAYLAND_COORDINATE
 
@@ -273,6 +275,8 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
             choice.unmap_window(core.sandbox, toplevel, core.now)
         toplevel.xdg.mapped = False
         window_state.drop_adrift(core, toplevel.xdg)
+    # guard: a decoration ends before its window
+    _end_decoration(core, toplevel)
     core.destroy(toplevel)
     core.usage.give("windows", 1)
     end_role(core, toplevel.xdg)
@@ -280,6 +284,34 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
     for export in list(core.sandbox.exports.values()):
         if export.toplevel is toplevel:
             export.withdraw()
+
+
+def get_decoration(
+    core: ClientState, manager: ProtocolObject, new_id: int, toplevel: Toplevel
+) -> None:
+    if toplevel.decoration is not None and not toplevel.decoration.dead:
+        raise ProtocolFault(
+            manager.cid, _ALREADY_CONSTRUCTED, "the window has a decoration"
+        )
+    made = toplevel.decoration = core.make(new_id, _DECORATION, manager.version)
+    core.up.data += _get_decoration(manager.sid, made.sid, toplevel.sid)
+
+
+_get_decoration = emit.request(_DECORATIONS, "get_toplevel_decoration")
+
+
+def _end_decoration(core: ClientState, toplevel: Toplevel) -> None:
+    """End a window's decoration at the compositor; the client keeps the object.
+
+    wlroots 0.15 writes into a window's freed memory when its decoration ends later.
+    """
+    decoration = toplevel.decoration
+    if decoration is None or decoration.dead:
+        return
+    former = ProtocolObject(_DECORATION, 1)
+    former.sid, decoration.sid = decoration.sid, 0
+    core.by_server[former.sid] = former
+    core.end_own(former)
 
 
 def _leave_family(core: ClientState, toplevel: Toplevel) -> None:
@@ -424,7 +456,8 @@ def _passing(interface: str, name: str) -> Callable[..., None]:
     write = emit.request(interface, name)
 
     def step(core: ClientState, obj: ProtocolObject, *values: int) -> None:
-        core.up.data += write(obj.sid, *values)
+        if obj.sid:
+            core.up.data += write(obj.sid, *values)
 
     return _configuring(step)
 
@@ -566,6 +599,7 @@ REQUESTS: Rules = {
     ("xdg_wm_base", "destroy"): destroy_base,
     ("xdg_wm_base", "get_xdg_surface"): get_xdg_surface,
     ("xdg_wm_base", "pong"): pong,
+    (_DECORATIONS, "get_toplevel_decoration"): get_decoration,
     (_DECORATION, "set_mode"): _passing(_DECORATION, "set_mode"),
     (_DECORATION, "unset_mode"): _passing(_DECORATION, "unset_mode"),
 }
