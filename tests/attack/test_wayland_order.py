@@ -436,3 +436,24 @@ def test_a_decoration_ends_before_its_window():
         talk.send(made, "destroy")
         names = [n for k, n, _ in model.requests if k == DECORATION]
         assert names == ["destroy"]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_parent_is_one_that_is_shown(shown):
+    """wlroots 0.15 keeps a child in the list of a parent that was never shown, and freed."""
+    with Talk() as talk:
+        talk.start()
+        surface = talk.surface()
+        xdg, parent = talk.toplevel(surface)
+        talk.send(surface, "commit")
+        other = talk.surface()
+        _, child = talk.toplevel(other)
+        talk.send(child, "set_parent", parent)
+        assert talk.told("xdg_toplevel", "set_parent") == [[None]]
+        if shown:
+            talk.configured(xdg)
+            talk.paint(surface, 60, 40, GUEST)
+            talk.send(surface, "commit")
+        talk.send(other, "commit")
+        told = talk.told("xdg_toplevel", "set_parent")[-1]
+        assert told == ([talk.server_side(parent)] if shown else [None])

@@ -336,10 +336,7 @@ def set_parent(core: ClientState, toplevel: Toplevel, parent: Toplevel | None) -
             )
         step = step.parent
     toplevel.parent = parent
-    core.up.data += _set_parent(toplevel.sid, parent.sid if parent is not None else 0)
-
-
-_set_parent = emit.request("xdg_toplevel", "set_parent")
+    window_state.tell_parent(core, toplevel)
 
 
 def set_title(core: ClientState, toplevel: Toplevel, untrusted_title: bytes) -> None:

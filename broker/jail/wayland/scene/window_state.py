@@ -209,8 +209,26 @@ def introduce(core: ClientState, xdg: XdgSurface) -> None:
         role.untold.clear()
         for tell in _TELL.values():
             tell(core, role)
+        if role.parent is not None and role.parent.xdg in core.windows:
+            tell_parent(core, role)  # it may be shown by now
         # guard: each window has our icon
         icon.tell(core, role)
+
+
+def tell_parent(core: ClientState, toplevel: Toplevel) -> None:
+    """Tell the compositor of a window's parent, if that is shown.
+
+    wlroots 0.15 ends the relation only when a parent is unmapped: with one that never was
+    shown it writes into freed memory.
+    """
+    parent = toplevel.parent
+    shown = parent is not None and parent.xdg is not None and parent.xdg.mapped
+    # guard: parents are shown
+    sid = parent.sid if parent is not None and shown else 0
+    core.up.data += _set_parent(toplevel.sid, sid)
+
+
+_set_parent = emit.request("xdg_toplevel", "set_parent")
 
 
 def _tell_title(core: ClientState, toplevel: Toplevel) -> None:
