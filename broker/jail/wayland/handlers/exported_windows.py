@@ -175,6 +175,8 @@ def set_parent_of(
     child.parent = exported.toplevel
     if exported.host_handle:
         _lead(imported, exported.host_handle)
+    elif exported.host is None:
+        _ask(exported, exported.core)  # it may be shown by now
 
 
 # -- the compositor ------------------------------------------------------------------------
@@ -193,7 +195,12 @@ def _bound(core: ClientState, interface: str) -> ProtocolObject | None:
 def _ask(exported: ExportedWindow, core: ClientState) -> None:
     """Ask the compositor for a handle of the window."""
     toplevel = exported.toplevel
-    surface = toplevel.xdg.surface if toplevel and toplevel.xdg else None
+    # wlroots 0.15 ends an export when its window is unmapped: of one that never was shown
+    # it writes into freed memory.
+    # guard: exported windows are shown
+    if toplevel is None or toplevel.xdg is None or not toplevel.xdg.mapped:
+        return
+    surface = toplevel.xdg.surface
     root, exporter = window_sid(surface), _bound(core, _EXPORTER)
     if exporter is None or not root:
         return

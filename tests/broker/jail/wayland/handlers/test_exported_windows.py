@@ -189,3 +189,24 @@ def test_a_sandbox_exports_so_many_windows(two, monkeypatch):
     with pytest.raises(ServerError, match="too many exported windows"):
         other.export(its)
     assert one.core.fault is None
+
+
+def test_the_compositor_exports_a_window_once_it_is_shown(two):
+    """wlroots 0.15 writes into the freed memory of one that never was."""
+    one, other = two
+    parent = one.surface()
+    xdg, _ = one.toplevel(parent)
+    one.send(parent, "commit")
+    _, handle = one.export(parent)
+    assert not one.told(EXPORTER, "export_toplevel")
+    child, _, _ = other.show(100, 50, 0)
+    made = other.bring(handle)
+    other.send(made, "set_parent_of", child)
+    one.pump()
+    assert not one.told(EXPORTER, "export_toplevel")
+    one.configured(xdg)
+    one.paint(parent, 60, 40, 0)
+    one.send(parent, "commit")
+    other.send(made, "set_parent_of", child)
+    one.pump()
+    assert len(one.told(EXPORTER, "export_toplevel")) == 1
