@@ -457,3 +457,21 @@ def test_a_parent_is_one_that_is_shown(shown):
         talk.send(other, "commit")
         told = talk.told("xdg_toplevel", "set_parent")[-1]
         assert told == ([talk.server_side(parent)] if shown else [None])
+
+
+def test_a_menu_whose_window_has_ended_is_not_committed():
+    """weston 10 fails an assertion over it, and ends with all windows."""
+    with Talk() as talk:
+        _, parent, top = talk.start().show(200, 150, GUEST)
+        place = talk.make(talk.shell, "create_positioner", "xdg_positioner")
+        talk.send(place, "set_size", 60, 60)
+        talk.send(place, "set_anchor_rect", 0, 0, 10, 10)
+        surface = talk.surface()
+        xdg = talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, surface)
+        menu = talk.make(xdg, "get_popup", "xdg_popup", None, parent, place)
+        frame = talk.server_side(xdg).state["surface"]
+        talk.send(top, "destroy")
+        assert talk.heard("popup_done", menu)
+        talk.send(surface, "commit")
+        talk.send(surface, "commit")
+        assert not frame.now

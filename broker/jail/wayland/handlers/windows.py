@@ -274,7 +274,7 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
         if toplevel.xdg.mapped:
             choice.unmap_window(core.sandbox, toplevel, core.now)
         toplevel.xdg.mapped = False
-        window_state.drop_adrift(core, toplevel.xdg)
+        window_state.end_popups(core, toplevel.xdg)
     # guard: a decoration ends before its window
     _end_decoration(core, toplevel)
     core.destroy(toplevel)

@@ -173,6 +173,18 @@ def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
             cut_loose(core, xdg, role)
 
 
+def end_popups(core: ClientState, parent: XdgSurface) -> None:
+    """Dismiss all popups on a window that ends, also those that are not shown yet.
+
+    weston 10 fails an assertion over the first commit of one whose parent has gone.
+    """
+    for xdg in list(core.windows):
+        role = xdg.role
+        # guard: no popup outlives its window
+        if isinstance(role, Popup) and role.parent is parent and not role.adrift:
+            cut_loose(core, xdg, role)
+
+
 def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
     """Show a popup no more, nor the popups on it."""
     shown = xdg.mapped
