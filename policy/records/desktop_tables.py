@@ -97,8 +97,8 @@ WINDOW = Table(
                 limits.GLOBALS,
                 unique=True,
             ),
-            "Wayland globals that it gets in addition; `brokerctl policy lint` says "
-            "what each one means.",
+            "Wayland globals that it gets in addition; `brokerctl policy lint` describes "
+            "each one.",
             default=[],
         ),
         Field(
