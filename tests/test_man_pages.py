@@ -107,3 +107,13 @@ def test_all_pages_can_be_shown(pages, tmp_path):
             words, capture_output=True, text=True, env=env, check=False
         )
         assert "How long a sandbox of this record lives." in done.stdout
+
+
+@pytest.mark.parametrize("program", ["local", "host", "viewer", "devices"])
+def test_the_brokers_synopses_have_the_options_that_their_help_has(program):
+    page = (ROOT / "docs/vitrail-local.1.md").read_text()
+    (synopsis,) = re.findall(rf"^    vitrail-{program} (.*)$", page, re.MULTILINE)
+    argv = [sys.executable, "-m", f"broker.programs.{program}", "--help"]
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    options = set(re.findall(r"--[a-z-]+", shown)) - {"--help"}
+    assert options == set(re.findall(r"--[a-z-]+", synopsis))

@@ -29,7 +29,7 @@ from broker.root.strict import StrictMode
 
 
 @click.command()
-@click.option("--user", required=True, help="The user whose broker may connect.")
+@click.option("--user", required=True, help="User whose broker may connect.")
 @click.option(
     "--records",
     default=Path("/etc/vitrail/devices.toml"),
@@ -41,17 +41,17 @@ from broker.root.strict import StrictMode
     "--socket",
     "path",
     type=click.Path(path_type=Path),
-    help="Otherwise /run/vitrail-devices-USER/devices.sock.",
+    help="Socket to listen at [default: /run/vitrail-devices-USER/devices.sock].",
 )
 @click.option(
     "--source",
     type=click.Choice(["udev", "kernel"]),
-    help="Whose events; otherwise udevd's where it runs.",
+    help="Source of device events [default: udev where it runs].",
 )
 @click.option(
     "--restore",
     is_flag=True,
-    help="Only restore what killed services left, of whichever user.",
+    help="Only restore what killed services of any user left.",
 )
 def main(
     user: str, records: Path, path: Path | None, source: str | None, *, restore: bool

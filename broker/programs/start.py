@@ -40,23 +40,23 @@ Run = Callable[[AuthorityHandle, Options, Forks, Callable[[], None]], Awaitable[
 
 
 def parser_for(program: str, description: str) -> argparse.ArgumentParser:
-    """The words that all programs know."""
+    """Return a parser with the options of all brokers."""
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument(
         "--examples",
         action="store_true",
-        help="also use the records that came with the program (demo, web, work)",
+        help="also use the example records of the program, as demo",
     )
     parser.set_defaults(allow_unjailed_workers=False, sockets=("control",))
     return parser
 
 
 def add_unjailed(parser: argparse.ArgumentParser) -> None:
-    """The word of those that have workers or virtual machines."""
+    """Add the option of brokers that have workers or virtual machines."""
     parser.add_argument(
         "--allow-unjailed-workers",
         action="store_true",
-        help="run where user namespaces are not to be had; 'brokerctl status' warns",
+        help="run where user namespaces are not available; 'brokerctl status' warns",
     )
 
 

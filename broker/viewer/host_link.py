@@ -174,7 +174,7 @@ class RemoteHost(LinkEnd):
     ) -> None:
         """Listen until cancelled; started when the listener is up.
 
-        ``activated`` is a listening socket that a service manager made.  Raises SetupError when it cannot listen, or its key is not to be had.
+        ``activated`` is a listening socket that a service manager made.  Raises SetupError when it cannot listen, or has no key.
         """
         self._store.identity()
         if activated is None:

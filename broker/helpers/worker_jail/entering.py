@@ -95,7 +95,7 @@ def fork_jailed(
     the other walls only, and ``Jail.missing`` says so.  ``enclosed``: the caller has
     called ``enclose``; ``missing`` says why it could not.
 
-    Raises SetupError when the namespaces are not to be had.
+    Raises SetupError when the namespaces are not available.
     """
     worker_filter()  # compiled and kept: in the jail there is no room to
     if enclosed:
