@@ -59,7 +59,6 @@ from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from policy.records.model import RecordSet
-from policy.rules.engine import NO_RULE
 from policy.rules.engine import PolicyAnswer as Verdict
 
 _ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY

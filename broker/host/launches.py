@@ -106,7 +106,7 @@ class Launches:
             raise
         self._pending[state.id] = state
         # Records that 'brokerctl run' makes for a program start without the tool.
-        made = found.source.parent == self.paths.runtime / FOLDER
+        made = found.source.is_relative_to(self.paths.runtime)
         if found.host.launch.kind.boundary and not made:
             await self._add_tool(state)
         return state

@@ -184,11 +184,10 @@ class _Reader:
 
     def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
         key = str(path[-1])
-        tables = [other.name for other in TABLES if other.name]
         possible = self._possible(known, table)
         hint = _OTHERWISE.get(key, "") or _home(key, table)
         if not table.name and isinstance(self._document.values.get(key), Mapping):
-            hint = did_you_mean(key, tables) or hint
+            hint = did_you_mean(key, [t.name for t in TABLES if t.name]) or hint
         else:
             hint = hint or _meant(key, possible, table)
         self.at_key(path, _not_known(key, table), ", ".join(possible), hint)
@@ -211,9 +210,8 @@ def _without_meaning(kind: object) -> str:
     """Return the hint for a key of [launch] that other kinds have."""
     if kind in MONITORS:
         return 'remove it, or set kind = "microvm"'
-    if kind == EXTERNAL.name:
-        return "remove it; the program that starts the sandbox decides this"
-    return f'remove it; kind = "{kind}" has no such setting'
+    others = "; the program that starts the sandbox decides this"
+    return "remove it" + (others if kind == EXTERNAL.name else "")
 
 
 def _not_known(key: str, table: Table) -> str:
