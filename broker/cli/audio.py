@@ -62,7 +62,7 @@ async def _reach(path: Path) -> None:
 
 @contextmanager
 def sound_server() -> Iterator[pulsectl.Pulse]:
-    """The sound server.  Raises UpstreamError."""
+    """Connect to the sound server.  Raises UpstreamError."""
     try:
         # Late: it loads libpulse, which the other commands do without.
         import pulsectl

@@ -49,8 +49,8 @@ def take_phrase(text: str) -> str:
 def read_phrase(paths: Paths) -> str:
     """Return the phrase; empty when there is none, or it is not secret.
 
-    One that others may read, or a file that is none, is not shown: the user would
-    trust a phrase that others know.
+    A phrase that others can read, and a file that is not a phrase, are ignored: the
+    user would trust a phrase that others know.
     """
     try:
         fd = os.open(phrase_file(paths), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

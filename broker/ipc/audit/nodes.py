@@ -78,7 +78,7 @@ class Nodes:
 
 
 def split(leaves: bytes) -> list[bytes]:
-    """The hashes of a block, which are kept as one row."""
+    """Return the hashes in a row, which has those of one block."""
     return [
         leaves[begin : begin + HASH_BYTES]
         for begin in range(0, len(leaves), HASH_BYTES)

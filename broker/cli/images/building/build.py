@@ -148,7 +148,7 @@ def _note_x11(work: Path, spec: ImageSpec) -> None:
 
 
 def put_in_place(paths: Paths, name: str, work: Path) -> Image:
-    """Let ``images/NAME`` name the new image, in one step."""
+    """Make ``images/NAME`` the new image, in one step."""
     work.chmod(0o755)
     image = store.read_image(name, work)
     installed.keep_previous(paths, name)

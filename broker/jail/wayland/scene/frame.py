@@ -401,7 +401,7 @@ class Frame:
         return x - (from_x << 8), y - (from_y << 8)
 
     def change_edges(self, edges: Edges) -> None:
-        """Other strip widths from the next ``show`` on."""
+        """Change the widths of the strips from the next ``show`` on."""
         if edges != self.edges:
             self.edges = edges
             self.outer = None
