@@ -200,6 +200,8 @@ def report(error: Exception) -> int:
         case VitrailError() if not os.environ.get("VITRAIL_DEBUG"):
             if error.message.startswith(_DENIED) and not error.hint:
                 error.hint = _ALLOW
+            if error.where in error.message:
+                error.where = ""  # 'no rule matches', for example
             render.error(error)
             return 3 if isinstance(error, IntegrityError) else 1
         case BrokenPipeError():

@@ -12,6 +12,8 @@ import pytest
 
 from broker.cli.usage import MEANT
 from broker.cli.verbs import VERBS, app, report
+from broker.core.errors import RefusedError
+from policy.rules.engine import NO_RULE
 
 
 def answer(capsys, *words):
@@ -95,6 +97,15 @@ def test_a_message_of_several_lines_becomes_one(capsys):
 )
 def test_cp_says_where_files_arrive(capsys, words, says):
     assert says in answer(capsys, *words)
+
+
+def test_a_refusal_without_a_rule_says_so_once(capsys):
+    error = RefusedError(
+        "denied: no rule matches, so the answer is deny", where=NO_RULE
+    )
+    assert report(error) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: denied: no rule matches, so the answer is deny\n")
 
 
 @pytest.mark.parametrize("words", [["list", "--json"], ["policy", "schema"]])
