@@ -374,8 +374,8 @@ def test_frames_that_come_together_are_each_programs_own(greeted):
 
 
 BAD = {
-    "no hello": (frame(CLOSE, 0), "no HELLO"),
-    "version": (frame(HELLO, VERSION + 1, 0), "no HELLO"),
+    "no hello": (frame(CLOSE, 0), "not a HELLO"),
+    "version": (frame(HELLO, VERSION + 1, 0), "not a HELLO"),
     "unknown stream": (
         frame(HELLO, VERSION) + frame(SHUTDOWN, 3),
         "a frame for stream 3, not open",
