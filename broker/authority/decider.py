@@ -16,8 +16,9 @@ then nothing was done.  A service without a rule is denied.  While the block run
 deny, a grant is revoked, or its time (``ttl=``) is over; ``permit`` then raises
 RefusedError with the rule in ``where``, unless the block has already ended.
 
-The caller must still enforce ``Permit.max_size``, the most bytes that may flow (checked
-before where ``Request.size`` is known), ``target``, and ``autostart``.
+For a paste the block is empty, or holds just the transfer.  The caller must still
+enforce ``Permit.max_size``, the most bytes that may flow (checked before where
+``Request.size`` is known), ``target``, and ``autostart``.
 """
 
 from __future__ import annotations
@@ -573,8 +574,7 @@ class Decider:
         if (answer is None or answer.notify) and not request.tells:
             shown = events.notice(request, "refused", f": {reason}")
             self.notify(*shown, sandbox=request.lease.sandbox)
-        place = where.replace(NO_RULE, "")  # the reason says that there is none
-        return RefusedError(f"denied: {reason}", where=place)
+        return RefusedError(f"denied: {reason}", where=where)
 
     def _event(
         self,

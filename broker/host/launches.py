@@ -46,7 +46,6 @@ from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types import leases as api
 from broker.ipc.control.types.base import Nothing
 from broker.ipc.in_thread import in_thread
-from policy.records.folder import FOLDER
 from policy.records.model import Record, RecordSet, is_held
 from shims.bundle import call_tool, files_tool
 

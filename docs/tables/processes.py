@@ -42,7 +42,7 @@ class Program:
 
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 195, 24_650, 15_980),
+    Program("authority", ("broker.programs.authority",), USER, 195, 24_650, 15_970),
     Program(
         "helpers",
         ("broker.programs.helper_forks",),
@@ -74,9 +74,9 @@ PROGRAMS = (
         "vitrail-local, host",
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
-        256,
-        30_300,
-        18_740,
+        255,
+        30_250,
+        18_730,
         without=("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
     ),
     Program(
@@ -127,10 +127,10 @@ PROGRAMS = (
         ("broker.programs.fork_server_jailed",),
         CONFINED,
         210,
-        34_900,
-        22_460,
+        34_950,
+        22_500,
     ),
-    Program("worker", ("broker.programs.worker",), CONFINED, 203, 34_000, 21_880),
+    Program("worker", ("broker.programs.worker",), CONFINED, 203, 34_050, 21_920),
     Program("files", ("shims.files.own_files",), CONFINED, 13, 1_850, 1_230),
     Program(
         "services and cameras, jailed",

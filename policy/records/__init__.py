@@ -1,8 +1,8 @@
 """Records of sandboxes: format, reading, schema.
 
-Processes: authority, brokerctl (build, desktop_tables, launch_table, launches, loader,
-record_schema); authority, viewer, vitrail-devices, brokerctl (device); vitrail-devices,
-brokerctl (device_json); authority, viewer, brokerctl (document, field_types, globals,
-patterns, quantities, scan, syntax); authority, host, brokerctl (folder); authority,
-viewer, host, brokerctl (kinds, model).
+Processes: authority, brokerctl (build, desktop_tables, folder, launch_table, launches,
+loader, record_schema); authority, viewer, vitrail-devices, brokerctl (device); vitrail-
+devices, brokerctl (device_json); authority, viewer, brokerctl (document, field_types,
+globals, patterns, quantities, scan, syntax); authority, viewer, host, brokerctl (kinds,
+model).
 """
