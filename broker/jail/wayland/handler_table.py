@@ -30,7 +30,12 @@ from broker.jail.wayland.handlers import (
     text_input,
     windows,
 )
-from broker.jail.wayland.handlers.extensions import icons, surface_hints, tablets
+from broker.jail.wayland.handlers.extensions import (
+    decorations,
+    icons,
+    surface_hints,
+    tablets,
+)
 from broker.jail.wayland.protocol.dispatch import compiled_event, compiled_request
 from broker.jail.wayland.protocol.joined import complete, joined
 from broker.jail.wayland.protocol.objects import Handler, ProtocolObject
@@ -41,6 +46,7 @@ _MODULES = (
     buffers,
     constraints,
     cursor,
+    decorations,
     dmabuf,
     drag,
     exported_windows,

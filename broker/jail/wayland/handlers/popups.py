@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
+from broker.jail.wayland.configure_requests import answers
 from broker.jail.wayland.handlers.windows import (
     BASE_INVALID_PARENT,
     BASE_NOT_TOPMOST,
-    answers,
     claim,
     end_role,
 )

@@ -9,13 +9,14 @@ commit of the client's surface (``commit.py``).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen
 from broker.jail.wayland import choice
+from broker.jail.wayland.configure_requests import configuring, passing
+from broker.jail.wayland.handlers.extensions.decorations import end_decoration
 from broker.jail.wayland.model import (
     FULLSCREEN,
     MAXIMIZED,
@@ -57,9 +58,6 @@ SURFACE_INVALID_SIZE = 5
 SURFACE_DEFUNCT_ROLE = 6
 TOPLEVEL_INVALID_PARENT = 1
 
-_DECORATION = "zxdg_toplevel_decoration_v1"
-_DECORATIONS = "zxdg_decoration_manager_v1"
-_ALREADY_CONSTRUCTED = 1
 _NO_EDGES = Edges(0, 0, 0, 0)
 _FAR = limits.WAYLAND_COORDINATE
 
@@ -276,7 +274,7 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
         toplevel.xdg.mapped = False
         window_state.end_popups(core, toplevel.xdg)
     # guard: a decoration ends before its window
-    _end_decoration(core, toplevel)
+    end_decoration(core, toplevel)
     core.destroy(toplevel)
     core.usage.give("windows", 1)
     end_role(core, toplevel.xdg)
@@ -284,34 +282,6 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
     for export in list(core.sandbox.exports.values()):
         if export.toplevel is toplevel:
             export.withdraw()
-
-
-def get_decoration(
-    core: ClientState, manager: ProtocolObject, new_id: int, toplevel: Toplevel
-) -> None:
-    if toplevel.decoration is not None and not toplevel.decoration.dead:
-        raise ProtocolFault(
-            manager.cid, _ALREADY_CONSTRUCTED, "the window has a decoration"
-        )
-    made = toplevel.decoration = core.make(new_id, _DECORATION, manager.version)
-    core.up.data += _get_decoration(manager.sid, made.sid, toplevel.sid)
-
-
-_get_decoration = emit.request(_DECORATIONS, "get_toplevel_decoration")
-
-
-def _end_decoration(core: ClientState, toplevel: Toplevel) -> None:
-    """End a window's decoration at the compositor; the client keeps the object.
-
-    wlroots 0.15 writes into a window's freed memory when its decoration ends later.
-    """
-    decoration = toplevel.decoration
-    if decoration is None or decoration.dead:
-        return
-    former = ProtocolObject(_DECORATION, 1)
-    former.sid, decoration.sid = decoration.sid, 0
-    core.by_server[former.sid] = former
-    core.end_own(former)
 
 
 def _leave_family(core: ClientState, toplevel: Toplevel) -> None:
@@ -427,36 +397,6 @@ def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
     if toplevel.xdg is not None and toplevel.xdg.surface is not None:
         toplevel.xdg.surface.pending.hints = True
     return min(w, _FAR), min(h, _FAR)
-
-
-def answers(core: ClientState) -> bool:
-    """Whether the program acknowledges its configure events.
-
-    wlroots keeps each until it, or a later one, is acknowledged.
-    """
-    return all(len(xdg.serials) < limits.WAYLAND_UNANSWERED for xdg in core.windows)
-
-
-def _configuring(step: Callable[..., None]) -> Callable[..., None]:
-    """A request that the compositor answers with a configure event."""
-
-    @wraps(step)
-    def handler(core: ClientState, obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
-        # guard: configure events are asked for by who acknowledges them
-        if answers(core):
-            step(core, obj, *args)
-
-    return handler
-
-
-def _passing(interface: str, name: str) -> Callable[..., None]:
-    write = emit.request(interface, name)
-
-    def step(core: ClientState, obj: ProtocolObject, *values: int) -> None:
-        if obj.sid:
-            core.up.data += write(obj.sid, *values)
-
-    return _configuring(step)
 
 
 def set_maximized(core: ClientState, toplevel: Toplevel) -> None:
@@ -588,17 +528,14 @@ REQUESTS: Rules = {
     ("xdg_toplevel", "resize"): resize,
     ("xdg_toplevel", "set_max_size"): set_max_size,
     ("xdg_toplevel", "set_min_size"): set_min_size,
-    ("xdg_toplevel", "set_maximized"): _configuring(set_maximized),
-    ("xdg_toplevel", "unset_maximized"): _configuring(unset_maximized),
-    ("xdg_toplevel", "set_fullscreen"): _configuring(set_fullscreen),
-    ("xdg_toplevel", "unset_fullscreen"): _configuring(unset_fullscreen),
-    ("xdg_toplevel", "set_minimized"): _passing("xdg_toplevel", "set_minimized"),
+    ("xdg_toplevel", "set_maximized"): configuring(set_maximized),
+    ("xdg_toplevel", "unset_maximized"): configuring(unset_maximized),
+    ("xdg_toplevel", "set_fullscreen"): configuring(set_fullscreen),
+    ("xdg_toplevel", "unset_fullscreen"): configuring(unset_fullscreen),
+    ("xdg_toplevel", "set_minimized"): passing("xdg_toplevel", "set_minimized"),
     ("xdg_wm_base", "destroy"): destroy_base,
     ("xdg_wm_base", "get_xdg_surface"): get_xdg_surface,
     ("xdg_wm_base", "pong"): pong,
-    (_DECORATIONS, "get_toplevel_decoration"): get_decoration,
-    (_DECORATION, "set_mode"): _passing(_DECORATION, "set_mode"),
-    (_DECORATION, "unset_mode"): _passing(_DECORATION, "unset_mode"),
 }
 EVENTS: Rules = {
     ("xdg_surface", "configure"): configure_surface,
