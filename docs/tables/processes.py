@@ -128,9 +128,9 @@ PROGRAMS = (
         CONFINED,
         212,
         35_000,
-        22_530,
+        22_540,
     ),
-    Program("worker", ("broker.programs.worker",), CONFINED, 205, 34_100, 21_950),
+    Program("worker", ("broker.programs.worker",), CONFINED, 205, 34_100, 21_960),
     Program("files", ("shims.files.own_files",), CONFINED, 13, 1_850, 1_230),
     Program(
         "services and cameras, jailed",

@@ -226,7 +226,7 @@ class _Pull:
 
     def __init__(self, packed: bytes) -> None:
         self._pull = zlib.decompressobj()
-        self._fed, self._rest = packed, b""
+        self._packed, self._fed, self._rest = memoryview(packed), 0, b""
 
     def rows(self, size: int, count: int, step: int) -> Generator[bytes, None, None]:
         """So many rows of ``size`` bytes, each after its filter's, unfiltered."""
@@ -251,18 +251,32 @@ class _Pull:
         return len(self._rest) // size
 
     def _unpack(self, most: int) -> bytes:
-        try:
-            found = self._pull.decompress(self._fed, most)
-        except zlib.error as error:
-            raise _bad("its pixels cannot be unpacked") from error
-        self._fed = self._pull.unconsumed_tail
-        return found
+        found = bytearray()
+        while len(found) < most and not self._pull.eof and (piece := self._piece()):
+            try:
+                found += self._pull.decompress(piece, most - len(found))
+            except zlib.error as error:
+                raise _bad("its pixels cannot be unpacked") from error
+        return bytes(found)
+
+    def _piece(self) -> bytes | memoryview:
+        """Return what is unpacked next.
+
+        zlib copies all that it did not use of what it was given: of a whole picture, at
+        each call.
+        """
+        # guard: a picture is not copied for each of its slices
+        piece = self._pull.unconsumed_tail
+        if piece:
+            return piece
+        self._fed += _SLICE
+        return self._packed[self._fed - _SLICE : self._fed]
 
     def end(self) -> None:
         """There must be nothing more."""
         pull, more = self._pull, self._rest or self._unpack(1)
         # guard: pixels beyond the end
-        if more or not pull.eof or pull.unused_data:
+        if more or not pull.eof or pull.unused_data or self._packed[self._fed :]:
             raise _bad("it has more pixels than it declares")
 
 

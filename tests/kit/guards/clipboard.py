@@ -69,6 +69,7 @@ GUARDS = (
     Guard("a picture's pixels", "if False:", "tests/broker/jail/clipboard/test_picture.py"),
     Guard("a picture's sides", "if False:", "tests/broker/jail/clipboard/test_picture.py"),
     Guard("pixels beyond the end", "if False:", "tests/broker/jail/clipboard/test_picture.py"),
+    Guard("a picture is not copied for each of its slices", "piece = self._pull.unconsumed_tail or bytes(self._packed[self._fed :])\nself._fed = len(self._packed)", "tests/broker/jail/clipboard/test_picture.py", "not_copied"),
     Guard("critical parts of a picture", "if False:", "tests/broker/jail/clipboard/test_picture.py"),
     Guard("pixels beyond the palette", "parts.palette = content[:3 << parts.head.depth]", "tests/broker/jail/clipboard/test_picture.py"),
     Guard("hidden characters", "return True", "tests/broker/jail/clipboard/test_cleaning.py"),

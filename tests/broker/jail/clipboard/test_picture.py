@@ -196,6 +196,41 @@ def test_a_bomb_is_unpacked_no_further_than_it_says():
         rewritten(png(head(), chunk(b"IDAT", bomb)))
 
 
+def test_what_is_not_unpacked_yet_is_not_copied_for_each_slice(monkeypatch):
+    """Each call of zlib copies all that it was given and did not use."""
+    copied = []
+    decompressobj = zlib.decompressobj
+
+    class Counted:
+        def __init__(self):
+            self._real = decompressobj()
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+        def decompress(self, *arguments):
+            found = self._real.decompress(*arguments)
+            copied.append(len(self._real.unconsumed_tail))
+            return found
+
+    rows = random.Random(7).randbytes(2 << 20)
+    packed = zlib.compress(
+        b"".join(b"\0" + rows[n : n + 2048] for n in range(0, len(rows), 2048))
+    )
+    monkeypatch.setattr("broker.jail.clipboard.picture.zlib.decompressobj", Counted)
+    rewritten(png(head(2048, 1024, 8, 0), chunk(b"IDAT", packed)))
+    assert len(copied) > 4
+    assert max(copied) <= 1 << 18
+
+
+def test_pixels_in_a_later_piece_are_beyond_the_end():
+    more = zlib.compress(bytes(1 << 20), 0)
+    for last in (b"x", bytes(1 << 19)):
+        data = zlib.compress(bytes([0, 1] * 3)) + more + last
+        with pytest.raises(PeerError, match="more pixels than it declares"):
+            rewritten(png(head(1, 3, 8, 0), chunk(b"IDAT", data)))
+
+
 @pytest.mark.parametrize("size", [(1024, 1024), (1, 32768)])
 @pytest.mark.parametrize("laced", [0, 1])
 def test_others_get_their_turn(size, laced):
