@@ -53,10 +53,13 @@ def wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
     return None
 
 
-_LINK_HINT = (
-    "if you can read it, a link leads to it that was made after the broker started: "
-    "'brokerctl stop --broker'"
-)
+def unreadable(path: Path, error: OSError) -> Problem:
+    """Return the problem that a file or directory cannot be read."""
+    hint = ""
+    if isinstance(error, PermissionError):
+        # A running broker opens what was in its settings when it started (Landlock).
+        hint = "if you can read it, restart the broker: 'brokerctl stop --broker'"
+    return problem_of_file(path, f"cannot be read: {error.strerror}", hint)
 
 
 def read_file(
@@ -76,8 +79,7 @@ def read_file(
             wrong = wrong_owner(path, info) if check_owner else None
             content = file.read(most + 1)
     except OSError as error:
-        hint = _LINK_HINT if isinstance(error, PermissionError) else ""
-        return problem_of_file(path, f"cannot be read: {error.strerror}", hint)
+        return unreadable(path, error)
     if len(content) > most:
         wrong = wrong or problem_of_file(path, f"has more than {most} bytes")
     return wrong or content

@@ -22,6 +22,7 @@ from policy.files import (
     overlaid,
     problem_of_file,
     read_file,
+    unreadable,
     wrong_owner,
 )
 from policy.records import folder
@@ -166,9 +167,7 @@ class _Collected:
         except OSError as error:
             # A record in it might shadow any record after it, so none of
             # those can be trusted to be the one that the admin meant.
-            self._blind = problem_of_file(
-                directory, f"cannot be read: {error.strerror}"
-            )
+            self._blind = unreadable(directory, error)
             self._problems.append(self._blind)
             return
         wrong = wrong_owner(directory, info) if check_owner and info else None

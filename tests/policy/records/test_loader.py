@@ -319,3 +319,15 @@ def test_single_files_may_have_any_owner_and_need_a_valid_name(tmp_path):
     found = load_files([folder / "demo.toml", folder / "Bad.toml"])
     assert set(found.records) == {"demo"}
     assert set(found.broken) == {"Bad"}
+
+
+@pytest.mark.parametrize("name", ["", "demo.toml"])
+def test_what_cannot_be_opened_says_to_restart_the_broker(tmp_path, name):
+    """A running one opens what was in its settings when it started."""
+    folder = _folder(tmp_path, "a", {"demo.toml": OPEN})
+    (folder / name).chmod(0)
+    found = load_records([folder])
+    folder.chmod(0o755)
+    (problem,) = found.problems
+    assert problem.message == "cannot be read: Permission denied"
+    assert "brokerctl stop --broker" in problem.hint
