@@ -203,7 +203,7 @@ PROGRAMS = (
         CONFINED,
         43,
         5_250,
-        3_260,
+        3_270,
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 43, 4_800, 2_800),
     Program(

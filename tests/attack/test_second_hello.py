@@ -13,6 +13,7 @@ import subprocess
 
 import pytest
 
+from broker.host.network.flowguard import flow_filter, tls_hello
 from broker.host.network.frameguard import packets
 from broker.host.network.frameguard.packets import ACK, SYN
 from tests.broker.host.network.test_flow_filter import Talk, back, is_reset, tcp
@@ -155,3 +156,27 @@ def test_early_data_without_an_answer_has_an_end(context):
     for number in range(3):
         talk.send(tcp(ACK, data, seq=at + number * len(data), ack=2))
     assert talk.reasons == ["its hello cannot be read: a hello is too long"]
+
+
+def test_a_hello_is_read_once(context, monkeypatch):
+    """Until the server answers, a guest sends segments as fast as it likes."""
+    made, talk = Conversation(context), connected(PERMITTED)
+    looked, read = [], []
+    look, message = flow_filter.read_hellos, tls_hello.read_message
+    monkeypatch.setattr(
+        flow_filter, "read_hellos", lambda *words: looked.append(1) or look(*words)
+    )
+    monkeypatch.setattr(
+        tls_hello, "read_message", lambda hello: read.append(1) or message(hello)
+    )
+    talk.send(tcp(ACK, made.first, seq=1001, ack=2))
+    at = 1001 + len(made.first)
+    for _ in range(5):
+        empty = tcp(ACK, seq=at, ack=2)
+        assert talk.send(empty)["passt"] == [empty]
+    for byte in EARLY:
+        more = tcp(ACK, bytes([byte]), seq=at, ack=2)
+        assert talk.send(more)["passt"] == [more]
+        at += 1
+    assert len(looked) == 1 + len(EARLY)
+    assert len(read) == 1

@@ -20,6 +20,7 @@ GUARDS = (
     Guard("packets that wait for an answer are short", "if False:", "tests/attack/test_flow_memory.py", "long_first"),
     Guard("no frame of a flow is kept whole", "self.head = untrusted_frame", "tests/attack/test_flow_memory.py", "last_segment"),
     Guard("what follows a hello is not kept", "self.checked = bytes(self.hello or b'')", "tests/attack/test_flow_memory.py", "behind_the_first_bytes"),
+    Guard("a hello is read once", "fresh = _hellos(untrusted_data)", "tests/attack/test_second_hello.py", "read_once"),
     Guard("the hello after a server's retry is looked at", "if hellos:", "tests/attack/test_second_hello.py", "to_another_server"),
     Guard("a hello is the last one if its server says so", "if self.answer:\n    self.end_hello()", "tests/attack/test_second_hello.py", "to_another_server"),
     Guard("a flow is of one address of the guest's", "if False:", "tests/attack/test_flow_addresses.py"),

@@ -281,15 +281,16 @@ class FlowFilter:
         if at > len(known):
             return False
         try:
-            hellos = read_hellos(known + data)
+            hellos = read_hellos(known + data, flow.hellos)
         except HelloError as error:
             self.cut(flow, f"its hello cannot be read: {error}", packet)
             return False
         if not all(self._may_begin(flow, hello, packet, now) for hello in hellos):
             return False
         flow.hello += data
+        flow.hellos += len(hellos)
         # guard: the hello after a server's retry is looked at
-        if hellos and (len(hellos) > 1 or flow.hello[0] != HANDSHAKE):
+        if hellos and (flow.hellos > 1 or flow.hello[0] != HANDSHAKE):
             flow.end_hello()
         return True
 

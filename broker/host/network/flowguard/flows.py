@@ -83,6 +83,8 @@ class CarriedFlow:
     """Bytes of both ways that the viewer knows of."""
     hello: bytearray | None = None
     """The first bytes while they are looked at; None: they were."""
+    hellos: int = 0
+    """How many were whole in these bytes, and passed."""
     answer: bytes = b""
     """The first bytes of the server's answer to them."""
     answer_end: int = 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 MAX_HELLO = 1 << 14
@@ -58,15 +59,17 @@ class Hello(NamedTuple):
     encrypted: bool = False
 
 
-def read_hellos(untrusted_data: bytes) -> list[Hello]:
+def read_hellos(untrusted_data: bytes, read: int = 0) -> list[Hello]:
     """Return the hellos that are whole in a connection's first bytes.
 
-    A second one follows a server's retry.  What is not TLS counts as one without a name.
-    Raises HelloError.
+    Without the first ``read``, which were read before.  A second one follows a server's
+    retry.  What is not TLS counts as one without a name.  Raises HelloError.
     """
     if untrusted_data[:1] not in {b"", b"\x16"}:
         return [Hello()]
-    return [read_message(hello) for hello in _hellos(untrusted_data)]
+    # guard: a hello is read once
+    fresh = islice(_hellos(untrusted_data), read, None)
+    return [read_message(hello) for hello in fresh]
 
 
 def _hellos(data: bytes) -> Iterator[bytes]:
