@@ -36,11 +36,12 @@ Seen = frozenset[tuple[str, tuple[int, ...]]]
 def look(roots: Iterable[Path], files: Iterable[str] = ()) -> Seen:
     """Return the present files: below the roots, and these.
 
-    At most ``limits.RULES_LOOKED_AT`` entries; a root that is not there is
-    nothing.
+    At most ``limits.RULES_LOOKED_AT`` entries.  A root that cannot be read differs from
+    one that does not exist.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    for path, _is_dir in _walk(roots):
+    tops = [os.fspath(root) for root in roots]
+    found = {top: _facts(top) for top in tops}
+    for path, _is_dir in _walk(tops):
         found[path] = _facts(path)
         if len(found) >= limits.RULES_LOOKED_AT:
             break
@@ -62,7 +63,7 @@ def _facts(path: str) -> tuple[int, ...]:
     )
 
 
-def _walk(roots: Iterable[Path]) -> Iterator[tuple[str, bool]]:
+def _walk(roots: Iterable[str | Path]) -> Iterator[tuple[str, bool]]:
     waiting = [(os.fspath(root), 0) for root in roots]
     while waiting:
         path, depth = waiting.pop()

@@ -52,11 +52,11 @@ def _settings(paths: Paths) -> Iterator[Path]:
     for directory in paths.config:
         yield directory
         for place, folders, files in os.walk(directory):
-            for link in (Path(place, name) for name in (*folders, *files)):
-                target = link.resolve()
-                found = target if target.is_dir() else target.parent
-                if home.is_relative_to(found):
-                    found = target
+            found = (Path(place, name) for name in (*folders, *files))
+            for target in (path.resolve() for path in found if path.is_symlink()):
+                above = target if target.is_dir() else target.parent
+                if home.is_relative_to(above):
+                    above = target
                 # guard: a link in the settings opens no home
-                if link.is_symlink() and not home.is_relative_to(found):
-                    yield found
+                if not home.is_relative_to(above):
+                    yield above

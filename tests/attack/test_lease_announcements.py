@@ -109,6 +109,14 @@ def test_a_directory_that_cannot_be_read_is_a_state_like_others(tmp_path, settle
     assert not Stamp([gone]).same(one)
 
 
+def test_a_directory_that_nobody_may_read_is_not_one_that_is_missing(tmp_path, settled):
+    """What the records in it would say is not known, so they are looked at."""
+    hidden = tmp_path / "hidden"
+    one = Stamp([hidden])
+    hidden.mkdir(mode=0)
+    assert not Stamp([hidden]).same(one)
+
+
 def test_more_files_than_one_look_covers_may_have_changed(
     tmp_path, settled, monkeypatch
 ):

@@ -124,7 +124,7 @@ GUARDS = (
     Guard("no program of the user traces the authority", "", "tests/attack/test_authority_confined.py", "traces"),
     Guard("the authority opens no file of the user but its own", "landlock.restrict([Path('/')], [Path('/')])", "tests/attack/test_authority_confined.py", "no_file_of_the_user"),
     Guard("a helper of the session opens no file of the user", "", "tests/attack/test_session_helpers.py", "no_file_of_the_user"),
-    Guard("a link in the settings opens no home", "if link.is_symlink():", "tests/attack/test_authority_confined.py", "no_file_of_the_user"),
+    Guard("a link in the settings opens no home", "if True:", "tests/attack/test_authority_confined.py", "no_file_of_the_user"),
     Guard("a notification has no descriptors", "if False:", "tests/attack/test_authority_confined.py", "notification"),
     Guard("a keeper signals its jailed half alone", "pass", "tests/integration/test_keeper.py", "can_signal_no_process"),
     Guard("jailed halves end with the broker", 'serve("vitrail-forks", start_worker)', "tests/integration/test_worker.py", "though_its_keeper_does_nothing"),
