@@ -63,8 +63,6 @@ from policy.tools.effective import EffectiveCall, grants, grants_to, told_facts
 from policy.tools.explain import answer_json, call_json
 from policy.tools.fmt import fmt as even
 
-"""Exit code: the rules have an error, so nothing else was looked at."""
-
 
 @click.command("test")
 @click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))

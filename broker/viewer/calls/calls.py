@@ -298,8 +298,8 @@ class SandboxCalls:
         async with self._target(permit, exchange) as target:
             source = exchange.guest.lease
             asked = GuestCall(source.sandbox, SSH_AGENT, "")
-            half = max(target.valid_record().viewer.limits.programs // 2, 1)
-            with self._places.one(target.lease.id, "", half, source.record):
+            places = _places_of_calls(target)
+            with self._places.one(target.lease.id, "", places, source.record):
                 async with self._met(target, asked, permit.user or "") as meeting:
                     if meeting.exchange is None:
                         raise UpstreamError("no program took the call")

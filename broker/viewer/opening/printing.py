@@ -98,11 +98,8 @@ class Printing:
                 raise ToldError("the rules have changed")
         if not ask.size:
             return
-        lease = exchange.guest.lease
-        allowed, now = (
-            exchange.guest.valid_record().viewer.transfer,
-            trio.current_time(),
-        )
+        lease, now = exchange.guest.lease, trio.current_time()
+        allowed = exchange.guest.valid_record().viewer.transfer
         # guard: a sandbox whose documents are declined has few more questions
         self._declined.require_few(lease.record)
         # guard: the record limits a document's size
