@@ -128,7 +128,7 @@ class Lockdown:
         return api.LockdownAnswer(locked, bool(self.networks), self.unkept)
 
     async def take_kept(self) -> None:
-        """Begin what was stored while the control socket did not answer yet."""
+        """Begin a lockdown that was stored before the control socket answered."""
         kept = kept_lockdown(self._path)
         # guard: a lockdown holds in a broker that is being started
         if kept is not None and self.networks is None:

@@ -32,7 +32,7 @@ def keep_to_own_files(paths: Paths, shipped: Path | None) -> None:
     """
     require_private(paths)
     for directory in (paths.runtime, paths.state, paths.config[0]):
-        # Without a state the log says what is wrong, and settings may be the system's.
+        # The log reports a missing state directory; settings may be the system's.
         with suppress(OSError):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     read = [*program_files(), _POLICY, *_SYSTEM, *_settings(paths)]

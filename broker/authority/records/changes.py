@@ -24,7 +24,7 @@ class Stamp:
     def __init__(self, directories: Sequence[Path]) -> None:
         self.files = look(directories)
         newest = max((facts[-1] for _, facts in self.files if facts), default=0)
-        # guard: files that nobody looked at count as changed
+        # guard: files beyond the limit of a look count as changed
         known = len(self.files) < limits.RULES_LOOKED_AT
         self.settled = known and time.time_ns() - newest > _SETTLED_NS
 

@@ -46,7 +46,7 @@ def _one_at_a_time(store: LinkStore) -> Iterator[None]:
     store.identity()  # makes the directory
     fd = os.open(store.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # guard: a pairing that ends does not accept again what is forgotten
+        # guard: a pairing does not restore a forgotten broker
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:

@@ -91,7 +91,7 @@ class _Edit:
         return _read(self.file) if os.path.lexists(self.file) else None
 
     def refuse_changed(self) -> None:
-        """Raise RefusedError where somebody else has changed the file meanwhile."""
+        """Raise RefusedError if another program has changed the file meanwhile."""
         if self.before != self.old:
             raise RefusedError(
                 f"{self.file} was changed during the edit",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("a pairing that ends does not accept again what is forgotten", "", "tests/broker/cli/pairing/test_pinned.py"),
+    Guard("a pairing does not restore a forgotten broker", "", "tests/broker/cli/pairing/test_pinned.py"),
     Guard("the link's socket is another user's only where one is named", "return 0o666", "tests/broker/net/link_service/test_link_between_users.py", "only_where"),
     Guard("an epoch that is not recorded is closed", "pass", "tests/attack/test_link_taken_viewer.py", "cannot_be_recorded"),
     Guard("a pace for streams", "await trio.lowlevel.checkpoint()", "tests/broker/viewer/test_host_intake.py", "flood_of_one_lease"),

@@ -49,7 +49,7 @@ GUARDS = (
     Guard("an application id is a file's name only if it is plain", "plain = sorted(untrusted_ids)", "tests/integration/test_menu.py", "plain"),
     Guard("a kept record is the one in force", "_write(folder / f'{name}{SUFFIX}', record.source.read_bytes())", "tests/broker/authority/records/test_kept.py", "after_it_was_read"),
     Guard("a change within a clock tick is read", "if before is None:", "tests/attack/test_lease_announcements.py", "changed_again"),
-    Guard("files that nobody looked at count as changed", "known = True", "tests/attack/test_lease_announcements.py", "more_files_than"),
+    Guard("files beyond the limit of a look count as changed", "known = True", "tests/attack/test_lease_announcements.py", "more_files_than"),
     Guard("one reading for all who wait", "if False:", "tests/attack/test_lease_announcements.py", "one_reading"),
     Guard("records that have not changed are not read", "if True:", "tests/attack/test_lease_announcements.py", "no_lease"),
     Guard("records are read beside all else", "read = self._read()", "tests/attack/test_lease_announcements.py", "beside_all_else"),

@@ -281,7 +281,7 @@ def install(overlay: Mapping[str, bytes | None]) -> None:
     """Write all new files beside their places, then rename them, then remove others.
 
     A mixture of two versions may permit what neither does.  Raises RefusedError, and
-    leaves all files as they are, where there is no room.
+    changes no file if the disk is full.
     """
     new = {Path(path): text for path, text in overlay.items() if text is not None}
     old = [Path(path) for path, text in overlay.items() if text is None]
