@@ -19,6 +19,7 @@ import trio
 from broker.core.errors import PeerError, SetupError, UpstreamError
 from broker.ipc import fdpass
 from broker.ipc import starter as m
+from broker.ipc.warrant import KEY_BYTES
 
 _ANSWER_SECONDS = 10.0
 _PAUSE = 0.05
@@ -68,9 +69,16 @@ class HelperStarter:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)  # noqa: FBT003 -- the socket's own
         self._sock = sock
+        self.key = os.urandom(KEY_BYTES)
+        """Of the authority's warrants (``ipc.warrant``)."""
         self._turn = trio.Lock()
         self._owed = 0
         """Answers that are still to come."""
+
+    def share_key(self) -> None:
+        """Tell the starter the key; one that has ended carries out nothing."""
+        with contextlib.suppress(OSError):
+            fdpass.send(self._sock, m.encode(m.WarrantKey(self.key)))
 
     async def start(self, program: m.HelperProgram, fds: Sequence[int] = ()) -> Helper:
         """Start one of our programs with these descriptors, which stay the caller's.

@@ -12,96 +12,94 @@ The starter ends when the authority does, and its helpers end with it (PR_SET_PD
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import shutil
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
-from broker.core.errors import PeerError, SetupError, VitrailError
+from broker.core.errors import InternalError, PeerError, SetupError, VitrailError
 from broker.helpers.process import popen
-from broker.helpers.process.fork_server import patiently
+from broker.helpers.process.fork_server import (
+    ForkLoop,
+    StartedChild,
+    forking,
+    patiently,
+)
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
+from broker.ipc import fork_server as fork_messages
 from broker.ipc import starter as m
 
 _NOTIFY = "notify-send"
+CarryOut: TypeAlias = Callable[[bytes, Sequence[int]], None]
+"""Carries out an order, with the authority's key and the child's descriptors."""
+
+
+def _nothing(_key: bytes, _fds: Sequence[int]) -> None:
+    raise InternalError("this broker has no viewer")
 
 
 class HelperServer:
-    """Serves one authority; ``control`` is a blocking socket."""
+    """Starts what the authority asks for, and carries out the viewer's orders."""
 
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._running: dict[int, tuple[popen.Process, int]] = {}
-        """By pidfd: the helper, and where to write how it ended."""
+    def __init__(self, carry_out: CarryOut | None = None) -> None:
+        """``carry_out`` is called in a child for each order of the viewer."""
+        self._loop = ForkLoop()
+        self._carry_out = carry_out or _nothing
+        self._key = b""
+        """With which the authority signs; empty: no order with a warrant is good."""
 
-    def run(self) -> None:
-        """Serve until the authority has gone.  Raises PeerError for a wrong request."""
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        while True:
-            # guard: a starter outlives a moment without memory
-            for fd, _ in patiently(poll.poll):
-                if fd in self._running:
-                    poll.unregister(fd)
-                    self._ended(fd)
-                elif not self._serve(poll):
-                    return
+    def run(self, control: socket.socket, session: socket.socket | None = None) -> None:
+        """Serve blocking sockets until the authority has gone.
 
-    def _serve(self, poll: select.poll) -> bool:
+        ``session``: of a broker with a viewer.  Raises PeerError for a wrong request.
+        """
+        self._loop.add(control, self._serve)
+        if session is not None:
+            self._loop.add(session, partial(self._loop.fork, forking(self._session)))
+        self._loop.run(control)
+
+    def _session(self, order: fork_messages.Order, fds: Sequence[int]) -> None:
+        if not isinstance(order, fork_messages.ForkSession):
+            raise InternalError("an order for another fork server")
+        self._carry_out(self._key, fds)
+
+    def _serve(self, control: socket.socket) -> bool:
         """Serve one request; False: there is none any more."""
         size, most = m.MESSAGE_BYTES, m.DESCRIPTORS
         try:
-            data, fds = patiently(partial(fdpass.receive, self._control, size, most))
+            data, fds = patiently(partial(fdpass.receive, control, size, most))
         # guard: a request without its descriptors is answered
         except PeerError as error:
-            self._answer(m.HelperNotStarted(error.message))
+            _answer(control, m.HelperNotStarted(error.message))
             return True
         if not data:
             return False
         try:
-            argv = self._command(m.decode_request(data), fds)
+            request = m.decode_request(data)
+            if isinstance(request, m.WarrantKey):
+                self._key = request.key
+                return True
+            argv = _command(request, fds)
             started = popen.start_process(argv, pass_fds=fds)
             pidfd, end = self._keep(started)
         except (SetupError, OSError) as error:
-            self._answer(_not_started(error))
+            _answer(control, _not_started(error))
             return True
         finally:
             fdpass.close_all(fds)
-        poll.register(pidfd, select.POLLIN)
         try:
-            self._answer(m.HelperStarted(started.pid), (pidfd, end))
+            _answer(control, m.HelperStarted(started.pid), (pidfd, end))
         except OSError as error:
             # guard: a helper that cannot be passed on ends no starter
             started.kill()
-            self._answer(_not_started(error))
+            _answer(control, _not_started(error))
         finally:
             os.close(end)
         return True
-
-    def _command(self, request: m.Request, fds: Sequence[int]) -> list[str]:
-        """Return the command line.  Raises SetupError, PeerError."""
-        if isinstance(request, m.StartHelper):
-            return popen.our_program(
-                f"broker.programs.{request.program}", *map(str, fds)
-            )
-        # guard: a notification has no descriptors
-        if fds:
-            raise PeerError("descriptors for a notification")
-        if shutil.which(_NOTIFY) is None:
-            raise SetupError(f"{_NOTIFY} is not installed")
-        return [
-            _NOTIFY,
-            "--app-name=Vitrail",
-            f"--expire-time={1000 * request.seconds}",
-            "--",
-            request.title,
-            request.body,
-        ]
 
     def _keep(self, started: popen.Process) -> tuple[int, int]:
         """Return the helper's pidfd and the pipe that says how it ended."""
@@ -116,22 +114,35 @@ class HelperServer:
             started.kill()  # not reaped, so the pid was not reused
             started.wait()
             raise
-        self._running[pidfd] = (started, write)
+        started.returncode = 0  # the loop reaps it
+        self._loop.keep(StartedChild(started.pid, pidfd), write)
         return pidfd, end
 
-    def _ended(self, pidfd: int) -> None:
-        helper, write = self._running.pop(pidfd)
-        code = helper.wait()
-        os.close(pidfd)
-        with contextlib.suppress(
-            OSError
-        ):  # the authority does not wait for it any more
-            os.write(write, m.END.pack(code))
-        os.close(write)
 
-    def _answer(self, message: m.Answer, fds: Sequence[int] = ()) -> None:
-        # guard: a starter answers when there is memory again
-        patiently(partial(fdpass.send, self._control, m.encode(message), fds))
+def _command(
+    request: m.StartHelper | m.ShowNotification, fds: Sequence[int]
+) -> list[str]:
+    """Return the command line.  Raises SetupError, PeerError."""
+    if isinstance(request, m.StartHelper):
+        return popen.our_program(f"broker.programs.{request.program}", *map(str, fds))
+    # guard: a notification has no descriptors
+    if fds:
+        raise PeerError("descriptors for a notification")
+    if shutil.which(_NOTIFY) is None:
+        raise SetupError(f"{_NOTIFY} is not installed")
+    return [
+        _NOTIFY,
+        "--app-name=Vitrail",
+        f"--expire-time={1000 * request.seconds}",
+        "--",
+        request.title,
+        request.body,
+    ]
+
+
+def _answer(control: socket.socket, message: m.Answer, fds: Sequence[int] = ()) -> None:
+    # guard: a starter answers when there is memory again
+    patiently(partial(fdpass.send, control, m.encode(message), fds))
 
 
 def _not_started(error: SetupError | OSError) -> m.HelperNotStarted:
@@ -142,22 +153,29 @@ def _not_started(error: SetupError | OSError) -> m.HelperNotStarted:
     )
 
 
-def become_starter(control: int, variables: int) -> None:
-    """Serve the authority at this socket, with the variables of a memory file."""
+def become_starter(
+    control: int, session: int, variables: int, carry_out: CarryOut
+) -> None:
+    """Serve authority and viewer at these sockets, with the variables of a memory file."""
     with os.fdopen(variables, "rb") as file:
         file.seek(0)
         pairs = (item.split(b"=", 1) for item in file.read().split(b"\0")[:-1])
         os.environb.clear()
         os.environb.update((name, value) for name, value in pairs)
-    serve_authority(socket.socket(fileno=control))
+    sockets = socket.socket(fileno=control), socket.socket(fileno=session)
+    serve_authority(*sockets, carry_out)
 
 
-def serve_authority(control: socket.socket) -> None:
-    """Serve until the authority has gone."""
+def serve_authority(
+    control: socket.socket,
+    session: socket.socket | None = None,
+    carry_out: CarryOut | None = None,
+) -> None:
+    """Serve until the authority has gone; ``session`` is the viewer's socket."""
     os.umask(0o077)
     # A terminal and a service manager signal every process of a broker; the
     # authority decides.  Handlers, as helpers would inherit SIG_IGN.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     set_name("vitrail-starter")
-    HelperServer(control).run()
+    HelperServer(carry_out).run(control, session)

@@ -194,6 +194,8 @@ class Permitted(AuthorityAnswer, frozen=True, tag=34):
     answered: bool
     returns: bool
     schemes: tuple[str, ...]
+    warrant: bytes
+    """See ``ipc.warrant``."""
 
 
 class PermitNow(AuthorityAnswer, frozen=True, tag=35):

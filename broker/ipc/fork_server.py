@@ -2,8 +2,8 @@
 
 A fork server is a process that has imported all that its children need, so that
 each child costs a fork.  It has one thread and never reads a sandbox's byte.
-There are two: of helpers (starter, pumps, keepers, acceptors) and of jailed halves of
-workers.
+There are three: of helpers (starter, pumps, keepers, acceptors), of jailed halves of
+workers, and the starter, of the viewer's orders with the user's rights.
 
 One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``): one
 answer for each order.  The descriptors of an order are the child's, but the
@@ -99,7 +99,17 @@ class ForkPump(TypedMessage, frozen=True, tag="fork-pump"):
     number: _Count
 
 
-Order: TypeAlias = ForkWorker | ForkKeeper | ForkAcceptor | ForkPump
+class ForkSession(TypedMessage, frozen=True, tag="fork-session"):
+    """Fork a child that carries out one order with the user's rights (``ipc.session``).
+
+    Descriptors: its socket to the viewer, the file for its standard error.  The starter
+    alone forks these.
+    """
+
+    number: _Count
+
+
+Order: TypeAlias = ForkWorker | ForkKeeper | ForkAcceptor | ForkPump | ForkSession
 
 # -- answers -----------------------------------------------------------------------
 

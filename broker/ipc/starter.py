@@ -19,6 +19,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.decoding import Reader, TypedMessage, reader
+from broker.ipc.warrant import KEY_BYTES
 
 MESSAGE_BYTES = 16384
 DESCRIPTORS = 2
@@ -54,7 +55,13 @@ class ShowNotification(TypedMessage, frozen=True, tag="notify"):
     seconds: _Seconds
 
 
-Request: TypeAlias = StartHelper | ShowNotification
+class WarrantKey(TypedMessage, frozen=True, tag="key"):
+    """The key of the authority's warrants (``ipc.warrant``).  Has no answer."""
+
+    key: Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+
+
+Request: TypeAlias = StartHelper | ShowNotification | WarrantKey
 
 
 class HelperStarted(TypedMessage, frozen=True, tag="started"):

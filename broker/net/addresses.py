@@ -152,3 +152,18 @@ def _no_socket(endpoint: Endpoint, error: OSError) -> VitrailError:
         f"{endpoint}: no socket to be had: {error.strerror}",
         hint="raise the limit on open files ('ulimit -n')",
     )
+
+
+def explain_connect(endpoint: Endpoint, error: OSError) -> UpstreamError:
+    """Return a failed connect(2) as a sentence with what to do."""
+    hint = {
+        errno.ENOENT: "start the program that listens there, or correct the path",
+        errno.ECONNREFUSED: "no process listens on the socket: start the program",
+        errno.EACCES: "the socket belongs to another user",
+        errno.ENODEV: "this machine has no vsock device; load vhost_vsock on a "
+        "host, or give the guest a vsock device",
+        errno.ENETUNREACH: "no machine has this CID, or there is no vsock device",
+        errno.ECONNRESET: "nothing listens on that port of that machine",
+        errno.ETIMEDOUT: "the machine of that CID does not answer",
+    }.get(error.errno or 0, "")
+    return UpstreamError(f"cannot connect to {endpoint}: {error.strerror}", hint=hint)

@@ -5,7 +5,6 @@ Others import from here; the two other modules are its halves.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
-from broker.core.errors import PeerError, UpstreamError, VitrailError
+from broker.core.errors import PeerError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc import fdpass
 from broker.ipc.channel import when_ready
@@ -23,6 +22,7 @@ from broker.net.addresses import (
     HybridEndpoint,
     UnixEndpoint,
     VsockEndpoint,
+    explain_connect,
     new_socket,
 )
 
@@ -60,7 +60,7 @@ async def connect(
             hint="is the program that listens there busy or stopped?",
         ) from error
     except OSError as error:
-        raise _explain_connect(endpoint, error) from error
+        raise explain_connect(endpoint, error) from error
 
 
 def connect_at_once(
@@ -145,17 +145,3 @@ async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
             f"it answered {printable(bytes(untrusted_line), 60)!r}",
             hint="give the VMM's own vsock socket, not the socket of a port",
         )
-
-
-def _explain_connect(endpoint: Endpoint, error: OSError) -> VitrailError:
-    hint = {
-        errno.ENOENT: "start the program that listens there, or correct the path",
-        errno.ECONNREFUSED: "no process listens on the socket: start the program",
-        errno.EACCES: "the socket belongs to another user",
-        errno.ENODEV: "this machine has no vsock device; load vhost_vsock on a "
-        "host, or give the guest a vsock device",
-        errno.ENETUNREACH: "no machine has this CID, or there is no vsock device",
-        errno.ECONNRESET: "nothing listens on that port of that machine",
-        errno.ETIMEDOUT: "the machine of that CID does not answer",
-    }.get(error.errno or 0, "")
-    return UpstreamError(f"cannot connect to {endpoint}: {error.strerror}", hint=hint)

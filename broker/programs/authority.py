@@ -131,10 +131,13 @@ async def _serve(
         parts = make_authority(options.paths, log, role)
         async with trio.open_nursery() as nursery:
             await nursery.start(parts.run)
+            key = log.starter.key
+            log.starter.share_key()
             forwards: dict[str, Forwarder] = {}
             for name, client in clients.items():
                 calls = trio.socket.from_stdlib_socket(client.calls)
-                forwards[name] = Forwarder("other process", trio.SocketStream(calls))
+                stream = trio.SocketStream(calls)
+                forwards[name] = Forwarder("other process", stream, key)
                 await nursery.start(forwards[name].run)
             api = _control(role, parts, forwards)
 
@@ -180,6 +183,7 @@ class _Attended:
                 rights=rights[name],
                 report=lambda: parts.report(os.getpid()),
                 serve_control=control,
+                key=parts.log.starter.key,
                 checkpoints=checkpoints if linked else None,
             )
 

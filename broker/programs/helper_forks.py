@@ -54,12 +54,19 @@ def _become(
             raise InternalError("an order for another fork server")
 
 
-def _fork_starter(control: int, variables: int) -> StartedChild:
+def _carry_out_order(key: bytes, fds: Sequence[int]) -> None:
+    # Late: in the child alone, so that this server's children do not have it.
+    from broker.session.child import become_session_child
+
+    become_session_child(key, fds)
+
+
+def _fork_starter(control: int, session: int, variables: int) -> StartedChild:
     clients = [int(number) for number in sys.argv[1].split(",")]
-    run = partial(starter.become_starter, control, variables)
+    run = partial(starter.become_starter, control, session, variables, _carry_out_order)
     share()
     started = fork_child(run, partial(fdpass.close_all, clients))
-    fdpass.close_all([control, variables])
+    fdpass.close_all([control, session, variables])
     return started
 
 
@@ -67,7 +74,7 @@ def main() -> None:
     """Fork helpers on order.
 
     Arguments: the numbers of our sockets; in a broker's first one also those of the
-    starter's socket, and of the file with its variables, which this process never reads.
+    starter's sockets, and of the file with its variables, which this process never reads.
     """
     numbers = [int(number) for number in sys.argv[2:]]
     present = _fork_starter(*numbers) if numbers else None

@@ -45,6 +45,7 @@ class _Parts:
             clients["viewer"].close()
             forks["pumps"].control.close()
             forks["keepers"].control.close()
+            forks["session"].control.close()
             from broker.programs.local_host import run_local_host
 
             run_local_host(authority, options, theirs, forks["acceptors"])

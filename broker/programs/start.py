@@ -32,7 +32,9 @@ from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
 
 Forks = Mapping[str, ForkServerHandle]
-"""The fork server of helpers, for the clients that order each of ``_FORKED``."""
+"""The fork server of helpers, for the clients that order each of ``_FORKED``.
+
+``session`` is the starter, for the viewer's orders."""
 _FORKED = ("pumps", "keepers", "acceptors")
 Beside = Callable[[AuthorityHandle, Options, Forks], None]
 """Forks another part of the broker, before the event loop starts."""
@@ -132,12 +134,12 @@ def start_forks(environ: Mapping[bytes, bytes]) -> tuple[Forks, socket.socket]:
     Returns it and the authority's end.  Raises SetupError when it cannot be started.
     """
     pairs = {name: _packets() for name in _FORKED}
-    starter, other = _packets()
+    (starter, other), (session, orders) = _packets(), _packets()
     controls = [theirs.fileno() for _, theirs in pairs.values()]
-    with other, open(os.memfd_create("variables"), "wb", 0) as variables:  # noqa: PTH123
+    with other, orders, open(os.memfd_create("variables"), "wb", 0) as variables:  # noqa: PTH123
         variables.write(b"".join(b"%b=%b\0" % item for item in environ.items()))
         try:
-            more = [other.fileno(), variables.fileno()]
+            more = [other.fileno(), orders.fileno(), variables.fileno()]
             process = spawn_server(PUMPS, controls, more)
         except OSError as error:
             raise SetupError(
@@ -147,6 +149,7 @@ def start_forks(environ: Mapping[bytes, bytes]) -> tuple[Forks, socket.socket]:
     for _, theirs in pairs.values():
         theirs.close()
     forks = {name: ForkServerHandle(own, process) for name, (own, _) in pairs.items()}
+    forks["session"] = ForkServerHandle(session, process)
     return forks, starter
 
 

@@ -37,6 +37,7 @@ from broker.viewer.part import (
 )
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
+from broker.viewer.session_orders import Session, SessionOrders
 from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.workers.pool import Workers
 
@@ -108,7 +109,8 @@ async def run_viewer(
         open_runtime(role, options, authority, authority, forks["pumps"]) as ground,
         open_sandbox_workers(ground, forks["keepers"]) as workers,
     ):
-        made = _ViewerProcess(ground, authority, make_end, workers)
+        session = SessionOrders(forks["session"])
+        made = _ViewerProcess(ground, authority, make_end, workers, session)
         await made.serve(handle, ready)
 
 
@@ -119,12 +121,13 @@ class _ViewerProcess:
         authority: AuthorityClient,
         make_end: Callable[[ViewerSide], HostEnd],
         workers: Workers,
+        session: Session,
     ) -> None:
         self._ground = ground
         self._authority = authority
         side = ViewerSide(ground, authority, lambda: self._viewer, self._own_warnings)
         self._end = make_end(side)
-        self._viewer = make_viewer(ground, workers, authority, self._end.host)
+        self._viewer = make_viewer(ground, workers, authority, self._end.host, session)
         self._settings = SettingsWatch(ground.paths, authority.notify)
         report = StatusCollector(
             role=ground.role,

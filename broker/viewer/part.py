@@ -16,6 +16,7 @@ from broker.ipc.host_viewer import Host
 from broker.viewer.authority.interface import Authority
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.session_orders import Session
 from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.sound.raw_audio import WARNING, is_raw
 from broker.viewer.workers.pool import Workers, open_workers
@@ -33,7 +34,11 @@ async def open_sandbox_workers(
 
 
 def make_viewer(
-    ground: Runtime, workers: Workers, authority: Authority, host: Host
+    ground: Runtime,
+    workers: Workers,
+    authority: Authority,
+    host: Host,
+    session: Session,
 ) -> ViewerRole:
     """Return the viewer's role in this runtime."""
     return ViewerRole(
@@ -43,6 +48,7 @@ def make_viewer(
             pump=ground.pump,
             log=ground.log,
             compositor=_compositor,
+            session=session,
             notify=authority.notify,
         ),
         log=ground.log,

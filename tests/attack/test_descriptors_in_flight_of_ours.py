@@ -18,6 +18,7 @@ import trio
 from broker.authority.helper_starter import HelperStarter
 from broker.core.errors import PeerError, UpstreamError
 from broker.helpers import starter
+from broker.helpers.process import fork_server
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.ipc.starter import HelperProgram
@@ -44,7 +45,7 @@ def flood(monkeypatch):
 async def test_the_person_is_asked_again_when_it_is_over(monkeypatch, flood, sender):
     monkeypatch.setattr(starter.popen, "our_program", lambda *_: ["sleep", "1000"])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = threading.Thread(target=starter.HelperServer(theirs).run)
+    server = threading.Thread(target=starter.HelperServer().run, args=[theirs])
     with ours, theirs:
         server.start()
         try:
@@ -135,10 +136,10 @@ def short(monkeypatch, where, call):
 async def test_the_starter_outlives_a_moment_without_room(monkeypatch, where, call):
     """Else the person is asked nothing, and the log not shipped, until a restart."""
     monkeypatch.setattr(starter.popen, "our_program", lambda *_: ["sleep", "1000"])
-    monkeypatch.setattr(starter.select, "poll", ShortPoll)
+    monkeypatch.setattr(fork_server.select, "poll", ShortPoll)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    served = starter.HelperServer(theirs)
-    server = threading.Thread(target=served.run)
+    served = starter.HelperServer()
+    server = threading.Thread(target=served.run, args=[theirs])
     with ours, theirs, trio.fail_after(60):
         asks = HelperStarter(ours)
         short(monkeypatch, where, call)
@@ -153,6 +154,4 @@ async def test_the_starter_outlives_a_moment_without_room(monkeypatch, where, ca
         finally:
             ours.shutdown(socket.SHUT_RDWR)
             await trio.to_thread.run_sync(server.join)
-            for left, _ in served._running.values():  # nobody has its pidfd
-                left.kill()
-                left.wait()
+            served._loop.kill_children()  # nobody has their pidfds

@@ -7,6 +7,7 @@ way its channel ends, with everything that it was permitted.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
+from broker.ipc.warrant import PermitWarrant, sign
 
 _SHARE_SECONDS = 5.0
 """For so long a client is told that a sandbox's share of the log is used up."""
@@ -67,8 +69,11 @@ class ClientChannel:
         report: Callable[[], AuthorityReport],
         serve_control: ServeControl,
         checkpoints: LogCheckpoints | None = None,
+        key: bytes = b"",
     ) -> None:
         """``serve_control``: returns when the control socket is served.
+
+        ``key``: of the warrants of permits (``ipc.warrant``).
 
         ``checkpoints``: of a broker with a link.
         """
@@ -78,6 +83,7 @@ class ClientChannel:
         self._rights = rights
         self._report = report
         self._serve_control = serve_control
+        self._key = key
         self._checkpoints = CheckpointRequests(checkpoints, self.put)
         self._held: dict[int, _Held] = {}
         self._opened: dict[int, Request] = {}
@@ -304,6 +310,7 @@ class ClientChannel:
                 permit.answered,
                 permit.returns,
                 permit.schemes,
+                self._warrant(permit),
             )
         )
         self._tell_share(permit.request.lease)
@@ -315,6 +322,19 @@ class ClientChannel:
                 reason = permit.over or f"the time of {permit.where} is over"
                 # guard: a client is told of a cut
                 self.put(m.PermitCut(number, reason, permit.where))
+
+    def _warrant(self, permit: Permit) -> bytes:
+        asked, lease = permit.request, permit.request.lease
+        return sign(
+            self._key,
+            PermitWarrant(
+                time.monotonic(),
+                *(lease.sandbox, lease.record, asked.service),
+                *(asked.argument, permit.target),
+                *(asked.scheme, asked.host),
+                asked.port,
+            ),
+        )
 
     async def _choose(self, message: m.AskChoice, held: _Held) -> m.FromAuthority:
         try:

@@ -34,6 +34,8 @@ _END_SECONDS = 1.0
 class ForkServerProgram:
     """Which fork server; ``what`` names its children in errors.
 
+    ``module``: empty, if no other one can be started in its place.
+
     ``seconds``: a server that does not answer for that long is replaced.
     ``outlive_us``: it sees by itself that the broker has gone.
     """
@@ -258,6 +260,11 @@ class _Run:
 
 
 def _begin(program: ForkServerProgram) -> _Run:
+    if not program.module:
+        raise UpstreamError(
+            f"no process for {program.what}: the one that starts programs has ended",
+            hint="restart the broker",
+        )
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, ExitStack() as undo:

@@ -58,6 +58,9 @@ or SetupError when its jail cannot be built.
 """
 
 
+Serve: TypeAlias = Callable[[socket.socket], bool]
+
+
 def forking(run: Callable[[messages.Order, Sequence[int]], None]) -> Start:
     """Return how children are started that are in no jail from the beginning."""
 
@@ -115,7 +118,9 @@ def serve(
     clients = [socket.socket(fileno=int(number)) for number in sys.argv[1].split(",")]
     set_name(name)
     share()
-    server = _ForkServer(clients, start)
+    server = ForkLoop()
+    for client in clients:
+        server.add(client, partial(server.fork, start))
     if present is not None:
         server.keep(present, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
     server.run()
@@ -138,18 +143,25 @@ class _Child:
     """The pipe into which its end is written."""
 
 
-class _ForkServer:
-    def __init__(self, clients: Sequence[socket.socket], start: Start) -> None:
-        self._clients = {client.fileno(): client for client in clients}
-        self._start = start
+class ForkLoop:
+    """Serves clients, and reaps what was started for them."""
+
+    def __init__(self) -> None:
+        self._clients: dict[int, tuple[socket.socket, Serve]] = {}
         self._children: dict[int, _Child] = {}
         self._waiting = select.poll()
-        for number in self._clients:
-            self._waiting.register(number, select.POLLIN)
 
-    def run(self) -> None:
-        """Return when all clients have closed their ends."""
-        while self._clients:
+    def add(self, client: socket.socket, serve_one: Serve) -> None:
+        """Have ``serve_one`` read and answer each message of a client.
+
+        It returns False when the client has gone.
+        """
+        self._clients[client.fileno()] = client, serve_one
+        self._waiting.register(client, select.POLLIN)
+
+    def run(self, first: socket.socket | None = None) -> None:
+        """Return when ``first``, or else every client, has closed its end."""
+        while self._clients and (first is None or first.fileno() in self._clients):
             ready = {fd for fd, _ in patiently(self._waiting.poll)}
             # The dead first: when the broker closes after its last child ended, no
             # child is left for process 1 to reap.
@@ -158,16 +170,17 @@ class _ForkServer:
             for number in ready & self._clients.keys():
                 if not self._serve(number):
                     self._waiting.unregister(number)
-                    self._clients.pop(number).close()
+                    self._clients.pop(number)[0].close()
 
     def _serve(self, number: int) -> bool:
-        """Obey one order; false: the client has gone, or is given up.
+        """Serve one message; false: the client has gone, or is given up.
 
         It left an answer unread, or the kernel refuses descriptors: then it starts a
         server of its own, and other clients keep this one.
         """
+        client, serve_one = self._clients[number]
         try:
-            return self._obey(self._clients[number])
+            return serve_one(client)
         # guard: a client that cannot be answered ends no other one's server
         except (OSError, PeerError):
             return False
@@ -194,7 +207,8 @@ class _ForkServer:
             os.write(child.end, messages.END.pack(code))
         os.close(child.end)
 
-    def _obey(self, client: socket.socket) -> bool:
+    def fork(self, start: Start, client: socket.socket) -> bool:
+        """Obey one order to fork; false: the client has gone."""
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
         got = patiently(partial(fdpass.receive, client, size, most))
         if not got.data:
@@ -202,7 +216,7 @@ class _ForkServer:
         order = messages.decode_order(got.data)
         *fds, end = got.fds
         try:
-            started = self._start(order, fds, partial(self._leave, end))
+            started = start(order, fds, partial(self._leave, end))
         except OSError as error:
             os.close(end)
             failed = messages.ForkFailed(order.number, str(error.strerror))
@@ -227,7 +241,7 @@ class _ForkServer:
     def _leave(self, end: int) -> None:
         """In a child: close the server's files."""
         os.close(end)
-        for client in self._clients.values():
+        for client, _ in self._clients.values():
             client.close()
         for pidfd, child in self._children.items():
             os.close(pidfd)

@@ -24,6 +24,7 @@ from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.types.base import Caller
 from broker.ipc.control.varlink import Call, VarlinkReply
+from broker.ipc.warrant import CallWarrant, call_warrant
 
 
 async def serve_forwarded(
@@ -88,7 +89,9 @@ class _Served:
             with scope:
                 call = Call(begin.method, begin.parameters, more=begin.more)
                 caller = Caller(begin.pid, begin.uid)
-                exchange = Exchange(caller, begin.more, emit)
+                signed = CallWarrant(begin.at, begin.method, begin.parameters)
+                warrant = call_warrant(begin.signed, signed)
+                exchange = Exchange(caller, begin.more, emit, warrant)
                 reply = await self._dispatcher.reply(call, exchange)
         finally:
             del self._open[begin.call]

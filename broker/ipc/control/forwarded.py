@@ -33,6 +33,9 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
     pid: int
     """The client's, as the kernel reported it to the process with the socket."""
     uid: int
+    at: float
+    signed: bytes
+    """The signature of its warrant (``ipc.warrant``), which was made then."""
 
 
 class CallItemTaken(msgspec.Struct, frozen=True, tag="taken"):

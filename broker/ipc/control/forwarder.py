@@ -9,6 +9,7 @@ another one in the name of the broker: the decoder accepts none.)
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ from broker.ipc.control.forwarded import (
 from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.varlink import Call, VarlinkReply
+from broker.ipc.warrant import CallWarrant, signature
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
@@ -38,9 +40,15 @@ _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 class ForwardedCalls:
     """The calls that one process has to answer."""
 
-    def __init__(self, owner: str, send: Callable[[bytes], None]) -> None:
-        """``send`` takes frames and never waits; ``owner`` is for messages."""
+    def __init__(
+        self, owner: str, send: Callable[[bytes], None], key: bytes = b""
+    ) -> None:
+        """``send`` takes frames and never waits; ``owner`` is for messages.
+
+        ``key``: of the warrants of calls.
+        """
         self._owner = owner
+        self._key = key
         self._send = send
         self._numbers = itertools.count(1)
         self._open: dict[int, bool] = {}
@@ -66,7 +74,10 @@ class ForwardedCalls:
             )
         number = next(self._numbers)
         pid, uid = caller
-        self._send(encode(Begin(number, method, parameters, more, pid, uid)))
+        now = time.monotonic()
+        signed = signature(self._key, CallWarrant(now, method, parameters))
+        begin = Begin(number, method, parameters, more, pid, uid, now, signed)
+        self._send(encode(begin))
         self._open[number] = more
         return number
 
@@ -106,11 +117,13 @@ class ForwardedCalls:
 class Forwarder:
     """Has a process answer calls of the control socket; a ``dispatch.Forward``."""
 
-    def __init__(self, owner: str, stream: trio.abc.HalfCloseableStream) -> None:
+    def __init__(
+        self, owner: str, stream: trio.abc.HalfCloseableStream, key: bytes = b""
+    ) -> None:
         self._owner = owner
         self._frames = ForwardedFrames(stream)
         self._stream = stream
-        self._calls = ForwardedCalls(owner, self._frames.send)
+        self._calls = ForwardedCalls(owner, self._frames.send, key)
         self._answers: dict[int, trio.MemorySendChannel[Answer]] = {}
         self.ended = trio.Event()
         """Set when the process has closed, or has been given up."""

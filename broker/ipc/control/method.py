@@ -71,6 +71,8 @@ class Exchange(Generic[_Answer]):
     """Whether the client takes items before the answer."""
     emit: Emit[_Answer]
     """Sends an item; does nothing unless ``more``."""
+    warrant: bytes = b""
+    """The authority's, where it passed the call on (``ipc.warrant``)."""
 
 
 Handler = Callable[[_Part, Exchange[_Answer], _Request], Awaitable[_Answer]]

@@ -274,4 +274,5 @@ def _permit(request: Request, answer: m.Permitted) -> Permit:
         returns=answer.returns,
         schemes=answer.schemes,
         number=answer.request,
+        warrant=answer.warrant,
     )

@@ -10,12 +10,13 @@ from broker.authority.audit import event_log
 from broker.core.notify import Notify
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
+from broker.session.sound_server import find_sound
 from broker.viewer.sandboxes.screen import silent
 from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sandboxes.window_rules import FrameColours
+from broker.viewer.session_orders import Session
 from broker.viewer.sound.levels import levels_folder
 from broker.viewer.sound.mixer import desks_folder
-from broker.viewer.sound.server_socket import find_sound
 from broker.viewer.workers.pool import Workers
 
 
@@ -28,6 +29,8 @@ class GuestTools:
     log: event_log.EventLog
     compositor: Callable[[], Path]
     """The compositor's socket now.  Raises SetupError when there is none."""
+    session: Session
+    """Carries out what needs the user's rights."""
     notify: Notify = silent
     """Shows a notification on the desktop."""
     sound: Callable[[], Path] = find_sound

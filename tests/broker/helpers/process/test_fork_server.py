@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -22,7 +23,10 @@ def serving(*clients, run):
     if pid == 0:
         try:
             close_others([client.fileno() for client in clients])
-            server = fork_server._ForkServer(clients, fork_server.forking(run))
+            server = fork_server.ForkLoop()
+            start = fork_server.forking(run)
+            for client in clients:
+                server.add(client, partial(server.fork, start))
             server.run()
             os._exit(0)
         finally:

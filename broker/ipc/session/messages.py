@@ -1,0 +1,78 @@
+"""The union of orders, the answers, and their codec."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from broker.core.decoding import Reader, TypedMessage, reader
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.ipc.session.bus import BusOrder
+from broker.ipc.session.files import FileOrder
+from broker.ipc.session.folders import FolderOrder
+from broker.ipc.session.media import MediaOrder
+from broker.ipc.session.programs import ProgramOrder
+from broker.ipc.session.services import ServiceOrder
+
+MESSAGE_BYTES = 1 << 17
+DESCRIPTORS = 8
+"""Most descriptors of an order or an answer."""
+
+SessionOrder: TypeAlias = (
+    BusOrder | FileOrder | FolderOrder | MediaOrder | ProgramOrder | ServiceOrder
+)
+
+
+class Carried(TypedMessage, frozen=True, tag="done"):
+    """It is done, or has begun; ``result`` and the descriptors are the order's own."""
+
+    result: bytes = b""
+
+
+class NotCarried(TypedMessage, frozen=True, tag="failed"):
+    """It is not done; ``kind`` is the error's class."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    where: str = ""
+
+    def error(self) -> VitrailError:
+        """Return it as what is raised."""
+        kind = _ERRORS.get(self.kind, InternalError)
+        return kind(self.message, hint=self.hint, where=self.where)
+
+
+_ERRORS: Final[dict[str, type[VitrailError]]] = {
+    kind.__name__: kind for kind in (PeerError, RefusedError, SetupError, UpstreamError)
+}
+SessionAnswer: TypeAlias = Carried | NotCarried
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: SessionOrder | SessionAnswer) -> bytes:
+    """Return the packet of a message.  Raises InternalError if it is too long."""
+    data = _encoder.encode(message)
+    if len(data) > MESSAGE_BYTES:
+        raise InternalError(f"an order of {len(data)} bytes to a session child")
+    return data
+
+
+decode_order: Reader[SessionOrder] = reader(
+    msgspec.msgpack.Decoder(SessionOrder), "not an order of a viewer"
+)
+"""Return the order of a packet."""
+
+decode_answer: Reader[SessionAnswer] = reader(
+    msgspec.msgpack.Decoder(SessionAnswer), "not an answer to an order", InternalError
+)
+"""Return the answer of a packet."""

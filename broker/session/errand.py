@@ -1,0 +1,106 @@
+"""One order of the viewer, as those who carry it out have it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from broker.core.errors import RefusedError
+from broker.helpers.process import popen
+from broker.ipc import fdpass
+from broker.ipc.session import messages
+from broker.ipc.warrant import CallWarrant, PermitWarrant, read_warrant
+from policy.names import ADMIN_NAMES
+
+_W = TypeVar("_W", PermitWarrant, CallWarrant)
+
+
+@dataclass
+class Errand:
+    """One order, while it is carried out."""
+
+    channel: socket.socket
+    key: bytes
+    """The authority's; empty: it has not told it, and no warrant is good."""
+    fds: list[int] = field(default_factory=list)
+    """Descriptors that came with the order."""
+
+    def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
+        """Answer that it is done, or begun.  Raises OSError if nobody waits."""
+        fdpass.send(self.channel, messages.encode(messages.Carried(result)), fds)
+
+    def permit(
+        self, untrusted_warrant: bytes, services: Collection[str], *, here: bool = True
+    ) -> PermitWarrant:
+        """Return the permit that an order comes with.
+
+        ``here``: its target has to be the user's desktop.  Raises RefusedError.
+        """
+        warrant = self._read(untrusted_warrant, PermitWarrant)
+        # guard: a permit is for the service that it names
+        if warrant.service not in services:
+            raise RefusedError(f"a permit for {warrant.service} is not for this")
+        # guard: a permit for another sandbox opens nothing of the user's
+        if here and warrant.target not in ADMIN_NAMES:
+            raise RefusedError(f"a permit for {warrant.target} is not for the desktop")
+        return warrant
+
+    def call(self, untrusted_warrant: bytes, methods: Collection[str]) -> CallWarrant:
+        """Return the user's call that an order comes with.  Raises RefusedError.
+
+        ``methods`` without the interface.
+        """
+        warrant = self._read(untrusted_warrant, CallWarrant)
+        # guard: a call of the user's is for what the user called
+        if warrant.method.rpartition(".")[2] not in methods:
+            raise RefusedError(f"a call of {warrant.method} does not ask for this")
+        return warrant
+
+    def _read(self, untrusted_warrant: bytes, kind: type[_W]) -> _W:
+        warrant = read_warrant(self.key, untrusted_warrant)
+        if not isinstance(warrant, kind):
+            raise RefusedError("the authority has not permitted it, or too long ago")
+        return warrant
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        stdin: int = popen.DEVNULL,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        begun: Callable[[popen.Process], None] = lambda _process: None,
+    ) -> int:
+        """Run a program to its end and return its code, as ``popen.start_process``.
+
+        It ends with this process, a jail as a whole; ``begun`` is called when it runs.
+        """
+        started = popen.start_process(
+            argv,
+            env=env,
+            pass_fds=pass_fds,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        jail = argv[0] in popen.JAILERS
+
+        def end(_number: int, _frame: object) -> None:
+            if jail:
+                # guard: a jail that is given up while it starts ends whole
+                popen.kill_jail(started.pid)
+            else:
+                started.kill()
+
+        signal.signal(signal.SIGTERM, end)
+        begun(started)
+        return started.wait()
+
+    def wait_for_hangup(self) -> None:
+        """Return when the viewer has closed its end."""
+        self.channel.recv(1)

@@ -1,0 +1,148 @@
+"""The viewer's way to what needs the user's rights: orders to children of the starter.
+
+See ``ipc.session``.  The viewer itself is confined.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.helpers.process.fork_client import (
+    ForkedProcess,
+    ForkServer,
+    ForkServerHandle,
+    ForkServerProgram,
+    end_of,
+)
+from broker.helpers.process.spawn import send_signal
+from broker.ipc.captured_stderr import FirstWords
+from broker.ipc.channel import Channel, pair
+from broker.ipc.fork_server import ForkSession
+from broker.ipc.session import messages
+from broker.ipc.session.messages import SessionOrder
+
+_END_SECONDS = 3.0
+"""For a child that was asked to end."""
+_PROGRAM = ForkServerProgram(
+    "", "an order with your rights", lambda: limits.FORK_SERVER_START_SECONDS
+)
+
+
+@dataclass
+class Begun:
+    """An order that is carried out, while its block runs."""
+
+    result: bytes
+    fds: Sequence[int]
+    """The block's to close."""
+    process: ForkedProcess
+
+    async def wait(self) -> int | None:
+        """Wait until it has ended; return its exit code, None if that is not known."""
+        await self.process.wait()
+        return await end_of(self.process.end)
+
+
+class Session(Protocol):
+    """Carries out orders with the user's rights."""
+
+    def carrying_out(
+        self, order: SessionOrder, fds: Sequence[int] = ()
+    ) -> AbstractAsyncContextManager[Begun]:
+        """Have an order carried out while the block runs.
+
+        The block begins when it was answered, and ends its child.  ``fds`` stay the
+        caller's.  Raises what the order does: VitrailError.
+        """
+        ...
+
+    async def carry_out(
+        self, order: SessionOrder, fds: Sequence[int] = ()
+    ) -> tuple[bytes, Sequence[int]]:
+        """Have an order carried out; returns its result, and the caller's descriptors.
+
+        Raises as ``carrying_out``.
+        """
+        ...
+
+
+class SessionOrders:
+    """Has orders carried out by children of the starter; a ``Session``."""
+
+    def __init__(self, starter: ForkServerHandle) -> None:
+        self._server = ForkServer(_PROGRAM, first=starter)
+
+    @asynccontextmanager
+    async def carrying_out(
+        self, order: SessionOrder, fds: Sequence[int] = ()
+    ) -> AsyncIterator[Begun]:
+        """See ``Session``."""
+        with ExitStack() as undo:
+            ours, theirs = pair()
+            undo.callback(ours.close)
+            with theirs:
+                words = FirstWords()
+                undo.callback(words.close)
+                child = await self._server.fork(
+                    ForkSession, [theirs.fileno(), words.fd]
+                )
+            child.words = words
+            undo.pop_all()
+        try:
+            yield await _begin(child, ours, order, fds)
+        finally:
+            ours.close()
+            with trio.CancelScope(shield=True):
+                await _end(child)
+
+    async def carry_out(
+        self, order: SessionOrder, fds: Sequence[int] = ()
+    ) -> tuple[bytes, Sequence[int]]:
+        """See ``Session``."""
+        async with self.carrying_out(order, fds) as begun:
+            return begun.result, begun.fds
+
+
+async def _begin(
+    child: ForkedProcess, channel: Channel, order: SessionOrder, fds: Sequence[int]
+) -> Begun:
+    try:
+        await channel.send(messages.encode(order), fds)
+        got = await channel.receive(messages.DESCRIPTORS)
+    except OSError as error:
+        raise _died(child) from error
+    if not got.data:
+        raise _died(child)
+    answer = messages.decode_answer(got.data)
+    if isinstance(answer, messages.NotCarried):
+        raise answer.error()
+    return Begun(answer.result, got.fds, child)
+
+
+def _died(child: ForkedProcess) -> UpstreamError:
+    words = "" if child.words is None else child.words.text(400)
+    return UpstreamError(
+        "the process for an order with your rights ended before it answered",
+        hint=words or "the broker's log shows why",
+    )
+
+
+async def _end(child: ForkedProcess) -> None:
+    """Ask it to end, and kill it when it does not."""
+    try:
+        send_signal(child.fileno(), signal.SIGTERM)
+        with trio.move_on_after(_END_SECONDS):
+            await child.wait()
+            return
+        child.kill()
+        await child.wait()
+    finally:
+        child.close()

@@ -1,0 +1,81 @@
+"""Orders with the user's rights: what is carried out, and what is not permitted."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.services import AUDIO, SSH_AGENT
+from broker.ipc.session.media import ConnectSound
+from tests.kit.session import starter_of_orders
+
+
+@pytest.fixture
+def sound(tmp_path):
+    """A sound server that listens, and the session that names it."""
+    path = tmp_path / "sound"
+    with (
+        socket.socket(socket.AF_UNIX) as server,
+        starter_of_orders(dict(os.environ, PULSE_SERVER=f"unix:{path}")) as session,
+    ):
+        server.bind(str(path))
+        server.listen()
+        server.settimeout(20)
+        yield server, session
+
+
+async def test_a_permitted_order_opens_what_it_names(sound):
+    server, session = sound
+    result, fds = await session.carry_out(ConnectSound(session.permit(AUDIO)))
+    assert result == b""
+    (fd,) = fds
+    with socket.socket(fileno=fd) as ours:
+        ours.sendall(b"hello")
+        with server.accept()[0] as conn:
+            assert conn.recv(5) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda session: b"-",
+        lambda session: b"x" * 80,
+        lambda session: session.permit(AUDIO)[:-1] + b" ",
+        lambda session: session.permit(SSH_AGENT),
+        lambda session: session.permit(AUDIO, target="mail-1"),
+        lambda session: session.permit(AUDIO, at=time.monotonic() - 61),
+        lambda session: session.permit(AUDIO, at=time.monotonic() + 10),
+    ],
+    ids=["none", "other key", "changed", "service", "target", "old", "early"],
+)
+async def test_an_order_without_the_authoritys_word_opens_nothing(sound, forge):
+    server, session = sound
+    with pytest.raises(RefusedError):
+        await session.carry_out(ConnectSound(forge(session)))
+    server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        server.accept()
+
+
+async def test_the_failure_of_an_order_is_the_callers(tmp_path):
+    environ = dict(os.environ, PULSE_SERVER=f"unix:{tmp_path}/none")
+    with starter_of_orders(environ) as session:
+        with pytest.raises(UpstreamError, match="cannot connect") as caught:
+            await session.carry_out(ConnectSound(session.permit(AUDIO)))
+        assert "start the program" in caught.value.hint
+        # The next one is carried out, too.
+        with pytest.raises(UpstreamError):
+            await session.carry_out(ConnectSound(session.permit(AUDIO)))
+
+
+async def test_a_cancelled_order_leaves_no_child(sound):
+    _server, session = sound
+    async with session.carrying_out(ConnectSound(session.permit(AUDIO))) as begun:
+        with trio.fail_after(20):
+            await begun.process.wait()
+        os.close(begun.fds[0])
