@@ -9,17 +9,13 @@ received.  The key is known to the authority and the starter; HMAC with SHA-256 
 from __future__ import annotations
 
 import hmac
-import time
 from typing import TypeAlias
 
 import msgspec
 
-from broker.core.decoding import Reader, TypedMessage, reader
+from broker.core.decoding import TypedMessage
 
 KEY_BYTES = 32
-SECONDS = 60.0
-"""For so long a warrant is good: it is used at once, and a sandbox's permit may end."""
-_DIGEST = 32
 
 
 class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
@@ -49,7 +45,6 @@ class CallWarrant(TypedMessage, frozen=True, tag="call"):
 Warrant: TypeAlias = PermitWarrant | CallWarrant
 
 _encoder = msgspec.json.Encoder()
-_decode: Reader[Warrant] = reader(msgspec.json.Decoder(Warrant), "not a warrant")
 
 
 def signature(key: bytes, warrant: Warrant) -> bytes:
@@ -65,19 +60,3 @@ def sign(key: bytes, warrant: Warrant) -> bytes:
 def call_warrant(signed: bytes, call: CallWarrant) -> bytes:
     """Return the warrant of a call with this signature: the call is not sent twice."""
     return signed + _encoder.encode(call)
-
-
-def read_warrant(key: bytes, untrusted_data: bytes) -> Warrant | None:
-    """Return what was signed; None unless that was with this key, and a moment ago.
-
-    Without a key nothing was.
-    """
-    digest, data = untrusted_data[:_DIGEST], untrusted_data[_DIGEST:]
-    # guard: an order of a viewer that was taken over has no warrant
-    if not key or not hmac.compare_digest(digest, hmac.digest(key, data, "sha256")):
-        return None
-    warrant = _decode(data)
-    # guard: a warrant of a permit that may have ended is not used
-    if not 0 <= time.monotonic() - warrant.at <= SECONDS:
-        return None
-    return warrant

@@ -12,7 +12,8 @@ from broker.core.errors import RefusedError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
 from broker.ipc.session import messages
-from broker.ipc.warrant import CallWarrant, PermitWarrant, read_warrant
+from broker.ipc.warrant import CallWarrant, PermitWarrant
+from broker.session.read_warrant import read_warrant
 from policy.names import ADMIN_NAMES
 
 _W = TypeVar("_W", PermitWarrant, CallWarrant)
@@ -92,7 +93,7 @@ class Errand:
 
         def end(_number: int, _frame: object) -> None:
             if jail:
-                # guard: a jail that is given up while it starts ends whole
+                # guard: the jail of an order ends whole
                 popen.kill_jail(started.pid)
             else:
                 started.kill()

@@ -8,6 +8,10 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("an order of a viewer that was taken over has no warrant", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),
+    Guard("a warrant of a permit that may have ended is not used", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),
+    Guard("a permit is for the service that it names", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),
+    Guard("a permit for another sandbox opens nothing of the user's", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),
     Guard("a lockdown holds in a broker that is being started", "if False:", "tests/integration/test_lockdown_start.py", "being_started"),
     Guard("a lockdown is of the broker that answers once it is stored", "runs = found is None", "tests/integration/test_lockdown_start.py", "once_it_is_stored"),
     Guard("a dead fork server of helpers is reaped, and recorded", "", "tests/integration/test_pump_keeper.py", "death_recorded"),
