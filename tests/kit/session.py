@@ -31,7 +31,8 @@ import socket, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from broker.helpers import starter
 from broker.session.child import become_session_child
-control, session = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
+control, session = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+starter._ORDERS = int(sys.argv[3])
 starter.serve_authority(control, session, become_session_child)
 """
 
@@ -45,9 +46,14 @@ class SigningSession(SessionOrders):
     An authority in the test's own process signs nothing.
     """
 
-    def __init__(self, starter: ForkServerHandle, key: bytes) -> None:
+    def __init__(
+        self, starter: ForkServerHandle, key: bytes, control: socket.socket
+    ) -> None:
         super().__init__(starter)
+        self.starter = starter
         self.key = key
+        self.control = control
+        """The authority's socket."""
 
     def permit(self, service: str, **fields: Any) -> bytes:
         """Return a warrant; ``fields`` differ from a desktop's permit."""
@@ -70,21 +76,26 @@ class SigningSession(SessionOrders):
 
 @contextmanager
 def starter_of_orders(
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None, *, most: int = 250
 ) -> Iterator[SigningSession]:
-    """Start a starter with this environment; its children end with the block."""
+    """Start a starter with this environment; its children end with the block.
+
+    ``most``: so many at one time.
+    """
     (control, theirs), (orders, session) = (
         socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)
     )
     with theirs, session:
         fds = [theirs.fileno(), session.fileno()]
-        argv = [sys.executable, "-c", _SERVES, *map(str, fds)]
+        argv = [sys.executable, "-c", _SERVES, *map(str, [*fds, most])]
         process = start_process(argv, env=environ, pass_fds=fds, outlive_us=True)
     key = os.urandom(KEY_BYTES)
     with control, orders:
         fdpass.send(control, encode(WarrantKey(key)))
         # A client of a shared server needs its number alone.
-        yield SigningSession(ForkServerHandle(orders, cast("Child", process)), key)
+        yield SigningSession(
+            ForkServerHandle(orders, cast("Child", process)), key, control
+        )
     process.wait(60)
 
 

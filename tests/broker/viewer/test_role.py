@@ -79,6 +79,7 @@ class Stand:
                 pump=None,
                 log=log,
                 compositor=lambda: path / "wayland-0",
+                session=None,
                 sound=lambda: path / "no-sound",
             ),
             log=log,

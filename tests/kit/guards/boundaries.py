@@ -8,6 +8,13 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a viewer that reads no answer stops no question", "pass", "tests/broker/session/test_session_orders.py", "unread"),
+    Guard("an order that is none ends no starter", "except ZeroDivisionError as error:", "tests/broker/session/test_session_orders.py", "garbage"),
+    Guard("orders of a viewer are few at one time", "if False:", "tests/broker/session/test_session_orders.py", "few"),
+    Guard("the viewer makes threads and no processes", "", "tests/attack/test_viewer_confined.py", "forks_nothing"),
+    Guard("the viewer connects to no service of the session", "", "tests/attack/test_viewer_confined.py", "connects_to_nothing"),
+    Guard("the viewer sends nothing to a socket that it is not connected to", "", "tests/attack/test_viewer_confined.py", "datagram"),
+    Guard("the viewer signals no process but those of which it was given a pidfd", "", "tests/attack/test_viewer_confined.py", "signals"),
     Guard("an order of a viewer that was taken over has no warrant", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),
     Guard("a warrant of a permit that may have ended is not used", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),
     Guard("a permit is for the service that it names", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),
