@@ -30,7 +30,7 @@ def confine_viewer(read: Iterable[Path], write: Iterable[Path]) -> None:
 
     def filters() -> Sequence[bytes]:
         # Late: in the child alone that compiles it.
-        from broker.helpers.session_filters import viewer_filter
+        from broker.helpers.viewer_filter import viewer_filter
 
         return [viewer_filter(pid)]
 

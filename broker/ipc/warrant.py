@@ -3,19 +3,18 @@
 The viewer is confined, and what needs the user's rights is done by children of the
 starter.  A viewer that has been taken over may order anything, so an order comes with the
 authority's word: a permit that it has given, or a call of ``brokerctl`` that it has
-received.  The key is known to the authority and the starter; HMAC with SHA-256 (RFC 2104).
+received (``control.forwarded.Begin``).  The key is known to the authority and the starter; HMAC with SHA-256 (RFC 2104).
 """
 
 from __future__ import annotations
 
 import hmac
-from typing import TypeAlias
 
 import msgspec
 
 from broker.core.decoding import TypedMessage
 
-KEY_BYTES = 32
+KEY_BYTES = SIGNATURE_BYTES = 32
 
 
 class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
@@ -33,30 +32,10 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     port: int | None = None
 
 
-class CallWarrant(TypedMessage, frozen=True, tag="call"):
-    """A call of the control socket that was passed on."""
-
-    at: float
-    method: str
-    """With the interface."""
-    parameters: msgspec.Raw
+_encode = msgspec.json.Encoder().encode
 
 
-Warrant: TypeAlias = PermitWarrant | CallWarrant
-
-_encoder = msgspec.json.Encoder()
-
-
-def signature(key: bytes, warrant: Warrant) -> bytes:
-    """Return the first part of a warrant; the second one is its message."""
-    return hmac.digest(key, _encoder.encode(warrant), "sha256")
-
-
-def sign(key: bytes, warrant: Warrant) -> bytes:
-    """Return a warrant as it is passed on."""
-    return signature(key, warrant) + _encoder.encode(warrant)
-
-
-def call_warrant(signed: bytes, call: CallWarrant) -> bytes:
-    """Return the warrant of a call with this signature: the call is not sent twice."""
-    return signed + _encoder.encode(call)
+def sign(key: bytes, message: msgspec.Struct) -> bytes:
+    """Return a message as it is passed on: its signature, and the message as JSON."""
+    data = _encode(message)
+    return hmac.digest(key, data, "sha256") + data

@@ -12,8 +12,8 @@ from broker.core.errors import RefusedError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
 from broker.ipc.session import messages
-from broker.ipc.warrant import CallWarrant, PermitWarrant
-from broker.session.read_warrant import read_warrant
+from broker.ipc.warrant import PermitWarrant
+from broker.session.read_warrant import CallWarrant, read_warrant
 from policy.names import ADMIN_NAMES
 
 _W = TypeVar("_W", PermitWarrant, CallWarrant)
