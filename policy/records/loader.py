@@ -142,6 +142,7 @@ class CollectedRecords:
         self._overlay = overlay
 
     def add_directory(self, directory: Path, *, check_owner: bool) -> None:
+        """Read the records of a directory."""
         new = overlaid(directory, self._overlay)
         info = None
         try:
@@ -171,6 +172,7 @@ class CollectedRecords:
                 self.add_file(path, check_owner=check_owner)
 
     def add_file(self, path: Path, *, check_owner: bool) -> None:
+        """Read a record."""
         name = path.name.removesuffix(SUFFIX)
         if self._blind is not None:
             self._refuse(path, self._blind, report=False)
@@ -271,6 +273,7 @@ class CollectedRecords:
         return self._built[name]
 
     def finish(self) -> RecordSet:
+        """Return what was read, each record with what it inherits."""
         records: dict[str, Record] = {}
         broken = dict(self._broken)
         for name, (_, report) in self._drafts.items():
