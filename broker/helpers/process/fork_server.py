@@ -167,7 +167,9 @@ class ForkLoop:
             # child is left for process 1 to reap.
             for pidfd in ready - self._clients.keys():
                 self._reap(pidfd)
-            for number in ready & self._clients.keys():
+            clients = ready & self._clients.keys()
+            # A warrant's key, which the first has sent, is there before an order.
+            for number in sorted(clients, key=lambda fd: self._clients[fd][0] != first):
                 if not self._serve(number):
                     self._waiting.unregister(number)
                     self._clients.pop(number)[0].close()
