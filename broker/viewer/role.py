@@ -139,9 +139,9 @@ class ViewerRole:
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
-        self.cameras = Cameras(log)
+        self.cameras = Cameras(log, tools.session)
         """Who uses the user's camera."""
-        self.screens = ScreenShares(log)
+        self.screens = ScreenShares(log, tools.session)
         """Who sees a screen or window of the user's."""
         self.notifications = NotificationService(decider=authority, log=log)
         """What programs of sandboxes want the user to see."""

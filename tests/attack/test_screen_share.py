@@ -81,7 +81,7 @@ class Portal:
 @pytest.fixture
 def made(monkeypatch):
     portal, log = Portal(), Log()
-    shares = ScreenShares(log)
+    shares = ScreenShares(log, None)
     shares.indicator = log
 
     @asynccontextmanager
@@ -95,7 +95,7 @@ def made(monkeypatch):
         log.done.append("no frame")
 
     @asynccontextmanager
-    async def pictures(_source, _size):
+    async def pictures(*_):
         log.done.append("opened")
         yield None
         log.done.append("closed")

@@ -3,7 +3,7 @@
 The user says yes to it, chooses it in the desktop's own dialog, if that shows one
 (org.freedesktop.portal.ScreenCast), and it has a frame in the sandbox's colour while it is
 shared.  The portal's connection to
-PipeWire sees the chosen node alone; ``broker.viewer.calls.video`` takes its pictures.
+PipeWire sees the chosen node alone; ``broker.session.video`` takes its pictures.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from broker.core.lease import Lease
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import Child, spawn
 from broker.ipc.audit import schema
+from broker.ipc.session.media import TakeScreen
 from broker.viewer.calls.video import (
     START_SECONDS,
     VideoEvent,
@@ -43,6 +44,7 @@ from broker.viewer.opening.desktop_portal import (
     portal_bus,
 )
 from broker.viewer.opening.failures import ToldError
+from broker.viewer.session_orders import Session
 from broker.viewer.sound.indicator import Indicator, Wording
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
@@ -103,8 +105,8 @@ class ScreenShares(VideoUses):
     on: ClassVar[VideoEvent] = schema.ScreenOn
     off: ClassVar[VideoEvent] = schema.ScreenOff
 
-    def __init__(self, log: event_log.EventLog) -> None:
-        super().__init__(log)
+    def __init__(self, log: event_log.EventLog, session: Session) -> None:
+        super().__init__(log, session)
         self._choosing = Indicator(_CHOOSING)
         self._dialog = False
 
@@ -126,23 +128,14 @@ class ScreenShares(VideoUses):
             remote = ("OpenPipeWireRemote", "oa{sv}", (session, no_options))
             reply = await bus.call(new_method_call(bus.address(PATH), *remote))
             with socket.socket(fileno=reply.body[0].to_raw_fd()) as server:
-
-                async def connect() -> socket.socket:
-                    await trio.lowlevel.checkpoint()
-                    return server.dup()
-
                 # The portal closes the session with our connection to the bus.
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_until_closed, bus, session, no)
                     async with framed(use.colour, found, no) as seen:
                         yield VideoSource(
                             found.title,
-                            f"path={found.node}",
-                            (),
-                            connect,
-                            steady=False,
-                            # WebRTC takes no other of screens.
-                            form="BGRx",
+                            partial(TakeScreen, found.node),
+                            [server.fileno()],
                             facts=found.facts,
                             seen=seen,
                         )
