@@ -89,7 +89,7 @@ class Errand:
             if started is None or started.returncode is not None:
                 return
             if argv[0] in popen.JAILERS:
-                # guard: a jail that is given up while it starts ends whole
+                # guard: the jail of an order ends whole
                 popen.kill_jail(started.pid)
             else:
                 started.kill()

@@ -23,7 +23,9 @@ from broker.ipc.session.media import (
     decode_camera,
 )
 from tests.attack.test_camera import real
+from tests.attack.test_given_up_jails import ended
 from tests.kit.cameras import camera, node, own_pipewire
+from tests.kit.eventually import eventually
 from tests.kit.session import starter_of_orders
 
 TAKE = partial(TakeCamera, serial=1, width=640, height=480)
@@ -119,6 +121,26 @@ async def test_no_words_of_an_order_reach_a_command_line(served, order):
         order = msgspec.structs.replace(order, warrant=session.permit(CAMERA))
     with pytest.raises(PeerError, match="not an order"):
         await session.carry_out(order)
+
+
+async def test_a_jail_that_starts_ends_with_its_order(tmp_path):
+    """Its first process leaves the group, and asks for its death last."""
+    made, place = tmp_path / "bwrap", tmp_path / "number"
+    made.write_text(f"""#!/bin/sh
+setsid sh -c 'echo $$ > {place}.new; mv {place}.new {place}; exec sleep 1000' &
+wait
+""")
+    made.chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    near, far = socket.socketpair()
+    with near, far, starter_of_orders(environ) as session:
+        order = TakeScreen(1, 640, 480)
+        async with session.carrying_out(order, [far.fileno()]) as begun:
+            os.close(begun.fds[0])
+            await eventually(place.exists)
+            inside = os.pidfd_open(int(place.read_text()))
+        await ended(inside)
+        os.close(inside)
 
 
 @pytest.mark.parametrize("count", [0, 2])
