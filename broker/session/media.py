@@ -13,6 +13,7 @@ from broker.ipc.session import media as m
 from broker.session.cameras import find_camera, pipewire_socket
 from broker.session.connecting import connect_path
 from broker.session.errand import Errand
+from broker.session.screen_frame import show_frame
 from broker.session.sound_server import find_sound
 from broker.session.video import PictureSource, take_pictures
 
@@ -38,6 +39,8 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
             source = PictureSource(f"target-object={camera.serial}", camera.shown)
             with connect_path(pipewire_socket(os.environ)) as server:
                 take_pictures(errand, source, (order.width, order.height), server)
+        case m.ShowFrame():
+            show_frame(errand, order)
         case m.TakeScreen():
             (remote,) = _descriptors(errand, 1)
             # WebRTC takes no other form of screens.

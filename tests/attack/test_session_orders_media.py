@@ -18,6 +18,7 @@ from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE, SSH_AGENT
 from broker.ipc.session.media import (
     ConnectSound,
     FindCamera,
+    ShowFrame,
     TakeCamera,
     TakeScreen,
     decode_camera,
@@ -113,6 +114,10 @@ async def test_a_permit_for_cameras_is_of_no_other_source(monkeypatch):
         TakeScreen(-1, 640, 480),
         TakeScreen("1 ! filesink location=x", 640, 480),
         TakeScreen(1, 640, 0),
+        ShowFrame("1; rm x", 640, 480, 0, 0),
+        ShowFrame("102030\n", 640, 480, 0, 0),
+        ShowFrame("102030", 640, 480, 1 << 31, 0),
+        ShowFrame("102030", "-c", 480, 0, 0),
     ],
 )
 async def test_no_words_of_an_order_reach_a_command_line(served, order):

@@ -13,6 +13,12 @@ Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 """A side of the pictures that a sandbox gets."""
 ObjectNumber = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Of an object of PipeWire."""
+Colour = Annotated[
+    str, msgspec.Meta(pattern="^[0-9a-fA-F]+$", min_length=6, max_length=6)
+]
+Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+Place = Annotated[int, msgspec.Meta(ge=-(1 << 16), le=1 << 16)]
+"""In pixels of the desktop."""
 
 
 class ConnectSound(TypedMessage, frozen=True, tag="connect-sound"):
@@ -53,7 +59,22 @@ class TakeScreen(TypedMessage, frozen=True, tag="take-screen"):
     height: Pixels
 
 
-MediaOrder: TypeAlias = ConnectSound | FindCamera | TakeCamera | TakeScreen
+class ShowFrame(TypedMessage, frozen=True, tag="show-frame"):
+    """Show a frame around a screen until it ends, or the screen does.
+
+    Answer: a socket with a byte when it is drawn, whose end is to be closed when there is
+    a picture.  Without a permit: it reads nothing, and
+    the colours of all frames are the viewer's in any case.
+    """
+
+    colour: Colour
+    width: Length
+    height: Length
+    x: Place
+    y: Place
+
+
+MediaOrder: TypeAlias = ConnectSound | FindCamera | ShowFrame | TakeCamera | TakeScreen
 
 
 class FoundCamera(TypedMessage, frozen=True, tag="camera"):

@@ -25,10 +25,8 @@ from typing_extensions import override
 from broker.authority.audit import event_log
 from broker.core.errors import UpstreamError
 from broker.core.lease import Lease
-from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import Child, spawn
 from broker.ipc.audit import schema
-from broker.ipc.session.media import TakeScreen
+from broker.ipc.session.media import ShowFrame, TakeScreen
 from broker.viewer.calls.video import (
     START_SECONDS,
     VideoEvent,
@@ -44,7 +42,7 @@ from broker.viewer.opening.desktop_portal import (
     portal_bus,
 )
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.session_orders import Session
+from broker.viewer.session_orders import Begun, Session
 from broker.viewer.sound.indicator import Indicator, Wording
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
@@ -131,7 +129,7 @@ class ScreenShares(VideoUses):
                 # The portal closes the session with our connection to the bus.
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_until_closed, bus, session, no)
-                    async with framed(use.colour, found, no) as seen:
+                    async with framed(self.session, use.colour, found, no) as seen:
                         yield VideoSource(
                             found.title,
                             partial(TakeScreen, found.node),
@@ -230,7 +228,7 @@ async def _until_closed(
 
 @asynccontextmanager
 async def framed(
-    colour: str, found: SharedScreen, ended: Callable[[], None]
+    session: Session, colour: str, found: SharedScreen, ended: Callable[[], None]
 ) -> AsyncIterator[Callable[[], None]]:
     """Have a frame around a screen while the block runs.  Raises VitrailError.
 
@@ -243,30 +241,27 @@ async def framed(
     if found.window:
         yield lambda: None
         return
-    words = (colour.removeprefix("#"), *map(str, (*found.size, *found.position)))
-    argv = our_program("broker.helpers.prompt.screen_frame", *words)
-    ours, output = socket.socketpair()
-    with trio.socket.from_stdlib_socket(ours) as drawn:
-        with output:
-            child = spawn(argv, name="screen frame", stdout=output.fileno())
-        try:
-            with trio.fail_after(START_SECONDS):
-                said = await drawn.recv(1)
-            # guard: a screen is seen once its frame is
-            if not said:
-                raise UpstreamError("the frame around a screen cannot be drawn")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_gone, child, ended)
-                yield drawn.close
-                nursery.cancel_scope.cancel()
-        except trio.TooSlowError as error:
-            raise UpstreamError("the frame around a screen is not drawn") from error
-        finally:
-            await child.kill_and_wait()
+    order = ShowFrame(colour.removeprefix("#"), *found.size, *found.position)
+    try:
+        async with session.carrying_out(order) as begun:
+            with trio.socket.from_stdlib_socket(
+                socket.socket(fileno=begun.fds[0])
+            ) as drawn:
+                with trio.fail_after(START_SECONDS):
+                    said = await drawn.recv(1)
+                # guard: a screen is seen once its frame is
+                if not said:
+                    raise UpstreamError("the frame around a screen cannot be drawn")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_until_gone, begun, ended)
+                    yield drawn.close
+                    nursery.cancel_scope.cancel()
+    except trio.TooSlowError as error:
+        raise UpstreamError("the frame around a screen is not drawn") from error
 
 
-async def _until_gone(child: Child, ended: Callable[[], None]) -> None:
-    await child.wait()
+async def _until_gone(begun: Begun, ended: Callable[[], None]) -> None:
+    await begun.process.wait()
     # guard: the end of its frame ends a share for a while
     ended()
     raise ToldError(_GONE)
